@@ -1,0 +1,3 @@
+module github.com/millrace-ai/millrace
+
+go 1.26
