@@ -1,0 +1,47 @@
+package engine
+
+import "github.com/millrace-ai/millrace/engine/sample"
+
+// Request is one sequence to generate. It is immutable after Submit; its
+// slices must not be changed by the caller until the Stream has ended.
+type Request struct {
+	ID             string        // for logs and traces only
+	Tokens         []int32       // the prompt, special tokens included; 1 … MaxInput ids below the vocabulary's size
+	MaxNewTokens   int           // ≥ 1; prompt and new tokens together fit Limits.MaxTotal
+	Params         sample.Params // checked by the caller
+	TopN           int           // alternatives per generated token, 0 … Limits.MaxTopN
+	PromptLogprobs bool          // score the prompt; skips reading the prefix cache
+	IgnoreEOS      bool          // generate past the model's end tokens
+}
+
+// FinishReason says why a sequence ended.
+type FinishReason int
+
+// Reasons to end. Stop strings belong to Text, which sees the characters.
+const (
+	NotFinished  FinishReason = iota
+	FinishLength              // MaxNewTokens reached
+	FinishEOS                 // the model produced an end token, which is the last Token
+)
+
+// Token is one generated token, or one scored prompt token.
+type Token struct {
+	ID      int32
+	Logprob float32 // natural log under the processed scores (prompt: raw); NaN for the first prompt token
+	Top     []Alternative
+}
+
+// Alternative is one entry of Token.Top, best first.
+type Alternative struct {
+	ID      int32
+	Logprob float32
+}
+
+// Limits are what the engine accepts; fixed at start.
+type Limits struct {
+	MaxInput   int // prompt tokens
+	MaxTotal   int // prompt and generated tokens
+	MaxTopN    int
+	Vocab      int // ids are below this
+	MaxWaiting int // requests that may wait for admission; beyond it Submit is Overloaded
+}

@@ -1,0 +1,32 @@
+// Package sample defines how a token is chosen from logits, and is the
+// reference for it: backends that sample on the device are compared with it.
+//
+// The order is TGI's: repetition penalty, frequency penalty, temperature,
+// top-k, top-p, typical-p, choice. The log-probability of a token is the
+// log-softmax of the processed scores, so a filtered-out token has none and
+// top_k = 1 gives 0.
+package sample
+
+// Params are a request's sampling parameters, checked by the caller. C layout;
+// the zero value is not useful, start from Greedy.
+type Params struct {
+	Seed              uint64
+	Temperature       float32 // > 0; 1 changes nothing; only read when Sample is 1
+	TopK              int32   // 0: off
+	TopP              float32 // 1: off
+	TypicalP          float32 // 1: off
+	RepetitionPenalty float32 // 1: off; over prompt and generated tokens
+	FrequencyPenalty  float32 // 0: off; times the count among generated tokens
+	Sample            int32   // 1: draw from the distribution, 0: the best token
+	_                 int32
+}
+
+// Greedy returns parameters that choose the best token and change no score.
+func Greedy() Params {
+	return Params{Temperature: 1, TopP: 1, TypicalP: 1, RepetitionPenalty: 1}
+}
+
+// Counts reports whether the scores depend on tokens seen before.
+func (p *Params) Counts() bool {
+	return p.RepetitionPenalty != 1 || p.FrequencyPenalty != 0
+}
