@@ -1,10 +1,3 @@
-// Package sample defines how a token is chosen from logits, and is the
-// reference for it: backends that sample on the device are compared with it.
-//
-// The order is TGI's: repetition penalty, frequency penalty, temperature,
-// top-k, top-p, typical-p, choice. The log-probability of a token is the
-// log-softmax of the processed scores, so a filtered-out token has none and
-// top_k = 1 gives 0.
 package sample
 
 // Params are a request's sampling parameters, checked by the caller. C layout;
