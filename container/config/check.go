@@ -1,0 +1,158 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// Setting is one flag as it took effect.
+type Setting struct {
+	Flag  string
+	Value string // stars for a secret
+	From  string // "default", "command line", "environment NAME", "file PATH:LINE"
+}
+
+// Finish settles s after parsing: it checks every flag and what flags say
+// about each other, and returns all settings in the order of Serve and one
+// note for each thing that was set without effect.
+func (l *Loader) Finish(ctx *kong.Context, s *Serve) (settings []Setting, notes []string, err error) {
+	for _, p := range ctx.Path {
+		if p.Flag != nil && !p.Resolved {
+			l.from[p.Flag.Name] = "command line"
+		}
+	}
+	for _, f := range ctx.Selected().Flags {
+		if f.Name == "help" {
+			continue
+		}
+		set := Setting{Flag: f.Name, Value: shown(f.Value, text(f.Target)), From: l.from[f.Name]}
+		if set.From == "" {
+			set.From = "default"
+		} else if err := checkFlag(f.Value, set); err != nil {
+			return nil, nil, err
+		} else if why := f.Tag.Get("ignored"); why != "" {
+			notes = append(notes, fmt.Sprintf("%s is ignored: %s", set.name(), why))
+		}
+		settings = append(settings, set)
+	}
+	if err := l.checkTogether(s); err != nil {
+		return nil, nil, err
+	}
+	if host := l.env["HOSTNAME"]; host != "" && !isIP(host) && l.from["hostname"] == "" {
+		notes = append(notes, fmt.Sprintf("HOSTNAME=%q is no IP address: listening on %s", host, s.Hostname))
+	}
+	for _, name := range ignoredEnv {
+		if _, ok := l.env[name]; ok {
+			notes = append(notes, name+" has no meaning here and is ignored")
+		}
+	}
+	return settings, notes, nil
+}
+
+// checkFlag checks a flag that was set, on its own.
+func checkFlag(v *kong.Value, set Setting) error {
+	if missing := v.Tag.Get("later"); missing != "" {
+		neutral := []string{"", v.Tag.Get("neutral")}
+		if !slices.Contains(neutral, text(v.Target)) {
+			return errorf("%s: %s: not available in this build; leave it out", set.name(), missing)
+		}
+		return nil
+	}
+	n, isNumber := number(v.Target)
+	if !isNumber {
+		return nil
+	}
+	if lo, err := strconv.ParseInt(v.Tag.Get("min"), 10, 64); err == nil && n < lo {
+		return errorf("%s: must be at least %d", set.name(), lo)
+	}
+	if hi, err := strconv.ParseInt(v.Tag.Get("max"), 10, 64); err == nil && n > hi {
+		return errorf("%s: must be at most %d", set.name(), hi)
+	}
+	return nil
+}
+
+// checkTogether checks flags against each other.
+func (l *Loader) checkTogether(s *Serve) error {
+	if s.MaxInputLength != 0 {
+		if s.MaxInputTokens != 0 {
+			return errorf("max-input-length is the older name of max-input-tokens and both are set (%s; %s): set one",
+				l.from["max-input-length"], l.from["max-input-tokens"])
+		}
+		s.MaxInputTokens = s.MaxInputLength
+	}
+	if s.MaxInputTokens != 0 && s.MaxTotalTokens != 0 && s.MaxInputTokens >= s.MaxTotalTokens {
+		return errorf("`max_input_tokens` must be < `max_total_tokens`. Given: %d and %d", s.MaxInputTokens, s.MaxTotalTokens)
+	}
+	if s.Device == "cuda" {
+		return errorf("%s: the CUDA backend is not available in this build; use auto or cpu", Setting{Flag: "device", Value: s.Device, From: l.from["device"]}.name())
+	}
+	if _, err := s.Level(); err != nil {
+		return errorf("%s: %v", Setting{Flag: "log-level", Value: s.LogLevel, From: l.from["log-level"]}.name(), err)
+	}
+	return nil
+}
+
+// name is how a message calls the setting: in the words it was given in.
+func (s Setting) name() string {
+	if env, ok := strings.CutPrefix(s.From, "environment "); ok {
+		return fmt.Sprintf("%s=%s", env, s.Value)
+	}
+	if where, ok := strings.CutPrefix(s.From, "file "); ok {
+		return fmt.Sprintf("%s: %s: %s", where, s.Flag, s.Value)
+	}
+	return fmt.Sprintf("--%s=%s", s.Flag, s.Value)
+}
+
+// Level is LogLevel for slog. TGI's variable may hold a list of filters, of
+// which the first is taken.
+func (s *Serve) Level() (slog.Level, error) {
+	first, _, _ := strings.Cut(strings.ToLower(s.LogLevel), ",")
+	switch first {
+	case "trace", "debug":
+		return slog.LevelDebug, nil
+	case "info":
+		return slog.LevelInfo, nil
+	case "warn", "warning":
+		return slog.LevelWarn, nil
+	case "error", "off":
+		return slog.LevelError, nil
+	}
+	return 0, errorf("expected one of debug, info, warn, error")
+}
+
+// Help adds the variables' names to a flag's help; for kong.ValueFormatter.
+func Help(v *kong.Value) string {
+	if v.Name == "help" || v.Flag == nil {
+		return v.Help
+	}
+	return v.Help + " ($" + strings.Join(envNames(v), ", $") + ")"
+}
+
+func isIP(s string) bool { return net.ParseIP(s) != nil }
+
+// text is a flag's value as one would write it.
+func text(v reflect.Value) string {
+	if v.Kind() == reflect.Slice {
+		var parts []string
+		for i := range v.Len() {
+			parts = append(parts, text(v.Index(i)))
+		}
+		return strings.Join(parts, ",")
+	}
+	return fmt.Sprint(v.Interface())
+}
+
+func number(v reflect.Value) (int64, bool) {
+	switch v.Kind() {
+	case reflect.Int, reflect.Int64:
+		return v.Int(), true
+	}
+	return 0, false
+}

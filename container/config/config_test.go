@@ -1,0 +1,219 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+)
+
+// parse runs the flags of `serve` as main does.
+func parse(t *testing.T, args, env []string) (*Serve, []Setting, []string, error) {
+	t.Helper()
+	var cli struct {
+		Serve Serve `cmd:"" default:"withargs"`
+		Other struct {
+			Port string
+		} `cmd:""`
+	}
+	l := NewLoader(env)
+	k, err := kong.New(&cli, kong.Resolvers(l), kong.Exit(func(int) { t.Error("exit") }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, err := k.Parse(args)
+	if err != nil {
+		var e *Error
+		if errors.As(err, &e) {
+			err = e
+		}
+		return nil, nil, nil, err
+	}
+	settings, notes, err := l.Finish(ctx, &cli.Serve)
+	return &cli.Serve, settings, notes, err
+}
+
+func setting(settings []Setting, flag string) Setting {
+	for _, s := range settings {
+		if s.Flag == flag {
+			return s
+		}
+	}
+	return Setting{}
+}
+
+func TestSources(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	model := write("millrace.yaml", "port: 1111\nmax_batch_size: 3\ncors-allow-origin: [https://a, 'https://b,c']\nprefix-caching: no\nthreads: null\n")
+	json := write("other.json", `{"PORT": 2222, "json-output": true, "model-id": "/elsewhere"}`)
+
+	for _, tt := range []struct {
+		name        string
+		args, env   []string
+		flag        string
+		value, from string
+	}{
+		{name: "default", flag: "port", value: "8080", from: "default"},
+		{name: "flag over all", args: []string{"--port", "5", "--model-id", dir}, env: []string{"PORT=6"}, flag: "port", value: "5", from: "command line"},
+		{name: "short flag", args: []string{"serve", "-p", "5"}, flag: "port", value: "5", from: "command line"},
+		{name: "environment over file", args: []string{"--model-id", dir}, env: []string{"PORT=6"}, flag: "port", value: "6", from: "environment PORT"},
+		{name: "file in the model folder", env: []string{"MODEL_ID=" + dir}, flag: "port", value: "1111", from: "file " + model + ":1"},
+		{name: "underscores in a key", env: []string{"HF_MODEL_ID=" + dir}, flag: "max-batch-size", value: "3", from: "file " + model + ":2"},
+		{name: "list in a file", args: []string{"--model-id=" + dir}, flag: "cors-allow-origin", value: "https://a,https://b,c", from: "file " + model + ":3"},
+		{name: "no means false", args: []string{"--model-id=" + dir}, flag: "prefix-caching", value: "false", from: "file " + model + ":4"},
+		{name: "null is absent", args: []string{"--model-id=" + dir}, flag: "threads", value: "0", from: "default"},
+		{name: "named file", args: []string{"--config", json}, flag: "port", value: "2222", from: "file " + json + ":1"},
+		{name: "named file instead of the model folder's", args: []string{"--model-id", dir}, env: []string{"CONFIG=" + json}, flag: "max-batch-size", value: "0", from: "default"},
+		{name: "named file may choose the model", args: []string{"--config", json}, flag: "model-id", value: "/elsewhere", from: "file " + json + ":1"},
+		{name: "SageMaker's port wins over PORT", env: []string{"PORT=80", "SAGEMAKER_BIND_TO_PORT=8081"}, flag: "port", value: "8081", from: "environment SAGEMAKER_BIND_TO_PORT"},
+		{name: "SageMaker's model wins", env: []string{"MODEL_ID=/a", "HF_MODEL_ID=/b"}, flag: "model-id", value: "/b", from: "environment HF_MODEL_ID"},
+		{name: "empty variable is absent", env: []string{"PORT=", "MAX_BATCH_SIZE="}, flag: "port", value: "8080", from: "default"},
+		{name: "Python's True", env: []string{"JSON_OUTPUT=True"}, flag: "json-output", value: "true", from: "environment JSON_OUTPUT"},
+		{name: "0 is false", env: []string{"PREFIX_CACHING=0"}, flag: "prefix-caching", value: "false", from: "environment PREFIX_CACHING"},
+		{name: "negated flag", args: []string{"--no-return-full-text"}, flag: "return-full-text", value: "false", from: "command line"},
+		{name: "false as value", args: []string{"--return-full-text=false"}, flag: "return-full-text", value: "false", from: "command line"},
+		{name: "one origin with a comma", env: []string{"CORS_ALLOW_ORIGIN=a,b"}, flag: "cors-allow-origin", value: "a,b", from: "environment CORS_ALLOW_ORIGIN"},
+		{name: "container's host name", env: []string{"HOSTNAME=ip-10-0-0-1"}, flag: "hostname", value: "0.0.0.0", from: "default"},
+		{name: "address as HOSTNAME", env: []string{"HOSTNAME=127.0.0.1"}, flag: "hostname", value: "127.0.0.1", from: "environment HOSTNAME"},
+		{name: "older name", env: []string{"MAX_INPUT_LENGTH=7"}, flag: "max-input-length", value: "7", from: "environment MAX_INPUT_LENGTH"},
+		{name: "secret", env: []string{"API_KEY=hunter2"}, flag: "api-key", value: "***", from: "environment API_KEY"},
+		{name: "upper case choice", env: []string{"DEVICE=CPU"}, flag: "device", value: "cpu", from: "environment DEVICE"},
+		{name: "value for sharded", args: []string{"--sharded", "true"}, flag: "sharded", value: "true", from: "command line"},
+		{name: "nothing asked of a later flag", args: []string{"--speculate", "0"}, env: []string{"QUANTIZE=none"}, flag: "speculate", value: "0", from: "command line"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, settings, _, err := parse(t, tt.args, tt.env)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := setting(settings, tt.flag); got.Value != tt.value || got.From != tt.from {
+				t.Errorf("args %q, env %q: %s = %q from %q; want %q from %q", tt.args, tt.env, tt.flag, got.Value, got.From, tt.value, tt.from)
+			}
+		})
+	}
+}
+
+func TestOlderNameCounts(t *testing.T) {
+	s, _, _, err := parse(t, []string{"--max-input-length", "9"}, nil)
+	if err != nil || s.MaxInputTokens != 9 {
+		t.Errorf("MaxInputTokens %d, err %v; want 9", s.MaxInputTokens, err)
+	}
+}
+
+func TestFaults(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		args, env []string
+		file      string // content of the model folder's millrace.yaml
+		want      string // in the one line
+	}{
+		{name: "unknown flag", args: []string{"--prot", "1"}, want: "unknown flag --prot"},
+		{name: "flag without its type", args: []string{"--port", "http"}, want: "--port: expected a valid 64 bit int"},
+		{name: "variable without its type", env: []string{"MAX_BATCH_SIZE=many"}, want: `MAX_BATCH_SIZE="many": expected a whole number`},
+		{name: "boolean variable", env: []string{"JSON_OUTPUT=perhaps"}, want: `JSON_OUTPUT="perhaps": expected true or false`},
+		{name: "too small", env: []string{"MAX_BATCH_SIZE=0"}, want: "MAX_BATCH_SIZE=0: must be at least 1"},
+		{name: "too large", args: []string{"--port=70000"}, want: "--port=70000: must be at most 65535"},
+		{name: "unknown choice", env: []string{"DEVICE=tpu"}, want: `DEVICE="tpu": expected one of auto,cpu,`},
+		{name: "unknown level", args: []string{"--log-level", "loud"}, want: "--log-level=loud: expected one of debug, info, warn, error"},
+		{name: "both names of the prompt limit", args: []string{"--max-input-tokens", "5"}, env: []string{"MAX_INPUT_LENGTH=6"}, want: "(environment MAX_INPUT_LENGTH; command line): set one"},
+		{name: "prompt as long as all", args: []string{"--max-input-tokens", "5", "--max-total-tokens", "5"}, want: "`max_input_tokens` must be < `max_total_tokens`. Given: 5 and 5"},
+		{name: "no CUDA yet", args: []string{"--device", "cuda"}, want: "the CUDA backend is not available in this build"},
+		{name: "quantised", env: []string{"HF_MODEL_QUANTIZE=awq"}, want: "HF_MODEL_QUANTIZE=awq: quantised weights: not available in this build"},
+		{name: "speculation", args: []string{"--speculate", "2"}, want: "--speculate=2: speculative decoding: not available"},
+		{name: "adapters", env: []string{"LORA_ADAPTERS=a=/b"}, want: "LORA_ADAPTERS=a=/b: LoRA adapters: not available"},
+		{name: "secret of a later flag", args: []string{"--ngrok-authtoken", "hunter2"}, want: "--ngrok-authtoken=***:"},
+		{name: "unknown key", file: "\nprot: 1\n", want: `millrace.yaml:2: unknown key "prot"`},
+		{name: "key twice", file: "port: 1\nPORT: 2\n", want: "millrace.yaml:2: port is set twice, first in line 1"},
+		{name: "wrong value in a file", file: "port: web\n", want: `millrace.yaml:1: port: "web": expected a whole number`},
+		{name: "small value in a file", file: "max-best-of: 0\n", want: "millrace.yaml:1: max-best-of: 0: must be at least 1"},
+		{name: "map for a value", file: "port: {a: 1}\n", want: "millrace.yaml:1: port: expected a plain value, not a map"},
+		{name: "list of keys", file: "- port\n", want: "expected a map of flag names to values"},
+		{name: "no YAML", file: "port: [1\n", want: "millrace.yaml: line 1"},
+		{name: "model in its own folder", file: "model-id: /x\n", want: "a file in the model folder cannot choose the model"},
+		{name: "file that names a file", file: "config: /x\n", want: "config works only as a flag or variable"},
+		{name: "missing file", args: []string{"--config", "/nowhere/m.yaml"}, want: "/nowhere/m.yaml: no such file"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			args := tt.args
+			if tt.file != "" {
+				dir := t.TempDir()
+				if err := os.WriteFile(filepath.Join(dir, "millrace.yaml"), []byte(tt.file), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				args = append(args, "--model-id", dir)
+			}
+			_, _, _, err := parse(t, args, tt.env)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Fatalf("got error %v; want %q in it", err, tt.want)
+			}
+			if strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("not one line, or a secret in it: %q", err)
+			}
+		})
+	}
+}
+
+func TestNotes(t *testing.T) {
+	_, _, notes, err := parse(t, []string{"--waiting-served-ratio", "1.2"},
+		[]string{"CUDA_GRAPHS=0", "HOSTNAME=box", "HF_TOKEN=hunter2", "SM_NUM_GPUS=1", "SHARDED="})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Join(notes, "\n")
+	for _, want := range []string{"--waiting-served-ratio=1.2 is ignored", "CUDA_GRAPHS=0 is ignored", `HOSTNAME="box"`, "HF_TOKEN has no meaning", "SM_NUM_GPUS=1 is ignored"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("notes lack %q:\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "hunter2") || strings.Contains(strings.ToLower(got), "sharded") {
+		t.Errorf("notes show a secret or an empty variable:\n%s", got)
+	}
+}
+
+// Every launcher flag of TGI must exist: a command line that works there
+// starts here, or is refused by name.
+func TestFlagsOfTGI(t *testing.T) {
+	_, settings, _, err := parse(t, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, flag := range strings.Fields(`model-id revision validation-workers sharded num-shard quantize speculate dtype
+		kv-cache-dtype trust-remote-code max-concurrent-requests max-best-of max-stop-sequences max-top-n-tokens
+		max-input-tokens max-input-length max-total-tokens waiting-served-ratio max-batch-prefill-tokens
+		max-batch-total-tokens max-waiting-tokens max-batch-size cuda-graphs hostname port shard-uds-path master-addr
+		master-port huggingface-hub-cache weights-cache-override disable-custom-kernels cuda-memory-fraction
+		rope-scaling rope-factor json-output otlp-endpoint otlp-service-name cors-allow-origin api-key watermark-gamma
+		watermark-delta ngrok ngrok-authtoken ngrok-edge tokenizer-config-path disable-grammar-support env
+		max-client-batch-size lora-adapters usage-stats payload-limit`) {
+		if setting(settings, flag).Flag == "" {
+			t.Errorf("no flag --%s", flag)
+		}
+	}
+}
+
+// Variables of the server mean nothing to other commands.
+func TestOtherCommands(t *testing.T) {
+	var cli struct {
+		Serve Serve `cmd:"" default:"withargs"`
+		Other struct {
+			Port string
+		} `cmd:""`
+	}
+	k, err := kong.New(&cli, kong.Resolvers(NewLoader([]string{"PORT=1"})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Parse([]string{"other"}); err != nil || cli.Other.Port != "" {
+		t.Errorf("port %q, err %v; want none", cli.Other.Port, err)
+	}
+}

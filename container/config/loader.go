@@ -1,0 +1,217 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// SageMakerModelDir is where SageMaker puts a model.
+const SageMakerModelDir = "/opt/ml/model"
+
+// fileNames are looked for in the model folder, the first one found counts.
+var fileNames = []string{"millrace.yaml", "millrace.yml", "millrace.json"}
+
+// Error is a fault of the configuration: one line that names the flag,
+// variable or key, and what is expected.
+type Error struct{ msg string }
+
+func (e *Error) Error() string { return e.msg }
+
+func errorf(format string, args ...any) *Error {
+	return &Error{fmt.Sprintf(format, args...)}
+}
+
+// Loader finds flags that are not on the command line. It is a kong.Resolver
+// for the commands that embed Serve; other commands' flags it leaves alone.
+type Loader struct {
+	env    map[string]string // non-empty variables
+	file   *file             // nil: none
+	loaded bool
+	from   map[string]string // flag → where its value was found, if not on the command line
+}
+
+// NewLoader takes the environment as os.Environ gives it.
+func NewLoader(environ []string) *Loader {
+	l := &Loader{env: map[string]string{}, from: map[string]string{}}
+	for _, kv := range environ {
+		if k, v, _ := strings.Cut(kv, "="); v != "" {
+			l.env[k] = v
+		}
+	}
+	return l
+}
+
+// Validate does nothing; kong.Resolver has it.
+func (l *Loader) Validate(*kong.Application) error { return nil }
+
+// Resolve returns the value for a flag that the command line does not set,
+// nil if there is none. It reads the config file at its first call.
+func (l *Loader) Resolve(ctx *kong.Context, parent *kong.Path, flag *kong.Flag) (any, error) {
+	if parent.Command == nil || !embedsServe(parent.Command) || flag.Name == "help" {
+		return nil, nil
+	}
+	if !l.loaded {
+		l.loaded = true
+		if err := l.loadFile(ctx, parent.Flags); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range envNames(flag.Value) {
+		if text, ok := l.env[name]; ok {
+			if flag.Name == "hostname" && !isIP(text) {
+				continue // a container's own name, not an address to listen on
+			}
+			l.from[flag.Name] = "environment " + name
+			return convert(flag.Value, fmt.Sprintf("%s=%q", name, shown(flag.Value, text)), []string{text})
+		}
+	}
+	if e, ok := l.file.lookup(flag.Name); ok {
+		where := fmt.Sprintf("%s:%d", l.file.path, e.line)
+		l.from[flag.Name] = "file " + where
+		return convert(flag.Value, fmt.Sprintf("%s: %s: %q", where, flag.Name, shown(flag.Value, strings.Join(e.values, ","))), e.values)
+	}
+	return nil, nil
+}
+
+// loadFile reads the file --config names, or the one in the model folder, and
+// checks its keys.
+func (l *Loader) loadFile(ctx *kong.Context, flags []*kong.Flag) error {
+	path := l.early(ctx, flags, "config")
+	inModel := path == ""
+	if inModel {
+		dir := l.early(ctx, flags, "model-id")
+		if dir == "" {
+			dir = SageMakerModelDir
+		}
+		if path = findFile(dir); path == "" {
+			return nil
+		}
+	}
+	f, err := readFile(path)
+	if err != nil {
+		return err
+	}
+	for _, e := range f.entries {
+		known := slices.ContainsFunc(flags, func(fl *kong.Flag) bool { return fl.Name == e.key })
+		switch {
+		case !known || e.key == "help":
+			return errorf("%s:%d: unknown key %q; `millrace env` lists the keys", path, e.line, e.key)
+		case e.key == "config", e.key == "env":
+			return errorf("%s:%d: %s works only as a flag or variable; take it out of the file", path, e.line, e.key)
+		case e.key == "model-id" && inModel:
+			return errorf("%s:%d: a file in the model folder cannot choose the model; take model-id out of it", path, e.line)
+		}
+	}
+	l.file = f
+	return nil
+}
+
+// early returns a flag's value from the command line or the environment.
+func (l *Loader) early(ctx *kong.Context, flags []*kong.Flag, name string) string {
+	for _, p := range ctx.Path {
+		if p.Flag != nil && p.Flag.Name == name {
+			s, _ := ctx.FlagValue(p.Flag).(string)
+			return s
+		}
+	}
+	for _, f := range flags {
+		if f.Name != name {
+			continue
+		}
+		for _, env := range envNames(f.Value) {
+			if v, ok := l.env[env]; ok {
+				return v
+			}
+		}
+	}
+	return ""
+}
+
+func findFile(dir string) string {
+	for _, name := range fileNames {
+		p := filepath.Join(dir, name)
+		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() {
+			return p
+		}
+	}
+	return ""
+}
+
+// embedsServe reports whether the command's struct has Serve's flags.
+func embedsServe(n *kong.Node) bool {
+	return slices.ContainsFunc(n.Flags, func(f *kong.Flag) bool { return f.Name == "model-id" })
+}
+
+// envNames are the variables of a flag, strongest first.
+func envNames(v *kong.Value) []string {
+	names := []string{strings.ToUpper(strings.ReplaceAll(v.Name, "-", "_"))}
+	if also := v.Tag.Get("also"); also != "" {
+		names = append(strings.Split(also, ","), names...)
+	}
+	return names
+}
+
+// shown is text, or stars for a secret.
+func shown(v *kong.Value, text string) string {
+	if v.Tag.Has("secret") && text != "" {
+		return "***"
+	}
+	return text
+}
+
+// convert checks texts, found at where, against the flag's type, and returns
+// what kong's own decoders accept.
+func convert(v *kong.Value, where string, texts []string) (any, error) {
+	if v.IsSlice() {
+		list := make([]any, len(texts))
+		for i, t := range texts {
+			list[i] = t
+		}
+		return list, nil
+	}
+	text := strings.Join(texts, ",")
+	switch v.Target.Kind() {
+	case reflect.Bool:
+		b, err := parseBool(text)
+		if err != nil {
+			return nil, errorf("%s: expected true or false", where)
+		}
+		return b, nil
+	case reflect.Int, reflect.Int64:
+		if _, err := strconv.ParseInt(text, 10, 64); err != nil {
+			return nil, errorf("%s: expected a whole number", where)
+		}
+	case reflect.Float64:
+		if _, err := strconv.ParseFloat(text, 64); err != nil {
+			return nil, errorf("%s: expected a number", where)
+		}
+	case reflect.String:
+		if v.Enum != "" {
+			text = strings.ToLower(text)
+			if !slices.Contains(v.EnumSlice(), text) {
+				return nil, errorf("%s: expected one of %s", where, strings.Trim(v.Enum, ","))
+			}
+		}
+	}
+	return text, nil
+}
+
+// parseBool accepts what people write into variables: TGI itself takes only
+// true and false, and containers that set True or 1 then fail to start.
+func parseBool(s string) (bool, error) {
+	switch strings.ToLower(strings.TrimSpace(s)) {
+	case "true", "1", "yes", "y", "on":
+		return true, nil
+	case "false", "0", "no", "n", "off":
+		return false, nil
+	}
+	return false, errors.New("not a boolean")
+}
