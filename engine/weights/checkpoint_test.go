@@ -1,0 +1,234 @@
+package weights
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/millrace-ai/millrace/engine/weights/weightstest"
+)
+
+// sample is a file of three tensors with different types and ranks.
+func sample() []byte {
+	return weightstest.File(
+		weightstest.Tensor{Name: "a.weight", DType: "BF16", Shape: []int{3, 2}, Data: []byte("abcdefghijkl")},
+		weightstest.Tensor{Name: "b", DType: "F32", Shape: []int{2}, Data: []byte("ABCDEFGH")},
+		weightstest.Tensor{Name: "steps", DType: "I64", Shape: nil, Data: []byte("12345678")},
+	)
+}
+
+func folder(t *testing.T, files map[string][]byte) string {
+	if files[configName] == nil {
+		files[configName] = []byte(`{}`)
+	}
+	return weightstest.Folder(t, files)
+}
+
+func mustOpen(t *testing.T, files map[string][]byte) *Checkpoint {
+	t.Helper()
+	c, err := Open(folder(t, files))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestOpenSingleFile(t *testing.T) {
+	c := mustOpen(t, map[string][]byte{
+		singleName:     sample(),
+		configName:     []byte(`{"model_type":"llama"}`),
+		generationName: []byte(`{"eos_token_id":2}`),
+	})
+	if got, want := c.Names(), []string{"a.weight", "b", "steps"}; !slices.Equal(got, want) {
+		t.Errorf("Names() = %q, want %q", got, want)
+	}
+	a, ok := c.Tensor("a.weight")
+	if !ok || a.DType != "BF16" || !slices.Equal(a.Shape, []int{3, 2}) || string(a.Data) != "abcdefghijkl" || a.File != singleName {
+		t.Errorf("Tensor(a.weight) = %+v, %v", a, ok)
+	}
+	if s, ok := c.Tensor("steps"); !ok || len(s.Shape) != 0 || len(s.Data) != 8 {
+		t.Errorf("a scalar: %+v, %v", s, ok)
+	}
+	if _, ok := c.Tensor("c"); ok {
+		t.Error("Tensor(c) exists, want none")
+	}
+	if c.Bytes() != 28 || string(c.Config()) != `{"model_type":"llama"}` || string(c.Generation()) != `{"eos_token_id":2}` {
+		t.Errorf("Bytes %d, Config %s, Generation %s", c.Bytes(), c.Config(), c.Generation())
+	}
+}
+
+func TestOpenFS(t *testing.T) {
+	c, err := OpenFS(fstest.MapFS{
+		singleName: {Data: sample()},
+		configName: {Data: []byte(`{}`)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	b, ok := c.Tensor("b")
+	if !ok || string(b.Data) != "ABCDEFGH" {
+		t.Errorf("Tensor(b) = %+v, %v", b, ok)
+	}
+	if c.Generation() != nil {
+		t.Errorf("Generation() = %s, want nil", c.Generation())
+	}
+	c.Release(b.Data) // nothing to give back, and no harm
+	if string(b.Data) != "ABCDEFGH" {
+		t.Errorf("after Release: %q", b.Data)
+	}
+}
+
+func TestOpenShards(t *testing.T) {
+	one := weightstest.File(weightstest.Tensor{Name: "x", DType: "F16", Shape: []int{2}, Data: []byte("1234")})
+	two := weightstest.File(
+		weightstest.Tensor{Name: "y", DType: "F16", Shape: []int{1}, Data: []byte("56")},
+		weightstest.Tensor{Name: "unlisted", DType: "F16", Shape: []int{1}, Data: []byte("78")},
+	)
+	index := []byte(`{"metadata":{"total_size":6},"weight_map":{"x":"model-00001-of-00002.safetensors","y":"model-00002-of-00002.safetensors"}}`)
+	c := mustOpen(t, map[string][]byte{
+		indexName:                          index,
+		"model-00001-of-00002.safetensors": one,
+		"model-00002-of-00002.safetensors": two,
+	})
+	if got := c.Names(); !slices.Equal(got, []string{"x", "y"}) {
+		t.Errorf("Names() = %q, want what the index lists", got)
+	}
+	if y, _ := c.Tensor("y"); y.File != "model-00002-of-00002.safetensors" || string(y.Data) != "56" {
+		t.Errorf("Tensor(y) = %+v", y)
+	}
+	if c.Source() != indexName {
+		t.Errorf("Source() = %q", c.Source())
+	}
+}
+
+// TestReleaseKeepsContent releases parts of every alignment and finds the
+// bytes unchanged: released pages come back from the file.
+func TestReleaseKeepsContent(t *testing.T) {
+	data := make([]byte, 1<<20)
+	for i := range data {
+		data[i] = byte(i * 7 >> 3)
+	}
+	c := mustOpen(t, map[string][]byte{
+		singleName: weightstest.File(weightstest.Tensor{Name: "w", DType: "U8", Shape: []int{1 << 20}, Data: data}),
+	})
+	w, _ := c.Tensor("w")
+	for _, part := range [][2]int{{0, len(data)}, {1, 4097}, {4000, 4200}, {100000, 300001}, {5, 5}} {
+		c.Release(w.Data[part[0]:part[1]])
+		if !bytes.Equal(w.Data, data) {
+			t.Fatalf("content changed after Release of %v", part)
+		}
+	}
+}
+
+func TestOpenRefusals(t *testing.T) {
+	const shard = "model-00001-of-00001.safetensors"
+	indexed := func(weightMap string) map[string][]byte {
+		return map[string][]byte{
+			indexName: []byte(`{"weight_map":` + weightMap + `}`),
+			shard:     weightstest.File(weightstest.Tensor{Name: "x", DType: "U8", Shape: []int{1}, Data: []byte("1")}),
+		}
+	}
+	pointer := []byte("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+	for _, tt := range []struct {
+		name  string
+		files map[string][]byte
+		want  []string // parts of the one line
+	}{
+		{"nothing of use", map[string][]byte{"README.md": nil}, []string{"no model.safetensors"}},
+		{"pytorch only", map[string][]byte{"pytorch_model.bin": nil}, []string{"pytorch_model.bin", "convert the checkpoint to safetensors"}},
+		{"sharded pytorch only", map[string][]byte{"pytorch_model-00001-of-00002.bin": nil}, []string{"pytorch_model-00001-of-00002.bin", "convert"}},
+		{"gguf", map[string][]byte{"m.gguf": nil}, []string{"m.gguf", "GGUF is not supported"}},
+		{"adapter", map[string][]byte{"adapter_model.safetensors": sample()}, []string{"adapter_model.safetensors", "not a model"}},
+		{"shards without index", map[string][]byte{shard: sample()}, []string{shard, indexName, "missing"}},
+		{"empty weight file", map[string][]byte{singleName: {}}, []string{singleName, "0 bytes"}},
+		{"weights are a pointer", map[string][]byte{singleName: pointer}, []string{singleName, "Git LFS pointer"}},
+		{"config is a pointer", map[string][]byte{singleName: sample(), configName: pointer}, []string{configName, "Git LFS pointer"}},
+		{"a shard is a pointer", map[string][]byte{indexName: indexed(`{"x":"` + shard + `"}`)[indexName], shard: pointer}, []string{shard, "Git LFS pointer"}},
+		{"index is no JSON", map[string][]byte{indexName: []byte("{")}, []string{indexName, "invalid JSON", "too early"}},
+		{"index without a map", map[string][]byte{indexName: []byte(`{"metadata":{}}`)}, []string{indexName, "weight_map is missing"}},
+		{"index with an empty map", indexed(`{}`), []string{indexName, "empty"}},
+		{"index map is a list", indexed(`["x"]`), []string{indexName, "weight_map", "expected a JSON object"}},
+		{"index names no file", indexed(`{"x":7}`), []string{indexName, `"x"`, "expected a file name, found 7"}},
+		{"index leaves the folder", indexed(`{"x":"../secret.safetensors"}`), []string{indexName, `"x"`, "../secret.safetensors"}},
+		{"index names a tensor twice", indexed(`{"x":"` + shard + `","x":"` + shard + `"}`), []string{indexName, `"x" comes twice`}},
+		{"index names an absent shard", indexed(`{"x":"model-00009-of-00009.safetensors"}`), []string{"model-00009-of-00009.safetensors", "missing", indexName, `"x"`}},
+		{"index names an absent tensor", indexed(`{"x":"` + shard + `","y":"` + shard + `"}`), []string{shard, `"y"`, "missing", indexName}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := Open(folder(t, tt.files))
+			if err == nil {
+				c.Close()
+				t.Fatalf("opened, want an error with %q", tt.want)
+			}
+			for _, part := range tt.want {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("error %q lacks %q", err, part)
+				}
+			}
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("error is not one line: %q", err)
+			}
+		})
+	}
+}
+
+func TestOpenRefusesFolder(t *testing.T) {
+	empty := t.TempDir()
+	if _, err := Open(empty); err == nil || !strings.Contains(err.Error(), empty) || !strings.Contains(err.Error(), "empty") {
+		t.Errorf("empty folder: %v", err)
+	}
+	if _, err := Open(empty + "/absent"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("absent folder: %v, want ErrNotExist", err)
+	}
+	dir := weightstest.Folder(t, map[string][]byte{singleName: sample()})
+	if _, err := Open(dir + "/" + singleName); err == nil || !strings.Contains(err.Error(), "is a file") {
+		t.Errorf("a file as folder: %v", err)
+	}
+	if _, err := Open(dir); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), configName) {
+		t.Errorf("no config.json: %v", err)
+	}
+}
+
+// TestMutations damages a good file two thousand times, always the same way.
+// A damaged file is refused, or what it lists is still within it and true to
+// its types; it never panics.
+func TestMutations(t *testing.T) {
+	good := sample()
+	rng := rand.New(rand.NewPCG(1, 2))
+	refused := 0
+	for i := range 2000 {
+		data := bytes.Clone(good)
+		switch rng.IntN(4) {
+		case 0:
+			data = data[:rng.IntN(len(data))]
+		case 1:
+			data = append(data, make([]byte, 1+rng.IntN(9))...)
+		default:
+			for range 1 + rng.IntN(3) {
+				data[rng.IntN(len(data))] ^= 1 << rng.IntN(8)
+			}
+		}
+		tensors, err := parse(data)
+		if err != nil {
+			refused++
+			continue
+		}
+		total := 0
+		for _, x := range tensors {
+			total += len(x.Data)
+		}
+		if want := len("abcdefghijkl") + 16; total != want {
+			t.Fatalf("mutation %d: %d bytes of tensors, want %d or an error:\n%q", i, total, want, data)
+		}
+	}
+	if refused < 1000 {
+		t.Errorf("only %d of 2000 damaged files refused: is the check alive?", refused)
+	}
+}
