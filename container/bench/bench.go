@@ -1,0 +1,135 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+)
+
+// Options are the flags of `millrace bench`.
+type Options struct {
+	URL    string `name:"url" default:"http://127.0.0.1:8080" help:"Server to load."`
+	API    string `name:"api" default:"tgi" enum:"tgi,chat,completions" help:"tgi: /generate_stream; chat: /v1/chat/completions; completions: /v1/completions."`
+	Stream bool   `name:"stream" default:"true" negatable:"" help:"Ask for a stream of tokens; without it only whole requests are timed."`
+	APIKey string `name:"api-key" env:"API_KEY" placeholder:"KEY" help:"Bearer token."`
+	Model  string `name:"model" default:"tgi" help:"Model name for OpenAI's routes."`
+
+	Requests    int           `name:"requests" short:"n" default:"200" help:"Requests to send, unless --duration is given."`
+	Duration    time.Duration `name:"duration" placeholder:"30s" help:"Send for this long instead."`
+	Concurrency int           `name:"concurrency" short:"c" default:"8" help:"Closed loop: clients that each wait for their answer."`
+	Rate        float64       `name:"rate" placeholder:"N" help:"Open loop: requests started per second, at random times."`
+	Warmup      int           `name:"warmup" default:"1" help:"Requests before the clock starts."`
+	Timeout     time.Duration `name:"timeout" default:"10m" help:"Longest wait for one request."`
+
+	Prompt       string  `name:"prompt" type:"existingfile" placeholder:"FILE" help:"Prompts, one a line, sent in turn. Left out: random words."`
+	PromptWords  Lengths `name:"prompt-words" default:"64" help:"Words of a random prompt: 64, or 16-512."`
+	MaxNewTokens Lengths `name:"max-new-tokens" default:"128" help:"Tokens to ask for: 128, or 16-512."`
+	Temperature  float64 `name:"temperature" help:"0 is greedy."`
+	Seed         uint64  `name:"seed" default:"1" help:"Same seed, same load."`
+
+	JSON string `name:"json" type:"path" placeholder:"FILE" help:"Write the result here, too; - for standard output."`
+}
+
+func (o *Options) check() error {
+	switch {
+	case o.Concurrency < 1:
+		return fmt.Errorf("--concurrency=%d: must be at least 1", o.Concurrency)
+	case o.Rate < 0:
+		return fmt.Errorf("--rate=%g: must be positive", o.Rate)
+	case o.Duration < 0:
+		return fmt.Errorf("--duration=%v: must be positive", o.Duration)
+	case o.Duration == 0 && o.Requests < 1:
+		return fmt.Errorf("--requests=%d: must be at least 1", o.Requests)
+	}
+	return nil
+}
+
+// Run does what o says, shows progress on progress if that is a terminal,
+// writes a table to out, or JSON if asked, and returns the result. When ctx
+// ends the load stops and what there is counts.
+func Run(ctx context.Context, o Options, out io.Writer, progress *os.File) (*Report, error) {
+	rep, err := Measure(ctx, o, newBar(&o, progress))
+	if err != nil {
+		return nil, err
+	}
+	if o.JSON == "" {
+		return rep, rep.write(out)
+	}
+	data, err := json.MarshalIndent(rep, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	data = append(data, '\n')
+	if o.JSON == "-" {
+		_, err = out.Write(data)
+		return rep, err
+	}
+	if err := rep.write(out); err != nil {
+		return nil, err
+	}
+	return rep, os.WriteFile(o.JSON, data, 0o644)
+}
+
+// Measure is Run without output; done, which may be nil, is called after each
+// request.
+func Measure(ctx context.Context, o Options, done func()) (*Report, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	load, err := newWorkload(&o)
+	if err != nil {
+		return nil, err
+	}
+	if done == nil {
+		done = func() {}
+	}
+	h := &http.Client{Timeout: o.Timeout, Transport: &http.Transport{
+		MaxIdleConnsPerHost: 4096, DisableCompression: true, ReadBufferSize: 32 << 10,
+	}}
+	defer h.CloseIdleConnections()
+
+	warm := newClient(&o, h)
+	for range o.Warmup {
+		warm.do(ctx, load.next())
+	}
+	for kind := range warm.errors {
+		return nil, fmt.Errorf("warm-up request to %s failed: %s", o.URL, kind)
+	}
+
+	sending, cancel := context.WithCancel(ctx)
+	if o.Duration > 0 {
+		sending, cancel = context.WithTimeout(ctx, o.Duration)
+	}
+	defer cancel()
+	r := &run{opts: &o, http: h, load: load, sending: sending, done: done}
+	start := time.Now()
+	if o.Rate > 0 {
+		r.openLoop(ctx)
+	} else {
+		r.closedLoop(ctx)
+	}
+	return newReport(&o, r.clients, time.Since(start)), nil
+}
+
+// newBar returns a function that moves a progress bar, nil if f is no terminal.
+func newBar(o *Options, f *os.File) func() {
+	if f == nil {
+		return nil
+	}
+	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return nil
+	}
+	total := int64(o.Requests)
+	if o.Duration > 0 {
+		total = -1 // a spinner that counts
+	}
+	bar := progressbar.NewOptions64(total, progressbar.OptionSetWriter(f), progressbar.OptionSetDescription("requests"),
+		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond))
+	return func() { _ = bar.Add(1) } // a bar that cannot be drawn is no fault of the run
+}

@@ -1,0 +1,270 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// dialect is how one API asks for tokens and shows them.
+type dialect struct {
+	path    func(stream bool) string
+	body    func(o *Options, p prompt) any
+	isToken func(event []byte) bool // whether an event carries text
+	count   func(last []byte) int   // tokens according to the answer, or to a stream's last event; 0: unknown
+}
+
+type object = map[string]any
+
+var dialects = map[string]dialect{
+	"tgi": {
+		path: func(stream bool) string {
+			if stream {
+				return "/generate_stream"
+			}
+			return "/generate"
+		},
+		body: func(o *Options, p prompt) any {
+			params := object{"max_new_tokens": p.tokens, "details": true}
+			if o.Temperature > 0 {
+				params["do_sample"], params["temperature"] = true, o.Temperature
+			}
+			return object{"inputs": p.text, "parameters": params}
+		},
+		isToken: func(e []byte) bool { return bytes.Contains(e, []byte(`"token":`)) },
+		count: func(last []byte) int {
+			var v struct {
+				Details struct {
+					Generated int `json:"generated_tokens"`
+				}
+			}
+			_ = json.Unmarshal(last, &v) // no details: unknown
+			return v.Details.Generated
+		},
+	},
+	"chat": {
+		path: func(bool) string { return "/v1/chat/completions" },
+		body: func(o *Options, p prompt) any {
+			b := openAIBody(o, p)
+			b["messages"] = []object{{"role": "user", "content": p.text}}
+			return b
+		},
+		isToken: func(e []byte) bool { return bytes.Contains(e, []byte(`"content":"`)) },
+		count:   openAICount,
+	},
+	"completions": {
+		path: func(bool) string { return "/v1/completions" },
+		body: func(o *Options, p prompt) any {
+			b := openAIBody(o, p)
+			b["prompt"] = p.text
+			return b
+		},
+		isToken: func(e []byte) bool { return bytes.Contains(e, []byte(`"text":"`)) },
+		count:   openAICount,
+	},
+}
+
+func openAIBody(o *Options, p prompt) object {
+	b := object{"model": o.Model, "max_tokens": p.tokens, "temperature": o.Temperature, "stream": o.Stream}
+	if o.Stream {
+		b["stream_options"] = object{"include_usage": true}
+	}
+	return b
+}
+
+func openAICount(last []byte) int {
+	var v struct {
+		Usage struct {
+			Completion int `json:"completion_tokens"`
+		}
+	}
+	_ = json.Unmarshal(last, &v) // no usage: unknown
+	return v.Usage.Completion
+}
+
+// client sends requests one after the other and counts into its own
+// histograms; one goroutine uses it.
+type client struct {
+	opts *Options
+	dial dialect
+	http *http.Client
+	buf  *bufio.Reader
+
+	firstToken, interToken, total histogram
+	requests, tokens              int64
+	errors                        map[string]int64
+}
+
+func newClient(o *Options, h *http.Client) *client {
+	return &client{opts: o, dial: dialects[o.API], http: h, buf: bufio.NewReaderSize(nil, 32<<10), errors: map[string]int64{}}
+}
+
+// failure is a request that got no complete answer; kind groups it in the
+// report.
+type failure struct{ kind string }
+
+func (f *failure) Error() string { return f.kind }
+
+// do sends p and counts what comes back. A request that ctx ends is not
+// counted.
+func (c *client) do(ctx context.Context, p prompt) {
+	start := time.Now()
+	reply, err := c.exchange(ctx, p, start)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		var f *failure
+		if !errors.As(err, &f) {
+			f = &failure{transportKind(err)}
+		}
+		c.errors[f.kind]++
+		return
+	}
+	c.requests++
+	c.tokens += int64(reply.tokens)
+	c.firstToken.add(reply.first.Sub(start))
+	c.total.add(reply.last.Sub(start))
+}
+
+// reply is a complete answer.
+type reply struct {
+	tokens      int
+	first, last time.Time
+}
+
+func (c *client) exchange(ctx context.Context, p prompt, start time.Time) (reply, error) {
+	body, err := json.Marshal(c.dial.body(c.opts, p))
+	if err != nil {
+		return reply{}, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(c.opts.URL, "/")+c.dial.path(c.opts.Stream), bytes.NewReader(body))
+	if err != nil {
+		return reply{}, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if c.opts.APIKey != "" {
+		req.Header.Set("Authorization", "Bearer "+c.opts.APIKey)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return reply{}, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10)) // the status says enough without it
+		return reply{}, &failure{fmt.Sprintf("%d %s", resp.StatusCode, errorType(text))}
+	}
+	if c.opts.Stream {
+		return c.readStream(resp.Body, start)
+	}
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return reply{}, err
+	}
+	now := time.Now()
+	return reply{tokens: c.dial.count(text), first: now, last: now}, nil
+}
+
+// stamped remembers when the last read from the socket returned.
+type stamped struct {
+	r    io.Reader
+	last time.Time
+}
+
+func (s *stamped) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.last = time.Now()
+	return n, err
+}
+
+// readStream takes server-sent events until the body ends.
+func (c *client) readStream(body io.Reader, start time.Time) (reply, error) {
+	in := &stamped{r: body, last: start}
+	c.buf.Reset(in)
+	var rep reply
+	var lastEvent []byte
+	for {
+		line, err := c.buf.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			line, err = c.longLine(line)
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return reply{}, err
+		}
+		if data, ok := bytes.CutPrefix(line, []byte("data:")); ok {
+			data = bytes.TrimSpace(data)
+			switch {
+			case bytes.HasPrefix(data, []byte(`{"error"`)):
+				return reply{}, &failure{"error event: " + errorType(data)}
+			case bytes.Equal(data, []byte("[DONE]")):
+			default:
+				if c.dial.isToken(data) {
+					if rep.tokens == 0 {
+						rep.first = in.last
+					} else {
+						c.interToken.add(in.last.Sub(rep.last))
+					}
+					rep.tokens++
+					rep.last = in.last
+				}
+				lastEvent = append(lastEvent[:0], data...)
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	if rep.tokens == 0 {
+		return reply{}, &failure{"a stream without tokens"}
+	}
+	if n := c.dial.count(lastEvent); n > 0 {
+		rep.tokens = n // an event may carry several
+	}
+	return rep, nil
+}
+
+// longLine reads the rest of a line that is longer than the buffer.
+func (c *client) longLine(begun []byte) ([]byte, error) {
+	line := bytes.Clone(begun)
+	rest, err := c.buf.ReadBytes('\n')
+	return append(line, rest...), err
+}
+
+// errorType is the error_type of an error body, or what its beginning says.
+func errorType(body []byte) string {
+	var v struct {
+		Type  string          `json:"error_type"`
+		Error json.RawMessage `json:"error"`
+	}
+	if json.Unmarshal(body, &v) == nil && v.Type != "" {
+		return v.Type
+	}
+	text := strings.Join(strings.Fields(string(body)), " ")
+	if len(text) > 60 {
+		text = text[:60] + "…"
+	}
+	return text
+}
+
+// transportKind shortens an error of the connection, without addresses and
+// ports, so that equal ones count together.
+func transportKind(err error) string {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return "connection: cut inside an answer"
+	}
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return "connection: " + err.Error()
+		}
+		err = inner
+	}
+}
