@@ -15,18 +15,19 @@ import (
 // when it has had enough, finished or not; Close frees the sequence's pages at
 // the loop's next step. Cancelling the context given to Submit does the same.
 type Stream struct {
-	tokens  []Token       // capacity MaxNewTokens, never grown: the loop appends below cap
-	ready   atomic.Int64  // tokens the reader may see
-	ended   atomic.Bool   // finish, err, prompt, times are final
-	closed  atomic.Bool   // the reader is gone
-	wake    chan struct{} // capacity 1: something changed
-	onClose func()        // tells the loop
-	read    int           // reader's position
+	tokens []Token       // length MaxNewTokens; the loop fills it from the front
+	state  atomic.Int64  // see publish
+	closed atomic.Bool   // the reader is gone; the loop looks once per step
+	wake   chan struct{} // capacity 1: something changed
+	read   int           // reader's position
 
-	prompt []Token // set before ready first becomes positive
-	finish FinishReason
-	err    error
-	times  Times
+	prompt []Token // set before the first token is published, as are
+	times  Times   // Submitted, Admitted, FirstToken and CachedTokens
+
+	finish    FinishReason
+	err       error
+	finished  time.Time
+	preempted int
 }
 
 // Times are when things happened to a request; zero if they have not.
@@ -35,8 +36,8 @@ type Times struct {
 	Admitted   time.Time // first given a slot and pages
 	FirstToken time.Time
 	Finished   time.Time
-	// CachedTokens is the part of the prompt taken from the prefix cache,
-	// Preempted how often the sequence lost its pages and was recomputed.
+	// CachedTokens is the part of the prompt taken from the prefix cache at
+	// first, Preempted how often the sequence lost its pages and was recomputed.
 	CachedTokens int
 	Preempted    int
 }
@@ -46,15 +47,13 @@ type Times struct {
 // the last token it returns io.EOF, or the *Error that ended the sequence.
 func (s *Stream) Next(ctx context.Context) ([]Token, error) {
 	for {
-		// ended is read before ready, so that tokens published just before
-		// the end are not lost.
-		ended := s.ended.Load()
-		if n := int(s.ready.Load()); n > s.read {
+		state := s.state.Load()
+		if n := int(state >> 1); n > s.read {
 			out := s.tokens[s.read:n:n]
 			s.read = n
 			return out, nil
 		}
-		if ended {
+		if state&1 == 1 {
 			if s.err != nil {
 				return nil, s.err
 			}
@@ -68,21 +67,43 @@ func (s *Stream) Next(ctx context.Context) ([]Token, error) {
 	}
 }
 
-// Finish says why the sequence ended; valid once Next has returned io.EOF.
+// Done reports whether the tokens returned so far are all: the next Next will
+// return io.EOF or an error. Only the reader may call it.
+func (s *Stream) Done() bool { return s.state.Load() == int64(s.read)<<1|1 }
+
+// Finish says why the sequence ended; valid once Next has returned io.EOF or
+// Done is true.
 func (s *Stream) Finish() FinishReason { return s.finish }
 
 // Prompt returns the scored prompt, one Token per prompt token, if the
 // request asked for it; valid once Next has returned a token.
 func (s *Stream) Prompt() []Token { return s.prompt }
 
-// Times returns when things happened; valid once Next has returned io.EOF or
-// an error of the sequence, Admitted and FirstToken from the first token on.
-func (s *Stream) Times() Times { return s.times }
+// Times returns when things happened; valid from the first token on, complete
+// once Next has returned io.EOF or an error of the sequence.
+func (s *Stream) Times() Times {
+	t := s.times
+	if s.state.Load()&1 == 1 {
+		t.Finished, t.Preempted = s.finished, s.preempted
+	}
+	return t
+}
 
 // Close ends the sequence if it still runs. It may be called more than once
 // and from any goroutine.
-func (s *Stream) Close() {
-	if !s.closed.Swap(true) && !s.ended.Load() && s.onClose != nil {
-		s.onClose()
+func (s *Stream) Close() { s.closed.Store(true) }
+
+// publish shows the reader the first n tokens, and that there will be no more.
+// Only the loop calls it, and nothing else of the Stream after an end. Both
+// facts are one word: who sees the last token sees that it is the last.
+func (s *Stream) publish(n int, ended bool) {
+	state := int64(n) << 1
+	if ended {
+		state |= 1 // finish, err, finished and preempted are final
+	}
+	s.state.Store(state)
+	select {
+	case s.wake <- struct{}{}:
+	default: // the reader has a wake-up to come
 	}
 }

@@ -1,0 +1,283 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/page"
+)
+
+// Config is what an Engine is made of. Zero values mean the default named.
+type Config struct {
+	Backend device.Backend // has its model; New reserves its KV pages
+	Device  device.Limits  // what the backend was opened with
+	Pages   int            // KV pages to reserve
+
+	Vocab int      // token ids are below this
+	EOS   []int32  // tokens that end a sequence
+	Root  page.Key // page.Root of everything but tokens that keys and values depend on
+
+	MaxInput   int // longest prompt; 0: MaxTotal - 1
+	MaxTotal   int // longest prompt and output together; 0: what the pages and a slot hold
+	MaxTopN    int // alternatives per token; 0: device.MaxTopN
+	MaxWaiting int // requests that may wait; 0: 128
+
+	// MaxBatchTokens is the most tokens one step computes; 0: what suits the
+	// backend. A larger step is more efficient and makes running sequences
+	// wait longer for their next token.
+	MaxBatchTokens int
+
+	NoPrefixCache bool     // neither read nor write the prefix cache
+	Observer      Observer // nil: none
+}
+
+// Engine generates tokens for many requests at once on one backend.
+type Engine struct {
+	cfg     Config
+	backend device.Backend
+	limits  Limits
+	budget  int // tokens of one step
+	slots   int // sequences that may run at once
+
+	// Shared with other goroutines.
+	inbox    inbox
+	wake     chan struct{} // capacity 1: look at inbox, draining and halted
+	queued   atomic.Int64  // requests submitted and not yet admitted or ended
+	running  atomic.Bool   // Run has been called
+	draining atomic.Bool   // accept nothing, return when idle
+	halted   atomic.Bool   // return after the step in flight
+	done     chan struct{} // closed when Run has returned
+	progress atomic.Int64  // unix nanoseconds of the last step's end, 0 when idle
+	stats    counters
+
+	// Owned by the loop from here on.
+	pool      *page.Pool
+	waiting   queue       // not admitted, or preempted (these first)
+	active    []*sequence // admitted, in order of admission
+	freeSlots []int32
+	ring      [device.RingDepth]step
+	launched  int   // steps launched so far: the next uses ring[launched % RingDepth]
+	inFlight  *step // launched, not yet retired
+	news      []*sequence
+	hits      []page.ID // scratch of admission
+
+	outputLen float64 // moving average of tokens generated per sequence
+	released  int     // how often pages were given back
+	blocked   blocked
+}
+
+// Page size is one number with two owners: the account and the device.
+var _ = [1]struct{}{}[page.Tokens-device.PageTokens]
+
+// defaultBudget is the number of tokens in a step that keeps each kind of
+// device busy without making running sequences wait noticeably.
+var defaultBudget = map[string]int{"cpu": 256, "ref": 64, "sim": 2048, "cuda": 8192}
+
+// New checks the configuration and reserves the backend's KV pages. The
+// backend is the engine's until Run has returned; closing it is the caller's.
+func New(cfg Config) (*Engine, error) {
+	if cfg.MaxWaiting == 0 {
+		cfg.MaxWaiting = 128
+	}
+	if cfg.MaxTopN == 0 {
+		cfg.MaxTopN = device.MaxTopN
+	}
+	// The last token of a sequence is never fed back, so needs no place.
+	room := min(cfg.Pages, cfg.Device.MaxPagesPerSlot)*page.Tokens + 1
+	if cfg.MaxTotal == 0 {
+		cfg.MaxTotal = room
+	}
+	if cfg.MaxInput == 0 {
+		cfg.MaxInput = cfg.MaxTotal - 1
+	}
+	if cfg.MaxBatchTokens == 0 {
+		cfg.MaxBatchTokens = min(cfg.Device.MaxTokens, cmp.Or(defaultBudget[cfg.Backend.Caps().Name], 512))
+	}
+	if err := cfg.check(room); err != nil {
+		return nil, err
+	}
+	if err := cfg.Backend.InitKV(cfg.Pages); err != nil {
+		return nil, fmt.Errorf("reserve %d KV pages: %w", cfg.Pages, err)
+	}
+
+	e := &Engine{
+		cfg:     cfg,
+		backend: cfg.Backend,
+		budget:  cfg.MaxBatchTokens,
+		// Every running sequence must be able to advance in every step.
+		slots: min(cfg.Device.MaxSlots, cfg.Device.MaxRows, cfg.MaxBatchTokens),
+		limits: Limits{
+			MaxInput:   cfg.MaxInput,
+			MaxTotal:   cfg.MaxTotal,
+			MaxTopN:    cfg.MaxTopN,
+			Vocab:      cfg.Vocab,
+			MaxWaiting: cfg.MaxWaiting,
+		},
+		wake:      make(chan struct{}, 1),
+		done:      make(chan struct{}),
+		pool:      page.New(cfg.Pages),
+		outputLen: firstOutputLen,
+	}
+	e.active = make([]*sequence, 0, e.slots)
+	e.news = make([]*sequence, 0, e.slots+cfg.MaxWaiting)
+	e.hits = make([]page.ID, 0, cfg.Device.MaxPagesPerSlot)
+	for slot := e.slots - 1; slot >= 0; slot-- {
+		e.freeSlots = append(e.freeSlots, int32(slot))
+	}
+	for i := range e.ring {
+		e.ring[i].init(i, cfg.Backend.Batch(i))
+	}
+	e.stats.pagesTotal = cfg.Pages
+	return e, nil
+}
+
+// check refuses what cannot work; room is the longest sequence that fits.
+func (c *Config) check(room int) error {
+	for _, v := range []struct {
+		name     string
+		got      int
+		min, max int
+	}{
+		{"Pages", c.Pages, 1, 1<<31 - 1},
+		{"Vocab", c.Vocab, 1, 1<<31 - 1},
+		{"Device.MaxTokens", c.Device.MaxTokens, 1, 1<<31 - 1},
+		{"Device.MaxRows", c.Device.MaxRows, 1, 1<<31 - 1},
+		{"Device.MaxSlots", c.Device.MaxSlots, 1, 1<<31 - 1},
+		{"Device.MaxPagesPerSlot", c.Device.MaxPagesPerSlot, 1, 1<<31 - 1},
+		{"MaxBatchTokens", c.MaxBatchTokens, 1, c.Device.MaxTokens},
+		{"MaxTotal", c.MaxTotal, 2, room},
+		{"MaxInput", c.MaxInput, 1, c.MaxTotal - 1},
+		{"MaxTopN", c.MaxTopN, 1, device.MaxTopN},
+		{"MaxWaiting", c.MaxWaiting, 1, 1<<31 - 1},
+	} {
+		if v.got < v.min || v.got > v.max {
+			return fmt.Errorf("engine: %s is %d, must be %d to %d", v.name, v.got, v.min, v.max)
+		}
+	}
+	return nil
+}
+
+// Limits returns what the engine accepts.
+func (e *Engine) Limits() Limits { return e.limits }
+
+// Run is the engine's loop. It works until ctx ends or Drain is done, and then
+// returns nil, or until the device is lost, and then says why. Whatever was
+// open ends with an Error: nothing waits for an engine that has stopped. Run
+// may be called once.
+func (e *Engine) Run(ctx context.Context) (err error) {
+	if e.running.Swap(true) {
+		return errors.New("engine: Run called twice")
+	}
+	runtime.LockOSThread() // backends may tie state to the thread
+	defer runtime.UnlockOSThread()
+	defer close(e.done)
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("engine: panic: %v\n%s", p, debug.Stack())
+		}
+		e.shutDown(err)
+	}()
+	defer context.AfterFunc(ctx, func() {
+		e.halted.Store(true)
+		e.poke()
+	})()
+
+	for {
+		worked, err := e.tick()
+		switch {
+		case err != nil:
+			return err
+		case e.halted.Load():
+			return e.settle()
+		case worked:
+		case e.draining.Load() && e.inbox.closeIfEmpty():
+			return nil
+		default:
+			e.progress.Store(0)
+			<-e.wake
+		}
+	}
+}
+
+// Drain lets the engine finish: new requests are refused with Stopping, those
+// accepted go on until they are done or ctx ends, and then end with Stopping.
+// It returns when Run has, nil if everything was finished in time.
+func (e *Engine) Drain(ctx context.Context) error {
+	e.draining.Store(true)
+	e.poke()
+	if !e.running.Load() {
+		return nil
+	}
+	select {
+	case <-e.done:
+		return nil
+	case <-ctx.Done():
+		e.halted.Store(true)
+		e.poke()
+		<-e.done
+		return ctx.Err()
+	}
+}
+
+// Stalled returns how long ago the last step ended, or work began, if there is
+// work, and 0 if there is none. Steps take milliseconds to seconds: much more
+// means that the device hangs.
+func (e *Engine) Stalled() time.Duration {
+	at := e.progress.Load()
+	if at == 0 {
+		return 0
+	}
+	return max(0, time.Since(time.Unix(0, at)))
+}
+
+// poke makes the loop look up if it sleeps.
+func (e *Engine) poke() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// settle waits for the step in flight, so that the backend can be closed and
+// its tokens are not lost.
+func (e *Engine) settle() error {
+	last := e.inFlight
+	if last == nil {
+		return nil
+	}
+	e.inFlight = nil
+	err := e.retire(last)
+	e.publish()
+	return err
+}
+
+// shutDown ends every open request: with the cause of the stop if there is
+// one, as an orderly end otherwise. After a panic nothing but the lists of
+// sequences is trusted, so pages are not given back: no one needs them now.
+func (e *Engine) shutDown(cause error) {
+	why := &Error{Kind: Stopping, Msg: "the server is shutting down"}
+	if cause != nil {
+		why = &Error{Kind: Failed, Msg: "the engine has failed", Err: cause}
+	}
+	for s := e.inbox.close(); s != nil; s = s.next {
+		s.abandon(why)
+	}
+	for s := e.waiting.head; s != nil; s = s.next {
+		s.abandon(why)
+	}
+	for _, s := range e.active {
+		s.abandon(why)
+	}
+	for _, s := range e.news {
+		s.abandon(why)
+	}
+	e.queued.Store(0)
+	e.progress.Store(0)
+}

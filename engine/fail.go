@@ -1,0 +1,66 @@
+package engine
+
+import (
+	"context"
+	"math"
+)
+
+var nan = float32(math.NaN())
+
+func cancelled(ctx context.Context) error {
+	return &Error{Kind: Cancelled, Msg: "request cancelled", Err: ctx.Err()}
+}
+
+// spoiled ends a sequence whose logits held no number. Its pages may be what
+// is wrong, so nobody is to start from them; who shares them will notice.
+func (e *Engine) spoiled(s *sequence) {
+	for i := range s.keys {
+		for _, id := range e.pool.LongestPrefix(e.hits[:0], s.keys[i:i+1]) {
+			e.pool.Forget(id)
+		}
+	}
+	e.end(s, NotFinished, &Error{Kind: Failed, Msg: "the model produced no valid logits for this request (NaN or infinite)"})
+}
+
+// fail ends the sequences of a step that the device could not compute. The
+// others go on, but what the step should have written is in no page: the
+// cache forgets those pages, and sequences that were admitted meanwhile, and
+// may have started from one, are computed again.
+func (e *Engine) fail(st *step, cause error) {
+	why := &Error{Kind: Failed, Msg: "the forward pass failed", Err: cause}
+	for _, s := range st.seqs {
+		if s.state != ended {
+			e.end(s, NotFinished, why)
+		}
+	}
+	clear(st.rows)
+	e.forget(st)
+	if after := e.inFlight; after != nil {
+		e.forget(after)
+		e.restart(after)
+	}
+	e.sweep()
+}
+
+func (e *Engine) forget(st *step) {
+	for _, id := range st.registered {
+		e.pool.Forget(id)
+	}
+	st.registered = st.registered[:0]
+}
+
+// restart drops what a step in flight computes and makes its sequences wait to
+// be computed again.
+func (e *Engine) restart(st *step) {
+	for i := len(st.seqs) - 1; i >= 0; i-- { // the first is to be first in line
+		s := st.seqs[i]
+		if s.state != active {
+			continue
+		}
+		e.release(s)
+		e.requeue(s)
+		s.total = s.known()
+		s.scored = len(s.score)
+	}
+	clear(st.rows)
+}

@@ -1,0 +1,154 @@
+package page
+
+import "fmt"
+
+// ID numbers a page, 0 … Total-1.
+type ID int32
+
+// None is no page.
+const None ID = -1
+
+// Pool is the account of a fixed number of pages.
+type Pool struct {
+	refs []int32 // how many sequences use the page
+	keys []Key   // of the pages that have one
+	has  []bool  // the page has a Key: it is in the index
+
+	// The free list: a ring of links through the unreferenced pages. Its
+	// last element, number Total, is the head: next is the first to evict.
+	next, prev []ID
+	free       int
+
+	index  index
+	cached int // pages with a Key
+}
+
+// New returns a pool of total pages, all empty.
+func New(total int) *Pool {
+	p := &Pool{
+		refs:  make([]int32, total),
+		keys:  make([]Key, total),
+		has:   make([]bool, total),
+		next:  make([]ID, total+1),
+		prev:  make([]ID, total+1),
+		index: newIndex(total),
+	}
+	head := p.head()
+	p.next[head], p.prev[head] = head, head
+	for id := range ID(total) {
+		p.pushBack(id)
+	}
+	return p
+}
+
+// Total returns the number of pages.
+func (p *Pool) Total() int { return len(p.refs) }
+
+// Free returns how many pages Alloc can give; cached ones are among them.
+func (p *Pool) Free() int { return p.free }
+
+// Cached returns how many pages, used or not, LongestPrefix can find.
+func (p *Pool) Cached() int { return p.cached }
+
+// Used reports whether a sequence references the page.
+func (p *Pool) Used(id ID) bool { return p.refs[id] > 0 }
+
+// Writable reports whether the page's one owner may write it.
+func (p *Pool) Writable(id ID) bool { return p.refs[id] == 1 && !p.has[id] }
+
+// Alloc takes a page for one sequence, forgetting what it may have cached.
+// It returns None if all are used.
+func (p *Pool) Alloc() ID {
+	id := p.next[p.head()]
+	if id == p.head() {
+		return None
+	}
+	p.unlink(id)
+	p.Forget(id)
+	p.refs[id] = 1
+	return id
+}
+
+// Share adds a reference to a page that is used or cached.
+func (p *Pool) Share(id ID) {
+	if p.refs[id] == 0 {
+		p.unlink(id)
+	}
+	p.refs[id]++
+}
+
+// Release takes one reference from each page of a sequence, given in order of
+// position; what nobody uses any more joins the free list.
+func (p *Pool) Release(ids []ID) {
+	for i := len(ids) - 1; i >= 0; i-- {
+		id := ids[i]
+		p.refs[id]--
+		switch {
+		case p.refs[id] > 0:
+		case p.refs[id] < 0:
+			panic(fmt.Sprintf("page: page %d released more often than taken", id))
+		case p.has[id]:
+			p.pushBack(id)
+		default:
+			p.pushFront(id)
+		}
+	}
+}
+
+// Register makes a used page findable, and read-only, under the key of its
+// content. It reports false, and does nothing, if the page has a key or the
+// content is cached in another page already.
+func (p *Pool) Register(id ID, k Key) bool {
+	if p.has[id] || p.index.find(p.keys, &k) != None {
+		return false
+	}
+	p.keys[id], p.has[id] = k, true
+	p.index.insert(id, &k)
+	p.cached++
+	return true
+}
+
+// Forget takes a page's key away, because the content turned out bad or the
+// page is needed. Whoever uses the page keeps it.
+func (p *Pool) Forget(id ID) {
+	if !p.has[id] {
+		return
+	}
+	p.index.remove(id, &p.keys[id])
+	p.has[id] = false
+	p.cached--
+	if p.refs[id] == 0 && p.prev[id] != None {
+		p.unlink(id)
+		p.pushFront(id)
+	}
+}
+
+// LongestPrefix appends to dst the pages that hold the longest cached prefix
+// of keys. It takes no reference: Share each before the next Alloc.
+func (p *Pool) LongestPrefix(dst []ID, keys []Key) []ID {
+	for i := range keys {
+		id := p.index.find(p.keys, &keys[i])
+		if id == None {
+			break
+		}
+		dst = append(dst, id)
+	}
+	return dst
+}
+
+func (p *Pool) head() ID { return ID(len(p.refs)) }
+
+func (p *Pool) pushBack(id ID)  { p.link(id, p.prev[p.head()], p.head()) }
+func (p *Pool) pushFront(id ID) { p.link(id, p.head(), p.next[p.head()]) }
+
+func (p *Pool) link(id, before, after ID) {
+	p.prev[id], p.next[id] = before, after
+	p.next[before], p.prev[after] = id, id
+	p.free++
+}
+
+func (p *Pool) unlink(id ID) {
+	p.next[p.prev[id]], p.prev[p.next[id]] = p.next[id], p.prev[id]
+	p.next[id], p.prev[id] = None, None
+	p.free--
+}

@@ -1,0 +1,283 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/page"
+)
+
+// schedule fills st with the work of the next step. Sequences that need one
+// token come first, since someone is reading them; then prompts that are
+// under way; then those that wait. It follows vLLM's version 1 scheduler:
+// a budget of tokens and no phases.
+func (e *Engine) schedule(st *step) {
+	st.reset(e.launched, e.budget)
+	prompts := 0 // that would take all they can get
+	for i := 0; i < len(e.active); i++ {
+		switch s := e.active[i]; s.wants() {
+		case 0:
+		case 1:
+			e.place(st, s, 1)
+		default:
+			prompts++
+		}
+	}
+	st.decodes = len(st.seqs)
+
+	if head := e.waiting.head; head != nil && !e.blocked.still(head, e.released) {
+		prompts += min(e.waiting.length, len(e.freeSlots))
+	}
+	for i := 0; i < len(e.active) && st.left > 0; i++ {
+		if s := e.active[i]; s.wants() > 1 {
+			e.place(st, s, e.chunk(st, s, prompts > 1))
+		}
+	}
+
+	// Nobody new while those who run lack pages.
+	for !st.short && st.left > 0 && st.rowsLeft() > 0 && e.admit(st, st.planned) {
+		s := e.active[len(e.active)-1]
+		e.place(st, s, e.chunk(st, s, prompts > 1))
+	}
+
+	// Only now: within a step, one sequence cannot read what another writes.
+	for _, s := range st.seqs {
+		e.register(s, st)
+	}
+}
+
+// chunk returns how many tokens of s this step may compute. A long prompt
+// leaves half the budget to the others that want some.
+func (e *Engine) chunk(st *step, s *sequence, others bool) int {
+	n := min(s.wants(), st.left)
+	if others && n > 1 {
+		n = min(n, max(1, e.budget/2))
+	}
+	switch rows := st.rowsLeft(); {
+	case s.scoring():
+		n = min(n, rows) // each token of the chunk yields a score or a sample
+	case n == s.wants() && rows == 0:
+		n-- // the last token is what yields a sample
+	}
+	return n
+}
+
+// place puts the next n tokens of s into the step, or as many as it can get
+// pages for.
+func (e *Engine) place(st *step, s *sequence, n int) {
+	n = min(n, e.extend(st, s, s.computed+n)-s.computed)
+	if n <= 0 {
+		return
+	}
+	b := st.batch
+	start := len(b.Tokens)
+	for p := s.computed; p < s.computed+n; p++ {
+		token := device.LastToken
+		if p < s.known() {
+			token = s.token(p)
+		}
+		b.Tokens = append(b.Tokens, token)
+		b.Pos = append(b.Pos, int32(p))
+	}
+	if s.scoring() {
+		// The logits of one token score the next.
+		for target := max(s.scored, s.computed+1); target <= s.computed+n && s.scoring(); target++ {
+			st.row(s, device.Row{
+				Token:  int32(start + target - 1 - s.computed),
+				Slot:   s.slot,
+				Kind:   device.RowScore,
+				Target: s.req.Tokens[target],
+			})
+			s.scored = target + 1
+		}
+	}
+	s.computed += n
+	b.Seqs = append(b.Seqs, device.Seq{Slot: s.slot, Start: int32(start), Count: int32(n), KVLen: int32(s.computed)})
+	st.seqs = append(st.seqs, s)
+	if s.computed == s.total {
+		st.row(s, device.Row{
+			Token: int32(start + n - 1),
+			Slot:  s.slot,
+			Kind:  device.RowSample,
+			Index: int32(s.total - len(s.req.Tokens)),
+			TopN:  int32(s.req.TopN),
+		})
+		s.total++
+	}
+	st.left -= n
+	s.batch = st.number
+}
+
+// extend gives s pages for n tokens and returns how many tokens it then has
+// pages for. To get some it preempts later sequences that are not in this step.
+func (e *Engine) extend(st *step, s *sequence, n int) int {
+	b := st.batch
+	for len(s.pages)*page.Tokens < n && len(b.Pages) < cap(b.Pages) {
+		id := e.pool.Alloc()
+		if id == page.None {
+			st.short = true
+			last := e.active[len(e.active)-1]
+			if last == s || last.batch == st.number {
+				break // s waits, and keeps what it has
+			}
+			e.preempt(last)
+			continue
+		}
+		st.page(s, id)
+	}
+	return len(s.pages) * page.Tokens
+}
+
+// preempt takes pages and slot from the sequence admitted last, which waits
+// first in line to be computed again. A token of it that is in flight is
+// delivered as usual.
+func (e *Engine) preempt(s *sequence) {
+	e.release(s)
+	e.active = e.active[:len(e.active)-1]
+	e.requeue(s)
+	// More output is to come than was thought: be more careful.
+	e.outputLen = min(2*e.outputLen, float64(e.limits.MaxTotal))
+}
+
+// requeue makes a released sequence wait in front of all others.
+func (e *Engine) requeue(s *sequence) {
+	s.state = waiting
+	s.computed = 0
+	s.preempted++
+	e.waiting.pushFront(s)
+	e.stats.preemptions.Add(1)
+}
+
+// release gives back the slot and pages of an active sequence. The device
+// works in order, so what it still does for the sequence comes before
+// anything their next owner will ask of it.
+func (e *Engine) release(s *sequence) {
+	e.pool.Release(s.pages)
+	s.pages = s.pages[:0]
+	e.freeSlots = append(e.freeSlots, s.slot)
+	e.released++
+}
+
+// admit makes the first waiting sequence active if there is room for it, with
+// the cached prefix of its tokens.
+func (e *Engine) admit(st *step, now time.Time) bool {
+	s := e.waiting.head
+	if s == nil || len(e.freeSlots) == 0 || s.known() < s.total || e.blocked.still(s, e.released) {
+		return false
+	}
+	b := st.batch
+	e.hits = e.lookUp(s, e.hits[:0])
+	counts := 0
+	if s.req.Params.Counts() {
+		counts = s.total
+	}
+	if len(b.Pages)+len(e.hits) >= cap(b.Pages) || len(b.Counts)+counts > cap(b.Counts) || len(b.Params) == cap(b.Params) {
+		return false // of the batch's arrays: the next step has room
+	}
+	if !e.fits(s, e.hits) {
+		e.blocked = blocked{s, e.released}
+		return false
+	}
+
+	e.active = append(e.active, s)
+	e.waiting.remove(s)
+	s.state = active
+	s.slot = e.freeSlots[len(e.freeSlots)-1]
+	e.freeSlots = e.freeSlots[:len(e.freeSlots)-1]
+	b.Params = append(b.Params, device.ParamDelta{Slot: s.slot, Params: s.req.Params})
+	for i := range counts {
+		count := device.CountDelta{Slot: s.slot, Token: s.token(i)}
+		if i >= len(s.req.Tokens) {
+			count.Generated = 1
+		}
+		b.Counts = append(b.Counts, count)
+	}
+	for _, id := range e.hits {
+		e.pool.Share(id)
+		st.page(s, id)
+	}
+	s.computed = len(e.hits) * page.Tokens
+	s.registered = len(e.hits)
+	if !s.admitted {
+		s.admitted = true
+		s.stream.times.Admitted = now
+		s.stream.times.CachedTokens = s.computed
+		e.stats.cachedTokens.Add(int64(s.computed))
+		e.stats.promptTokens.Add(int64(len(s.req.Tokens)))
+		e.queued.Add(-1)
+	}
+	st.admitted++
+	return true
+}
+
+// lookUp appends to dst the cached pages that s can start from. The last token
+// is always computed, since its logits are wanted, and so is what is scored.
+func (e *Engine) lookUp(s *sequence, dst []page.ID) []page.ID {
+	if e.cfg.NoPrefixCache || s.scoring() {
+		return dst
+	}
+	return e.pool.LongestPrefix(dst, s.fullPages(e.cfg.Root, (s.total-1)/page.Tokens))
+}
+
+// fits estimates whether s can run to its end beside those who run: whether
+// the free pages hold its tokens, less the pages it would share, and what all
+// are likely to generate. The estimate may be wrong; preemption makes up for
+// it. A lone sequence always fits, by Submit's limits.
+func (e *Engine) fits(s *sequence, hits []page.ID) bool {
+	if len(e.active) == 0 {
+		return true
+	}
+	need := e.likelyPages(s)
+	for _, id := range hits {
+		if e.pool.Used(id) {
+			need--
+		}
+	}
+	for _, r := range e.active {
+		need += e.likelyPages(r) - len(r.pages)
+	}
+	return need <= e.pool.Free()
+}
+
+// likelyPages estimates how many pages s will have at its end.
+func (e *Engine) likelyPages(s *sequence) int {
+	return pagesFor(min(s.limit-1, s.total+int(e.outputLen)))
+}
+
+// register offers the full pages of s that are computed, or will be with the
+// steps launched and st, to the prefix cache. st is the last that writes them.
+func (e *Engine) register(s *sequence, st *step) {
+	if e.cfg.NoPrefixCache {
+		return
+	}
+	full := min(s.known(), s.computed) / page.Tokens
+	if s.registered >= full {
+		return
+	}
+	keys := s.fullPages(e.cfg.Root, full)
+	for ; s.registered < full; s.registered++ {
+		if id := s.pages[s.registered]; e.pool.Register(id, keys[s.registered]) && st != nil {
+			st.registered = append(st.registered, id)
+		}
+	}
+}
+
+// firstOutputLen is what sequences are thought to generate before any has.
+const firstOutputLen = 256
+
+// learn updates the expected output length with a finished sequence.
+func (e *Engine) learn(generated int) {
+	const weight = 1.0 / 16
+	e.outputLen += weight * (float64(generated) - e.outputLen)
+}
+
+// blocked remembers that a sequence did not fit, which stays so until pages
+// are given back: looking it up again in every step would be waste.
+type blocked struct {
+	seq      *sequence
+	released int
+}
+
+func (b *blocked) still(s *sequence, released int) bool {
+	return b.seq == s && b.released == released
+}

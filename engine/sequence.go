@@ -1,0 +1,180 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/page"
+)
+
+type state int
+
+const (
+	waiting state = iota // in Engine.waiting (or still in the inbox)
+	active               // in Engine.active, has a slot
+	ended                // in neither; the Stream has been told or is in Engine.news
+)
+
+// sequence is a Request on its way. The loop owns it from the moment it has
+// taken it from the inbox.
+//
+// The tokens of a sequence are its prompt and what was generated. Three counts
+// describe how far it is:
+//
+//	computed  tokens whose keys and values are in pages, or will be once the
+//	          steps launched so far are done
+//	known     tokens whose ids the host has seen
+//	total     known, and those that steps in flight will sample
+//
+// A step may compute total − computed tokens of it. Computing the last one
+// yields the next token, so total grows by one; a token that is not known yet
+// is fed as device.LastToken. Preemption sets computed to zero and nothing
+// else: what was generated is computed again like a prompt.
+type sequence struct {
+	req    *Request
+	stream *Stream
+	ctx    context.Context
+	done   <-chan struct{} // ctx.Done()
+
+	state      state
+	prev, next *sequence // in the queue it waits in; next also in the inbox
+
+	limit     int // total may not exceed it: prompt + MaxNewTokens
+	computed  int
+	total     int
+	generated int // tokens in stream.tokens; known is the prompt and these
+
+	slot       int32
+	pages      []page.ID
+	keys       []page.Key // of full pages of known tokens, as far as needed
+	registered int        // leading pages offered to the prefix cache
+	admitted   bool       // has run before
+	preempted  int
+	batch      int // number of the last step it was part of
+
+	score  []Token // the prompt's, as far as applied; nil if not wanted
+	scored int     // prompt tokens scored, or in flight to be
+	top    []Alternative
+}
+
+// newSequence makes everything the sequence will ever need, alternatives
+// excepted, so that the loop need not allocate.
+func (e *Engine) newSequence(ctx context.Context, req *Request) *sequence {
+	limit := len(req.Tokens) + req.MaxNewTokens
+	s := &sequence{
+		req: req,
+		stream: &Stream{
+			tokens: make([]Token, req.MaxNewTokens),
+			wake:   make(chan struct{}, 1),
+			times:  Times{Submitted: time.Now()},
+		},
+		ctx:   ctx,
+		done:  ctx.Done(),
+		limit: limit,
+		total: len(req.Tokens),
+		pages: make([]page.ID, 0, pagesFor(limit-1)),
+	}
+	if !e.cfg.NoPrefixCache {
+		s.keys = e.cfg.Root.AppendKeys(make([]page.Key, 0, limit/page.Tokens), req.Tokens)
+	}
+	if req.PromptLogprobs {
+		s.score = make([]Token, 1, len(req.Tokens))
+		s.score[0] = Token{ID: req.Tokens[0], Logprob: nan}
+		s.scored = 1
+	}
+	return s
+}
+
+// pagesFor returns how many pages hold n tokens.
+func pagesFor(n int) int { return (n + page.Tokens - 1) / page.Tokens }
+
+func (s *sequence) known() int { return len(s.req.Tokens) + s.generated }
+
+// wants returns how many tokens the next step may compute: none once every
+// token that the request may produce is in flight.
+func (s *sequence) wants() int {
+	if s.total == s.limit {
+		return 0
+	}
+	return s.total - s.computed
+}
+
+// token returns the known token at position i.
+func (s *sequence) token(i int) int32 {
+	if i < len(s.req.Tokens) {
+		return s.req.Tokens[i]
+	}
+	return s.stream.tokens[i-len(s.req.Tokens)].ID
+}
+
+// scoring reports whether prompt tokens are still to be scored, for which
+// they must be computed.
+func (s *sequence) scoring() bool { return s.score != nil && s.scored < len(s.req.Tokens) }
+
+// fullPages returns the keys of the first n pages, which hold known tokens,
+// deriving those of generated tokens.
+func (s *sequence) fullPages(root page.Key, n int) []page.Key {
+	for len(s.keys) < n {
+		parent, first := root, len(s.keys)*page.Tokens
+		if len(s.keys) > 0 {
+			parent = s.keys[len(s.keys)-1]
+		}
+		var tokens [page.Tokens]int32
+		for i := range tokens {
+			tokens[i] = s.token(first + i)
+		}
+		s.keys = append(s.keys, parent.Next(tokens[:]))
+	}
+	return s.keys[:n]
+}
+
+// cancelled reports whether nobody waits for the sequence any more.
+func (s *sequence) cancelled() bool {
+	if s.stream.closed.Load() {
+		return true
+	}
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// commit adds a sampled token with its alternatives.
+func (s *sequence) commit(r device.RowResult, top []device.Alternative) {
+	t := &s.stream.tokens[s.generated]
+	t.ID, t.Logprob = r.Token, r.Logprob
+	if len(top) > 0 {
+		t.Top = s.alternatives(len(top))
+		for i, a := range top {
+			t.Top[i] = Alternative{ID: a.Token, Logprob: a.Logprob}
+		}
+	}
+	s.generated++
+}
+
+// alternatives returns n entries cut from a slab, which is renewed as needed.
+func (s *sequence) alternatives(n int) []Alternative {
+	const tokensPerSlab = 64
+	if len(s.top) < n {
+		s.top = make([]Alternative, max(n, s.req.TopN*min(tokensPerSlab, s.limit-s.total+1)))
+	}
+	cut := s.top[:n:n]
+	s.top = s.top[n:]
+	return cut
+}
+
+// abandon ends the sequence without touching anything but its Stream.
+func (s *sequence) abandon(why error) {
+	if s.stream.state.Load()&1 == 1 {
+		return
+	}
+	if s.state != ended {
+		s.state = ended
+		s.stream.err = why
+		s.stream.finished = time.Now()
+	}
+	s.stream.publish(s.generated, true)
+}

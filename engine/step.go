@@ -1,0 +1,238 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/page"
+)
+
+// step is one forward pass: a Batch of the backend's ring, and whom its parts
+// belong to. seqs[i] is the sequence of batch.Seqs[i], rows[i] that of
+// batch.Rows[i], nil once its result is of no interest.
+type step struct {
+	index  int // in the ring
+	batch  *device.Batch
+	number int // counts steps
+
+	seqs       []*sequence
+	rows       []*sequence
+	registered []page.ID // cached pages that this step completes
+	left       int       // tokens of the budget not used
+	short      bool      // pages ran out
+	decodes    int       // sequences that compute one token
+	admitted   int       // sequences new in this step
+	launchErr  error
+
+	planned, launched time.Time
+}
+
+func (st *step) init(index int, b *device.Batch) {
+	*st = step{
+		index:      index,
+		batch:      b,
+		seqs:       make([]*sequence, 0, cap(b.Seqs)),
+		rows:       make([]*sequence, 0, cap(b.Rows)),
+		registered: make([]page.ID, 0, 2*cap(b.Seqs)+cap(b.Tokens)/page.Tokens),
+	}
+}
+
+func (st *step) reset(number, budget int) {
+	b := st.batch
+	b.Tokens, b.Pos, b.Seqs, b.Rows = b.Tokens[:0], b.Pos[:0], b.Seqs[:0], b.Rows[:0]
+	b.Pages, b.Params, b.Counts = b.Pages[:0], b.Params[:0], b.Counts[:0]
+	clear(st.seqs)
+	clear(st.rows)
+	st.seqs, st.rows, st.registered = st.seqs[:0], st.rows[:0], st.registered[:0]
+	st.number, st.left = number, budget
+	st.short, st.decodes, st.admitted, st.launchErr = false, 0, 0, nil
+	st.planned = time.Now()
+}
+
+func (st *step) rowsLeft() int { return cap(st.batch.Rows) - len(st.batch.Rows) }
+
+// row asks for logits on behalf of s.
+func (st *step) row(s *sequence, r device.Row) {
+	st.batch.Rows = append(st.batch.Rows, r)
+	st.rows = append(st.rows, s)
+}
+
+// page appends a page to s, here and on the device.
+func (st *step) page(s *sequence, id page.ID) {
+	st.batch.Pages = append(st.batch.Pages, device.PageDelta{Slot: s.slot, Index: int32(len(s.pages)), Page: int32(id)})
+	s.pages = append(s.pages, id)
+}
+
+// tick is one turn of the loop, and reports whether there was work. The next
+// step is launched before the results of the last are waited for, so that the
+// device never waits for the host. An error means that the device is lost.
+func (e *Engine) tick() (worked bool, err error) {
+	e.receive()
+	e.dropCancelled()
+
+	next := &e.ring[e.launched%device.RingDepth]
+	if e.schedule(next); len(next.seqs) > 0 {
+		e.launch(next)
+	} else {
+		next = nil
+	}
+
+	last := e.inFlight
+	e.inFlight = next
+	if last != nil {
+		err = e.retire(last)
+	} else if next == nil && (len(e.active) > 0 || e.waiting.length > 0) {
+		panic(fmt.Sprintf("no progress with %d active and %d waiting sequences", len(e.active), e.waiting.length))
+	}
+	e.publish()
+	return last != nil || next != nil, err
+}
+
+// receive takes in what was submitted.
+func (e *Engine) receive() {
+	for s := e.inbox.take(); s != nil; {
+		next := s.next
+		e.waiting.pushBack(s)
+		s = next
+	}
+}
+
+// dropCancelled ends sequences whose caller has gone, before any more work or
+// pages are spent on them.
+func (e *Engine) dropCancelled() {
+	for s := e.waiting.head; s != nil; {
+		next := s.next
+		if s.cancelled() {
+			e.end(s, NotFinished, cancelled(s.ctx))
+		}
+		s = next
+	}
+	for _, s := range e.active {
+		if s.cancelled() {
+			e.end(s, NotFinished, cancelled(s.ctx))
+		}
+	}
+	e.sweep()
+}
+
+// launch enqueues the step on the device. If that fails the step fails when
+// its turn comes.
+func (e *Engine) launch(st *step) {
+	e.launched++
+	st.launched = time.Now()
+	e.progress.CompareAndSwap(0, st.launched.UnixNano())
+	if st.launchErr = e.backend.Forward(st.index); st.launchErr == nil {
+		st.launchErr = e.backend.Sample(st.index)
+	}
+}
+
+// retire waits for a step and applies its results. Results for sequences that
+// have ended meanwhile are dropped; one that was preempted gets its token.
+func (e *Engine) retire(st *step) error {
+	err := st.launchErr
+	if err == nil {
+		err = e.backend.Wait(st.index)
+	}
+	waited := time.Now()
+	if err != nil {
+		e.fail(st, err)
+	}
+	b := st.batch
+	results, tops := b.Results[:len(b.Rows)], b.Top[:len(b.Rows)*device.MaxTopN]
+	for i, s := range st.rows {
+		if s == nil || s.state == ended {
+			continue
+		}
+		r := results[i]
+		switch {
+		case r.Invalid != 0:
+			e.spoiled(s)
+		case b.Rows[i].Kind == device.RowScore:
+			s.score = append(s.score, Token{ID: r.Token, Logprob: r.Logprob})
+		default:
+			top := i * device.MaxTopN
+			s.commit(r, tops[top:top+int(r.TopCount)])
+			e.committed(s, waited)
+		}
+	}
+	e.sweep()
+	e.measure(st, waited, err)
+	if errors.Is(err, device.ErrLost) {
+		return err
+	}
+	return nil
+}
+
+// committed follows a new token of s: it will be published, and may be the
+// last.
+func (e *Engine) committed(s *sequence, now time.Time) {
+	if s.generated == 1 {
+		s.stream.times.FirstToken = now
+		s.stream.prompt = s.score
+	}
+	e.stats.generatedTokens.Add(1)
+	switch last := s.stream.tokens[s.generated-1].ID; {
+	case s.known() == s.limit:
+		e.end(s, FinishLength, nil)
+	case !s.req.IgnoreEOS && e.endsSequence(last):
+		e.end(s, FinishEOS, nil)
+	default:
+		e.news = append(e.news, s)
+	}
+}
+
+func (e *Engine) endsSequence(token int32) bool {
+	for _, eos := range e.cfg.EOS {
+		if token == eos {
+			return true
+		}
+	}
+	return false
+}
+
+// end takes a sequence out of the engine; publish tells its reader. Those it
+// takes from active leave a gap for sweep.
+func (e *Engine) end(s *sequence, reason FinishReason, err error) {
+	switch s.state {
+	case active:
+		if err == nil {
+			e.register(s, e.inFlight)
+			e.learn(s.generated)
+		}
+		e.release(s)
+	case waiting:
+		e.waiting.remove(s)
+		if !s.admitted {
+			e.queued.Add(-1)
+		}
+	}
+	s.state = ended
+	s.stream.finish, s.stream.err = reason, err
+	s.stream.finished, s.stream.preempted = time.Now(), s.preempted
+	e.news = append(e.news, s)
+}
+
+// sweep closes the gaps that ended sequences left in active.
+func (e *Engine) sweep() {
+	kept := e.active[:0]
+	for _, s := range e.active {
+		if s.state == active {
+			kept = append(kept, s)
+		}
+	}
+	clear(e.active[len(kept):])
+	e.active = kept
+}
+
+// publish tells readers what has happened to their sequences, each once, when
+// everything has been brought in order.
+func (e *Engine) publish() {
+	for _, s := range e.news {
+		s.stream.publish(s.generated, s.state == ended)
+	}
+	clear(e.news)
+	e.news = e.news[:0]
+	e.publishStats()
+}
