@@ -1,1 +1,85 @@
-# Millrace. `make run` and `make test` do all set-up on a machine with Go, cargo, gcc, g++ and make.
+# Millrace. `make run` and `make test` do all set-up on a machine with Go, cargo,
+# gcc, g++ and make; what is missing is named at once. Everything made here lies
+# in build/.
+
+SHELL   := /bin/bash
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+PORT    ?= 8080
+MODEL   ?=
+
+export CGO_ENABLED := 1
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## build, then serve the demo model on :8080 (MODEL=folder, PORT=number)
+	@printf '%s\n' '' 'When it says "ready", try in another terminal:' '' \
+	  "  curl localhost:$(PORT)/generate -H 'Content-Type: application/json' -d '{\"inputs\": \"What is Millrace?\"}'" \
+	  "  curl -N localhost:$(PORT)/generate_stream -H 'Content-Type: application/json' -d '{\"inputs\": \"How do I serve my own model?\", \"parameters\": {\"max_new_tokens\": 100}}'" \
+	  "  build/millrace bench --url http://localhost:$(PORT) --concurrency 4 --requests 50" ''
+	@exec build/millrace serve --port $(PORT) $(if $(MODEL),--model-id $(MODEL))
+
+.PHONY: build
+build: tools native ## build build/millrace
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o build/millrace ./container
+
+.PHONY: test
+test: tools native ## run all tests that need no GPU and no AWS account
+	go test ./...
+
+.PHONY: check
+check: tools native lint race ## formatting, vet, lint and all tests under the race detector
+
+.PHONY: race
+race: tools native
+	go test -race ./...
+
+GOLANGCI := build/bin/golangci-lint
+
+.PHONY: lint
+lint: tools native $(GOLANGCI)
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	  if [ -n "$$unformatted" ]; then echo "run gofmt -w on: $$unformatted"; exit 1; fi
+	go vet ./...
+	$(GOLANGCI) run ./...
+
+$(GOLANGCI):
+	GOBIN=$(CURDIR)/build/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.PHONY: clean
+clean: ## remove everything that was made
+	rm -rf build engine/native/target
+
+# --- What must be installed ---------------------------------------------------
+
+.PHONY: tools
+tools:
+	@missing=; \
+	need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing\n  $$1: $$2"; }; \
+	need go    'Go 1.26 or newer from https://go.dev/dl (Debian: golang-go, if it is new enough)'; \
+	need cargo 'Rust 1.88 or newer from https://rustup.rs (Debian: cargo, if it is new enough)'; \
+	need gcc   'apt-get install gcc'; \
+	need g++   'apt-get install g++'; \
+	if [ -n "$$missing" ]; then printf "Millrace cannot be built; not installed:$$missing\n"; exit 1; fi
+
+# --- The Rust library: engine/native, as build/native/libtokenizers.a ---------
+# engine/native's cgo lines find it there; no environment variable is needed.
+
+NATIVE_LIB := build/native/libtokenizers.a
+NATIVE_SRC := $(wildcard engine/native/src/*.rs) $(addprefix engine/native/,build.rs build.sh Cargo.toml Cargo.lock)
+
+.PHONY: native
+native: $(NATIVE_LIB) ## build the Rust library (tokenizers, grammars, chat templates)
+
+$(NATIVE_LIB): $(NATIVE_SRC) build/native/daulet.sum
+	engine/native/build.sh
+
+# daulet/tokenizers as go.sum pins it; the file is touched only when that changes.
+build/native/daulet.sum: go.sum
+	@mkdir -p $(@D)
+	@grep '^github.com/daulet/tokenizers ' $< >$@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi

@@ -1,0 +1,161 @@
+// Package millrace_test checks what holds for all packages together.
+package millrace_test
+
+import (
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/millrace-ai/millrace"
+
+// goPackage is what these tests need of `go list -json`.
+type goPackage struct {
+	Dir         string
+	ImportPath  string
+	GoFiles     []string
+	CgoFiles    []string
+	Imports     []string
+	TestImports []string
+}
+
+// room is a package's path inside the module: "engine/page".
+func (p *goPackage) room() string {
+	return strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
+}
+
+func packages(t *testing.T) []*goPackage {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=Dir,ImportPath,GoFiles,CgoFiles,Imports,TestImports", "./...")
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			t.Fatalf("go list: %s", exit.Stderr)
+		}
+		t.Fatal(err)
+	}
+	var all []*goPackage
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		p := &goPackage{}
+		if err := d.Decode(p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// within reports whether room is one of tops or lies below one; "x/" means
+// only below.
+func within(room string, tops ...string) bool {
+	return slices.ContainsFunc(tops, func(top string) bool {
+		return room == top || strings.HasPrefix(room, strings.TrimSuffix(top, "/")+"/")
+	})
+}
+
+// layers says which rooms a room may import, and so that imports point down:
+// container → sagemaker → handler → engine → its leaves. A room that is not
+// listed falls under the longest listed one above it.
+var layers = map[string][]string{
+	"":              {},
+	"container":     {"container", "sagemaker", "handler", "engine"},
+	"sagemaker":     {"sagemaker", "handler", "engine"},
+	"handler":       {"handler", "engine"},
+	"engine":        {"engine/"},
+	"engine/page":   {},
+	"engine/sample": {"engine/sample"},
+	"engine/stop":   {},
+	"engine/native": {},
+	"engine/token":  {"engine/token", "engine/native"},
+	"engine/plan":   {"engine/plan", "engine/weights"},
+	"engine/weights": {
+		"engine/weights",
+	},
+	"engine/device": {"engine/device", "engine/plan", "engine/sample"},
+	"engine/ref":    {"engine/device", "engine/plan", "engine/sample"},
+	"engine/cpu":    {"engine/cpu", "engine/device", "engine/plan", "engine/sample"},
+	"engine/sim":    {"engine/device", "engine/plan", "engine/sample"},
+}
+
+func TestImportsPointDown(t *testing.T) {
+	for _, p := range packages(t) {
+		room := p.room()
+		owner := room
+		for {
+			if _, ok := layers[owner]; ok || owner == "" {
+				break
+			}
+			owner = strings.TrimPrefix(path.Dir("/"+owner), "/")
+		}
+		for _, imp := range p.Imports {
+			target, ours := strings.CutPrefix(imp, module+"/")
+			if ours && !within(target, layers[owner]...) {
+				t.Errorf("%s imports %s; it may import %q", room, target, layers[owner])
+			}
+		}
+	}
+}
+
+// Modules that belong to one room: elsewhere their types would tie rooms
+// together that should not know of each other.
+func TestModulesStayInTheirRoom(t *testing.T) {
+	owners := map[string][]string{
+		"github.com/gorilla/mux":                  {"handler"},
+		"github.com/prometheus/client_golang":     {"handler"},
+		"github.com/daulet/tokenizers":            {"engine/native", "engine/token"},
+		"github.com/alecthomas/kong":              {"container"},
+		"go.yaml.in/yaml/v3":                      {"container"},
+		"github.com/schollz/progressbar/v3":       {"container"},
+		"github.com/aws/aws-sdk-go-v2":            {"container", "sagemaker"},
+		"github.com/aws/aws-lambda-go":            {"container/lambda"},
+		"github.com/pb33f/libopenapi-validator":   {"handler"},
+		"go.opentelemetry.io/otel":                {"container", "handler"},
+		"net/http":                                {"container", "sagemaker", "handler"},
+		"log/slog":                                {"container", "sagemaker", "handler", "engine"},
+		"C":                                       {"engine/device", "engine/cpu", "engine/native"},
+		"github.com/millrace-ai/millrace/handler": {"container", "sagemaker", "handler"},
+	}
+	for _, p := range packages(t) {
+		room := p.room()
+		for _, imp := range slices.Concat(p.Imports, p.TestImports) {
+			for owned, rooms := range owners {
+				if within(imp, owned) && !within(room, rooms...) {
+					t.Errorf("%s imports %s, which is for %q", room, imp, rooms)
+				}
+			}
+		}
+	}
+}
+
+func TestEveryPackageHasOneDocComment(t *testing.T) {
+	for _, p := range packages(t) {
+		var docs []string
+		for _, name := range slices.Concat(p.GoFiles, p.CgoFiles) {
+			f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, parser.ParseComments|parser.PackageClauseOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if isDoc(f.Doc) {
+				docs = append(docs, name)
+			}
+		}
+		if len(p.GoFiles)+len(p.CgoFiles) > 0 && len(docs) != 1 {
+			t.Errorf("%s has %d package comments %v; want one", p.room(), len(docs), docs)
+		}
+	}
+}
+
+func isDoc(c *ast.CommentGroup) bool {
+	return c != nil && (strings.HasPrefix(c.Text(), "Package ") || strings.HasPrefix(c.Text(), "Command "))
+}
