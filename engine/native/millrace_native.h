@@ -1,0 +1,83 @@
+// The mr_* functions of libtokenizers.a, Millrace's Rust library. In the same
+// archive: daulet/tokenizers' tokenizers_* (the header is in its Go module)
+// and llguidance's llg_* (llguidance.h in its crate).
+//
+// Ownership
+//   Input is borrowed for the call. Each text is (pointer, length): NUL is a
+//   character like any other, and a pointer may be null if the length is 0.
+//   A result's data belongs to the caller. Bytes and error texts are freed
+//   with mr_free(data, len), objects with the function named beside their maker.
+//
+// Errors
+//   failed = true: data is the reason, UTF-8, not NUL-terminated. A panic in
+//   Rust arrives here too ("internal error: ..."); none crosses the border.
+//
+// Threads
+//   An object may be used by any number of threads at once, except while
+//   mr_tokenizer_frame changes it or it is freed.
+#ifndef MILLRACE_NATIVE_H
+#define MILLRACE_NATIVE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+  void *data;  // bytes, an object, or (failed) the reason; null if empty
+  size_t len;  // bytes; 0 for an object
+  bool failed;
+} mr_result;
+
+void mr_free(void *data, size_t len);
+
+// --- Tokenizers -------------------------------------------------------------
+// A handle is the same object as tokenizers_from_bytes makes: either set of
+// functions takes it, and tokenizers_free_tokenizer frees it.
+
+// Object: a handle from the text of a tokenizer.json, its truncation and padding switched off.
+mr_result mr_tokenizer_new(const uint8_t *json, size_t len);
+
+// Makes the post-processor "bos text eos"; an empty name leaves that token out. No data.
+// Fails if the vocabulary lacks a token. Before the handle is shared only.
+mr_result mr_tokenizer_frame(void *handle, const uint8_t *bos, size_t bos_len, const uint8_t *eos, size_t eos_len);
+
+// uint32_t[]: the ids of text. Invalid UTF-8 is read as U+FFFD, one for each
+// maximal part, as everywhere here. add_special: let the post-processor add its tokens.
+mr_result mr_encode(const void *handle, const uint8_t *text, size_t len, bool add_special);
+
+// uint32_t[][3]: id, start, stop of each token; offsets count characters of
+// text, and are 0, 0 for what the post-processor added.
+mr_result mr_encode_spans(const void *handle, const uint8_t *text, size_t len, bool add_special);
+
+// UTF-8: the text of ids. An id without a token adds nothing.
+mr_result mr_decode(const void *handle, const uint32_t *ids, size_t count, bool skip_special);
+
+// uint32_t[1]: the id of the token spelled so; no data if there is none.
+mr_result mr_token_to_id(const void *handle, const uint8_t *token, size_t len);
+
+// UTF-8: how the token is spelled in the vocabulary. Fails for an unknown id.
+mr_result mr_id_to_token(const void *handle, uint32_t id);
+
+// For each id from 0 to the largest: uint8_t flags (1 exists, 2 added token,
+// 4 special), uint32_t length, spelling. Packed, native byte order.
+// Fails if an id is 2^22 or more.
+mr_result mr_vocabulary(const void *handle);
+
+// JSON: the decoder part of the tokenizer.json, "null" without one.
+mr_result mr_decoder_json(const void *handle);
+
+// --- Chat templates ---------------------------------------------------------
+
+typedef struct mr_chat mr_chat;
+
+// Object: a compiled Jinja template, in transformers' environment (trim_blocks,
+// lstrip_blocks, loop controls, raise_exception, strftime_now, Python's tojson).
+mr_result mr_chat_new(const uint8_t *source, size_t len);
+
+// UTF-8: the template rendered with the members of a JSON object as variables.
+// What the template raises is the reason word for word.
+mr_result mr_chat_render(const mr_chat *chat, const uint8_t *context, size_t len);
+
+void mr_chat_free(mr_chat *chat);
+
+#endif

@@ -1,0 +1,73 @@
+//! What every export shares: a result that owns its bytes, and the guard that
+//! turns errors and panics into text.
+
+use std::any::Any;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::ptr;
+
+/// `mr_result` of the header: an answer, or with `failed` set the reason why there is none.
+#[repr(C)]
+pub struct MrResult {
+    data: *mut u8,
+    len: usize,
+    failed: bool,
+}
+
+/// Runs `f`; its bytes, its error or its panic become the result.
+pub fn answer<T: Into<Vec<u8>>>(f: impl FnOnce() -> Result<T, String>) -> MrResult {
+    match guard(f) {
+        Ok(v) => own(v.into(), false),
+        Err(e) => own(e.into_bytes(), true),
+    }
+}
+
+/// As [`answer`], for functions that make an object; the object is the caller's.
+pub fn answer_object<T>(f: impl FnOnce() -> Result<T, String>) -> MrResult {
+    match guard(f) {
+        Ok(v) => MrResult { data: Box::into_raw(Box::new(v)).cast(), len: 0, failed: false },
+        Err(e) => own(e.into_bytes(), true),
+    }
+}
+
+fn guard<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    // Unwind safety: the objects behind the exports are only read after they
+    // are made, and their caches lie behind locks that a panic poisons.
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|p| Err(panic_text(p)))
+}
+
+fn panic_text(p: Box<dyn Any + Send>) -> String {
+    let reason = p
+        .downcast_ref::<&str>()
+        .map(|s| s.to_string())
+        .or_else(|| p.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no reason given".to_string());
+    // The payload's destructor may panic too, outside of the guard.
+    std::mem::forget(p);
+    format!("internal error: {reason}")
+}
+
+fn own(bytes: Vec<u8>, failed: bool) -> MrResult {
+    if bytes.is_empty() {
+        return MrResult { data: ptr::null_mut(), len: 0, failed };
+    }
+    let b = bytes.into_boxed_slice();
+    MrResult { len: b.len(), data: Box::into_raw(b).cast(), failed }
+}
+
+/// # Safety
+/// `p` points to `len` bytes that outlive the call, or `len` is 0.
+pub unsafe fn input<'a>(p: *const u8, len: usize) -> &'a [u8] {
+    if len == 0 {
+        return &[];
+    }
+    std::slice::from_raw_parts(p, len)
+}
+
+/// # Safety
+/// `data` and `len` are those of a result that was not freed before and does not hold an object.
+#[no_mangle]
+pub unsafe extern "C" fn mr_free(data: *mut u8, len: usize) {
+    if !data.is_null() {
+        drop(Box::from_raw(ptr::slice_from_raw_parts_mut(data, len)));
+    }
+}

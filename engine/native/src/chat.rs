@@ -1,0 +1,134 @@
+//! Chat templates, rendered as transformers renders them: Jinja with
+//! trim_blocks, lstrip_blocks and loop controls, Python's string and list
+//! methods, and a `tojson` that writes what `json.dumps` writes.
+//!
+//! Known differences that remain: `%` formatting of strings (templates can use
+//! the `format` filter), attributes that Python objects have and JSON values
+//! do not, and the globals `joiner` and `cycler`.
+
+use crate::abi::{answer, answer_object, input, MrResult};
+use crate::json::{dumps, Style};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde, ValueKind};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
+use std::fmt::Write;
+
+const NAME: &str = "chat_template";
+
+/// A compiled template; rendering only reads it.
+pub struct Chat {
+    env: Environment<'static>,
+}
+
+fn compile(source: &str) -> Result<Chat, Error> {
+    let mut env = Environment::new();
+    env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    env.set_auto_escape_callback(|_| AutoEscape::None);
+    env.add_function("raise_exception", raise_exception);
+    env.add_function("strftime_now", strftime_now);
+    env.add_filter("tojson", tojson);
+    env.add_test("iterable", is_iterable);
+    env.add_template_owned(NAME, plain_generation_blocks(source))?;
+    Ok(Chat { env })
+}
+
+fn render(chat: &Chat, context: &serde_json::Value) -> Result<String, Error> {
+    chat.env.get_template(NAME)?.render(Value::from(Serde(context)))
+}
+
+fn raise_exception(message: String) -> Result<String, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message))
+}
+
+fn strftime_now(format: String) -> Result<String, Error> {
+    let mut out = String::new();
+    // write!, because to_string() panics on a format that chrono does not know.
+    write!(out, "{}", chrono::Local::now().format(&format))
+        .map_err(|_| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: bad format {format:?}")))?;
+    Ok(out)
+}
+
+/// `json.dumps(value, ensure_ascii=False, ...)`: unlike Jinja's own filter it escapes no HTML.
+fn tojson(value: &Value, args: Kwargs) -> Result<Value, Error> {
+    let mut style = Style::new(args.get("indent")?);
+    style.ensure_ascii = args.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
+    style.sort_keys = args.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
+    if let Some(pair) = args.get::<Option<Vec<String>>>("separators")? {
+        let [item, key] = <[String; 2]>::try_from(pair)
+            .map_err(|_| Error::new(ErrorKind::InvalidOperation, "tojson: separators wants two strings"))?;
+        (style.item_separator, style.key_separator) = (item, key);
+    }
+    args.assert_all_used()?;
+    let json = serde_json::to_value(value).map_err(|e| Error::new(ErrorKind::InvalidOperation, format!("tojson: {e}")))?;
+    Ok(Value::from_safe_string(dumps(&json, &style)))
+}
+
+/// As Jinja's test; minijinja's own counts none and undefined as iterable.
+fn is_iterable(v: &Value) -> bool {
+    !matches!(v.kind(), ValueKind::None | ValueKind::Undefined) && v.try_iter().is_ok()
+}
+
+/// Turns `{% generation %}` ... `{% endgeneration %}`, which mark what to train on, into blocks that do nothing.
+fn plain_generation_blocks(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(at) = rest.find("{%") {
+        let (before, tag) = rest.split_at(at);
+        out.push_str(before);
+        let Some(end) = tag.find("%}") else {
+            rest = tag;
+            break;
+        };
+        let (open, close) = (if tag[2..].starts_with(['-', '+']) { 3 } else { 2 }, end);
+        let inner = &tag[open.min(close)..close];
+        let mark = if inner.ends_with(['-', '+']) { &inner[inner.len() - 1..] } else { "" };
+        match inner[..inner.len() - mark.len()].trim() {
+            "generation" => out.extend([&tag[..open], " if true ", mark, "%}"]),
+            "endgeneration" => out.extend([&tag[..open], " endif ", mark, "%}"]),
+            _ => out.push_str(&tag[..end + 2]),
+        }
+        rest = &tag[end + 2..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// One line for a client: what a template raised itself, else what is wrong and where.
+fn reason(e: Error) -> String {
+    let cause = std::error::Error::source(&e).map(|c| format!(": {c}")).unwrap_or_default();
+    let place = e.line().map(|n| format!(" (line {n} of the template)")).unwrap_or_default();
+    match (e.kind(), e.detail()) {
+        (ErrorKind::InvalidOperation, Some(detail)) => detail.to_string(),
+        (kind, Some(detail)) => format!("{kind}: {detail}{cause}{place}"),
+        (kind, None) => format!("{kind}{cause}{place}"),
+    }
+}
+
+/// Compiles a template; the object is freed with `mr_chat_free`.
+#[no_mangle]
+pub unsafe extern "C" fn mr_chat_new(source: *const u8, len: usize) -> MrResult {
+    answer_object(|| {
+        let source = std::str::from_utf8(input(source, len)).map_err(|e| e.to_string())?;
+        compile(source).map_err(reason)
+    })
+}
+
+/// Renders with the JSON object `context` as the template's variables.
+#[no_mangle]
+pub unsafe extern "C" fn mr_chat_render(chat: *const Chat, context: *const u8, len: usize) -> MrResult {
+    answer(|| {
+        let chat = chat.as_ref().ok_or("null template")?;
+        let context = serde_json::from_slice(input(context, len)).map_err(|e| format!("context: {e}"))?;
+        render(chat, &context).map_err(reason)
+    })
+}
+
+/// # Safety
+/// `chat` came from `mr_chat_new` and is not used after this.
+#[no_mangle]
+pub unsafe extern "C" fn mr_chat_free(chat: *mut Chat) {
+    if !chat.is_null() {
+        drop(Box::from_raw(chat));
+    }
+}

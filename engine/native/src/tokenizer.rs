@@ -1,0 +1,164 @@
+//! Tokenizer exports beside daulet's own. They take a length instead of
+//! looking for a NUL, give character offsets, and report errors.
+//!
+//! A handle is daulet's `UnifiedTokenizer`, so one loaded tokenizer serves both sets of functions.
+
+use crate::abi::{answer, answer_object, input, MrResult};
+use crate::daulet::UnifiedTokenizer;
+use std::collections::HashMap;
+use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::Tokenizer;
+
+/// A token id at or above this is taken for a broken file: tables by id would not fit memory.
+const MAX_TOKEN_ID: u32 = 1 << 22;
+
+const TOKEN_PRESENT: u8 = 1;
+const TOKEN_ADDED: u8 = 2;
+const TOKEN_SPECIAL: u8 = 4;
+
+unsafe fn hf<'a>(handle: *const libc::c_void) -> Result<&'a Tokenizer, String> {
+    match handle.cast::<UnifiedTokenizer>().as_ref() {
+        Some(UnifiedTokenizer::HuggingFace(t)) => Ok(t),
+        Some(_) => Err("not made from a tokenizer.json".to_string()),
+        None => Err("null handle".to_string()),
+    }
+}
+
+/// Makes a handle from the text of a tokenizer.json.
+///
+/// Truncation and padding that the file asks for are switched off: they are
+/// habits of training, and transformers ignores them unless asked.
+#[no_mangle]
+pub unsafe extern "C" fn mr_tokenizer_new(json: *const u8, len: usize) -> MrResult {
+    answer_object(|| {
+        let mut t = Tokenizer::from_bytes(input(json, len)).map_err(|e| e.to_string())?;
+        t.with_truncation(None).map_err(|e| e.to_string())?;
+        t.with_padding(None);
+        Ok(UnifiedTokenizer::HuggingFace(t))
+    })
+}
+
+/// Replaces the post-processor by "bos text eos"; an empty token is left out.
+/// Only before the handle is shared with another thread.
+#[no_mangle]
+pub unsafe extern "C" fn mr_tokenizer_frame(
+    handle: *mut libc::c_void,
+    bos: *const u8,
+    bos_len: usize,
+    eos: *const u8,
+    eos_len: usize,
+) -> MrResult {
+    answer(|| {
+        let Some(UnifiedTokenizer::HuggingFace(t)) = handle.cast::<UnifiedTokenizer>().as_mut() else {
+            return Err("not made from a tokenizer.json".to_string());
+        };
+        let name = |b| std::str::from_utf8(b).map_err(|e| e.to_string());
+        let (bos, eos) = (name(input(bos, bos_len))?, name(input(eos, eos_len))?);
+        let mut special = Vec::new();
+        for token in [bos, eos].into_iter().filter(|s| !s.is_empty()) {
+            let id = t.token_to_id(token).ok_or_else(|| format!("no token {token:?} in the vocabulary"))?;
+            special.push((token.to_string(), id));
+        }
+        let piece = |token: &str| (!token.is_empty()).then(|| token.to_string());
+        let single: Vec<String> = [piece(bos), Some("$A".to_string()), piece(eos)].into_iter().flatten().collect();
+        let processor = TemplateProcessing::builder()
+            .try_single(single)
+            .map_err(|e| e.to_string())?
+            .special_tokens(special)
+            .build()
+            .map_err(|e| e.to_string())?;
+        t.with_post_processor(Some(processor));
+        Ok(Vec::new())
+    })
+}
+
+/// Ids of `text`, native-endian u32 each.
+#[no_mangle]
+pub unsafe extern "C" fn mr_encode(handle: *const libc::c_void, text: *const u8, len: usize, add_special: bool) -> MrResult {
+    answer(|| {
+        let text = String::from_utf8_lossy(input(text, len));
+        let e = hf(handle)?.encode_fast(text.as_ref(), add_special).map_err(|e| e.to_string())?;
+        Ok(words(e.get_ids().iter().copied()))
+    })
+}
+
+/// Id, start and stop of each token of `text`, native-endian u32 each; offsets count characters.
+#[no_mangle]
+pub unsafe extern "C" fn mr_encode_spans(handle: *const libc::c_void, text: *const u8, len: usize, add_special: bool) -> MrResult {
+    answer(|| {
+        let text = String::from_utf8_lossy(input(text, len));
+        let e = hf(handle)?.encode_char_offsets(text.as_ref(), add_special).map_err(|e| e.to_string())?;
+        let spans = e.get_ids().iter().zip(e.get_offsets());
+        Ok(words(spans.flat_map(|(&id, &(start, stop))| [id, start as u32, stop as u32])))
+    })
+}
+
+fn words(w: impl Iterator<Item = u32>) -> Vec<u8> {
+    w.flat_map(u32::to_ne_bytes).collect()
+}
+
+/// Text of `ids`; ids that name no token add nothing.
+#[no_mangle]
+pub unsafe extern "C" fn mr_decode(handle: *const libc::c_void, ids: *const u32, count: usize, skip_special: bool) -> MrResult {
+    answer(|| {
+        let ids = if count == 0 { &[] } else { std::slice::from_raw_parts(ids, count) };
+        hf(handle)?.decode(ids, skip_special).map_err(|e| e.to_string())
+    })
+}
+
+/// Id of the token that is spelled exactly so, as a native-endian u32; nothing if there is none.
+#[no_mangle]
+pub unsafe extern "C" fn mr_token_to_id(handle: *const libc::c_void, token: *const u8, len: usize) -> MrResult {
+    answer(|| {
+        let id = std::str::from_utf8(input(token, len)).ok().map(|s| hf(handle).map(|t| t.token_to_id(s)));
+        Ok(words(id.transpose()?.flatten().into_iter()))
+    })
+}
+
+/// Spelling of a token; fails if there is none of this id.
+#[no_mangle]
+pub unsafe extern "C" fn mr_id_to_token(handle: *const libc::c_void, id: u32) -> MrResult {
+    answer(|| hf(handle)?.id_to_token(id).ok_or_else(|| format!("no token with id {id}")))
+}
+
+/// The whole vocabulary by id: for each id from 0 on, flags (u8), length of the spelling (native-endian u32), spelling.
+#[no_mangle]
+pub unsafe extern "C" fn mr_vocabulary(handle: *const libc::c_void) -> MrResult {
+    answer(|| {
+        let t = hf(handle)?;
+        let vocab = t.get_vocab(true);
+        let added = t.get_added_vocabulary();
+        let Some((name, &last)) = vocab.iter().max_by_key(|(_, &id)| id) else {
+            return Err("the vocabulary is empty".to_string());
+        };
+        if last >= MAX_TOKEN_ID {
+            return Err(format!("token {name:?} has the id {last}, the limit is {}", MAX_TOKEN_ID - 1));
+        }
+        let added_ids: HashMap<u32, &str> = added.get_vocab().iter().map(|(s, &id)| (id, s.as_str())).collect();
+        let mut out = Vec::with_capacity(16 * vocab.len());
+        for id in 0..=last {
+            let token = t.id_to_token(id);
+            let mut flags = 0;
+            if let Some(s) = &token {
+                flags |= TOKEN_PRESENT;
+                if added_ids.contains_key(&id) {
+                    flags |= TOKEN_ADDED;
+                }
+                if added.is_special_token(s) {
+                    flags |= TOKEN_SPECIAL;
+                }
+            }
+            let spelling = token.unwrap_or_default();
+            out.push(flags);
+            out.extend((spelling.len() as u32).to_ne_bytes());
+            out.extend(spelling.as_bytes());
+        }
+        Ok(out)
+    })
+}
+
+/// The "decoder" part of the tokenizer.json, as JSON ("null" without one).
+#[no_mangle]
+pub unsafe extern "C" fn mr_decoder_json(handle: *const libc::c_void) -> MrResult {
+    answer(|| serde_json::to_string(&hf(handle)?.get_decoder()).map_err(|e| e.to_string()))
+}
