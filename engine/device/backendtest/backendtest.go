@@ -1,0 +1,83 @@
+// Package backendtest is the conformance suite that every backend runs: the
+// calls of device.Backend, each operation of package plan, the paged cache,
+// sampling, and independence of the batch, compared with engine/ref.
+//
+//	func TestConformance(t *testing.T) {
+//		backendtest.Run(t, open, backendtest.Options{BitExact: true})
+//	}
+//
+// Plans here are small and odd on purpose: widths that fill no SIMD register,
+// one row, no row, shuffled pages. What a test sees of a backend is what the
+// engine sees: log-probabilities, alternatives and choices.
+package backendtest
+
+import (
+	"testing"
+
+	"github.com/millrace-ai/millrace/engine/device"
+)
+
+// Open returns a backend without a model; the suite closes it.
+type Open func(t *testing.T, limits device.Limits) device.Backend
+
+// Options say what a backend promises.
+type Options struct {
+	// Tolerance bounds the difference from ref in log-probability with
+	// float32 weights, HalfTolerance with 16-bit ones. Zero means 1e-4 and
+	// 2e-2.
+	Tolerance, HalfTolerance float64
+
+	// BitExact: a sequence's results do not depend on what shares its
+	// batches or how its prompt was cut, to the bit.
+	BitExact bool
+
+	// NoNumerics runs only the tests that need no arithmetic.
+	NoNumerics bool
+}
+
+// Run runs the suite as subtests of t.
+func Run(t *testing.T, open Open, opt Options) {
+	if opt.Tolerance == 0 {
+		opt.Tolerance = 1e-4
+	}
+	if opt.HalfTolerance == 0 {
+		opt.HalfTolerance = 2e-2
+	}
+	s := &suite{open: open, opt: opt}
+	t.Run("calls", s.calls)
+	t.Run("descriptors", s.descriptors)
+	if opt.NoNumerics {
+		return
+	}
+	t.Run("plans", s.plans)
+	t.Run("operations", s.operations)
+	t.Run("attention", s.attention)
+	t.Run("layers", s.layers)
+	t.Run("cache", s.cache)
+	t.Run("sampling", s.sampling)
+	t.Run("invalid rows", s.invalidRows)
+	t.Run("invariance", s.invariance)
+	t.Run("ring", s.ring)
+}
+
+type suite struct {
+	open Open
+	opt  Options
+}
+
+// tolerance is the allowed difference from ref for weights of a type.
+func (s *suite) tolerance(dtype device.DType) float64 {
+	if dtype == device.F32 {
+		return s.opt.Tolerance
+	}
+	return s.opt.HalfTolerance
+}
+
+// limits are what most tests open a backend with.
+var limits = device.Limits{MaxTokens: 96, MaxRows: 96, MaxSlots: 6, MaxPagesPerSlot: 8, Threads: 2}
+
+// pages is the KV pool of those tests, enough for all slots.
+const pages = 50
+
+// dtypes are the element types of weights.
+var dtypes = []device.DType{device.F32, device.F16, device.BF16}
