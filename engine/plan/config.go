@@ -1,0 +1,230 @@
+package plan
+
+import (
+	"fmt"
+	"math"
+	"slices"
+)
+
+// Bounds of what a config may ask for. Far above any model, and small enough
+// that no product of two of them overflows.
+const (
+	maxDimension = 1 << 24
+	maxLayers    = 1 << 12
+	maxPosition  = math.MaxInt32
+)
+
+// Config is what config.json and generation_config.json say about a model of
+// a supported family, with transformers' defaults for what they leave out.
+type Config struct {
+	Family string // model_type: "llama", …
+	DType  string // as the config names it: "bfloat16"; "" when it does not. The tensors decide
+
+	Vocab        int // rows of the embedding, padding included
+	Hidden       int // width of the residual stream
+	Intermediate int // width between the MLP's projections
+	Layers       int
+	Heads        int
+	KVHeads      int // divides Heads
+	HeadDim      int // a multiple of 8
+	MaxPos       int // longest sequence
+
+	EOS []int32 // token ids that end a generation, within the vocabulary
+
+	Activation    Kind    // OpSiluMul or OpGeluMul
+	NormEps       float64 // of every RMS norm
+	NormOffset    float64 // 1 when norms multiply by 1 + weight
+	EmbedScale    float64 // embeddings are multiplied by it
+	AttentionBias bool    // q, k and v projections have a bias
+	OutputBias    bool    // the o projection has one
+	MLPBias       bool    // the MLP's three projections have one
+	Tied          bool    // the embedding is the output head, unless the checkpoint has one
+
+	Windows    []int   // per layer: positions seen, its own included; 0 is all
+	Rope       Rope    // of all layers, or of those that see everything
+	LocalRope  Rope    // of the layers with a window, in families that tell them apart
+	QueryScale float64 // attention scores are multiplied by it
+	ScoreCap   float64 // soft cap of attention scores, 0 is none
+	LogitCap   float64 // soft cap of logits, 0 is none
+}
+
+// KVWidth is the width of a layer's keys, and of its values.
+func (c *Config) KVWidth() int { return c.KVHeads * c.HeadDim }
+
+// QWidth is the width of a layer's queries.
+func (c *Config) QWidth() int { return c.Heads * c.HeadDim }
+
+// ParseConfig reads config.json and generation_config.json, the latter nil
+// when there is none, as transformers 4 and 5 write them. Anything that would
+// change the model's numbers and is not supported is an error that names it.
+func ParseConfig(config, generation []byte) (*Config, error) {
+	o, err := parseObject("config.json", config)
+	if err != nil {
+		return nil, err
+	}
+	c := &Config{Family: o.text("model_type", "")}
+	f, ok := families[c.Family]
+	switch {
+	case *o.err != nil:
+		return nil, *o.err
+	case c.Family == "":
+		return nil, fmt.Errorf("config.json: model_type is missing, expected one of %s", oneOf(familyNames()))
+	case !ok:
+		return nil, fmt.Errorf("config.json: model_type %q is not supported, only %s", c.Family, oneOf(familyNames()))
+	}
+	checkArchitectures(o)
+	c.DType = o.text("dtype", o.text("torch_dtype", ""))
+	f.read(o, c)
+	refuseUnread(o)
+	if *o.err != nil {
+		return nil, *o.err
+	}
+	if err := c.readEOS(o, f, generation); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// defaults are the values of a family's config class in transformers: what
+// holds when a key is absent.
+type defaults struct {
+	vocab, hidden, intermediate, layers, heads int
+
+	kvHeads int // 0: as many as heads
+	headDim int // 0: hidden / heads
+	maxPos  int
+	eps     float64
+	tied    bool
+}
+
+// readCommon reads the keys that every family has.
+func (c *Config) readCommon(o *object, d defaults) {
+	c.Vocab = o.dimension("vocab_size", d.vocab, maxDimension)
+	c.Hidden = o.dimension("hidden_size", d.hidden, maxDimension)
+	c.Intermediate = o.dimension("intermediate_size", d.intermediate, maxDimension)
+	c.Layers = o.dimension("num_hidden_layers", d.layers, maxLayers)
+	c.Heads = o.dimension("num_attention_heads", d.heads, maxDimension)
+	c.MaxPos = o.dimension("max_position_embeddings", d.maxPos, maxPosition)
+
+	kvHeads := d.kvHeads
+	if kvHeads == 0 || !o.absent("num_key_value_heads") {
+		kvHeads = c.Heads // null means this even where a class has another default
+	}
+	c.KVHeads = o.dimension("num_key_value_heads", kvHeads, maxDimension)
+	if *o.err == nil && c.Heads%c.KVHeads != 0 {
+		o.fail("num_attention_heads", "%d is no multiple of num_key_value_heads %d", c.Heads, c.KVHeads)
+	}
+
+	headDim := d.headDim
+	if headDim == 0 && *o.err == nil {
+		headDim = c.Hidden / c.Heads
+		if o.raw("head_dim") == nil && c.Hidden%c.Heads != 0 {
+			o.fail("hidden_size", "%d is no multiple of num_attention_heads %d, and head_dim is not given", c.Hidden, c.Heads)
+		}
+	}
+	c.HeadDim = o.dimension("head_dim", headDim, maxDimension)
+	if c.HeadDim%8 != 0 {
+		o.fail("head_dim", "must be a multiple of 8, found %d", c.HeadDim)
+	}
+	if c.Heads*c.HeadDim > maxDimension {
+		o.fail("head_dim", "%d times num_attention_heads %d exceeds %d", c.HeadDim, c.Heads, maxDimension)
+	}
+
+	c.NormEps = o.float("rms_norm_eps", d.eps)
+	if c.NormEps < 0 || c.NormEps >= 1 {
+		o.fail("rms_norm_eps", "must be 0 to 1, found %g", c.NormEps)
+	}
+	c.Tied = o.boolean("tie_word_embeddings", d.tied)
+	c.EmbedScale = 1
+	c.QueryScale = 1 / math.Sqrt(float64(c.HeadDim))
+	c.Windows = make([]int, min(c.Layers, maxLayers))
+}
+
+// activation returns the gated activation named under key. transformers has
+// four names for the tanh approximation of GELU.
+func (o *object) activation(key, def string) Kind {
+	switch name := o.text(key, def); name {
+	case "silu", "swish":
+		return OpSiluMul
+	case "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_new", "gelu_fast":
+		return OpGeluMul
+	default:
+		o.fail(key, "%q is not supported, only silu and gelu_pytorch_tanh", name)
+		return OpSiluMul
+	}
+}
+
+// Names of layer_types.
+const (
+	fullAttention    = "full_attention"
+	slidingAttention = "sliding_attention"
+)
+
+// readWindows sets the window of each layer: layer_types decides, or else
+// sliding, asked for each layer.
+func (c *Config) readWindows(o *object, window int, sliding func(layer int) bool) {
+	if *o.err != nil {
+		return
+	}
+	types := o.texts("layer_types")
+	if types == nil {
+		for i := range c.Layers {
+			types = append(types, fullAttention)
+			if sliding(i) {
+				types[i] = slidingAttention
+			}
+		}
+	}
+	if len(types) != c.Layers {
+		o.fail("layer_types", "has %d entries, expected num_hidden_layers %d", len(types), c.Layers)
+		return
+	}
+	for i, t := range types {
+		switch t {
+		case fullAttention:
+		case slidingAttention:
+			c.Windows[i] = window
+			if window == 0 {
+				o.fail("layer_types", "has %q for layer %d, but there is no sliding_window", t, i)
+			}
+		default:
+			o.fail("layer_types", "%q is not supported, only %s and %s", t, fullAttention, slidingAttention)
+		}
+	}
+}
+
+// readEOS takes the end-of-sequence ids where transformers takes them: from
+// generation_config.json, else from config.json. A generation_config.json
+// without any leaves it to config.json, so that the model can stop. Ids that
+// the vocabulary does not have can never be sampled and are dropped.
+func (c *Config) readEOS(o *object, f family, generation []byte) error {
+	var ids []int
+	if generation != nil {
+		g, err := parseObject("generation_config.json", generation)
+		if err != nil {
+			return err
+		}
+		ids = g.tokens("eos_token_id")
+		if *g.err != nil {
+			return *g.err
+		}
+	}
+	if ids == nil {
+		ids = o.tokens("eos_token_id")
+		if text := o.object("text_config"); ids == nil && text != nil {
+			ids = text.tokens("eos_token_id")
+		}
+		if *o.err != nil {
+			return *o.err
+		}
+		if ids == nil && o.absent("eos_token_id") && f.eos >= 0 {
+			ids = []int{f.eos}
+		}
+	}
+	for _, id := range ids {
+		if id >= 0 && id < c.Vocab && !slices.Contains(c.EOS, int32(id)) {
+			c.EOS = append(c.EOS, int32(id))
+		}
+	}
+	return nil
+}

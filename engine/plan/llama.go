@@ -1,0 +1,36 @@
+package plan
+
+// Llama 1 to 3, and the many models that share its config:
+// transformers/models/llama.
+
+func readLlama(o *object, c *Config) {
+	c.readCommon(o, defaults{
+		vocab: 32000, hidden: 4096, intermediate: 11008, layers: 32, heads: 32,
+		maxPos: 2048, eps: 1e-6,
+	})
+	c.Activation = o.activation("hidden_act", "silu")
+	c.AttentionBias = o.boolean("attention_bias", false)
+	c.OutputBias = c.AttentionBias
+	c.MLPBias = o.boolean("mlp_bias", false)
+	c.Rope = readRope(o, c)
+}
+
+// buildLlama also builds mistral and qwen2, which differ in windows and
+// biases only.
+func buildLlama(b *Builder, c *Config) {
+	x := b.embed()
+	for i := range c.Layers {
+		l := b.layer(i)
+
+		h := l.norm(x, "input_layernorm")
+		q := l.linear(h, "self_attn.q_proj", c.QWidth(), c.AttentionBias)
+		k := l.linear(h, "self_attn.k_proj", c.KVWidth(), c.AttentionBias)
+		v := l.linear(h, "self_attn.v_proj", c.KVWidth(), c.AttentionBias)
+		a := l.attend(q, k, v, c.Rope)
+		x = b.Add(x, l.linear(a, "self_attn.o_proj", c.Hidden, c.OutputBias))
+
+		h = l.norm(x, "post_attention_layernorm")
+		x = b.Add(x, l.mlp(h))
+	}
+	b.head(x)
+}

@@ -1,0 +1,52 @@
+package plan
+
+// Phi 3 and 3.5 mini and medium: llama whose projections are stored fused and
+// whose rope may leave a part of each head alone. transformers/models/phi3.
+
+func readPhi3(o *object, c *Config) {
+	c.readCommon(o, defaults{
+		vocab: 32064, hidden: 3072, intermediate: 8192, layers: 32, heads: 32,
+		maxPos: 4096, eps: 1e-5,
+	})
+	c.Activation = o.activation("hidden_act", "silu")
+	window := readWindow(o, 0)
+	for i := range c.Windows {
+		c.Windows[i] = window
+	}
+	c.Rope = readRope(o, c)
+}
+
+func buildPhi3(b *Builder, c *Config) {
+	x := b.embed()
+	for i := range c.Layers {
+		l := b.layer(i)
+
+		h := l.norm(x, "input_layernorm")
+		qkv := fused{l, h, "self_attn.qkv_proj", c.QWidth() + 2*c.KVWidth()}
+		q := qkv.part(0, c.QWidth())
+		k := qkv.part(c.QWidth(), c.KVWidth())
+		v := qkv.part(c.QWidth()+c.KVWidth(), c.KVWidth())
+		a := l.attend(q, k, v, c.Rope)
+		x = b.Add(x, l.linear(a, "self_attn.o_proj", c.Hidden, false))
+
+		h = l.norm(x, "post_attention_layernorm")
+		both := fused{l, h, "mlp.gate_up_proj", 2 * c.Intermediate}
+		gate := both.part(0, c.Intermediate)
+		up := both.part(c.Intermediate, c.Intermediate)
+		x = b.Add(x, l.linear(b.Gate(c.Activation, gate, up), "mlp.down_proj", c.Hidden, false))
+	}
+	b.head(x)
+}
+
+// fused is several projections of x stored as one tensor of rows rows.
+type fused struct {
+	l    layer
+	x    Value
+	name string
+	rows int
+}
+
+func (f fused) part(first, rows int) Value {
+	w := f.l.WeightRows(f.l.prefix+f.name+".weight", first, rows, f.l.width(f.x), f.rows)
+	return f.l.Linear(f.x, w, noWeight)
+}

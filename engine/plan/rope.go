@@ -1,0 +1,205 @@
+package plan
+
+import "math"
+
+// Rope is a rotary position embedding: dimension pair i of a head turns by
+// pos * Freqs[i], and cos and sin are multiplied by Scale.
+type Rope struct {
+	Freqs []float32 // a half of the rotated dimensions
+	Scale float32
+}
+
+// readRope reads the position embedding of a model that has one for all its
+// layers: from rope_scaling as transformers 4 writes it, where rope_theta
+// stands beside, or from rope_parameters as transformers 5 does.
+func readRope(o *object, c *Config) Rope {
+	params := o.object("rope_parameters")
+	if scaling := o.object("rope_scaling"); scaling != nil {
+		params = scaling
+	}
+	if params == nil {
+		params = o.nothing("rope_parameters")
+	}
+	for _, key := range []string{fullAttention, slidingAttention} {
+		if params.raw(key) != nil {
+			params.fail(key, "is not supported by this family, which has one rope for all layers")
+		}
+	}
+	return readRopeParams(params, o, c, o.float("rope_theta", 10000))
+}
+
+// readRopeParams reads one set of rope parameters, of config o. theta is the
+// base where params names none.
+//
+// The formulas are those of transformers' modeling_rope_utils.py, in float32
+// where it computes in float32.
+func readRopeParams(params, o *object, c *Config, theta float64) Rope {
+	theta = params.float("rope_theta", theta)
+	if theta <= 1 {
+		params.fail("rope_theta", "must be above 1, found %g", theta)
+	}
+	if params.raw("mrope_section") != nil {
+		params.fail("mrope_section", "is not supported")
+	}
+	dim := readRotary(params, o, c)
+	if *o.err != nil {
+		return Rope{}
+	}
+	r := Rope{Freqs: frequencies(theta, dim), Scale: 1}
+	switch kind := params.text("rope_type", params.text("type", "default")); kind {
+	case "default":
+	case "linear":
+		r.scaleLinear(params)
+	case "llama3":
+		r.scaleLlama3(params, originalLength(params, o, c))
+	case "yarn":
+		r.scaleYarn(params, theta, c.MaxPos, originalLength(params, o, c))
+	default:
+		params.fail("rope_type", "%q is not supported, only default, linear, llama3 and yarn", kind)
+	}
+	for i, f := range r.Freqs {
+		if f64 := float64(f); *o.err == nil && (math.IsNaN(f64) || math.IsInf(f64, 0)) {
+			params.fail("rope_type", "gives frequency %g for dimension %d", f, i)
+		}
+	}
+	return r
+}
+
+// readRotary returns how many dimensions of a head are rotated.
+func readRotary(params, o *object, c *Config) int {
+	factor := o.float("partial_rotary_factor", 1)
+	factor = params.float("partial_rotary_factor", factor)
+	if factor == 1 {
+		return c.HeadDim
+	}
+	if c.Family != "phi3" {
+		o.fail("partial_rotary_factor", "%g is not supported by this family", factor)
+		return c.HeadDim
+	}
+	dim := int(float64(c.HeadDim) * factor)
+	if factor < 0 || dim < 2 || dim > c.HeadDim || dim%2 != 0 {
+		o.fail("partial_rotary_factor", "%g of head_dim %d must be an even number of dimensions", factor, c.HeadDim)
+		return c.HeadDim
+	}
+	return dim
+}
+
+// originalLength is the length the model was trained for before its context
+// was extended.
+func originalLength(params, o *object, c *Config) float64 {
+	const key = "original_max_position_embeddings"
+	n := params.dimension(key, c.MaxPos, maxPosition)
+	if o.raw(key) != nil { // beside the parameters it wins
+		n = o.dimension(key, n, maxPosition)
+	}
+	return float64(n)
+}
+
+// frequencies returns theta^(-2i/dim), i < dim/2.
+func frequencies(theta float64, dim int) []float32 {
+	freqs := make([]float32, dim/2)
+	for i := range freqs {
+		freqs[i] = 1 / period(theta, i, dim)
+	}
+	return freqs
+}
+
+func period(theta float64, i, dim int) float32 {
+	exponent := float32(2*i) / float32(dim)
+	return float32(math.Pow(float64(float32(theta)), float64(exponent)))
+}
+
+// extension reads the required number by which the context was extended.
+func extension(params *object) float64 {
+	factor := params.float("factor", 0)
+	if factor <= 0 {
+		params.fail("factor", "must be a positive number, found %g", factor)
+	}
+	return factor
+}
+
+// scaleLinear interpolates positions: all frequencies shrink alike.
+func (r *Rope) scaleLinear(params *object) {
+	factor := float32(extension(params))
+	for i := range r.Freqs {
+		r.Freqs[i] /= factor
+	}
+}
+
+// scaleLlama3 shrinks frequencies whose wavelength is beyond the original
+// length, keeps the fast ones, and blends in between (Llama 3.1).
+func (r *Rope) scaleLlama3(params *object, original float64) {
+	factor := extension(params)
+	low := params.float("low_freq_factor", 0)
+	high := params.float("high_freq_factor", 0)
+	if low <= 0 || high <= low {
+		params.fail("high_freq_factor", "must be above low_freq_factor and both above 0, found %g and %g", high, low)
+		return
+	}
+	slowest, fastest := float32(original/low), float32(original/high)
+	for i, f := range r.Freqs {
+		wavelength := float32(2*math.Pi) / f
+		switch {
+		case wavelength > slowest:
+			r.Freqs[i] = f / float32(factor)
+		case wavelength >= fastest:
+			smooth := (float32(original)/wavelength - float32(low)) / float32(high-low)
+			r.Freqs[i] = (1-smooth)*f/float32(factor) + smooth*f
+		}
+	}
+}
+
+// scaleYarn interpolates by parts (YaRN, arXiv 2309.00071): dimensions that
+// turn more than beta_fast times within the original length keep their
+// frequency, those below beta_slow shrink by factor, with a ramp between; and
+// attention gets sharper by the logarithm of factor.
+func (r *Rope) scaleYarn(params *object, theta float64, maxPos int, original float64) {
+	factor := float64(maxPos) / original
+	if params.absent("factor") || params.raw("factor") != nil {
+		factor = extension(params)
+	}
+	fast := params.float("beta_fast", 0)
+	if fast == 0 {
+		fast = 32
+	}
+	slow := params.float("beta_slow", 0)
+	if slow == 0 {
+		slow = 1
+	}
+	if fast < 0 || slow < 0 {
+		params.fail("beta_fast", "and beta_slow must be positive, found %g and %g", fast, slow)
+		return
+	}
+
+	mscale := func(m float64) float64 {
+		if factor <= 1 {
+			return 1
+		}
+		return 0.1*m*math.Log(factor) + 1
+	}
+	scale := mscale(1)
+	if m, all := params.float("mscale", 0), params.float("mscale_all_dim", 0); m != 0 && all != 0 {
+		scale = mscale(m) / mscale(all)
+	}
+	r.Scale = float32(params.float("attention_factor", scale))
+
+	dim := 2 * len(r.Freqs)
+	// turning gives the dimension that turns n times within the original length.
+	turning := func(n float64) float64 {
+		return float64(dim) * math.Log(original/(n*2*math.Pi)) / (2 * math.Log(theta))
+	}
+	from, to := turning(fast), turning(slow)
+	if params.boolean("truncate", true) {
+		from, to = math.Floor(from), math.Ceil(to)
+	}
+	from, to = max(from, 0), min(to, float64(dim-1))
+	if from == to {
+		to += 0.001
+	}
+	for i := range r.Freqs {
+		ramp := (float32(i) - float32(from)) / float32(to-from)
+		keep := 1 - min(max(ramp, 0), 1)
+		p := period(theta, i, dim)
+		r.Freqs[i] = 1/(float32(factor)*p)*(1-keep) + 1/p*keep
+	}
+}
