@@ -171,3 +171,11 @@ func cut(s []byte, n int) []byte {
 	}
 	return s[:n]
 }
+
+// Cut shortens a client's text for use in an error.
+func Cut(s string) string {
+	if len(s) <= maxEcho {
+		return s
+	}
+	return string(cut([]byte(s), maxEcho)) + "…"
+}

@@ -1,0 +1,17 @@
+// Package handler is everything between the socket and engine.Submit: routes,
+// bodies, validation, answers, server-sent events, metrics.
+//
+// The routes are those of openapi.json; beyond it they behave as Text
+// Generation Inference 2.4.1 does on the wire, except for the rows of
+// COMPAT.md. /api-doc/openapi.json is the contract with those differences.
+//
+// A Server exists before its model does: until SetReady it answers health
+// checks and everything else with 503 and the reason, after Drain it refuses
+// new work. A request's goroutine does all the work of the request (decode,
+// validate, tokenize, detokenize, encode), so that a slow client or a large
+// body only slows itself. Errors are values until one place, handle, writes
+// them; a panic of one request is that request's 500.
+//
+// Not here: configuration and signals (container), SageMaker's and Lambda's
+// hosting contracts (sagemaker, container/lambda), tokens (engine).
+package handler

@@ -1,0 +1,160 @@
+package handler
+
+import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/swaggest/swgui"
+	"github.com/swaggest/swgui/v5emb"
+)
+
+// contract is TGI's OpenAPI document, unchanged. What a server serves is
+// this with the edits of document.
+//
+//go:embed openapi.json
+var contract []byte
+
+// openAPI handles GET /api-doc/openapi.json.
+func (s *Server) openAPI(x *exchange) error {
+	writeJSON(x.w, http.StatusOK, s.document())
+	return nil
+}
+
+// docs returns the handler of Swagger UI below /docs/. Its files are in the
+// binary: a machine without a network shows them as well.
+func (s *Server) docs() handlerFunc {
+	ui := v5emb.NewWithConfig(swgui.Config{
+		ShowTopBar: true,
+		SettingsUI: map[string]string{"tryItOutEnabled": "true"},
+	})("Millrace", "/api-doc/openapi.json", "/docs/")
+	return func(x *exchange) error {
+		ui.ServeHTTP(x.w, x.r)
+		return nil
+	}
+}
+
+// redirectToDocs handles GET /docs.
+func redirectToDocs(x *exchange) error {
+	x.w.Header().Set("Location", "/docs/")
+	x.w.Header().Set("Content-Length", "0")
+	x.w.WriteHeader(http.StatusSeeOther)
+	return nil
+}
+
+// object is a JSON object that is edited.
+type object = map[string]any
+
+// at follows keys down from o. The contract has what the edits name; a test
+// makes the document, so a missing key cannot reach a user.
+func at(o object, keys ...string) object {
+	for _, k := range keys {
+		next, ok := o[k].(object)
+		if !ok {
+			panic(fmt.Sprintf("openapi.json: no object %q in %q", k, keys))
+		}
+		o = next
+	}
+	return o
+}
+
+func jsonBody(schema object) object {
+	return object{"application/json": object{"schema": schema}}
+}
+
+func ref(schema string) object { return object{"$ref": "#/components/schemas/" + schema} }
+
+func listOf(schema object) object { return object{"type": "array", "items": schema} }
+
+// errorDescriptions are the answers that TGI gives as plain text or not at
+// all, and that are JSON errors here.
+var errorDescriptions = map[int]string{
+	http.StatusBadRequest:            "The body is not JSON",
+	http.StatusUnauthorized:          "The API key is missing or wrong",
+	http.StatusRequestEntityTooLarge: "The body is larger than --payload-limit",
+	http.StatusUnsupportedMediaType:  "The content type is not application/json",
+	http.StatusUnprocessableEntity:   "Input validation error",
+	http.StatusServiceUnavailable:    "The model is loading, or the server is shutting down",
+}
+
+// newDocument returns the contract with our differences: /ping, the errors
+// above, answers that are arrays, and only the routes that exist.
+func newDocument(version string) []byte {
+	var doc object
+	if err := json.Unmarshal(contract, &doc); err != nil {
+		panic(err) // a test makes the document
+	}
+	info := at(doc, "info")
+	info["title"], info["version"] = "Millrace", version
+	info["description"] = "Text generation over the API of Text Generation Inference"
+	info["contact"] = object{"name": "Millrace"}
+
+	paths := at(doc, "paths")
+	for _, later := range []string{"/v1/chat/completions", "/v1/completions"} {
+		delete(paths, later)
+	}
+	health := at(paths, "/health")
+	health["get"].(object)["responses"].(object)["503"] = object{
+		"description": "Loading, shutting down, or the device hangs", "content": jsonBody(ref("ErrorResponse"))}
+	ping := object{"get": clone(at(health, "get"))}
+	at(ping, "get")["operationId"] = "ping"
+	paths["/ping"] = ping
+
+	generation := listOf(ref("GenerateResponse"))
+	at(paths, "/", "post", "responses", "200", "content", "application/json")["schema"] = generation
+	at(paths, "/invocations", "post", "responses", "200", "content", "application/json")["schema"] = generation
+	at(paths, "/v1/models", "get", "responses", "200", "content", "application/json")["schema"] = object{
+		"type": "object", "required": []string{"object", "data"},
+		"properties": object{"object": object{"type": "string", "example": "list"}, "data": listOf(ref("ModelInfo"))}}
+	params := at(doc, "components", "schemas", "GenerateParameters", "properties")
+	params["stop"] = object{
+		"description": at(params, "stop")["description"], "nullable": true, "example": []string{"photographer"},
+		"oneOf": []object{{"type": "string"}, {"type": "array", "items": object{"type": "string"}}}}
+	for _, name := range []string{"details", "decoder_input_details", "do_sample", "watermark"} {
+		at(params, name)["default"], at(params, name)["nullable"] = false, true
+	}
+	at(doc, "components")["securitySchemes"] = object{"key": object{"type": "http", "scheme": "bearer"}}
+
+	for path := range paths {
+		for method, op := range at(paths, path) {
+			addErrors(path, method, op.(object))
+		}
+	}
+	out, err := json.Marshal(doc)
+	if err != nil {
+		panic(err)
+	}
+	return out
+}
+
+// addErrors adds the errors that any route of its kind can answer.
+func addErrors(path, method string, op object) {
+	open := path == "/health" || path == "/ping" || path == "/metrics"
+	responses := at(op, "responses")
+	for status, description := range errorDescriptions {
+		code := strconv.Itoa(status)
+		body := status != http.StatusUnauthorized && status != http.StatusServiceUnavailable
+		if responses[code] != nil || body && method != "post" || open {
+			continue
+		}
+		responses[code] = object{"description": description, "content": jsonBody(ref("ErrorResponse"))}
+	}
+	if !open {
+		op["security"] = []object{{}, {"key": []string{}}} // needed only with --api-key
+	}
+}
+
+// clone copies a JSON object.
+func clone(o object) object {
+	data, err := json.Marshal(o)
+	if err != nil {
+		panic(err)
+	}
+	var out object
+	if err := json.Unmarshal(data, &out); err != nil {
+		panic(err)
+	}
+	return out
+}

@@ -1,0 +1,150 @@
+package handler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/handler/body"
+)
+
+// Error is an answer that is not 200. Every error a client sees is one.
+type Error struct {
+	Status int
+	Type   string // error_type of the body
+	Msg    string // error of the body
+	Err    error  // the cause, for the log
+	label  string // err label of tgi_request_failure, "" if not counted there
+}
+
+func (e *Error) Error() string { return e.Msg }
+func (e *Error) Unwrap() error { return e.Err }
+
+// maxErrorBytes bounds the message, so that the whole body stays below
+// SageMaker's 1.5 KB for errors of a model, even if each byte is escaped.
+const maxErrorBytes = 1000
+
+func failure(status int, kind, format string, args ...any) *Error {
+	return &Error{Status: status, Type: kind, Msg: fmt.Sprintf(format, args...)}
+}
+
+// invalid is a request whose values cannot be served: TGI's validation error.
+func invalid(format string, args ...any) *Error {
+	e := failure(http.StatusUnprocessableEntity, "validation", "Input validation error: "+format, args...)
+	e.label = "validation"
+	return e
+}
+
+// notYet is a field of the contract that this version does not serve.
+func notYet(what string) *Error { return invalid("%s is not available yet", what) }
+
+func overloaded(cause error) *Error {
+	e := failure(http.StatusTooManyRequests, "overloaded", "Model is overloaded")
+	e.Err, e.label = cause, "overloaded"
+	return e
+}
+
+func unavailable(format string, args ...any) *Error {
+	return failure(http.StatusServiceUnavailable, "unavailable", format, args...)
+}
+
+// incomplete is a generation that ended without a last token.
+func incomplete(cause error) *Error {
+	e := failure(http.StatusInternalServerError, "incomplete_generation", "Incomplete generation")
+	e.Err, e.label = cause, "incomplete"
+	return e
+}
+
+// badBody turns an error of reading a body into TGI's two answers.
+func badBody(err error) *Error {
+	var e *body.Error
+	switch {
+	case !errors.As(err, &e):
+		return internal(err)
+	case e.Syntax:
+		return failure(http.StatusBadRequest, "bad_request", "Failed to parse the request body as JSON: %s", e)
+	}
+	return failure(http.StatusUnprocessableEntity, "validation", "Failed to deserialize the JSON body into the target type: %s", e)
+}
+
+func internal(cause error) *Error {
+	e := failure(http.StatusInternalServerError, "internal", "Internal error")
+	e.Err = cause
+	return e
+}
+
+// errClientGone ends a request whose client no longer listens.
+var errClientGone = errors.New("client disconnected")
+
+// asError says what a client sees of err.
+func asError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	var g *engine.Error
+	if !errors.As(err, &g) {
+		return internal(err)
+	}
+	switch g.Kind {
+	case engine.Invalid:
+		e = invalid("%s", g.Msg)
+	case engine.Overloaded:
+		e = overloaded(g)
+	case engine.Failed:
+		e = failure(http.StatusFailedDependency, "generation", "Request failed during generation: %s", g.Msg)
+		e.label = "generation"
+	case engine.Stopping:
+		e = unavailable("The server is shutting down")
+	default:
+		e = incomplete(g)
+	}
+	e.Err = g
+	return e
+}
+
+// clientGone reports whether err only says that the request's context ended.
+func clientGone(ctx context.Context, err error) bool {
+	if errors.Is(err, errClientGone) {
+		return true
+	}
+	var g *engine.Error
+	return ctx.Err() != nil && errors.As(err, &g) && g.Kind == engine.Cancelled
+}
+
+// appendError appends the JSON of e.
+func appendError(dst []byte, e *Error) []byte {
+	msg := e.Msg
+	if len(msg) > maxErrorBytes {
+		n := maxErrorBytes
+		for n > 0 && !utf8.RuneStart(msg[n]) {
+			n--
+		}
+		msg = msg[:n] + "…"
+	}
+	dst = append(dst, `{"error":`...)
+	dst = appendString(dst, msg)
+	dst = append(dst, `,"error_type":`...)
+	dst = appendString(dst, e.Type)
+	return append(dst, '}')
+}
+
+// writeError answers with e.
+func writeError(w http.ResponseWriter, e *Error) {
+	writeJSON(w, e.Status, appendError(nil, e))
+}
+
+// writeJSON answers with a complete JSON body.
+func writeJSON(w http.ResponseWriter, status int, data []byte) {
+	h := w.Header()
+	h["Content-Type"] = jsonType
+	h["Content-Length"] = []string{strconv.Itoa(len(data))}
+	w.WriteHeader(status)
+	w.Write(data) //nolint:errcheck // the client is gone; no one is left to tell
+}
+
+var jsonType = []string{"application/json"}

@@ -1,0 +1,149 @@
+package handler
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/token"
+)
+
+// exchange is one request and its answer. Exchanges are pooled for their
+// buffers; nothing of one may be kept after the handler has returned.
+type exchange struct {
+	w     http.ResponseWriter
+	r     *http.Request
+	begun time.Time
+
+	// streaming is set once the answer is an event stream, whose status
+	// cannot change any more.
+	streaming bool
+
+	permit bool             // one of Server.permits is held
+	stream *engine.Stream   // of the generation, nil before
+	tok    *token.Tokenizer // of the model that generates
+
+	body   []byte // of the request
+	out    []byte // of the answer, or of the events about to be written
+	tokens []byte // details.tokens as they come
+	top    []byte // details.top_tokens as they come
+	text   engine.Text
+}
+
+var exchanges = sync.Pool{New: func() any { return new(exchange) }}
+
+// maxKept is the capacity beyond which a buffer is left to the garbage
+// collector: one huge request must not hold its memory for ever.
+const maxKept = 1 << 20
+
+// serve runs h for one request and answers its error or panic.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, h handlerFunc) {
+	x := exchanges.Get().(*exchange)
+	x.w, x.r, x.begun, x.streaming = w, r, time.Now(), false
+	s.answer(x, s.protect(x, h))
+	if x.stream != nil {
+		x.stream.Close()
+	}
+	if x.permit {
+		s.permits.Add(-1)
+	}
+	x.w, x.r, x.stream, x.tok, x.permit = nil, nil, nil, nil, false
+	for _, b := range []*[]byte{&x.body, &x.out, &x.tokens, &x.top} {
+		if cap(*b) > maxKept {
+			*b = nil
+		}
+	}
+	x.text.Reset(nil, nil, nil, nil)
+	exchanges.Put(x)
+}
+
+// protect turns a panic of h into an error.
+func (s *Server) protect(x *exchange, h handlerFunc) (err error) {
+	defer func() {
+		switch p := recover(); p {
+		case nil:
+		case http.ErrAbortHandler:
+			panic(p)
+		default:
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return h(x)
+}
+
+// answer tells the client about err, in the way still open: a status and a
+// body, or the last event of a stream.
+func (s *Server) answer(x *exchange, err error) {
+	if err == nil {
+		return
+	}
+	if clientGone(x.r.Context(), err) {
+		s.metrics.failed("dropped")
+		return
+	}
+	e := asError(err)
+	s.metrics.failed(e.label)
+	if e.Status >= http.StatusInternalServerError || e.Err != nil {
+		s.opt.Logger.Error("request failed", "path", x.r.URL.Path, "status", e.Status, "error", e.Msg, "cause", e.Err)
+	}
+	if !x.streaming {
+		writeError(x.w, e)
+		return
+	}
+	x.out = append(x.out[:0], "data: "...)
+	x.out = appendError(x.out, e)
+	x.out = append(x.out, "\n\n"...)
+	x.send() //nolint:errcheck // the client is gone; no one is left to tell
+}
+
+// readBody reads the request's body into x.body.
+func (s *Server) readBody(x *exchange) error {
+	if !isJSON(x.r.Header.Get("Content-Type")) {
+		return failure(http.StatusUnsupportedMediaType, "unsupported_media_type", "Expected request with `Content-Type: application/json`")
+	}
+	limit := s.opt.PayloadLimit
+	if n := x.r.ContentLength; n > limit {
+		return tooLarge(x.r.Body)
+	} else if n >= 0 && int64(cap(x.body)) <= n {
+		x.body = make([]byte, 0, n+1) // one more, to see the end without growing
+	}
+	x.body = x.body[:0]
+	for {
+		if len(x.body) == cap(x.body) {
+			x.body = append(x.body, 0)[:len(x.body)]
+		}
+		n, err := x.r.Body.Read(x.body[len(x.body):cap(x.body)])
+		x.body = x.body[:len(x.body)+n]
+		switch {
+		case int64(len(x.body)) > limit:
+			return tooLarge(x.r.Body)
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return unreadable(err)
+		}
+	}
+}
+
+// tooLarge reads on for a while, because a client that is still sending when
+// the connection closes never sees the answer.
+func tooLarge(rest io.Reader) error {
+	const patience = 32 << 20
+	io.CopyN(io.Discard, rest, patience) //nolint:errcheck // the answer is the same
+	return failure(http.StatusRequestEntityTooLarge, "payload_too_large", "Failed to buffer the request body: length limit exceeded")
+}
+
+// unreadable is a body that broke off: mostly the client has gone.
+func unreadable(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: %w", errClientGone, err)
+	}
+	e := failure(http.StatusBadRequest, "bad_request", "Failed to buffer the request body")
+	e.Err = err
+	return e
+}

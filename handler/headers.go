@@ -1,0 +1,82 @@
+package handler
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// timing is where the time of a finished generation went.
+type timing struct {
+	total      time.Duration // since the request arrived
+	validation time.Duration // until it was queued, tokenizing included
+	queue      time.Duration // until it was first computed
+	inference  time.Duration // until its last token
+	perToken   time.Duration
+	tokens     int
+}
+
+// timing ends the clock of a finished generation.
+func (x *exchange) timing() timing {
+	now, times, tokens := time.Now(), x.stream.Times(), x.text.Tokens()
+	return timing{
+		total:      now.Sub(x.begun),
+		validation: times.Submitted.Sub(x.begun),
+		queue:      times.Admitted.Sub(times.Submitted),
+		inference:  now.Sub(times.Admitted),
+		perToken:   now.Sub(times.Admitted) / time.Duration(max(1, tokens)),
+		tokens:     tokens,
+	}
+}
+
+// setCompute sets the headers that every generation has.
+func (s *Server) setCompute(h http.Header, j *job) {
+	h["X-Compute-Type"] = s.computeType
+	h["X-Compute-Characters"] = []string{strconv.Itoa(j.chars)}
+}
+
+// setTimes sets the headers of a complete answer: seconds for the first, as
+// TGI has it, and milliseconds for the others.
+func setTimes(h http.Header, j *job, t timing) {
+	// One string, cut up: eight headers for one allocation.
+	var buf [160]byte
+	b, ends := buf[:0], [8]int{}
+	b = strconv.AppendFloat(b, t.total.Seconds(), 'f', -1, 64)
+	ends[0] = len(b)
+	for i, n := range [...]int64{
+		t.total.Milliseconds(), t.validation.Milliseconds(), t.queue.Milliseconds(), t.inference.Milliseconds(),
+		t.perToken.Milliseconds(), int64(len(j.req.Tokens)), int64(t.tokens),
+	} {
+		b = strconv.AppendInt(b, n, 10)
+		ends[i+1] = len(b)
+	}
+	all, values, from := string(b), make([]string, 8), 0
+	for i, name := range timeHeaders {
+		values[i] = all[from:ends[i]]
+		from = ends[i]
+		h[name] = values[i : i+1 : i+1]
+	}
+}
+
+var timeHeaders = [...]string{
+	"X-Compute-Time", "X-Total-Time", "X-Validation-Time", "X-Queue-Time", "X-Inference-Time",
+	"X-Time-Per-Token", "X-Prompt-Tokens", "X-Generated-Tokens",
+}
+
+// logSuccess writes the line per request that TGI writes. Prompts and outputs
+// are never in it.
+func (s *Server) logSuccess(x *exchange, j *job, t timing) {
+	ctx := context.Background()
+	if !s.opt.Logger.Enabled(ctx, slog.LevelInfo) {
+		return
+	}
+	s.opt.Logger.LogAttrs(ctx, slog.LevelInfo, "Success",
+		slog.String("path", x.r.URL.Path), slog.String("request", j.req.ID),
+		slog.Int("prompt_tokens", len(j.req.Tokens)), slog.Int("generated_tokens", t.tokens),
+		slog.String("finish_reason", finishReason(x.text.Finish())),
+		slog.Duration("total_time", t.total), slog.Duration("validation_time", t.validation),
+		slog.Duration("queue_time", t.queue), slog.Duration("inference_time", t.inference),
+		slog.Duration("time_per_token", t.perToken))
+}

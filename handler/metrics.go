@@ -1,0 +1,207 @@
+package handler
+
+import (
+	"net/http"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/page"
+)
+
+// Metrics are TGI's, by name, label and bucket, in a registry of their own.
+// It is an engine.Observer. All are there from the start, except the three
+// whose buckets depend on the model's limits: those come with the model.
+type Metrics struct {
+	registry *prometheus.Registry
+	handler  http.Handler
+
+	requests, success prometheus.Counter
+	failure           *prometheus.CounterVec // by err
+
+	duration, validation, queue, inference, perToken prometheus.Observer
+	inputLength, maxNewTokens, generatedTokens       prometheus.Observer // nil without a model
+
+	nextSize       prometheus.Observer
+	concat         prometheus.Counter // reason chunking: the only way here
+	concatDuration prometheus.Observer
+	steps          [2]stepMetrics // by engine.Method
+
+	once  sync.Once // guards what comes with the model
+	stats func() engine.Stats
+	mu    sync.Mutex // guards stats
+}
+
+// stepMetrics are those with a method label.
+type stepMetrics struct {
+	count, success, failure              prometheus.Counter
+	inference, forward, decode, deciding prometheus.Observer
+}
+
+// failureLabels are the values of tgi_request_failure's label.
+var failureLabels = []string{"overloaded", "validation", "template", "generation", "incomplete", "dropped"}
+
+func newMetrics() *Metrics {
+	m := &Metrics{registry: prometheus.NewRegistry()}
+	m.handler = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+
+	m.requests = m.counter("tgi_request_count", "Total number of requests", nil)
+	m.success = m.counter("tgi_request_success", "Number of successful requests", nil)
+	m.failure = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tgi_request_failure", Help: "Number of failed requests by cause",
+	}, []string{"err"})
+	m.registry.MustRegister(m.failure)
+	for _, label := range failureLabels {
+		m.failure.WithLabelValues(label)
+	}
+
+	buckets := durationBuckets()
+	m.duration = m.histogram("tgi_request_duration", "Request duration", buckets, nil)
+	m.validation = m.histogram("tgi_request_validation_duration", "Request validation duration", buckets, nil)
+	m.queue = m.histogram("tgi_request_queue_duration", "Request queue duration", buckets, nil)
+	m.inference = m.histogram("tgi_request_inference_duration", "Request inference duration", buckets, nil)
+	m.perToken = m.histogram("tgi_request_mean_time_per_token_duration", "Mean time per token per request", buckets, nil)
+	m.registry.MustRegister(prometheus.NewSummary(prometheus.SummaryOpts{
+		Name: "tgi_request_skipped_tokens", Help: "Speculated tokens per request",
+		Objectives: map[float64]float64{0: 0, 0.5: 0.01, 0.9: 0.01, 0.95: 0.005, 0.99: 0.001, 0.999: 0.0001, 1: 0},
+	}))
+
+	m.gauge("tgi_queue_size", "Current queue size", func(s engine.Stats) int { return s.Waiting + s.Preempted })
+	m.gauge("tgi_batch_current_size", "Current batch size", func(s engine.Stats) int { return s.Running })
+	m.gauge("tgi_batch_current_max_tokens", "Maximum tokens for the current batch", func(s engine.Stats) int { return s.MaxTokens })
+	m.gauge("tgi_batch_max_total_tokens", "Maximum tokens that all sequences may hold together", func(s engine.Stats) int { return s.PagesTotal * page.Tokens })
+	m.nextSize = m.histogram("tgi_batch_next_size", "Batch size of the next batch", prometheus.LinearBuckets(1, 1, 1024), nil)
+	m.concat = m.counter("tgi_batch_concat", "Batches that joined a running one", prometheus.Labels{"reason": "chunking"})
+	m.counter("tgi_batch_concat", "Batches that joined a running one", prometheus.Labels{"reason": "backpressure"})
+	m.counter("tgi_batch_concat", "Batches that joined a running one", prometheus.Labels{"reason": "wait_exceeded"})
+	m.concatDuration = m.histogram("tgi_batch_concat_duration", "Time spent joining batches", buckets, prometheus.Labels{"method": "decode"})
+	for method := range m.steps {
+		l := prometheus.Labels{"method": engine.Method(method).String()}
+		m.steps[method] = stepMetrics{
+			count:     m.counter("tgi_batch_inference_count", "Inference calls per method (prefill or decode)", l),
+			success:   m.counter("tgi_batch_inference_success", "Number of successful inference calls per method (prefill or decode)", l),
+			failure:   m.counter("tgi_batch_inference_failure", "Number of failed inference calls per method (prefill or decode)", l),
+			inference: m.histogram("tgi_batch_inference_duration", "Batch inference duration", buckets, l),
+			forward:   m.histogram("tgi_batch_forward_duration", "Batch forward duration per method (prefill or decode)", buckets, l),
+			decode:    m.histogram("tgi_batch_decode_duration", "Time spent decoding a batch per method (prefill or decode)", buckets, l),
+			deciding:  m.histogram("tgi_batch_filter_duration", "Time spent filtering batches and sending generated tokens per method (prefill or decode)", buckets, l),
+		}
+	}
+	return m
+}
+
+// durationBuckets are seconds from 0.15 ms to 146 s, each half again the last.
+func durationBuckets() []float64 {
+	buckets, v := make([]float64, 35), 0.0001
+	for i := range buckets {
+		v *= 1.5
+		buckets[i] = v
+	}
+	return buckets
+}
+
+func (m *Metrics) counter(name, help string, labels prometheus.Labels) prometheus.Counter {
+	c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels})
+	m.registry.MustRegister(c)
+	return c
+}
+
+func (m *Metrics) histogram(name, help string, buckets []float64, labels prometheus.Labels) prometheus.Histogram {
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets, ConstLabels: labels})
+	m.registry.MustRegister(h)
+	return h
+}
+
+// gauge exports a number of the engine's, 0 as long as there is no engine.
+func (m *Metrics) gauge(name, help string, value func(engine.Stats) int) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+		m.mu.Lock()
+		stats := m.stats
+		m.mu.Unlock()
+		if stats == nil {
+			return 0
+		}
+		return float64(value(stats()))
+	}))
+}
+
+// setModel adds what depends on the model. It must be called before requests
+// are accepted.
+func (m *Metrics) setModel(limits engine.Limits, gen Generator) {
+	m.mu.Lock()
+	m.stats = gen.Stats
+	m.mu.Unlock()
+	m.once.Do(func() {
+		input := hundredths(limits.MaxInput)
+		total := hundredths(limits.MaxTotal)
+		m.inputLength = m.histogram("tgi_request_input_length", "Input token length per request", input, nil)
+		m.maxNewTokens = m.histogram("tgi_request_max_new_tokens", "Maximum new tokens per request", total, nil)
+		m.generatedTokens = m.histogram("tgi_request_generated_tokens", "Generated tokens per request", total, nil)
+	})
+}
+
+// hundredths are 100 buckets that reach limit.
+func hundredths(limit int) []float64 {
+	return prometheus.LinearBuckets(float64(limit)/100, float64(limit)/100, 100)
+}
+
+// accepted records a valid request.
+func (m *Metrics) accepted(j *job) {
+	m.inputLength.Observe(float64(len(j.req.Tokens)))
+	m.maxNewTokens.Observe(float64(j.req.MaxNewTokens))
+}
+
+// finished records a complete generation.
+func (m *Metrics) finished(t timing) {
+	m.success.Inc()
+	m.duration.Observe(t.total.Seconds())
+	m.validation.Observe(t.validation.Seconds())
+	m.queue.Observe(t.queue.Seconds())
+	m.inference.Observe(t.inference.Seconds())
+	m.perToken.Observe(t.perToken.Seconds())
+	m.generatedTokens.Observe(float64(t.tokens))
+}
+
+// failed records a request that did not succeed; label "" is not counted.
+func (m *Metrics) failed(label string) {
+	if label != "" {
+		m.failure.WithLabelValues(label).Inc()
+	}
+}
+
+// Step implements engine.Observer. What TGI spends on concatenating and
+// filtering batches is here the choice of the next step.
+func (m *Metrics) Step(i engine.StepInfo) {
+	s := &m.steps[i.Method]
+	s.count.Inc()
+	if i.Err != nil {
+		s.failure.Inc()
+		return
+	}
+	s.success.Inc()
+	s.inference.Observe((i.Plan + i.Forward + i.Apply).Seconds())
+	s.forward.Observe(i.Forward.Seconds())
+	s.decode.Observe(i.Apply.Seconds())
+	s.deciding.Observe(i.Plan.Seconds())
+	if i.Admitted > 0 {
+		m.nextSize.Observe(float64(i.Admitted))
+		if i.Decodes > 0 {
+			m.concat.Inc()
+			m.concatDuration.Observe(i.Plan.Seconds())
+		}
+	}
+}
+
+// serveMetrics handles GET /metrics.
+func (s *Server) serveMetrics(x *exchange) error {
+	s.metrics.handler.ServeHTTP(x.w, x.r)
+	return nil
+}
+
+// succeeded records and logs a complete generation.
+func (s *Server) succeeded(x *exchange, j *job, t timing) {
+	s.metrics.finished(t)
+	s.logSuccess(x, j, t)
+}

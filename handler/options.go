@@ -1,0 +1,73 @@
+package handler
+
+import (
+	"log/slog"
+	"runtime/debug"
+	"time"
+)
+
+// Options are what an operator decides about the API. Zero values mean the
+// default named; only ModelID has none.
+type Options struct {
+	ModelID     string // what /info, /v1/models and answers call the model
+	ModelSHA    string // revision, "" if unknown
+	PipelineTag string // of the model's hub page, "" if unknown
+	Version     string // of this program; "": the module's
+	SHA         string // of this program's source, "" if unknown
+	DockerLabel string // of this program's image, "" if none
+	ComputeType string // the x-compute-type header; "": 1-cpu
+
+	APIKey      string   // "": no key needed
+	CORSOrigins []string // nil: every origin
+
+	PayloadLimit          int64 // bytes of a request body; 0: 2,000,000
+	MaxConcurrentRequests int   // 0: 128
+	MaxBestOf             int   // 0: 2
+	MaxStopSequences      int   // 0: 4
+	MaxTopNTokens         int   // 0: 5
+	MaxClientBatchSize    int   // 0: 4
+	ValidationWorkers     int   // prompts tokenized at once; 0: 2
+
+	// DiscardPrompt makes / and /invocations answer without the prompt unless
+	// a request asks for it with return_full_text.
+	DiscardPrompt bool
+	// DisableGrammar refuses every grammar.
+	DisableGrammar bool
+
+	StallTimeout time.Duration // a step that takes longer makes health fail; 0: 2 minutes
+	KeepAlive    time.Duration // silence after which a stream sends a comment; 0: 15 s
+	Logger       *slog.Logger  // nil: slog.Default()
+}
+
+// withDefaults fills in the zero values.
+func (o Options) withDefaults() Options {
+	def(&o.Version, moduleVersion())
+	def(&o.ComputeType, "1-cpu")
+	def(&o.PayloadLimit, 2_000_000)
+	def(&o.MaxConcurrentRequests, 128)
+	def(&o.MaxBestOf, 2)
+	def(&o.MaxStopSequences, 4)
+	def(&o.MaxTopNTokens, 5)
+	def(&o.MaxClientBatchSize, 4)
+	def(&o.ValidationWorkers, 2)
+	def(&o.StallTimeout, 2*time.Minute)
+	def(&o.KeepAlive, 15*time.Second)
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	return o
+}
+
+func def[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+func moduleVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}

@@ -1,0 +1,237 @@
+package handler
+
+import (
+	"github.com/millrace-ai/millrace/handler/body"
+)
+
+// optional is a field that may be absent or null.
+type optional[T any] struct {
+	v   T
+	set bool
+}
+
+func some[T any](v T) optional[T] { return optional[T]{v, true} }
+
+// or returns the value, or def without one.
+func (o optional[T]) or(def T) T {
+	if o.set {
+		return o.v
+	}
+	return def
+}
+
+// generateRequest is the body of the generate routes, as sent. Fields that
+// are null count as absent, except where a comment says otherwise.
+type generateRequest struct {
+	inputs     string // required, null refused
+	parameters parameters
+	stream     bool // only on / and /invocations
+}
+
+// parameters is the contract's GenerateParameters.
+type parameters struct {
+	adapterID           optional[string]
+	bestOf              optional[uint64]
+	decoderInputDetails bool
+	details             bool
+	doSample            bool
+	frequencyPenalty    optional[float32]
+	grammar             optional[grammar]
+	maxNewTokens        optional[uint32] // absent: 100; null, here unset: what max_total_tokens leaves
+	repetitionPenalty   optional[float32]
+	returnFullText      optional[bool]
+	seed                optional[uint64]
+	stop                []string // one string counts as a list of one
+	temperature         optional[float32]
+	topK                optional[int32]
+	topNTokens          optional[uint32]
+	topP                optional[float32]
+	truncate            optional[uint64]
+	typicalP            optional[float32]
+	watermark           bool
+}
+
+// grammar is the contract's GrammarType: what the output must match.
+type grammar struct {
+	kind  string // json, json_object or regex
+	value []byte // JSON, part of the body
+}
+
+// defaultMaxNewTokens is used when max_new_tokens is absent.
+const defaultMaxNewTokens = 100
+
+var (
+	generateFields = []string{"inputs", "parameters"}
+	compatFields   = []string{"inputs", "parameters", "stream"}
+	grammarFields  = []string{"type", "value"}
+)
+
+const (
+	fieldInputs = iota
+	fieldParameters
+	fieldStream
+)
+
+// decodeGenerate reads the body of /generate and /generate_stream, where
+// stream is one of the fields that nobody knows.
+func decodeGenerate(data []byte) (generateRequest, error) {
+	return decodeShape(data, "struct GenerateRequest", generateFields)
+}
+
+// decodeCompat reads the body of / and of /invocations' generate shape.
+func decodeCompat(data []byte) (generateRequest, error) {
+	return decodeShape(data, "struct CompatGenerateRequest", compatFields)
+}
+
+func decodeShape(data []byte, want string, fields []string) (generateRequest, error) {
+	req := generateRequest{parameters: parameters{maxNewTokens: some[uint32](defaultMaxNewTokens)}}
+	hasInputs := false
+	r := body.NewReader(data)
+	err := r.Object(want, fields, func(field int) (err error) {
+		if field == fieldInputs {
+			hasInputs = true
+			req.inputs, err = r.String()
+			return err
+		}
+		if null, err := r.Null(); null {
+			return err
+		}
+		if field == fieldStream {
+			req.stream, err = r.Bool()
+			return err
+		}
+		return req.parameters.decode(r)
+	})
+	if err == nil && !hasInputs {
+		err = r.Missing("inputs")
+	}
+	return req, err
+}
+
+// parameterFields are in the order of the constants below.
+var parameterFields = []string{
+	"max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "stop", "seed", "details", "return_full_text",
+	"repetition_penalty", "frequency_penalty", "typical_p", "truncate", "top_n_tokens", "decoder_input_details",
+	"best_of", "watermark", "grammar", "adapter_id",
+}
+
+const (
+	paramMaxNewTokens = iota
+	paramDoSample
+	paramTemperature
+	paramTopP
+	paramTopK
+	paramStop
+	paramSeed
+	paramDetails
+	paramReturnFullText
+	paramRepetitionPenalty
+	paramFrequencyPenalty
+	paramTypicalP
+	paramTruncate
+	paramTopNTokens
+	paramDecoderInputDetails
+	paramBestOf
+	paramWatermark
+	paramGrammar
+	paramAdapterID
+)
+
+func (p *parameters) decode(r *body.Reader) error {
+	return r.Object("struct GenerateParameters", parameterFields, func(field int) (err error) {
+		if null, err := r.Null(); null {
+			if field == paramMaxNewTokens {
+				p.maxNewTokens = optional[uint32]{}
+			}
+			return err
+		}
+		switch field {
+		case paramMaxNewTokens:
+			return set(&p.maxNewTokens, r.Uint32)
+		case paramDoSample:
+			p.doSample, err = r.Bool()
+		case paramTemperature:
+			return set(&p.temperature, r.Float32)
+		case paramTopP:
+			return set(&p.topP, r.Float32)
+		case paramTopK:
+			return set(&p.topK, r.Int32)
+		case paramStop:
+			return p.decodeStop(r)
+		case paramSeed:
+			return set(&p.seed, r.Uint64)
+		case paramDetails:
+			p.details, err = r.Bool()
+		case paramReturnFullText:
+			return set(&p.returnFullText, r.Bool)
+		case paramRepetitionPenalty:
+			return set(&p.repetitionPenalty, r.Float32)
+		case paramFrequencyPenalty:
+			return set(&p.frequencyPenalty, r.Float32)
+		case paramTypicalP:
+			return set(&p.typicalP, r.Float32)
+		case paramTruncate:
+			return set(&p.truncate, r.Usize)
+		case paramTopNTokens:
+			return set(&p.topNTokens, r.Uint32)
+		case paramDecoderInputDetails:
+			p.decoderInputDetails, err = r.Bool()
+		case paramBestOf:
+			return set(&p.bestOf, r.Usize)
+		case paramWatermark:
+			p.watermark, err = r.Bool()
+		case paramGrammar:
+			var g grammar
+			g, err = decodeGrammar(r)
+			p.grammar = some(g)
+		case paramAdapterID:
+			return set(&p.adapterID, r.String)
+		}
+		return err
+	})
+}
+
+// set stores what read returns.
+func set[T any](o *optional[T], read func() (T, error)) error {
+	v, err := read()
+	*o = some(v)
+	return err
+}
+
+func (p *parameters) decodeStop(r *body.Reader) error {
+	if r.IsString() {
+		s, err := r.String()
+		p.stop = []string{s}
+		return err
+	}
+	return r.Array("a sequence", func(int) error {
+		s, err := r.String()
+		p.stop = append(p.stop, s)
+		return err
+	})
+}
+
+func decodeGrammar(r *body.Reader) (g grammar, err error) {
+	err = r.Object("adjacently tagged enum GrammarType", grammarFields, func(field int) (err error) {
+		if field == 0 {
+			if g.kind, err = r.String(); err != nil {
+				return err
+			}
+			switch g.kind {
+			case "json", "json_object", "regex":
+				return nil
+			}
+			return r.Errorf("unknown variant `%s`, expected one of `json`, `json_object`, `regex`", body.Cut(g.kind))
+		}
+		g.value, err = r.Raw()
+		return err
+	})
+	switch {
+	case err != nil:
+	case g.kind == "":
+		err = r.Missing("type")
+	case g.value == nil:
+		err = r.Missing("value")
+	}
+	return g, err
+}

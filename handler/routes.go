@@ -1,0 +1,137 @@
+package handler
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/gorilla/mux"
+)
+
+// newRoutes builds the table of routes. Paths are exact: no cleaning, no
+// redirects between /x and /x/.
+func (s *Server) newRoutes() http.Handler {
+	m := mux.NewRouter().SkipClean(true).UseEncodedPath()
+	get := func(h handlerFunc) *endpoint { return &endpoint{s: s, allow: "GET,HEAD", get: h} }
+	post := func(h handlerFunc) *endpoint { return &endpoint{s: s, allow: "POST", post: h} }
+
+	m.Handle("/invocations", post(s.invocations))
+	m.Handle("/generate", post(s.generate))
+	m.Handle("/generate_stream", post(s.generateStream))
+	m.Handle("/ping", get(s.health).public())
+	m.Handle("/health", get(s.health).public())
+	m.Handle("/", &endpoint{s: s, allow: "POST,GET,HEAD", get: s.health, post: s.compatGenerate, publicGet: true})
+	m.Handle("/tokenize", post(s.tokenize))
+	m.Handle("/info", get(s.info))
+	m.Handle("/v1/models", get(s.models))
+	m.Handle("/metrics", get(s.serveMetrics).public())
+	m.Handle("/api-doc/openapi.json", get(s.openAPI))
+	m.Handle("/docs", get(redirectToDocs))
+	m.PathPrefix("/docs/").Handler(get(s.docs()))
+
+	m.NotFoundHandler = http.HandlerFunc(notFound)
+	return m
+}
+
+// handlerFunc serves one request. A returned error becomes the answer, or the
+// last event of a stream.
+type handlerFunc func(x *exchange) error
+
+// endpoint is one path. It looks at the method after the API key, as TGI does.
+type endpoint struct {
+	s         *Server
+	allow     string // the allow header
+	get, post handlerFunc
+	publicGet bool // GET needs no API key
+}
+
+func (e *endpoint) public() *endpoint {
+	e.publicGet = true
+	return e
+}
+
+func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var h handlerFunc
+	switch r.Method {
+	case http.MethodOptions:
+		w.Header().Set("Allow", e.allow)
+		preflight(w)
+		return
+	case http.MethodGet, http.MethodHead:
+		h = e.get
+	case http.MethodPost:
+		h = e.post
+	}
+	public := e.post == nil && e.publicGet || e.publicGet && h != nil && r.Method != http.MethodPost
+	switch {
+	case !public && !e.s.authorized(r):
+		w.Header().Set("Allow", e.allow)
+		writeError(w, failure(http.StatusUnauthorized, "unauthorized", "The API key is missing or wrong: send `authorization: Bearer KEY`"))
+	case h == nil:
+		w.Header().Set("Allow", e.allow)
+		writeError(w, failure(http.StatusMethodNotAllowed, "method_not_allowed", "%s is not allowed here, only %s", cutMethod(r.Method), e.allow))
+	default:
+		e.s.serve(w, r, h)
+	}
+}
+
+// cutMethod keeps an odd method from filling the answer.
+func cutMethod(m string) string { return m[:min(len(m), 20)] }
+
+func notFound(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodOptions {
+		preflight(w)
+		return
+	}
+	writeError(w, failure(http.StatusNotFound, "not_found", "There is no route %s", r.URL.EscapedPath()))
+}
+
+// authorized compares the whole header, exactly and in constant time.
+func (s *Server) authorized(r *http.Request) bool {
+	if s.opt.APIKey == "" {
+		return true
+	}
+	want := sha256.Sum256([]byte("Bearer " + s.opt.APIKey))
+	got := sha256.Sum256([]byte(r.Header.Get("Authorization")))
+	return subtle.ConstantTimeCompare(want[:], got[:]) == 1
+}
+
+var (
+	varyValue = []string{"origin, access-control-request-method, access-control-request-headers"}
+	anyOrigin = []string{"*"}
+)
+
+// cors sets the headers that let browsers of allowed origins read the answer.
+func (s *Server) cors(h http.Header, r *http.Request) {
+	h["Vary"] = varyValue
+	if s.opt.CORSOrigins == nil {
+		h["Access-Control-Allow-Origin"] = anyOrigin
+		return
+	}
+	if origin := r.Header.Get("Origin"); origin != "" && slices.Contains(s.opt.CORSOrigins, origin) {
+		h["Access-Control-Allow-Origin"] = []string{origin}
+	}
+}
+
+// preflight answers a browser that asks what it may send.
+func preflight(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Access-Control-Allow-Methods", "GET,POST")
+	h.Set("Access-Control-Allow-Headers", "content-type,authorization")
+	h.Set("Content-Length", "0")
+	w.WriteHeader(http.StatusOK)
+}
+
+// isJSON reports whether a content type is application/json or
+// application/*+json, with any parameters.
+func isJSON(contentType string) bool {
+	if contentType == "application/json" {
+		return true
+	}
+	media, _, _ := strings.Cut(contentType, ";")
+	media = strings.ToLower(strings.TrimSpace(media))
+	sub, ok := strings.CutPrefix(media, "application/")
+	return ok && (sub == "json" || len(sub) > len("+json") && strings.HasSuffix(sub, "+json"))
+}

@@ -1,0 +1,117 @@
+package handler
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/token"
+)
+
+// Generator is what the routes need from the engine; *engine.Engine is one.
+type Generator interface {
+	Submit(context.Context, *engine.Request) (*engine.Stream, error)
+	Limits() engine.Limits
+	Stats() engine.Stats
+	// Stalled returns how long the current step has been running, 0 if none
+	// is. It never waits.
+	Stalled() time.Duration
+}
+
+// model is what a Server serves once it is ready.
+type model struct {
+	gen    Generator
+	tok    *token.Tokenizer
+	limits engine.Limits
+}
+
+// Server answers HTTP requests. Make one with New, give it its model with
+// SetReady. It is an http.Handler.
+type Server struct {
+	opt     Options
+	metrics *Metrics
+	routes  http.Handler
+
+	computeType []string      // the header's value
+	document    func() []byte // the OpenAPI document, made when first asked for
+
+	model    atomic.Pointer[model]  // nil: not ready
+	pending  atomic.Pointer[string] // why it is not
+	draining atomic.Bool
+	permits  atomic.Int64  // generations in progress
+	encoders chan struct{} // capacity ValidationWorkers
+	requests atomic.Int64  // names them in the log
+}
+
+// New returns a Server that is not ready.
+func New(opt Options) *Server {
+	opt = opt.withDefaults()
+	s := &Server{
+		opt:         opt,
+		metrics:     newMetrics(),
+		computeType: []string{opt.ComputeType},
+		encoders:    make(chan struct{}, opt.ValidationWorkers),
+	}
+	s.document = sync.OnceValue(func() []byte { return newDocument(opt.Version) })
+	s.SetPending("starting")
+	s.routes = s.newRoutes()
+	return s
+}
+
+// Metrics returns the Server's metrics, which also observe the engine.
+func (s *Server) Metrics() *Metrics { return s.metrics }
+
+// SetPending says what a Server that is not ready waits for, as health checks
+// and refused clients are told: "loading weights".
+func (s *Server) SetPending(reason string) { s.pending.Store(&reason) }
+
+// SetReady makes the Server serve gen, whose prompts tok encodes.
+func (s *Server) SetReady(gen Generator, tok *token.Tokenizer) {
+	limits := gen.Limits()
+	s.metrics.setModel(limits, gen)
+	s.model.Store(&model{gen: gen, tok: tok, limits: limits})
+}
+
+// Drain refuses all work that comes from now on and makes /ping and /health
+// fail; what runs goes on. Waiting for it is http.Server.Shutdown's.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// ready returns the model, or why there is none to use.
+func (s *Server) ready() (*model, error) {
+	m := s.model.Load()
+	switch {
+	case s.draining.Load():
+		return nil, unavailable("The server is shutting down")
+	case m == nil:
+		return nil, unavailable("The model is not ready: %s", *s.pending.Load())
+	}
+	return m, nil
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.cors(w.Header(), r)
+	s.routes.ServeHTTP(w, r)
+}
+
+// NewHTTPServer returns an http.Server for h on addr: HTTP/1.1 and HTTP/2,
+// also in clear with prior knowledge, and limits on what a slow client can
+// hold. A body may take long, an answer as long as it needs.
+func NewHTTPServer(addr string, h http.Handler) *http.Server {
+	srv := &http.Server{
+		Addr:                         addr,
+		Handler:                      h,
+		ReadHeaderTimeout:            10 * time.Second,
+		IdleTimeout:                  3 * time.Minute,
+		MaxHeaderBytes:               64 << 10,
+		DisableGeneralOptionsHandler: true, // OPTIONS * is answered as other preflights are
+		Protocols:                    new(http.Protocols),
+	}
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetHTTP2(true)
+	srv.Protocols.SetUnencryptedHTTP2(true)
+	return srv
+}

@@ -1,0 +1,166 @@
+package handler
+
+import (
+	"context"
+	"math/rand/v2"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/sample"
+	"github.com/millrace-ai/millrace/engine/token"
+)
+
+// job is a request that has passed every check.
+type job struct {
+	req      engine.Request
+	inputs   string
+	chars    int      // of inputs
+	stops    []string // where generation ends
+	details  bool     // answer with details
+	fullText bool     // answer with the prompt before the generated text
+	seed     optional[uint64]
+}
+
+// checkMode refuses what the way of answering rules out. TGI looks at it
+// before it looks for room.
+func (s *Server) checkMode(p *parameters, stream bool) error {
+	best := p.bestOf.or(1)
+	switch {
+	case stream && best != 1:
+		return invalid("`best_of` != 1 is not supported when streaming tokens")
+	case stream && p.decoderInputDetails:
+		return invalid("`decoder_input_details` == true is not supported when streaming tokens")
+	case best > 1 && s.opt.MaxBestOf == 1:
+		return invalid("`best_of` != 1 is not allowed for this endpoint")
+	case best > uint64(s.opt.MaxBestOf):
+		return invalid("`best_of` must be > 0 and <= %d. Given: %d", s.opt.MaxBestOf, best)
+	}
+	return nil
+}
+
+// checkParameters refuses values out of range, in TGI's order and words. The
+// upper ends of top_p and typical_p are in: the contract says so.
+func (s *Server) checkParameters(req *generateRequest) error {
+	p := &req.parameters
+	sampling := p.doSample || p.temperature.set || p.topK.set || p.topP.set || p.typicalP.set
+	freq := p.frequencyPenalty.or(0)
+	switch {
+	case p.bestOf.or(1) > 1 && !sampling:
+		return invalid("you must use sampling when `best_of` is > 1")
+	case p.temperature.or(1) <= 0:
+		return invalid("`temperature` must be strictly positive")
+	case p.repetitionPenalty.or(1) <= 0:
+		return invalid("`repetition_penalty` must be strictly positive")
+	case freq < -2 || freq > 2:
+		return invalid("`frequency_penalty` must be >= -2.0 and <= 2.0")
+	case p.topP.or(1) <= 0 || p.topP.or(1) > 1:
+		return invalid("`top_p` must be > 0.0 and < 1.0")
+	case p.typicalP.or(1) <= 0 || p.typicalP.or(1) > 1:
+		return invalid("`typical_p` must be > 0.0 and < 1.0")
+	case p.topK.or(1) <= 0:
+		return invalid("`top_k` must be strictly positive")
+	case p.maxNewTokens.or(1) == 0:
+		return invalid("`max_new_tokens` must be strictly positive")
+	case len(p.stop) > s.opt.MaxStopSequences:
+		return invalid("`stop` supports up to %d stop sequences. Given: %d", s.opt.MaxStopSequences, len(p.stop))
+	case p.seed.set && p.bestOf.or(1) > 1:
+		return invalid("`seed` must not be set when `best_of` > 1")
+	case int64(p.topNTokens.or(0)) > int64(s.opt.MaxTopNTokens):
+		return invalid("`top_n_tokens` must be >= 0 and <= %d. Given: %d", s.opt.MaxTopNTokens, p.topNTokens.v)
+	case req.inputs == "":
+		return invalid("`inputs` cannot be empty")
+	}
+	return nil
+}
+
+// prepare checks req and makes of it what the engine needs.
+func (s *Server) prepare(ctx context.Context, m *model, req *generateRequest) (*job, error) {
+	p := &req.parameters
+	if err := s.checkParameters(req); err != nil {
+		return nil, err
+	}
+	maxInput := uint64(m.limits.MaxInput)
+	if p.truncate.set && (p.truncate.v == 0 || p.truncate.v > maxInput) {
+		return nil, invalid("`truncate` must be strictly positive and less than %d. Given: %d", maxInput, p.truncate.v)
+	}
+	ids, err := s.encode(ctx, m, req.inputs)
+	if err != nil {
+		return nil, err
+	}
+	if p.truncate.set {
+		ids = token.TruncateLeft(ids, int(p.truncate.v), m.tok.LeadingSpecial())
+	}
+	maxNew := int(p.maxNewTokens.or(uint32(max(0, m.limits.MaxTotal-len(ids)))))
+	switch {
+	case len(ids)+maxNew > m.limits.MaxTotal:
+		return nil, invalid("`inputs` tokens + `max_new_tokens` must be <= %d. Given: %d `inputs` tokens and %d `max_new_tokens`", m.limits.MaxTotal, len(ids), maxNew)
+	case len(ids) > m.limits.MaxInput:
+		return nil, invalid("`inputs` must have less than %d tokens. Given: %d", m.limits.MaxInput, len(ids))
+	case p.grammar.set && s.opt.DisableGrammar:
+		return nil, invalid("grammar is not supported")
+	case p.grammar.set:
+		return nil, notYet("`grammar`")
+	case p.bestOf.or(1) > 1:
+		return nil, notYet("`best_of` > 1")
+	case p.watermark:
+		return nil, notYet("`watermark`")
+	case p.adapterID.set:
+		return nil, notYet("`adapter_id`")
+	}
+
+	j := &job{
+		inputs:   req.inputs,
+		chars:    utf8.RuneCountInString(req.inputs),
+		stops:    p.stop,
+		details:  p.details || p.decoderInputDetails,
+		fullText: p.returnFullText.or(false),
+		req: engine.Request{
+			ID:             strconv.FormatInt(s.requests.Add(1), 10),
+			Tokens:         ids,
+			MaxNewTokens:   maxNew,
+			Params:         sampling(p),
+			TopN:           int(p.topNTokens.or(0)),
+			PromptLogprobs: p.decoderInputDetails,
+		},
+	}
+	if j.req.Params.Sample == 1 {
+		j.req.Params.Seed = p.seed.v
+		if !p.seed.set {
+			j.req.Params.Seed = rand.Uint64()
+		}
+		j.seed = some(j.req.Params.Seed)
+	}
+	return j, nil
+}
+
+// sampling returns the engine's parameters. Any that only make sense when
+// drawing switch drawing on, except a temperature of 1.
+func sampling(p *parameters) sample.Params {
+	out := sample.Greedy()
+	out.Temperature = p.temperature.or(out.Temperature)
+	out.TopK = p.topK.or(out.TopK)
+	out.TopP = p.topP.or(out.TopP)
+	out.TypicalP = p.typicalP.or(out.TypicalP)
+	out.RepetitionPenalty = p.repetitionPenalty.or(out.RepetitionPenalty)
+	out.FrequencyPenalty = p.frequencyPenalty.or(out.FrequencyPenalty)
+	if p.doSample || out.Temperature != 1 || out.TopK != 0 || out.TopP < 1 || out.TypicalP < 1 {
+		out.Sample = 1
+	}
+	return out
+}
+
+// encode tokenizes text, ValidationWorkers texts at a time.
+func (s *Server) encode(ctx context.Context, m *model, text string) ([]int32, error) {
+	select {
+	case s.encoders <- struct{}{}:
+	case <-ctx.Done():
+		return nil, errClientGone
+	}
+	defer func() { <-s.encoders }()
+	ids, err := m.tok.Encode(text, true)
+	if err != nil {
+		return nil, invalid("tokenizer error %v", err)
+	}
+	return ids, nil
+}
