@@ -4,13 +4,14 @@
 //!
 //! Known differences that remain: `%` formatting of strings (templates can use
 //! the `format` filter), attributes that Python objects have and JSON values
-//! do not, and the globals `joiner` and `cycler`.
+//! do not, the globals `joiner` and `cycler`, and a `{% generation %}` that is
+//! spelled inside a string.
 
 use crate::abi::{answer, answer_object, input, MrResult};
-use crate::json::{dumps, Style};
+use crate::json::{dumps, float, Style};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
+use minijinja::{escape_formatter, AutoEscape, Environment, Error, ErrorKind, Output, State, Value};
 use std::fmt::Write;
 
 const NAME: &str = "chat_template";
@@ -25,6 +26,7 @@ fn compile(source: &str) -> Result<Chat, Error> {
     env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     env.set_auto_escape_callback(|_| AutoEscape::None);
+    env.set_formatter(print_value);
     env.add_function("raise_exception", raise_exception);
     env.add_function("strftime_now", strftime_now);
     env.add_filter("tojson", tojson);
@@ -35,6 +37,14 @@ fn compile(source: &str) -> Result<Chat, Error> {
 
 fn render(chat: &Chat, context: &serde_json::Value) -> Result<String, Error> {
     chat.env.get_template(NAME)?.render(Value::from(Serde(context)))
+}
+
+/// Prints floats as Python does, all else as minijinja does.
+fn print_value(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    match f64::try_from(value.clone()) {
+        Ok(f) if value.kind() == ValueKind::Number && !value.is_integer() => Ok(out.write_str(&float(f))?),
+        _ => escape_formatter(out, state, value),
+    }
 }
 
 fn raise_exception(message: String) -> Result<String, Error> {
@@ -64,9 +74,9 @@ fn tojson(value: &Value, args: Kwargs) -> Result<Value, Error> {
     Ok(Value::from_safe_string(dumps(&json, &style)))
 }
 
-/// As Jinja's test; minijinja's own counts none and undefined as iterable.
+/// As Jinja's test; minijinja's own counts none as iterable.
 fn is_iterable(v: &Value) -> bool {
-    !matches!(v.kind(), ValueKind::None | ValueKind::Undefined) && v.try_iter().is_ok()
+    v.kind() != ValueKind::None && v.try_iter().is_ok()
 }
 
 /// Turns `{% generation %}` ... `{% endgeneration %}`, which mark what to train on, into blocks that do nothing.
