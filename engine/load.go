@@ -57,6 +57,15 @@ func headIsEmbedding(c *weights.Checkpoint, name string) bool {
 	return false
 }
 
+// Check compares the tensors that p needs with those of checkpoint c, by the
+// headers of its files alone.
+func Check(p *plan.Plan, c *weights.Checkpoint) error {
+	if _, _, err := resolve(p, c); err != nil {
+		return err
+	}
+	return refuseUnused(p, c)
+}
+
 // Load gives the tensors of p, taken from checkpoint c, to backend b, and
 // then p itself. Every tensor is compared with the plan before the first is
 // copied. progress, if not nil, hears after each piece how many bytes of the
