@@ -1,0 +1,199 @@
+package engine_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/page"
+	"github.com/millrace-ai/millrace/engine/ref"
+	"github.com/millrace-ai/millrace/engine/sample"
+	"github.com/millrace-ai/millrace/engine/weights"
+)
+
+// golden is what transformers computed in float32; testdata/goldens.py
+// describes and makes it.
+type golden struct {
+	Family         string
+	Prompt         []int32
+	PromptLogprobs []*float64 `json:"prompt_logprobs"`
+	Tokens         []int32
+	Logprobs       []float64
+	Margins        []float64
+}
+
+// goldenBackends are compared with transformers: tolerance bounds the
+// difference in log-probability, and a greedy token must be equal where the
+// reference's margin over the second best is above margin.
+var goldenBackends = []struct {
+	name      string
+	open      func(device.Limits) (device.Backend, error)
+	tolerance float64
+	margin    float64
+}{
+	{"ref", func(l device.Limits) (device.Backend, error) { return ref.Open(l) }, 1e-4, 2e-4},
+}
+
+// extraGoldens names a folder of further goldens: goldens.py --fuzz makes them.
+const extraGoldens = "MILLRACE_GOLDENS"
+
+func TestGoldens(t *testing.T) {
+	runGoldens(t, "testdata")
+}
+
+func TestExtraGoldens(t *testing.T) {
+	dir := os.Getenv(extraGoldens)
+	if dir == "" {
+		t.Skipf("%s names no folder made by testdata/goldens.py --fuzz", extraGoldens)
+	}
+	runGoldens(t, dir)
+}
+
+func runGoldens(t *testing.T, root string) {
+	files, err := filepath.Glob(filepath.Join(root, "*", "golden.json"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no goldens in %s: %v", root, err)
+	}
+	for _, file := range files {
+		dir := filepath.Dir(file)
+		var g golden
+		data, err := os.ReadFile(file)
+		if err == nil {
+			err = json.Unmarshal(data, &g)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range goldenBackends {
+			for _, budget := range []int{256, 7} {
+				t.Run(fmt.Sprintf("%s/%s/%d tokens a step", filepath.Base(dir), b.name, budget), func(t *testing.T) {
+					limits := device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 4, MaxPagesPerSlot: 16, Threads: 2}
+					backend, err := b.open(limits)
+					if err != nil {
+						t.Fatal(err)
+					}
+					t.Cleanup(func() { backend.Close() }) // after the engine has stopped
+					e := startEngine(t, dir, backend, limits, budget)
+					compareGolden(t, e, &g, b.tolerance, b.margin)
+				})
+			}
+		}
+	}
+}
+
+// startEngine loads the checkpoint in dir and runs an engine on it until the
+// test ends.
+func startEngine(t *testing.T, dir string, b device.Backend, limits device.Limits, budget int) *engine.Engine {
+	t.Helper()
+	c, err := weights.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	cfg, p, err := engine.Plan(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := engine.Load(b, p, c, nil); err != nil {
+		t.Fatal(err)
+	}
+	e, err := engine.New(engine.Config{
+		Backend:        b,
+		Device:         limits,
+		Pages:          40,
+		Vocab:          p.Vocab,
+		EOS:            cfg.EOS,
+		Root:           page.Root(),
+		MaxBatchTokens: budget,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- e.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+// compareGolden scores prompt and continuation together as one prompt, and
+// generates the continuation beside it.
+func compareGolden(t *testing.T, e *engine.Engine, g *golden, tolerance, margin float64) {
+	t.Helper()
+	all := append(append([]int32(nil), g.Prompt...), g.Tokens...)
+	scored := submit(t, e, &engine.Request{Tokens: all, MaxNewTokens: 1, Params: sample.Greedy(), PromptLogprobs: true})
+	generated := submit(t, e, &engine.Request{Tokens: g.Prompt, MaxNewTokens: len(g.Tokens), Params: sample.Greedy(), IgnoreEOS: true})
+
+	worst := 0.0
+	check := func(what string, i int, got float32, want float64) {
+		d := math.Abs(float64(got) - want)
+		worst = max(worst, d)
+		if !(d <= tolerance) {
+			t.Errorf("%s %d: log-probability %v, want %v ± %v", what, i, got, want, tolerance)
+		}
+	}
+
+	collect(t, scored)
+	if got := len(scored.Prompt()); got != len(all) {
+		t.Fatalf("%d prompt tokens scored, want %d", got, len(all))
+	}
+	for i, tok := range scored.Prompt() {
+		switch {
+		case i >= len(g.Prompt):
+			check("fed token", i-len(g.Prompt), tok.Logprob, g.Logprobs[i-len(g.Prompt)])
+		case g.PromptLogprobs[i] != nil:
+			check("prompt token", i, tok.Logprob, *g.PromptLogprobs[i])
+		}
+	}
+
+	tokens := collect(t, generated)
+	if len(tokens) != len(g.Tokens) {
+		t.Fatalf("%d tokens generated, want %d", len(tokens), len(g.Tokens))
+	}
+	for i, tok := range tokens {
+		if tok.ID != g.Tokens[i] {
+			if g.Margins[i] > margin {
+				t.Errorf("greedy token %d is %d, want %d, the best by %v", i, tok.ID, g.Tokens[i], g.Margins[i])
+			}
+			break // from here on the texts differ
+		}
+		check("greedy token", i, tok.Logprob, g.Logprobs[i])
+	}
+	t.Logf("largest difference in log-probability: %.2g", worst)
+}
+
+func submit(t *testing.T, e *engine.Engine, r *engine.Request) *engine.Stream {
+	t.Helper()
+	s, err := e.Submit(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func collect(t *testing.T, s *engine.Stream) (tokens []engine.Token) {
+	t.Helper()
+	for {
+		next, err := s.Next(context.Background())
+		tokens = append(tokens, next...)
+		if err == io.EOF {
+			return tokens
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
