@@ -14,11 +14,7 @@ func cancelled(ctx context.Context) error {
 // spoiled ends a sequence whose logits held no number. Its pages may be what
 // is wrong, so nobody is to start from them; who shares them will notice.
 func (e *Engine) spoiled(s *sequence) {
-	for i := range s.keys {
-		for _, id := range e.pool.LongestPrefix(e.hits[:0], s.keys[i:i+1]) {
-			e.pool.Forget(id)
-		}
-	}
+	e.pool.ForgetKeys(s.keys)
 	e.end(s, NotFinished, &Error{Kind: Failed, Msg: "the model produced no valid logits for this request (NaN or infinite)"})
 }
 

@@ -123,6 +123,15 @@ func (p *Pool) Forget(id ID) {
 	}
 }
 
+// ForgetKeys forgets whichever pages hold the content of keys.
+func (p *Pool) ForgetKeys(keys []Key) {
+	for i := range keys {
+		if id := p.index.find(p.keys, &keys[i]); id != None {
+			p.Forget(id)
+		}
+	}
+}
+
 // LongestPrefix appends to dst the pages that hold the longest cached prefix
 // of keys. It takes no reference: Share each before the next Alloc.
 func (p *Pool) LongestPrefix(dst []ID, keys []Key) []ID {

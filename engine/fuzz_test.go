@@ -1,0 +1,226 @@
+package engine
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/page"
+	"github.com/millrace-ai/millrace/engine/sample"
+	"github.com/millrace-ai/millrace/engine/sim"
+)
+
+var (
+	simRuns = flag.Int("simruns", 10_000, "simulated runs of TestSimulated; a twentieth under -short or -race")
+	simSeed = flag.Uint64("simseed", 0, "run only this seed of TestSimulated")
+)
+
+// TestSimulated lets random crowds of requests loose on random small engines
+// with faults, cancellations and too few pages. Whatever happens, everything
+// that world checks holds, and everyone gets the tokens the model would give
+// them alone, or an error for which there was a cause.
+func TestSimulated(t *testing.T) {
+	if *simSeed != 0 {
+		if err := simulate(*simSeed, t); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	runs := *simRuns
+	if testing.Short() || raceEnabled {
+		runs /= 20
+	}
+	var sum tally
+	for seed := uint64(1); seed <= uint64(runs); seed++ {
+		if err := simulateInto(seed, t, &sum); err != nil {
+			t.Fatalf("%v\nrepeat with -simseed %d", err, seed)
+		}
+	}
+	t.Logf("%d runs: %+v", runs, sum)
+	for _, n := range []int{sum.Requests, sum.Complete, sum.Cancelled, sum.Failed, sum.Refused, sum.Lost, sum.Preemptions, sum.CachedTokens} {
+		if n == 0 {
+			t.Errorf("something never happened in %d runs: %+v", runs, sum)
+		}
+	}
+}
+
+// tally counts what happened in all runs.
+type tally struct {
+	Requests, Complete, Cancelled, Failed, Refused, Lost int
+	Steps, Tokens, Preemptions, CachedTokens             int
+}
+
+func simulate(seed uint64, t testing.TB) error { return simulateInto(seed, t, new(tally)) }
+
+func simulateInto(seed uint64, t testing.TB, sum *tally) error {
+	rng := rand.New(rand.NewPCG(seed, 7))
+	chance := func(p float64) bool { return rng.Float64() < p }
+	between := func(lo, hi int) int { return lo + rng.IntN(hi-lo+1) }
+
+	limits := device.Limits{
+		MaxTokens:       between(1, []int{8, 80}[rng.IntN(2)]),
+		MaxSlots:        between(1, 8),
+		MaxPagesPerSlot: between(2, 10),
+	}
+	limits.MaxRows = between(1, limits.MaxTokens)
+	cfg := Config{
+		Device:         limits,
+		Pages:          between(1, 2*limits.MaxPagesPerSlot),
+		MaxBatchTokens: between(1, limits.MaxTokens),
+		MaxWaiting:     between(1, 20),
+		NoPrefixCache:  chance(0.1),
+	}
+	model := sim.Model{Seed: seed, Vocab: between(4, 60), First: 1, EOS: 2, EOSRate: []float64{0, 0.02, 0.2}[rng.IntN(3)]}
+	faults := 0.0
+	if chance(0.3) {
+		faults = 0.05
+	}
+	lost := false
+	w := newWorld(t, cfg, sim.Config{
+		Model:   model,
+		Latency: virtual(rng, time.Millisecond),
+		Fault: func(int) sim.Fault {
+			switch {
+			case !chance(faults):
+				return sim.NoFault
+			case chance(0.02):
+				lost = true
+				return sim.Lose
+			}
+			return []sim.Fault{sim.FailStep, sim.FailLaunch, sim.Invalid}[rng.IntN(3)]
+		},
+	})
+	crowded := chance(0.5)
+	longest := w.e.limits.MaxInput
+	if crowded {
+		longest = max(1, longest/6)
+	}
+	spacing := []time.Duration{1, time.Millisecond, 20 * time.Millisecond}[rng.IntN(3)]
+	aborts := []float64{0, 0.02}[rng.IntN(2)]
+
+	bases := [][]int32{}
+	for range 3 {
+		base := make([]int32, w.e.limits.MaxInput)
+		for i := range base {
+			base[i] = int32(rng.IntN(model.Vocab))
+		}
+		bases = append(bases, base)
+	}
+	for i := range bases[0] { // one whose pages differ in what precedes them alone
+		bases[0][i] = bases[0][i%page.Tokens]
+	}
+	request := func() *Request {
+		base := bases[rng.IntN(len(bases))]
+		prompt := append([]int32(nil), base[:between(1, longest)]...)
+		for i := len(prompt) - between(0, len(prompt)-1); i < len(prompt) && chance(0.7); i++ {
+			prompt[i] = int32(rng.IntN(model.Vocab))
+		}
+		p := sample.Greedy()
+		if chance(0.5) {
+			p.Sample, p.Seed, p.Temperature = 1, rng.Uint64(), rng.Float32()+0.1
+		}
+		if chance(0.3) {
+			p.RepetitionPenalty = 1.2
+		}
+		return &Request{
+			Tokens:         prompt,
+			MaxNewTokens:   between(1, min(w.e.limits.MaxTotal-len(prompt), 60)),
+			Params:         p,
+			TopN:           max(0, between(-3, 3)),
+			PromptLogprobs: chance(0.15),
+			IgnoreEOS:      chance(0.1),
+		}
+	}
+	submit := func() error {
+		sum.Requests++
+		_, err := w.submit(request())
+		var e *Error
+		if errors.As(err, &e) && e.Kind == Overloaded {
+			sum.Refused++
+			return nil
+		}
+		return err
+	}
+	abort := func() {
+		if c := w.clients[rng.IntN(len(w.clients))]; !c.over && !c.gone {
+			c.leave(chance(0.5))
+		}
+	}
+	left := between(1, 25)
+	w.onWait = func() { // while a step is in flight
+		if len(w.clients) > 0 && chance(aborts) {
+			abort()
+		}
+		if left > 0 && chance(0.1) {
+			left--
+			if err := submit(); err != nil && w.err == nil {
+				w.err = err
+			}
+		}
+	}
+
+	arrival := time.Duration(0)
+	for turns := 0; ; turns++ {
+		for left > 0 && arrival <= w.b.Now() {
+			left--
+			if err := submit(); err != nil {
+				return err
+			}
+			arrival += time.Duration(rng.Int64N(int64(spacing)))
+		}
+		if len(w.clients) > 0 && chance(aborts) {
+			abort()
+		}
+		if crowded {
+			w.e.outputLen = 1 // admits too many, and never learns
+		}
+		worked, err := w.turn()
+		if errors.Is(err, device.ErrLost) && lost {
+			sum.Lost++
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("turn %d: %w", turns, err)
+		}
+		if !worked {
+			if left == 0 {
+				break
+			}
+			arrival = w.b.Now() // nothing to wait for
+		}
+		if turns > 100_000 {
+			return errors.New("still at work after 100,000 turns")
+		}
+	}
+	for i, c := range w.clients {
+		if !c.over {
+			return fmt.Errorf("client %d has not ended", i)
+		}
+		var e *Error
+		switch errors.As(c.err, &e); {
+		case c.err == io.EOF:
+			sum.Complete++
+		case e.Kind == Cancelled && c.gone:
+			sum.Cancelled++
+		case e.Kind == Failed && faults > 0:
+			sum.Failed++
+		default:
+			return fmt.Errorf("client %d ended with %v, for which there was no cause", i, c.err)
+		}
+	}
+	sum.Steps += w.e.launched
+	for _, n := range w.steps {
+		sum.Tokens += n
+	}
+	sum.Preemptions += int(w.e.stats.preemptions.Load())
+	sum.CachedTokens += int(w.e.stats.cachedTokens.Load())
+	if lost {
+		return nil // pages are not given back: nobody needs them
+	}
+	return w.checkDone()
+}

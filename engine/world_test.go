@@ -1,0 +1,370 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/page"
+	"github.com/millrace-ai/millrace/engine/sample"
+	"github.com/millrace-ai/millrace/engine/sim"
+)
+
+// world drives an engine on the simulated backend turn by turn, in one
+// goroutine, and checks after every turn what must always hold.
+type world struct {
+	e       *Engine
+	b       *sim.Backend
+	model   sim.Model
+	clients []*client
+	onWait  func() // while a step is in flight
+	checked int    // number of the step checked last, plus one
+	steps   []int  // tokens of each step
+	err     error  // of a check that failed where it could not be returned
+}
+
+// client is a request, what it must yield and what it has yielded.
+type client struct {
+	req    *Request
+	stream *Stream
+	cancel context.CancelFunc
+	want   []sim.Choice
+	scores []float32
+
+	got     []Token
+	gone    bool // cancelled or closed by the test
+	over    bool
+	err     error
+	atEnd   int64 // Stream.state when it ended
+	overAge int   // turns since it went
+}
+
+// newWorld makes an engine of cfg, whose Backend, Root and Vocab it sets.
+func newWorld(t testing.TB, cfg Config, bc sim.Config) *world {
+	t.Helper()
+	w := &world{model: bc.Model}
+	bc.OnWait = func() {
+		w.checkStep()
+		if w.onWait != nil {
+			w.onWait()
+		}
+	}
+	w.b = sim.New(cfg.Device, bc)
+	cfg.Backend, cfg.Vocab, cfg.EOS, cfg.Root = w.b, bc.Model.Vocab, []int32{bc.Model.EOS}, page.Root()
+	e, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.e = e
+	return w
+}
+
+// testModel is the model of most tests: no sequence ends before its length.
+var testModel = sim.Model{Seed: 1, Vocab: 500, First: 3, EOS: 2}
+
+// small is a device on which little happens at once.
+var small = device.Limits{MaxTokens: 64, MaxRows: 64, MaxSlots: 4, MaxPagesPerSlot: 8}
+
+// submit hands a request in and returns its client, nil if it was refused.
+func (w *world) submit(req *Request) (*client, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s, err := w.e.Submit(ctx, req)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	c := &client{req: req, stream: s, cancel: cancel}
+	c.want = w.model.Continue(req.Tokens, req.Params, req.TopN, req.MaxNewTokens, !req.IgnoreEOS)
+	if req.PromptLogprobs {
+		c.scores = w.model.Score(req.Tokens)
+	}
+	w.clients = append(w.clients, c)
+	return c, nil
+}
+
+// ask submits a greedy request that must be taken.
+func (w *world) ask(t testing.TB, prompt []int32, n int) *client {
+	t.Helper()
+	c, err := w.submit(&Request{Tokens: prompt, MaxNewTokens: n, Params: sample.Greedy()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// leave cancels the client, in one of the two ways there are.
+func (c *client) leave(byClose bool) {
+	c.gone = true
+	if byClose {
+		c.stream.Close()
+	} else {
+		c.cancel()
+	}
+}
+
+// turn runs the loop once, reads all streams and checks everything.
+func (w *world) turn() (worked bool, err error) {
+	worked, lost := w.e.tick()
+	if lost != nil {
+		w.e.shutDown(lost)
+	}
+	if w.e.inFlight != nil && w.checked <= w.e.inFlight.number {
+		w.checkStep() // a first step: there was no Wait to check in
+	}
+	if err := w.read(); err != nil {
+		return worked, err
+	}
+	if w.err != nil {
+		return worked, w.err
+	}
+	if lost != nil {
+		return false, lost
+	}
+	return worked, w.checkEngine()
+}
+
+// settle runs turns until there is no more work.
+func (w *world) settle() error {
+	for range 100_000 {
+		worked, err := w.turn()
+		if err != nil || !worked {
+			return err
+		}
+	}
+	return errors.New("still at work after 100,000 turns")
+}
+
+// finish settles, and checks that everyone is done and all pages are free.
+func (w *world) finish(t testing.TB) {
+	t.Helper()
+	if err := w.settle(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.checkDone(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) checkDone() error {
+	for i, c := range w.clients {
+		if !c.over {
+			return fmt.Errorf("client %d has not ended: %d of %d tokens", i, len(c.got), c.req.MaxNewTokens)
+		}
+	}
+	if free, total := w.e.pool.Free(), w.e.pool.Total(); free != total {
+		return fmt.Errorf("%d of %d pages are free at the end", free, total)
+	}
+	if n := w.e.queued.Load(); n != 0 {
+		return fmt.Errorf("%d requests counted as waiting at the end", n)
+	}
+	return nil
+}
+
+// read takes what the streams offer and compares it with the model.
+func (w *world) read() error {
+	for i, c := range w.clients {
+		if err := c.read(); err != nil {
+			return fmt.Errorf("client %d: %w", i, err)
+		}
+		if c.gone && !c.over {
+			if c.overAge++; c.overAge > 2 {
+				return fmt.Errorf("client %d is gone for %d turns and still open", i, c.overAge)
+			}
+		}
+	}
+	return nil
+}
+
+func (c *client) read() error {
+	for {
+		state := c.stream.state.Load()
+		if c.over {
+			if state != c.atEnd {
+				return fmt.Errorf("touched after its end: state %d, then %d", c.atEnd, state)
+			}
+			return nil
+		}
+		if int(state>>1) == c.stream.read && state&1 == 0 {
+			return nil
+		}
+		tokens, err := c.stream.Next(context.Background())
+		if err != nil {
+			c.over, c.err, c.atEnd = true, err, state
+			return c.checkEnd()
+		}
+		for _, tok := range tokens {
+			if err := c.checkToken(tok); err != nil {
+				return err
+			}
+			c.got = append(c.got, tok)
+		}
+	}
+}
+
+func (c *client) checkToken(got Token) error {
+	n := len(c.got)
+	if n >= len(c.want) {
+		return fmt.Errorf("token %d: got %d after the end", n, got.ID)
+	}
+	want := c.want[n]
+	if got.ID != want.Token || got.Logprob != want.Logprob {
+		return fmt.Errorf("token %d of prompt[%d]: got %d (%g), want %d (%g); %d preemptions, %d cached",
+			n, len(c.req.Tokens), got.ID, got.Logprob, want.Token, want.Logprob, c.stream.preempted, c.stream.times.CachedTokens)
+	}
+	if len(got.Top) != len(want.Top) {
+		return fmt.Errorf("token %d: %d alternatives, want %d", n, len(got.Top), len(want.Top))
+	}
+	for k, a := range want.Top {
+		if got.Top[k] != (Alternative{a.Token, a.Logprob}) {
+			return fmt.Errorf("token %d: alternative %d is %v, want %v", n, k, got.Top[k], a)
+		}
+	}
+	if n == 0 {
+		return c.checkScores()
+	}
+	return nil
+}
+
+func (c *client) checkScores() error {
+	prompt := c.stream.Prompt()
+	if len(prompt) != len(c.scores) {
+		return fmt.Errorf("%d prompt tokens scored, want %d", len(prompt), len(c.scores))
+	}
+	for i, got := range prompt {
+		want := c.scores[i]
+		same := got.Logprob == want || math.IsNaN(float64(got.Logprob)) && math.IsNaN(float64(want))
+		if got.ID != c.req.Tokens[i] || !same {
+			return fmt.Errorf("prompt token %d: %d (%g), want %d (%g)", i, got.ID, got.Logprob, c.req.Tokens[i], want)
+		}
+	}
+	return nil
+}
+
+// checkEnd checks an ending that is no error; errors are the test's business.
+func (c *client) checkEnd() error {
+	if c.err != io.EOF {
+		var e *Error
+		if !errors.As(c.err, &e) {
+			return fmt.Errorf("ended with %T: %w", c.err, c.err)
+		}
+		if e.Kind == Cancelled && !c.gone {
+			return fmt.Errorf("ended with kind %v, gone is %v", e.Kind, c.gone)
+		}
+		return nil
+	}
+	reason := FinishEOS
+	if len(c.want) == c.req.MaxNewTokens {
+		reason = FinishLength
+	}
+	if len(c.got) != len(c.want) || c.stream.Finish() != reason {
+		return fmt.Errorf("ended with %d tokens and reason %d, want %d, %d", len(c.got), c.stream.Finish(), len(c.want), reason)
+	}
+	return nil
+}
+
+// checkStep checks the step just planned: the budget, and that each page it
+// writes has one user and was in nobody's reach before.
+func (w *world) checkStep() {
+	st := w.e.inFlight
+	if st == nil || w.err != nil {
+		return
+	}
+	w.checked = st.number + 1
+	w.steps = append(w.steps, len(st.batch.Tokens))
+	if n := len(st.batch.Tokens); n > w.e.budget {
+		w.err = fmt.Errorf("step of %d tokens, the budget is %d", n, w.e.budget)
+	}
+	users := w.users()
+	fresh := map[page.ID]bool{}
+	for _, id := range st.registered {
+		fresh[id] = true
+	}
+	for i, s := range st.seqs {
+		if s.state != active {
+			continue // the step before failed and was not waited for
+		}
+		q := st.batch.Seqs[i]
+		for p := int(q.KVLen - q.Count); p < int(q.KVLen); p++ {
+			id := s.pages[p/page.Tokens]
+			if users[id] != 1 {
+				w.err = fmt.Errorf("position %d is written to page %d, which %d sequences use", p, id, users[id])
+			}
+			if !fresh[id] && !w.e.pool.Writable(id) {
+				w.err = fmt.Errorf("position %d is written to cached page %d", p, id)
+			}
+		}
+	}
+}
+
+// users counts how many active sequences use each page.
+func (w *world) users() []int32 {
+	users := make([]int32, w.e.pool.Total())
+	for _, s := range w.e.active {
+		for _, id := range s.pages {
+			users[id]++
+		}
+	}
+	return users
+}
+
+// checkEngine checks the engine between turns.
+func (w *world) checkEngine() error {
+	e := w.e
+	if err := e.pool.Check(w.users()); err != nil {
+		return err
+	}
+	slots := map[int32]bool{}
+	for _, slot := range e.freeSlots {
+		slots[slot] = true
+	}
+	for i, s := range e.active {
+		if s.state != active || slots[s.slot] {
+			return fmt.Errorf("active sequence %d has state %d and slot %d", i, s.state, s.slot)
+		}
+		slots[s.slot] = true
+		unseen := s.total - s.known()
+		switch {
+		case unseen < 0 || unseen > 1 || unseen == 1 && e.inFlight == nil:
+			return fmt.Errorf("active sequence %d: %d tokens unseen between turns", i, unseen)
+		case s.computed > s.total || s.total > s.limit:
+			return fmt.Errorf("active sequence %d: computed %d, total %d, limit %d", i, s.computed, s.total, s.limit)
+		case len(s.pages) != pagesFor(s.computed):
+			return fmt.Errorf("active sequence %d: %d pages for %d tokens", i, len(s.pages), s.computed)
+		}
+	}
+	if len(slots) != e.slots {
+		return fmt.Errorf("%d of %d slots are free or taken", len(slots), e.slots)
+	}
+	n := 0
+	for s := e.waiting.head; s != nil; s = s.next {
+		n++
+		if s.state != waiting || len(s.pages) != 0 || s.computed != 0 || s.known() != s.total {
+			return fmt.Errorf("waiting sequence: state %d, %d pages, computed %d, known %d, total %d", s.state, len(s.pages), s.computed, s.known(), s.total)
+		}
+	}
+	if n != e.waiting.length || len(e.news) != 0 {
+		return fmt.Errorf("%d sequences wait, counted %d; %d not published", n, e.waiting.length, len(e.news))
+	}
+	return nil
+}
+
+// tokens returns n token ids that depend on a seed.
+func tokens(seed uint64, n int) []int32 {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	out := make([]int32, n)
+	for i := range out {
+		out[i] = int32(3 + rng.IntN(400))
+	}
+	return out
+}
+
+// virtual makes a step take up to max, drawn from rng.
+func virtual(rng *rand.Rand, max time.Duration) func(int) time.Duration {
+	return func(int) time.Duration { return time.Duration(rng.Int64N(int64(max))) }
+}
