@@ -46,20 +46,26 @@ func readRopeParams(params, o *object, c *Config, theta float64) Rope {
 		return Rope{}
 	}
 	r := Rope{Freqs: frequencies(theta, dim), Scale: 1}
-	switch kind := params.text("rope_type", params.text("type", "default")); kind {
-	case "default":
-	case "linear":
+	key := "rope_type"
+	if params.raw(key) == nil {
+		key = "type" // of older configs
+	}
+	switch kind := params.text(key, "default"); {
+	case kind == "default":
+	case c.Family == "phi3":
+		params.fail(key, "%q is not supported by this family, only default", kind)
+	case kind == "linear":
 		r.scaleLinear(params)
-	case "llama3":
+	case kind == "llama3":
 		r.scaleLlama3(params, originalLength(params, o, c))
-	case "yarn":
+	case kind == "yarn":
 		r.scaleYarn(params, theta, c.MaxPos, originalLength(params, o, c))
 	default:
-		params.fail("rope_type", "%q is not supported, only default, linear, llama3 and yarn", kind)
+		params.fail(key, "%q is not supported, only default, linear, llama3 and yarn", kind)
 	}
 	for i, f := range r.Freqs {
 		if f64 := float64(f); *o.err == nil && (math.IsNaN(f64) || math.IsInf(f64, 0)) {
-			params.fail("rope_type", "gives frequency %g for dimension %d", f, i)
+			params.fail(key, "gives frequency %g for dimension %d", f, i)
 		}
 	}
 	return r

@@ -1,8 +1,10 @@
 package plan
 
+import "slices"
+
 // shareValues renames the values of p so that a value whose last use is past
-// gives its name, and with it its memory, to a later one of the same width.
-// The values of a layer thus serve all layers.
+// gives its name, and with it its memory, to a later one of the same width:
+// the smallest name that is free, so that layers come out alike.
 //
 // Values before and after OpRows never share: their row counts differ.
 func shareValues(p *Plan) {
@@ -17,7 +19,7 @@ func shareValues(p *Plan) {
 
 	var (
 		widths []int32
-		free   = map[int32][]int32{} // names by width, the latest freed last
+		free   = map[int32][]int32{} // names by width
 		name   = make([]int32, len(p.Widths))
 	)
 	for v := range name {
@@ -32,8 +34,9 @@ func shareValues(p *Plan) {
 	take := func(v int32) int32 {
 		width := p.Widths[v]
 		if names := free[width]; len(names) > 0 {
-			free[width] = names[:len(names)-1]
-			return names[len(names)-1]
+			least := slices.Min(names)
+			free[width] = slices.DeleteFunc(names, func(n int32) bool { return n == least })
+			return least
 		}
 		widths = append(widths, width)
 		return int32(len(widths) - 1)
@@ -44,8 +47,8 @@ func shareValues(p *Plan) {
 		out, in, in2 := op.Out, op.In, op.In2
 		inPlace := op.Kind == OpRMSNorm || op.Kind == OpAdd // may overwrite an operand
 		if inPlace {
+			give(in, i)
 			give(in2, i)
-			give(in, i) // last, so taken first: a residual stays where it is
 		}
 		if op.Kind == OpRows {
 			clear(free)

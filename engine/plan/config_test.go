@@ -1,0 +1,254 @@
+package plan
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// sizes are the keys that make a family's config small.
+const sizes = `"vocab_size":96,"hidden_size":48,"intermediate_size":80,"num_hidden_layers":2,` +
+	`"num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,"max_position_embeddings":64`
+
+// small returns a small config of a family with more keys, which come later
+// and therefore win.
+func small(family, more string) []byte {
+	if more != "" {
+		more = "," + more
+	}
+	return fmt.Appendf(nil, `{"model_type":%q,%s%s}`, family, sizes, more)
+}
+
+func mustParse(t *testing.T, config []byte) *Config {
+	t.Helper()
+	c, err := ParseConfig(config, nil)
+	if err != nil {
+		t.Fatalf("%s: %v", config, err)
+	}
+	return c
+}
+
+// TestBothSpellings: what transformers 4 and 5 write for the same model reads
+// as the same.
+func TestBothSpellings(t *testing.T) {
+	for _, tt := range []struct{ family, v4, v5 string }{
+		{"llama",
+			`"rope_theta":5e5,"rope_scaling":{"type":"linear","factor":2.0},"torch_dtype":"bfloat16"`,
+			`"rope_parameters":{"rope_type":"linear","rope_theta":500000,"factor":2.0},"dtype":"bfloat16"`},
+		{"llama",
+			`"rope_theta":5e5,"rope_scaling":null`,
+			`"rope_parameters":{"rope_type":"default","rope_theta":500000.0}`},
+		{"qwen2",
+			`"rope_theta":1e6,"use_sliding_window":true,"sliding_window":8,"max_window_layers":1`,
+			`"rope_parameters":{"rope_type":"default","rope_theta":1e6},"use_sliding_window":true,"sliding_window":8,"layer_types":["full_attention","sliding_attention"]`},
+		{"gemma2",
+			`"rope_theta":10000.0,"hidden_act":"gelu_pytorch_tanh","cache_implementation":"hybrid","sliding_window":8`,
+			`"rope_parameters":{"rope_type":"default","rope_theta":10000.0},"sliding_window":8,"layer_types":["sliding_attention","full_attention"]`},
+		{"gemma3_text",
+			`"rope_theta":1e6,"rope_local_base_freq":5e3,"rope_scaling":{"factor":8.0,"rope_type":"linear"},"sliding_window_pattern":2,"sliding_window":8`,
+			`"rope_parameters":{"full_attention":{"rope_type":"linear","factor":8.0,"rope_theta":1e6},"sliding_attention":{"rope_type":"default","rope_theta":5e3}},"layer_types":["sliding_attention","full_attention"],"sliding_window":8`},
+		{"phi3",
+			`"rope_theta":10000.0,"rope_scaling":null,"partial_rotary_factor":0.5`,
+			`"rope_parameters":{"rope_type":"default","rope_theta":10000.0,"partial_rotary_factor":0.5}`},
+	} {
+		v4, v5 := mustParse(t, small(tt.family, tt.v4)), mustParse(t, small(tt.family, tt.v5))
+		if !reflect.DeepEqual(v4, v5) {
+			t.Errorf("%s:\n4 reads as %+v\n5 reads as %+v", tt.family, v4, v5)
+		}
+	}
+}
+
+func TestParseConfigDefaults(t *testing.T) {
+	t.Run("llama leaves out what it may", func(t *testing.T) {
+		c := mustParse(t, []byte(`{"model_type":"llama","hidden_size":64,"num_attention_heads":4,"intermediate_size":80,"num_hidden_layers":1,"vocab_size":9}`))
+		if c.KVHeads != 4 || c.HeadDim != 16 || c.MaxPos != 2048 || c.Tied || c.NormEps != 1e-6 || !slices.Equal(c.EOS, []int32{2}) {
+			t.Errorf("%+v", c)
+		}
+	})
+	t.Run("null heads are all heads even where the class says 8", func(t *testing.T) {
+		if c := mustParse(t, small("mistral", `"num_key_value_heads":null`)); c.KVHeads != 4 {
+			t.Errorf("KVHeads = %d, want 4", c.KVHeads)
+		}
+	})
+	t.Run("numbers with a point are whole", func(t *testing.T) {
+		if c := mustParse(t, small("llama", `"hidden_size":48.0,"max_position_embeddings":1.28e2`)); c.Hidden != 48 || c.MaxPos != 128 {
+			t.Errorf("Hidden %d, MaxPos %d", c.Hidden, c.MaxPos)
+		}
+	})
+	t.Run("the text part of a published gemma3", func(t *testing.T) {
+		c := mustParse(t, []byte(`{"model_type":"gemma3","architectures":["Gemma3ForConditionalGeneration"],"eos_token_id":[1,106],
+			"mm_tokens_per_image":256,"vision_config":{"hidden_size":1152},
+			"text_config":{"hidden_size":2560,"intermediate_size":10240,"model_type":"gemma3_text","num_hidden_layers":34,
+			"rope_scaling":{"factor":8.0,"rope_type":"linear"},"sliding_window":1024}}`))
+		if c.Heads != 8 || c.KVHeads != 4 || c.HeadDim != 256 || c.Vocab != 262208 || !c.Tied || !slices.Equal(c.EOS, []int32{1, 106}) {
+			t.Errorf("%+v", c)
+		}
+		if c.Windows[4] != 1024 || c.Windows[5] != 0 || c.Rope.Freqs[0] != 0.125 || c.LocalRope.Freqs[0] != 1 {
+			t.Errorf("windows %v, frequencies %g and %g", c.Windows, c.Rope.Freqs[0], c.LocalRope.Freqs[0])
+		}
+	})
+	t.Run("the first gemma's gelu is the tanh one", func(t *testing.T) {
+		if c := mustParse(t, small("gemma", `"hidden_act":"gelu","hidden_activation":null`)); c.Activation != OpGeluMul {
+			t.Errorf("Activation = %v", c.Activation)
+		}
+	})
+	t.Run("neutral values of keys that are not supported", func(t *testing.T) {
+		mustParse(t, small("llama", `"sliding_window":null,"num_experts":0,"logits_scaling":1.0,"quantization_config":null,`+
+			`"layer_types":["full_attention","full_attention"],"no_rope_layers":[],"use_qk_norm":false,"partial_rotary_factor":1.0`))
+	})
+}
+
+func TestWindows(t *testing.T) {
+	for _, tt := range []struct {
+		name, family, more string
+		want               []int
+	}{
+		{"mistral by default", "mistral", ``, []int{4096, 4096}},
+		{"mistral without", "mistral", `"sliding_window":null`, []int{0, 0}},
+		{"mistral with agreeing layer_types", "mistral", `"sliding_window":7,"layer_types":["sliding_attention","sliding_attention"]`, []int{7, 7}},
+		{"qwen2 turned off", "qwen2", `"sliding_window":7,"max_window_layers":0`, []int{0, 0}},
+		{"qwen2 from a layer on", "qwen2", `"use_sliding_window":true,"sliding_window":7,"max_window_layers":1`, []int{0, 7}},
+		{"qwen3 by layer_types", "qwen3", `"use_sliding_window":true,"sliding_window":7,"layer_types":["sliding_attention","full_attention"]`, []int{7, 0}},
+		{"gemma2 alternates", "gemma2", `"sliding_window":7`, []int{7, 0}},
+		{"gemma3 by pattern", "gemma3_text", `"sliding_window":7,"sliding_window_pattern":2`, []int{7, 0}},
+		{"phi3 by default", "phi3", ``, []int{0, 0}},
+		{"phi3 with", "phi3", `"sliding_window":2047`, []int{2047, 2047}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if c := mustParse(t, small(tt.family, tt.more)); !slices.Equal(c.Windows, tt.want) {
+				t.Errorf("Windows = %v, want %v", c.Windows, tt.want)
+			}
+		})
+	}
+}
+
+func TestEOS(t *testing.T) {
+	for _, tt := range []struct {
+		name, config, generation string
+		want                     []int32
+	}{
+		{"a number", `"eos_token_id":7`, ``, []int32{7}},
+		{"a list", `"eos_token_id":[7,9]`, ``, []int32{7, 9}},
+		{"generation_config wins", `"eos_token_id":7`, `{"eos_token_id":[8,9]}`, []int32{8, 9}},
+		{"generation_config without any", `"eos_token_id":7`, `{"temperature":0.7}`, []int32{7}},
+		{"none at all is the family's", ``, ``, []int32{2}},
+		{"null is none", `"eos_token_id":null`, ``, nil},
+		{"outside the vocabulary", `"eos_token_id":[-1,95,96]`, ``, []int32{95}},
+		{"named twice", `"eos_token_id":[3,3]`, ``, []int32{3}},
+		{"whole floats", `"eos_token_id":3.0`, ``, []int32{3}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var generation []byte
+			if tt.generation != "" {
+				generation = []byte(tt.generation)
+			}
+			c, err := ParseConfig(small("llama", tt.config), generation)
+			if err != nil || !slices.Equal(c.EOS, tt.want) {
+				t.Errorf("EOS = %v, %v; want %v", c.EOS, err, tt.want)
+			}
+		})
+	}
+	for _, bad := range []string{`{"eos_token_id":"</s>"}`, `{"eos_token_id":[1,null]}`, `[]`, `{`} {
+		if _, err := ParseConfig(small("llama", ``), []byte(bad)); err == nil || !strings.Contains(err.Error(), "generation_config.json") {
+			t.Errorf("generation_config.json %s: %v, want an error that names it", bad, err)
+		}
+	}
+}
+
+func TestConfigRefusals(t *testing.T) {
+	for _, tt := range []struct {
+		family, more string
+		want         string // after "config.json: "
+	}{
+		// families
+		{"", ``, `model_type is missing`},
+		{"mixtral", ``, `model_type "mixtral" is not supported, only gemma, gemma2, gemma3, gemma3_text, llama, mistral, phi3, qwen2, qwen3`},
+		{"llama", `"architectures":["LlamaForSequenceClassification"]`, `architectures ["LlamaForSequenceClassification"] does not generate text`},
+		{"gemma3", `"text_config":{"model_type":"gemma3n_text"}`, `text_config.model_type "gemma3n_text" is not supported`},
+
+		// rope
+		{"llama", `"rope_scaling":{"type":"dynamic","factor":2}`, `rope_scaling.type "dynamic" is not supported`},
+		{"llama", `"rope_parameters":{"rope_type":"longrope","short_factor":[1]}`, `rope_parameters.rope_type "longrope" is not supported`},
+		{"llama", `"rope_scaling":{"rope_type":"default","mrope_section":[2,3,3]}`, `rope_scaling.mrope_section is not supported`},
+		{"llama", `"rope_scaling":{"rope_type":"linear"}`, `rope_scaling.factor must be a positive number, found 0`},
+		{"llama", `"rope_scaling":{"rope_type":"linear","factor":-2}`, `rope_scaling.factor must be a positive number, found -2`},
+		{"llama", `"rope_scaling":{"rope_type":"llama3","factor":8,"low_freq_factor":4,"high_freq_factor":4}`, `rope_scaling.high_freq_factor must be above low_freq_factor`},
+		{"llama", `"rope_scaling":{"rope_type":"yarn","factor":4,"original_max_position_embeddings":0}`, `rope_scaling.original_max_position_embeddings must be 1 to`},
+		{"llama", `"rope_scaling":"linear"`, `rope_scaling must be an object, found "linear"`},
+		{"llama", `"rope_theta":0`, `rope_parameters.rope_theta must be above 1, found 0`},
+		{"llama", `"rope_theta":1e999`, `rope_theta must be a finite number, found 1e999`},
+		{"llama", `"partial_rotary_factor":0.5`, `partial_rotary_factor 0.5 is not supported by this family`},
+		{"qwen2", `"rope_parameters":{"full_attention":{"rope_theta":1e4}}`, `rope_parameters.full_attention is not supported by this family`},
+		{"phi3", `"rope_scaling":{"type":"longrope"}`, `rope_scaling.type "longrope" is not supported`},
+		{"phi3", `"rope_scaling":{"type":"linear","factor":2}`, `rope_scaling.type "linear" is not supported by this family`},
+		{"phi3", `"partial_rotary_factor":0.35`, `partial_rotary_factor 0.35 of head_dim 16 must be an even number`}, // 5.6, cut to 5
+		{"phi3", `"partial_rotary_factor":1.5`, `partial_rotary_factor 1.5 of head_dim 16 must be an even number`},
+		{"gemma3_text", `"rope_parameters":{"rope_theta":1e6}`, `rope_parameters.full_attention and sliding_attention are missing`},
+
+		// keys that change numbers
+		{"llama", `"quantization_config":{"quant_method":"awq"}`, `quantization_config {"quant_method":"awq"} is not supported`},
+		{"llama", `"hidden_act":"relu"`, `hidden_act "relu" is not supported`},
+		{"llama", `"hidden_act":"gelu"`, `hidden_act "gelu" is not supported`},
+		{"gemma2", `"hidden_activation":"gelu"`, `hidden_activation "gelu" is not supported`},
+		{"gemma", `"hidden_act":"silu","hidden_activation":"gelu_pytorch_tanh"`, `hidden_activation and hidden_act contradict`},
+		{"llama", `"sliding_window":4096`, `sliding_window 4096 is not supported`},
+		{"llama", `"num_local_experts":8`, `num_local_experts 8 is not supported`},
+		{"llama", `"attention_multiplier":0.5`, `attention_multiplier 0.5 is not supported`},
+		{"llama", `"logits_scaling":8.0`, `logits_scaling 8.0 is not supported`},
+		{"llama", `"residual_multiplier":0.22`, `residual_multiplier 0.22 is not supported`},
+		{"llama", `"clip_qkv":8`, `clip_qkv 8 is not supported`},
+		{"llama", `"no_rope_layers":[1,0]`, `no_rope_layers [1,0] is not supported`},
+		{"llama", `"use_qk_norm":true`, `use_qk_norm true is not supported`},
+		{"llama", `"vision_config":{"hidden_size":8}`, `vision_config {"hidden_size":8} is not supported`},
+		{"llama", `"layer_types":["full_attention","sliding_attention"]`, `layer_types "sliding_attention" is not supported`},
+		{"llama", `"final_logit_softcapping":30.0`, `final_logit_softcapping 30.0 is not supported`},
+		{"llama", `"is_causal":false`, `is_causal false is not supported`},
+		{"mistral", `"attention_bias":true`, `attention_bias true is not supported`},
+		{"mistral", `"layer_types":["full_attention","sliding_attention"]`, `layer_types "full_attention" for layer 0 is not supported`},
+		{"gemma", `"use_bidirectional_attention":true`, `use_bidirectional_attention true is not supported`},
+		{"gemma3_text", `"attn_logit_softcapping":50.0`, `attn_logit_softcapping 50.0 is not supported`},
+		{"gemma3_text", `"layer_types":["full_attention","chunked_attention"]`, `layer_types "chunked_attention" is not supported`},
+		{"gemma3", `"text_config":{"final_logit_softcapping":30.0}`, `text_config.final_logit_softcapping is not supported`},
+		{"gemma3", `"text_config":{"query_pre_attn_scalar":0}`, `text_config.query_pre_attn_scalar must be positive`},
+
+		// values
+		{"llama", `"hidden_size":"48"`, `hidden_size must be a whole number, found "48"`},
+		{"llama", `"hidden_size":48.5`, `hidden_size must be a whole number, found 48.5`},
+		{"llama", `"hidden_size":-48`, `hidden_size must be 1 to 16777216, found -48`},
+		{"llama", `"hidden_size":0`, `hidden_size must be 1 to 16777216, found 0`},
+		{"llama", `"hidden_size":1e300`, `hidden_size must be a whole number, found 1e300`},
+		{"llama", `"vocab_size":99999999999`, `vocab_size must be 1 to 16777216, found 99999999999`},
+		{"llama", `"num_hidden_layers":1000000`, `num_hidden_layers must be 1 to 4096, found 1000000`},
+		{"llama", `"num_hidden_layers":-1`, `num_hidden_layers must be 1 to 4096, found -1`},
+		{"llama", `"num_attention_heads":16777216`, `head_dim 16 times num_attention_heads 16777216 exceeds`},
+		{"llama", `"num_key_value_heads":3`, `num_attention_heads 4 is no multiple of num_key_value_heads 3`},
+		{"llama", `"num_key_value_heads":0`, `num_key_value_heads must be 1 to 16777216, found 0`},
+		{"llama", `"head_dim":12`, `head_dim must be a multiple of 8, found 12`},
+		{"llama", `"head_dim":null,"hidden_size":50`, `hidden_size 50 is no multiple of num_attention_heads 4, and head_dim is not given`},
+		{"llama", `"rms_norm_eps":-1`, `rms_norm_eps must be 0 to 1, found -1`},
+		{"llama", `"rms_norm_eps":true`, `rms_norm_eps must be a finite number, found true`},
+		{"llama", `"tie_word_embeddings":1`, `tie_word_embeddings must be true or false, found 1`},
+		{"llama", `"eos_token_id":"</s>"`, `eos_token_id must be a token id or a list of them, found "</s>"`},
+		{"mistral", `"sliding_window":0`, `sliding_window must be 1 to 2147483647, found 0`},
+		{"gemma2", `"layer_types":["full_attention"]`, `layer_types has 1 entries, expected num_hidden_layers 2`},
+		{"gemma2", `"sliding_window":null`, `layer_types has "sliding_attention" for layer 0, but there is no sliding_window`},
+		{"gemma2", `"attn_logit_softcapping":-1.0`, `attn_logit_softcapping must be positive or null, found -1`},
+	} {
+		t.Run(tt.family+" "+tt.more, func(t *testing.T) {
+			c, err := ParseConfig(small(tt.family, tt.more), nil)
+			if err == nil {
+				t.Fatalf("accepted as %+v, want an error with %q", c, tt.want)
+			}
+			if !strings.HasPrefix(err.Error(), "config.json: ") || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("error %q, want one line \"config.json: …\" with %q", err, tt.want)
+			}
+		})
+	}
+	for _, text := range []string{``, `null`, `[]`, `{"model_type":`, `{"model_type":7}`, `{"rms_norm_eps":NaN}`} {
+		if _, err := ParseConfig([]byte(text), nil); err == nil || !strings.HasPrefix(err.Error(), "config.json: ") {
+			t.Errorf("%q: %v, want an error that names config.json", text, err)
+		}
+	}
+}
