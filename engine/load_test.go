@@ -1,0 +1,286 @@
+package engine
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/weights"
+	"github.com/millrace-ai/millrace/engine/weights/weightstest"
+)
+
+// recorder keeps what a loader gives it. Its other methods are not called.
+type recorder struct {
+	device.Backend
+	names   []string
+	dtypes  []device.DType
+	shapes  [][]int
+	data    [][]byte
+	written [][]bool // by row
+	writes  int
+	largest int
+	plan    *plan.Plan
+	fail    error // of WriteTensor
+}
+
+func (r *recorder) NewTensor(name string, dtype device.DType, shape []int) (device.Handle, error) {
+	rows, size := 1, dtype.Size()
+	for _, n := range shape {
+		size *= n
+	}
+	if len(shape) == 2 {
+		rows = shape[0]
+	}
+	r.names = append(r.names, name)
+	r.dtypes = append(r.dtypes, dtype)
+	r.shapes = append(r.shapes, shape)
+	r.data = append(r.data, make([]byte, size))
+	r.written = append(r.written, make([]bool, rows))
+	return device.Handle(len(r.names) - 1), nil
+}
+
+func (r *recorder) WriteTensor(h device.Handle, first, n int, src []byte) error {
+	rowBytes := len(r.data[h]) / len(r.written[h])
+	if len(src) != n*rowBytes {
+		return fmt.Errorf("%d rows in %d bytes", n, len(src))
+	}
+	copy(r.data[h][first*rowBytes:], src)
+	for row := first; row < first+n; row++ {
+		if r.written[h][row] {
+			return fmt.Errorf("row %d written twice", row)
+		}
+		r.written[h][row] = true
+	}
+	r.writes++
+	r.largest = max(r.largest, len(src))
+	return r.fail
+}
+
+func (r *recorder) SetModel(p *plan.Plan) (device.ModelInfo, error) {
+	r.plan = p
+	return device.ModelInfo{WeightBytes: 1}, nil
+}
+
+const tinyConfig = `{"model_type":"phi3","vocab_size":24,"hidden_size":16,"intermediate_size":24,"num_hidden_layers":1,` +
+	`"num_attention_heads":2,"num_key_value_heads":1,"max_position_embeddings":64,"tie_word_embeddings":false}`
+
+// tinyTensors are the tensors of tinyConfig, by name, with bytes that all
+// differ from their neighbours'.
+func tinyTensors() map[string]weightstest.Tensor {
+	tensors := map[string]weightstest.Tensor{}
+	for i, t := range []struct {
+		name, dtype string
+		shape       []int
+	}{
+		{"model.embed_tokens.weight", "BF16", []int{24, 16}},
+		{"model.layers.0.input_layernorm.weight", "F32", []int{16}},
+		{"model.layers.0.self_attn.qkv_proj.weight", "F16", []int{32, 16}},
+		{"model.layers.0.self_attn.o_proj.weight", "BF16", []int{16, 16}},
+		{"model.layers.0.post_attention_layernorm.weight", "F32", []int{16}},
+		{"model.layers.0.mlp.gate_up_proj.weight", "BF16", []int{48, 16}},
+		{"model.layers.0.mlp.down_proj.weight", "F32", []int{16, 24}},
+		{"model.norm.weight", "BF16", []int{16}},
+		{"lm_head.weight", "BF16", []int{24, 16}},
+	} {
+		size := dtypes[t.dtype].Size()
+		for _, n := range t.shape {
+			size *= n
+		}
+		data := make([]byte, size)
+		for j := range data {
+			data[j] = byte(i*31 + j*7)
+		}
+		tensors[t.name] = weightstest.Tensor{Name: t.name, DType: t.dtype, Shape: t.shape, Data: data}
+	}
+	return tensors
+}
+
+func openTensors(t *testing.T, config string, tensors map[string]weightstest.Tensor) *weights.Checkpoint {
+	t.Helper()
+	var list []weightstest.Tensor
+	for _, name := range slices.Sorted(maps.Keys(tensors)) {
+		list = append(list, tensors[name])
+	}
+	c, err := weights.Open(weightstest.Folder(t, map[string][]byte{
+		"config.json":       []byte(config),
+		"model.safetensors": weightstest.File(list...),
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestLoad(t *testing.T) {
+	tensors := tinyTensors()
+	c := openTensors(t, tinyConfig, tensors)
+	_, p, err := Plan(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &recorder{}
+	var done, total int64
+	info, err := Load(r, p, c, func(d, n int64) {
+		if d <= done || d > n {
+			t.Errorf("progress %d of %d after %d", d, n, done)
+		}
+		done, total = d, n
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.WeightBytes != 1 || r.plan != p {
+		t.Errorf("the plan was not handed over, info %+v", info)
+	}
+	sum := int64(0)
+	for i, want := range p.Tensors {
+		source := tensors[want.Name]
+		rowBytes := len(source.Data) / source.Shape[0]
+		part := source.Data[want.FirstRow*rowBytes:][:want.Shape[0]*rowBytes]
+		if !bytes.Equal(r.data[i], part) || r.dtypes[i].String() != source.DType || !slices.Equal(r.shapes[i], want.Shape) {
+			t.Errorf("tensor %d, %v: %v %v, or other bytes", i, want, r.dtypes[i], r.shapes[i])
+		}
+		if slices.Contains(r.written[i], false) {
+			t.Errorf("tensor %d, %v: rows not written", i, want)
+		}
+		sum += int64(len(part))
+	}
+	if done != sum || total != sum {
+		t.Errorf("progress ended at %d of %d, want %d", done, total, sum)
+	}
+}
+
+// TestLoadInPieces: a large tensor is never handed over at once.
+func TestLoadInPieces(t *testing.T) {
+	const rows = 2*loadPiece/32 + 1
+	p := &plan.Plan{Tensors: []plan.Tensor{{Name: "w", Shape: []int{rows, 8}, Rows: rows}}}
+	data := make([]byte, rows*32)
+	for i := range data {
+		data[i] = byte(i >> 9)
+	}
+	c := openTensors(t, `{}`, map[string]weightstest.Tensor{"w": {Name: "w", DType: "F32", Shape: []int{rows, 8}, Data: data}})
+	r := &recorder{}
+	if _, err := Load(r, p, c, nil); err != nil {
+		t.Fatal(err)
+	}
+	if r.writes != 3 || r.largest > loadPiece || !bytes.Equal(r.data[0], data) {
+		t.Errorf("%d writes, the largest %d bytes; want 3 of at most %d and the same bytes", r.writes, r.largest, loadPiece)
+	}
+}
+
+func TestLoadRefusals(t *testing.T) {
+	const qkv = "model.layers.0.self_attn.qkv_proj.weight"
+	change := func(name string, f func(*weightstest.Tensor)) func(map[string]weightstest.Tensor) {
+		return func(m map[string]weightstest.Tensor) {
+			x := m[name]
+			x.Name = name
+			f(&x)
+			m[name] = x
+		}
+	}
+	add := func(name string) func(map[string]weightstest.Tensor) {
+		return change(name, func(x *weightstest.Tensor) {
+			x.DType, x.Shape, x.Data = "F32", []int{1}, make([]byte, 4)
+		})
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(map[string]weightstest.Tensor)
+		want   []string
+	}{
+		{"missing", func(m map[string]weightstest.Tensor) { delete(m, qkv) },
+			[]string{"model.safetensors", qkv, "missing", "[32 16]"}},
+		{"no output head", func(m map[string]weightstest.Tensor) { delete(m, "lm_head.weight") },
+			[]string{"model.safetensors", "lm_head.weight", "missing", "tie_word_embeddings false", "[24 16]"}},
+		{"wrong shape", change(qkv, func(x *weightstest.Tensor) { x.Shape = []int{16, 32} }),
+			[]string{"model.safetensors", qkv, "[32 16]", "[16 32]"}},
+		{"wrong rank", change("model.norm.weight", func(x *weightstest.Tensor) { x.Shape = []int{16, 1} }),
+			[]string{"model.norm.weight", "[16]", "[16 1]"}},
+		{"a type that is not computed with", change(qkv, func(x *weightstest.Tensor) { x.DType = "I16" }),
+			[]string{"model.safetensors", qkv, "F32, F16 or BF16", "I16"}},
+		{"a bias that the config does not mention", add("model.layers.0.self_attn.o_proj.bias"),
+			[]string{"model.safetensors", "model.layers.0.self_attn.o_proj.bias", "expected none"}},
+		{"one more layer than the config says", add("model.layers.1.input_layernorm.weight"),
+			[]string{"model.layers.1.input_layernorm.weight", "expected none", "phi3"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tensors := tinyTensors()
+			tt.change(tensors)
+			c := openTensors(t, tinyConfig, tensors)
+			r := &recorder{}
+			_, p, err := Plan(c)
+			if err == nil {
+				_, err = Load(r, p, c, nil)
+			}
+			if err == nil {
+				t.Fatalf("loaded, want an error with %q", tt.want)
+			}
+			for _, part := range tt.want {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("error %q lacks %q", err, part)
+				}
+			}
+			if len(r.names) > 0 {
+				t.Errorf("%d tensors were created before the refusal", len(r.names))
+			}
+		})
+	}
+}
+
+func TestLoadIgnores(t *testing.T) {
+	tensors := tinyTensors()
+	for _, name := range []string{"model.layers.0.self_attn.rotary_emb.inv_freq", "vision_tower.layers.0.weight"} {
+		tensors[name] = weightstest.Tensor{Name: name, DType: "I32", Shape: []int{1}, Data: make([]byte, 4)}
+	}
+	c := openTensors(t, tinyConfig, tensors)
+	_, p, err := Plan(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(&recorder{}, p, c, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLoadBackendError(t *testing.T) {
+	c := openTensors(t, tinyConfig, tinyTensors())
+	_, p, err := Plan(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := errors.New("no memory")
+	_, err = Load(&recorder{fail: full}, p, c, nil)
+	if !errors.Is(err, full) || !strings.Contains(err.Error(), "model.embed_tokens.weight") {
+		t.Errorf("error %v, want one that names the tensor and wraps %v", err, full)
+	}
+}
+
+// TestPlanStoredTwice: a head that repeats the embedding is not loaded again,
+// one that differs is used, whatever tie_word_embeddings says.
+func TestPlanStoredTwice(t *testing.T) {
+	tied := strings.Replace(tinyConfig, `"tie_word_embeddings":false`, `"tie_word_embeddings":true`, 1)
+	last := func(tensors map[string]weightstest.Tensor) string {
+		_, p, err := Plan(openTensors(t, tied, tensors))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Tensors[p.Ops[len(p.Ops)-1].Weight].Name
+	}
+	tensors := tinyTensors()
+	if got := last(tensors); got != "lm_head.weight" {
+		t.Errorf("a head of its own: logits come from %q", got)
+	}
+	head := tensors["lm_head.weight"]
+	head.Data = tensors["model.embed_tokens.weight"].Data
+	tensors["lm_head.weight"] = head
+	if got := last(tensors); got != "model.embed_tokens.weight" {
+		t.Errorf("a copy: logits come from %q", got)
+	}
+}
