@@ -137,7 +137,7 @@ func (c *Config) readCommon(o *object, d defaults) {
 	c.Tied = o.boolean("tie_word_embeddings", d.tied)
 	c.EmbedScale = 1
 	c.QueryScale = 1 / math.Sqrt(float64(c.HeadDim))
-	c.Windows = make([]int, min(c.Layers, maxLayers))
+	c.Windows = make([]int, c.Layers)
 }
 
 // activation returns the gated activation named under key. transformers has

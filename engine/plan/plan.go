@@ -7,10 +7,11 @@
 // weight is read.
 //
 // Values are activation matrices [T, width] float32, one row per token of the
-// batch, named by small integers; operations overwrite their out value. Value
-// lifetimes are the executor's business: a value may be reused by name only
-// if the family's code does so. After OpRows the rows are the batch's logit
-// rows instead of its tokens.
+// batch, named by small integers; operations overwrite their out value. Values
+// whose lives do not overlap have been given one name, so an executor that
+// keeps a buffer per value needs about ten, however many layers there are.
+// After OpRows the rows are the batch's logit rows instead of its tokens; no
+// name is used on both sides of it.
 package plan
 
 // Version is the plan format; a backend refuses any other.
