@@ -15,8 +15,8 @@ import (
 	"github.com/millrace-ai/millrace/engine/weights/weightstest"
 )
 
-// recorder keeps what a loader gives it. Its other methods are not called.
-type recorder struct {
+// weightSink keeps what a loader gives it. Its other methods are not called.
+type weightSink struct {
 	device.Backend
 	names   []string
 	dtypes  []device.DType
@@ -29,7 +29,7 @@ type recorder struct {
 	fail    error // of WriteTensor
 }
 
-func (r *recorder) NewTensor(name string, dtype device.DType, shape []int) (device.Handle, error) {
+func (r *weightSink) NewTensor(name string, dtype device.DType, shape []int) (device.Handle, error) {
 	rows, size := 1, dtype.Size()
 	for _, n := range shape {
 		size *= n
@@ -45,7 +45,7 @@ func (r *recorder) NewTensor(name string, dtype device.DType, shape []int) (devi
 	return device.Handle(len(r.names) - 1), nil
 }
 
-func (r *recorder) WriteTensor(h device.Handle, first, n int, src []byte) error {
+func (r *weightSink) WriteTensor(h device.Handle, first, n int, src []byte) error {
 	rowBytes := len(r.data[h]) / len(r.written[h])
 	if len(src) != n*rowBytes {
 		return fmt.Errorf("%d rows in %d bytes", n, len(src))
@@ -62,7 +62,7 @@ func (r *recorder) WriteTensor(h device.Handle, first, n int, src []byte) error 
 	return r.fail
 }
 
-func (r *recorder) SetModel(p *plan.Plan) (device.ModelInfo, error) {
+func (r *weightSink) SetModel(p *plan.Plan) (device.ModelInfo, error) {
 	r.plan = p
 	return device.ModelInfo{WeightBytes: 1}, nil
 }
@@ -125,7 +125,7 @@ func TestLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &recorder{}
+	r := &weightSink{}
 	var done, total int64
 	info, err := Load(r, p, c, func(d, n int64) {
 		if d <= done || d > n {
@@ -166,7 +166,7 @@ func TestLoadInPieces(t *testing.T) {
 		data[i] = byte(i >> 9)
 	}
 	c := openTensors(t, `{}`, map[string]weightstest.Tensor{"w": {Name: "w", DType: "F32", Shape: []int{rows, 8}, Data: data}})
-	r := &recorder{}
+	r := &weightSink{}
 	if _, err := Load(r, p, c, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +214,7 @@ func TestLoadRefusals(t *testing.T) {
 			tensors := tinyTensors()
 			tt.change(tensors)
 			c := openTensors(t, tinyConfig, tensors)
-			r := &recorder{}
+			r := &weightSink{}
 			_, p, err := Plan(c)
 			if err == nil {
 				_, err = Load(r, p, c, nil)
@@ -244,7 +244,7 @@ func TestLoadIgnores(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(&recorder{}, p, c, nil); err != nil {
+	if _, err := Load(&weightSink{}, p, c, nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -256,7 +256,7 @@ func TestLoadBackendError(t *testing.T) {
 		t.Fatal(err)
 	}
 	full := errors.New("no memory")
-	_, err = Load(&recorder{fail: full}, p, c, nil)
+	_, err = Load(&weightSink{fail: full}, p, c, nil)
 	if !errors.Is(err, full) || !strings.Contains(err.Error(), "model.embed_tokens.weight") {
 		t.Errorf("error %v, want one that names the tensor and wraps %v", err, full)
 	}
