@@ -43,12 +43,18 @@ func (s *suite) operations(t *testing.T) {
 	}{
 		{"embed", func(b *builder) *model { return b.logits(b.embed(40, 1), 0) }},
 		{"embed scaled", func(b *builder) *model { return b.logits(b.embed(52, 1.75), 0) }},
+		{"embed of weights that float16 holds as subnormals", func(b *builder) *model {
+			x := b.value(40)
+			b.op(op(plan.OpEmbed, x, plan.None, plan.None, plan.Op{Weight: b.normal(0, 1e-5, vocab, 40), Bias: plan.None, F0: 1e5}))
+			return b.logits(x, 0)
+		}},
 		{"logits capped", func(b *builder) *model { return b.logits(b.embed(24, 3), 2.5) }},
 		{"tied logits", func(b *builder) *model {
 			x := b.embed(24, 0.3)
 			return b.logitsOf(x, b.plan.Ops[0].Weight, 0)
 		}},
 		{"rmsnorm", func(b *builder) *model { return b.logits(b.rmsNorm(b.embed(72, 2), 72, 0), 0) }},
+		{"rmsnorm of values near its epsilon", func(b *builder) *model { return b.logits(b.rmsNorm(b.embed(40, 0.004), 40, 0), 0) }},
 		{"rmsnorm shifted weights", func(b *builder) *model { return b.logits(b.rmsNorm(b.embed(36, 1), 36, 1), 0) }},
 		{"rmsnorm per head", func(b *builder) *model { return b.logits(b.rmsNorm(b.embed(72, 2), 24, 0), 0) }},
 		{"rmsnorm in place", func(b *builder) *model {

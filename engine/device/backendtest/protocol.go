@@ -180,9 +180,10 @@ func (s *suite) disturbed(t *testing.T, m *model, spoil func(b *device.Batch)) (
 	var err error
 	if spoil != nil {
 		good := clone(batch)
-		// What must not stick: another token and parameters, before the fault.
+		// What must not stick: another token, page, parameters and counts.
 		batch.Tokens[0] = (batch.Tokens[0] + 1) % int32(m.plan.Vocab)
-		batch.Params[0].Params.RepetitionPenalty = 9
+		batch.Pages = append(batch.Pages, device.PageDelta{Slot: old.slot, Index: 0, Page: h.freePages[0]})
+		batch.Params = append(batch.Params, device.ParamDelta{Slot: old.slot, Params: sample.Greedy()})
 		batch.Counts = append(batch.Counts, device.CountDelta{Slot: old.slot, Token: 2, Generated: 1})
 		spoil(batch)
 		err = h.b.Forward(i)
