@@ -2,18 +2,12 @@
 # Builds build/native/libtokenizers.a, the Rust half of Millrace.
 #
 # daulet/tokenizers' Rust source comes from the Go module cache, at the version
-# in go.mod and checked by go.sum. `make native` runs this when it is needed.
+# in go.mod and checked by go.sum. `make native` runs this when it is needed;
+# cargo, gcc and g++ must be there.
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
-
-for tool in go cargo gcc g++; do
-	command -v "$tool" >/dev/null || {
-		echo "native library: $tool is not installed (Debian: golang, rustup or cargo >= 1.88, gcc, g++)" >&2
-		exit 1
-	}
-done
 
 module=github.com/daulet/tokenizers
 go mod download "$module"
@@ -26,6 +20,7 @@ mkdir -p build/native
 cp build/cargo/release/libmillrace_native.a build/native/libtokenizers.a.new
 mv build/native/libtokenizers.a.new build/native/libtokenizers.a
 
-# Go does not know that its results depend on the archive, so it would serve
-# test results of the old one for ever.
+# Go does not know that its results depend on the archive: it would keep the
+# binary and the test results that were made with the old one.
+rm -f build/millrace
 go clean -testcache

@@ -35,14 +35,14 @@ func Load(dir string) (*Tokenizer, error) {
 			continue
 		}
 		if err == nil {
-			err = named(path, config.read(data))
+			err = inFile(path, config.read(data))
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
 	t, err := newTokenizer(tokenizerJSON, config)
-	return t, named(path, err)
+	return t, inFile(path, err)
 }
 
 // LoadBytes makes a tokenizer from the contents of tokenizer.json and
@@ -51,15 +51,15 @@ func LoadBytes(tokenizerJSON, configJSON []byte) (*Tokenizer, error) {
 	var config config
 	if len(configJSON) > 0 {
 		if err := config.read(configJSON); err != nil {
-			return nil, named("tokenizer_config.json", err)
+			return nil, inFile("tokenizer_config.json", err)
 		}
 	}
 	t, err := newTokenizer(tokenizerJSON, config)
-	return t, named("tokenizer.json", err)
+	return t, inFile("tokenizer.json", err)
 }
 
-// named puts the name of a file before an error and makes it one line.
-func named(file string, err error) error {
+// inFile puts the name of a file before an error and makes it one line.
+func inFile(file string, err error) error {
 	if err == nil {
 		return nil
 	}

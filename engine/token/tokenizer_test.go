@@ -229,16 +229,20 @@ func TestLoadErrors(t *testing.T) {
 
 func TestOddTexts(t *testing.T) {
 	mega := strings.Repeat("The miller turns the wheel, größer 水車 😀.\n", 1<<20/48)
-	for _, tt := range []struct{ name, text string }{
-		{"NUL", "a\x00b\x00\x00"},
-		{"invalid UTF-8", "a\xff\xc3(\xe2\x82 \xf0\x9f\x98"},
-		{"replacement character", "\uFFFD"},
-		{"emoji with joiners", "👩‍🌾🏳️‍🌈"},
-		{"one megabyte", mega},
-		{"one long word", strings.Repeat("a", 1<<20)},
+	all, big := []string{"llama3", "qwen", "llama2", "gemma"}, []string{"llama3", "llama2"}
+	for _, tt := range []struct {
+		name, text string
+		kinds      []string
+	}{
+		{"NUL", "a\x00b\x00\x00", all},
+		{"invalid UTF-8", "a\xff\xc3(\xe2\x82 \xf0\x9f\x98", all},
+		{"replacement character", "\uFFFD", all},
+		{"emoji with joiners", "👩‍🌾🏳️‍🌈", all},
+		{"one megabyte", mega, big},
+		{"one long word", strings.Repeat("a", 1<<20), big},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, kind := range []string{"llama3", "qwen", "llama2", "gemma"} {
+			for _, kind := range tt.kinds {
 				tok := load(t, kind)
 				ids, err := tok.Encode(tt.text, false)
 				if err != nil {
@@ -327,7 +331,8 @@ func moduleTokenizers(tb testing.TB) map[string]string {
 	for name, file := range map[string]string{
 		"Llama 3": "Meta-Llama-3-8B-Instruct.json", "BERT": "bert-base-uncased.json", "Cohere": "cohere-tokenizer.json",
 	} {
-		if path := filepath.Join(dir, file); exec.Command("test", "-f", path).Run() == nil {
+		path := filepath.Join(dir, file)
+		if _, err := os.Stat(path); err == nil {
 			found[name] = path
 		}
 	}

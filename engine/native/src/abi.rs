@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
+use std::sync::Once;
 
 /// `mr_result` of the header: an answer, or with `failed` set the reason why there is none.
 #[repr(C)]
@@ -30,9 +31,20 @@ pub fn answer_object<T>(f: impl FnOnce() -> Result<T, String>) -> MrResult {
 }
 
 fn guard<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(quiet_panics);
     // Unwind safety: the objects behind the exports are only read after they
     // are made, and their caches lie behind locks that a panic poisons.
     catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|p| Err(panic_text(p)))
+}
+
+/// A panic's message may quote the text it stumbled over, and prompts must
+/// not reach the log: the log gets the place, the caller gets the message.
+fn quiet_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(|l| l.to_string()).unwrap_or_default();
+        eprintln!("native library: panic at {place}");
+    }));
 }
 
 fn panic_text(p: Box<dyn Any + Send>) -> String {
