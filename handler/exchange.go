@@ -1,9 +1,11 @@
 package handler
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"sync"
@@ -88,9 +90,11 @@ func (s *Server) answer(x *exchange, err error) {
 	}
 	e := asError(err)
 	s.metrics.failed(e.label)
-	if e.Status >= http.StatusInternalServerError || e.Err != nil {
-		s.opt.Logger.Error("request failed", "path", x.r.URL.Path, "status", e.Status, "error", e.Msg, "cause", e.Err)
+	level := slog.LevelDebug // the client's fault, or a state that health tells
+	if e.Status == http.StatusInternalServerError || e.Status == http.StatusFailedDependency {
+		level = slog.LevelError
 	}
+	s.opt.Logger.Log(context.Background(), level, "request failed", "path", x.r.URL.Path, "status", e.Status, "error", e.Msg, "cause", e.Err)
 	if !x.streaming {
 		writeError(x.w, e)
 		return

@@ -144,7 +144,11 @@ func (m *Metrics) setModel(limits engine.Limits, gen Generator) {
 
 // hundredths are 100 buckets that reach limit.
 func hundredths(limit int) []float64 {
-	return prometheus.LinearBuckets(float64(limit)/100, float64(limit)/100, 100)
+	buckets := make([]float64, 100)
+	for i := range buckets {
+		buckets[i] = float64(limit) / 100 * float64(i+1)
+	}
+	return buckets
 }
 
 // accepted records a valid request.

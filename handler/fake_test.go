@@ -1,0 +1,186 @@
+package handler
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/token"
+)
+
+// testTokenizer is a byte-level tokenizer whose special tokens are <|…|>; it
+// puts <|begin_of_text|> before a text.
+var testTokenizer = sync.OnceValue(func() *token.Tokenizer {
+	tok, err := token.Load("../engine/token/testdata/llama3")
+	if err != nil {
+		panic(err)
+	}
+	return tok
+})
+
+// fake is a Generator that runs a script per request.
+type fake struct {
+	limits  engine.Limits
+	stalled atomic.Int64
+
+	// script writes the stream; nil: the word " a" until the limit.
+	script func(req *engine.Request, out *engine.Scripted)
+	// refuse is what Submit fails with, if not nil.
+	refuse error
+
+	mu   sync.Mutex
+	last *engine.Request
+	out  []*engine.Scripted
+}
+
+func (f *fake) Submit(_ context.Context, req *engine.Request) (*engine.Stream, error) {
+	if f.refuse != nil {
+		return nil, f.refuse
+	}
+	out := engine.NewScripted(*req)
+	f.mu.Lock()
+	f.last, f.out = req, append(f.out, out)
+	f.mu.Unlock()
+	script := f.script
+	if script == nil {
+		script = says(strings.Repeat(" a", req.MaxNewTokens))
+	}
+	go script(req, out)
+	return out.Stream(), nil
+}
+
+func (f *fake) Limits() engine.Limits  { return f.limits }
+func (f *fake) Stats() engine.Stats    { return engine.Stats{PagesTotal: 10} }
+func (f *fake) Stalled() time.Duration { return time.Duration(f.stalled.Load()) }
+
+// request returns the request submitted last.
+func (f *fake) request() *engine.Request {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.last
+}
+
+// says is a script that generates the tokens of text, in one go, and ends at
+// the model's end token if text has one, at the limit otherwise.
+func says(text string) func(*engine.Request, *engine.Scripted) {
+	return func(req *engine.Request, out *engine.Scripted) {
+		tokens, why := spell(text, req.MaxNewTokens)
+		if req.PromptLogprobs {
+			out.Prompt(scored(req.Tokens))
+		}
+		for i := range tokens {
+			for n := range req.TopN {
+				tokens[i].Top = append(tokens[i].Top, engine.Alternative{ID: tokens[i].ID + int32(n), Logprob: -0.25 - float32(n)})
+			}
+		}
+		out.End(why, nil, tokens...)
+	}
+}
+
+// spell returns the tokens of text, at most limit.
+func spell(text string, limit int) (tokens []engine.Token, why engine.FinishReason) {
+	tok := testTokenizer()
+	ids, err := tok.Encode(text, false)
+	if err != nil {
+		panic(err)
+	}
+	eos, _ := tok.EOS()
+	for _, id := range ids[:min(len(ids), limit)] {
+		tokens = append(tokens, engine.Token{ID: id, Logprob: -0.25})
+		if id == eos {
+			return tokens, engine.FinishEOS
+		}
+	}
+	return tokens, engine.FinishLength
+}
+
+// scored gives a prompt log-probabilities -1, -2 …; the first has none.
+func scored(ids []int32) (prompt []engine.Token) {
+	for i, id := range ids {
+		t := engine.Token{ID: id, Logprob: float32(-i)}
+		if i == 0 {
+			t.Logprob = nan
+		}
+		prompt = append(prompt, t)
+	}
+	return prompt
+}
+
+// newTestServer returns a ready Server with TGI's defaults, 4000 tokens of
+// input and 4096 in all.
+func newTestServer(gen *fake, edit ...func(*Options)) *Server {
+	opt := Options{ModelID: "MODEL", Version: "2.4.1", Logger: slog.New(slog.DiscardHandler)}
+	for _, e := range edit {
+		e(&opt)
+	}
+	if gen.limits == (engine.Limits{}) {
+		gen.limits = engine.Limits{MaxInput: 4000, MaxTotal: 4096, MaxTopN: 32, Vocab: 1000, MaxWaiting: 128}
+	}
+	s := New(opt)
+	s.SetReady(gen, testTokenizer())
+	return s
+}
+
+// answer is a response in memory.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// ask sends one request; headers are "name: value".
+func ask(t testing.TB, h http.Handler, method, path, body string, headers ...string) answer {
+	t.Helper()
+	var r io.Reader
+	if body != "" {
+		r = strings.NewReader(body)
+	}
+	req := httptest.NewRequest(method, path, r)
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for _, line := range headers {
+		name, value, _ := strings.Cut(line, ": ")
+		req.Header.Set(name, value)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, req)
+	return answer{w.Code, w.Result().Header, w.Body.String()}
+}
+
+// post is ask with POST.
+func post(t testing.TB, h http.Handler, path, body string) answer {
+	t.Helper()
+	return ask(t, h, "POST", path, body)
+}
+
+// mustError checks that a is a JSON error and returns its fields.
+func mustError(t testing.TB, a answer) (msg, kind string) {
+	t.Helper()
+	var e struct {
+		Error string `json:"error"`
+		Type  string `json:"error_type"`
+	}
+	dec := json.NewDecoder(bytes.NewReader([]byte(a.body)))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&e); err != nil || e.Error == "" || e.Type == "" {
+		t.Fatalf("no JSON error: %d %q (%v)", a.status, a.body, err)
+	}
+	if len(a.body) > 1500 {
+		t.Errorf("an error of %d bytes", len(a.body))
+	}
+	if ct := a.header.Get("Content-Type"); ct != "application/json" {
+		t.Errorf("content type %q", ct)
+	}
+	return e.Error, e.Type
+}
