@@ -1,0 +1,98 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/page"
+	"github.com/millrace-ai/millrace/engine/token"
+)
+
+// loadedModel is everything that is there to serve a model.
+type loadedModel struct {
+	engine    *engine.Engine
+	backend   device.Backend
+	tokenizer *token.Tokenizer
+
+	caps    device.Caps
+	info    device.ModelInfo
+	budget  budget
+	slots   int
+	family  string
+	seconds float64 // to load
+}
+
+// load makes the model ready. The caller runs the engine and closes the
+// backend.
+func (s *server) load() (*loadedModel, error) {
+	start := time.Now()
+	// The tokenizer needs one core for a while, the weights the disk.
+	type result struct {
+		tokenizer *token.Tokenizer
+		err       error
+	}
+	text := make(chan result, 1)
+	go func() {
+		t, err := s.model.loadTokenizer()
+		text <- result{t, err}
+	}()
+
+	backend, err := openBackend(s.cfg.Device, s.sizing.device, s.model.plan)
+	if err != nil {
+		return nil, err
+	}
+	l := &loadedModel{backend: backend, caps: backend.Caps(), slots: s.sizing.device.MaxSlots, family: s.model.plan.Family}
+	l.info, err = engine.Load(backend, s.model.plan, s.model.checkpoint, func(done, total int64) {
+		s.api.SetPending(fmt.Sprintf("loading weights, %d %% done", 100*done/max(1, total)))
+	})
+	r := <-text
+	if err = errors.Join(err, r.err); err == nil {
+		l.tokenizer = r.tokenizer
+		err = s.newEngine(l)
+	}
+	if err != nil {
+		backend.Close()
+		return nil, err
+	}
+	l.seconds = time.Since(start).Seconds()
+	return l, s.model.checkpoint.Close()
+}
+
+// newEngine reserves the key-value cache and makes the engine.
+func (s *server) newEngine(l *loadedModel) (err error) {
+	free, bound := availableMemory(os.DirFS("/"))
+	if l.budget, err = s.sizing.fit(l.info.PageBytes, free, bound); err != nil {
+		return err
+	}
+	l.engine, err = engine.New(engine.Config{
+		Backend:        l.backend,
+		Device:         s.sizing.device,
+		Pages:          l.budget.pages,
+		Vocab:          s.model.plan.Vocab,
+		EOS:            s.model.config.EOS,
+		Root:           page.Root(page.Field{Tag: page.TagModel, Value: []byte(s.model.checkpoint.Source())}),
+		MaxInput:       l.budget.maxInput,
+		MaxTotal:       l.budget.maxTotal,
+		MaxWaiting:     s.cfg.MaxConcurrentRequests,
+		MaxBatchTokens: s.cfg.MaxBatchPrefillTokens,
+		NoPrefixCache:  !s.cfg.PrefixCaching,
+		Observer:       s.api.Metrics(),
+	})
+	return err
+}
+
+// describe returns what the log says about a loaded model.
+func (l *loadedModel) describe() []any {
+	limits := l.engine.Limits()
+	return []any{
+		"family", l.family, "weights", size(l.info.WeightBytes), "seconds", math.Round(l.seconds*1000) / 1000,
+		"device", l.caps.Name, "detail", l.caps.Detail, "threads", l.caps.Threads,
+		"kv_tokens", l.budget.pages * device.PageTokens, "kv_cache", size(int64(l.budget.pages) * l.info.PageBytes),
+		"slots", l.slots, "max_total_tokens", limits.MaxTotal, "max_input_tokens", limits.MaxInput,
+	}
+}

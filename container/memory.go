@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"io/fs"
+	"math"
+	"path"
+	"strconv"
+	"strings"
+)
+
+// What bounds the memory, in words.
+const (
+	boundMachine = "machine"
+	boundGroup   = "control group"
+	boundUnknown = "unknown"
+)
+
+// availableMemory returns the bytes this process may still take without
+// pushing anything out, and what bounds them: the machine, or the control
+// group that a container or service is put into. root is the root of the file
+// system. If nothing can be read it returns 0.
+func availableMemory(root fs.FS) (bytes int64, bound string) {
+	bytes, bound = math.MaxInt64, boundUnknown
+	if kb, ok := field(root, "proc/meminfo", "MemAvailable:"); ok {
+		bytes, bound = kb<<10, boundMachine
+	}
+	if free, ok := groupMemory(root); ok && free < bytes {
+		bytes, bound = free, boundGroup
+	}
+	if bytes == math.MaxInt64 {
+		return 0, bound
+	}
+	return max(0, bytes), bound
+}
+
+// groupMemory returns what the tightest control group around this process
+// leaves free. Page cache that can be dropped at once counts as free.
+func groupMemory(root fs.FS) (free int64, ok bool) {
+	groups, err := fs.ReadFile(root, "proc/self/cgroup")
+	if err != nil {
+		return 0, false
+	}
+	free = math.MaxInt64
+	for line := range strings.Lines(string(groups)) {
+		// hierarchy:controllers:path, see cgroups(7).
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		dir, limit, usage, cache := "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
+		if parts[1] != "" { // version 1
+			if !strings.Contains(","+parts[1]+",", ",memory,") {
+				continue
+			}
+			dir, limit, usage, cache = dir+"/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+		}
+		// Inside a container the path may be the host's, which is not
+		// mounted: then only the group's root, here the container's own, is
+		// there. Limits of all groups above hold, too.
+		for p := path.Join("/", parts[2]); ; p = path.Dir(p) {
+			group := path.Join(dir, p)
+			if most, known := number(root, path.Join(group, limit)); known {
+				used, _ := number(root, path.Join(group, usage))
+				dropped, _ := field(root, path.Join(group, "memory.stat"), cache)
+				free, ok = min(free, most-used+min(dropped, used)), true
+			}
+			if p == "/" {
+				break
+			}
+		}
+	}
+	return free, ok
+}
+
+// number reads a file that holds one number; "max" and version 1's huge
+// numbers mean no limit.
+func number(root fs.FS, name string) (int64, bool) {
+	data, err := fs.ReadFile(root, name)
+	if err != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(string(bytes.TrimSpace(data)), 10, 64)
+	return n, err == nil && n < 1<<60
+}
+
+// field reads the number after name in a file of "name number" lines.
+func field(root fs.FS, file, name string) (int64, bool) {
+	data, err := fs.ReadFile(root, file)
+	if err != nil {
+		return 0, false
+	}
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	for lines.Scan() {
+		if f := strings.Fields(lines.Text()); len(f) >= 2 && f[0] == name {
+			n, err := strconv.ParseInt(f[1], 10, 64)
+			return n, err == nil
+		}
+	}
+	return 0, false
+}

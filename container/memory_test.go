@@ -1,0 +1,56 @@
+package main
+
+import (
+	"testing"
+	"testing/fstest"
+)
+
+func TestAvailableMemory(t *testing.T) {
+	const meminfo = "MemTotal:  8000 kB\nMemAvailable:    4000 kB\n"
+	for _, tt := range []struct {
+		name  string
+		files map[string]string
+		want  int64
+		bound string
+	}{
+		{name: "nothing to read", want: 0, bound: "unknown"},
+		{name: "machine alone", files: map[string]string{"proc/meminfo": meminfo}, want: 4000 << 10, bound: "machine"},
+		{name: "container, its group is the root", files: map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/\n",
+			"sys/fs/cgroup/memory.max": "1000000\n", "sys/fs/cgroup/memory.current": "600000\n",
+			"sys/fs/cgroup/memory.stat": "anon 5\ninactive_file 50000\n",
+		}, want: 450_000, bound: "control group"},
+		{name: "limit of a group above", files: map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/a/b\n",
+			"sys/fs/cgroup/a/b/memory.max": "max\n", "sys/fs/cgroup/a/memory.max": "1000\n", "sys/fs/cgroup/a/memory.current": "400\n",
+		}, want: 600, bound: "control group"},
+		{name: "no limit", files: map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n",
+		}, want: 4000 << 10, bound: "machine"},
+		{name: "limit above what the machine has", files: map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "99000000000\n",
+		}, want: 4000 << 10, bound: "machine"},
+		{name: "version 1, host's path not mounted", files: map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "5:cpu:/docker/x\n4:hugetlb,memory:/docker/x\n",
+			"sys/fs/cgroup/memory/memory.limit_in_bytes": "1000", "sys/fs/cgroup/memory/memory.usage_in_bytes": "900",
+			"sys/fs/cgroup/memory/memory.stat": "total_inactive_file 300\n",
+		}, want: 400, bound: "control group"},
+		{name: "version 1 without limit", files: map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "4:memory:/\n",
+			"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
+		}, want: 4000 << 10, bound: "machine"},
+		{name: "over its limit", files: map[string]string{
+			"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "1000", "sys/fs/cgroup/memory.current": "2000",
+		}, want: 0, bound: "control group"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := fstest.MapFS{}
+			for name, text := range tt.files {
+				root[name] = &fstest.MapFile{Data: []byte(text)}
+			}
+			if got, bound := availableMemory(root); got != tt.want || bound != tt.bound {
+				t.Errorf("%d bytes, bound by the %s; want %d, %s", got, bound, tt.want, tt.bound)
+			}
+		})
+	}
+}

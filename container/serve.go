@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/millrace-ai/millrace/container/config"
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/handler"
+)
+
+// lastWrites is what connections get, after their requests have ended, to take
+// the last bytes.
+const lastWrites = 5 * time.Second
+
+// server is one serving process, from its configuration to its exit.
+type server struct {
+	cfg    *config.Serve
+	log    *slog.Logger
+	model  *model
+	sizing *sizing
+	api    *handler.Server
+	http   *http.Server
+}
+
+// serve serves until a signal ends it, which is no error.
+//
+// What can be wrong about the command line and the model is found out before
+// the port opens, from the files' headers; the port opens before the weights
+// are read, so that health checks get an answer meanwhile.
+func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
+	s := &server{cfg: cfg, log: newLogger(cfg)}
+	slog.SetDefault(s.log)
+	for _, note := range notes {
+		s.log.Warn(note)
+	}
+	if cfg.Env {
+		logSettings(s.log, settings)
+	}
+
+	var err error
+	if s.model, err = openModel(cfg.ModelID); err != nil {
+		return usageError{err}
+	}
+	if s.sizing, err = newSizing(cfg, s.model.plan.MaxPos); err != nil {
+		return usageError{err}
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort(cfg.Hostname, strconv.Itoa(cfg.Port)))
+	if err != nil {
+		return usageError{err}
+	}
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	s.api = handler.New(handler.Options{
+		ModelID:               s.model.id,
+		Version:               version,
+		SHA:                   revision(),
+		APIKey:                cfg.APIKey,
+		CORSOrigins:           cfg.CORSAllowOrigin,
+		PayloadLimit:          cfg.PayloadLimit,
+		MaxConcurrentRequests: cfg.MaxConcurrentRequests,
+		MaxBestOf:             cfg.MaxBestOf,
+		MaxStopSequences:      cfg.MaxStopSequences,
+		MaxTopNTokens:         cfg.MaxTopNTokens,
+		MaxClientBatchSize:    cfg.MaxClientBatchSize,
+		ValidationWorkers:     cfg.ValidationWorkers,
+		DiscardPrompt:         !cfg.ReturnFullText,
+		DisableGrammar:        cfg.DisableGrammarSupport,
+		Logger:                s.log,
+	})
+	s.http = handler.NewHTTPServer("", s.api)
+	s.http.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
+	return s.run(listener, signals)
+}
+
+// run serves on listener until a signal comes or something fails.
+func (s *server) run(listener net.Listener, signals <-chan os.Signal) error {
+	defer s.http.Close()
+	broken := make(chan error, 1)
+	go func() { broken <- s.http.Serve(listener) }()
+	s.log.Info("listening", "address", listener.Addr().String(), "model", s.model.id)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	loading := make(chan error, 1)
+	var loaded *loadedModel
+	go func() {
+		var err error
+		loaded, err = s.load()
+		loading <- err
+	}()
+	select {
+	case err := <-loading:
+		if err != nil {
+			return usageError{err}
+		}
+	case err := <-broken:
+		return err
+	case sig := <-signals:
+		s.log.Info("ending while loading", "signal", sig)
+		return nil
+	}
+	defer loaded.backend.Close()
+
+	running := make(chan error, 1)
+	go func() { running <- loaded.engine.Run(ctx) }()
+	s.api.SetReady(loaded.engine, loaded.tokenizer)
+	s.log.Info("ready", loaded.describe()...)
+
+	select {
+	case err := <-running:
+		s.log.Error("the engine has failed", "err", err)
+		s.api.Drain()
+		s.closeConnections(lastWrites)
+		return fmt.Errorf("the engine has failed: %w", err)
+	case err := <-broken:
+		return err
+	case sig := <-signals:
+		go exitOnSecond(signals)
+		s.drain(sig, loaded.engine)
+		return nil
+	}
+}
+
+// drain ends the server in order: health checks fail and no request is
+// accepted from now on, running ones go on for a while, then end with an
+// error, and all connections are closed.
+func (s *server) drain(sig os.Signal, e *engine.Engine) {
+	start := time.Now()
+	s.api.Drain()
+	s.log.Info("draining", "signal", sig, "running", e.Stats().Running, "timeout", s.cfg.Drain())
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Drain())
+	defer cancel()
+	err := e.Drain(ctx)
+	s.closeConnections(lastWrites)
+	s.log.Info("ended", "complete", err == nil, "seconds", time.Since(start).Seconds())
+}
+
+// closeConnections waits for the answers being written, then closes all.
+func (s *server) closeConnections(wait time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	if err := s.http.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		s.log.Warn("closing connections", "err", err)
+	}
+}
+
+// exitOnSecond ends the process at once if the operator insists.
+func exitOnSecond(signals <-chan os.Signal) {
+	<-signals
+	os.Exit(1)
+}

@@ -1,0 +1,317 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/millrace-ai/millrace/container/bench"
+	"github.com/millrace-ai/millrace/engine/weights/weightstest"
+)
+
+// Every route answers as a user with curl expects, whatever computes.
+func TestRoutes(t *testing.T) {
+	p := start(t, nil, "--model-id", tinyFolder(t)).ready()
+	const params = `"parameters":{"max_new_tokens":5,"details":true}`
+	for _, tt := range []struct {
+		name, method, path, body string
+		status                   int
+		want                     string
+	}{
+		{name: "ping", method: "GET", path: "/ping", status: 200},
+		{name: "health", method: "GET", path: "/health", status: 200},
+		{name: "root", method: "GET", path: "/", status: 200},
+		{name: "info", method: "GET", path: "/info", status: 200, want: `"max_total_tokens":4096`},
+		{name: "models", method: "GET", path: "/v1/models", status: 200, want: `"object":"list"`},
+		{name: "metrics", method: "GET", path: "/metrics", status: 200},
+		{name: "document", method: "GET", path: "/api-doc/openapi.json", status: 200, want: `"openapi"`},
+		{name: "docs", method: "GET", path: "/docs/", status: 200, want: "<html"},
+		{name: "generate", method: "POST", path: "/generate", body: `{"inputs":"the quick",` + params + `}`, status: 200, want: `"generated_tokens":`},
+		{name: "stream", method: "POST", path: "/generate_stream", body: `{"inputs":"the quick",` + params + `}`, status: 200, want: "data:"},
+		{name: "compat", method: "POST", path: "/", body: `{"inputs":"the quick",` + params + `}`, status: 200, want: `[{"generated_text":"the quick`},
+		{name: "invocations", method: "POST", path: "/invocations", body: `{"inputs":"the quick",` + params + `}`, status: 200, want: `[{"generated_text":"the quick`},
+		{name: "tokenize", method: "POST", path: "/tokenize", body: `{"inputs":"the quick"}`, status: 200, want: `"start":`},
+		{name: "validation", method: "POST", path: "/generate", body: `{"inputs":""}`, status: 422, want: "`inputs` cannot be empty"},
+		{name: "no JSON", method: "POST", path: "/generate", body: `{"inputs":`, status: 400, want: `"error_type"`},
+		{name: "no route", method: "GET", path: "/nowhere", status: 404, want: `"error_type"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			status, body := p.do(tt.method, tt.path, tt.body)
+			if status != tt.status || !strings.Contains(body, tt.want) {
+				t.Errorf("%s %s: %d %.300s; want %d and %q in it", tt.method, tt.path, status, body, tt.status, tt.want)
+			}
+		})
+	}
+}
+
+// The same prompt gives the same text on every backend that computes.
+func TestDevicesAgree(t *testing.T) {
+	dir := tinyFolder(t)
+	answers := map[string]string{}
+	for _, device := range []string{"ref", "cpu"} {
+		p := start(t, []string{"DEVICE=" + device, "MODEL_ID=" + dir}).ready()
+		status, body := p.post("/generate", `{"inputs":"the quick brown fox","parameters":{"max_new_tokens":20}}`)
+		if status != 200 {
+			t.Fatalf("%s: %d %s", device, status, body)
+		}
+		answers[device] = body
+	}
+	if answers["ref"] != answers["cpu"] {
+		t.Errorf("ref %s\ncpu %s", answers["ref"], answers["cpu"])
+	}
+}
+
+// What is wrong with the command line, the configuration or the model is one
+// line on standard error and exit status 2, before the port opens.
+func TestRefusals(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	takenPort := strconv.Itoa(taken.Addr().(*net.TCPAddr).Port)
+
+	folder := func(change func(map[string][]byte)) string {
+		files := tinyFiles(t)
+		change(files)
+		return weightstest.Folder(t, files)
+	}
+	edit := func(old, new string) func(map[string][]byte) {
+		return func(f map[string][]byte) {
+			f["config.json"] = []byte(strings.Replace(string(f["config.json"]), old, new, 1))
+		}
+	}
+	fine := tinyFolder(t)
+
+	for _, tt := range []struct {
+		name  string
+		env   []string
+		args  []string
+		model string
+		want  string
+	}{
+		{name: "unknown flag", args: []string{"--prot", "1"}, want: "unknown flag --prot"},
+		{name: "unknown word", args: []string{"launch"}, want: "launch"},
+		{name: "wrong variable", env: []string{"MAX_BATCH_SIZE=0"}, want: "MAX_BATCH_SIZE=0: must be at least 1"},
+		{name: "command of a later build", args: []string{"quantize", "a", "b"}, want: "quantize is not available in this build"},
+		{name: "capability of a later build", env: []string{"HF_MODEL_QUANTIZE=awq"}, want: "not available in this build"},
+		{name: "model in S3", env: []string{"MODEL_ID=s3://bucket/model"}, want: "S3 is not available in this build"},
+		{name: "name of the hub", env: []string{"HF_MODEL_ID=bigscience/bloom-560m"}, want: "not downloaded from the hub"},
+		{name: "no folder", model: "/nowhere/model", want: "/nowhere/model"},
+		{name: "empty folder", model: t.TempDir(), want: "config.json"},
+		{name: "unknown family", model: folder(edit(`"model_type":"llama"`, `"model_type":"mamba"`)), want: "mamba"},
+		{name: "unknown activation", model: folder(edit(`"silu"`, `"relu6"`)), want: "relu6"},
+		{name: "config contradicts the tensors", model: folder(edit(`"intermediate_size":64`, `"intermediate_size":72`)), want: "mlp.gate_proj.weight"},
+		{name: "layer missing", model: folder(edit(`"num_hidden_layers":2`, `"num_hidden_layers":3`)), want: "model.layers.2."},
+		{name: "layer too many", model: folder(edit(`"num_hidden_layers":2`, `"num_hidden_layers":1`)), want: "model.layers.1."},
+		{name: "truncated weights", model: folder(func(f map[string][]byte) {
+			f["model.safetensors"] = f["model.safetensors"][:len(f["model.safetensors"])-100]
+		}), want: "model.safetensors"},
+		{name: "no tokenizer", model: folder(func(f map[string][]byte) { delete(f, "tokenizer.json") }), want: "tokenizer.json"},
+		{name: "broken tokenizer", model: folder(func(f map[string][]byte) { f["tokenizer.json"] = []byte(`{"model":{}}`) }), want: "tokenizer.json"},
+		{name: "longer than the model", model: fine, args: []string{"--max-total-tokens", "5000"}, want: "Given: 5000 and 4096"},
+		{name: "port in use", model: fine, args: []string{"--hostname", "127.0.0.1", "--port", takenPort}, want: "address already in use"},
+		{name: "more cache than memory", model: fine, args: []string{"--max-batch-total-tokens", "2000000000000", "--port", "0"}, want: "`max_batch_total_tokens=2000000000000`"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			args := tt.args
+			if tt.model != "" {
+				args = append(args, "--model-id", tt.model)
+			}
+			status, stderr := refused(t, tt.env, args...)
+			lines := strings.Split(strings.TrimSpace(stderr), "\n")
+			last := lines[len(lines)-1]
+			if status != 2 || !strings.HasPrefix(last, "millrace: ") || !strings.Contains(last, tt.want) {
+				t.Errorf("status %d, last line %q; want 2 and %q in it", status, last, tt.want)
+			}
+			for _, line := range lines[:len(lines)-1] {
+				if !strings.Contains(line, "level=INFO") {
+					t.Errorf("not one line: %q", stderr)
+				}
+			}
+		})
+	}
+}
+
+// A signal ends the server in order: new work is refused, what runs is
+// finished, the exit status is 0.
+func TestSignalWhileStreaming(t *testing.T) {
+	p := start(t, nil, "--model-id", tinyFolder(t), "--device", "ref").ready()
+	events, done := openStream(t, p, 200)
+	if !events.Scan() {
+		t.Fatal("no first event")
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "ping to fail", func() bool { status, _ := p.get("/ping"); return status != 200 })
+	if status, body := p.post("/generate", `{"inputs":"a"}`); status == 200 {
+		t.Errorf("new work is accepted while draining: %s", body)
+	}
+	last := ""
+	for events.Scan() {
+		if events.Text() != "" {
+			last = events.Text()
+		}
+	}
+	done()
+	if !strings.Contains(last, `"generated_tokens":200`) {
+		t.Errorf("the stream ended with %q; want all 200 tokens", last)
+	}
+	if status := p.wait(); status != 0 {
+		t.Errorf("exit status %d; want 0", status)
+	}
+}
+
+// What runs when the time to drain is over ends with an error event.
+func TestDrainTimeout(t *testing.T) {
+	p := start(t, nil, "--model-id", tinyFolder(t), "--device", "ref", "--graceful-termination-timeout", "0").ready()
+	events, done := openStream(t, p, 4000)
+	defer done()
+	if !events.Scan() {
+		t.Fatal("no first event")
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	last := ""
+	for events.Scan() {
+		if events.Text() != "" {
+			last = events.Text()
+		}
+	}
+	if !strings.Contains(last, `"error"`) || !strings.Contains(last, "shutting down") {
+		t.Errorf("the stream ended with %q; want an error event that says why", last)
+	}
+	if status := p.wait(); status != 0 {
+		t.Errorf("exit status %d; want 0", status)
+	}
+}
+
+func TestSecondSignal(t *testing.T) {
+	p := start(t, nil, "--model-id", tinyFolder(t), "--device", "ref").ready()
+	events, done := openStream(t, p, 4000)
+	defer done()
+	if !events.Scan() {
+		t.Fatal("no first event")
+	}
+	for range 2 {
+		if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "the signal to be noticed", func() bool {
+			select {
+			case <-p.exited:
+				return true
+			default:
+				return strings.Contains(p.logged(), "draining")
+			}
+		})
+	}
+	if status := p.wait(); status != 1 {
+		t.Errorf("exit status %d; want 1", status)
+	}
+}
+
+func TestSignalWhileIdle(t *testing.T) {
+	p := start(t, nil, "--model-id", tinyFolder(t)).ready()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if status := p.wait(); status != 0 {
+		t.Errorf("exit status %d; want 0", status)
+	}
+}
+
+// Settings reach the places they are for.
+func TestSettings(t *testing.T) {
+	dir := tinyFolder(t)
+	settings := "api-key: hunter2\nmax_total_tokens: 100\nreturn-full-text: false\nmax-stop-sequences: 1\ncors-allow-origin: [https://a.example]\n"
+	if err := os.WriteFile(filepath.Join(dir, "millrace.yaml"), []byte(settings), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, []string{"MAX_INPUT_LENGTH=50", "MAX_CONCURRENT_REQUESTS=7"}, "--model-id", dir, "--env").ready()
+	if status, _ := p.get("/info"); status != http.StatusUnauthorized {
+		t.Errorf("/info without the key: %d; want 401", status)
+	}
+	ask := func(method, path, body string) string {
+		req, err := http.NewRequest(method, p.url+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer hunter2")
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var raw json.RawMessage
+		if err := json.NewDecoder(resp.Body).Decode(&raw); err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	info := ask("GET", "/info", "")
+	for _, want := range []string{`"max_total_tokens":100`, `"max_input_tokens":50`, `"max_concurrent_requests":7`, `"max_stop_sequences":1`, fmt.Sprintf(`"model_id":%q`, dir), `"version":"test"`} {
+		if !strings.Contains(info, want) {
+			t.Errorf("/info lacks %s: %s", want, info)
+		}
+	}
+	if got := ask("POST", "/", `{"inputs":"the quick","parameters":{"max_new_tokens":1}}`); strings.Contains(got, `"the quick`) {
+		t.Errorf("the prompt is repeated: %s", got)
+	}
+	if log := p.logged(); strings.Contains(log, "hunter2") || !strings.Contains(log, `"max-total-tokens":"100"`) {
+		t.Errorf("--env: the log shows a secret or lacks the configuration:\n%s", log)
+	}
+}
+
+// The load generator and the server understand each other.
+func TestBenchAgainstServer(t *testing.T) {
+	p := start(t, nil, "--model-id", tinyFolder(t)).ready()
+	var n bench.Lengths
+	if err := n.UnmarshalText([]byte("10")); err != nil {
+		t.Fatal(err)
+	}
+	o := bench.Options{URL: p.url, API: "tgi", Stream: true, Requests: 20, Concurrency: 4, PromptWords: n, MaxNewTokens: n, Timeout: patience}
+	rep, err := bench.Measure(context.Background(), o, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rep.Requests != 20 || len(rep.Errors) != 0 || rep.FirstToken.Count != 20 || rep.Tokens < 20 {
+		t.Errorf("%+v; want 20 answers and no errors", rep)
+	}
+}
+
+// openStream starts a stream of so many tokens and returns its lines.
+func openStream(t *testing.T, p *process, tokens int) (lines *bufio.Scanner, done func()) {
+	t.Helper()
+	body := fmt.Sprintf(`{"inputs":"the quick","parameters":{"max_new_tokens":%d,"details":true,"seed":1,"do_sample":true}}`, tokens)
+	resp, err := http.Post(p.url+"/generate_stream", "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("status %d", resp.StatusCode)
+	}
+	return bufio.NewScanner(resp.Body), func() { resp.Body.Close() }
+}
+
+func waitFor(t *testing.T, what string, true func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !true(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
