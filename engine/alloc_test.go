@@ -1,0 +1,137 @@
+package engine
+
+import (
+	"context"
+	"testing"
+
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/page"
+	"github.com/millrace-ai/millrace/engine/sample"
+	"github.com/millrace-ai/millrace/engine/sim"
+)
+
+// fast returns an engine whose backend costs next to nothing.
+func fast(t testing.TB, slots int) *Engine {
+	t.Helper()
+	limits := device.Limits{MaxTokens: 2048, MaxRows: 2048, MaxSlots: slots, MaxPagesPerSlot: 256}
+	b := sim.New(limits, sim.Config{Model: sim.Model{Vocab: 32000, EOS: 2}, Fast: true})
+	e, err := New(Config{
+		Backend: b, Device: limits, Pages: 64 * 256, Vocab: 32000, EOS: []int32{2},
+		Root: page.Root(), MaxWaiting: 4096,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func mustSubmit(t testing.TB, e *Engine, req *Request) *Stream {
+	t.Helper()
+	s, err := e.Submit(context.Background(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestNoAllocation holds the loop to allocating nothing: what a request needs
+// was allocated by Submit.
+func TestNoAllocation(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	request := func(i, n int) *Request {
+		p := sample.Greedy()
+		p.RepetitionPenalty = 1 + float32(i%2)
+		return &Request{Tokens: tokens(uint64(i), 40), MaxNewTokens: n, Params: p}
+	}
+	t.Run("decode", func(t *testing.T) {
+		e := fast(t, 64)
+		for i := range 64 {
+			mustSubmit(t, e, request(i, 1000))
+		}
+		for range 10 {
+			e.tick()
+		}
+		if got := testing.AllocsPerRun(500, func() { e.tick() }); got != 0 {
+			t.Errorf("%g allocations per step", got)
+		}
+		if running := e.Stats().Running; running != 64 {
+			t.Errorf("%d sequences ran, want 64", running)
+		}
+	})
+	t.Run("arrivals and ends", func(t *testing.T) {
+		e := fast(t, 16)
+		for i := range 2000 {
+			mustSubmit(t, e, request(i, 1+i%30))
+		}
+		for range 10 {
+			e.tick()
+		}
+		if got := testing.AllocsPerRun(500, func() { e.tick() }); got != 0 {
+			t.Errorf("%g allocations per step", got)
+		}
+		if s := e.Stats(); s.Running == 0 || s.Waiting == 0 || s.Steps[Prefill].Steps < 200 {
+			t.Errorf("too quiet to tell: %+v", s)
+		}
+	})
+	t.Run("preemptions", func(t *testing.T) {
+		b := sim.New(small, sim.Config{Model: testModel})
+		e, err := New(Config{Backend: b, Device: small, Pages: 9, Vocab: testModel.Vocab, MaxWaiting: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 300 {
+			mustSubmit(t, e, request(i, 60))
+		}
+		turn := func() {
+			e.outputLen = 1
+			e.tick()
+		}
+		for range 50 {
+			turn()
+		}
+		if got := testing.AllocsPerRun(500, turn); got != 0 {
+			t.Errorf("%g allocations per step", got)
+		}
+		if s := e.Stats(); s.Preemptions < 10 {
+			t.Errorf("%d preemptions, too few to tell", s.Preemptions)
+		}
+	})
+}
+
+// BenchmarkStep is one step of so many decoding sequences, sim's share
+// included.
+func BenchmarkStep(b *testing.B) {
+	for _, n := range []struct {
+		name string
+		seqs int
+	}{{"1", 1}, {"64", 64}, {"256", 256}} {
+		b.Run(n.name, func(b *testing.B) {
+			e := fast(b, n.seqs)
+			refill := func() {
+				for i := range n.seqs {
+					mustSubmit(b, e, &Request{Tokens: tokens(uint64(i), 40), MaxNewTokens: 1000, Params: sample.Greedy()})
+				}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if worked, _ := e.tick(); !worked {
+					b.StopTimer()
+					refill()
+					b.StartTimer()
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkSubmit is the caller's part of a request with 512 prompt tokens.
+func BenchmarkSubmit(b *testing.B) {
+	e := fast(b, 64)
+	req := &Request{Tokens: tokens(1, 512), MaxNewTokens: 200, Params: sample.Greedy()}
+	b.ReportAllocs()
+	for b.Loop() {
+		e.newSequence(context.Background(), req)
+	}
+}
