@@ -10,6 +10,8 @@ import (
 )
 
 // A tokenizer of three letters. Its decoder takes a letter off the end of each token.
+//
+//nolint:misspell // "normalized" is the file format's word
 const letters = `{"version":"1.0","added_tokens":[{"id":4,"content":"<s>","special":true,"single_word":false,"lstrip":false,"rstrip":false,"normalized":false}],
 "decoder":{"type":"Strip","content":"b","start":0,"stop":1},
 "model":{"type":"BPE","vocab":{"a":0,"b":1,"":2,"\u0000":3},"merges":[]}}`

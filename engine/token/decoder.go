@@ -65,7 +65,7 @@ func (t *Tokenizer) context(prompt []int32, n int) []int32 {
 func (d *Decoder) Append(dst []byte, id int32) []byte {
 	table := d.tok.table
 	isByte := table.has(id, flagByte)
-	if d.direct && table.has(id, flagWhole) && !(isByte && d.lastByte) {
+	if d.direct && table.has(id, flagWhole) && (!isByte || !d.lastByte) {
 		d.ids = append(d.ids[:0], id)
 		d.read, d.lastByte = 1, isByte
 		return append(dst, table.bytes(id)...)

@@ -36,7 +36,8 @@ func appendValid(dst, b []byte) []byte {
 // how many of them are the beginning of one (at least 1: a byte that begins
 // nothing stands alone), and whether more bytes could still complete it.
 func brokenPrefix(b []byte) (n int, unfinished bool) {
-	lo, hi, size := byte(0x80), byte(0xBF), 0
+	lo, hi := byte(0x80), byte(0xBF) // of the second byte
+	var size int
 	switch c := b[0]; {
 	case c >= 0xC2 && c <= 0xDF:
 		size = 2
