@@ -1,0 +1,115 @@
+// The C ABI: millrace.h's table, with exceptions turned into statuses.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <string>
+#include <system_error>
+
+#include "backend.h"
+#include "context.h"
+#include "error.h"
+
+struct mr_context : millrace::Context {
+  using Context::Context;
+};
+
+namespace millrace {
+namespace {
+
+constexpr int kMostThreads = 512;
+
+std::string open_error;  // of the last failed open
+
+// guard runs fn and puts what it throws into error.
+template <class Fn>
+mr_status guard(std::string& error, Fn fn) {
+  try {
+    fn();
+    return MR_OK;
+  } catch (const Error& e) {
+    error = e.what();
+    return e.status();
+  } catch (const std::bad_alloc&) {
+    error = "out of memory";
+    return MR_NO_MEMORY;
+  } catch (const std::exception& e) {
+    error = e.what();
+    return MR_FAILED;
+  }
+}
+
+// MILLRACE_CPU_ISA names a lesser instruction set, for tests and for looking
+// into a difference between machines.
+const Kernels& chosen_kernels() {
+  const char* name = std::getenv("MILLRACE_CPU_ISA");
+  const Kernels* k = kernels_for(name == nullptr ? "" : name);
+  if (k == nullptr)
+    fail(MR_INVALID, "MILLRACE_CPU_ISA=%s: this machine runs %s, or portable, avx2, avx512 or wide if it has them", name,
+         kernels_for("")->name);
+  return *k;
+}
+
+mr_status probe(mr_caps* caps) {
+  *caps = {};
+  std::strcpy(caps->name, "cpu");
+  std::strcpy(caps->detail, kernels_for("")->name);
+  caps->threads = usable_cpus();
+  return MR_OK;
+}
+
+mr_status open(const mr_limits* limits, mr_context** ctx) {
+  return guard(open_error, [&] {
+    const struct {
+      const char* name;
+      int32_t value, most;
+    } checks[] = {{"max_tokens", limits->max_tokens, 1 << 20},
+                  {"max_rows", limits->max_rows, 1 << 20},
+                  {"max_slots", limits->max_slots, 1 << 16},
+                  {"max_pages_per_slot", limits->max_pages_per_slot, 1 << 20}};
+    for (const auto& c : checks)
+      if (c.value <= 0 || c.value > c.most) fail(MR_INVALID, "limit %s is %d, want 1 to %d", c.name, c.value, c.most);
+    if (limits->threads < 0 || limits->threads > kMostThreads)
+      fail(MR_INVALID, "limit threads is %d, want 0 to %d", limits->threads, kMostThreads);
+    const int threads = limits->threads > 0 ? limits->threads : std::min(usable_cpus(), kMostThreads);
+    *ctx = new mr_context(*limits, chosen_kernels(), threads);
+  });
+}
+
+const char* error(mr_context* ctx) { return ctx == nullptr ? open_error.c_str() : ctx->error.c_str(); }
+
+mr_status caps(mr_context* ctx, mr_caps* caps) {
+  return guard(ctx->error, [&] { ctx->caps(caps); });
+}
+mr_status tensor_new(mr_context* ctx, const char* name, mr_dtype dtype, int32_t rank, const int64_t* shape,
+                     int32_t* handle) {
+  return guard(ctx->error, [&] { *handle = ctx->tensor_new(name, dtype, rank, shape); });
+}
+mr_status tensor_write(mr_context* ctx, int32_t handle, int64_t first, int64_t rows, const void* src, int64_t bytes) {
+  return guard(ctx->error, [&] { ctx->tensor_write(handle, first, rows, src, bytes); });
+}
+mr_status model(mr_context* ctx, const mr_plan* plan, mr_model_info* info) {
+  return guard(ctx->error, [&] { ctx->set_model(*plan, info); });
+}
+mr_status kv_init(mr_context* ctx, int32_t pages) {
+  return guard(ctx->error, [&] { ctx->kv_init(pages); });
+}
+mr_batch* batch(mr_context* ctx, int32_t i) { return ctx->batch(i); }
+mr_status forward(mr_context* ctx, int32_t i) {
+  return guard(ctx->error, [&] { ctx->forward(i); });
+}
+mr_status sample(mr_context* ctx, int32_t i) {
+  return guard(ctx->error, [&] { ctx->sample(i); });
+}
+mr_status wait(mr_context* ctx, int32_t i) {
+  return guard(ctx->error, [&] { ctx->wait(i); });
+}
+void close(mr_context* ctx) { delete ctx; }
+
+const mr_backend table = {MR_ABI_VERSION, probe,   open,  error,   caps,   tensor_new, tensor_write,
+                          model,          kv_init, batch, forward, sample, wait,       close};
+
+}  // namespace
+}  // namespace millrace
+
+const mr_backend* mr_cpu_backend(void) { return &millrace::table; }

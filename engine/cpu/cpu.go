@@ -1,0 +1,40 @@
+// Package cpu is the backend that computes on the host's own cores: C++17
+// behind millrace.h, SIMD chosen at run time (AVX-512, AVX2, NEON, SSE2).
+//
+// The arithmetic is kernels.h, which also says how weights and cache are laid
+// out and why no result depends on what shares its batch: a sum runs in one
+// lane, in one order, whoever computes it. On top of it stand Program, which
+// gathers the plan's operations into stages, Model, which runs stages on the
+// Pool, and Context, the queue behind the ABI.
+//
+// Weights are kept in bf16, f16 or float32 as the checkpoint has them (f16
+// becomes float32 where the CPU cannot convert it), activations in float32,
+// keys and values in float32 if the weights are and in f16 otherwise.
+//
+// MILLRACE_CPU_ISA=portable|avx2|avx512 picks a lesser instruction set than
+// the best; "wide" is AVX-512's code on AVX2 registers, for tests.
+package cpu
+
+/*
+#cgo CXXFLAGS: -O3 -std=c++17 -Wall -Wextra -Wno-psabi
+#cgo linux LDFLAGS: -lpthread
+#include "backend.h"
+*/
+import "C"
+
+import (
+	"unsafe"
+
+	"github.com/millrace-ai/millrace/engine/device"
+)
+
+// Open returns a backend without a model.
+func Open(limits device.Limits) (*device.Native, error) {
+	return device.NewNative(unsafe.Pointer(C.mr_cpu_backend()), limits)
+}
+
+// Probe says what this machine offers: the instruction set and how many
+// threads the process may keep busy.
+func Probe() (device.Caps, error) {
+	return device.ProbeNative(unsafe.Pointer(C.mr_cpu_backend()))
+}

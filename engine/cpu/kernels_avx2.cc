@@ -1,0 +1,34 @@
+// AVX2, FMA, F16C: x86-64 since 2013 (Intel) and 2015 (AMD), AWS Lambda's floor.
+#include "prelude.h"
+
+#if defined(__x86_64__)
+#pragma GCC target("avx2,fma,f16c")
+#define MR_ISA avx2
+#define MR_NAME "avx2"
+#define MR_LANES 8
+#define MR_FMA 256
+#define MR_F16
+#define MR_ROWS 6
+#define MR_ACCUMULATORS 12  // of 16 registers: two for panels, one for x
+
+#include "simd.hpp"
+
+namespace millrace {
+namespace avx2 {
+MR_INLINE Vec load_f16(const char* p) {
+  Vec v;
+  MR_EACH v.r[i] = (Reg)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + i * 2 * MR_LANES)));
+  return v;
+}
+}  // namespace avx2
+}  // namespace millrace
+
+#include "matmul.hpp"
+#include "attention.hpp"
+#include "rowops.hpp"
+#include "table.hpp"
+
+const millrace::Kernels* millrace::avx2_kernels() { return &avx2::kTable; }
+#else
+const millrace::Kernels* millrace::avx2_kernels() { return nullptr; }
+#endif

@@ -1,0 +1,33 @@
+// AVX-512 F, BW, VL, DQ: Intel since Skylake-SP, AMD since Zen 4.
+#include "prelude.h"
+
+#if defined(__x86_64__)
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")
+#define MR_ISA avx512
+#define MR_NAME "avx512"
+#define MR_LANES 16
+#define MR_FMA 512
+#define MR_F16
+#define MR_ROWS 12
+#define MR_ACCUMULATORS 24  // of 32 registers: two panels' even and odd columns, x from memory
+
+#include "simd.hpp"
+
+namespace millrace {
+namespace avx512 {
+MR_INLINE Vec load_f16(const char* p) {
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {{(Reg)_mm512_maskz_cvtph_ps(0xffff, half)}};  // the unmasked form warns in GCC 12
+}
+}  // namespace avx512
+}  // namespace millrace
+
+#include "matmul.hpp"
+#include "attention.hpp"
+#include "rowops.hpp"
+#include "table.hpp"
+
+const millrace::Kernels* millrace::avx512_kernels() { return &avx512::kTable; }
+#else
+const millrace::Kernels* millrace::avx512_kernels() { return nullptr; }
+#endif

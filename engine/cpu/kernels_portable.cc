@@ -1,0 +1,39 @@
+// The compiler's vectors at the architecture's baseline: SSE2 on x86-64, NEON
+// on arm64, whatever else elsewhere.
+#include "prelude.h"
+
+#define MR_ISA portable
+#define MR_LANES 4
+#if defined(__aarch64__)
+#define MR_NAME "neon"
+#define MR_FMA 128
+#define MR_F16
+#define MR_ROWS 6
+#define MR_ACCUMULATORS 24
+#else
+#define MR_NAME "portable"
+#define MR_FMA 0
+#define MR_ROWS 2
+#define MR_ACCUMULATORS 8
+#endif
+
+#include "simd.hpp"
+
+#ifdef MR_F16
+namespace millrace {
+namespace portable {
+MR_INLINE Vec load_f16(const char* p) {
+  Vec v;
+  MR_EACH v.r[i] = (Reg)vcvt_f32_f16(vld1_f16(reinterpret_cast<const float16_t*>(p) + i * MR_LANES));
+  return v;
+}
+}  // namespace portable
+}  // namespace millrace
+#endif
+
+#include "matmul.hpp"
+#include "attention.hpp"
+#include "rowops.hpp"
+#include "table.hpp"
+
+const millrace::Kernels* millrace::portable_kernels() { return &portable::kTable; }

@@ -1,0 +1,40 @@
+// The templates at 16 lanes, as AVX-512 runs them, on AVX2 registers: slow,
+// chosen by name only. It lets a machine without AVX-512 test what one with it
+// runs; both must agree with avx2 bit for bit.
+#include "prelude.h"
+
+#if defined(__x86_64__)
+#pragma GCC target("avx2,fma,f16c")
+#define MR_ISA wide
+#define MR_NAME "wide"
+#define MR_LANES 16
+#define MR_FMA 256
+#define MR_F16
+#define MR_ROWS 4
+#define MR_ACCUMULATORS 6
+
+#include "simd.hpp"
+
+namespace millrace {
+namespace wide {
+MR_INLINE Vec load_f16(const char* p) {
+  union {
+    __m256 half[2];
+    Reg whole;
+  } u;
+  u.half[0] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  u.half[1] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16)));
+  return {{u.whole}};
+}
+}  // namespace wide
+}  // namespace millrace
+
+#include "matmul.hpp"
+#include "attention.hpp"
+#include "rowops.hpp"
+#include "table.hpp"
+
+const millrace::Kernels* millrace::wide_kernels() { return &wide::kTable; }
+#else
+const millrace::Kernels* millrace::wide_kernels() { return nullptr; }
+#endif

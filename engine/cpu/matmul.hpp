@@ -1,0 +1,146 @@
+// The register tile: M rows of x times P panels, in MR_ISA's registers. Linear
+// layers, attention scores and attention values all run on it.
+
+namespace millrace {
+namespace MR_ISA {
+
+// How a panel's elements become floats: the even and the odd column of a pair.
+struct PanelF32 {
+  static constexpr Element kElement = kF32;
+  MR_INLINE Vec even(const char* w) { return load(reinterpret_cast<const float*>(w)); }
+  MR_INLINE Vec odd(const char* w) { return load(reinterpret_cast<const float*>(w) + kPanel); }
+};
+
+struct PanelBF16 {
+  static constexpr Element kElement = kBF16;
+  MR_INLINE Vec even(const char* w) {
+    Vec v;
+    MR_EACH v.r[i] = (Reg)(reg_bits(w + i * 4 * MR_LANES) << 16);
+    return v;
+  }
+  MR_INLINE Vec odd(const char* w) {
+    Vec v;
+    MR_EACH v.r[i] = (Reg)(reg_bits(w + i * 4 * MR_LANES) & 0xffff0000u);
+    return v;
+  }
+};
+
+#ifdef MR_F16
+struct PanelF16 {
+  static constexpr Element kElement = kF16;
+  MR_INLINE Vec even(const char* w) { return load_f16(w); }
+  MR_INLINE Vec odd(const char* w) { return load_f16(w + 2 * kPanel); }
+};
+#endif
+
+// How many panels a tile of m rows takes: as many as the accumulators allow,
+// since few rows alone cannot hide the latency of their additions.
+constexpr int tile_panels(int m) {
+  const int fit = MR_ACCUMULATORS / (m * kRegs);
+  return fit < 1 ? 1 : fit > 4 ? 4 : fit;
+}
+
+template <class Panel, int M, int P>
+struct Tile {
+  Vec sum[M][P];
+
+  MR_INLINE void zero(Tile& t) {
+    _Pragma("GCC unroll 16") for (int m = 0; m < M; m++)
+      _Pragma("GCC unroll 4") for (int p = 0; p < P; p++) t.sum[m][p] = splat(0);
+  }
+  MR_INLINE void resume(Tile& t, const float* out, size_t stride) {
+    _Pragma("GCC unroll 16") for (int m = 0; m < M; m++)
+      _Pragma("GCC unroll 4") for (int p = 0; p < P; p++) t.sum[m][p] = load(out + m * stride + p * kPanel);
+  }
+  MR_INLINE void save(const Tile& t, float* out, size_t stride) {
+    _Pragma("GCC unroll 16") for (int m = 0; m < M; m++)
+      _Pragma("GCC unroll 4") for (int p = 0; p < P; p++) store(out + m * stride + p * kPanel, t.sum[m][p]);
+  }
+  // Adds a column of x, stride apart, times the even or odd column of P panels.
+  template <bool kOdd>
+  MR_INLINE void add_column(Tile& t, const float* x, size_t stride, const char* const* w, size_t at) {
+    // Where a Vec takes several registers there are none to keep all columns,
+    // or the pair until its odd half is due: they are read again instead.
+    constexpr int kAtOnce = kRegs == 1 ? P : 1;
+    _Pragma("GCC unroll 4") for (int p0 = 0; p0 < P; p0 += kAtOnce) {
+      Vec column[kAtOnce];
+      _Pragma("GCC unroll 4") for (int p = 0; p < kAtOnce; p++)
+        column[p] = kOdd ? Panel::odd(w[p0 + p] + at) : Panel::even(w[p0 + p] + at);
+      _Pragma("GCC unroll 16") for (int m = 0; m < M; m++) {
+        const Reg xm = reg_splat(x[m * stride]);
+        _Pragma("GCC unroll 4") for (int p = 0; p < kAtOnce; p++)
+          MR_EACH reg_accumulate(t.sum[m][p0 + p].r[i], xm, column[p].r[i]);
+      }
+      asm volatile("" ::: "memory");
+    }
+  }
+  // Adds k columns of x and of the panels w[0 … P-1].
+  MR_INLINE void run(Tile& t, const float* x, size_t stride, const char* const* w, int k) {
+    constexpr size_t kPair = 2 * kPanel * (Panel::kElement == kF32 ? 4 : 2);
+    size_t at = 0;
+    int i = 0;
+    for (; i + 2 <= k; i += 2, at += kPair) {
+      add_column<false>(t, x + i, stride, w, at);
+      add_column<true>(t, x + i + 1, stride, w, at);
+    }
+    if (i < k) add_column<false>(t, x + i, stride, w, at);
+  }
+};
+
+// M rows against a's panels [p, end), columns [k0, k0+k).
+template <class Panel, int M, int P>
+MR_INLINE void tile_row(const MatmulArgs& a, const float* x, float* out, int& p, int end, int k0, int k) {
+  const size_t skip = panel_bytes(Panel::kElement, k0);
+  for (; p + P <= end; p += P) {
+    const char* w[P];
+    for (int j = 0; j < P; j++) w[j] = a.w + size_t(p + j) * a.panel_bytes + skip;
+    Tile<Panel, M, P> t;
+    if (k0 == 0)
+      t.zero(t);
+    else
+      t.resume(t, out + p * kPanel, a.out_stride);
+    t.run(t, x + k0, a.x_stride, w, k);
+    t.save(t, out + p * kPanel, a.out_stride);
+  }
+}
+
+template <class Panel, int M>
+static void matmul_rows(const MatmulArgs& a, int row, int p, int end, int k0, int k) {
+  const float* x = a.x + row * a.x_stride;
+  float* out = a.out + row * a.out_stride;
+  tile_row<Panel, M, tile_panels(M)>(a, x, out, p, end, k0, k);
+  if constexpr (tile_panels(M) > 1) tile_row<Panel, M, 1>(a, x, out, p, end, k0, k);
+}
+
+// matmul_rows for a row count known at run time, 1 … MR_ROWS.
+template <class Panel>
+using RowsFn = void (*)(const MatmulArgs&, int, int, int, int, int);
+
+template <class Panel, int... M>
+constexpr RowsFn<Panel> matmul_rows_fn(int m, std::integer_sequence<int, M...>) {
+  constexpr RowsFn<Panel> fns[] = {matmul_rows<Panel, M + 1>...};
+  return fns[m - 1];
+}
+
+// Rows are cut into even tiles, columns into blocks whose panels stay in the
+// first-level cache while all tiles pass. A block continues the sums of the one
+// before, so where it ends changes nothing.
+template <class Panel>
+static void matmul(const MatmulArgs& a) {
+  constexpr int kColumns = 512, kGroup = 4;
+  const int tiles = (a.rows + MR_ROWS - 1) / MR_ROWS;
+  const int block = tiles <= 2 ? a.k : kColumns;
+  for (int k0 = 0; k0 < a.k; k0 += block) {
+    const int k = a.k - k0 < block ? a.k - k0 : block;
+    for (int p = 0; p < a.panels; p += kGroup) {
+      const int end = p + kGroup < a.panels ? p + kGroup : a.panels;
+      for (int t = 0; t < tiles; t++) {
+        const int row = int64_t(a.rows) * t / tiles, next = int64_t(a.rows) * (t + 1) / tiles;
+        matmul_rows_fn<Panel>(next - row, std::make_integer_sequence<int, MR_ROWS>())(a, row, p, end, k0, k);
+      }
+    }
+  }
+}
+
+}  // namespace MR_ISA
+}  // namespace millrace

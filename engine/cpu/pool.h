@@ -1,0 +1,75 @@
+// The worker threads. One job at a time runs on all of them at once, the
+// caller included; inside a job they meet at barriers.
+#ifndef MILLRACE_CPU_POOL_H
+#define MILLRACE_CPU_POOL_H
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+namespace millrace {
+
+// usable_cpus is how many CPUs this process may keep busy: its affinity mask,
+// cut to its cgroup's quota rounded down, at least 1.
+int usable_cpus();
+
+// Event counts upwards; waiting for it to move spins briefly, since the next
+// stage of a step is microseconds away, then sleeps in the kernel, since the
+// next step may be far and the CPU may be shared.
+class Event {
+ public:
+  uint32_t value() const { return value_.load(std::memory_order_acquire); }
+  void advance();
+  void wait_past(uint32_t seen);
+
+ private:
+  std::atomic<uint32_t> value_{0};
+  std::atomic<int32_t> sleepers_{0};
+};
+
+class Pool {
+ public:
+  explicit Pool(int threads);
+  ~Pool();
+
+  int threads() const { return threads_; }
+
+  // run calls job(worker) on every worker, 0 being the caller, and returns
+  // when all have returned. Jobs do not throw.
+  template <class Job>
+  void run(const Job& job) {
+    run_on_all([](const void* j, int worker) { (*static_cast<const Job*>(j))(worker); }, &job);
+  }
+
+  // barrier returns once every worker of the running job has called it.
+  void barrier();
+
+ private:
+  using Fn = void (*)(const void* job, int worker);
+  void run_on_all(Fn fn, const void* job);
+  void work(int worker);
+
+  const int threads_;
+  std::vector<std::thread> workers_;
+  Fn fn_ = nullptr;
+  const void* job_ = nullptr;
+  bool stop_ = false;
+  Event start_;
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) Event passed_;
+};
+
+// Shares hands out the numbers below a count, each once, to whichever worker
+// asks first: a worker that lost its CPU for a while takes fewer.
+class Shares {
+ public:
+  void reset() { next_.store(0, std::memory_order_relaxed); }
+  int64_t take() { return next_.fetch_add(1, std::memory_order_relaxed); }
+
+ private:
+  alignas(64) std::atomic<int64_t> next_{0};
+};
+
+}  // namespace millrace
+#endif

@@ -1,0 +1,33 @@
+// One instruction set's table of kernels, from the templates.
+
+namespace millrace {
+namespace MR_ISA {
+
+static const Kernels kTable = {
+    MR_NAME,
+#ifdef MR_F16
+    true,
+    {matmul<PanelF32>, matmul<PanelF16>, matmul<PanelBF16>},
+    {attend_split<PanelF32>, attend_split<PanelF16>, nullptr},
+#else
+    false,
+    {matmul<PanelF32>, nullptr, matmul<PanelBF16>},
+    {attend_split<PanelF32>, nullptr, nullptr},
+#endif
+    attend_merge,
+    attend_finish,
+    add,
+    silu_mul,
+    gelu_mul,
+    scale,
+    rmsnorm,
+    rope,
+    softcap,
+    highest,
+    temper,
+    exp_sum,
+    exp_shift,
+};
+
+}  // namespace MR_ISA
+}  // namespace millrace
