@@ -46,11 +46,12 @@ type Config struct {
 
 // Backend implements device.Backend.
 type Backend struct {
-	cfg    Config
-	limits device.Limits
-	ring   [device.RingDepth]entry
-	queue  []int // entries forwarded and not yet executed
-	steps  int
+	cfg     Config
+	limits  device.Limits
+	ring    [device.RingDepth]entry
+	queue   []int         // entries forwarded and not yet executed
+	tensors device.Handle // announced
+	steps   int
 
 	slots  []slot
 	values []uint64 // [page][offset]
@@ -111,7 +112,10 @@ func (b *Backend) Caps() device.Caps {
 }
 
 // NewTensor implements device.Backend; tensors are ignored.
-func (b *Backend) NewTensor(string, device.DType, []int) (device.Handle, error) { return 0, nil }
+func (b *Backend) NewTensor(string, device.DType, []int) (device.Handle, error) {
+	b.tensors++
+	return b.tensors - 1, nil
+}
 
 // WriteTensor implements device.Backend; tensors are ignored.
 func (b *Backend) WriteTensor(device.Handle, int, int, []byte) error { return nil }
