@@ -1,0 +1,237 @@
+// Package enginetest holds what any backend must show under the engine, as
+// opposed to device/backendtest, which tests a backend by itself.
+package enginetest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/page"
+	"github.com/millrace-ai/millrace/engine/sample"
+)
+
+// Open opens a backend within limits and gives it a model, the same each time.
+// It returns the size of the vocabulary too. Identical closes the backend.
+type Open func(t testing.TB, limits device.Limits) (b device.Backend, vocab int)
+
+// limits leave room for a prompt of Identical in one step.
+var limits = device.Limits{MaxTokens: 160, MaxRows: 160, MaxSlots: 32, MaxPagesPerSlot: 10}
+
+const (
+	promptLen = 75 // neither whole pages nor whole chunks
+	newTokens = 40
+)
+
+// Identical tests that a request's answer depends on nothing but the request:
+// bit for bit the same tokens and log-probabilities alone and in company, with
+// any chunking, after a preemption and from the prefix cache.
+func Identical(t *testing.T, open Open) {
+	for _, kind := range []struct {
+		name   string
+		params func(p *sample.Params)
+		topN   int
+		score  bool
+	}{
+		{name: "greedy", params: func(p *sample.Params) {}, topN: 4},
+		{name: "scored prompt", params: func(p *sample.Params) {}, score: true},
+		{name: "penalties", params: func(p *sample.Params) { p.RepetitionPenalty, p.FrequencyPenalty = 1.2, 0.3 }},
+		{name: "sampled", params: func(p *sample.Params) {
+			p.Sample, p.Seed, p.Temperature, p.TopK, p.TopP, p.RepetitionPenalty = 1, 17, 0.9, 50, 0.95, 1.1
+		}},
+	} {
+		t.Run(kind.name, func(t *testing.T) {
+			request := func(vocab int) *engine.Request {
+				r := random(rand.New(rand.NewPCG(1, 1)), vocab, promptLen, newTokens)
+				kind.params(&r.Params)
+				r.TopN, r.PromptLogprobs = kind.topN, kind.score
+				return r
+			}
+			var want *answer
+			for _, s := range situations {
+				t.Run(s.name, func(t *testing.T) {
+					b, vocab := open(t, limits)
+					got := s.run(t, b, vocab, request(vocab))
+					if want == nil {
+						want = got
+					}
+					if diff := want.differs(got); diff != "" {
+						t.Errorf("differs from the answer alone: %s", diff)
+					}
+					if (s.pages > 0) != (got.times.Preempted > 0) {
+						t.Errorf("preempted %d times", got.times.Preempted)
+					}
+					if hit := got.times.CachedTokens > 0; hit != (s.cached && !kind.score) {
+						t.Errorf("%d tokens came from the cache", got.times.CachedTokens)
+					}
+				})
+			}
+		})
+	}
+}
+
+// situation is a way for a request to be served. The zero value is alone, in
+// one piece.
+type situation struct {
+	name   string
+	budget int  // tokens of a step; 0: any number
+	before int  // others submitted before, and
+	after  int  // after it
+	cached bool // its prompt has been seen
+	pages  int  // so few, and so low an estimate, that it is preempted
+}
+
+var situations = []situation{
+	{name: "alone"},
+	{name: "among 31 others, first", after: 31},
+	{name: "among 31 others, last", before: 31},
+	{name: "among 31 others", before: 15, after: 16},
+	{name: "in chunks of 1", budget: 1},
+	{name: "in chunks of 7", budget: 7},
+	{name: "in chunks of 16", budget: 16},
+	{name: "in chunks beside others", budget: 33, before: 6, after: 6},
+	{name: "cached", cached: true},
+	{name: "cached, among others", cached: true, before: 8, after: 8},
+	{name: "preempted", pages: 20, before: 3},
+	{name: "preempted, in chunks", pages: 20, before: 3, budget: 19},
+}
+
+// answer is all that came of a request.
+type answer struct {
+	prompt, tokens []engine.Token
+	times          engine.Times
+}
+
+func (s *situation) run(t *testing.T, b device.Backend, vocab int, req *engine.Request) *answer {
+	cfg := engine.Config{
+		Backend: b, Device: limits, Pages: 32 * limits.MaxPagesPerSlot, Vocab: vocab, Root: page.Root(),
+		MaxBatchTokens: limits.MaxTokens, MaxWaiting: 200,
+	}
+	if s.pages > 0 {
+		cfg.Pages = s.pages
+	}
+	if s.budget > 0 {
+		cfg.MaxBatchTokens = s.budget
+	}
+	e, err := engine.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(2, 2))
+	var others []*engine.Stream
+	crowd := func(n int) {
+		for range n {
+			r := random(rng, vocab, 5+rng.IntN(60), 60)
+			if s.cached && rng.IntN(2) == 0 {
+				copy(r.Tokens, req.Tokens)
+			}
+			others = append(others, submit(t, e, r))
+		}
+	}
+	run := func() {
+		result := make(chan error, 1)
+		go func() { result <- e.Run(context.Background()) }()
+		t.Cleanup(func() {
+			if err := e.Drain(context.Background()); err != nil {
+				t.Error(err)
+			}
+			if err := <-result; err != nil {
+				t.Error(err)
+			}
+			if err := b.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+
+	if s.cached {
+		run()
+		first := *req
+		first.PromptLogprobs, first.MaxNewTokens = false, 1
+		read(t, submit(t, e, &first))
+	}
+	if s.pages > 0 {
+		// One-token answers teach the engine to expect no more.
+		for range 100 {
+			others = append(others, submit(t, e, random(rng, vocab, 1, 1)))
+		}
+	}
+	crowd(s.before)
+	stream := submit(t, e, req)
+	crowd(s.after)
+	if !s.cached {
+		run() // only now, so that who meets whom does not depend on the time
+	}
+	got := read(t, stream)
+	for _, o := range others {
+		read(t, o)
+	}
+	return got
+}
+
+// random returns a greedy request with a prompt of its own, which shares no
+// prefix with another's.
+func random(rng *rand.Rand, vocab, prompt, n int) *engine.Request {
+	r := &engine.Request{Tokens: make([]int32, prompt), MaxNewTokens: n, Params: sample.Greedy(), IgnoreEOS: true}
+	for i := range r.Tokens {
+		r.Tokens[i] = int32(rng.IntN(vocab))
+	}
+	return r
+}
+
+func submit(t *testing.T, e *engine.Engine, r *engine.Request) *engine.Stream {
+	t.Helper()
+	s, err := e.Submit(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func read(t *testing.T, s *engine.Stream) *answer {
+	t.Helper()
+	defer s.Close()
+	a := &answer{}
+	for {
+		tokens, err := s.Next(t.Context())
+		if err == io.EOF {
+			a.prompt, a.times = s.Prompt(), s.Times()
+			return a
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.tokens = append(a.tokens, tokens...)
+	}
+}
+
+// differs says where b is not bit for bit a, or nothing.
+func (a *answer) differs(b *answer) string {
+	if d := differ(a.prompt, b.prompt); d != "" {
+		return "prompt: " + d
+	}
+	return differ(a.tokens, b.tokens)
+}
+
+func differ(a, b []engine.Token) string {
+	if len(a) != len(b) {
+		return fmt.Sprintf("%d tokens and %d", len(a), len(b))
+	}
+	for i := range a {
+		same := a[i].ID == b[i].ID && equal(a[i].Logprob, b[i].Logprob) && len(a[i].Top) == len(b[i].Top)
+		for k := 0; same && k < len(a[i].Top); k++ {
+			same = a[i].Top[k].ID == b[i].Top[k].ID && equal(a[i].Top[k].Logprob, b[i].Top[k].Logprob)
+		}
+		if !same {
+			return fmt.Sprintf("token %d is %+v and %+v", i, a[i], b[i])
+		}
+	}
+	return ""
+}
+
+func equal(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }
