@@ -1,0 +1,118 @@
+"""Write one random checkpoint twice: for Millrace and for llama.cpp.
+
+    python model.py DIR [--shape qwen2-0.5b|llama-1gb] [--tokenizer FOLDER]
+
+DIR/hf gets config.json and model.safetensors (bf16), and a copy of FOLDER's
+tokenizer files if one is named; DIR/model.gguf gets the same tensors in bf16.
+Random weights are enough: neither engine's speed depends on the values.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import struct
+
+import gguf
+import numpy as np
+
+SHAPES = {
+    # The shape of Qwen2-0.5B: a large tied vocabulary over a small body.
+    "qwen2-0.5b": dict(model_type="qwen2", hidden_size=896, intermediate_size=4864, num_hidden_layers=24,
+                       num_attention_heads=14, num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True),
+    # About 1 GB in bf16, for start-up and memory figures.
+    "llama-1gb": dict(model_type="llama", hidden_size=1024, intermediate_size=4096, num_hidden_layers=28,
+                      num_attention_heads=16, num_key_value_heads=4, vocab_size=32000, tie_word_embeddings=False),
+}
+
+
+def tensors(c):
+    """Yield (checkpoint name, gguf name, shape) in file order."""
+    h, f, v = c["hidden_size"], c["intermediate_size"], c["vocab_size"]
+    d = h // c["num_attention_heads"]
+    q, kv = c["num_attention_heads"] * d, c["num_key_value_heads"] * d
+    yield "model.embed_tokens.weight", "token_embd.weight", (v, h)
+    for i in range(c["num_hidden_layers"]):
+        p, g = f"model.layers.{i}.", f"blk.{i}."
+        yield p + "input_layernorm.weight", g + "attn_norm.weight", (h,)
+        for name, rows in (("q", q), ("k", kv), ("v", kv)):
+            yield f"{p}self_attn.{name}_proj.weight", f"{g}attn_{name}.weight", (rows, h)
+            if c["model_type"] == "qwen2":
+                yield f"{p}self_attn.{name}_proj.bias", f"{g}attn_{name}.bias", (rows,)
+        yield p + "self_attn.o_proj.weight", g + "attn_output.weight", (h, q)
+        yield p + "post_attention_layernorm.weight", g + "ffn_norm.weight", (h,)
+        yield p + "mlp.gate_proj.weight", g + "ffn_gate.weight", (f, h)
+        yield p + "mlp.up_proj.weight", g + "ffn_up.weight", (f, h)
+        yield p + "mlp.down_proj.weight", g + "ffn_down.weight", (h, f)
+    yield "model.norm.weight", "output_norm.weight", (h,)
+    if not c["tie_word_embeddings"]:
+        yield "lm_head.weight", "output.weight", (v, h)
+
+
+def bf16(x):
+    """Round float32 to the nearest bfloat16, as uint16."""
+    u = x.view(np.uint32)
+    return ((u + 0x7FFF + ((u >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("dir", type=pathlib.Path)
+    p.add_argument("--shape", choices=SHAPES, default="qwen2-0.5b")
+    p.add_argument("--tokenizer", type=pathlib.Path)
+    a = p.parse_args()
+    c = SHAPES[a.shape]
+    hf = a.dir / "hf"
+    hf.mkdir(parents=True, exist_ok=True)
+    (hf / "config.json").write_text(json.dumps(dict(
+        c, architectures=[{"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}[c["model_type"]]], hidden_act="silu",
+        max_position_embeddings=4096, rms_norm_eps=1e-6, rope_theta=1e6, torch_dtype="bfloat16", use_sliding_window=False), indent=2))
+    if a.tokenizer:
+        for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+            if (a.tokenizer / name).exists():
+                shutil.copy(a.tokenizer / name, hf / name)
+
+    rng = np.random.default_rng(1)
+    listed = list(tensors(c))
+    header, at = {"__metadata__": {"format": "pt"}}, 0
+    for name, _, shape in listed:
+        n = 2 * int(np.prod(shape))
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, at + n]}
+        at += n
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+
+    w = gguf.GGUFWriter(str(a.dir / "model.gguf"), c["model_type"])
+    w.add_block_count(c["num_hidden_layers"])
+    w.add_context_length(4096)
+    w.add_embedding_length(c["hidden_size"])
+    w.add_feed_forward_length(c["intermediate_size"])
+    w.add_head_count(c["num_attention_heads"])
+    w.add_head_count_kv(c["num_key_value_heads"])
+    w.add_layer_norm_rms_eps(1e-6)
+    w.add_rope_freq_base(1e6)
+    w.add_vocab_size(c["vocab_size"])
+    w.add_tokenizer_model("no_vocab")
+    w.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
+
+    with open(hf / "model.safetensors", "wb") as out:
+        out.write(struct.pack("<Q", len(head)) + head)
+        for name, gname, shape in listed:
+            if name.endswith("norm.weight"):
+                x = np.ones(shape, np.float32)
+            else:
+                x = rng.standard_normal(shape, np.float32) * np.float32(0.02)
+            b = bf16(np.ascontiguousarray(x))
+            out.write(b.tobytes())
+            if len(shape) == 1:  # llama.cpp wants vectors in float32
+                w.add_tensor(gname, (b.astype(np.uint32) << 16).view(np.float32))
+            else:
+                w.add_tensor(gname, b.view(np.uint8).reshape(shape[0], -1), raw_dtype=gguf.GGMLQuantizationType.BF16)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+if __name__ == "__main__":
+    main()
