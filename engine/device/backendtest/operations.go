@@ -149,8 +149,8 @@ func (s *suite) attention(t *testing.T) {
 				q := b.linear(x, h.heads*h.headDim, false)
 				k := b.linear(x, h.kvHeads*h.headDim, false)
 				v := b.linear(x, h.kvHeads*h.headDim, false)
-				b.rope(q, h.headDim, h.headDim, 2)
-				b.rope(k, h.headDim, h.headDim, 2)
+				b.rope(q, h.headDim, h.headDim, 1)
+				b.rope(k, h.headDim, h.headDim, 1)
 				m := b.logits(b.attend(q, k, v, h), 0)
 				s.compare(t, m, dtype, func(h *host) []answer {
 					// Longer than any window here, over several pages.

@@ -311,9 +311,11 @@ func (s *suite) invalidNeighbours(t *testing.T) {
 			answers, poisoned := run(true)
 			expected, _ := run(false)
 			s.unchanged(t, answers, expected, dtype)
-			for i, a := range poisoned {
-				if want := i >= 10; a.invalid != want {
-					t.Errorf("%s, NaN at position 10: invalid %v, want %v", a.what, a.invalid, want)
+			// Rows of the same chunk before the NaN may go with it: their
+			// request cannot succeed anyway.
+			for _, a := range poisoned[10:] {
+				if !a.invalid {
+					t.Errorf("%s, NaN at position 10: not invalid", a.what)
 				}
 			}
 		})
