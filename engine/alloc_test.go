@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"runtime"
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/device"
@@ -133,5 +134,35 @@ func BenchmarkSubmit(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		e.newSequence(context.Background(), req)
+	}
+}
+
+// BenchmarkServe is what the engine adds to one-token requests and to streams
+// of 200 tokens from 64 clients at once, backend excluded: one op is a request.
+func BenchmarkServe(b *testing.B) {
+	for _, n := range []struct {
+		name   string
+		tokens int
+	}{{"1 token", 1}, {"200 tokens", 200}} {
+		b.Run(n.name, func(b *testing.B) {
+			e := fast(b, 64)
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan error)
+			go func() { done <- e.Run(ctx) }()
+			prompt := tokens(1, 20)
+			b.SetParallelism(64 / runtime.GOMAXPROCS(0))
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					s := mustSubmit(b, e, &Request{Tokens: prompt, MaxNewTokens: n.tokens, Params: sample.Greedy()})
+					if got, err := drainStream(b, s); err != nil || len(got) != n.tokens {
+						b.Errorf("%d tokens, %v", len(got), err)
+					}
+				}
+			})
+			b.ReportMetric(float64(n.tokens*b.N)/b.Elapsed().Seconds(), "tokens/s")
+			cancel()
+			<-done
+		})
 	}
 }
