@@ -24,6 +24,7 @@ import pathlib
 import random
 import shutil
 import sys
+import zlib
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -32,6 +33,7 @@ from transformers.utils import logging
 SHAPE = dict(vocab_size=120, hidden_size=40, intermediate_size=48, num_hidden_layers=2, max_position_embeddings=256)
 LLAMA = dict(SHAPE, num_attention_heads=5, num_key_value_heads=1)
 GEMMA = dict(SHAPE, num_attention_heads=4, num_key_value_heads=2, head_dim=16)
+VISION = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4)
 LLAMA3 = dict(rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
 YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=32)
 
@@ -57,6 +59,7 @@ COMMITTED = [
     ("gemma2-v4", "gemma2", dict(GEMMA, sliding_window=12, query_pre_attn_scalar=24, attn_logit_softcapping=2.5, final_logit_softcapping=6.0), dict(v4=True)),
     ("gemma3", "gemma3_text", dict(GEMMA, num_hidden_layers=3, sliding_window=11, query_pre_attn_scalar=20, layer_types=["sliding_attention", "full_attention", "sliding_attention"]), {}),
     ("gemma3-linear-v4", "gemma3_text", dict(GEMMA, num_hidden_layers=3, sliding_window=20, sliding_window_pattern=2, rope_parameters=dict(full_attention=rope(1e6, rope_type="linear", factor=8.0), sliding_attention=rope())), dict(v4=True)),
+    ("gemma3-vision", "gemma3", dict(text_config=dict(GEMMA, sliding_window=16, layer_types=["sliding_attention", "full_attention"]), vision_config=VISION), {}),
     ("phi3", "phi3", dict(LLAMA, num_attention_heads=5, num_key_value_heads=5, sliding_window=30, pad_token_id=0, eos_token_id=1), {}),
     ("phi3-partial-v4", "phi3", dict(LLAMA, hidden_size=48, num_attention_heads=2, num_key_value_heads=1, pad_token_id=0, eos_token_id=1, rope_parameters=rope(partial_rotary_factor=0.75)), dict(v4=True)),
 ]
@@ -64,7 +67,7 @@ COMMITTED = [
 
 def randomise(model, generator):
     """Weights that make logits differ clearly and every parameter matter."""
-    config = model.config
+    config = model.config.get_text_config()
     gemma = config.model_type.startswith("gemma")
     # A tied head sees each token's own embedding again: it must not drown the rest.
     spread = 0.7 if gemma and config.tie_word_embeddings else 2.5
@@ -74,12 +77,14 @@ def randomise(model, generator):
             noise = noise * 0.3 + (0.0 if gemma else 1.0)
         elif name.endswith(".bias"):
             noise = noise * 0.5
+        elif p.dim() < 2:
+            pass
         elif "embed_tokens" in name or "lm_head" in name:
             noise = noise * spread / config.hidden_size**0.5
         elif "q_proj" in name or "k_proj" in name:
             noise = noise * 1.5 / p.shape[1] ** 0.5
         else:
-            noise = noise / p.shape[1] ** 0.5
+            noise = noise / p.shape[-1] ** 0.5
         p.data.copy_(noise)
 
 
@@ -104,7 +109,14 @@ def as_v4(config):
     return c
 
 
-def write(folder, kind, config, seed, dtype=torch.float32, v4=False, shard="1GB", prompt=None, generate=28):
+def terse(config):
+    """Only what differs from the defaults, as some checkpoints have it."""
+    different = AutoConfig.for_model(**config).to_diff_dict()
+    keep = {"model_type", "architectures", "dtype", "rope_parameters", "layer_types"}
+    return {k: v for k, v in config.items() if k in different or k in keep}
+
+
+def write(folder, kind, config, seed, dtype=torch.float32, v4=False, short=False, shard="1GB", prompt=None, generate=28):
     shutil.rmtree(folder, ignore_errors=True)
     generator = torch.Generator().manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **config))
@@ -114,6 +126,8 @@ def write(folder, kind, config, seed, dtype=torch.float32, v4=False, shard="1GB"
     (folder / "generation_config.json").unlink(missing_ok=True)
     path = folder / "config.json"
     saved = json.loads(path.read_text())
+    if short:
+        saved = terse(saved)
     if v4:
         saved = as_v4(dict(saved, **{k: config[k] for k in ("sliding_window_pattern",) if k in config}))
     saved.pop("_attn_implementation", None)
@@ -121,7 +135,8 @@ def write(folder, kind, config, seed, dtype=torch.float32, v4=False, shard="1GB"
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     length = prompt or int(torch.randint(40, 71, (1,), generator=generator))
-    ids = torch.randint(0, config["vocab_size"], (length,), generator=generator).tolist()
+    vocab = model.config.get_text_config().vocab_size
+    ids = torch.randint(0, vocab, (length,), generator=generator).tolist()
     golden = dict(family=kind, prompt=list(ids), tokens=[], logprobs=[], margins=[])
 
     def logprobs():
@@ -165,6 +180,7 @@ def variation(kind, r):
     )
     how = dict(
         v4=r.random() < 0.5,
+        short=r.random() < 0.3,
         dtype=r.choice([torch.float32, torch.float32, torch.bfloat16, torch.float16]),
         shard=r.choice(["1GB", "50KB"]),
         prompt=r.choice([1, 2, 15, 16, 17, 33, 64, 100, 150]),
@@ -220,6 +236,11 @@ def variation(kind, r):
         # Its configuration knows no head_dim: fused rows and partial rope.
         c.update(sliding_window=r.choice([None, window]), pad_token_id=0, eos_token_id=1, bos_token_id=2)
         c["rope_parameters"] = rope(theta, partial_rotary_factor=r.choice([1.0, 1.0, 0.5, 0.75]))
+    if kind == "gemma3":
+        how.update(v4=False, short=False)
+        c = dict(text_config=variation("gemma3_text", r)[0], vision_config=VISION)
+        c["text_config"].update(final_logit_softcapping=None)
+        c["tie_word_embeddings"] = c["text_config"]["tie_word_embeddings"]
     return c, how
 
 
@@ -230,11 +251,11 @@ def main():
     args = sys.argv[1:]
     if args[:1] != ["--fuzz"]:
         root = pathlib.Path(args[0] if args else pathlib.Path(__file__).parent)
-        for seed, (name, kind, config, how) in enumerate(COMMITTED):
-            write(root / name, kind, config, seed, **how)
+        for name, kind, config, how in COMMITTED:
+            write(root / name, kind, config, zlib.crc32(name.encode()), **how)
         return
     count, root, seed = int(args[1]), pathlib.Path(args[2]), int(args[3]) if len(args) > 3 else 1
-    for kind in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3"):
+    for kind in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gemma3", "phi3"):
         for i in range(count):
             r = random.Random(f"{kind} {seed} {i}")
             config, how = variation(kind, r)
