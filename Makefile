@@ -38,6 +38,13 @@ check: tools native lint race ## formatting, vet, lint and all tests under the r
 race: tools native
 	go test -race ./...
 
+.PHONY: bench
+bench: bench-path ## measure: the HTTP path, the CPU backend against the machine and a peer
+
+.PHONY: bench-path
+bench-path: tools native
+	go test -run '^$$' -bench HTTPPath -benchtime 1x ./container
+
 GOLANGCI := build/bin/golangci-lint
 
 .PHONY: lint

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"time"
 
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
@@ -9,6 +11,9 @@ import (
 	"github.com/millrace-ai/millrace/engine/ref"
 	"github.com/millrace-ai/millrace/engine/sim"
 )
+
+// simStep is the variable that says how long a step of --device sim takes.
+const simStep = "MILLRACE_SIM_STEP"
 
 // openBackend opens the backend that --device names; auto is the best there is.
 func openBackend(name string, limits device.Limits, p *plan.Plan) (device.Backend, error) {
@@ -18,8 +23,17 @@ func openBackend(name string, limits device.Limits, p *plan.Plan) (device.Backen
 	case "ref":
 		return ref.Open(limits)
 	case "sim":
-		// Tokens at once and no end token: what is measured is all the rest.
-		return sim.New(limits, sim.Config{Model: sim.Model{Seed: 1, Vocab: p.Vocab, EOS: -1}, Fast: true}), nil
+		// Random tokens: what is measured is all the rest. A step takes no
+		// time, unless told otherwise to see tokens leave one by one.
+		c := sim.Config{Model: sim.Model{Seed: 1, Vocab: p.Vocab, EOS: -1}, Fast: true}
+		if text := os.Getenv(simStep); text != "" {
+			step, err := time.ParseDuration(text)
+			if err != nil {
+				return nil, fmt.Errorf("%s=%q: expected a duration such as 1ms", simStep, text)
+			}
+			c.RealTime, c.Latency = true, func(int) time.Duration { return step }
+		}
+		return sim.New(limits, c), nil
 	}
 	return nil, fmt.Errorf("--device=%s: no such backend in this build", name)
 }

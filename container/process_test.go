@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -50,9 +51,9 @@ func command(env []string, args ...string) *exec.Cmd {
 
 // process is a running server.
 type process struct {
-	t      *testing.T
+	t      testing.TB
 	cmd    *exec.Cmd
-	url    string
+	url    string // written before start returns
 	exited chan struct{}
 	err    error // valid once exited
 
@@ -61,7 +62,7 @@ type process struct {
 }
 
 // start runs the server on a free port and returns once it listens.
-func start(t *testing.T, env []string, args ...string) *process {
+func start(t testing.TB, env []string, args ...string) *process {
 	t.Helper()
 	cmd := command(env, append([]string{"serve", "--port", "0", "--hostname", "127.0.0.1", "--json-output"}, args...)...)
 	stderr, err := cmd.StderrPipe()
@@ -72,19 +73,20 @@ func start(t *testing.T, env []string, args ...string) *process {
 		t.Fatal(err)
 	}
 	p := &process{t: t, cmd: cmd, exited: make(chan struct{})}
-	listening := make(chan string, 1)
+	listening := make(chan struct{})
 	go func() {
-		for d := json.NewDecoder(stderr); ; {
-			var line struct{ Msg, Address string }
-			var raw json.RawMessage
-			if err := d.Decode(&raw); err != nil {
-				rest, _ := io.ReadAll(io.MultiReader(d.Buffered(), stderr))
-				p.note(string(rest))
+		log := bufio.NewReader(stderr)
+		for {
+			line, err := log.ReadString('\n')
+			if err != nil {
+				p.note(line)
 				break
 			}
-			p.note(string(raw))
-			if json.Unmarshal(raw, &line) == nil && line.Msg == "listening" {
-				listening <- line.Address
+			p.note(line)
+			var first struct{ Msg, Address string }
+			if p.url == "" && json.Unmarshal([]byte(line), &first) == nil && first.Msg == "listening" {
+				p.url = "http://" + first.Address
+				close(listening)
 			}
 		}
 		p.err = cmd.Wait()
@@ -98,8 +100,7 @@ func start(t *testing.T, env []string, args ...string) *process {
 		}
 	})
 	select {
-	case address := <-listening:
-		p.url = "http://" + address
+	case <-listening:
 	case <-p.exited:
 		t.Fatalf("the server ended before it listened: %v", p.err)
 	case <-time.After(patience):
@@ -117,7 +118,7 @@ func (p *process) note(line string) {
 func (p *process) logged() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return strings.Join(p.log, "\n")
+	return strings.Join(p.log, "")
 }
 
 // ready waits until the server serves.
