@@ -113,6 +113,8 @@ struct Kernels {
   void (*temper)(float* x, float peak, float t, int n);
   double (*exp_sum)(const float* x, float peak, int n);
   void (*exp_shift)(const float* x, float peak, float* out, int n);  // out = exp(x - peak)
+
+  int64_t (*fma_loop)(int64_t rounds);  // does and returns that many operations, for benchmarks
 };
 
 // The tables; null where this architecture lacks the set.

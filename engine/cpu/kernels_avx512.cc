@@ -25,6 +25,7 @@ MR_INLINE Vec load_f16(const char* p) {
 #include "matmul.hpp"
 #include "attention.hpp"
 #include "rowops.hpp"
+#include "peak.hpp"
 #include "table.hpp"
 
 const millrace::Kernels* millrace::avx512_kernels() { return &avx512::kTable; }

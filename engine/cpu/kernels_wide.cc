@@ -32,6 +32,7 @@ MR_INLINE Vec load_f16(const char* p) {
 #include "matmul.hpp"
 #include "attention.hpp"
 #include "rowops.hpp"
+#include "peak.hpp"
 #include "table.hpp"
 
 const millrace::Kernels* millrace::wide_kernels() { return &wide::kTable; }

@@ -27,6 +27,7 @@ static const Kernels kTable = {
     temper,
     exp_sum,
     exp_shift,
+    fma_loop,
 };
 
 }  // namespace MR_ISA
