@@ -39,11 +39,22 @@ race: tools native
 	go test -race ./...
 
 .PHONY: bench
-bench: bench-path ## measure: the HTTP path, the CPU backend against the machine and a peer
+bench: bench-path bench-start bench-cpu bench-peer ## measure: HTTP path, start, CPU backend, llama.cpp beside it
 
-.PHONY: bench-path
+.PHONY: bench-path bench-start bench-cpu bench-peer
 bench-path: tools native
 	go test -run '^$$' -bench HTTPPath -benchtime 1x ./container
+
+bench-start: tools native
+	go test -run '^$$' -bench Start -benchtime 3x ./container
+
+bench-cpu: tools native
+	go test -run '^$$' -bench . ./engine/cpu
+
+# Builds llama.cpp from the source package of llama-cpp-python: some minutes.
+bench-peer: tools native
+	@if command -v python3 >/dev/null && command -v cmake >/dev/null; then container/peer/run.sh; \
+	  else echo 'The comparison with llama.cpp is left out: it needs python3, python3-venv and cmake.'; fi
 
 GOLANGCI := build/bin/golangci-lint
 
