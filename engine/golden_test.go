@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/ref"
@@ -39,6 +40,7 @@ var goldenBackends = []struct {
 	margin    float64
 }{
 	{"ref", func(l device.Limits) (device.Backend, error) { return ref.Open(l) }, 1e-4, 2e-4},
+	{"cpu", func(l device.Limits) (device.Backend, error) { return cpu.Open(l) }, 2e-2, 0.05},
 }
 
 // extraGoldens names a folder of further goldens: goldens.py --fuzz makes them.
