@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 
@@ -89,7 +90,7 @@ func run(args, environ []string) error {
 
 	switch ctx.Command() {
 	case "version":
-		fmt.Println("millrace", version, revision())
+		fmt.Println(strings.TrimSpace("millrace " + version + " " + revision()))
 		return nil
 	case "bench":
 		interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

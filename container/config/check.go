@@ -35,6 +35,9 @@ func (l *Loader) Finish(ctx *kong.Context, s *Serve) (settings []Setting, notes 
 		set := Setting{Flag: f.Name, Value: shown(f.Value, text(f.Target)), From: l.from[f.Name]}
 		if set.From == "" {
 			set.From = "default"
+			if f.PlaceHolder == autoPlaceholder {
+				set.Value = "auto"
+			}
 		} else if err := checkFlag(f.Value, set); err != nil {
 			return nil, nil, err
 		} else if why := f.Tag.Get("ignored"); why != "" {
@@ -127,9 +130,10 @@ func (s *Serve) Level() (slog.Level, error) {
 	return 0, errorf("expected one of debug, info, warn, error")
 }
 
-// Help adds the variables' names to a flag's help; for kong.ValueFormatter.
+// Help adds the variables' names to the help of one of Serve's flags; for
+// kong.ValueFormatter.
 func Help(v *kong.Value) string {
-	if v.Name == "help" || v.Flag == nil {
+	if !serveFlags[v.Name] || v.Tag.Envs != nil {
 		return v.Help
 	}
 	return v.Help + " ($" + strings.Join(envNames(v), ", $") + ")"

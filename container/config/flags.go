@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"reflect"
+	"time"
+)
 
 // Serve is the configuration of the server, read once at start. A zero number
 // where the comment says "auto" is settled when the model is known.
@@ -17,7 +20,7 @@ type Serve struct {
 	Port     int    `name:"port" short:"p" also:"SAGEMAKER_BIND_TO_PORT" default:"8080" min:"0" max:"65535" help:"Port to listen on; 0 takes a free one."`
 
 	Device  string `name:"device" default:"auto" enum:"auto,cpu,cuda,ref,sim" help:"What computes: auto, cpu; ref (slow and plain, for comparing) and sim (no model, for measuring the rest) serve development."`
-	Threads int    `name:"threads" min:"0" help:"CPU worker threads; 0 takes the cores this process may use."`
+	Threads int    `name:"threads" min:"0" placeholder:"N" help:"CPU worker threads. Left out or 0: the cores this process may use."`
 
 	MaxConcurrentRequests int  `name:"max-concurrent-requests" default:"128" min:"1" help:"Requests in the server at once; more are answered 429."`
 	MaxBestOf             int  `name:"max-best-of" default:"2" min:"1" help:"Largest best_of."`
@@ -26,7 +29,7 @@ type Serve struct {
 	MaxInputTokens        int  `name:"max-input-tokens" min:"1" placeholder:"N" help:"Longest prompt in tokens. Left out: max-total-tokens less one."`
 	MaxInputLength        int  `name:"max-input-length" min:"1" placeholder:"N" help:"Older name of max-input-tokens."`
 	MaxTotalTokens        int  `name:"max-total-tokens" min:"2" placeholder:"N" help:"Most tokens of prompt and answer together. Left out: what the model and the memory allow."`
-	MaxBatchPrefillTokens int  `name:"max-batch-prefill-tokens" min:"1" placeholder:"N" help:"Most tokens computed in one step; a longer prompt takes several. Left out: 512."`
+	MaxBatchPrefillTokens int  `name:"max-batch-prefill-tokens" min:"1" placeholder:"N" help:"Most tokens computed in one step; a longer prompt takes several. Left out: what suits the device."`
 	MaxBatchTotalTokens   int  `name:"max-batch-total-tokens" min:"1" placeholder:"N" help:"Tokens the key-value cache holds. Left out: what the memory allows."`
 	MaxBatchSize          int  `name:"max-batch-size" min:"1" placeholder:"N" help:"Most requests computed together. Left out: 64."`
 	PrefixCaching         bool `name:"prefix-caching" default:"true" negatable:"" help:"Reuse the cache of equal prompt beginnings."`
@@ -46,6 +49,22 @@ type Serve struct {
 	GracefulTerminationTimeout int `name:"graceful-termination-timeout" default:"25" min:"0" help:"Seconds that running requests get after SIGTERM."`
 
 	Compat `group:"compat"`
+}
+
+// autoPlaceholder marks numbers that, left out, are settled later.
+const autoPlaceholder = "N"
+
+// serveFlags are the names of all flags here.
+var serveFlags = flagNames(reflect.TypeFor[Serve]())
+
+func flagNames(t reflect.Type) map[string]bool {
+	names := map[string]bool{}
+	for _, f := range reflect.VisibleFields(t) {
+		if name := f.Tag.Get("name"); name != "" {
+			names[name] = true
+		}
+	}
+	return names
 }
 
 // Compat are TGI's flags that do nothing here yet, or never will. Their values
