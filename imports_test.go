@@ -72,11 +72,12 @@ var layers = map[string][]string{
 	"container":      {"container", "sagemaker", "handler", "engine"},
 	"sagemaker":      {"sagemaker", "handler", "engine"},
 	"handler":        {"handler", "engine"},
-	"engine":         {"engine/device", "engine/page", "engine/plan", "engine/sample", "engine/stop", "engine/token", "engine/weights"},
+	"engine":         {"engine/device", "engine/grammar", "engine/page", "engine/plan", "engine/sample", "engine/stop", "engine/token", "engine/weights"},
 	"engine/page":    {},
 	"engine/sample":  {},
 	"engine/stop":    {},
 	"engine/native":  {},
+	"engine/grammar": {"engine/native"},
 	"engine/token":   {"engine/native"},
 	"engine/weights": {"engine/weights"},
 	"engine/plan":    {"engine/weights"},
@@ -84,6 +85,8 @@ var layers = map[string][]string{
 	"engine/cpu":     {"engine/device", "engine/plan", "engine/sample"},
 	"engine/ref":     {"engine/device", "engine/plan", "engine/sample"},
 	"engine/sim":     {"engine/device", "engine/plan", "engine/sample"},
+	// What tests of the engine and of the rooms above it share.
+	"engine/enginetest": {"engine"},
 	// The conformance suite compares every backend with the oracle.
 	"engine/device/backendtest": {"engine/device", "engine/plan", "engine/sample", "engine/ref"},
 }
