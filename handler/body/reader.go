@@ -148,6 +148,15 @@ func (r *Reader) Raw() ([]byte, error) {
 	return r.data[from:r.pos], err
 }
 
+// Offset returns where the next value begins, for Since.
+func (r *Reader) Offset() int {
+	r.next()
+	return r.pos
+}
+
+// Since returns the text between an offset and the Reader, part of the body.
+func (r *Reader) Since(offset int) []byte { return r.data[offset:r.pos] }
+
 // Skip reads a value of any kind and drops it.
 func (r *Reader) Skip() error {
 	var stack [maxDepth]byte // the closing brackets to come

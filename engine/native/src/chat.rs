@@ -2,13 +2,13 @@
 //! trim_blocks, lstrip_blocks and loop controls, Python's string and list
 //! methods, and a `tojson` that writes what `json.dumps` writes.
 //!
-//! Known differences that remain: `%` formatting of strings (templates can use
-//! the `format` filter), attributes that Python objects have and JSON values
-//! do not, the globals `joiner` and `cycler`, and a `{% generation %}` that is
-//! spelled inside a string.
+//! Known differences that remain: attributes that Python objects have and JSON
+//! values do not, the globals `joiner` and `cycler`, and the format `%r`.
 
 use crate::abi::{answer, answer_object, input, MrResult};
 use crate::json::{dumps, float, Style};
+use crate::rewrite::{rewrite, PERCENT};
+use minijinja::formatting::{format, FormatStyle};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, ValueKind};
 use minijinja::{escape_formatter, AutoEscape, Environment, Error, ErrorKind, Output, State, Value};
@@ -31,7 +31,8 @@ fn compile(source: &str) -> Result<Chat, Error> {
     env.add_function("strftime_now", strftime_now);
     env.add_filter("tojson", tojson);
     env.add_test("iterable", is_iterable);
-    env.add_template_owned(NAME, plain_generation_blocks(source))?;
+    env.add_function(PERCENT, percent);
+    env.add_template_owned(NAME, rewrite(source))?;
     Ok(Chat { env })
 }
 
@@ -79,29 +80,36 @@ fn is_iterable(v: &Value) -> bool {
     v.kind() != ValueKind::None && v.try_iter().is_ok()
 }
 
-/// Turns `{% generation %}` ... `{% endgeneration %}`, which mark what to train on, into blocks that do nothing.
-fn plain_generation_blocks(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(at) = rest.find("{%") {
-        let (before, tag) = rest.split_at(at);
-        out.push_str(before);
-        let Some(end) = tag.find("%}") else {
-            rest = tag;
-            break;
-        };
-        let (open, close) = (if tag[2..].starts_with(['-', '+']) { 3 } else { 2 }, end);
-        let inner = &tag[open.min(close)..close];
-        let mark = if inner.ends_with(['-', '+']) { &inner[inner.len() - 1..] } else { "" };
-        match inner[..inner.len() - mark.len()].trim() {
-            "generation" => out.extend([&tag[..open], " if true ", mark, "%}"]),
-            "endgeneration" => out.extend([&tag[..open], " endif ", mark, "%}"]),
-            _ => out.push_str(&tag[..end + 2]),
-        }
-        rest = &tag[end + 2..];
+/// Python's `%`: formats where the left side is a string, else takes the remainder that has the divisor's sign.
+fn percent(left: &Value, right: &Value) -> Result<Value, Error> {
+    if let Some(template) = left.as_str() {
+        return printf(template, right);
     }
-    out.push_str(rest);
-    out
+    if let (Ok(a), Ok(b)) = (i64::try_from(left.clone()), i64::try_from(right.clone())) {
+        if b != 0 {
+            let r = i128::from(a) % i128::from(b);
+            return Ok(Value::from(if r != 0 && (r < 0) != (b < 0) { r + i128::from(b) } else { r } as i64));
+        }
+    } else if let (Ok(a), Ok(b)) = (f64::try_from(left.clone()), f64::try_from(right.clone())) {
+        if b != 0.0 {
+            let r = a % b;
+            return Ok(Value::from(if r != 0.0 && (r < 0.0) != (b < 0.0) { r + b } else { r }));
+        }
+    }
+    Err(Error::new(ErrorKind::InvalidOperation, format!("cannot calculate {} % {}", left.kind(), right.kind())))
+}
+
+/// `template % right`: the members of a tuple, the named members of a mapping, or one value.
+fn printf(template: &str, right: &Value) -> Result<Value, Error> {
+    let args: Vec<Value> = if right.is_tuple() { right.try_iter()?.collect() } else { vec![right.clone()] };
+    let text = format(FormatStyle::Printf, template, &args)?;
+    // Python counts: an argument that changes nothing by its absence is one too many.
+    if let Some((_, fewer)) = args.split_last().filter(|_| right.kind() != ValueKind::Map) {
+        if format(FormatStyle::Printf, template, fewer).is_ok() {
+            return Err(Error::new(ErrorKind::InvalidOperation, "not all arguments converted during string formatting"));
+        }
+    }
+    Ok(Value::from(text))
 }
 
 /// One line for a client: what a template raised itself, else what is wrong and where.

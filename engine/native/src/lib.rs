@@ -9,6 +9,7 @@ mod daulet {
 mod abi;
 mod chat;
 mod json;
+mod rewrite;
 mod tokenizer;
 
 // Keeps the `llg_*` functions of llguidance in the archive.
