@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -191,7 +192,7 @@ func collect(t *testing.T, s *engine.Stream) (tokens []engine.Token) {
 	for {
 		next, err := s.Next(context.Background())
 		tokens = append(tokens, next...)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return tokens
 		}
 		if err != nil {

@@ -55,7 +55,7 @@ func (s *Sampler) Score(logits []float32, target int32, n int, top []Alternative
 // process is steps 2 to 7 of the definition, in place.
 func (s *Sampler) process(l []float32, p *Params, counts *Counts) {
 	if p.Counts() {
-		penalize(l, p, counts)
+		penalise(l, p, counts)
 	}
 	if p.Sample != 1 {
 		return
@@ -89,7 +89,7 @@ func valid(l []float32) bool {
 	return finite
 }
 
-func penalize(l []float32, p *Params, counts *Counts) {
+func penalise(l []float32, p *Params, counts *Counts) {
 	for _, id := range counts.seen {
 		v := l[id]
 		if v < 0 {

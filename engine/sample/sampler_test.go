@@ -396,11 +396,12 @@ func BenchmarkSample(b *testing.B) {
 	for i := range logits {
 		logits[i] = float32(rng.NormFloat64() * 3)
 	}
-	cases := append(filters[:len(filters):len(filters)], struct {
+	type filter = struct {
 		name   string
 		change func(*Params)
-	}{"greedy", func(p *Params) { p.Sample = 0 }})
-	for _, f := range cases {
+	}
+	greedy := filter{"greedy", func(p *Params) { p.Sample = 0 }}
+	for _, f := range slices.Concat(filters, []filter{greedy}) {
 		b.Run(f.name, func(b *testing.B) {
 			p := drawParams()
 			f.change(&p)

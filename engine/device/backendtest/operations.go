@@ -58,8 +58,9 @@ func (s *suite) operations(t *testing.T) {
 		{"rmsnorm shifted weights", func(b *builder) *model { return b.logits(b.rmsNorm(b.embed(36, 1), 36, 1), 0) }},
 		{"rmsnorm per head", func(b *builder) *model { return b.logits(b.rmsNorm(b.embed(72, 2), 24, 0), 0) }},
 		{"rmsnorm in place", func(b *builder) *model {
-			x := b.rmsNorm(b.embed(40, 2), 8, 1)
-			b.plan.Ops[1].Out, x = b.plan.Ops[1].In, b.plan.Ops[1].In
+			x := b.embed(40, 2)
+			b.rmsNorm(x, 8, 1)
+			b.plan.Ops[1].Out = x
 			return b.logits(x, 0)
 		}},
 		{"add", func(b *builder) *model {
@@ -68,9 +69,9 @@ func (s *suite) operations(t *testing.T) {
 		}},
 		{"add in place", func(b *builder) *model {
 			x := b.embed(36, 1)
-			y := b.binary(plan.OpAdd, x, b.linear(x, 36, false))
-			b.plan.Ops[2].Out, y = x, x
-			return b.logits(y, 0)
+			b.binary(plan.OpAdd, x, b.linear(x, 36, false))
+			b.plan.Ops[2].Out = x
+			return b.logits(x, 0)
 		}},
 		{"silu_mul", func(b *builder) *model {
 			x := b.embed(40, 2)
