@@ -40,6 +40,9 @@ constexpr int tile_panels(int m) {
   return fit < 1 ? 1 : fit > 4 ? 4 : fit;
 }
 
+template <class Panel>
+constexpr size_t pair_bytes = 2 * kPanel * (Panel::kElement == kF32 ? 4 : 2);
+
 template <class Panel, int M, int P>
 struct Tile {
   Vec sum[M][P];
@@ -74,12 +77,16 @@ struct Tile {
       asm volatile("" ::: "memory");
     }
   }
-  // Adds k columns of x and of the panels w[0 … P-1].
-  MR_INLINE void run(Tile& t, const float* x, size_t stride, const char* const* w, int k) {
-    constexpr size_t kPair = 2 * kPanel * (Panel::kElement == kF32 ? 4 : 2);
+  // Adds k columns of x and of the panels w[0 … P-1]. While at it, asks for
+  // `ahead` bytes a pair of columns from each w[p] + next on: what the next
+  // tiles read is on its way while this one computes.
+  MR_INLINE void run(Tile& t, const float* x, size_t stride, const char* const* w, int k, size_t next = 0,
+                     size_t ahead = 0) {
     size_t at = 0;
     int i = 0;
-    for (; i + 2 <= k; i += 2, at += kPair) {
+    for (; i + 2 <= k; i += 2, at += pair_bytes<Panel>, next += ahead) {
+      if (ahead != 0)
+        _Pragma("GCC unroll 4") for (int p = 0; p < P; p++) __builtin_prefetch(w[p] + next, 0, 2);
       add_column<false>(t, x + i, stride, w, at);
       add_column<true>(t, x + i + 1, stride, w, at);
     }
@@ -87,34 +94,47 @@ struct Tile {
   }
 };
 
-// M rows against a's panels [p, end), columns [k0, k0+k).
+// A part of a matmul: columns [k0, k0+k), and which of how many row tiles.
+struct Part {
+  int k0, k, tile, tiles;
+};
+
+// M rows against the panels [p, end).
 template <class Panel, int M, int P>
-MR_INLINE void tile_row(const MatmulArgs& a, const float* x, float* out, int& p, int end, int k0, int k) {
-  const size_t skip = panel_bytes(Panel::kElement, k0);
+MR_INLINE void tile_row(const MatmulArgs& a, const float* x, float* out, int& p, int end, const Part& part) {
+  const size_t skip = panel_bytes(Panel::kElement, part.k0);
+  // Few rows wait for memory, so they fetch ahead. Several panels are several
+  // streams, for which a little suffices. A lone panel's tiles share the
+  // fetching of the panel that follows, which then overlaps with computing.
+  // Many rows compute long enough on each panel.
+  constexpr size_t kNear = 1024;
+  const size_t ahead = part.k == a.k ? pair_bytes<Panel> / part.tiles : 0;
+  const size_t next = P > 1 ? kNear : a.panel_bytes + ahead * (part.k / 2) * part.tile;
   for (; p + P <= end; p += P) {
     const char* w[P];
     for (int j = 0; j < P; j++) w[j] = a.w + size_t(p + j) * a.panel_bytes + skip;
     Tile<Panel, M, P> t;
-    if (k0 == 0)
+    if (part.k0 == 0)
       t.zero(t);
     else
       t.resume(t, out + p * kPanel, a.out_stride);
-    t.run(t, x + k0, a.x_stride, w, k);
+    t.run(t, x + part.k0, a.x_stride, w, part.k, next, ahead);
     t.save(t, out + p * kPanel, a.out_stride);
   }
 }
 
 template <class Panel, int M>
-static void matmul_rows(const MatmulArgs& a, int row, int p, int end, int k0, int k) {
+static void matmul_rows(const MatmulArgs& a, int row, int p, int end, const Part& part) {
   const float* x = a.x + row * a.x_stride;
   float* out = a.out + row * a.out_stride;
-  tile_row<Panel, M, tile_panels(M)>(a, x, out, p, end, k0, k);
-  if constexpr (tile_panels(M) > 1) tile_row<Panel, M, 1>(a, x, out, p, end, k0, k);
+  tile_row<Panel, M, tile_panels(M)>(a, x, out, p, end, part);
+  if constexpr (tile_panels(M) > 2) tile_row<Panel, M, 2>(a, x, out, p, end, part);
+  if constexpr (tile_panels(M) > 1) tile_row<Panel, M, 1>(a, x, out, p, end, part);
 }
 
 // matmul_rows for a row count known at run time, 1 … MR_ROWS.
 template <class Panel>
-using RowsFn = void (*)(const MatmulArgs&, int, int, int, int, int);
+using RowsFn = void (*)(const MatmulArgs&, int, int, int, const Part&);
 
 template <class Panel, int... M>
 constexpr RowsFn<Panel> matmul_rows_fn(int m, std::integer_sequence<int, M...>) {
@@ -127,19 +147,20 @@ constexpr RowsFn<Panel> matmul_rows_fn(int m, std::integer_sequence<int, M...>) 
 // before, so where it ends changes nothing.
 template <class Panel>
 static void matmul(const MatmulArgs& a) {
-  constexpr int kColumns = 512, kGroup = 4;
+  constexpr int kColumns = 512, kFewTiles = 4;
   const int tiles = (a.rows + MR_ROWS - 1) / MR_ROWS;
-  const int block = tiles <= 2 ? a.k : kColumns;
-  for (int k0 = 0; k0 < a.k; k0 += block) {
-    const int k = a.k - k0 < block ? a.k - k0 : block;
-    for (int p = 0; p < a.panels; p += kGroup) {
-      const int end = p + kGroup < a.panels ? p + kGroup : a.panels;
+  const bool few = tiles <= kFewTiles;
+  // Several tiles of few rows take turns on one panel, read from memory once.
+  const int block = few ? a.k : kColumns, group = few && tiles > 1 ? 1 : 4;
+  for (int k0 = 0; k0 < a.k; k0 += block)
+    for (int p = 0; p < a.panels; p += group) {
+      const int end = p + group < a.panels ? p + group : a.panels;
       for (int t = 0; t < tiles; t++) {
         const int row = int64_t(a.rows) * t / tiles, next = int64_t(a.rows) * (t + 1) / tiles;
-        matmul_rows_fn<Panel>(next - row, std::make_integer_sequence<int, MR_ROWS>())(a, row, p, end, k0, k);
+        const Part part = {k0, a.k - k0 < block ? a.k - k0 : block, t, tiles};
+        matmul_rows_fn<Panel>(next - row, std::make_integer_sequence<int, MR_ROWS>())(a, row, p, end, part);
       }
     }
-  }
 }
 
 }  // namespace MR_ISA

@@ -10,7 +10,6 @@ namespace {
 constexpr int kBlockRows = 48;     // query rows that share a pass over the cache
 constexpr int kProductRows = 128;  // rows of x that stay in the second-level cache
 constexpr int kProductPanels = 4;
-constexpr size_t kShareBytes = 192 << 10;  // weights that a worker takes at once
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
@@ -21,10 +20,12 @@ size_t row_stride(int width) {
   return stride % 1024 == 0 ? stride + kPanel : stride;
 }
 
-// Panels of a product that are one share of work.
+// Panels of a product that are one share of work: a tile's fill, or less where
+// that would leave workers idle.
 int panels_at_once(const Tensor& w, int threads) {
-  const int by_bytes = std::clamp<int>(kShareBytes / w.panel_size(), 2, kProductPanels);
-  return std::max(1, std::min(by_bytes, w.panels() / (2 * threads)));
+  int n = kProductPanels;
+  while (n > 1 && w.panels() < 2 * n * threads) n /= 2;
+  return n;
 }
 
 int row_blocks(int rows) { return (rows + kProductRows - 1) / kProductRows; }
