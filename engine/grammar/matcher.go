@@ -1,0 +1,148 @@
+package grammar
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/millrace-ai/millrace/engine/native"
+)
+
+var errClosed = errors.New("matcher is closed")
+
+// A Matcher follows one sequence through its grammar. It is for one goroutine
+// at a time. A method that fails leaves it failed: that sequence cannot go on,
+// others are not concerned.
+type Matcher struct {
+	c      *Compiler
+	native *native.Matcher // nil after Close
+
+	// The workers' side: from Begin until done has answered, native and mask
+	// are theirs.
+	mask  []uint32
+	done  chan error
+	begun bool // done will answer
+	ready bool // mask is that of the present place
+
+	err    error // why it failed
+	forced [maxForced]int32
+}
+
+// maxForced bounds the tokens of one Forced; the rest come with the next.
+const maxForced = 64
+
+func (c *Compiler) matcher(m *native.Matcher) *Matcher {
+	return &Matcher{c: c, native: m, done: make(chan error, 1)}
+}
+
+// settle waits for a mask that is being computed.
+func (m *Matcher) settle() error {
+	if m.begun {
+		m.settled(<-m.done)
+	}
+	if m.native == nil {
+		return errClosed
+	}
+	return m.err
+}
+
+func (m *Matcher) settled(err error) {
+	m.begun = false
+	m.ready = err == nil
+	if err != nil {
+		m.fail("mask", err)
+	}
+}
+
+func (m *Matcher) fail(what string, err error) error {
+	m.err = fmt.Errorf("grammar %s: %s", what, oneLine(err.Error()))
+	return m.err
+}
+
+// Mask writes which tokens may come next: MaskWords words, the bit of each
+// allowed token set. At least one is; after the end only the ends of sequence are.
+func (m *Matcher) Mask(dst []uint32) error {
+	if err := m.settle(); err != nil {
+		return err
+	}
+	if m.ready {
+		copy(dst, m.mask)
+		return nil
+	}
+	if err := m.native.Mask(dst); err != nil {
+		return m.fail("mask", err)
+	}
+	return nil
+}
+
+// Accept moves the matcher past a token. It fails if the grammar does not allow it.
+func (m *Matcher) Accept(token int32) error {
+	if err := m.settle(); err != nil {
+		return err
+	}
+	m.ready = false
+	if err := m.native.Accept(token); err != nil {
+		return m.fail(fmt.Sprintf("does not allow token %d", token), err)
+	}
+	return nil
+}
+
+// Forced appends to dst the tokens that must come next, those that the model
+// would have read that text as; none where there is a choice, or none yet in
+// how the text is cut. The matcher does not move: Accept each. A failure shows
+// with the next Mask.
+func (m *Matcher) Forced(dst []int32) []int32 {
+	if m.settle() != nil {
+		return dst
+	}
+	n, err := m.native.Forced(m.forced[:])
+	if err != nil {
+		m.fail("forced tokens", err)
+		return dst
+	}
+	return append(dst, m.forced[:n]...)
+}
+
+// Accepting reports whether the text so far is complete: it may end here.
+func (m *Matcher) Accepting() bool { return m.settle() == nil && m.native.Accepting() }
+
+// Done reports whether nothing may follow but the end, or the matcher has failed.
+func (m *Matcher) Done() bool { return m.settle() != nil || m.native.Stopped() }
+
+// Reset moves the matcher back to the beginning.
+func (m *Matcher) Reset() error {
+	if err := m.settle(); err != nil {
+		return err
+	}
+	m.ready = false
+	if err := m.native.Reset(); err != nil {
+		return m.fail("reset", err)
+	}
+	return nil
+}
+
+// Clone returns a matcher at the same place that moves by itself, for a
+// sequence that forks. A failed matcher has none.
+func (m *Matcher) Clone() (*Matcher, error) {
+	if err := m.settle(); err != nil {
+		return nil, err
+	}
+	return m.c.matcher(m.c.adopt(m.native.Clone())), nil
+}
+
+// Close gives the memory back. It does not wait for a mask that is being
+// computed, and may be called again.
+func (m *Matcher) Close() {
+	n := m.native
+	m.native = nil
+	switch {
+	case n == nil:
+	case m.begun:
+		m.begun = false
+		go func() {
+			<-m.done
+			m.c.free(n)
+		}()
+	default:
+		m.c.free(n)
+	}
+}

@@ -1,0 +1,208 @@
+package grammar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// refuses compiles a spec that must be an *Error within a generous time.
+func refuses(t *testing.T, c *Compiler, spec Spec) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	m, err := c.Compile(ctx, spec)
+	if err == nil {
+		m.Close()
+		t.Fatalf("compiles %.80s", spec.Text)
+	}
+	var fault *Error
+	if !errors.As(err, &fault) {
+		t.Fatalf("%.80s: %v is not an *Error", spec.Text, err)
+	}
+	return fault.Error()
+}
+
+func TestFaultsAreNamed(t *testing.T) {
+	c := compilerOfBytes(t)
+	for _, tt := range []struct {
+		kind       Kind
+		text, want string
+	}{
+		{JSONSchema, `{"not":{"type":"string"}}`, "not"},
+		{JSONSchema, `{"if":{},"then":{}}`, "if, then"},
+		{JSONSchema, `{"type":"array","uniqueItems":true}`, "uniqueItems"},
+		{JSONSchema, `{"type":"array","contains":{"type":"integer"}}`, "contains"},
+		{JSONSchema, `{"type":"object","propertyNames":{"pattern":"a"}}`, "propertyNames"},
+		{JSONSchema, `{"type":"object","dependentRequired":{"a":["b"]}}`, "dependentRequired"},
+		{JSONSchema, `{"type":"object","unevaluatedProperties":false}`, "unevaluatedProperties"},
+		{JSONSchema, `{"$dynamicRef":"#x"}`, "$dynamicRef"},
+		{JSONSchema, `{"type":"strin"}`, "type: strin"},
+		{JSONSchema, `{"type":[]}`, "type is empty"},
+		{JSONSchema, `{"enum":[]}`, "enum is empty"},
+		{JSONSchema, `{"properties":{"a":{"anyOf":[]}}}`, "anyOf is empty"},
+		{JSONSchema, `false`, "false"},
+		{JSONSchema, `[]`, "object or a boolean"},
+		{JSONSchema, ``, "not JSON"},
+		{JSONSchema, `{"type":`, "not JSON"},
+		{JSONSchema, `{} {}`, "text after the schema"},
+		{JSONSchema, "{\"a\":\"\xff\"}", "UTF-8"},
+		{JSONSchema, `{"$ref":"https://example.com/s"}`, "$ref: Resource"},
+		{JSONSchema, `{"$ref":"#/$defs/none"}`, "$ref: Pointer"},
+		{JSONSchema, `{"$ref":"#"}`, "no text satisfies it"},
+		{JSONSchema, `{"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}`, "no text satisfies it"},
+		{JSONSchema, `{"type":"integer","minimum":5,"maximum":3}`, "minimum (5) is greater than maximum (3)"},
+		{JSONSchema, `{"type":"integer","minimum":1.5,"maximum":1.7}`, "no integer"},
+		{JSONSchema, `{"type":"string","minLength":5,"maxLength":3}`, "minLength"},
+		{JSONSchema, `{"type":"array","minItems":5,"maxItems":3}`, "minItems"},
+		{JSONSchema, `{"type":"object","minProperties":5,"maxProperties":3}`, "minProperties"},
+		{JSONSchema, `{"type":"object","properties":{"a":false},"required":["a"]}`, "required property 'a'"},
+		{JSONSchema, `{"allOf":[{"type":"string"},{"type":"integer"}]}`, "incompatible types"},
+		{JSONSchema, `{"type":"string","format":"int32"}`, "format: int32"},
+		{JSONSchema, `{"type":"string","pattern":"a(?=b)"}`, "pattern: look-around"},
+		{JSONSchema, `{"type":"string","pattern":"(a"}`, "pattern: unclosed group"},
+		{JSONSchema, `{"type":"integer","multipleOf":0}`, "multipleOf"},
+		{JSONSchema, `{"type":"number","minimum":"a"}`, "minimum"},
+		{JSONSchema, `{"properties":[]}`, "properties"},
+		{Regex, `a(?=b)`, "regex: look-around"},
+		{Regex, `(?<=b)a`, "regex: look-around"},
+		{Regex, `\bfoo\b`, "regex: lookarounds"},
+		{Regex, `(a)\1`, "regex: backreferences"},
+		{Regex, `(foo`, "regex: unclosed group"},
+		{Regex, `[^\x00-\x{10FFFF}]`, "no text satisfies it"},
+		{Regex, `(?s-u:.)`, "invalid UTF-8"},
+		{Regex, "a\x00b", "NUL"},
+		{Lark, `start: foo`, "lark: at 1(8): unknown name"},
+		{Lark, `start: start`, "no text satisfies it"},
+		{"yacc", `x`, `unknown kind of grammar "yacc"`},
+	} {
+		t.Run(fmt.Sprintf("%s %.40s", tt.kind, tt.text), func(t *testing.T) {
+			got := refuses(t, c, Spec{tt.kind, tt.text})
+			if !strings.Contains(got, tt.want) || strings.Contains(got, "\n") || len(got) > 400 {
+				t.Errorf("error %q, want one short line with %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// joined writes n elements, each made from its number.
+func joined(n int, element func(i int) string) string {
+	var parts []string
+	for i := range n {
+		parts = append(parts, element(i))
+	}
+	return strings.Join(parts, ",")
+}
+
+// Each of these would take the library minutes, gigabytes or the whole stack.
+func TestHostileGrammarsAreRefused(t *testing.T) {
+	c := compilerOfBytes(t)
+	nested := func(open, inner, end string, n int) string {
+		return strings.Repeat(open, n) + inner + strings.Repeat(end, n)
+	}
+	for _, tt := range []struct {
+		name string
+		spec Spec
+	}{
+		{"a megabyte", Spec{JSONSchema, `{"description":"` + strings.Repeat("x", 1<<20) + `"}`}},
+		{"a megabyte of regex", Spec{Regex, strings.Repeat("x", 1<<20)}},
+		{"deep schema", Spec{JSONSchema, nested(`{"items":`, "true", "}", 20_000)}},
+		{"deep value", Spec{JSONSchema, `{"const":` + nested("[", "", "]", 20_000) + `}`}},
+		{"unclosed brackets", Spec{JSONSchema, strings.Repeat("[", 200_000)}},
+		{"deep regex", Spec{Regex, nested("(", "a", ")*", 2_000)}},
+		{"deep pattern", Spec{JSONSchema, `{"pattern":"` + nested("(", "a", ")*", 2_000) + `"}`}},
+		{"deep lark", Spec{Lark, "start: " + nested("(", `"a"`, ")", 5_000)}},
+		{"chain of references", Spec{JSONSchema, `{"$ref":"#/$defs/d0","$defs":{` +
+			joined(3_000, func(i int) string { return fmt.Sprintf(`"d%d":{"$ref":"#/$defs/d%d"}`, i, i+1) }) + `,"d3000":{"type":"integer"}}}`}},
+		{"intersection of patterns", Spec{JSONSchema, `{"allOf":[` +
+			joined(60, func(i int) string { return fmt.Sprintf(`{"type":"string","pattern":"(a|b)*a(a|b){%d}"}`, i) }) + `]}`}},
+		{"intersection through references", Spec{JSONSchema, `{"$ref":"#/$defs/d0","$defs":{` +
+			joined(60, func(i int) string {
+				return fmt.Sprintf(`"d%d":{"pattern":"(a|b)*a(a|b){%d}","$ref":"#/$defs/d%d"}`, i, i, i+1)
+			}) + `,"d60":{"type":"string"}}}`}},
+		{"product of choices", Spec{JSONSchema, `{"allOf":[` +
+			joined(40, func(int) string { return `{"anyOf":[{"type":"string"},{"minimum":1},{"properties":{"a":{}}}]}` }) + `]}`}},
+		{"common multiples", Spec{JSONSchema, `{"allOf":[{"multipleOf":65537},{"multipleOf":65539},{"multipleOf":65543}]}`}},
+		{"huge multiple", Spec{JSONSchema, `{"multipleOf":4294967291,"minimum":1}`}},
+		{"huge exponent", Spec{JSONSchema, `{"multipleOf":1e999999999}`}},
+		{"lark conjunctions", Spec{Lark, `start: A` + "\nA: " + strings.Repeat(`/(a|b)*a(a|b){9}/ & `, 60) + "/a/"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) { t.Log(refuses(t, c, tt.spec)) })
+	}
+}
+
+// These are strange but cheap enough: they may compile or not, and their
+// masks may fail, but everything returns and others are not harmed.
+func TestExpensiveGrammarsReturn(t *testing.T) {
+	c := compilerOfBytes(t)
+	mask := make([]uint32, c.MaskWords())
+	for _, spec := range []Spec{
+		{Regex, `(a{1,1000}){1,1000}`},
+		{Regex, `((a{1,100}){1,100}){1,100}`},
+		{Regex, `(a|aa)*b(a|b){200}`},
+		{Regex, `(.*a){50}(.*b){50}`},
+		{Regex, strings.Repeat(`a?`, 2000) + strings.Repeat(`a`, 2000)},
+		{Regex, strings.Repeat(`\p{L}{0,100}`, 300)},
+		{Regex, `(a|b)*a(a|b){5000}c`},
+		{JSONSchema, `{"type":"string","pattern":"(a|b)*a(a|b){200}","format":"email","minLength":100}`},
+		{JSONSchema, `{"type":"string","minLength":1000000000}`},
+		{JSONSchema, `{"type":"array","minItems":1000000}`},
+		{JSONSchema, `{"enum":[` + joined(20_000, func(i int) string { return fmt.Sprint(i) }) + `]}`},
+		{JSONSchema, `{"$ref":"#/$defs/d0","$defs":{` + joined(480, func(i int) string {
+			return fmt.Sprintf(`"d%d":%s{"$ref":"#/$defs/d%d"}%s`, i, strings.Repeat(`{"items":`, 50), i+1, strings.Repeat(`}`, 50))
+		}) + `,"d480":true}}`},
+	} {
+		t.Run(fmt.Sprintf("%.40s", spec.Text), func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			m, err := c.Compile(ctx, spec)
+			if err != nil {
+				t.Log(err)
+				return
+			}
+			defer m.Close()
+			for range 50 {
+				if err := m.Mask(mask); err != nil {
+					t.Log(err)
+					return
+				}
+				next := int32(-1)
+				for _, id := range []int32{'a', 'b', '"', '[', '1', ','} {
+					if isSet(mask, id) {
+						next = id
+						break
+					}
+				}
+				if next < 0 || m.Accept(next) != nil {
+					return
+				}
+			}
+		})
+	}
+	if m := mustCompile(t, c, Spec{JSONSchema, `{"type":"integer"}`}); !admits(t, m, "12") {
+		t.Error("an innocent grammar is harmed")
+	}
+}
+
+func TestBoundsAreNotTooTight(t *testing.T) {
+	c := compilerOfBytes(t)
+	for name, schema := range map[string]string{
+		"many definitions": `{"$ref":"#/$defs/d0","$defs":{` + joined(300, func(i int) string {
+			return fmt.Sprintf(`"d%d":{"type":"object","properties":{"v":{"type":"string","pattern":"^x%d"},"n":{"$ref":"#/$defs/d%d"}}}`, i, i, i+1)
+		}) + `,"d300":{"type":"object"}}}`,
+		"many properties": `{"type":"object","properties":{` + joined(500, func(i int) string {
+			return fmt.Sprintf(`"p%d":{"type":"string","maxLength":%d}`, i, i+1)
+		}) + `},"additionalProperties":false}`,
+		"several multiples": `{"properties":{"a":{"multipleOf":0.01},"b":{"multipleOf":86400},"c":{"multipleOf":0.5}}}`,
+		"nesting":           strings.Repeat(`{"properties":{"a":`, 30) + `{"type":"integer"}` + strings.Repeat(`}}`, 30),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if m := mustCompile(t, c, Spec{JSONSchema, schema}); !admits(t, m, "{}") {
+				t.Error("refuses {}")
+			}
+		})
+	}
+}

@@ -1,0 +1,175 @@
+package grammar
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// Kind is the language of a grammar.
+type Kind string
+
+const (
+	JSONSchema Kind = "json_schema" // draft 2020-12 unless $schema says otherwise
+	Regex      Kind = "regex"       // Rust's regex syntax; the whole text must match
+	Lark       Kind = "lark"        // llguidance's variant. It can name single tokens: not for a client's text
+)
+
+// A Spec is a grammar in its source form.
+type Spec struct {
+	Kind Kind
+	Text string
+}
+
+// Error is a grammar that cannot be used, with the reason in words for the
+// client: one line that names the keyword or construct at fault.
+type Error struct{ Reason string }
+
+func (e *Error) Error() string { return e.Reason }
+
+func errorf(format string, args ...any) *Error {
+	return &Error{oneLine(fmt.Sprintf(format, args...))}
+}
+
+// oneLine joins the lines of a text and cuts it to a length that suits an error message.
+func oneLine(s string) string {
+	const limit = 300
+	s = strings.ToValidUTF8(strings.Join(strings.Fields(s), " "), "")
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit], "") + "…"
+}
+
+const (
+	maxSchemaBytes  = 256 << 10
+	maxPatternBytes = 8 << 10 // a regular expression, alone or in a schema
+	maxNesting      = 64      // brackets inside brackets
+)
+
+// schemaOptions is what the library is told about every schema: see the
+// package comment. Of two equal keys the last counts, so a client's own
+// options lose.
+const schemaOptions = `"x-guidance":{"whitespace_pattern":" ?","coerce_one_of":true}}`
+
+// key identifies a Spec in the cache.
+func (s Spec) key() [sha256.Size]byte {
+	h := sha256.New()
+	h.Write([]byte(s.Kind))
+	h.Write([]byte{0})
+	h.Write([]byte(s.Text))
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// source checks s and returns the text for the library. What it refuses could
+// take the library unbounded time, memory or stack, or would be refused there
+// in words that do not help.
+func (s Spec) source() (string, error) {
+	limit := maxSchemaBytes
+	if s.Kind == Regex {
+		limit = maxPatternBytes
+	}
+	switch {
+	case len(s.Text) > limit:
+		return "", errorf("%s of %d bytes, the limit is %d", s.Kind, len(s.Text), limit)
+	case !utf8.ValidString(s.Text):
+		return "", errorf("%s is not valid UTF-8", s.Kind)
+	case strings.ContainsRune(s.Text, 0):
+		return "", errorf("%s contains a NUL character", s.Kind)
+	}
+	switch s.Kind {
+	case JSONSchema:
+		return schemaSource(s.Text)
+	case Regex:
+		return s.Text, checkNesting(s.Text, string(Regex))
+	case Lark:
+		// Each & multiplies the states of its sides.
+		if n := strings.Count(s.Text, "&"); n > maxIntersected {
+			return "", errorf("lark: %d uses of &, the limit is %d", n, maxIntersected)
+		}
+		return s.Text, checkNesting(s.Text, string(Lark))
+	}
+	return "", errorf("unknown kind of grammar %q", s.Kind)
+}
+
+// checkNesting bounds the depth of brackets, counted without regard to quotes
+// and escapes: rather too many than too few.
+func checkNesting(text, what string) error {
+	depth := 0
+	for i := range len(text) {
+		switch text[i] {
+		case '(', '[', '{':
+			if depth++; depth > maxNesting {
+				return errorf("%s is nested deeper than %d levels", what, maxNesting)
+			}
+		case ')', ']', '}':
+			depth = max(depth-1, 0)
+		}
+	}
+	return nil
+}
+
+// schemaSource checks a JSON schema and adds the options.
+func schemaSource(text string) (string, error) {
+	raw := bytes.TrimSpace([]byte(text))
+	schema, err := decodeSchema(raw)
+	if err != nil {
+		return "", err
+	}
+	switch schema := schema.(type) {
+	case bool:
+		if !schema {
+			return "", errorf("the schema is false: no value is valid")
+		}
+		return "{" + schemaOptions, nil
+	case map[string]any:
+		if err := checkSchema(schema); err != nil {
+			return "", err
+		}
+		head := string(bytes.TrimSpace(raw[:len(raw)-1])) // without the closing brace
+		if len(schema) > 0 {
+			head += ","
+		}
+		return head + schemaOptions, nil
+	}
+	return "", errorf("a JSON schema is an object or a boolean, not %.40s", raw)
+}
+
+// decodeSchema reads JSON, its numbers as they are written.
+func decodeSchema(raw []byte) (any, error) {
+	if err := checkJSONDepth(raw); err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	var schema any
+	if err := d.Decode(&schema); err != nil {
+		return nil, errorf("not JSON: %v", err)
+	}
+	if d.More() || d.InputOffset() != int64(len(raw)) {
+		return nil, errorf("not JSON: text after the schema at byte %d", d.InputOffset())
+	}
+	return schema, nil
+}
+
+func checkJSONDepth(raw []byte) error {
+	depth, quoted := 0, false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted && (c == '{' || c == '['):
+			if depth++; depth > maxNesting {
+				return errorf("the schema is nested deeper than %d levels", maxNesting)
+			}
+		case !quoted && (c == '}' || c == ']'):
+			depth--
+		}
+	}
+	return nil
+}
