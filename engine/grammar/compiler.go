@@ -40,8 +40,8 @@ type Compiler struct {
 	slots chan struct{} // one for each compilation that may run
 	cache *cache
 
-	jobs  chan *Matcher // whose mask the workers are to compute
-	timer *time.Timer   // of Masks
+	jobs  chan job    // for the workers
+	timer *time.Timer // of Masks
 
 	// users counts the Compiler itself, until Close, and every grammar in the
 	// library's memory; the last one takes the trie and the workers with it.
@@ -76,7 +76,7 @@ func NewCompiler(tokenizer Vocabulary, size int, eos []int32) (*Compiler, error)
 		trie:  trie,
 		eos:   slices.Clone(eos),
 		slots: make(chan struct{}, workers),
-		jobs:  make(chan *Matcher, 1024),
+		jobs:  make(chan job, 1024),
 		timer: time.NewTimer(time.Hour),
 	}
 	c.users.Store(1)

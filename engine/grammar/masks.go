@@ -3,6 +3,8 @@ package grammar
 import (
 	"errors"
 	"time"
+
+	"github.com/millrace-ai/millrace/engine/native"
 )
 
 // ErrLate is a mask that is not there at the deadline. The workers go on with
@@ -12,9 +14,17 @@ var ErrLate = errors.New("grammar mask is late")
 // work computes masks, one library call each. A call that computes a whole
 // step's would use one core, and hold every row back for the slowest.
 func (c *Compiler) work() {
-	for m := range c.jobs {
-		m.done <- m.native.Mask(m.mask)
+	for j := range c.jobs {
+		j.done <- j.native.Mask(j.mask)
 	}
+}
+
+// A job is a mask to compute. It has what it needs of its Matcher, which may
+// be closed meanwhile.
+type job struct {
+	native *native.Matcher
+	mask   []uint32
+	done   chan<- error
 }
 
 // Begin has the workers compute the next mask of m. Any method of m waits for
@@ -27,7 +37,7 @@ func (c *Compiler) Begin(m *Matcher) {
 		m.mask = make([]uint32, c.MaskWords())
 	}
 	m.begun = true
-	c.jobs <- m
+	c.jobs <- job{m.native, m.mask, m.done}
 }
 
 // Masks computes the masks of a step in parallel, those not begun and those

@@ -16,8 +16,7 @@ type Matcher struct {
 	c      *Compiler
 	native *native.Matcher // nil after Close
 
-	// The workers' side: from Begin until done has answered, native and mask
-	// are theirs.
+	// From Begin until done has answered, native and mask are a worker's.
 	mask  []uint32
 	done  chan error
 	begun bool // done will answer
