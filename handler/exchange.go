@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -21,6 +22,8 @@ type exchange struct {
 	w     http.ResponseWriter
 	r     *http.Request
 	begun time.Time
+
+	allowed time.Time // when the deadline for writing was set last
 
 	// streaming is set once the answer is an event stream, whose status
 	// cannot change any more.
@@ -46,7 +49,7 @@ const maxKept = 1 << 20
 // serve runs h for one request and answers its error or panic.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, h handlerFunc) {
 	x := exchanges.Get().(*exchange)
-	x.w, x.r, x.begun, x.streaming = w, r, time.Now(), false
+	x.w, x.r, x.begun, x.allowed, x.streaming = w, r, time.Now(), time.Time{}, false
 	s.answer(x, s.protect(x, h))
 	if x.stream != nil {
 		x.stream.Close()
@@ -105,11 +108,25 @@ func (s *Server) answer(x *exchange, err error) {
 	x.send() //nolint:errcheck // the client is gone; no one is left to tell
 }
 
+// mayWrite gives the client time to take what is written from now on. The
+// deadline moves in strides, because moving it costs as much as an event.
+func (s *Server) mayWrite(x *exchange, now time.Time) {
+	if now.Sub(x.allowed) < s.writePatience/3 {
+		return
+	}
+	x.allowed = now
+	// Not every http.ResponseWriter has deadlines; then someone else watches.
+	http.NewResponseController(x.w).SetWriteDeadline(now.Add(s.writePatience)) //nolint:errcheck
+}
+
 // readBody reads the request's body into x.body.
 func (s *Server) readBody(x *exchange) error {
 	if !isJSON(x.r.Header.Get("Content-Type")) {
 		return failure(http.StatusUnsupportedMediaType, "unsupported_media_type", "Expected request with `Content-Type: application/json`")
 	}
+	// A body that fails leaves the deadline in place: net/http reads on.
+	conn := http.NewResponseController(x.w)
+	conn.SetReadDeadline(time.Now().Add(s.bodyPatience)) //nolint:errcheck // as in mayWrite
 	limit := s.opt.PayloadLimit
 	if n := x.r.ContentLength; n > limit {
 		return tooLarge(x.r.Body)
@@ -127,6 +144,7 @@ func (s *Server) readBody(x *exchange) error {
 		case int64(len(x.body)) > limit:
 			return tooLarge(x.r.Body)
 		case err == io.EOF:
+			conn.SetReadDeadline(time.Time{}) //nolint:errcheck // as in mayWrite
 			return nil
 		case err != nil:
 			return unreadable(err)
@@ -144,8 +162,11 @@ func tooLarge(rest io.Reader) error {
 
 // unreadable is a body that broke off: mostly the client has gone.
 func unreadable(err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%w: %w", errClientGone, err)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return failure(http.StatusRequestTimeout, "request_timeout", "The request body did not arrive in time")
 	}
 	e := failure(http.StatusBadRequest, "bad_request", "Failed to buffer the request body")
 	e.Err = err

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/stop"
@@ -115,6 +116,7 @@ func (s *Server) generateOnce(x *exchange, req *generateRequest, array bool) err
 	x.out = x.appendGeneration(x.out[:0], j, array)
 	s.setCompute(x.w.Header(), j)
 	setTimes(x.w.Header(), j, t)
+	s.mayWrite(x, time.Now())
 	writeJSON(x.w, http.StatusOK, x.out)
 	s.succeeded(x, j, t)
 	return nil

@@ -35,6 +35,9 @@ type Server struct {
 	metrics *Metrics
 	routes  http.Handler
 
+	bodyPatience  time.Duration // for a whole body to arrive
+	writePatience time.Duration // for a client to take what is written
+
 	computeType []string      // the header's value
 	document    func() []byte // the OpenAPI document, made when first asked for
 
@@ -50,10 +53,12 @@ type Server struct {
 func New(opt Options) *Server {
 	opt = opt.withDefaults()
 	s := &Server{
-		opt:         opt,
-		metrics:     newMetrics(),
-		computeType: []string{opt.ComputeType},
-		encoders:    make(chan struct{}, opt.ValidationWorkers),
+		opt:           opt,
+		metrics:       newMetrics(),
+		bodyPatience:  time.Minute,
+		writePatience: writePatience,
+		computeType:   []string{opt.ComputeType},
+		encoders:      make(chan struct{}, opt.ValidationWorkers),
 	}
 	s.document = sync.OnceValue(func() []byte { return newDocument(opt.Version) })
 	s.SetPending("starting")
@@ -97,14 +102,20 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.routes.ServeHTTP(w, r)
 }
 
+// writePatience is how long a client may leave what is written to it in the
+// socket: a place in the server is not held for one that has stopped reading.
+const writePatience = 90 * time.Second
+
 // NewHTTPServer returns an http.Server for h on addr: HTTP/1.1 and HTTP/2,
 // also in clear with prior knowledge, and limits on what a slow client can
-// hold. A body may take long, an answer as long as it needs.
+// hold. An answer may take as long as it needs: Server moves the deadline for
+// writing along.
 func NewHTTPServer(addr string, h http.Handler) *http.Server {
 	srv := &http.Server{
 		Addr:                         addr,
 		Handler:                      h,
 		ReadHeaderTimeout:            10 * time.Second,
+		WriteTimeout:                 writePatience,
 		IdleTimeout:                  3 * time.Minute,
 		MaxHeaderBytes:               64 << 10,
 		DisableGeneralOptionsHandler: true, // OPTIONS * is answered as other preflights are

@@ -26,29 +26,30 @@ func (s *Server) generateEvents(x *exchange, req *generateRequest) error {
 		return err
 	}
 	wait := newKeepAlive(x.r.Context(), s.opt.KeepAlive)
-	defer func() { wait.stop() }()
+	defer wait.stop()
 	index := 0
 	for {
 		pieces, err := x.text.Next(wait.ctx)
+		now := time.Now()
+		s.mayWrite(x, now)
 		switch {
 		case err == io.EOF:
 			return incompleteStream()
 		case err != nil && wait.expired(err):
-			if wait.silent() {
+			if wait.silent(now) {
 				s.beginEvents(x, j)
 				x.out = append(x.out[:0], ":\n\n"...)
 				if err := x.send(); err != nil {
 					return err
 				}
+				wait.last = now
 			}
 			wait.restart()
 			continue
 		case err != nil:
 			return err
 		}
-		if !x.streaming {
-			s.beginEvents(x, j)
-		}
+		s.beginEvents(x, j)
 		x.out = x.out[:0]
 		for i := range pieces {
 			index++
@@ -61,7 +62,7 @@ func (s *Server) generateEvents(x *exchange, req *generateRequest) error {
 			s.succeeded(x, j, x.timing())
 			return nil
 		}
-		wait.sent()
+		wait.last = now
 	}
 }
 
@@ -72,7 +73,8 @@ func incompleteStream() error {
 	return e
 }
 
-// beginEvents sends the status and the headers with the first event.
+// beginEvents sends the status and the headers with the first event; later it
+// does nothing.
 func (s *Server) beginEvents(x *exchange, j *job) {
 	if x.streaming {
 		return
@@ -127,24 +129,27 @@ func (x *exchange) appendEvent(dst []byte, j *job, index int, p *engine.Piece) [
 }
 
 // keepAlive bounds the wait for the next event. One timer serves a whole
-// stream as long as its events come faster than the interval: sent only
-// remembers when, and an expiry that finds recent events starts a new wait.
+// stream as long as its events come faster than the interval: an expiry that
+// finds recent events only starts a new wait.
 type keepAlive struct {
 	parent   context.Context
 	interval time.Duration
-	last     time.Time // of the last event
+	last     time.Time // when something was sent; at first, when the wait began
 	ctx      context.Context
 	cancel   context.CancelFunc
 }
 
 func newKeepAlive(parent context.Context, interval time.Duration) *keepAlive {
-	k := &keepAlive{parent: parent, interval: interval, last: time.Now()}
-	k.ctx, k.cancel = context.WithDeadline(parent, k.last.Add(interval))
+	k := &keepAlive{parent: parent, interval: interval, last: time.Now(), cancel: func() {}}
+	k.restart()
 	return k
 }
 
-// sent notes that something was sent now.
-func (k *keepAlive) sent() { k.last = time.Now() }
+// restart begins the next wait.
+func (k *keepAlive) restart() {
+	k.cancel()
+	k.ctx, k.cancel = context.WithDeadline(k.parent, k.last.Add(k.interval))
+}
 
 // expired reports whether err is the end of the wait, not of the request.
 func (k *keepAlive) expired(err error) bool {
@@ -153,15 +158,6 @@ func (k *keepAlive) expired(err error) bool {
 }
 
 // silent reports whether nothing was sent for the whole interval.
-func (k *keepAlive) silent() bool { return time.Since(k.last) >= k.interval }
-
-// restart begins the next wait.
-func (k *keepAlive) restart() {
-	k.cancel()
-	if k.silent() {
-		k.sent()
-	}
-	k.ctx, k.cancel = context.WithDeadline(k.parent, k.last.Add(k.interval))
-}
+func (k *keepAlive) silent(now time.Time) bool { return now.Sub(k.last) >= k.interval }
 
 func (k *keepAlive) stop() { k.cancel() }

@@ -1,0 +1,24 @@
+package chat
+
+import "fmt"
+
+// Error is a request that cannot be served: status 422.
+type Error struct {
+	Type string // error_type of the answer
+	Msg  string // error of the answer
+}
+
+func (e *Error) Error() string { return e.Msg }
+
+func templateError(format string, args ...any) error {
+	return &Error{"template_error", "Template error: " + fmt.Sprintf(format, args...)}
+}
+
+func toolError(format string, args ...any) error {
+	return &Error{"tool_error", "Tool error: " + fmt.Sprintf(format, args...)}
+}
+
+// missingVariable has TGI's misspelling, which clients may look for.
+func missingVariable(name string) error {
+	return &Error{"missing_template_variable", "Missing template vatiable: " + name}
+}

@@ -1,0 +1,326 @@
+package chat
+
+import "strings"
+
+// Delta is a step of an answer: a piece of its content, or of a call.
+type Delta struct {
+	Content string
+	Call    *CallDelta // nil for content
+}
+
+// CallDelta is a piece of a call. The first of a call has its ID and Name and
+// no arguments; the Arguments of the others, put together, are its JSON.
+type CallDelta struct {
+	Index     int // of the call in the answer
+	ID, Name  string
+	Arguments string
+}
+
+// Parser finds calls in a model's text as it comes. It knows all formats,
+// whatever the model's template says: small models often drop a marker, or
+// answer in the form that a prompt asks for.
+//
+// A text is a call if it has one of the forms of Format at a place where calls
+// may be (behind a marker, behind another call, or first in the answer) and
+// its name is that of a tool. All other text is content. What may yet become a
+// call is held back; as soon as it cannot, it is content, so that nothing is
+// lost but markers and the white space around calls. How the text is cut into
+// pieces makes no difference to content and calls as a whole.
+//
+// A call whose arguments stop being JSON, or that the answer's end cuts off,
+// ends there; the text behind it is content. As much as the client has seen
+// of it cannot be taken back.
+type Parser struct {
+	known map[string]bool
+	newID func() string
+
+	state parserState
+	held  []byte    // text that is neither content nor certain to be a call
+	from  int       // where in held the marker or call begins; before it is what is between calls
+	mark  string    // the marker that announced the call
+	list  bool      // calls are the elements of a list
+	bare  bool      // a { may begin a call
+	call  *callScan // in inCall
+	calls int       // that have begun
+
+	pending  []byte // content, or arguments if ofCall, to be sent
+	ofCall   bool
+	hasBegun bool // the call of inCall was sent
+	out      []Delta
+}
+
+type parserState int
+
+const (
+	inStart   parserState = iota // only white space came
+	inText                       // content
+	inMarker                     // what was held from `from` on begins a marker
+	inOpening                    // behind a marker
+	inName                       // in the name of [TOOL_CALLS]name
+	inArgs                       // in the [ARGS] behind it
+	inCall                       // in the JSON of a call
+	inBetween                    // behind a call
+)
+
+// NewParser returns a Parser for one answer. newID makes the ids of calls.
+// Without tools all text is content.
+func NewParser(tools []Tool, newID func() string) *Parser {
+	p := &Parser{known: map[string]bool{}, newID: newID, bare: true}
+	for _, t := range tools {
+		p.known[t.Name] = true
+	}
+	if len(tools) == 0 {
+		p.state = inText
+	}
+	return p
+}
+
+// Write reads a piece of text, which must not end inside a character, and
+// returns what is known by it. The deltas are the caller's until the next call.
+func (p *Parser) Write(piece string) []Delta {
+	p.out = nil
+	if len(p.known) == 0 {
+		p.put(false, []byte(piece)...)
+	} else {
+		for i := range len(piece) {
+			p.step(piece[i])
+		}
+	}
+	p.flush()
+	return p.out
+}
+
+// Close reads the end of the text.
+func (p *Parser) Close() []Delta {
+	p.out = nil
+	switch {
+	case p.state == inCall && p.hasBegun, p.state == inBetween:
+	default:
+		p.put(false, p.held...)
+	}
+	p.held, p.state = nil, inText
+	p.flush()
+	return p.out
+}
+
+// Calls returns how many calls the answer has so far.
+func (p *Parser) Calls() int { return p.calls }
+
+// maxHeld bounds what is held back, and maxSpace the white space of it: a text
+// that goes on like that is content.
+const (
+	maxHeld  = 32 << 10
+	maxSpace = 64
+)
+
+// step reads one byte.
+func (p *Parser) step(c byte) {
+	if p.state == inText && c != '<' && c != '[' {
+		p.put(false, c)
+		return
+	}
+	if p.state == inCall {
+		p.inCall(c)
+		return
+	}
+	p.held = append(p.held, c)
+	switch p.state {
+	case inText:
+		p.candidate()
+	case inStart, inBetween:
+		p.outside(c)
+	case inMarker:
+		p.inMarker()
+	case inOpening:
+		p.inOpening(c)
+	case inName:
+		p.inName(c)
+	case inArgs:
+		p.inArgs(c)
+	}
+}
+
+// candidate begins a marker with the byte that was held last.
+func (p *Parser) candidate() {
+	p.from = len(p.held) - 1
+	p.state = inMarker
+}
+
+// outside reads a byte before the first call or behind one.
+func (p *Parser) outside(c byte) {
+	between := p.state == inBetween
+	switch {
+	case c == '<' || c == '[':
+		p.candidate()
+	case c == '{' && p.bare:
+		p.from = len(p.held) - 1
+		p.begin()
+	case isSpace(c) && len(p.held) <= maxSpace:
+	case between && p.list && c == ',', between && !p.list && p.bare && c == ';':
+	case between && p.list && c == ']':
+		p.list, p.bare = false, false
+		p.held = p.held[:0]
+	default:
+		p.release(len(p.held))
+	}
+}
+
+// release makes the first n held bytes content and reads the others again.
+func (p *Parser) release(n int) {
+	held := p.held
+	p.held, p.state = nil, inText
+	p.list, p.bare, p.mark = false, false, ""
+	p.put(false, held[:n]...)
+	for _, c := range held[n:] {
+		p.step(c)
+	}
+}
+
+// reject finds that the text from p.from on is no call.
+func (p *Parser) reject() { p.release(p.from + 1) }
+
+func (p *Parser) inMarker() {
+	text := string(p.held[p.from:])
+	partly := false
+	for _, marker := range []string{hermesOpen, hermesClose, mistralOpen, pythonTag} {
+		closing := marker == hermesClose
+		if closing && p.mark != hermesOpen {
+			continue
+		}
+		partly = partly || strings.HasPrefix(marker, text)
+		switch {
+		case marker != text:
+		case closing: // of the call that was read
+			p.held, p.mark, p.bare = p.held[:0], "", false
+			p.state = inBetween
+			return
+		default:
+			p.mark, p.list, p.bare = marker, false, true
+			p.state = inOpening
+			return
+		}
+	}
+	if !partly {
+		p.reject()
+	}
+}
+
+func (p *Parser) inOpening(c byte) {
+	mistral := p.mark == mistralOpen
+	switch {
+	case len(p.held)-p.from > len(p.mark)+maxSpace:
+		p.reject()
+	case isSpace(c):
+	case c == '{':
+		p.begin()
+	case c == '[' && mistral && !p.list:
+		p.list = true
+	case !mistral || p.list || isAny(c, "<["):
+		p.reject()
+	default:
+		p.call = newArgumentScan(string([]byte{c}))
+		p.state = inName
+	}
+}
+
+// inName reads the name of [TOOL_CALLS]name{…} or [TOOL_CALLS]name[ARGS]{…}.
+func (p *Parser) inName(c byte) {
+	switch name := p.call.name; {
+	case c == '[' && p.known[name]:
+		p.state = inArgs
+	case c == '{' && p.known[name]:
+		p.arguments()
+	case c == '[' || c == '{' || isSpace(c) || len(name) > maxHeld:
+		p.reject()
+	default:
+		p.call.name += string([]byte{c})
+	}
+}
+
+func (p *Parser) inArgs(c byte) {
+	text := string(p.held)
+	for n := 1; n < len(mistralArgs); n++ {
+		if strings.HasSuffix(text, p.call.name+mistralArgs[:n+1]) {
+			return
+		}
+	}
+	if c == '{' && strings.HasSuffix(text, mistralArgs+"{") {
+		p.arguments()
+		return
+	}
+	p.reject()
+}
+
+// begin reads the { of a call.
+func (p *Parser) begin() {
+	p.call = newCallScan(p.known)
+	p.state, p.hasBegun = inCall, false
+	p.call.next('{')
+}
+
+// arguments reads the { of the arguments of the call that p.call names.
+func (p *Parser) arguments() {
+	p.call = newArgumentScan(p.call.name)
+	p.state, p.hasBegun = inCall, false
+	p.bare = false
+	p.call.next('{')
+	p.progress()
+}
+
+func (p *Parser) inCall(c byte) {
+	if !p.hasBegun {
+		p.held = append(p.held, c)
+	}
+	switch ok := p.call.next(c); {
+	case !ok && p.hasBegun:
+		p.release(0)
+		p.step(c)
+	case !ok || len(p.held) > maxHeld:
+		p.reject()
+	default:
+		p.progress()
+	}
+}
+
+// progress sends what the call's last byte made certain.
+func (p *Parser) progress() {
+	if !p.call.ready() {
+		if p.call.done() {
+			p.reject()
+		}
+		return
+	}
+	if !p.hasBegun {
+		p.flush()
+		p.out = append(p.out, Delta{Call: &CallDelta{Index: p.calls, ID: p.newID(), Name: p.call.name}})
+		p.hasBegun = true
+		p.calls++
+		p.held = p.held[:0]
+	}
+	p.put(true, p.call.take()...)
+	if p.call.done() {
+		p.state = inBetween
+	}
+}
+
+// put adds bytes to what is to be sent.
+func (p *Parser) put(ofCall bool, b ...byte) {
+	if ofCall != p.ofCall {
+		p.flush()
+		p.ofCall = ofCall
+	}
+	p.pending = append(p.pending, b...)
+}
+
+// flush makes a delta of what is to be sent.
+func (p *Parser) flush() {
+	if len(p.pending) == 0 {
+		return
+	}
+	d := Delta{Content: string(p.pending)}
+	if p.ofCall {
+		d = Delta{Call: &CallDelta{Index: p.calls - 1, Arguments: d.Content}}
+	}
+	p.out = append(p.out, d)
+	p.pending = p.pending[:0]
+}

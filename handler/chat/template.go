@@ -1,0 +1,225 @@
+package chat
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/millrace-ai/millrace/engine/native"
+)
+
+// Template is a checkpoint's chat template, or several by name. It may be used
+// by any number of goroutines.
+type Template struct {
+	byName   map[string]*compiled
+	standard string // the name of the one to use, "" if there is none
+	tokens   []byte // special tokens, as members of a JSON object
+}
+
+// compiled is one template and what trying it has told.
+type compiled struct {
+	file string
+	chat *native.ChatTemplate
+	habits
+}
+
+// Override is a file that comes before the checkpoint's own: TGI's
+// --tokenizer-config-path.
+type Override struct {
+	Name string // "" for none; a template itself if it ends in .jinja, else like tokenizer_config.json
+	Data []byte
+}
+
+// Load compiles the templates of a checkpoint's folder. One without any gives
+// a Template whose Render says so. The error is for the operator, one line
+// that names the file.
+func Load(folder fs.FS, override Override) (*Template, error) {
+	s, err := readSources(folder, override.Name, override.Data)
+	if err != nil {
+		return nil, oneLine(err)
+	}
+	t := &Template{byName: map[string]*compiled{}}
+	for _, name := range slices.Sorted(maps.Keys(s.tokens)) {
+		t.tokens = fmt.Appendf(t.tokens, ", %q: %s", name, s.tokens[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.templates)) {
+		src := s.templates[name]
+		chat, err := native.NewChatTemplate(src.text)
+		if err != nil {
+			return nil, oneLine(fmt.Errorf("%s: template %q: %w", src.file, name, err))
+		}
+		c := &compiled{file: src.file, chat: chat}
+		c.habits = c.observe(t.tokens)
+		c.guidelineChecked = guidelineCheck.MatchString(src.text)
+		t.byName[name] = c
+	}
+	t.standard, _ = s.pick()
+	return t, nil
+}
+
+func oneLine(err error) error {
+	return fmt.Errorf("%s", strings.Join(strings.Fields(err.Error()), " "))
+}
+
+// Exists reports whether the checkpoint has a template.
+func (t *Template) Exists() bool { return t.standard != "" }
+
+// Format returns how the model writes calls.
+func (t *Template) Format() Format {
+	c, err := t.choose("", true)
+	if err != nil {
+		return FormatTGI
+	}
+	return c.format
+}
+
+// choose returns the template of a name, or the one for the purpose.
+func (t *Template) choose(name string, tools bool) (*compiled, error) {
+	if c, ok := t.byName[toolUseName]; ok && name == "" && tools {
+		return c, nil
+	}
+	if name == "" {
+		name = t.standard
+	}
+	if c, ok := t.byName[name]; ok {
+		return c, nil
+	}
+	return nil, templateError("template not found")
+}
+
+// Request is what a prompt is made from.
+type Request struct {
+	Messages   []Message
+	Tools      []Tool  // of a Selection
+	ToolPrompt string  // "" for TGI's own where one is needed
+	Guideline  *string // nil if absent
+	Variables  []byte  // JSON object of further variables (chat_template_kwargs), nil for none
+	Template   string  // the name of a template, "" for the usual one
+}
+
+// Prompt is the text for the model, special tokens spelled out and none to be
+// added.
+type Prompt struct {
+	Text   string
+	Images []string // URLs, in the order of their places in the text
+}
+
+// Render makes the prompt of a request, as transformers makes it.
+//
+// A last message from the assistant is continued: the prompt ends with it,
+// without the generation prompt, as from TGI 3 on. (TGI 2 opens a new turn
+// behind it.)
+func (t *Template) Render(r Request) (Prompt, error) {
+	c, err := t.choose(r.Template, len(r.Tools) > 0)
+	if err != nil {
+		return Prompt{}, err
+	}
+	if r.Guideline == nil && c.guideline && !c.guidelineChecked {
+		return Prompt{}, missingVariable("guideline")
+	}
+	messages := c.withTools(r)
+	w := contextWriter{habits: c.habits}
+	if last := len(messages) - 1; last >= 0 && continues(messages[last]) {
+		messages = slices.Clone(messages)
+		messages[last].Content = messages[last].Content.tagged()
+		text, err := c.render(w.context(messages, r, t.tokens, false))
+		if err != nil {
+			return Prompt{}, err
+		}
+		if before, ok := cutTag(text); ok {
+			return Prompt{before, w.images}, nil
+		}
+		return Prompt{}, templateError("the template leaves out the last message, which is the assistant's and would be continued")
+	}
+	text, err := c.render(w.context(messages, r, t.tokens, true))
+	return Prompt{text, w.images}, err
+}
+
+// render renders a context. What the template raises is for the client.
+func (c *compiled) render(context []byte) (string, error) {
+	text, err := c.chat.Render(context)
+	if err != nil {
+		return "", templateError("%s", err)
+	}
+	return text, nil
+}
+
+// continues reports whether the model goes on with m.
+func continues(m Message) bool {
+	return m.Role == "assistant" && len(m.Calls) == 0 && strings.TrimSpace(m.Content.plain()) != ""
+}
+
+// continueTag marks where a message ends that is to be continued; the space
+// tells whether the template trims.
+const continueTag = "CONTINUE_FINAL_MESSAGE_TAG "
+
+// tagged returns the content with the tag behind its last text.
+func (c Content) tagged() Content {
+	if c.Chunks == nil {
+		return Content{Text: c.Text + continueTag}
+	}
+	chunks := slices.Clone(c.Chunks)
+	for i := len(chunks) - 1; i >= 0; i-- {
+		if chunks[i].Image == "" {
+			chunks[i].Text += continueTag
+			break
+		}
+	}
+	return Content{Chunks: chunks}
+}
+
+// cutTag returns the text before the tag, without the space that the template
+// would have trimmed from the message.
+func cutTag(text string) (string, bool) {
+	at := strings.LastIndex(text, strings.TrimSpace(continueTag))
+	if at < 0 {
+		return "", false
+	}
+	if strings.HasPrefix(text[at:], continueTag) {
+		return text[:at], true
+	}
+	return strings.TrimRight(text[:at], " \t\r\n"), true
+}
+
+// toolPrompt is TGI's: what tells a model how to call.
+const toolPrompt = "\nGiven the functions available, please respond with a JSON for a function call with its proper arguments that best answers the given prompt. " +
+	"Respond in the format {name: function name, parameters: dictionary of argument name and its value}.Do not use variables.\n"
+
+// withTools returns the messages with what a template does not say of tools:
+// where it does not list them, their specifications and a prompt stand behind
+// the last message that is not the assistant's. A template that lists tools
+// and has a form of its own for calls explains it, so there only a prompt that
+// the client gave is added; TGI adds its own always.
+func (c *compiled) withTools(r Request) []Message {
+	prompt := r.ToolPrompt
+	if prompt == "" && (!c.tools || c.format == FormatTGI) {
+		prompt = toolPrompt
+	}
+	if len(r.Tools) == 0 || prompt == "" {
+		return r.Messages
+	}
+	text := "\n---\n"
+	if !c.tools {
+		text += string(specifications(r.Tools)) + "\n"
+	}
+	messages := slices.Clone(r.Messages)
+	for i := len(messages) - 1; i >= 0; i-- {
+		if messages[i].Role != "assistant" {
+			messages[i].Content = messages[i].Content.with(text + prompt)
+			break
+		}
+	}
+	return messages
+}
+
+// specifications is the JSON list of what templates see of tools.
+func specifications(tools []Tool) []byte {
+	specs := make([][]byte, len(tools))
+	for i, t := range tools {
+		specs[i] = t.Spec
+	}
+	return slices.Concat([]byte("["), bytes.Join(specs, []byte(", ")), []byte("]"))
+}
