@@ -181,7 +181,7 @@ var shapes = []struct {
 		gelu: true, normShift: 1, alternate: true, finalCap: 6,
 	}},
 	{"head norms", shape{heads: heads{heads: 4, kvHeads: 4, headDim: 32}, vocab: 25, hidden: 40, inner: 64, layers: 2, headNorm: true}},
-	{"wide", shape{heads: heads{heads: 8, kvHeads: 4, headDim: 64}, vocab: 32, hidden: 320, inner: 768, layers: 2}},
+	{"wide", shape{heads: heads{heads: 8, kvHeads: 4, headDim: 64}, vocab: 32, hidden: 264, inner: 400, layers: 1}},
 }
 
 // layers compares whole small models.
