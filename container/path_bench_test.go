@@ -26,14 +26,15 @@ func BenchmarkHTTPPath(b *testing.B) {
 		name    string
 		stream  bool
 		clients int
+		words   string // of the prompt
 		tokens  string
 		step    string  // of the simulated model; "": no time
 		tgi     float64 // tokens/s of streams, else requests/s
 	}{
-		{name: "streams=16", stream: true, clients: 16, tokens: "200", tgi: 53_000},
-		{name: "streams=64", stream: true, clients: 64, tokens: "200", tgi: 123_000},
-		{name: "streams=64/step=400us", stream: true, clients: 64, tokens: "200", step: "400us", tgi: 123_000},
-		{name: "one-token", clients: 16, tokens: "1", tgi: 13_000},
+		{name: "streams=16", stream: true, clients: 16, words: "16", tokens: "200", tgi: 53_000},
+		{name: "streams=64", stream: true, clients: 64, words: "16", tokens: "200", tgi: 123_000},
+		{name: "streams=64/step=400us", stream: true, clients: 64, words: "16", tokens: "200", step: "400us", tgi: 123_000},
+		{name: "one-token", clients: 16, words: "4", tokens: "1", tgi: 13_000},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			p := start(b, []string{simStep + "=" + bb.step}, "--device", "sim").ready()
@@ -41,7 +42,7 @@ func BenchmarkHTTPPath(b *testing.B) {
 				URL: p.url, API: "tgi", Stream: bb.stream, Concurrency: bb.clients, Duration: 5 * time.Second,
 				Warmup: 10, Seed: 1, Timeout: patience,
 			}
-			for text, l := range map[string]*bench.Lengths{"16": &o.PromptWords, bb.tokens: &o.MaxNewTokens} {
+			for text, l := range map[string]*bench.Lengths{bb.words: &o.PromptWords, bb.tokens: &o.MaxNewTokens} {
 				if err := l.UnmarshalText([]byte(text)); err != nil {
 					b.Fatal(err)
 				}
