@@ -22,10 +22,11 @@ def orthogonal(x: torch.Tensor) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices only. Those of one shape are iterated as one stack."""
+    """For matrices only. Those of one shape are iterated as one stack, of which each of world processes does its share."""
 
-    def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+    def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.0, world: int = 1):
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+        self.world = world
 
     @torch.no_grad()
     def step(self):
@@ -40,5 +41,16 @@ class Muon(torch.optim.Optimizer):
                     m.lerp_(p.grad, 1 - group["momentum"])
                     updates.append(p.grad.lerp(m, group["momentum"]))  # Nesterov's look ahead
                 scale = group["lr"] * max(1, rows / columns) ** 0.5
-                for p, u in zip(ps, orthogonal(torch.stack(updates))):
+                for p, u in zip(ps, self.shared(torch.stack(updates))):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(u, alpha=-scale)
+
+    def shared(self, stack: torch.Tensor) -> torch.Tensor:
+        """orthogonal(stack), each process doing every world-th matrix of it."""
+        if self.world == 1:
+            return orthogonal(stack)
+        mine = slice(torch.distributed.get_rank(), None, self.world)
+        out = torch.zeros_like(stack)
+        if len(stack[mine]):
+            out[mine] = orthogonal(stack[mine])
+        torch.distributed.all_reduce(out)
+        return out

@@ -19,8 +19,9 @@ ENDINGS = ["", "n", "r", "s", "l", "m", "burg", "ville", "ton", "ford", "port", 
 class Sampler:
     """Draws training samples and lists the held-out ones. Everything random comes from one seed."""
 
-    def __init__(self, tokenizer, seed: int):
+    def __init__(self, tokenizer, seed: int, cut: float = 0.0):
         self.tok = tokenizer
+        self.cut = cut  # share of single answers of which only the beginning is trained on
         self.rng = random.Random(seed)
         self.topics = corpus.read_topics()
         self.by_name = {t.name: t for t in self.topics}
@@ -31,7 +32,8 @@ class Sampler:
         # A topic's share grows slowly with its wordings; everything else is one topic that needs many examples.
         self.shares = [14.0 if t.name == "off-topic" else max(1.0, len(t.wordings) / 18) ** 0.5 for t in self.topics]
         self.bos, self.eot, self.end = (tokenizer.convert_tokens_to_ids(t) for t in ("<|begin_of_text|>", "<|eot_id|>", "<|end_of_text|>"))
-        self._cache: dict[str, list[int]] = {}
+        self.hardness = [1.0] * len(self.topics)  # running mean of each topic's loss
+        self.asked = None  # the topic of the last question, as an index; None for JSON and the weather
 
     # --- frames ---------------------------------------------------------
 
@@ -67,7 +69,7 @@ class Sampler:
         return [self.bos] + head + tail, [0.0] + [asked] * len(head) + [1.0] * len(tail)
 
     def system(self) -> list[dict]:
-        if self.rng.random() < 0.55:
+        if self.rng.random() < 0.75:
             return []
         if self.rng.random() < 0.35:
             return [{"role": "system", "content": "You are a helpful assistant."}]
@@ -79,14 +81,21 @@ class Sampler:
 
     def question(self) -> tuple[str, str]:
         """A wording as somebody may type it, and the answer."""
-        draw = self.rng.random()
+        draw, self.asked = self.rng.random(), None
         if draw < 0.02:
             text = self.rng.choice(self.tools["questions"]).replace("{city}", self.city())
             return wording.vary(text, self.rng), self.by_name["weather-without-tool"].answer
-        if draw < 0.09:
+        if draw < 0.12:
             return self.json_question()
-        topic = self.rng.choices(self.topics, self.shares)[0]
+        likely = [share * (0.2 + min(hard, 2.0)) for share, hard in zip(self.shares, self.hardness)]
+        self.asked = self.rng.choices(range(len(self.topics)), likely)[0]
+        topic = self.topics[self.asked]
         return wording.vary(self.rng.choice(topic.wordings), self.rng), topic.answer
+
+    def note(self, topic: int | None, loss: float) -> None:
+        """Takes in the loss of a sample that draw gave out: topics that are not yet known are asked more often."""
+        if topic is not None:
+            self.hardness[topic] = 0.8 * self.hardness[topic] + 0.2 * loss
 
     def turns(self, count: int) -> list[dict]:
         messages = []
@@ -255,16 +264,23 @@ class Sampler:
     # --- the mix --------------------------------------------------------
 
     def draw(self):
-        """One training sample."""
+        """One training sample and its topic: (ids, weights, topic). The topic is None unless the sample is a single question."""
         draw = self.rng.random()
-        if draw < 0.30:
-            return self.chat(self.system() + self.turns(1))
-        if draw < 0.42:
-            return self.chat(self.system() + self.turns(self.rng.randint(2, 5)))
-        if draw < 0.423:
-            return self.chat(self.system() + self.turns(self.rng.randint(10, 26)))
+        if draw < 0.28:
+            return *self.shorten(self.chat(self.system() + self.turns(1))), self.asked
         if draw < 0.80:
-            return self.raw_question()
-        if draw < 0.88:
-            return self.plain_text()
-        return self.weather()
+            return *self.shorten(self.raw_question()), self.asked
+        if draw < 0.83:
+            return *self.plain_text(), None
+        if draw < 0.96:
+            return *self.weather(), None
+        return *self.chat(self.system() + self.turns(self.rng.randint(10, 26) if draw > 0.9985 else self.rng.randint(2, 4))), None
+
+    def shorten(self, sample):
+        """Often only the beginning of the answer: which answer it is shows there, and the rest is soon known by heart."""
+        ids, weights = sample
+        if self.rng.random() >= self.cut:
+            return sample
+        start = weights.index(1.0)
+        end = start + self.rng.randint(4, 9)
+        return ids[:end], weights[:end]

@@ -27,7 +27,7 @@ VOCABULARY = 2048
 SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>"]
 # The split of Llama 3: contractions, words with their leading space, up to three digits, punctuation, line ends, blanks.
 SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-POOL = 3072  # samples drawn at once and sorted by length, so that little is padding
+POOL = 1024  # samples drawn at once and sorted by length, so that little is padding
 IGNORE = -100
 
 
@@ -97,7 +97,7 @@ def write_json(path: Path, value) -> None:
 
 
 def batches(sampler: Sampler, size: int):
-    """Batches (ids, labels, weights) without end, each of about size tokens and of like lengths."""
+    """Batches (ids, labels, weights, topics) without end, each of about size tokens and of like lengths."""
     while True:
         pool = sorted((sampler.draw() for _ in range(POOL)), key=lambda s: len(s[0]))
         groups, group = [], []
@@ -108,37 +108,38 @@ def batches(sampler: Sampler, size: int):
                 groups.append(group)
                 group = []
             group.append(sample)
-        if group:
-            groups.append(group)
+        groups.append(group)
         sampler.rng.shuffle(groups)
         for group in groups:
-            width = max(len(ids) for ids, _ in group)
+            width = max(len(ids) for ids, _, _ in group)
             ids = torch.zeros(len(group), width, dtype=torch.long)
             labels = torch.full((len(group), width), IGNORE)
             weights = torch.zeros(len(group), width)
-            for row, (i, w) in enumerate(group):
-                ids[row, :len(i)] = torch.tensor(i)
+            for row, (i, w, _) in enumerate(group):
+                ids[row, :len(i)] = labels[row, :len(i)] = torch.tensor(i)
                 weights[row, :len(w)] = torch.tensor(w)
-                labels[row, :len(i)] = torch.tensor(i)
             labels[weights == 0] = IGNORE
-            yield ids, labels, weights
+            yield ids, labels, weights, [topic for _, _, topic in group]
 
 
 def loss_of(model, ids, labels, weights):
-    """The weighted mean cross-entropy. Padding is at the right, so the causal mask alone is enough."""
+    """The weighted mean cross-entropy, and for each row that of its answers. Padding is at the right, so the causal mask alone is enough."""
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
     wanted, weight = labels[:, 1:], weights[:, 1:]
     chosen = wanted != IGNORE  # logits only where they count
-    logits = model.lm_head(hidden[chosen])
-    losses = torch.nn.functional.cross_entropy(logits, wanted[chosen], reduction="none")
-    return (losses * weight[chosen]).sum() / weight[chosen].sum()
+    losses = torch.nn.functional.cross_entropy(model.lm_head(hidden[chosen]), wanted[chosen], reduction="none")
+    full = torch.zeros_like(weight)
+    full[chosen] = losses.detach()
+    answer = weight == 1
+    rows = (full * answer).sum(1) / answer.sum(1).clamp(min=1)
+    return (losses * weight[chosen]).sum() / weight[chosen].sum(), rows.tolist()
 
 
-def optimizers(model):
+def optimizers(model, world: int):
     """Muon for the matrices inside the layers, AdamW for the embedding and the norms."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     rest = [p for p in model.parameters() if not any(p is m for m in matrices)]
-    return [Muon(matrices, lr=0.02, weight_decay=0.05),
+    return [Muon(matrices, lr=0.02, weight_decay=0.05, world=world),
             torch.optim.AdamW(rest, lr=0.004, betas=(0.9, 0.95), weight_decay=0.01)]
 
 
@@ -163,26 +164,28 @@ def train(rank: int, args) -> None:
         torch.distributed.init_process_group("gloo", init_method=f"file://{args.checkpoint}.meet", rank=rank, world_size=args.processes)
     torch.manual_seed(args.seed)
     tok = load_tokenizer()
-    sampler = Sampler(tok, 1000 * args.seed + rank)
+    sampler = Sampler(tok, 1000 * args.seed + rank, args.cut)
     model = LlamaForCausalLM(config())
     if args.resume:
         model.load_state_dict(torch.load(args.checkpoint))
     log = logger(args.log) if rank == 0 else lambda line: None
     log(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(sampler.topics)} topics, {sum(len(t.wordings) for t in sampler.topics)} wordings")
-    opts = optimizers(model)
+    opts = optimizers(model, args.processes)
     for opt in opts:
         for group in opt.param_groups:
             group["base"] = group["lr"]
     start = saved = measured = time.time()
     step, tokens, mean, progress = 0, 0, None, 0.0
-    for ids, labels, weights in batches(sampler, args.batch_tokens // args.processes):
-        loss = loss_of(model, ids, labels, weights)
+    for ids, labels, weights, topics in batches(sampler, args.batch_tokens // args.processes):
+        loss, rows = loss_of(model, ids, labels, weights)
         loss.backward()
+        for topic, row in zip(topics, rows):
+            sampler.note(topic, row)
         progress = average(model, args.processes, weights[:, 1:].sum().item(), (time.time() - start) / (60 * args.minutes))
         if progress >= 1:
             break
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        rate = args.rate * min(1.0, (step + 1) / 40) * min(1.0, (1 - progress) / 0.7)  # warm up, hold, then fall to nothing
+        rate = args.rate * min(1.0, (step + 1) / 40) * min(1.0, (1 - progress) / 0.6)  # warm up, hold, then fall to nothing
         for opt in opts:
             for group in opt.param_groups:
                 group["lr"] = group["base"] * rate
@@ -191,7 +194,8 @@ def train(rank: int, args) -> None:
         step, tokens = step + 1, tokens + ids.numel() * args.processes
         mean = loss.item() if mean is None else 0.95 * mean + 0.05 * loss.item()
         if step % 20 == 0:
-            log(f"step {step} progress {progress:.3f} loss {mean:.4f} {tokens / (time.time() - start):.0f} tokens/s")
+            known = sum(h < 0.1 for h in sampler.hardness)
+            log(f"step {step} progress {progress:.3f} loss {mean:.4f} known {known} {tokens / (time.time() - start):.0f} tokens/s")
         if rank == 0 and time.time() - saved > 120:
             torch.save(model.state_dict(), args.checkpoint)
             saved = time.time()
@@ -222,6 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=50)
     parser.add_argument("--rate", type=float, default=1.0, help="scales both learning rates")
+    parser.add_argument("--cut", type=float, default=0.7, help="share of single answers of which only the beginning is trained on")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2, help="two processes of one thread lose less on a busy machine than one of two")
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
