@@ -212,6 +212,89 @@ func TestLongestSequence(t *testing.T) {
 	}
 }
 
+// The next turn of a conversation finds the pages of the prompt and of the
+// answer, the end token's included.
+func TestAnswersAreCached(t *testing.T) {
+	for _, n := range []int{1, 20, 28, 29, 60} {
+		w := newWorld(t, Config{Device: small, Pages: 16}, sim.Config{Model: testModel})
+		first := w.ask(t, tokens(1, 20), n)
+		w.finish(t)
+		next := append([]int32(nil), first.req.Tokens...)
+		for _, tok := range first.got {
+			next = append(next, tok.ID)
+		}
+		second := w.ask(t, append(next, tokens(2, 18)...), 1)
+		w.finish(t)
+		// The last token of the answer was not fed back.
+		if got, want := second.stream.Times().CachedTokens, (20+n-1)/16*16; got != want {
+			t.Errorf("answer of %d: %d tokens cached, want %d", n, got, want)
+		}
+	}
+}
+
+// Pages that a running sequence holds cost a newcomer nothing; cached ones
+// that nobody holds are taken from the free ones.
+func TestAdmission(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		seen   []int32   // a prompt served before
+		ask    [][]int32 // prompts, with 16 tokens to generate each
+		active int       // of these after two steps
+	}{
+		{name: "room for both", ask: [][]int32{tokens(1, 32), tokens(2, 32)}, active: 2},
+		{name: "room for one", ask: [][]int32{tokens(1, 64), tokens(2, 64)}, active: 1},
+		{name: "the prefix held by another", seen: tokens(1, 64), ask: [][]int32{tokens(1, 64), tokens(1, 64)}, active: 2},
+		{name: "the prefix held by none", seen: tokens(2, 64), ask: [][]int32{tokens(1, 64), tokens(2, 64)}, active: 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, Config{Device: small, Pages: 8}, sim.Config{Model: testModel})
+			if tt.seen != nil {
+				w.ask(t, append(tt.seen, 5), 1)
+				w.finish(t)
+				w.e.outputLen = firstOutputLen
+			}
+			for _, p := range tt.ask {
+				w.ask(t, append(p, 7), 16)
+			}
+			for range 2 {
+				if _, err := w.turn(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := len(w.e.active); got != tt.active {
+				t.Errorf("%d active, want %d", got, tt.active)
+			}
+			w.finish(t)
+		})
+	}
+}
+
+// The expected output length follows what requests generate.
+func TestExpectedOutput(t *testing.T) {
+	w := newWorld(t, Config{Device: small, Pages: 32}, sim.Config{Model: testModel})
+	for i := range 100 {
+		w.ask(t, tokens(uint64(i), 4), 10)
+	}
+	w.finish(t)
+	if got := w.e.outputLen; got < 10 || got > 11 {
+		t.Errorf("after 100 outputs of 10 tokens: %g expected", got)
+	}
+	c := crowd(t, sim.Config{Model: testModel})
+	for i := range 3 {
+		c.ask(t, tokens(uint64(i), 20), 60)
+	}
+	before := c.e.outputLen
+	for c.e.stats.preemptions.Load() == 0 {
+		if _, err := c.turn(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := c.e.outputLen; got != 2*before {
+		t.Errorf("after a preemption: %g expected, before %g", got, before)
+	}
+	c.finish(t)
+}
+
 // A long prompt leaves half of each step to others while there are any.
 func TestLongPromptLeavesHalf(t *testing.T) {
 	limits := device.Limits{MaxTokens: 64, MaxRows: 64, MaxSlots: 4, MaxPagesPerSlot: 64}

@@ -34,7 +34,8 @@ func (e *Engine) schedule(st *step) {
 		}
 	}
 
-	// Nobody new while those who run lack pages.
+	// Nobody new while those who run lack pages; and one that was preempted in
+	// this step may have a token in flight, so cannot be back before the next.
 	for !st.short && st.left > 0 && st.rowsLeft() > 0 && e.admit(st, st.planned) {
 		s := e.active[len(e.active)-1]
 		e.place(st, s, e.chunk(st, s, prompts > 1))
@@ -162,7 +163,7 @@ func (e *Engine) release(s *sequence) {
 // the cached prefix of its tokens.
 func (e *Engine) admit(st *step, now time.Time) bool {
 	s := e.waiting.head
-	if s == nil || len(e.freeSlots) == 0 || s.known() < s.total || e.blocked.still(s, e.released) {
+	if s == nil || len(e.freeSlots) == 0 || e.blocked.still(s, e.released) {
 		return false
 	}
 	b := st.batch
