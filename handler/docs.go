@@ -73,6 +73,7 @@ func listOf(schema object) object { return object{"type": "array", "items": sche
 var errorDescriptions = map[int]string{
 	http.StatusBadRequest:            "The body is not JSON",
 	http.StatusUnauthorized:          "The API key is missing or wrong",
+	http.StatusRequestTimeout:        "The body did not arrive in time",
 	http.StatusRequestEntityTooLarge: "The body is larger than --payload-limit",
 	http.StatusUnsupportedMediaType:  "The content type is not application/json",
 	http.StatusUnprocessableEntity:   "Input validation error",
