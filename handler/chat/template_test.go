@@ -85,11 +85,15 @@ func TestRendersAsTransformers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := templates[row.Template].Render(request)
+			tmpl := templates[row.Template]
+			if !tmpl.byName[defaultName].tools {
+				request.Tools = nil // they would stand in the last message: TestToolsWithoutTemplate
+			}
+			got, err := tmpl.Render(request)
 			switch {
 			case row.Text != nil && (err != nil || got.Text != *row.Text):
 				t.Errorf("got  %q, %v\nwant %q", got.Text, err, *row.Text)
-			case row.Text == nil && err == nil && row.Template != "shieldgemma":
+			case row.Text == nil && err == nil:
 				t.Errorf("got %q, want the error %q", got.Text, row.Error)
 			}
 		})

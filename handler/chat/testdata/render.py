@@ -61,14 +61,14 @@ REQUESTS = {
     "call": {"messages": [user("Weather?"), CALL], "tools": [WEATHER]},
     "result": {"messages": [user("Weather?"), CALL, RESULT], "tools": [WEATHER]},
     "answered": {"messages": [user("Weather?"), CALL, RESULT, assistant("Warm."), user("Thanks")], "tools": [WEATHER]},
-    "two calls": {"messages": [user("Weather?"), {**CALL, "tool_calls": CALL["tool_calls"] * 2}, RESULT, RESULT], "tools": [WEATHER]},
+    "two calls": {"messages": [user("Weather?"), {**CALL, "tool_calls": [*CALL["tool_calls"], *copy.deepcopy(CALL["tool_calls"])]}, RESULT, RESULT], "tools": [WEATHER]},
     "variables": {"messages": [user("Hi")], "chat_template_kwargs": {"enable_thinking": False, "date_string": "1 Jan 2030"}},
     "guideline": {"messages": [user("Hi")], "guideline": "No 'harm'."},
 }
 USES_TOOLS = {"tools", "call", "result", "answered", "two calls"}
 USES_IMAGES = {"image", "image and system"}
 
-# tools: the template shows tools and calls. content: text or lists, if it takes one only.
+# tools: the template shows calls. content: text or lists, if it takes one only.
 CALLERS = {
     "llama31": {"tools": True, "content": "text"},
     "llama32vision": {},
@@ -84,7 +84,7 @@ CALLERS = {
     "chatml": {"content": "text"},
     "commandr": {"content": "text"},
     "commandr_tools": {"tools": True, "content": "text"},
-    "shieldgemma": {"content": "text"},
+    "shieldgemma": {"content": "text", "guideline": True},
     "listsonly": {"content": "lists"},
 }
 
@@ -133,6 +133,8 @@ def main():
     for name, caller in CALLERS.items():
         template = (HERE / "templates" / f"{name}.jinja").read_text()
         for case, request in REQUESTS.items():
+            if caller.get("guideline") and case != "guideline":
+                continue
             if case in USES_TOOLS and not caller.get("tools") or case in USES_IMAGES and caller.get("content") == "text":
                 continue
             row = {"template": name, "case": case}
