@@ -116,8 +116,6 @@ func appendExponent(dst []byte, f float32) []byte {
 	return append(dst, s...)
 }
 
-func appendBool(dst []byte, b bool) []byte { return strconv.AppendBool(dst, b) }
-
 // appendToken appends {"id","text","logprob","special"}.
 func appendToken[T string | []byte](dst []byte, id int32, text T, logprob float32, special bool) []byte {
 	dst = append(dst, `{"id":`...)

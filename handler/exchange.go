@@ -116,7 +116,7 @@ func (s *Server) mayWrite(x *exchange, now time.Time) {
 	}
 	x.allowed = now
 	// Not every http.ResponseWriter has deadlines; then someone else watches.
-	http.NewResponseController(x.w).SetWriteDeadline(now.Add(s.writePatience)) //nolint:errcheck
+	http.NewResponseController(x.w).SetWriteDeadline(now.Add(s.writePatience)) //nolint:errcheck // said above
 }
 
 // readBody reads the request's body into x.body.
