@@ -266,10 +266,10 @@ func (b *Backend) execute() {
 	case b.cfg.Fast:
 		b.computeFast(e)
 	case checksum(&e.batch) != e.sum:
-		b.lose(fmt.Errorf("batch %d was changed while in flight", i))
+		_ = b.lose(fmt.Errorf("batch %d was changed while in flight", i)) // Wait reports it
 	default:
 		if err := b.compute(e); err != nil {
-			b.lose(err)
+			_ = b.lose(err) // Wait reports it
 		}
 	}
 }
