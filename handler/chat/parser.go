@@ -106,11 +106,12 @@ func (p *Parser) Close() []Delta {
 // Calls returns how many calls the answer has so far.
 func (p *Parser) Calls() int { return p.calls }
 
-// maxHeld bounds what is held back, and maxSpace the white space of it: a text
-// that goes on like that is content.
+// maxHeld bounds what is held back, maxSpace the white space of it and maxName
+// a name outside of JSON: a text that goes on like that is content.
 const (
 	maxHeld  = 32 << 10
 	maxSpace = 64
+	maxName  = 256
 )
 
 // step reads one byte.
@@ -230,7 +231,7 @@ func (p *Parser) inName(c byte) {
 		p.state = inArgs
 	case c == '{' && p.known[name]:
 		p.arguments()
-	case c == '[' || c == '{' || isSpace(c) || len(name) > maxHeld:
+	case c == '[' || c == '{' || isSpace(c) || len(name) > maxName:
 		p.reject()
 	default:
 		p.call.name += string([]byte{c})
