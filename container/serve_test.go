@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/container/bench"
+	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/engine/weights/weightstest"
 )
 
@@ -313,5 +314,43 @@ func waitFor(t *testing.T, what string, true func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)
 		}
+	}
+}
+
+// Without a word and without a model the program serves its own.
+func TestDemoModel(t *testing.T) {
+	if holdsModel(config.SageMakerModelDir) {
+		t.Skip("this machine has a model in " + config.SageMakerModelDir)
+	}
+	p := start(t, nil).ready()
+	status, body := p.post("/generate", `{"inputs":"What is Millrace?"}`)
+	if status != 200 || !strings.Contains(body, "Millrace is ") {
+		t.Errorf("%d %s; want an answer about Millrace", status, body)
+	}
+	if _, info := p.get("/info"); !strings.Contains(info, `"model_id":"millrace-demo"`) {
+		t.Errorf("/info: %s", info)
+	}
+}
+
+// The other commands, and that a variable of the server does not disturb them.
+func TestCommands(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{name: "version", args: []string{"version"}, want: "millrace test"},
+		{name: "env", args: []string{"env", "--threads", "3"}, want: "threads 3 command line"},
+		{name: "env names the variable", args: []string{"env"}, want: "environment PORT"},
+		{name: "help", args: []string{"--help"}, want: "bench"},
+		{name: "help of a command", args: []string{"serve", "--help"}, want: "$SAGEMAKER_BIND_TO_PORT, $PORT"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			out, err := command([]string{"PORT=9999"}, tt.args...).Output()
+			// Columns and lines are as wide as they need to be.
+			if text := strings.Join(strings.Fields(string(out)), " "); err != nil || !strings.Contains(text, tt.want) {
+				t.Errorf("%v, %s; want %q in it", err, text, tt.want)
+			}
+		})
 	}
 }
