@@ -1,6 +1,6 @@
 // The part of llguidance's C ABI (crate version 1.9.1, in libtokenizers.a)
-// that Millrace calls. Struct members, their order and types are the crate's;
-// a test compares the defaults that the library writes with those it documents.
+// that Millrace calls. Struct members, their order and types are the crate's:
+// another version means comparing them with its llguidance.h.
 //
 // Ownership
 //   Input is borrowed for the call, except the tokenizer and the user data of
