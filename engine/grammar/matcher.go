@@ -48,13 +48,17 @@ func (m *Matcher) settled(err error) {
 	m.begun = false
 	m.ready = err == nil
 	if err != nil {
-		m.fail("mask", err)
+		m.err = failure("mask", err)
 	}
 }
 
 func (m *Matcher) fail(what string, err error) error {
-	m.err = fmt.Errorf("grammar %s: %s", what, oneLine(err.Error()))
+	m.err = failure(what, err)
 	return m.err
+}
+
+func failure(what string, err error) error {
+	return fmt.Errorf("grammar %s: %s", what, oneLine(err.Error()))
 }
 
 // Mask writes which tokens may come next: MaskWords words, the bit of each
@@ -95,7 +99,7 @@ func (m *Matcher) Forced(dst []int32) []int32 {
 	}
 	n, err := m.native.Forced(m.forced[:])
 	if err != nil {
-		m.fail("forced tokens", err)
+		m.err = failure("forced tokens", err)
 		return dst
 	}
 	return append(dst, m.forced[:n]...)
@@ -138,7 +142,7 @@ func (m *Matcher) Close() {
 	case m.begun:
 		m.begun = false
 		go func() {
-			<-m.done
+			_ = <-m.done // of no interest any more
 			m.c.free(n)
 		}()
 	default:

@@ -12,6 +12,7 @@ import (
 // Kind is the language of a grammar.
 type Kind string
 
+// The languages.
 const (
 	JSONSchema Kind = "json_schema" // draft 2020-12 unless $schema says otherwise
 	Regex      Kind = "regex"       // Rust's regex syntax; the whole text must match

@@ -5,7 +5,7 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"regexp"
-	"strings"
+	"slices"
 	"testing"
 )
 
@@ -72,7 +72,7 @@ func draw(mask []uint32, v *vocabulary, r *rand.Rand, closing bool) int32 {
 			if !v.isText(id) {
 				continue
 			}
-			if closing && strings.Contains(`"}]`, string(v.tokens[id])) {
+			if closing && slices.Contains([]string{`"`, `}`, `]`}, string(v.tokens[id])) {
 				return id
 			}
 			all = append(all, id)
