@@ -142,7 +142,7 @@ func (m *Matcher) Close() {
 	case m.begun:
 		m.begun = false
 		go func() {
-			_ = <-m.done // of no interest any more
+			<-m.done //nolint:errcheck // of no interest any more
 			m.c.free(n)
 		}()
 	default:
