@@ -2,6 +2,7 @@ package cpu_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -108,7 +109,25 @@ func (s shape) load(tb testing.TB, dtype device.DType, limits device.Limits, pag
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { b.Close() })
-	p := s.plan()
+	fill(tb, b, s.plan(), dtype, pages)
+	return b
+}
+
+// fill gives a backend a plan with random weights, and pages.
+func fill(tb testing.TB, b device.Backend, p *plan.Plan, dtype device.DType, pages int) {
+	tb.Helper()
+	load(tb, b, p, dtype)
+	if _, err := b.SetModel(p); err != nil {
+		tb.Fatal(err)
+	}
+	if err := b.InitKV(pages); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// load gives a backend random weights for a plan.
+func load(tb testing.TB, b device.Backend, p *plan.Plan, dtype device.DType) {
+	tb.Helper()
 	const chunk = 1 << 22 // elements
 	noise := randomWeights(chunk, dtype)
 	for _, t := range p.Tensors {
@@ -127,26 +146,24 @@ func (s shape) load(tb testing.TB, dtype device.DType, limits device.Limits, pag
 			}
 		}
 	}
-	if _, err := b.SetModel(p); err != nil {
-		tb.Fatal(err)
-	}
-	if err := b.InitKV(pages); err != nil {
-		tb.Fatal(err)
-	}
-	return b
 }
 
-// randomWeights returns n elements between -1/32 and 1/32.
+// randomWeights returns n elements between -1/8 and 1/8.
 func randomWeights(n int, dtype device.DType) []byte {
+	const scale = 0.25
 	rng := rand.New(rand.NewPCG(1, 2))
 	out := make([]byte, n*dtype.Size())
 	for i := range n {
 		switch dtype {
-		case device.BF16: // sign, an exponent of 2^-8 … 2^-6, any fraction
-			v := uint16(rng.UintN(2))<<15 | uint16(119+rng.UintN(3))<<7 | uint16(rng.UintN(128))
+		case device.F32:
+			v := math.Float32bits(scale * (rng.Float32() - 0.5))
+			out[4*i], out[4*i+1], out[4*i+2], out[4*i+3] = byte(v), byte(v>>8), byte(v>>16), byte(v>>24)
+		case device.F16: // sign, exponents from 2^-6, any fraction
+			v := uint16(rng.UintN(2))<<15 | uint16(9+rng.UintN(3))<<10 | uint16(rng.UintN(1024))
 			out[2*i], out[2*i+1] = byte(v), byte(v>>8)
-		default:
-			panic("no such benchmark")
+		case device.BF16: // likewise
+			v := uint16(rng.UintN(2))<<15 | uint16(121+rng.UintN(3))<<7 | uint16(rng.UintN(128))
+			out[2*i], out[2*i+1] = byte(v), byte(v>>8)
 		}
 	}
 	return out
@@ -157,6 +174,7 @@ type driver struct {
 	b     device.Backend
 	seqs  int
 	pages int // of each
+	vocab int
 	next  int
 }
 
@@ -174,7 +192,7 @@ func (d *driver) enqueue(tb testing.TB, pos, n int, last bool) int {
 		}
 		start := int32(len(b.Tokens))
 		for t := range n {
-			id := int32((int(s)*7919 + (pos+t)*104729) % qwen05.vocab)
+			id := int32((int(s)*7919 + (pos+t)*104729) % d.vocab)
 			if last {
 				id = device.LastToken
 			}
@@ -251,7 +269,7 @@ func BenchmarkDecode(b *testing.B) {
 	for _, seqs := range []int{1, 2, 4, 8, 16, 32} {
 		b.Run(fmt.Sprint(seqs), func(b *testing.B) {
 			const context = 64
-			d := &driver{b: qwen05.load(b, device.BF16, benchLimits(seqs, seqs*context), seqs*benchPages), seqs: seqs, pages: benchPages}
+			d := &driver{b: qwen05.load(b, device.BF16, benchLimits(seqs, seqs*context), seqs*benchPages), seqs: seqs, pages: benchPages, vocab: qwen05.vocab}
 			d.wait(b, d.enqueue(b, 0, context, false))
 			weights := float64(qwen05.layerWeights() + qwen05.headWeights())
 			b.ResetTimer()
@@ -272,7 +290,7 @@ func BenchmarkDecode(b *testing.B) {
 func BenchmarkPrefill(b *testing.B) {
 	for _, tokens := range []int{128, 512} {
 		b.Run(fmt.Sprint(tokens), func(b *testing.B) {
-			d := &driver{b: qwen05.load(b, device.BF16, benchLimits(1, tokens), benchPages), seqs: 1, pages: benchPages}
+			d := &driver{b: qwen05.load(b, device.BF16, benchLimits(1, tokens), benchPages), seqs: 1, pages: benchPages, vocab: qwen05.vocab}
 			d.wait(b, d.enqueue(b, 0, tokens, false))
 			body, head := float64(qwen05.layerWeights()), float64(qwen05.headWeights())
 			b.ResetTimer()

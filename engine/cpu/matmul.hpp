@@ -147,7 +147,7 @@ constexpr RowsFn<Panel> matmul_rows_fn(int m, std::integer_sequence<int, M...>) 
 // before, so where it ends changes nothing.
 template <class Panel>
 static void matmul(const MatmulArgs& a) {
-  constexpr int kColumns = 512, kFewTiles = 4;
+  constexpr int kColumns = 512, kFewTiles = 8;
   const int tiles = (a.rows + MR_ROWS - 1) / MR_ROWS;
   const bool few = tiles <= kFewTiles;
   // Several tiles of few rows take turns on one panel, read from memory once.
