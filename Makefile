@@ -25,7 +25,7 @@ run: build ## build, then serve the demo model on :8080 (MODEL=folder, PORT=numb
 
 .PHONY: build
 build: tools native ## build build/millrace
-	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o build/millrace ./container
+	go build -ldflags '-s -w -X main.version=$(VERSION)' -o build/millrace ./container
 
 .PHONY: test
 test: tools native ## run all tests that need no GPU and no AWS account
