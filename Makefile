@@ -60,7 +60,7 @@ GOLANGCI := build/bin/golangci-lint
 
 .PHONY: lint
 lint: tools native $(GOLANGCI)
-	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	@unformatted=$$(gofmt -l container engine handler *.go); \
 	  if [ -n "$$unformatted" ]; then echo "run gofmt -w on: $$unformatted"; exit 1; fi
 	go vet ./...
 	$(GOLANGCI) run ./...

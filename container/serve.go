@@ -20,7 +20,7 @@ import (
 
 // lastWrites is what connections get, after their requests have ended, to take
 // the last bytes.
-const lastWrites = 5 * time.Second
+const lastWrites = 3 * time.Second
 
 // server is one serving process, from its configuration to its exit.
 type server struct {
