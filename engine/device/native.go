@@ -184,6 +184,9 @@ func (n *Native) NewTensor(name string, dtype DType, shape []int) (Handle, error
 	if err := n.usable(); err != nil {
 		return 0, err
 	}
+	if dtype < F32 || dtype > BF16 { // no value of the C enumeration
+		return 0, fmt.Errorf("%s: tensor %s has element type %v", n.name(), name, dtype)
+	}
 	cName := C.CString(name)
 	defer C.free(unsafe.Pointer(cName))
 	dims := make([]C.int64_t, len(shape)+1) // one more: &dims[0] must exist
