@@ -185,7 +185,7 @@ def train(rank: int, args) -> None:
         if progress >= 1:
             break
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        rate = args.rate * min(1.0, (step + 1) / 40) * min(1.0, (1 - progress) / 0.6)  # warm up, hold, then fall to nothing
+        rate = args.rate * min(1.0, (step + 1) / 15) * min(1.0, (1 - progress) / 0.6)  # warm up, hold, then fall to nothing
         for opt in opts:
             for group in opt.param_groups:
                 group["lr"] = group["base"] * rate
