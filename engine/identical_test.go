@@ -22,6 +22,7 @@ func TestIdenticalCPU(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs some thousand steps of two models")
 	}
+	t.Setenv("MILLRACE_CPU_KV", "f16") // as models of more than toy size have it
 	for _, name := range []string{"llama-tied-bf16", "gemma2-v4"} {
 		t.Run(name, func(t *testing.T) {
 			enginetest.Identical(t, func(t testing.TB, l device.Limits) (device.Backend, int) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
 #include "error.h"
@@ -30,6 +31,16 @@ mr_params greedy() {
   mr_params p{};
   p.temperature = p.top_p = p.typical_p = p.repetition_penalty = 1;
   return p;
+}
+
+// The most bytes of keys and values per token that are kept in float32 for the
+// sake of exactness alone. MILLRACE_CPU_KV=f16 spares none, so that tests of
+// small models see the cache that large ones have.
+size_t exact_cache_bytes(bool kernels_read_f16) {
+  const char* kv = std::getenv("MILLRACE_CPU_KV");
+  if (kv && *kv && std::strcmp(kv, "f16") != 0) fail(MR_INVALID, "MILLRACE_CPU_KV=%s: must be f16 or absent", kv);
+  if (!kernels_read_f16) return SIZE_MAX;
+  return kv && *kv ? 0 : 8192;
 }
 
 bool within(int32_t v, int32_t n) { return v >= 0 && v < n; }
@@ -114,7 +125,7 @@ void Context::tensor_write(int32_t handle, int64_t first, int64_t rows, const vo
 
 void Context::set_model(const mr_plan& plan, mr_model_info* info) {
   if (model_) fail(MR_INVALID, "the model was already set");
-  auto model = std::make_unique<Model>(Program(plan, tensors_, kernels_.f16), limits_, kernels_, pool_->threads());
+  auto model = std::make_unique<Model>(Program(plan, tensors_, exact_cache_bytes(kernels_.f16)), limits_, kernels_, pool_->threads());
   samplers_.clear();
   for (int i = 0; i < pool_->threads(); i++) samplers_.emplace_back(kernels_, plan.vocab);
   *info = {};

@@ -9,10 +9,12 @@
 //
 // Weights are kept in bf16, f16 or float32 as the checkpoint has them (f16
 // becomes float32 where the CPU cannot convert it), activations in float32,
-// keys and values in float32 if the weights are and in f16 otherwise.
+// keys and values in float32 if the weights are or a token's are below 8 KiB,
+// and in f16 otherwise.
 //
 // MILLRACE_CPU_ISA=portable|avx2|avx512 picks a lesser instruction set than
 // the best; "wide" is AVX-512's code on AVX2 registers, for tests.
+// MILLRACE_CPU_KV=f16 keeps small keys and values in f16, too.
 package cpu
 
 /*

@@ -20,6 +20,13 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+// TestConformanceHalfCache is the suite with the cache that models of more than
+// toy size have.
+func TestConformanceHalfCache(t *testing.T) {
+	t.Setenv("MILLRACE_CPU_KV", "f16")
+	backendtest.Run(t, open, backendtest.Options{BitExact: true})
+}
+
 // choose makes backends opened during t run on an instruction set.
 func choose(t *testing.T, set string) {
 	t.Setenv("MILLRACE_CPU_ISA", set)

@@ -96,8 +96,8 @@ bool fuse(std::vector<Product>& products, const std::vector<mr_op>& ops, size_t 
 
 }  // namespace
 
-Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, bool keep_f16)
-    : keep_f16_(keep_f16) {
+Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, size_t exact_bytes)
+    : exact_bytes_(exact_bytes) {
   check_plan(plan, tensors);
   vocab = plan.vocab;
   layers = plan.layers;
@@ -171,8 +171,10 @@ void Program::add(const std::vector<mr_op>& ops, size_t i, const std::vector<std
 void Program::add_product(const Product& p) {
   // A checkpoint in float32 is served in float32. For a 16-bit one f16 is near
   // enough; bf16, three bits less, is not: log-probabilities of small models
-  // move by several hundredths.
-  if (p.weight[0]->element() != kF32 && keep_f16_) cache = kF16;
+  // move by several hundredths. The smallest, which rounding moves most, can
+  // afford float32.
+  const size_t token_bytes = size_t(2) * layers * kv_heads * head_dim * sizeof(float);
+  if (p.weight[0]->element() != kF32 && token_bytes > exact_bytes_) cache = kF16;
   if (!stages.empty() && stages.back().kind == Stage::products) {
     auto& linear = stages.back().linear;
     linear.push_back(p);

@@ -66,9 +66,9 @@ struct Angles {
 // Program is immutable. It refers to the tensors it was made from.
 class Program {
  public:
-  // keep_f16: the kernels read f16, so the cache may hold it. Throws Error if
-  // the plan cannot be right.
-  Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, bool keep_f16);
+  // A cache of up to exact_bytes per token is float32 whatever the weights.
+  // Throws Error if the plan cannot be right.
+  Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, size_t exact_bytes);
 
   int vocab, layers;
   int kv_heads = 0, head_dim = 0;            // of the cache
@@ -89,7 +89,7 @@ class Program {
   void mark_stored();
   Stage& stage(Stage::Kind kind);
 
-  const bool keep_f16_;
+  const size_t exact_bytes_;
   bool picked_ = false;  // kRows has passed
 };
 
