@@ -29,18 +29,23 @@ double best_rate(Round round) {
   return best;
 }
 
-// Reads with plain loads in several streams, as weights are.
-uint64_t read_all(const uint64_t* p, size_t words) {
-  typedef uint64_t Words __attribute__((vector_size(64)));
-  Words sum[4] = {};
-  for (size_t i = 0; i + 32 <= words; i += 32)
-    for (int s = 0; s < 4; s++) {
-      Words w;
-      std::memcpy(&w, p + i + s * 8, sizeof w);
-      sum[s] |= w;
+// Reads in several streams, fetching a little ahead in each, as the kernels
+// read panels: one stream alone does not keep the memory busy.
+uint64_t read_all(const char* p, size_t bytes) {
+  typedef uint64_t Line __attribute__((vector_size(64)));
+  constexpr int kStreams = 4, kAhead = 1024;
+  const size_t part = bytes / kStreams / sizeof(Line) * sizeof(Line);
+  Line sum[kStreams] = {};
+  for (size_t i = 0; i < part; i += sizeof(Line))
+    for (int s = 0; s < kStreams; s++) {
+      __builtin_prefetch(p + s * part + i + kAhead, 0, 2);
+      Line line;
+      std::memcpy(&line, p + s * part + i, sizeof line);
+      sum[s] |= line;
     }
-  sum[0] |= sum[1] | sum[2] | sum[3];
-  return sum[0][0] | sum[0][7];
+  Line all = sum[0];
+  for (int s = 1; s < kStreams; s++) all |= sum[s];
+  return all[0] | all[7];
 }
 
 double read_peak(int threads) {
@@ -51,7 +56,7 @@ double read_peak(int threads) {
   return best_rate([&] {
     const size_t part = kBytes / threads / 64 * 64;
     pool.run([&](int worker) {
-      volatile uint64_t sink = read_all(memory.as<uint64_t>() + worker * part / 8, part / 8);
+      volatile uint64_t sink = read_all(memory.data() + worker * part, part);
       (void)sink;
     });
     return double(part) * threads;
