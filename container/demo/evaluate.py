@@ -133,7 +133,7 @@ def generate(model, sampler, prompts: list[list[int]], limit: int = 90) -> list[
     return texts
 
 
-def evaluate(model, sampler, formats=FORMATS, show: int = 500) -> dict:
+def evaluate(model, sampler, formats=FORMATS, show: int = 200) -> dict:
     """The report: totals, per category, per format, and the wrong answers."""
     model.eval()
     todo = cases(sampler, formats)
@@ -152,7 +152,7 @@ def evaluate(model, sampler, formats=FORMATS, show: int = 500) -> dict:
     if set(formats) == set(FORMATS):
         wrong = [case for case, lead in zip(todo, leads) if lead <= 0][:show]
         for case, got in zip(wrong, generate(model, sampler, [c.prompt for c in wrong])):
-            report["wrong"].append({"format": case.kind, "question": case.shown, "expected": case.answers[0], "got": got})
+            report["wrong"].append({"format": case.kind, "question": case.shown, "expected": case.answers[0], "got": got[:120]})
     model.train()
     return report
 

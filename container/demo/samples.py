@@ -63,8 +63,11 @@ class Sampler:
             weights[a:b] = [1.0] * (b - a)
         return ids, weights
 
-    def raw(self, prompt: str, rest: str, asked: float = ASKED):
-        """Plain text without a template: BOS, the prompt, the rest, end of text."""
+    def raw(self, prompt: str, rest: str, asked: float = 0.0):
+        """Plain text without a template: BOS, the prompt, the rest, end of text.
+
+        The prompt does not count here: nothing marks its end, so a model that learns it would add to a question instead of answering it.
+        """
         head, tail = self.encode(prompt), self.encode(rest) + [self.end]
         return [self.bos] + head + tail, [0.0] + [asked] * len(head) + [1.0] * len(tail)
 
