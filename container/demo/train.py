@@ -1,7 +1,7 @@
 """Trains the demo model on the text of this folder, measures it on held-out wordings, and writes model/.
 
     python train.py --minutes 50            train from scratch, then measure and write
-    python train.py --minutes 10 --resume   go on from the last checkpoint
+    python train.py --minutes 10 --resume   go on from the last checkpoint, or else from model/
     python train.py --eval-only             measure the model as it lies on disk
 
 The schedule follows the clock, not a step count: a busy machine gives a shorter training, never a late one.
@@ -166,8 +166,10 @@ def train(rank: int, args) -> None:
     tok = load_tokenizer()
     sampler = Sampler(tok, 1000 * args.seed + rank, args.cut)
     model = LlamaForCausalLM(config())
-    if args.resume:
+    if args.resume and Path(args.checkpoint).exists():
         model.load_state_dict(torch.load(args.checkpoint))
+    elif args.resume:
+        model = LlamaForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
     log = logger(args.log) if rank == 0 else lambda line: None
     log(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(sampler.topics)} topics, {sum(len(t.wordings) for t in sampler.topics)} wordings")
     opts = optimizers(model, args.processes)
