@@ -17,8 +17,7 @@ fi
 "$dir/venv/bin/pip" install --quiet numpy==2.4.6 gguf==0.19.0
 
 if [[ ! -x $dir/llama/bin/llama-batched-bench ]]; then
-	"$dir/venv/bin/pip" download --quiet --no-deps --no-build-isolation --no-binary llama-cpp-python -d "$dir" llama-cpp-python==0.3.36 ||
-		"$dir/venv/bin/pip" download --quiet --no-deps --no-binary llama-cpp-python -d "$dir" llama-cpp-python==0.3.36
+	"$dir/venv/bin/pip" download --quiet --no-deps --no-binary llama-cpp-python -d "$dir" llama-cpp-python==0.3.36
 	mkdir -p "$dir/source"
 	tar -xzf "$dir"/llama_cpp_python-0.3.36.tar.gz -C "$dir/source" --strip-components=1
 	cmake -S "$dir/source/vendor/llama.cpp" -B "$dir/llama" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF \

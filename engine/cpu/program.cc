@@ -96,8 +96,7 @@ bool fuse(std::vector<Product>& products, const std::vector<mr_op>& ops, size_t 
 
 }  // namespace
 
-Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, size_t exact_bytes)
-    : exact_bytes_(exact_bytes) {
+Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, size_t exact_bytes) {
   check_plan(plan, tensors);
   vocab = plan.vocab;
   layers = plan.layers;
@@ -109,6 +108,16 @@ Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>
   }
   for (size_t i = 0; i < ops.size(); i++) add(ops, i, tensors);
   mark_stored();
+
+  // A checkpoint in float32 is served in float32. For a 16-bit one f16 is near
+  // enough; bf16, three bits less, is not: log-probabilities of small models
+  // move by several hundredths. The smallest, which rounding moves most, can
+  // afford float32.
+  const bool half = std::any_of(ops.begin(), ops.end(), [&](const mr_op& op) {
+    return op.kind == kLinear && tensors[op.weight]->element() != kF32;
+  });
+  const size_t token_bytes = size_t(2) * layers * kv_heads * head_dim * sizeof(float);
+  if (half && token_bytes > exact_bytes) cache = kF16;
 }
 
 void Program::take_angles(mr_op& op, const mr_plan& plan) {
@@ -169,12 +178,6 @@ void Program::add(const std::vector<mr_op>& ops, size_t i, const std::vector<std
 }
 
 void Program::add_product(const Product& p) {
-  // A checkpoint in float32 is served in float32. For a 16-bit one f16 is near
-  // enough; bf16, three bits less, is not: log-probabilities of small models
-  // move by several hundredths. The smallest, which rounding moves most, can
-  // afford float32.
-  const size_t token_bytes = size_t(2) * layers * kv_heads * head_dim * sizeof(float);
-  if (p.weight[0]->element() != kF32 && token_bytes > exact_bytes_) cache = kF16;
   if (!stages.empty() && stages.back().kind == Stage::products) {
     auto& linear = stages.back().linear;
     linear.push_back(p);

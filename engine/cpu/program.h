@@ -89,7 +89,6 @@ class Program {
   void mark_stored();
   Stage& stage(Stage::Kind kind);
 
-  const size_t exact_bytes_;
   bool picked_ = false;  // kRows has passed
 };
 

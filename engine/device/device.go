@@ -221,3 +221,19 @@ type Batch struct {
 	Results []RowResult   // [MaxRows], one per row
 	Top     []Alternative // [MaxRows*MaxTopN], row r at r*MaxTopN, best first
 }
+
+// NewBatch returns an empty Batch in Go memory with the capacities that l asks
+// for, for backends that are written in Go.
+func NewBatch(l Limits) Batch {
+	return Batch{
+		Tokens:  make([]int32, 0, l.MaxTokens),
+		Pos:     make([]int32, 0, l.MaxTokens),
+		Seqs:    make([]Seq, 0, l.MaxSlots),
+		Rows:    make([]Row, 0, l.MaxRows),
+		Pages:   make([]PageDelta, 0, l.MaxSlots+2*l.MaxPagesPerSlot+l.MaxTokens/PageTokens),
+		Params:  make([]ParamDelta, 0, l.MaxSlots),
+		Counts:  make([]CountDelta, 0, l.MaxTokens+l.MaxPagesPerSlot*PageTokens),
+		Results: make([]RowResult, l.MaxRows),
+		Top:     make([]Alternative, l.MaxRows*MaxTopN),
+	}
+}

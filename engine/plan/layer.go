@@ -34,6 +34,15 @@ func (l layer) linear(x Value, name string, out int, bias bool) Value {
 	return l.Linear(x, w, wBias)
 }
 
+// qkv is the queries, keys and values of x, from projections of their own.
+func (l layer) qkv(x Value) (q, k, v Value) {
+	c := l.c
+	q = l.linear(x, "self_attn.q_proj", c.QWidth(), c.AttentionBias)
+	k = l.linear(x, "self_attn.k_proj", c.KVWidth(), c.AttentionBias)
+	v = l.linear(x, "self_attn.v_proj", c.KVWidth(), c.AttentionBias)
+	return q, k, v
+}
+
 // attend rotates queries and keys, stores keys and values, and attends.
 func (l layer) attend(q, k, v Value, r Rope) Value {
 	q = l.Rope(q, r, l.c.HeadDim)

@@ -23,9 +23,7 @@ func buildLlama(b *Builder, c *Config) {
 		l := b.layer(i)
 
 		h := l.norm(x, "input_layernorm")
-		q := l.linear(h, "self_attn.q_proj", c.QWidth(), c.AttentionBias)
-		k := l.linear(h, "self_attn.k_proj", c.KVWidth(), c.AttentionBias)
-		v := l.linear(h, "self_attn.v_proj", c.KVWidth(), c.AttentionBias)
+		q, k, v := l.qkv(h)
 		a := l.attend(q, k, v, c.Rope)
 		x = b.Add(x, l.linear(a, "self_attn.o_proj", c.Hidden, c.OutputBias))
 

@@ -20,9 +20,7 @@ func buildQwen3(b *Builder, c *Config) {
 		l := b.layer(i)
 
 		h := l.norm(x, "input_layernorm")
-		q := l.linear(h, "self_attn.q_proj", c.QWidth(), c.AttentionBias)
-		k := l.linear(h, "self_attn.k_proj", c.KVWidth(), c.AttentionBias)
-		v := l.linear(h, "self_attn.v_proj", c.KVWidth(), c.AttentionBias)
+		q, k, v := l.qkv(h)
 		q = l.headNorm(q, "self_attn.q_norm")
 		k = l.headNorm(k, "self_attn.k_norm")
 		a := l.attend(q, k, v, c.Rope)

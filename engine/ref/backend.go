@@ -169,17 +169,7 @@ func (b *Backend) InitKV(pages int) error {
 		}
 	}
 	for i := range b.ring {
-		b.ring[i].batch = device.Batch{
-			Tokens:  make([]int32, 0, l.MaxTokens),
-			Pos:     make([]int32, 0, l.MaxTokens),
-			Seqs:    make([]device.Seq, 0, l.MaxSlots),
-			Rows:    make([]device.Row, 0, l.MaxRows),
-			Pages:   make([]device.PageDelta, 0, l.MaxSlots+2*l.MaxPagesPerSlot+l.MaxTokens/device.PageTokens),
-			Params:  make([]device.ParamDelta, 0, l.MaxSlots),
-			Counts:  make([]device.CountDelta, 0, l.MaxTokens+l.MaxPagesPerSlot*device.PageTokens),
-			Results: make([]device.RowResult, 0, l.MaxRows),
-			Top:     make([]device.Alternative, 0, l.MaxRows*device.MaxTopN),
-		}
+		b.ring[i].batch = device.NewBatch(l)
 	}
 	return nil
 }

@@ -142,17 +142,7 @@ func (b *Backend) InitKV(pages int) error {
 		b.stamp[i].step = -1
 	}
 	for i := range b.ring {
-		b.ring[i].batch = device.Batch{
-			Tokens:  make([]int32, 0, l.MaxTokens),
-			Pos:     make([]int32, 0, l.MaxTokens),
-			Seqs:    make([]device.Seq, 0, l.MaxSlots),
-			Rows:    make([]device.Row, 0, l.MaxRows),
-			Pages:   make([]device.PageDelta, 0, l.MaxSlots+2*l.MaxPagesPerSlot+l.MaxTokens/device.PageTokens),
-			Params:  make([]device.ParamDelta, 0, l.MaxSlots),
-			Counts:  make([]device.CountDelta, 0, l.MaxTokens+l.MaxPagesPerSlot*device.PageTokens),
-			Results: make([]device.RowResult, l.MaxRows),
-			Top:     make([]device.Alternative, l.MaxRows*device.MaxTopN),
-		}
+		b.ring[i].batch = device.NewBatch(l)
 	}
 	b.queue = make([]int, 0, device.RingDepth)
 	return nil
