@@ -149,9 +149,8 @@ func (c *Compiler) Compile(ctx context.Context, spec Spec) (*Matcher, error) {
 		err error
 	}
 	done := make(chan result, 1)
-	c.users.Add(1) // the compilation uses the trie
+	c.users.Add(1) // the compilation uses the trie, and who takes its result then
 	go func() {
-		defer c.release()
 		m, err := c.compile(spec.Kind, source)
 		<-c.slots
 		done <- result{m, err}
@@ -160,6 +159,7 @@ func (c *Compiler) Compile(ctx context.Context, spec Spec) (*Matcher, error) {
 	defer late.Stop()
 	select {
 	case r := <-done:
+		defer c.release()
 		if r.err != nil {
 			return nil, r.err
 		}
@@ -172,6 +172,7 @@ func (c *Compiler) Compile(ctx context.Context, spec Spec) (*Matcher, error) {
 		err = context.Cause(ctx)
 	}
 	go func() {
+		defer c.release()
 		if r := <-done; r.m != nil {
 			c.free(r.m)
 		}
