@@ -116,18 +116,22 @@ func clientGone(ctx context.Context, err error) bool {
 	return ctx.Err() != nil && errors.As(err, &g) && g.Kind == engine.Cancelled
 }
 
+// text is the message, cut to maxErrorBytes.
+func (e *Error) text() string {
+	if len(e.Msg) <= maxErrorBytes {
+		return e.Msg
+	}
+	n := maxErrorBytes
+	for n > 0 && !utf8.RuneStart(e.Msg[n]) {
+		n--
+	}
+	return e.Msg[:n] + "…"
+}
+
 // appendError appends the JSON of e.
 func appendError(dst []byte, e *Error) []byte {
-	msg := e.Msg
-	if len(msg) > maxErrorBytes {
-		n := maxErrorBytes
-		for n > 0 && !utf8.RuneStart(msg[n]) {
-			n--
-		}
-		msg = msg[:n] + "…"
-	}
 	dst = append(dst, `{"error":`...)
-	dst = appendString(dst, msg)
+	dst = appendString(dst, e.text())
 	dst = append(dst, `,"error_type":`...)
 	dst = appendString(dst, e.Type)
 	return append(dst, '}')

@@ -29,9 +29,13 @@ type exchange struct {
 	// cannot change any more.
 	streaming bool
 
-	permit bool             // one of Server.permits is held
-	stream *engine.Stream   // of the generation, nil before
-	tok    *token.Tokenizer // of the model that generates
+	// openAI: an error, once streaming, is an event of an OpenAI stream.
+	openAI bool
+
+	permits int64            // of Server.permits that are held
+	stream  *engine.Stream   // of the generation, nil before
+	choices []*choice        // of an OpenAI route's answer
+	tok     *token.Tokenizer // of the model that generates
 
 	body   []byte // of the request
 	out    []byte // of the answer, or of the events about to be written
@@ -49,15 +53,16 @@ const maxKept = 1 << 20
 // serve runs h for one request and answers its error or panic.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, h handlerFunc) {
 	x := exchanges.Get().(*exchange)
-	x.w, x.r, x.begun, x.allowed, x.streaming = w, r, time.Now(), time.Time{}, false
+	x.w, x.r, x.begun, x.allowed, x.streaming, x.openAI = w, r, time.Now(), time.Time{}, false, false
 	s.answer(x, s.protect(x, h))
 	if x.stream != nil {
 		x.stream.Close()
 	}
-	if x.permit {
-		s.permits.Add(-1)
+	for _, c := range x.choices {
+		c.stream.Close()
 	}
-	x.w, x.r, x.stream, x.tok, x.permit = nil, nil, nil, nil, false
+	s.permits.Add(-x.permits)
+	x.w, x.r, x.stream, x.choices, x.tok, x.permits = nil, nil, nil, nil, nil, 0
 	for _, b := range []*[]byte{&x.body, &x.out, &x.tokens, &x.top} {
 		if cap(*b) > maxKept {
 			*b = nil
@@ -91,6 +96,24 @@ func (s *Server) answer(x *exchange, err error) {
 		s.metrics.failed("dropped")
 		return
 	}
+	e := s.report(x, err)
+	switch {
+	case !x.streaming:
+		writeError(x.w, e)
+		return
+	case x.openAI:
+		x.out = appendErrorEvent(x.out[:0], e)
+		x.out = append(x.out, done...)
+	default:
+		x.out = append(x.out[:0], "data: "...)
+		x.out = appendError(x.out, e)
+		x.out = append(x.out, "\n\n"...)
+	}
+	x.send() //nolint:errcheck // the client is gone; no one is left to tell
+}
+
+// report counts and logs what failed and returns what the client sees of it.
+func (s *Server) report(x *exchange, err error) *Error {
 	e := asError(err)
 	s.metrics.failed(e.label)
 	level := slog.LevelDebug // the client's fault, or a state that health tells
@@ -98,14 +121,18 @@ func (s *Server) answer(x *exchange, err error) {
 		level = slog.LevelError
 	}
 	s.opt.Logger.Log(context.Background(), level, "request failed", "path", x.r.URL.Path, "status", e.Status, "error", e.Msg, "cause", e.Err)
-	if !x.streaming {
-		writeError(x.w, e)
-		return
+	return e
+}
+
+// takePermits takes the places of n generations, all or none; they are given
+// back when the exchange ends.
+func (s *Server) takePermits(x *exchange, n int) error {
+	if s.permits.Add(int64(n)) > int64(s.opt.MaxConcurrentRequests) {
+		s.permits.Add(int64(-n))
+		return overloaded(nil)
 	}
-	x.out = append(x.out[:0], "data: "...)
-	x.out = appendError(x.out, e)
-	x.out = append(x.out, "\n\n"...)
-	x.send() //nolint:errcheck // the client is gone; no one is left to tell
+	x.permits += int64(n)
+	return nil
 }
 
 // mayWrite gives the client time to take what is written from now on. The

@@ -74,11 +74,9 @@ func (s *Server) start(x *exchange, req *generateRequest, stream bool) (*job, er
 	if err := s.checkMode(&req.parameters, stream); err != nil {
 		return nil, err
 	}
-	if s.permits.Add(1) > int64(s.opt.MaxConcurrentRequests) {
-		s.permits.Add(-1)
-		return nil, overloaded(nil)
+	if err := s.takePermits(x, 1); err != nil {
+		return nil, err
 	}
-	x.permit = true
 	j, err := s.prepare(x.r.Context(), m, req)
 	if err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ type timing struct {
 	inference  time.Duration // until its last token
 	perToken   time.Duration
 	tokens     int
+	finish     string // why it ended
 }
 
 // timing ends the clock of a finished generation.
@@ -28,6 +29,7 @@ func (x *exchange) timing() timing {
 		inference:  now.Sub(times.Admitted),
 		perToken:   now.Sub(times.Admitted) / time.Duration(max(1, tokens)),
 		tokens:     tokens,
+		finish:     finishReason(x.text.Finish()),
 	}
 }
 
@@ -75,7 +77,7 @@ func (s *Server) logSuccess(x *exchange, j *job, t timing) {
 	s.opt.Logger.LogAttrs(ctx, slog.LevelInfo, "Success",
 		slog.String("path", x.r.URL.Path), slog.String("request", j.req.ID),
 		slog.Int("prompt_tokens", len(j.req.Tokens)), slog.Int("generated_tokens", t.tokens),
-		slog.String("finish_reason", finishReason(x.text.Finish())),
+		slog.String("finish_reason", t.finish),
 		slog.Duration("total_time", t.total), slog.Duration("validation_time", t.validation),
 		slog.Duration("queue_time", t.queue), slog.Duration("inference_time", t.inference),
 		slog.Duration("time_per_token", t.perToken))

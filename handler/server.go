@@ -39,6 +39,7 @@ type Server struct {
 	writePatience time.Duration // for a client to take what is written
 
 	computeType []string      // the header's value
+	servedAs    []byte        // the members of OpenAI answers that name the model and this program
 	document    func() []byte // the OpenAPI document, made when first asked for
 
 	model    atomic.Pointer[model]  // nil: not ready
@@ -58,6 +59,7 @@ func New(opt Options) *Server {
 		bodyPatience:  time.Minute,
 		writePatience: writePatience,
 		computeType:   []string{opt.ComputeType},
+		servedAs:      appendServedAs(nil, &opt),
 		encoders:      make(chan struct{}, opt.ValidationWorkers),
 	}
 	s.document = sync.OnceValue(func() []byte { return newDocument(opt.Version) })

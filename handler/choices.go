@@ -1,0 +1,246 @@
+package handler
+
+import (
+	"context"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/stop"
+	"github.com/millrace-ai/millrace/engine/token"
+)
+
+// choice is one of the sequences that answer a request of an OpenAI route.
+type choice struct {
+	index  int // among the answer's choices
+	job    *job
+	stream *engine.Stream
+	text   engine.Text
+	ending ending
+}
+
+// newChoice reads stream, which generates for j.
+func newChoice(index int, j *job, stream *engine.Stream, tok *token.Tokenizer) *choice {
+	c := &choice{index: index, job: j, stream: stream, ending: ending{stops: stop.New(j.stops)}}
+	c.text.Reset(stream, token.NewDecoder(tok, j.req.Tokens), tok, stop.New(j.stops))
+	return c
+}
+
+// ending keeps the stop string that ends a text out of it, as OpenAI does. To
+// that end it holds back what may become one.
+type ending struct {
+	stops *stop.Matcher // nil: there is nothing to look for
+	held  []byte
+	shown []bool // which bytes of held belong to the answer
+}
+
+// add reads the text of the next piece and appends to dst what is certain to
+// belong to the answer by it. Text that is not shown, that of special tokens,
+// only counts for stop strings. Behind last nothing is held.
+func (e *ending) add(dst, text []byte, shown, last bool) []byte {
+	if e.stops == nil {
+		if shown {
+			dst = append(dst, text...)
+		}
+		return dst
+	}
+	certain := len(e.held)
+	e.held = append(e.held, text...)
+	for range text {
+		e.shown = append(e.shown, shown)
+	}
+	if end, length, hit := e.stops.Find(text); hit {
+		certain += end - length
+	} else if certain = len(e.held); !last {
+		certain -= e.stops.Held()
+	}
+	for i, b := range e.held[:certain] {
+		if e.shown[i] {
+			dst = append(dst, b)
+		}
+	}
+	e.held = append(e.held[:0], e.held[certain:]...)
+	e.shown = append(e.shown[:0], e.shown[certain:]...)
+	return dst
+}
+
+// eachChoice runs read for every choice at once and returns the first error.
+// One that comes before any event was sent ends the others, through ctx.
+func (s *Server) eachChoice(x *exchange, choices []*choice, read func(ctx context.Context, c *choice) error) error {
+	if len(choices) == 1 {
+		return read(x.r.Context(), choices[0])
+	}
+	ctx, cancel := context.WithCancelCause(x.r.Context())
+	defer cancel(nil)
+	var all sync.WaitGroup
+	for _, c := range choices {
+		all.Go(func() {
+			if err := s.protect(x, func(*exchange) error { return read(ctx, c) }); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	all.Wait()
+	return context.Cause(ctx)
+}
+
+// gather reads all choices to their ends and gives take the pieces of each as
+// they come. Calls for different choices may overlap.
+func (s *Server) gather(x *exchange, choices []*choice, take func(c *choice, pieces []engine.Piece)) error {
+	return s.eachChoice(x, choices, func(ctx context.Context, c *choice) error {
+		for {
+			pieces, err := c.text.Next(ctx)
+			if err == io.EOF {
+				return incomplete(err)
+			}
+			if err != nil {
+				return err
+			}
+			take(c, pieces)
+			if pieces[len(pieces)-1].Last {
+				return nil
+			}
+		}
+	})
+}
+
+// choiceEvents answers with events: encode appends those of some pieces of one
+// choice. Until the first token of any choice exists an error is a status of
+// its own; behind it, it is an event, and the other choices go on. What is
+// ready of a choice leaves in one write. The end of the stream is the caller's.
+func (s *Server) choiceEvents(x *exchange, choices []*choice, encode func(dst []byte, c *choice, pieces []engine.Piece) []byte) error {
+	e := &eventWriter{s: s, x: x, j: choices[0].job, encode: encode, last: time.Now()}
+	return s.eachChoice(x, choices, func(ctx context.Context, c *choice) error {
+		err := e.follow(ctx, c)
+		if err == nil || len(choices) == 1 {
+			return err
+		}
+		return e.fail(err)
+	})
+}
+
+// eventWriter writes the events of choices that come side by side.
+type eventWriter struct {
+	s      *Server
+	encode func(dst []byte, c *choice, pieces []engine.Piece) []byte
+	j      *job // for the headers
+
+	mu   sync.Mutex // guards x's answer and last
+	x    *exchange
+	last time.Time // when something was sent
+}
+
+// follow writes the events of one choice as its pieces come.
+func (e *eventWriter) follow(ctx context.Context, c *choice) error {
+	wait := newKeepAlive(ctx, e.s.opt.KeepAlive)
+	defer wait.stop()
+	for {
+		pieces, err := c.text.Next(wait.ctx)
+		switch {
+		case err == io.EOF:
+			return incompleteStream()
+		case err != nil && wait.expired(err):
+			if wait.last, err = e.keepAlive(); err != nil {
+				return err
+			}
+			wait.restart()
+			continue
+		case err != nil:
+			return err
+		}
+		if wait.last, err = e.write(c, pieces); err != nil {
+			return err
+		}
+		if pieces[len(pieces)-1].Last {
+			return nil
+		}
+	}
+}
+
+// write sends the events of pieces and returns when.
+func (e *eventWriter) write(c *choice, pieces []engine.Piece) (time.Time, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.x.out = e.encode(e.x.out[:0], c, pieces)
+	return e.send()
+}
+
+// send sends x.out. Only what was sent counts against silence: an encoder may
+// hold text back.
+func (e *eventWriter) send() (time.Time, error) {
+	if len(e.x.out) == 0 {
+		return e.last, nil
+	}
+	now := time.Now()
+	e.s.mayWrite(e.x, now)
+	e.s.beginEvents(e.x, e.j)
+	if err := e.x.send(); err != nil {
+		return now, err
+	}
+	e.last = now
+	return now, nil
+}
+
+// keepAlive sends a comment if no choice has sent anything for the interval,
+// and returns when something was sent last.
+func (e *eventWriter) keepAlive() (time.Time, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if time.Since(e.last) < e.s.opt.KeepAlive {
+		return e.last, nil
+	}
+	e.x.out = append(e.x.out[:0], ":\n\n"...)
+	return e.send()
+}
+
+// fail ends one of several choices: with an event if the stream has begun.
+func (e *eventWriter) fail(err error) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.x.streaming || clientGone(e.x.r.Context(), err) {
+		return err
+	}
+	e.x.out = appendErrorEvent(e.x.out[:0], e.s.report(e.x, err))
+	_, err = e.send()
+	return err
+}
+
+// usageOf counts the tokens of choices; those of one job share its prompt.
+func usageOf(choices []*choice) (u usage) {
+	for i, c := range choices {
+		if i == 0 || c.job != choices[i-1].job {
+			u.prompt += len(c.job.req.Tokens)
+		}
+		u.completion += c.text.Tokens()
+	}
+	return u
+}
+
+// timingOf ends the clock of choices that were generated side by side: times
+// until the last of them, and the tokens of all.
+func (x *exchange) timingOf(choices []*choice) timing {
+	first := choices[0].stream.Times()
+	longest, queue := 1, time.Duration(0)
+	t := timing{finish: openAIReason(choices[0].text.Finish())}
+	for _, c := range choices {
+		times := c.stream.Times()
+		queue = max(queue, times.Admitted.Sub(times.Submitted))
+		longest = max(longest, c.text.Tokens())
+		t.tokens += c.text.Tokens()
+	}
+	now := time.Now()
+	t.total = now.Sub(x.begun)
+	t.validation = first.Submitted.Sub(x.begun)
+	t.queue = queue
+	t.inference = now.Sub(first.Admitted)
+	t.perToken = t.inference / time.Duration(longest)
+	return t
+}
+
+// appendIndex appends the member that says which choice an object is of.
+func (c *choice) appendIndex(dst []byte) []byte {
+	dst = append(dst, `{"index":`...)
+	return strconv.AppendInt(dst, int64(c.index), 10)
+}

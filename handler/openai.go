@@ -1,0 +1,84 @@
+package handler
+
+import (
+	"crypto/rand"
+	"strconv"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine"
+)
+
+// What /v1/chat/completions and /v1/completions have in common: the members
+// that every object of an answer repeats, usage, reasons to end, and how a
+// stream ends.
+
+// openAIHead is what all objects of one answer begin with. The contract orders
+// the members of a completion's chunk differently, so it is in two parts:
+//
+//	chat              open model ,"choices":[…],"usage":…}
+//	completion chunk  open ,"choices":[…] model }
+type openAIHead struct {
+	open  []byte // {"object":"…","id":"…","created":…
+	model []byte // ,"model":"…","system_fingerprint":"…"
+}
+
+// newOpenAIHead makes the head of an answer whose objects are of a kind
+// ("chat.completion") and whose id begins with prefix ("chatcmpl-").
+func (s *Server) newOpenAIHead(object, prefix string) openAIHead {
+	open := append(make([]byte, 0, 128), `{"object":"`...)
+	open = append(open, object...)
+	open = append(open, `","id":"`...)
+	open = append(open, prefix...)
+	open = append(open, rand.Text()...)
+	open = append(open, `","created":`...)
+	return openAIHead{strconv.AppendInt(open, time.Now().Unix(), 10), s.servedAs}
+}
+
+// appendServedAs appends the members that name the model and this program.
+func appendServedAs(dst []byte, o *Options) []byte {
+	label := o.DockerLabel
+	if label == "" {
+		label = "native"
+	}
+	dst = append(dst, `,"model":`...)
+	dst = appendString(dst, o.ModelID)
+	dst = append(dst, `,"system_fingerprint":`...)
+	return appendString(dst, o.Version+"-"+label)
+}
+
+// usage counts the tokens of an answer. A prompt counts once, however many
+// choices answer it.
+type usage struct{ prompt, completion int }
+
+// append appends the object of usage.
+func (u usage) append(dst []byte) []byte {
+	dst = append(dst, `{"prompt_tokens":`...)
+	dst = strconv.AppendInt(dst, int64(u.prompt), 10)
+	dst = append(dst, `,"completion_tokens":`...)
+	dst = strconv.AppendInt(dst, int64(u.completion), 10)
+	dst = append(dst, `,"total_tokens":`...)
+	dst = strconv.AppendInt(dst, int64(u.prompt+u.completion), 10)
+	return append(dst, '}')
+}
+
+// openAIReason is OpenAI's name of a reason to end.
+func openAIReason(r engine.FinishReason) string {
+	if r == engine.FinishLength {
+		return "length"
+	}
+	return "stop"
+}
+
+// done is the last event of a stream.
+const done = "data: [DONE]\n\n"
+
+// appendErrorEvent appends e as an event of an OpenAI stream.
+func appendErrorEvent(dst []byte, e *Error) []byte {
+	dst = append(dst, `data: {"error":{"message":`...)
+	dst = appendString(dst, e.text())
+	dst = append(dst, `,"http_status_code":`...)
+	dst = strconv.AppendInt(dst, int64(e.Status), 10)
+	dst = append(dst, `,"type":`...)
+	dst = appendString(dst, e.Type)
+	return append(dst, "}}\n\n"...)
+}
