@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/token"
+	"github.com/millrace-ai/millrace/handler/chat"
 )
 
 // loadedModel is everything that is there to serve a model.
@@ -18,6 +21,8 @@ type loadedModel struct {
 	engine    *engine.Engine
 	backend   device.Backend
 	tokenizer *token.Tokenizer
+	template  *chat.Template
+	compiler  func() (*grammar.Compiler, error) // made at the first call: it takes a while
 
 	caps    device.Caps
 	info    device.ModelInfo
@@ -34,12 +39,16 @@ func (s *server) load() (*loadedModel, error) {
 	// The tokenizer needs one core for a while, the weights the disk.
 	type result struct {
 		tokenizer *token.Tokenizer
+		template  *chat.Template
 		err       error
 	}
 	text := make(chan result, 1)
 	go func() {
-		t, err := s.model.loadTokenizer()
-		text <- result{t, err}
+		var r result
+		if r.tokenizer, r.err = s.model.loadTokenizer(); r.err == nil {
+			r.template, r.err = s.model.loadTemplate()
+		}
+		text <- r
 	}()
 
 	backend, err := openBackend(s.cfg.Device, s.sizing.device, s.model.plan)
@@ -52,7 +61,10 @@ func (s *server) load() (*loadedModel, error) {
 	})
 	r := <-text
 	if err = errors.Join(err, r.err); err == nil {
-		l.tokenizer = r.tokenizer
+		l.tokenizer, l.template = r.tokenizer, r.template
+		l.compiler = sync.OnceValues(func() (*grammar.Compiler, error) {
+			return grammar.NewCompiler(l.tokenizer, s.model.plan.Vocab, s.model.config.EOS)
+		})
 		err = s.newEngine(l)
 	}
 	if err != nil {

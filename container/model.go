@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/token"
 	"github.com/millrace-ai/millrace/engine/weights"
+	"github.com/millrace-ai/millrace/handler/chat"
 )
 
 // demoID is what the built-in model is called.
@@ -22,14 +24,16 @@ const demoID = "millrace-demo"
 type model struct {
 	id         string // what clients see
 	dir        string // the folder, "" for the demo model
+	files      fs.FS  // the folder's
+	override   chat.Override
 	checkpoint *weights.Checkpoint
 	config     *plan.Config
 	plan       *plan.Plan
 }
 
 // openModel opens the folder --model-id names; without one, SageMaker's if it
-// holds a model, else the demo model.
-func openModel(modelID string) (*model, error) {
+// holds a model, else the demo model. templatePath is --tokenizer-config-path.
+func openModel(modelID, templatePath string) (*model, error) {
 	if modelID == "" && holdsModel(config.SageMakerModelDir) {
 		modelID = config.SageMakerModelDir
 	}
@@ -40,14 +44,22 @@ func openModel(modelID string) (*model, error) {
 		return nil, fmt.Errorf("--model-id=%s: reading models from S3 is not available in this build; give a folder", modelID)
 	case modelID != "":
 		if err = checkFolder(modelID); err == nil {
+			m.files = os.DirFS(modelID)
 			m.checkpoint, err = weights.Open(modelID)
 		}
 	default:
-		m.id = demoID
-		m.checkpoint, err = weights.OpenFS(demo.Files())
+		m.id, m.files = demoID, demo.Files()
+		m.checkpoint, err = weights.OpenFS(m.files)
 	}
 	if err != nil {
 		return nil, err
+	}
+	if templatePath != "" {
+		if m.override.Data, err = os.ReadFile(templatePath); err != nil {
+			m.checkpoint.Close()
+			return nil, fmt.Errorf("--tokenizer-config-path: %w", err)
+		}
+		m.override.Name = templatePath
 	}
 	if err := m.read(); err != nil {
 		m.checkpoint.Close()
@@ -97,4 +109,13 @@ func (m *model) loadTokenizer() (*token.Tokenizer, error) {
 		return nil, err
 	}
 	return token.LoadBytes(text, config)
+}
+
+// loadTemplate reads the checkpoint's chat template. A base model has none.
+func (m *model) loadTemplate() (*chat.Template, error) {
+	t, err := chat.Load(m.files, m.override)
+	if err != nil && m.dir != "" {
+		err = fmt.Errorf("%s: %w", m.dir, err)
+	}
+	return t, err
 }

@@ -48,7 +48,7 @@ func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
 	}
 
 	var err error
-	if s.model, err = openModel(cfg.ModelID); err != nil {
+	if s.model, err = openModel(cfg.ModelID, cfg.TokenizerConfigPath); err != nil {
 		return usageError{err}
 	}
 	if s.sizing, err = newSizing(cfg, s.model.plan.MaxPos); err != nil {
@@ -77,6 +77,8 @@ func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
 		ValidationWorkers:     cfg.ValidationWorkers,
 		DiscardPrompt:         !cfg.ReturnFullText,
 		DisableGrammar:        cfg.DisableGrammarSupport,
+		DefaultMaxTokens:      cfg.DefaultMaxTokens,
+		ToolCallObject:        cfg.ToolCallFormat == "tgi",
 		Logger:                s.log,
 	})
 	s.http = handler.NewHTTPServer("", s.api)
@@ -115,7 +117,12 @@ func (s *server) run(listener net.Listener, signals <-chan os.Signal) error {
 
 	running := make(chan error, 1)
 	go func() { running <- loaded.engine.Run(ctx) }()
-	s.api.SetReady(loaded.engine, loaded.tokenizer)
+	s.api.SetReady(handler.Model{
+		Generator: loaded.engine,
+		Tokenizer: loaded.tokenizer,
+		Template:  loaded.template,
+		Compiler:  loaded.compiler,
+	})
 	s.log.Info("ready", loaded.describe()...)
 
 	select {

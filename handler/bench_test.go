@@ -93,7 +93,7 @@ func simulated(tb testing.TB, step time.Duration) *Server {
 		<-stopped
 	})
 	s := New(Options{ModelID: "sim", MaxConcurrentRequests: 1024, Logger: slog.New(slog.DiscardHandler)})
-	s.SetReady(e, tok)
+	s.SetReady(Model{Generator: e, Tokenizer: tok})
 	return s
 }
 

@@ -127,7 +127,7 @@ func newTestServer(gen *fake, edit ...func(*Options)) *Server {
 		gen.limits = engine.Limits{MaxInput: 4000, MaxTotal: 4096, MaxTopN: 32, Vocab: 1000, MaxWaiting: 128}
 	}
 	s := New(opt)
-	s.SetReady(gen, testTokenizer())
+	s.SetReady(Model{Generator: gen, Tokenizer: testTokenizer()})
 	return s
 }
 

@@ -33,6 +33,12 @@ type Options struct {
 	DiscardPrompt bool
 	// DisableGrammar refuses every grammar.
 	DisableGrammar bool
+	// DefaultMaxTokens is the limit of a chat's answer without max_tokens; 0:
+	// what the prompt leaves.
+	DefaultMaxTokens int
+	// ToolCallObject shows calls in TGI's form, which the contract has: their
+	// arguments as an object, and in a stream one call instead of a list.
+	ToolCallObject bool
 
 	StallTimeout time.Duration // a step that takes longer makes health fail; 0: 2 minutes
 	KeepAlive    time.Duration // silence after which a stream sends a comment; 0: 15 s

@@ -36,7 +36,7 @@ type parameters struct {
 	details             bool
 	doSample            bool
 	frequencyPenalty    optional[float32]
-	grammar             optional[grammar]
+	grammar             optional[grammarType]
 	maxNewTokens        optional[uint32] // absent: 100; null, here unset: what max_total_tokens leaves
 	repetitionPenalty   optional[float32]
 	returnFullText      optional[bool]
@@ -51,8 +51,8 @@ type parameters struct {
 	watermark           bool
 }
 
-// grammar is the contract's GrammarType: what the output must match.
-type grammar struct {
+// grammarType is the contract's GrammarType: what the output must match.
+type grammarType struct {
 	kind  string // json, json_object or regex
 	value []byte // JSON, part of the body
 }
@@ -181,7 +181,7 @@ func (p *parameters) decode(r *body.Reader) error {
 		case paramWatermark:
 			p.watermark, err = r.Bool()
 		case paramGrammar:
-			var g grammar
+			var g grammarType
 			g, err = decodeGrammar(r)
 			p.grammar = some(g)
 		case paramAdapterID:
@@ -211,7 +211,7 @@ func (p *parameters) decodeStop(r *body.Reader) error {
 	})
 }
 
-func decodeGrammar(r *body.Reader) (g grammar, err error) {
+func decodeGrammar(r *body.Reader) (g grammarType, err error) {
 	err = r.Object("adjacently tagged enum GrammarType", grammarFields, func(field int) (err error) {
 		if field == 0 {
 			if g.kind, err = r.String(); err != nil {

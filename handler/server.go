@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/engine/token"
+	"github.com/millrace-ai/millrace/handler/chat"
 )
 
 // Generator is what the routes need from the engine; *engine.Engine is one.
@@ -21,11 +23,23 @@ type Generator interface {
 	Stalled() time.Duration
 }
 
-// model is what a Server serves once it is ready.
+// Model is what a Server serves once it is ready.
+type Model struct {
+	Generator Generator
+	Tokenizer *token.Tokenizer // encodes prompts, and tells the text of tokens
+	Template  *chat.Template   // nil: none
+	// Compiler returns the compiler of grammars, which it makes when it is
+	// first called; nil: there are no grammars.
+	Compiler func() (*grammar.Compiler, error)
+}
+
+// model is a Model in use.
 type model struct {
-	gen    Generator
-	tok    *token.Tokenizer
-	limits engine.Limits
+	gen      Generator
+	tok      *token.Tokenizer
+	template *chat.Template // without any, its Render says so
+	compiler func() (*grammar.Compiler, error)
+	limits   engine.Limits
 }
 
 // Server answers HTTP requests. Make one with New, give it its model with
@@ -75,11 +89,14 @@ func (s *Server) Metrics() *Metrics { return s.metrics }
 // and refused clients are told: "loading weights".
 func (s *Server) SetPending(reason string) { s.pending.Store(&reason) }
 
-// SetReady makes the Server serve gen, whose prompts tok encodes.
-func (s *Server) SetReady(gen Generator, tok *token.Tokenizer) {
-	limits := gen.Limits()
-	s.metrics.setModel(limits, gen)
-	s.model.Store(&model{gen: gen, tok: tok, limits: limits})
+// SetReady makes the Server serve m.
+func (s *Server) SetReady(m Model) {
+	limits := m.Generator.Limits()
+	s.metrics.setModel(limits, m.Generator)
+	if m.Template == nil {
+		m.Template = new(chat.Template)
+	}
+	s.model.Store(&model{gen: m.Generator, tok: m.Tokenizer, template: m.Template, compiler: m.Compiler, limits: limits})
 }
 
 // Drain refuses all work that comes from now on and makes /ping and /health

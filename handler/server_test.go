@@ -108,7 +108,7 @@ func TestReadiness(t *testing.T) {
 	}
 
 	gen := &fake{limits: engine.Limits{MaxInput: 10, MaxTotal: 20}}
-	s.SetReady(gen, testTokenizer())
+	s.SetReady(Model{Generator: gen, Tokenizer: testTokenizer()})
 	if got := ask(t, s, "GET", "/ping", ""); got.status != 200 || got.body != "" {
 		t.Errorf("ready: %d %q", got.status, got.body)
 	}

@@ -84,19 +84,17 @@ func (s *Server) prepare(ctx context.Context, m *model, req *generateRequest) (*
 	if p.truncate.set && (p.truncate.v == 0 || p.truncate.v > maxInput) {
 		return nil, invalid("`truncate` must be strictly positive and less than %d. Given: %d", maxInput, p.truncate.v)
 	}
-	ids, err := s.encode(ctx, m, req.inputs)
+	ids, err := s.encode(ctx, m, req.inputs, true)
 	if err != nil {
 		return nil, err
 	}
 	if p.truncate.set {
 		ids = token.TruncateLeft(ids, int(p.truncate.v), m.tok.LeadingSpecial())
 	}
-	maxNew := int(p.maxNewTokens.or(uint32(max(0, m.limits.MaxTotal-len(ids)))))
+	maxNew, err := m.room(len(ids), p.maxNewTokens)
 	switch {
-	case len(ids)+maxNew > m.limits.MaxTotal:
-		return nil, invalid("`inputs` tokens + `max_new_tokens` must be <= %d. Given: %d `inputs` tokens and %d `max_new_tokens`", m.limits.MaxTotal, len(ids), maxNew)
-	case len(ids) > m.limits.MaxInput:
-		return nil, invalid("`inputs` must have less than %d tokens. Given: %d", m.limits.MaxInput, len(ids))
+	case err != nil:
+		return nil, err
 	case p.grammar.set && s.opt.DisableGrammar:
 		return nil, invalid("grammar is not supported")
 	case p.grammar.set:
@@ -134,6 +132,19 @@ func (s *Server) prepare(ctx context.Context, m *model, req *generateRequest) (*
 	return j, nil
 }
 
+// room checks the length of a prompt and returns how many tokens may follow
+// it: what is asked for, or what the limit of both together leaves.
+func (m *model) room(prompt int, asked optional[uint32]) (int, error) {
+	maxNew := int(asked.or(uint32(max(0, m.limits.MaxTotal-prompt))))
+	switch {
+	case prompt+maxNew > m.limits.MaxTotal:
+		return 0, invalid("`inputs` tokens + `max_new_tokens` must be <= %d. Given: %d `inputs` tokens and %d `max_new_tokens`", m.limits.MaxTotal, prompt, maxNew)
+	case prompt > m.limits.MaxInput:
+		return 0, invalid("`inputs` must have less than %d tokens. Given: %d", m.limits.MaxInput, prompt)
+	}
+	return maxNew, nil
+}
+
 // sampling returns the engine's parameters. Any that only make sense when
 // drawing switch drawing on, except a temperature of 1.
 func sampling(p *parameters) sample.Params {
@@ -150,15 +161,16 @@ func sampling(p *parameters) sample.Params {
 	return out
 }
 
-// encode tokenizes text, ValidationWorkers texts at a time.
-func (s *Server) encode(ctx context.Context, m *model, text string) ([]int32, error) {
+// encode tokenizes text, ValidationWorkers texts at a time. With addSpecial
+// the tokenizer adds its special tokens; a chat's template has them.
+func (s *Server) encode(ctx context.Context, m *model, text string, addSpecial bool) ([]int32, error) {
 	select {
 	case s.encoders <- struct{}{}:
 	case <-ctx.Done():
 		return nil, errClientGone
 	}
 	defer func() { <-s.encoders }()
-	ids, err := m.tok.Encode(text, true)
+	ids, err := m.tok.Encode(text, addSpecial)
 	if err != nil {
 		return nil, invalid("tokenizer error %v", err)
 	}

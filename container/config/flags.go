@@ -37,6 +37,9 @@ type Serve struct {
 	ValidationWorkers     int  `name:"validation-workers" default:"2" min:"1" help:"Shown by /info; tokenizing runs on each request's own goroutine."`
 
 	ReturnFullText        bool     `name:"return-full-text" default:"true" negatable:"" help:"Whether / and /invocations repeat the prompt when a request does not say."`
+	DefaultMaxTokens      int      `name:"default-max-tokens" min:"1" placeholder:"N" help:"Most tokens of a chat's answer when a request does not say. Left out: what the prompt leaves; TGI's is 100."`
+	ToolCallFormat        string   `name:"tool-call-format" default:"openai" enum:"openai,tgi" help:"Form of tool calls in answers: OpenAI's, or that of TGI's document, whose arguments are an object."`
+	TokenizerConfigPath   string   `name:"tokenizer-config-path" placeholder:"FILE" help:"Chat template to use instead of the model's: a file like tokenizer_config.json, or a template itself if it ends in .jinja."`
 	DisableGrammarSupport bool     `name:"disable-grammar-support" help:"Refuse requests with a grammar."`
 	PayloadLimit          int64    `name:"payload-limit" default:"2000000" min:"1" help:"Largest request body in bytes."`
 	APIKey                string   `name:"api-key" secret:"" placeholder:"KEY" help:"Ask for this bearer token on every route but health, ping and metrics."`
@@ -87,7 +90,6 @@ type Compat struct {
 	WeightsCacheOverride string  `name:"weights-cache-override" ignored:"nothing is downloaded from the hub" help:"Ignored: nothing is downloaded from the hub."`
 	WatermarkGamma       float64 `name:"watermark-gamma" ignored:"watermarking is not available in this build" help:"Ignored: watermarking is not available in this build."`
 	WatermarkDelta       float64 `name:"watermark-delta" ignored:"watermarking is not available in this build" help:"Ignored: watermarking is not available in this build."`
-	TokenizerConfigPath  string  `name:"tokenizer-config-path" ignored:"chat templates are not available in this build" help:"Ignored: chat templates are not available in this build."`
 	OTLPEndpoint         string  `name:"otlp-endpoint" ignored:"tracing is not available in this build" help:"Ignored: tracing is not available in this build."`
 	OTLPServiceName      string  `name:"otlp-service-name" ignored:"tracing is not available in this build" help:"Ignored: tracing is not available in this build."`
 	UsageStats           string  `name:"usage-stats" default:"off" enum:"on,off,no-stack" ignored:"no usage is ever reported" help:"Ignored: no usage is ever reported."`

@@ -41,7 +41,7 @@ func serve(t *testing.T) (url string) {
 	stopped := make(chan error)
 	go func() { stopped <- e.Run(ctx) }()
 	s := handler.New(handler.Options{ModelID: "sim", Logger: slog.New(slog.DiscardHandler)})
-	s.SetReady(e, tok)
+	s.SetReady(handler.Model{Generator: e, Tokenizer: tok})
 	srv := httptest.NewServer(s)
 	t.Cleanup(func() {
 		srv.Close()
