@@ -10,6 +10,7 @@ import (
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/handler/body"
+	"github.com/millrace-ai/millrace/handler/chat"
 )
 
 // Error is an answer that is not 200. Every error a client sees is one.
@@ -86,6 +87,10 @@ func asError(err error) *Error {
 	if errors.As(err, &e) {
 		return e
 	}
+	var c *chat.Error
+	if errors.As(err, &c) {
+		return chatFailure(c)
+	}
 	var g *engine.Error
 	if !errors.As(err, &g) {
 		return internal(err)
@@ -104,6 +109,16 @@ func asError(err error) *Error {
 		e = incomplete(g)
 	}
 	e.Err = g
+	return e
+}
+
+// chatFailure is a chat that cannot be served. As in TGI the metric counts
+// those that the template refuses.
+func chatFailure(c *chat.Error) *Error {
+	e := failure(http.StatusUnprocessableEntity, c.Type, "%s", c.Msg)
+	if c.Type == "template_error" {
+		e.label = "template"
+	}
 	return e
 }
 

@@ -157,7 +157,7 @@ func (p *parameters) decode(r *body.Reader) error {
 		case paramTopK:
 			return set(&p.topK, r.Int32)
 		case paramStop:
-			return p.decodeStop(r)
+			p.stop, err = decodeStop(r)
 		case paramSeed:
 			return set(&p.seed, r.Uint64)
 		case paramDetails:
@@ -198,17 +198,17 @@ func set[T any](o *optional[T], read func() (T, error)) error {
 	return err
 }
 
-func (p *parameters) decodeStop(r *body.Reader) error {
+func decodeStop(r *body.Reader) (stop []string, err error) {
 	if r.IsString() {
 		s, err := r.String()
-		p.stop = []string{s}
-		return err
+		return []string{s}, err
 	}
-	return r.Array("a sequence", func(int) error {
+	err = r.Array("a sequence", func(int) error {
 		s, err := r.String()
-		p.stop = append(p.stop, s)
+		stop = append(stop, s)
 		return err
 	})
+	return stop, err
 }
 
 func decodeGrammar(r *body.Reader) (g grammarType, err error) {

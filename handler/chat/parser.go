@@ -62,6 +62,16 @@ const (
 	inBetween                    // behind a call
 )
 
+// IsMarker reports whether text, that of a special token, announces a call or
+// belongs to one. A Parser must see such tokens; others are no part of a text.
+func IsMarker(text []byte) bool {
+	switch string(text) {
+	case hermesOpen, hermesClose, mistralOpen, mistralArgs, pythonTag:
+		return true
+	}
+	return false
+}
+
 // NewParser returns a Parser for one answer. newID makes the ids of calls.
 // Without tools all text is content.
 func NewParser(tools []Tool, newID func() string) *Parser {

@@ -1,0 +1,213 @@
+package handler
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/handler/chat"
+)
+
+// chatCompletions handles POST /v1/chat/completions.
+func (s *Server) chatCompletions(x *exchange) error {
+	if _, err := s.ready(); err != nil {
+		return err
+	}
+	if err := s.readBody(x); err != nil {
+		return err
+	}
+	return s.chat(x)
+}
+
+// chat answers the chat in x.body, which is also a shape of /invocations.
+func (s *Server) chat(x *exchange) error {
+	x.openAI = true
+	req, err := decodeChat(x.body)
+	if err != nil {
+		return badBody(err)
+	}
+	s.metrics.requests.Inc()
+	m, err := s.ready()
+	if err != nil {
+		return err
+	}
+	j, err := s.startChat(x, m, &req)
+	if err != nil {
+		return err
+	}
+	object := "chat.completion"
+	if req.stream {
+		object = "chat.completion.chunk"
+	}
+	a := newChatAnswer(s.newOpenAIHead(object, "chatcmpl-"), m.tok, len(x.choices), j.tools, j.prefix)
+	a.logprobs, a.object = req.logprobs, s.opt.ToolCallObject
+	if req.stream {
+		return s.chatEvents(x, a, req.includeUsage)
+	}
+	if err := s.gather(x, x.choices, a.take); err != nil {
+		return err
+	}
+	t := x.timingOf(x.choices)
+	if x.out, err = a.append(x.out[:0], x.choices); err != nil {
+		return err
+	}
+	s.setCompute(x.w.Header(), &j.job)
+	setTimes(x.w.Header(), &j.job, t)
+	s.mayWrite(x, time.Now())
+	writeJSON(x.w, http.StatusOK, x.out)
+	s.succeeded(x, &j.job, t)
+	return nil
+}
+
+// chatEvents answers with events.
+func (s *Server) chatEvents(x *exchange, a *chatAnswer, includeUsage bool) error {
+	if err := s.choiceEvents(x, x.choices, a.events); err != nil {
+		return err
+	}
+	x.out = x.out[:0]
+	if includeUsage {
+		x.out = a.usageEvent(x.out, usageOf(x.choices))
+	}
+	x.out = append(x.out, done...)
+	if err := x.send(); err != nil {
+		return err
+	}
+	s.succeeded(x, x.choices[0].job, x.timingOf(x.choices))
+	return nil
+}
+
+// chatJob is a chat that has passed every check.
+type chatJob struct {
+	job
+	seeds  []uint64    // of its choices
+	tools  []chat.Tool // that may be called
+	prefix string      // what the prompt ends with of the model's own words
+}
+
+// startChat checks req, takes permits and submits: x.choices yield the tokens.
+func (s *Server) startChat(x *exchange, m *model, req *chatRequest) (*chatJob, error) {
+	prompt, err := s.renderChat(m, req)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.takePermits(x, max(1, int(min(req.n.or(1), maxChoices)))); err != nil {
+		return nil, err
+	}
+	j, err := s.prepareChat(x.r.Context(), m, req, prompt)
+	if err != nil {
+		return nil, err
+	}
+	s.metrics.accepted(&j.job)
+	streams, err := m.submitN(x.r.Context(), &j.req, j.seeds)
+	if err != nil {
+		return nil, err
+	}
+	for i, stream := range streams {
+		x.choices = append(x.choices, newChoice(i, &j.job, stream, m.tok))
+	}
+	return j, nil
+}
+
+// chatPrompt is what a model gets to read, and how its answer is understood.
+type chatPrompt struct {
+	text       string // with the constraint's prefix
+	selection  chat.Selection
+	constraint chat.Constraint
+}
+
+// renderChat makes the prompt of req. Its errors come before all others, and
+// before a permit is needed, as TGI's do.
+func (s *Server) renderChat(m *model, req *chatRequest) (p chatPrompt, err error) {
+	if p.selection, err = chat.Select(req.tools); err != nil {
+		return p, err
+	}
+	if err := refuseImages(s.opt.ModelID, req.prompt.Messages); err != nil {
+		return p, err
+	}
+	r := req.prompt
+	r.Tools = p.selection.Tools
+	prompt, err := m.template.Render(r)
+	if err != nil {
+		return p, err
+	}
+	p.constraint, err = p.selection.Constraint(m.template.Format())
+	p.text = prompt.Text + p.constraint.Prefix
+	return p, err
+}
+
+// prepareChat checks req and makes of it what the engine needs.
+func (s *Server) prepareChat(ctx context.Context, m *model, req *chatRequest, prompt chatPrompt) (*chatJob, error) {
+	g := generateRequest{inputs: prompt.text, parameters: req.parameters()}
+	p := &g.parameters
+	p.topNTokens = req.topLogprobs
+	if !p.maxNewTokens.set && s.opt.DefaultMaxTokens > 0 {
+		p.maxNewTokens = some(uint32(s.opt.DefaultMaxTokens))
+	}
+	if err := s.checkParameters(&g); err != nil {
+		return nil, err
+	}
+	if err := s.checkOpenAI(&req.openAIParameters, m.limits.Vocab); err != nil {
+		return nil, err
+	}
+	ids, err := s.encode(ctx, m, prompt.text, false)
+	if err != nil {
+		return nil, err
+	}
+	maxNew, err := m.room(len(ids), p.maxNewTokens)
+	if err != nil {
+		return nil, err
+	}
+	j := &chatJob{
+		job: job{
+			inputs: prompt.text,
+			chars:  utf8.RuneCountInString(prompt.text),
+			stops:  p.stop,
+			req: engine.Request{
+				ID:           strconv.FormatInt(s.requests.Add(1), 10),
+				Tokens:       ids,
+				MaxNewTokens: maxNew,
+				Params:       req.sampling(p),
+			},
+		},
+		seeds:  seedsOf(p.seed, int(req.n.or(1))),
+		tools:  prompt.selection.Tools,
+		prefix: prompt.constraint.Prefix,
+	}
+	if req.logprobs {
+		j.req.TopN = int(p.topNTokens.or(0))
+	}
+	return j, nil
+}
+
+// seedsOf returns the seeds of n choices: the request's own for the first, so
+// that one choice is always the same, and others that follow from it.
+func seedsOf(seed optional[uint64], n int) []uint64 {
+	first := seed.v
+	if !seed.set {
+		first = rand.Uint64()
+	}
+	seeds := make([]uint64, n)
+	for i := range seeds {
+		const step = 0x9e3779b97f4a7c15 // 2^64 / golden ratio: far apart, and no two equal
+		seeds[i] = first + uint64(i)*step
+	}
+	return seeds
+}
+
+// submitN submits the choices of a request.
+func (m *model) submitN(ctx context.Context, req *engine.Request, seeds []uint64) (streams []*engine.Stream, err error) {
+	for _, seed := range seeds {
+		r := *req
+		r.Params.Seed = seed
+		stream, err := m.gen.Submit(ctx, &r)
+		if err != nil {
+			return nil, err
+		}
+		streams = append(streams, stream)
+	}
+	return streams, nil
+}

@@ -1,0 +1,310 @@
+package handler
+
+import (
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/token"
+	"github.com/millrace-ai/millrace/handler/chat"
+)
+
+// chatAnswer writes the answer to a chat, whole or as events.
+type chatAnswer struct {
+	head     openAIHead
+	tok      *token.Tokenizer
+	logprobs bool // show them
+	object   bool // calls in TGI's form: see Options.ToolCallObject
+	messages []*chatMessage
+}
+
+// chatMessage is what has been read of one choice.
+type chatMessage struct {
+	parser   *chat.Parser // nil without tools: all text is content
+	text     []byte       // shown text: all of it in a whole answer, a piece's in a stream
+	answer   chat.Answer  // in a whole answer, if there is a parser
+	callID   string       // of the call that a stream is in
+	logprobs []byte       // of tokens, as a list's elements: all, or those that no event has shown
+}
+
+// newChatAnswer returns the answer of n choices. prefix is what their prompt
+// ends with of the model's own words.
+func newChatAnswer(head openAIHead, tok *token.Tokenizer, n int, tools []chat.Tool, prefix string) *chatAnswer {
+	a := &chatAnswer{head: head, tok: tok, messages: make([]*chatMessage, n)}
+	for i := range a.messages {
+		m := new(chatMessage)
+		if len(tools) > 0 {
+			m.parser = chat.NewParser(tools, chat.NewID)
+			m.parser.Write(prefix) // a marker: nothing is known by it
+		}
+		a.messages[i] = m
+	}
+	return a
+}
+
+// shows reports whether a piece's text belongs to the answer. Special tokens
+// do not, except for those that a model marks calls with.
+func (m *chatMessage) shows(p *engine.Piece) bool {
+	return !p.Special || m.parser != nil && chat.IsMarker(p.Text)
+}
+
+// finish returns the reason why c has ended.
+func (m *chatMessage) finish(c *choice) string {
+	calls := 0
+	if m.parser != nil {
+		calls = m.parser.Calls()
+	}
+	return chat.FinishReason(c.text.Finish() == engine.FinishLength, calls)
+}
+
+// take adds pieces to a whole answer.
+func (a *chatAnswer) take(c *choice, pieces []engine.Piece) {
+	m := a.messages[c.index]
+	for i := range pieces {
+		p := &pieces[i]
+		if a.logprobs {
+			m.logprobs = appendComma(m.logprobs)
+			m.logprobs = appendLogprob(m.logprobs, a.tok, p)
+		}
+		if m.parser == nil {
+			m.text = c.ending.add(m.text, p.Text, m.shows(p), p.Last)
+			continue
+		}
+		m.text = c.ending.add(m.text[:0], p.Text, m.shows(p), p.Last)
+		for _, d := range m.parser.Write(string(m.text)) {
+			m.answer.Add(d)
+		}
+		if p.Last {
+			for _, d := range m.parser.Close() {
+				m.answer.Add(d)
+			}
+		}
+	}
+}
+
+// append appends the whole answer of choices that have ended.
+func (a *chatAnswer) append(dst []byte, choices []*choice) (_ []byte, err error) {
+	dst = append(dst, a.head.open...)
+	dst = append(dst, a.head.model...)
+	dst = append(dst, `,"choices":[`...)
+	for i, c := range choices {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		m := a.messages[c.index]
+		dst = c.appendIndex(dst)
+		dst = append(dst, `,"message":{"role":"assistant","content":`...)
+		if dst, err = m.appendMessage(dst, a.object); err != nil {
+			return dst, err
+		}
+		dst = append(dst, `},"logprobs":`...)
+		dst = a.appendLogprobs(dst, m)
+		dst = append(dst, `,"finish_reason":"`...)
+		dst = append(dst, m.finish(c)...)
+		dst = append(dst, `"}`...)
+	}
+	dst = append(dst, `],"usage":`...)
+	dst = usageOf(choices).append(dst)
+	return append(dst, '}'), nil
+}
+
+// appendMessage appends the content and the calls of a message.
+func (m *chatMessage) appendMessage(dst []byte, object bool) ([]byte, error) {
+	switch {
+	case m.parser == nil:
+		return appendString(dst, m.text), nil
+	case len(m.answer.Calls) == 0:
+		return appendString(dst, m.answer.Content), nil
+	case m.answer.Content == "":
+		dst = append(dst, "null"...)
+	default:
+		dst = appendString(dst, m.answer.Content)
+	}
+	dst = append(dst, `,"tool_calls":[`...)
+	for i, call := range m.answer.Calls {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(dst, `{"id":`...)
+		dst = appendString(dst, call.ID)
+		dst = append(dst, `,"type":"function","function":{`...)
+		if object {
+			arguments, err := call.Object()
+			if err != nil {
+				return dst, err
+			}
+			dst = append(dst, `"description":null,"name":`...)
+			dst = appendString(dst, call.Name)
+			dst = append(dst, `,"arguments":`...)
+			dst = append(dst, arguments...)
+		} else {
+			dst = append(dst, `"name":`...)
+			dst = appendString(dst, call.Name)
+			dst = append(dst, `,"arguments":`...)
+			dst = appendString(dst, call.Arguments)
+		}
+		dst = append(dst, "}}"...)
+	}
+	return append(dst, ']'), nil
+}
+
+// events appends the events of pieces. Without tools there is one for each
+// token; what a parser holds back has none until it is known what it is.
+func (a *chatAnswer) events(dst []byte, c *choice, pieces []engine.Piece) []byte {
+	m := a.messages[c.index]
+	for i := range pieces {
+		p := &pieces[i]
+		if a.logprobs {
+			m.logprobs = appendComma(m.logprobs)
+			m.logprobs = appendLogprob(m.logprobs, a.tok, p)
+		}
+		m.text = c.ending.add(m.text[:0], p.Text, m.shows(p), p.Last)
+		if m.parser != nil {
+			for _, d := range m.parser.Write(string(m.text)) {
+				dst = a.appendDelta(dst, c, d)
+			}
+			m.text = m.text[:0]
+			if p.Last {
+				for _, d := range m.parser.Close() {
+					dst = a.appendDelta(dst, c, d)
+				}
+			}
+		}
+		if m.parser == nil || p.Last {
+			dst = a.beginChunk(dst, c)
+			dst = append(dst, `"content":`...)
+			dst = appendString(dst, m.text)
+			dst = a.endChunk(dst, c, p.Last)
+		}
+	}
+	return dst
+}
+
+// appendDelta appends the event of what a parser found.
+func (a *chatAnswer) appendDelta(dst []byte, c *choice, d chat.Delta) []byte {
+	dst = a.beginChunk(dst, c)
+	if d.Call == nil {
+		dst = append(dst, `"content":`...)
+		dst = appendString(dst, d.Content)
+	} else {
+		dst = a.appendCall(dst, a.messages[c.index], d.Call)
+	}
+	return a.endChunk(dst, c, false)
+}
+
+// appendCall appends a piece of a call: OpenAI's list of one, in which only
+// the first piece has the id and the name; or TGI's object, which has always
+// all members.
+func (a *chatAnswer) appendCall(dst []byte, m *chatMessage, d *chat.CallDelta) []byte {
+	first := d.Name != ""
+	if first {
+		m.callID = d.ID
+	}
+	dst = append(dst, `"tool_calls":`...)
+	if !a.object {
+		dst = append(dst, '[')
+	}
+	dst = append(dst, `{"index":`...)
+	dst = strconv.AppendInt(dst, int64(d.Index), 10)
+	if first || a.object {
+		dst = append(dst, `,"id":`...)
+		dst = appendString(dst, m.callID)
+		dst = append(dst, `,"type":"function"`...)
+	}
+	dst = append(dst, `,"function":{`...)
+	switch {
+	case first:
+		dst = append(dst, `"name":`...)
+		dst = appendString(dst, d.Name)
+		dst = append(dst, ',')
+	case a.object:
+		dst = append(dst, `"name":null,`...)
+	}
+	dst = append(dst, `"arguments":`...)
+	dst = appendString(dst, d.Arguments)
+	dst = append(dst, "}}"...)
+	if !a.object {
+		dst = append(dst, ']')
+	}
+	return dst
+}
+
+// beginChunk appends an event up to the role in its delta.
+func (a *chatAnswer) beginChunk(dst []byte, c *choice) []byte {
+	dst = append(dst, "data: "...)
+	dst = append(dst, a.head.open...)
+	dst = append(dst, a.head.model...)
+	dst = append(dst, `,"choices":[`...)
+	dst = c.appendIndex(dst)
+	return append(dst, `,"delta":{"role":"assistant",`...)
+}
+
+// endChunk appends an event from behind its delta on, with the log-probabilities
+// that none has shown and, behind the last piece, the reason to end.
+func (a *chatAnswer) endChunk(dst []byte, c *choice, last bool) []byte {
+	m := a.messages[c.index]
+	dst = append(dst, `},"logprobs":`...)
+	dst = a.appendLogprobs(dst, m)
+	m.logprobs = m.logprobs[:0]
+	if !last {
+		return append(dst, `,"finish_reason":null}],"usage":null}`+"\n\n"...)
+	}
+	dst = append(dst, `,"finish_reason":"`...)
+	dst = append(dst, m.finish(c)...)
+	return append(dst, `"}],"usage":null}`+"\n\n"...)
+}
+
+// usageEvent appends the event that tells the usage of an answer.
+func (a *chatAnswer) usageEvent(dst []byte, u usage) []byte {
+	dst = append(dst, "data: "...)
+	dst = append(dst, a.head.open...)
+	dst = append(dst, a.head.model...)
+	dst = append(dst, `,"choices":[],"usage":`...)
+	dst = u.append(dst)
+	return append(dst, "}\n\n"...)
+}
+
+// appendLogprobs appends the member of m's log-probabilities.
+func (a *chatAnswer) appendLogprobs(dst []byte, m *chatMessage) []byte {
+	if !a.logprobs {
+		return append(dst, "null"...)
+	}
+	dst = append(dst, `{"content":[`...)
+	dst = append(dst, m.logprobs...)
+	return append(dst, "]}"...)
+}
+
+// appendLogprob appends a token as OpenAI shows it.
+func appendLogprob(dst []byte, tok *token.Tokenizer, p *engine.Piece) []byte {
+	dst = appendTokenLogprob(dst, tok, p.ID, p.Text, p.Logprob)
+	dst = append(dst, `,"top_logprobs":[`...)
+	for i, t := range p.Top {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		text := tok.Bytes(t.ID)
+		if !utf8.Valid(text) {
+			text = []byte(textOf(tok, t.ID))
+		}
+		dst = appendTokenLogprob(dst, tok, t.ID, text, t.Logprob)
+		dst = append(dst, '}')
+	}
+	return append(dst, "]}"...)
+}
+
+// appendTokenLogprob appends the first members of a token, with its bytes:
+// a client joins those of tokens that share a character.
+func appendTokenLogprob(dst []byte, tok *token.Tokenizer, id int32, text []byte, logprob float32) []byte {
+	dst = append(dst, `{"token":`...)
+	dst = appendString(dst, text)
+	dst = append(dst, `,"logprob":`...)
+	dst = appendFloat32(dst, logprob)
+	dst = append(dst, `,"bytes":[`...)
+	for i, b := range tok.Bytes(id) {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = strconv.AppendUint(dst, uint64(b), 10)
+	}
+	return append(dst, ']')
+}
