@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-
-	"github.com/millrace-ai/millrace/engine/token"
 )
 
 // health handles GET /health, /ping and /. It never waits for the engine.
@@ -73,59 +71,4 @@ func (s *Server) models(x *exchange) error {
 	x.out = fmt.Appendf(x.out[:0], `{"object":"list","data":[{"id":%s,"object":"model","created":0,"owned_by":%s}]}`, id, id)
 	writeJSON(x.w, http.StatusOK, x.out)
 	return nil
-}
-
-// tokenize handles POST /tokenize: the tokens of inputs and where they stand.
-func (s *Server) tokenize(x *exchange) error {
-	req, err := s.receive(x, decodeGenerate)
-	if err != nil {
-		return err
-	}
-	m, err := s.ready()
-	if err != nil {
-		return err
-	}
-	var spans []token.Span
-	if req.inputs != "" {
-		if spans, err = m.tok.EncodeSpans(req.inputs, true); err != nil {
-			return invalid("tokenizer error %v", err)
-		}
-	}
-	start, stop := cursor{text: req.inputs}, cursor{text: req.inputs}
-	x.out = append(x.out[:0], '[')
-	for i, span := range spans {
-		if i > 0 {
-			x.out = append(x.out, ',')
-		}
-		x.out = fmt.Appendf(x.out, `{"id":%d,"text":`, span.ID)
-		x.out = appendString(x.out, req.inputs[start.byteOf(span.Start):stop.byteOf(span.Stop)])
-		x.out = fmt.Appendf(x.out, `,"start":%d,"stop":%d}`, span.Start, span.Stop)
-	}
-	x.out = append(x.out, ']')
-	writeJSON(x.w, http.StatusOK, x.out)
-	return nil
-}
-
-// cursor turns positions counted in characters into bytes. Positions that
-// grow cost one walk through the text in all.
-type cursor struct {
-	text        string
-	chars, byte int
-}
-
-// byteOf returns where the character with number n begins.
-func (c *cursor) byteOf(n int) int {
-	if n == 0 {
-		return 0 // also where tokens stand that are not in the text
-	}
-	if n < c.chars {
-		c.chars, c.byte = 0, 0
-	}
-	for ; c.chars < n && c.byte < len(c.text); c.chars++ {
-		c.byte++
-		for c.byte < len(c.text) && c.text[c.byte]&0xC0 == 0x80 {
-			c.byte++
-		}
-	}
-	return c.byte
 }

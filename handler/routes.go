@@ -25,6 +25,8 @@ func (s *Server) newRoutes() http.Handler {
 	m.Handle("/health", get(s.health).public())
 	m.Handle("/", &endpoint{s: s, allow: "POST,GET,HEAD", get: s.health, post: s.compatGenerate, publicGet: true})
 	m.Handle("/tokenize", post(s.tokenize))
+	m.Handle("/chat_tokenize", post(s.chatTokenize))
+	m.Handle("/vertex", post(s.vertex))
 	m.Handle("/info", get(s.info))
 	m.Handle("/v1/models", get(s.models))
 	m.Handle("/metrics", get(s.serveMetrics).public())

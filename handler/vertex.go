@@ -1,0 +1,135 @@
+package handler
+
+import (
+	"net/http"
+
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/handler/body"
+)
+
+// vertexInstance is one request of the several in a body of /vertex.
+type vertexInstance struct {
+	text *generateRequest // nil: a chat
+	chat chatRequest
+}
+
+var (
+	vertexFields     = []string{"instances"}
+	vertexTextFields = []string{"inputs", "parameters"}
+)
+
+// vertex handles POST /vertex, the route of Google's Vertex AI: prompts and
+// chats, answered side by side with the text of each.
+func (s *Server) vertex(x *exchange) error {
+	m, err := s.ready()
+	if err != nil {
+		return err
+	}
+	if err := s.readBody(x); err != nil {
+		return err
+	}
+	instances, err := decodeVertex(x.body)
+	if err != nil {
+		return badBody(err)
+	}
+	if len(instances) == 0 {
+		return failure(http.StatusUnprocessableEntity, "Input validation error", "Input validation error")
+	}
+	s.metrics.requests.Inc()
+	if err := s.takePermits(x, len(instances)); err != nil {
+		return err
+	}
+	for i := range instances {
+		j, err := s.prepareInstance(x, m, &instances[i])
+		if err != nil {
+			return err
+		}
+		s.metrics.accepted(j)
+		stream, err := m.gen.Submit(x.r.Context(), &j.req)
+		if err != nil {
+			return err
+		}
+		x.choices = append(x.choices, newChoice(i, j, stream, m.tok))
+	}
+	if err := s.gather(x, x.choices, func(*choice, []engine.Piece) {}); err != nil {
+		return err
+	}
+	x.out = append(x.out[:0], `{"predictions":[`...)
+	for i, c := range x.choices {
+		if i > 0 {
+			x.out = append(x.out, ',')
+		}
+		x.out = appendString(x.out, c.text.Generated())
+	}
+	x.out = append(x.out, "]}"...)
+	writeJSON(x.w, http.StatusOK, x.out)
+	s.succeeded(x, x.choices[0].job, x.timingOf(x.choices))
+	return nil
+}
+
+func decodeVertex(data []byte) (instances []vertexInstance, err error) {
+	has := false
+	r := body.NewReader(data)
+	err = r.Object("struct VertexRequest", vertexFields, func(int) error {
+		has = true
+		return r.Array("a sequence", func(int) error {
+			i, err := readInstance(r)
+			instances = append(instances, i)
+			return err
+		})
+	})
+	if err == nil && !has {
+		err = r.Missing("instances")
+	}
+	return instances, err
+}
+
+// readInstance reads a prompt if there are inputs, else a chat.
+func readInstance(r *body.Reader) (i vertexInstance, err error) {
+	ahead := *r
+	if ahead.IsObject() {
+		if err := ahead.Object("", vertexTextFields[:1], func(int) error {
+			i.text = new(generateRequest)
+			return ahead.Skip()
+		}); err != nil {
+			return i, err
+		}
+	}
+	if i.text == nil {
+		i.chat, err = readChat(r)
+		return i, err
+	}
+	// TGI draws, whatever a request says, and does not read the other fields.
+	i.text.parameters.doSample = true
+	return i, r.Object("struct GenerateVertexInstance", vertexTextFields, func(field int) (err error) {
+		if field == fieldInputs {
+			i.text.inputs, err = r.String()
+			return err
+		}
+		if null, err := r.Null(); null {
+			return err
+		}
+		all := parameters{maxNewTokens: some[uint32](defaultMaxNewTokens)}
+		err = all.decode(r)
+		i.text.parameters.maxNewTokens, i.text.parameters.seed = all.maxNewTokens, all.seed
+		return err
+	})
+}
+
+// prepareInstance checks an instance and makes of it what the engine needs.
+func (s *Server) prepareInstance(x *exchange, m *model, i *vertexInstance) (*job, error) {
+	if i.text != nil {
+		return s.prepare(x.r.Context(), m, i.text)
+	}
+	prompt, err := s.renderChat(m, &i.chat)
+	if err != nil {
+		return nil, err
+	}
+	i.chat.n = optional[uint32]{} // a prediction is one text
+	j, err := s.prepareChat(x.r.Context(), m, &i.chat, prompt)
+	if err != nil {
+		return nil, err
+	}
+	j.req.Params.Seed = j.seeds[0]
+	return &j.job, nil
+}
