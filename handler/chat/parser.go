@@ -105,6 +105,8 @@ func (p *Parser) Close() []Delta {
 	p.out = nil
 	switch {
 	case p.state == inCall && p.hasBegun, p.state == inBetween:
+	case p.state == inMarker && p.mark == hermesOpen && strings.HasPrefix(hermesClose, string(p.held[p.from:])):
+		// The end of the call that was read, cut off.
 	default:
 		p.put(false, p.held...)
 	}
