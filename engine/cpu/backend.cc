@@ -66,7 +66,10 @@ mr_status open(const mr_limits* limits, mr_context** ctx) {
     } checks[] = {{"max_tokens", limits->max_tokens, 1 << 20},
                   {"max_rows", limits->max_rows, 1 << 20},
                   {"max_slots", limits->max_slots, 1 << 16},
-                  {"max_pages_per_slot", limits->max_pages_per_slot, 1 << 20}};
+                  {"max_pages_per_slot", limits->max_pages_per_slot, 1 << 20},
+                  {"max_page_deltas", limits->max_page_deltas, 1 << 28},
+                  {"max_count_deltas", limits->max_count_deltas, 1 << 28},
+                  {"max_bias_deltas", limits->max_bias_deltas, 1 << 28}};
     for (const auto& c : checks)
       if (c.value <= 0 || c.value > c.most) fail(MR_INVALID, "limit %s is %d, want 1 to %d", c.name, c.value, c.most);
     if (limits->threads < 0 || limits->threads > kMostThreads)

@@ -141,7 +141,7 @@ void Context::kv_init(int pages) {
   if (pages <= 0) fail(MR_INVALID, "%d KV pages, want a positive number", pages);
   const mr_limits& l = limits_;
   model_->reserve(pages);
-  for (RingEntry& e : ring_) e.allocate(l);
+  for (RingEntry& e : ring_) e.allocate(l, model_->vocab());
   const int table = l.max_pages_per_slot, most = std::min(model_->vocab(), (table + MR_RING_DEPTH) * kPageTokens);
   for (int i = 0; i < l.max_slots; i++) slots_.emplace_back(most);
   page_tables_.assign(size_t(l.max_slots) * table, 0);
@@ -153,12 +153,15 @@ void Context::kv_init(int pages) {
   pages_ = pages;
 }
 
-void RingEntry::allocate(const mr_limits& l) {
+void RingEntry::allocate(const mr_limits& l, int vocab) {
   batch.cap_tokens = l.max_tokens;
   batch.cap_seqs = batch.cap_params = l.max_slots;
   batch.cap_rows = l.max_rows;
-  batch.cap_pages = l.max_slots + 2 * l.max_pages_per_slot + l.max_tokens / MR_PAGE_TOKENS;
-  batch.cap_counts = l.max_tokens + l.max_pages_per_slot * MR_PAGE_TOKENS;
+  batch.cap_pages = l.max_page_deltas;
+  batch.cap_counts = l.max_count_deltas;
+  batch.cap_biases = l.max_bias_deltas;
+  batch.cap_masks = l.max_slots;
+  batch.mask_words = (vocab + 31) / 32;
   size_t bytes = 0;
   const auto lay_out = [&](auto*& array, size_t n) {
     array = reinterpret_cast<std::remove_reference_t<decltype(array)>>(arrays.data() + bytes);
@@ -174,6 +177,8 @@ void RingEntry::allocate(const mr_limits& l) {
     lay_out(batch.pages, batch.cap_pages);
     lay_out(batch.params, batch.cap_params);
     lay_out(batch.counts, batch.cap_counts);
+    lay_out(batch.biases, batch.cap_biases);
+    lay_out(batch.masks, size_t(batch.cap_masks) * batch.mask_words);
     lay_out(batch.results, batch.cap_rows);
     lay_out(batch.top, size_t(batch.cap_rows) * MR_MAX_TOP_N);
   }

@@ -27,7 +27,7 @@ struct RingEntry {
   std::string error;     // what went wrong on the queue; empty: nothing
   Mapping arrays;
 
-  void allocate(const mr_limits& limits);
+  void allocate(const mr_limits& limits, int vocab);
 };
 
 // Context does on a queue of its own thread, worker 0 of the pool, what the

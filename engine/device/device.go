@@ -9,8 +9,8 @@
 // Batch live in memory the backend owns.
 //
 // What stays on the device between steps, per slot: the page table, the last
-// sampled token, the sampling parameters and the token counts that penalties
-// need. A Batch carries only what changed.
+// sampled token, the sampling parameters, the logit biases and the token counts
+// that penalties need. A Batch carries only what changed.
 //
 // KV memory is counted in pages of PageTokens tokens. The backend knows
 // nothing of sharing: the engine decides which page belongs to whom.
@@ -131,11 +131,13 @@ type Backend interface {
 	Forward(i int) error
 
 	// Sample enqueues logits and sampling for the rows of ring entry i; must
-	// follow Forward(i).
+	// follow Forward(i), with no other Forward between them. An error ends the
+	// Batch: there is nothing to wait for.
 	Sample(i int) error
 
-	// Wait blocks until Sample(i) is done and its results can be read. An
-	// error that wraps ErrLost is final; any other failed this Batch alone.
+	// Wait blocks until Sample(i) is done and its results can be read; later
+	// entries may be anywhere on their way. An error that wraps ErrLost is
+	// final; any other failed this Batch alone.
 	Wait(i int) error
 
 	// Close frees everything. No call may be in flight.
@@ -159,6 +161,7 @@ type Row struct {
 	Target int32   // RowScore: the token to score
 	Index  int32   // RowSample: index of the token to come among the generated ones; keys the random draw
 	TopN   int32   // alternatives wanted, 0 … MaxTopN
+	Mask   int32   // RowSample: 1 + index of its mask in Batch.Masks, 0: none
 }
 
 // Seq is one sequence's share of a Batch. C layout.
@@ -172,8 +175,8 @@ type Seq struct {
 // PageDelta sets entry Index of a slot's page table. C layout.
 type PageDelta struct{ Slot, Index, Page int32 }
 
-// ParamDelta gives a slot to a new sequence: parameters set, counts cleared.
-// C layout.
+// ParamDelta gives a slot to a new sequence: parameters set, counts and biases
+// cleared. C layout.
 type ParamDelta struct {
 	Slot   int32
 	_      int32
@@ -187,6 +190,15 @@ type CountDelta struct {
 	Slot      int32
 	Token     int32
 	Generated int32 // 1: a generated token, 0: a prompt token
+}
+
+// BiasDelta adds a logit bias to a slot, after the ParamDeltas. The engine
+// sends all biases of a sequence, at most sample.MaxBiases and none twice, with
+// its ParamDelta. C layout.
+type BiasDelta struct {
+	Slot  int32
+	Token int32
+	Bias  float32 // magnitude at most sample.MaxBias
 }
 
 // RowResult answers one Row. C layout.
@@ -205,7 +217,10 @@ type Alternative struct {
 
 // Batch is one step's work and its results: arrays of fixed capacity in the
 // backend's memory and the count in use of each. The engine writes the inputs
-// before Forward(i) and may not touch the Batch again until Wait(i) returned.
+// before Forward(i) and may not touch the Batch again until Wait(i) returned,
+// with one exception: until Sample(i) it may set Kind, Target and Mask of the
+// rows, and Masks, which Forward does not read. So it can wait for step i and
+// work out what step i+1 may choose while the forward pass of i+1 runs.
 type Batch struct {
 	// Inputs, least capacity in brackets. The engine sets the length and
 	// stays within cap: what does not fit waits for the next step.
@@ -216,24 +231,42 @@ type Batch struct {
 	Pages  []PageDelta  // [MaxSlots + 2*MaxPagesPerSlot + MaxTokens/PageTokens]
 	Params []ParamDelta // [MaxSlots]
 	Counts []CountDelta // [MaxTokens + MaxPagesPerSlot*PageTokens]
+	Biases []BiasDelta  // [MaxTokens + sample.MaxBiases]
+
+	// Masks say which tokens a row may choose: mask m is the MaskWords words
+	// from m*MaskWords on, and token id is allowed if bit id%32 of its word
+	// id/32 is set. Bits beyond the vocabulary mean nothing.
+	Masks     []uint32 // [MaxSlots*MaskWords], a length of whole masks
+	MaskWords int      // words of one mask; set by the backend
 
 	// Results, valid after Wait.
 	Results []RowResult   // [MaxRows], one per row
 	Top     []Alternative // [MaxRows*MaxTopN], row r at r*MaxTopN, best first
 }
 
-// NewBatch returns an empty Batch in Go memory with the capacities that l asks
-// for, for backends that are written in Go.
-func NewBatch(l Limits) Batch {
+// MaskWords returns the length of a mask over vocab tokens.
+func MaskWords(vocab int) int { return (vocab + 31) / 32 }
+
+// The least capacities of a Batch's arrays that follow from several limits.
+func (l Limits) pageDeltas() int  { return l.MaxSlots + 2*l.MaxPagesPerSlot + l.MaxTokens/PageTokens }
+func (l Limits) countDeltas() int { return l.MaxTokens + l.MaxPagesPerSlot*PageTokens }
+func (l Limits) biasDeltas() int  { return l.MaxTokens + sample.MaxBiases }
+
+// NewBatch returns an empty Batch in Go memory with the capacities that l and
+// the size of the vocabulary ask for, for backends that are written in Go.
+func NewBatch(l Limits, vocab int) Batch {
 	return Batch{
-		Tokens:  make([]int32, 0, l.MaxTokens),
-		Pos:     make([]int32, 0, l.MaxTokens),
-		Seqs:    make([]Seq, 0, l.MaxSlots),
-		Rows:    make([]Row, 0, l.MaxRows),
-		Pages:   make([]PageDelta, 0, l.MaxSlots+2*l.MaxPagesPerSlot+l.MaxTokens/PageTokens),
-		Params:  make([]ParamDelta, 0, l.MaxSlots),
-		Counts:  make([]CountDelta, 0, l.MaxTokens+l.MaxPagesPerSlot*PageTokens),
-		Results: make([]RowResult, l.MaxRows),
-		Top:     make([]Alternative, l.MaxRows*MaxTopN),
+		Tokens:    make([]int32, 0, l.MaxTokens),
+		Pos:       make([]int32, 0, l.MaxTokens),
+		Seqs:      make([]Seq, 0, l.MaxSlots),
+		Rows:      make([]Row, 0, l.MaxRows),
+		Pages:     make([]PageDelta, 0, l.pageDeltas()),
+		Params:    make([]ParamDelta, 0, l.MaxSlots),
+		Counts:    make([]CountDelta, 0, l.countDeltas()),
+		Biases:    make([]BiasDelta, 0, l.biasDeltas()),
+		Masks:     make([]uint32, 0, l.MaxSlots*MaskWords(vocab)),
+		MaskWords: MaskWords(vocab),
+		Results:   make([]RowResult, l.MaxRows),
+		Top:       make([]Alternative, l.MaxRows*MaxTopN),
 	}
 }

@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define MR_ABI_VERSION 1
+#define MR_ABI_VERSION 2
 #define MR_PAGE_TOKENS 16
 #define MR_RING_DEPTH 3
 #define MR_MAX_TOP_N 32
@@ -44,6 +44,7 @@ typedef struct {
 
 typedef struct {
   int32_t max_tokens, max_rows, max_slots, max_pages_per_slot;
+  int32_t max_page_deltas, max_count_deltas, max_bias_deltas; /* in one batch */
   int32_t threads; /* 0: the backend chooses */
 } mr_limits;
 
@@ -56,15 +57,16 @@ typedef struct {
   uint64_t seed;
   float temperature;
   int32_t top_k;
-  float top_p, typical_p, repetition_penalty, frequency_penalty;
-  int32_t sample, reserved;
+  float top_p, typical_p, repetition_penalty, frequency_penalty, presence_penalty;
+  int32_t sample, watermark, reserved;
 } mr_params;
 
 typedef struct { int32_t slot, start, count, kv_len; } mr_seq;
-typedef struct { int32_t token, slot, kind, target, index, top_n; } mr_row; /* kind: 0 sample, 1 score */
+typedef struct { int32_t token, slot, kind, target, index, top_n, mask; } mr_row; /* kind: 0 sample, 1 score */
 typedef struct { int32_t slot, index, page; } mr_page_delta;
 typedef struct { int32_t slot, reserved; mr_params params; } mr_param_delta;
 typedef struct { int32_t slot, token, generated; } mr_count_delta;
+typedef struct { int32_t slot, token; float bias; } mr_bias_delta;
 typedef struct { int32_t token; float logprob; int32_t top_count, invalid; } mr_row_result;
 typedef struct { int32_t token; float logprob; } mr_alternative;
 
@@ -77,10 +79,13 @@ typedef struct {
   mr_page_delta *pages;
   mr_param_delta *params;
   mr_count_delta *counts;
+  mr_bias_delta *biases;
+  uint32_t *masks; /* mask m at m * mask_words, max_slots of them */
   mr_row_result *results;
   mr_alternative *top; /* row r at r * MR_MAX_TOP_N */
-  int32_t cap_tokens, cap_seqs, cap_rows, cap_pages, cap_params, cap_counts;
-  int32_t n_tokens, n_seqs, n_rows, n_pages, n_params, n_counts;
+  int32_t cap_tokens, cap_seqs, cap_rows, cap_pages, cap_params, cap_counts, cap_biases, cap_masks;
+  int32_t n_tokens, n_seqs, n_rows, n_pages, n_params, n_counts, n_biases, n_masks; /* n_masks: set for sample() */
+  int32_t mask_words; /* (vocab + 31) / 32 */
 } mr_batch;
 
 /* plan.Op; kinds are plan.Kind in order. */

@@ -50,6 +50,7 @@ var (
 	_ [C.sizeof_mr_page_delta]byte  = [unsafe.Sizeof(PageDelta{})]byte{}
 	_ [C.sizeof_mr_param_delta]byte = [unsafe.Sizeof(ParamDelta{})]byte{}
 	_ [C.sizeof_mr_count_delta]byte = [unsafe.Sizeof(CountDelta{})]byte{}
+	_ [C.sizeof_mr_bias_delta]byte  = [unsafe.Sizeof(BiasDelta{})]byte{}
 	_ [C.sizeof_mr_row_result]byte  = [unsafe.Sizeof(RowResult{})]byte{}
 	_ [C.sizeof_mr_alternative]byte = [unsafe.Sizeof(Alternative{})]byte{}
 	_ [C.sizeof_mr_params]byte      = [unsafe.Sizeof(sample.Params{})]byte{}
@@ -105,6 +106,9 @@ func NewNative(table unsafe.Pointer, limits Limits) (*Native, error) {
 		{"MaxSlots", &l.max_slots, limits.MaxSlots},
 		{"MaxPagesPerSlot", &l.max_pages_per_slot, limits.MaxPagesPerSlot},
 		{"Threads", &l.threads, limits.Threads},
+		{"of page deltas", &l.max_page_deltas, limits.pageDeltas()},
+		{"of count deltas", &l.max_count_deltas, limits.countDeltas()},
+		{"of bias deltas", &l.max_bias_deltas, limits.biasDeltas()},
 	} {
 		if f.n < 0 || f.n > math.MaxInt32 {
 			return nil, fmt.Errorf("limit %s is %d", f.name, f.n)
@@ -271,15 +275,18 @@ func cSlice[T, E any](p *E, n int) []T { return unsafe.Slice((*T)(unsafe.Pointer
 
 func viewBatch(c *C.mr_batch) Batch {
 	return Batch{
-		Tokens:  cSlice[int32](c.tokens, int(c.cap_tokens)),
-		Pos:     cSlice[int32](c.pos, int(c.cap_tokens)),
-		Seqs:    cSlice[Seq](c.seqs, int(c.cap_seqs)),
-		Rows:    cSlice[Row](c.rows, int(c.cap_rows)),
-		Pages:   cSlice[PageDelta](c.pages, int(c.cap_pages)),
-		Params:  cSlice[ParamDelta](c.params, int(c.cap_params)),
-		Counts:  cSlice[CountDelta](c.counts, int(c.cap_counts)),
-		Results: cSlice[RowResult](c.results, int(c.cap_rows)),
-		Top:     cSlice[Alternative](c.top, int(c.cap_rows)*MaxTopN),
+		Tokens:    cSlice[int32](c.tokens, int(c.cap_tokens)),
+		Pos:       cSlice[int32](c.pos, int(c.cap_tokens)),
+		Seqs:      cSlice[Seq](c.seqs, int(c.cap_seqs)),
+		Rows:      cSlice[Row](c.rows, int(c.cap_rows)),
+		Pages:     cSlice[PageDelta](c.pages, int(c.cap_pages)),
+		Params:    cSlice[ParamDelta](c.params, int(c.cap_params)),
+		Counts:    cSlice[CountDelta](c.counts, int(c.cap_counts)),
+		Biases:    cSlice[BiasDelta](c.biases, int(c.cap_biases)),
+		Masks:     cSlice[uint32](c.masks, int(c.cap_masks)*int(c.mask_words)),
+		MaskWords: int(c.mask_words),
+		Results:   cSlice[RowResult](c.results, int(c.cap_rows)),
+		Top:       cSlice[Alternative](c.top, int(c.cap_rows)*MaxTopN),
 	}
 }
 
@@ -323,13 +330,25 @@ func (b *nativeBatch) setLengths() error {
 		setLength(v.Rows, c.rows, &c.n_rows) &&
 		setLength(v.Pages, c.pages, &c.n_pages) &&
 		setLength(v.Params, c.params, &c.n_params) &&
-		setLength(v.Counts, c.counts, &c.n_counts)
+		setLength(v.Counts, c.counts, &c.n_counts) &&
+		setLength(v.Biases, c.biases, &c.n_biases)
 	if !ok {
 		return errors.New("a slice of the batch outgrew its capacity")
 	}
 	v.Results = v.Results[:len(v.Rows)]
 	v.Top = v.Top[:len(v.Rows)*MaxTopN]
 	return nil
+}
+
+// setMasks tells C how many masks there are; a number that cannot be right
+// becomes one that the backend refuses.
+func (b *nativeBatch) setMasks() {
+	words := len(b.view.Masks)
+	if !setLength(b.view.Masks, b.c.masks, &b.c.n_masks) || words%b.view.MaskWords != 0 {
+		b.c.n_masks = -1
+		return
+	}
+	b.c.n_masks = int32C(words / b.view.MaskWords)
 }
 
 func setLength[T, E any](s []T, array *E, n *int32C) bool {
@@ -342,9 +361,11 @@ type int32C = C.int32_t
 
 // Sample implements Backend.
 func (n *Native) Sample(i int) error {
-	if _, err := n.entry("Sample", i); err != nil {
+	b, err := n.entry("Sample", i)
+	if err != nil {
 		return err
 	}
+	b.setMasks()
 	return n.check(C.mr_call_sample(n.table, n.ctx, C.int32_t(i)))
 }
 

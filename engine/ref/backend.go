@@ -169,7 +169,7 @@ func (b *Backend) InitKV(pages int) error {
 		}
 	}
 	for i := range b.ring {
-		b.ring[i].batch = device.NewBatch(l)
+		b.ring[i].batch = device.NewBatch(l, b.plan.Vocab)
 	}
 	return nil
 }

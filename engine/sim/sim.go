@@ -142,7 +142,7 @@ func (b *Backend) InitKV(pages int) error {
 		b.stamp[i].step = -1
 	}
 	for i := range b.ring {
-		b.ring[i].batch = device.NewBatch(l)
+		b.ring[i].batch = device.NewBatch(l, b.cfg.Model.Vocab)
 	}
 	b.queue = make([]int, 0, device.RingDepth)
 	return nil
