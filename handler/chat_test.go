@@ -248,6 +248,9 @@ func TestChatParameters(t *testing.T) {
 		{"frequency_penalty", `"frequency_penalty":0.5`, func(r *engine.Request) bool {
 			return r.Params.FrequencyPenalty == 0.5 && r.Params.RepetitionPenalty == 1
 		}},
+		{"presence_penalty (presence penalty)", `"presence_penalty":-1.5`, func(r *engine.Request) bool {
+			return r.Params.PresencePenalty == -1.5 && r.Params.RepetitionPenalty == 1
+		}},
 		{"what the prompt leaves", ``, func(r *engine.Request) bool { return r.MaxNewTokens == 4096-len(r.Tokens) }},
 		{"max_tokens", `"max_tokens":5`, func(r *engine.Request) bool { return r.MaxNewTokens == 5 }},
 		{"one special token before the text", ``, func(r *engine.Request) bool { return r.Tokens[0] == 640 && r.Tokens[1] != 640 }},

@@ -82,20 +82,18 @@ var errorDescriptions = map[int]string{
 
 // newDocument returns the contract with our differences: /ping, the errors
 // above, answers that are arrays, and only the routes that exist.
-func newDocument(version string) []byte {
+func newDocument(o *Options) []byte {
 	var doc object
 	if err := json.Unmarshal(contract, &doc); err != nil {
 		panic(err) // a test makes the document
 	}
 	info := at(doc, "info")
-	info["title"], info["version"] = "Millrace", version
+	info["title"], info["version"] = "Millrace", o.Version
 	info["description"] = "Text generation over the API of Text Generation Inference"
 	info["contact"] = object{"name": "Millrace"}
 
 	paths := at(doc, "paths")
-	for _, later := range []string{"/v1/chat/completions", "/v1/completions"} {
-		delete(paths, later)
-	}
+	delete(paths, "/v1/completions") // a later version's
 	health := at(paths, "/health")
 	health["get"].(object)["responses"].(object)["503"] = object{
 		"description": "Loading, shutting down, or the device hangs", "content": jsonBody(ref("ErrorResponse"))}
@@ -110,14 +108,13 @@ func newDocument(version string) []byte {
 		"type": "object", "required": []string{"object", "data"},
 		"properties": object{"object": object{"type": "string", "example": "list"}, "data": listOf(ref("ModelInfo"))}}
 	params := at(doc, "components", "schemas", "GenerateParameters", "properties")
-	params["stop"] = object{
-		"description": at(params, "stop")["description"], "nullable": true, "example": []string{"photographer"},
-		"oneOf": []object{{"type": "string"}, {"type": "array", "items": object{"type": "string"}}}}
+	params["stop"] = stringOrList(at(params, "stop")["description"])
 	for _, name := range []string{"details", "decoder_input_details", "do_sample", "watermark"} {
 		at(params, name)["default"], at(params, name)["nullable"] = false, true
 	}
 	at(doc, "components")["securitySchemes"] = object{"key": object{"type": "http", "scheme": "bearer"}}
 
+	documentChat(doc, o.ToolCallObject)
 	for path := range paths {
 		for method, op := range at(paths, path) {
 			addErrors(path, method, op.(object))

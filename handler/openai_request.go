@@ -19,15 +19,9 @@ type openAIParameters struct {
 	seed             optional[uint64]
 	stop             []string // one string counts as a list of one
 	n                optional[uint32]
-	logitBias        []bias
+	logitBias        []sample.Bias
 	stream           bool
 	includeUsage     bool // one more chunk, which tells the usage
-}
-
-// bias is an entry of logit_bias.
-type bias struct {
-	token int32
-	value float32
 }
 
 var (
@@ -78,7 +72,7 @@ func (p *openAIParameters) decode(r *body.Reader, field string) (err error) {
 
 // decodeLogitBias reads OpenAI's object from token ids to numbers. TGI's
 // contract has a list of numbers instead, which has no effect there, nor here.
-func decodeLogitBias(r *body.Reader) (all []bias, err error) {
+func decodeLogitBias(r *body.Reader) (all []sample.Bias, err error) {
 	if r.IsArray() {
 		return nil, r.Array("a sequence", func(int) error {
 			_, err := r.Float32()
@@ -91,7 +85,7 @@ func decodeLogitBias(r *body.Reader) (all []bias, err error) {
 			return r.Errorf("invalid token id `%s`, expected a whole number", body.Cut(name))
 		}
 		value, err := r.Float32()
-		all = append(all, bias{int32(id), value})
+		all = append(all, sample.Bias{Token: int32(id), Bias: value})
 		return err
 	})
 	return all, err
@@ -134,21 +128,21 @@ func (s *Server) checkOpenAI(p *openAIParameters, vocab int) error {
 	return checkLogitBias(p.logitBias, vocab)
 }
 
-func checkLogitBias(all []bias, vocab int) error {
-	if len(all) > maxBiases {
-		return invalid("`logit_bias` supports up to %d tokens. Given: %d", maxBiases, len(all))
+func checkLogitBias(all []sample.Bias, vocab int) error {
+	if len(all) > sample.MaxBiases {
+		return invalid("`logit_bias` supports up to %d tokens. Given: %d", sample.MaxBiases, len(all))
 	}
 	seen := make(map[int32]bool, len(all))
 	for _, b := range all {
 		switch {
-		case int(b.token) >= vocab:
-			return invalid("`logit_bias` must name tokens below %d. Given: %d", vocab, b.token)
-		case b.value < -100 || b.value > 100:
-			return invalid("`logit_bias` must be >= -100 and <= 100. Given: %g for token %d", b.value, b.token)
-		case seen[b.token]:
-			return invalid("`logit_bias` names token %d twice", b.token)
+		case int(b.Token) >= vocab:
+			return invalid("`logit_bias` must name tokens below %d. Given: %d", vocab, b.Token)
+		case b.Bias < -sample.MaxBias || b.Bias > sample.MaxBias:
+			return invalid("`logit_bias` must be >= -100 and <= 100. Given: %g for token %d", b.Bias, b.Token)
+		case seen[b.Token]:
+			return invalid("`logit_bias` names token %d twice", b.Token)
 		}
-		seen[b.token] = true
+		seen[b.Token] = true
 	}
 	return nil
 }
@@ -158,7 +152,7 @@ func (p *openAIParameters) sampling(g *parameters) sample.Params {
 	if p.greedy() {
 		g.topP = optional[float32]{} // it would draw
 	}
-	return sampling(g)
+	params := sampling(g)
+	params.PresencePenalty = p.presencePenalty.or(0)
+	return params
 }
-
-const maxBiases = 1024

@@ -76,7 +76,7 @@ func New(opt Options) *Server {
 		servedAs:      appendServedAs(nil, &opt),
 		encoders:      make(chan struct{}, opt.ValidationWorkers),
 	}
-	s.document = sync.OnceValue(func() []byte { return newDocument(opt.Version) })
+	s.document = sync.OnceValue(func() []byte { return newDocument(&opt) })
 	s.SetPending("starting")
 	s.routes = s.newRoutes()
 	return s

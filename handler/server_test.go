@@ -515,9 +515,9 @@ func TestDocument(t *testing.T) {
 		for method, op := range methods {
 			body := ""
 			if method == "post" {
-				body = oneToken
+				body = `{"inputs":"x","messages":[],"prompt":"x","instances":[{"inputs":"x"}]}`
 			}
-			a := ask(t, newTestServer(&fake{}), strings.ToUpper(method), path, body)
+			a := ask(t, newChatServer(t, plainTemplate, &fake{}), strings.ToUpper(method), path, body)
 			if a.status != 200 {
 				t.Errorf("%s %s is documented and answers %d", method, path, a.status)
 			}
@@ -526,7 +526,9 @@ func TestDocument(t *testing.T) {
 			}
 		}
 	}
-	if doc.Paths["/ping"] == nil || doc.Paths["/v1/chat/completions"] != nil {
-		t.Error("/ping must be there, routes that do not exist must not")
+	for _, path := range []string{"/ping", "/v1/chat/completions", "/chat_tokenize", "/vertex"} {
+		if doc.Paths[path] == nil {
+			t.Errorf("%s is not documented", path)
+		}
 	}
 }

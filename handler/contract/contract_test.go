@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/pb33f/libopenapi"
 	validator "github.com/pb33f/libopenapi-validator"
@@ -19,6 +20,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/sim"
 	"github.com/millrace-ai/millrace/engine/token"
 	"github.com/millrace-ai/millrace/handler"
+	"github.com/millrace-ai/millrace/handler/chat"
 )
 
 // serve runs a Server over the engine with the simulated backend.
@@ -40,8 +42,13 @@ func serve(t *testing.T) (url string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	stopped := make(chan error)
 	go func() { stopped <- e.Run(ctx) }()
+	template, err := chat.Load(fstest.MapFS{"tokenizer_config.json": {Data: []byte(`{"chat_template":` +
+		`"{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"}`)}}, chat.Override{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := handler.New(handler.Options{ModelID: "sim", Logger: slog.New(slog.DiscardHandler)})
-	s.SetReady(handler.Model{Generator: e, Tokenizer: tok})
+	s.SetReady(handler.Model{Generator: e, Tokenizer: tok, Template: template})
 	srv := httptest.NewServer(s)
 	t.Cleanup(func() {
 		srv.Close()
@@ -53,10 +60,9 @@ func serve(t *testing.T) (url string) {
 	return srv.URL
 }
 
-// TestContract validates real requests and answers against the document that
-// the server serves.
-func TestContract(t *testing.T) {
-	url := serve(t)
+// document returns the document that a server serves, after edit.
+func document(t *testing.T, url string, edit func(text string) string) validator.Validator {
+	t.Helper()
 	resp, err := http.Get(url + "/api-doc/openapi.json")
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +72,7 @@ func TestContract(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc, err := libopenapi.NewDocument(text)
+	doc, err := libopenapi.NewDocument([]byte(edit(string(text))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,6 +80,22 @@ func TestContract(t *testing.T) {
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
+	return v
+}
+
+// A conversation with everything that a message may have.
+const messages = `"messages":[{"role":"system","content":"s"},{"role":"user","content":[{"type":"text","text":"a"}],"name":"u"},` +
+	`{"role":"assistant","content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]},` +
+	`{"role":"tool","content":"r","tool_call_id":"1"}]`
+
+const tools = `"tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","properties":{}}}},` +
+	`{"type":"function","function":{"name":"g","arguments":{"type":"object"}}}]`
+
+// TestContract validates real requests and answers against the document that
+// the server serves.
+func TestContract(t *testing.T) {
+	url := serve(t)
+	v := document(t, url, func(text string) string { return text })
 	for _, tt := range []struct{ method, path, body string }{
 		{"POST", "/generate", `{"inputs":"x","parameters":{"details":true,"decoder_input_details":true,"top_n_tokens":2}}`},
 		{"POST", "/generate", `{"inputs":"x","parameters":{"do_sample":true,"seed":3,"details":true,"stop":["b"]}}`},
@@ -82,6 +104,16 @@ func TestContract(t *testing.T) {
 		{"POST", "/invocations", `{"inputs":"x","parameters":{"details":true}}`},
 		{"POST", "/generate", `{"inputs":""}`},
 		{"POST", "/tokenize", `{"inputs":"é x"}`},
+		{"POST", "/v1/chat/completions", `{` + messages + `}`},
+		{"POST", "/v1/chat/completions", `{` + messages + `,"max_tokens":3,"n":2,"logprobs":true,"top_logprobs":2,"stop":"b","seed":1,"temperature":0.5,"top_p":1}`},
+		{"POST", "/v1/chat/completions", `{` + messages + `,"max_completion_tokens":2,"logit_bias":{"7":-100},"stop":["b"],"presence_penalty":1,"frequency_penalty":1,"user":"u"}`},
+		{"POST", "/v1/chat/completions", `{` + messages + `,"max_tokens":2,` + tools + `,"tool_choice":"auto","parallel_tool_calls":false,"tool_prompt":"p"}`},
+		{"POST", "/v1/chat/completions", `{` + messages + `,"max_tokens":2,"logit_bias":[1],"chat_template_kwargs":{"x":1},"guideline":"g"}`},
+		{"POST", "/v1/chat/completions", `{"messages":[],"max_tokens":0}`},
+		{"POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"http://x"}}]}]}`},
+		{"POST", "/chat_tokenize", `{` + messages + `}`},
+		{"POST", "/vertex", `{"instances":[{"inputs":"a","parameters":{"max_new_tokens":2}},{` + messages + `,"max_tokens":2}]}`},
+		{"POST", "/vertex", `{"instances":[]}`},
 		{"GET", "/info", ""},
 		{"GET", "/health", ""},
 		{"GET", "/ping", ""},
@@ -111,5 +143,39 @@ func TestContract(t *testing.T) {
 			}
 			io.Copy(io.Discard, resp.Body) //nolint:errcheck // read already
 		})
+	}
+}
+
+// TestStreamContract validates the events of chats.
+func TestStreamContract(t *testing.T) {
+	url := serve(t)
+	// The validator looks at JSON alone: an event is validated as such an answer.
+	v := document(t, url, func(text string) string {
+		return strings.ReplaceAll(text, "#/components/schemas/ChatCompletion\"", "#/components/schemas/ChatCompletionChunk\"")
+	})
+	for _, more := range []string{`"max_tokens":3`, `"max_tokens":3,"n":2,"logprobs":true,"top_logprobs":1`, `"max_tokens":3,"stream_options":{"include_usage":true},` + tools} {
+		body := `{` + messages + `,"stream":true,` + more + `}`
+		resp, err := http.Post(url+"/v1/chat/completions", "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		events := strings.Split(strings.TrimSuffix(string(text), "\n\n"), "\n\n")
+		if last := events[len(events)-1]; err != nil || len(events) < 3 || last != "data: [DONE]" {
+			t.Fatalf("%s: %s, %v", more, text, err)
+		}
+		for _, event := range events[:len(events)-1] {
+			req := httptest.NewRequest("POST", "/v1/chat/completions", strings.NewReader(body))
+			req.Header.Set("Content-Type", "application/json")
+			w := httptest.NewRecorder()
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteString(strings.TrimPrefix(event, "data: ")) //nolint:errcheck // it is a buffer
+			if ok, errs := v.ValidateHttpResponse(req, w.Result()); !ok {
+				for _, e := range errs {
+					t.Errorf("%s: %s: %s %v", event, e.Message, e.Reason, e.SchemaValidationErrors)
+				}
+			}
+		}
 	}
 }
