@@ -53,8 +53,8 @@ type parameters struct {
 
 // grammarType is the contract's GrammarType: what the output must match.
 type grammarType struct {
-	kind  string // json, json_object or regex
-	value []byte // JSON, part of the body
+	kind  string // json, json_object, json_schema or regex
+	value []byte // JSON, part of the body: the schema, a string that holds it, or the regular expression
 }
 
 // defaultMaxNewTokens is used when max_new_tokens is absent.
@@ -211,27 +211,49 @@ func decodeStop(r *body.Reader) (stop []string, err error) {
 	return stop, err
 }
 
+// decodeGrammar reads TGI's forms of a grammar. What a value must be depends on
+// the type, which may stand behind it.
 func decodeGrammar(r *body.Reader) (g grammarType, err error) {
+	var value body.Reader // before the value
 	err = r.Object("adjacently tagged enum GrammarType", grammarFields, func(field int) (err error) {
 		if field == 0 {
 			if g.kind, err = r.String(); err != nil {
 				return err
 			}
 			switch g.kind {
-			case "json", "json_object", "regex":
+			case "json", "json_object", "json_schema", "regex":
 				return nil
 			}
-			return r.Errorf("unknown variant `%s`, expected one of `json`, `json_object`, `regex`", body.Cut(g.kind))
+			return r.Errorf("unknown variant `%s`, expected one of `json`, `json_object`, `json_schema`, `regex`", body.Cut(g.kind))
 		}
+		value = *r
 		g.value, err = r.Raw()
 		return err
 	})
 	switch {
 	case err != nil:
+		return g, err
 	case g.kind == "":
-		err = r.Missing("type")
+		return g, r.Missing("type")
 	case g.value == nil:
-		err = r.Missing("value")
+		return g, r.Missing("value")
+	case g.kind == "regex":
+		_, err = value.String()
+	case g.kind == "json_schema":
+		g.value, err = decodeNamedSchema(&value)
 	}
-	return g, err
+	return g, body.Within(err, "value")
+}
+
+// decodeNamedSchema reads the value of a json_schema: a schema and a name for
+// it, which has no use.
+func decodeNamedSchema(r *body.Reader) (schema []byte, err error) {
+	err = r.Object("struct JsonSchemaConfig", []string{"schema"}, func(int) (err error) {
+		schema, err = r.Raw()
+		return err
+	})
+	if err == nil && schema == nil {
+		err = r.Missing("schema")
+	}
+	return schema, err
 }

@@ -102,8 +102,9 @@ func (r *Reader) unexpected(want string) error {
 	return r.Errorf("invalid type: %s, expected %s", found, want)
 }
 
-// within puts a field's name before the path of err.
-func within(err error, field string) error {
+// Within puts a field's name before the path of err, if it is an *Error; for
+// values that are read behind their object.
+func Within(err error, field string) error {
 	var e *Error
 	if errors.As(err, &e) {
 		switch {

@@ -28,7 +28,7 @@ func (r *Reader) Map(want string, value func(name string) error) error {
 			return err
 		}
 		if err := value(name); err != nil {
-			return within(err, Cut(name))
+			return Within(err, Cut(name))
 		}
 	}
 }

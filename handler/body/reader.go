@@ -74,7 +74,7 @@ func (r *Reader) Object(want string, fields []string, value func(field int) erro
 			err = value(i)
 		}
 		if err != nil {
-			return within(err, key)
+			return Within(err, key)
 		}
 	}
 }
