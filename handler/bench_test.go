@@ -46,6 +46,8 @@ func BenchmarkPath(b *testing.B) {
 		{"streams=64", "/generate_stream", 64, 200, 0},
 		{"streams=256", "/generate_stream", 256, 200, 0},
 		{"paced", "/generate_stream", 64, 200, time.Millisecond},
+		{"chat streams=64", chatPath, 64, 200, 0},
+		{"chat paced", chatPath, 64, 200, time.Millisecond},
 		{"one-token", "/generate", 16, 1, 0},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
@@ -93,9 +95,11 @@ func simulated(tb testing.TB, step time.Duration) *Server {
 		<-stopped
 	})
 	s := New(Options{ModelID: "sim", MaxConcurrentRequests: 1024, Logger: slog.New(slog.DiscardHandler)})
-	s.SetReady(Model{Generator: e, Tokenizer: tok})
+	s.SetReady(Model{Generator: e, Tokenizer: tok, Template: loadTemplate(tb, plainTemplate)})
 	return s
 }
+
+const chatPath = "/v1/chat/completions"
 
 // load is what the generator does: clients that send the same request over
 // kept connections, each as soon as the answer before has ended.
@@ -146,6 +150,9 @@ func (l load) runElsewhere(b *testing.B) (r loadResult) {
 
 func (l load) run() (r loadResult) {
 	body := fmt.Sprintf(`{"inputs":"What is a mill race?","parameters":{"max_new_tokens":%d}}`, l.Tokens)
+	if l.Path == chatPath {
+		body = fmt.Sprintf(`{"messages":[{"role":"user","content":"What is a mill race?"}],"max_tokens":%d,"stream":true}`, l.Tokens)
+	}
 	request := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s", l.Path, len(body), body)
 	begun := time.Now()
 	end := begun.Add(time.Duration(l.Seconds * float64(time.Second)))
@@ -163,6 +170,9 @@ func (l load) run() (r loadResult) {
 					panic(err)
 				}
 				tokens, reads := l.answer(c, buf)
+				if l.Path == chatPath {
+					tokens-- // [DONE]
+				}
 				if tokens != l.Tokens {
 					panic(fmt.Sprintf("%d tokens of %d", tokens, l.Tokens))
 				}

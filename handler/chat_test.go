@@ -26,14 +26,22 @@ const (
 // newChatServer returns a ready Server whose model has a chat template.
 func newChatServer(t testing.TB, template string, gen *fake, edit ...func(*Options)) *Server {
 	t.Helper()
-	config, _ := json.Marshal(map[string]string{"chat_template": template, "bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"})
+	s := newTestServer(gen, edit...)
+	s.SetReady(Model{Generator: gen, Tokenizer: testTokenizer(), Template: loadTemplate(t, template)})
+	return s
+}
+
+func loadTemplate(t testing.TB, template string) *chat.Template {
+	t.Helper()
+	config, err := json.Marshal(map[string]string{"chat_template": template, "bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	loaded, err := chat.Load(fstest.MapFS{"tokenizer_config.json": {Data: config}}, chat.Override{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newTestServer(gen, edit...)
-	s.SetReady(Model{Generator: gen, Tokenizer: testTokenizer(), Template: loaded})
-	return s
+	return loaded
 }
 
 // chatBody is the body of a chat with one message and more fields.
