@@ -72,18 +72,24 @@ func (s *Server) eachChoice(x *exchange, choices []*choice, read func(ctx contex
 	if len(choices) == 1 {
 		return read(x.r.Context(), choices[0])
 	}
-	ctx, cancel := context.WithCancelCause(x.r.Context())
-	defer cancel(nil)
-	var all sync.WaitGroup
+	ctx, cancel := context.WithCancel(x.r.Context())
+	defer cancel()
+	var (
+		all   sync.WaitGroup
+		once  sync.Once
+		first error
+	)
 	for _, c := range choices {
 		all.Go(func() {
-			if err := s.protect(x, func(*exchange) error { return read(ctx, c) }); err != nil {
-				cancel(err)
+			err := s.protect(x, func(*exchange) error { return read(ctx, c) })
+			if err != nil {
+				once.Do(func() { first = err })
+				cancel()
 			}
 		})
 	}
 	all.Wait()
-	return context.Cause(ctx)
+	return first
 }
 
 // gather reads all choices to their ends and gives take the pieces of each as
