@@ -21,8 +21,8 @@ type chatAnswer struct {
 // chatMessage is what has been read of one choice.
 type chatMessage struct {
 	parser   *chat.Parser // nil without tools: all text is content
-	text     []byte       // shown text: all of it in a whole answer, a piece's in a stream
-	answer   chat.Answer  // in a whole answer, if there is a parser
+	text     []byte       // what is shown, as the model wrote it: all in a whole answer, a piece's in a stream
+	answer   chat.Answer  // what the parser found in a whole answer
 	callID   string       // of the call that a stream is in
 	logprobs []byte       // of tokens, as a list's elements: all, or those that no event has shown
 }
@@ -66,15 +66,11 @@ func (a *chatAnswer) take(c *choice, pieces []engine.Piece) {
 			m.logprobs = appendComma(m.logprobs)
 			m.logprobs = appendLogprob(m.logprobs, a.tok, p)
 		}
-		if m.parser == nil {
-			m.text = c.ending.add(m.text, p.Text, m.shows(p), p.Last)
-			continue
-		}
-		m.text = c.ending.add(m.text[:0], p.Text, m.shows(p), p.Last)
-		for _, d := range m.parser.Write(string(m.text)) {
-			m.answer.Add(d)
-		}
-		if p.Last {
+		m.text = c.ending.add(m.text, p.Text, m.shows(p), p.Last)
+		if p.Last && m.parser != nil {
+			for _, d := range m.parser.Write(string(m.text)) {
+				m.answer.Add(d)
+			}
 			for _, d := range m.parser.Close() {
 				m.answer.Add(d)
 			}
