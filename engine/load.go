@@ -11,10 +11,18 @@ import (
 	"github.com/millrace-ai/millrace/engine/weights"
 )
 
-// loadPiece is about how many bytes of weights are handed over at once: much
+// About how many bytes of weights are handed over at once. From a folder: much
 // longer than a call, and little beside the weights when source pages and
-// their copy are both resident.
-const loadPiece = 8 << 20
+// their copy are both resident. From a stream: little when every one of many
+// connections fills a piece of its own.
+const (
+	loadPiece   = 8 << 20
+	streamPiece = 256 << 10
+)
+
+// loadRows divides the number of rows that are handed over at once: backends
+// that interleave rows like whole groups.
+const loadRows = 16
 
 // Plan reads the config of checkpoint c and writes its model's op plan.
 func Plan(c *weights.Checkpoint) (*plan.Config, *plan.Plan, error) {
@@ -50,7 +58,8 @@ func headIsEmbedding(c *weights.Checkpoint, name string) bool {
 		if !strings.HasSuffix(n, embeddingSuffix) {
 			continue
 		}
-		if e, _ := c.Tensor(n); e.DType == head.DType && slices.Equal(e.Shape, head.Shape) && bytes.Equal(e.Data, head.Data) {
+		// What is streamed cannot be compared beforehand, and is loaded twice.
+		if e, _ := c.Tensor(n); e.Data != nil && e.DType == head.DType && slices.Equal(e.Shape, head.Shape) && bytes.Equal(e.Data, head.Data) {
 			return true
 		}
 	}
@@ -81,18 +90,36 @@ func Load(b device.Backend, p *plan.Plan, c *weights.Checkpoint, progress func(d
 	if err := refuseUnused(p, c); err != nil {
 		return device.ModelInfo{}, err
 	}
-	done := int64(0)
+	size := loadPiece
+	if c.Streamed() {
+		size = streamPiece
+	}
+	var pieces []weights.Piece
+	var rows []rowRange // of each piece
 	for i := range parts {
 		part := &parts[i]
-		err := part.load(b, device.Handle(i), c, func(n int) {
-			done += int64(n)
-			if progress != nil {
-				progress(done, total)
-			}
-		})
-		if err != nil {
-			return device.ModelInfo{}, fmt.Errorf("%s: tensor %q: %w", part.file, part.name, err)
+		if err := part.announce(b, device.Handle(i)); err != nil {
+			return device.ModelInfo{}, part.wrap(err)
 		}
+		for _, r := range part.cut(i, size) {
+			rows = append(rows, r)
+			pieces = append(pieces, weights.Piece{File: part.file, Offset: part.offset + int64(r.first)*int64(part.rowBytes), Length: r.n * part.rowBytes})
+		}
+	}
+	done := int64(0)
+	err = c.Read(pieces, func(i int, data []byte) error {
+		r := rows[i]
+		if err := b.WriteTensor(device.Handle(r.part), r.first, r.n, data); err != nil {
+			return parts[r.part].wrap(err)
+		}
+		done += int64(len(data))
+		if progress != nil {
+			progress(done, total)
+		}
+		return nil
+	})
+	if err != nil {
+		return device.ModelInfo{}, err
 	}
 	return b.SetModel(p)
 }
@@ -102,9 +129,13 @@ type part struct {
 	name, file string
 	dtype      device.DType
 	shape      []int
+	rows       int // of rowBytes each; a vector is one row
 	rowBytes   int
-	data       []byte // of the part alone
+	offset     int64 // of the first row, in the file
 }
+
+// rowRange is some rows of a part.
+type rowRange struct{ part, first, n int }
 
 var dtypes = map[string]device.DType{"F32": device.F32, "F16": device.F16, "BF16": device.BF16}
 
@@ -127,38 +158,38 @@ func resolve(p *plan.Plan, c *weights.Checkpoint) (parts []part, total int64, er
 		for _, n := range want.Shape[1:] {
 			rowBytes *= n
 		}
-		data := t.Data[want.FirstRow*rowBytes:][:want.Shape[0]*rowBytes]
-		parts = append(parts, part{t.Name, t.File, dtype, want.Shape, rowBytes, data})
-		total += int64(len(data))
+		found := part{name: t.Name, file: t.File, dtype: dtype, shape: want.Shape, rows: want.Shape[0], rowBytes: rowBytes,
+			offset: t.Offset + int64(want.FirstRow)*int64(rowBytes)}
+		if len(want.Shape) == 1 {
+			found.rows, found.rowBytes = 1, want.Shape[0]*rowBytes
+		}
+		parts = append(parts, found)
+		total += int64(found.rows) * int64(found.rowBytes)
 	}
 	return parts, total, nil
 }
 
-// load creates the tensor as handle h and writes its rows in pieces.
-func (t *part) load(b device.Backend, h device.Handle, c *weights.Checkpoint, copied func(bytes int)) error {
+// announce creates the tensor as handle h.
+func (t *part) announce(b device.Backend, h device.Handle) error {
 	got, err := b.NewTensor(t.name, t.dtype, t.shape)
-	if err != nil {
-		return err
+	if err == nil && got != h {
+		err = fmt.Errorf("the backend calls it %d, the plan %d", got, h)
 	}
-	if got != h {
-		return fmt.Errorf("the backend calls it %d, the plan %d", got, h)
-	}
-	rows, rowBytes := t.shape[0], t.rowBytes
-	if len(t.shape) == 1 { // a vector is written as one row
-		rows, rowBytes = 1, len(t.data)
-	}
-	step := max(1, loadPiece/rowBytes)
-	for first := 0; first < rows; first += step {
-		n := min(step, rows-first)
-		piece := t.data[first*rowBytes:][:n*rowBytes]
-		if err := b.WriteTensor(h, first, n, piece); err != nil {
-			return err
-		}
-		c.Release(piece)
-		copied(len(piece))
-	}
-	return nil
+	return err
 }
+
+// cut divides the rows of part i of a plan into ranges of about size bytes.
+func (t *part) cut(i, size int) (ranges []rowRange) {
+	step := max(1, size/max(1, t.rowBytes))
+	step = (step + loadRows - 1) / loadRows * loadRows
+	for first := 0; first < t.rows; first += step {
+		ranges = append(ranges, rowRange{i, first, min(step, t.rows-first)})
+	}
+	return ranges
+}
+
+// wrap says which tensor an error is about.
+func (t *part) wrap(err error) error { return fmt.Errorf("%s: tensor %q: %w", t.file, t.name, err) }
 
 // refuseUnused refuses a checkpoint whose decoder layers hold tensors that
 // the plan has no use for: a bias, a norm or a whole layer that config.json

@@ -4,7 +4,8 @@
 // A Checkpoint is opened whole: every header is read and checked against its
 // file before Open returns, so that a tensor handed out later is exactly the
 // bytes its name, type and shape promise. Files of a folder are memory mapped,
-// never copied; who has used a part gives its pages back with Release.
+// never copied; files elsewhere come through a Store and are never held whole.
+// Read hands out either, piece by piece.
 //
 // Every refusal is one line that names the file, the tensor, what was
 // expected and what was found.
@@ -41,7 +42,9 @@ type Tensor struct {
 	File  string // the file that holds it, for messages
 	DType string // as the file has it: "F32", "F16", "BF16", or a type nothing here computes with
 	Shape []int  // empty for a scalar
-	Data  []byte // valid until Close; of any alignment; must not be written
+
+	Offset, Size int64  // bytes of the file that are the tensor's
+	Data         []byte // the same bytes, nil in a Store; valid until Close; of any alignment; must not be written
 }
 
 // Checkpoint is an open model folder. Immutable, so safe for concurrent use,
@@ -51,6 +54,7 @@ type Checkpoint struct {
 	config     []byte
 	generation []byte
 	fsys       fs.FS
+	store      Store // nil: the files are in memory or mapped
 	files      []*file
 	tensors    map[string]Tensor
 	names      []string
@@ -84,12 +88,23 @@ func OpenFS(fsys fs.FS) (*Checkpoint, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, reason(err))
 		}
-		return &file{name: name, data: data}, nil
+		return inMemory(name, data), nil
 	})
 }
 
-// open reads the checkpoint's texts and headers; load gives the bytes of a
-// weight file.
+// OpenStore opens the checkpoint that s holds. The checkpoint closes s, also
+// when it cannot be opened.
+func OpenStore(s Store) (*Checkpoint, error) {
+	c, err := open(s, func(name string) (*file, error) { return readBeginning(s, name) })
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	c.store = s
+	return c, nil
+}
+
+// open reads the checkpoint's texts and headers; load opens a weight file.
 func open(fsys fs.FS, load func(name string) (*file, error)) (*Checkpoint, error) {
 	c := &Checkpoint{fsys: fsys, tensors: map[string]Tensor{}}
 	ok := false
@@ -121,7 +136,7 @@ func open(fsys fs.FS, load func(name string) (*file, error)) (*Checkpoint, error
 	}
 	for name, t := range c.tensors {
 		c.names = append(c.names, name)
-		c.bytes += int64(len(t.Data))
+		c.bytes += t.Size
 	}
 	slices.Sort(c.names)
 	ok = true
@@ -158,16 +173,19 @@ func (c *Checkpoint) addFile(name string, load func(string) (*file, error), want
 		return err
 	}
 	c.files = append(c.files, f)
-	if isPointer(f.data) {
+	if isPointer(f.begin) {
 		return pointerError(name)
 	}
-	tensors, err := parse(f.data)
+	tensors, err := parse(f.begin, f.size)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	byName := make(map[string]Tensor, len(tensors))
 	for _, t := range tensors {
 		t.File = name
+		if f.data != nil {
+			t.Data = f.data[t.Offset:][:t.Size:t.Size]
+		}
 		byName[t.Name] = t
 	}
 	if wanted == nil {
@@ -234,14 +252,13 @@ func (c *Checkpoint) ReadFile(name string) ([]byte, error) {
 	return text, nil
 }
 
-// Release says that part, a slice of some Tensor's Data, is not needed for
-// now: its pages leave resident memory and come back from the file if they
-// are read again. Only whole pages inside part are released.
-func (c *Checkpoint) Release(part []byte) { release(c.files, part) }
-
-// Close unmaps the files; all Data becomes invalid.
+// Close unmaps the files, so that all Data becomes invalid, or closes the
+// store.
 func (c *Checkpoint) Close() error {
 	var first error
+	if c.store != nil {
+		first = c.store.Close()
+	}
 	for _, f := range c.files {
 		if err := f.close(); err != nil && first == nil {
 			first = fmt.Errorf("%s: %w", f.name, err)

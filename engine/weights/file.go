@@ -5,11 +5,17 @@ import (
 	"unsafe"
 )
 
-// file is the bytes of one weight file: mapped, or read into memory.
+// file is one weight file: mapped, read into memory, or in a Store.
 type file struct {
 	name   string
-	data   []byte
+	size   int64
+	begin  []byte // at least the header
+	data   []byte // the whole file; nil in a Store
 	mapped bool
+}
+
+func inMemory(name string, data []byte) *file {
+	return &file{name: name, size: int64(len(data)), begin: data, data: data}
 }
 
 // release gives the whole pages of part back to the system, if part lies in

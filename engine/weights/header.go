@@ -27,28 +27,40 @@ var dtypeBits = map[string]uint64{
 	"C64": 64, "BOOL": 8,
 }
 
-// parse reads a whole safetensors file: eight bytes of header length, the
-// JSON header, then the tensors' bytes without gap or overlap up to the
-// file's end. (https://github.com/huggingface/safetensors#format)
-func parse(data []byte) ([]Tensor, error) {
-	const lengthBytes = 8
-	if len(data) < lengthBytes {
-		return nil, fmt.Errorf("not a safetensors file: %d bytes, expected at least %d", len(data), lengthBytes)
-	}
-	n := binary.LittleEndian.Uint64(data)
-	rest := data[lengthBytes:]
-	if n > maxHeader {
-		return nil, fmt.Errorf("not a safetensors file: header of %d bytes, expected at most %d", n, maxHeader)
-	}
-	if n > uint64(len(rest)) {
-		return nil, fmt.Errorf("truncated: header of %d bytes, found %d", n, len(rest))
-	}
-	header, body := rest[:n], rest[n:]
-	entries, err := parseHeader(header)
+// lengthBytes is the size of the number that a safetensors file begins with.
+const lengthBytes = 8
+
+// parse reads the beginning of a safetensors file of size bytes: eight bytes of
+// header length, the JSON header, then the tensors' bytes without gap or
+// overlap up to the file's end; begin holds at least the header, so all of a
+// smaller file. (https://github.com/huggingface/safetensors#format)
+func parse(begin []byte, size int64) ([]Tensor, error) {
+	n, err := headerLength(begin, size)
 	if err != nil {
 		return nil, err
 	}
-	return layOut(entries, body)
+	body := lengthBytes + n
+	entries, err := parseHeader(begin[lengthBytes:body])
+	if err != nil {
+		return nil, err
+	}
+	return layOut(entries, body, size-body)
+}
+
+// headerLength returns the bytes of the JSON header of a file of size bytes
+// that begins with begin.
+func headerLength(begin []byte, size int64) (int64, error) {
+	if size < lengthBytes {
+		return 0, fmt.Errorf("not a safetensors file: %d bytes, expected at least %d", size, lengthBytes)
+	}
+	n := binary.LittleEndian.Uint64(begin)
+	if n > maxHeader {
+		return 0, fmt.Errorf("not a safetensors file: header of %d bytes, expected at most %d", n, maxHeader)
+	}
+	if rest := size - lengthBytes; int64(n) > rest {
+		return 0, fmt.Errorf("truncated: header of %d bytes, found %d", n, rest)
+	}
+	return int64(n), nil
 }
 
 // entry is one tensor of the header.
@@ -157,8 +169,9 @@ func (e *entry) checkSize() error {
 	return nil
 }
 
-// layOut checks that the entries cover body exactly, and cuts it.
-func layOut(entries []entry, body []byte) ([]Tensor, error) {
+// layOut checks that the entries cover the length bytes of the body, which
+// begin at byte start of the file, exactly.
+func layOut(entries []entry, start, length int64) ([]Tensor, error) {
 	slices.SortStableFunc(entries, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.end, b.end))
 	})
@@ -170,14 +183,14 @@ func layOut(entries []entry, body []byte) ([]Tensor, error) {
 			return nil, fmt.Errorf("tensor %q: bytes [%d %d] overlap tensor %q, which ends at %d", e.name, e.begin, e.end, last, at)
 		case e.begin > at:
 			return nil, fmt.Errorf("tensor %q: begins at byte %d, expected %d: a gap of %d bytes", e.name, e.begin, at, e.begin-at)
-		case e.end > uint64(len(body)):
-			return nil, fmt.Errorf("truncated: tensor %q ends at byte %d, the file has %d", e.name, e.end, len(body))
+		case e.end > uint64(length):
+			return nil, fmt.Errorf("truncated: tensor %q ends at byte %d, the file has %d", e.name, e.end, length)
 		}
-		tensors = append(tensors, Tensor{Name: e.name, DType: e.dtype, Shape: e.shape, Data: body[e.begin:e.end:e.end]})
+		tensors = append(tensors, Tensor{Name: e.name, DType: e.dtype, Shape: e.shape, Offset: start + int64(e.begin), Size: int64(e.end - e.begin)})
 		at, last = e.end, e.name
 	}
-	if at != uint64(len(body)) {
-		return nil, fmt.Errorf("%d bytes follow the last tensor, expected none", uint64(len(body))-at)
+	if at != uint64(length) {
+		return nil, fmt.Errorf("%d bytes follow the last tensor, expected none", uint64(length)-at)
 	}
 	return tensors, nil
 }

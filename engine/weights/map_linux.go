@@ -9,12 +9,12 @@ import (
 // mapFile maps the file at path, called name in messages, for reading once
 // from front to back.
 func mapFile(path, name string) (*file, error) {
-	f, err := os.Open(path)
+	opened, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, reason(err))
 	}
-	defer f.Close() // the mapping outlives the descriptor
-	info, err := f.Stat()
+	defer opened.Close() // the mapping outlives the descriptor
+	info, err := opened.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, reason(err))
 	}
@@ -23,18 +23,20 @@ func mapFile(path, name string) (*file, error) {
 	}
 	size := info.Size()
 	if size == 0 {
-		return &file{name: name}, nil // mmap refuses a length of 0; parse says what is wrong
+		return inMemory(name, nil), nil // mmap refuses a length of 0; parse says what is wrong
 	}
 	if size != int64(int(size)) {
 		return nil, fmt.Errorf("%s: %d bytes are too many to map", name, size)
 	}
-	data, err := syscall.Mmap(int(f.Fd()), 0, int(size), syscall.PROT_READ, syscall.MAP_SHARED)
+	data, err := syscall.Mmap(int(opened.Fd()), 0, int(size), syscall.PROT_READ, syscall.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("%s: cannot be mapped: %w", name, err)
 	}
 	// Advice only: without it reading is slower, not wrong.
 	_ = syscall.Madvise(data, syscall.MADV_SEQUENTIAL)
-	return &file{name: name, data: data, mapped: true}, nil
+	f := inMemory(name, data)
+	f.mapped = true
+	return f, nil
 }
 
 // drop lets the page cache alone keep whole pages of a mapping.
@@ -42,7 +44,7 @@ func drop(pages []byte) { _ = syscall.Madvise(pages, syscall.MADV_DONTNEED) }
 
 func (f *file) close() error {
 	data := f.data
-	f.data = nil
+	f.data, f.begin = nil, nil
 	if !f.mapped {
 		return nil
 	}

@@ -14,12 +14,12 @@ func mapFile(path, name string) (*file, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, reason(err))
 	}
-	return &file{name: name, data: data}, nil
+	return inMemory(name, data), nil
 }
 
 func drop([]byte) {}
 
 func (f *file) close() error {
-	f.data = nil
+	f.data, f.begin = nil, nil
 	return nil
 }
