@@ -96,6 +96,13 @@ func (s Spec) source() (string, error) {
 	return "", errorf("unknown kind of grammar %q", s.Kind)
 }
 
+// Check returns the *Error that Compile would return without trying: what is
+// not of the Spec's language, or would cost too much.
+func (s Spec) Check() error {
+	_, err := s.source()
+	return err
+}
+
 // checkNesting bounds the depth of brackets, counted without regard to quotes
 // and escapes: rather too many than too few.
 func checkNesting(text, what string) error {
