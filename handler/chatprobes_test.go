@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 )
@@ -115,4 +116,38 @@ func TestChatTemplateErrors(t *testing.T) {
 	if msg, kind := mustError(t, got); got.status != 422 || msg != "Template error: template not found" || kind != "template_error" {
 		t.Errorf("no template: %d %s", got.status, got.body)
 	}
+}
+
+// FuzzChat checks that no body ends in anything but an answer or an error that
+// is the client's.
+func FuzzChat(f *testing.F) {
+	for _, body := range []string{
+		chatBody(), chatBody(`"stream":true,"n":2,"stop":"a"`), chatBody(weather, `"tool_choice":"weather","logprobs":true,"top_logprobs":2`),
+		chatBody(`"response_format":{"type":"json_schema","json_schema":{"schema":{}}}`, `"logit_bias":{"1":2}`, `"chat_template_kwargs":{"x":[1]}`),
+		`{"messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"1","function":{"name":"f","arguments":{}}}]},{"role":"tool","content":[{"type":"text","text":"a"}]}]}`,
+		`{"instances":[{"inputs":"a"},{"messages":[]}]}`, `{"messages":[{"role":"\ud83d\ude00","content":"\u0000"}]}`, `{"messages":[`,
+	} {
+		f.Add([]byte(body))
+	}
+	s := newChatServer(f, hermesTemplate, &fake{script: says(`<tool_call>{"name":"weather","arguments":{}}`)}, func(o *Options) { o.DefaultMaxTokens = 30 })
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if len(body) == 0 {
+			return
+		}
+		for _, path := range []string{chatPath, "/chat_tokenize", "/vertex"} {
+			switch got := post(t, s, path, string(body)); got.status {
+			case 400, 422:
+				mustError(t, got)
+			case 200:
+				if got.header.Get("Content-Type") == "application/json" && !json.Valid([]byte(got.body)) {
+					t.Errorf("%s %q: %s", path, body, got.body)
+				}
+			default:
+				t.Errorf("%s %q: %d %s", path, body, got.status, got.body)
+			}
+		}
+		if n := s.permits.Load(); n != 0 {
+			t.Errorf("%q: %d permits are lost", body, n)
+		}
+	})
 }

@@ -34,6 +34,9 @@ func TestAPIKey(t *testing.T) {
 		{"POST", "/generate_stream", "", 401},
 		{"POST", "/invocations", "", 401},
 		{"POST", "/tokenize", "", 401},
+		{"POST", "/chat_tokenize", "", 401},
+		{"POST", "/v1/chat/completions", "", 401},
+		{"POST", "/vertex", "", 401},
 		{"POST", "/", "", 401},
 		{"GET", "/", "", 200},
 		{"GET", "/generate", "", 401},
@@ -92,7 +95,7 @@ func TestReadiness(t *testing.T) {
 			t.Errorf("loading: %s: %d %s", path, got.status, got.body)
 		}
 	}
-	for _, path := range []string{"/generate", "/generate_stream", "/", "/invocations", "/tokenize"} {
+	for _, path := range []string{"/generate", "/generate_stream", "/", "/invocations", "/tokenize", "/chat_tokenize", "/v1/chat/completions", "/vertex"} {
 		got := post(t, s, path, oneToken)
 		if msg, _ := mustError(t, got); got.status != 503 || !strings.Contains(msg, "loading weights 3 of 7") {
 			t.Errorf("loading: %s: %d %s", path, got.status, got.body)
