@@ -87,6 +87,7 @@ var layers = map[string][]string{
 	"engine/sim":     {"engine/device", "engine/plan", "engine/sample"},
 	// What tests of the engine and of the rooms above it share.
 	"engine/enginetest": {"engine"},
+	"engine/sample/sampletest": {"engine/sample"},
 	// The conformance suite compares every backend with the oracle.
 	"engine/device/backendtest": {"engine/device", "engine/plan", "engine/sample", "engine/ref"},
 }

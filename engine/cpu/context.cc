@@ -150,6 +150,8 @@ void Context::kv_init(int pages) {
   owner_.resize(l.max_tokens);
   in_batch_.assign(l.max_slots, 0);
   sampled_in_.assign(l.max_slots, 0);
+  renewed_in_.assign(l.max_slots, 0);
+  biases_.assign(l.max_slots, 0);
   pages_ = pages;
 }
 
@@ -202,7 +204,7 @@ void Context::forward(int i) {
   Job job;
   job.kind = Job::forward;
   job.entry = &e;
-  enqueue(job);
+  e.done_at = enqueue(job);
   e.state = RingEntry::forwarded;
   last_forward_ = i;
 }
@@ -210,6 +212,13 @@ void Context::forward(int i) {
 void Context::sample(int i) {
   RingEntry& e = entry("sample", i, RingEntry::forwarded);
   if (i != last_forward_) fail(MR_INVALID, "sample of ring entry %d, the last forward was of %d", i, last_forward_);
+  try {
+    check_choices(e.batch);
+  } catch (const Error&) {  // ends the batch, once nothing reads it any more
+    finish(e.done_at);
+    e.state = RingEntry::idle;
+    throw;
+  }
   Job job;
   job.kind = Job::sample;
   job.entry = &e;
@@ -228,9 +237,12 @@ void Context::apply_deltas(const mr_batch& b) {
   for (int i = 0; i < b.n_pages; i++)
     page_tables_[size_t(b.pages[i].slot) * limits_.max_pages_per_slot + b.pages[i].index] = b.pages[i].page;
   for (int i = 0; i < b.n_params; i++) {
-    slots_[b.params[i].slot].params = b.params[i].params;
-    slots_[b.params[i].slot].counts.clear();
+    Slot& slot = slots_[b.params[i].slot];
+    slot.params = b.params[i].params;
+    slot.counts.clear();
+    slot.biases.clear();
   }
+  for (int i = 0; i < b.n_biases; i++) slots_[b.biases[i].slot].biases.push_back(b.biases[i]);
   for (int i = 0; i < b.n_counts; i++)
     if (!slots_[b.counts[i].slot].counts.add(b.counts[i].token, b.counts[i].generated == 1))
       fail(MR_FAILED, "slot %d has counted more different tokens than a sequence can hold", b.counts[i].slot);
@@ -279,7 +291,8 @@ void Context::answer(const mr_batch& b, int r, float* logits, Sampler& sampler) 
     return;
   }
   Slot& slot = slots_[row.slot];
-  sampler.choose(logits, slot.params, slot.counts, row, result, top);
+  const uint32_t* mask = row.mask == 0 ? nullptr : b.masks + size_t(row.mask - 1) * b.mask_words;
+  sampler.choose(logits, {slot.params, mask, slot.biases, tokens_[row.token], slot.counts}, row, result, top);
   if (result->invalid) return;
   slot.last = result->token;
   slot.counts.add(result->token, true);  // without room only where nothing reads it

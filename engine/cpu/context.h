@@ -23,7 +23,7 @@ struct RingEntry {
   enum State { idle, forwarded, sampled };
   mr_batch batch{};
   State state = idle;    // as the caller sees it
-  uint32_t done_at = 0;  // finished jobs once its results are there
+  uint32_t done_at = 0;  // finished jobs once all that was enqueued for it is done
   std::string error;     // what went wrong on the queue; empty: nothing
   Mapping arrays;
 
@@ -57,6 +57,7 @@ class Context {
     mr_params params;
     int32_t last = 0;
     Counts counts;
+    std::vector<mr_bias_delta> biases;
     explicit Slot(int most);
   };
   struct Job {
@@ -72,7 +73,10 @@ class Context {
   RingEntry& entry(const char* call, int i, RingEntry::State want);
   void check_batch(const mr_batch& b);
   void check_seqs(const mr_batch& b);
+  void check_deltas(const mr_batch& b);
   void check_rows(const mr_batch& b);
+  void check_answer(const mr_row& r, int i);
+  void check_choices(const mr_batch& b);
   void run_forward(RingEntry& e);
   void run_sample(RingEntry& e);
   void apply_deltas(const mr_batch& b);
@@ -92,6 +96,8 @@ class Context {
   std::vector<int32_t> owner_;      // slot of each token of the batch being checked
   std::vector<int32_t> in_batch_;   // by slot: number of the batch that had it last
   std::vector<int32_t> sampled_in_;
+  std::vector<int32_t> renewed_in_;  // by slot: the batch that last had parameters for it
+  std::vector<int32_t> biases_;      // by slot: how many that batch had
   int32_t batch_number_ = 0;
 
   std::vector<Slot> slots_;

@@ -35,6 +35,15 @@ constexpr int kSplit = 1024;      // positions whose attention state is merged a
 // Element types of panels; the values of mr_dtype.
 enum Element : int32_t { kF32, kF16, kBF16 };
 
+// The finaliser of MurmurHash3 (Appleby): each bit of x decides about half of
+// the bits of the result. T is uint32_t or a vector of them.
+template <class T>
+__attribute__((always_inline)) inline T mix(T x) {
+  x = (x ^ x >> 16) * 0x85ebca6bu;
+  x = (x ^ x >> 13) * 0xc2b2ae35u;
+  return x ^ x >> 16;
+}
+
 inline size_t element_bytes(Element e) { return e == kF32 ? 4 : 2; }
 
 // panel_bytes is the size of one panel of k columns, padding included.
@@ -106,8 +115,11 @@ struct Kernels {
   // angles: cosines [rotary/2], then sines. head [head_dim] is rotated in place.
   void (*rope)(float* head, const float* angles, int rotary);
 
-  // Logits. softcap: x = cap*tanh(x/cap). highest: the maximum, NaN if there
+  // Logits. mask: x = -inf where the bit, n of them, is 0. watermark: x += delta
+  // where mix(index ^ seed) < below. softcap: x = cap*tanh(x/cap). highest: the maximum, NaN if there
   // is one anywhere. temper: x = (x - peak)/t. exp_sum: sum of exp(x - peak).
+  void (*mask)(float* x, const uint32_t* bits, int n);
+  void (*watermark)(float* x, uint32_t seed, uint32_t below, float delta, int n);
   void (*softcap)(float* x, float cap, int n);
   float (*highest)(const float* x, int n);
   void (*temper)(float* x, float peak, float t, int n);

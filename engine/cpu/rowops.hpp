@@ -78,6 +78,33 @@ static void rope(float* head, const float* angles, int rotary) {
   }
 }
 
+static void mask(float* x, const uint32_t* bits, int n) {
+  const Reg hidden = reg_splat(-INFINITY);
+  for (int at = 0; at < n; at += kPanel) {
+    const uint32_t allowed = bits[at / 32] >> at % 32 & 0xffff;
+    if (allowed == 0xffff) continue;
+    const bool whole = at + kPanel <= n;
+    Vec v = whole ? load(x + at) : load_some(x + at, n - at, 0);
+    MR_EACH v.r[i] = ((Bits{} + allowed) >> reg_numbers(i * MR_LANES) & 1u) != 0u ? v.r[i] : hidden;
+    if (whole)
+      store(x + at, v);
+    else
+      store_some(x + at, n - at, v);
+  }
+}
+
+static void watermark(float* x, uint32_t seed, uint32_t below, float delta, int n) {
+  int at = 0;
+  map(x, x, n, [&](Vec v) MR_LAMBDA {
+    MR_EACH {
+      const Bits hash = mix(reg_numbers(at + i * MR_LANES) ^ seed);
+      v.r[i] = hash < below ? v.r[i] + reg_splat(delta) : v.r[i];
+    }
+    at += kPanel;
+    return v;
+  });
+}
+
 static void softcap(float* x, float cap, int n) {
   map(x, x, n, [cap](Vec v) MR_LAMBDA { return splat(cap) * tanh(v / splat(cap)); });
 }

@@ -12,14 +12,24 @@ namespace {
 constexpr float kInfinity = INFINITY;
 constexpr float kLargest = 3.40282347e38f;
 
-bool penalised(const mr_params& p) { return p.repetition_penalty != 1 || p.frequency_penalty != 0; }
+// The watermark, as package sample has it.
+constexpr uint32_t kWatermarkKey = 15485863;
+constexpr uint32_t kGreenBelow = uint32_t(1) << 31;  // gamma = 1/2
+constexpr float kWatermarkDelta = 2;
 
-// Steps 2 and 3.
+bool penalised(const mr_params& p) {
+  return p.repetition_penalty != 1 || p.frequency_penalty != 0 || p.presence_penalty != 0;
+}
+
+// Steps 5 to 7.
 void penalise(float* logits, const mr_params& p, const Counts& counts) {
   for (const Counts::Entry& e : counts) {
     float l = logits[e.token];
     l = l < 0 ? l * p.repetition_penalty : l / p.repetition_penalty;
-    l -= p.frequency_penalty * float(e.generated);
+    if (e.generated > 0) {
+      l -= p.frequency_penalty * float(e.generated);
+      l -= p.presence_penalty;
+    }
     logits[e.token] = std::min(l, kLargest);
   }
 }
@@ -63,13 +73,22 @@ Sampler::Sampler(const Kernels& kernels, int vocab) : kernels_(kernels), vocab_(
   ranked_.reserve(vocab);
 }
 
-void Sampler::choose(float* logits, const mr_params& params, const Counts& counts, const mr_row& row,
-                     mr_row_result* result, mr_alternative* top) {
+// Steps 2 to 7. Reports whether there was anything to do.
+bool Sampler::adjust(float* logits, const Input& in) {
+  if (in.mask != nullptr) kernels_.mask(logits, in.mask, vocab_);
+  for (const mr_bias_delta& b : in.biases) logits[b.token] += b.bias;
+  if (in.params.watermark == 1)
+    kernels_.watermark(logits, mix(uint32_t(in.prev) ^ kWatermarkKey), kGreenBelow, kWatermarkDelta, vocab_);
+  if (penalised(in.params)) penalise(logits, in.params, in.counts);
+  return in.mask != nullptr || !in.biases.empty() || in.params.watermark == 1 || penalised(in.params);
+}
+
+void Sampler::choose(float* logits, const Input& in, const mr_row& row, mr_row_result* result, mr_alternative* top) {
+  const mr_params& params = in.params;
   *result = {0, 0, 0, 1};
   float peak = kernels_.highest(logits, vocab_);
   if (!(std::fabs(peak) < kInfinity)) return;
-  if (penalised(params)) {
-    penalise(logits, params, counts);
+  if (adjust(logits, in)) {
     peak = kernels_.highest(logits, vocab_);
     if (!(std::fabs(peak) < kInfinity)) return;
   }

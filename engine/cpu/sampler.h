@@ -36,6 +36,15 @@ class Counts {
   Mapping cells_;  // 1 + index of an entry, 0: empty
 };
 
+// Input is what the scores of one row depend on beside its logits.
+struct Input {
+  const mr_params& params;
+  const uint32_t* mask;  // [(vocab + 31) / 32], a bit for each token; null: all are allowed
+  const std::vector<mr_bias_delta>& biases;
+  int32_t prev;  // the token that the row belongs to
+  const Counts& counts;
+};
+
 // Sampler is one worker's scratch for rows of one vocabulary.
 class Sampler {
  public:
@@ -43,8 +52,7 @@ class Sampler {
 
   // choose and score fill result and up to top_n alternatives, with ties up to
   // MR_MAX_TOP_N. choose overwrites the logits with processed scores.
-  void choose(float* logits, const mr_params& params, const Counts& counts, const mr_row& row, mr_row_result* result,
-              mr_alternative* top);
+  void choose(float* logits, const Input& in, const mr_row& row, mr_row_result* result, mr_alternative* top);
   void score(const float* logits, const mr_row& row, mr_row_result* result, mr_alternative* top);
 
  private:
@@ -55,6 +63,7 @@ class Sampler {
     bool before(const Candidate& o) const { return key < o.key || (key == o.key && id < o.id); }
   };
 
+  bool adjust(float* logits, const Input& in);
   void top_k(float* logits, int k);
   void top_p(float* logits, float peak, double p);
   void typical_p(float* logits, float peak, double p);

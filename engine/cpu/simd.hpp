@@ -47,6 +47,12 @@ MR_INLINE void reg_accumulate(Reg& sum, Reg x, Reg y) {
 }
 
 MR_INLINE Reg reg_splat(float x) { return x - Reg{}; }
+// first, first + 1, …
+MR_INLINE Bits reg_numbers(uint32_t first) {
+  Bits b;
+  for (int i = 0; i < MR_LANES; i++) b[i] = first + i;
+  return b;
+}
 MR_INLINE Bits reg_bits(const void* p) { return *static_cast<const BitsAt*>(p); }
 
 struct Vec {

@@ -22,6 +22,8 @@ static const Kernels kTable = {
     scale,
     rmsnorm,
     rope,
+    mask,
+    watermark,
     softcap,
     highest,
     temper,

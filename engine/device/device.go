@@ -193,8 +193,8 @@ type CountDelta struct {
 }
 
 // BiasDelta adds a logit bias to a slot, after the ParamDeltas. The engine
-// sends all biases of a sequence, at most sample.MaxBiases and none twice, with
-// its ParamDelta. C layout.
+// sends all biases of a sequence, at most sample.MaxBiases, with its ParamDelta;
+// those of one token add up. C layout.
 type BiasDelta struct {
 	Slot  int32
 	Token int32
@@ -242,6 +242,14 @@ type Batch struct {
 	// Results, valid after Wait.
 	Results []RowResult   // [MaxRows], one per row
 	Top     []Alternative // [MaxRows*MaxTopN], row r at r*MaxTopN, best first
+}
+
+// Mask returns the mask that Row.Mask = m names, nil for 0.
+func (b *Batch) Mask(m int32) []uint32 {
+	if m == 0 {
+		return nil
+	}
+	return b.Masks[int(m-1)*b.MaskWords:][:b.MaskWords]
 }
 
 // MaskWords returns the length of a mask over vocab tokens.

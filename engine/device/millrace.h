@@ -23,6 +23,8 @@ extern "C" {
 #define MR_PAGE_TOKENS 16
 #define MR_RING_DEPTH 3
 #define MR_MAX_TOP_N 32
+#define MR_MAX_BIASES 1024 /* of one slot */
+#define MR_MAX_BIAS 100    /* magnitude */
 #define MR_LAST_TOKEN INT32_MIN
 
 typedef enum {
@@ -84,7 +86,8 @@ typedef struct {
   mr_row_result *results;
   mr_alternative *top; /* row r at r * MR_MAX_TOP_N */
   int32_t cap_tokens, cap_seqs, cap_rows, cap_pages, cap_params, cap_counts, cap_biases, cap_masks;
-  int32_t n_tokens, n_seqs, n_rows, n_pages, n_params, n_counts, n_biases, n_masks; /* n_masks: set for sample() */
+  int32_t n_tokens, n_seqs, n_rows, n_pages, n_params, n_counts, n_biases;
+  int32_t n_masks; /* set before sample(); -1: what the engine left there is none */
   int32_t mask_words; /* (vocab + 31) / 32 */
 } mr_batch;
 

@@ -34,6 +34,7 @@ static void mr_call_close(const mr_backend *b, mr_context *ctx) { b->close(ctx);
 import "C"
 
 import (
+	_ "embed"
 	"errors"
 	"fmt"
 	"math"
@@ -41,6 +42,24 @@ import (
 
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
+)
+
+// header is in this package's archive so that whoever compiles C against
+// millrace.h is built again when it changes: of another package's folder, go
+// build watches the archive, not the headers.
+//
+//go:embed millrace.h
+var header string
+
+var _ = header
+
+// The header's limits are this package's and package sample's.
+var (
+	_ [C.MR_PAGE_TOKENS]byte = [PageTokens]byte{}
+	_ [C.MR_RING_DEPTH]byte  = [RingDepth]byte{}
+	_ [C.MR_MAX_TOP_N]byte   = [MaxTopN]byte{}
+	_ [C.MR_MAX_BIASES]byte  = [sample.MaxBiases]byte{}
+	_ [C.MR_MAX_BIAS]byte    = [sample.MaxBias]byte{}
 )
 
 // The structs that cross the boundary unconverted have one size on both sides.
@@ -340,8 +359,8 @@ func (b *nativeBatch) setLengths() error {
 	return nil
 }
 
-// setMasks tells C how many masks there are; a number that cannot be right
-// becomes one that the backend refuses.
+// setMasks tells C how many masks there are: -1, which the backend refuses, if
+// they are not whole or left their array. Only it can end the batch.
 func (b *nativeBatch) setMasks() {
 	words := len(b.view.Masks)
 	if !setLength(b.view.Masks, b.c.masks, &b.c.n_masks) || words%b.view.MaskWords != 0 {

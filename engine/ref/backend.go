@@ -44,6 +44,7 @@ type slot struct {
 	last   int32   // most recently sampled token
 	params sample.Params
 	counts *sample.Counts
+	biases []sample.Bias
 }
 
 const noPage = -1
@@ -53,6 +54,7 @@ type entry struct {
 	batch  device.Batch
 	state  state
 	hidden []float32 // input of OpLogits, kept from Forward to Sample
+	ids    []int32   // by token, LastToken resolved
 }
 
 type state int
@@ -214,9 +216,14 @@ func (b *Backend) applyDeltas(batch *device.Batch) {
 	for _, d := range batch.Params {
 		b.slots[d.Slot].params = d.Params
 		b.slots[d.Slot].counts.Reset()
+		b.slots[d.Slot].biases = b.slots[d.Slot].biases[:0]
 	}
 	for _, d := range batch.Counts {
 		b.slots[d.Slot].counts.Add(d.Token, d.Generated == 1)
+	}
+	for _, d := range batch.Biases {
+		s := &b.slots[d.Slot]
+		s.biases = append(s.biases, sample.Bias{Token: d.Token, Bias: d.Bias})
 	}
 }
 
@@ -227,11 +234,15 @@ func (b *Backend) Sample(i int) error {
 		return err
 	}
 	batch := &e.batch
+	e.state = idle
+	if err := b.checkChoices(batch); err != nil {
+		return fmt.Errorf("ref: %w", err)
+	}
 	batch.Results = batch.Results[:len(batch.Rows)]
 	batch.Top = batch.Top[:len(batch.Rows)*device.MaxTopN]
 	for r, row := range batch.Rows {
 		b.computeLogits(e, r)
-		result, tops := b.answer(row)
+		result, tops := b.answer(e, row)
 		batch.Results[r] = result
 		for j, a := range b.top[:tops] {
 			batch.Top[r*device.MaxTopN+j] = device.Alternative(a)
@@ -243,7 +254,7 @@ func (b *Backend) Sample(i int) error {
 
 // answer samples or scores the row whose logits are in b.logits; the
 // alternatives are left in b.top.
-func (b *Backend) answer(row device.Row) (device.RowResult, int) {
+func (b *Backend) answer(e *entry, row device.Row) (device.RowResult, int) {
 	s := &b.slots[row.Slot]
 	var (
 		got  sample.Alternative
@@ -253,7 +264,15 @@ func (b *Backend) answer(row device.Row) (device.RowResult, int) {
 	if row.Kind == device.RowScore {
 		got, tops, ok = b.sampler.Score(b.logits, row.Target, int(row.TopN), b.top[:])
 	} else {
-		got, tops, ok = b.sampler.Sample(b.logits, &s.params, s.counts, row.Index, int(row.TopN), b.top[:])
+		in := sample.Input{
+			Params: &s.params,
+			Mask:   e.batch.Mask(row.Mask),
+			Biases: s.biases,
+			Prev:   e.ids[row.Token],
+			Counts: s.counts,
+			Index:  row.Index,
+		}
+		got, tops, ok = b.sampler.Sample(b.logits, &in, int(row.TopN), b.top[:])
 	}
 	if !ok {
 		return device.RowResult{Invalid: 1}, 0

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/sample"
 )
 
 // checkBatch verifies a descriptor against the limits and the page tables as
@@ -29,6 +30,9 @@ func (b *Backend) checkBatch(batch *device.Batch) error {
 			return fmt.Errorf("count delta %d: slot %d of %d, token %d of %d", i, d.Slot, b.limits.MaxSlots, d.Token, b.plan.Vocab)
 		}
 	}
+	if err := b.checkBiases(batch); err != nil {
+		return err
+	}
 	owner, err := b.checkSeqs(batch)
 	if err != nil {
 		return err
@@ -46,6 +50,7 @@ func (b *Backend) checkLengths(batch *device.Batch) error {
 		{"tokens", len(batch.Tokens), b.limits.MaxTokens},
 		{"sequences", len(batch.Seqs), b.limits.MaxSlots},
 		{"rows", len(batch.Rows), b.limits.MaxRows},
+		{"bias deltas", len(batch.Biases), b.limits.MaxTokens + sample.MaxBiases},
 	} {
 		if l.got > l.max {
 			return fmt.Errorf("%d %s, the limit is %d", l.got, l.name, l.max)
@@ -57,6 +62,26 @@ func (b *Backend) checkLengths(batch *device.Batch) error {
 	for t, id := range batch.Tokens {
 		if id != device.LastToken && !within(id, b.plan.Vocab) {
 			return fmt.Errorf("token %d: id %d of %d", t, id, b.plan.Vocab)
+		}
+	}
+	return nil
+}
+
+func (b *Backend) checkBiases(batch *device.Batch) error {
+	fresh := make(map[int32]bool) // slots with a new owner in this batch
+	for _, d := range batch.Params {
+		fresh[d.Slot] = true
+	}
+	number := make(map[int32]int) // by slot
+	for i, d := range batch.Biases {
+		switch {
+		case !fresh[d.Slot] || !within(d.Token, b.plan.Vocab):
+			return fmt.Errorf("bias delta %d: slot %d has no parameters in this batch, or token %d is not of %d", i, d.Slot, d.Token, b.plan.Vocab)
+		case !(d.Bias >= -sample.MaxBias && d.Bias <= sample.MaxBias):
+			return fmt.Errorf("bias delta %d: bias %v, expected a magnitude of at most %d", i, d.Bias, sample.MaxBias)
+		}
+		if number[d.Slot]++; number[d.Slot] > sample.MaxBiases {
+			return fmt.Errorf("bias delta %d: slot %d has more than %d", i, d.Slot, sample.MaxBiases)
 		}
 	}
 	return nil
@@ -109,7 +134,6 @@ func setsPage(deltas []device.PageDelta, slot, index int32) bool {
 }
 
 func (b *Backend) checkRows(batch *device.Batch, owner []int32) error {
-	sampled := make([]bool, b.limits.MaxSlots)
 	for i, r := range batch.Rows {
 		if !within(r.Token, len(owner)) || !within(r.Slot, b.limits.MaxSlots) || owner[r.Token] != r.Slot {
 			return fmt.Errorf("row %d: token %d of %d is not of slot %d", i, r.Token, len(owner), r.Slot)
@@ -117,6 +141,14 @@ func (b *Backend) checkRows(batch *device.Batch, owner []int32) error {
 		if r.TopN < 0 || r.TopN > device.MaxTopN {
 			return fmt.Errorf("row %d: %d alternatives, the limit is %d", i, r.TopN, device.MaxTopN)
 		}
+	}
+	return b.checkKinds(batch)
+}
+
+// checkKinds verifies what Forward and Sample both see of a row's purpose.
+func (b *Backend) checkKinds(batch *device.Batch) error {
+	sampled := make([]bool, b.limits.MaxSlots)
+	for i, r := range batch.Rows {
 		switch r.Kind {
 		case device.RowScore:
 			if !within(r.Target, b.plan.Vocab) {
@@ -132,4 +164,18 @@ func (b *Backend) checkRows(batch *device.Batch, owner []int32) error {
 		}
 	}
 	return nil
+}
+
+// checkChoices verifies what may have changed since Forward.
+func (b *Backend) checkChoices(batch *device.Batch) error {
+	if len(batch.Masks)%batch.MaskWords != 0 || len(batch.Masks) > b.limits.MaxSlots*batch.MaskWords {
+		return fmt.Errorf("%d words of masks, expected at most %d masks of %d words", len(batch.Masks), b.limits.MaxSlots, batch.MaskWords)
+	}
+	masks := len(batch.Masks) / batch.MaskWords
+	for i, r := range batch.Rows {
+		if !within(r.Mask, masks+1) {
+			return fmt.Errorf("row %d: mask %d of %d", i, r.Mask, masks)
+		}
+	}
+	return b.checkKinds(batch)
 }

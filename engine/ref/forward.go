@@ -35,6 +35,7 @@ func (b *Backend) newPass(batch *device.Batch) *pass {
 // forward runs all operations up to OpLogits, whose input it keeps in e.
 func (b *Backend) forward(e *entry) {
 	p := b.newPass(&e.batch)
+	e.ids = p.ids
 	n := len(p.ids) // rows of the values at this point of the plan
 	for i := range b.plan.Ops {
 		op := &b.plan.Ops[i]

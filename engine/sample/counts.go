@@ -32,6 +32,9 @@ func (c *Counts) Add(id int32, generated bool) {
 	}
 }
 
+// Seen reports whether id was added.
+func (c *Counts) Seen(id int32) bool { return c.table[id] > 0 }
+
 // Generated returns how often id was generated.
 func (c *Counts) Generated(id int32) int {
 	return max(0, int(c.table[id])-1)

@@ -24,7 +24,7 @@ type Bias struct {
 
 // Limits of the biases of one sequence.
 const (
-	MaxBiases = 1024 // how many, each of another token
+	MaxBiases = 1024 // how many
 	MaxBias   = 100  // the largest magnitude
 )
 

@@ -17,26 +17,36 @@ type Sampler struct {
 	best   []candidate
 }
 
+// Input is what the scores of one row depend on beside its logits. It is only
+// read.
+type Input struct {
+	Params *Params
+	Mask   []uint32 // which ids may be chosen, a bit each; nil: all
+	Biases []Bias   // of tokens below the vocabulary's size
+	Prev   int32    // the token that the row belongs to; read with Params.Watermark
+	Counts *Counts  // read if Params.Counts()
+	Index  int32    // how many tokens were generated before this one
+}
+
 // Sample chooses a token from the logits of one row, and writes up to n
 // alternatives, with ties as many as top has room for, to top; it returns how
 // many. ok is false, and nothing else means anything, if the row is invalid.
 //
-// counts is only read, and only if p.Counts(); index is the number of tokens
-// generated before this one. logits is overwritten with the processed scores,
-// -Inf for tokens that were filtered out.
-func (s *Sampler) Sample(logits []float32, p *Params, counts *Counts, index int32, n int, top []Alternative) (choice Alternative, tops int, ok bool) {
+// logits is overwritten with the processed scores, -Inf for tokens that were
+// masked or filtered out.
+func (s *Sampler) Sample(logits []float32, in *Input, n int, top []Alternative) (choice Alternative, tops int, ok bool) {
 	if !valid(logits) {
 		return Alternative{}, 0, false
 	}
-	s.process(logits, p, counts)
+	s.process(logits, in)
 	peak, best := largest(logits)
 	if math.IsInf(float64(peak), 0) {
-		return Alternative{}, 0, false // penalties pushed every score out of range
+		return Alternative{}, 0, false // masked, or penalties pushed every score out of range
 	}
 
 	norm := float64(peak) + math.Log(expSum(logits, peak))
-	if p.Sample == 1 {
-		best = draw(logits, peak, Uniform(p.Seed, index))
+	if in.Params.Sample == 1 {
+		best = draw(logits, peak, Uniform(in.Params.Seed, in.Index))
 	}
 	return Alternative{best, logprob(logits[best], norm)}, s.alternatives(logits, norm, n, top), true
 }
@@ -52,16 +62,29 @@ func (s *Sampler) Score(logits []float32, target int32, n int, top []Alternative
 	return Alternative{target, logprob(logits[target], norm)}, s.alternatives(logits, norm, n, top), true
 }
 
-// process is steps 2 to 7 of the definition, in place.
-func (s *Sampler) process(l []float32, p *Params, counts *Counts) {
+// process is steps 2 to 11 of the definition, in place.
+func (s *Sampler) process(l []float32, in *Input) {
+	p := in.Params
+	if in.Mask != nil {
+		mask(l, in.Mask)
+	}
+	for _, b := range in.Biases {
+		l[b.Token] += b.Bias
+	}
+	if p.Watermark == 1 {
+		watermark(l, in.Prev)
+	}
 	if p.Counts() {
-		penalise(l, p, counts)
+		penalise(l, p, in.Counts)
 	}
 	if p.Sample != 1 {
 		return
 	}
+	peak, _ := largest(l)
+	if peak == -inf32 {
+		return // nothing left to filter
+	}
 	if p.Temperature != 1 {
-		peak, _ := largest(l)
 		for i := range l {
 			l[i] = (l[i] - peak) / p.Temperature
 		}
@@ -89,6 +112,21 @@ func valid(l []float32) bool {
 	return finite
 }
 
+// Allowed reports whether a mask lets id through.
+func Allowed(mask []uint32, id int32) bool {
+	word := int(id / 32)
+	return word < len(mask) && mask[word]>>(id%32)&1 == 1
+}
+
+func mask(l []float32, bits []uint32) {
+	for i := range l {
+		if !Allowed(bits, int32(i)) {
+			l[i] = -inf32
+		}
+	}
+}
+
+// penalise is steps 5 to 7.
 func penalise(l []float32, p *Params, counts *Counts) {
 	for _, id := range counts.seen {
 		v := l[id]
@@ -97,8 +135,11 @@ func penalise(l []float32, p *Params, counts *Counts) {
 		} else {
 			v /= p.RepetitionPenalty
 		}
-		// The conversion keeps the compiler from fusing the two roundings.
-		v -= float32(p.FrequencyPenalty * float32(counts.Generated(id)))
+		if n := counts.Generated(id); n > 0 {
+			// The conversion keeps the compiler from fusing the two roundings.
+			v -= float32(p.FrequencyPenalty * float32(n))
+			v -= p.PresencePenalty
+		}
 		l[id] = min(v, math.MaxFloat32)
 	}
 }

@@ -2,11 +2,11 @@ package sample
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
-	"sort"
 	"testing"
 )
 
@@ -70,7 +70,7 @@ func TestProcessMatchesTransformers(t *testing.T) {
 				}
 			}
 			got := slices.Clone(tt.Logits)
-			new(Sampler).process(got, &p, countsOf(len(got), tt.Seen, nil))
+			new(Sampler).process(got, &Input{Params: &p, Counts: countsOf(len(got), tt.Seen, nil)})
 
 			// Scores are equal up to a shift: align them at the largest.
 			peak, at := largest(got)
@@ -110,11 +110,77 @@ func TestPenalties(t *testing.T) {
 			p := Greedy()
 			p.RepetitionPenalty, p.FrequencyPenalty = tt.repetition, tt.frequency
 			got := []float32{2, -2, 4, 0}
-			new(Sampler).process(got, &p, countsOf(4, tt.prompt, tt.generated))
+			new(Sampler).process(got, &Input{Params: &p, Counts: countsOf(4, tt.prompt, tt.generated)})
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("scores %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestPresencePenalty(t *testing.T) {
+	p := Greedy()
+	p.RepetitionPenalty, p.FrequencyPenalty, p.PresencePenalty = 2, 0.5, 0.25
+	got := []float32{2, -2, 4, 0}
+	new(Sampler).process(got, &Input{Params: &p, Counts: countsOf(4, []int32{0, 1}, []int32{1, 1, 2})})
+	if want := []float32{1, -4 - 1 - 0.25, 2 - 0.5 - 0.25, 0}; !slices.Equal(got, want) {
+		t.Errorf("scores %v, want %v: once for each id that was generated", got, want)
+	}
+}
+
+func TestMasksAndBiases(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		logits  []float32
+		mask    []uint32
+		biases  []Bias
+		invalid bool
+		token   int32
+		logprob float64
+	}{
+		{name: "no mask", logits: []float32{0, 2, 1}, token: 1, logprob: 2 - math.Log(1+math.E+math.E*math.E)},
+		{name: "the best is masked", logits: []float32{0, 9, 1}, mask: []uint32{0b101}, token: 2, logprob: 1 - math.Log(1+math.E)},
+		{name: "one is allowed", logits: []float32{0, 9, 1}, mask: []uint32{0b001}},
+		{name: "bits beyond the row", logits: []float32{0, 9, 1}, mask: []uint32{0xfffffff9, 7}},
+		{name: "none is allowed", logits: []float32{0, 9, 1}, mask: []uint32{0xfffffff8}, invalid: true},
+		{name: "an empty mask allows none", logits: []float32{0, 9, 1}, mask: []uint32{}, invalid: true},
+		{name: "only -Inf is allowed", logits: []float32{0, -inf32, 1}, mask: []uint32{0b010}, invalid: true},
+		{name: "NaN behind the mask", logits: []float32{0, float32(math.NaN()), 1}, mask: []uint32{0b001}, invalid: true},
+		{name: "biases add up", logits: []float32{0, 9, 1}, biases: []Bias{{0, 100}, {1, 100}, {0, 20}}, logprob: -math.Log1p(math.Exp(-11))},
+		{name: "a bias opens no mask", logits: []float32{0, 9, 1}, mask: []uint32{0b101}, biases: []Bias{{1, 100}, {0, -3}}, token: 2,
+			logprob: -math.Log1p(math.Exp(-4))},
+	} {
+		for _, sample := range []int32{0, 1} {
+			t.Run(fmt.Sprintf("%s, sample %d", tt.name, sample), func(t *testing.T) {
+				p := Greedy()
+				p.Sample, p.TopK = sample, 3
+				in := Input{Params: &p, Mask: tt.mask, Biases: tt.biases}
+				for in.Index = range int32(50) {
+					got, _, ok := new(Sampler).Sample(slices.Clone(tt.logits), &in, 0, nil)
+					if ok == tt.invalid {
+						t.Fatalf("ok = %v, want %v", ok, !tt.invalid)
+					}
+					if ok && got.Token == tt.token && math.Abs(float64(got.Logprob)-tt.logprob) > 1e-6 {
+						t.Errorf("token %d has log-probability %v, want %v", got.Token, got.Logprob, tt.logprob)
+					}
+					if ok && sample == 0 && got.Token != tt.token {
+						t.Errorf("token %d, want %d", got.Token, tt.token)
+					}
+					if ok && tt.mask != nil && !Allowed(tt.mask, got.Token) {
+						t.Errorf("token %d is masked", got.Token)
+					}
+				}
+			})
+		}
+	}
+}
+
+// Every filter meets a row of which nothing is left.
+func TestFiltersOfAnEmptyRow(t *testing.T) {
+	p := drawParams()
+	p.Temperature, p.TopK, p.TopP, p.TypicalP = 0.5, 1, 0.5, 0.5
+	if got, _, ok := new(Sampler).Sample([]float32{1, 2, 3}, &Input{Params: &p, Mask: []uint32{0}}, 0, nil); ok {
+		t.Errorf("chose %+v of no token", got)
 	}
 }
 
@@ -128,7 +194,7 @@ func TestCountsReset(t *testing.T) {
 	p := Greedy()
 	p.RepetitionPenalty = 2
 	got := []float32{2, 2, 2, 2}
-	new(Sampler).process(got, &p, c)
+	new(Sampler).process(got, &Input{Params: &p, Counts: c})
 	if want := []float32{2, 2, 2, 1}; !slices.Equal(got, want) {
 		t.Errorf("scores %v, want %v: only what was seen since the reset", got, want)
 	}
@@ -164,7 +230,7 @@ func TestSample(t *testing.T) {
 		{name: "tiny typical_p keeps one", logits: []float32{0, 0, 0}, params: with(func(p *Params) { p.TypicalP = 1e-9 })},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, _, ok := new(Sampler).Sample(slices.Clone(tt.logits), &tt.params, nil, 0, 0, nil)
+			got, _, ok := new(Sampler).Sample(slices.Clone(tt.logits), &Input{Params: &tt.params}, 0, nil)
 			if ok == tt.invalid {
 				t.Fatalf("ok = %v, want %v", ok, !tt.invalid)
 			}
@@ -217,156 +283,6 @@ func TestScore(t *testing.T) {
 	}
 }
 
-// distribution computes steps 4 to 7 by sorting, as the definition reads.
-func distribution(logits []float32, p *Params) []float64 {
-	type token struct {
-		id int
-		p  float64
-	}
-	var kept []token
-	for id, l := range logits {
-		kept = append(kept, token{id, math.Exp(float64(l) / float64(p.Temperature))})
-	}
-	renormalise := func() {
-		sum := 0.0
-		for _, k := range kept {
-			sum += k.p
-		}
-		for i := range kept {
-			kept[i].p /= sum
-		}
-	}
-	prefix := func(mass float64) {
-		sum := 0.0
-		for i, k := range kept {
-			if i > 0 && sum >= mass {
-				kept = kept[:i]
-				break
-			}
-			sum += k.p
-		}
-		renormalise()
-	}
-	renormalise()
-	sort.SliceStable(kept, func(i, j int) bool { return kept[i].p > kept[j].p })
-	if k := int(p.TopK); k > 0 && k < len(kept) {
-		end := k
-		for end < len(kept) && kept[end].p == kept[k-1].p {
-			end++
-		}
-		kept = kept[:end]
-		renormalise()
-	}
-	if p.TopP < 1 {
-		prefix(float64(p.TopP))
-	}
-	if p.TypicalP < 1 {
-		h := 0.0
-		for _, k := range kept {
-			h -= k.p * math.Log(k.p)
-		}
-		sort.SliceStable(kept, func(i, j int) bool { return kept[i].id < kept[j].id })
-		sort.SliceStable(kept, func(i, j int) bool {
-			return math.Abs(-math.Log(kept[i].p)-h) < math.Abs(-math.Log(kept[j].p)-h)
-		})
-		prefix(float64(p.TypicalP))
-	}
-	out := make([]float64, len(logits))
-	for _, k := range kept {
-		out[k.id] = k.p
-	}
-	return out
-}
-
-// filters are the parameter sets that the two distribution tests share.
-var filters = []struct {
-	name   string
-	change func(*Params)
-}{
-	{"none", func(p *Params) {}},
-	{"temperature", func(p *Params) { p.Temperature = 0.6 }},
-	{"top_k", func(p *Params) { p.TopK = 4 }},
-	{"top_p", func(p *Params) { p.TopP = 0.83 }},
-	{"typical_p", func(p *Params) { p.TypicalP = 0.47 }},
-	{"all", func(p *Params) { p.Temperature, p.TopK, p.TopP, p.TypicalP = 1.7, 9, 0.93, 0.71 }},
-}
-
-func TestFiltersMatchSorting(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 2))
-	var s Sampler
-	for _, f := range filters {
-		t.Run(f.name, func(t *testing.T) {
-			p := drawParams()
-			f.change(&p)
-			for range 200 {
-				logits := make([]float32, 1+rng.IntN(60))
-				for i := range logits {
-					// Multiples of a quarter make ties and exact sums.
-					logits[i] = float32(math.Round(rng.NormFloat64()*8)) / 4
-				}
-				want := distribution(logits, &p)
-				got := slices.Clone(logits)
-				s.process(got, &p, nil)
-				peak, _ := largest(got)
-				sum := expSum(got, peak)
-				for id := range want {
-					if w := weight(got[id], peak) / sum; math.Abs(w-want[id]) > 1e-6 {
-						t.Fatalf("logits %v: token %d has probability %v, want %v", logits, id, w, want[id])
-					}
-				}
-			}
-		})
-	}
-}
-
-func TestDrawsFollowTheDistribution(t *testing.T) {
-	logits := []float32{1.5, 0.2, -1, 2.1, 0.9, -0.4, 1.1, 0.6, -2, 1.8, 0.1, -0.7}
-	const draws = 60_000
-	for _, f := range filters {
-		for _, vary := range []string{"index", "seed"} {
-			t.Run(f.name+" by "+vary, func(t *testing.T) {
-				p := drawParams()
-				p.Seed = 7
-				f.change(&p)
-				var s Sampler
-				row := make([]float32, len(logits))
-				hits := make([]int, len(logits))
-				for i := range int32(draws) {
-					index := i
-					if vary == "seed" {
-						p.Seed, index = uint64(i), 3
-					}
-					copy(row, logits)
-					got, _, _ := s.Sample(row, &p, nil, index, 0, nil)
-					hits[got.Token]++
-				}
-				chi, freedom := 0.0, -1.0
-				for id, want := range distribution(logits, &p) {
-					if want == 0 {
-						if hits[id] > 0 {
-							t.Errorf("token %d is filtered out and was drawn %d times", id, hits[id])
-						}
-						continue
-					}
-					d := float64(hits[id]) - want*draws
-					chi += d * d / (want * draws)
-					freedom++
-				}
-				if limit := chiSquareLimit(freedom); chi > limit {
-					t.Errorf("χ² = %.1f over %.0f degrees of freedom, want ≤ %.1f; draws %v", chi, freedom, limit, hits)
-				}
-			})
-		}
-	}
-}
-
-// chiSquareLimit is the 99.9 % quantile by Wilson and Hilferty's approximation.
-func chiSquareLimit(freedom float64) float64 {
-	const z = 3.0902
-	a := 2 / (9 * freedom)
-	return freedom * math.Pow(1-a+z*math.Sqrt(a), 3)
-}
-
 func TestSampleDoesNotAllocate(t *testing.T) {
 	const vocab = 512
 	rng := rand.New(rand.NewPCG(3, 4))
@@ -382,35 +298,9 @@ func TestSampleDoesNotAllocate(t *testing.T) {
 	index := int32(0)
 	if n := testing.AllocsPerRun(100, func() {
 		copy(row, logits)
-		s.Sample(row, &p, counts, index, 5, top)
+		s.Sample(row, &Input{Params: &p, Counts: counts, Index: index}, 5, top)
 		index++
 	}); n != 0 {
 		t.Errorf("%v allocations a row, want 0", n)
-	}
-}
-
-func BenchmarkSample(b *testing.B) {
-	const vocab = 128_000
-	rng := rand.New(rand.NewPCG(5, 6))
-	logits, row := make([]float32, vocab), make([]float32, vocab)
-	for i := range logits {
-		logits[i] = float32(rng.NormFloat64() * 3)
-	}
-	type filter = struct {
-		name   string
-		change func(*Params)
-	}
-	greedy := filter{"greedy", func(p *Params) { p.Sample = 0 }}
-	for _, f := range slices.Concat(filters, []filter{greedy}) {
-		b.Run(f.name, func(b *testing.B) {
-			p := drawParams()
-			f.change(&p)
-			top := make([]Alternative, 32)
-			var s Sampler
-			for i := 0; b.Loop(); i++ {
-				copy(row, logits)
-				s.Sample(row, &p, nil, int32(i), 5, top)
-			}
-		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/sample"
 )
 
 // check verifies what package device asks of a Batch, as far as it can be
@@ -50,6 +51,10 @@ func (b *Backend) check(x *device.Batch) error {
 		if !in(p.Slot) {
 			return fmt.Errorf("parameters %d: slot %d is not in the batch", i, p.Slot)
 		}
+		b.slots[p.Slot].renewed = b.steps
+	}
+	if err := b.checkBiases(x); err != nil {
+		return err
 	}
 	for i, p := range x.Pages {
 		if !in(p.Slot) || p.Index < 0 || int(p.Index) >= l.MaxPagesPerSlot || p.Page < 0 || int(p.Page) >= pages {
@@ -65,14 +70,73 @@ func (b *Backend) check(x *device.Batch) error {
 		if !in(r.Slot) || r.Token < 0 || int(r.Token) >= len(x.Tokens) || r.TopN < 0 || r.TopN > device.MaxTopN {
 			return fmt.Errorf("row %d: %+v", i, r)
 		}
-		if r.Kind == device.RowScore && (r.Target < 0 || int(r.Target) >= vocab) {
-			return fmt.Errorf("row %d: target %d, the vocabulary has %d", i, r.Target, vocab)
+	}
+	return nil
+}
+
+// checkBiases: all biases of a sequence come with its parameters, so a slot
+// that had none of its own in the batch cannot get any.
+func (b *Backend) checkBiases(x *device.Batch) error {
+	last, n := int32(-1), 0
+	for i, d := range x.Biases {
+		if d.Slot != last {
+			last, n = d.Slot, 0
+		}
+		n++
+		switch {
+		case d.Slot < 0 || int(d.Slot) >= b.limits.MaxSlots || b.slots[d.Slot].renewed != b.steps:
+			return fmt.Errorf("bias %d: slot %d has no parameters in the batch", i, d.Slot)
+		case d.Token < 0 || int(d.Token) >= b.cfg.Model.Vocab:
+			return fmt.Errorf("bias %d: token %d, the vocabulary has %d", i, d.Token, b.cfg.Model.Vocab)
+		case !(d.Bias >= -sample.MaxBias && d.Bias <= sample.MaxBias):
+			return fmt.Errorf("bias %d: %v, at most ±%d", i, d.Bias, sample.MaxBias)
+		case n > sample.MaxBiases:
+			return fmt.Errorf("bias %d: slot %d has more than %d", i, d.Slot, sample.MaxBiases)
 		}
 	}
 	return nil
 }
 
-// checksum sums up a Batch's inputs.
+// checkChoices verifies what Sample reads and Forward does not.
+func (b *Backend) checkChoices(e *entry) error {
+	x := &e.batch
+	if len(x.Masks)%x.MaskWords != 0 || len(x.Masks) > b.limits.MaxSlots*x.MaskWords {
+		return fmt.Errorf("%d words of masks, expected at most %d masks of %d", len(x.Masks), b.limits.MaxSlots, x.MaskWords)
+	}
+	for i, r := range x.Rows {
+		if r.Mask < 0 || int(r.Mask) > len(x.Masks)/x.MaskWords {
+			return fmt.Errorf("row %d: mask %d of %d", i, r.Mask, len(x.Masks)/x.MaskWords)
+		}
+		switch r.Kind {
+		case device.RowScore:
+			if r.Target < 0 || int(r.Target) >= b.cfg.Model.Vocab {
+				return fmt.Errorf("row %d: target %d, the vocabulary has %d", i, r.Target, b.cfg.Model.Vocab)
+			}
+		case device.RowSample:
+			if b.slots[r.Slot].sampled == e.number {
+				return fmt.Errorf("row %d: slot %d is sampled twice", i, r.Slot)
+			}
+			b.slots[r.Slot].sampled = e.number
+		default:
+			return fmt.Errorf("row %d: kind %d", i, r.Kind)
+		}
+	}
+	return nil
+}
+
+// choices sums up the inputs of a Batch that count from Sample on.
+func choices(x *device.Batch) uint64 {
+	h := mix(uint64(len(x.Masks)), uint64(x.MaskWords))
+	for _, r := range x.Rows {
+		h = mix(h, uint64(uint32(r.Target))<<32|uint64(uint32(r.Mask))<<1|uint64(r.Kind))
+	}
+	for _, w := range x.Masks {
+		h = mix(h, uint64(w))
+	}
+	return h
+}
+
+// checksum sums up the other inputs, which count from Forward on.
 func checksum(x *device.Batch) uint64 {
 	h := mix(uint64(len(x.Tokens)), uint64(len(x.Rows)))
 	add := func(a, b int32) { h = mix(h, uint64(uint32(a))<<32|uint64(uint32(b))) }
@@ -85,7 +149,6 @@ func checksum(x *device.Batch) uint64 {
 	}
 	for _, r := range x.Rows {
 		add(r.Token, r.Slot)
-		add(int32(r.Kind), r.Target)
 		add(r.Index, r.TopN)
 	}
 	for _, p := range x.Pages {
@@ -100,6 +163,10 @@ func checksum(x *device.Batch) uint64 {
 	for _, c := range x.Counts {
 		add(c.Slot, c.Token)
 		add(c.Generated, 0)
+	}
+	for _, d := range x.Biases {
+		add(d.Slot, d.Token)
+		add(int32(math.Float32bits(d.Bias)), 0)
 	}
 	return h
 }

@@ -4,13 +4,14 @@ import (
 	"fmt"
 
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/sample"
 )
 
 func (s *slot) clear() {
 	for i := range s.pages {
 		s.pages[i] = -1
 	}
-	s.length, s.hasLast, s.counts = -1, false, 0
+	s.length, s.hasLast, s.counts, s.biases = -1, false, 0, 0
 }
 
 // compute executes a step: deltas, then everybody reads, then everybody
@@ -27,6 +28,9 @@ func (b *Backend) compute(e *entry) error {
 	}
 	for _, c := range e.batch.Counts {
 		b.slots[c.Slot].counts += countOf(c.Token, c.Generated)
+	}
+	for _, d := range e.batch.Biases {
+		b.slots[d.Slot].biases += biasOf(sample.Bias{Token: d.Token, Bias: d.Bias})
 	}
 	for i := range e.batch.Seqs {
 		if err := b.read(e, &e.batch.Seqs[i]); err != nil {
@@ -118,10 +122,15 @@ func (b *Backend) result(e *entry, s *slot, row int, sum uint64) {
 		*out = device.RowResult{Token: r.Target, Logprob: score(sum, r.Target)}
 		return
 	}
-	x := m.draw(sum, s.counts, &s.params, r.Index)
-	*out = device.RowResult{Token: m.token(x), Logprob: logprob(x), TopCount: r.TopN}
-	for k := range int(r.TopN) {
-		e.batch.Top[row*device.MaxTopN+k] = m.alternative(x, k)
+	c := choice{x: m.draw(sum, s.counts, s.biases, &s.params, r.Index), mask: e.batch.Mask(r.Mask)}
+	if !c.make(m) {
+		*out = device.RowResult{Token: -7, Invalid: 1}
+		s.last, s.hasLast = 0, true
+		return
+	}
+	*out = device.RowResult{Token: c.token, Logprob: c.logprob, TopCount: int32(c.tops(int(r.TopN)))}
+	for k := range int(out.TopCount) {
+		e.batch.Top[row*device.MaxTopN+k] = c.alternative(m, k)
 	}
 	s.last, s.hasLast = out.Token, true
 	s.counts += countOf(out.Token, 1)

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math"
+	"math/bits"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/sample"
@@ -28,18 +29,42 @@ type Choice struct {
 // and the model ends the text, with topN alternatives each. It is what any
 // engine must produce, however it cuts, orders or repeats the work.
 func (m Model) Continue(prompt []int32, p sample.Params, topN, n int, stopAtEOS bool) []Choice {
+	return m.ContinueSteered(prompt, p, Steering{}, topN, n, stopAtEOS)
+}
+
+// Steering is what bends the choices of a sequence beside its parameters.
+type Steering struct {
+	Biases []sample.Bias
+	// Mask returns the mask of the token that follows the prompt and out, nil
+	// for none.
+	Mask func(out []Choice) []uint32
+}
+
+// ContinueSteered is Continue with masks and biases. It stops before a token
+// whose mask allows none. A token that its mask forbids gives way to one that
+// it allows; one that is alone has log-probability 0.
+func (m Model) ContinueSteered(prompt []int32, p sample.Params, by Steering, topN, n int, stopAtEOS bool) []Choice {
 	var h history
-	var counts uint64
+	var counts, biases uint64
+	for _, bias := range by.Biases {
+		biases += biasOf(bias)
+	}
 	for _, t := range prompt {
 		h.add(m.Seed, t)
 		counts += countOf(t, 0)
 	}
 	var out []Choice
 	for i := range n {
-		x := m.draw(h.sum, counts, &p, int32(i))
-		c := Choice{Token: m.token(x), Logprob: logprob(x)}
-		for k := range topN {
-			c.Top = append(c.Top, m.alternative(x, k))
+		made := choice{x: m.draw(h.sum, counts, biases, &p, int32(i))}
+		if by.Mask != nil {
+			made.mask = by.Mask(out)
+		}
+		if !made.make(&m) {
+			break
+		}
+		c := Choice{Token: made.token, Logprob: made.logprob}
+		for k := range made.tops(topN) {
+			c.Top = append(c.Top, made.alternative(&m, k))
 		}
 		out = append(out, c)
 		if stopAtEOS && c.Token == m.EOS {
@@ -83,13 +108,19 @@ func (h *history) read(v uint64) {
 }
 
 // draw is the randomness behind one sampled token.
-func (m *Model) draw(sum, counts uint64, p *sample.Params, index int32) uint64 {
+func (m *Model) draw(sum, counts, biases uint64, p *sample.Params, index int32) uint64 {
 	x := mix(sum, m.Seed)
 	x = mix(x, uint64(math.Float32bits(p.Temperature))<<32|uint64(math.Float32bits(p.TopP)))
 	x = mix(x, uint64(math.Float32bits(p.TypicalP))<<32|uint64(uint32(p.TopK)))
 	if p.Counts() {
 		x = mix(x, uint64(math.Float32bits(p.RepetitionPenalty))<<32|uint64(math.Float32bits(p.FrequencyPenalty)))
 		x = mix(x, counts)
+	}
+	if p.PresencePenalty != 0 || p.Watermark != 0 {
+		x = mix(x, uint64(math.Float32bits(p.PresencePenalty))<<32|uint64(p.Watermark))
+	}
+	if biases != 0 {
+		x = mix(x, biases)
 	}
 	if p.Sample == 1 {
 		x = mix(x, p.Seed+uint64(index))
@@ -109,15 +140,79 @@ func (m *Model) token(x uint64) int32 {
 	return t
 }
 
+// choice is one sampled token in the making.
+type choice struct {
+	x       uint64
+	mask    []uint32 // nil: none
+	allowed int      // by the mask, if there is one
+	token   int32
+	logprob float32
+}
+
+// make chooses the token, and reports whether the mask allows any.
+func (c *choice) make(m *Model) bool {
+	c.token, c.logprob = m.token(c.x), logprob(c.x)
+	if c.mask == nil {
+		return true
+	}
+	c.allowed = 0
+	for word := range c.mask {
+		c.allowed += bits.OnesCount32(c.bits(m, word))
+	}
+	if c.allowed == 0 {
+		return false
+	}
+	if c.allowed == 1 {
+		c.logprob = 0
+	}
+	if !sample.Allowed(c.mask, c.token) {
+		c.token = c.nth(m, mix(c.x, 2))
+	}
+	return true
+}
+
+// bits returns a word of the mask without what lies beyond the vocabulary.
+func (c *choice) bits(m *Model, word int) uint32 {
+	if beyond := (word+1)*32 - m.Vocab; beyond > 0 {
+		return c.mask[word] << beyond >> beyond
+	}
+	return c.mask[word]
+}
+
+// nth returns the token at n modulo their number among those that are allowed.
+func (c *choice) nth(m *Model, n uint64) int32 {
+	left := int(n % uint64(c.allowed))
+	for word := 0; ; word++ {
+		set := c.bits(m, word)
+		if n := bits.OnesCount32(set); left >= n {
+			left -= n
+			continue
+		}
+		for ; left > 0; left-- {
+			set &= set - 1 // drops the lowest
+		}
+		return int32(word*32 + bits.TrailingZeros32(set))
+	}
+}
+
+// tops is how many alternatives there are if n are asked for.
+func (c *choice) tops(n int) int {
+	if c.mask == nil {
+		return n
+	}
+	return min(n, c.allowed)
+}
+
 // alternative is the k-th entry of a top list, the first being the choice.
-func (m *Model) alternative(x uint64, k int) device.Alternative {
+func (c *choice) alternative(m *Model, k int) device.Alternative {
 	if k == 0 {
-		return device.Alternative{Token: m.token(x), Logprob: logprob(x)}
+		return device.Alternative{Token: c.token, Logprob: c.logprob}
 	}
-	return device.Alternative{
-		Token:   m.First + int32(mix(x, uint64(k))%(uint64(m.Vocab)-uint64(m.First))),
-		Logprob: logprob(x) - float32(k),
+	id := m.First + int32(mix(c.x, uint64(k))%(uint64(m.Vocab)-uint64(m.First)))
+	if c.mask != nil {
+		id = c.nth(m, mix(c.x, uint64(k)))
 	}
+	return device.Alternative{Token: id, Logprob: c.logprob - float32(k)}
 }
 
 func score(sum uint64, target int32) float32 { return logprob(mix(sum, uint64(uint32(target)))) }
@@ -127,6 +222,11 @@ func logprob(x uint64) float32 { return -8 * float32(x>>40) / (1 << 24) }
 // countOf is what a token adds to its slot's counts.
 func countOf(token, generated int32) uint64 {
 	return mix(uint64(uint32(token)), uint64(generated)+1)
+}
+
+// biasOf is what a bias adds to its slot's biases.
+func biasOf(b sample.Bias) uint64 {
+	return mix(uint64(uint32(b.Token)), uint64(math.Float32bits(b.Bias))+1)
 }
 
 // mix is the finaliser of SplitMix64 over both arguments.

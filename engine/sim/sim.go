@@ -67,6 +67,7 @@ type Backend struct {
 type entry struct {
 	batch    device.Batch
 	sum      uint64 // of the inputs when they were forwarded
+	choices  uint64 // of those that Sample reads, when it did
 	number   int
 	inFlight bool // from Forward to Wait
 	sampled  bool
@@ -80,10 +81,13 @@ type slot struct {
 	pages   []int32
 	params  sample.Params
 	counts  uint64
+	biases  uint64
 	length  int   // tokens computed so far; -1: the first may start anywhere
 	last    int32 // the token sampled last
 	hasLast bool
-	batch   int // mark of check: the batch that last had this slot
+	batch   int // marks of check: the batch that last had this slot,
+	renewed int // and gave it parameters,
+	sampled int // and a token
 	start   history
 }
 
@@ -130,7 +134,7 @@ func (b *Backend) InitKV(pages int) error {
 	l := b.limits
 	b.slots = make([]slot, l.MaxSlots)
 	for i := range b.slots {
-		b.slots[i] = slot{pages: make([]int32, l.MaxPagesPerSlot), batch: -1}
+		b.slots[i] = slot{pages: make([]int32, l.MaxPagesPerSlot), batch: -1, renewed: -1, sampled: -1}
 		b.slots[i].clear()
 	}
 	b.values = make([]uint64, pages*device.PageTokens)
@@ -164,6 +168,11 @@ func (b *Backend) Forward(i int) error {
 	if e.inFlight {
 		return b.lose(fmt.Errorf("Forward(%d) before Wait(%d)", i, i))
 	}
+	for j := range b.ring {
+		if b.ring[j].inFlight && !b.ring[j].sampled {
+			return b.lose(fmt.Errorf("Forward(%d) before Sample(%d)", i, j))
+		}
+	}
 	e.number = b.steps
 	b.steps++
 	e.fault = NoFault
@@ -193,15 +202,20 @@ func (b *Backend) Forward(i int) error {
 
 // Sample implements device.Backend.
 func (b *Backend) Sample(i int) error {
-	switch e := &b.ring[i]; {
+	e := &b.ring[i]
+	switch {
 	case b.lost != nil:
 		return b.lost
 	case !e.inFlight || e.sampled:
 		return b.lose(fmt.Errorf("Sample(%d) does not follow Forward(%d)", i, i))
-	default:
-		e.sampled = true
-		return nil
+	case !b.cfg.Fast:
+		if err := b.checkChoices(e); err != nil {
+			return b.lose(err)
+		}
+		e.choices = choices(&e.batch)
 	}
+	e.sampled = true
+	return nil
 }
 
 // Wait implements device.Backend.
@@ -255,7 +269,7 @@ func (b *Backend) execute() {
 	switch {
 	case b.cfg.Fast:
 		b.computeFast(e)
-	case checksum(&e.batch) != e.sum:
+	case checksum(&e.batch) != e.sum || e.sampled && choices(&e.batch) != e.choices:
 		_ = b.lose(fmt.Errorf("batch %d was changed while in flight", i)) // Wait reports it
 	default:
 		if err := b.compute(e); err != nil {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,6 +25,7 @@ func fill(b *Backend) *device.Batch {
 	x.Pages = append(x.Pages[:0], device.PageDelta{Slot: 1, Page: 4})
 	x.Params = append(x.Params[:0], device.ParamDelta{Slot: 1, Params: sample.Greedy()})
 	x.Counts = x.Counts[:0]
+	x.Biases, x.Masks = x.Biases[:0], x.Masks[:0]
 	return x
 }
 
@@ -59,6 +61,66 @@ func TestStep(t *testing.T) {
 	}
 }
 
+// Masks and biases count, the former also when they come after Forward; what
+// is beyond the vocabulary does not.
+func TestSteering(t *testing.T) {
+	biases := []sample.Bias{{Token: 40, Bias: 2}, {Token: 41, Bias: -2}}
+	greedy := sample.Greedy()
+	for _, tt := range []struct {
+		name   string
+		biases []sample.Bias
+		mask   []uint32
+	}{
+		{name: "biases", biases: biases},
+		{name: "some are allowed", mask: []uint32{0xf0, 0, 1, 0xffffffff}},
+		{name: "one is allowed", mask: []uint32{0, 0, 0, 0x2}},
+		{name: "the last is allowed", mask: []uint32{0, 0, 0, 0xfffffff8}, biases: biases},
+		{name: "none is allowed", mask: []uint32{0, 0, 0, 0xfffffff0}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := open(t, Config{})
+			x := fill(b)
+			x.Rows[0].TopN = 6
+			for _, bias := range tt.biases {
+				x.Biases = append(x.Biases, device.BiasDelta{Slot: 1, Token: bias.Token, Bias: bias.Bias})
+			}
+			if err := b.Forward(0); err != nil {
+				t.Fatal(err)
+			}
+			if tt.mask != nil {
+				x.Masks = append(x.Masks, tt.mask...)
+				x.Rows[0].Mask = 1
+			}
+			if err := b.Sample(0); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Wait(0); err != nil {
+				t.Fatal(err)
+			}
+			by := Steering{Biases: tt.biases, Mask: func([]Choice) []uint32 { return tt.mask }}
+			want := testModel.ContinueSteered(x.Tokens, greedy, by, 6, 1, true)
+			got := x.Results[0]
+			if len(want) == 0 {
+				if got.Invalid != 1 {
+					t.Errorf("got %+v, want an invalid row", got)
+				}
+				return
+			}
+			if got.Token != want[0].Token || got.Logprob != want[0].Logprob || !slices.Equal(x.Top[:got.TopCount], want[0].Top) {
+				t.Errorf("got %+v %v, want %+v", got, x.Top[:got.TopCount], want[0])
+			}
+			for _, a := range x.Top[:got.TopCount] {
+				if tt.mask != nil && (!sample.Allowed(tt.mask, a.Token) || int(a.Token) >= testModel.Vocab) {
+					t.Errorf("token %d is not allowed", a.Token)
+				}
+			}
+			if tt.biases != nil && tt.mask == nil && got.Logprob == testModel.Continue(x.Tokens, greedy, 0, 1, true)[0].Logprob {
+				t.Error("the biases changed nothing")
+			}
+		})
+	}
+}
+
 // A caller who breaks the contract loses the device and is told why.
 func TestBrokenContract(t *testing.T) {
 	for _, tt := range []struct {
@@ -79,6 +141,17 @@ func TestBrokenContract(t *testing.T) {
 		{"no page", func(x *device.Batch) { x.Pages = x.Pages[:0] }, "position 0, which has no page"},
 		{"no last token", func(x *device.Batch) { x.Tokens[5] = device.LastToken }, "no last token"},
 		{"parameters of another", func(x *device.Batch) { x.Params[0].Slot = 0 }, "not in the batch"},
+		{"biases without parameters", func(x *device.Batch) {
+			x.Params = x.Params[:0]
+			x.Biases = append(x.Biases, device.BiasDelta{Slot: 1, Token: 5, Bias: 1})
+		}, "bias 0: slot 1 has no parameters"},
+		{"a bias of an unknown token", func(x *device.Batch) { x.Biases = append(x.Biases, device.BiasDelta{Slot: 1, Token: 100}) }, "bias 0: token 100"},
+		{"a bias out of range", func(x *device.Batch) { x.Biases = append(x.Biases, device.BiasDelta{Slot: 1, Bias: 101}) }, "bias 0: 101"},
+		{"a mask there is not", func(x *device.Batch) { x.Rows[0].Mask = 1 }, "mask 1 of 0"},
+		{"half a mask", func(x *device.Batch) { x.Masks = append(x.Masks, 1, 2) }, "2 words of masks"},
+		{"an unknown kind", func(x *device.Batch) { x.Rows[0].Kind = 2 }, "row 0: kind 2"},
+		{"a target there is not", func(x *device.Batch) { x.Rows[0].Kind, x.Rows[0].Target = device.RowScore, 100 }, "target 100"},
+		{"a slot sampled twice", func(x *device.Batch) { x.Rows = append(x.Rows, x.Rows[0]) }, "sampled twice"},
 		{"a row of another", func(x *device.Batch) { x.Rows[0].Slot = 0 }, "row 0"},
 		{"a row beyond the tokens", func(x *device.Batch) { x.Rows[0].Token = 6 }, "row 0"},
 	} {
@@ -95,6 +168,33 @@ func TestBrokenContract(t *testing.T) {
 		x := fill(b)
 		b.cfg.OnWait = func() { x.Tokens[0] = 11 }
 		if err := runStep(b); !errors.Is(err, device.ErrLost) || !strings.Contains(err.Error(), "changed while in flight") {
+			t.Errorf("got %v", err)
+		}
+	})
+	for name, change := range map[string]func(x *device.Batch){
+		"kind touched after Sample":  func(x *device.Batch) { x.Rows[0].Kind = device.RowScore },
+		"mask touched after Sample":  func(x *device.Batch) { x.Rows[0].Mask = 0 },
+		"masks touched after Sample": func(x *device.Batch) { x.Masks[3] = 0 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := open(t, Config{})
+			x := fill(b)
+			x.Masks = append(x.Masks, 1<<5, 0, 0, 1)
+			x.Rows[0].Mask = 1
+			b.cfg.OnWait = func() { change(x) }
+			if err := runStep(b); !errors.Is(err, device.ErrLost) || !strings.Contains(err.Error(), "changed while in flight") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	t.Run("Forward before the Sample before", func(t *testing.T) {
+		b := open(t, Config{})
+		fill(b)
+		if err := b.Forward(0); err != nil {
+			t.Fatal(err)
+		}
+		*b.Batch(1) = *fill(b)
+		if err := b.Forward(1); !errors.Is(err, device.ErrLost) || !strings.Contains(err.Error(), "Forward(1) before Sample(0)") {
 			t.Errorf("got %v", err)
 		}
 	})

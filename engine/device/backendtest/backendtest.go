@@ -47,6 +47,7 @@ func Run(t *testing.T, open Open, opt Options) {
 	s := &suite{open: open, opt: opt}
 	t.Run("calls", s.calls)
 	t.Run("descriptors", s.descriptors)
+	t.Run("refused choices", s.refusedChoices)
 	if opt.NoNumerics {
 		return
 	}
@@ -56,6 +57,8 @@ func Run(t *testing.T, open Open, opt Options) {
 	t.Run("layers", s.layers)
 	t.Run("cache", s.cache)
 	t.Run("sampling", s.sampling)
+	t.Run("steering", s.steering)
+	t.Run("draws", s.draws)
 	t.Run("invalid rows", s.invalidRows)
 	t.Run("invariance", s.invariance)
 	t.Run("ring", s.ring)

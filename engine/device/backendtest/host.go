@@ -38,6 +38,7 @@ type seq struct {
 	pages    []int32
 	params   sample.Params
 	counts   []device.CountDelta // to send with the first step
+	biases   []sample.Bias       // likewise
 	fresh    bool                // parameters not yet sent
 }
 
@@ -61,12 +62,13 @@ func (h *host) finish(s *seq) {
 // chunk is a sequence's share of a step.
 type chunk struct {
 	seq    *seq
-	n      int   // tokens, from seq.computed on
-	last   bool  // the final token is given as LastToken
-	score  bool  // score each token's successor (0 if unknown), all alternatives
-	sample bool  // sample after the final token
-	index  int32 // of the sampled token among the generated
-	topN   int32 // alternatives of the sampled token
+	n      int      // tokens, from seq.computed on
+	last   bool     // the final token is given as LastToken
+	score  bool     // score each token's successor (0 if unknown), all alternatives
+	sample bool     // sample after the final token
+	index  int32    // of the sampled token among the generated
+	topN   int32    // alternatives of the sampled token
+	mask   []uint32 // of the sampled token; nil: none
 }
 
 // answer is what came back for one row.
@@ -88,18 +90,35 @@ func (h *host) step(chunks ...chunk) []answer {
 // enqueue fills the next ring entry and enqueues it.
 func (h *host) enqueue(chunks ...chunk) int {
 	h.t.Helper()
+	i := h.prepare(chunks...)
+	h.run(i)
+	return i
+}
+
+// prepare fills the next ring entry.
+func (h *host) prepare(chunks ...chunk) int {
+	h.t.Helper()
 	i := h.next
 	h.next = (h.next + 1) % device.RingDepth
 	h.fill(h.b.Batch(i), chunks...)
-	h.run(i)
 	return i
 }
 
 func (h *host) run(i int) {
 	h.t.Helper()
+	h.forward(i)
+	h.sample(i)
+}
+
+func (h *host) forward(i int) {
+	h.t.Helper()
 	if err := h.b.Forward(i); err != nil {
 		h.t.Fatalf("Forward(%d): %v", i, err)
 	}
+}
+
+func (h *host) sample(i int) {
+	h.t.Helper()
 	if err := h.b.Sample(i); err != nil {
 		h.t.Fatalf("Sample(%d): %v", i, err)
 	}
@@ -108,6 +127,7 @@ func (h *host) run(i int) {
 func clearBatch(b *device.Batch) {
 	b.Tokens, b.Pos, b.Seqs, b.Rows = b.Tokens[:0], b.Pos[:0], b.Seqs[:0], b.Rows[:0]
 	b.Pages, b.Params, b.Counts = b.Pages[:0], b.Params[:0], b.Counts[:0]
+	b.Biases, b.Masks = b.Biases[:0], b.Masks[:0]
 }
 
 // fill writes chunks into an empty batch and counts their tokens as computed.
@@ -121,6 +141,9 @@ func (h *host) fill(b *device.Batch, chunks ...chunk) {
 			for _, d := range s.counts {
 				d.Slot = s.slot
 				b.Counts = append(b.Counts, d)
+			}
+			for _, bias := range s.biases {
+				b.Biases = append(b.Biases, device.BiasDelta{Slot: s.slot, Token: bias.Token, Bias: bias.Bias})
 			}
 			s.fresh = false
 		}
@@ -143,6 +166,9 @@ func (h *host) fill(b *device.Batch, chunks ...chunk) {
 		s.computed += c.n
 		if c.sample {
 			b.Rows = append(b.Rows, device.Row{Token: start + int32(c.n) - 1, Slot: s.slot, Kind: device.RowSample, Index: c.index, TopN: c.topN})
+			if c.mask != nil {
+				setMask(b, len(b.Rows)-1, c.mask)
+			}
 		}
 		b.Seqs = append(b.Seqs, device.Seq{Slot: s.slot, Start: start, Count: int32(c.n), KVLen: int32(s.computed)})
 		for len(s.pages)*device.PageTokens < s.computed {
@@ -156,6 +182,12 @@ func (h *host) fill(b *device.Batch, chunks ...chunk) {
 			s.pages = append(s.pages, page)
 		}
 	}
+}
+
+// setMask gives row r of a batch a mask.
+func setMask(b *device.Batch, r int, mask []uint32) {
+	b.Masks = append(b.Masks, mask...)
+	b.Rows[r].Mask = int32(len(b.Masks) / b.MaskWords)
 }
 
 // wait reads the results of a batch that was filled with chunks.

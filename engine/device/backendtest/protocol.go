@@ -3,6 +3,7 @@ package backendtest
 import (
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/device"
@@ -34,6 +35,9 @@ func (s *suite) calls(t *testing.T) {
 			{"Pages", cap(batch.Pages), limits.MaxSlots + 2*limits.MaxPagesPerSlot + limits.MaxTokens/device.PageTokens},
 			{"Params", cap(batch.Params), limits.MaxSlots},
 			{"Counts", cap(batch.Counts), limits.MaxTokens + limits.MaxPagesPerSlot*device.PageTokens},
+			{"Biases", cap(batch.Biases), limits.MaxTokens + sample.MaxBiases},
+			{"Masks", cap(batch.Masks), limits.MaxSlots * device.MaskWords(19)},
+			{"MaskWords", batch.MaskWords, device.MaskWords(19)},
 		} {
 			if c.got < c.want {
 				t.Errorf("Batch(%d).%s has capacity %d, want at least %d", i, c.name, c.got, c.want)
@@ -133,6 +137,20 @@ func (s *suite) descriptors(t *testing.T) {
 		{"count of a slot too high", func(b *device.Batch) { b.Counts[0].Slot = slots }},
 		{"count of a token too high", func(b *device.Batch) { b.Counts[0].Token = vocab }},
 		{"count of a negative token", func(b *device.Batch) { b.Counts[0].Token = -5 }},
+		{"bias of a slot too high", func(b *device.Batch) { b.Biases[0].Slot = slots }},
+		{"bias of a negative slot", func(b *device.Batch) { b.Biases[0].Slot = -1 }},
+		{"bias of a slot without parameters", func(b *device.Batch) { b.Biases[0].Slot = slots - 1 }},
+		{"bias of a token too high", func(b *device.Batch) { b.Biases[0].Token = vocab }},
+		{"bias of a negative token", func(b *device.Batch) { b.Biases[0].Token = -1 }},
+		{"bias too high", func(b *device.Batch) { b.Biases[0].Bias = sample.MaxBias + 1 }},
+		{"bias too low", func(b *device.Batch) { b.Biases[0].Bias = -sample.MaxBias - 1 }},
+		{"infinite bias", func(b *device.Batch) { b.Biases[0].Bias = float32(math.Inf(1)) }},
+		{"bias that is no number", func(b *device.Batch) { b.Biases[0].Bias = float32(math.NaN()) }},
+		{"too many biases of a slot", func(b *device.Batch) {
+			for range sample.MaxBiases {
+				b.Biases = append(b.Biases, b.Biases[0])
+			}
+		}},
 		{"row past the tokens", func(b *device.Batch) { b.Rows[0].Token = int32(len(b.Tokens)) }},
 		{"row before the tokens", func(b *device.Batch) { b.Rows[0].Token = -1 }},
 		{"row of a slot too high", func(b *device.Batch) { b.Rows[0].Slot = slots }},
@@ -172,19 +190,19 @@ func (s *suite) disturbed(t *testing.T, m *model, spoil func(b *device.Batch)) (
 	// Three tokens of a resident sequence, a new one, and deltas of all sorts.
 	fresh := h.start(prompt(2, 18, m.plan.Vocab), penalised)
 	fresh.counts = promptCounts(fresh.tokens)
+	fresh.biases = []sample.Bias{{Token: 3, Bias: 0.5}, {Token: 7, Bias: -2}}
 	chunks := []chunk{{seq: old, n: 2, score: true}, {seq: fresh, n: 18, sample: true, topN: 4}}
-	i := h.next
-	h.next = (h.next + 1) % device.RingDepth
+	i := h.prepare(chunks...)
 	batch := h.b.Batch(i)
-	h.fill(batch, chunks...)
 	var err error
 	if spoil != nil {
 		good := clone(batch)
-		// What must not stick: another token, page, parameters and counts.
+		// What must not stick: another token, page, parameters, counts and bias.
 		batch.Tokens[0] = (batch.Tokens[0] + 1) % int32(m.plan.Vocab)
 		batch.Pages = append(batch.Pages, device.PageDelta{Slot: old.slot, Index: 0, Page: h.freePages[0]})
 		batch.Params = append(batch.Params, device.ParamDelta{Slot: old.slot, Params: sample.Greedy()})
 		batch.Counts = append(batch.Counts, device.CountDelta{Slot: old.slot, Token: 2, Generated: 1})
+		batch.Biases = append(batch.Biases, device.BiasDelta{Slot: old.slot, Token: 1, Bias: 50})
 		spoil(batch)
 		err = h.b.Forward(i)
 		if err == nil { // keep the order of calls for the rest
@@ -215,7 +233,8 @@ func restore(to, from *device.Batch) {
 	to.Tokens, to.Pos = append(to.Tokens, from.Tokens...), append(to.Pos, from.Pos...)
 	to.Seqs, to.Rows = append(to.Seqs, from.Seqs...), append(to.Rows, from.Rows...)
 	to.Pages, to.Params = append(to.Pages, from.Pages...), append(to.Params, from.Params...)
-	to.Counts = append(to.Counts, from.Counts...)
+	to.Counts, to.Biases = append(to.Counts, from.Counts...), append(to.Biases, from.Biases...)
+	to.Masks = append(to.Masks, from.Masks...)
 }
 
 // plans: tensors and plans that cannot be right are refused.

@@ -61,6 +61,10 @@ var samplingCases = []struct {
 	{"greedy, repetition penalty", greedy(func(p *sample.Params) { p.RepetitionPenalty = 1.8 })},
 	{"greedy, frequency penalty", greedy(func(p *sample.Params) { p.FrequencyPenalty = 1.25 })},
 	{"greedy, rewards", greedy(func(p *sample.Params) { p.RepetitionPenalty, p.FrequencyPenalty = 0.7, -0.5 })},
+	{"greedy, presence penalty", greedy(func(p *sample.Params) { p.PresencePenalty = 1.5 })},
+	{"greedy, presence reward", greedy(func(p *sample.Params) { p.PresencePenalty, p.FrequencyPenalty = -1, 0.25 })},
+	{"greedy, watermark", greedy(func(p *sample.Params) { p.Watermark = 1 })},
+	{"watermark", sampled(func(p *sample.Params) { p.Watermark, p.Temperature = 1, 1.5 })},
 	{"sampled", sampled(func(p *sample.Params) {})},
 	{"seed of the high half", sampled(func(p *sample.Params) { p.Seed = 5 << 32 })},
 	{"largest seed", sampled(func(p *sample.Params) { p.Seed = math.MaxUint64 })},
@@ -77,7 +81,8 @@ var samplingCases = []struct {
 	{"typical_p tiny", sampled(func(p *sample.Params) { p.TypicalP = 1e-6 })},
 	{"typical_p near one", sampled(func(p *sample.Params) { p.TypicalP = 0.9999 })},
 	{"everything", sampled(func(p *sample.Params) {
-		p.Temperature, p.TopK, p.TopP, p.TypicalP, p.RepetitionPenalty, p.FrequencyPenalty = 1.4, 60, 0.95, 0.9, 1.3, 0.4
+		p.Temperature, p.TopK, p.TopP, p.TypicalP = 1.4, 60, 0.95, 0.9
+		p.RepetitionPenalty, p.FrequencyPenalty, p.PresencePenalty, p.Watermark = 1.3, 0.4, 0.6, 1
 	})},
 }
 
