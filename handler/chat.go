@@ -20,22 +20,22 @@ func (s *Server) chatCompletions(x *exchange) error {
 	if err := s.readBody(x); err != nil {
 		return err
 	}
-	return s.chat(x)
-}
-
-// chat answers the chat in x.body, which is also a shape of /invocations.
-func (s *Server) chat(x *exchange) error {
-	x.openAI = true
 	req, err := decodeChat(x.body)
 	if err != nil {
 		return badBody(err)
 	}
+	return s.chat(x, &req)
+}
+
+// chat answers req, which may also have come to /invocations.
+func (s *Server) chat(x *exchange, req *chatRequest) error {
+	x.openAI = true
 	s.metrics.requests.Inc()
 	m, err := s.ready()
 	if err != nil {
 		return err
 	}
-	j, err := s.startChat(x, m, &req)
+	j, err := s.startChat(x, m, req)
 	if err != nil {
 		return err
 	}
@@ -55,8 +55,8 @@ func (s *Server) chat(x *exchange) error {
 	if x.out, err = a.append(x.out[:0], x.choices); err != nil {
 		return err
 	}
-	s.setCompute(x.w.Header(), &j.job)
-	setTimes(x.w.Header(), &j.job, t)
+	s.setCompute(x.w.Header(), j.chars)
+	setTimes(x.w.Header(), t)
 	s.mayWrite(x, time.Now())
 	writeJSON(x.w, http.StatusOK, x.out)
 	s.succeeded(x, &j.job, t)
@@ -147,7 +147,10 @@ func (s *Server) prepareChat(ctx context.Context, m *model, req *chatRequest, pr
 	if !p.maxNewTokens.set && s.opt.DefaultMaxTokens > 0 {
 		p.maxNewTokens = some(uint32(s.opt.DefaultMaxTokens))
 	}
-	if err := s.checkParameters(&g); err != nil {
+	if err := s.checkParameters(p); err != nil {
+		return nil, err
+	}
+	if err := checkInputs(g.inputs); err != nil {
 		return nil, err
 	}
 	if err := s.checkOpenAI(&req.openAIParameters, m.limits.Vocab); err != nil {

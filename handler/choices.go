@@ -117,7 +117,7 @@ func (s *Server) gather(x *exchange, choices []*choice, take func(c *choice, pie
 // its own; behind it, it is an event, and the other choices go on. What is
 // ready of a choice leaves in one write. The end of the stream is the caller's.
 func (s *Server) choiceEvents(x *exchange, choices []*choice, encode func(dst []byte, c *choice, pieces []engine.Piece) []byte) error {
-	e := &eventWriter{s: s, x: x, j: choices[0].job, encode: encode, last: time.Now()}
+	e := &eventWriter{s: s, x: x, chars: charsOf(choices), encode: encode, last: time.Now()}
 	return s.eachChoice(x, choices, func(ctx context.Context, c *choice) error {
 		err := e.follow(ctx, c)
 		if err == nil || len(choices) == 1 {
@@ -131,7 +131,7 @@ func (s *Server) choiceEvents(x *exchange, choices []*choice, encode func(dst []
 type eventWriter struct {
 	s      *Server
 	encode func(dst []byte, c *choice, pieces []engine.Piece) []byte
-	j      *job // for the headers
+	chars  int // of the prompts, for the headers
 
 	mu   sync.Mutex // guards x's answer and last
 	x    *exchange
@@ -181,7 +181,7 @@ func (e *eventWriter) send() (time.Time, error) {
 	}
 	now := time.Now()
 	e.s.mayWrite(e.x, now)
-	e.s.beginEvents(e.x, e.j)
+	e.s.beginEvents(e.x, e.chars)
 	if err := e.x.send(); err != nil {
 		return now, err
 	}
@@ -224,12 +224,22 @@ func usageOf(choices []*choice) (u usage) {
 	return u
 }
 
+// charsOf counts the characters of the prompts of choices.
+func charsOf(choices []*choice) (n int) {
+	for i, c := range choices {
+		if i == 0 || c.job != choices[i-1].job {
+			n += c.job.chars
+		}
+	}
+	return n
+}
+
 // timingOf ends the clock of choices that were generated side by side: times
 // until the last of them, and the tokens of all.
 func (x *exchange) timingOf(choices []*choice) timing {
 	first := choices[0].stream.Times()
 	longest, queue := 1, time.Duration(0)
-	t := timing{finish: openAIReason(choices[0].text.Finish())}
+	t := timing{prompt: usageOf(choices).prompt, finish: openAIReason(choices[0].text.Finish())}
 	for _, c := range choices {
 		times := c.stream.Times()
 		queue = max(queue, times.Admitted.Sub(times.Submitted))

@@ -93,7 +93,6 @@ func newDocument(o *Options) []byte {
 	info["contact"] = object{"name": "Millrace"}
 
 	paths := at(doc, "paths")
-	delete(paths, "/v1/completions") // a later version's
 	health := at(paths, "/health")
 	health["get"].(object)["responses"].(object)["503"] = object{
 		"description": "Loading, shutting down, or the device hangs", "content": jsonBody(ref("ErrorResponse"))}
@@ -103,7 +102,6 @@ func newDocument(o *Options) []byte {
 
 	generation := listOf(ref("GenerateResponse"))
 	at(paths, "/", "post", "responses", "200", "content", "application/json")["schema"] = generation
-	at(paths, "/invocations", "post", "responses", "200", "content", "application/json")["schema"] = generation
 	at(paths, "/v1/models", "get", "responses", "200", "content", "application/json")["schema"] = object{
 		"type": "object", "required": []string{"object", "data"},
 		"properties": object{"object": object{"type": "string", "example": "list"}, "data": listOf(ref("ModelInfo"))}}
@@ -115,6 +113,8 @@ func newDocument(o *Options) []byte {
 	at(doc, "components")["securitySchemes"] = object{"key": object{"type": "http", "scheme": "bearer"}}
 
 	documentChat(doc, o.ToolCallObject)
+	documentCompletions(doc)
+	documentInvocations(doc, generation)
 	for path := range paths {
 		for method, op := range at(paths, path) {
 			addErrors(path, method, op.(object))

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,7 +41,15 @@ type fake struct {
 
 	mu   sync.Mutex
 	last *engine.Request
+	all  []*engine.Request
 	out  []*engine.Scripted
+}
+
+// submitted returns which of the requests req is, in the order they came.
+func (f *fake) submitted(req *engine.Request) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Index(f.all, req)
 }
 
 func (f *fake) Submit(_ context.Context, req *engine.Request) (*engine.Stream, error) {
@@ -49,7 +58,7 @@ func (f *fake) Submit(_ context.Context, req *engine.Request) (*engine.Stream, e
 	}
 	out := engine.NewScripted(*req)
 	f.mu.Lock()
-	f.last, f.out = req, append(f.out, out)
+	f.last, f.all, f.out = req, append(f.all, req), append(f.out, out)
 	f.mu.Unlock()
 	script := f.script
 	if script == nil {

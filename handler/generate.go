@@ -110,10 +110,10 @@ func (s *Server) generateOnce(x *exchange, req *generateRequest, array bool) err
 		}
 		done = pieces[len(pieces)-1].Last
 	}
-	t := x.timing()
+	t := x.timing(j)
 	x.out = x.appendGeneration(x.out[:0], j, array)
-	s.setCompute(x.w.Header(), j)
-	setTimes(x.w.Header(), j, t)
+	s.setCompute(x.w.Header(), j.chars)
+	setTimes(x.w.Header(), t)
 	s.mayWrite(x, time.Now())
 	writeJSON(x.w, http.StatusOK, x.out)
 	s.succeeded(x, j, t)

@@ -15,12 +15,13 @@ type timing struct {
 	queue      time.Duration // until it was first computed
 	inference  time.Duration // until its last token
 	perToken   time.Duration
-	tokens     int
+	prompt     int    // tokens
+	tokens     int    // generated
 	finish     string // why it ended
 }
 
 // timing ends the clock of a finished generation.
-func (x *exchange) timing() timing {
+func (x *exchange) timing(j *job) timing {
 	now, times, tokens := time.Now(), x.stream.Times(), x.text.Tokens()
 	return timing{
 		total:      now.Sub(x.begun),
@@ -28,20 +29,22 @@ func (x *exchange) timing() timing {
 		queue:      times.Admitted.Sub(times.Submitted),
 		inference:  now.Sub(times.Admitted),
 		perToken:   now.Sub(times.Admitted) / time.Duration(max(1, tokens)),
+		prompt:     len(j.req.Tokens),
 		tokens:     tokens,
 		finish:     finishReason(x.text.Finish()),
 	}
 }
 
-// setCompute sets the headers that every generation has.
-func (s *Server) setCompute(h http.Header, j *job) {
+// setCompute sets the headers that every generation has; chars are those of
+// the prompt, or of all prompts.
+func (s *Server) setCompute(h http.Header, chars int) {
 	h["X-Compute-Type"] = s.computeType
-	h["X-Compute-Characters"] = []string{strconv.Itoa(j.chars)}
+	h["X-Compute-Characters"] = []string{strconv.Itoa(chars)}
 }
 
 // setTimes sets the headers of a complete answer: seconds for the first, as
 // TGI has it, and milliseconds for the others.
-func setTimes(h http.Header, j *job, t timing) {
+func setTimes(h http.Header, t timing) {
 	// One string, cut up: eight headers for one allocation.
 	var buf [160]byte
 	b, ends := buf[:0], [8]int{}
@@ -49,7 +52,7 @@ func setTimes(h http.Header, j *job, t timing) {
 	ends[0] = len(b)
 	for i, n := range [...]int64{
 		t.total.Milliseconds(), t.validation.Milliseconds(), t.queue.Milliseconds(), t.inference.Milliseconds(),
-		t.perToken.Milliseconds(), int64(len(j.req.Tokens)), int64(t.tokens),
+		t.perToken.Milliseconds(), int64(t.prompt), int64(t.tokens),
 	} {
 		b = strconv.AppendInt(b, n, 10)
 		ends[i+1] = len(b)
@@ -76,7 +79,7 @@ func (s *Server) logSuccess(x *exchange, j *job, t timing) {
 	}
 	s.opt.Logger.LogAttrs(ctx, slog.LevelInfo, "Success",
 		slog.String("path", x.r.URL.Path), slog.String("request", j.req.ID),
-		slog.Int("prompt_tokens", len(j.req.Tokens)), slog.Int("generated_tokens", t.tokens),
+		slog.Int("prompt_tokens", t.prompt), slog.Int("generated_tokens", t.tokens),
 		slog.String("finish_reason", t.finish),
 		slog.Duration("total_time", t.total), slog.Duration("validation_time", t.validation),
 		slog.Duration("queue_time", t.queue), slog.Duration("inference_time", t.inference),

@@ -1,17 +1,22 @@
 package handler
 
 import (
+	"cmp"
 	"net/http"
 
 	"github.com/millrace-ai/millrace/handler/body"
 )
 
 // invocations handles POST /invocations, SageMaker's one route. The body says
-// what it is: the first of these shapes that it has in full is served.
+// by its fields what it is; the first of these shapes that it has in full is
+// served.
 //
 //	generate    inputs is a string, parameters and stream are valid
-//	chat        messages is an array
-//	completion  prompt is a string or an array
+//	chat        messages
+//	completion  prompt
+//
+// If it has none in full, the answer says what is wrong with the first one
+// that it begins to have, where TGI says that it has none.
 func (s *Server) invocations(x *exchange) error {
 	if _, err := s.ready(); err != nil {
 		return err
@@ -19,20 +24,33 @@ func (s *Server) invocations(x *exchange) error {
 	if err := s.readBody(x); err != nil {
 		return err
 	}
-	req, err := decodeCompat(x.body)
-	if err == nil {
-		return s.compat(x, &req)
+	generate, fault := decodeCompat(x.body)
+	if fault == nil {
+		return s.compat(x, &generate)
 	}
-	shape, scanErr := scanShapes(x.body)
-	switch {
-	case scanErr != nil:
-		return badBody(scanErr)
-	case shape.messages:
-		return notYet("the chat shape of /invocations (`messages`)")
-	case shape.prompt:
-		return notYet("the completion shape of /invocations (`prompt`)")
-	case shape.inputs:
-		return badBody(err) // says which field is wrong, where TGI's answer does not
+	shape, err := scanShapes(x.body)
+	if err != nil {
+		return badBody(err)
+	}
+	if !shape.inputs {
+		fault = nil
+	}
+	if shape.messages {
+		req, err := decodeChat(x.body)
+		if err == nil {
+			return s.chat(x, &req)
+		}
+		fault = cmp.Or(fault, err)
+	}
+	if shape.prompt {
+		req, err := decodeCompletion(x.body)
+		if err == nil {
+			return s.complete(x, &req)
+		}
+		fault = cmp.Or(fault, err)
+	}
+	if fault != nil {
+		return badBody(fault)
 	}
 	return failure(http.StatusUnprocessableEntity, "validation",
 		"Failed to deserialize the JSON body into the target type: data did not match any variant of untagged enum SagemakerRequest")
@@ -53,9 +71,9 @@ func scanShapes(data []byte) (s shapes, err error) {
 		case 0:
 			s.inputs = true
 		case 1:
-			s.messages = r.IsArray()
+			s.messages = true
 		case 2:
-			s.prompt = r.IsString() || r.IsArray()
+			s.prompt = true
 		}
 		return r.Skip()
 	})

@@ -21,6 +21,7 @@ func (s *Server) newRoutes() http.Handler {
 	m.Handle("/generate", post(s.generate))
 	m.Handle("/generate_stream", post(s.generateStream))
 	m.Handle("/v1/chat/completions", post(s.chatCompletions))
+	m.Handle("/v1/completions", post(s.completions))
 	m.Handle("/ping", get(s.health).public())
 	m.Handle("/health", get(s.health).public())
 	m.Handle("/", &endpoint{s: s, allow: "POST,GET,HEAD", get: s.health, post: s.compatGenerate, publicGet: true})

@@ -37,7 +37,7 @@ func (s *Server) generateEvents(x *exchange, req *generateRequest) error {
 			return incompleteStream()
 		case err != nil && wait.expired(err):
 			if wait.silent(now) {
-				s.beginEvents(x, j)
+				s.beginEvents(x, j.chars)
 				x.out = append(x.out[:0], ":\n\n"...)
 				if err := x.send(); err != nil {
 					return err
@@ -49,7 +49,7 @@ func (s *Server) generateEvents(x *exchange, req *generateRequest) error {
 		case err != nil:
 			return err
 		}
-		s.beginEvents(x, j)
+		s.beginEvents(x, j.chars)
 		x.out = x.out[:0]
 		for i := range pieces {
 			index++
@@ -59,7 +59,7 @@ func (s *Server) generateEvents(x *exchange, req *generateRequest) error {
 			return err
 		}
 		if pieces[len(pieces)-1].Last {
-			s.succeeded(x, j, x.timing())
+			s.succeeded(x, j, x.timing(j))
 			return nil
 		}
 		wait.last = now
@@ -74,8 +74,8 @@ func incompleteStream() error {
 }
 
 // beginEvents sends the status and the headers with the first event; later it
-// does nothing.
-func (s *Server) beginEvents(x *exchange, j *job) {
+// does nothing. chars are those of the prompts.
+func (s *Server) beginEvents(x *exchange, chars int) {
 	if x.streaming {
 		return
 	}
@@ -84,7 +84,7 @@ func (s *Server) beginEvents(x *exchange, j *job) {
 	h["Content-Type"] = eventStreamType
 	h["Cache-Control"] = noCache
 	h["X-Accel-Buffering"] = noBuffering
-	s.setCompute(h, j)
+	s.setCompute(h, chars)
 	x.w.WriteHeader(http.StatusOK)
 }
 

@@ -41,8 +41,7 @@ func (s *Server) checkMode(p *parameters, stream bool) error {
 
 // checkParameters refuses values out of range, in TGI's order and words. The
 // upper ends of top_p and typical_p are in: the contract says so.
-func (s *Server) checkParameters(req *generateRequest) error {
-	p := &req.parameters
+func (s *Server) checkParameters(p *parameters) error {
 	sampling := p.doSample || p.temperature.set || p.topK.set || p.topP.set || p.typicalP.set
 	freq := p.frequencyPenalty.or(0)
 	switch {
@@ -68,7 +67,13 @@ func (s *Server) checkParameters(req *generateRequest) error {
 		return invalid("`seed` must not be set when `best_of` > 1")
 	case int64(p.topNTokens.or(0)) > int64(s.opt.MaxTopNTokens):
 		return invalid("`top_n_tokens` must be >= 0 and <= %d. Given: %d", s.opt.MaxTopNTokens, p.topNTokens.v)
-	case req.inputs == "":
+	}
+	return nil
+}
+
+// checkInputs is the check that follows those of the parameters.
+func checkInputs(inputs string) error {
+	if inputs == "" {
 		return invalid("`inputs` cannot be empty")
 	}
 	return nil
@@ -77,7 +82,10 @@ func (s *Server) checkParameters(req *generateRequest) error {
 // prepare checks req and makes of it what the engine needs.
 func (s *Server) prepare(ctx context.Context, m *model, req *generateRequest) (*job, error) {
 	p := &req.parameters
-	if err := s.checkParameters(req); err != nil {
+	if err := s.checkParameters(p); err != nil {
+		return nil, err
+	}
+	if err := checkInputs(req.inputs); err != nil {
 		return nil, err
 	}
 	maxInput := uint64(m.limits.MaxInput)

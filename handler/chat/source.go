@@ -24,8 +24,9 @@ type source struct{ file, text string }
 // sources are a checkpoint's templates by name, and its special tokens by the
 // names that templates know them by.
 type sources struct {
-	templates map[string]source
-	tokens    map[string]json.RawMessage
+	templates  map[string]source
+	completion source // TGI's completion_template, "" if there is none
+	tokens     map[string]json.RawMessage
 }
 
 // readSources looks for templates as transformers does: chat_template.jinja
@@ -34,7 +35,7 @@ type sources struct {
 // like tokenizer_config.json or a bare template, comes before all of them;
 // its contents are given, "" name for none.
 func readSources(folder fs.FS, overrideName string, override []byte) (sources, error) {
-	s := sources{map[string]source{}, map[string]json.RawMessage{}}
+	s := sources{templates: map[string]source{}, tokens: map[string]json.RawMessage{}}
 	if overrideName != "" {
 		if err := s.readOverride(overrideName, override); err != nil {
 			return s, err
@@ -105,10 +106,14 @@ func (s *sources) readAdditional(folder fs.FS) error {
 // readConfig reads the chat_template and the special tokens of a JSON file.
 func (s *sources) readConfig(file string, data []byte) error {
 	var config struct {
-		Template json.RawMessage `json:"chat_template"`
+		Template   json.RawMessage `json:"chat_template"`
+		Completion string          `json:"completion_template"`
 	}
 	if err := json.Unmarshal(data, &config); err != nil {
 		return err
+	}
+	if s.completion.text == "" {
+		s.completion = source{file + ": completion_template", config.Completion}
 	}
 	found, err := templatesOf(config.Template)
 	if err != nil {

@@ -11,12 +11,13 @@ import (
 	"github.com/millrace-ai/millrace/engine/native"
 )
 
-// Template is a checkpoint's chat template, or several by name. It may be used
-// by any number of goroutines.
+// Template is a checkpoint's chat template, or several by name, and its
+// completion template. It may be used by any number of goroutines.
 type Template struct {
-	byName   map[string]*compiled
-	standard string // the name of the one to use, "" if there is none
-	tokens   []byte // special tokens, as members of a JSON object
+	byName     map[string]*compiled
+	standard   string               // the name of the one to use, "" if there is none
+	completion *native.ChatTemplate // nil: none
+	tokens     []byte               // special tokens, as members of a JSON object
 }
 
 // compiled is one template and what trying it has told.
@@ -57,6 +58,11 @@ func Load(folder fs.FS, override Override) (*Template, error) {
 		t.byName[name] = c
 	}
 	t.standard, _ = s.pick()
+	if src := s.completion; src.text != "" {
+		if t.completion, err = native.NewChatTemplate(src.text); err != nil {
+			return nil, oneLine(fmt.Errorf("%s: %w", src.file, err))
+		}
+	}
 	return t, nil
 }
 

@@ -111,6 +111,14 @@ func TestContract(t *testing.T) {
 		{"POST", "/v1/chat/completions", `{` + messages + `,"max_tokens":2,"logit_bias":[1],"chat_template_kwargs":{"x":1},"guideline":"g"}`},
 		{"POST", "/v1/chat/completions", `{"messages":[],"max_tokens":0}`},
 		{"POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"http://x"}}]}]}`},
+		{"POST", "/v1/completions", `{"prompt":"x"}`},
+		{"POST", "/v1/completions", `{"prompt":["x","y"],"max_tokens":3,"n":2,"logprobs":2,"echo":false,"stop":"b","seed":1,"temperature":0.5,"top_p":1}`},
+		{"POST", "/v1/completions", `{"prompt":[1,2],"max_tokens":3,"logprobs":0,"echo":true,"repetition_penalty":1.1,"frequency_penalty":1,"presence_penalty":1}`},
+		{"POST", "/v1/completions", `{"prompt":[[1],[2]],"max_tokens":3,"best_of":2,"logit_bias":{"7":-100},"stop":["b"]}`},
+		{"POST", "/v1/completions", `{"prompt":""}`},
+		{"POST", "/invocations", `{"prompt":"x","max_tokens":2}`},
+		{"POST", "/invocations", `{` + messages + `,"max_tokens":2}`},
+		{"POST", "/invocations", `{` + messages + `,"max_tokens":2,"inputs":"x","prompt":"x"}`},
 		{"POST", "/chat_tokenize", `{` + messages + `}`},
 		{"POST", "/vertex", `{"instances":[{"inputs":"a","parameters":{"max_new_tokens":2}},{` + messages + `,"max_tokens":2}]}`},
 		{"POST", "/vertex", `{"instances":[]}`},
@@ -146,27 +154,46 @@ func TestContract(t *testing.T) {
 	}
 }
 
-// TestStreamContract validates the events of chats.
+// TestStreamContract validates the events of streams.
 func TestStreamContract(t *testing.T) {
 	url := serve(t)
 	// The validator looks at JSON alone: an event is validated as such an answer.
 	v := document(t, url, func(text string) string {
-		return strings.ReplaceAll(text, "#/components/schemas/ChatCompletion\"", "#/components/schemas/ChatCompletionChunk\"")
+		text = strings.ReplaceAll(text, "#/components/schemas/ChatCompletion\"", "#/components/schemas/ChatCompletionChunk\"")
+		text = strings.ReplaceAll(text, "#/components/schemas/CompletionFinal\"", "#/components/schemas/Chunk\"")
+		return strings.ReplaceAll(text, "#/components/schemas/GenerateResponse\"", "#/components/schemas/StreamResponse\"")
 	})
-	for _, more := range []string{`"max_tokens":3`, `"max_tokens":3,"n":2,"logprobs":true,"top_logprobs":1`, `"max_tokens":3,"stream_options":{"include_usage":true},` + tools} {
-		body := `{` + messages + `,"stream":true,` + more + `}`
-		resp, err := http.Post(url+"/v1/chat/completions", "application/json", strings.NewReader(body))
+	for _, tt := range []struct{ path, body string }{
+		{"/v1/chat/completions", messages + `,"max_tokens":3`},
+		{"/v1/chat/completions", messages + `,"max_tokens":3,"n":2,"logprobs":true,"top_logprobs":1`},
+		{"/v1/chat/completions", messages + `,"max_tokens":3,"stream_options":{"include_usage":true},` + tools},
+		{"/v1/completions", `"prompt":["x","y"],"max_tokens":3`},
+		{"/v1/completions", `"prompt":"x","max_tokens":3,"n":2,"logprobs":2,"stream_options":{"include_usage":true}`},
+		{"/generate", `"inputs":"x","parameters":{"max_new_tokens":3,"details":true,"top_n_tokens":2}`},
+	} {
+		body, path := `{"stream":true,`+tt.body+`}`, tt.path
+		if path == "/generate" {
+			path = "/generate_stream"
+		}
+		resp, err := http.Post(url+path, "application/json", strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
 		text, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
 		events := strings.Split(strings.TrimSuffix(string(text), "\n\n"), "\n\n")
-		if last := events[len(events)-1]; err != nil || len(events) < 3 || last != "data: [DONE]" {
-			t.Fatalf("%s: %s, %v", more, text, err)
+		if path != "/generate_stream" {
+			last := len(events) - 1
+			if events[last] != "data: [DONE]" {
+				t.Errorf("%s: no end: %s", tt.body, text)
+			}
+			events = events[:last]
 		}
-		for _, event := range events[:len(events)-1] {
-			req := httptest.NewRequest("POST", "/v1/chat/completions", strings.NewReader(body))
+		if err != nil || len(events) < 3 {
+			t.Fatalf("%s: %s, %v", tt.body, text, err)
+		}
+		for _, event := range events {
+			req := httptest.NewRequest("POST", tt.path, strings.NewReader(body))
 			req.Header.Set("Content-Type", "application/json")
 			w := httptest.NewRecorder()
 			w.Header().Set("Content-Type", "application/json")

@@ -1,0 +1,20 @@
+package chat
+
+import "fmt"
+
+// Completes reports whether the checkpoint has a completion template, which
+// says how a text before and a text behind a gap are put to the model. TGI's
+// documents name it; models that fill gaps have tokens for the purpose.
+func (t *Template) Completes() bool { return t.completion != nil }
+
+// RenderCompletion makes the prompt for what belongs between two texts. The
+// template has them as prompt and suffix. Completes must be true.
+func (t *Template) RenderCompletion(prompt, suffix string) (string, error) {
+	context := appendString([]byte(`{"prompt": `), prompt)
+	context = appendString(append(context, `, "suffix": `...), suffix)
+	text, err := t.completion.Render(fmt.Appendf(context, "%s}", t.tokens))
+	if err != nil {
+		return "", templateError("%s", err)
+	}
+	return text, nil
+}

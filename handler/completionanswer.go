@@ -1,0 +1,223 @@
+package handler
+
+import (
+	"fmt"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/token"
+)
+
+// completionAnswer writes the answer to a completion, whole or as events.
+type completionAnswer struct {
+	head       openAIHead
+	tok        *token.Tokenizer
+	echo       bool
+	logprobs   bool // show them
+	top        bool // with alternatives
+	usageApart bool // usage has an event of its own
+	texts      []*completionText
+}
+
+// completionText is what has been read of one choice: all of it in a whole
+// answer, what no event has shown in a stream.
+type completionText struct {
+	begun bool   // the prompt, if it is wanted, is in text
+	text  []byte // of the answer
+	chars int    // characters of the answer up to the next token
+	score float64
+
+	// Elements of the lists of logprobs.
+	tokens, logprobs, top, offsets []byte
+}
+
+// mean is the mean log-probability of c's tokens.
+func (t *completionText) mean(c *choice) float64 { return t.score / float64(max(1, c.text.Tokens())) }
+
+func newCompletionAnswer(head openAIHead, tok *token.Tokenizer, req *completionRequest, choices []*choice) *completionAnswer {
+	a := &completionAnswer{
+		head: head, tok: tok, echo: req.echo, logprobs: req.logprobs.set, top: req.logprobs.or(0) > 0, usageApart: req.includeUsage,
+		texts: make([]*completionText, len(choices)),
+	}
+	for i := range a.texts {
+		a.texts[i] = new(completionText)
+	}
+	return a
+}
+
+// take adds pieces to a whole answer.
+func (a *completionAnswer) take(c *choice, pieces []engine.Piece) {
+	for i := range pieces {
+		a.add(c, &pieces[i])
+	}
+}
+
+// add adds a piece.
+func (a *completionAnswer) add(c *choice, p *engine.Piece) {
+	t := a.texts[c.index]
+	if !t.begun {
+		t.begun = true
+		a.addPrompt(c, t)
+	}
+	t.score += float64(p.Logprob)
+	t.text = c.ending.add(t.text, p.Text, !p.Special, p.Last)
+	if a.logprobs {
+		a.addToken(t, p.ID, p.Logprob, p.Top)
+	}
+	if !p.Special {
+		t.chars += utf8.RuneCount(p.Text)
+	}
+}
+
+// addPrompt puts the prompt before the answer if it is wanted.
+func (a *completionAnswer) addPrompt(c *choice, t *completionText) {
+	if !a.echo {
+		return
+	}
+	t.text = append(t.text, c.job.inputs...)
+	var held []byte // of a character that is not complete
+	for _, p := range c.stream.Prompt() {
+		a.addToken(t, p.ID, p.Logprob, nil)
+		if a.tok.IsSpecial(p.ID) {
+			continue
+		}
+		for held = append(held, a.tok.TokenBytes(p.ID)...); utf8.FullRune(held); t.chars++ {
+			_, n := utf8.DecodeRune(held)
+			held = held[n:]
+		}
+	}
+	t.chars = utf8.RuneCountInString(c.job.inputs)
+}
+
+// addToken adds a token to the lists.
+func (a *completionAnswer) addToken(t *completionText, id int32, logprob float32, top []engine.Alternative) {
+	t.tokens = a.appendName(appendComma(t.tokens), id)
+	t.logprobs = appendFloat32(appendComma(t.logprobs), logprob)
+	t.offsets = strconv.AppendInt(appendComma(t.offsets), int64(t.chars), 10)
+	if !a.top {
+		return
+	}
+	t.top = append(appendComma(t.top), '{')
+	named := false // the token itself
+	for i, alternative := range top {
+		if i > 0 {
+			t.top = append(t.top, ',')
+		}
+		named = named || alternative.ID == id
+		t.top = a.appendAlternative(t.top, alternative.ID, alternative.Logprob)
+	}
+	if !named {
+		if len(top) > 0 {
+			t.top = append(t.top, ',')
+		}
+		t.top = a.appendAlternative(t.top, id, logprob)
+	}
+	t.top = append(t.top, '}')
+}
+
+func (a *completionAnswer) appendAlternative(dst []byte, id int32, logprob float32) []byte {
+	return appendFloat32(append(a.appendName(dst, id), ':'), logprob)
+}
+
+// appendName appends what a token is called: its text, or as at OpenAI its
+// bytes if they are no text by themselves.
+func (a *completionAnswer) appendName(dst []byte, id int32) []byte {
+	b := a.tok.Bytes(id)
+	if utf8.Valid(b) {
+		return appendString(dst, b)
+	}
+	name := []byte("bytes:")
+	for _, c := range b {
+		name = fmt.Appendf(name, `\x%02x`, c)
+	}
+	return appendString(dst, name)
+}
+
+// append appends the whole answer of choices that have ended: of those of a
+// prompt the best n.
+func (a *completionAnswer) append(dst []byte, choices []*choice, n int) []byte {
+	dst = append(dst, a.head.open...)
+	dst = append(dst, a.head.model...)
+	dst = append(dst, `,"choices":[`...)
+	index := 0
+	for from, to := 0, 0; from < len(choices); from = to {
+		for to = from; to < len(choices) && choices[to].job == choices[from].job; to++ {
+		}
+		for _, c := range a.bestOf(choices[from:to], n) {
+			if index > 0 {
+				dst = append(dst, ',')
+			}
+			dst = a.appendChoice(dst, index, a.texts[c.index], openAIReason(c.text.Finish()))
+			index++
+		}
+	}
+	dst = append(dst, `],"usage":`...)
+	dst = usageOf(choices).append(dst)
+	return append(dst, '}')
+}
+
+// events appends the events of pieces, one for each token.
+func (a *completionAnswer) events(dst []byte, c *choice, pieces []engine.Piece) []byte {
+	t := a.texts[c.index]
+	for i := range pieces {
+		a.add(c, &pieces[i])
+		dst = append(dst, "data: "...)
+		dst = append(dst, a.head.open...)
+		last := pieces[i].Last
+		whole := last && !a.usageApart // of the form of a whole answer
+		if whole {
+			dst = append(dst, a.head.model...)
+		}
+		reason := ""
+		if last {
+			reason = openAIReason(c.text.Finish())
+		}
+		dst = append(dst, `,"choices":[`...)
+		dst = a.appendChoice(dst, c.index, t, reason)
+		dst = append(dst, ']')
+		if whole {
+			dst = append(dst, `,"usage":`...)
+			dst = usageOf([]*choice{c}).append(dst)
+		} else {
+			dst = append(dst, a.head.model...)
+		}
+		dst = append(dst, "}\n\n"...)
+		t.text, t.tokens, t.logprobs, t.top, t.offsets = t.text[:0], t.tokens[:0], t.logprobs[:0], t.top[:0], t.offsets[:0]
+	}
+	return dst
+}
+
+// appendChoice appends one of the choices of an answer or an event.
+func (a *completionAnswer) appendChoice(dst []byte, index int, t *completionText, reason string) []byte {
+	dst = append(dst, `{"index":`...)
+	dst = strconv.AppendInt(dst, int64(index), 10)
+	dst = append(dst, `,"text":`...)
+	dst = appendString(dst, t.text)
+	dst = append(dst, `,"logprobs":`...)
+	if !a.logprobs {
+		dst = append(dst, "null"...)
+	} else {
+		dst = append(append(append(dst, `{"tokens":[`...), t.tokens...), ']')
+		dst = append(append(append(dst, `,"token_logprobs":[`...), t.logprobs...), ']')
+		if a.top {
+			dst = append(append(append(dst, `,"top_logprobs":[`...), t.top...), ']')
+		} else {
+			dst = append(dst, `,"top_logprobs":null`...)
+		}
+		dst = append(append(append(dst, `,"text_offset":[`...), t.offsets...), "]}"...)
+	}
+	dst = append(dst, `,"finish_reason":"`...)
+	dst = append(dst, reason...)
+	return append(dst, `"}`...)
+}
+
+// usageEvent appends the event that tells the usage of an answer.
+func (a *completionAnswer) usageEvent(dst []byte, u usage) []byte {
+	dst = append(dst, "data: "...)
+	dst = append(dst, a.head.open...)
+	dst = append(dst, a.head.model...)
+	dst = append(dst, `,"choices":[],"usage":`...)
+	dst = u.append(dst)
+	return append(dst, "}\n\n"...)
+}

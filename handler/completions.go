@@ -1,0 +1,187 @@
+package handler
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/millrace-ai/millrace/engine"
+)
+
+// completions handles POST /v1/completions.
+func (s *Server) completions(x *exchange) error {
+	if _, err := s.ready(); err != nil {
+		return err
+	}
+	if err := s.readBody(x); err != nil {
+		return err
+	}
+	req, err := decodeCompletion(x.body)
+	if err != nil {
+		return badBody(err)
+	}
+	return s.complete(x, &req)
+}
+
+// complete answers req, which may also have come to /invocations.
+func (s *Server) complete(x *exchange, req *completionRequest) error {
+	x.openAI = true
+	s.metrics.requests.Inc()
+	m, err := s.ready()
+	if err != nil {
+		return err
+	}
+	if err := s.startCompletion(x, m, req); err != nil {
+		return err
+	}
+	a := newCompletionAnswer(s.newOpenAIHead("text_completion", "cmpl-"), m.tok, req, x.choices)
+	if req.stream {
+		return s.completionEvents(x, a)
+	}
+	if err := s.gather(x, x.choices, a.take); err != nil {
+		return err
+	}
+	t := x.timingOf(x.choices)
+	x.out = a.append(x.out[:0], x.choices, int(req.n.or(1)))
+	s.setCompute(x.w.Header(), charsOf(x.choices))
+	setTimes(x.w.Header(), t)
+	s.mayWrite(x, time.Now())
+	writeJSON(x.w, http.StatusOK, x.out)
+	s.succeeded(x, x.choices[0].job, t)
+	return nil
+}
+
+// completionEvents answers with events.
+func (s *Server) completionEvents(x *exchange, a *completionAnswer) error {
+	if err := s.choiceEvents(x, x.choices, a.events); err != nil {
+		return err
+	}
+	x.out = x.out[:0]
+	if a.usageApart {
+		x.out = a.usageEvent(x.out, usageOf(x.choices))
+	}
+	x.out = append(x.out, done...)
+	if err := x.send(); err != nil {
+		return err
+	}
+	s.succeeded(x, x.choices[0].job, x.timingOf(x.choices))
+	return nil
+}
+
+// startCompletion checks req, takes permits and submits: x.choices yield the
+// tokens, those of a prompt one after the other. Nothing is submitted before
+// all prompts have passed the checks.
+func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) error {
+	best, err := s.checkCompletion(req, m.template.Completes())
+	if err != nil {
+		return err
+	}
+	if err := s.checkOpenAI(&req.openAIParameters, m.limits.Vocab); err != nil {
+		return err
+	}
+	if n := len(req.prompts) * int(best); n > s.opt.MaxConcurrentRequests {
+		return invalid("%d prompts with `best_of` or `n` %d are more than the %d sequences that may run at once", len(req.prompts), best, s.opt.MaxConcurrentRequests)
+	}
+	if err := s.takePermits(x, len(req.prompts)*int(best)); err != nil {
+		return err
+	}
+	jobs := make([]*job, len(req.prompts))
+	for i, p := range req.prompts {
+		if jobs[i], err = s.prepareCompletion(x.r.Context(), m, req, p); err != nil {
+			return err
+		}
+	}
+	seeds := seedsOf(req.seed, int(best))
+	for _, j := range jobs {
+		s.metrics.accepted(j)
+		streams, err := m.submitN(x.r.Context(), &j.req, seeds)
+		if err != nil {
+			return err
+		}
+		for _, stream := range streams {
+			x.choices = append(x.choices, newChoice(len(x.choices), j, stream, m.tok))
+		}
+	}
+	return nil
+}
+
+// prepareCompletion checks the request for one prompt and makes of it what the
+// engine needs.
+func (s *Server) prepareCompletion(ctx context.Context, m *model, req *completionRequest, p prompt) (*job, error) {
+	params := req.parameters()
+	params.repetitionPenalty = req.repetitionPenalty
+	params.topNTokens = req.logprobs
+	if !params.maxNewTokens.set {
+		params.maxNewTokens = some[uint32](defaultMaxNewTokens)
+	}
+	if err := s.checkParameters(&params); err != nil {
+		return nil, err
+	}
+	ids, text, err := s.encodePrompt(ctx, m, req, p)
+	if err != nil {
+		return nil, err
+	}
+	maxNew, err := m.room(len(ids), params.maxNewTokens)
+	switch {
+	case err != nil:
+		return nil, err
+	case req.echo && req.logprobs.or(0) > 0:
+		return nil, invalid("`logprobs` > 0 is not supported with `echo`: there are no alternatives to a prompt's tokens")
+	}
+	return &job{
+		inputs: text,
+		chars:  utf8.RuneCountInString(text),
+		stops:  params.stop,
+		req: engine.Request{
+			ID:             strconv.FormatInt(s.requests.Add(1), 10),
+			Tokens:         ids,
+			MaxNewTokens:   maxNew,
+			Params:         req.sampling(&params),
+			TopN:           int(req.logprobs.or(0)),
+			PromptLogprobs: req.echo && req.logprobs.set,
+		},
+	}, nil
+}
+
+// encodePrompt returns the tokens of a prompt, which are the given ones if it
+// has any, and its text.
+func (s *Server) encodePrompt(ctx context.Context, m *model, req *completionRequest, p prompt) (ids []int32, text string, err error) {
+	if p.ids != nil {
+		if req.suffix.set {
+			return nil, "", invalid("`suffix` needs a `prompt` that is a text")
+		}
+		for i, id := range p.ids {
+			if int(id) >= m.limits.Vocab {
+				return nil, "", invalid("`prompt` must name tokens below %d. Given: %d at %d", m.limits.Vocab, id, i)
+			}
+		}
+		return p.ids, m.tok.Decode(p.ids, true), nil
+	}
+	if text = p.text; req.suffix.set {
+		if text, err = m.template.RenderCompletion(p.text, req.suffix.v); err != nil {
+			return nil, "", err
+		}
+	}
+	if err := checkInputs(text); err != nil {
+		return nil, "", err
+	}
+	ids, err = s.encode(ctx, m, text, true)
+	return ids, text, err
+}
+
+// bestOf returns the n of choices whose tokens are the likeliest, on average,
+// the best first. All are of one prompt.
+func (a *completionAnswer) bestOf(choices []*choice, n int) []*choice {
+	if n == len(choices) {
+		return choices
+	}
+	choices = slices.Clone(choices)
+	slices.SortStableFunc(choices, func(x, y *choice) int {
+		return cmp.Compare(a.texts[y.index].mean(y), a.texts[x.index].mean(x))
+	})
+	return choices[:n]
+}
