@@ -5,6 +5,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
@@ -14,6 +15,18 @@ import (
 
 // simStep is the variable that says how long a step of --device sim takes.
 const simStep = "MILLRACE_SIM_STEP"
+
+// computeType is what x-compute-type says: as TGI's launcher puts it, how many
+// devices of which kind.
+func computeType(cfg *config.Serve) string {
+	if cfg.ComputeType != "" {
+		return cfg.ComputeType
+	}
+	if cfg.Device == "auto" {
+		return "1-cpu"
+	}
+	return "1-" + cfg.Device
+}
 
 // openBackend opens the backend that --device names; auto is the best there is.
 func openBackend(name string, limits device.Limits, p *plan.Plan) (device.Backend, error) {

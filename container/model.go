@@ -79,6 +79,25 @@ func (m *model) read() (err error) {
 	return nil
 }
 
+// revision is the commit of the hub that the folder holds, "" if its name does
+// not tell: the hub's cache calls it snapshots/COMMIT.
+func (m *model) revision() string {
+	name := filepath.Base(m.dir)
+	if filepath.Base(filepath.Dir(m.dir)) != "snapshots" || len(name) != 40 || strings.Trim(name, "0123456789abcdef") != "" {
+		return ""
+	}
+	return name
+}
+
+// pipelineTag is the task that the hub would file the model under, "" for what
+// TGI does not know either: folders.
+func (m *model) pipelineTag() string {
+	if m.dir == "" {
+		return "text-generation"
+	}
+	return ""
+}
+
 // checkFolder explains the commonest mistake: a name of the Hugging Face hub
 // instead of a folder.
 func checkFolder(path string) error {

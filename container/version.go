@@ -5,6 +5,10 @@ import "runtime/debug"
 // version is set by the build (-ldflags "-X main.version=…").
 var version = "dev"
 
+// dockerLabel is the image's tag, set by the image's build as version is; ""
+// outside of images.
+var dockerLabel string
+
 // revision is the commit the binary was built from, "" if unknown.
 func revision() string {
 	info, ok := debug.ReadBuildInfo()

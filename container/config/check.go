@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"reflect"
 	"slices"
 	"strconv"
@@ -27,6 +28,10 @@ func (l *Loader) Finish(ctx *kong.Context, s *Serve) (settings []Setting, notes 
 		if p.Flag != nil && !p.Resolved {
 			l.from[p.Flag.Name] = "command line"
 		}
+	}
+	if l.from["payload-limit"] == "" && l.onSageMaker() {
+		s.PayloadLimit = sageMakerPayload
+		l.from["payload-limit"] = "SageMaker's limit"
 	}
 	for _, f := range ctx.Selected().Flags {
 		if f.Name == "help" {
@@ -100,6 +105,21 @@ func (l *Loader) checkTogether(s *Serve) error {
 		return errorf("%s: %v", Setting{Flag: "log-level", Value: s.LogLevel, From: l.from["log-level"]}.name(), err)
 	}
 	return nil
+}
+
+// sageMakerPayload is what SageMaker sends at most to a real-time endpoint.
+const sageMakerPayload = 25 << 20
+
+// onSageMaker reports whether this is a SageMaker container: it has variables
+// of SageMaker's, or the folder that SageMaker mounts in every one.
+func (l *Loader) onSageMaker() bool {
+	for name := range l.env {
+		if strings.HasPrefix(name, "SAGEMAKER_") {
+			return true
+		}
+	}
+	info, err := os.Stat(SageMakerModelDir)
+	return err == nil && info.IsDir()
 }
 
 // name is how a message calls the setting: in the words it was given in.

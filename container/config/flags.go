@@ -41,9 +41,11 @@ type Serve struct {
 	ToolCallFormat        string   `name:"tool-call-format" default:"openai" enum:"openai,tgi" help:"Form of tool calls in answers: OpenAI's, or that of TGI's document, whose arguments are an object."`
 	TokenizerConfigPath   string   `name:"tokenizer-config-path" placeholder:"FILE" help:"Chat template to use instead of the model's: a file like tokenizer_config.json, or a template itself if it ends in .jinja."`
 	DisableGrammarSupport bool     `name:"disable-grammar-support" help:"Refuse requests with a grammar."`
-	PayloadLimit          int64    `name:"payload-limit" default:"2000000" min:"1" help:"Largest request body in bytes."`
+	PayloadLimit          int64    `name:"payload-limit" default:"2000000" min:"1" help:"Largest request body in bytes. Left out: 2000000, and on SageMaker its own limit of 25 MB."`
 	APIKey                string   `name:"api-key" secret:"" placeholder:"KEY" help:"Ask for this bearer token on every route but health, ping and metrics."`
 	CORSAllowOrigin       []string `name:"cors-allow-origin" sep:"none" placeholder:"ORIGIN" help:"Origin that browsers may call from; may be repeated. Left out: any."`
+
+	ComputeType string `name:"compute-type" placeholder:"NAME" help:"What answers call this machine in x-compute-type. Left out: 1-cpu, by the device."`
 
 	JSONOutput bool   `name:"json-output" help:"Log as JSON, one object a line."`
 	LogLevel   string `name:"log-level" default:"info" placeholder:"LEVEL" help:"Least severe level that is logged: debug, info, warn, error."`
@@ -88,8 +90,8 @@ type Compat struct {
 	MasterPort           int     `name:"master-port" min:"0" ignored:"there are no shard processes" help:"Ignored: there are no shard processes."`
 	HuggingfaceHubCache  string  `name:"huggingface-hub-cache" ignored:"nothing is downloaded from the hub" help:"Ignored: nothing is downloaded from the hub."`
 	WeightsCacheOverride string  `name:"weights-cache-override" ignored:"nothing is downloaded from the hub" help:"Ignored: nothing is downloaded from the hub."`
-	WatermarkGamma       float64 `name:"watermark-gamma" ignored:"watermarking is not available in this build" help:"Ignored: watermarking is not available in this build."`
-	WatermarkDelta       float64 `name:"watermark-delta" ignored:"watermarking is not available in this build" help:"Ignored: watermarking is not available in this build."`
+	WatermarkGamma       float64 `name:"watermark-gamma" ignored:"a watermark favours half of the vocabulary, by 2" help:"Ignored: a watermark favours half of the vocabulary, by 2."`
+	WatermarkDelta       float64 `name:"watermark-delta" ignored:"a watermark favours half of the vocabulary, by 2" help:"Ignored: a watermark favours half of the vocabulary, by 2."`
 	OTLPEndpoint         string  `name:"otlp-endpoint" ignored:"tracing is not available in this build" help:"Ignored: tracing is not available in this build."`
 	OTLPServiceName      string  `name:"otlp-service-name" ignored:"tracing is not available in this build" help:"Ignored: tracing is not available in this build."`
 	UsageStats           string  `name:"usage-stats" default:"off" enum:"on,off,no-stack" ignored:"no usage is ever reported" help:"Ignored: no usage is ever reported."`
@@ -108,7 +110,7 @@ type Compat struct {
 // ignoredEnv are variables that TGI reads without having a flag for them and
 // that mean nothing here. Some hold tokens, so they are named but never shown.
 var ignoredEnv = []string{
-	"ATTENTION", "PREFILL_CHUNKING", "TGI_WIGGLE_ROOM", "COMPUTE_TYPE", "USE_FLASH_ATTENTION",
+	"ATTENTION", "PREFILL_CHUNKING", "TGI_WIGGLE_ROOM", "USE_FLASH_ATTENTION",
 	"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_ENABLE_HF_TRANSFER",
 	"LOG_COLORIZE", "OMP_NUM_THREADS", "XPU_MEMORY_FRACTION", "DISABLE_SGMV", "DISABLE_EXLLAMA",
 	"EXLLAMA_VERSION", "USE_CUTLASS_W8A8",
