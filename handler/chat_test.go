@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 
@@ -72,6 +73,11 @@ func fixed(body string) string {
 	return usageForm.ReplaceAllString(body, `"usage":{}`)
 }
 
+// entry is a token of logprobs.
+func entry(token, bytes string) string {
+	return `{"token":"` + token + `","logprob":-0.25,"bytes":[` + bytes + `],"top_logprobs":[]}`
+}
+
 // TestChatAnswers holds complete answers: TGI's members in TGI's order, with
 // what COMPAT.md says of them.
 func TestChatAnswers(t *testing.T) {
@@ -86,9 +92,6 @@ func TestChatAnswers(t *testing.T) {
 	}
 	const call = `{"id":"CALL","type":"function","function":{"name":"weather","arguments":"{\"city\": \"Rome\"}"}}`
 	const hermesCall = "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>"
-	entry := func(token, bytes string) string {
-		return `{"token":"` + token + `","logprob":-0.25,"bytes":[` + bytes + `],"top_logprobs":[]}`
-	}
 	for _, tt := range []struct {
 		name, template, body, says, want string
 		edit                             func(*Options)
@@ -152,8 +155,10 @@ func TestChatEvents(t *testing.T) {
 		return events
 	}
 	const hermesCall = "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>"
+	object := func(o *Options) { o.ToolCallObject = true }
 	for _, tt := range []struct {
 		name, template, body, says, want string
+		edit                             func(*Options)
 	}{
 		{name: "text, the reason with the end token", body: chatBody(`"stream":true`), says: " b c<|eot_id|>",
 			want: text(" b", "null") + text(" c", "null") + text("", "stop") + done},
@@ -171,6 +176,13 @@ func TestChatEvents(t *testing.T) {
 				call(`{"index":0,"id":"CALL","type":"function","function":{"name":"weather","arguments":""}}`) +
 				arguments("{\\\"", "c", "i", "t", "y", "\\\":", " \\\"", "R", "o", "me", "\\\"", "}") +
 				text("", "tool_calls") + done},
+		{name: "TGI's form of a call", template: hermesTemplate, body: chatBody(weather, `"stream":true,"stop":["ci"]`), says: hermesCall, edit: object,
+			want: event(`"tool_calls":{"index":0,"id":"CALL","type":"function","function":{"name":"weather","arguments":""}}`, "null") +
+				event(`"tool_calls":{"index":0,"id":"CALL","type":"function","function":{"name":null,"arguments":"{\""}}`, "null") +
+				text("", "tool_calls") + done},
+		{name: "log-probabilities wait for the text they belong to", template: hermesTemplate, body: chatBody(weather, `"stream":true,"logprobs":true`), says: "<t b<|eot_id|>",
+			want: strings.Replace(text("<t b", "null"), `"logprobs":null`, `"logprobs":{"content":[`+entry("<", "60")+","+entry("t", "116")+","+entry(" b", "32,98")+`]}`, 1) +
+				strings.Replace(text("", "stop"), `"logprobs":null`, `"logprobs":{"content":[`+entry("<|eot_id|>", "60,124,101,111,116,95,105,100,124,62")+`]}`, 1) + done},
 		{name: "no call is text", template: hermesTemplate, body: chatBody(weather, `"stream":true`), says: "<tool_call> b<|eot_id|>",
 			want: text("<tool_call> b", "null") + text("", "stop") + done},
 		{name: "the beginning of a call is text", template: hermesTemplate, body: chatBody(weather, `"stream":true,"max_tokens":2`), says: "<tool_call>",
@@ -180,7 +192,11 @@ func TestChatEvents(t *testing.T) {
 			if tt.template == "" {
 				tt.template = plainTemplate
 			}
-			got := post(t, newChatServer(t, tt.template, &fake{script: says(tt.says)}), "/v1/chat/completions", tt.body)
+			edit := func(*Options) {}
+			if tt.edit != nil {
+				edit = tt.edit
+			}
+			got := post(t, newChatServer(t, tt.template, &fake{script: says(tt.says)}, edit), "/v1/chat/completions", tt.body)
 			if got.status != 200 || fixed(got.body) != tt.want {
 				t.Errorf("%s\n got %d %s\nwant 200 %s", tt.body, got.status, fixed(got.body), tt.want)
 			}
@@ -235,6 +251,31 @@ func TestChatUsage(t *testing.T) {
 				t.Errorf("%s: %s: %s, want %d", body, name, v, want)
 			}
 		}
+	}
+}
+
+// TestChatSeeds pins that the choices of a request draw differently, and the
+// same again the next time.
+func TestChatSeeds(t *testing.T) {
+	var mu sync.Mutex
+	seeds := map[uint64]int{}
+	gen := &fake{script: func(req *engine.Request, out *engine.Scripted) {
+		mu.Lock()
+		seeds[req.Params.Seed]++
+		mu.Unlock()
+		says("<|eot_id|>")(req, out)
+	}}
+	s := newChatServer(t, plainTemplate, gen)
+	for range 2 {
+		post(t, s, chatPath, chatBody(`"n":3,"seed":7`))
+	}
+	if len(seeds) != 3 || seeds[7] != 2 {
+		t.Errorf("seeds %v, want 7 and two others, each twice", seeds)
+	}
+	post(t, s, chatPath, chatBody())
+	post(t, s, chatPath, chatBody())
+	if len(seeds) != 5 {
+		t.Errorf("seeds %v, want two more", seeds)
 	}
 }
 
