@@ -69,8 +69,14 @@ func (e *ending) add(dst, text []byte, shown, last bool) []byte {
 // eachChoice runs read for every choice at once and returns the first error.
 // One that comes before any event was sent ends the others, through ctx.
 func (s *Server) eachChoice(x *exchange, choices []*choice, read func(ctx context.Context, c *choice) error) error {
-	if len(choices) == 1 {
-		return read(x.r.Context(), choices[0])
+	return s.sideBySide(x, len(choices), func(ctx context.Context, i int) error { return read(ctx, choices[i]) })
+}
+
+// sideBySide runs read for 0 to n-1 at once and returns the first error, which
+// ends the others through ctx.
+func (s *Server) sideBySide(x *exchange, n int, read func(ctx context.Context, i int) error) error {
+	if n == 1 {
+		return read(x.r.Context(), 0)
 	}
 	ctx, cancel := context.WithCancel(x.r.Context())
 	defer cancel()
@@ -79,9 +85,9 @@ func (s *Server) eachChoice(x *exchange, choices []*choice, read func(ctx contex
 		once  sync.Once
 		first error
 	)
-	for _, c := range choices {
+	for i := range n {
 		all.Go(func() {
-			err := s.protect(x, func(*exchange) error { return read(ctx, c) })
+			err := s.protect(x, func(*exchange) error { return read(ctx, i) })
 			if err != nil {
 				once.Do(func() { first = err })
 				cancel()

@@ -79,11 +79,15 @@ func decodePrompts(r *body.Reader) (prompts []prompt, fault string, err error) {
 	if !r.IsArray() {
 		return nil, "data did not match any variant of untagged enum PromptDeserializer", r.Skip()
 	}
+	const most = 100_000 // far beyond any batch: a few bytes of a body are many here
 	var texts, lists bool
 	var ids []int32 // of the one prompt that the list is
 	err = r.Array("a sequence", func(i int) (err error) {
 		if i == 0 {
 			texts, lists = r.IsString(), r.IsArray()
+		}
+		if len(prompts) == most {
+			return r.Errorf("more than %d prompts", most)
 		}
 		switch {
 		case texts:

@@ -11,9 +11,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
-
-	"github.com/millrace-ai/millrace/engine"
-	"github.com/millrace-ai/millrace/engine/token"
 )
 
 // exchange is one request and its answer. Exchanges are pooled for their
@@ -32,16 +29,15 @@ type exchange struct {
 	// openAI: an error, once streaming, is an event of an OpenAI stream.
 	openAI bool
 
-	permits int64            // of Server.permits that are held
-	stream  *engine.Stream   // of the generation, nil before
-	choices []*choice        // of an OpenAI route's answer
-	tok     *token.Tokenizer // of the model that generates
+	permits int64         // of Server.permits that are held
+	held    int64         // bytes of Server.bodies that are held
+	choices []*choice     // of an OpenAI route's answer
+	others  []*generation // beside the one below, with best_of
 
-	body   []byte // of the request
-	out    []byte // of the answer, or of the events about to be written
-	tokens []byte // details.tokens as they come
-	top    []byte // details.top_tokens as they come
-	text   engine.Text
+	generation // of a generate route
+
+	body []byte // of the request
+	out  []byte // of the answer, or of the events about to be written
 }
 
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
@@ -58,17 +54,21 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, h handlerFunc) {
 	if x.stream != nil {
 		x.stream.Close()
 	}
+	for _, g := range x.others {
+		g.stream.Close()
+	}
 	for _, c := range x.choices {
 		c.stream.Close()
 	}
 	s.permits.Add(-x.permits)
-	x.w, x.r, x.stream, x.choices, x.tok, x.permits = nil, nil, nil, nil, nil, 0
+	s.bodies.Add(-x.held)
+	x.w, x.r, x.choices, x.others, x.permits, x.held = nil, nil, nil, nil, 0, 0
 	for _, b := range []*[]byte{&x.body, &x.out, &x.tokens, &x.top} {
 		if cap(*b) > maxKept {
 			*b = nil
 		}
 	}
-	x.text.Reset(nil, nil, nil, nil)
+	x.generation.reset(nil, nil, nil)
 	exchanges.Put(x)
 }
 
@@ -148,7 +148,9 @@ func (s *Server) mayWrite(x *exchange, now time.Time) {
 
 // readBody reads the request's body into x.body.
 func (s *Server) readBody(x *exchange) error {
-	if !isJSON(x.r.Header.Get("Content-Type")) {
+	// boto3 sends no content type unless it is told one.
+	lenient := x.r.URL.Path == "/invocations" && len(x.r.Header["Content-Type"]) == 0
+	if !lenient && !isJSON(x.r.Header.Get("Content-Type")) {
 		return failure(http.StatusUnsupportedMediaType, "unsupported_media_type", "Expected request with `Content-Type: application/json`")
 	}
 	// A body that fails leaves the deadline in place: net/http reads on.
@@ -167,9 +169,13 @@ func (s *Server) readBody(x *exchange) error {
 		}
 		n, err := x.r.Body.Read(x.body[len(x.body):cap(x.body)])
 		x.body = x.body[:len(x.body)+n]
+		x.held += int64(n)
+		all := s.bodies.Add(int64(n))
 		switch {
 		case int64(len(x.body)) > limit:
 			return tooLarge(x.r.Body)
+		case all > s.bodyRoom:
+			return overloaded(nil)
 		case err == io.EOF:
 			conn.SetReadDeadline(time.Time{}) //nolint:errcheck // as in mayWrite
 			return nil

@@ -1,13 +1,10 @@
 package handler
 
 import (
-	"io"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine"
-	"github.com/millrace-ai/millrace/engine/stop"
 	"github.com/millrace-ai/millrace/engine/token"
 )
 
@@ -63,8 +60,8 @@ func (s *Server) receive(x *exchange, decode func([]byte) (generateRequest, erro
 	return req, nil
 }
 
-// start checks req, takes a permit and submits: x.text yields the tokens. The
-// permit and the stream are given back when the exchange ends.
+// start checks req, takes permits and submits: x.generation yields the tokens,
+// and with best_of x.others do. All is given back when the exchange ends.
 func (s *Server) start(x *exchange, req *generateRequest, stream bool) (*job, error) {
 	s.metrics.requests.Inc()
 	m, err := s.ready()
@@ -74,7 +71,8 @@ func (s *Server) start(x *exchange, req *generateRequest, stream bool) (*job, er
 	if err := s.checkMode(&req.parameters, stream); err != nil {
 		return nil, err
 	}
-	if err := s.takePermits(x, 1); err != nil {
+	best := int(max(1, req.parameters.bestOf.or(1)))
+	if err := s.takePermits(x, best); err != nil {
 		return nil, err
 	}
 	j, err := s.prepare(x.r.Context(), m, req)
@@ -82,11 +80,14 @@ func (s *Server) start(x *exchange, req *generateRequest, stream bool) (*job, er
 		return nil, err
 	}
 	s.metrics.accepted(j)
-	if x.stream, err = m.gen.Submit(x.r.Context(), &j.req); err != nil {
+	if best > 1 {
+		return j, s.startBest(x, m, j, best)
+	}
+	out, err := m.gen.Submit(x.r.Context(), &j.req)
+	if err != nil {
 		return nil, err
 	}
-	x.tok = m.tok
-	x.text.Reset(x.stream, token.NewDecoder(m.tok, j.req.Tokens), m.tok, stop.New(j.stops))
+	x.generation.reset(m.tok, j, out)
 	return j, nil
 }
 
@@ -96,22 +97,18 @@ func (s *Server) generateOnce(x *exchange, req *generateRequest, array bool) err
 	if err != nil {
 		return err
 	}
-	x.tokens, x.top = x.tokens[:0], x.top[:0]
-	for done := false; !done; {
-		pieces, err := x.text.Next(x.r.Context())
-		if err == io.EOF {
-			return incomplete(err)
-		}
-		if err != nil {
-			return err
-		}
-		if j.details {
-			x.collect(j, pieces)
-		}
-		done = pieces[len(pieces)-1].Last
+	best := &x.generation
+	var others []*generation
+	if len(x.others) == 0 {
+		err = best.read(x.r.Context(), j)
+	} else {
+		best, others, err = s.readBest(x, j)
 	}
-	t := x.timing(j)
-	x.out = x.appendGeneration(x.out[:0], j, array)
+	if err != nil {
+		return err
+	}
+	t := x.timing(j, best)
+	x.out = appendAnswer(x.out[:0], j, best, others, x.stream.Prompt(), array)
 	s.setCompute(x.w.Header(), j.chars)
 	setTimes(x.w.Header(), t)
 	s.mayWrite(x, time.Now())
@@ -120,104 +117,41 @@ func (s *Server) generateOnce(x *exchange, req *generateRequest, array bool) err
 	return nil
 }
 
-// collect appends pieces to the lists of details.
-func (x *exchange) collect(j *job, pieces []engine.Piece) {
-	for i := range pieces {
-		p := &pieces[i]
-		x.tokens = appendComma(x.tokens)
-		x.tokens = appendToken(x.tokens, p.ID, p.Text, p.Logprob, p.Special)
-		if j.req.TopN > 0 {
-			x.top = appendComma(x.top)
-			x.top = appendTop(x.top, x.tok, p.Top)
-		}
-	}
-}
-
-func appendComma(dst []byte) []byte {
-	if len(dst) > 0 {
-		dst = append(dst, ',')
-	}
-	return dst
-}
-
-// appendTop appends a token's alternatives as a list of tokens.
-func appendTop(dst []byte, tok *token.Tokenizer, top []engine.Alternative) []byte {
-	dst = append(dst, '[')
-	for i, a := range top {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = appendToken(dst, a.ID, textOf(tok, a.ID), a.Logprob, tok.IsSpecial(a.ID))
-	}
-	return append(dst, ']')
-}
-
-// appendGeneration appends the answer of generateOnce.
-func (x *exchange) appendGeneration(dst []byte, j *job, array bool) []byte {
+// appendAnswer appends the answer of generateOnce. prompt is scored if the
+// request asks for it.
+func appendAnswer(dst []byte, j *job, best *generation, others []*generation, prompt []engine.Token, array bool) []byte {
 	if array {
 		dst = append(dst, '[')
 	}
 	dst = append(dst, `{"generated_text":`...)
-	dst = x.appendGenerated(dst, j)
+	dst = best.appendText(dst, j)
 	if j.details {
 		dst = append(dst, `,"details":{`...)
-		dst = x.appendEnding(dst, j)
-		dst = append(dst, `,"prefill":[`...)
-		dst = appendPrefill(dst, x.tok, x.stream.Prompt())
-		dst = append(dst, `],"tokens":[`...)
-		dst = append(dst, x.tokens...)
-		dst = append(dst, ']')
-		if len(x.top) > 0 {
-			dst = append(dst, `,"top_tokens":[`...)
-			dst = append(dst, x.top...)
+		dst = best.appendEnding(dst)
+		dst = best.appendTokens(dst, prompt)
+		for i, g := range others {
+			if i == 0 {
+				dst = append(dst, `,"best_of_sequences":[`...)
+			} else {
+				dst = append(dst, ',')
+			}
+			dst = append(dst, `{"generated_text":`...)
+			dst = g.appendText(dst, j)
+			dst = append(dst, ',')
+			dst = g.appendEnding(dst)
+			dst = g.appendTokens(dst, prompt)
+			dst = g.appendTopTokens(dst)
+			dst = append(dst, '}')
+		}
+		if len(others) > 0 {
 			dst = append(dst, ']')
 		}
+		dst = best.appendTopTokens(dst)
 		dst = append(dst, '}')
 	}
 	dst = append(dst, '}')
 	if array {
 		dst = append(dst, ']')
-	}
-	return dst
-}
-
-// appendGenerated appends the generated text, behind the prompt if wanted.
-func (x *exchange) appendGenerated(dst []byte, j *job) []byte {
-	if !j.fullText {
-		return appendString(dst, x.text.Generated())
-	}
-	dst = appendString(dst, j.inputs)
-	from := len(dst) - 1 // the two strings become one: the quotes between them go
-	dst = appendString(dst[:from], x.text.Generated())
-	return append(dst[:from], dst[from+1:]...)
-}
-
-// appendEnding appends the first fields of details.
-func (x *exchange) appendEnding(dst []byte, j *job) []byte {
-	dst = append(dst, `"finish_reason":"`...)
-	dst = append(dst, finishReason(x.text.Finish())...)
-	dst = append(dst, `","generated_tokens":`...)
-	dst = strconv.AppendInt(dst, int64(x.text.Tokens()), 10)
-	dst = append(dst, `,"seed":`...)
-	if !j.seed.set {
-		return append(dst, "null"...)
-	}
-	return strconv.AppendUint(dst, j.seed.v, 10)
-}
-
-// appendPrefill appends the scored prompt.
-func appendPrefill(dst []byte, tok *token.Tokenizer, prompt []engine.Token) []byte {
-	for i, t := range prompt {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = append(dst, `{"id":`...)
-		dst = strconv.AppendInt(dst, int64(t.ID), 10)
-		dst = append(dst, `,"text":`...)
-		dst = appendString(dst, textOf(tok, t.ID))
-		dst = append(dst, `,"logprob":`...)
-		dst = appendFloat32(dst, t.Logprob)
-		dst = append(dst, '}')
 	}
 	return dst
 }

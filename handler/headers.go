@@ -21,8 +21,8 @@ type timing struct {
 }
 
 // timing ends the clock of a finished generation.
-func (x *exchange) timing(j *job) timing {
-	now, times, tokens := time.Now(), x.stream.Times(), x.text.Tokens()
+func (x *exchange) timing(j *job, g *generation) timing {
+	now, times, tokens := time.Now(), g.stream.Times(), g.text.Tokens()
 	return timing{
 		total:      now.Sub(x.begun),
 		validation: times.Submitted.Sub(x.begun),
@@ -31,7 +31,7 @@ func (x *exchange) timing(j *job) timing {
 		perToken:   now.Sub(times.Admitted) / time.Duration(max(1, tokens)),
 		prompt:     len(j.req.Tokens),
 		tokens:     tokens,
-		finish:     finishReason(x.text.Finish()),
+		finish:     finishReason(g.text.Finish()),
 	}
 }
 

@@ -111,11 +111,13 @@ func TestBodies(t *testing.T) {
 		{"long input, truncated", "/generate", `{"inputs":"` + strings.Repeat(" a", 6000) + `","parameters":{"truncate":3}}`, 200, ""},
 
 		// fields of the contract that come later, once all else is right
-		{"best_of 2 (not yet)", "/generate", inputs(`"best_of":2,"do_sample":true,"details":true`), 422, valid + "`best_of` > 1 is not available yet"},
+		{"best_of 2", "/generate", inputs(`"best_of":2,"do_sample":true,"details":true`), 200, ""},
 		{"watermark (not yet)", "/generate", inputs(`"watermark":true`), 422, valid + "`watermark` is not available yet"},
 		{"watermark off", "/generate", inputs(`"watermark":false,"max_new_tokens":1`), 200, ""},
 		{"grammar (not yet)", "/generate", inputs(`"grammar":{"type":"json_object","value":{"properties":{"a":{"type":"integer"}}}}`), 422, valid + "`grammar` is not available yet"},
-		{"adapter_id (not yet)", "/generate", inputs(`"adapter_id":"nope"`), 422, valid + "`adapter_id` is not available yet"},
+		{"an adapter (adapters)", "/generate", inputs(`"adapter_id":"nope"`), 422, valid + "there is no adapter \"nope\": adapters are not available yet, leave `adapter_id` out for the model MODEL"},
+		{"the model as an adapter (adapters)", "/generate", inputs(`"adapter_id":"MODEL"`), 200, ""},
+		{"no adapter", "/generate", inputs(`"adapter_id":""`), 200, ""},
 		{"grammar null", "/generate", inputs(`"grammar":null,"max_new_tokens":1`), 200, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

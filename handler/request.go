@@ -203,7 +203,11 @@ func decodeStop(r *body.Reader) (stop []string, err error) {
 		s, err := r.String()
 		return []string{s}, err
 	}
-	err = r.Array("a sequence", func(int) error {
+	const most = 100_000 // far beyond any limit: a few bytes of a body are many here
+	err = r.Array("a sequence", func(i int) error {
+		if i == most {
+			return r.Errorf("more than %d strings", most)
+		}
 		s, err := r.String()
 		stop = append(stop, s)
 		return err

@@ -49,6 +49,7 @@ type Server struct {
 	metrics *Metrics
 	routes  http.Handler
 
+	bodyRoom      int64         // bytes of all bodies together
 	bodyPatience  time.Duration // for a whole body to arrive
 	writePatience time.Duration // for a client to take what is written
 
@@ -60,9 +61,14 @@ type Server struct {
 	pending  atomic.Pointer[string] // why it is not
 	draining atomic.Bool
 	permits  atomic.Int64  // generations in progress
+	bodies   atomic.Int64  // bytes of bodies in memory
 	encoders chan struct{} // capacity ValidationWorkers
 	requests atomic.Int64  // names them in the log
 }
+
+// bodyRoom keeps many large bodies at once from filling the memory, unless a
+// few of the largest that are allowed are more.
+const bodyRoom = 512 << 20
 
 // New returns a Server that is not ready.
 func New(opt Options) *Server {
@@ -70,6 +76,7 @@ func New(opt Options) *Server {
 	s := &Server{
 		opt:           opt,
 		metrics:       newMetrics(),
+		bodyRoom:      max(bodyRoom, 4*opt.PayloadLimit),
 		bodyPatience:  time.Minute,
 		writePatience: writePatience,
 		computeType:   []string{opt.ComputeType},

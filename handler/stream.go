@@ -59,7 +59,7 @@ func (s *Server) generateEvents(x *exchange, req *generateRequest) error {
 			return err
 		}
 		if pieces[len(pieces)-1].Last {
-			s.succeeded(x, j, x.timing(j))
+			s.succeeded(x, j, x.timing(j, &x.generation))
 			return nil
 		}
 		wait.last = now
@@ -114,11 +114,11 @@ func (x *exchange) appendEvent(dst []byte, j *job, index int, p *engine.Piece) [
 		return append(dst, `,"generated_text":null,"details":null}`+"\n\n"...)
 	}
 	dst = append(dst, `,"generated_text":`...)
-	dst = x.appendGenerated(dst, j)
+	dst = x.appendText(dst, j)
 	dst = append(dst, `,"details":`...)
 	if j.details {
 		dst = append(dst, '{')
-		dst = x.appendEnding(dst, j)
+		dst = x.appendEnding(dst)
 		dst = append(dst, `,"input_length":`...)
 		dst = strconv.AppendInt(dst, int64(len(j.req.Tokens)), 10)
 		dst = append(dst, '}')

@@ -9,6 +9,7 @@ import (
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/engine/token"
+	"github.com/millrace-ai/millrace/handler/body"
 )
 
 // job is a request that has passed every check.
@@ -107,12 +108,10 @@ func (s *Server) prepare(ctx context.Context, m *model, req *generateRequest) (*
 		return nil, invalid("grammar is not supported")
 	case p.grammar.set:
 		return nil, notYet("`grammar`")
-	case p.bestOf.or(1) > 1:
-		return nil, notYet("`best_of` > 1")
 	case p.watermark:
 		return nil, notYet("`watermark`")
-	case p.adapterID.set:
-		return nil, notYet("`adapter_id`")
+	case p.adapterID.set && !s.isBaseModel(p.adapterID.v):
+		return nil, invalid("there is no adapter %q: adapters are not available yet, leave `adapter_id` out for the model %s", body.Cut(p.adapterID.v), s.opt.ModelID)
 	}
 
 	j := &job{
@@ -138,6 +137,12 @@ func (s *Server) prepare(ctx context.Context, m *model, req *generateRequest) (*
 		j.seed = some(j.req.Params.Seed)
 	}
 	return j, nil
+}
+
+// isBaseModel reports whether the name of an adapter or model means the model
+// itself.
+func (s *Server) isBaseModel(name string) bool {
+	return name == "" || name == "tgi" || name == s.opt.ModelID
 }
 
 // room checks the length of a prompt and returns how many tokens may follow
