@@ -87,7 +87,7 @@ typedef struct {
   mr_alternative *top; /* row r at r * MR_MAX_TOP_N */
   int32_t cap_tokens, cap_seqs, cap_rows, cap_pages, cap_params, cap_counts, cap_biases, cap_masks;
   int32_t n_tokens, n_seqs, n_rows, n_pages, n_params, n_counts, n_biases;
-  int32_t n_masks; /* set before sample(); -1: what the engine left there is none */
+  int32_t n_masks; /* set before sample(); -1: the engine left something unusable */
   int32_t mask_words; /* (vocab + 31) / 32 */
 } mr_batch;
 

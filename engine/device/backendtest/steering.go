@@ -97,8 +97,8 @@ func (s *suite) steering(t *testing.T) {
 	t.Run("one token is allowed", func(t *testing.T) { s.forced(t, m, vocab) })
 	t.Run("no token is allowed", func(t *testing.T) { s.nothingAllowed(t, m, vocab) })
 	t.Run("biases ban and force", func(t *testing.T) { s.biases(t, m, vocab) })
-	t.Run("set between Forward and Sample", func(t *testing.T) { s.lateChoices(t, vocab) })
-	t.Run("made of the step before", func(t *testing.T) { s.overlap(t, vocab) })
+	t.Run("set between Forward and Sample", func(t *testing.T) { s.lateChoices(t) })
+	t.Run("made of the step before", func(t *testing.T) { s.overlap(t) })
 }
 
 // maskTogether runs masked, biased and free sequences side by side; two share
@@ -204,9 +204,9 @@ func (s *suite) biases(t *testing.T, m *model, vocab int) {
 
 // lateChoices: kinds, targets and masks that are set once the forward pass is
 // enqueued count as if they had been there before.
-func (s *suite) lateChoices(t *testing.T, vocab int) {
+func (s *suite) lateChoices(t *testing.T) {
 	m := transformer(602, device.F32, shapes[0].shape)
-	vocab = m.plan.Vocab
+	vocab := m.plan.Vocab
 	run := func(late bool) []answer {
 		h := newHost(t, s.load(t, m, limits, pages), limits, pages)
 		rng := rand.New(rand.NewPCG(1, 9))
@@ -229,7 +229,9 @@ func (s *suite) lateChoices(t *testing.T, vocab int) {
 		}
 		x.Masks = x.Masks[:0]
 		h.forward(i)
-		copy(x.Rows, final.Rows)
+		for r, row := range final.Rows {
+			x.Rows[r].Kind, x.Rows[r].Target, x.Rows[r].Mask = row.Kind, row.Target, row.Mask
+		}
 		x.Masks = append(x.Masks, final.Masks...)
 		h.sample(i)
 		return h.wait(i, chunks...)
@@ -240,9 +242,9 @@ func (s *suite) lateChoices(t *testing.T, vocab int) {
 // overlap is the engine's way with grammars: the forward pass of a step is
 // enqueued before the step before it was waited for, whose tokens decide the
 // step's masks.
-func (s *suite) overlap(t *testing.T, vocab int) {
+func (s *suite) overlap(t *testing.T) {
 	m := transformer(603, device.F32, shapes[0].shape)
-	vocab = m.plan.Vocab
+	vocab := m.plan.Vocab
 	// next is a mask that depends on all tokens so far.
 	next := func(a []answer) []uint32 {
 		rng := rand.New(rand.NewPCG(uint64(a[0].token), uint64(len(a))))
