@@ -112,7 +112,7 @@ func TestBodies(t *testing.T) {
 
 		// fields of the contract that come later, once all else is right
 		{"best_of 2", "/generate", inputs(`"best_of":2,"do_sample":true,"details":true`), 200, ""},
-		{"watermark (not yet)", "/generate", inputs(`"watermark":true`), 422, valid + "`watermark` is not available yet"},
+		{"watermark", "/generate", inputs(`"watermark":true,"max_new_tokens":1`), 200, ""},
 		{"watermark off", "/generate", inputs(`"watermark":false,"max_new_tokens":1`), 200, ""},
 		{"grammar (not yet)", "/generate", inputs(`"grammar":{"type":"json_object","value":{"properties":{"a":{"type":"integer"}}}}`), 422, valid + "`grammar` is not available yet"},
 		{"an adapter (adapters)", "/generate", inputs(`"adapter_id":"nope"`), 422, valid + "there is no adapter \"nope\": adapters are not available yet, leave `adapter_id` out for the model MODEL"},

@@ -267,6 +267,7 @@ func TestParameters(t *testing.T) {
 			return r.Params.Sample == 0 && r.Params.RepetitionPenalty == 1.1 && r.Params.FrequencyPenalty == -0.5
 		}},
 		{"seed", `{"inputs":"x","parameters":{"do_sample":true,"seed":7}}`, func(r *engine.Request) bool { return r.Params.Sample == 1 && r.Params.Seed == 7 }},
+		{"watermark does not sample", `{"inputs":"x","parameters":{"watermark":true}}`, func(r *engine.Request) bool { return r.Params.Watermark == 1 && r.Params.Sample == 0 }},
 		{"prefill and alternatives", `{"inputs":"x","parameters":{"decoder_input_details":true,"top_n_tokens":5}}`, func(r *engine.Request) bool { return r.PromptLogprobs && r.TopN == 5 }},
 	} {
 		if got := post(t, s, "/generate", tt.body); got.status != 200 {

@@ -108,8 +108,6 @@ func (s *Server) prepare(ctx context.Context, m *model, req *generateRequest) (*
 		return nil, invalid("grammar is not supported")
 	case p.grammar.set:
 		return nil, notYet("`grammar`")
-	case p.watermark:
-		return nil, notYet("`watermark`")
 	case p.adapterID.set && !s.isBaseModel(p.adapterID.v):
 		return nil, invalid("there is no adapter %q: adapters are not available yet, leave `adapter_id` out for the model %s", body.Cut(p.adapterID.v), s.opt.ModelID)
 	}
@@ -168,6 +166,9 @@ func sampling(p *parameters) sample.Params {
 	out.TypicalP = p.typicalP.or(out.TypicalP)
 	out.RepetitionPenalty = p.repetitionPenalty.or(out.RepetitionPenalty)
 	out.FrequencyPenalty = p.frequencyPenalty.or(out.FrequencyPenalty)
+	if p.watermark {
+		out.Watermark = 1
+	}
 	if p.doSample || out.Temperature != 1 || out.TopK != 0 || out.TopP < 1 || out.TypicalP < 1 {
 		out.Sample = 1
 	}
