@@ -1,0 +1,154 @@
+package source
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/millrace-ai/millrace/container/source/s3test"
+)
+
+// pack makes an archive of files, in random order if r is not nil.
+func pack(t testing.TB, files map[string][]byte, end string, r *rand.Rand) []byte {
+	t.Helper()
+	names := slices.Sorted(maps.Keys(files))
+	if r != nil {
+		r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	}
+	var headers []tar.Header
+	for _, name := range names {
+		headers = append(headers, tar.Header{Name: name, Mode: 0o644, Size: int64(len(files[name])), Typeflag: tar.TypeReg})
+	}
+	return packHeaders(t, headers, files, end)
+}
+
+func packHeaders(t testing.TB, headers []tar.Header, files map[string][]byte, end string) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	var w io.WriteCloser
+	switch end {
+	case ".gz":
+		w = gzip.NewWriter(&out)
+	case ".zst":
+		z, err := zstd.NewWriter(&out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w = z
+	default:
+		w = struct {
+			io.Writer
+			io.Closer
+		}{&out, io.NopCloser(nil)}
+	}
+	archive := tar.NewWriter(w)
+	for _, h := range headers {
+		if err := archive.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := archive.Write(files[h.Name]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(archive.Close(), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func TestArchive(t *testing.T) {
+	files := randomModel(1, 2, 5, 3000)
+	single := randomModel(2, 1, 9, 9000)
+	inFolder := map[string][]byte{"./llama/README.txt": []byte("x")}
+	for name, data := range files {
+		inFolder["./llama/"+name] = data
+	}
+	for _, tt := range []struct {
+		name   string
+		packed map[string][]byte
+		want   map[string][]byte
+		end    string
+	}{
+		{"shards, plain", files, files, ""},
+		{"shards, gzip", files, files, ".gz"},
+		{"one file, zstd", single, single, ".zst"},
+		{"one file, gzip", single, single, ".gz"},
+		{"in a folder, gzip", inFolder, files, ".gz"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			want := wantHashes(t, tt.want)
+			for order := range 4 {
+				var r *rand.Rand
+				if order > 0 {
+					r = rand.New(rand.NewPCG(uint64(order), 1))
+				}
+				path := filepath.Join(t.TempDir(), "model.tar"+tt.end)
+				if err := os.WriteFile(path, pack(t, tt.packed, tt.end, r), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				m, err := Open(t.Context(), path, silent)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := hashes(m.Checkpoint, nil)
+				if err != nil || !maps.Equal(got, want) {
+					t.Errorf("order %d: other weights, or %v", order, err)
+				}
+				if text, err := fs.ReadFile(m.Files, "tokenizer.json"); err != nil || !bytes.Equal(text, tt.want["tokenizer.json"]) {
+					t.Errorf("order %d: tokenizer.json: %d bytes, %v", order, len(text), err)
+				}
+				if _, err := fs.ReadFile(m.Files, "absent.json"); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("order %d: absent.json: %v, want that it does not exist", order, err)
+				}
+				if err := m.Checkpoint.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+func TestArchiveRefused(t *testing.T) {
+	files := randomModel(1, 1, 3, 500)
+	packed := pack(t, files, ".gz", nil)
+	damaged := bytes.Clone(packed)
+	damaged[len(damaged)/2] ^= 4
+	for _, tt := range []struct {
+		name string
+		data []byte
+		want string
+	}{
+		{"cut short", packed[:len(packed)*2/3], "cut short"},
+		{"a bit flipped", damaged, "s3://models/m.tar.gz: "},
+		{"no archive", []byte(strings.Repeat("hello ", 500)), "not a tar archive"},
+		{"link", packHeaders(t, []tar.Header{{Name: "config.json", Linkname: "/etc/passwd", Typeflag: tar.TypeSymlink}}, nil, ".gz"), `"config.json" is a link`},
+		{"way out", packHeaders(t, []tar.Header{{Name: "../x.json", Typeflag: tar.TypeReg}}, nil, ""), `"../x.json" leads out`},
+		{"no model", pack(t, map[string][]byte{"a.txt": nil}, ".gz", nil), "no config.json"},
+		{"no weights", pack(t, map[string][]byte{"config.json": []byte("{}"), "model.gguf": nil}, ".gz", nil), "GGUF is not supported"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server := s3test.NewServer(t)
+			server.Put("models", "m.tar.gz", tt.data)
+			m, err := openBucket(t.Context(), testBucket(t, server.URL, "s3://models/m.tar.gz", quick))
+			if err == nil {
+				_, err = hashes(m.Checkpoint, nil)
+				m.Checkpoint.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %v; want one line with %q", err, tt.want)
+			}
+		})
+	}
+}

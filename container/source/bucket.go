@@ -1,0 +1,216 @@
+package source
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+)
+
+// tuning is every number of reading from S3.
+type tuning struct {
+	attempts    int           // in a row without a byte
+	backoff     time.Duration // before the second attempt; doubles
+	mostBackoff time.Duration
+	idle        time.Duration // without a byte until a connection is given up
+
+	segment     int64 // bytes of a range of weights
+	bufferBytes int64 // of all connections together
+	connections int   // at the start
+	mostConns   int
+
+	tick       time.Duration // between two looks at the connections
+	window     time.Duration // that a rate is measured over
+	hedgeAfter time.Duration // a range is not overtaken before
+}
+
+// AWS advises ranges of 8 to 16 MB and a connection for each 85 to 90 MB/s. As
+// buffers do not grow with ranges, the upper end costs nothing.
+var defaultTuning = tuning{
+	attempts: 8, backoff: 100 * time.Millisecond, mostBackoff: 5 * time.Second, idle: 15 * time.Second,
+	segment: 16 << 20, bufferBytes: 32 << 20, connections: 8, mostConns: 96,
+	tick: 50 * time.Millisecond, window: 200 * time.Millisecond, hedgeAfter: 300 * time.Millisecond,
+}
+
+// bucket is a bucket and how to reach it. Safe for concurrent use.
+type bucket struct {
+	location
+	cfg  aws.Config
+	tune tuning
+	log  *slog.Logger
+
+	api       atomic.Pointer[s3.Client]
+	redirects atomic.Int32
+	throttles atomic.Int64 // answers that asked for less
+}
+
+// dialTimeout is short: a network without a way to S3 is to be noticed.
+const dialTimeout = 4 * time.Second
+
+// loadConfig finds region and credentials as every AWS tool does.
+func loadConfig(ctx context.Context) (aws.Config, error) {
+	client := awshttp.NewBuildableClient().
+		WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout }).
+		WithTransportOptions(func(t *http.Transport) {
+			// S3 speaks HTTP/1.1, and one connection for each range is the point.
+			t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+			t.ForceAttemptHTTP2 = false
+			t.MaxIdleConns, t.MaxIdleConnsPerHost = 2*defaultTuning.mostConns, 2*defaultTuning.mostConns
+			t.ReadBufferSize = 64 << 10
+			t.ResponseHeaderTimeout = defaultTuning.idle
+			t.DisableCompression = true
+		})
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client), config.WithDefaultRegion("us-east-1"))
+	if err != nil {
+		return cfg, fmt.Errorf("AWS configuration: %w", err)
+	}
+	return cfg, nil
+}
+
+func newBucket(cfg aws.Config, l location, tune tuning, log *slog.Logger) *bucket {
+	b := &bucket{location: l, cfg: cfg, tune: tune, log: log}
+	b.connect(cfg.Region)
+	return b
+}
+
+// connect makes the client for region.
+func (b *bucket) connect(region string) {
+	b.api.Store(s3.NewFromConfig(b.cfg, func(o *s3.Options) {
+		o.Region = region
+		o.UseARNRegion = true
+		// A server of one's own rarely has a name for each bucket.
+		o.UsePathStyle = o.BaseEndpoint != nil
+		// Attempts are counted here, where it is known what has arrived.
+		o.Retryer = aws.NopRetryer{}
+		// Whole objects are checked here, from the parts; ranges have no sum.
+		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+		o.DisableLogOutputChecksumValidationSkipped = true
+	}))
+}
+
+// again decides after a failed attempt, the tries-th in a row that brought
+// nothing: nil means that it waited and the caller tries once more.
+func (b *bucket) again(ctx context.Context, err error, tries int) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	switch classify(err) {
+	case misplaced:
+		// An answer to a request that was under way when the region changed
+		// says the same again; buckets do not move.
+		if b.redirects.Add(1) > 16 {
+			return err
+		}
+		region := regionOf(err)
+		b.log.Debug("bucket is in another region", "bucket", b.bucket, "region", region)
+		b.connect(region)
+		return nil
+	case expired:
+		cache, ok := b.cfg.Credentials.(*aws.CredentialsCache)
+		if !ok || tries > 3 {
+			return err
+		}
+		cache.Invalidate()
+	case throttled:
+		b.throttles.Add(1)
+		if tries > b.tune.attempts {
+			return err
+		}
+	case transient:
+		if tries > b.tune.attempts {
+			return err
+		}
+	default:
+		return err
+	}
+	// Exponential with full jitter, but for a little that is always waited.
+	most := min(b.tune.mostBackoff, b.tune.backoff<<min(tries-1, 16))
+	wait := most/4 + rand.N(most*3/4+1)
+	b.log.Debug("reading from S3 goes on after a fault", "bucket", b.bucket, "attempt", tries, "err", err, "wait", wait)
+	select {
+	case <-time.After(wait):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (b *bucket) payer() types.RequestPayer {
+	if b.requesterPays {
+		return types.RequestPayerRequester
+	}
+	return ""
+}
+
+// list returns the objects below the bucket's prefix, without those that only
+// stand for a folder.
+func (b *bucket) list(ctx context.Context) (objects []*object, err error) {
+	in := &s3.ListObjectsV2Input{Bucket: &b.bucket, Prefix: &b.key, RequestPayer: b.payer()}
+	for tries := 0; ; {
+		out, err := b.api.Load().ListObjectsV2(ctx, in)
+		if err != nil {
+			tries++
+			if err = b.again(ctx, err, tries); err != nil {
+				return nil, explain(b.location, "list", b.key, err)
+			}
+			continue
+		}
+		tries = 0
+		for _, o := range out.Contents {
+			key := aws.ToString(o.Key)
+			if key == b.key || key[len(key)-1] == '/' {
+				continue
+			}
+			objects = append(objects, &object{bucket: b, key: key, etag: aws.ToString(o.ETag), size: aws.ToInt64(o.Size)})
+			if len(objects) > mostObjects {
+				return nil, &Error{b.uri(b.key) + fmt.Sprintf(": more than %d objects, expected one model: give its own prefix", mostObjects), nil}
+			}
+		}
+		if !aws.ToBool(out.IsTruncated) {
+			return objects, nil
+		}
+		in.ContinuationToken = out.NextContinuationToken
+	}
+}
+
+// mostObjects bounds a listing: a model has some tens.
+const mostObjects = 20_000
+
+// object returns the object called key, pinned to what it is now.
+func (b *bucket) object(ctx context.Context, key string) (*object, error) {
+	in := &s3.GetObjectInput{Bucket: &b.bucket, Key: &key, RequestPayer: b.payer(), Range: aws.String("bytes=0-0")}
+	if b.version != "" {
+		in.VersionId = &b.version
+	}
+	for tries := 0; ; {
+		// A read of one byte, as the answer to HEAD has no text that says why.
+		out, err := b.api.Load().GetObject(ctx, in)
+		if err == nil {
+			out.Body.Close()
+			o := &object{bucket: b, key: key, version: b.version, etag: aws.ToString(out.ETag)}
+			if _, err = fmt.Sscanf(aws.ToString(out.ContentRange), "bytes 0-0/%d", &o.size); err == nil {
+				return o, nil
+			}
+			err = errors.Join(errAnswer, err)
+		}
+		if statusOf(err) == http.StatusRequestedRangeNotSatisfiable {
+			return nil, &Error{b.uri(key) + ": the object is empty", err}
+		}
+		tries++
+		if err = b.again(ctx, err, tries); err != nil {
+			return nil, explain(b.location, "get", key, err)
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// SageMaker's places for model data. Both are read-only.
+const (
+	ModelDir       = "/opt/ml/model"
+	AdditionalDirs = "/opt/ml/additional-model-data-sources" // a folder below it for each channel
+)
+
+// searchDepth is how many folders deep a model is looked for: archives and
+// prefixes often hold it in a folder of its own.
+const searchDepth = 2
+
+// errNoModel says that no folder of a source holds a model.
+var errNoModel = errors.New("no config.json there, nor in a folder below it")
+
+// findModel returns the folder, "" or one that ends in "/", that holds
+// config.json, given the names of all files. The uppermost counts; several at
+// one depth are refused.
+func findModel(names []string) (dir string, err error) {
+	for depth := range searchDepth + 1 {
+		var found []string
+		for _, name := range names {
+			if path.Base(name) == configName && strings.Count(name, "/") == depth {
+				found = append(found, strings.TrimSuffix(name, configName))
+			}
+		}
+		slices.Sort(found)
+		if len(found) == 1 {
+			return found[0], nil
+		}
+		if len(found) > 1 {
+			return "", fmt.Errorf("several models: in %s; give the folder of one", strings.Join(found[:min(5, len(found))], ", "))
+		}
+	}
+	return "", errNoModel
+}
+
+// Default returns where SageMaker has put a model below root, which is "/":
+// the model data, if it is a model or an archive of one, else the one
+// additional source that holds a model. "" if there is none.
+func Default(root string) (string, error) {
+	place, err := modelIn(filepath.Join(root, ModelDir))
+	if place != "" || err != nil {
+		return place, err
+	}
+	channels, _ := filepath.Glob(filepath.Join(root, AdditionalDirs, "*"))
+	var found []string
+	for _, c := range channels {
+		place, err := modelIn(c)
+		if err != nil {
+			return "", err
+		}
+		if place != "" {
+			found = append(found, place)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return "", nil
+	case 1:
+		return found[0], nil
+	}
+	return "", fmt.Errorf("%s is empty and several additional sources hold a model: %s; choose one with --model-id (MODEL_ID)", ModelDir, strings.Join(found, ", "))
+}
+
+// modelIn returns the folder in or below dir that holds a model, or the one
+// archive in dir, or "".
+func modelIn(dir string) (string, error) {
+	found, err := Folder(dir)
+	if err == nil {
+		return found, nil
+	}
+	if !errors.Is(err, errNoModel) && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	entries, _ := os.ReadDir(dir)
+	var archives []string
+	for _, e := range entries {
+		if IsArchive(e.Name()) {
+			archives = append(archives, filepath.Join(dir, e.Name()))
+		}
+	}
+	switch len(archives) {
+	case 0:
+		return "", nil
+	case 1:
+		return archives[0], nil
+	}
+	return "", fmt.Errorf("%s: several archives, expected one model: %s", dir, strings.Join(archives, ", "))
+}
+
+// Folder returns the folder in or below dir that holds a model. The error
+// wraps fs.ErrNotExist if there is no dir.
+func Folder(dir string) (string, error) {
+	var names []string
+	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil && name == ".":
+			return err
+		case err != nil:
+			return fs.SkipDir // unreadable: then it cannot be the model's
+		case e.IsDir() && strings.Count(name, "/") >= searchDepth:
+			return fs.SkipDir
+		case path.Base(name) == configName:
+			names = append(names, name)
+		}
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", dir, err)
+	}
+	sub, err := findModel(names)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", dir, err)
+	}
+	return filepath.Join(dir, filepath.FromSlash(sub)), nil
+}

@@ -1,0 +1,79 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+
+	"github.com/millrace-ai/millrace/engine/weights"
+)
+
+// Model is an opened model: its headers and config.json have been read.
+type Model struct {
+	Checkpoint *weights.Checkpoint // whoever opened the model closes it
+	Files      fs.FS               // text files beside the weights, until the checkpoint is closed
+}
+
+// Open opens the model at a location: a folder or an archive on the disk, or
+// s3://… of either. ctx bounds all reading until the checkpoint is closed. An
+// archive is read until config.json and the headers of the weights have come.
+func Open(ctx context.Context, location string, log *slog.Logger) (*Model, error) {
+	switch {
+	case IsS3(location):
+		l, err := parseLocation(location)
+		if err != nil {
+			return nil, err
+		}
+		cfg, err := loadConfig(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return openBucket(ctx, newBucket(cfg, l, defaultTuning, log))
+	case IsArchive(location) && isFile(location):
+		a, err := openArchiveFile(location)
+		if err != nil {
+			return nil, err
+		}
+		return openStore(location, a)
+	}
+	dir, err := Folder(location)
+	if err != nil {
+		dir = location // weights says what is there instead of a model
+	}
+	c, err := weights.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Model{c, os.DirFS(dir)}, nil
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// openBucket opens the model at b's location.
+func openBucket(ctx context.Context, b *bucket) (*Model, error) {
+	if IsArchive(b.key) {
+		o, err := b.object(ctx, b.key)
+		if err != nil {
+			return nil, err
+		}
+		return openStore(o.name(), openArchive(o.name(), newAhead(ctx, o)))
+	}
+	t, err := openTree(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	return openStore(b.uri(t.dir), t)
+}
+
+func openStore(name string, s weights.Store) (*Model, error) {
+	c, err := weights.OpenStore(s)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return &Model{c, s}, nil
+}

@@ -1,0 +1,253 @@
+package source
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine/weights"
+)
+
+const (
+	hedgeFactor = 3 // a range is slow when it takes so many times what 95 % take
+	fewFinished = 8 // ranges, before anything is known about what is usual
+)
+
+// stream reads segments over several connections and hands over what arrives.
+//
+// Each connection is a goroutine that takes the next segment, reads part after
+// part into buffers of a common pool, and sends the full ones to the caller's
+// goroutine, which alone calls take, starts connections and decides how many.
+// All of them end before run returns.
+type stream struct {
+	tune     tuning
+	throttle *atomic.Int64 // counts answers that asked for less
+	segments []*segment
+	buffers  *pool
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	group  sync.WaitGroup
+	filled chan filled
+	next   atomic.Int64 // segment to be read
+	active atomic.Int64 // connections that read segments of their own
+	limit  atomic.Int64 // of them
+	bytes  atomic.Int64 // that have arrived
+
+	mu       sync.Mutex
+	running  map[*segment]struct{}
+	finished []float64 // seconds per byte of the latest segments
+}
+
+// filled is a part that has arrived.
+type filled struct {
+	part
+	buf []byte
+}
+
+// newStream prepares to read pieces of files. tune bounds the memory.
+func newStream(tune tuning, throttle *atomic.Int64, files map[string]*weightFile, pieces []weights.Piece) *stream {
+	total, longest := int64(0), gapPart
+	for _, p := range pieces {
+		total += int64(p.Length)
+		longest = max(longest, p.Length)
+	}
+	// Two buffers keep a connection busy: one fills while the other is taken.
+	most := int(max(fewest, min(int64(tune.mostConns), tune.bufferBytes/int64(2*longest))))
+	s := &stream{tune: tune, throttle: throttle, running: map[*segment]struct{}{}, filled: make(chan filled, most), buffers: newPool(2 * most)}
+	s.tune.mostConns = most
+	s.tune.connections = min(tune.connections, most)
+	// A small model is cut finer, so that every connection has something to do.
+	size := max(1<<20, min(tune.segment, total/int64(2*s.tune.connections)))
+	s.segments = plan(files, pieces, min(size, tune.segment))
+	return s
+}
+
+// run reads everything, and calls take for each wanted piece on the caller's
+// goroutine.
+func (s *stream) run(ctx context.Context, take func(piece int, data []byte) error) error {
+	left := 0
+	for _, seg := range s.segments {
+		left += len(seg.parts)
+	}
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	defer s.group.Wait()
+	defer s.cancel(context.Canceled)
+
+	climb := climber{limit: s.tune.connections, most: s.tune.mostConns}
+	s.limit.Store(int64(climb.limit))
+	ticker := time.NewTicker(s.tune.tick)
+	defer ticker.Stop()
+	window, bytes, throttles := time.Now(), int64(0), s.throttle.Load()
+	s.start()
+	for left > 0 {
+		select {
+		case f := <-s.filled:
+			left--
+			if f.piece >= 0 {
+				if err := take(f.piece, f.buf); err != nil {
+					return err
+				}
+			}
+			s.buffers.put(f.buf)
+		case now := <-ticker.C:
+			if took := now.Sub(window); took >= s.tune.window {
+				b, t := s.bytes.Load(), s.throttle.Load()
+				s.limit.Store(int64(climb.next(float64(b-bytes)/took.Seconds(), t != throttles)))
+				window, bytes, throttles = now, b, t
+			}
+			s.start()
+			s.hedge(now)
+		case <-s.ctx.Done():
+			return context.Cause(s.ctx)
+		}
+	}
+	return nil
+}
+
+// start starts connections up to the limit, as long as there are segments.
+func (s *stream) start() {
+	for s.active.Load() < s.limit.Load() && s.next.Load() < int64(len(s.segments)) {
+		s.active.Add(1)
+		s.group.Go(s.connect)
+	}
+}
+
+// connect reads one segment after the other until there are no more, or more
+// connections than there should be.
+func (s *stream) connect() {
+	defer s.active.Add(-1)
+	for s.ctx.Err() == nil && s.active.Load() <= s.limit.Load() {
+		i := s.next.Add(1) - 1
+		if i >= int64(len(s.segments)) {
+			return
+		}
+		seg := s.segments[i]
+		s.mu.Lock()
+		s.running[seg] = struct{}{}
+		s.mu.Unlock()
+		s.read(seg)
+	}
+}
+
+// read reads what is left of seg, until it is done or another connection is
+// faster.
+func (s *stream) read(seg *segment) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	me := &racer{cancel}
+	i := seg.enter(me)
+	if i == len(seg.parts) {
+		seg.leave(me)
+		return // done while this connection was being started
+	}
+	c := &cursor{object: seg.object, at: seg.parts[i].offset, end: seg.end()}
+	defer c.close()
+	for ; i < len(seg.parts); i++ {
+		p := seg.parts[i]
+		buf, err := s.buffers.get(ctx, p.length)
+		if err == nil {
+			err = c.fill(ctx, buf)
+		}
+		if err != nil {
+			s.buffers.put(buf)
+			// The other connection may get through.
+			if !seg.leave(me) && ctx.Err() == nil {
+				s.cancel(err)
+			}
+			return
+		}
+		s.bytes.Add(int64(p.length))
+		if !seg.claim(me, i) {
+			s.buffers.put(buf)
+			seg.leave(me)
+			return
+		}
+		seg.tally.add(buf, p.offset)
+		select {
+		case s.filled <- filled{p, buf}:
+		case <-s.ctx.Done():
+			return
+		}
+	}
+	seg.leave(me)
+	s.finish(seg)
+}
+
+// finish notes how long seg took.
+func (s *stream) finish(seg *segment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.running, seg)
+	const latest = 64
+	if len(s.finished) == latest {
+		s.finished = s.finished[:copy(s.finished, s.finished[1:])]
+	}
+	s.finished = append(s.finished, time.Since(seg.started).Seconds()/float64(seg.end()-seg.begin()))
+}
+
+// hedge starts a second connection for segments that take much longer than
+// others: a single slow server must not hold up the start. (J. Dean, L. A.
+// Barroso: The Tail at Scale, CACM 56, 2013.)
+func (s *stream) hedge(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.finished) < fewFinished {
+		return
+	}
+	sorted := slices.Sorted(slices.Values(s.finished))
+	usual := sorted[len(sorted)*95/100]
+	// A few at a time: if all are slow, it is the link.
+	allowed := max(1, int(s.limit.Load())/4)
+	for seg := range s.running {
+		if allowed == 0 {
+			return
+		}
+		if seg.late(now, usual, hedgeFactor, s.tune.hedgeAfter) {
+			allowed--
+			s.group.Go(func() { s.read(seg) })
+		}
+	}
+}
+
+// pool lends a number of buffers; the ones last used are lent first, so that
+// no more are made than are needed at once.
+type pool struct {
+	tokens chan struct{}
+	mu     sync.Mutex
+	free   [][]byte
+}
+
+func newPool(buffers int) *pool { return &pool{tokens: make(chan struct{}, buffers)} }
+
+// get returns a buffer of n bytes, when there is one.
+func (p *pool) get(ctx context.Context, n int) ([]byte, error) {
+	select {
+	case p.tokens <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var buf []byte
+	if last := len(p.free) - 1; last >= 0 {
+		buf, p.free = p.free[last], p.free[:last]
+	}
+	if cap(buf) < n {
+		buf = make([]byte, max(n, gapPart))
+	}
+	return buf[:n], nil
+}
+
+// put takes a buffer back; nil is none.
+func (p *pool) put(buf []byte) {
+	if buf == nil {
+		return
+	}
+	p.mu.Lock()
+	p.free = append(p.free, buf[:0])
+	p.mu.Unlock()
+	<-p.tokens
+}

@@ -1,0 +1,316 @@
+package source
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine/weights"
+)
+
+// firstBytes is how much of a weight file is read at once to have its header.
+const firstBytes = 128 << 10
+
+// tree is the files of a model below a prefix of S3: a weights.Store. Each
+// text file is read once, when it is first opened or as soon as it is known
+// that it will be.
+type tree struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	bucket *bucket
+	dir    string // the prefix that holds config.json
+	texts  map[string]*textFile
+	files  map[string]*weightFile
+}
+
+var _ weights.Store = (*tree)(nil)
+
+// textFile is an object that is read whole.
+type textFile struct {
+	*object
+	read func() ([]byte, error)
+}
+
+// weightFile is an object that is read in pieces.
+type weightFile struct {
+	*object
+	tally *tally
+	ready func() error // fills begin and tally
+
+	mu    sync.Mutex
+	begin []byte // of the object: as much as was asked for yet
+}
+
+// Text files of a model that are always wanted, so their reading need not wait
+// until they are opened.
+var wanted = []string{"config.json", "generation_config.json", indexName, "tokenizer_config.json", "tokenizer.json"}
+
+const (
+	configName = "config.json"
+	indexName  = "model.safetensors.index.json"
+	weightsEnd = ".safetensors"
+	// headsAtOnce bounds the requests for the beginnings of files.
+	headsAtOnce = 16
+)
+
+// openTree lists the prefix and finds the model below it. ctx bounds all
+// reading until Close.
+func openTree(ctx context.Context, b *bucket) (*tree, error) {
+	objects, err := b.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(objects) == 0 {
+		return nil, &Error{b.uri(b.key) + ": no objects there, expected config.json, model.safetensors and a tokenizer", fs.ErrNotExist}
+	}
+	var names []string
+	for _, o := range objects {
+		names = append(names, strings.TrimPrefix(o.key, b.key))
+	}
+	dir, err := findModel(names)
+	if err != nil {
+		return nil, &Error{b.uri(b.key) + ": " + err.Error(), err}
+	}
+	t := &tree{bucket: b, dir: b.key + dir, texts: map[string]*textFile{}, files: map[string]*weightFile{}}
+	t.ctx, t.cancel = context.WithCancel(ctx)
+	gate := make(chan struct{}, headsAtOnce)
+	for _, o := range objects {
+		name, ok := strings.CutPrefix(o.key, t.dir)
+		switch {
+		case !ok || !fs.ValidPath(name):
+		case strings.HasSuffix(name, weightsEnd):
+			t.files[name] = t.weightFile(o, gate)
+		default:
+			t.texts[name] = &textFile{o, sync.OnceValues(func() ([]byte, error) { return o.readAll(t.ctx) })}
+		}
+	}
+	for _, name := range wanted {
+		if f := t.texts[name]; f != nil {
+			go func() { _, _ = f.read() }()
+		}
+	}
+	return t, nil
+}
+
+// weightFile begins to read the beginning of o and its checksum.
+func (t *tree) weightFile(o *object, gate chan struct{}) *weightFile {
+	f := &weightFile{object: o}
+	f.ready = sync.OnceValue(func() error {
+		gate <- struct{}{}
+		defer func() { <-gate }()
+		sum := make(chan checksum, 1)
+		go func() { sum <- o.checksum(t.ctx) }()
+		f.begin = make([]byte, min(o.size, firstBytes))
+		err := o.readAt(t.ctx, f.begin, 0)
+		f.tally = newTally(<-sum, o.size)
+		return err
+	})
+	if !strings.Contains(strings.TrimPrefix(o.key, t.dir), "/") {
+		go func() { _ = f.ready() }()
+	}
+	return f
+}
+
+// headerEnd returns where the tensors of a file begin whose header has been
+// read; 0 if it has not.
+func (f *weightFile) headerEnd() int64 {
+	if len(f.begin) < 8 {
+		return 0
+	}
+	return min(int64(len(f.begin)), 8+int64(binary.LittleEndian.Uint64(f.begin)))
+}
+
+func (t *tree) missing(operation, name string) error {
+	return &fs.PathError{Op: operation, Path: t.bucket.uri(t.dir + name), Err: fs.ErrNotExist}
+}
+
+// Size implements weights.Store.
+func (t *tree) Size(name string) (int64, error) {
+	if f := t.files[name]; f != nil {
+		return f.size, nil
+	}
+	return 0, t.missing("stat", name)
+}
+
+// ReadAt implements weights.Store.
+func (t *tree) ReadAt(name string, p []byte, offset int64) error {
+	f := t.files[name]
+	if f == nil {
+		return t.missing("read", name)
+	}
+	if err := f.ready(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if have, need := int64(len(f.begin)), offset+int64(len(p)); have < need {
+		more := make([]byte, need-have)
+		if err := f.readAt(t.ctx, more, have); err != nil {
+			return err
+		}
+		f.begin = append(f.begin, more...)
+	}
+	copy(p, f.begin[offset:])
+	return nil
+}
+
+// Stream implements weights.Store.
+func (t *tree) Stream(pieces []weights.Piece, take func(i int, data []byte) error) error {
+	used := map[string]*weightFile{}
+	for _, p := range pieces {
+		f := t.files[p.File]
+		switch {
+		case f == nil:
+			return t.missing("read", p.File)
+		case p.Offset < 0 || p.Length <= 0 || p.Offset > f.size-int64(p.Length):
+			return fmt.Errorf("%s: %d bytes from byte %d on, the object has %d", f.name(), p.Length, p.Offset, f.size)
+		case used[p.File] != nil:
+			continue
+		}
+		if err := f.ready(); err != nil {
+			return err
+		}
+		f.tally.add(f.begin[:f.headerEnd()], 0)
+		used[p.File] = f
+	}
+	s := newStream(t.bucket.tune, &t.bucket.throttles, used, pieces)
+	for _, f := range used {
+		f.begin = nil
+	}
+	if err := s.run(t.ctx, take); err != nil {
+		return err
+	}
+	for _, f := range used {
+		if err := f.tally.check(); err != nil {
+			return &Error{f.name() + ": " + err.Error(), err}
+		}
+	}
+	return nil
+}
+
+// Close implements weights.Store.
+func (t *tree) Close() error {
+	t.cancel()
+	return nil
+}
+
+// Open implements fs.FS: it reads the file.
+func (t *tree) Open(name string) (fs.File, error) {
+	if f := t.texts[name]; f != nil {
+		data, err := f.read()
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		}
+		return &memFile{memInfo: memInfo{name: path.Base(name), size: f.size}, Reader: *bytes.NewReader(data)}, nil
+	}
+	if f := t.files[name]; f != nil {
+		// Listed, with its size, but not for reading whole.
+		return &memFile{memInfo: memInfo{name: path.Base(name), size: f.size}}, nil
+	}
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	}
+	var all []memInfo
+	for other, f := range t.texts {
+		all = append(all, memInfo{name: other, size: f.size})
+	}
+	for other, f := range t.files {
+		all = append(all, memInfo{name: other, size: f.size})
+	}
+	d, err := openDir(name, all)
+	if err != nil {
+		return nil, t.missing("open", name)
+	}
+	return d, nil
+}
+
+// memFile is a file in memory.
+type memFile struct {
+	memInfo
+	bytes.Reader
+}
+
+func (f *memFile) Stat() (fs.FileInfo, error) { return f.memInfo, nil }
+func (f *memFile) Size() int64                { return f.size }
+func (f *memFile) Close() error               { return nil }
+
+// memInfo describes a file or folder of these stores.
+type memInfo struct {
+	name string
+	size int64
+	dir  bool
+}
+
+func (i memInfo) Name() string               { return i.name }
+func (i memInfo) Size() int64                { return i.size }
+func (i memInfo) ModTime() time.Time         { return time.Time{} }
+func (i memInfo) IsDir() bool                { return i.dir }
+func (i memInfo) Sys() any                   { return nil }
+func (i memInfo) Type() fs.FileMode          { return i.Mode().Type() }
+func (i memInfo) Info() (fs.FileInfo, error) { return i, nil }
+func (i memInfo) Mode() fs.FileMode {
+	if i.dir {
+		return fs.ModeDir | 0o555
+	}
+	return 0o444
+}
+
+// memDir is a folder that lists what is directly in it.
+type memDir struct {
+	memInfo
+	entries []fs.DirEntry
+}
+
+func (d *memDir) Stat() (fs.FileInfo, error) { return d.memInfo, nil }
+func (d *memDir) Close() error               { return nil }
+func (d *memDir) Read([]byte) (int, error) {
+	return 0, &fs.PathError{Op: "read", Path: d.name, Err: fs.ErrInvalid}
+}
+
+func (d *memDir) ReadDir(n int) ([]fs.DirEntry, error) {
+	if n <= 0 {
+		n = len(d.entries)
+	} else if len(d.entries) == 0 {
+		return nil, io.EOF
+	}
+	n = min(n, len(d.entries))
+	out := d.entries[:n]
+	d.entries = d.entries[n:]
+	return out, nil
+}
+
+// openDir opens the folder called name of a file system that has all of these
+// files, whose names are whole paths.
+func openDir(name string, all []memInfo) (fs.File, error) {
+	prefix := name + "/"
+	if name == "." {
+		prefix = ""
+	}
+	d := &memDir{memInfo: memInfo{name: path.Base(name), dir: true}}
+	for _, f := range all {
+		rest, ok := strings.CutPrefix(f.name, prefix)
+		if !ok {
+			continue
+		}
+		f.name = rest
+		if sub, _, deeper := strings.Cut(rest, "/"); deeper {
+			f = memInfo{name: sub, dir: true}
+		}
+		if !slices.ContainsFunc(d.entries, func(e fs.DirEntry) bool { return e.Name() == f.name }) {
+			d.entries = append(d.entries, f)
+		}
+	}
+	if d.entries == nil && name != "." {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	slices.SortFunc(d.entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return d, nil
+}

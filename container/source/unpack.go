@@ -1,0 +1,109 @@
+package source
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/pgzip"
+)
+
+const (
+	gzipBlock   = 1 << 20
+	gzipBlocks  = 4
+	zstdWindow  = 32 << 20 // what --long=25 takes; more would not fit into what a start may take
+	magicLength = 4
+)
+
+// entry is a regular file of an archive.
+type entry struct {
+	name string // clean: no leading "./", no ".."
+	size int64
+}
+
+// unpack reads a tar archive, plain or compressed with gzip or zstd, and calls
+// visit for each regular file; body is the file's bytes, as many as its size
+// says. It reads to the very end, so that all checksums are compared.
+func unpack(r io.Reader, visit func(e entry, body io.Reader) error) error {
+	plain, err := decompress(r)
+	if err != nil {
+		return err
+	}
+	defer plain.Close()
+	archive := tar.NewReader(plain)
+	for first := true; ; first = false {
+		h, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if errors.Is(err, tar.ErrHeader) && first {
+			return errors.New("not a tar archive, plain or compressed with gzip or zstd")
+		}
+		if err != nil {
+			return cutShort(err)
+		}
+		switch h.Typeflag {
+		case tar.TypeReg:
+		case tar.TypeSymlink, tar.TypeLink:
+			return fmt.Errorf("%q is a link, which is not followed: pack the file itself (tar --dereference)", h.Name)
+		default:
+			continue // folders, and what only describes other entries
+		}
+		name, err := entryName(h.Name)
+		if err != nil {
+			return err
+		}
+		if err := visit(entry{name, h.Size}, archive); err != nil {
+			return cutShort(err)
+		}
+	}
+	_, err = io.Copy(io.Discard, plain)
+	return cutShort(err)
+}
+
+// entryName cleans the name of a file in an archive and refuses one that
+// leads out of it.
+func entryName(name string) (string, error) {
+	clean := path.Clean(strings.TrimPrefix(name, "./"))
+	if local, err := localName(clean); err == nil && clean != ".." && !strings.HasPrefix(clean, "../") {
+		return local, nil
+	}
+	return "", fmt.Errorf("%q leads out of the archive", name)
+}
+
+func cutShort(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the archive is cut short")
+	}
+	return err
+}
+
+// decompress finds out from the first bytes how r is compressed.
+func decompress(r io.Reader) (io.ReadCloser, error) {
+	buffered := bufio.NewReaderSize(r, 64<<10)
+	magic, err := buffered.Peek(magicLength)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		z, err := pgzip.NewReaderN(buffered, gzipBlock, gzipBlocks)
+		if err != nil {
+			return nil, fmt.Errorf("gzip: %w", cutShort(err))
+		}
+		return z, nil
+	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		z, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(2), zstd.WithDecoderMaxWindow(zstdWindow), zstd.WithDecoderLowmem(true))
+		if err != nil {
+			return nil, fmt.Errorf("zstd: %w", err)
+		}
+		return z.IOReadCloser(), nil
+	}
+	return io.NopCloser(buffered), nil
+}
