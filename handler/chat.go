@@ -180,6 +180,7 @@ func (s *Server) prepareChat(ctx context.Context, m *model, req *chatRequest, pr
 		tools:  prompt.selection.Tools,
 		prefix: prompt.constraint.Prefix,
 	}
+	j.req.Params.Seed = j.seeds[0]
 	if req.logprobs {
 		j.req.TopN = int(p.topNTokens.or(0))
 	}

@@ -97,6 +97,7 @@ func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) 
 	}
 	seeds := seedsOf(req.seed, int(best))
 	for _, j := range jobs {
+		j.req.Params.Seed = seeds[0]
 		s.metrics.accepted(j)
 		streams, err := m.submitN(x.r.Context(), &j.req, seeds)
 		if err != nil {

@@ -1,11 +1,9 @@
 package handler
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"os"
 	"runtime/debug"
@@ -29,6 +27,8 @@ type exchange struct {
 	// openAI: an error, once streaming, is an event of an OpenAI stream.
 	openAI bool
 
+	outcome outcome // how it ended
+
 	permits int64         // of Server.permits that are held
 	held    int64         // bytes of Server.bodies that are held
 	choices []*choice     // of an OpenAI route's answer
@@ -51,6 +51,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, h handlerFunc) {
 	x := exchanges.Get().(*exchange)
 	x.w, x.r, x.begun, x.allowed, x.streaming, x.openAI = w, r, time.Now(), time.Time{}, false, false
 	s.answer(x, s.protect(x, h))
+	s.conclude(x)
 	if x.stream != nil {
 		x.stream.Close()
 	}
@@ -62,7 +63,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, h handlerFunc) {
 	}
 	s.permits.Add(-x.permits)
 	s.bodies.Add(-x.held)
-	x.w, x.r, x.choices, x.others, x.permits, x.held = nil, nil, nil, nil, 0, 0
+	x.w, x.r, x.choices, x.others, x.permits, x.held, x.outcome = nil, nil, nil, nil, 0, 0, outcome{}
 	for _, b := range []*[]byte{&x.body, &x.out, &x.tokens, &x.top} {
 		if cap(*b) > maxKept {
 			*b = nil
@@ -94,6 +95,7 @@ func (s *Server) answer(x *exchange, err error) {
 	}
 	if clientGone(x.r.Context(), err) {
 		s.metrics.failed("dropped")
+		x.outcome.status = statusClientGone
 		return
 	}
 	e := s.report(x, err)
@@ -112,15 +114,12 @@ func (s *Server) answer(x *exchange, err error) {
 	x.send() //nolint:errcheck // the client is gone; no one is left to tell
 }
 
-// report counts and logs what failed and returns what the client sees of it.
+// report counts what failed, keeps it for the log and returns what the client
+// sees of it.
 func (s *Server) report(x *exchange, err error) *Error {
 	e := asError(err)
 	s.metrics.failed(e.label)
-	level := slog.LevelDebug // the client's fault, or a state that health tells
-	if e.Status == http.StatusInternalServerError || e.Status == http.StatusFailedDependency {
-		level = slog.LevelError
-	}
-	s.opt.Logger.Log(context.Background(), level, "request failed", "path", x.r.URL.Path, "status", e.Status, "error", e.Msg, "cause", e.Err)
+	x.outcome.err, x.outcome.status = e, e.Status
 	return e
 }
 

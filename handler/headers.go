@@ -1,8 +1,6 @@
 package handler
 
 import (
-	"context"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
@@ -68,20 +66,4 @@ func setTimes(h http.Header, t timing) {
 var timeHeaders = [...]string{
 	"X-Compute-Time", "X-Total-Time", "X-Validation-Time", "X-Queue-Time", "X-Inference-Time",
 	"X-Time-Per-Token", "X-Prompt-Tokens", "X-Generated-Tokens",
-}
-
-// logSuccess writes the line per request that TGI writes. Prompts and outputs
-// are never in it.
-func (s *Server) logSuccess(x *exchange, j *job, t timing) {
-	ctx := context.Background()
-	if !s.opt.Logger.Enabled(ctx, slog.LevelInfo) {
-		return
-	}
-	s.opt.Logger.LogAttrs(ctx, slog.LevelInfo, "Success",
-		slog.String("path", x.r.URL.Path), slog.String("request", j.req.ID),
-		slog.Int("prompt_tokens", t.prompt), slog.Int("generated_tokens", t.tokens),
-		slog.String("finish_reason", t.finish),
-		slog.Duration("total_time", t.total), slog.Duration("validation_time", t.validation),
-		slog.Duration("queue_time", t.queue), slog.Duration("inference_time", t.inference),
-		slog.Duration("time_per_token", t.perToken))
 }

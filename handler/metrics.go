@@ -5,15 +5,18 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/page"
 )
 
-// Metrics are TGI's, by name, label and bucket, in a registry of their own.
-// It is an engine.Observer. All are there from the start, except the three
-// whose buckets depend on the model's limits: those come with the model.
+// Metrics are TGI's, by name, label and bucket, and beside them those of
+// newMetrics' last part, which TGI does not have and which are named as
+// Prometheus asks for. They have a registry of their own. It is an
+// engine.Observer. All are there from the start, except the three whose
+// buckets depend on the model's limits: those come with the model.
 type Metrics struct {
 	registry *prometheus.Registry
 	handler  http.Handler
@@ -23,6 +26,7 @@ type Metrics struct {
 
 	duration, validation, queue, inference, perToken prometheus.Observer
 	inputLength, maxNewTokens, generatedTokens       prometheus.Observer // nil without a model
+	ttft, interToken                                 prometheus.Observer
 
 	nextSize       prometheus.Observer
 	concat         prometheus.Counter // reason chunking: the only way here
@@ -89,7 +93,29 @@ func newMetrics() *Metrics {
 			deciding:  m.histogram("tgi_batch_filter_duration", "Time spent filtering batches and sending generated tokens per method (prefill or decode)", buckets, l),
 		}
 	}
+	m.addOurs(buckets)
 	return m
+}
+
+// addOurs adds what TGI does not measure.
+func (m *Metrics) addOurs(buckets []float64) {
+	m.ttft = m.histogram("millrace_time_to_first_token_seconds", "Time from a request's arrival to its first token", buckets, nil)
+	m.interToken = m.histogram("millrace_inter_token_latency_seconds", "Time between two tokens of a sequence, as they are computed", buckets, nil)
+	m.total("millrace_prompt_tokens_total", "Tokens of the prompts of all admitted sequences", func(s engine.Stats) int64 { return s.PromptTokens })
+	m.total("millrace_cache_hit_tokens_total", "Prompt tokens found in the prefix cache", func(s engine.Stats) int64 { return s.CachedTokens })
+	m.total("millrace_generated_tokens_total", "Tokens generated", func(s engine.Stats) int64 { return s.GeneratedTokens })
+	m.total("millrace_preemptions_total", "Sequences that lost their pages to others and were computed again", func(s engine.Stats) int64 { return s.Preemptions })
+	m.gauge("millrace_kv_pages", "Pages of the key-value cache", func(s engine.Stats) int { return s.PagesTotal })
+	m.gauge("millrace_kv_pages_used", "Pages of the key-value cache that running sequences hold", func(s engine.Stats) int { return s.PagesUsed })
+	m.gauge("millrace_kv_pages_cached", "Pages of the key-value cache that a prompt may find, held or not", func(s engine.Stats) int { return s.PagesCached })
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "millrace_kv_usage_ratio", Help: "Part of the key-value cache that running sequences hold, 0 to 1",
+		}, func() float64 {
+			s := m.engineStats()
+			return float64(s.PagesUsed) / float64(max(1, s.PagesTotal))
+		}),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }
 
 // durationBuckets are seconds from 0.15 ms to 146 s, each half again the last.
@@ -114,16 +140,28 @@ func (m *Metrics) histogram(name, help string, buckets []float64, labels prometh
 	return h
 }
 
-// gauge exports a number of the engine's, 0 as long as there is no engine.
+// engineStats returns the engine's numbers, zeros as long as there is none.
+func (m *Metrics) engineStats() engine.Stats {
+	m.mu.Lock()
+	stats := m.stats
+	m.mu.Unlock()
+	if stats == nil {
+		return engine.Stats{}
+	}
+	return stats()
+}
+
+// gauge exports a number of the engine's that goes up and down.
 func (m *Metrics) gauge(name, help string, value func(engine.Stats) int) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
-		m.mu.Lock()
-		stats := m.stats
-		m.mu.Unlock()
-		if stats == nil {
-			return 0
-		}
-		return float64(value(stats()))
+		return float64(value(m.engineStats()))
+	}))
+}
+
+// total exports a number of the engine's that only grows.
+func (m *Metrics) total(name, help string, value func(engine.Stats) int64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 {
+		return float64(value(m.engineStats()))
 	}))
 }
 
@@ -189,6 +227,11 @@ func (m *Metrics) Step(i engine.StepInfo) {
 	s.forward.Observe(i.Forward.Seconds())
 	s.decode.Observe(i.Apply.Seconds())
 	s.deciding.Observe(i.Plan.Seconds())
+	// A sequence that computes a token does so in every step, and Forward lasts
+	// from the results of one step to those of the next.
+	for range i.Decodes {
+		m.interToken.Observe(i.Forward.Seconds())
+	}
 	if i.Admitted > 0 {
 		m.nextSize.Observe(float64(i.Admitted))
 		if i.Decodes > 0 {
@@ -202,10 +245,4 @@ func (m *Metrics) Step(i engine.StepInfo) {
 func (s *Server) serveMetrics(x *exchange) error {
 	s.metrics.handler.ServeHTTP(x.w, x.r)
 	return nil
-}
-
-// succeeded records and logs a complete generation.
-func (s *Server) succeeded(x *exchange, j *job, t timing) {
-	s.metrics.finished(t)
-	s.logSuccess(x, j, t)
 }

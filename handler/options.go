@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Options are what an operator decides about the API. Zero values mean the
@@ -43,6 +45,7 @@ type Options struct {
 	StallTimeout time.Duration // a step that takes longer makes health fail; 0: 2 minutes
 	KeepAlive    time.Duration // silence after which a stream sends a comment; 0: 15 s
 	Logger       *slog.Logger  // nil: slog.Default()
+	Tracer       trace.Tracer  // of the requests' spans; nil: none
 }
 
 // withDefaults fills in the zero values.

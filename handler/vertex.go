@@ -130,6 +130,5 @@ func (s *Server) prepareInstance(x *exchange, m *model, i *vertexInstance) (*job
 	if err != nil {
 		return nil, err
 	}
-	j.req.Params.Seed = j.seeds[0]
 	return &j.job, nil
 }

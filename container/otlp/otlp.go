@@ -1,0 +1,57 @@
+// Package otlp sends the spans of requests to an OpenTelemetry collector.
+package otlp
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/sdk/resource"
+	"go.opentelemetry.io/otel/sdk/trace"
+)
+
+// Config says where spans go and in whose name.
+type Config struct {
+	// Endpoint is a collector's address. http://HOST:PORT is gRPC, as TGI has
+	// it, https://HOST:PORT the same over TLS. With a path (http://HOST/v1/traces)
+	// or with port 4318 it is HTTP with binary bodies.
+	Endpoint string
+	Service  string // service.name of all spans
+	Version  string // service.version
+	Logger   *slog.Logger
+}
+
+// Start returns a provider whose spans go to the collector, in batches and in
+// the background: a collector that is slow or gone loses spans and holds up
+// nothing. Its Shutdown sends what is left.
+//
+// A request that comes with a traceparent is traced as that says; others are
+// traced as OTEL_TRACES_SAMPLER says, without it always.
+func Start(cfg Config) (*trace.TracerProvider, error) {
+	c, err := newClient(cfg.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	exporter, err := otlptrace.New(context.Background(), c)
+	if err != nil {
+		return nil, err
+	}
+	quiet := newReporter(cfg.Logger)
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(quiet.report))
+	return trace.NewTracerProvider(
+		trace.WithBatcher(exporter, trace.WithBatchTimeout(2*time.Second), trace.WithExportTimeout(10*time.Second)),
+		trace.WithResource(resource.NewSchemaless(
+			attribute.String("service.name", cfg.Service),
+			attribute.String("service.version", cfg.Version),
+		)),
+	), nil
+}
+
+// Check reports what is wrong with the form of an endpoint.
+func Check(endpoint string) error {
+	_, err := newClient(endpoint)
+	return err
+}
