@@ -54,6 +54,11 @@ func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
 	if s.sizing, err = newSizing(cfg, s.model.plan.MaxPos); err != nil {
 		return usageError{err}
 	}
+	tracer, stopTracing, err := s.startTracing(cfg)
+	if err != nil {
+		return usageError{err}
+	}
+	defer stopTracing()
 	listener, err := net.Listen("tcp", net.JoinHostPort(cfg.Hostname, strconv.Itoa(cfg.Port)))
 	if err != nil {
 		return usageError{err}
@@ -84,6 +89,7 @@ func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
 		DefaultMaxTokens:      cfg.DefaultMaxTokens,
 		ToolCallObject:        cfg.ToolCallFormat == "tgi",
 		Logger:                s.log,
+		Tracer:                tracer,
 	})
 	s.http = handler.NewHTTPServer("", s.api)
 	s.http.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)

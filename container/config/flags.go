@@ -47,9 +47,11 @@ type Serve struct {
 
 	ComputeType string `name:"compute-type" placeholder:"NAME" help:"What answers call this machine in x-compute-type. Left out: 1-cpu, by the device."`
 
-	JSONOutput bool   `name:"json-output" help:"Log as JSON, one object a line."`
-	LogLevel   string `name:"log-level" default:"info" placeholder:"LEVEL" help:"Least severe level that is logged: debug, info, warn, error."`
-	Env        bool   `name:"env" short:"e" help:"Log the configuration at start."`
+	JSONOutput      bool   `name:"json-output" help:"Log as JSON, one object a line."`
+	OTLPEndpoint    string `name:"otlp-endpoint" placeholder:"URL" help:"OpenTelemetry collector that traces go to: http://HOST:4317 by gRPC, http://HOST:4318/v1/traces by HTTP. Left out: no traces."`
+	OTLPServiceName string `name:"otlp-service-name" default:"text-generation-inference.router" placeholder:"NAME" help:"What traces call this service."`
+	LogLevel        string `name:"log-level" default:"info" placeholder:"LEVEL" help:"Least severe level that is logged: debug, info, warn, error."`
+	Env             bool   `name:"env" short:"e" help:"Log the configuration at start."`
 
 	GracefulTerminationTimeout int `name:"graceful-termination-timeout" default:"25" min:"0" help:"Seconds that running requests get after SIGTERM."`
 
@@ -92,8 +94,6 @@ type Compat struct {
 	WeightsCacheOverride string  `name:"weights-cache-override" ignored:"nothing is downloaded from the hub" help:"Ignored: nothing is downloaded from the hub."`
 	WatermarkGamma       float64 `name:"watermark-gamma" ignored:"a watermark favours half of the vocabulary, by 2" help:"Ignored: a watermark favours half of the vocabulary, by 2."`
 	WatermarkDelta       float64 `name:"watermark-delta" ignored:"a watermark favours half of the vocabulary, by 2" help:"Ignored: a watermark favours half of the vocabulary, by 2."`
-	OTLPEndpoint         string  `name:"otlp-endpoint" ignored:"tracing is not available in this build" help:"Ignored: tracing is not available in this build."`
-	OTLPServiceName      string  `name:"otlp-service-name" ignored:"tracing is not available in this build" help:"Ignored: tracing is not available in this build."`
 	UsageStats           string  `name:"usage-stats" default:"off" enum:"on,off,no-stack" ignored:"no usage is ever reported" help:"Ignored: no usage is ever reported."`
 
 	Quantize       string  `name:"quantize" also:"HF_MODEL_QUANTIZE" neutral:"none" later:"quantised weights" help:"Not in this build: quantised weights."`
