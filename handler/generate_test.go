@@ -2,6 +2,7 @@ package handler
 
 import (
 	"errors"
+	"maps"
 	"math"
 	"regexp"
 	"strconv"
@@ -111,6 +112,15 @@ func TestHeaders(t *testing.T) {
 		"X-Compute-Type": once["X-Compute-Type"], "X-Compute-Characters": once["X-Compute-Characters"], "X-Accel-Buffering": regexp.MustCompile("^no$"),
 		"Content-Type": regexp.MustCompile("^text/event-stream$"), "Cache-Control": regexp.MustCompile("^no-cache$"),
 	}
+	// The template puts 34 characters around the content.
+	chat := func(of map[string]*regexp.Regexp) map[string]*regexp.Regexp {
+		of = maps.Clone(of)
+		of["X-Compute-Characters"] = regexp.MustCompile("^37$")
+		if of["X-Prompt-Tokens"] != nil {
+			of["X-Prompt-Tokens"] = regexp.MustCompile(`^\d\d$`)
+		}
+		return of
+	}
 	for _, tt := range []struct {
 		name, path, body string
 		want             map[string]*regexp.Regexp
@@ -120,11 +130,21 @@ func TestHeaders(t *testing.T) {
 		{"invocations", "/invocations", `{"inputs":"é 😀x","parameters":{"max_new_tokens":2}}`, once},
 		{"generate_stream", "/generate_stream", `{"inputs":"é 😀x","parameters":{"max_new_tokens":2}}`, stream},
 		{"root stream", "/", `{"inputs":"é 😀x","stream":true,"parameters":{"max_new_tokens":2}}`, stream},
+		{"completions (completion headers)", "/v1/completions", `{"prompt":"é 😀x","max_tokens":2}`, once},
+		{"completions on invocations", "/invocations", `{"prompt":"é 😀x","max_tokens":2}`, once},
+		{"completions stream", "/v1/completions", `{"prompt":"é 😀x","max_tokens":2,"stream":true}`, stream},
+		{"chat", "/v1/chat/completions", `{"messages":[{"role":"","content":"é 😀"}],"max_tokens":2}`, chat(once)},
+		{"chat stream", "/v1/chat/completions", `{"messages":[{"role":"","content":"é 😀"}],"max_tokens":2,"stream":true}`, chat(stream)},
+		{"chat on invocations", "/invocations", `{"messages":[{"role":"","content":"é 😀"}],"max_tokens":2,"stream":true}`, chat(stream)},
+		{"best_of, the best one's", "/generate", `{"inputs":"é 😀x","parameters":{"max_new_tokens":2,"best_of":2,"do_sample":true}}`, once},
+		{"vertex", "/vertex", `{"instances":[{"inputs":"x","parameters":{"max_new_tokens":1}}]}`, map[string]*regexp.Regexp{"Content-Type": once["Content-Type"]}},
+		{"chat_tokenize", "/chat_tokenize", `{"messages":[]}`, map[string]*regexp.Regexp{"Content-Type": once["Content-Type"]}},
+		{"stream error before a token", "/generate_stream", `{"inputs":""}`, map[string]*regexp.Regexp{"Content-Type": once["Content-Type"]}},
 		{"tokenize", "/tokenize", `{"inputs":"x"}`, map[string]*regexp.Regexp{"Content-Type": once["Content-Type"]}},
 		{"error", "/generate", `{"inputs":""}`, map[string]*regexp.Regexp{"Content-Type": once["Content-Type"]}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			h := post(t, newTestServer(&fake{}), tt.path, tt.body).header
+			h := post(t, newChatServer(t, plainTemplate, &fake{}), tt.path, tt.body).header
 			for name, want := range tt.want {
 				if got := h.Get(name); !want.MatchString(got) {
 					t.Errorf("%s is %q, want %s", name, got, want)
