@@ -12,6 +12,8 @@ type Request struct {
 	TopN           int           // alternatives per generated token, 0 … Limits.MaxTopN
 	PromptLogprobs bool          // score the prompt; skips reading the prefix cache
 	IgnoreEOS      bool          // generate past the model's end tokens
+	LogitBias      []sample.Bias // ids distinct, at most sample.MaxBiases
+	Guide          *Guide        // nil: free text
 }
 
 // FinishReason says why a sequence ended.
