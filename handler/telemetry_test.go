@@ -1,0 +1,213 @@
+package handler
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
+	"github.com/millrace-ai/millrace/engine"
+)
+
+// traced is the trace that requests of these tests belong to.
+const traced = "0af7651916cd43dd8448eb211c80319c"
+
+// watch adds a log and a tracer to a server's options.
+func watch(log *bytes.Buffer, level slog.Level) (func(*Options), *tracetest.SpanRecorder) {
+	spans := tracetest.NewSpanRecorder()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
+	return func(o *Options) {
+		o.Logger = slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: level}))
+		o.Tracer = provider.Tracer("test")
+	}, spans
+}
+
+func TestRequestLog(t *testing.T) {
+	const secret = "xyzzy"
+	chat := func(rest string) string {
+		return `{"messages":[{"role":"user","content":"` + secret + `"}],"max_tokens":3` + rest + `}`
+	}
+	fails := func(_ *engine.Request, out *engine.Scripted) {
+		out.End(engine.NotFinished, &engine.Error{Kind: engine.Failed, Msg: "device is gone", Err: errors.New("why")})
+	}
+	for _, tt := range []struct {
+		name, path, body string
+		script           func(*engine.Request, *engine.Scripted)
+		level, message   string // "": no line
+		want             map[string]any
+	}{
+		{"generate", "/generate", `{"inputs":"` + secret + `","parameters":{"max_new_tokens":2,"seed":7,"do_sample":true,"stop":["` + secret + `"]}}`, nil, "INFO", "Success",
+			map[string]any{"status": 200.0, "generated_tokens": 2.0, "finish_reason": "length", "stream": false, "trace_id": traced, "path": "/generate", "request_id": "mine",
+				"span.seed": 7.0, "span.parameters.max_new_tokens": 2.0, "span.parameters.do_sample": true}},
+		{"stream", "/generate_stream", `{"inputs":"` + secret + `","parameters":{"max_new_tokens":2}}`, nil, "INFO", "Success",
+			map[string]any{"status": 200.0, "stream": true, "span.seed": nil}},
+		{"chat", chatPath, chat(`,"seed":9`), nil, "INFO", "Success",
+			map[string]any{"status": 200.0, "generated_tokens": 3.0, "span.seed": 9.0}},
+		{"two choices", chatPath, chat(`,"n":2`), nil, "INFO", "Success",
+			map[string]any{"generated_tokens": 6.0}},
+		{"completion", "/v1/completions", `{"prompt":"` + secret + `","max_tokens":1,"model":"m"}`, nil, "INFO", "Success",
+			map[string]any{"generated_tokens": 1.0}},
+		{"invalid value", "/generate", `{"inputs":"` + secret + `","parameters":{"top_p":7}}`, nil, "INFO", "Failed",
+			map[string]any{"status": 422.0, "error_type": "validation", "error": nil, "generated_tokens": nil}},
+		{"wrong type, which the answer quotes", "/generate", `{"inputs":"a","parameters":"` + secret + `"}`, nil, "INFO", "Failed",
+			map[string]any{"status": 422.0, "error_type": "validation", "trace_id": traced}},
+		{"device", "/generate", `{"inputs":"` + secret + `"}`, fails, "ERROR", "Failed",
+			map[string]any{"status": 424.0, "error_type": "generation", "error": "Request failed during generation: device is gone"}},
+		{"device, stream", "/generate_stream", `{"inputs":"` + secret + `"}`, fails, "ERROR", "Failed",
+			map[string]any{"status": 424.0}},
+		{"tokenize", "/tokenize", `{"inputs":"` + secret + `"}`, nil, "", "", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var log bytes.Buffer
+			with, _ := watch(&log, slog.LevelInfo)
+			s := newChatServer(t, plainTemplate, &fake{script: tt.script}, with)
+			ask(t, s, "POST", tt.path, tt.body, "traceparent: 00-"+traced+"-b7ad6b7169203331-01", "X-Request-Id: mine", "Authorization: Bearer "+secret)
+			if strings.Contains(log.String(), secret) {
+				t.Errorf("the log tells the prompt or the key: %s", log.String())
+			}
+			lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+			if tt.level == "" {
+				if log.Len() > 0 {
+					t.Errorf("a line: %s", log.String())
+				}
+				return
+			}
+			var line map[string]any
+			if err := json.Unmarshal([]byte(lines[0]), &line); err != nil || len(lines) != 1 {
+				t.Fatalf("%d lines, %v: %s", len(lines), err, log.String())
+			}
+			if line["level"] != tt.level || line["msg"] != tt.message {
+				t.Errorf("%s %s, want %s %s", line["level"], line["msg"], tt.level, tt.message)
+			}
+			for name, want := range tt.want {
+				var got any = line
+				for part := range strings.SplitSeq(name, ".") {
+					fields, _ := got.(map[string]any)
+					got = fields[part]
+				}
+				if got != want {
+					t.Errorf("%s is %v, want %v in %s", name, got, want, lines[0])
+				}
+			}
+			if tt.message == "Success" {
+				span, _ := line["span"].(map[string]any)
+				for _, name := range []string{"total_time", "validation_time", "queue_time", "inference_time", "time_per_token"} {
+					if text, _ := span[name].(string); !strings.HasSuffix(text, "s") {
+						t.Errorf("span.%s is %v", name, span[name])
+					}
+				}
+			}
+		})
+	}
+}
+
+// A name that a client gives a request must not forge a line or fill one.
+func TestRequestID(t *testing.T) {
+	s := newTestServer(&fake{})
+	for _, tt := range []struct{ header, value, want string }{
+		{"X-Request-Id", "a-1", "a-1"},
+		{"X-Amzn-SageMaker-Inference-Id", "i-1", "i-1"},
+		{"X-Request-Id", "a b", "1"},
+		{"X-Request-Id", "é", "2"},
+		{"X-Request-Id", strings.Repeat("x", 129), "3"},
+		{"X-Other", "a", "4"},
+	} {
+		x := &exchange{r: &http.Request{Header: http.Header{}}}
+		x.r.Header.Set(tt.header, tt.value)
+		if got := s.requestID(x); got != tt.want {
+			t.Errorf("%s: %q: %q, want %q", tt.header, tt.value, got, tt.want)
+		}
+	}
+}
+
+func TestSpans(t *testing.T) {
+	var log bytes.Buffer
+	with, recorder := watch(&log, slog.LevelError)
+	s := newChatServer(t, plainTemplate, &fake{}, with)
+	spans := func(path, body string, headers ...string) []sdktrace.ReadOnlySpan {
+		recorder.Reset()
+		ask(t, s, "POST", path, body, headers...)
+		return recorder.Ended()
+	}
+	names := func(all []sdktrace.ReadOnlySpan) string {
+		var n []string
+		for _, span := range all {
+			n = append(n, span.Name())
+		}
+		return strings.Join(n, " ")
+	}
+	t.Run("children", func(t *testing.T) {
+		all := spans("/generate", `{"inputs":"a","parameters":{"max_new_tokens":2}}`, "traceparent: 00-"+traced+"-b7ad6b7169203331-01")
+		if got := names(all); got != "queue prefill decode validation POST /generate" {
+			t.Fatalf("spans %s", got)
+		}
+		root := all[len(all)-1]
+		if root.SpanContext().TraceID().String() != traced || root.Parent().SpanID().String() != "b7ad6b7169203331" {
+			t.Errorf("not a child of the caller's span: %v", root.Parent())
+		}
+		for _, child := range all[:len(all)-1] {
+			if child.Parent().SpanID() != root.SpanContext().SpanID() {
+				t.Errorf("%s is no child of the request's span", child.Name())
+			}
+			if child.StartTime().Before(root.StartTime()) || child.EndTime().After(root.EndTime()) || child.EndTime().Before(child.StartTime()) {
+				t.Errorf("%s lasts from %v to %v, the request from %v to %v", child.Name(), child.StartTime(), child.EndTime(), root.StartTime(), root.EndTime())
+			}
+		}
+		if !all[0].EndTime().Equal(all[1].StartTime()) || !all[1].EndTime().Equal(all[2].StartTime()) || !all[3].EndTime().Equal(all[0].StartTime()) {
+			t.Error("validation, queue, prefill and decode do not follow each other")
+		}
+	})
+	t.Run("choices", func(t *testing.T) {
+		all := spans(chatPath, `{"messages":[{"role":"user","content":"a"}],"max_tokens":1,"n":2}`)
+		if got := names(all); got != "queue prefill decode queue prefill decode validation POST /v1/chat/completions" {
+			t.Errorf("spans %s", got)
+		}
+	})
+	t.Run("a caller who does not sample", func(t *testing.T) {
+		if all := spans("/generate", `{"inputs":"a"}`, "traceparent: 00-"+traced+"-b7ad6b7169203331-00"); len(all) > 0 {
+			t.Errorf("spans %s", names(all))
+		}
+	})
+	t.Run("refused", func(t *testing.T) {
+		if got := names(spans("/generate", `{"inputs":""}`)); got != "validation POST /generate" {
+			t.Errorf("spans %s", got)
+		}
+	})
+	t.Run("health", func(t *testing.T) {
+		recorder.Reset()
+		ask(t, s, "GET", "/health", "")
+		if all := recorder.Ended(); len(all) > 0 {
+			t.Errorf("spans %s", names(all))
+		}
+	})
+}
+
+func TestOwnMetrics(t *testing.T) {
+	s := newTestServer(&fake{})
+	fresh := ask(t, s, "GET", "/metrics", "").body
+	for _, line := range []string{
+		"millrace_time_to_first_token_seconds_count 0", "millrace_inter_token_latency_seconds_count 0", "millrace_prompt_tokens_total 0",
+		"millrace_cache_hit_tokens_total 0", "millrace_generated_tokens_total 0", "millrace_preemptions_total 0", "millrace_kv_pages 10",
+		"millrace_kv_pages_used 0", "millrace_kv_pages_cached 0", "millrace_kv_usage_ratio 0", "# TYPE millrace_preemptions_total counter",
+		"# HELP millrace_kv_usage_ratio Part of the key-value cache that running sequences hold, 0 to 1",
+	} {
+		if !strings.Contains(fresh, line+"\n") {
+			t.Errorf("missing at the start: %s", line)
+		}
+	}
+	post(t, s, "/generate", `{"inputs":"a","parameters":{"max_new_tokens":2}}`)
+	post(t, s, "/generate", `{"inputs":""}`)
+	s.Metrics().Step(engine.StepInfo{Method: engine.Prefill, Sequences: 4, Decodes: 3})
+	used := ask(t, s, "GET", "/metrics", "").body
+	for _, line := range []string{"millrace_time_to_first_token_seconds_count 1", "millrace_inter_token_latency_seconds_count 3"} {
+		if !strings.Contains(used, line+"\n") {
+			t.Errorf("missing after use: %s", line)
+		}
+	}
+}
