@@ -204,9 +204,16 @@ func seedsOf(seed optional[uint64], n int) []uint64 {
 
 // submitN submits the choices of a request.
 func (m *model) submitN(ctx context.Context, req *engine.Request, seeds []uint64) (streams []*engine.Stream, err error) {
-	for _, seed := range seeds {
+	for i, seed := range seeds {
 		r := *req
 		r.Params.Seed = seed
+		if req.Guide != nil && i < len(seeds)-1 { // the last one gets req's own
+			matcher, err := req.Guide.Grammar.Clone()
+			if err != nil {
+				return nil, err
+			}
+			r.Guide = &engine.Guide{Grammar: matcher}
+		}
 		stream, err := m.gen.Submit(ctx, &r)
 		if err != nil {
 			return nil, err

@@ -144,6 +144,7 @@ func (s *Server) prepareCompletion(ctx context.Context, m *model, req *completio
 			Params:         req.sampling(&params),
 			TopN:           int(req.logprobs.or(0)),
 			PromptLogprobs: req.echo && req.logprobs.set,
+			LogitBias:      req.logitBias,
 		},
 	}, nil
 }

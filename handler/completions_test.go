@@ -211,6 +211,7 @@ func TestCompletionParameters(t *testing.T) {
 		{"penalties", `,"repetition_penalty":1.5,"frequency_penalty":0.5,"presence_penalty":0.25`, func(r *engine.Request) bool {
 			return r.Params.RepetitionPenalty == 1.5 && r.Params.FrequencyPenalty == 0.5 && r.Params.PresencePenalty == 0.25
 		}},
+		{"logit_bias", `,"logit_bias":{"7":-100}`, func(r *engine.Request) bool { return fmt.Sprint(r.LogitBias) == "[{7 -100}]" }},
 		{"special tokens are added", ``, func(r *engine.Request) bool { return fmt.Sprint(r.Tokens) == "[640 87]" }},
 		{"logprobs", `,"logprobs":3`, func(r *engine.Request) bool { return r.TopN == 3 && !r.PromptLogprobs }},
 		{"logprobs of the prompt", `,"logprobs":0,"echo":true`, func(r *engine.Request) bool { return r.TopN == 0 && r.PromptLogprobs }},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 
+	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/handler/body"
 )
@@ -40,6 +41,22 @@ func (s *Server) matcher(ctx context.Context, spec grammar.Spec) (*grammar.Match
 		return nil, errClientGone
 	}
 	return nil, err
+}
+
+// guide compiles the grammar of a generate request.
+func (s *Server) guide(ctx context.Context, g grammarType) (*engine.Guide, error) {
+	if s.opt.DisableGrammar {
+		return nil, invalid("grammar is not supported")
+	}
+	spec, err := g.spec()
+	if err != nil {
+		return nil, err
+	}
+	matcher, err := s.matcher(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	return &engine.Guide{Grammar: matcher}, nil
 }
 
 // badGrammar is a grammar that no output can be held to.

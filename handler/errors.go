@@ -40,9 +40,6 @@ func invalid(format string, args ...any) *Error {
 	return e
 }
 
-// notYet is a field of the contract that this version does not serve.
-func notYet(what string) *Error { return invalid("%s is not available yet", what) }
-
 func overloaded(cause error) *Error {
 	e := failure(http.StatusTooManyRequests, "overloaded", "Model is overloaded")
 	e.Err, e.label = cause, "overloaded"

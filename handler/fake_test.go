@@ -53,6 +53,14 @@ func (f *fake) submitted(req *engine.Request) int {
 }
 
 func (f *fake) Submit(_ context.Context, req *engine.Request) (*engine.Stream, error) {
+	if g := req.Guide; g != nil { // ours, as the engine has it
+		if g.Grammar != nil {
+			defer g.Grammar.Close()
+		}
+		for _, trigger := range g.Triggers {
+			defer trigger.Grammar.Close()
+		}
+	}
 	if f.refuse != nil {
 		return nil, f.refuse
 	}

@@ -114,14 +114,14 @@ func TestBodies(t *testing.T) {
 		{"best_of 2", "/generate", inputs(`"best_of":2,"do_sample":true,"details":true`), 200, ""},
 		{"watermark", "/generate", inputs(`"watermark":true,"max_new_tokens":1`), 200, ""},
 		{"watermark off", "/generate", inputs(`"watermark":false,"max_new_tokens":1`), 200, ""},
-		{"grammar (not yet)", "/generate", inputs(`"grammar":{"type":"json_object","value":{"properties":{"a":{"type":"integer"}}}}`), 422, valid + "`grammar` is not available yet"},
+		{"grammar", "/generate", inputs(`"grammar":{"type":"json_object","value":{"properties":{"a":{"type":"integer"}}}},"max_new_tokens":30`), 200, ""},
 		{"an adapter (adapters)", "/generate", inputs(`"adapter_id":"nope"`), 422, valid + "there is no adapter \"nope\": adapters are not available yet, leave `adapter_id` out for the model MODEL"},
 		{"the model as an adapter (adapters)", "/generate", inputs(`"adapter_id":"MODEL"`), 200, ""},
 		{"no adapter", "/generate", inputs(`"adapter_id":""`), 200, ""},
 		{"grammar null", "/generate", inputs(`"grammar":null,"max_new_tokens":1`), 200, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newTestServer(&fake{})
+			s := newGrammarServer(&fake{})
 			got := ask(t, s, "POST", tt.path, tt.body, "content-type: application/json")
 			if tt.want == "" {
 				if got.status != tt.status {

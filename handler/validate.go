@@ -80,7 +80,7 @@ func checkInputs(inputs string) error {
 	return nil
 }
 
-// prepare checks req and makes of it what the engine needs.
+// prepare checks req and makes of it what the engine needs, to be submitted.
 func (s *Server) prepare(ctx context.Context, m *model, req *generateRequest) (*job, error) {
 	p := &req.parameters
 	if err := s.checkParameters(p); err != nil {
@@ -104,10 +104,6 @@ func (s *Server) prepare(ctx context.Context, m *model, req *generateRequest) (*
 	switch {
 	case err != nil:
 		return nil, err
-	case p.grammar.set && s.opt.DisableGrammar:
-		return nil, invalid("grammar is not supported")
-	case p.grammar.set:
-		return nil, notYet("`grammar`")
 	case p.adapterID.set && !s.isBaseModel(p.adapterID.v):
 		return nil, invalid("there is no adapter %q: adapters are not available yet, leave `adapter_id` out for the model %s", body.Cut(p.adapterID.v), s.opt.ModelID)
 	}
@@ -126,6 +122,11 @@ func (s *Server) prepare(ctx context.Context, m *model, req *generateRequest) (*
 			TopN:           int(p.topNTokens.or(0)),
 			PromptLogprobs: p.decoderInputDetails,
 		},
+	}
+	if p.grammar.set {
+		if j.req.Guide, err = s.guide(ctx, p.grammar.v); err != nil {
+			return nil, err
+		}
 	}
 	if j.req.Params.Sample == 1 {
 		j.req.Params.Seed = p.seed.v
