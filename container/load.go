@@ -1,11 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine"
@@ -22,7 +22,7 @@ type loadedModel struct {
 	backend   device.Backend
 	tokenizer *token.Tokenizer
 	template  *chat.Template
-	compiler  func() (*grammar.Compiler, error) // made at the first call: it takes a while
+	compiler  lazyCompiler
 
 	caps    device.Caps
 	info    device.ModelInfo
@@ -34,9 +34,15 @@ type loadedModel struct {
 
 // load makes the model ready. The caller runs the engine and closes the
 // backend.
-func (s *server) load() (*loadedModel, error) {
+func (s *server) load(ctx context.Context) (*loadedModel, error) {
 	start := time.Now()
-	// The tokenizer needs one core for a while, the weights the disk.
+	if s.model == nil {
+		s.api.SetPending("opening " + modelName(s.place))
+		if err := s.openModel(ctx); err != nil {
+			return nil, err
+		}
+	}
+	// The tokenizer needs one core for a while, the weights disk or network.
 	type result struct {
 		tokenizer *token.Tokenizer
 		template  *chat.Template
@@ -62,9 +68,9 @@ func (s *server) load() (*loadedModel, error) {
 	r := <-text
 	if err = errors.Join(err, r.err); err == nil {
 		l.tokenizer, l.template = r.tokenizer, r.template
-		l.compiler = sync.OnceValues(func() (*grammar.Compiler, error) {
+		l.compiler.make = func() (*grammar.Compiler, error) {
 			return grammar.NewCompiler(l.tokenizer, s.model.plan.Vocab, s.model.config.EOS)
-		})
+		}
 		err = s.newEngine(l)
 	}
 	if err != nil {

@@ -1,8 +1,9 @@
 // Command millrace serves text generation over TGI's API.
 //
-//	millrace [serve] [flags]   serve a model
-//	millrace bench [flags]     load a server and measure it
-//	millrace env [flags]       print the configuration that serve would use
+//	millrace [serve] [flags]      serve a model
+//	millrace pull SOURCE FOLDER   copy a model from S3 to a folder
+//	millrace bench [flags]        load a server and measure it
+//	millrace env [flags]          print the configuration that serve would use
 //	millrace version
 //
 // This package wires the rooms together and then waits: main.go reads the
@@ -35,13 +36,14 @@ import (
 // image with the word, people without.
 type cli struct {
 	Serve   config.Serve  `cmd:"" default:"withargs" help:"Serve a model (the default command)."`
+	Pull    pull          `cmd:"" help:"Copy a model from S3 to a folder."`
 	Bench   bench.Options `cmd:"" help:"Load a server that speaks TGI's or OpenAI's API, and measure it."`
 	Env     config.Serve  `cmd:"" help:"Print the configuration that serve would use, and where each value comes from."`
 	Version struct{}      `cmd:"" help:"Print the version."`
 }
 
 // absent are commands that belong to the product and not to this build.
-var absent = []string{"lambda", "pull", "quantize", "sagemaker"}
+var absent = []string{"lambda", "quantize", "sagemaker"}
 
 // usageError is a fault of whoever started the process: exit status 2.
 type usageError struct{ err error }
@@ -97,6 +99,10 @@ func run(args, environ []string) error {
 		defer stop()
 		_, err := bench.Run(interrupted, c.Bench, os.Stdout, os.Stderr)
 		return err
+	case "pull <source> <folder>":
+		interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		return c.Pull.run(interrupted, os.Stderr)
 	case "env":
 		settings, notes, err := loader.Finish(ctx, &c.Env)
 		if err != nil {

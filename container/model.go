@@ -1,14 +1,17 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
-	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/container/demo"
+	"github.com/millrace-ai/millrace/container/source"
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/token"
@@ -23,43 +26,57 @@ const demoID = "millrace-demo"
 // checked; nothing of its weights has been read.
 type model struct {
 	id         string // what clients see
-	dir        string // the folder, "" for the demo model
-	files      fs.FS  // the folder's
+	place      string // where it is, "" for the demo model
+	files      fs.FS  // the texts beside the weights
 	override   chat.Override
 	checkpoint *weights.Checkpoint
 	config     *plan.Config
 	plan       *plan.Plan
 }
 
-// openModel opens the folder --model-id names; without one, SageMaker's if it
-// holds a model, else the demo model. templatePath is --tokenizer-config-path.
-func openModel(modelID, templatePath string) (*model, error) {
-	if modelID == "" && holdsModel(config.SageMakerModelDir) {
-		modelID = config.SageMakerModelDir
+// locateModel returns where the model is that --model-id names; without one,
+// SageMaker's if there is a model, else "", the demo model.
+func locateModel(modelID string) (string, error) {
+	if modelID == "" {
+		return source.Default("/")
 	}
-	m := &model{id: modelID, dir: modelID}
+	return modelID, checkFolder(modelID)
+}
+
+// modelName is what clients see of the model at a place.
+func modelName(place string) string {
+	if place == "" {
+		return demoID
+	}
+	return source.Name(place)
+}
+
+// arrivesSlowly reports whether opening the model at a place may take more
+// than a moment.
+func arrivesSlowly(place string) bool { return source.IsS3(place) || source.IsArchive(place) }
+
+// openModel opens the model at a place. templatePath is
+// --tokenizer-config-path. ctx bounds all reading of it.
+func openModel(ctx context.Context, place, templatePath string) (*model, error) {
+	m := &model{id: modelName(place), place: place}
 	var err error
-	switch {
-	case strings.HasPrefix(modelID, "s3://"):
-		return nil, fmt.Errorf("--model-id=%s: reading models from S3 is not available in this build; give a folder", modelID)
-	case modelID != "":
-		if err = checkFolder(modelID); err == nil {
-			m.files = os.DirFS(modelID)
-			m.checkpoint, err = weights.Open(modelID)
-		}
-	default:
-		m.id, m.files = demoID, demo.Files()
-		m.checkpoint, err = weights.OpenFS(m.files)
-	}
-	if err != nil {
-		return nil, err
-	}
 	if templatePath != "" {
 		if m.override.Data, err = os.ReadFile(templatePath); err != nil {
-			m.checkpoint.Close()
 			return nil, fmt.Errorf("--tokenizer-config-path: %w", err)
 		}
 		m.override.Name = templatePath
+	}
+	if place == "" {
+		m.files = demo.Files()
+		m.checkpoint, err = weights.OpenFS(m.files)
+	} else {
+		var opened *source.Model
+		if opened, err = source.Open(ctx, place, slog.Default()); err == nil {
+			m.files, m.checkpoint = opened.Files, opened.Checkpoint
+		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err := m.read(); err != nil {
 		m.checkpoint.Close()
@@ -79,20 +96,20 @@ func (m *model) read() (err error) {
 	return nil
 }
 
-// revision is the commit of the hub that the folder holds, "" if its name does
+// modelRevision is the commit of the hub that a place holds, "" if its name does
 // not tell: the hub's cache calls it snapshots/COMMIT.
-func (m *model) revision() string {
-	name := filepath.Base(m.dir)
-	if filepath.Base(filepath.Dir(m.dir)) != "snapshots" || len(name) != 40 || strings.Trim(name, "0123456789abcdef") != "" {
+func modelRevision(place string) string {
+	name := path.Base(place)
+	if path.Base(path.Dir(place)) != "snapshots" || len(name) != 40 || strings.Trim(name, "0123456789abcdef") != "" {
 		return ""
 	}
 	return name
 }
 
-// pipelineTag is the task that the hub would file the model under, "" for what
-// TGI does not know either: folders.
-func (m *model) pipelineTag() string {
-	if m.dir == "" {
+// pipelineTag is the task that the hub would file the model at a place under,
+// "" for what TGI does not know either: folders.
+func pipelineTag(place string) string {
+	if place == "" {
 		return "text-generation"
 	}
 	return ""
@@ -103,38 +120,19 @@ func (m *model) pipelineTag() string {
 func checkFolder(path string) error {
 	_, err := os.Stat(path)
 	if os.IsNotExist(err) && strings.Count(path, "/") == 1 && !strings.HasPrefix(path, ".") && !filepath.IsAbs(path) {
-		return fmt.Errorf("--model-id=%s: there is no such folder; models are not downloaded from the hub: download it first and give the folder", path)
+		return fmt.Errorf("--model-id=%s: there is no such folder; models are not downloaded from the hub: download it first and give the folder, or s3://BUCKET/PREFIX", path)
 	}
 	return nil
 }
 
-// holdsModel reports whether a folder looks like a checkpoint.
-func holdsModel(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, "config.json"))
-	return err == nil
-}
-
 // loadTokenizer reads the checkpoint's tokenizer.
-func (m *model) loadTokenizer() (*token.Tokenizer, error) {
-	if m.dir != "" {
-		return token.Load(m.dir)
-	}
-	text, err := m.checkpoint.ReadFile("tokenizer.json")
-	if err != nil {
-		return nil, err
-	}
-	config, err := m.checkpoint.ReadFile("tokenizer_config.json")
-	if err != nil {
-		return nil, err
-	}
-	return token.LoadBytes(text, config)
-}
+func (m *model) loadTokenizer() (*token.Tokenizer, error) { return token.LoadFS(m.files, m.id) }
 
 // loadTemplate reads the checkpoint's chat template. A base model has none.
 func (m *model) loadTemplate() (*chat.Template, error) {
 	t, err := chat.Load(m.files, m.override)
-	if err != nil && m.dir != "" {
-		err = fmt.Errorf("%s: %w", m.dir, err)
+	if err != nil && m.place != "" {
+		err = fmt.Errorf("%s: %w", m.id, err)
 	}
 	return t, err
 }

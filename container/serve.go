@@ -26,7 +26,8 @@ const lastWrites = 3 * time.Second
 type server struct {
 	cfg    *config.Serve
 	log    *slog.Logger
-	model  *model
+	place  string // of the model
+	model  *model // nil until it is open
 	sizing *sizing
 	api    *handler.Server
 	http   *http.Server
@@ -36,7 +37,9 @@ type server struct {
 //
 // What can be wrong about the command line and the model is found out before
 // the port opens, from the files' headers; the port opens before the weights
-// are read, so that health checks get an answer meanwhile.
+// are read, so that health checks get an answer meanwhile. A model in S3 or in
+// an archive is opened behind the port, too: how long that takes is not up to
+// this machine.
 func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
 	s := &server{cfg: cfg, log: newLogger(cfg)}
 	slog.SetDefault(s.log)
@@ -48,11 +51,13 @@ func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
 	}
 
 	var err error
-	if s.model, err = openModel(cfg.ModelID, cfg.TokenizerConfigPath); err != nil {
+	if s.place, err = locateModel(cfg.ModelID); err != nil {
 		return usageError{err}
 	}
-	if s.sizing, err = newSizing(cfg, s.model.plan.MaxPos); err != nil {
-		return usageError{err}
+	if !arrivesSlowly(s.place) {
+		if err = s.openModel(context.Background()); err != nil {
+			return usageError{err}
+		}
 	}
 	tracer, stopTracing, err := s.startTracing(cfg)
 	if err != nil {
@@ -68,11 +73,11 @@ func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
 	defer signal.Stop(signals)
 
 	s.api = handler.New(handler.Options{
-		ModelID:               s.model.id,
+		ModelID:               modelName(s.place),
 		Version:               version,
 		SHA:                   revision(),
-		ModelSHA:              s.model.revision(),
-		PipelineTag:           s.model.pipelineTag(),
+		ModelSHA:              modelRevision(s.place),
+		PipelineTag:           pipelineTag(s.place),
 		DockerLabel:           dockerLabel,
 		ComputeType:           computeType(cfg),
 		APIKey:                cfg.APIKey,
@@ -96,12 +101,21 @@ func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
 	return s.run(listener, signals)
 }
 
+// openModel opens the model and fits the flags to it.
+func (s *server) openModel(ctx context.Context) (err error) {
+	if s.model, err = openModel(ctx, s.place, s.cfg.TokenizerConfigPath); err != nil {
+		return err
+	}
+	s.sizing, err = newSizing(s.cfg, s.model.plan.MaxPos)
+	return err
+}
+
 // run serves on listener until a signal comes or something fails.
 func (s *server) run(listener net.Listener, signals <-chan os.Signal) error {
 	defer s.http.Close()
 	broken := make(chan error, 1)
 	go func() { broken <- s.http.Serve(listener) }()
-	s.log.Info("listening", "address", listener.Addr().String(), "model", s.model.id)
+	s.log.Info("listening", "address", listener.Addr().String(), "model", modelName(s.place))
 
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -109,7 +123,7 @@ func (s *server) run(listener net.Listener, signals <-chan os.Signal) error {
 	var loaded *loadedModel
 	go func() {
 		var err error
-		loaded, err = s.load()
+		loaded, err = s.load(ctx)
 		loading <- err
 	}()
 	select {
@@ -131,7 +145,7 @@ func (s *server) run(listener net.Listener, signals <-chan os.Signal) error {
 		Generator: loaded.engine,
 		Tokenizer: loaded.tokenizer,
 		Template:  loaded.template,
-		Compiler:  loaded.compiler,
+		Compiler:  loaded.compiler.get,
 	})
 	s.log.Info("ready", loaded.describe()...)
 
@@ -145,32 +159,38 @@ func (s *server) run(listener net.Listener, signals <-chan os.Signal) error {
 		return err
 	case sig := <-signals:
 		go exitOnSecond(signals)
-		s.drain(sig, loaded.engine)
+		if s.drain(sig, loaded.engine) {
+			loaded.compiler.close()
+		}
 		return nil
 	}
 }
 
 // drain ends the server in order: health checks fail and no request is
 // accepted from now on, running ones go on for a while, then end with an
-// error, and all connections are closed.
-func (s *server) drain(sig os.Signal, e *engine.Engine) {
+// error, and all connections are closed. It reports whether no request is left.
+func (s *server) drain(sig os.Signal, e *engine.Engine) (idle bool) {
 	start := time.Now()
 	s.api.Drain()
 	s.log.Info("draining", "signal", sig, "running", e.Stats().Running, "timeout", s.cfg.Drain())
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Drain())
 	defer cancel()
 	err := e.Drain(ctx)
-	s.closeConnections(lastWrites)
+	idle = s.closeConnections(lastWrites)
 	s.log.Info("ended", "complete", err == nil, "seconds", time.Since(start).Seconds())
+	return idle
 }
 
-// closeConnections waits for the answers being written, then closes all.
-func (s *server) closeConnections(wait time.Duration) {
+// closeConnections waits for the answers being written, then closes all. It
+// reports whether all were written.
+func (s *server) closeConnections(wait time.Duration) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
-	if err := s.http.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	err := s.http.Shutdown(ctx)
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		s.log.Warn("closing connections", "err", err)
 	}
+	return err == nil
 }
 
 // exitOnSecond ends the process at once if the operator insists.

@@ -13,7 +13,7 @@ import (
 // without effect, and why; later = refused, and what is missing; neutral = the
 // one value of a refused flag that asks for nothing; secret = never shown.
 type Serve struct {
-	ModelID string `name:"model-id" also:"HF_MODEL_ID" placeholder:"DIR" help:"Folder of a Hugging Face checkpoint. Left out: /opt/ml/model if it holds a model, else the built-in demo model."`
+	ModelID string `name:"model-id" also:"HF_MODEL_ID" placeholder:"DIR" help:"Hugging Face checkpoint: a folder, s3://BUCKET/PREFIX, or an archive of one, here or in S3 (.tar.gz, .tar, .tar.zst). Left out: SageMaker's model data in /opt/ml/model if it holds a model, else the built-in demo model."`
 	Config  string `name:"config" placeholder:"FILE" help:"YAML or JSON file of these flags. Left out: millrace.yaml or millrace.json in the model folder, if there."`
 
 	Hostname string `name:"hostname" default:"0.0.0.0" help:"Address to listen on."`

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 )
 
@@ -17,11 +16,15 @@ const maxFileBytes = 256 << 20
 // Load reads the tokenizer of a checkpoint folder: tokenizer.json, and where
 // present tokenizer_config.json and special_tokens_map.json. An error is one
 // line that names the file and its fault.
-func Load(dir string) (*Tokenizer, error) {
-	path := filepath.Join(dir, "tokenizer.json")
-	tokenizerJSON, err := readFile(path)
+func Load(dir string) (*Tokenizer, error) { return LoadFS(os.DirFS(dir), dir) }
+
+// LoadFS is Load for a folder that is the root of fsys and called name.
+func LoadFS(fsys fs.FS, name string) (*Tokenizer, error) {
+	in := folder{fsys, strings.TrimSuffix(name, "/") + "/"}
+	const file = "tokenizer.json"
+	tokenizerJSON, err := in.read(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, missing(dir, path)
+		return nil, in.missing(file)
 	}
 	if err != nil {
 		return nil, err
@@ -29,20 +32,19 @@ func Load(dir string) (*Tokenizer, error) {
 	var config config
 	// The second file fills what the first leaves open.
 	for _, name := range []string{"tokenizer_config.json", "special_tokens_map.json"} {
-		path := filepath.Join(dir, name)
-		data, err := readFile(path)
+		data, err := in.read(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err == nil {
-			err = inFile(path, config.read(data))
+			err = inFile(in.name+name, config.read(data))
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
 	t, err := newTokenizer(tokenizerJSON, config)
-	return t, inFile(path, err)
+	return t, inFile(in.name+file, err)
 }
 
 // LoadBytes makes a tokenizer from the contents of tokenizer.json and
@@ -66,28 +68,46 @@ func inFile(file string, err error) error {
 	return fmt.Errorf("%s: %s", file, strings.Join(strings.Fields(err.Error()), " "))
 }
 
-func readFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
+// folder is where a tokenizer's files are; name ends in a slash.
+type folder struct {
+	fs.FS
+	name string
+}
+
+func (f folder) read(file string) ([]byte, error) {
+	data, err := f.readAll(file)
+	var pathError *fs.PathError
+	if errors.As(err, &pathError) {
+		err = pathError.Err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s%s: %w", f.name, file, err)
+	}
+	return data, nil
+}
+
+func (f folder) readAll(file string) ([]byte, error) {
+	info, err := fs.Stat(f, file)
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", path)
+		return nil, errors.New("not a regular file")
 	}
 	if info.Size() > maxFileBytes {
-		return nil, fmt.Errorf("%s: %d MB, the limit is %d MB", path, info.Size()>>20, maxFileBytes>>20)
+		return nil, fmt.Errorf("%d MB, the limit is %d MB", info.Size()>>20, maxFileBytes>>20)
 	}
-	return os.ReadFile(path)
+	return fs.ReadFile(f, file)
 }
 
-// missing explains a folder without a tokenizer.json.
-func missing(dir, path string) error {
+// missing explains a folder without a tokenizer.json, which is called file.
+func (f folder) missing(file string) error {
 	for _, other := range []string{"tokenizer.model", "vocab.json", "vocab.txt", "tiktoken.model"} {
-		if _, err := os.Stat(filepath.Join(dir, other)); err == nil {
-			return fmt.Errorf("%s: missing; %s alone is not enough: save the fast tokenizer, with transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)", path, other)
+		if _, err := fs.Stat(f, other); err == nil {
+			return fmt.Errorf("%s%s: missing; %s alone is not enough: save the fast tokenizer, with transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)", f.name, file, other)
 		}
 	}
-	return fmt.Errorf("%s: missing", path)
+	return fmt.Errorf("%s%s: missing", f.name, file)
 }
 
 // explain says what is wrong with a tokenizer.json that the library refused,
