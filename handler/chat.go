@@ -174,6 +174,7 @@ func (s *Server) prepareChat(ctx context.Context, m *model, req *chatRequest, pr
 				Tokens:       ids,
 				MaxNewTokens: maxNew,
 				Params:       req.sampling(p),
+				LogitBias:    req.logitBias,
 			},
 		},
 		seeds:  seedsOf(p.seed, int(req.n.or(1))),
@@ -184,7 +185,8 @@ func (s *Server) prepareChat(ctx context.Context, m *model, req *chatRequest, pr
 	if req.logprobs {
 		j.req.TopN = int(p.topNTokens.or(0))
 	}
-	return j, nil
+	j.req.Guide, err = s.chatGuide(ctx, m, ids, req.tools.Format, j.tools, prompt.constraint)
+	return j, err
 }
 
 // seedsOf returns the seeds of n choices: the request's own for the first, so
@@ -202,23 +204,62 @@ func seedsOf(seed optional[uint64], n int) []uint64 {
 	return seeds
 }
 
-// submitN submits the choices of a request.
+// submitN submits the choices of a request: all, or none.
 func (m *model) submitN(ctx context.Context, req *engine.Request, seeds []uint64) (streams []*engine.Stream, err error) {
+	defer func() {
+		if err != nil {
+			for _, stream := range streams {
+				stream.Close()
+			}
+		}
+	}()
 	for i, seed := range seeds {
 		r := *req
 		r.Params.Seed = seed
-		if req.Guide != nil && i < len(seeds)-1 { // the last one gets req's own
-			matcher, err := req.Guide.Grammar.Clone()
-			if err != nil {
-				return nil, err
+		if i < len(seeds)-1 { // the last one gets req's own
+			if r.Guide, err = cloneGuide(req.Guide); err != nil {
+				closeGuide(req.Guide)
+				return streams, err
 			}
-			r.Guide = &engine.Guide{Grammar: matcher}
 		}
 		stream, err := m.gen.Submit(ctx, &r)
 		if err != nil {
-			return nil, err
+			if i < len(seeds)-1 {
+				closeGuide(req.Guide)
+			}
+			return streams, err
 		}
 		streams = append(streams, stream)
 	}
 	return streams, nil
+}
+
+// cloneGuide returns a guide like g, with matchers of its own.
+func cloneGuide(g *engine.Guide) (*engine.Guide, error) {
+	if g == nil {
+		return nil, nil
+	}
+	clone := &engine.Guide{NewDetokenizer: g.NewDetokenizer}
+	var err error
+	if g.Grammar != nil {
+		clone.Grammar, err = g.Grammar.Clone()
+		return clone, err
+	}
+	for _, t := range g.Triggers {
+		if t.Grammar, err = t.Grammar.Clone(); err != nil {
+			closeTriggers(clone.Triggers)
+			return nil, err
+		}
+		clone.Triggers = append(clone.Triggers, t)
+	}
+	return clone, nil
+}
+
+func closeGuide(g *engine.Guide) {
+	if g != nil && g.Grammar != nil {
+		g.Grammar.Close()
+	}
+	if g != nil {
+		closeTriggers(g.Triggers)
+	}
 }

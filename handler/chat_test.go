@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
 
 	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/handler/chat"
 )
 
@@ -299,6 +301,9 @@ func TestChatParameters(t *testing.T) {
 		}},
 		{"presence_penalty (presence penalty)", `"presence_penalty":-1.5`, func(r *engine.Request) bool {
 			return r.Params.PresencePenalty == -1.5 && r.Params.RepetitionPenalty == 1
+		}},
+		{"logit_bias (logit bias)", `"logit_bias":{"7":-100,"8":0.5}`, func(r *engine.Request) bool {
+			return slices.Equal(r.LogitBias, []sample.Bias{{Token: 7, Bias: -100}, {Token: 8, Bias: 0.5}})
 		}},
 		{"what the prompt leaves", ``, func(r *engine.Request) bool { return r.MaxNewTokens == 4096-len(r.Tokens) }},
 		{"max_tokens", `"max_tokens":5`, func(r *engine.Request) bool { return r.MaxNewTokens == 5 }},

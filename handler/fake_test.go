@@ -38,6 +38,8 @@ type fake struct {
 	script func(req *engine.Request, out *engine.Scripted)
 	// refuse is what Submit fails with, if not nil.
 	refuse error
+	// guided looks at the guide of a request while its matchers are open.
+	guided func(*engine.Guide)
 
 	mu   sync.Mutex
 	last *engine.Request
@@ -54,6 +56,9 @@ func (f *fake) submitted(req *engine.Request) int {
 
 func (f *fake) Submit(_ context.Context, req *engine.Request) (*engine.Stream, error) {
 	if g := req.Guide; g != nil { // ours, as the engine has it
+		if f.guided != nil {
+			f.guided(g)
+		}
 		if g.Grammar != nil {
 			defer g.Grammar.Close()
 		}
