@@ -131,6 +131,11 @@ func newDocument(o *Options) []byte {
 func addErrors(path, method string, op object) {
 	open := path == "/health" || path == "/ping" || path == "/metrics"
 	responses := at(op, "responses")
+	for code, r := range responses {
+		if content, ok := r.(object)["content"].(object); ok && code != "200" && content["application/json"] == nil {
+			r.(object)["content"] = jsonBody(ref("ErrorResponse")) // an event in TGI's document, which it is only behind a token
+		}
+	}
 	for status, description := range errorDescriptions {
 		code := strconv.Itoa(status)
 		body := status != http.StatusUnauthorized && status != http.StatusServiceUnavailable

@@ -4,10 +4,12 @@ package contract
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -23,8 +25,8 @@ import (
 	"github.com/millrace-ai/millrace/handler/chat"
 )
 
-// serve runs a Server over the engine with the simulated backend.
-func serve(t *testing.T) (url string) {
+// serve runs a Server over the engine with the simulated backend, after edit.
+func serve(t *testing.T, edit ...func(*handler.Options, *handler.Model)) (url string) {
 	t.Helper()
 	tok, err := token.Load("../../engine/token/testdata/llama3")
 	if err != nil {
@@ -47,8 +49,15 @@ func serve(t *testing.T) (url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := handler.New(handler.Options{ModelID: "sim", Logger: slog.New(slog.DiscardHandler)})
-	s.SetReady(handler.Model{Generator: e, Tokenizer: tok, Template: template})
+	options := handler.Options{ModelID: "sim", Logger: slog.New(slog.DiscardHandler)}
+	model := handler.Model{Generator: e, Tokenizer: tok, Template: template}
+	for _, change := range edit {
+		change(&options, &model)
+	}
+	s := handler.New(options)
+	if model.Generator != nil {
+		s.SetReady(model)
+	}
 	srv := httptest.NewServer(s)
 	t.Cleanup(func() {
 		srv.Close()
@@ -72,7 +81,13 @@ func document(t *testing.T, url string, edit func(text string) string) validator
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc, err := libopenapi.NewDocument([]byte(edit(string(text))))
+	return validate(t, []byte(edit(string(text))))
+}
+
+// validate returns the validator of a document.
+func validate(t *testing.T, text []byte) validator.Validator {
+	t.Helper()
+	doc, err := libopenapi.NewDocument(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,6 +115,11 @@ func TestContract(t *testing.T) {
 		{"POST", "/generate", `{"inputs":"x","parameters":{"details":true,"decoder_input_details":true,"top_n_tokens":2}}`},
 		{"POST", "/generate", `{"inputs":"x","parameters":{"do_sample":true,"seed":3,"details":true,"stop":["b"]}}`},
 		{"POST", "/generate", `{"inputs":"x","parameters":{"stop":"b","temperature":0.5,"top_k":3,"top_p":0.5,"typical_p":0.9,"max_new_tokens":2}}`},
+		{"POST", "/generate", `{"inputs":"x","parameters":{"best_of":2,"do_sample":true,"details":true,"top_n_tokens":1,"max_new_tokens":3,"watermark":true}}`},
+		{"POST", "/generate", `{"inputs":"x","parameters":{"best_of":2,"do_sample":true,"decoder_input_details":true,"max_new_tokens":2}}`},
+		{"POST", "/generate", `{"inputs":"x","parameters":{"grammar":{"type":"json","value":{"properties":{"a":{"type":"integer"}}}}}}`},
+		{"POST", "/generate", `{"inputs":"x","parameters":{"grammar":{"type":"json_schema","value":{"name":"n","schema":{"type":"object"}}}}}`},
+		{"POST", "/generate", `{"inputs":"x","parameters":{"grammar":{"type":"regex","value":"a+"},"adapter_id":"nope"}}`},
 		{"POST", "/", `{"inputs":"x"}`},
 		{"POST", "/invocations", `{"inputs":"x","parameters":{"details":true}}`},
 		{"POST", "/generate", `{"inputs":""}`},
@@ -204,5 +224,100 @@ func TestStreamContract(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// refusing is a Generator whose requests all fail.
+type refusing struct {
+	handler.Generator
+	err error
+}
+
+func (r refusing) Submit(context.Context, *engine.Request) (*engine.Stream, error) { return nil, r.err }
+
+// TestErrorContract validates an answer of each documented error status, on
+// every route that documents it.
+func TestErrorContract(t *testing.T) {
+	fails := func(err error) func(*handler.Options, *handler.Model) {
+		return func(_ *handler.Options, m *handler.Model) { m.Generator = refusing{m.Generator, err} }
+	}
+	const body = `{"inputs":"x","messages":[],"prompt":"x","instances":[{"inputs":"x"}],"parameters":{"max_new_tokens":1},"max_tokens":1}`
+	v := document(t, serve(t), func(text string) string { return text })
+	for _, tt := range []struct {
+		status            int
+		contentType, body string
+		edit              func(*handler.Options, *handler.Model)
+	}{
+		{400, "application/json", `{`, nil},
+		{401, "application/json", body, func(o *handler.Options, _ *handler.Model) { o.APIKey = "key" }},
+		{413, "application/json", body, func(o *handler.Options, _ *handler.Model) { o.PayloadLimit = 10 }},
+		{415, "text/plain", body, nil},
+		{422, "application/json", `{}`, nil},
+		{424, "application/json", body, fails(&engine.Error{Kind: engine.Failed, Msg: "device lost"})},
+		{429, "application/json", body, fails(&engine.Error{Kind: engine.Overloaded})},
+		{500, "application/json", body, fails(errors.New("a bug"))},
+		{503, "application/json", body, func(_ *handler.Options, m *handler.Model) { m.Generator = nil }},
+	} {
+		change := tt.edit
+		if change == nil {
+			change = func(*handler.Options, *handler.Model) {}
+		}
+		url := serve(t, change)
+		for _, path := range []string{"/", "/generate", "/generate_stream", "/invocations", "/v1/chat/completions", "/v1/completions", "/vertex", "/tokenize", "/chat_tokenize"} {
+			if strings.HasSuffix(path, "tokenize") && (tt.status == 424 || tt.status == 429 || tt.status == 500) {
+				continue // they generate nothing
+			}
+			resp, err := http.Post(url+path, tt.contentType, strings.NewReader(tt.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req := httptest.NewRequest("POST", path, strings.NewReader(tt.body))
+			req.Header.Set("Content-Type", "application/json")
+			if resp.StatusCode != tt.status {
+				t.Errorf("%s: %d, want %d", path, resp.StatusCode, tt.status)
+			} else if ok, errs := v.ValidateHttpResponse(req, resp); !ok {
+				for _, e := range errs {
+					t.Errorf("%s: %d: %s: %s %v", path, tt.status, e.Message, e.Reason, e.SchemaValidationErrors)
+				}
+			}
+			resp.Body.Close()
+		}
+	}
+}
+
+// TestUnchangedContract validates answers against TGI's own document, where
+// we have not departed from it.
+func TestUnchangedContract(t *testing.T) {
+	text, err := os.ReadFile("../openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, url := validate(t, text), serve(t, func(o *handler.Options, _ *handler.Model) { o.ToolCallObject = true })
+	for _, tt := range []struct{ method, path, body string }{
+		{"POST", "/generate", `{"inputs":"x","parameters":{"details":true,"decoder_input_details":true,"top_n_tokens":2,"max_new_tokens":3}}`},
+		{"POST", "/generate", `{"inputs":"x","parameters":{"best_of":2,"do_sample":true,"details":true,"max_new_tokens":3}}`},
+		{"POST", "/generate", `{"inputs":""}`},
+		{"POST", "/tokenize", `{"inputs":"x"}`},
+		{"POST", "/v1/completions", `{"prompt":["x","y"],"max_tokens":3}`},
+		{"POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":"a"}],"max_tokens":3,"logprobs":true,"top_logprobs":2}`},
+		{"POST", "/invocations", `{"messages":[{"role":"user","content":"a"}],"max_tokens":3}`},
+		{"POST", "/invocations", `{"prompt":["x"],"max_tokens":3}`},
+		{"GET", "/info", ""},
+		{"GET", "/health", ""},
+	} {
+		req := httptest.NewRequest(tt.method, tt.path, strings.NewReader(tt.body))
+		real, _ := http.NewRequest(tt.method, url+tt.path, strings.NewReader(tt.body))
+		req.Header.Set("Content-Type", "application/json")
+		real.Header.Set("Content-Type", "application/json")
+		resp, err := http.DefaultClient.Do(real)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok, errs := v.ValidateHttpResponse(req, resp); !ok {
+			for _, e := range errs {
+				t.Errorf("%s %s: %s: %s %v", tt.path, tt.body, e.Message, e.Reason, e.SchemaValidationErrors)
+			}
+		}
+		resp.Body.Close()
 	}
 }
