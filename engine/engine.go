@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/engine/page"
 )
 
@@ -36,6 +37,10 @@ type Config struct {
 
 	NoPrefixCache bool     // neither read nor write the prefix cache
 	Observer      Observer // nil: none
+
+	// Compiler returns what made the matchers of guided requests; it is called
+	// once such a request is there. nil: no request may be guided.
+	Compiler func() (*grammar.Compiler, error)
 }
 
 // Engine generates tokens for many requests at once on one backend.

@@ -13,6 +13,19 @@ import (
 //
 // The sequence ends when ctx does. The caller closes the Stream.
 func (e *Engine) Submit(ctx context.Context, req *Request) (*Stream, error) {
+	streams, err := e.SubmitN(ctx, req, []uint64{req.Params.Seed})
+	if err != nil {
+		return nil, err
+	}
+	return streams[0], nil
+}
+
+// SubmitN submits a sequence of one prompt for each of seeds, which takes the
+// place of Params.Seed, and returns their Streams in that order. The prompt is
+// computed once, by the first; the others start from its cached pages. All of
+// them or none are accepted, as Submit would. The first one alone scores the
+// prompt.
+func (e *Engine) SubmitN(ctx context.Context, req *Request, seeds []uint64) ([]*Stream, error) {
 	if err := e.check(req); err != nil {
 		return nil, err
 	}
@@ -22,17 +35,25 @@ func (e *Engine) Submit(ctx context.Context, req *Request) (*Stream, error) {
 	if e.draining.Load() {
 		return nil, &Error{Kind: Stopping, Msg: "the server is shutting down"}
 	}
-	if n := e.queued.Add(1); n > int64(e.limits.MaxWaiting) {
-		e.queued.Add(-1)
+	n := int64(len(seeds))
+	if waiting := e.queued.Add(n); waiting > int64(e.limits.MaxWaiting) {
+		e.queued.Add(-n)
 		return nil, &Error{Kind: Overloaded, Msg: fmt.Sprintf("%d requests are waiting already", e.limits.MaxWaiting)}
 	}
-	s := e.newSequence(ctx, req)
-	if !e.inbox.put(s) {
-		e.queued.Add(-1)
-		return nil, &Error{Kind: Stopping, Msg: "the server is shutting down"}
+	streams := make([]*Stream, len(seeds))
+	for i, seed := range seeds {
+		r := *req
+		r.Params.Seed = seed
+		r.PromptLogprobs = req.PromptLogprobs && i == 0
+		s := e.newSequence(ctx, &r)
+		if !e.inbox.put(s) {
+			e.queued.Add(-1)
+			return nil, &Error{Kind: Stopping, Msg: "the server is shutting down"}
+		}
+		streams[i] = s.stream
 	}
 	e.poke()
-	return s.stream, nil
+	return streams, nil
 }
 
 // check refuses what the loop, or the device, could not serve.
