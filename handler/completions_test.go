@@ -150,7 +150,7 @@ func TestCompletionProbes(t *testing.T) {
 		{"an empty prompt", `{"prompt":""}`, valid + "`inputs` cannot be empty", "validation"},
 		{"an empty prompt among others", `{"prompt":["a",""],"max_tokens":1}`, valid + "`inputs` cannot be empty", "validation"},
 		{"an empty prompt among others, stream (true status)", `{"prompt":["a",""],"max_tokens":1,"stream":true}`, valid + "`inputs` cannot be empty", "validation"},
-		{"echo and n (n, echo)", `{"prompt":"a","echo":true,"n":2,"max_tokens":1}`, "", ""},
+		{"echo and n (n)", `{"prompt":"a","echo":true,"n":2,"max_tokens":1}`, "", ""},
 		{"max_tokens 0", `{"prompt":"a","max_tokens":0}`, valid + "`max_new_tokens` must be strictly positive", "validation"},
 		{"max_tokens too large", `{"prompt":"a","max_tokens":4096}`, valid + "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 2 `inputs` tokens and 4096 `max_new_tokens`", "validation"},
 		{"temperature 0", `{"prompt":"a","temperature":0,"max_tokens":1}`, "", ""},

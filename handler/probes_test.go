@@ -1,6 +1,9 @@
 package handler
 
 import (
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -28,7 +31,7 @@ func TestBodies(t *testing.T) {
 		{"byte order mark", "/generate", "\ufeff" + inputs(``), 400, parse + "expected value at line 1 column 1"},
 		{"garbage behind", "/generate", inputs(`"max_new_tokens":1`) + " garbage", 200, ""},
 		{"beyond float64", "/generate", inputs(`"temperature":1e400`), 400, parse + "parameters.temperature: number out of range at line 1 column 49"},
-		{"beyond float32 (float-range)", "/generate", inputs(`"temperature":1e39`), 400, parse + "parameters.temperature: number out of range at line 1 column 48"},
+		{"beyond float32 (float range)", "/generate", inputs(`"temperature":1e39`), 400, parse + "parameters.temperature: number out of range at line 1 column 48"},
 		{"NaN", "/generate", inputs(`"temperature":NaN`), 400, parse + "parameters.temperature: expected value at line 1 column 45"},
 		{"lone surrogate", "/generate", `{"inputs":"\ud800"}`, 400, parse + "inputs: unexpected end of hex escape at line 1 column 18"},
 		{"invalid UTF-8", "/generate", "{\"inputs\":\"\xff\"}", 400, parse + "inputs: invalid unicode code point at line 1 column 13"},
@@ -224,6 +227,37 @@ func TestInfoRoutes(t *testing.T) {
 		got := ask(t, s, tt.method, tt.path, tt.body)
 		if got.status != 200 || got.body != tt.want {
 			t.Errorf("%s:\n got %d %s\nwant 200 %s", tt.name, got.status, got.body, tt.want)
+		}
+	}
+}
+
+// TestCompatRows checks that the rows of COMPAT.md that cases name are there.
+func TestCompatRows(t *testing.T) {
+	document, err := os.ReadFile("COMPAT.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^\| ([^|]+) \|`).FindAllStringSubmatch(string(document), -1) {
+		if rows[m[1]] {
+			t.Errorf("row %q is there twice", m[1])
+		}
+		rows[m[1]] = true
+	}
+	files, err := filepath.Glob("*_test.go")
+	if err != nil || len(files) == 0 {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile(`(?m)^\s*\{(?:name: )?"[^"]* \(([^")]+)\)"`)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range named.FindAllStringSubmatch(string(text), -1) {
+			if !rows[m[1]] {
+				t.Errorf("%s: no row %q", file, m[1])
+			}
 		}
 	}
 }
