@@ -100,6 +100,7 @@ func (s *server) newEngine(l *loadedModel) (err error) {
 		MaxBatchTokens: s.cfg.MaxBatchPrefillTokens,
 		NoPrefixCache:  !s.cfg.PrefixCaching,
 		Observer:       s.api.Metrics(),
+		Compiler:       l.compiler.get,
 	})
 	return err
 }
