@@ -83,8 +83,8 @@ func start(t testing.TB, env []string, args ...string) *process {
 				break
 			}
 			p.note(line)
-			var first struct{ Msg, Address string }
-			if p.url == "" && json.Unmarshal([]byte(line), &first) == nil && first.Msg == "listening" {
+			var first struct{ Message, Address string }
+			if p.url == "" && json.Unmarshal([]byte(line), &first) == nil && first.Message == "listening" {
 				p.url = "http://" + first.Address
 				close(listening)
 			}

@@ -1,0 +1,188 @@
+package source
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/millrace-ai/millrace/container/source/s3test"
+	"github.com/millrace-ai/millrace/engine/weights"
+)
+
+// gatewayEnv points the SDK at g, as a user would, and away from this
+// machine's own files.
+func gatewayEnv(t testing.TB, g *s3test.Gateway) {
+	for _, kv := range append(g.Environ(), "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true") {
+		k, v, _ := strings.Cut(kv, "=")
+		switch t := t.(type) {
+		case *testing.T:
+			t.Setenv(k, v)
+		case *testing.B:
+			t.Setenv(k, v)
+		}
+	}
+}
+
+// TestRealServer reads and pulls from a server that checks signatures and
+// keeps checksums.
+func TestRealServer(t *testing.T) {
+	g := s3test.NewGateway(t, "models")
+	gatewayEnv(t, g)
+	files := randomModel(8, 2, 5, 20_000)
+	for name, data := range files {
+		g.Put(t, "models", "a/llama/"+name, data)
+	}
+	g.Put(t, "models", "m.tar.gz", pack(t, files, ".gz", nil))
+	want := wantHashes(t, files)
+	for _, location := range []string{"s3://models/a/llama", "s3://models/m.tar.gz"} {
+		m, err := Open(t.Context(), location, silent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := hashes(m.Checkpoint, nil)
+		if err != nil || !maps.Equal(got, want) {
+			t.Errorf("%s: other weights, or %v", location, err)
+		}
+		m.Checkpoint.Close()
+		dir := t.TempDir()
+		if err := Pull(t.Context(), location, dir, silent, func(int64, int64) {}); err != nil || !same(pulled(t, dir), files) {
+			t.Errorf("pull %s: %v, or other files", location, err)
+		}
+	}
+
+	l, _ := parseLocation("s3://models/a/llama")
+	b := newBucket(testConfig(t, g.URL, credentials.NewStaticCredentialsProvider(g.AccessKey, g.SecretKey, "")), l, quick, silent)
+	o, err := b.object(t.Context(), "a/llama/model-00001-of-00002.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sum := o.checksum(t.Context()); sum.algorithm == nil {
+		t.Error("the server keeps a checksum of the whole object, and it was not found")
+	}
+	g.Put(t, "models", o.key, []byte("something else"))
+	if _, err := o.readAll(t.Context()); err == nil || !strings.Contains(err.Error(), "replaced while") {
+		t.Errorf("replaced: %v", err)
+	}
+	b.cfg.Credentials = aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider(g.AccessKey, "wrong", ""))
+	b.connect("us-east-1")
+	if _, err := openBucket(t.Context(), b); err == nil || !strings.Contains(err.Error(), "the credentials are not valid") {
+		t.Errorf("wrong secret: %v", err)
+	}
+}
+
+// TestPartsChecksum uploads in parts: the checksum, if the server has one of
+// the whole, holds, and one of the parts is not taken for it.
+func TestPartsChecksum(t *testing.T) {
+	g := s3test.NewGateway(t, "models")
+	const key = "big.bin"
+	data := []byte(strings.Repeat("0123456789abcdef", 6<<20/16+7))
+	up, err := g.Client.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: aws.String("models"), Key: aws.String(key)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var parts []types.CompletedPart
+	for at := 0; at < len(data); at += 5 << 20 {
+		number := aws.Int32(int32(len(parts) + 1))
+		part, err := g.Client.UploadPart(t.Context(), &s3.UploadPartInput{Bucket: aws.String("models"), Key: aws.String(key), UploadId: up.UploadId,
+			PartNumber: number, Body: bytes.NewReader(data[at:min(len(data), at+5<<20)])})
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts = append(parts, types.CompletedPart{ETag: part.ETag, PartNumber: number, ChecksumCRC32: part.ChecksumCRC32})
+	}
+	_, err = g.Client.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{Bucket: aws.String("models"), Key: aws.String(key), UploadId: up.UploadId,
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: parts}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, _ := parseLocation("s3://models")
+	b := newBucket(testConfig(t, g.URL, credentials.NewStaticCredentialsProvider(g.AccessKey, g.SecretKey, "")), l, quick, silent)
+	o, err := b.object(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := o.readAll(t.Context())
+	if err != nil || string(got) != string(data) {
+		t.Errorf("%d bytes, %v; want %d", len(got), err, len(data))
+	}
+}
+
+// BenchmarkRead compares reading a checkpoint of 512 MB from a real server,
+// over loopback on the same cores, with plain parallel GETs of the same bytes.
+// Rounds alternate, so that both meet the same machine.
+func BenchmarkRead(b *testing.B) {
+	g := s3test.NewGateway(b, "models")
+	gatewayEnv(b, g)
+	files := randomModel(9, 1, 16, 512<<20/64/16)
+	for name, data := range files {
+		g.Put(b, "models", "llama/"+name, data)
+	}
+	size := int64(len(files["model.safetensors"]))
+	files = nil
+	best := map[string]float64{}
+	note := func(name string, took time.Duration) { best[name] = max(best[name], float64(size)/1e6/took.Seconds()) }
+	for b.Loop() {
+		for _, n := range []int{4, 8, 16} {
+			note(fmt.Sprintf("plain-%d", n), plainGets(b, g, "models", "llama/model.safetensors", size, n))
+		}
+		m, err := Open(b.Context(), "s3://models/llama", silent)
+		if err != nil {
+			b.Fatal(err)
+		}
+		var pieces []weights.Piece
+		for _, name := range m.Checkpoint.Names() {
+			t, _ := m.Checkpoint.Tensor(name)
+			for at := int64(0); at < t.Size; at += gapPart {
+				pieces = append(pieces, weights.Piece{File: t.File, Offset: t.Offset + at, Length: int(min(gapPart, t.Size-at))})
+			}
+		}
+		start := time.Now()
+		if err := m.Checkpoint.Read(pieces, func(int, []byte) error { return nil }); err != nil {
+			b.Fatal(err)
+		}
+		note("read", time.Since(start))
+		m.Checkpoint.Close()
+	}
+	plain := max(best["plain-4"], best["plain-8"], best["plain-16"])
+	for name, rate := range best {
+		b.ReportMetric(rate, name+"-MB/s")
+	}
+	b.ReportMetric(best["read"]/plain, "of-plain")
+	b.ReportMetric(0, "ns/op")
+}
+
+// plainGets reads an object with n parallel GETs of a range each and throws
+// the bytes away.
+func plainGets(b *testing.B, g *s3test.Gateway, bucket, key string, size int64, n int) time.Duration {
+	transport := &http.Transport{MaxIdleConnsPerHost: n}
+	defer transport.CloseIdleConnections()
+	client := s3.New(g.Client.Options(), func(o *s3.Options) { o.HTTPClient = &http.Client{Transport: transport} })
+	start := time.Now()
+	var group sync.WaitGroup
+	for i := range int64(n) {
+		group.Go(func() {
+			from, to := size*i/int64(n), size*(i+1)/int64(n)-1
+			out, err := client.GetObject(b.Context(), &s3.GetObjectInput{Bucket: &bucket, Key: &key, Range: aws.String(fmt.Sprintf("bytes=%d-%d", from, to))})
+			if err == nil {
+				_, err = io.CopyBuffer(io.Discard, struct{ io.Reader }{out.Body}, make([]byte, 256<<10))
+				out.Body.Close()
+			}
+			if err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	return time.Since(start)
+}
