@@ -234,6 +234,9 @@ type refusing struct {
 }
 
 func (r refusing) Submit(context.Context, *engine.Request) (*engine.Stream, error) { return nil, r.err }
+func (r refusing) SubmitN(context.Context, *engine.Request, []uint64) ([]*engine.Stream, error) {
+	return nil, r.err
+}
 
 // TestErrorContract validates an answer of each documented error status, on
 // every route that documents it.
