@@ -53,7 +53,11 @@ func encodeGenerate(r generateRequest) []byte {
 	field("top_n_tokens", p.topNTokens.set, func(b []byte) []byte { return strconv.AppendUint(b, uint64(p.topNTokens.v), 10) })
 	field("truncate", p.truncate.set, func(b []byte) []byte { return strconv.AppendUint(b, p.truncate.v, 10) })
 	field("grammar", p.grammar.set, func(b []byte) []byte {
-		return append(append(append(append(b, `{"type":"`...), p.grammar.v.kind...), `","value":`...), append(p.grammar.v.value, '}')...)
+		value := string(p.grammar.v.value)
+		if p.grammar.v.kind == "json_schema" {
+			value = `{"schema":` + value + `}`
+		}
+		return append(b, `{"type":"`+p.grammar.v.kind+`","value":`+value+`}`...)
 	})
 	return append(b, "}}"...)
 }
@@ -66,6 +70,8 @@ func FuzzDecodeGenerate(f *testing.F) {
 		`{"inputs":"x","parameters":{"stop":"a","seed":18446744073709551615,"temperature":-0.5e-3},"stream":true}`,
 		`{"inputs":"\ud83d\ude00","parameters":{"grammar":{"value":{"a":[1]},"type":"json"},"max_new_tokens":null}}`,
 		`{"inputs":"x","x":[[{"y":null}]],"parameters":null} x`,
+		`{"inputs":"x","parameters":{"grammar":{"value":{"schema":true,"name":1},"type":"json_schema"}}}`,
+		`{"inputs":"x","parameters":{"grammar":{"value":"a","type":"regex"}}}`,
 		`{"inputs":1}`, `[`, "\ufeff{}", `{"inputs":"x","inputs":"y"}`,
 	} {
 		f.Add([]byte(s))
