@@ -102,7 +102,7 @@ func (s *Server) startChat(x *exchange, m *model, req *chatRequest) (*chatJob, e
 		return nil, err
 	}
 	s.metrics.accepted(&j.job)
-	streams, err := m.submitN(x.r.Context(), &j.req, j.seeds)
+	streams, err := m.gen.SubmitN(x.r.Context(), &j.req, j.seeds)
 	if err != nil {
 		return nil, err
 	}
@@ -202,64 +202,4 @@ func seedsOf(seed optional[uint64], n int) []uint64 {
 		seeds[i] = first + uint64(i)*step
 	}
 	return seeds
-}
-
-// submitN submits the choices of a request: all, or none.
-func (m *model) submitN(ctx context.Context, req *engine.Request, seeds []uint64) (streams []*engine.Stream, err error) {
-	defer func() {
-		if err != nil {
-			for _, stream := range streams {
-				stream.Close()
-			}
-		}
-	}()
-	for i, seed := range seeds {
-		r := *req
-		r.Params.Seed = seed
-		if i < len(seeds)-1 { // the last one gets req's own
-			if r.Guide, err = cloneGuide(req.Guide); err != nil {
-				closeGuide(req.Guide)
-				return streams, err
-			}
-		}
-		stream, err := m.gen.Submit(ctx, &r)
-		if err != nil {
-			if i < len(seeds)-1 {
-				closeGuide(req.Guide)
-			}
-			return streams, err
-		}
-		streams = append(streams, stream)
-	}
-	return streams, nil
-}
-
-// cloneGuide returns a guide like g, with matchers of its own.
-func cloneGuide(g *engine.Guide) (*engine.Guide, error) {
-	if g == nil {
-		return nil, nil
-	}
-	clone := &engine.Guide{NewDetokenizer: g.NewDetokenizer}
-	var err error
-	if g.Grammar != nil {
-		clone.Grammar, err = g.Grammar.Clone()
-		return clone, err
-	}
-	for _, t := range g.Triggers {
-		if t.Grammar, err = t.Grammar.Clone(); err != nil {
-			closeTriggers(clone.Triggers)
-			return nil, err
-		}
-		clone.Triggers = append(clone.Triggers, t)
-	}
-	return clone, nil
-}
-
-func closeGuide(g *engine.Guide) {
-	if g != nil && g.Grammar != nil {
-		g.Grammar.Close()
-	}
-	if g != nil {
-		closeTriggers(g.Triggers)
-	}
 }

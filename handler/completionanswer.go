@@ -23,6 +23,8 @@ type completionAnswer struct {
 // completionText is what has been read of one choice: all of it in a whole
 // answer, what no event has shown in a stream.
 type completionText struct {
+	prompt *engine.Stream // that has scored the prompt: the first one behind it
+
 	begun bool   // the prompt, if it is wanted, is in text
 	text  []byte // of the answer
 	chars int    // characters of the answer up to the next token
@@ -40,8 +42,11 @@ func newCompletionAnswer(head openAIHead, tok *token.Tokenizer, req *completionR
 		head: head, tok: tok, echo: req.echo, logprobs: req.logprobs.set, top: req.logprobs.or(0) > 0, usageApart: req.includeUsage,
 		texts: make([]*completionText, len(choices)),
 	}
-	for i := range a.texts {
-		a.texts[i] = new(completionText)
+	for i, c := range choices {
+		a.texts[i] = &completionText{prompt: c.stream}
+		if i > 0 && choices[i-1].job == c.job {
+			a.texts[i].prompt = a.texts[i-1].prompt
+		}
 	}
 	return a
 }
@@ -77,7 +82,7 @@ func (a *completionAnswer) addPrompt(c *choice, t *completionText) {
 	}
 	t.text = append(t.text, c.job.inputs...)
 	var held []byte // of a character that is not complete
-	for _, p := range c.stream.Prompt() {
+	for _, p := range t.prompt.Prompt() {
 		a.addToken(t, p.ID, p.Logprob, nil)
 		if a.tok.IsSpecial(p.ID) {
 			continue

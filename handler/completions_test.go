@@ -334,3 +334,13 @@ func TestCompletionTemplate(t *testing.T) {
 		}
 	}
 }
+
+// TestEchoOfChoices pins that each choice shows the prompt's scores, which the
+// engine gives to the first alone.
+func TestEchoOfChoices(t *testing.T) {
+	got := post(t, newTestServer(&fake{script: says(" b")}), completionsPath, `{"prompt":"x","n":2,"logprobs":0,"echo":true,"max_tokens":1}`)
+	const want = `"tokens":["<|begin_of_text|>","x"," b"],"token_logprobs":[null,-1.0,-0.25]`
+	if got.status != 200 || strings.Count(got.body, want) != 2 {
+		t.Errorf("%d %s, want twice %s", got.status, got.body, want)
+	}
+}

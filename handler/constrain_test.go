@@ -101,7 +101,7 @@ func TestMatcherOfOneThatLeaves(t *testing.T) {
 	}
 }
 
-// TestGuides pins that a grammar reaches the engine, one for each sequence.
+// TestGuides pins that a grammar reaches the engine.
 func TestGuides(t *testing.T) {
 	for _, grammar := range []string{
 		`{"type":"json","value":{"properties":{"a":{"type":"integer"}}}}`,
@@ -116,9 +116,8 @@ func TestGuides(t *testing.T) {
 		if got.status != 200 || len(gen.all) != 2 {
 			t.Fatalf("%s: %d %s", grammar, got.status, got.body)
 		}
-		a, b := gen.all[0].Guide, gen.all[1].Guide
-		if a == nil || b == nil || a.Grammar == nil || b.Grammar == nil || a.Grammar == b.Grammar || len(a.Triggers) > 0 {
-			t.Errorf("%s: guides %v and %v", grammar, a, b)
+		if g := gen.request().Guide; g == nil || g.Grammar == nil || len(g.Triggers) > 0 {
+			t.Errorf("%s: guide %v", grammar, g)
 		}
 		post(t, s, "/generate", `{"inputs":"x","parameters":{"max_new_tokens":1,"grammar":null}}`)
 		if g := gen.request().Guide; g != nil {

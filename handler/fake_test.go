@@ -54,7 +54,15 @@ func (f *fake) submitted(req *engine.Request) int {
 	return slices.Index(f.all, req)
 }
 
-func (f *fake) Submit(_ context.Context, req *engine.Request) (*engine.Stream, error) {
+func (f *fake) Submit(ctx context.Context, req *engine.Request) (*engine.Stream, error) {
+	streams, err := f.SubmitN(ctx, req, []uint64{req.Params.Seed})
+	if err != nil {
+		return nil, err
+	}
+	return streams[0], nil
+}
+
+func (f *fake) SubmitN(_ context.Context, req *engine.Request, seeds []uint64) (streams []*engine.Stream, err error) {
 	if g := req.Guide; g != nil { // ours, as the engine has it
 		if f.guided != nil {
 			f.guided(g)
@@ -69,16 +77,25 @@ func (f *fake) Submit(_ context.Context, req *engine.Request) (*engine.Stream, e
 	if f.refuse != nil {
 		return nil, f.refuse
 	}
-	out := engine.NewScripted(*req)
-	f.mu.Lock()
-	f.last, f.all, f.out = req, append(f.all, req), append(f.out, out)
-	f.mu.Unlock()
 	script := f.script
 	if script == nil {
 		script = says(strings.Repeat(" a", req.MaxNewTokens))
 	}
-	go script(req, out)
-	return out.Stream(), nil
+	for i, seed := range seeds {
+		r := *req
+		r.Params.Seed = seed
+		r.PromptLogprobs = req.PromptLogprobs && i == 0
+		out := engine.NewScripted(r)
+		if r.PromptLogprobs {
+			out.Prompt(scored(req.Tokens)) // as the engine: before all of them begin
+		}
+		f.mu.Lock()
+		f.last, f.all, f.out = &r, append(f.all, &r), append(f.out, out)
+		f.mu.Unlock()
+		go script(&r, out)
+		streams = append(streams, out.Stream())
+	}
+	return streams, nil
 }
 
 func (f *fake) Limits() engine.Limits  { return f.limits }
@@ -97,9 +114,6 @@ func (f *fake) request() *engine.Request {
 func says(text string) func(*engine.Request, *engine.Scripted) {
 	return func(req *engine.Request, out *engine.Scripted) {
 		tokens, why := spell(text, req.MaxNewTokens)
-		if req.PromptLogprobs {
-			out.Prompt(scored(req.Tokens))
-		}
 		for i := range tokens {
 			for n := range req.TopN {
 				tokens[i].Top = append(tokens[i].Top, engine.Alternative{ID: tokens[i].ID + int32(n), Logprob: -0.25 - float32(n)})
