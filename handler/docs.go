@@ -36,12 +36,24 @@ func (s *Server) docs() handlerFunc {
 	}
 }
 
-// redirectToDocs handles GET /docs.
-func redirectToDocs(x *exchange) error {
-	x.w.Header().Set("Location", "/docs/")
-	x.w.Header().Set("Content-Length", "0")
-	x.w.WriteHeader(http.StatusSeeOther)
-	return nil
+// redirectTo handles GET of a page whose path lacks its slash. A relative path
+// holds below the prefix of a proxy, too.
+func redirectTo(path string) handlerFunc {
+	return func(x *exchange) error {
+		x.w.Header().Set("Location", path)
+		x.w.Header().Set("Content-Length", "0")
+		x.w.WriteHeader(http.StatusSeeOther)
+		return nil
+	}
+}
+
+// serveFiles serves a page whose files lie below prefix.
+func serveFiles(prefix string, files http.Handler) handlerFunc {
+	files = http.StripPrefix(prefix, files)
+	return func(x *exchange) error {
+		files.ServeHTTP(x.w, x.r)
+		return nil
+	}
 }
 
 // object is a JSON object that is edited.

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/gorilla/mux"
+
+	"github.com/millrace-ai/millrace/handler/playground"
 )
 
 // newRoutes builds the table of routes. Paths are exact: no cleaning, no
@@ -32,8 +34,10 @@ func (s *Server) newRoutes() http.Handler {
 	m.Handle("/v1/models", get(s.models))
 	m.Handle("/metrics", get(s.serveMetrics).public())
 	m.Handle("/api-doc/openapi.json", get(s.openAPI))
-	m.Handle("/docs", get(redirectToDocs))
+	m.Handle("/docs", get(redirectTo("/docs/")))
 	m.PathPrefix("/docs/").Handler(get(s.docs()))
+	m.Handle("/playground", get(redirectTo("playground/")).public())
+	m.PathPrefix("/playground/").Handler(get(serveFiles("/playground", playground.Handler())).public())
 
 	m.NotFoundHandler = http.HandlerFunc(notFound)
 	return m

@@ -1,0 +1,247 @@
+package handler
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// browser is a page in a headless Chromium, driven over the two pipes of
+// Chromium's DevTools protocol: JSON messages that end with a zero byte.
+type browser struct {
+	t       testing.TB
+	to      io.Writer
+	session string
+
+	mu       sync.Mutex
+	next     int
+	waiting  map[int]chan reply
+	hosts    map[string]bool // that the page asked for anything
+	problems []string        // errors that the page met
+}
+
+type reply struct {
+	Result json.RawMessage
+	Error  *struct{ Message string }
+}
+
+// openBrowser starts a Chromium with an empty page, or skips the test where
+// there is none.
+func openBrowser(t testing.TB) *browser {
+	t.Helper()
+	path := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if found, err := exec.LookPath(name); err == nil {
+			path = found
+			break
+		}
+	}
+	if path == "" {
+		t.Skip("there is no chromium to look at the page with")
+	}
+	fromUs, to, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, toUs, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, path, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+		"--no-first-run", "--disable-background-networking", "--remote-debugging-pipe", "--user-data-dir="+t.TempDir())
+	cmd.ExtraFiles = []*os.File{fromUs, toUs} // 3 and 4 there
+	cmd.WaitDelay = time.Second
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	fromUs.Close()
+	toUs.Close()
+	b := &browser{t: t, to: to, waiting: map[int]chan reply{}, hosts: map[string]bool{}}
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		b.listen(from)
+	}()
+	t.Cleanup(func() {
+		b.call("Browser.close", nil)
+		cmd.Wait() //nolint:errcheck // it has done its work
+		cancel()
+		to.Close()
+		<-heard
+		from.Close()
+	})
+	var target struct{ TargetID string }
+	b.must("Target.createTarget", object{"url": "about:blank"}, &target)
+	var attached struct{ SessionID string }
+	b.must("Target.attachToTarget", object{"targetId": target.TargetID, "flatten": true}, &attached)
+	b.session = attached.SessionID
+	for _, domain := range []string{"Page.enable", "Runtime.enable", "Network.enable", "Log.enable"} {
+		b.must(domain, nil, nil)
+	}
+	return b
+}
+
+// listen hands replies to who waits for them, and notes what happens.
+func (b *browser) listen(from io.Reader) {
+	r := bufio.NewReader(from)
+	for {
+		message, err := r.ReadBytes(0)
+		if err != nil {
+			b.mu.Lock()
+			for id, c := range b.waiting {
+				delete(b.waiting, id)
+				close(c)
+			}
+			b.mu.Unlock()
+			return
+		}
+		var m struct {
+			ID     int
+			Method string
+			Params struct {
+				Request          struct{ URL string }
+				ExceptionDetails json.RawMessage
+				Entry            struct{ Source, Level, Text string }
+			}
+			reply
+		}
+		if json.Unmarshal(message[:len(message)-1], &m) != nil {
+			continue
+		}
+		b.mu.Lock()
+		switch {
+		case m.ID != 0:
+			if c := b.waiting[m.ID]; c != nil {
+				delete(b.waiting, m.ID)
+				c <- m.reply
+			}
+		case m.Method == "Network.requestWillBeSent" && !strings.HasPrefix(m.Params.Request.URL, "data:"):
+			scheme, rest, _ := strings.Cut(m.Params.Request.URL, "://")
+			host, _, _ := strings.Cut(rest, "/")
+			b.hosts[scheme+"://"+host] = true
+		case m.Method == "Runtime.exceptionThrown":
+			b.problems = append(b.problems, string(m.Params.ExceptionDetails))
+		case m.Method == "Log.entryAdded" && m.Params.Entry.Level == "error" && m.Params.Entry.Source != "network":
+			b.problems = append(b.problems, m.Params.Entry.Text) // "security" for the page's policy
+		}
+		b.mu.Unlock()
+	}
+}
+
+// call sends a command and returns its result.
+func (b *browser) call(method string, params object) (json.RawMessage, error) {
+	b.mu.Lock()
+	b.next++
+	c := make(chan reply, 1)
+	b.waiting[b.next] = c
+	message := object{"id": b.next, "method": method, "params": params}
+	if params == nil {
+		message["params"] = object{}
+	}
+	if b.session != "" && method != "Browser.close" {
+		message["sessionId"] = b.session
+	}
+	data, err := json.Marshal(message)
+	if err == nil {
+		_, err = b.to.Write(append(data, 0))
+	}
+	b.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case r, ok := <-c:
+		if !ok {
+			return nil, errors.New("the browser has ended")
+		}
+		if r.Error != nil {
+			return nil, errors.New(r.Error.Message)
+		}
+		return r.Result, nil
+	case <-time.After(time.Minute):
+		return nil, errors.New("the browser does not answer")
+	}
+}
+
+func (b *browser) must(method string, params object, result any) {
+	b.t.Helper()
+	data, err := b.call(method, params)
+	if err == nil && result != nil {
+		err = json.Unmarshal(data, result)
+	}
+	if err != nil {
+		b.t.Fatalf("%s: %v", method, err)
+	}
+}
+
+// eval runs JavaScript in the page and returns its value as text.
+func (b *browser) eval(script string) string {
+	b.t.Helper()
+	value, err := b.try(script)
+	if err != nil {
+		b.t.Fatalf("%s: %v", script, err)
+	}
+	return value
+}
+
+func (b *browser) try(script string) (string, error) {
+	var r struct {
+		Result           struct{ Value any }
+		ExceptionDetails json.RawMessage
+	}
+	data, err := b.call("Runtime.evaluate", object{"expression": script, "awaitPromise": true, "returnByValue": true})
+	if err == nil {
+		err = json.Unmarshal(data, &r)
+	}
+	if err == nil && r.ExceptionDetails != nil {
+		err = errors.New(string(r.ExceptionDetails))
+	}
+	if text, ok := r.Result.Value.(string); ok || err != nil {
+		return text, err
+	}
+	data, err = json.Marshal(r.Result.Value)
+	return string(data), err
+}
+
+// until waits for a condition in the page, which may still be loading.
+func (b *browser) until(condition string) {
+	b.t.Helper()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if value, err := b.try("!!(" + condition + ")"); err == nil && value == "true" {
+			return
+		}
+	}
+	b.t.Fatalf("never: %s; the page says %q", condition, b.eval("document.body.innerText"))
+}
+
+// press sends a key to what has the focus.
+func (b *browser) press(key string) {
+	b.t.Helper()
+	down := object{"type": "keyDown", "key": key, "code": key}
+	if key == "Enter" {
+		down["text"], down["windowsVirtualKeyCode"] = "\r", 13
+	}
+	b.must("Input.dispatchKeyEvent", down, nil)
+	b.must("Input.dispatchKeyEvent", object{"type": "keyUp", "key": key, "code": key}, nil)
+}
+
+// write puts the focus on an element and types text into it.
+func (b *browser) write(element, text string) {
+	b.t.Helper()
+	b.eval("document.querySelector(" + quoted(element) + ").focus()")
+	b.must("Input.insertText", object{"text": text}, nil)
+}
+
+func quoted(s string) string {
+	data, _ := json.Marshal(s) //nolint:errcheck // a string
+	return string(data)
+}
