@@ -200,21 +200,34 @@ func (a *completionAnswer) appendChoice(dst []byte, index int, t *completionText
 	dst = append(dst, `,"text":`...)
 	dst = appendString(dst, t.text)
 	dst = append(dst, `,"logprobs":`...)
-	if !a.logprobs {
-		dst = append(dst, "null"...)
-	} else {
-		dst = append(append(append(dst, `{"tokens":[`...), t.tokens...), ']')
-		dst = append(append(append(dst, `,"token_logprobs":[`...), t.logprobs...), ']')
-		if a.top {
-			dst = append(append(append(dst, `,"top_logprobs":[`...), t.top...), ']')
-		} else {
-			dst = append(dst, `,"top_logprobs":null`...)
-		}
-		dst = append(append(append(dst, `,"text_offset":[`...), t.offsets...), "]}"...)
-	}
+	dst = a.appendLogprobs(dst, t)
 	dst = append(dst, `,"finish_reason":"`...)
 	dst = append(dst, reason...)
 	return append(dst, `"}`...)
+}
+
+// appendLogprobs appends the lists of a choice or an event, null if nobody
+// asked for them.
+func (a *completionAnswer) appendLogprobs(dst []byte, t *completionText) []byte {
+	if !a.logprobs {
+		return append(dst, "null"...)
+	}
+	dst = appendList(dst, `{"tokens":[`, t.tokens)
+	dst = appendList(dst, `,"token_logprobs":[`, t.logprobs)
+	if a.top {
+		dst = appendList(dst, `,"top_logprobs":[`, t.top)
+	} else {
+		dst = append(dst, `,"top_logprobs":null`...)
+	}
+	dst = appendList(dst, `,"text_offset":[`, t.offsets)
+	return append(dst, '}')
+}
+
+// appendList appends a list's elements between its beginning and its end.
+func appendList(dst []byte, open string, elements []byte) []byte {
+	dst = append(dst, open...)
+	dst = append(dst, elements...)
+	return append(dst, ']')
 }
 
 // usageEvent appends the event that tells the usage of an answer.

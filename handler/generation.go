@@ -133,9 +133,7 @@ func (g *generation) appendTokens(dst []byte, prompt []engine.Token) []byte {
 		dst = appendFloat32(dst, t.Logprob)
 		dst = append(dst, '}')
 	}
-	dst = append(dst, `],"tokens":[`...)
-	dst = append(dst, g.tokens...)
-	return append(dst, ']')
+	return appendList(dst, `],"tokens":[`, g.tokens)
 }
 
 // appendTopTokens appends the member with the alternatives, if there are any.
@@ -143,7 +141,5 @@ func (g *generation) appendTopTokens(dst []byte) []byte {
 	if len(g.top) == 0 {
 		return dst
 	}
-	dst = append(dst, `,"top_tokens":[`...)
-	dst = append(dst, g.top...)
-	return append(dst, ']')
+	return appendList(dst, `,"top_tokens":[`, g.top)
 }
