@@ -228,7 +228,8 @@ func (m *Metrics) Step(i engine.StepInfo) {
 	s.decode.Observe(i.Apply.Seconds())
 	s.deciding.Observe(i.Plan.Seconds())
 	// A sequence that computes a token does so in every step, and Forward lasts
-	// from the results of one step to those of the next.
+	// from the results of one step to those of the next. The step that was
+	// launched before a sequence's end was known counts for it as well.
 	for range i.Decodes {
 		m.interToken.Observe(i.Forward.Seconds())
 	}

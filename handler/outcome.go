@@ -10,6 +10,7 @@ import (
 
 // outcome is how a request ended, for its log line and its spans.
 type outcome struct {
+	id     string // what log and trace call the request
 	job    *job   // nil: it came to no generation, or to no end of one
 	timing timing // of job
 	status int    // sent, or what an error behind a stream's first token stands for
@@ -46,6 +47,7 @@ func (s *Server) conclude(x *exchange) {
 		ttft = first.Sub(x.begun)
 		s.metrics.ttft.Observe(ttft.Seconds())
 	}
+	x.outcome.id = s.requestID(x)
 	s.logRequest(x, ttft, s.trace(x))
 }
 

@@ -38,7 +38,7 @@ func (s *Server) logRequest(x *exchange, ttft time.Duration, traceID string) {
 	}
 	var buf [16]slog.Attr
 	attrs := append(buf[:0],
-		slog.String("request_id", s.requestID(x)), slog.String("method", x.r.Method), slog.String("path", x.r.URL.Path),
+		slog.String("request_id", x.outcome.id), slog.String("method", x.r.Method), slog.String("path", x.r.URL.Path),
 		slog.Int("status", o.status), slog.Bool("stream", x.streaming))
 	if traceID != "" {
 		attrs = append(attrs, slog.String("trace_id", traceID))
@@ -107,7 +107,10 @@ func (s *Server) requestID(x *exchange) string {
 	if x.outcome.job != nil {
 		return x.outcome.job.req.ID
 	}
-	return strconv.FormatInt(s.requests.Add(1), 10)
+	if x.r.Method == http.MethodPost {
+		return strconv.FormatInt(s.requests.Add(1), 10)
+	}
+	return "" // a health check
 }
 
 // printable reports whether id is a name that may stand in a log.

@@ -118,7 +118,7 @@ func TestRequestID(t *testing.T) {
 		{"X-Request-Id", strings.Repeat("x", 129), "3"},
 		{"X-Other", "a", "4"},
 	} {
-		x := &exchange{r: &http.Request{Header: http.Header{}}}
+		x := &exchange{r: &http.Request{Method: "POST", Header: http.Header{}}}
 		x.r.Header.Set(tt.header, tt.value)
 		if got := s.requestID(x); got != tt.want {
 			t.Errorf("%s: %q: %q, want %q", tt.header, tt.value, got, tt.want)

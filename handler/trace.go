@@ -59,7 +59,7 @@ func (s *Server) attributes(x *exchange) []attribute.KeyValue {
 		attribute.Int("http.response.status_code", o.status),
 		attribute.String("gen_ai.request.model", s.opt.ModelID),
 		attribute.Bool("gen_ai.request.stream", x.streaming),
-		attribute.String("millrace.request_id", s.requestID(x)),
+		attribute.String("millrace.request_id", o.id),
 	}
 	if o.err != nil {
 		attrs = append(attrs, attribute.String("error.type", o.err.Type))

@@ -59,7 +59,7 @@ export function openAI({ base, path, body, streamed, model, key }) {
   let method = "chat.completions", show = "chunk.choices[0].delta.content";
   if (path === "/v1/chat/completions") {
     for (const [k, v] of Object.entries(body)) (openAIChat.has(k) ? args : extra)[k] = v;
-    if (extra.regex !== undefined || body.response_format?.type === "regex") {
+    if (body.response_format?.type === "regex") { // a form of TGI's
       extra.response_format = args.response_format;
       delete args.response_format;
     }
@@ -68,7 +68,7 @@ export function openAI({ base, path, body, streamed, model, key }) {
     show = "chunk.choices[0].text";
     Object.assign(args, { model, prompt: body.inputs, temperature: 0 });
     const p = body.parameters;
-    if (p.do_sample) delete args.temperature;
+    if (p.do_sample || p.top_k || p.top_p < 1 || p.typical_p < 1) delete args.temperature; // as TGI decides
     for (const [k, v] of Object.entries(p)) {
       if (k === "repetition_penalty") extra[k] = v;
       else if (completion[k]) args[completion[k]] = v;
