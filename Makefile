@@ -20,7 +20,8 @@ run: build ## build, then serve the demo model on :8080 (MODEL=folder, PORT=numb
 	@printf '%s\n' '' 'When it says "ready", try in another terminal:' '' \
 	  "  curl localhost:$(PORT)/generate -H 'Content-Type: application/json' -d '{\"inputs\": \"What is Millrace?\"}'" \
 	  "  curl -N localhost:$(PORT)/generate_stream -H 'Content-Type: application/json' -d '{\"inputs\": \"How do I serve my own model?\", \"parameters\": {\"max_new_tokens\": 100}}'" \
-	  "  build/millrace bench --url http://localhost:$(PORT) --concurrency 4 --requests 50" ''
+	  "  build/millrace bench --url http://localhost:$(PORT) --concurrency 4 --requests 50" '' \
+	  "or in a browser:" '' "  http://localhost:$(PORT)/playground" ''
 	@exec build/millrace serve --port $(PORT) $(if $(MODEL),--model-id $(MODEL))
 
 .PHONY: build

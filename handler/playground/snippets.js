@@ -82,5 +82,6 @@ export function openAI({ base, path, body, streamed, model, key }) {
   const head = `${key ? "import os\n\n" : ""}from openai import OpenAI\n\n` +
     `client = OpenAI(base_url=${JSON.stringify(base + "/v1")}, api_key=${key ? 'os.environ["API_KEY"]' : '"none"'})\n${note}`;
   if (!streamed) return `${head}answer = client.${method}.create(\n${list}\n)\nprint(answer.to_json())\n`;
-  return `${head}for chunk in client.${method}.create(\n${list}\n):\n    if chunk.choices:\n        print(${show} or "", end="", flush=True)\n`;
+  const print = body.tools ? "print(chunk.choices[0].delta)" : `print(${show} or "", end="", flush=True)`;
+  return `${head}for chunk in client.${method}.create(\n${list}\n):\n    if chunk.choices:\n        ${print}\n`;
 }
