@@ -64,14 +64,18 @@ type Engine struct {
 
 	// Owned by the loop from here on.
 	pool      *page.Pool
-	waiting   queue       // not admitted, or preempted (these first)
+	waiting   queue       // not admitted, or preempted
+	preempted int         // of these, how many have run before
 	active    []*sequence // admitted, in order of admission
 	freeSlots []int32
 	ring      [device.RingDepth]step
 	launched  int   // steps launched so far: the next uses ring[launched % RingDepth]
 	inFlight  *step // launched, not yet retired
 	news      []*sequence
-	hits      []page.ID // scratch of admission
+	hits      []page.ID     // scratch of admission
+	impatient bool          // tests: masks that are not there at once are late
+	masking   masking       // scratch of mask
+	pace      time.Duration // of the device: how long the last step took
 
 	outputLen float64 // moving average of tokens generated per sequence
 	released  int     // how often pages were given back
@@ -132,6 +136,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.active = make([]*sequence, 0, e.slots)
 	e.news = make([]*sequence, 0, e.slots+cfg.MaxWaiting)
+	e.masking = newMasking(e.slots)
 	e.hits = make([]page.ID, 0, cfg.Device.MaxPagesPerSlot)
 	for slot := e.slots - 1; slot >= 0; slot-- {
 		e.freeSlots = append(e.freeSlots, int32(slot))

@@ -1,6 +1,12 @@
 package engine
 
-import "github.com/millrace-ai/millrace/engine/grammar"
+import (
+	"errors"
+	"fmt"
+
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/grammar"
+)
 
 // Guide holds the output of a request to a grammar, from the beginning or from
 // behind a trigger on. Submit takes it over, also when it fails: the engine
@@ -14,12 +20,124 @@ type Guide struct {
 	NewDetokenizer func() Detokenizer
 }
 
-// Trigger starts a grammar in the middle of free text: behind the last byte of
-// Text the output must match Grammar. Bytes of the same token behind Text are
-// given to the matcher first; if it refuses them, the text goes on free. What
-// is triggered first holds to the end of the sequence.
-type Trigger struct {
-	Text    string
-	AtStart bool // only where nothing but white space came before
-	Grammar *grammar.Matcher
+// check refuses what would not work; the faults are the caller's, not a client's.
+func (g *Guide) check() error {
+	if g.Grammar != nil && len(g.Triggers) > 0 {
+		return errors.New("a grammar and triggers for one")
+	}
+	if len(g.Triggers) > 0 && g.NewDetokenizer == nil {
+		return errors.New("triggers without a detokenizer")
+	}
+	for _, t := range g.Triggers {
+		if t.Text == "" || t.Grammar == nil {
+			return fmt.Errorf("trigger %q without a text or a grammar", t.Text)
+		}
+	}
+	return nil
+}
+
+func (g *Guide) close() {
+	if g == nil {
+		return
+	}
+	if g.Grammar != nil {
+		g.Grammar.Close()
+	}
+	for _, t := range g.Triggers {
+		if t.Grammar != nil {
+			t.Grammar.Close()
+		}
+	}
+}
+
+// clone returns a Guide for another sequence.
+func (g *Guide) clone() (*Guide, error) {
+	if g == nil {
+		return nil, nil
+	}
+	c := &Guide{NewDetokenizer: g.NewDetokenizer}
+	var err error
+	if g.Grammar != nil {
+		c.Grammar, err = g.Grammar.Clone()
+	}
+	for i := 0; i < len(g.Triggers) && err == nil; i++ {
+		t := g.Triggers[i]
+		if t.Grammar, err = t.Grammar.Clone(); err == nil {
+			c.Triggers = append(c.Triggers, t)
+		}
+	}
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// guidance is a Guide at work. Its matcher has been told of every token that is
+// committed, and of no other: what is in flight may still come to nothing.
+type guidance struct {
+	compiler *grammar.Compiler
+	matcher  *grammar.Matcher // the grammar that holds; nil while there is none
+	watch    *watch           // for triggers, while there is none
+	forced   []int32          // scratch of steer
+}
+
+// guide makes the guidance of a sequence, nil for free text.
+func (e *Engine) guide(g *Guide) (*guidance, error) {
+	if g == nil || g.Grammar == nil && len(g.Triggers) == 0 {
+		return nil, nil
+	}
+	if err := g.check(); err != nil {
+		return nil, &Error{Kind: Internal, Msg: "the request's grammars are put together wrongly", Err: err}
+	}
+	if e.cfg.Compiler == nil {
+		return nil, &Error{Kind: Internal, Msg: "this engine has no grammars"}
+	}
+	c, err := e.cfg.Compiler()
+	if err != nil {
+		return nil, &Error{Kind: Internal, Msg: "this model has no grammars", Err: err}
+	}
+	if got, want := c.MaskWords(), device.MaskWords(e.cfg.Vocab); got != want {
+		return nil, &Error{Kind: Internal, Msg: fmt.Sprintf("the grammar's masks have %d words, the model's %d", got, want)}
+	}
+	made := &guidance{compiler: c, matcher: g.Grammar, forced: make([]int32, 0, maxForced)}
+	if g.Grammar == nil {
+		made.watch = newWatch(g.Triggers, g.NewDetokenizer())
+	}
+	return made, nil
+}
+
+// maxForced is room for the tokens that a matcher forces at once.
+const maxForced = 64
+
+// read takes in a committed token. over is true when nothing guides the
+// sequence any more.
+func (g *guidance) read(token int32) (over bool, err error) {
+	if g.matcher != nil {
+		return false, g.matcher.Accept(token)
+	}
+	if g.matcher = g.watch.read(token); g.matcher == nil {
+		return g.watch.over(), nil
+	}
+	g.watch.close()
+	g.watch = nil
+	return false, nil
+}
+
+// constrained reports whether a grammar holds the sequence.
+func (s *sequence) constrained() bool { return s.guide != nil && s.guide.matcher != nil }
+
+// unguide lets the sequence go on, or end, without its grammars.
+func (s *sequence) unguide() {
+	g := s.guide
+	if g == nil {
+		return
+	}
+	s.guide = nil
+	if g.matcher != nil {
+		g.matcher.Close()
+	}
+	if g.watch != nil {
+		g.watch.close()
+	}
 }

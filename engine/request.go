@@ -12,7 +12,7 @@ type Request struct {
 	TopN           int           // alternatives per generated token, 0 … Limits.MaxTopN
 	PromptLogprobs bool          // score the prompt; skips reading the prefix cache
 	IgnoreEOS      bool          // generate past the model's end tokens
-	LogitBias      []sample.Bias // ids distinct, at most sample.MaxBiases
+	LogitBias      []sample.Bias // ids distinct, at most sample.MaxBiases, each at most sample.MaxBias
 	Guide          *Guide        // nil: free text
 }
 
@@ -23,14 +23,14 @@ type FinishReason int
 const (
 	NotFinished  FinishReason = iota
 	FinishLength              // MaxNewTokens reached
-	FinishEOS                 // the model produced an end token, which is the last Token
+	FinishEOS                 // the last Token is an end token: the model's, or because its grammar allows nothing else
 )
 
 // Token is one generated token, or one scored prompt token.
 type Token struct {
 	ID      int32
-	Logprob float32 // natural log under the processed scores (prompt: raw); NaN for the first prompt token
-	Top     []Alternative
+	Logprob float32       // natural log under the processed scores (prompt: raw); NaN for the first prompt token
+	Top     []Alternative // as many as TopN asked for; none where a grammar left no choice, then Logprob is 0
 }
 
 // Alternative is one entry of Token.Top, best first.

@@ -44,6 +44,9 @@ func (e *Engine) schedule(st *step) {
 	// Only now: within a step, one sequence cannot read what another writes.
 	for _, s := range st.seqs {
 		e.register(s, st)
+		if len(s.forks) > 0 && s.computed >= len(s.req.Tokens) {
+			e.releaseForks(s)
+		}
 	}
 }
 
@@ -80,6 +83,13 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 		b.Tokens = append(b.Tokens, token)
 		b.Pos = append(b.Pos, int32(p))
 	}
+	if s.req.Params.Counts() {
+		// What was sampled has counted itself, what was forced has not.
+		for p := max(s.counted, s.computed); p < min(s.computed+n, s.known()); p++ {
+			b.Counts = append(b.Counts, device.CountDelta{Slot: s.slot, Token: s.token(p), Generated: 1})
+			s.counted = p + 1
+		}
+	}
 	if s.scoring() {
 		// The logits of one token score the next.
 		for target := max(s.scored, s.computed+1); target <= s.computed+n && s.scoring(); target++ {
@@ -95,7 +105,10 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 	s.computed += n
 	b.Seqs = append(b.Seqs, device.Seq{Slot: s.slot, Start: int32(start), Count: int32(n), KVLen: int32(s.computed)})
 	st.seqs = append(st.seqs, s)
+	s.row = -1
 	if s.computed == s.total {
+		s.row = len(st.rows)
+		st.guided = st.guided || s.guide != nil
 		st.row(s, device.Row{
 			Token: int32(start + n - 1),
 			Slot:  s.slot,
@@ -145,6 +158,7 @@ func (e *Engine) requeue(s *sequence) {
 	s.state = waiting
 	s.computed = 0
 	s.preempted++
+	e.preempted++
 	e.waiting.pushFront(s)
 	e.stats.preemptions.Add(1)
 }
@@ -172,7 +186,8 @@ func (e *Engine) admit(st *step, now time.Time) bool {
 	if s.req.Params.Counts() {
 		counts = s.total
 	}
-	if len(b.Pages)+len(e.hits) >= cap(b.Pages) || len(b.Counts)+counts > cap(b.Counts) || len(b.Params) == cap(b.Params) {
+	if len(b.Pages)+len(e.hits) >= cap(b.Pages) || len(b.Counts)+counts > cap(b.Counts) || len(b.Params) == cap(b.Params) ||
+		len(b.Biases)+len(s.req.LogitBias) > cap(b.Biases) {
 		return false // of the batch's arrays: the next step has room
 	}
 	if !e.fits(s, e.hits) {
@@ -186,6 +201,10 @@ func (e *Engine) admit(st *step, now time.Time) bool {
 	s.slot = e.freeSlots[len(e.freeSlots)-1]
 	e.freeSlots = e.freeSlots[:len(e.freeSlots)-1]
 	b.Params = append(b.Params, device.ParamDelta{Slot: s.slot, Params: s.req.Params})
+	for _, bias := range s.req.LogitBias {
+		b.Biases = append(b.Biases, device.BiasDelta{Slot: s.slot, Token: bias.Token, Bias: bias.Bias})
+	}
+	s.counted = s.total
 	for i := range counts {
 		count := device.CountDelta{Slot: s.slot, Token: s.token(i)}
 		if i >= len(s.req.Tokens) {
@@ -199,7 +218,9 @@ func (e *Engine) admit(st *step, now time.Time) bool {
 	}
 	s.computed = len(e.hits) * page.Tokens
 	s.registered = len(e.hits)
-	if !s.admitted {
+	if s.admitted {
+		e.preempted--
+	} else {
 		s.admitted = true
 		s.stream.times.Admitted = now
 		s.stream.times.CachedTokens = s.computed
@@ -251,7 +272,7 @@ func (e *Engine) register(s *sequence, st *step) {
 	if e.cfg.NoPrefixCache {
 		return
 	}
-	full := min(s.known(), s.computed) / page.Tokens
+	full := min(s.settled(), s.computed) / page.Tokens
 	if s.registered >= full {
 		return
 	}

@@ -12,6 +12,7 @@ type state int
 
 const (
 	waiting state = iota // in Engine.waiting (or still in the inbox)
+	held                 // in forks of another, until that one's prompt is computed
 	active               // in Engine.active, has a slot
 	ended                // in neither; the Stream has been told or is in Engine.news
 )
@@ -34,6 +35,8 @@ const (
 type sequence struct {
 	req    *Request
 	stream *Stream
+	guide  *guidance   // nil in free text
+	forks  []*sequence // of the same prompt, held until it is computed
 	ctx    context.Context
 	done   <-chan struct{} // ctx.Done()
 
@@ -51,7 +54,10 @@ type sequence struct {
 	registered int        // leading pages offered to the prefix cache
 	admitted   bool       // has run before
 	preempted  int
-	batch      int // number of the last step it was part of
+	batch      int  // number of the last step it was part of
+	row        int  // of its sample in that step; -1: none
+	counted    int  // tokens in the device's counts, if penalties need any
+	announced  bool // in Engine.news
 
 	score  []Token // the prompt's, as far as applied; nil if not wanted
 	scored int     // prompt tokens scored, or in flight to be
@@ -73,6 +79,7 @@ func (e *Engine) newSequence(ctx context.Context, req *Request) *sequence {
 		done:  ctx.Done(),
 		limit: limit,
 		total: len(req.Tokens),
+		row:   -1,
 		pages: make([]page.ID, 0, pagesFor(limit-1)),
 	}
 	if !e.cfg.NoPrefixCache {
@@ -153,6 +160,23 @@ func (s *sequence) commit(r device.RowResult, top []device.Alternative) {
 		}
 	}
 	s.generated++
+	s.counted = s.known()
+}
+
+// force adds a token that nothing could have come in place of. The device has
+// not seen it, so does not count it by itself.
+func (s *sequence) force(token int32) {
+	s.stream.tokens[s.generated] = Token{ID: token}
+	s.generated++
+}
+
+// settled returns how many tokens are known and will not be computed again by
+// this sequence: of a guided one, whose mask may be late, all but the last.
+func (s *sequence) settled() int {
+	if s.guide != nil {
+		return s.known() - 1
+	}
+	return s.known()
 }
 
 // alternatives returns n entries cut from a slab, which is renewed as needed.
@@ -166,8 +190,14 @@ func (s *sequence) alternatives(n int) []Alternative {
 	return cut
 }
 
-// abandon ends the sequence without touching anything but its Stream.
+// abandon ends the sequence and its forks without touching anything but their
+// Streams and grammars.
 func (s *sequence) abandon(why error) {
+	for _, f := range s.forks {
+		f.abandon(why)
+	}
+	s.forks = nil
+	s.unguide()
 	if s.stream.state.Load()&1 == 1 {
 		return
 	}

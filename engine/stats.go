@@ -55,6 +55,8 @@ type Stats struct {
 	PromptTokens    int64 // of all admitted requests
 	CachedTokens    int64 // of these, found in the prefix cache
 	GeneratedTokens int64
+	ForcedTokens    int64 // of these, given by a grammar and not sampled
+	LateMasks       int64 // rows that sat out a step because their grammar was slow
 	Preemptions     int64
 
 	Steps [numMethods]MethodStats // by Method
@@ -76,6 +78,7 @@ type counters struct {
 	pagesUsed, pagesCached               atomic.Int64
 	promptTokens, cachedTokens           atomic.Int64
 	generatedTokens, preemptions         atomic.Int64
+	forcedTokens, lateMasks              atomic.Int64
 	steps, failed, forward, tokens, seqs [numMethods]atomic.Int64
 	pagesTotal                           int
 	lastWaited                           time.Time // the loop's own
@@ -97,6 +100,8 @@ func (e *Engine) Stats() Stats {
 		PromptTokens:    c.promptTokens.Load(),
 		CachedTokens:    c.cachedTokens.Load(),
 		GeneratedTokens: c.generatedTokens.Load(),
+		ForcedTokens:    c.forcedTokens.Load(),
+		LateMasks:       c.lateMasks.Load(),
 		Preemptions:     c.preemptions.Load(),
 	}
 	for m := range s.Steps {
@@ -142,6 +147,7 @@ func (e *Engine) measure(st *step, waited time.Time, err error) {
 		c.failed[m].Add(1)
 	}
 	c.forward[m].Add(int64(info.Forward))
+	e.pace = info.Forward
 	c.tokens[m].Add(int64(info.Tokens))
 	c.seqs[m].Add(int64(info.Sequences))
 	if e.cfg.Observer != nil {
@@ -156,15 +162,11 @@ func (e *Engine) publishStats() {
 	for _, s := range e.active {
 		reach += s.limit
 	}
-	preempted := int64(0)
-	for s := e.waiting.head; s != nil && s.admitted; s = s.next {
-		preempted++
-	}
 	sequences, tokens := 0, 0
 	if e.inFlight != nil {
 		sequences, tokens = len(e.inFlight.seqs), len(e.inFlight.batch.Tokens)
 	}
-	c.preempted.Store(preempted)
+	c.preempted.Store(int64(e.preempted))
 	c.running.Store(int64(len(e.active)))
 	c.maxTokens.Store(int64(reach))
 	c.batchSequences.Store(int64(sequences))

@@ -24,6 +24,7 @@ type step struct {
 	short      bool      // pages ran out
 	decodes    int       // sequences that compute one token
 	admitted   int       // sequences new in this step
+	guided     bool      // some rows depend on what the step before samples
 	launchErr  error
 
 	planned, launched time.Time
@@ -43,11 +44,12 @@ func (st *step) reset(number, budget int) {
 	b := st.batch
 	b.Tokens, b.Pos, b.Seqs, b.Rows = b.Tokens[:0], b.Pos[:0], b.Seqs[:0], b.Rows[:0]
 	b.Pages, b.Params, b.Counts = b.Pages[:0], b.Params[:0], b.Counts[:0]
+	b.Biases, b.Masks = b.Biases[:0], b.Masks[:0]
 	clear(st.seqs)
 	clear(st.rows)
 	st.seqs, st.rows, st.registered = st.seqs[:0], st.rows[:0], st.registered[:0]
 	st.number, st.left = number, budget
-	st.short, st.decodes, st.admitted, st.launchErr = false, 0, 0, nil
+	st.short, st.guided, st.decodes, st.admitted, st.launchErr = false, false, 0, 0, nil
 	st.planned = time.Now()
 }
 
@@ -67,7 +69,9 @@ func (st *step) page(s *sequence, id page.ID) {
 
 // tick is one turn of the loop, and reports whether there was work. The next
 // step is launched before the results of the last are waited for, so that the
-// device never waits for the host. An error means that the device is lost.
+// device never waits for the host. Where a grammar decides what a row may
+// sample, sampling waits for the last step's tokens, while the forward pass
+// runs. An error means that the device is lost.
 func (e *Engine) tick() (worked bool, err error) {
 	e.receive()
 	e.dropCancelled()
@@ -82,12 +86,19 @@ func (e *Engine) tick() (worked bool, err error) {
 	last := e.inFlight
 	e.inFlight = next
 	if last != nil {
-		err = e.retire(last)
+		if err = e.retire(last); err != nil {
+			e.publish()
+			return true, err
+		}
 	} else if next == nil && (len(e.active) > 0 || e.waiting.length > 0) {
 		panic(fmt.Sprintf("no progress with %d active and %d waiting sequences", len(e.active), e.waiting.length))
 	}
+	if next != nil && next.guided {
+		e.mask(next)
+		e.sample(next)
+	}
 	e.publish()
-	return last != nil || next != nil, err
+	return last != nil || next != nil, nil
 }
 
 // receive takes in what was submitted.
@@ -95,6 +106,13 @@ func (e *Engine) receive() {
 	for s := e.inbox.take(); s != nil; {
 		next := s.next
 		e.waiting.pushBack(s)
+		if len(s.forks) > 0 && !e.shares(s) {
+			for _, f := range s.forks {
+				f.state = waiting
+				e.waiting.pushBack(f)
+			}
+			s.forks = nil
+		}
 		s = next
 	}
 }
@@ -104,12 +122,14 @@ func (e *Engine) receive() {
 func (e *Engine) dropCancelled() {
 	for s := e.waiting.head; s != nil; {
 		next := s.next
+		e.dropForks(s)
 		if s.cancelled() {
 			e.end(s, NotFinished, cancelled(s.ctx))
 		}
 		s = next
 	}
 	for _, s := range e.active {
+		e.dropForks(s)
 		if s.cancelled() {
 			e.end(s, NotFinished, cancelled(s.ctx))
 		}
@@ -123,7 +143,14 @@ func (e *Engine) launch(st *step) {
 	e.launched++
 	st.launched = time.Now()
 	e.progress.CompareAndSwap(0, st.launched.UnixNano())
-	if st.launchErr = e.backend.Forward(st.index); st.launchErr == nil {
+	st.launchErr = e.backend.Forward(st.index)
+	if !st.guided {
+		e.sample(st)
+	}
+}
+
+func (e *Engine) sample(st *step) {
+	if st.launchErr == nil {
 		st.launchErr = e.backend.Sample(st.index)
 	}
 }
@@ -173,12 +200,32 @@ func (e *Engine) committed(s *sequence, now time.Time) {
 		s.stream.prompt = s.score
 	}
 	e.stats.generatedTokens.Add(1)
-	switch last := s.stream.tokens[s.generated-1].ID; {
-	case s.known() == s.limit:
-		e.end(s, FinishLength, nil)
-	case !s.req.IgnoreEOS && e.endsSequence(last):
-		e.end(s, FinishEOS, nil)
+	switch reason := e.finished(s); {
+	case reason != NotFinished:
+		e.end(s, reason, nil)
+	case s.guide != nil:
+		e.steer(s)
 	default:
+		e.announce(s)
+	}
+}
+
+// finished says whether the newest token of s is its last one, and why. A
+// grammar that has ended cannot be ignored.
+func (e *Engine) finished(s *sequence) FinishReason {
+	switch {
+	case s.known() == s.limit:
+		return FinishLength
+	case e.endsSequence(s.token(s.known()-1)) && (!s.req.IgnoreEOS || s.constrained()):
+		return FinishEOS
+	}
+	return NotFinished
+}
+
+// announce has publish tell the reader of s.
+func (e *Engine) announce(s *sequence) {
+	if !s.announced {
+		s.announced = true
 		e.news = append(e.news, s)
 	}
 }
@@ -204,14 +251,20 @@ func (e *Engine) end(s *sequence, reason FinishReason, err error) {
 		e.release(s)
 	case waiting:
 		e.waiting.remove(s)
-		if !s.admitted {
+		if s.admitted {
+			e.preempted--
+		} else {
 			e.queued.Add(-1)
 		}
+	case held:
+		e.queued.Add(-1)
 	}
 	s.state = ended
+	e.bequeath(s)
+	s.unguide()
 	s.stream.finish, s.stream.err = reason, err
 	s.stream.finished, s.stream.preempted = time.Now(), s.preempted
-	e.news = append(e.news, s)
+	e.announce(s)
 }
 
 // sweep closes the gaps that ended sequences left in active.
@@ -230,6 +283,7 @@ func (e *Engine) sweep() {
 // everything has been brought in order.
 func (e *Engine) publish() {
 	for _, s := range e.news {
+		s.announced = false
 		s.stream.publish(s.generated, s.state == ended)
 	}
 	clear(e.news)

@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"fmt"
+
+	"github.com/millrace-ai/millrace/engine/sample"
 )
 
 // Submit hands a request to the loop and returns the Stream its tokens come
@@ -26,34 +28,85 @@ func (e *Engine) Submit(ctx context.Context, req *Request) (*Stream, error) {
 // them or none are accepted, as Submit would. The first one alone scores the
 // prompt.
 func (e *Engine) SubmitN(ctx context.Context, req *Request, seeds []uint64) ([]*Stream, error) {
-	if err := e.check(req); err != nil {
+	if err := e.accepts(ctx, req, len(seeds)); err != nil {
+		req.Guide.close()
 		return nil, err
 	}
+	n := int64(len(seeds))
+	leader, streams, err := e.family(ctx, req, seeds)
+	if err != nil {
+		e.queued.Add(-n)
+		return nil, err
+	}
+	if !e.inbox.put(leader) {
+		e.queued.Add(-n)
+		leader.abandon(errStopping)
+		return nil, errStopping
+	}
+	e.poke()
+	return streams, nil
+}
+
+var errStopping error = &Error{Kind: Stopping, Msg: "the server is shutting down"}
+
+// accepts checks whether n sequences of req may come in, and counts them as
+// waiting if they may.
+func (e *Engine) accepts(ctx context.Context, req *Request, n int) error {
+	if err := e.check(req); err != nil {
+		return err
+	}
+	if n < 1 {
+		return &Error{Kind: Internal, Msg: "no seed, so no sequence to generate"}
+	}
 	if err := ctx.Err(); err != nil {
-		return nil, &Error{Kind: Cancelled, Msg: "request cancelled", Err: err}
+		return &Error{Kind: Cancelled, Msg: "request cancelled", Err: err}
 	}
 	if e.draining.Load() {
-		return nil, &Error{Kind: Stopping, Msg: "the server is shutting down"}
+		return errStopping
 	}
-	n := int64(len(seeds))
-	if waiting := e.queued.Add(n); waiting > int64(e.limits.MaxWaiting) {
-		e.queued.Add(-n)
-		return nil, &Error{Kind: Overloaded, Msg: fmt.Sprintf("%d requests are waiting already", e.limits.MaxWaiting)}
+	if waiting := e.queued.Add(int64(n)); waiting > int64(e.limits.MaxWaiting) {
+		e.queued.Add(-int64(n))
+		return &Error{Kind: Overloaded, Msg: fmt.Sprintf("%d sequences would be waiting, the limit is %d", waiting, e.limits.MaxWaiting)}
 	}
-	streams := make([]*Stream, len(seeds))
+	return nil
+}
+
+// family makes the sequences of a request, the others held by the first, and
+// returns their Streams. Their grammars are closed if it fails.
+func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (leader *sequence, streams []*Stream, err error) {
+	guides := make([]*Guide, len(seeds))
+	guides[0] = req.Guide
+	defer func() {
+		if err != nil {
+			for _, g := range guides {
+				g.close()
+			}
+		}
+	}()
+	for i := range guides[1:] {
+		if guides[i+1], err = req.Guide.clone(); err != nil {
+			return nil, nil, &Error{Kind: Failed, Msg: "the request's grammar cannot be copied", Err: err}
+		}
+	}
 	for i, seed := range seeds {
+		guide, err := e.guide(guides[i])
+		if err != nil {
+			return nil, nil, err
+		}
 		r := *req
 		r.Params.Seed = seed
 		r.PromptLogprobs = req.PromptLogprobs && i == 0
 		s := e.newSequence(ctx, &r)
-		if !e.inbox.put(s) {
-			e.queued.Add(-1)
-			return nil, &Error{Kind: Stopping, Msg: "the server is shutting down"}
+		s.guide, r.Guide = guide, nil
+		streams = append(streams, s.stream)
+		if i == 0 {
+			leader = s
+			continue
 		}
-		streams[i] = s.stream
+		s.state = held
+		leader.forks = append(leader.forks, s)
 	}
-	e.poke()
-	return streams, nil
+	return leader, streams, nil
 }
 
 // check refuses what the loop, or the device, could not serve.
@@ -77,6 +130,17 @@ func (e *Engine) check(req *Request) error {
 	for i, t := range req.Tokens {
 		if t < 0 || int(t) >= e.limits.Vocab {
 			return invalid("token %d of the prompt is %d, the vocabulary has %d", i, t, e.limits.Vocab)
+		}
+	}
+	if n := len(req.LogitBias); n > sample.MaxBiases {
+		return invalid("logit_bias has %d tokens, the limit is %d", n, sample.MaxBiases)
+	}
+	for _, b := range req.LogitBias {
+		if b.Token < 0 || int(b.Token) >= e.limits.Vocab {
+			return invalid("logit_bias names token %d, the vocabulary has %d", b.Token, e.limits.Vocab)
+		}
+		if !(b.Bias >= -sample.MaxBias && b.Bias <= sample.MaxBias) {
+			return invalid("logit_bias of token %d is %v, must be %d to %d", b.Token, b.Bias, -sample.MaxBias, sample.MaxBias)
 		}
 	}
 	return nil

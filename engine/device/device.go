@@ -164,7 +164,9 @@ type Row struct {
 	Mask   int32   // RowSample: 1 + index of its mask in Batch.Masks, 0: none
 }
 
-// Seq is one sequence's share of a Batch. C layout.
+// Seq is one sequence's share of a Batch. It goes on where the last one of its
+// slot ended or, if nothing was sampled there, computes the last token again.
+// C layout.
 type Seq struct {
 	Slot  int32
 	Start int32 // first token in Batch.Tokens; the tokens of a sequence are consecutive

@@ -34,8 +34,9 @@ var limits = native.MatcherLimits{
 // A Compiler turns Specs into Matchers for one vocabulary. Its methods may be
 // called by any number of goroutines, Masks by one at a time.
 type Compiler struct {
-	trie *native.TokenTrie
-	eos  []int32
+	trie       *native.TokenTrie
+	vocabulary *vocabulary
+	eos        []int32
 
 	slots chan struct{} // one for each compilation that may run
 	limit time.Duration // CompileLimit; tests on busy machines take more
@@ -74,12 +75,13 @@ func NewCompiler(tokenizer Vocabulary, size int, eos []int32) (*Compiler, error)
 	}
 	workers := runtime.GOMAXPROCS(0)
 	c := &Compiler{
-		trie:  trie,
-		eos:   slices.Clone(eos),
-		slots: make(chan struct{}, workers),
-		limit: CompileLimit,
-		jobs:  make(chan job, 1024),
-		timer: time.NewTimer(time.Hour),
+		trie:       trie,
+		vocabulary: v,
+		eos:        slices.Clone(eos),
+		slots:      make(chan struct{}, workers),
+		limit:      CompileLimit,
+		jobs:       make(chan job, 1024),
+		timer:      time.NewTimer(time.Hour),
 	}
 	c.users.Store(1)
 	c.cache = newCache(cacheEntries, cacheBytes, c.free)

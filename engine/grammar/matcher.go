@@ -89,6 +89,21 @@ func (m *Matcher) Accept(token int32) error {
 	return nil
 }
 
+// AcceptText moves the matcher past a text, however it is cut into tokens. It
+// fails if the grammar does not allow it, or no tokens spell it.
+func (m *Matcher) AcceptText(text []byte) error {
+	tokens := m.c.vocabulary.encode(text)
+	if m.c.vocabulary.text(tokens) != string(text) {
+		return m.fail("text", errors.New("the vocabulary has no tokens for it"))
+	}
+	for _, id := range tokens {
+		if err := m.Accept(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Forced appends to dst the tokens that must come next, those that the model
 // would have read that text as; none where there is a choice, or none yet in
 // how the text is cut. The matcher does not move: Accept each. A failure shows
@@ -107,6 +122,9 @@ func (m *Matcher) Forced(dst []int32) []int32 {
 
 // Accepting reports whether the text so far is complete: it may end here.
 func (m *Matcher) Accepting() bool { return m.settle() == nil && m.native.Accepting() }
+
+// Err returns why the matcher has failed, nil if it has not.
+func (m *Matcher) Err() error { return m.settle() }
 
 // Done reports whether nothing may follow but the end, or the matcher has failed.
 func (m *Matcher) Done() bool { return m.settle() != nil || m.native.Stopped() }

@@ -55,7 +55,8 @@ func (b *Backend) compute(e *entry) error {
 func (b *Backend) read(e *entry, q *device.Seq) error {
 	s := &b.slots[q.Slot]
 	first := int(e.batch.Pos[q.Start])
-	if s.length >= 0 && s.length != first {
+	// The last token may be computed again, if nothing was sampled behind it.
+	if s.length >= 0 && s.length != first && (s.length-1 != first || s.chosen) {
 		return fmt.Errorf("slot %d has %d tokens, the step goes on at %d", q.Slot, s.length, first)
 	}
 	s.start = history{}
@@ -73,6 +74,7 @@ func (b *Backend) read(e *entry, q *device.Seq) error {
 // and returns the row after them.
 func (b *Backend) write(e *entry, q *device.Seq, row int) (int, error) {
 	s := &b.slots[q.Slot]
+	s.chosen = false
 	h := s.start
 	rows := e.batch.Rows
 	for i := q.Start; i < q.Start+q.Count; i++ {
@@ -128,6 +130,7 @@ func (b *Backend) result(e *entry, s *slot, row int, sum uint64) {
 		s.last, s.hasLast = 0, true
 		return
 	}
+	s.chosen = true
 	*out = device.RowResult{Token: c.token, Logprob: c.logprob, TopCount: int32(c.tops(int(r.TopN)))}
 	for k := range int(out.TopCount) {
 		e.batch.Top[row*device.MaxTopN+k] = c.alternative(m, k)

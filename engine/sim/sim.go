@@ -85,9 +85,10 @@ type slot struct {
 	length  int   // tokens computed so far; -1: the first may start anywhere
 	last    int32 // the token sampled last
 	hasLast bool
-	batch   int // marks of check: the batch that last had this slot,
-	renewed int // and gave it parameters,
-	sampled int // and a token
+	chosen  bool // a token was sampled behind the last one computed
+	batch   int  // marks of check: the batch that last had this slot,
+	renewed int  // and gave it parameters,
+	sampled int  // and a token
 	start   history
 }
 
