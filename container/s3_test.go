@@ -24,7 +24,7 @@ import (
 
 // s3Env are the variables of a user who has a server of their own.
 func s3Env(url string) []string {
-	return []string{"AWS_ENDPOINT_URL_S3=" + url, "AWS_ACCESS_KEY_ID=key", "AWS_SECRET_ACCESS_KEY=secret", "AWS_REGION=us-east-1"}
+	return []string{"AWS_ENDPOINT_URL_S3=" + url, "AWS_ACCESS_KEY_ID=key", "AWS_SECRET_ACCESS_KEY=secret", "AWS_REGION=us-east-1", "AWS_EC2_METADATA_DISABLED=true"}
 }
 
 // A model in S3, and one in an archive, there or here, answer as the same model

@@ -14,10 +14,12 @@ import (
 // About how many bytes of weights are handed over at once. From a folder: much
 // longer than a call, and little beside the weights when source pages and
 // their copy are both resident. From a stream: little when every one of many
-// connections fills a piece of its own.
+// connections fills a piece of its own, yet long beside the start and end of a
+// call, where threads of a backend wait for each other: on two cores that also
+// receive, half of it takes twice the time.
 const (
 	loadPiece   = 8 << 20
-	streamPiece = 256 << 10
+	streamPiece = 512 << 10
 )
 
 // loadRows divides the number of rows that are handed over at once: backends

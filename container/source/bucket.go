@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go/logging"
 )
 
 // tuning is every number of reading from S3.
@@ -60,7 +61,7 @@ type bucket struct {
 const dialTimeout = 4 * time.Second
 
 // loadConfig finds region and credentials as every AWS tool does.
-func loadConfig(ctx context.Context) (aws.Config, error) {
+func loadConfig(ctx context.Context, log *slog.Logger) (aws.Config, error) {
 	client := awshttp.NewBuildableClient().
 		WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout }).
 		WithTransportOptions(func(t *http.Transport) {
@@ -72,7 +73,10 @@ func loadConfig(ctx context.Context) (aws.Config, error) {
 			t.ResponseHeaderTimeout = defaultTuning.idle
 			t.DisableCompression = true
 		})
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client), config.WithDefaultRegion("us-east-1"))
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client), config.WithDefaultRegion("us-east-1"),
+		config.WithLogger(logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) {
+			log.Debug(fmt.Sprintf("AWS SDK: "+format, v...))
+		})))
 	if err != nil {
 		return cfg, fmt.Errorf("AWS configuration: %w", err)
 	}

@@ -23,7 +23,7 @@ import (
 // gatewayEnv points the SDK at g, as a user would, and away from this
 // machine's own files.
 func gatewayEnv(t testing.TB, g *s3test.Gateway) {
-	for _, kv := range append(g.Environ(), "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true") {
+	for _, kv := range append(g.Environ(), "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null") {
 		k, v, _ := strings.Cut(kv, "=")
 		switch t := t.(type) {
 		case *testing.T:

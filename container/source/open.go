@@ -26,7 +26,7 @@ func Open(ctx context.Context, location string, log *slog.Logger) (*Model, error
 		if err != nil {
 			return nil, err
 		}
-		cfg, err := loadConfig(ctx)
+		cfg, err := loadConfig(ctx, log)
 		if err != nil {
 			return nil, err
 		}

@@ -36,7 +36,7 @@ func Pull(ctx context.Context, from, dir string, log *slog.Logger, progress Prog
 	if err != nil {
 		return err
 	}
-	cfg, err := loadConfig(ctx)
+	cfg, err := loadConfig(ctx, log)
 	if err != nil {
 		return err
 	}

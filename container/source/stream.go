@@ -13,6 +13,8 @@ import (
 const (
 	hedgeFactor = 3 // a range is slow when it takes so many times what 95 % take
 	fewFinished = 8 // ranges, before anything is known about what is usual
+
+	spareBuffers = 8 // beside one for each connection
 )
 
 // stream reads segments over several connections and hands over what arrives.
@@ -54,9 +56,9 @@ func newStream(tune tuning, throttle *atomic.Int64, files map[string]*weightFile
 		total += int64(p.Length)
 		longest = max(longest, p.Length)
 	}
-	// Two buffers keep a connection busy: one fills while the other is taken.
-	most := int(max(fewest, min(int64(tune.mostConns), tune.bufferBytes/int64(2*longest))))
-	s := &stream{tune: tune, throttle: throttle, running: map[*segment]struct{}{}, filled: make(chan filled, most), buffers: newPool(2 * most)}
+	// Each connection fills one buffer; a few more are full and wait their turn.
+	most := int(max(fewest, min(int64(tune.mostConns), tune.bufferBytes/int64(longest)-spareBuffers)))
+	s := &stream{tune: tune, throttle: throttle, running: map[*segment]struct{}{}, filled: make(chan filled, spareBuffers), buffers: newPool(most+spareBuffers, longest)}
 	s.tune.mostConns = most
 	s.tune.connections = min(tune.connections, most)
 	// A small model is cut finer, so that every connection has something to do.
@@ -212,17 +214,20 @@ func (s *stream) hedge(now time.Time) {
 	}
 }
 
-// pool lends a number of buffers; the ones last used are lent first, so that
-// no more are made than are needed at once.
+// pool lends a number of buffers of one size; the ones last used are lent
+// first, so that no more are made than are needed at once.
 type pool struct {
 	tokens chan struct{}
+	size   int
 	mu     sync.Mutex
 	free   [][]byte
 }
 
-func newPool(buffers int) *pool { return &pool{tokens: make(chan struct{}, buffers)} }
+func newPool(buffers, size int) *pool {
+	return &pool{tokens: make(chan struct{}, buffers), size: size}
+}
 
-// get returns a buffer of n bytes, when there is one.
+// get returns a buffer of n bytes, at most the pool's size, when there is one.
 func (p *pool) get(ctx context.Context, n int) ([]byte, error) {
 	select {
 	case p.tokens <- struct{}{}:
@@ -231,14 +236,12 @@ func (p *pool) get(ctx context.Context, n int) ([]byte, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var buf []byte
 	if last := len(p.free) - 1; last >= 0 {
-		buf, p.free = p.free[last], p.free[:last]
+		buf := p.free[last]
+		p.free = p.free[:last]
+		return buf[:n], nil
 	}
-	if cap(buf) < n {
-		buf = make([]byte, max(n, gapPart))
-	}
-	return buf[:n], nil
+	return make([]byte, n, p.size), nil
 }
 
 // put takes a buffer back; nil is none.

@@ -95,5 +95,5 @@ func (g *Gateway) PutFile(tb testing.TB, bucket, key, path string) {
 
 // Environ are the variables that make the SDK talk to the server.
 func (g *Gateway) Environ() []string {
-	return []string{"AWS_ENDPOINT_URL_S3=" + g.URL, "AWS_ACCESS_KEY_ID=" + g.AccessKey, "AWS_SECRET_ACCESS_KEY=" + g.SecretKey, "AWS_REGION=us-east-1"}
+	return []string{"AWS_ENDPOINT_URL_S3=" + g.URL, "AWS_ACCESS_KEY_ID=" + g.AccessKey, "AWS_SECRET_ACCESS_KEY=" + g.SecretKey, "AWS_REGION=us-east-1", "AWS_EC2_METADATA_DISABLED=true"}
 }
