@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -92,6 +93,52 @@ func TestChatFlags(t *testing.T) {
 			status, stderr := refused(t, nil, "--model-id", tinyFolder(t), "--port", "0", "--tokenizer-config-path", path)
 			if status != 2 || !strings.Contains(stderr, tt.want) {
 				t.Errorf("status %d, %q; want 2 and %q", status, stderr, tt.want)
+			}
+		})
+	}
+}
+
+// What the demo model writes is held to a schema, a regular expression and the
+// schemas of tools, and to logit biases; choices of one prompt are held each.
+func TestDemoHoldsToGrammars(t *testing.T) {
+	if place, err := source.Default("/"); place != "" || err != nil {
+		t.Skip("this machine has a model where SageMaker puts one")
+	}
+	p := start(t, nil).ready()
+	const narrow = `"tools":[{"type":"function","function":{"name":"get_weather","description":"Get the weather","parameters":{"type":"object","properties":{"city":{"enum":["Rome"]}},"required":["city"],"additionalProperties":false}}}]`
+	for _, tt := range []struct{ name, fields, content, arguments string }{
+		{name: "a schema", fields: `"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{"type":"object","properties":{"ok":{"type":"boolean"}},"required":["ok"],"additionalProperties":false}}}`, content: `^\{ ?"ok" ?: ?(true|false) ?\}$`},
+		{name: "a regular expression", fields: `"response_format":{"type":"regex","value":"[a-c]{5}"}`, content: `^[a-c]{5}$`},
+		{name: "a call that the model begins", fields: narrow, arguments: `{"city": "Rome"}`},
+		{name: "a call that it must make", fields: narrow + `,"tool_choice":"required"`, arguments: `{"city": "Rome"}`},
+		{name: "three choices", fields: narrow + `,"n":3,"temperature":1.0,"seed":1,"tool_choice":{"type":"function","function":{"name":"get_weather"}}`, arguments: `{"city": "Rome"}`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			fields := tt.fields
+			if !strings.Contains(fields, "temperature") {
+				fields += `,"temperature":0`
+			}
+			status, body := p.post("/v1/chat/completions", `{"messages":[{"role":"user","content":"What is the weather in Paris?"}],`+fields+`}`)
+			var answer struct {
+				Choices []struct {
+					Message struct {
+						Content   *string
+						ToolCalls []struct{ Function struct{ Arguments string } } `json:"tool_calls"`
+					}
+				}
+			}
+			if err := json.Unmarshal([]byte(body), &answer); err != nil || status != 200 || len(answer.Choices) == 0 {
+				t.Fatalf("%d %s, %v", status, body, err)
+			}
+			for _, c := range answer.Choices {
+				switch m := c.Message; {
+				case tt.content != "":
+					if m.Content == nil || !regexp.MustCompile(tt.content).MatchString(*m.Content) {
+						t.Errorf("%s, want content like %s", body, tt.content)
+					}
+				case len(m.ToolCalls) != 1 || strings.ReplaceAll(m.ToolCalls[0].Function.Arguments, " ", "") != strings.ReplaceAll(tt.arguments, " ", ""):
+					t.Errorf("%s, want a call with %s", body, tt.arguments)
+				}
 			}
 		})
 	}
