@@ -29,6 +29,7 @@ func TestDecodeMessages(t *testing.T) {
 		{"calls without content", `[{"role":"assistant","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]}]`, `[{assistant  {true  []} [{1 f {}}] }]`},
 		{"arguments as an object", `[{"role":"assistant","content":"","tool_calls":[{"function":{"arguments":{"a":1},"name":"f"}}]}]`, `[{assistant  {false  []} [{ f {"a":1}}] }]`},
 		{"result", `[{"role":"tool","content":"r","tool_call_id":"1"}]`, `[{tool  {false r []} [] 1}]`},
+		{"role of a stream's chunks, joined", `[{"role":"assistantassistant","content":"a"}]`, `[{assistant  {false a []} [] }]`},
 		{"nulls", `[{"role":"user","content":"a","name":null,"tool_calls":null,"tool_call_id":null,"refusal":null}]`, `[{user  {false a []} [] }]`},
 
 		{"a string", `"hi"`, "x: invalid type: string \"hi\", expected a sequence at line 1 column 9"},

@@ -72,6 +72,11 @@ var (
 	functionFields = []string{"name", "arguments"}
 )
 
+// assistant is the role of the model's messages. OpenAI's clients, when they
+// put a stream together, join the role that TGI's contract has in every chunk,
+// and send it back as assistantassistant….
+const assistant = "assistant"
+
 // DecodeMessages reads the messages of a request.
 func DecodeMessages(r *body.Reader) ([]Message, error) {
 	messages := []Message{}
@@ -95,6 +100,9 @@ func decodeMessage(r *body.Reader) (Message, error) {
 		case "role":
 			hasRole = true
 			m.Role, err = r.String()
+			if m.Role != "" && strings.ReplaceAll(m.Role, assistant, "") == "" {
+				m.Role = assistant
+			}
 		case "content":
 			hasContent = true
 			m.Content, err = decodeContent(r)
