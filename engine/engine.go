@@ -73,7 +73,7 @@ type Engine struct {
 	inFlight  *step // launched, not yet retired
 	news      []*sequence
 	hits      []page.ID     // scratch of admission
-	impatient bool          // tests: masks that are not there at once are late
+	late      func() bool   // tests: decides what mask is late, in place of the time
 	masking   masking       // scratch of mask
 	pace      time.Duration // of the device: how long the last step took
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/grammar/grammartest"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/engine/sim"
@@ -42,7 +43,8 @@ func TestSimulated(t *testing.T) {
 		}
 	}
 	t.Logf("%d runs: %+v", runs, sum)
-	for _, n := range []int{sum.Requests, sum.Complete, sum.Cancelled, sum.Failed, sum.Refused, sum.Lost, sum.Preemptions, sum.CachedTokens} {
+	for _, n := range []int{sum.Requests, sum.Complete, sum.Cancelled, sum.Failed, sum.Refused, sum.Lost, sum.Preemptions, sum.CachedTokens,
+		sum.Guided, sum.Constrained, sum.Forced, sum.Late, sum.Forks} {
 		if n == 0 {
 			t.Errorf("something never happened in %d runs: %+v", runs, sum)
 		}
@@ -53,6 +55,7 @@ func TestSimulated(t *testing.T) {
 type tally struct {
 	Requests, Complete, Cancelled, Failed, Refused, Lost int
 	Steps, Tokens, Preemptions, CachedTokens             int
+	Guided, Constrained, Forced, Late, Forks             int
 }
 
 func simulate(seed uint64, t testing.TB) error { return simulateInto(seed, t, new(tally)) }
@@ -76,6 +79,10 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		NoPrefixCache:  chance(0.1),
 	}
 	model := sim.Model{Seed: seed, Vocab: between(4, 60), First: 1, EOS: 2, EOSRate: []float64{0, 0.02, 0.2}[rng.IntN(3)]}
+	guided := chance(0.4)
+	if guided {
+		model.Vocab, model.First, model.EOS = int(vocabulary), 1, grammartest.EOS
+	}
 	faults := 0.0
 	if chance(0.3) {
 		faults = 0.05
@@ -95,6 +102,10 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 			return []sim.Fault{sim.FailStep, sim.FailLaunch, sim.Invalid}[rng.IntN(3)]
 		},
 	})
+	if guided {
+		late := []float64{0, 0.1, 0.6}[rng.IntN(3)]
+		w.e.late = func() bool { return chance(late) }
+	}
 	crowded := chance(0.5)
 	longest := w.e.limits.MaxInput
 	if crowded {
@@ -127,7 +138,12 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		if chance(0.3) {
 			p.RepetitionPenalty = 1.2
 		}
+		var biases []sample.Bias
+		for i := range max(0, between(-3, 3)) {
+			biases = append(biases, sample.Bias{Token: int32(i), Bias: rng.Float32()})
+		}
 		return &Request{
+			LogitBias:      biases,
 			Tokens:         prompt,
 			MaxNewTokens:   between(1, min(w.e.limits.MaxTotal-len(prompt), 60)),
 			Params:         p,
@@ -138,7 +154,17 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 	}
 	submit := func() error {
 		sum.Requests++
-		_, err := w.submit(request())
+		var spec *guideSpec
+		if guided && chance(0.6) {
+			spec = randomGuide(rng)
+			sum.Guided++
+		}
+		seeds := make([]uint64, 1+max(0, between(-6, 4)))
+		for i := range seeds {
+			seeds[i] = rng.Uint64()
+		}
+		sum.Forks += len(seeds) - 1
+		_, err := w.submitN(t, request(), spec, seeds)
 		var e *Error
 		if errors.As(err, &e) && e.Kind == Overloaded {
 			sum.Refused++
@@ -205,6 +231,9 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		switch errors.As(c.err, &e); {
 		case c.err == io.EOF:
 			sum.Complete++
+			if c.behind.from >= 0 && c.spec != nil {
+				sum.Constrained++
+			}
 		case e.Kind == Cancelled && c.gone:
 			sum.Cancelled++
 		case e.Kind == Failed && faults > 0:
@@ -213,6 +242,11 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 			return fmt.Errorf("client %d ended with %v, for which there was no cause", i, c.err)
 		}
 	}
+	if guided {
+		grammartest.CheckClosed(t, compiler(t), len(testGrammars))
+	}
+	sum.Forced += int(w.e.stats.forcedTokens.Load())
+	sum.Late += int(w.e.stats.lateMasks.Load())
 	sum.Steps += w.e.launched
 	for _, n := range w.steps {
 		sum.Tokens += n

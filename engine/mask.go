@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
 	"time"
 
@@ -43,7 +44,7 @@ func (e *Engine) fastForward(s *sequence) error {
 		}
 		if g.matcher.Done() {
 			e.forced(s, g.compiler.EOS()[0])
-			e.end(s, FinishEOS, nil)
+			e.end(s, cmp.Or(e.finished(s), FinishEOS), nil)
 			return nil
 		}
 		g.forced = g.matcher.Forced(g.forced[:0])
@@ -122,7 +123,11 @@ func (e *Engine) mask(st *step) {
 	}
 	m.seqs[0].guide.compiler.Masks(m.matchers, m.masks, m.errs, e.maskDeadline())
 	for i, s := range m.seqs {
-		switch err := m.errs[i]; {
+		err := m.errs[i]
+		if e.late != nil && err == nil && e.late() {
+			err = grammar.ErrLate
+		}
+		switch {
 		case err == nil:
 		case errors.Is(err, grammar.ErrLate):
 			e.skip(s)
@@ -147,8 +152,8 @@ const (
 // maskDeadline is half a step from now, within bounds: waiting costs nothing
 // while the forward pass runs, and it has only begun.
 func (e *Engine) maskDeadline() time.Time {
-	if e.impatient {
-		return time.Now()
+	if e.late != nil {
+		return time.Time{}
 	}
 	return time.Now().Add(min(max(e.pace/2, minPatience), maxPatience))
 }

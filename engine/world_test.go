@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,6 +37,9 @@ type client struct {
 	cancel context.CancelFunc
 	want   []sim.Choice
 	scores []float32
+	spec   *guideSpec // nil: free text
+	behind behind
+	family []*client // of one prompt, this one too
 
 	got     []Token
 	gone    bool // cancelled or closed by the test
@@ -56,6 +60,7 @@ func newWorld(t testing.TB, cfg Config, bc sim.Config) *world {
 		}
 	}
 	w.b = sim.New(cfg.Device, bc)
+	cfg.Compiler = sharedCompiler
 	cfg.Backend, cfg.Vocab, cfg.EOS, cfg.Root = w.b, bc.Model.Vocab, []int32{bc.Model.EOS}, page.Root()
 	e, err := New(cfg)
 	if err != nil {
@@ -73,19 +78,41 @@ var small = device.Limits{MaxTokens: 64, MaxRows: 64, MaxSlots: 4, MaxPagesPerSl
 
 // submit hands a request in and returns its client, nil if it was refused.
 func (w *world) submit(req *Request) (*client, error) {
+	cs, err := w.submitN(nil, req, nil, []uint64{req.Params.Seed})
+	if err != nil {
+		return nil, err
+	}
+	return cs[0], nil
+}
+
+// submitN hands in a request with as many sequences as there are seeds, held
+// to the grammars of spec, if any.
+func (w *world) submitN(t testing.TB, req *Request, spec *guideSpec, seeds []uint64) ([]*client, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	s, err := w.e.Submit(ctx, req)
+	req.Guide = spec.guide(t)
+	streams, err := w.e.SubmitN(ctx, req, seeds)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	c := &client{req: req, stream: s, cancel: cancel}
-	c.want = w.model.Continue(req.Tokens, req.Params, req.TopN, req.MaxNewTokens, !req.IgnoreEOS)
-	if req.PromptLogprobs {
-		c.scores = w.model.Score(req.Tokens)
+	family := make([]*client, len(seeds))
+	leave := sync.OnceFunc(cancel)
+	for i, s := range streams {
+		p := req.Params
+		p.Seed = seeds[i]
+		c := &client{req: req, stream: s, cancel: leave, spec: spec, family: family}
+		if spec != nil {
+			c.want, c.behind = spec.expect(t, w.model, req, p)
+		} else {
+			c.want = w.model.ContinueSteered(req.Tokens, p, sim.Steering{Biases: req.LogitBias}, req.TopN, req.MaxNewTokens, !req.IgnoreEOS)
+		}
+		if req.PromptLogprobs && i == 0 {
+			c.scores = w.model.Score(req.Tokens)
+		}
+		family[i] = c
 	}
-	w.clients = append(w.clients, c)
-	return c, nil
+	w.clients = append(w.clients, family...)
+	return family, nil
 }
 
 // ask submits a greedy request that must be taken.
@@ -100,12 +127,15 @@ func (w *world) ask(t testing.TB, prompt []int32, n int) *client {
 
 // leave cancels the client, in one of the two ways there are.
 func (c *client) leave(byClose bool) {
-	c.gone = true
 	if byClose {
+		c.gone = true
 		c.stream.Close()
-	} else {
-		c.cancel()
+		return
 	}
+	for _, c := range c.family { // of one context
+		c.gone = true
+	}
+	c.cancel()
 }
 
 // turn runs the loop once, reads all streams and checks everything.
@@ -262,8 +292,28 @@ func (c *client) checkEnd() error {
 	if len(c.want) == c.req.MaxNewTokens {
 		reason = FinishLength
 	}
+	if err := c.checkGrammar(); err != nil {
+		return err
+	}
 	if len(c.got) != len(c.want) || c.stream.Finish() != reason {
 		return fmt.Errorf("ended with %d tokens and reason %d, want %d, %d", len(c.got), c.stream.Finish(), len(c.want), reason)
+	}
+	return nil
+}
+
+// checkGrammar holds a text that ended by itself to its grammar, without any
+// of the code that generated it.
+func (c *client) checkGrammar() error {
+	g := c.behind
+	if c.spec == nil || g.from < 0 || g.grammar.whole == nil || c.stream.Finish() != FinishEOS {
+		return nil
+	}
+	var ids []int32
+	for _, t := range c.got[:len(c.got)-1] {
+		ids = append(ids, t.ID)
+	}
+	if text := vocabulary.Text(ids...)[g.from:]; !g.grammar.whole.MatchString(text) {
+		return fmt.Errorf("%q does not match %s", text, g.grammar.whole)
 	}
 	return nil
 }
@@ -343,12 +393,30 @@ func (w *world) checkEngine() error {
 	if len(slots) != e.slots {
 		return fmt.Errorf("%d of %d slots are free or taken", len(slots), e.slots)
 	}
-	n := 0
+	n, preempted, queued := 0, 0, 0
+	for _, s := range e.active {
+		queued += len(s.forks)
+		if len(s.forks) > 0 && s.computed >= len(s.req.Tokens) {
+			return fmt.Errorf("%d forks held with the prompt computed", len(s.forks))
+		}
+	}
 	for s := e.waiting.head; s != nil; s = s.next {
 		n++
+		queued += len(s.forks)
+		if s.admitted {
+			preempted++
+		} else {
+			queued++
+		}
 		if s.state != waiting || len(s.pages) != 0 || s.computed != 0 || s.known() != s.total {
 			return fmt.Errorf("waiting sequence: state %d, %d pages, computed %d, known %d, total %d", s.state, len(s.pages), s.computed, s.known(), s.total)
 		}
+	}
+	for s := e.inbox.top.Load(); s != nil && s != closedInbox; s = s.next {
+		queued += 1 + len(s.forks)
+	}
+	if preempted != e.preempted || int64(queued) != e.queued.Load() {
+		return fmt.Errorf("%d sequences preempted and %d queued, counted %d and %d", preempted, queued, e.preempted, e.queued.Load())
 	}
 	if n != e.waiting.length || len(e.news) != 0 {
 		return fmt.Errorf("%d sequences wait, counted %d; %d not published", n, e.waiting.length, len(e.news))

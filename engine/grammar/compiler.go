@@ -98,6 +98,10 @@ func (c *Compiler) MaskWords() int { return c.trie.Words() }
 // EOS returns the tokens that end a text. The caller must not change it.
 func (c *Compiler) EOS() []int32 { return c.eos }
 
+// Open returns how many grammars are in memory: in matchers that are not closed,
+// and in the cache.
+func (c *Compiler) Open() int { return int(c.users.Load()) - 1 }
+
 // Close ends the Compiler: no Compile may run or follow. Matchers stay usable
 // until they are closed; the last of them gives the memory back.
 func (c *Compiler) Close() {
