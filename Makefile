@@ -59,6 +59,23 @@ bench-peer: tools native
 	@if command -v python3 >/dev/null && command -v cmake >/dev/null; then container/peer/run.sh; \
 	  else echo 'The comparison with llama.cpp is left out: it needs python3, python3-venv and cmake.'; fi
 
+# A real S3 server, versitygw, for the tests and figures that want one; without
+# it they are left out.
+S3_SERVER := build/bin/versitygw
+
+.PHONY: s3-server bench-s3 test-faults
+s3-server: tools $(S3_SERVER)
+
+$(S3_SERVER):
+	GOBIN=$(CURDIR)/build/bin go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+
+bench-s3: tools native $(S3_SERVER)
+	go test -run '^$$' -bench 'Read|StartFromS3' -benchtime 4x ./container/source ./container
+
+# All thousand random runs of reading from S3 with faults.
+test-faults: tools native
+	MILLRACE_FAULT_RUNS=1000 go test -count 1 -run Faults -v ./container/source | grep -v -e '---' -e '==='
+
 GOLANGCI := build/bin/golangci-lint
 
 .PHONY: lint
