@@ -20,9 +20,8 @@ func (s *Server) chatGuide(ctx context.Context, m *model, ids []int32, format ch
 		matcher, err := s.matcher(ctx, specOf(g))
 		return &engine.Guide{Grammar: matcher}, err
 	}
-	fault := checkTools(tools)
 	if c.Grammar.Kind != "" {
-		if fault != nil {
+		if fault := checkTools(tools); fault != nil {
 			return nil, fault
 		}
 		matcher, err := s.matcher(ctx, specOf(c.Grammar))
@@ -31,8 +30,8 @@ func (s *Server) chatGuide(ctx context.Context, m *model, ids []int32, format ch
 		}
 		return &engine.Guide{Grammar: matcher}, err
 	}
-	if len(c.Triggers) == 0 || fault != nil {
-		return nil, nil
+	if len(c.Triggers) == 0 || checkTools(tools) != nil {
+		return nil, nil // nobody asked for a grammar: calls are written freely
 	}
 	g := &engine.Guide{NewDetokenizer: func() engine.Detokenizer { return token.NewDecoder(m.tok, ids) }}
 	for _, t := range c.Triggers {
@@ -40,7 +39,7 @@ func (s *Server) chatGuide(ctx context.Context, m *model, ids []int32, format ch
 		case err == nil:
 			g.Triggers = append(g.Triggers, engine.Trigger{Text: t.Text, AtStart: t.AtStart, Grammar: matcher})
 		case isFault(err):
-			// Nobody asked for a grammar: such a call is written freely.
+			// As above, for calls in this form.
 		default:
 			closeTriggers(g.Triggers)
 			return nil, err
@@ -54,7 +53,7 @@ func (s *Server) chatGuide(ctx context.Context, m *model, ids []int32, format ch
 
 // checkTools refuses schemas that cost too much. A grammar of calls must not
 // be compiled before: the library has no such limits inside of one.
-func checkTools(tools []chat.Tool) error {
+func checkTools(tools []chat.Tool) *Error {
 	for _, t := range tools {
 		if err := schemaOf(t).Check(); err != nil {
 			return badGrammar("parameters of %s: %v", t.Name, err)

@@ -184,9 +184,9 @@ func TestStreamContract(t *testing.T) {
 		return strings.ReplaceAll(text, "#/components/schemas/GenerateResponse\"", "#/components/schemas/StreamResponse\"")
 	})
 	for _, tt := range []struct{ path, body string }{
-		{"/v1/chat/completions", messages + `,"max_tokens":3`},
-		{"/v1/chat/completions", messages + `,"max_tokens":3,"n":2,"logprobs":true,"top_logprobs":1`},
-		{"/v1/chat/completions", messages + `,"max_tokens":3,"stream_options":{"include_usage":true},` + tools},
+		{"/v1/chat/completions", messages + `,"max_tokens":3,"temperature":0`},
+		{"/v1/chat/completions", messages + `,"max_tokens":3,"temperature":0,"n":2,"logprobs":true,"top_logprobs":1`},
+		{"/v1/chat/completions", messages + `,"max_tokens":3,"temperature":0,"stream_options":{"include_usage":true},` + tools},
 		{"/v1/completions", `"prompt":["x","y"],"max_tokens":3`},
 		{"/v1/completions", `"prompt":"x","max_tokens":3,"n":2,"logprobs":2,"stream_options":{"include_usage":true}`},
 		{"/generate", `"inputs":"x","parameters":{"max_new_tokens":3,"details":true,"top_n_tokens":2}`},
