@@ -3,6 +3,7 @@ package handler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -21,8 +22,8 @@ func (s *Server) chatGuide(ctx context.Context, m *model, ids []int32, format ch
 		return &engine.Guide{Grammar: matcher}, err
 	}
 	if c.Grammar.Kind != "" {
-		if fault := checkTools(tools); fault != nil {
-			return nil, fault
+		if fault := checkTools(tools); fault != "" {
+			return nil, badGrammar("%s", fault)
 		}
 		matcher, err := s.matcher(ctx, specOf(c.Grammar))
 		if isFault(err) {
@@ -30,7 +31,7 @@ func (s *Server) chatGuide(ctx context.Context, m *model, ids []int32, format ch
 		}
 		return &engine.Guide{Grammar: matcher}, err
 	}
-	if len(c.Triggers) == 0 || checkTools(tools) != nil {
+	if len(c.Triggers) == 0 || checkTools(tools) != "" {
 		return nil, nil // nobody asked for a grammar: calls are written freely
 	}
 	g := &engine.Guide{NewDetokenizer: func() engine.Detokenizer { return token.NewDecoder(m.tok, ids) }}
@@ -51,15 +52,16 @@ func (s *Server) chatGuide(ctx context.Context, m *model, ids []int32, format ch
 	return g, nil
 }
 
-// checkTools refuses schemas that cost too much. A grammar of calls must not
-// be compiled before: the library has no such limits inside of one.
-func checkTools(tools []chat.Tool) *Error {
+// checkTools returns what is wrong with a tool's schema, or costs too much. A
+// grammar of calls must not be compiled before: the library has no such limits
+// inside of one.
+func checkTools(tools []chat.Tool) (fault string) {
 	for _, t := range tools {
 		if err := schemaOf(t).Check(); err != nil {
-			return badGrammar("parameters of %s: %v", t.Name, err)
+			return fmt.Sprintf("parameters of %s: %v", t.Name, err)
 		}
 	}
-	return nil
+	return ""
 }
 
 // explainTools says which tool is at fault when the grammar of all calls has
