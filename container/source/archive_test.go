@@ -69,8 +69,8 @@ func packHeaders(t testing.TB, headers []tar.Header, files map[string][]byte, en
 }
 
 func TestArchive(t *testing.T) {
-	files := randomModel(1, 2, 5, 3000)
-	single := randomModel(2, 1, 9, 9000)
+	files := randomModel(1, 2, 5, 800)
+	single := randomModel(2, 1, 9, 2000)
 	inFolder := map[string][]byte{"./llama/README.txt": []byte("x")}
 	for name, data := range files {
 		inFolder["./llama/"+name] = data

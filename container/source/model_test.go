@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -64,8 +65,8 @@ func randomModel(seed uint64, shards, tensors, rows int) map[string][]byte {
 		for i := range tensors {
 			n := 1 + r.IntN(2*rows)
 			data := make([]byte, 64*n)
-			for j := range data {
-				data[j] = byte(r.Uint32())
+			for j := 0; j < len(data); j += 8 {
+				binary.LittleEndian.PutUint64(data[j:], r.Uint64())
 			}
 			list = append(list, weightstest.Tensor{Name: fmt.Sprintf("layers.%d.%d", s, i), DType: "BF16", Shape: []int{n, 32}, Data: data})
 			index[list[i].Name] = name

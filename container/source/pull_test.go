@@ -37,7 +37,7 @@ func pulled(t *testing.T, dir string) map[string][]byte {
 func same(a, b map[string][]byte) bool { return maps.EqualFunc(a, b, bytes.Equal) }
 
 func TestPull(t *testing.T) {
-	files := randomModel(6, 2, 4, 40_000)
+	files := randomModel(6, 2, 4, 6000)
 	files["templates/chat.jinja"], files["empty.txt"] = []byte("x"), nil
 	for _, tt := range []struct{ name, location, archive string }{
 		{"prefix", "s3://models/llama", ""},

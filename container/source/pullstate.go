@@ -27,10 +27,13 @@ func readState(dir string) (map[string]fileState, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return state, nil
 	}
-	if err == nil && json.Unmarshal(text, &state) != nil {
-		return map[string]fileState{}, nil
+	if err != nil {
+		return nil, err
 	}
-	return state, err
+	if json.Unmarshal(text, &state) != nil {
+		clear(state)
+	}
+	return state, nil
 }
 
 // writeState replaces the file at once.

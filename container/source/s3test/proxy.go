@@ -16,6 +16,7 @@ import (
 // Fault is one thing a Proxy does to a request or its answer.
 type Fault int
 
+// What a Proxy can do.
 const (
 	None      Fault = iota
 	Reset           // the connection is reset before or within the answer
