@@ -12,6 +12,8 @@ import (
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/grammar"
+	"github.com/millrace-ai/millrace/engine/grammar/grammartest"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/sample"
 )
@@ -37,6 +39,8 @@ func Identical(t *testing.T, open Open) {
 		params func(p *sample.Params)
 		topN   int
 		score  bool
+		bias   []sample.Bias
+		guide  func(t testing.TB, c *grammar.Compiler) *engine.Guide
 	}{
 		{name: "greedy", params: func(p *sample.Params) {}, topN: 4},
 		{name: "scored prompt", params: func(p *sample.Params) {}, score: true},
@@ -44,19 +48,23 @@ func Identical(t *testing.T, open Open) {
 		{name: "sampled", params: func(p *sample.Params) {
 			p.Sample, p.Seed, p.Temperature, p.TopK, p.TopP, p.RepetitionPenalty = 1, 17, 0.9, 50, 0.95, 1.1
 		}},
+		{name: "biased, present", params: func(p *sample.Params) { p.PresencePenalty = 0.7 }, bias: []sample.Bias{{Token: 5, Bias: 3}, {Token: 100, Bias: -100}}},
+		{name: "under a grammar", params: func(p *sample.Params) { p.FrequencyPenalty = 0.1 }, topN: 2, guide: schema},
+		{name: "under a grammar, sampled", params: func(p *sample.Params) { p.Sample, p.Seed, p.RepetitionPenalty = 1, 5, 1.2 }, guide: schema},
+		{name: "triggered", params: func(p *sample.Params) { p.Sample, p.Seed, p.Temperature = 1, 3, 2 }, guide: triggered},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
 			request := func(vocab int) *engine.Request {
 				r := random(rand.New(rand.NewPCG(1, 1)), vocab, promptLen, newTokens)
 				kind.params(&r.Params)
-				r.TopN, r.PromptLogprobs = kind.topN, kind.score
+				r.TopN, r.PromptLogprobs, r.LogitBias = kind.topN, kind.score, kind.bias
 				return r
 			}
 			var want *answer
 			for _, s := range situations {
 				t.Run(s.name, func(t *testing.T) {
 					b, vocab := open(t, limits)
-					got := s.run(t, b, vocab, request(vocab))
+					got := s.run(t, b, vocab, request(vocab), kind.guide)
 					if want == nil {
 						want = got
 					}
@@ -101,13 +109,30 @@ var situations = []situation{
 	{name: "preempted, in chunks", pages: 20, before: 3, budget: 19},
 }
 
+// schema guides a sequence from its first token on.
+func schema(t testing.TB, c *grammar.Compiler) *engine.Guide {
+	return &engine.Guide{Grammar: grammartest.Compile(t, c, grammar.JSONSchema,
+		`{"type":"object","properties":{"abc":{"enum":["true","abc"]},"xy":{"type":"array","items":{"type":"integer"},"minItems":8}},"required":["abc","xy"],"additionalProperties":false}`)}
+}
+
+// triggered guides it from what it is soon to say on: one of several letters.
+func triggered(t testing.TB, c *grammar.Compiler) *engine.Guide {
+	v := grammartest.Vocabulary(32 * c.MaskWords())
+	g := &engine.Guide{NewDetokenizer: func() engine.Detokenizer { return v }}
+	for _, text := range []string{"1", "2", "w"} {
+		g.Triggers = append(g.Triggers, engine.Trigger{Text: text, Grammar: grammartest.Compile(t, c, grammar.Regex, `[0-9]{0,3}([abc]{4}[0-9]|xy){60}`)})
+	}
+	return g
+}
+
 // answer is all that came of a request.
 type answer struct {
 	prompt, tokens []engine.Token
 	times          engine.Times
 }
 
-func (s *situation) run(t *testing.T, b device.Backend, vocab int, req *engine.Request) *answer {
+// run serves req and its company, all of them with a guide of their own.
+func (s *situation) run(t *testing.T, b device.Backend, vocab int, req *engine.Request, guide func(testing.TB, *grammar.Compiler) *engine.Guide) *answer {
 	cfg := engine.Config{
 		Backend: b, Device: limits, Pages: 32 * limits.MaxPagesPerSlot, Vocab: vocab, Root: page.Root(),
 		MaxBatchTokens: limits.MaxTokens, MaxWaiting: 200,
@@ -117,6 +142,12 @@ func (s *situation) run(t *testing.T, b device.Backend, vocab int, req *engine.R
 	}
 	if s.budget > 0 {
 		cfg.MaxBatchTokens = s.budget
+	}
+	var compiler *grammar.Compiler
+	if guide != nil {
+		compiler = grammartest.Vocabulary(vocab).Compiler(t)
+		cfg.Compiler, cfg.EOS = func() (*grammar.Compiler, error) { return compiler, nil }, compiler.EOS()
+		req.Guide = guide(t, compiler)
 	}
 	e, err := engine.New(cfg)
 	if err != nil {
@@ -129,6 +160,9 @@ func (s *situation) run(t *testing.T, b device.Backend, vocab int, req *engine.R
 			r := random(rng, vocab, 5+rng.IntN(60), 60)
 			if s.cached && rng.IntN(2) == 0 {
 				copy(r.Tokens, req.Tokens)
+			}
+			if guide != nil && s.pages == 0 && rng.IntN(3) > 0 { // a grammar may end early, pages must run out
+				r.Guide = guide(t, compiler)
 			}
 			others = append(others, submit(t, e, r))
 		}
@@ -152,7 +186,7 @@ func (s *situation) run(t *testing.T, b device.Backend, vocab int, req *engine.R
 	if s.cached {
 		run()
 		first := *req
-		first.PromptLogprobs, first.MaxNewTokens = false, 1
+		first.PromptLogprobs, first.MaxNewTokens, first.Guide = false, 1, nil
 		read(t, submit(t, e, &first))
 	}
 	if s.pages > 0 {
