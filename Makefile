@@ -29,8 +29,18 @@ build: tools native ## build build/millrace
 	go build -ldflags '-s -w -X main.version=$(VERSION)' -o build/millrace ./container
 
 .PHONY: test
-test: tools native ## run all tests that need no GPU and no AWS account
+test: build ## run all tests that need no GPU and no AWS account
 	go test ./...
+	@$(MAKE) --no-print-directory test-clients
+
+# The clients that people have, of Python and of Node, against the real binary.
+.PHONY: test-clients
+test-clients: build
+	@missing=; \
+	python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
+	command -v npm >/dev/null || missing="$$missing npm"; \
+	if [ -z "$$missing" ]; then container/testdata/clients/run.sh; \
+	  else echo "The tests with real clients are left out: not installed:$$missing."; fi
 
 .PHONY: check
 check: tools native lint race ## formatting, vet, lint, and the tests under the race detector

@@ -2,6 +2,7 @@ package handler
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/handler/body"
@@ -10,7 +11,7 @@ import (
 // openAIParameters are the fields that the requests of both OpenAI routes
 // have. Fields that are null count as absent.
 type openAIParameters struct {
-	model            string // any name is taken for the one model there is
+	model            string // see isBaseModel and isFiller
 	maxTokens        optional[uint32]
 	temperature      optional[float32] // 0: greedy
 	topP             optional[float32]
@@ -120,12 +121,21 @@ func (s *Server) checkOpenAI(p *openAIParameters, vocab int) error {
 	presence := p.presencePenalty.or(0)
 	limit := min(maxChoices, s.opt.MaxConcurrentRequests)
 	switch n := p.n.or(1); {
+	case !s.isBaseModel(p.model) && !isFiller(p.model):
+		return invalid("there is no model %q: this server has %q, which \"tgi\" means, too", body.Cut(p.model), s.opt.ModelID)
 	case presence < -2 || presence > 2:
 		return invalid("`presence_penalty` must be >= -2.0 and <= 2.0")
 	case n < 1 || int64(n) > int64(limit):
 		return invalid("`n` must be > 0 and <= %d. Given: %d", limit, n)
 	}
 	return checkLogitBias(p.logitBias, vocab)
+}
+
+// isFiller reports whether a client has put the name in where its user gave
+// none: huggingface_hub sends "dummy", or else the address it calls, as do
+// LangChain and @huggingface/inference.
+func isFiller(model string) bool {
+	return model == "dummy" || strings.HasPrefix(model, "http://") || strings.HasPrefix(model, "https://")
 }
 
 func checkLogitBias(all []sample.Bias, vocab int) error {

@@ -51,7 +51,7 @@ func TestRequestLog(t *testing.T) {
 			map[string]any{"status": 200.0, "generated_tokens": 3.0, "span.seed": 9.0}},
 		{"two choices", chatPath, chat(`,"n":2`), nil, "INFO", "Success",
 			map[string]any{"generated_tokens": 6.0}},
-		{"completion", "/v1/completions", `{"prompt":"` + secret + `","max_tokens":1,"model":"m"}`, nil, "INFO", "Success",
+		{"completion", "/v1/completions", `{"prompt":"` + secret + `","max_tokens":1,"model":"tgi"}`, nil, "INFO", "Success",
 			map[string]any{"generated_tokens": 1.0}},
 		{"invalid value", "/generate", `{"inputs":"` + secret + `","parameters":{"top_p":7}}`, nil, "INFO", "Failed",
 			map[string]any{"status": 422.0, "error_type": "validation", "error": nil, "generated_tokens": nil}},

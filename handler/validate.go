@@ -139,7 +139,7 @@ func (s *Server) prepare(ctx context.Context, m *model, req *generateRequest) (*
 }
 
 // isBaseModel reports whether the name of an adapter or model means the model
-// itself.
+// that is served.
 func (s *Server) isBaseModel(name string) bool {
 	return name == "" || name == "tgi" || name == s.opt.ModelID
 }

@@ -1,0 +1,26 @@
+"""What all tests share: servers, each started once for a test run, and the tool that the demo model knows."""
+
+import pytest
+
+from server import running
+
+
+@pytest.fixture(scope="session")
+def url():
+    with running() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def locked():
+    """A server that wants the API key "secret"."""
+    with running("--api-key", "secret") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def weather_tool():
+    return {"type": "function", "function": {
+        "name": "get_weather",
+        "description": "Get the weather of a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string", "description": "The city"}}, "required": ["city"]}}}

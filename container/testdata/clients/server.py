@@ -1,0 +1,36 @@
+"""The server that the tests talk to: the real binary with its demo model.
+
+MILLRACE is the binary's path, build/millrace by default. The server takes a free port of the loopback interface.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+BINARY = os.environ.get("MILLRACE") or Path(__file__).parents[3] / "build" / "millrace"
+
+
+@contextlib.contextmanager
+def running(*flags: str):
+    """The address of a server started with the flags, which is ready."""
+    command = [BINARY, "serve", "--hostname", "127.0.0.1", "--port", "0", "--json-output", *flags]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    address, log = None, []
+    try:
+        for line in server.stderr:
+            log.append(line)
+            entry = json.loads(line)
+            if entry["message"] == "listening":
+                address = entry["address"]
+            if entry["message"] == "ready":
+                break
+        else:
+            raise RuntimeError("the server ended:\n" + "".join(log))
+        threading.Thread(target=server.stderr.read, daemon=True).start()  # or it would block one day
+        yield f"http://{address}"
+    finally:
+        server.terminate()
+        server.wait(30)
