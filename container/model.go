@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -40,7 +41,7 @@ func locateModel(modelID string) (string, error) {
 	if modelID == "" {
 		return source.Default("/")
 	}
-	return modelID, checkFolder(modelID)
+	return modelID, errors.Join(source.Check(modelID), checkFolder(modelID))
 }
 
 // modelName is what clients see of the model at a place.

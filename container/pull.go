@@ -23,6 +23,9 @@ func (p *pull) run(ctx context.Context, stderr *os.File) error {
 	if !source.IsS3(p.Source) {
 		return usageError{fmt.Errorf("pull: %s: expected s3://BUCKET/PREFIX or s3://BUCKET/KEY.tar.gz", p.Source)}
 	}
+	if err := source.Check(p.Source); err != nil {
+		return usageError{fmt.Errorf("pull: %w", err)}
+	}
 	progress, finish := progressBar(stderr)
 	start, bytes := time.Now(), int64(0)
 	err := source.Pull(ctx, p.Source, p.Folder, slog.New(slog.DiscardHandler), func(done, total int64) {

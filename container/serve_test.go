@@ -109,7 +109,7 @@ func TestRefusals(t *testing.T) {
 		{name: "wrong variable", env: []string{"MAX_BATCH_SIZE=0"}, want: "MAX_BATCH_SIZE=0: must be at least 1"},
 		{name: "command of a later build", args: []string{"quantize", "a", "b"}, want: "quantize is not available in this build"},
 		{name: "capability of a later build", env: []string{"HF_MODEL_QUANTIZE=awq"}, want: "not available in this build"},
-		{name: "model in S3", env: []string{"MODEL_ID=s3://bucket/model"}, want: "S3 is not available in this build"},
+		{name: "bucket without a name", env: []string{"MODEL_ID=s3:///model"}, want: "s3:///model: the bucket's name is missing"},
 		{name: "name of the hub", env: []string{"HF_MODEL_ID=bigscience/bloom-560m"}, want: "not downloaded from the hub"},
 		{name: "no folder", model: "/nowhere/model", want: "/nowhere/model"},
 		{name: "empty folder", model: t.TempDir(), want: "config.json"},

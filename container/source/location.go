@@ -35,6 +35,16 @@ func Name(location string) string {
 	return location
 }
 
+// Check refuses a model id whose form is wrong, if it is a place in S3. It asks
+// nobody.
+func Check(location string) error {
+	if !IsS3(location) {
+		return nil
+	}
+	_, err := parseLocation(location)
+	return err
+}
+
 // location is a place in S3.
 type location struct {
 	bucket string // a name, or the ARN of an access point
