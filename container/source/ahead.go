@@ -23,6 +23,7 @@ type ahead struct {
 	data   []byte      // of the first one, what is left
 	buffer []byte      // that data lies in
 	free   [][]byte
+	err    error // of the first read that failed, for all later ones
 }
 
 // aheadRead is a range that is being read.
@@ -50,8 +51,11 @@ func (a *ahead) Read(p []byte) (int, error) {
 			return 0, a.finish()
 		}
 		first := a.queue[0]
-		if err := <-first.done; err != nil {
-			return 0, err
+		if a.err == nil {
+			a.err = <-first.done
+		}
+		if a.err != nil {
+			return 0, a.err
 		}
 		a.queue = a.queue[1:]
 		if a.tally == nil {
