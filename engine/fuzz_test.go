@@ -102,6 +102,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 			return []sim.Fault{sim.FailStep, sim.FailLaunch, sim.Invalid}[rng.IntN(3)]
 		},
 	})
+	open := compiler(t).Open()
 	if guided {
 		late := []float64{0, 0.1, 0.6}[rng.IntN(3)]
 		w.e.late = func() bool { return chance(late) }
@@ -243,7 +244,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		}
 	}
 	if guided {
-		grammartest.CheckClosed(t, compiler(t), len(testGrammars))
+		grammartest.CheckClosed(t, compiler(t), open)
 	}
 	sum.Forced += int(w.e.stats.forcedTokens.Load())
 	sum.Late += int(w.e.stats.lateMasks.Load())
