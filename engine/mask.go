@@ -149,13 +149,13 @@ const (
 	maxPatience = 25 * time.Millisecond
 )
 
-// maskDeadline is half a step from now, within bounds: waiting costs nothing
-// while the forward pass runs, and it has only begun.
+// maskDeadline is three quarters of a step from now, within bounds: waiting
+// costs nothing while the forward pass runs, and it has only begun.
 func (e *Engine) maskDeadline() time.Time {
 	if e.late != nil {
 		return time.Time{}
 	}
-	return time.Now().Add(min(max(e.pace/2, minPatience), maxPatience))
+	return time.Now().Add(min(max(e.pace*3/4, minPatience), maxPatience))
 }
 
 func ungrammatical(err error) error {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/millrace-ai/millrace/engine/token/tokentest"
 )
 
 var benchSizes = []int{32_000, 128_000}
@@ -13,12 +15,9 @@ var benchSizes = []int{32_000, 128_000}
 func BenchmarkNewCompiler(b *testing.B) {
 	for _, size := range benchSizes {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			tk, err := llama3()
-			if err != nil {
-				b.Skip(err)
-			}
+			v := tokentest.Llama3(b, size)
 			for b.Loop() {
-				c, err := NewCompiler(realVocabulary{tk, size}, size+1, []int32{int32(size)})
+				c, err := NewCompiler(v, size+1, []int32{v.EOS()})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -54,8 +53,7 @@ func BenchmarkMasks(b *testing.B) {
 	const rows = 32
 	for _, size := range benchSizes {
 		c := realCompiler(b, size)
-		tk, _ := llama3()
-		v := newVocabulary(realVocabulary{tk, size}, size+1, []int32{int32(size)})
+		v := newVocabulary(tokentest.Llama3(b, size), size+1, []int32{int32(size)})
 		for _, mode := range []string{"workers", "in turn"} {
 			b.Run(fmt.Sprintf("%d/%s", size, mode), func(b *testing.B) {
 				r := rand.New(rand.NewPCG(1, 2))

@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,6 +13,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/millrace-ai/millrace/engine/token"
+	"github.com/millrace-ai/millrace/engine/token/tokentest"
 )
 
 // bytesVocabulary has a token for each byte but 0xFF, a special token and an
@@ -58,47 +56,11 @@ func compilerOfBytes(t testing.TB) *Compiler {
 	return c
 }
 
-// real is Llama 3's vocabulary cut to its first tokens. Those of a byte pair
-// encoding's beginning are complete in themselves.
-type realVocabulary struct {
-	*token.Tokenizer
-	size int
-}
-
-func (v realVocabulary) VocabSize() int { return v.size + 1 }
-func (v realVocabulary) IsSpecial(id int32) bool {
-	return int(id) >= v.size
-}
-func (v realVocabulary) Encode(text string, special bool) ([]int32, error) {
-	ids, err := v.Tokenizer.Encode(text, special)
-	for _, id := range ids {
-		if int(id) >= v.size {
-			return nil, errors.New("not in the vocabulary")
-		}
-	}
-	return ids, err
-}
-
-var llama3 = sync.OnceValues(func() (*token.Tokenizer, error) {
-	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/daulet/tokenizers").Output()
-	if err != nil {
-		return nil, err
-	}
-	b, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "test/data/Meta-Llama-3-8B-Instruct.json"))
-	if err != nil {
-		return nil, err
-	}
-	return token.LoadBytes(b, nil)
-})
-
 // realCompiler skips the test if the vocabulary is not on this machine.
 func realCompiler(t testing.TB, size int) *Compiler {
 	t.Helper()
-	tk, err := llama3()
-	if err != nil {
-		t.Skip("Llama 3's vocabulary is not in the module cache: ", err)
-	}
-	c, err := NewCompiler(realVocabulary{tk, size}, size+1, []int32{int32(size)})
+	v := tokentest.Llama3(t, size)
+	c, err := NewCompiler(v, size+1, []int32{v.EOS()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"testing"
+
+	"github.com/millrace-ai/millrace/engine/token/tokentest"
 )
 
 // walk draws tokens under the masks until the grammar is at its end, taking
@@ -134,8 +136,7 @@ func TestWalksEndInValidTexts(t *testing.T) {
 	}
 	t.Run("llama3 first 32000", func(t *testing.T) {
 		c := realCompiler(t, 32000)
-		tk, _ := llama3()
-		testWalks(t, c, newVocabulary(realVocabulary{tk, 32000}, 32001, []int32{32000}), 15)
+		testWalks(t, c, newVocabulary(tokentest.Llama3(t, 32000), 32001, []int32{32000}), 15)
 	})
 }
 
