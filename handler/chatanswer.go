@@ -278,7 +278,7 @@ func appendLogprob(dst []byte, tok *token.Tokenizer, p *engine.Piece) []byte {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		text := tok.Bytes(t.ID)
+		text := tok.TokenBytes(t.ID)
 		if !utf8.Valid(text) {
 			text = []byte(textOf(tok, t.ID))
 		}
@@ -296,7 +296,7 @@ func appendTokenLogprob(dst []byte, tok *token.Tokenizer, id int32, text []byte,
 	dst = append(dst, `,"logprob":`...)
 	dst = appendFloat32(dst, logprob)
 	dst = append(dst, `,"bytes":[`...)
-	for i, b := range tok.Bytes(id) {
+	for i, b := range tok.TokenBytes(id) {
 		if i > 0 {
 			dst = append(dst, ',')
 		}

@@ -132,6 +132,7 @@ func newDocument(o *Options) []byte {
 			addErrors(path, method, op.(object))
 		}
 	}
+	mend(doc)
 	out, err := json.Marshal(doc)
 	if err != nil {
 		panic(err)
@@ -158,6 +159,32 @@ func addErrors(path, method string, op object) {
 	}
 	if !open {
 		op["security"] = []object{{}, {"key": []string{}}} // needed only with --api-key
+	}
+}
+
+// mend turns what OpenAPI 3.0 does not know, and generators of clients and
+// tests trip over, into what it means: exclusive bounds that are numbers, and
+// the text "null" as a default or an example where no text fits.
+func mend(node any) {
+	switch node := node.(type) {
+	case []any:
+		for _, n := range node {
+			mend(n)
+		}
+	case object:
+		for inclusive, exclusive := range map[string]string{"minimum": "exclusiveMinimum", "maximum": "exclusiveMaximum"} {
+			if bound, ok := node[exclusive].(float64); ok {
+				node[inclusive], node[exclusive] = bound, true
+			}
+		}
+		for _, key := range []string{"default", "example"} {
+			if node[key] == "null" && node["type"] != "string" {
+				delete(node, key)
+			}
+		}
+		for _, n := range node {
+			mend(n)
+		}
 	}
 }
 

@@ -193,12 +193,6 @@ func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
 	return t.decodeByLibrary(ids, skipSpecial)
 }
 
-// Bytes returns the bytes that a token stands for wherever it is, which may
-// be a part of a character; its spelling if the tokenizer's decoder is not one
-// of the two that language models use; nil for an unknown id. The caller must
-// not change them.
-func (t *Tokenizer) Bytes(id int32) []byte { return t.table.bytes(id) }
-
 // decodeByLibrary returns "" when the library fails: its decoders do so on a
 // broken configuration alone, and a generation must not end for it.
 func (t *Tokenizer) decodeByLibrary(ids []int32, skipSpecial bool) string {

@@ -1,5 +1,6 @@
 """Schemathesis on the OpenAPI document that the server serves: no server error, no status or body that the document does not name."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 def main() -> int:
     with running() as url:
         command = [Path(sys.executable).with_name("st"), "run", f"{url}/api-doc/openapi.json", "--checks", CHECKS, "--phases", "examples,coverage,fuzzing"]
-        return subprocess.run(command).returncode
+        return subprocess.run(command, env=os.environ | {"SCHEMATHESIS_HOOKS": "schemathesis_hooks"}).returncode
 
 
 if __name__ == "__main__":

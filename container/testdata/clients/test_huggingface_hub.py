@@ -55,7 +55,7 @@ def test_watermark(client):
 def test_grammar(client):
     schema = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12}, "port": {"type": "integer"}}, "required": ["name", "port"]}
     text = client.text_generation("Give me JSON: ", max_new_tokens=80, grammar={"type": "json", "value": schema}, **ANSWER)
-    assert set(json.loads(text)) == {"name", "port"}
+    assert set(json.loads(text)) >= {"name", "port"}
     text = client.text_generation("An address: ", max_new_tokens=40, grammar={"type": "regex", "value": r"[0-9]{1,3}(\.[0-9]{1,3}){3}"}, **ANSWER)
     assert text.count(".") == 3
 
