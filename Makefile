@@ -52,9 +52,9 @@ race: tools native
 	go test -race $$(go list ./... | grep -v -E '/engine/(cpu|ref)$$')
 
 .PHONY: bench
-bench: bench-path bench-start bench-cpu bench-peer ## measure: HTTP path, start, CPU backend, llama.cpp beside it
+bench: bench-path bench-start bench-cpu bench-grammar bench-peer ## measure: HTTP path, start, CPU backend, llama.cpp beside it
 
-.PHONY: bench-path bench-start bench-cpu bench-peer
+.PHONY: bench-path bench-start bench-cpu bench-grammar bench-peer
 bench-path: tools native
 	go test -run '^$$' -bench HTTPPath -benchtime 1x ./container
 
@@ -63,6 +63,11 @@ bench-start: tools native
 
 bench-cpu: tools native
 	go test -run '^$$' -bench . ./engine/cpu
+
+# Masks of a vocabulary of 128,000 tokens, and what they cost a full batch.
+bench-grammar: tools native
+	go test -run '^$$' -bench Masks/128 ./engine/grammar
+	go test -run '^$$' -bench Guided -benchtime 5x ./engine
 
 # Builds llama.cpp from the source package of llama-cpp-python: some minutes.
 bench-peer: tools native

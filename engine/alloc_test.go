@@ -76,6 +76,39 @@ func TestNoAllocation(t *testing.T) {
 			t.Errorf("too quiet to tell: %+v", s)
 		}
 	})
+	t.Run("guided", func(t *testing.T) {
+		limits := device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 16, MaxPagesPerSlot: 64}
+		e, err := New(Config{
+			Backend: sim.New(limits, sim.Config{Model: guidedModel}), Device: limits, Pages: 16 * 64,
+			Vocab: guidedModel.Vocab, EOS: []int32{guidedModel.EOS}, Compiler: sharedCompiler,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.late = func() bool { return false }
+		endless := &testGrammar{kind: "regex", text: `([ab]{4}true, |[xy][0-9])*1`}
+		for i := range 16 {
+			r := guidedRequest(900)
+			r.Tokens, r.TopN = []int32{int32(4 + i)}, 0
+			r.Params.Sample, r.Params.Seed = 1, uint64(i)
+			spec := &guideSpec{grammar: endless}
+			if i%2 == 0 {
+				spec = &guideSpec{triggers: []triggerSpec{{"w", false, endless}}} // never comes
+			}
+			r.Guide, r.IgnoreEOS = spec.guide(t), true
+			mustSubmit(t, e, r)
+		}
+		for range 30 {
+			e.tick()
+		}
+		if got := testing.AllocsPerRun(200, func() { e.tick() }); got != 0 {
+			t.Errorf("%g allocations per step", got)
+		}
+		if s := e.Stats(); s.Running < 8 || s.ForcedTokens == 0 {
+			t.Errorf("too quiet to tell: %+v", s)
+		}
+		e.shutDown(nil)
+	})
 	t.Run("preemptions", func(t *testing.T) {
 		b := sim.New(small, sim.Config{Model: testModel})
 		e, err := New(Config{Backend: b, Device: small, Pages: 9, Vocab: testModel.Vocab, MaxWaiting: 1000})

@@ -21,12 +21,27 @@
 // are admitted by an estimate of the pages they will need; where it was wrong
 // the one admitted last is preempted, and later computed again.
 //
+// # Grammars and forks
+//
+// A guided sequence is held to a grammar, from its beginning or from behind a
+// trigger in its text on. Its matcher moves when a token is committed, never
+// before, so preemption, failed steps and what is in flight do not concern it.
+// The mask of its next row needs the last step's token: a step with such rows
+// is launched as ever, but told to sample only when the step before has been
+// applied and the masks are there, while its forward pass runs (mask). A mask
+// that is late, or tokens that the grammar forces, which are committed at once,
+// turn the row launched too early into one that nobody reads (skip): the
+// sequence then goes on from the tokens that are known.
+//
+// Sequences of one prompt (SubmitN) are held at the first of them until its
+// prompt's pages are in the cache, and start from there.
+//
 // # What always holds
 //
 // Between turns each page is on the free list or used by active sequences,
 // never both, and each slot is free or has one sequence. A page is written by
-// one sequence, before it has a key. A sequence is waiting, active or ended;
-// its Stream is told of the end once, by the loop. What is in flight may be
+// one sequence, before it has a key. A sequence is waiting, held by one that
+// waits or is active, active or ended; its Stream is told of the end once, by the loop. What is in flight may be
 // for a sequence that has ended or lost its pages since: the device works in
 // order, so pages and slots change hands without waiting for it.
 //
@@ -37,8 +52,9 @@
 // when the engine stops. Only a lost device, a panic, Drain or the context of
 // Run end Run, and then everything open ends with it.
 //
-// The loop allocates nothing: Submit makes all that a request will need, on
-// its caller's time, and hashes the prompt's pages there too.
+// The loop allocates nothing, but for a matcher's mask when it is first needed:
+// Submit makes all that a request will need, on its caller's time, and hashes
+// the prompt's pages there too.
 //
 // Text turns a Stream's tokens into characters, with stop strings, on the
 // reader's goroutine. Plan and Load bring a checkpoint into a backend.

@@ -12,8 +12,8 @@ package engine
 //	19  rejected drafts counted as computed                arrives with speculation
 //	24  two counts of an image's tokens                    arrives with images
 //
-// Grammars (in 4 and 19) and forks of a sequence (in 15) arrive with those
-// capabilities.
+// Grammars (in 4) and forks of a sequence (in 15, 17) have their tests in
+// guide_test.go and fork_test.go, and take part in TestSimulated.
 
 import (
 	"errors"

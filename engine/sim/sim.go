@@ -231,12 +231,12 @@ func (b *Backend) Wait(i int) error {
 	if b.cfg.OnWait != nil {
 		b.cfg.OnWait()
 	}
+	b.executeThrough(e)
 	if b.cfg.RealTime {
-		time.Sleep(e.done - b.Now())
+		time.Sleep(e.done - b.Now()) // what is left of the step's time
 	} else {
 		b.now = max(b.now, e.done)
 	}
-	b.executeThrough(e)
 	e.inFlight = false
 	switch {
 	case b.lost != nil:

@@ -39,15 +39,9 @@ func (v Vocabulary) VocabSize() int { return int(v) }
 func (v Vocabulary) IsSpecial(id int32) bool { return id < firstText }
 
 // TokenBytes implements grammar.Vocabulary. Special tokens are spelled out.
-func (v Vocabulary) TokenBytes(id int32) []byte {
-	switch {
-	case id < firstText:
-		return []byte([]string{"<pad>", "<call>", "</s>"}[id])
-	case int(id) < MinSize:
-		return []byte(texts[id-firstText])
-	}
-	return fmt.Appendf(nil, "w%d", id)
-}
+func (v Vocabulary) TokenBytes(id int32) []byte { return v.Append(nil, id) }
+
+var specials = [firstText]string{"<pad>", "<call>", "</s>"}
 
 // Encode implements grammar.Vocabulary with the longest token first, again and
 // again, of those below MinSize.
@@ -71,13 +65,21 @@ func (v Vocabulary) Encode(text string, _ bool) (ids []int32, err error) {
 func (v Vocabulary) Text(ids ...int32) string {
 	var b []byte
 	for _, id := range ids {
-		b = append(b, v.TokenBytes(id)...)
+		b = v.Append(b, id)
 	}
 	return string(b)
 }
 
 // Append implements engine.Detokenizer.
-func (v Vocabulary) Append(dst []byte, id int32) []byte { return append(dst, v.TokenBytes(id)...) }
+func (v Vocabulary) Append(dst []byte, id int32) []byte {
+	switch {
+	case id < firstText:
+		return append(dst, specials[id]...)
+	case int(id) < MinSize:
+		return append(dst, texts[id-firstText]...)
+	}
+	return fmt.Appendf(dst, "w%d", id)
+}
 
 // Flush implements engine.Detokenizer.
 func (v Vocabulary) Flush(dst []byte) []byte { return dst }
