@@ -86,8 +86,10 @@ var layers = map[string][]string{
 	"engine/ref":     {"engine/device", "engine/plan", "engine/sample"},
 	"engine/sim":     {"engine/device", "engine/plan", "engine/sample"},
 	// What tests of the engine and of the rooms above it share.
-	"engine/enginetest": {"engine"},
-	"engine/sample/sampletest": {"engine/sample"},
+	"engine/enginetest":          {"engine"},
+	"engine/sample/sampletest":   {"engine/sample"},
+	"engine/grammar/grammartest": {"engine/grammar"},
+	"engine/token/tokentest":     {"engine/token"},
 	// The conformance suite compares every backend with the oracle.
 	"engine/device/backendtest": {"engine/device", "engine/plan", "engine/sample", "engine/ref"},
 }
