@@ -134,5 +134,4 @@ $(NATIVE_LIB): $(NATIVE_SRC) build/native/daulet.sum
 # daulet/tokenizers as go.sum pins it; the file is touched only when that changes.
 build/native/daulet.sum: go.sum
 	@mkdir -p $(@D)
-	@grep '^github.com/daulet/tokenizers ' $< >$@.new
-	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+	@sum=$$(grep '^github.com/daulet/tokenizers ' $<); [ "$$sum" = "$$(cat $@ 2>/dev/null)" ] || echo "$$sum" >$@

@@ -5,6 +5,7 @@ place of the reference the model's most likely token is the reference's. So one 
 the wrong ones are generated, to be shown.
 """
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 
@@ -56,35 +57,40 @@ def chat_case(sampler, category, kind, shown, messages, tools, answers) -> Case:
 
 
 def tool_cases(sampler) -> list[Case]:
-    """Held-out questions about held-out cities: the call, and the sentence made of the result."""
+    """Held-out questions with the weather tool: the call, and the sentence made of the result. "varied" has the tool defined in
+    one of many ways, "unknown" a city that was never trained on."""
     out, spec = [], sampler.tools
-    for kind in ("tool", "tool-varied", "result", "result-varied"):
-        for _ in range(CASES_PER_TOOL_KIND):
-            case = sampler.weather_case(spec["questions_held_out"], spec["cities_held_out"], plain=not kind.endswith("varied"))
-            if kind.startswith("tool"):
-                out.append(chat_case(sampler, "tools", kind, case["question"], [{"role": "user", "content": case["question"]}], case["tools"], [case["call"]]))
-            else:
-                out.append(chat_case(sampler, "tools", kind, f'{case["question"]} -> {case["result"]}', sampler.call_messages(case, case["question"]), case["tools"], [case["sentence"]]))
+    for what in ("tool", "result"):
+        for how in ("", "-varied", "-unknown"):
+            for _ in range(CASES_PER_TOOL_KIND):
+                cities = spec["cities_held_out"] if how == "-unknown" else spec["cities"]
+                case = sampler.weather_case(spec["questions_held_out"], cities, plain=how != "-varied")
+                if what == "tool":
+                    shown, messages, answer = case["question"], [{"role": "user", "content": case["question"]}], case["call"]
+                else:
+                    shown, messages, answer = f'{case["question"]} -> {case["result"]}', sampler.call_messages(case, case["question"]), case["sentence"]
+                out.append(chat_case(sampler, "tools", what + how, shown, messages, case["tools"], [answer]))
     return out
 
 
 def json_cases(sampler) -> list[Case]:
+    """Held-out ways to ask for JSON; "unknown" with names and cities that were never trained on."""
     out, spec = [], sampler.json
     people, products = spec["people"], spec["products"]
-    cities = sampler.tools["cities_held_out"]
-    pairs = []
-    for _ in range(CASES_PER_TOOL_KIND // 2):
-        q, a = sampler.rng.choice(people["asks_held_out"])
-        values = sampler.person(people["names_held_out"]) | {"city": sampler.rng.choice(cities)}
-        pairs.append((sampler.fill(q, **values), sampler.fill(a, **values)))
-        q, a = sampler.rng.choice(products["asks_held_out"])
-        values = sampler.product(products["names_held_out"])
-        pairs.append((sampler.fill(q, **values), sampler.fill(a, **values)))
-        pairs.append(sampler.keys_question(spec["key_asks_held_out"]))
-    pairs += [(q, g["answer"]) for g in spec["general"] for q in g["held_out"]]
-    for q, a in pairs:
-        out.append(frame(sampler, "chat", "json", q, [a]))
-        out.append(frame(sampler, "raw", "json", q, [a]))
+    for how, kind in (("", "json"), ("_held_out", "json-unknown")):
+        pairs = []
+        for _ in range(CASES_PER_TOOL_KIND // 4):
+            q, a = sampler.rng.choice(people["asks_held_out"])
+            values = sampler.person(people["names" + how]) | {"city": sampler.rng.choice(sampler.tools["cities" + how])}
+            pairs.append((sampler.fill(q, **values), sampler.fill(a, **values)))
+            q, a = sampler.rng.choice(products["asks_held_out"])
+            values = sampler.product(products["names" + how])
+            pairs.append((sampler.fill(q, **values), sampler.fill(a, **values)))
+        if kind == "json":
+            pairs += [sampler.keys_question(spec["key_asks_held_out"]) for _ in range(CASES_PER_TOOL_KIND // 2)]
+            pairs += [(q, g["answer"]) for g in spec["general"] for q in g["held_out"]]
+        for q, a in pairs:
+            out += [dataclasses.replace(frame(sampler, way, "json", q, [a]), kind=kind) for way in ("chat", "raw")]
     return out
 
 

@@ -29,9 +29,10 @@ class Sampler:
         self.systems = corpus.read_lines("systems.md")
         self.tools = corpus.read_yaml("tools.yaml")
         self.json = corpus.read_yaml("json.yaml")
-        # A topic's share grows slowly with its wordings; everything else is one topic that needs many examples.
-        self.shares = [14.0 if t.name == "off-topic" else max(1.0, len(t.wordings) / 18) ** 0.5 for t in self.topics]
+        # All topics are asked alike often; everything else is one topic that needs many examples.
+        self.shares = [14.0 if t.name == "off-topic" else 1.0 for t in self.topics]
         self.bos, self.eot, self.end = (tokenizer.convert_tokens_to_ids(t) for t in ("<|begin_of_text|>", "<|eot_id|>", "<|end_of_text|>"))
+        self.letters = [t for t in tokenizer.get_vocab() if t.isascii() and t.isalpha() and t.islower()]
         self.hardness = [1.0] * len(self.topics)  # running mean of each topic's loss
         self.asked = None  # the topic of the last question, as an index; None for JSON and the weather
 
@@ -173,11 +174,34 @@ class Sampler:
             return self.keys_question(self.json["key_asks"])
         return self.fill(q, **values), self.fill(a, **values)
 
+    # --- copying --------------------------------------------------------
+
+    def copying(self):
+        """Exercises in nothing but copying, without which names in tool calls and JSON would be learnt by heart one by one."""
+        rng = self.rng
+        words = [self.made_up() if rng.random() < 0.7 else str(rng.randint(0, 999)) for _ in range(rng.randint(1, 12))]
+        draw = rng.random()
+        if draw < 0.35:  # a list, again
+            mark = rng.choice([" ", ", ", "; ", "\n", " | "])
+            text = mark.join(words)
+            return self.raw(text + rng.choice([". ", "\n", ": ", " = "]), text)
+        if draw < 0.70:  # the value that stands with a name
+            names = [self.made_up() for _ in words]
+            at = rng.randrange(len(words))
+            form, mark = rng.choice(['"{}": "{}"', "{} is {}", "{}: {}", "{} = {}", "{} in {}"]), rng.choice([", ", ". ", "\n", "; "])
+            head, tail = form.format(names[at], "\0").split("\0")
+            return self.raw(mark.join(form.format(n, w) for n, w in zip(names, words)) + mark + head, words[at] + tail)
+        said = " ".join(words[:3])
+        ask = rng.choice(["Say {}", "Repeat {}", "Say: {}", 'Say "{}".', "Repeat after me: {}", "Write {}", "Please say {}", "Echo {}"]).format(said)
+        return self.chat(self.system() + [{"role": "user", "content": ask}, {"role": "assistant", "content": said}])
+
     # --- the weather tool -----------------------------------------------
 
     def made_up(self) -> str:
-        word = "".join(self.rng.choice(SYLLABLES) for _ in range(self.rng.randint(1, 3))).capitalize() + self.rng.choice(ENDINGS)
-        return word
+        """A word nobody knows: of syllables, or of any letters that are a token, since a name met later may be cut in any way."""
+        if self.rng.random() < 0.5:
+            return "".join(self.rng.choice(SYLLABLES) for _ in range(self.rng.randint(1, 3))).capitalize() + self.rng.choice(ENDINGS)
+        return "".join(self.rng.choice(self.letters) for _ in range(self.rng.randint(1, 4))).capitalize()
 
     def city(self) -> str:
         return self.made_up() if self.rng.random() < SYNTHETIC_CITY else self.rng.choice(self.tools["cities"])
@@ -269,12 +293,14 @@ class Sampler:
     def draw(self):
         """One training sample and its topic: (ids, weights, topic). The topic is None unless the sample is a single question."""
         draw = self.rng.random()
-        if draw < 0.28:
+        if draw < 0.27:
             return *self.shorten(self.chat(self.system() + self.turns(1))), self.asked
-        if draw < 0.80:
+        if draw < 0.74:
             return *self.shorten(self.raw_question()), self.asked
-        if draw < 0.83:
+        if draw < 0.77:
             return *self.plain_text(), None
+        if draw < 0.83:
+            return *self.copying(), None
         if draw < 0.96:
             return *self.weather(), None
         return *self.chat(self.system() + self.turns(self.rng.randint(10, 26) if draw > 0.9985 else self.rng.randint(2, 4))), None

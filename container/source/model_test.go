@@ -22,9 +22,9 @@ import (
 	"github.com/millrace-ai/millrace/engine/weights/weightstest"
 )
 
-// quick makes faults pass quickly: waits are a hundredth of the real ones.
+// quick makes faults pass quickly: most waits are a hundredth of the real ones.
 var quick = tuning{
-	attempts: 8, backoff: time.Millisecond, mostBackoff: 20 * time.Millisecond, idle: 400 * time.Millisecond,
+	attempts: 8, backoff: time.Millisecond, mostBackoff: 20 * time.Millisecond, idle: time.Second,
 	segment: 64 << 10, bufferBytes: 32 << 20, connections: 4, mostConns: 16,
 	tick: 5 * time.Millisecond, window: 20 * time.Millisecond, hedgeAfter: 20 * time.Millisecond,
 }
