@@ -70,7 +70,7 @@ func (s *Server) chatEvents(x *exchange, a *chatAnswer, includeUsage bool) error
 	}
 	x.out = x.out[:0]
 	if includeUsage {
-		x.out = a.usageEvent(x.out, usageOf(x.choices))
+		x.out = a.head.usageEvent(x.out, usageOf(x.choices))
 	}
 	x.out = append(x.out, done...)
 	if err := x.send(); err != nil {

@@ -250,16 +250,6 @@ func (a *chatAnswer) endChunk(dst []byte, c *choice, last bool) []byte {
 	return append(dst, `"}],"usage":null}`+"\n\n"...)
 }
 
-// usageEvent appends the event that tells the usage of an answer.
-func (a *chatAnswer) usageEvent(dst []byte, u usage) []byte {
-	dst = append(dst, "data: "...)
-	dst = append(dst, a.head.open...)
-	dst = append(dst, a.head.model...)
-	dst = append(dst, `,"choices":[],"usage":`...)
-	dst = u.append(dst)
-	return append(dst, "}\n\n"...)
-}
-
 // appendLogprobs appends the member of m's log-probabilities.
 func (a *chatAnswer) appendLogprobs(dst []byte, m *chatMessage) []byte {
 	if !a.logprobs {

@@ -229,13 +229,3 @@ func appendList(dst []byte, open string, elements []byte) []byte {
 	dst = append(dst, elements...)
 	return append(dst, ']')
 }
-
-// usageEvent appends the event that tells the usage of an answer.
-func (a *completionAnswer) usageEvent(dst []byte, u usage) []byte {
-	dst = append(dst, "data: "...)
-	dst = append(dst, a.head.open...)
-	dst = append(dst, a.head.model...)
-	dst = append(dst, `,"choices":[],"usage":`...)
-	dst = u.append(dst)
-	return append(dst, "}\n\n"...)
-}

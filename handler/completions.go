@@ -62,7 +62,7 @@ func (s *Server) completionEvents(x *exchange, a *completionAnswer) error {
 	}
 	x.out = x.out[:0]
 	if a.usageApart {
-		x.out = a.usageEvent(x.out, usageOf(x.choices))
+		x.out = a.head.usageEvent(x.out, usageOf(x.choices))
 	}
 	x.out = append(x.out, done...)
 	if err := x.send(); err != nil {

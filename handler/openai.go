@@ -61,6 +61,16 @@ func (u usage) append(dst []byte) []byte {
 	return append(dst, '}')
 }
 
+// usageEvent appends the event of a stream that tells its usage.
+func (h *openAIHead) usageEvent(dst []byte, u usage) []byte {
+	dst = append(dst, "data: "...)
+	dst = append(dst, h.open...)
+	dst = append(dst, h.model...)
+	dst = append(dst, `,"choices":[],"usage":`...)
+	dst = u.append(dst)
+	return append(dst, "}\n\n"...)
+}
+
 // openAIReason is OpenAI's name of a reason to end.
 func openAIReason(r engine.FinishReason) string {
 	if r == engine.FinishLength {
