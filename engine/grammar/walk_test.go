@@ -11,10 +11,23 @@ import (
 	"github.com/millrace-ai/millrace/engine/token/tokentest"
 )
 
-// walk draws tokens under the masks until the grammar is at its end, taking
-// forced tokens as they come. It prefers ends and closing tokens after some
-// steps, since a uniform choice rarely ends a string.
+// walk returns a text of the grammar, drawn token by token: the first of some
+// walks that comes to an end.
 func walk(t testing.TB, m *Matcher, v *vocabulary, r *rand.Rand) string {
+	t.Helper()
+	for range 20 {
+		if text, ended := walkOnce(t, m, v, r); ended {
+			return text
+		}
+	}
+	t.Fatal("no walk comes to an end")
+	return ""
+}
+
+// walkOnce draws tokens under the masks until the grammar is at its end, if
+// that is near, taking forced tokens as they come. It prefers ends and closing
+// tokens after some steps, since a uniform choice rarely ends a string.
+func walkOnce(t testing.TB, m *Matcher, v *vocabulary, r *rand.Rand) (_ string, ended bool) {
 	t.Helper()
 	m, err := m.Clone()
 	if err != nil {
@@ -31,7 +44,7 @@ func walk(t testing.TB, m *Matcher, v *vocabulary, r *rand.Rand) string {
 	}
 	for step := range 600 {
 		if m.Done() {
-			return string(text)
+			return string(text), true
 		}
 		forced := m.Forced(nil)
 		if len(forced) > 0 && r.IntN(2) == 0 {
@@ -50,19 +63,18 @@ func walk(t testing.TB, m *Matcher, v *vocabulary, r *rand.Rand) string {
 			if err := m.Accept(m.c.EOS()[0]); err != nil || !m.Done() {
 				t.Fatalf("after %q: the end was offered, but %v, done %v", text, err, m.Done())
 			}
-			return string(text)
+			return string(text), true
 		}
 		id := draw(mask, v, r, step > 20)
 		if id < 0 {
-			return string(text) // only the end is left
+			return string(text), true // only the end is left
 		}
 		if len(forced) > 0 && id != forced[0] {
 			t.Fatalf("after %q: token %d is drawn, %d is forced", text, id, forced[0])
 		}
 		accept(id)
 	}
-	t.Skipf("no end within the walk: %.100q", text)
-	return ""
+	return "", false
 }
 
 // draw picks one of the tokens of text in mask, -1 if there is none.
