@@ -2,6 +2,8 @@
 //
 //	millrace [serve] [flags]      serve a model
 //	millrace pull SOURCE FOLDER   copy a model from S3 to a folder
+//	millrace sagemaker COMMAND    deploy, invoke, status, delete, local
+//	millrace lambda [local]       serve as a Lambda function, or try one here
 //	millrace bench [flags]        load a server and measure it
 //	millrace env [flags]          print the configuration that serve would use
 //	millrace version
@@ -35,15 +37,16 @@ import (
 // cli is the command line. Without a command it is serve: SageMaker runs the
 // image with the word, people without.
 type cli struct {
-	Serve   config.Serve  `cmd:"" default:"withargs" help:"Serve a model (the default command)."`
-	Pull    pull          `cmd:"" help:"Copy a model from S3 to a folder."`
-	Bench   bench.Options `cmd:"" help:"Load a server that speaks TGI's or OpenAI's API, and measure it."`
-	Env     config.Serve  `cmd:"" help:"Print the configuration that serve would use, and where each value comes from."`
-	Version struct{}      `cmd:"" help:"Print the version."`
+	Serve     config.Serve  `cmd:"" default:"withargs" help:"Serve a model (the default command)."`
+	Pull      pull          `cmd:"" help:"Copy a model from S3 to a folder."`
+	SageMaker sageMaker     `cmd:"" name:"sagemaker" help:"Deploy to SageMaker, call an endpoint, or try one on this machine."`
+	Bench     bench.Options `cmd:"" help:"Load a server that speaks TGI's or OpenAI's API, and measure it."`
+	Env       config.Serve  `cmd:"" help:"Print the configuration that serve would use, and where each value comes from."`
+	Version   struct{}      `cmd:"" help:"Print the version."`
 }
 
 // absent are commands that belong to the product and not to this build.
-var absent = []string{"lambda", "quantize", "sagemaker"}
+var absent = []string{"quantize"}
 
 // usageError is a fault of whoever started the process: exit status 2.
 type usageError struct{ err error }
@@ -90,18 +93,16 @@ func run(args, environ []string) error {
 		return usageError{err}
 	}
 
+	interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	switch ctx.Command() {
 	case "version":
 		fmt.Println(strings.TrimSpace("millrace " + version + " " + revision()))
 		return nil
 	case "bench":
-		interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
 		_, err := bench.Run(interrupted, c.Bench, os.Stdout, os.Stderr)
 		return err
 	case "pull <source> <folder>":
-		interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
 		return c.Pull.run(interrupted, os.Stderr)
 	case "env":
 		settings, notes, err := loader.Finish(ctx, &c.Env)
@@ -109,12 +110,17 @@ func run(args, environ []string) error {
 			return usageError{err}
 		}
 		return printSettings(settings, notes)
+	case "serve":
+		stop() // serve has its own way to end
+		settings, notes, err := loader.Finish(ctx, &c.Serve)
+		if err != nil {
+			return usageError{err}
+		}
+		return serve(&c.Serve, settings, notes)
 	}
-	settings, notes, err := loader.Finish(ctx, &c.Serve)
-	if err != nil {
-		return usageError{err}
-	}
-	return serve(&c.Serve, settings, notes)
+	// The other commands have a method Run(context.Context) error.
+	ctx.BindTo(interrupted, (*context.Context)(nil))
+	return ctx.Run()
 }
 
 // printSettings writes the configuration as a table, then what was set

@@ -96,7 +96,7 @@ func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
 		Logger:                s.log,
 		Tracer:                tracer,
 	})
-	s.http = handler.NewHTTPServer("", s.api)
+	s.http = handler.NewHTTPServer("", s.hosted())
 	s.http.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
 	return s.run(listener, signals)
 }

@@ -1,0 +1,6 @@
+package main
+
+// sageMaker are the commands about SageMaker endpoints. Each has a method Run,
+// which main calls with a context that a signal ends.
+type sageMaker struct {
+}
