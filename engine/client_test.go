@@ -123,6 +123,12 @@ func (c *client) checkEnd() error {
 	if len(c.want) == c.req.MaxNewTokens {
 		reason = FinishLength
 	}
+	if c.stream.Finish() == FinishDeadline {
+		if c.req.Deadline.IsZero() || len(c.got) == 0 || len(c.got) >= len(c.want) {
+			return fmt.Errorf("cut at a deadline %v after %d of %d tokens", c.req.Deadline, len(c.got), len(c.want))
+		}
+		return nil
+	}
 	if err := c.checkGrammar(); err != nil {
 		return err
 	}

@@ -72,10 +72,11 @@ type Engine struct {
 	launched  int   // steps launched so far: the next uses ring[launched % RingDepth]
 	inFlight  *step // launched, not yet retired
 	news      []*sequence
-	hits      []page.ID     // scratch of admission
-	late      func() bool   // tests: decides what mask is late, in place of the time
-	masking   masking       // scratch of mask
-	pace      time.Duration // of the device: how long the last step took
+	hits      []page.ID        // scratch of admission
+	late      func() bool      // tests: decides what mask is late, in place of the time
+	now       func() time.Time // for deadlines
+	masking   masking          // scratch of mask
+	pace      time.Duration    // of the device: how long the last step took
 
 	outputLen float64 // moving average of tokens generated per sequence
 	released  int     // how often pages were given back
@@ -119,6 +120,7 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg:     cfg,
 		backend: cfg.Backend,
+		now:     time.Now,
 		budget:  cfg.MaxBatchTokens,
 		// Every running sequence must be able to advance in every step.
 		slots: min(cfg.Device.MaxSlots, cfg.Device.MaxRows, cfg.MaxBatchTokens),

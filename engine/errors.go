@@ -11,10 +11,11 @@ const (
 	Failed          // generation failed: NaN logits, a failed step, a lost device
 	Cancelled       // the caller's context ended, or the Stream was closed
 	Stopping        // the engine is shutting down
+	Expired         // the deadline passed while the request waited or its prompt was read
 )
 
 func (k Kind) String() string {
-	return [...]string{"internal", "invalid", "overloaded", "failed", "cancelled", "stopping"}[k]
+	return [...]string{"internal", "invalid", "overloaded", "failed", "cancelled", "stopping", "expired"}[k]
 }
 
 // Error is what the engine returns to callers. Msg is for the client; Err, if

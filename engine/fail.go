@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"math"
 )
 
@@ -9,6 +10,14 @@ var nan = float32(math.NaN())
 
 func cancelled(ctx context.Context) error {
 	return &Error{Kind: Cancelled, Msg: "request cancelled", Err: ctx.Err()}
+}
+
+func expired(s *sequence) error {
+	what := "the time limit of the request passed before its first token"
+	if s.generated > 0 {
+		what = fmt.Sprintf("the time limit of the request passed while it waited for memory, after %d tokens", s.generated)
+	}
+	return &Error{Kind: Expired, Msg: what}
 }
 
 // spoiled ends a sequence whose logits held no number. Its pages may be what

@@ -34,13 +34,12 @@ func (e *Engine) bequeath(s *sequence) {
 	e.waiting.pushFront(heir)
 }
 
-// dropForks ends the forks of s whose caller has gone.
+// dropForks ends the forks of s whose caller has gone or whose deadline has
+// passed.
 func (e *Engine) dropForks(s *sequence) {
 	kept := s.forks[:0]
 	for _, f := range s.forks {
-		if f.cancelled() {
-			e.end(f, NotFinished, cancelled(f.ctx))
-		} else {
+		if e.drop(f); f.state != ended {
 			kept = append(kept, f)
 		}
 	}

@@ -43,7 +43,7 @@ func TestSimulated(t *testing.T) {
 		}
 	}
 	t.Logf("%d runs: %+v", runs, sum)
-	for _, n := range []int{sum.Requests, sum.Complete, sum.Cancelled, sum.Failed, sum.Refused, sum.Lost, sum.Preemptions, sum.CachedTokens,
+	for _, n := range []int{sum.Requests, sum.Complete, sum.Cut, sum.Expired, sum.Cancelled, sum.Failed, sum.Refused, sum.Lost, sum.Preemptions, sum.CachedTokens,
 		sum.Guided, sum.Constrained, sum.Forced, sum.Late, sum.Forks} {
 		if n == 0 {
 			t.Errorf("something never happened in %d runs: %+v", runs, sum)
@@ -53,9 +53,9 @@ func TestSimulated(t *testing.T) {
 
 // tally counts what happened in all runs.
 type tally struct {
-	Requests, Complete, Cancelled, Failed, Refused, Lost int
-	Steps, Tokens, Preemptions, CachedTokens             int
-	Guided, Constrained, Forced, Late, Forks             int
+	Requests, Complete, Cut, Expired, Cancelled, Failed, Refused, Lost int
+	Steps, Tokens, Preemptions, CachedTokens                           int
+	Guided, Constrained, Forced, Late, Forks                           int
 }
 
 func simulate(seed uint64, t testing.TB) error { return simulateInto(seed, t, new(tally)) }
@@ -107,6 +107,14 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		late := []float64{0, 0.1, 0.6}[rng.IntN(3)]
 		w.e.late = func() bool { return chance(late) }
 	}
+	// Deadlines are two instants, before and behind which chance puts now.
+	deadline, passed := time.Unix(1, 0), []float64{0, 0.002, 0.1}[rng.IntN(3)]
+	w.e.now = func() time.Time {
+		if chance(passed) {
+			return deadline.Add(1)
+		}
+		return deadline
+	}
 	crowded := chance(0.5)
 	longest := w.e.limits.MaxInput
 	if crowded {
@@ -143,7 +151,12 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		for i := range max(0, between(-3, 3)) {
 			biases = append(biases, sample.Bias{Token: int32(i), Bias: rng.Float32()})
 		}
+		var until time.Time
+		if chance(0.5) {
+			until = deadline
+		}
 		return &Request{
+			Deadline:       until,
 			LogitBias:      biases,
 			Tokens:         prompt,
 			MaxNewTokens:   between(1, min(w.e.limits.MaxTotal-len(prompt), 60)),
@@ -230,6 +243,8 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		}
 		var e *Error
 		switch errors.As(c.err, &e); {
+		case c.err == io.EOF && c.stream.Finish() == FinishDeadline:
+			sum.Cut++
 		case c.err == io.EOF:
 			sum.Complete++
 			if c.behind.from >= 0 && c.spec != nil {
@@ -237,6 +252,8 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 			}
 		case e.Kind == Cancelled && c.gone:
 			sum.Cancelled++
+		case e.Kind == Expired && !c.req.Deadline.IsZero():
+			sum.Expired++
 		case e.Kind == Failed && faults > 0:
 			sum.Failed++
 		default:

@@ -1,6 +1,10 @@
 package engine
 
-import "github.com/millrace-ai/millrace/engine/sample"
+import (
+	"time"
+
+	"github.com/millrace-ai/millrace/engine/sample"
+)
 
 // Request is one sequence to generate. It is immutable after Submit; its
 // slices must not be changed by the caller until the Stream has ended.
@@ -14,6 +18,10 @@ type Request struct {
 	IgnoreEOS      bool          // generate past the model's end tokens
 	LogitBias      []sample.Bias // ids distinct, at most sample.MaxBiases, each at most sample.MaxBias
 	Guide          *Guide        // nil: free text
+	// Deadline is when the sequence ends with the tokens it has, FinishDeadline;
+	// one that is not being generated then, but waits or reads its prompt, ends
+	// as Expired. Zero: none.
+	Deadline time.Time
 }
 
 // FinishReason says why a sequence ended.
@@ -21,9 +29,10 @@ type FinishReason int
 
 // Reasons to end. Stop strings belong to Text, which sees the characters.
 const (
-	NotFinished  FinishReason = iota
-	FinishLength              // MaxNewTokens reached
-	FinishEOS                 // the last Token is an end token: the model's, or because its grammar allows nothing else
+	NotFinished    FinishReason = iota
+	FinishLength                // MaxNewTokens reached
+	FinishEOS                   // the last Token is an end token: the model's, or because its grammar allows nothing else
+	FinishDeadline              // the first token behind the request's deadline
 )
 
 // Token is one generated token, or one scored prompt token.

@@ -74,7 +74,7 @@ func (st *step) page(s *sequence, id page.ID) {
 // runs. An error means that the device is lost.
 func (e *Engine) tick() (worked bool, err error) {
 	e.receive()
-	e.dropCancelled()
+	e.dropAbandoned()
 
 	next := &e.ring[e.launched%device.RingDepth]
 	if e.schedule(next); len(next.seqs) > 0 {
@@ -117,24 +117,35 @@ func (e *Engine) receive() {
 	}
 }
 
-// dropCancelled ends sequences whose caller has gone, before any more work or
-// pages are spent on them.
-func (e *Engine) dropCancelled() {
+// dropAbandoned ends sequences whose caller has gone or whose deadline has
+// passed, before any more work or pages are spent on them. One that has a token
+// to come is left to end with that.
+func (e *Engine) dropAbandoned() {
 	for s := e.waiting.head; s != nil; {
 		next := s.next
 		e.dropForks(s)
-		if s.cancelled() {
-			e.end(s, NotFinished, cancelled(s.ctx))
-		}
+		e.drop(s)
 		s = next
 	}
 	for _, s := range e.active {
 		e.dropForks(s)
-		if s.cancelled() {
-			e.end(s, NotFinished, cancelled(s.ctx))
-		}
+		e.drop(s)
 	}
 	e.sweep()
+}
+
+func (e *Engine) drop(s *sequence) {
+	switch {
+	case s.cancelled():
+		e.end(s, NotFinished, cancelled(s.ctx))
+	case e.overdue(s) && (s.state != active || s.generated == 0):
+		e.end(s, NotFinished, expired(s))
+	}
+}
+
+// overdue reports whether the deadline of s has passed.
+func (e *Engine) overdue(s *sequence) bool {
+	return !s.req.Deadline.IsZero() && e.now().After(s.req.Deadline)
 }
 
 // launch enqueues the step on the device. If that fails the step fails when
@@ -218,6 +229,8 @@ func (e *Engine) finished(s *sequence) FinishReason {
 		return FinishLength
 	case e.endsSequence(s.token(s.known()-1)) && (!s.req.IgnoreEOS || s.constrained()):
 		return FinishEOS
+	case e.overdue(s):
+		return FinishDeadline
 	}
 	return NotFinished
 }
