@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -24,16 +21,28 @@ const lastWrites = 3 * time.Second
 
 // server is one serving process, from its configuration to its exit.
 type server struct {
-	cfg    *config.Serve
-	log    *slog.Logger
-	place  string // of the model
-	model  *model // nil until it is open
-	sizing *sizing
-	api    *handler.Server
-	http   *http.Server
+	cfg     *config.Serve
+	log     *slog.Logger
+	place   string // of the model
+	model   *model // nil until it is open
+	sizing  *sizing
+	tracing *tracing
+	api     *handler.Server
 }
 
-// serve serves until a signal ends it, which is no error.
+// front is where a server's requests come from: a port, or Lambda.
+type front interface {
+	// Serve hands requests to the API until Shutdown, which is no error, or
+	// until it fails.
+	Serve() error
+	// Ready says that the model is there from now on.
+	Ready()
+	// Shutdown lets no request in any more and returns once all answers are
+	// written, or with ctx's error.
+	Shutdown(ctx context.Context) error
+}
+
+// serve serves on a port until a signal ends it, which is no error.
 //
 // What can be wrong about the command line and the model is found out before
 // the port opens, from the files' headers; the port opens before the weights
@@ -41,6 +50,23 @@ type server struct {
 // an archive is opened behind the port, too: how long that takes is not up to
 // this machine.
 func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
+	s, err := newServer(cfg, settings, notes)
+	if err != nil {
+		return usageError{err}
+	}
+	defer s.tracing.stop()
+	p, err := listen(cfg, s.log, s.hosted())
+	if err != nil {
+		return usageError{err}
+	}
+	defer p.Close()
+	s.log.Info("listening", "address", p.listener.Addr().String(), "model", modelName(s.place))
+	return s.run(p)
+}
+
+// newServer checks what can be checked at once and makes the API, which has no
+// model yet.
+func newServer(cfg *config.Serve, settings []config.Setting, notes []string) (*server, error) {
 	s := &server{cfg: cfg, log: newLogger(cfg)}
 	slog.SetDefault(s.log)
 	for _, note := range notes {
@@ -52,26 +78,16 @@ func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
 
 	var err error
 	if s.place, err = locateModel(cfg.ModelID); err != nil {
-		return usageError{err}
+		return nil, err
 	}
 	if !arrivesSlowly(s.place) {
 		if err = s.openModel(context.Background()); err != nil {
-			return usageError{err}
+			return nil, err
 		}
 	}
-	tracer, stopTracing, err := s.startTracing(cfg)
-	if err != nil {
-		return usageError{err}
+	if s.tracing, err = startTracing(cfg, s.log); err != nil {
+		return nil, err
 	}
-	defer stopTracing()
-	listener, err := net.Listen("tcp", net.JoinHostPort(cfg.Hostname, strconv.Itoa(cfg.Port)))
-	if err != nil {
-		return usageError{err}
-	}
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	defer signal.Stop(signals)
-
 	s.api = handler.New(handler.Options{
 		ModelID:               modelName(s.place),
 		Version:               version,
@@ -94,11 +110,9 @@ func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
 		DefaultMaxTokens:      cfg.DefaultMaxTokens,
 		ToolCallObject:        cfg.ToolCallFormat == "tgi",
 		Logger:                s.log,
-		Tracer:                tracer,
+		Tracer:                s.tracing.tracer,
 	})
-	s.http = handler.NewHTTPServer("", s.hosted())
-	s.http.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
-	return s.run(listener, signals)
+	return s, nil
 }
 
 // openModel opens the model and fits the flags to it.
@@ -110,12 +124,14 @@ func (s *server) openModel(ctx context.Context) (err error) {
 	return err
 }
 
-// run serves on listener until a signal comes or something fails.
-func (s *server) run(listener net.Listener, signals <-chan os.Signal) error {
-	defer s.http.Close()
+// run is the life of a server behind a front: load, serve, drain. It ends with
+// a signal or with what fails.
+func (s *server) run(f front) error {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
 	broken := make(chan error, 1)
-	go func() { broken <- s.http.Serve(listener) }()
-	s.log.Info("listening", "address", listener.Addr().String(), "model", modelName(s.place))
+	go func() { broken <- f.Serve() }()
 
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -148,18 +164,19 @@ func (s *server) run(listener net.Listener, signals <-chan os.Signal) error {
 		Compiler:  loaded.compiler.get,
 	})
 	s.log.Info("ready", loaded.describe()...)
+	f.Ready()
 
 	select {
 	case err := <-running:
 		s.log.Error("the engine has failed", "err", err)
 		s.api.Drain()
-		s.closeConnections(lastWrites)
+		s.shutdown(f)
 		return fmt.Errorf("the engine has failed: %w", err)
 	case err := <-broken:
 		return err
 	case sig := <-signals:
 		go exitOnSecond(signals)
-		if s.drain(sig, loaded.engine) {
+		if s.drain(f, sig, loaded.engine) {
 			loaded.compiler.close()
 		}
 		return nil
@@ -168,25 +185,25 @@ func (s *server) run(listener net.Listener, signals <-chan os.Signal) error {
 
 // drain ends the server in order: health checks fail and no request is
 // accepted from now on, running ones go on for a while, then end with an
-// error, and all connections are closed. It reports whether no request is left.
-func (s *server) drain(sig os.Signal, e *engine.Engine) (idle bool) {
+// error, and the front closes. It reports whether no request is left.
+func (s *server) drain(f front, sig os.Signal, e *engine.Engine) (idle bool) {
 	start := time.Now()
 	s.api.Drain()
 	s.log.Info("draining", "signal", sig, "running", e.Stats().Running, "timeout", s.cfg.Drain())
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Drain())
 	defer cancel()
 	err := e.Drain(ctx)
-	idle = s.closeConnections(lastWrites)
+	idle = s.shutdown(f)
 	s.log.Info("ended", "complete", err == nil, "seconds", time.Since(start).Seconds())
 	return idle
 }
 
-// closeConnections waits for the answers being written, then closes all. It
-// reports whether all were written.
-func (s *server) closeConnections(wait time.Duration) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), wait)
+// shutdown gives the answers being written a moment, and reports whether all
+// were written.
+func (s *server) shutdown(f front) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), lastWrites)
 	defer cancel()
-	err := s.http.Shutdown(ctx)
+	err := f.Shutdown(ctx)
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		s.log.Warn("closing connections", "err", err)
 	}

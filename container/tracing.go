@@ -3,38 +3,54 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
+	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/container/otlp"
 )
 
-// lastSpans is what the collector gets at the end to take the last spans.
+// lastSpans is what the collector gets to take the spans that are left.
 const lastSpans = 2 * time.Second
 
-// startTracing returns the tracer of requests, nil without an endpoint, and
-// what ends it.
-func (s *server) startTracing(cfg *config.Serve) (trace.Tracer, func(), error) {
+// tracing sends the spans of requests to a collector, if there is one.
+type tracing struct {
+	tracer   trace.Tracer // nil: none
+	provider *sdk.TracerProvider
+	log      *slog.Logger
+}
+
+func startTracing(cfg *config.Serve, log *slog.Logger) (*tracing, error) {
 	if cfg.OTLPEndpoint == "" {
-		return nil, func() {}, nil
+		return &tracing{}, nil
 	}
 	provider, err := otlp.Start(otlp.Config{
 		Endpoint: cfg.OTLPEndpoint,
 		Service:  cfg.OTLPServiceName,
 		Version:  version,
-		Logger:   s.log,
+		Logger:   log,
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("otlp-endpoint: %w", err)
+		return nil, fmt.Errorf("otlp-endpoint: %w", err)
 	}
-	stop := func() {
-		ctx, cancel := context.WithTimeout(context.Background(), lastSpans)
-		defer cancel()
-		if err := provider.Shutdown(ctx); err != nil {
-			s.log.Warn("the last traces are not sent", "err", err)
-		}
+	return &tracing{provider.Tracer("github.com/millrace-ai/millrace/handler"), provider, log}, nil
+}
+
+
+// stop sends the last spans.
+func (t *tracing) stop() {
+	if t.provider != nil {
+		t.last(t.provider.Shutdown)
 	}
-	return provider.Tracer("github.com/millrace-ai/millrace/handler"), stop, nil
+}
+
+func (t *tracing) last(send func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.Background(), lastSpans)
+	defer cancel()
+	if err := send(ctx); err != nil {
+		t.log.Warn("the last traces are not sent", "err", err)
+	}
 }
