@@ -11,7 +11,7 @@ func (s *Server) startBest(x *exchange, m *model, j *job, best int) error {
 	for i := range seeds {
 		seeds[i] = rand.Uint64()
 	}
-	streams, err := m.gen.SubmitN(x.r.Context(), &j.req, seeds)
+	streams, err := x.submit(m, &j.req, seeds, false)
 	if err != nil {
 		return err
 	}

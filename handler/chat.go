@@ -102,7 +102,7 @@ func (s *Server) startChat(x *exchange, m *model, req *chatRequest) (*chatJob, e
 		return nil, err
 	}
 	s.metrics.accepted(&j.job)
-	streams, err := m.gen.SubmitN(x.r.Context(), &j.req, j.seeds)
+	streams, err := x.submit(m, &j.req, j.seeds, req.stream)
 	if err != nil {
 		return nil, err
 	}

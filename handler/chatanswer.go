@@ -54,7 +54,7 @@ func (m *chatMessage) finish(c *choice) string {
 	if m.parser != nil {
 		calls = m.parser.Calls()
 	}
-	return chat.FinishReason(c.text.Finish() == engine.FinishLength, calls)
+	return chat.FinishReason(isCut(c.text.Finish()), calls)
 }
 
 // take adds pieces to a whole answer.
@@ -95,9 +95,9 @@ func (a *chatAnswer) append(dst []byte, choices []*choice) (_ []byte, err error)
 		}
 		dst = append(dst, `},"logprobs":`...)
 		dst = a.appendLogprobs(dst, m)
-		dst = append(dst, `,"finish_reason":"`...)
-		dst = append(dst, m.finish(c)...)
-		dst = append(dst, `"}`...)
+		dst = append(dst, ',')
+		dst = appendReason(dst, m.finish(c), c.text.Finish())
+		dst = append(dst, '}')
 	}
 	dst = append(dst, `],"usage":`...)
 	dst = usageOf(choices).append(dst)
@@ -245,9 +245,9 @@ func (a *chatAnswer) endChunk(dst []byte, c *choice, last bool) []byte {
 	if !last {
 		return append(dst, `,"finish_reason":null}],"usage":null}`+"\n\n"...)
 	}
-	dst = append(dst, `,"finish_reason":"`...)
-	dst = append(dst, m.finish(c)...)
-	return append(dst, `"}],"usage":null}`+"\n\n"...)
+	dst = append(dst, ',')
+	dst = appendReason(dst, m.finish(c), c.text.Finish())
+	return append(dst, `}],"usage":null}`+"\n\n"...)
 }
 
 // appendLogprobs appends the member of m's log-probabilities.

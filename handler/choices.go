@@ -245,7 +245,7 @@ func charsOf(choices []*choice) (n int) {
 func (x *exchange) timingOf(choices []*choice) timing {
 	first := choices[0].stream.Times()
 	longest, queue := 1, time.Duration(0)
-	t := timing{prompt: usageOf(choices).prompt, finish: openAIReason(choices[0].text.Finish())}
+	t := timing{prompt: usageOf(choices).prompt, finish: reasonToLog(openAIReason, choices[0].text.Finish())}
 	for _, c := range choices {
 		times := c.stream.Times()
 		queue = max(queue, times.Admitted.Sub(times.Submitted))

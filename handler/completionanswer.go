@@ -153,7 +153,7 @@ func (a *completionAnswer) append(dst []byte, choices []*choice, n int) []byte {
 			if index > 0 {
 				dst = append(dst, ',')
 			}
-			dst = a.appendChoice(dst, index, a.texts[c.index], openAIReason(c.text.Finish()))
+			dst = a.appendChoice(dst, index, a.texts[c.index], c.text.Finish())
 			index++
 		}
 	}
@@ -174,9 +174,9 @@ func (a *completionAnswer) events(dst []byte, c *choice, pieces []engine.Piece) 
 		if whole {
 			dst = append(dst, a.head.model...)
 		}
-		reason := ""
+		reason := engine.NotFinished
 		if last {
-			reason = openAIReason(c.text.Finish())
+			reason = c.text.Finish()
 		}
 		dst = append(dst, `,"choices":[`...)
 		dst = a.appendChoice(dst, c.index, t, reason)
@@ -194,16 +194,16 @@ func (a *completionAnswer) events(dst []byte, c *choice, pieces []engine.Piece) 
 }
 
 // appendChoice appends one of the choices of an answer or an event.
-func (a *completionAnswer) appendChoice(dst []byte, index int, t *completionText, reason string) []byte {
+func (a *completionAnswer) appendChoice(dst []byte, index int, t *completionText, reason engine.FinishReason) []byte {
 	dst = append(dst, `{"index":`...)
 	dst = strconv.AppendInt(dst, int64(index), 10)
 	dst = append(dst, `,"text":`...)
 	dst = appendString(dst, t.text)
 	dst = append(dst, `,"logprobs":`...)
 	dst = a.appendLogprobs(dst, t)
-	dst = append(dst, `,"finish_reason":"`...)
-	dst = append(dst, reason...)
-	return append(dst, `"}`...)
+	dst = append(dst, ',')
+	dst = appendReason(dst, openAIReason(reason), reason)
+	return append(dst, '}')
 }
 
 // appendLogprobs appends the lists of a choice or an event, null if nobody

@@ -99,7 +99,7 @@ func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) 
 	for _, j := range jobs {
 		j.req.Params.Seed = seeds[0]
 		s.metrics.accepted(j)
-		streams, err := m.gen.SubmitN(x.r.Context(), &j.req, seeds)
+		streams, err := x.submit(m, &j.req, seeds, req.stream)
 		if err != nil {
 			return err
 		}

@@ -90,6 +90,7 @@ var errorDescriptions = map[int]string{
 	http.StatusUnsupportedMediaType:  "The content type is not application/json",
 	http.StatusUnprocessableEntity:   "Input validation error",
 	http.StatusServiceUnavailable:    "The model is loading, or the server is shutting down",
+	http.StatusGatewayTimeout:        "The time limit of the request passed before its first token",
 }
 
 // newDocument returns the contract with our differences: /ping, the errors
@@ -127,6 +128,7 @@ func newDocument(o *Options) []byte {
 	documentChat(doc, o.ToolCallObject)
 	documentCompletions(doc)
 	documentInvocations(doc, generation)
+	documentDeadlines(doc)
 	for path := range paths {
 		for method, op := range at(paths, path) {
 			addErrors(path, method, op.(object))
@@ -138,6 +140,14 @@ func newDocument(o *Options) []byte {
 		panic(err)
 	}
 	return out
+}
+
+// documentDeadlines says what an answer has that a host's deadline cut.
+func documentDeadlines(doc object) {
+	for _, name := range []string{"Details", "BestOfSequence", "StreamDetails", "ChatCompletionComplete", "ChatCompletionChoice", "CompletionComplete"} {
+		at(doc, "components", "schemas", name, "properties")["cut"] = object{
+			"type": "string", "enum": []string{"deadline"}, "description": "What ended the text, if it is not the limit of tokens that the finish reason length names"}
+	}
 }
 
 // addErrors adds the errors that any route of its kind can answer.

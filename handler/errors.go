@@ -100,6 +100,9 @@ func asError(err error) *Error {
 	case engine.Failed:
 		e = failure(http.StatusFailedDependency, "generation", "Request failed during generation: %s", g.Msg)
 		e.label = "generation"
+	case engine.Expired:
+		e = failure(http.StatusGatewayTimeout, "timeout", "Request timed out: %s", g.Msg)
+		e.label = "timeout"
 	case engine.Stopping:
 		e = unavailable("The server is shutting down")
 	default:

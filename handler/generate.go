@@ -83,11 +83,11 @@ func (s *Server) start(x *exchange, req *generateRequest, stream bool) (*job, er
 	if best > 1 {
 		return j, s.startBest(x, m, j, best)
 	}
-	out, err := m.gen.Submit(x.r.Context(), &j.req)
+	streams, err := x.submit(m, &j.req, []uint64{j.req.Params.Seed}, stream)
 	if err != nil {
 		return nil, err
 	}
-	x.generation.reset(m.tok, j, out)
+	x.generation.reset(m.tok, j, streams[0])
 	return j, nil
 }
 

@@ -106,9 +106,8 @@ func (g *generation) appendText(dst []byte, j *job) []byte {
 
 // appendEnding appends the first members of details.
 func (g *generation) appendEnding(dst []byte) []byte {
-	dst = append(dst, `"finish_reason":"`...)
-	dst = append(dst, finishReason(g.text.Finish())...)
-	dst = append(dst, `","generated_tokens":`...)
+	dst = appendReason(dst, finishReason(g.text.Finish()), g.text.Finish())
+	dst = append(dst, `,"generated_tokens":`...)
 	dst = strconv.AppendInt(dst, int64(g.text.Tokens()), 10)
 	dst = append(dst, `,"seed":`...)
 	if !g.seed.set {

@@ -29,7 +29,7 @@ func (x *exchange) timing(j *job, g *generation) timing {
 		perToken:   now.Sub(times.Admitted) / time.Duration(max(1, tokens)),
 		prompt:     len(j.req.Tokens),
 		tokens:     tokens,
-		finish:     finishReason(g.text.Finish()),
+		finish:     reasonToLog(finishReason, g.text.Finish()),
 	}
 }
 

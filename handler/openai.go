@@ -71,12 +71,20 @@ func (h *openAIHead) usageEvent(dst []byte, u usage) []byte {
 	return append(dst, "}\n\n"...)
 }
 
-// openAIReason is OpenAI's name of a reason to end.
+// openAIReason is OpenAI's name of a reason to end, "" before the end.
 func openAIReason(r engine.FinishReason) string {
-	if r == engine.FinishLength {
+	switch {
+	case r == engine.NotFinished:
+		return ""
+	case isCut(r):
 		return "length"
 	}
 	return "stop"
+}
+
+// isCut reports whether a text ended before the model ended it.
+func isCut(r engine.FinishReason) bool {
+	return r == engine.FinishLength || r == engine.FinishDeadline
 }
 
 // done is the last event of a stream.

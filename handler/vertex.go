@@ -45,11 +45,11 @@ func (s *Server) vertex(x *exchange) error {
 			return err
 		}
 		s.metrics.accepted(j)
-		stream, err := m.gen.Submit(x.r.Context(), &j.req)
+		streams, err := x.submit(m, &j.req, []uint64{j.req.Params.Seed}, false)
 		if err != nil {
 			return err
 		}
-		x.choices = append(x.choices, newChoice(i, j, stream, m.tok))
+		x.choices = append(x.choices, newChoice(i, j, streams[0], m.tok))
 	}
 	if err := s.gather(x, x.choices, func(*choice, []engine.Piece) {}); err != nil {
 		return err

@@ -1,0 +1,57 @@
+package handler
+
+import (
+	"context"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine"
+)
+
+// Deadlines bound the time of a request whose host does not wait for ever: a
+// generation that still runs then ends with the tokens it has, finish_reason
+// length and "cut": "deadline" beside it; one without a token is a 504.
+// Zero: no bound.
+type Deadlines struct {
+	Answer time.Time // of an answer in one piece
+	Stream time.Time // of a stream
+}
+
+type deadlinesKey struct{}
+
+// WithDeadlines gives a request's context the deadlines of what it generates.
+func WithDeadlines(ctx context.Context, d Deadlines) context.Context {
+	return context.WithValue(ctx, deadlinesKey{}, d)
+}
+
+// submit gives req to the engine once for each seed, with the deadline of its
+// answer.
+func (x *exchange) submit(m *model, req *engine.Request, seeds []uint64, stream bool) ([]*engine.Stream, error) {
+	ctx := x.r.Context()
+	if d, ok := ctx.Value(deadlinesKey{}).(Deadlines); ok {
+		req.Deadline = d.Answer
+		if stream {
+			req.Deadline = d.Stream
+		}
+	}
+	return m.gen.SubmitN(ctx, req, seeds)
+}
+
+// appendReason appends the member that says why a generation ended, in the
+// words of its route, and beside it what "length" does not tell.
+func appendReason(dst []byte, reason string, finish engine.FinishReason) []byte {
+	dst = append(dst, `"finish_reason":"`...)
+	dst = append(dst, reason...)
+	dst = append(dst, '"')
+	if finish == engine.FinishDeadline {
+		dst = append(dst, `,"cut":"deadline"`...)
+	}
+	return dst
+}
+
+// reasonToLog is a reason in a route's words, or the one that they do not have.
+func reasonToLog(words func(engine.FinishReason) string, r engine.FinishReason) string {
+	if r == engine.FinishDeadline {
+		return "deadline"
+	}
+	return words(r)
+}

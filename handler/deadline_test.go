@@ -1,0 +1,69 @@
+package handler
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine"
+)
+
+// Every route gives its generations the deadline of its kind of answer, and
+// says of a text that it was cut there.
+func TestDeadlines(t *testing.T) {
+	d := Deadlines{Answer: time.Unix(1000, 0), Stream: time.Unix(2000, 0)}
+	cut := &fake{script: func(req *engine.Request, out *engine.Scripted) {
+		tokens, _ := spell(" a b", 2)
+		out.End(engine.FinishDeadline, nil, tokens...)
+	}}
+	const length = `"finish_reason":"length","cut":"deadline"`
+	for _, tt := range []struct {
+		name, path, body string
+		deadline         time.Time
+		want             string
+	}{
+		{"generate", "/generate", `{"inputs":"x","parameters":{"details":true}}`, d.Answer, length},
+		{"best_of", "/generate", `{"inputs":"x","parameters":{"details":true,"do_sample":true,"best_of":2}}`, d.Answer, length},
+		{"stream", "/generate_stream", `{"inputs":"x","parameters":{"details":true}}`, d.Stream, length},
+		{"compat", "/", `{"inputs":"x","stream":true,"parameters":{"details":true}}`, d.Stream, length},
+		{"chat", "/v1/chat/completions", `{"messages":[{"role":"user","content":"x"}]}`, d.Answer, length},
+		{"chat stream", "/v1/chat/completions", `{"messages":[{"role":"user","content":"x"}],"stream":true}`, d.Stream, length},
+		{"completion", "/v1/completions", `{"prompt":["x","y"]}`, d.Answer, length},
+		{"completion stream", "/v1/completions", `{"prompt":"x","stream":true}`, d.Stream, length},
+		{"invocations", "/invocations", `{"inputs":"x"}`, d.Answer, `"x a b"`},
+		{"vertex", "/vertex", `{"instances":[{"inputs":"x"}]}`, d.Answer, `" a b"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newChatServer(t, plainTemplate, cut)
+			r := httptest.NewRequest(http.MethodPost, tt.path, strings.NewReader(tt.body))
+			r.Header.Set("Content-Type", "application/json")
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, r.WithContext(WithDeadlines(r.Context(), d)))
+			if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), tt.want) {
+				t.Errorf("%d %s; want %s in it", w.Code, w.Body, tt.want)
+			}
+			if got := cut.request().Deadline; !got.Equal(tt.deadline) {
+				t.Errorf("deadline %v, want %v", got, tt.deadline)
+			}
+			if post(t, s, tt.path, tt.body); !cut.request().Deadline.IsZero() {
+				t.Errorf("deadline %v without one from the host", cut.request().Deadline)
+			}
+		})
+	}
+}
+
+// What has no token at its deadline is an error with a status of its own, in
+// a stream too.
+func TestExpired(t *testing.T) {
+	s := newTestServer(&fake{script: func(_ *engine.Request, out *engine.Scripted) {
+		out.End(engine.NotFinished, &engine.Error{Kind: engine.Expired, Msg: "too late"})
+	}})
+	for _, path := range []string{"/generate", "/generate_stream"} {
+		a := post(t, s, path, `{"inputs":"x"}`)
+		if msg, kind := mustError(t, a); a.status != http.StatusGatewayTimeout || kind != "timeout" {
+			t.Errorf("%s: %d %s %q", path, a.status, kind, msg)
+		}
+	}
+}
