@@ -54,14 +54,6 @@ func (f *fake) submitted(req *engine.Request) int {
 	return slices.Index(f.all, req)
 }
 
-func (f *fake) Submit(ctx context.Context, req *engine.Request) (*engine.Stream, error) {
-	streams, err := f.SubmitN(ctx, req, []uint64{req.Params.Seed})
-	if err != nil {
-		return nil, err
-	}
-	return streams[0], nil
-}
-
 func (f *fake) SubmitN(_ context.Context, req *engine.Request, seeds []uint64) (streams []*engine.Stream, err error) {
 	if g := req.Guide; g != nil { // ours, as the engine has it
 		if f.guided != nil {

@@ -15,7 +15,6 @@ import (
 
 // Generator is what the routes need from the engine; *engine.Engine is one.
 type Generator interface {
-	Submit(context.Context, *engine.Request) (*engine.Stream, error)
 	SubmitN(ctx context.Context, req *engine.Request, seeds []uint64) ([]*engine.Stream, error)
 	Limits() engine.Limits
 	Stats() engine.Stats
