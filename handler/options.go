@@ -42,6 +42,10 @@ type Options struct {
 	// arguments as an object, and in a stream one call instead of a list.
 	ToolCallObject bool
 
+	// MetricNamespace makes each request's line in the log one that CloudWatch
+	// makes metrics of, in this namespace; the Logger must write JSON. "": off.
+	MetricNamespace string
+
 	StallTimeout time.Duration // a step that takes longer makes health fail; 0: 2 minutes
 	KeepAlive    time.Duration // silence after which a stream sends a comment; 0: 15 s
 	Logger       *slog.Logger  // nil: slog.Default()

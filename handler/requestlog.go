@@ -36,12 +36,17 @@ func (s *Server) logRequest(x *exchange, ttft time.Duration, traceID string) {
 	if !s.opt.Logger.Enabled(ctx, level) {
 		return
 	}
-	var buf [16]slog.Attr
+	var buf [24]slog.Attr
 	attrs := append(buf[:0],
 		slog.String("request_id", x.outcome.id), slog.String("method", x.r.Method), slog.String("path", x.r.URL.Path),
 		slog.Int("status", o.status), slog.Bool("stream", x.streaming))
 	if traceID != "" {
 		attrs = append(attrs, slog.String("trace_id", traceID))
+	}
+	for _, f := range hostFields {
+		if v := x.r.Header.Get(f.header); printable(v) {
+			attrs = append(attrs, slog.String(f.name, v))
+		}
 	}
 	if ttft > 0 {
 		attrs = append(attrs, slog.Float64("ttft_ms", milliseconds(ttft)))
@@ -70,7 +75,16 @@ func (s *Server) logRequest(x *exchange, ttft time.Duration, traceID string) {
 			slog.Int("preempted", preempted), slog.Float64("total_ms", milliseconds(t.total)),
 			spanOf(&o.job.req, t))
 	}
+	if s.opt.MetricNamespace != "" && x.r.Method == http.MethodPost {
+		attrs = s.appendEMF(attrs, o)
+	}
 	s.opt.Logger.LogAttrs(ctx, level, message, attrs...)
+}
+
+// hostFields are what SageMaker says about a request beside its id.
+var hostFields = [...]struct{ name, header string }{
+	{"session_id", "X-Amzn-Sagemaker-Session-Id"},
+	{"adapter", "X-Amzn-Sagemaker-Adapter-Identifier"},
 }
 
 // spanOf returns the fields that TGI's span of a generation has.

@@ -52,7 +52,8 @@ type endpoint struct {
 	s         *Server
 	allow     string // the allow header
 	get, post handlerFunc
-	publicGet bool // GET needs no API key
+	others    map[string]handlerFunc // of further methods
+	publicGet bool                   // GET needs no API key
 }
 
 func (e *endpoint) public() *endpoint {
@@ -71,6 +72,8 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h = e.get
 	case http.MethodPost:
 		h = e.post
+	default:
+		h = e.others[r.Method]
 	}
 	public := e.post == nil && e.publicGet || e.publicGet && h != nil && r.Method != http.MethodPost
 	switch {

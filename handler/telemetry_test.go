@@ -43,7 +43,7 @@ func TestRequestLog(t *testing.T) {
 		want             map[string]any
 	}{
 		{"generate", "/generate", `{"inputs":"` + secret + `","parameters":{"max_new_tokens":2,"seed":7,"do_sample":true,"stop":["` + secret + `"]}}`, nil, "INFO", "Success",
-			map[string]any{"status": 200.0, "generated_tokens": 2.0, "finish_reason": "length", "stream": false, "trace_id": traced, "path": "/generate", "request_id": "mine",
+			map[string]any{"status": 200.0, "generated_tokens": 2.0, "finish_reason": "length", "stream": false, "trace_id": traced, "path": "/generate", "request_id": "mine", "session_id": "s-1", "adapter": nil,
 				"span.seed": 7.0, "span.parameters.max_new_tokens": 2.0, "span.parameters.do_sample": true}},
 		{"stream", "/generate_stream", `{"inputs":"` + secret + `","parameters":{"max_new_tokens":2}}`, nil, "INFO", "Success",
 			map[string]any{"status": 200.0, "stream": true, "span.seed": nil}},
@@ -67,7 +67,7 @@ func TestRequestLog(t *testing.T) {
 			var log bytes.Buffer
 			with, _ := watch(&log, slog.LevelInfo)
 			s := newChatServer(t, plainTemplate, &fake{script: tt.script}, with)
-			ask(t, s, "POST", tt.path, tt.body, "traceparent: 00-"+traced+"-b7ad6b7169203331-01", "X-Request-Id: mine", "Authorization: Bearer "+secret)
+			ask(t, s, "POST", tt.path, tt.body, "traceparent: 00-"+traced+"-b7ad6b7169203331-01", "X-Request-Id: mine", "X-Amzn-SageMaker-Session-Id: s-1", "Authorization: Bearer "+secret)
 			if strings.Contains(log.String(), secret) {
 				t.Errorf("the log tells the prompt or the key: %s", log.String())
 			}

@@ -1,0 +1,53 @@
+package handler
+
+import (
+	"log/slog"
+	"strconv"
+	"time"
+)
+
+// emf is CloudWatch's embedded metric format: the member _aws of a line of
+// JSON in a log, by which metrics are made of the line's other members. It
+// needs neither a network nor permissions.
+type emf struct {
+	Timestamp         int64 // milliseconds since 1970
+	CloudWatchMetrics []emfDirective
+}
+
+// emfDirective names members of the line: Metrics are numbers, Dimensions sets
+// of texts.
+type emfDirective struct {
+	Namespace  string
+	Dimensions [][]string
+	Metrics    []emfMetric
+}
+
+type emfMetric struct{ Name, Unit string }
+
+// emfUnits are the fields of a request's line that become metrics.
+var emfUnits = map[string]string{
+	"prompt_tokens":    "Count",
+	"cached_tokens":    "Count",
+	"generated_tokens": "Count",
+	"ttft_ms":          "Milliseconds",
+	"queue_ms":         "Milliseconds",
+	"total_ms":         "Milliseconds",
+}
+
+// appendEMF makes a request's line one that CloudWatch counts, by model and by
+// how the request ended.
+func (s *Server) appendEMF(attrs []slog.Attr, o *outcome) []slog.Attr {
+	ended := strconv.Itoa(o.status)
+	if o.job != nil {
+		ended = o.timing.finish
+		attrs = append(attrs, slog.Float64("queue_ms", milliseconds(o.timing.queue)))
+	}
+	d := emfDirective{Namespace: s.opt.MetricNamespace, Dimensions: [][]string{{"model"}, {"model", "outcome"}}}
+	for _, a := range attrs {
+		if unit := emfUnits[a.Key]; unit != "" {
+			d.Metrics = append(d.Metrics, emfMetric{a.Key, unit})
+		}
+	}
+	return append(attrs, slog.String("model", s.opt.ModelID), slog.String("outcome", ended),
+		slog.Any("_aws", emf{time.Now().UnixMilli(), []emfDirective{d}}))
+}
