@@ -1,0 +1,150 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+)
+
+// Processes starts each container as a child process on a port of its own,
+// which it must take from SAGEMAKER_BIND_TO_PORT.
+type Processes struct {
+	Path string   // of the program
+	Args []string // with the word serve
+	Env  []string // its whole environment, beside what the platform sets
+	Log  io.Writer
+}
+
+// Launch starts the program.
+func (p *Processes) Launch(_ context.Context, instance int) (Container, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(p.Path, p.Args...)
+	cmd.Env = append(append([]string{}, p.Env...),
+		"SAGEMAKER_BIND_TO_PORT="+strconv.Itoa(port),
+		"SAGEMAKER_SAFE_PORT_RANGE=21000-21999")
+	return startProcess(cmd, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), prefixed(p.Log, instance))
+}
+
+// process is a Container that is a child process.
+type process struct {
+	cmd     *exec.Cmd
+	address string
+	exited  chan struct{}
+	status  int // valid once exited
+}
+
+// startProcess starts cmd with its output going to log. The child is in a
+// process group of its own, so that the terminal's ^C reaches it through
+// Terminate only, and ends if this process is killed, where the system has a
+// way to say that.
+func startProcess(cmd *exec.Cmd, address string, log *lineWriter) (*process, error) {
+	p := &process{cmd: cmd, address: address, exited: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = childAttributes()
+	started := make(chan error)
+	go func() {
+		// The death signal is sent when the thread ends that started the child.
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
+		p.status = exitStatus(cmd.Wait())
+		log.end()
+		close(p.exited)
+	}()
+	return p, <-started
+}
+
+func exitStatus(err error) int {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+			return 128 + int(ws.Signal())
+		}
+		return exit.ExitCode()
+	}
+	return -1
+}
+
+func (p *process) Address() string         { return p.address }
+func (p *process) Terminate()              { _ = p.cmd.Process.Signal(syscall.SIGTERM) } // it may have ended
+func (p *process) Kill()                   { _ = p.cmd.Process.Kill() }
+func (p *process) Exited() <-chan struct{} { return p.exited }
+
+func (p *process) ExitStatus() int {
+	select {
+	case <-p.exited:
+		return p.status
+	default:
+		return -1
+	}
+}
+
+// freePort returns a port that was free just now. SageMaker passes a port by
+// its number, so that another process may take it in between; the instance
+// then fails its health check and says why.
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// lineWriter writes whole lines with a prefix. Several may share an io.Writer.
+type lineWriter struct {
+	to     io.Writer
+	prefix string
+	mu     sync.Mutex
+	line   []byte
+}
+
+func prefixed(to io.Writer, instance int) *lineWriter {
+	if to == nil {
+		to = io.Discard
+	}
+	return &lineWriter{to: to, prefix: fmt.Sprintf("[%d] ", instance)}
+}
+
+// Write implements io.Writer. It never fails: a log that cannot be written is
+// no reason for a container to stop.
+func (w *lineWriter) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.line = append(w.line, b...)
+	for {
+		i := bytes.IndexByte(w.line, '\n')
+		if i < 0 {
+			return len(b), nil
+		}
+		_, _ = w.to.Write(append([]byte(w.prefix), w.line[:i+1]...))
+		w.line = w.line[i+1:]
+	}
+}
+
+// end writes the last line if it has no end of its own.
+func (w *lineWriter) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.line) > 0 {
+		_, _ = w.to.Write(append(append([]byte(w.prefix), w.line...), '\n'))
+		w.line = nil
+	}
+}
