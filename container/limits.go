@@ -12,7 +12,7 @@ const (
 	defaultBatch = 512  // tokens of a step the device has room for
 	usualLength  = 2048 // tokens of a sequence, on average, that the cache is made for
 	scoredRows   = 64   // rows of a step beside those that sample, for scoring prompts
-	groupShare   = 0.9  // of a control group's free memory: it is there for us
+	groupShare   = 0.9  // of a control group's or function's free memory: it is there for us
 	machineShare = 0.5  // of a machine's: others live there, too
 	headroom     = 128 << 20
 )
@@ -68,7 +68,7 @@ func (s *sizing) fit(pageBytes, free int64, bound string) (budget, error) {
 	}
 	usable := free - headroom
 	share := machineShare
-	if bound == boundGroup {
+	if bound == boundGroup || bound == boundFunction {
 		share = groupShare
 	}
 	room := 1 << 30 // pages; more than any device has

@@ -54,6 +54,7 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 		if r.tokenizer, r.err = s.model.loadTokenizer(); r.err == nil {
 			r.template, r.err = s.model.loadTemplate()
 		}
+		s.phases.mark("tokenizer")
 		text <- r
 	}()
 
@@ -65,6 +66,7 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 	l.info, err = engine.Load(backend, s.model.plan, s.model.checkpoint, func(done, total int64) {
 		s.api.SetPending(fmt.Sprintf("loading weights, %d %% done", 100*done/max(1, total)))
 	})
+	s.phases.mark("weights")
 	r := <-text
 	if err = errors.Join(err, r.err); err == nil {
 		l.tokenizer, l.template = r.tokenizer, r.template
@@ -83,7 +85,7 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 
 // newEngine reserves the key-value cache and makes the engine.
 func (s *server) newEngine(l *loadedModel) (err error) {
-	free, bound := availableMemory(os.DirFS("/"))
+	free, bound := availableMemory(os.DirFS("/"), s.memory)
 	if l.budget, err = s.sizing.fit(l.info.PageBytes, free, bound); err != nil {
 		return err
 	}

@@ -40,6 +40,7 @@ type cli struct {
 	Serve     config.Serve  `cmd:"" default:"withargs" help:"Serve a model (the default command)."`
 	Pull      pull          `cmd:"" help:"Copy a model from S3 to a folder."`
 	SageMaker sageMaker     `cmd:"" name:"sagemaker" help:"Deploy to SageMaker, call an endpoint, or try one on this machine."`
+	Lambda    lambdaCommand `cmd:"" help:"Serve as a Lambda function, or try one on this machine."`
 	Bench     bench.Options `cmd:"" help:"Load a server that speaks TGI's or OpenAI's API, and measure it."`
 	Env       config.Serve  `cmd:"" help:"Print the configuration that serve would use, and where each value comes from."`
 	Version   struct{}      `cmd:"" help:"Print the version."`
@@ -60,6 +61,7 @@ func main() {
 		return
 	}
 	fmt.Fprintln(os.Stderr, "millrace:", err)
+	tellLambda(err)
 	var usage usageError
 	if errors.As(err, &usage) {
 		os.Exit(2)
@@ -116,7 +118,17 @@ func run(args, environ []string) error {
 		if err != nil {
 			return usageError{err}
 		}
+		if os.Getenv(runtimeAPI) != "" {
+			return serveLambda(&c.Serve, settings, notes)
+		}
 		return serve(&c.Serve, settings, notes)
+	case "lambda run":
+		stop()
+		settings, notes, err := loader.Finish(ctx, &c.Lambda.Run)
+		if err != nil {
+			return usageError{err}
+		}
+		return serveLambda(&c.Lambda.Run, settings, notes)
 	}
 	// The other commands have a method Run(context.Context) error.
 	ctx.BindTo(interrupted, (*context.Context)(nil))

@@ -12,22 +12,28 @@ import (
 
 // What bounds the memory, in words.
 const (
-	boundMachine = "machine"
-	boundGroup   = "control group"
-	boundUnknown = "unknown"
+	boundMachine  = "machine"
+	boundGroup    = "control group"
+	boundFunction = "function"
+	boundUnknown  = "unknown"
 )
 
 // availableMemory returns the bytes this process may still take without
-// pushing anything out, and what bounds them: the machine, or the control
-// group that a container or service is put into. root is the root of the file
-// system. If nothing can be read it returns 0.
-func availableMemory(root fs.FS) (bytes int64, bound string) {
+// pushing anything out, and what bounds them: the machine, the control group
+// that a container or service is put into, or the function that this process
+// is, which may have function bytes in all (0: it is none). root is the root
+// of the file system. If nothing can be read it returns 0.
+func availableMemory(root fs.FS, function int64) (bytes int64, bound string) {
 	bytes, bound = math.MaxInt64, boundUnknown
 	if kb, ok := field(root, "proc/meminfo", "MemAvailable:"); ok {
 		bytes, bound = kb<<10, boundMachine
 	}
 	if free, ok := groupMemory(root); ok && free < bytes {
 		bytes, bound = free, boundGroup
+	}
+	if function > 0 {
+		resident, _ := field(root, "proc/self/status", "VmRSS:")
+		bytes, bound = min(bytes, function-resident<<10), boundFunction
 	}
 	if bytes == math.MaxInt64 {
 		return 0, bound

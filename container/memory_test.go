@@ -10,6 +10,7 @@ func TestAvailableMemory(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		files map[string]string
+		is    int64 // function
 		want  int64
 		bound string
 	}{
@@ -39,6 +40,12 @@ func TestAvailableMemory(t *testing.T) {
 			"proc/meminfo": meminfo, "proc/self/cgroup": "4:memory:/\n",
 			"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
 		}, want: 4000 << 10, bound: "machine"},
+		{name: "function smaller than its machine", is: 3 << 20, files: map[string]string{
+			"proc/meminfo": meminfo, "proc/self/status": "Name:\tx\nVmRSS:\t    1024 kB\n",
+		}, want: 2 << 20, bound: "function"},
+		{name: "function on a machine with less left", is: 1 << 30, files: map[string]string{
+			"proc/meminfo": meminfo, "proc/self/status": "VmRSS:\t    1024 kB\n",
+		}, want: 4000 << 10, bound: "function"},
 		{name: "over its limit", files: map[string]string{
 			"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "1000", "sys/fs/cgroup/memory.current": "2000",
 		}, want: 0, bound: "control group"},
@@ -48,7 +55,7 @@ func TestAvailableMemory(t *testing.T) {
 			for name, text := range tt.files {
 				root[name] = &fstest.MapFile{Data: []byte(text)}
 			}
-			if got, bound := availableMemory(root); got != tt.want || bound != tt.bound {
+			if got, bound := availableMemory(root, tt.is); got != tt.want || bound != tt.bound {
 				t.Errorf("%d bytes, bound by the %s; want %d, %s", got, bound, tt.want, tt.bound)
 			}
 		})

@@ -28,6 +28,8 @@ type server struct {
 	sizing  *sizing
 	tracing *tracing
 	api     *handler.Server
+	phases  phases
+	memory  int64 // bytes that the platform says this process may have, 0 if it says nothing
 }
 
 // front is where a server's requests come from: a port, or Lambda.
@@ -120,6 +122,7 @@ func (s *server) openModel(ctx context.Context) (err error) {
 	if s.model, err = openModel(ctx, s.place, s.cfg.TokenizerConfigPath); err != nil {
 		return err
 	}
+	s.phases.mark("open")
 	s.sizing, err = newSizing(s.cfg, s.model.plan.MaxPos)
 	return err
 }
@@ -163,6 +166,7 @@ func (s *server) run(f front) error {
 		Template:  loaded.template,
 		Compiler:  loaded.compiler.get,
 	})
+	s.phases.mark("ready")
 	s.log.Info("ready", loaded.describe()...)
 	f.Ready()
 

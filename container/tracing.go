@@ -39,6 +39,12 @@ func startTracing(cfg *config.Serve, log *slog.Logger) (*tracing, error) {
 	return &tracing{provider.Tracer("github.com/millrace-ai/millrace/handler"), provider, log}, nil
 }
 
+// flush sends the spans that wait to be sent.
+func (t *tracing) flush() {
+	if t.provider != nil {
+		t.last(t.provider.ForceFlush)
+	}
+}
 
 // stop sends the last spans.
 func (t *tracing) stop() {

@@ -32,6 +32,9 @@ func (l *Loader) Finish(ctx *kong.Context, s *Serve) (settings []Setting, notes 
 	if l.from["payload-limit"] == "" && l.onSageMaker() {
 		s.PayloadLimit = sageMakerPayload
 		l.from["payload-limit"] = "SageMaker's limit"
+	} else if l.from["payload-limit"] == "" && l.env["AWS_LAMBDA_RUNTIME_API"] != "" {
+		s.PayloadLimit = lambdaPayload
+		l.from["payload-limit"] = "Lambda's limit"
 	}
 	for _, f := range ctx.Selected().Flags {
 		if f.Name == "help" {
@@ -109,6 +112,9 @@ func (l *Loader) checkTogether(s *Serve) error {
 
 // sageMakerPayload is what SageMaker sends at most to a real-time endpoint.
 const sageMakerPayload = 25 << 20
+
+// lambdaPayload is the longest event that Lambda has.
+const lambdaPayload = 6 << 20
 
 // onSageMaker reports whether this is a SageMaker container: it has variables
 // of SageMaker's, or the folder that SageMaker mounts in every one.

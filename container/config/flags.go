@@ -47,6 +47,8 @@ type Serve struct {
 
 	ComputeType string `name:"compute-type" placeholder:"NAME" help:"What answers call this machine in x-compute-type. Left out: 1-cpu, by the device."`
 
+	LambdaInvokeMode string `name:"lambda-invoke-mode" default:"auto" enum:"auto,buffered,stream" help:"How answers leave a Lambda function: auto streams where the client asks for a stream and the source can take one; stream, for a function URL or REST API that is set to stream, always; buffered never."`
+
 	JSONOutput      bool   `name:"json-output" help:"Log as JSON, one object a line."`
 	OTLPEndpoint    string `name:"otlp-endpoint" placeholder:"URL" help:"OpenTelemetry collector that traces go to: http://HOST:4317 by gRPC, http://HOST:4318/v1/traces by HTTP. Left out: no traces."`
 	OTLPServiceName string `name:"otlp-service-name" default:"text-generation-inference.router" placeholder:"NAME" help:"What traces call this service."`

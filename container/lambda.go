@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/millrace-ai/millrace/container/config"
+	"github.com/millrace-ai/millrace/container/lambda"
+)
+
+// lambdaCommand are the commands about Lambda.
+type lambdaCommand struct {
+	Run config.Serve `cmd:"" default:"withargs" help:"Serve as a Lambda function; serve does so by itself where AWS_LAMBDA_RUNTIME_API is set."`
+}
+
+// runtimeAPI is the variable with the address of the Lambda Runtime API: where
+// it is set, this process is a function.
+const runtimeAPI = "AWS_LAMBDA_RUNTIME_API"
+
+// function is what Lambda says about the function that this process is.
+type function struct {
+	api            string
+	initialization string // on-demand, provisioned-concurrency, lambda-managed-instances
+	memoryMB       int    // 0: unknown
+	concurrency    int    // events at once
+}
+
+// functionOf reads Lambda's variables.
+func functionOf(getenv func(string) string) (f function, err error) {
+	f = function{api: getenv(runtimeAPI), initialization: getenv("AWS_LAMBDA_INITIALIZATION_TYPE"), concurrency: 1}
+	if f.api == "" {
+		return f, fmt.Errorf("%s is not set: this is no Lambda function", runtimeAPI)
+	}
+	whole := func(name string, n *int) {
+		if text := getenv(name); text != "" && err == nil {
+			if *n, err = strconv.Atoi(text); err != nil || *n < 1 {
+				err = fmt.Errorf("%s=%q: expected a whole number of at least 1", name, text)
+			}
+		}
+	}
+	whole("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", &f.memoryMB)
+	whole("AWS_LAMBDA_MAX_CONCURRENCY", &f.concurrency)
+	return f, err
+}
+
+// initLimit is how long after its start the process asks for its first event,
+// loaded or not, 0 for no limit. Lambda starts an initialization of more than
+// 10 s anew; one ahead of any event may take as long as an event, and one on a
+// managed instance 130 s. Asking before the model is loaded would then let
+// events in, or have the process frozen half-way.
+func (f *function) initLimit() time.Duration {
+	switch f.initialization {
+	case "provisioned-concurrency":
+		return 0
+	case "lambda-managed-instances":
+		return 2 * time.Minute
+	}
+	return 8500 * time.Millisecond
+}
+
+// choicesOfRequest is how many answers one request may compute together.
+const choicesOfRequest = 4
+
+// megabytesPerCPU is what a function's memory buys a core with.
+const megabytesPerCPU = 1769
+
+// fit settles what the configuration leaves open for a function: it has as
+// many requests and cores as Lambda gives it, and logs as its log format says.
+func (f *function) fit(cfg *config.Serve, settings []config.Setting, getenv func(string) string) {
+	given := func(flag string) bool {
+		return slices.ContainsFunc(settings, func(s config.Setting) bool { return s.Flag == flag && s.From != "default" })
+	}
+	if cfg.MaxBatchSize == 0 {
+		cfg.MaxBatchSize = min(defaultSlots, f.concurrency*choicesOfRequest)
+	}
+	if cfg.Threads == 0 && f.memoryMB > 0 {
+		// More threads than that share of the visible cores would be stopped
+		// in turn, each while the others wait for it.
+		cfg.Threads = min(runtime.NumCPU(), (f.memoryMB+megabytesPerCPU-1)/megabytesPerCPU)
+	}
+	if !given("json-output") {
+		cfg.JSONOutput = strings.EqualFold(getenv("AWS_LAMBDA_LOG_FORMAT"), "JSON")
+	}
+	if level := strings.ToLower(getenv("AWS_LAMBDA_LOG_LEVEL")); level != "" && !given("log-level") {
+		if level == "fatal" {
+			level = "error"
+		}
+		cfg.LogLevel = level
+	}
+}
+
+// startedError is the end of a function that Lambda knows about already.
+type startedError struct{ err error }
+
+func (e startedError) Error() string { return e.err.Error() }
+func (e startedError) Unwrap() error { return e.err }
+
+// serveLambda serves as a function: requests come from Lambda instead of a
+// port, and the life of the server is the same.
+func serveLambda(cfg *config.Serve, settings []config.Setting, notes []string) error {
+	f, err := functionOf(os.Getenv)
+	if err != nil {
+		return usageError{err}
+	}
+	f.fit(cfg, settings, os.Getenv)
+	s, err := newServer(cfg, settings, notes)
+	if err != nil {
+		return usageError{err}
+	}
+	defer s.tracing.stop()
+	s.memory = int64(f.memoryMB) << 20
+	opt := lambda.Options{
+		API:         f.api,
+		Handler:     s.hosted(),
+		Mode:        lambda.Mode(cfg.LambdaInvokeMode),
+		Concurrency: f.concurrency,
+		Logger:      s.log,
+		Idle:        s.tracing.flush,
+		Phase: func(name string) {
+			s.phases.mark(name)
+			if name == lambda.PhaseAnswered {
+				s.log.Info("cold start", s.phases.list()...)
+			}
+		},
+	}
+	if limit := f.initLimit(); limit > 0 {
+		opt.InitUntil = processStart.Add(limit)
+	}
+	r := lambda.New(opt)
+	s.log.Info("serving as a Lambda function", "model", modelName(s.place), "initialization", f.initialization, "concurrency", f.concurrency)
+	if err = s.run(r); err == nil {
+		return nil
+	}
+	var unloaded usageError
+	if errors.As(err, &unloaded) {
+		ctx, cancel := context.WithTimeout(context.Background(), lastWrites)
+		defer cancel()
+		if told := r.Fail(ctx, "Runtime.ModelNotLoaded", err); told != nil {
+			s.log.Error("Lambda is not told that the model did not load", "err", told)
+		}
+	}
+	return startedError{err}
+}
+
+// tellLambda says why a function did not start, if this process is one.
+func tellLambda(err error) {
+	api := os.Getenv(runtimeAPI)
+	var started startedError
+	if api == "" || errors.As(err, &started) {
+		return
+	}
+	if told := lambda.FailInit(api, "Runtime.ConfigInvalid", err); told != nil {
+		fmt.Fprintln(os.Stderr, "millrace: Lambda is not told of this:", told)
+	}
+}

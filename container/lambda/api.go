@@ -1,0 +1,185 @@
+package lambda
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// Names of the Runtime API that both of its sides need.
+const (
+	apiVersion = "/2018-06-01/runtime"
+
+	headerRequestID = "Lambda-Runtime-Aws-Request-Id"
+	headerDeadline  = "Lambda-Runtime-Deadline-Ms"
+	headerTraceID   = "Lambda-Runtime-Trace-Id"
+	headerMode      = "Lambda-Runtime-Function-Response-Mode"
+	headerErrorType = "Lambda-Runtime-Function-Error-Type"
+	headerErrorBody = "Lambda-Runtime-Function-Error-Body"
+
+	// preludeType is the content type of a streamed answer that begins with
+	// its status and headers.
+	preludeType = "application/vnd.awslambda.http-integration-response"
+)
+
+// api is the client of the Runtime API.
+type api struct {
+	base string // http://HOST:PORT/2018-06-01/runtime
+	http *http.Client
+}
+
+// newAPI returns a client for the API at address, HOST:PORT, which loops
+// goroutines will use.
+func newAPI(address string, loops int) *api {
+	return &api{
+		base: "http://" + address + apiVersion,
+		http: &http.Client{
+			// The API is on this machine: no proxy, nothing to compress, and
+			// the wait for the next event has no end.
+			Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: loops + 1},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+}
+
+// invocation is one event with what the platform says of it.
+type invocation struct {
+	id       string
+	traceID  string
+	deadline time.Time // when the platform ends the process
+	event    []byte
+}
+
+// next waits for an event, as long as ctx lasts.
+func (a *api) next(ctx context.Context) (*invocation, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.base+"/invocation/next", http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := a.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, newStatusError("next event", resp)
+	}
+	inv := &invocation{id: resp.Header.Get(headerRequestID), traceID: resp.Header.Get(headerTraceID)}
+	if inv.id == "" {
+		return nil, fmt.Errorf("next event: the answer has no %s", headerRequestID)
+	}
+	// An event without a time is one that may take as long as functions may.
+	const longest = 15 * time.Minute
+	inv.deadline = time.Now().Add(longest)
+	if text := resp.Header.Get(headerDeadline); text != "" {
+		ms, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("next event: %s: expected milliseconds, found %q", headerDeadline, text)
+		}
+		inv.deadline = time.UnixMilli(ms)
+	}
+	if inv.event, err = io.ReadAll(resp.Body); err != nil {
+		return nil, fmt.Errorf("next event: %w", err)
+	}
+	return inv, nil
+}
+
+// respond posts an answer in one piece.
+func (a *api) respond(id string, answer []byte) error {
+	return a.post("answer", "/invocation/"+id+"/response", answer, nil)
+}
+
+// failure is what the platform is told about an event or an initialization
+// that failed. It is the payload that the caller gets.
+type failure struct {
+	Message string   `json:"errorMessage"`
+	Type    string   `json:"errorType"`
+	Trace   []string `json:"stackTrace"`
+}
+
+func (f *failure) marshal() []byte {
+	if f.Trace == nil {
+		f.Trace = []string{}
+	}
+	data, err := json.Marshal(f)
+	if err != nil {
+		panic(err) // two texts and a list of texts
+	}
+	return data
+}
+
+// fail posts that an event has no answer.
+func (a *api) fail(id string, f *failure) error {
+	return a.post("error", "/invocation/"+id+"/error", f.marshal(), f)
+}
+
+// failInit posts that there will be no events.
+func (a *api) failInit(f *failure) error {
+	return a.post("initialization error", "/init/error", f.marshal(), f)
+}
+
+// postPatience is how long the API gets to take what it is sent.
+const postPatience = 30 * time.Second
+
+func (a *api) post(what, path string, body []byte, f *failure) error {
+	ctx, cancel := context.WithTimeout(context.Background(), postPatience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.base+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if f != nil {
+		req.Header.Set(headerErrorType, f.Type)
+	}
+	return a.do(what, req)
+}
+
+// stream posts an answer in pieces, as body gives them. What trailer has when
+// body ends is sent behind it; its names must be there from the beginning.
+func (a *api) stream(ctx context.Context, id, contentType string, body io.Reader, trailer http.Header) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.base+"/invocation/"+id+"/response", body)
+	if err != nil {
+		return err
+	}
+	req.ContentLength = -1 // net/http must not wait for a first byte to find out
+	req.Header.Set("Content-Type", contentType)
+	req.Header.Set(headerMode, "streaming")
+	req.Trailer = trailer
+	return a.do("streamed answer", req)
+}
+
+func (a *api) do(what string, req *http.Request) error {
+	resp, err := a.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		return newStatusError(what, resp)
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	return err
+}
+
+// statusError is a refusal of the Runtime API.
+type statusError struct {
+	what   string
+	status int
+	body   string
+}
+
+func newStatusError(what string, resp *http.Response) error {
+	const most = 500
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, most)) //nolint:errcheck // the status says enough
+	return &statusError{what, resp.StatusCode, string(bytes.TrimSpace(text))}
+}
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("%s: the Lambda Runtime API answers %d: %s", e.what, e.status, e.body)
+}

@@ -1,0 +1,145 @@
+package lambda
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// source is who made an event. It decides how an answer is written.
+type source int
+
+const (
+	functionURL  source = iota
+	httpAPI             // API Gateway, events of format 2.0
+	restAPI             // API Gateway, events of format 1.0
+	loadBalancer        // answers with single headers
+	loadBalancerMulti
+	direct // the event is the body of a request to /invocations
+	queue  // SQS: each record is one
+)
+
+func (s source) String() string {
+	return [...]string{"function URL", "HTTP API", "REST API", "load balancer", "load balancer", "direct invocation", "SQS"}[s]
+}
+
+// streams reports whether the source can take an answer in pieces.
+func (s source) streams() bool { return s == functionURL || s == restAPI || s == direct }
+
+// event is a decoded event: one HTTP request, or the records of a queue.
+type event struct {
+	source   source
+	method   string
+	path     string // as sent, percent signs and all
+	query    string
+	header   http.Header
+	body     []byte
+	sourceIP string
+	records  []record // of a queue
+}
+
+// record is a message of a queue.
+type record struct {
+	id   string
+	body string
+}
+
+const accepted = "a function URL, an API Gateway HTTP or REST API, an Application Load Balancer, " +
+	"an SQS queue, or a direct invocation with `inputs`, `messages` or `prompt`"
+
+// decode reads an event. An error says what came and what is accepted.
+func decode(data []byte) (*event, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(data, &fields); err != nil || fields == nil {
+		return nil, fmt.Errorf("the event is not a JSON object; accepted are events of %s", accepted)
+	}
+	var context struct {
+		HTTP, ELB    json.RawMessage
+		ConnectionID any
+	}
+	if raw := fields["requestContext"]; raw != nil {
+		if err := json.Unmarshal(raw, &context); err != nil {
+			return nil, fmt.Errorf("the event's requestContext is not understood: %w", err)
+		}
+	}
+	has := func(name string) bool { return fields[name] != nil && string(fields[name]) != "null" }
+	switch {
+	case context.HTTP != nil:
+		return decodeV2(data)
+	case context.ELB != nil:
+		return decodeV1(data, loadBalancer)
+	case has("httpMethod") && (has("path") || has("resource")):
+		return decodeV1(data, restAPI)
+	case has("Records"):
+		return decodeQueue(data)
+	case has("inputs"), has("messages"), has("prompt"):
+		return &event{
+			source: direct, method: http.MethodPost, path: "/invocations", body: data,
+			header: http.Header{"Content-Type": {"application/json"}},
+		}, nil
+	}
+	return nil, fmt.Errorf("the event is %s; accepted are events of %s", describe(fields, context.ConnectionID != nil), accepted)
+}
+
+// describe says what an event is that is not accepted.
+func describe(fields map[string]json.RawMessage, webSocket bool) string {
+	text := func(name string) (s string) {
+		if json.Unmarshal(fields[name], &s) != nil {
+			return ""
+		}
+		return clip(s)
+	}
+	switch {
+	case webSocket:
+		return "an API Gateway WebSocket message"
+	case fields["detail-type"] != nil:
+		return fmt.Sprintf("EventBridge's %q from %q", text("detail-type"), text("source"))
+	case fields["messageVersion"] != nil && fields["agent"] != nil:
+		return "a Bedrock agent's"
+	case len(fields) == 0:
+		return "an empty object"
+	}
+	names := make([]string, 0, len(fields))
+	for name := range fields {
+		names = append(names, clip(name))
+	}
+	slices.Sort(names)
+	const most = 8
+	if len(names) > most {
+		names = append(names[:most], "…")
+	}
+	return "an object with " + strings.Join(names, ", ")
+}
+
+// clip keeps a name from filling the answer.
+func clip(s string) string {
+	const most = 60
+	if len(s) > most {
+		return strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}
+
+// decodeQueue reads the records of an SQS event.
+func decodeQueue(data []byte) (*event, error) {
+	var in struct {
+		Records []struct {
+			MessageID   string `json:"messageId"`
+			EventSource string `json:"eventSource"`
+			Body        string `json:"body"`
+		}
+	}
+	if err := json.Unmarshal(data, &in); err != nil {
+		return nil, fmt.Errorf("the event's Records are not understood: %w", err)
+	}
+	e := &event{source: queue}
+	for _, r := range in.Records {
+		if r.EventSource != "aws:sqs" {
+			return nil, fmt.Errorf("the event has records of %q; accepted are events of %s", clip(r.EventSource), accepted)
+		}
+		e.records = append(e.records, record{r.MessageID, r.Body})
+	}
+	return e, nil
+}

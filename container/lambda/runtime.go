@@ -1,0 +1,242 @@
+package lambda
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Mode says how answers are written.
+type Mode string
+
+// The modes.
+const (
+	// Auto streams where the client asks for a stream and the source can take
+	// one. A function URL is taken to stream if a client asks it to.
+	Auto Mode = "auto"
+	// Buffered answers in one piece, whatever the client asks for.
+	Buffered Mode = "buffered"
+	// Stream streams to every source that can take it, for a function URL or
+	// REST API that is set to stream: there, an answer in one piece would be
+	// shown as it is, JSON around it.
+	Stream Mode = "stream"
+)
+
+// Options make a Runtime.
+type Options struct {
+	API         string // address of the Runtime API, HOST:PORT
+	Handler     http.Handler
+	Mode        Mode
+	Concurrency int       // events at once, at least 1
+	InitUntil   time.Time // when to ask for an event at the latest; zero: only once ready
+	Logger      *slog.Logger
+
+	// Idle, if not nil, is called when the process may be frozen after it:
+	// nothing should be left to do behind it.
+	Idle func()
+	// Phase, if not nil, hears of each phase of a cold start when it begins.
+	Phase func(name string)
+}
+
+// The phases of a cold start.
+const (
+	PhaseNext      = "next"       // the first event is asked for
+	PhaseEvent     = "event"      // it is here
+	PhaseFirstByte = "first_byte" // its answer begins
+	PhaseAnswered  = "answered"   // its answer is complete
+)
+
+// Runtime is the runtime of one function. Serve, Ready and Shutdown are for
+// one caller each; Fail ends what Ready would begin.
+type Runtime struct {
+	opt Options
+	api *api
+
+	ready   chan struct{} // closed by Ready
+	failed  chan struct{} // closed by Fail, once failure is set
+	failure *failure
+
+	mu      sync.Mutex
+	asked   bool // for an event: the initialization is over
+	ended   bool // no event may be asked for
+	polls   context.Context
+	stop    context.CancelFunc // ends polls
+	running sync.WaitGroup     // events being answered
+	first   sync.Once          // the first event's phases
+}
+
+// New returns a Runtime that does nothing yet.
+func New(opt Options) *Runtime {
+	if opt.Idle == nil {
+		opt.Idle = func() {}
+	}
+	if opt.Phase == nil {
+		opt.Phase = func(string) {}
+	}
+	opt.Concurrency = max(1, opt.Concurrency)
+	r := &Runtime{opt: opt, api: newAPI(opt.API, opt.Concurrency), ready: make(chan struct{}), failed: make(chan struct{})}
+	r.polls, r.stop = context.WithCancel(context.Background())
+	return r
+}
+
+// Serve asks for events and answers them until Shutdown or Fail, which is no
+// error, or until the Runtime API fails, which a process cannot survive.
+func (r *Runtime) Serve() error {
+	defer r.stop()
+	var patience <-chan time.Time
+	if !r.opt.InitUntil.IsZero() {
+		timer := time.NewTimer(time.Until(r.opt.InitUntil))
+		defer timer.Stop()
+		patience = timer.C
+	}
+	select {
+	case <-r.ready:
+	case <-patience:
+		r.opt.Logger.Info("asking for the first event before the model is ready; it will wait")
+	case <-r.failed:
+		return nil
+	case <-r.polls.Done():
+		return nil
+	}
+	r.mu.Lock()
+	r.asked = !r.ended
+	r.mu.Unlock()
+	if !r.asked {
+		return nil
+	}
+
+	r.opt.Phase(PhaseNext)
+	results := make(chan error, r.opt.Concurrency)
+	for range r.opt.Concurrency {
+		go func() { results <- r.loop() }()
+	}
+	var first error
+	for range r.opt.Concurrency {
+		if err := <-results; err != nil && first == nil {
+			first = err
+			r.stop()
+		}
+	}
+	return first
+}
+
+// loop answers one event after the other.
+func (r *Runtime) loop() error {
+	for {
+		inv, err := r.api.next(r.polls)
+		if err != nil {
+			if r.polls.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if !r.begin() {
+			return nil // the process is ending; the platform will say so
+		}
+		err = r.answer(inv)
+		r.running.Done()
+		if err != nil {
+			return err
+		}
+		if r.opt.Concurrency == 1 {
+			r.opt.Idle()
+		}
+	}
+}
+
+// begin counts an event as running, unless the runtime has ended.
+func (r *Runtime) begin() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ended {
+		r.running.Add(1)
+	}
+	return !r.ended
+}
+
+// answer answers one event, and reports only that the platform did not take
+// the answer for a reason of its own.
+func (r *Runtime) answer(inv *invocation) error {
+	phase := func(string) {}
+	r.first.Do(func() { phase = r.opt.Phase })
+	phase(PhaseEvent)
+	err := r.invoke(inv, func() { phase(PhaseFirstByte) })
+	phase(PhaseAnswered)
+
+	var refused *statusError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &refused) && refused.status == http.StatusRequestEntityTooLarge:
+		return r.tell(inv.id, &failure{Type: "payload_too_large", Message: err.Error()})
+	}
+	return r.survivable(inv.id, err)
+}
+
+// tell posts a failure.
+func (r *Runtime) tell(id string, f *failure) error {
+	return r.survivable(id, r.api.fail(id, f))
+}
+
+// survivable logs an error of posting an answer that concerns this answer
+// alone: it came too late, or its stream was cut. Others it returns.
+func (r *Runtime) survivable(id string, err error) error {
+	var refused *statusError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &refused) && refused.status < http.StatusInternalServerError,
+		errors.Is(err, context.DeadlineExceeded):
+		r.opt.Logger.Warn("an answer was not taken", "request_id", id, "err", err)
+		return nil
+	}
+	return err
+}
+
+// Ready lets events through to the handler.
+func (r *Runtime) Ready() { close(r.ready) }
+
+// Shutdown asks for no more events and waits until the running ones are
+// answered, or ctx ends.
+func (r *Runtime) Shutdown(ctx context.Context) error {
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
+	r.stop()
+	idle := make(chan struct{})
+	go func() {
+		r.running.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Fail says that there will be no model, because of err. If no event has been
+// asked for, the initialization has failed; else the waiting events fail. The
+// process should exit after it, with a status that is not 0.
+func (r *Runtime) Fail(ctx context.Context, kind string, err error) error {
+	r.failure = &failure{Type: kind, Message: err.Error()}
+	close(r.failed)
+	r.mu.Lock()
+	r.ended = true
+	asked := r.asked
+	r.mu.Unlock()
+	if !asked {
+		return r.api.failInit(r.failure)
+	}
+	return r.Shutdown(ctx)
+}
+
+// FailInit tells the Runtime API at address that the initialization failed,
+// for a process that did not come to make a Runtime.
+func FailInit(address, kind string, err error) error {
+	return newAPI(address, 1).failInit(&failure{Type: kind, Message: err.Error()})
+}
