@@ -17,7 +17,8 @@ import (
 
 // lambdaCommand are the commands about Lambda.
 type lambdaCommand struct {
-	Run config.Serve `cmd:"" default:"withargs" help:"Serve as a Lambda function; serve does so by itself where AWS_LAMBDA_RUNTIME_API is set."`
+	Run   config.Serve `cmd:"" default:"withargs" help:"Serve as a Lambda function; serve does so by itself where AWS_LAMBDA_RUNTIME_API is set."`
+	Local lambdaLocal  `cmd:"" help:"Try the function on this machine: a function URL and Lambda's invoke APIs."`
 }
 
 // runtimeAPI is the variable with the address of the Lambda Runtime API: where
@@ -36,7 +37,7 @@ type function struct {
 func functionOf(getenv func(string) string) (f function, err error) {
 	f = function{api: getenv(runtimeAPI), initialization: getenv("AWS_LAMBDA_INITIALIZATION_TYPE"), concurrency: 1}
 	if f.api == "" {
-		return f, fmt.Errorf("%s is not set: this is no Lambda function", runtimeAPI)
+		return f, fmt.Errorf("%s is not set: this is no Lambda function; `millrace lambda local` makes one here", runtimeAPI)
 	}
 	whole := func(name string, n *int) {
 		if text := getenv(name); text != "" && err == nil {

@@ -1,0 +1,92 @@
+package emulator
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+// Docker starts an image as Lambda does: the root file system read-only with a
+// writable /tmp, memory as set and a share of cores by memory. The container
+// is in the machine's network, because its Runtime API is.
+type Docker struct {
+	Image    string
+	Args     []string // instead of the image's command
+	Env      []string // K=V, or K to pass it from this process
+	MemoryMB int
+	Log      io.Writer // its output
+
+	serial atomic.Int64
+}
+
+// megabytesPerCPU is what memory buys a core with, at most six.
+const (
+	megabytesPerCPU = 1769
+	mostCPUs        = 6
+)
+
+// Launch implements Launcher.
+func (d *Docker) Launch(variables []string) (Sandbox, error) {
+	name := fmt.Sprintf("millrace-lambda-%d-%d", os.Getpid(), d.serial.Add(1))
+	cmd := exec.Command("docker", d.command(name, variables)...)
+	c, err := startChild(cmd, d.Log)
+	if err != nil {
+		return nil, err
+	}
+	return &container{c, name, d.Log}, nil
+}
+
+// command returns docker's arguments.
+func (d *Docker) command(name string, variables []string) []string {
+	cpus := min(float64(d.MemoryMB)/megabytesPerCPU, mostCPUs, float64(runtime.NumCPU()))
+	args := []string{
+		"run", "--rm", "--name", name, "--network", "host", "--read-only", "--tmpfs", "/tmp:exec,size=512m",
+		"--memory", fmt.Sprintf("%dm", d.MemoryMB), "--memory-swap", fmt.Sprintf("%dm", d.MemoryMB),
+		"--cpus", strconv.FormatFloat(cpus, 'f', 2, 64),
+	}
+	for _, kv := range append(append([]string{}, d.Env...), variables...) {
+		args = append(args, "--env", kv)
+	}
+	return append(append(args, d.Image), d.Args...)
+}
+
+// container is a Sandbox in docker, which the child is docker's client of.
+type container struct {
+	*child
+	name string
+	log  io.Writer
+}
+
+// docker gives the engine a command about the container.
+func (c *container) docker(args ...string) {
+	const patience = 10 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "docker", append(args, c.name)...).CombinedOutput()
+	select {
+	case <-c.Exited():
+	default:
+		if err != nil {
+			fmt.Fprintf(c.log, "docker %s: %v: %s\n", args[0], err, out)
+		}
+	}
+}
+
+func (c *container) Freeze()    { c.docker("pause") }
+func (c *container) Thaw()      { c.docker("unpause") }
+func (c *container) Terminate() { c.docker("kill", "--signal", "TERM") }
+
+func (c *container) Kill() {
+	select {
+	case <-c.Exited():
+	default:
+		c.docker("kill")
+		c.child.Kill() // the client, if the container never came to be
+	}
+}

@@ -1,0 +1,155 @@
+package emulator
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// payloadLimit is the size of an event, and of an answer in one piece.
+const payloadLimit = 6 << 20
+
+// Options describe a function.
+type Options struct {
+	Function    string // name
+	Region      string
+	MemoryMB    int
+	Timeout     time.Duration // of an event
+	InitTimeout time.Duration // of the initialization ahead of an event
+	// Concurrency is how many events one environment takes at once. More than
+	// one is a function on managed instances, which is never frozen.
+	Concurrency int
+	Launcher    Launcher
+	Log         io.Writer // gets what Lambda itself logs
+}
+
+// Emulator runs one function. It is an http.Handler with Lambda's invoke APIs;
+// all other paths are the function URL's.
+type Emulator struct {
+	opt   Options
+	slots chan struct{} // capacity Concurrency
+
+	ctx  context.Context // ends with Close
+	stop context.CancelFunc
+
+	mu  sync.Mutex
+	env *environment // nil: none is there
+}
+
+// New returns an Emulator whose environment starts with the first event.
+func New(opt Options) *Emulator {
+	opt.Concurrency = max(1, opt.Concurrency)
+	m := &Emulator{opt: opt, slots: make(chan struct{}, opt.Concurrency)}
+	m.ctx, m.stop = context.WithCancel(context.Background())
+	return m
+}
+
+// Close ends the environment, in order if it does so at once. Events that run
+// fail.
+func (m *Emulator) Close() {
+	m.stop()
+	m.mu.Lock()
+	env := m.env
+	m.env = nil
+	m.mu.Unlock()
+	if env != nil {
+		env.end()
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (m *Emulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if call, ok := parseCall(r); ok {
+		m.serveCall(w, r, call)
+		return
+	}
+	m.serveURL(w, r)
+}
+
+// invoke runs the function with an event. It returns once the answer begins or
+// there is none; ctx bounds only the wait for a free environment, for Lambda
+// goes on when a caller has left.
+func (m *Emulator) invoke(ctx context.Context, event []byte) *invocation {
+	inv := newInvocation(event)
+	select {
+	case m.slots <- struct{}{}:
+	case <-ctx.Done():
+		inv.fail(&failure{Type: "Sandbox.Abandoned", Message: "the caller has left"})
+		return inv
+	}
+	go func() {
+		defer func() { <-m.slots }()
+		m.run(inv)
+	}()
+	<-inv.begun
+	return inv
+}
+
+// run takes an event through its life and logs that as Lambda does.
+func (m *Emulator) run(inv *invocation) {
+	env, cold, err := m.environment()
+	if err != nil {
+		inv.fail(err)
+		m.logf("%s", err.Message)
+		return
+	}
+	begin := time.Now()
+	inv.deadline = begin.Add(m.opt.Timeout)
+	m.logf("START RequestId: %s Version: $LATEST", inv.id)
+	if f := env.serve(inv, m.opt.Timeout); f != nil {
+		inv.fail(f)
+		m.discard(env)
+		m.logf("%s", f.Message)
+	}
+	took := time.Since(begin)
+	report := fmt.Sprintf("REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %d ms\tMemory Size: %d MB",
+		inv.id, milliseconds(took), (took + cold + time.Millisecond - 1).Milliseconds(), m.opt.MemoryMB)
+	if cold > 0 {
+		report += fmt.Sprintf("\tInit Duration: %.2f ms", milliseconds(cold))
+	}
+	m.logf("END RequestId: %s", inv.id)
+	m.logf("%s", report)
+}
+
+// environment returns the environment, and how long its initialization took
+// if this event has started it.
+func (m *Emulator) environment() (*environment, time.Duration, *failure) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.env != nil && !m.env.dead() {
+		return m.env, 0, nil
+	}
+	// An initialization that takes too long is begun anew, within the time of
+	// the event.
+	for _, limit := range []time.Duration{m.opt.InitTimeout, m.opt.Timeout} {
+		begin := time.Now()
+		env, f := start(m.ctx, &m.opt, limit)
+		took := time.Since(begin)
+		if f == nil {
+			m.env = env
+			return env, took, nil
+		}
+		m.logf("INIT_REPORT Init Duration: %.2f ms\tPhase: init\tStatus: %s", milliseconds(took), f.status())
+		if !f.timeout {
+			return nil, 0, f
+		}
+	}
+	return nil, 0, timedOut(newID(), m.opt.Timeout)
+}
+
+// discard ends an environment that has failed.
+func (m *Emulator) discard(env *environment) {
+	env.kill()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.env == env {
+		m.env = nil
+	}
+}
+
+func (m *Emulator) logf(format string, args ...any) { fmt.Fprintf(m.opt.Log, format+"\n", args...) }
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

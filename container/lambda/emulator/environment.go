@@ -1,0 +1,207 @@
+package emulator
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// environment is a sandbox and the server of its Runtime API.
+type environment struct {
+	opt     *Options
+	sandbox Sandbox
+	server  *http.Server
+
+	events    chan *invocation // unbuffered, to whoever asks for an event
+	first     chan struct{}    // closed when the first event is asked for
+	firstOnce sync.Once
+	initError chan *failure // capacity 1
+
+	mu     sync.Mutex
+	open   map[string]*invocation // given out, or about to be
+	frozen bool
+}
+
+// start launches a sandbox and waits until it asks for an event.
+func start(ctx context.Context, opt *Options, limit time.Duration) (*environment, *failure) {
+	closed := &failure{Type: "Sandbox.Closed", Message: "the emulator is ending"}
+	if ctx.Err() != nil {
+		return nil, closed
+	}
+	// The sandbox is on this machine, or shares its network.
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, &failure{Type: "Sandbox.NoPort", Message: err.Error()}
+	}
+	e := &environment{
+		opt: opt, events: make(chan *invocation), first: make(chan struct{}),
+		initError: make(chan *failure, 1), open: map[string]*invocation{},
+	}
+	e.server = &http.Server{Handler: e.routes(), ReadHeaderTimeout: 10 * time.Second}
+	go e.server.Serve(listener) //nolint:errcheck // until kill closes it
+	if e.sandbox, err = opt.Launcher.Launch(opt.variables(listener.Addr().String())); err != nil {
+		e.server.Close()
+		return nil, &failure{Type: "Runtime.InvalidEntrypoint", Message: fmt.Sprintf("RequestId: %s Error: %v", newID(), err)}
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	var f *failure
+	select {
+	case <-e.first:
+		return e, nil
+	case f = <-e.initError:
+	case <-e.sandbox.Exited():
+		select { // it may have said why before
+		case f = <-e.initError:
+		default:
+			f = e.exited(newID())
+		}
+	case <-timer.C:
+		f = timedOut(newID(), limit)
+	case <-ctx.Done():
+		f = closed
+	}
+	e.kill()
+	return nil, f
+}
+
+// variables are what Lambda sets for a function.
+func (o *Options) variables(api string) []string {
+	kind := "on-demand"
+	vars := []string{}
+	if o.Concurrency > 1 {
+		kind = "lambda-managed-instances"
+		vars = append(vars, fmt.Sprint("AWS_LAMBDA_MAX_CONCURRENCY=", o.Concurrency))
+	}
+	return append(vars,
+		"AWS_LAMBDA_RUNTIME_API="+api,
+		"AWS_LAMBDA_FUNCTION_NAME="+o.Function,
+		"AWS_LAMBDA_FUNCTION_VERSION=$LATEST",
+		fmt.Sprint("AWS_LAMBDA_FUNCTION_MEMORY_SIZE=", o.MemoryMB),
+		"AWS_LAMBDA_INITIALIZATION_TYPE="+kind,
+		"AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/"+o.Function,
+		"AWS_LAMBDA_LOG_STREAM_NAME=local",
+		"AWS_REGION="+o.Region,
+		"AWS_DEFAULT_REGION="+o.Region,
+		"TZ=:UTC",
+	)
+}
+
+// serve gives an event to the sandbox and waits for the end of its answer. It
+// returns why there is none that the function gave itself; the environment is
+// of no more use then.
+func (e *environment) serve(inv *invocation, limit time.Duration) *failure {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	e.mu.Lock()
+	e.open[inv.id] = inv
+	if e.frozen {
+		e.frozen = false
+		e.sandbox.Thaw()
+	}
+	e.mu.Unlock()
+	select {
+	case e.events <- inv:
+	case <-e.sandbox.Exited():
+		return e.exited(inv.id)
+	case <-timer.C:
+		return timedOut(inv.id, limit)
+	}
+	select {
+	case <-inv.done:
+		return nil
+	case <-e.sandbox.Exited():
+		select { // its last words may have been the answer
+		case <-inv.done:
+			return nil
+		default:
+			return e.exited(inv.id)
+		}
+	case <-timer.C:
+		return timedOut(inv.id, limit)
+	}
+}
+
+func (e *environment) exited(id string) *failure {
+	return &failure{Type: "Runtime.ExitError", Message: fmt.Sprintf("RequestId: %s Error: Runtime exited with error: %s", id, e.sandbox.Status())}
+}
+
+// ask is a request for an event: it freezes the sandbox if there is none. For
+// the first one there is: it started the sandbox.
+func (e *environment) ask() {
+	first := false
+	e.firstOnce.Do(func() {
+		first = true
+		close(e.first)
+	})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !first && e.opt.Concurrency == 1 && len(e.open) == 0 && !e.frozen {
+		e.frozen = true
+		e.sandbox.Freeze()
+	}
+}
+
+// take returns an event that has been given out and not been answered, which
+// then is the caller's to answer; nil if there is none of that name.
+func (e *environment) take(id string) *invocation {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	inv := e.open[id]
+	if inv != nil && inv.failed() != nil {
+		return nil
+	}
+	taken := false
+	if inv != nil {
+		inv.answering.Do(func() { taken = true })
+	}
+	if !taken {
+		return nil
+	}
+	return inv
+}
+
+// answered forgets an event.
+func (e *environment) answered(inv *invocation) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.open, inv.id)
+}
+
+func (e *environment) dead() bool {
+	select {
+	case <-e.sandbox.Exited():
+		return true
+	default:
+		return false
+	}
+}
+
+// kill ends the sandbox at once.
+func (e *environment) kill() {
+	e.sandbox.Kill()
+	<-e.sandbox.Exited()
+	e.server.Close()
+}
+
+// end gives the sandbox the moment that Lambda gives it to end in order.
+func (e *environment) end() {
+	e.mu.Lock()
+	if e.frozen {
+		e.frozen = false
+		e.sandbox.Thaw()
+	}
+	e.mu.Unlock()
+	e.sandbox.Terminate()
+	const grace = 2 * time.Second // Lambda's is shorter
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	select {
+	case <-e.sandbox.Exited():
+	case <-ctx.Done():
+	}
+	e.kill()
+}

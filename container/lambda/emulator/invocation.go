@@ -1,0 +1,133 @@
+package emulator
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// invocation is one event on its way through the function, and its answer.
+type invocation struct {
+	id       string
+	event    []byte
+	deadline time.Time
+
+	begun     chan struct{} // closed once the answer begins, or there is none
+	done      chan struct{} // closed once it is complete
+	once      sync.Once     // closes begun
+	finish    sync.Once     // closes done
+	answering sync.Once     // lets one answer through
+
+	// Valid once begun, if failure is nil.
+	streamed    bool
+	contentType string
+	body        io.ReadCloser // the caller closes it
+
+	mu      sync.Mutex
+	failure *failure       // set before done is closed
+	pipe    *io.PipeWriter // what body reads, if streamed
+}
+
+func newInvocation(event []byte) *invocation {
+	return &invocation{id: newID(), event: event, begun: make(chan struct{}), done: make(chan struct{})}
+}
+
+// failure is why an event has no answer, or only a part of one: what the
+// function says of it, or what Lambda says.
+type failure struct {
+	Type    string `json:"errorType,omitempty"`
+	Message string `json:"errorMessage"`
+
+	payload []byte // what the function said, instead of the above
+	timeout bool
+}
+
+// data is the payload that the caller gets.
+func (f *failure) data() []byte {
+	if f.payload != nil {
+		return f.payload
+	}
+	data, err := json.Marshal(f)
+	if err != nil {
+		panic(err) // two texts
+	}
+	return data
+}
+
+func (f *failure) status() string {
+	if f.timeout {
+		return "timeout"
+	}
+	return "error\tError Type: " + f.Type
+}
+
+// parseFailure reads what a function says of an error.
+func parseFailure(data []byte) *failure {
+	f := &failure{payload: data}
+	if json.Unmarshal(data, f) != nil || f.Message == "" {
+		f.Message = string(data)
+	}
+	return f
+}
+
+func timedOut(id string, after time.Duration) *failure {
+	return &failure{timeout: true, Type: "Sandbox.Timedout", Message: fmt.Sprintf(
+		"%s %s Task timed out after %.2f seconds", time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), id, after.Seconds())}
+}
+
+// answer begins an answer in pieces. What is written to the pipe is read from
+// body.
+func (inv *invocation) answer(contentType string) *io.PipeWriter {
+	body, pipe := io.Pipe()
+	inv.streamed, inv.contentType, inv.body = true, contentType, body
+	inv.mu.Lock()
+	inv.pipe = pipe
+	inv.mu.Unlock()
+	inv.once.Do(func() { close(inv.begun) })
+	return pipe
+}
+
+// answerAll is an answer in one piece.
+func (inv *invocation) answerAll(data []byte) {
+	inv.body = io.NopCloser(bytes.NewReader(data))
+	inv.once.Do(func() { close(inv.begun) })
+	inv.end()
+}
+
+// fail ends an event that has no answer, or breaks off the one that it has.
+func (inv *invocation) fail(f *failure) {
+	inv.mu.Lock()
+	if inv.failure == nil {
+		inv.failure = f
+	}
+	pipe := inv.pipe
+	inv.mu.Unlock()
+	inv.once.Do(func() { close(inv.begun) })
+	if pipe != nil {
+		pipe.Close()
+	}
+	inv.end()
+}
+
+func (inv *invocation) end() { inv.finish.Do(func() { close(inv.done) }) }
+
+// failed returns why the answer is missing or broken off, nil if it is not; of
+// an answer in pieces, that is known once body is read.
+func (inv *invocation) failed() *failure {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	return inv.failure
+}
+
+// newID returns a random UUID (RFC 9562, version 4).
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:]) //nolint:errcheck // never fails
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}

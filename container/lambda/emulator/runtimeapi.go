@@ -1,0 +1,177 @@
+package emulator
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+)
+
+const apiVersion = "/2018-06-01/runtime"
+
+// routes are the six routes of the Runtime API.
+func (e *environment) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+apiVersion+"/invocation/next", e.next)
+	mux.HandleFunc("POST "+apiVersion+"/invocation/{id}/response", e.response)
+	mux.HandleFunc("POST "+apiVersion+"/invocation/{id}/error", e.error)
+	mux.HandleFunc("POST "+apiVersion+"/init/error", e.initFailed)
+	// Functions restored from snapshots, which images are not.
+	mux.HandleFunc("GET "+apiVersion+"/restore/next", notRestored)
+	mux.HandleFunc("POST "+apiVersion+"/restore/error", notRestored)
+	return mux
+}
+
+// next hands out an event as soon as there is one.
+func (e *environment) next(w http.ResponseWriter, r *http.Request) {
+	e.ask()
+	select {
+	case inv := <-e.events:
+		h := w.Header()
+		h.Set("Content-Type", "application/json")
+		h.Set("Lambda-Runtime-Aws-Request-Id", inv.id)
+		h.Set("Lambda-Runtime-Deadline-Ms", fmt.Sprint(inv.deadline.UnixMilli()))
+		h.Set("Lambda-Runtime-Invoked-Function-Arn", e.opt.arn())
+		h.Set("Lambda-Runtime-Trace-Id", fmt.Sprintf("Root=1-%08x-%s;Sampled=0", inv.deadline.Unix(), inv.id[:8]+inv.id[9:13]+inv.id[14:18]+inv.id[19:23]+inv.id[24:28]))
+		w.Write(inv.event)
+	case <-r.Context().Done():
+	}
+}
+
+// account is the function's, as documentation has it.
+const account = "123456789012"
+
+func (o *Options) arn() string {
+	return fmt.Sprintf("arn:aws:lambda:%s:%s:function:%s", o.Region, account, o.Function)
+}
+
+// response takes an answer, in one piece or in several.
+func (e *environment) response(w http.ResponseWriter, r *http.Request) {
+	inv := e.take(r.PathValue("id"))
+	if inv == nil {
+		refuse(w, http.StatusBadRequest, "InvalidRequestID", "Invalid request ID: it is unknown, or answered, or its time is over")
+		return
+	}
+	defer e.answered(inv)
+	if r.Header.Get("Lambda-Runtime-Function-Response-Mode") == "streaming" {
+		e.stream(w, r, inv)
+		return
+	}
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, payloadLimit))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		const message = "Response payload size exceeded maximum allowed payload size (6291556 bytes)."
+		inv.fail(&failure{Type: "Function.ResponseSizeTooLarge", Message: message})
+		refuse(w, http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", message)
+	case err != nil:
+		inv.fail(&failure{Type: "Runtime.TruncatedResponse", Message: "Response body did not arrive: " + err.Error()})
+	default:
+		inv.answerAll(data)
+		accept(w)
+	}
+}
+
+// stream passes pieces on as they come. A caller that has left changes
+// nothing: the function is not told.
+func (e *environment) stream(w http.ResponseWriter, r *http.Request, inv *invocation) {
+	pipe := inv.answer(r.Header.Get("Content-Type"))
+	gone := false
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := r.Body.Read(buf)
+		if n > 0 && !gone {
+			_, failed := pipe.Write(buf[:n])
+			gone = failed != nil
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			inv.fail(&failure{Type: "Runtime.TruncatedResponse", Message: "Response stream broke off: " + err.Error()})
+			return
+		}
+	}
+	if kind := r.Trailer.Get("Lambda-Runtime-Function-Error-Type"); kind != "" {
+		data, err := base64.StdEncoding.DecodeString(r.Trailer.Get("Lambda-Runtime-Function-Error-Body"))
+		f := parseFailure(data)
+		if err != nil {
+			f = &failure{Message: "the body of the error behind the stream is no base64"}
+		}
+		f.Type = kind
+		inv.fail(f)
+	} else {
+		pipe.Close()
+		inv.end()
+	}
+	accept(w)
+}
+
+// error takes that an event has no answer.
+func (e *environment) error(w http.ResponseWriter, r *http.Request) {
+	inv := e.take(r.PathValue("id"))
+	if inv == nil {
+		refuse(w, http.StatusBadRequest, "InvalidRequestID", "Invalid request ID: it is unknown, or answered, or its time is over")
+		return
+	}
+	defer e.answered(inv)
+	inv.fail(readFailure(w, r))
+	accept(w)
+}
+
+// initFailed takes that there will be no events.
+func (e *environment) initFailed(w http.ResponseWriter, r *http.Request) {
+	select {
+	case <-e.first:
+		refuse(w, http.StatusForbidden, "InvalidStateTransition", "the initialization is over")
+		return
+	default:
+	}
+	select {
+	case e.initError <- readFailure(w, r):
+	default: // told twice
+	}
+	accept(w)
+}
+
+func notRestored(w http.ResponseWriter, _ *http.Request) {
+	refuse(w, http.StatusForbidden, "InvalidStateTransition", "the function is not restored from a snapshot")
+}
+
+func readFailure(w http.ResponseWriter, r *http.Request) *failure {
+	const most = 256 << 10
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	f := parseFailure(data)
+	if err != nil {
+		f = &failure{Message: "the error does not arrive: " + err.Error()}
+	}
+	if kind := r.Header.Get("Lambda-Runtime-Function-Error-Type"); kind != "" {
+		f.Type = kind
+	}
+	return f
+}
+
+func accept(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusAccepted)
+	io.WriteString(w, `{"status":"OK"}`) //nolint:errcheck // nobody waits for it
+}
+
+func refuse(w http.ResponseWriter, status int, kind, message string) {
+	writeJSON(w, status, struct {
+		Message string `json:"errorMessage"`
+		Type    string `json:"errorType"`
+	}{message, kind})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // texts
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	w.Write(data)
+}
