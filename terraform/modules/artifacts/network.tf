@@ -1,0 +1,67 @@
+# Free, and the fastest way to the weights: S3 by the route table.
+resource "aws_vpc_endpoint" "s3" {
+  count = var.network == null ? 0 : 1
+
+  vpc_id            = var.network.vpc_id
+  service_name      = "com.amazonaws.${local.region}.s3"
+  vpc_endpoint_type = "Gateway"
+  route_table_ids   = var.network.route_table_ids
+  tags              = merge(var.tags, { Name = "${var.name}-s3" })
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid       = "Weights"
+        Effect    = "Allow"
+        Action    = ["s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket", "s3:PutObject", "s3:AbortMultipartUpload"]
+        Principal = "*"
+        Resource  = [aws_s3_bucket.weights.arn, "${aws_s3_bucket.weights.arn}/*"]
+        Condition = { StringEquals = { "aws:PrincipalAccount" = local.account } }
+      },
+      {
+        Sid       = "ImageLayers" # ECR keeps them in a bucket of its own
+        Effect    = "Allow"
+        Action    = ["s3:GetObject"]
+        Principal = "*"
+        Resource  = ["arn:${local.partition}:s3:::prod-${local.region}-starport-layer-bucket/*"]
+      },
+    ]
+  })
+}
+
+resource "aws_vpc_endpoint" "service" {
+  for_each = try(var.network.services, toset([]))
+
+  vpc_id              = var.network.vpc_id
+  service_name        = "com.amazonaws.${local.region}.${each.value}"
+  vpc_endpoint_type   = "Interface"
+  private_dns_enabled = true
+  subnet_ids          = var.network.subnet_ids
+  security_group_ids  = [aws_security_group.service[0].id]
+  tags                = merge(var.tags, { Name = "${var.name}-${each.value}" })
+}
+
+resource "aws_security_group" "service" {
+  count = var.network == null ? 0 : 1
+
+  name_prefix = "${var.name}-services-"
+  description = "Who may reach the AWS services that ${var.name} uses"
+  vpc_id      = var.network.vpc_id
+  tags        = var.tags
+
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+resource "aws_vpc_security_group_ingress_rule" "service" {
+  for_each = toset(try(var.network.cidr_blocks, []))
+
+  security_group_id = aws_security_group.service[0].id
+  description       = "HTTPS from ${each.value}"
+  ip_protocol       = "tcp"
+  from_port         = 443
+  to_port           = 443
+  cidr_ipv4         = each.value
+}

@@ -1,0 +1,203 @@
+mock_provider "aws" {
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+  mock_data "aws_region" {
+    defaults = { region = "eu-west-1" }
+  }
+}
+
+variables {
+  name  = "chat"
+  image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+}
+
+run "plain" {
+  command = plan
+
+  assert {
+    condition     = aws_lambda_function.this.package_type == "Image" && aws_lambda_function.this.publish && aws_lambda_function.this.memory_size == 10240
+    error_message = "not a published image with all the memory"
+  }
+  assert {
+    condition     = aws_lambda_function.this.logging_config[0].log_format == "JSON" && aws_lambda_function.this.logging_config[0].log_group == "/aws/lambda/chat"
+    error_message = "not JSON, or not to the module's log group"
+  }
+  assert {
+    condition     = length(aws_lambda_function.this.environment) == 0 && length(aws_lambda_function.this.image_config) == 0 && length(aws_lambda_function.this.vpc_config) == 0 && length(aws_lambda_function.this.capacity_provider_config) == 0
+    error_message = "something that was not asked for"
+  }
+  assert {
+    condition     = output.url == null && length(aws_lambda_permission.url) == 0 && length(aws_lambda_provisioned_concurrency_config.this) == 0
+    error_message = "can be called from outside, which was not asked for"
+  }
+  assert {
+    condition = { for s in jsondecode(output.policy_json).Statement : s.Sid => s.Resource } == {
+      Logs = ["arn:aws:logs:eu-west-1:123456789012:log-group:/aws/lambda/chat:*"], Trace = ["*"]
+    }
+    error_message = "the role may do more than log and trace: ${output.policy_json}"
+  }
+  assert {
+    condition     = output.alarm_names == ["chat-duration", "chat-errors", "chat-throttles"] && aws_cloudwatch_metric_alarm.this["duration"].threshold == 270000
+    error_message = "alarms ${jsonencode(output.alarm_names)}"
+  }
+}
+
+run "streaming_url" {
+  command = plan
+
+  variables {
+    url                     = { cors = { allow_origins = ["https://example.com"] }, principals = ["210987654321"] }
+    provisioned_concurrency = 2
+    reserved_concurrency    = 10
+  }
+
+  assert {
+    condition     = aws_lambda_function_url.this[0].invoke_mode == "RESPONSE_STREAM" && aws_lambda_function_url.this[0].authorization_type == "AWS_IAM" && aws_lambda_function_url.this[0].qualifier == "live"
+    error_message = "not a signed, streaming URL of the alias"
+  }
+  assert {
+    condition     = aws_lambda_permission.url["210987654321"].action == "lambda:InvokeFunctionUrl" && aws_lambda_permission.url["210987654321"].function_url_auth_type == "AWS_IAM"
+    error_message = "the other account may not use the URL"
+  }
+  assert {
+    condition     = aws_lambda_permission.invoke["210987654321"].action == "lambda:InvokeFunction" && aws_lambda_permission.invoke["210987654321"].invoked_via_function_url
+    error_message = "the other account may not invoke by way of the URL, or otherwise too"
+  }
+  assert {
+    condition     = aws_lambda_provisioned_concurrency_config.this[0].qualifier == "live" && aws_lambda_provisioned_concurrency_config.this[0].provisioned_concurrent_executions == 2
+    error_message = "provisioned concurrency is not the alias's"
+  }
+  assert {
+    condition     = aws_lambda_function_url.this[0].cors[0].allow_origins == toset(["https://example.com"])
+    error_message = "no CORS"
+  }
+}
+
+run "open_url" {
+  command = plan
+
+  variables {
+    url = { auth = "NONE" }
+  }
+
+  assert {
+    condition     = keys(aws_lambda_permission.url) == ["*"] && aws_lambda_permission.url["*"].function_url_auth_type == "NONE" && keys(aws_lambda_permission.invoke) == ["*"]
+    error_message = "an open URL needs both permissions for all"
+  }
+}
+
+run "weights_from_s3_in_a_vpc" {
+  command = plan
+
+  variables {
+    weights     = { s3_uri = "s3://models/small/", kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/k" }
+    vpc         = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"] }
+    environment = { MAX_TOTAL_TOKENS = "2048" }
+    tracing     = "PassThrough"
+  }
+
+  assert {
+    condition     = aws_lambda_function.this.environment[0].variables == tomap({ MODEL_ID = "s3://models/small/", MAX_TOTAL_TOKENS = "2048" })
+    error_message = "environment ${jsonencode(aws_lambda_function.this.environment[0].variables)}"
+  }
+  assert {
+    condition = { for s in jsondecode(output.policy_json).Statement : s.Sid => s.Resource } == {
+      Logs       = ["arn:aws:logs:eu-west-1:123456789012:log-group:/aws/lambda/chat:*"]
+      Weights    = ["arn:aws:s3:::models/small/*"]
+      List       = ["arn:aws:s3:::models"]
+      Key        = ["arn:aws:kms:eu-west-1:123456789012:key/k"]
+      Interfaces = ["arn:aws:ec2:eu-west-1:123456789012:*/*"]
+      Network    = ["*"]
+    }
+    error_message = "the role: ${output.policy_json}"
+  }
+  assert {
+    condition     = [for s in jsondecode(output.policy_json).Statement : s.Condition.StringLike["s3:prefix"] if s.Sid == "List"] == [["small/*"]]
+    error_message = "more may be listed than the weights: ${output.policy_json}"
+  }
+}
+
+run "managed_instances" {
+  command = plan
+
+  variables {
+    memory_mb         = 32768
+    timeout_seconds   = 3600
+    managed_instances = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"], instance_types = ["c8g.8xlarge"], max_concurrency = 32 }
+    architecture      = "arm64"
+  }
+
+  assert {
+    condition     = aws_lambda_function.this.capacity_provider_config[0].lambda_managed_instances_capacity_provider_config[0].per_execution_environment_max_concurrency == 32 && aws_lambda_function.this.environment[0].variables.MAX_BATCH_SIZE == "32"
+    error_message = "an environment does not batch what it is given"
+  }
+  assert {
+    condition     = aws_lambda_capacity_provider.this[0].instance_requirements[0].allowed_instance_types == tolist(["c8g.8xlarge"]) && aws_lambda_capacity_provider.this[0].instance_requirements[0].architectures == tolist(["arm64"])
+    error_message = "not the instances that were asked for"
+  }
+  assert {
+    condition     = aws_iam_role_policy_attachment.operator[0].policy_arn == "arn:aws:iam::aws:policy/AWSLambdaManagedEC2ResourceOperator"
+    error_message = "Lambda may not run the instances"
+  }
+}
+
+run "refuses_a_tag" {
+  command = plan
+
+  variables {
+    image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace:latest"
+  }
+
+  expect_failures = [var.image]
+}
+
+run "refuses_a_large_environment" {
+  command = plan
+
+  variables {
+    environment = { A1 = format("%02000d", 0), A2 = format("%02000d", 0) }
+  }
+
+  expect_failures = [var.environment]
+}
+
+run "refuses_what_plain_lambda_cannot" {
+  command = plan
+
+  variables {
+    memory_mb       = 32768
+    timeout_seconds = 3600
+    tmp_mb          = 100
+    tracing         = "Off"
+    url             = { auth = "NONE", principals = ["210987654321"] }
+    weights         = { s3_uri = "s3://models/small" }
+  }
+
+  expect_failures = [var.memory_mb, var.timeout_seconds, var.tmp_mb, var.tracing, var.url, var.weights]
+}
+
+run "refuses_what_managed_instances_cannot" {
+  command = plan
+
+  variables {
+    managed_instances       = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"] }
+    vpc                     = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"] }
+    provisioned_concurrency = 1
+  }
+
+  expect_failures = [var.vpc, var.provisioned_concurrency]
+}
+
+run "refuses_an_odd_share_of_memory" {
+  command = plan
+
+  variables {
+    managed_instances = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"], memory_gib_per_vcpu = 3 }
+  }
+
+  expect_failures = [var.managed_instances]
+}

@@ -1,0 +1,250 @@
+variable "name" {
+  description = "Name of the function, and the first part of every other name here."
+  type        = string
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[a-zA-Z0-9_-]{1,37}$", var.name))
+    error_message = "name must have 1 to 37 letters, digits, hyphens or _"
+  }
+}
+
+variable "image" {
+  description = "Millrace's image in ECR by digest, for one architecture. A tag will not do: Lambda reads it once, and Terraform would not see it move."
+  type        = string
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^\\d{12}\\.dkr\\.ecr\\.[a-z0-9-]+\\.amazonaws\\.com(\\.cn)?/[a-z0-9][a-z0-9/._-]*@sha256:[0-9a-f]{64}$", var.image))
+    error_message = "image must be an image in ECR by digest: ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME@sha256:…"
+  }
+}
+
+variable "architecture" {
+  description = "The image's architecture: x86_64 or arm64."
+  type        = string
+  default     = "x86_64"
+  nullable    = false
+
+  validation {
+    condition     = contains(["x86_64", "arm64"], var.architecture)
+    error_message = "architecture must be x86_64 or arm64"
+  }
+}
+
+variable "weights" {
+  description = "The checkpoint to stream from S3 at start: a prefix, which ends in /, or an archive; and the key that encrypts it. Null where the weights, or the demo model, are in the image."
+  type = object({
+    s3_uri      = string
+    kms_key_arn = optional(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.weights == null || can(regex("^s3://[a-z0-9][a-z0-9.-]+/(.*/|.*\\.(tar|tar\\.gz|tar\\.zst))?$", var.weights.s3_uri))
+    error_message = "weights.s3_uri must be a prefix that ends in /, like s3://BUCKET/PREFIX/, or an archive: .tar, .tar.gz or .tar.zst"
+  }
+}
+
+variable "environment" {
+  description = "Environment of the function: the server's flags in upper case, with _ for -. Lambda takes 4 KB in all; what does not fit belongs in a config file in the image."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for name in keys(var.environment) : can(regex("^[a-zA-Z][a-zA-Z0-9_]+$", name)) && !startswith(name, "AWS_")])
+    error_message = "environment: a name has letters, digits and _, starts with a letter, and not with AWS_, which is Lambda's"
+  }
+  validation {
+    condition     = sum(concat([0], [for name, value in var.environment : length(name) + length(value)], [length(try(var.weights.s3_uri, ""))])) <= 4000
+    error_message = "environment may have 4000 characters in all, names, values and the weights' URI"
+  }
+}
+
+variable "command" {
+  description = "The image's command; empty leaves the image's own, which sees that it is in Lambda."
+  type        = list(string)
+  default     = []
+  nullable    = false
+}
+
+variable "memory_mb" {
+  description = "Memory, which also gives the share of CPU: 1769 MB are one core, 10240 MB six. Up to 32768 on managed instances."
+  type        = number
+  default     = 10240
+  nullable    = false
+
+  validation {
+    condition     = var.memory_mb >= 128 && var.memory_mb <= (var.managed_instances == null ? 10240 : 32768)
+    error_message = "memory_mb must be 128 to 10240, or to 32768 on managed instances"
+  }
+}
+
+variable "tmp_mb" {
+  description = "Size of /tmp in MB."
+  type        = number
+  default     = 512
+  nullable    = false
+
+  validation {
+    condition     = var.tmp_mb >= 512 && var.tmp_mb <= 10240
+    error_message = "tmp_mb must be 512 to 10240"
+  }
+}
+
+variable "timeout_seconds" {
+  description = "Most seconds for a request, and for the wait for the weights in the first."
+  type        = number
+  default     = 300
+  nullable    = false
+
+  validation {
+    condition     = var.timeout_seconds >= 1 && var.timeout_seconds <= (var.managed_instances == null ? 900 : 5400)
+    error_message = "timeout_seconds must be 1 to 900, or to 5400 on managed instances"
+  }
+}
+
+variable "reserved_concurrency" {
+  description = "Most environments at once, taken from the account's; -1 for no limit but that one."
+  type        = number
+  default     = -1
+  nullable    = false
+}
+
+variable "provisioned_concurrency" {
+  description = "Environments kept started, with the weights loaded; 0 for none."
+  type        = number
+  default     = 0
+  nullable    = false
+
+  validation {
+    condition     = var.provisioned_concurrency == 0 || var.managed_instances == null
+    error_message = "provisioned_concurrency has no meaning on managed instances, which never scale to zero"
+  }
+}
+
+variable "managed_instances" {
+  description = <<-EOT
+    Runs the function on EC2 instances of this account instead, where one environment takes many requests at once and batches them; null for plain Lambda.
+    `subnet_ids`, `security_group_ids`: where the instances are. `instance_types`: which are allowed, any if empty.
+    `max_concurrency`: requests at once per environment, which is also the server's batch. `memory_gib_per_vcpu`: 2, 4 or 8. `max_vcpus`: a limit on the fleet.
+  EOT
+  type = object({
+    subnet_ids          = list(string)
+    security_group_ids  = list(string)
+    instance_types      = optional(list(string), [])
+    max_concurrency     = optional(number, 16)
+    memory_gib_per_vcpu = optional(number, 2)
+    max_vcpus           = optional(number, 64)
+  })
+  default = null
+
+  validation {
+    condition     = try(var.managed_instances.max_concurrency >= 1 && var.managed_instances.max_concurrency <= 1600, true)
+    error_message = "managed_instances.max_concurrency must be 1 to 1600"
+  }
+  validation {
+    condition     = try(contains([2, 4, 8], var.managed_instances.memory_gib_per_vcpu), true)
+    error_message = "managed_instances.memory_gib_per_vcpu must be 2, 4 or 8"
+  }
+}
+
+variable "vpc" {
+  description = "Subnets and security groups for the function's network interfaces; null for Lambda's own network. Managed instances have theirs."
+  type = object({
+    subnet_ids         = list(string)
+    security_group_ids = list(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.vpc == null || var.managed_instances == null
+    error_message = "vpc: on managed instances, give managed_instances its subnets instead"
+  }
+}
+
+variable "url" {
+  description = <<-EOT
+    A URL for the function, which streams; null for none.
+    `auth`: AWS_IAM wants signed requests, NONE lets anybody in. `principals`: with AWS_IAM, other accounts or roles that may call; callers of this account need only a policy of their own.
+    `cors`: origins, methods and headers that browsers may use.
+  EOT
+  type = object({
+    auth       = optional(string, "AWS_IAM")
+    principals = optional(set(string), [])
+    cors = optional(object({
+      allow_origins = list(string)
+      allow_methods = optional(list(string), ["GET", "POST"])
+      allow_headers = optional(list(string), ["authorization", "content-type"])
+      max_age       = optional(number, 300)
+    }))
+  })
+  default = null
+
+  validation {
+    condition     = contains(["AWS_IAM", "NONE"], try(var.url.auth, "AWS_IAM"))
+    error_message = "url.auth must be AWS_IAM or NONE"
+  }
+  validation {
+    condition     = try(var.url.auth != "NONE" || length(var.url.principals) == 0, true)
+    error_message = "url.principals has no meaning where auth is NONE: anybody may call"
+  }
+}
+
+variable "tracing" {
+  description = "Whether requests are traced in X-Ray: Active, or PassThrough for those that come with a trace."
+  type        = string
+  default     = "Active"
+  nullable    = false
+
+  validation {
+    condition     = contains(["Active", "PassThrough"], var.tracing)
+    error_message = "tracing must be Active or PassThrough"
+  }
+}
+
+variable "environment_kms_key_arn" {
+  description = "Key that encrypts the environment variables; null for AWS's own."
+  type        = string
+  default     = null
+}
+
+variable "logs" {
+  description = "Days for which logs are kept, and the key that encrypts them."
+  type = object({
+    retention_days = optional(number, 365)
+    kms_key_arn    = optional(string)
+  })
+  default  = {}
+  nullable = false
+}
+
+variable "alarms" {
+  description = <<-EOT
+    Alarms, and whom they tell (`action_arns`, such as an SNS topic). A limit of -1 makes no such alarm.
+    `errors` and `throttles`: in five minutes. `duration_percent`: of the timeout, that the 99th percentile reaches.
+  EOT
+  type = object({
+    enabled          = optional(bool, true)
+    action_arns      = optional(list(string), [])
+    errors           = optional(number, 5)
+    throttles        = optional(number, 5)
+    duration_percent = optional(number, 90)
+  })
+  default  = {}
+  nullable = false
+}
+
+variable "permissions_boundary_arn" {
+  description = "Permissions boundary of the roles."
+  type        = string
+  default     = null
+}
+
+variable "tags" {
+  description = "Tags of everything here."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+}

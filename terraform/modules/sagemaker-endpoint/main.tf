@@ -1,0 +1,263 @@
+locals {
+  variant    = "main"
+  components = var.mode == "components"
+  serverless = var.mode == "serverless"
+  slots      = coalesce(var.slots, 64)
+  gpu        = can(regex("^ml\\.(g|p)[0-9]", var.instance.type))
+
+  # The server stops a generation before SageMaker's 60 s; an asynchronous call
+  # has an hour.
+  environment = merge(
+    var.slots == null ? {} : { MAX_BATCH_SIZE = tostring(var.slots) },
+    var.mode == "async" ? { SAGEMAKER_REQUEST_DEADLINE = "0" } : {},
+    var.environment,
+  )
+
+  writes = [for uri in [
+    try(var.async.output_s3_uri, null), try(var.async.failure_s3_uri, null),
+    try(var.data_capture.s3_uri, null), try(var.instance.core_dump_s3_uri, null),
+  ] : uri if uri != null]
+  permissions = {
+    read_s3_uris    = try(var.async.input_s3_uris, [])
+    write_s3_uris   = local.writes
+    kms_key_arns    = distinct(compact([try(var.async.kms_key_arn, null), try(var.data_capture.kms_key_arn, null)]))
+    log_group_names = [aws_cloudwatch_log_group.this.name]
+    topic_arns      = compact([try(var.async.success_topic_arn, null), try(var.async.error_topic_arn, null)])
+    session_manager = try(var.instance.session_manager, false)
+  }
+}
+
+# Made before the endpoint: a group that SageMaker makes keeps its logs for ever.
+resource "aws_cloudwatch_log_group" "this" {
+  # checkov:skip=CKV_AWS_158:the key is the user's to give; without one CloudWatch encrypts with its own
+  name              = "/aws/sagemaker/Endpoints/${var.name}"
+  retention_in_days = var.logs.retention_days
+  kms_key_id        = var.logs.kms_key_arn
+  tags              = var.tags
+}
+
+module "model" {
+  source = "../sagemaker-model"
+  count  = local.components ? 0 : 1
+
+  name                     = var.name
+  image                    = var.image
+  weights                  = var.weights
+  environment              = local.environment
+  vpc                      = var.vpc
+  network_isolation        = var.network_isolation
+  execution_role_arn       = var.execution_role_arn
+  permissions              = local.permissions
+  permissions_boundary_arn = var.permissions_boundary_arn
+  tags                     = var.tags
+}
+
+# The components' models have roles of their own; this is the endpoint's.
+module "role" {
+  source = "../execution-role"
+  count  = local.components && var.execution_role_arn == null ? 1 : 0
+
+  name                     = var.name
+  write_s3_uris            = local.writes
+  log_group_names          = local.permissions.log_group_names
+  session_manager          = local.permissions.session_manager
+  vpc                      = var.vpc
+  permissions_boundary_arn = var.permissions_boundary_arn
+  tags                     = var.tags
+}
+
+# A configuration cannot be changed: a new one is made, the endpoint moves to it,
+# and the old one goes. A change of the model reaches it as a new model name.
+resource "aws_sagemaker_endpoint_configuration" "this" {
+  # checkov:skip=CKV_AWS_98:the key is the user's to give, and instances with NVMe take none
+  name_prefix        = "${substr(var.name, 0, 36)}-"
+  kms_key_arn        = var.volume_kms_key_arn
+  execution_role_arn = local.components ? (var.execution_role_arn == null ? module.role[0].arn : var.execution_role_arn) : null
+  tags               = var.tags
+
+  production_variants {
+    variant_name           = local.variant
+    model_name             = one(module.model[*].name)
+    initial_variant_weight = local.components ? null : 1
+
+    instance_type                                     = try(var.instance.type, null)
+    initial_instance_count                            = local.serverless ? null : max(var.instance.count, try(var.autoscaling.min, 1))
+    volume_size_in_gb                                 = try(var.instance.volume_gb, null)
+    inference_ami_version                             = local.serverless ? null : try(coalesce(var.instance.ami_version, local.gpu ? "al2023-ami-sagemaker-inference-gpu-4-1" : null), null)
+    enable_ssm_access                                 = try(var.instance.session_manager, false) ? true : null
+    model_data_download_timeout_in_seconds            = local.serverless ? null : var.timeouts.download
+    container_startup_health_check_timeout_in_seconds = local.serverless ? null : var.timeouts.startup
+
+    # Requests differ a hundredfold in length: the least busy copy, not any.
+    dynamic "routing_config" {
+      for_each = local.serverless ? [] : [true]
+
+      content {
+        routing_strategy = "LEAST_OUTSTANDING_REQUESTS"
+      }
+    }
+
+    dynamic "managed_instance_scaling" {
+      for_each = try(var.instance.managed_scaling[*], [])
+
+      content {
+        status             = "ENABLED"
+        min_instance_count = managed_instance_scaling.value.min
+        max_instance_count = managed_instance_scaling.value.max
+      }
+    }
+
+    dynamic "core_dump_config" {
+      for_each = compact([try(var.instance.core_dump_s3_uri, null)])
+
+      content {
+        destination_s3_uri = core_dump_config.value
+      }
+    }
+
+    dynamic "capacity_reservation_config" {
+      for_each = compact([try(var.instance.capacity_reservation_arn, null)])
+
+      content {
+        capacity_reservation_preference = "capacity-reservations-only"
+        ml_reservation_arn              = capacity_reservation_config.value
+      }
+    }
+
+    dynamic "serverless_config" {
+      for_each = local.serverless ? [var.serverless] : []
+
+      content {
+        memory_size_in_mb       = serverless_config.value.memory_mb
+        max_concurrency         = serverless_config.value.max_concurrency
+        provisioned_concurrency = serverless_config.value.provisioned_concurrency
+      }
+    }
+  }
+
+  dynamic "async_inference_config" {
+    for_each = var.async[*]
+
+    content {
+      client_config {
+        max_concurrent_invocations_per_instance = coalesce(async_inference_config.value.max_concurrency, min(local.slots, 1000))
+      }
+
+      output_config {
+        s3_output_path  = async_inference_config.value.output_s3_uri
+        s3_failure_path = async_inference_config.value.failure_s3_uri
+        kms_key_id      = async_inference_config.value.kms_key_arn
+
+        dynamic "notification_config" {
+          for_each = length(local.permissions.topic_arns) > 0 ? [async_inference_config.value] : []
+
+          content {
+            success_topic = notification_config.value.success_topic_arn
+            error_topic   = notification_config.value.error_topic_arn
+          }
+        }
+      }
+    }
+  }
+
+  dynamic "data_capture_config" {
+    for_each = var.data_capture[*]
+
+    content {
+      enable_capture              = true
+      initial_sampling_percentage = data_capture_config.value.percent
+      destination_s3_uri          = data_capture_config.value.s3_uri
+      kms_key_id                  = data_capture_config.value.kms_key_arn
+
+      capture_options {
+        capture_mode = "Input"
+      }
+      capture_options {
+        capture_mode = "Output"
+      }
+      # Else bodies are kept as base64.
+      capture_content_type_header {
+        json_content_types = ["application/json", "application/jsonlines"]
+      }
+    }
+  }
+
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+resource "aws_sagemaker_endpoint" "this" {
+  name                 = var.name
+  endpoint_config_name = aws_sagemaker_endpoint_configuration.this.name
+  tags                 = var.tags
+
+  dynamic "deployment_config" {
+    for_each = contains(["realtime", "async"], var.mode) ? [var.deployment] : []
+    iterator = deployment
+
+    content {
+      dynamic "blue_green_update_policy" {
+        for_each = deployment.value.strategy == "rolling" ? [] : [true]
+
+        content {
+          maximum_execution_timeout_in_seconds = deployment.value.timeout_seconds
+          termination_wait_in_seconds          = deployment.value.keep_old_seconds
+
+          traffic_routing_configuration {
+            type                     = upper(deployment.value.strategy)
+            wait_interval_in_seconds = deployment.value.wait_seconds
+
+            dynamic "canary_size" {
+              for_each = deployment.value.strategy == "canary" ? [deployment.value.percent] : []
+
+              content {
+                type  = "CAPACITY_PERCENT"
+                value = canary_size.value
+              }
+            }
+
+            dynamic "linear_step_size" {
+              for_each = deployment.value.strategy == "linear" ? [deployment.value.percent] : []
+
+              content {
+                type  = "CAPACITY_PERCENT"
+                value = linear_step_size.value
+              }
+            }
+          }
+        }
+      }
+
+      dynamic "rolling_update_policy" {
+        for_each = deployment.value.strategy == "rolling" ? [true] : []
+
+        content {
+          maximum_execution_timeout_in_seconds = deployment.value.timeout_seconds
+          wait_interval_in_seconds             = deployment.value.wait_seconds
+
+          maximum_batch_size {
+            type  = "CAPACITY_PERCENT"
+            value = deployment.value.percent
+          }
+        }
+      }
+
+      dynamic "auto_rollback_configuration" {
+        for_each = deployment.value.rollback_on_alarm && length(aws_cloudwatch_metric_alarm.this) > 0 ? [true] : []
+
+        content {
+          dynamic "alarms" {
+            for_each = aws_cloudwatch_metric_alarm.this
+
+            content {
+              alarm_name = alarms.value.alarm_name
+            }
+          }
+        }
+      }
+    }
+  }
+
+  depends_on = [aws_cloudwatch_log_group.this]
+}

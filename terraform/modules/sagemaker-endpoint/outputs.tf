@@ -1,0 +1,51 @@
+output "name" {
+  description = "Name of the endpoint: EndpointName for invoke_endpoint and invoke_endpoint_with_response_stream."
+  value       = aws_sagemaker_endpoint.this.name
+}
+
+output "arn" {
+  description = "ARN of the endpoint."
+  value       = aws_sagemaker_endpoint.this.arn
+}
+
+output "variant_name" {
+  description = "Name of the one variant."
+  value       = local.variant
+}
+
+output "model_name" {
+  description = "Name of the model; null in the mode components."
+  value       = one(module.model[*].name)
+}
+
+output "execution_role_arn" {
+  description = "ARN of the role that the container runs as; in the mode components, that of the endpoint."
+  value       = coalesce(var.execution_role_arn, one(module.model[*].execution_role_arn), one(module.role[*].arn))
+}
+
+output "execution_policy_json" {
+  description = "The policy of the role that was made; null where one was given."
+  value       = try(one(module.model[*].policy_json), one(module.role[*].policy_json))
+}
+
+output "invoke_policy_json" {
+  description = "A policy for those who call the endpoint."
+  value = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect   = "Allow"
+      Action   = ["sagemaker:InvokeEndpoint", "sagemaker:InvokeEndpointWithResponseStream", "sagemaker:InvokeEndpointAsync"]
+      Resource = [aws_sagemaker_endpoint.this.arn]
+    }]
+  })
+}
+
+output "log_group_name" {
+  description = "CloudWatch log group of the containers."
+  value       = aws_cloudwatch_log_group.this.name
+}
+
+output "alarm_names" {
+  description = "Names of the alarms."
+  value       = [for alarm in aws_cloudwatch_metric_alarm.this : alarm.alarm_name]
+}

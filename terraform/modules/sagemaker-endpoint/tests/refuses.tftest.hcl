@@ -1,0 +1,252 @@
+mock_provider "aws" {
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+  mock_data "aws_region" {
+    defaults = { region = "eu-west-1" }
+  }
+}
+
+# Each run has one thing wrong with it, and must fail for that.
+
+variables {
+  name     = "chat"
+  image    = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace:1.2.0"
+  weights  = { s3_uri = "s3://models/llama/" }
+  instance = { type = "ml.g6.xlarge" }
+}
+
+run "an_unknown_mode" {
+  command = plan
+
+  variables {
+    mode = "batch"
+  }
+
+  expect_failures = [var.mode]
+}
+
+run "no_image" {
+  command = plan
+
+  variables {
+    image = null
+  }
+
+  expect_failures = [var.image]
+}
+
+run "an_image_with_components" {
+  command = plan
+
+  variables {
+    mode     = "components"
+    instance = { type = "ml.g6.xlarge", managed_scaling = { min = 0, max = 1 } }
+  }
+
+  expect_failures = [var.image]
+}
+
+run "no_instance" {
+  command = plan
+
+  variables {
+    instance = null
+  }
+
+  expect_failures = [var.instance]
+}
+
+run "an_instance_type_of_ec2" {
+  command = plan
+
+  variables {
+    instance = { type = "g6.xlarge" }
+  }
+
+  expect_failures = [var.instance]
+}
+
+run "no_instances" {
+  command = plan
+
+  variables {
+    instance = { type = "ml.g6.xlarge", count = 0 }
+  }
+
+  expect_failures = [var.instance]
+}
+
+run "managed_scaling_without_components" {
+  command = plan
+
+  variables {
+    instance = { type = "ml.g6.xlarge", managed_scaling = { min = 0, max = 1 } }
+  }
+
+  expect_failures = [var.instance]
+}
+
+run "a_disk_too_large" {
+  command = plan
+
+  variables {
+    instance = { type = "ml.c7i.xlarge", volume_gb = 513 }
+  }
+
+  expect_failures = [var.instance]
+}
+
+run "a_key_for_nvme" {
+  command = plan
+
+  variables {
+    volume_kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/k"
+  }
+
+  expect_failures = [var.volume_kms_key_arn]
+}
+
+run "async_without_output" {
+  command = plan
+
+  variables {
+    mode = "async"
+  }
+
+  expect_failures = [var.async]
+}
+
+run "a_prefix_copied_to_serverless" {
+  command = plan
+
+  variables {
+    mode     = "serverless"
+    instance = null
+  }
+
+  expect_failures = [var.weights]
+}
+
+run "a_serverless_size" {
+  command = plan
+
+  variables {
+    mode       = "serverless"
+    instance   = null
+    weights    = null
+    serverless = { memory_mb = 5000 }
+  }
+
+  expect_failures = [var.serverless]
+}
+
+run "isolated_serverless" {
+  command = plan
+
+  variables {
+    mode              = "serverless"
+    instance          = null
+    weights           = null
+    network_isolation = true
+    vpc               = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"] }
+  }
+
+  expect_failures = [var.network_isolation, var.vpc]
+}
+
+run "zero_instances_of_realtime" {
+  command = plan
+
+  variables {
+    autoscaling = { min = 0, max = 2 }
+  }
+
+  expect_failures = [var.autoscaling]
+}
+
+run "min_above_max" {
+  command = plan
+
+  variables {
+    autoscaling = { min = 3, max = 2 }
+  }
+
+  expect_failures = [var.autoscaling]
+}
+
+run "a_startup_of_seconds" {
+  command = plan
+
+  variables {
+    timeouts = { startup = 30 }
+  }
+
+  expect_failures = [var.timeouts]
+}
+
+run "an_unknown_strategy" {
+  command = plan
+
+  variables {
+    deployment = { strategy = "yolo" }
+  }
+
+  expect_failures = [var.deployment]
+}
+
+run "a_batch_of_everything" {
+  command = plan
+
+  variables {
+    deployment = { strategy = "rolling", percent = 100 }
+  }
+
+  expect_failures = [var.deployment]
+}
+
+run "half_a_slot" {
+  command = plan
+
+  variables {
+    slots = 1.5
+  }
+
+  expect_failures = [var.slots]
+}
+
+run "a_name_with_a_space" {
+  command = plan
+
+  variables {
+    name = "my chat"
+  }
+
+  expect_failures = [var.name]
+}
+
+run "long_environment_values" {
+  command = plan
+
+  variables {
+    environment = { CHAT_TEMPLATE = format("%01025d", 0) }
+  }
+
+  expect_failures = [var.environment]
+}
+
+run "capture_of_serverless" {
+  command = plan
+
+  variables {
+    mode         = "serverless"
+    instance     = null
+    weights      = null
+    data_capture = { s3_uri = "s3://captured/chat/" }
+  }
+
+  expect_failures = [var.data_capture]
+}

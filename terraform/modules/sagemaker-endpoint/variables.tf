@@ -1,0 +1,362 @@
+variable "name" {
+  description = "Name of the endpoint, and the first part of every other name here."
+  type        = string
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,36}$", var.name))
+    error_message = "name must have 1 to 37 letters, digits and hyphens, with no hyphen at either end"
+  }
+}
+
+variable "mode" {
+  description = "`realtime`: an answer at once, streamed or whole. `async`: an answer in S3, for work of up to an hour. `serverless`: no instance while nothing is asked, CPU only. `components`: instances alone, for the models that the module inference-component puts on them."
+  type        = string
+  default     = "realtime"
+  nullable    = false
+
+  validation {
+    condition     = contains(["realtime", "async", "serverless", "components"], var.mode)
+    error_message = "mode must be realtime, async, serverless or components"
+  }
+}
+
+# --- The model -----------------------------------------------------------------
+
+variable "image" {
+  description = "Millrace's image in ECR, with a tag or, better, a digest. Null in the mode components, where each component has its own."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = (var.image == null) == (var.mode == "components")
+    error_message = "image is needed, except in the mode components, where it must be left out"
+  }
+}
+
+variable "weights" {
+  description = <<-EOT
+    Where the weights are; null for the demo model that is in the image.
+    `s3_uri`: a prefix, which ends in /, with the checkpoint's files, or an archive (.tar.gz). A prefix is the better form: it is copied in parallel and need not be unpacked.
+    `stream`: the server reads the prefix itself, straight into memory, instead of SageMaker copying it to the instance's disk before it starts.
+    `additional`: further prefixes by channel name, which the container finds in /opt/ml/additional-model-data-sources/NAME/.
+    `accept_eula`: that the licence of a gated model is accepted.
+    `kms_key_arn`: the key that encrypts the objects.
+  EOT
+  type = object({
+    s3_uri      = string
+    stream      = optional(bool, false)
+    additional  = optional(map(string), {})
+    accept_eula = optional(bool, false)
+    kms_key_arn = optional(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.mode != "serverless" || try(var.weights.stream || endswith(var.weights.s3_uri, ".tar.gz"), var.weights == null)
+    error_message = "a serverless endpoint takes weights from an archive (.tar.gz) or, with stream = true, from a prefix"
+  }
+}
+
+variable "environment" {
+  description = "Environment of the container: the server's flags in upper case, with _ for -. What does not fit belongs in a config file beside the weights."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = length(var.environment) <= 90
+    error_message = "environment may have 90 entries at most: SageMaker takes 100, and the module sets some"
+  }
+  validation {
+    condition     = alltrue([for name, value in var.environment : can(regex("^[a-zA-Z_][a-zA-Z0-9_]*$", name)) && length(value) <= 1024])
+    error_message = "environment: a name has letters, digits and _ only, and a value has at most 1024 characters"
+  }
+}
+
+variable "slots" {
+  description = "How many sequences a copy computes together (MAX_BATCH_SIZE). Null leaves the server's 64."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.slots == null || try(var.slots >= 1 && floor(var.slots) == var.slots, false)
+    error_message = "slots must be a whole number of at least 1"
+  }
+}
+
+variable "network_isolation" {
+  description = "Takes network and credentials from the container. SageMaker still copies the weights in."
+  type        = bool
+  default     = false
+  nullable    = false
+
+  validation {
+    condition     = !var.network_isolation || var.mode != "serverless"
+    error_message = "a serverless endpoint cannot be isolated from the network"
+  }
+}
+
+variable "vpc" {
+  description = "Subnets and security groups for the containers' network interfaces; null for SageMaker's own network."
+  type = object({
+    subnet_ids         = list(string)
+    security_group_ids = list(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.vpc == null || var.mode != "serverless"
+    error_message = "a serverless endpoint cannot be in a VPC"
+  }
+}
+
+# --- What it runs on -----------------------------------------------------------
+
+variable "instance" {
+  description = <<-EOT
+    The instances; null in the mode serverless.
+    `type`: such as ml.c7i.4xlarge, or ml.g6.xlarge for a GPU. `count`: to begin with.
+    `managed_scaling`: in the mode components, SageMaker keeps as many instances, between `min` and `max`, as the components' copies need; a `min` of 0 lets the endpoint scale to zero.
+    `volume_gb`: size of the disk of an instance without NVMe. `ami_version`: the host's image; null takes the one with a CUDA 13 driver for GPUs.
+    `session_manager`: a shell in the container through Session Manager. `core_dump_s3_uri`: where crash dumps go, a prefix that ends in /.
+    `capacity_reservation_arn`: an ML capacity reservation to take the instances from.
+  EOT
+  type = object({
+    type                     = string
+    count                    = optional(number, 1)
+    managed_scaling          = optional(object({ min = number, max = number }))
+    volume_gb                = optional(number)
+    ami_version              = optional(string)
+    session_manager          = optional(bool, false)
+    core_dump_s3_uri         = optional(string)
+    capacity_reservation_arn = optional(string)
+  })
+  default = null
+
+  validation {
+    condition     = (var.instance == null) == (var.mode == "serverless")
+    error_message = "instance is needed, except in the mode serverless, where it must be left out"
+  }
+  validation {
+    condition     = var.instance == null || can(regex("^ml\\.[a-z0-9-]+\\.[a-z0-9]+$", var.instance.type))
+    error_message = "instance.type must be a type of SageMaker's, like ml.g6.xlarge"
+  }
+  validation {
+    condition     = try(var.instance.count >= 1, true)
+    error_message = "instance.count must be at least 1; scaling to zero is a matter of the mode components or async"
+  }
+  validation {
+    condition     = (try(var.instance.managed_scaling, null) != null) == (var.mode == "components")
+    error_message = "instance.managed_scaling is needed in the mode components, and works in no other"
+  }
+  validation {
+    condition     = try(var.instance.managed_scaling.min >= 0 && var.instance.managed_scaling.min <= var.instance.managed_scaling.max, true)
+    error_message = "instance.managed_scaling must have 0 <= min <= max"
+  }
+  validation {
+    condition     = try(var.instance.volume_gb >= 1 && var.instance.volume_gb <= 512, true)
+    error_message = "instance.volume_gb must be 1 to 512"
+  }
+}
+
+variable "serverless" {
+  description = "In the mode serverless: memory in MB (which also gives the share of CPU), most requests at once, and how many environments are kept warm."
+  type = object({
+    memory_mb               = optional(number, 6144)
+    max_concurrency         = optional(number, 10)
+    provisioned_concurrency = optional(number)
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = contains([1024, 2048, 3072, 4096, 5120, 6144], var.serverless.memory_mb)
+    error_message = "serverless.memory_mb must be 1024, 2048, 3072, 4096, 5120 or 6144"
+  }
+  validation {
+    condition     = var.serverless.max_concurrency >= 1 && var.serverless.max_concurrency <= 200
+    error_message = "serverless.max_concurrency must be 1 to 200"
+  }
+  validation {
+    condition     = try(var.serverless.provisioned_concurrency >= 1 && var.serverless.provisioned_concurrency <= var.serverless.max_concurrency, true)
+    error_message = "serverless.provisioned_concurrency must be 1 to max_concurrency"
+  }
+}
+
+variable "async" {
+  description = <<-EOT
+    In the mode async: prefixes in S3, each with a / at the end, for answers, for errors, and for the requests that callers upload; topics for notices; most requests at once per instance (null: as many as slots).
+  EOT
+  type = object({
+    output_s3_uri     = string
+    failure_s3_uri    = optional(string)
+    input_s3_uris     = optional(list(string), [])
+    kms_key_arn       = optional(string)
+    success_topic_arn = optional(string)
+    error_topic_arn   = optional(string)
+    max_concurrency   = optional(number)
+  })
+  default = null
+
+  validation {
+    condition     = (var.async != null) == (var.mode == "async")
+    error_message = "async is needed in the mode async, and must be left out in the others"
+  }
+  validation {
+    condition     = try(var.async.max_concurrency >= 1 && var.async.max_concurrency <= 1000, true)
+    error_message = "async.max_concurrency must be 1 to 1000"
+  }
+}
+
+variable "timeouts" {
+  description = "Seconds for the copy of the weights to the instance, and from the container's start to its first healthy ping."
+  type = object({
+    download = optional(number, 1800)
+    startup  = optional(number, 900)
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = alltrue([for seconds in [var.timeouts.download, var.timeouts.startup] : seconds >= 60 && seconds <= 3600])
+    error_message = "timeouts.download and timeouts.startup must be 60 to 3600 seconds"
+  }
+}
+
+variable "volume_kms_key_arn" {
+  description = "Key that encrypts the instances' disks. Those with NVMe encrypt it themselves and take no key."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.volume_kms_key_arn == null || !can(regex("^ml\\.([a-z0-9-]*\\dg?d[a-z]*|g[4-9][a-z]*|p[4-9][a-z0-9-]*|trn[0-9][a-z]*)\\.", var.instance.type))
+    error_message = "volume_kms_key_arn: this type of instance has NVMe, which takes no key"
+  }
+}
+
+# --- Scaling and change ----------------------------------------------------------
+
+variable "autoscaling" {
+  description = <<-EOT
+    Scales the number of instances between `min` and `max`; null keeps instance.count. In the mode components, components scale and instances follow.
+    realtime: `target` is how many requests at once an instance should have, 0.7 of slots if null. async: how many should wait per instance, 5 if null; `min` may be 0.
+  EOT
+  type = object({
+    min                = optional(number, 1)
+    max                = number
+    target             = optional(number)
+    scale_in_cooldown  = optional(number, 300)
+    scale_out_cooldown = optional(number, 60)
+  })
+  default = null
+
+  validation {
+    condition     = var.autoscaling == null || contains(["realtime", "async"], var.mode)
+    error_message = "autoscaling is for the modes realtime and async"
+  }
+  validation {
+    condition     = try(var.autoscaling.min >= (var.mode == "async" ? 0 : 1) && var.autoscaling.min <= var.autoscaling.max, true)
+    error_message = "autoscaling must have min <= max, and a min of at least 1, or 0 in the mode async"
+  }
+}
+
+variable "deployment" {
+  description = <<-EOT
+    How an update reaches an endpoint that serves. `strategy`: `all_at_once`, `canary` and `linear` start a second fleet, `rolling` replaces the fleet in batches.
+    `percent`: of the canary, of a linear step, or of a batch (5 to 50). `wait_seconds`: between steps. `keep_old_seconds`: how long the old fleet stays after the traffic has moved.
+    `rollback_on_alarm`: goes back if an alarm of this module fires meanwhile.
+  EOT
+  type = object({
+    strategy          = optional(string, "all_at_once")
+    percent           = optional(number, 25)
+    wait_seconds      = optional(number, 300)
+    keep_old_seconds  = optional(number, 300)
+    timeout_seconds   = optional(number, 7200)
+    rollback_on_alarm = optional(bool, true)
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = contains(["all_at_once", "canary", "linear", "rolling"], var.deployment.strategy)
+    error_message = "deployment.strategy must be all_at_once, canary, linear or rolling"
+  }
+  validation {
+    condition     = var.deployment.percent >= 5 && var.deployment.percent <= 50
+    error_message = "deployment.percent must be 5 to 50"
+  }
+  validation {
+    condition     = alltrue([for s in [var.deployment.wait_seconds, var.deployment.keep_old_seconds] : s >= 0 && s <= 3600]) && var.deployment.timeout_seconds >= 600 && var.deployment.timeout_seconds <= 14400
+    error_message = "deployment: wait_seconds and keep_old_seconds must be 0 to 3600, timeout_seconds 600 to 14400"
+  }
+}
+
+# --- What can be seen of it ------------------------------------------------------
+
+variable "logs" {
+  description = "Days for which logs are kept, and the key that encrypts them."
+  type = object({
+    retention_days = optional(number, 365)
+    kms_key_arn    = optional(string)
+  })
+  default  = {}
+  nullable = false
+}
+
+variable "alarms" {
+  description = <<-EOT
+    Alarms, and whom they tell (`action_arns`, such as an SNS topic). A limit of -1 makes no such alarm.
+    `server_errors`: answers of the class 5xx in five minutes. `latency_ms`: 99th percentile of the time to a complete answer.
+    `mid_stream_errors`: streams that broke in five minutes.
+  EOT
+  type = object({
+    enabled           = optional(bool, true)
+    action_arns       = optional(list(string), [])
+    server_errors     = optional(number, 5)
+    latency_ms        = optional(number, 55000)
+    mid_stream_errors = optional(number, 5)
+  })
+  default  = {}
+  nullable = false
+}
+
+variable "data_capture" {
+  description = "Keeps a share of requests and answers in S3, under a prefix that ends in /; null keeps none. They hold what users write."
+  type = object({
+    s3_uri      = string
+    percent     = optional(number, 100)
+    kms_key_arn = optional(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.data_capture == null || contains(["realtime", "async"], var.mode)
+    error_message = "data_capture is for the modes realtime and async"
+  }
+  validation {
+    condition     = try(var.data_capture.percent >= 0 && var.data_capture.percent <= 100, true)
+    error_message = "data_capture.percent must be 0 to 100"
+  }
+}
+
+# --- Permissions and tags --------------------------------------------------------
+
+variable "execution_role_arn" {
+  description = "A role to use as it is; null makes one that may do only what this endpoint needs."
+  type        = string
+  default     = null
+}
+
+variable "permissions_boundary_arn" {
+  description = "Permissions boundary of the role that is made."
+  type        = string
+  default     = null
+}
+
+variable "tags" {
+  description = "Tags of everything here."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+}

@@ -1,0 +1,189 @@
+mock_provider "aws" {
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+  mock_data "aws_region" {
+    defaults = { region = "eu-west-1" }
+  }
+}
+
+variables {
+  name  = "chat"
+  image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace:1.2.0"
+}
+
+run "demo_model" {
+  command = plan
+
+  assert {
+    condition     = length(aws_sagemaker_model.this.primary_container[0].model_data_source) == 0 && aws_sagemaker_model.this.primary_container[0].model_data_url == null
+    error_message = "a model without weights has a data source"
+  }
+  assert {
+    condition     = can(regex("^chat-[0-9a-f]{8}$", output.name))
+    error_message = "name is ${output.name}, not chat and a hash"
+  }
+}
+
+run "tags_alone_keep_the_name" {
+  command = plan
+
+  variables {
+    tags = { team = "a" }
+  }
+
+  assert {
+    condition     = output.name == run.demo_model.name
+    error_message = "new tags made a new model: ${output.name}"
+  }
+}
+
+run "an_environment_makes_a_new_name" {
+  command = plan
+
+  variables {
+    environment = { MAX_BATCH_SIZE = "8" }
+  }
+
+  assert {
+    condition     = output.name != run.demo_model.name
+    error_message = "a changed model has the old one's name"
+  }
+}
+
+run "prefix" {
+  command = plan
+
+  variables {
+    weights           = { s3_uri = "s3://models/llama/", additional = { draft = "s3://models/small/" }, accept_eula = true, kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/k" }
+    network_isolation = true
+    vpc               = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"] }
+  }
+
+  assert {
+    condition = aws_sagemaker_model.this.primary_container[0].model_data_source[0].s3_data_source[0] == {
+      s3_uri = "s3://models/llama/", s3_data_type = "S3Prefix", compression_type = "None", model_access_config = tolist([{ accept_eula = true }])
+    }
+    error_message = "data source: ${jsonencode(aws_sagemaker_model.this.primary_container[0].model_data_source)}"
+  }
+  assert {
+    condition     = aws_sagemaker_model.this.primary_container[0].additional_model_data_source[0].channel_name == "draft"
+    error_message = "the additional source is missing"
+  }
+  assert {
+    condition     = aws_sagemaker_model.this.enable_network_isolation && aws_sagemaker_model.this.vpc_config[0].subnets == toset(["subnet-1"])
+    error_message = "not isolated, or not in the VPC"
+  }
+  assert {
+    condition     = strcontains(output.policy_json, "arn:aws:s3:::models/llama/*") && strcontains(output.policy_json, "arn:aws:s3:::models/small/*") && strcontains(output.policy_json, "key/k")
+    error_message = "the role cannot read the weights: ${output.policy_json}"
+  }
+}
+
+run "archive" {
+  command = plan
+
+  variables {
+    weights = { s3_uri = "s3://models/llama.tar.gz" }
+  }
+
+  assert {
+    condition     = aws_sagemaker_model.this.primary_container[0].model_data_url == "s3://models/llama.tar.gz" && length(aws_sagemaker_model.this.primary_container[0].model_data_source) == 0
+    error_message = "an archive must be given as model_data_url"
+  }
+}
+
+run "streamed" {
+  command = plan
+
+  variables {
+    weights = { s3_uri = "s3://models/llama/", stream = true }
+  }
+
+  assert {
+    condition     = aws_sagemaker_model.this.primary_container[0].environment.MODEL_ID == "s3://models/llama/" && length(aws_sagemaker_model.this.primary_container[0].model_data_source) == 0
+    error_message = "streamed weights must be the server's to read, and not SageMaker's to copy"
+  }
+  assert {
+    condition     = strcontains(output.policy_json, "arn:aws:s3:::models/llama/*")
+    error_message = "the container's role cannot read the weights: ${output.policy_json}"
+  }
+}
+
+run "role_of_the_user" {
+  command = plan
+
+  variables {
+    execution_role_arn = "arn:aws:iam::123456789012:role/mine"
+  }
+
+  assert {
+    condition     = length(module.role) == 0 && output.execution_role_arn == "arn:aws:iam::123456789012:role/mine" && output.policy_json == null
+    error_message = "a role was made although one was given"
+  }
+}
+
+run "refuses_a_prefix_without_slash" {
+  command = plan
+
+  variables {
+    weights = { s3_uri = "s3://models/llama" }
+  }
+
+  expect_failures = [var.weights]
+}
+
+run "refuses_six_additional_sources" {
+  command = plan
+
+  variables {
+    weights = { s3_uri = "s3://models/llama/", additional = { a = "s3://m/a/", b = "s3://m/b/", c = "s3://m/c/", d = "s3://m/d/", e = "s3://m/e/", f = "s3://m/f/" } }
+  }
+
+  expect_failures = [var.weights]
+}
+
+run "refuses_streaming_in_isolation" {
+  command = plan
+
+  variables {
+    weights           = { s3_uri = "s3://models/llama/", stream = true }
+    network_isolation = true
+  }
+
+  expect_failures = [var.weights]
+}
+
+run "refuses_a_long_value" {
+  command = plan
+
+  variables {
+    environment = { CHAT_TEMPLATE = format("%01025d", 0) }
+  }
+
+  expect_failures = [var.environment]
+}
+
+run "refuses_many_variables" {
+  command = plan
+
+  variables {
+    environment = { for i in range(91) : "V${i}" => "x" }
+  }
+
+  expect_failures = [var.environment]
+}
+
+run "refuses_an_image_elsewhere_and_an_empty_vpc" {
+  command = plan
+
+  variables {
+    image = "ghcr.io/millrace:1"
+    vpc   = { subnet_ids = [], security_group_ids = ["sg-1"] }
+  }
+
+  expect_failures = [var.image, var.vpc]
+}

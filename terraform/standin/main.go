@@ -1,0 +1,53 @@
+// The stand-in is a Terraform provider that knows the schema of another and
+// nothing else: it checks configurations and plans them, and creates nothing.
+//
+// The modules beside this folder are for AWS's providers, which can be had only
+// from the Terraform registry. A stand-in takes their place in the tests where
+// the registry cannot be reached. Terraform itself checks a configuration
+// against the schema that a provider serves, so a misspelt argument, a value of
+// the wrong type, a missing argument or a block where an argument belongs fail
+// here as they would there. The value checks that a provider has in code (a
+// name too long, two arguments that exclude each other) do not exist here.
+//
+// One program stands in for each provider of schema.json; it tells from the
+// name of its file which: terraform-provider-aws_v6.69.1. With the argument
+// "list" it prints the address and version of each, for the script that
+// installs it.
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
+	"github.com/hashicorp/terraform-plugin-go/tfprotov6/tf6server"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "stand-in provider:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	known, err := readSchemas(schemaFile)
+	if err != nil {
+		return err
+	}
+	if slices.Equal(os.Args[1:], []string{"list"}) {
+		for address, p := range known {
+			fmt.Println(address, p.version)
+		}
+		return nil
+	}
+	for address, p := range known {
+		if name, _, _ := strings.Cut(filepath.Base(os.Args[0]), "_"); name == "terraform-provider-"+filepath.Base(address) {
+			return tf6server.Serve(address, func() tfprotov6.ProviderServer { return &server{provider: p} })
+		}
+	}
+	return fmt.Errorf("its file is called %s, which is the name of no provider in schema.json", filepath.Base(os.Args[0]))
+}
