@@ -1,0 +1,186 @@
+package sagemaker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	mostLines = 100_000
+	// batchRoom keeps many large bodies at once from filling the memory,
+	// unless a few of the largest that are allowed are more.
+	batchRoom     = 512 << 20
+	bodyPatience  = time.Minute      // for a whole body to arrive
+	writePatience = 90 * time.Second // for the client to take an answer
+)
+
+// mayBeBatch reports whether a body of this content type may hold several
+// requests.
+func (h *Hosting) mayBeBatch(contentType string) bool {
+	media := mediaType(contentType)
+	return isLines(media) || h.opt.Batch && (media == "" || media == "application/json")
+}
+
+// batch serves the lines of a body as requests of their own, as many at once
+// as are computed together, and answers with one line for each, in their
+// order. A line that fails has its error on its line. The status is 200 unless
+//
+//   - all lines fail: it is the first one's, and so is the body;
+//   - a line meets a server that is full, loading or ending (429, 503): then it
+//     is that, because the whole body can be sent again, and a transform job
+//     does so by itself.
+//
+// A body of one line, or one JSON value in any number of lines unless the
+// content type says lines, is an ordinary request.
+func (h *Hosting) batch(in *invocation) error {
+	body, free, err := h.readBatch(in)
+	defer free()
+	if err != nil {
+		return err
+	}
+	var lines [][]byte
+	if isLines(mediaType(in.r.Header.Get("Content-Type"))) || !json.Valid(body) {
+		lines = splitLines(body)
+	}
+	header := in.r.Header.Clone()
+	header.Set("Content-Type", "application/json")
+	if len(lines) <= 1 {
+		h.api.ServeHTTP(in.w, withBody(in.r.Context(), in.r, header, body))
+		return nil
+	}
+	if len(lines) > mostLines {
+		return failure(http.StatusRequestEntityTooLarge, "payload_too_large",
+			"A body may have at most %d lines, this one has %d: make the batches smaller (MaxPayloadInMB)", mostLines, len(lines))
+	}
+
+	ctx, cancel := context.WithCancel(in.r.Context())
+	defer cancel()
+	answers := make([]*answer, len(lines)) // nil: not served, because another must be repeated
+	var (
+		workers sync.WaitGroup
+		next    atomic.Int64
+		again   atomic.Pointer[answer] // one that must be repeated
+	)
+	for range min(len(lines), h.opt.Slots) {
+		workers.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(lines)); i = next.Add(1) - 1 {
+				select {
+				case h.lanes <- struct{}{}:
+				case <-ctx.Done():
+					return
+				}
+				a := new(answer)
+				if ctx.Err() == nil { // a lane may have come at the same moment
+					a.serve(h.api, withBody(ctx, in.r, header, lines[i]))
+				}
+				<-h.lanes
+				if a.streamed {
+					a.refuseStream()
+				}
+				answers[i] = a
+				if a.status == http.StatusTooManyRequests || a.status == http.StatusServiceUnavailable {
+					again.CompareAndSwap(nil, a)
+					cancel()
+				}
+			}
+		})
+	}
+	workers.Wait()
+	http.NewResponseController(in.w).SetWriteDeadline(time.Now().Add(writePatience)) //nolint:errcheck // not every writer has deadlines
+	if a := again.Load(); a != nil {
+		writeJSON(in.w, a.status, a.body)
+		return nil
+	}
+	if in.r.Context().Err() != nil {
+		return nil // the client is gone, and has no use for an answer
+	}
+	writeAnswers(in.w, answers)
+	return nil
+}
+
+// writeAnswers answers with one line for each answer, unless all have failed.
+func writeAnswers(w http.ResponseWriter, answers []*answer) {
+	var out []byte
+	failed := 0
+	for i, a := range answers {
+		if i > 0 {
+			out = append(out, '\n')
+		}
+		out = append(out, a.body...)
+		if a.status != http.StatusOK {
+			failed++
+		}
+	}
+	if failed == len(answers) {
+		writeJSON(w, answers[0].status, answers[0].body)
+		return
+	}
+	writeBody(w, http.StatusOK, linesType, out)
+}
+
+// refuseStream is the answer to a line that asks for a stream.
+func (a *answer) refuseStream() {
+	a.status, a.streamed = http.StatusUnprocessableEntity, false
+	a.body = []byte(`{"error":"stream: a line of a batch has one line for its answer; leave stream out","error_type":"validation"}`)
+}
+
+// readBatch reads a whole body. free gives its room back.
+func (h *Hosting) readBatch(in *invocation) (body []byte, free func(), err error) {
+	limit := h.opt.PayloadLimit
+	need := in.r.ContentLength
+	if need < 0 {
+		need = limit
+	}
+	free = func() {}
+	if need > limit {
+		return nil, free, tooLarge(limit)
+	}
+	free = func() { h.batches.Add(-need) }
+	if h.batches.Add(need) > max(batchRoom, 4*limit) {
+		return nil, free, failure(http.StatusTooManyRequests, "overloaded", "Model is overloaded")
+	}
+	conn := http.NewResponseController(in.w)
+	conn.SetReadDeadline(time.Now().Add(bodyPatience)) //nolint:errcheck // not every writer has deadlines
+	body, err = io.ReadAll(http.MaxBytesReader(in.w, in.r.Body, limit))
+	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
+		return nil, free, tooLarge(limit)
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, free, failure(http.StatusRequestTimeout, "request_timeout", "The request body did not arrive in time")
+	} else if err != nil {
+		return nil, free, badRequest("Failed to buffer the request body")
+	}
+	conn.SetReadDeadline(time.Time{}) //nolint:errcheck // as above
+	return body, free, nil
+}
+
+func tooLarge(limit int64) error {
+	return failure(http.StatusRequestEntityTooLarge, "payload_too_large",
+		"Failed to buffer the request body: length limit exceeded (%d bytes, --payload-limit)", limit)
+}
+
+// splitLines returns the lines of body that are not blank, without the white
+// space around them. They share its memory.
+func splitLines(body []byte) (lines [][]byte) {
+	for line := range bytes.SplitSeq(body, []byte("\n")) {
+		if line = bytes.TrimSpace(line); len(line) > 0 {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// withBody returns r with another context, other headers and a body in memory.
+func withBody(ctx context.Context, r *http.Request, header http.Header, body []byte) *http.Request {
+	out := r.WithContext(ctx)
+	out.Header = header
+	setBody(out, body)
+	return out
+}
