@@ -22,9 +22,9 @@ const (
 // registerAdapters makes a container that has started serve the adapters. One
 // that it refuses stays refused: calls of that inference component fail, as
 // those of a component whose creation failed.
-func (e *Endpoint) registerAdapters(in *instance) {
+func (e *Endpoint) registerAdapters(ctx context.Context, in *instance) {
 	for _, name := range slices.Sorted(maps.Keys(e.cfg.Adapters)) {
-		err := e.registerAdapter(in, name, e.cfg.Adapters[name])
+		err := e.registerAdapter(ctx, in, name, e.cfg.Adapters[name])
 		e.mu.Lock()
 		if err != nil {
 			e.refused[name] = err.Error()
@@ -38,13 +38,13 @@ func (e *Endpoint) registerAdapters(in *instance) {
 	}
 }
 
-func (e *Endpoint) registerAdapter(in *instance, name, src string) error {
+func (e *Endpoint) registerAdapter(ctx context.Context, in *instance, name, src string) error {
 	body, err := json.Marshal(map[string]string{"name": name, "src": src})
 	if err != nil {
 		return err
 	}
 	for attempt := 1; ; attempt++ {
-		status, text, err := in.post("/adapters", body)
+		status, text, err := in.post(ctx, "/adapters", body)
 		switch {
 		case err != nil:
 			return fmt.Errorf("POST /adapters: %w", err)
@@ -53,13 +53,17 @@ func (e *Endpoint) registerAdapter(in *instance, name, src string) error {
 		case attempt == adapterAttempts || status != http.StatusTooManyRequests && status != http.StatusServiceUnavailable:
 			return fmt.Errorf("POST /adapters: the container answered %d: %s", status, text)
 		}
-		time.Sleep(startPoll)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(startPoll):
+		}
 	}
 }
 
 // post sends JSON to the container outside of any call.
-func (in *instance) post(path string, body []byte) (status int, text string, err error) {
-	ctx, cancel := context.WithTimeout(in.ctx, adapterPatience)
+func (in *instance) post(ctx context.Context, path string, body []byte) (status int, text string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, adapterPatience)
 	defer cancel()
 	req, err := in.request(ctx, http.MethodPost, path, http.Header{"Content-Type": {"application/json"}}, bytes.NewReader(body))
 	if err != nil {

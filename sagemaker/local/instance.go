@@ -113,10 +113,13 @@ func (e *Endpoint) keep(ctx context.Context, number int, started chan<- error) {
 			return
 		}
 		log.Warn("replacing the instance", "why", err)
-		select {
+		if in != nil {
+			continue
+		}
+		select { // what cannot be launched is not tried in a busy loop
 		case <-ctx.Done():
 			return
-		case <-time.After(startPoll):
+		case <-time.After(e.cfg.Limits.PingEvery):
 		}
 	}
 }
@@ -147,7 +150,7 @@ func (e *Endpoint) start(ctx context.Context, number int) (*instance, error) {
 				e.cfg.Variant, e.cfg.Limits.Startup, err)
 		}
 	}
-	e.registerAdapters(in)
+	e.registerAdapters(ctx, in)
 	e.setState(in, serving)
 	return in, nil
 }
