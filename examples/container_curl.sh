@@ -8,4 +8,4 @@ curl -sSf "$url/invocations" -H 'Content-Type: application/json' \
 	-d '{"inputs": "What is Millrace?", "parameters": {"max_new_tokens": 60, "return_full_text": false}}'
 echo
 curl -sSfN "$url/invocations" -H 'Content-Type: application/json' \
-	-d '{"messages": [{"role": "user", "content": "What is Millrace?"}], "max_tokens": 60, "stream": true}'
+	-d '{"messages": [{"role": "user", "content": "What is Millrace?"}], "max_tokens": 60, "temperature": 0, "stream": true}'

@@ -8,7 +8,7 @@ import boto3
 function, question = sys.argv[1], " ".join(sys.argv[2:]) or "What is Millrace?"
 answer = boto3.client("lambda").invoke(
     FunctionName=function,
-    Payload=json.dumps({"messages": [{"role": "user", "content": question}], "max_tokens": 60}),
+    Payload=json.dumps({"messages": [{"role": "user", "content": question}], "max_tokens": 60, "temperature": 0}),
 )
 payload = json.load(answer["Payload"])
 if "FunctionError" in answer:

@@ -21,7 +21,7 @@ def lines(events):
 function, question = sys.argv[1], " ".join(sys.argv[2:]) or "What is Millrace?"
 stream = boto3.client("lambda").invoke_with_response_stream(
     FunctionName=function,
-    Payload=json.dumps({"messages": [{"role": "user", "content": question}], "max_tokens": 60, "stream": True}),
+    Payload=json.dumps({"messages": [{"role": "user", "content": question}], "max_tokens": 60, "temperature": 0, "stream": True}),
 )
 for line in lines(stream["EventStream"]):
     data = line.removeprefix(b"data:").strip()

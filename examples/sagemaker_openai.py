@@ -14,6 +14,6 @@ endpoint, question = sys.argv[1], " ".join(sys.argv[2:]) or "What is Millrace?"
 runtime = os.environ.get("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME") or f"https://runtime.sagemaker.{os.environ['AWS_REGION']}.amazonaws.com"
 client = OpenAI(base_url=f"{runtime}/endpoints/{endpoint}/openai/v1", api_key=os.environ["SAGEMAKER_TOKEN"])
 messages = [{"role": "user", "content": question}]
-for chunk in client.chat.completions.create(model="", messages=messages, max_tokens=60, stream=True):
+for chunk in client.chat.completions.create(model="", messages=messages, max_tokens=60, temperature=0, stream=True):
     print(chunk.choices[0].delta.content or "", end="", flush=True)
 print()

@@ -21,7 +21,7 @@ runtime = boto3.client("sagemaker-runtime", config=Config(read_timeout=120))
 stream = runtime.invoke_endpoint_with_response_stream(
     EndpointName=endpoint,
     ContentType="application/json",
-    Body=json.dumps({"messages": [{"role": "user", "content": question}], "max_tokens": 60, "stream": True}),
+    Body=json.dumps({"messages": [{"role": "user", "content": question}], "max_tokens": 60, "temperature": 0, "stream": True}),
 )
 for line in lines(stream["Body"]):
     if not line.startswith(b"data:"):

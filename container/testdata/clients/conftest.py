@@ -2,6 +2,7 @@
 
 import pytest
 
+from emulator import emulator
 from server import running
 
 
@@ -16,6 +17,20 @@ def locked():
     """A server that wants the API key "secret"."""
     with running("--api-key", "secret") as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def sagemaker():
+    """An endpoint with what a container has to be asked for: sessions, and the usage in an answer's header."""
+    with emulator("sagemaker", "--env", "SAGEMAKER_ENABLE_STATEFUL_SESSIONS=true", "--env", "USAGE_ATTRIBUTES=true") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def function():
+    """A Lambda function and its URL."""
+    with emulator("lambda") as function:
+        yield function
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ environment() {
 python_client() {
 	environment "$1"
 	echo "$1:"
-	"$venvs/$1/bin/python" -m pytest -q --tb=short -p no:cacheprovider -W ignore "test_$1.py"
+	"$venvs/$1/bin/python" -m pytest -q --tb=short -p no:cacheprovider -W ignore test_"$1"*.py
 }
 
 node_clients() {
@@ -38,7 +38,7 @@ schemathesis_client() {
 }
 
 clients=("$@")
-((${#clients[@]})) || clients=(huggingface_hub text_generation openai langchain litellm node schemathesis)
+((${#clients[@]})) || clients=(huggingface_hub text_generation openai langchain litellm aws node schemathesis)
 for client in "${clients[@]}"; do
 	case $client in
 	node) node_clients ;;

@@ -14,10 +14,10 @@ BINARY = os.environ.get("MILLRACE") or Path(__file__).parents[3] / "build" / "mi
 
 
 @contextlib.contextmanager
-def running(*flags: str):
-    """The address of a server started with the flags, which is ready."""
+def running(*flags: str, until: str = "ready", environment: dict = {}):
+    """The address of a server started with the flags, which is ready, or has said another message to wait for."""
     command = [BINARY, "serve", "--hostname", "127.0.0.1", "--port", "0", "--json-output", *flags]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
     address, log = None, []
     try:
         for line in server.stderr:
@@ -25,7 +25,7 @@ def running(*flags: str):
             entry = json.loads(line)
             if entry["message"] == "listening":
                 address = entry["address"]
-            if entry["message"] == "ready":
+            if entry["message"] == until:
                 break
         else:
             raise RuntimeError("the server ended:\n" + "".join(log))

@@ -41,3 +41,15 @@ def test_error(route):
 def test_text_completion(url):
     out = litellm.text_completion(model="text-completion-openai/tgi", api_base=f"{url}/v1", api_key="-", prompt="What is Millrace?", max_tokens=40, temperature=0)
     assert "server" in out.choices[0].text
+
+
+def test_sagemaker_example(sagemaker):
+    lines = sagemaker.run("sagemaker_litellm.py", "millrace").splitlines()
+    assert len(lines) == 3 and all(line.strip().startswith("Millrace is a server") for line in lines)
+
+
+def test_sagemaker_error(sagemaker, monkeypatch):
+    for name, value in sagemaker.environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(litellm.exceptions.BadRequestError, match="top_p"):
+        litellm.completion(model="sagemaker_chat/millrace", hf_model_name="tgi", messages=QUESTION, top_p=7, sagemaker_base_url=f"{sagemaker.url}/endpoints/millrace/invocations")
