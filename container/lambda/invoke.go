@@ -19,11 +19,11 @@ func (r *Runtime) invoke(inv *invocation, begun func()) error {
 		return r.tell(inv.id, &failure{Type: "Runtime.EventNotSupported", Message: err.Error()})
 	}
 	// Generation ends a margin before the platform ends the process, and what
-	// does not end by itself is cancelled half-way into the margin, so that
-	// there is an answer in any case.
+	// does not end by itself is cancelled a quarter of it before, so that there
+	// is an answer in any case.
 	margin := marginOf(time.Until(inv.deadline))
 	until := inv.deadline.Add(-margin)
-	ctx, cancel := context.WithDeadline(context.Background(), inv.deadline.Add(-margin/2))
+	ctx, cancel := context.WithDeadline(context.Background(), inv.deadline.Add(-margin/4))
 	defer cancel()
 	ctx = handler.WithDeadlines(ctx, handler.Deadlines{Answer: until, Stream: until})
 
@@ -84,7 +84,7 @@ func timeIsOver() *failure {
 // marginOf is how long before its end, left from now, an event should be
 // answered: a tenth, but no more than it takes to write an answer.
 func marginOf(left time.Duration) time.Duration {
-	return min(max(left/10, 50*time.Millisecond), time.Second)
+	return min(max(left/10, 100*time.Millisecond), time.Second)
 }
 
 // awaitModel waits for the model. If the time is over first, the handler will

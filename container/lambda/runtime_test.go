@@ -193,7 +193,7 @@ func TestDeadline(t *testing.T) {
 		fmt.Fprint(w, deadline.Sub(until))
 	}, nil)
 	p.sendUntil("a", urlPlain, deadline)
-	if body := p.answer().all(t); !strings.Contains(body, `"500ms"`) {
+	if body := p.answer().all(t); !strings.Contains(body, `"250ms"`) {
 		t.Errorf("the margin is %s", body)
 	}
 }

@@ -23,6 +23,7 @@ type environment struct {
 	mu     sync.Mutex
 	open   map[string]*invocation // given out, or about to be
 	frozen bool
+	ending bool // not to be frozen any more
 }
 
 // start launches a sandbox and waits until it asks for an event.
@@ -139,7 +140,7 @@ func (e *environment) ask() {
 	})
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !first && e.opt.Concurrency == 1 && len(e.open) == 0 && !e.frozen {
+	if !first && e.opt.Concurrency == 1 && len(e.open) == 0 && !e.frozen && !e.ending {
 		e.frozen = true
 		e.sandbox.Freeze()
 	}
@@ -190,6 +191,7 @@ func (e *environment) kill() {
 // end gives the sandbox the moment that Lambda gives it to end in order.
 func (e *environment) end() {
 	e.mu.Lock()
+	e.ending = true
 	if e.frozen {
 		e.frozen = false
 		e.sandbox.Thaw()
