@@ -229,8 +229,10 @@ func asModelError(t *testing.T, err error) *types.ModelError {
 	return m
 }
 
-// wait blocks a fake's handler until c is closed, or the connection is.
+// wait blocks a fake's handler until c is closed, or the connection is, which
+// net/http notices once the body has been read.
 func wait(r *http.Request, c <-chan struct{}) {
+	io.Copy(io.Discard, r.Body)
 	select {
 	case <-c:
 	case <-r.Context().Done():
