@@ -44,7 +44,7 @@ func newSizing(cfg *config.Serve, maxPos int) (*sizing, error) {
 			return nil, fmt.Errorf("`max_batch_prefill_tokens` must be <= `max_batch_total_tokens`. Given: %d and %d", cfg.MaxBatchPrefillTokens, most)
 		}
 	}
-	slots := orDefault(cfg.MaxBatchSize, min(defaultSlots, cfg.MaxConcurrentRequests))
+	slots := slotsOf(cfg)
 	return &sizing{cfg: cfg, total: total, device: device.Limits{
 		MaxTokens:       orDefault(cfg.MaxBatchPrefillTokens, max(defaultBatch, slots)),
 		MaxRows:         slots + scoredRows,
@@ -52,6 +52,11 @@ func newSizing(cfg *config.Serve, maxPos int) (*sizing, error) {
 		MaxPagesPerSlot: pagesFor(total),
 		Threads:         cfg.Threads,
 	}}, nil
+}
+
+// slotsOf is how many requests are computed together.
+func slotsOf(cfg *config.Serve) int {
+	return orDefault(cfg.MaxBatchSize, min(defaultSlots, cfg.MaxConcurrentRequests))
 }
 
 // budget is what the memory allows.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ type loadedModel struct {
 	template  *chat.Template
 	compiler  lazyCompiler
 
+	name    string // as answers call it
+	place   string // where it is from, "" for the one built in
 	caps    device.Caps
 	info    device.ModelInfo
 	budget  budget
@@ -62,7 +65,7 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &loadedModel{backend: backend, caps: backend.Caps(), slots: s.sizing.device.MaxSlots, family: s.model.plan.Family}
+	l := &loadedModel{name: s.name(), place: s.place, backend: backend, caps: backend.Caps(), slots: s.sizing.device.MaxSlots, family: s.model.plan.Family}
 	l.info, err = engine.Load(backend, s.model.plan, s.model.checkpoint, func(done, total int64) {
 		s.api.SetPending(fmt.Sprintf("loading weights, %d %% done", 100*done/max(1, total)))
 	})
@@ -107,13 +110,18 @@ func (s *server) newEngine(l *loadedModel) (err error) {
 	return err
 }
 
-// describe returns what the log says about a loaded model.
+// describe returns what the log says about a loaded model. The target is for
+// automatic scaling by concurrent requests: with three tenths of the slots free
+// a burst is computed at once, and there is time to start another instance.
 func (l *loadedModel) describe() []any {
 	limits := l.engine.Limits()
+	thousandths := func(v float64) float64 { return math.Round(v*1000) / 1000 }
 	return []any{
-		"family", l.family, "weights", size(l.info.WeightBytes), "seconds", math.Round(l.seconds*1000) / 1000,
+		"model", l.name, "source", cmp.Or(l.place, "built in"),
+		"family", l.family, "weights", size(l.info.WeightBytes), "bytes", l.info.WeightBytes,
+		"seconds", thousandths(l.seconds), "gb_per_second", thousandths(float64(l.info.WeightBytes) / 1e9 / max(l.seconds, 1e-9)),
 		"device", l.caps.Name, "detail", l.caps.Detail, "threads", l.caps.Threads,
 		"kv_tokens", l.budget.pages * device.PageTokens, "kv_cache", size(int64(l.budget.pages) * l.info.PageBytes),
-		"slots", l.slots, "max_total_tokens", limits.MaxTotal, "max_input_tokens", limits.MaxInput,
+		"slots", l.slots, "autoscaling_target", max(1, l.slots*7/10), "max_total_tokens", limits.MaxTotal, "max_input_tokens", limits.MaxInput,
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -91,7 +92,7 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string) (*s
 		return nil, err
 	}
 	s.api = handler.New(handler.Options{
-		ModelID:               modelName(s.place),
+		ModelID:               s.name(),
 		Version:               version,
 		SHA:                   revision(),
 		ModelSHA:              modelRevision(s.place),
@@ -111,11 +112,15 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string) (*s
 		DisableGrammar:        cfg.DisableGrammarSupport,
 		DefaultMaxTokens:      cfg.DefaultMaxTokens,
 		ToolCallObject:        cfg.ToolCallFormat == "tgi",
+		MetricNamespace:       cfg.EMFNamespace,
 		Logger:                s.log,
 		Tracer:                s.tracing.tracer,
 	})
 	return s, nil
 }
+
+// name is what answers call the model.
+func (s *server) name() string { return cmp.Or(s.cfg.ServedModelName, modelName(s.place)) }
 
 // openModel opens the model and fits the flags to it.
 func (s *server) openModel(ctx context.Context) (err error) {

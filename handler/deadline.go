@@ -19,8 +19,20 @@ type Deadlines struct {
 type deadlinesKey struct{}
 
 // WithDeadlines gives a request's context the deadlines of what it generates.
+// Earlier ones that it has hold.
 func WithDeadlines(ctx context.Context, d Deadlines) context.Context {
+	if old, ok := ctx.Value(deadlinesKey{}).(Deadlines); ok {
+		d = Deadlines{earlier(d.Answer, old.Answer), earlier(d.Stream, old.Stream)}
+	}
 	return context.WithValue(ctx, deadlinesKey{}, d)
+}
+
+// earlier returns the earlier of two times, of which zero is none.
+func earlier(a, b time.Time) time.Time {
+	if b.IsZero() || !a.IsZero() && a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // submit gives req to the engine once for each seed, with the deadline of its

@@ -67,3 +67,13 @@ func TestExpired(t *testing.T) {
 		}
 	}
 }
+
+// A host within a host cannot give more time.
+func TestDeadlinesWithinDeadlines(t *testing.T) {
+	early, late := time.Unix(1, 0), time.Unix(2, 0)
+	ctx := WithDeadlines(t.Context(), Deadlines{Answer: early})
+	ctx = WithDeadlines(ctx, Deadlines{Answer: late, Stream: late})
+	if got, want := ctx.Value(deadlinesKey{}), (Deadlines{Answer: early, Stream: late}); got != want {
+		t.Errorf("%v, want %v", got, want)
+	}
+}

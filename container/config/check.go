@@ -29,13 +29,7 @@ func (l *Loader) Finish(ctx *kong.Context, s *Serve) (settings []Setting, notes 
 			l.from[p.Flag.Name] = "command line"
 		}
 	}
-	if l.from["payload-limit"] == "" && l.onSageMaker() {
-		s.PayloadLimit = sageMakerPayload
-		l.from["payload-limit"] = "SageMaker's limit"
-	} else if l.from["payload-limit"] == "" && l.env["AWS_LAMBDA_RUNTIME_API"] != "" {
-		s.PayloadLimit = lambdaPayload
-		l.from["payload-limit"] = "Lambda's limit"
-	}
+	l.settlePlace(s)
 	for _, f := range ctx.Selected().Flags {
 		if f.Name == "help" {
 			continue
@@ -64,7 +58,7 @@ func (l *Loader) Finish(ctx *kong.Context, s *Serve) (settings []Setting, notes 
 			notes = append(notes, name+" has no meaning here and is ignored")
 		}
 	}
-	return settings, notes, nil
+	return settings, append(notes, l.notesOfOthers()...), nil
 }
 
 // checkFlag checks a flag that was set, on its own.
@@ -104,17 +98,14 @@ func (l *Loader) checkTogether(s *Serve) error {
 	if s.Device == "cuda" {
 		return errorf("%s: the CUDA backend is not available in this build; use auto or cpu", Setting{Flag: "device", Value: s.Device, From: l.from["device"]}.name())
 	}
+	if err := l.checkHosting(s); err != nil {
+		return err
+	}
 	if _, err := s.Level(); err != nil {
 		return errorf("%s: %v", Setting{Flag: "log-level", Value: s.LogLevel, From: l.from["log-level"]}.name(), err)
 	}
 	return nil
 }
-
-// sageMakerPayload is what SageMaker sends at most to a real-time endpoint.
-const sageMakerPayload = 25 << 20
-
-// lambdaPayload is the longest event that Lambda has.
-const lambdaPayload = 6 << 20
 
 // onSageMaker reports whether this is a SageMaker container: it has variables
 // of SageMaker's, or the folder that SageMaker mounts in every one.

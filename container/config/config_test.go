@@ -79,6 +79,23 @@ func TestSources(t *testing.T) {
 		{name: "body limit", flag: "payload-limit", value: "2000000", from: "default"},
 		{name: "SageMaker's body limit", env: []string{"SAGEMAKER_REGION=eu-west-1"}, flag: "payload-limit", value: "26214400", from: "SageMaker's limit"},
 		{name: "a body limit on SageMaker", env: []string{"SAGEMAKER_REGION=eu-west-1", "PAYLOAD_LIMIT=7"}, flag: "payload-limit", value: "7", from: "environment PAYLOAD_LIMIT"},
+		{name: "a transform job's body limit", env: []string{"SAGEMAKER_BATCH=true"}, flag: "payload-limit", value: "104857600", from: "a transform job's limit"},
+		{name: "deadline of an answer", env: []string{"SAGEMAKER_REGION=eu-west-1"}, flag: "request-deadline", value: "58", from: "SageMaker's limit"},
+		{name: "deadline of a stream", env: []string{"SAGEMAKER_REGION=eu-west-1"}, flag: "stream-deadline", value: "470", from: "SageMaker's limit"},
+		{name: "no deadline elsewhere", flag: "request-deadline", value: "0", from: "default"},
+		{name: "no deadline in a transform job", env: []string{"SAGEMAKER_BATCH=true"}, flag: "stream-deadline", value: "0", from: "default"},
+		{name: "deadline off, for asynchronous endpoints", env: []string{"SAGEMAKER_REQUEST_DEADLINE=0"}, flag: "request-deadline", value: "0", from: "environment SAGEMAKER_REQUEST_DEADLINE"},
+		{name: "deadline by flag", args: []string{"--stream-deadline=30"}, flag: "stream-deadline", value: "30", from: "command line"},
+		{name: "sessions", env: []string{"SAGEMAKER_ENABLE_STATEFUL_SESSIONS=true"}, flag: "stateful-sessions", value: "true", from: "environment SAGEMAKER_ENABLE_STATEFUL_SESSIONS"},
+		{name: "metrics in the log are JSON", args: []string{"--emf-namespace", "Millrace"}, flag: "json-output", value: "true", from: "--emf-namespace"},
+		{name: "vLLM's variable", env: []string{"SM_VLLM_MAX_MODEL_LEN=4096"}, flag: "max-total-tokens", value: "4096", from: "environment SM_VLLM_MAX_MODEL_LEN"},
+		{name: "ours wins over vLLM's", env: []string{"SM_VLLM_MAX_MODEL_LEN=4096", "MAX_TOTAL_TOKENS=8"}, flag: "max-total-tokens", value: "8", from: "environment MAX_TOTAL_TOKENS"},
+		{name: "SGLang's variable", env: []string{"SM_SGLANG_MAX_RUNNING_REQUESTS=8"}, flag: "max-batch-size", value: "8", from: "environment SM_SGLANG_MAX_RUNNING_REQUESTS"},
+		{name: "LMI's variable", env: []string{"OPTION_TENSOR_PARALLEL_DEGREE=4"}, flag: "num-shard", value: "4", from: "environment OPTION_TENSOR_PARALLEL_DEGREE"},
+		{name: "LMI finds it out", env: []string{"OPTION_TENSOR_PARALLEL_DEGREE=max"}, flag: "num-shard", value: "0", from: "default"},
+		{name: "vLLM's key is a secret", env: []string{"SM_VLLM_API_KEY=hunter2"}, flag: "api-key", value: "***", from: "environment SM_VLLM_API_KEY"},
+		{name: "name of the model", env: []string{"SM_VLLM_SERVED_MODEL_NAME=llama"}, flag: "served-model-name", value: "llama", from: "environment SM_VLLM_SERVED_MODEL_NAME"},
+		{name: "file in another server's model folder", env: []string{"OPTION_MODEL_ID=" + dir}, flag: "port", value: "1111", from: "file " + model + ":1"},
 		{name: "TGI's variable without a flag", env: []string{"COMPUTE_TYPE=1-graviton"}, flag: "compute-type", value: "1-graviton", from: "environment COMPUTE_TYPE"},
 		{name: "SageMaker's model wins", env: []string{"MODEL_ID=/a", "HF_MODEL_ID=/b"}, flag: "model-id", value: "/b", from: "environment HF_MODEL_ID"},
 		{name: "empty variable is absent", env: []string{"PORT=", "MAX_BATCH_SIZE="}, flag: "port", value: "8080", from: "default"},
@@ -136,6 +153,12 @@ func TestFaults(t *testing.T) {
 		{name: "speculation", args: []string{"--speculate", "2"}, want: "--speculate=2: speculative decoding: not available"},
 		{name: "adapters", env: []string{"LORA_ADAPTERS=a=/b"}, want: "LORA_ADAPTERS=a=/b: LoRA adapters: not available"},
 		{name: "secret of a later flag", args: []string{"--ngrok-authtoken", "hunter2"}, want: "--ngrok-authtoken=***:"},
+		{name: "vLLM's quantisation", env: []string{"SM_VLLM_QUANTIZATION=awq"}, want: "SM_VLLM_QUANTIZATION=awq: quantised weights: not available"},
+		{name: "deadline without its type", env: []string{"SAGEMAKER_REQUEST_DEADLINE=1m"}, want: `SAGEMAKER_REQUEST_DEADLINE="1m": expected a whole number`},
+		{name: "sessions that never live", env: []string{"SAGEMAKER_SESSIONS_EXPIRATION=0"}, want: "SAGEMAKER_SESSIONS_EXPIRATION=0: must be at least 1"},
+		{name: "namespace", args: []string{"--emf-namespace=a\"b"}, want: "expected 1 to 255 letters"},
+		{name: "CloudWatch's namespace", env: []string{"EMF_NAMESPACE=AWS/SageMaker"}, want: "EMF_NAMESPACE=AWS/SageMaker: namespaces that begin with AWS/"},
+		{name: "metrics in a log of text", args: []string{"--emf-namespace=a"}, env: []string{"JSON_OUTPUT=false"}, want: "--emf-namespace=a: CloudWatch reads JSON only; take JSON_OUTPUT=false out"},
 		{name: "unknown key", file: "\nprot: 1\n", want: `millrace.yaml:2: unknown key "prot"`},
 		{name: "key twice", file: "port: 1\nPORT: 2\n", want: "millrace.yaml:2: port is set twice, first in line 1"},
 		{name: "wrong value in a file", file: "port: web\n", want: `millrace.yaml:1: port: "web": expected a whole number`},
@@ -169,12 +192,15 @@ func TestFaults(t *testing.T) {
 
 func TestNotes(t *testing.T) {
 	_, _, notes, err := parse(t, []string{"--waiting-served-ratio", "1.2"},
-		[]string{"CUDA_GRAPHS=0", "HOSTNAME=box", "HF_TOKEN=hunter2", "SM_NUM_GPUS=1", "SHARDED="})
+		[]string{"CUDA_GRAPHS=0", "HOSTNAME=box", "HF_TOKEN=hunter2", "SM_NUM_GPUS=1", "SHARDED=",
+			"OPTION_MAX_MODEL_LEN=8", "SM_VLLM_GPU_MEMORY_UTILIZATION=0.9", "OPTION_ROLLING_BATCH=hunter2"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := strings.Join(notes, "\n")
-	for _, want := range []string{"--waiting-served-ratio=1.2 is ignored", "CUDA_GRAPHS=0 is ignored", `HOSTNAME="box"`, "HF_TOKEN has no meaning", "SM_NUM_GPUS=1 is ignored"} {
+	for _, want := range []string{"--waiting-served-ratio=1.2 is ignored", "CUDA_GRAPHS=0 is ignored", `HOSTNAME="box"`, "HF_TOKEN has no meaning", "SM_NUM_GPUS=1 is ignored",
+		"OPTION_MAX_MODEL_LEN is another server's variable and is taken for --max-total-tokens",
+		"Variables of other servers without effect here: OPTION_ROLLING_BATCH, SM_VLLM_GPU_MEMORY_UTILIZATION"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("notes lack %q:\n%s", want, got)
 		}

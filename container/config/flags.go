@@ -13,8 +13,9 @@ import (
 // without effect, and why; later = refused, and what is missing; neutral = the
 // one value of a refused flag that asks for nothing; secret = never shown.
 type Serve struct {
-	ModelID string `name:"model-id" also:"HF_MODEL_ID" placeholder:"DIR" help:"Hugging Face checkpoint: a folder, s3://BUCKET/PREFIX, or an archive of one, here or in S3 (.tar.gz, .tar, .tar.zst). Left out: SageMaker's model data in /opt/ml/model if it holds a model, else the built-in demo model."`
-	Config  string `name:"config" placeholder:"FILE" help:"YAML or JSON file of these flags. Left out: millrace.yaml or millrace.json in the model folder, if there."`
+	ModelID         string `name:"model-id" also:"HF_MODEL_ID" placeholder:"DIR" help:"Hugging Face checkpoint: a folder, s3://BUCKET/PREFIX, or an archive of one, here or in S3 (.tar.gz, .tar, .tar.zst). Left out: SageMaker's model data in /opt/ml/model if it holds a model, else the built-in demo model."`
+	ServedModelName string `name:"served-model-name" placeholder:"NAME" help:"What answers and /v1/models call the model. Left out: its folder's name."`
+	Config          string `name:"config" placeholder:"FILE" help:"YAML or JSON file of these flags. Left out: millrace.yaml or millrace.json in the model folder, if there."`
 
 	Hostname string `name:"hostname" default:"0.0.0.0" help:"Address to listen on."`
 	Port     int    `name:"port" short:"p" also:"SAGEMAKER_BIND_TO_PORT" default:"8080" min:"0" max:"65535" help:"Port to listen on; 0 takes a free one."`
@@ -56,6 +57,8 @@ type Serve struct {
 	Env             bool   `name:"env" short:"e" help:"Log the configuration at start."`
 
 	GracefulTerminationTimeout int `name:"graceful-termination-timeout" default:"25" min:"0" help:"Seconds that running requests get after SIGTERM."`
+
+	Hosting
 
 	Compat `group:"compat"`
 }

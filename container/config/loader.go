@@ -64,14 +64,9 @@ func (l *Loader) Resolve(ctx *kong.Context, parent *kong.Path, flag *kong.Flag) 
 			return nil, err
 		}
 	}
-	for _, name := range envNames(flag.Value) {
-		if text, ok := l.env[name]; ok {
-			if flag.Name == "hostname" && !isIP(text) {
-				continue // a container's own name, not an address to listen on
-			}
-			l.from[flag.Name] = "environment " + name
-			return convert(flag.Value, fmt.Sprintf("%s=%q", name, shown(flag.Value, text)), []string{text})
-		}
+	if name, text, ok := l.variable(flag.Value); ok {
+		l.from[flag.Name] = "environment " + name
+		return convert(flag.Value, fmt.Sprintf("%s=%q", name, shown(flag.Value, text)), []string{text})
 	}
 	if e, ok := l.file.lookup(flag.Name); ok {
 		where := fmt.Sprintf("%s:%d", l.file.path, e.line)
@@ -126,10 +121,8 @@ func (l *Loader) early(ctx *kong.Context, flags []*kong.Flag, name string) strin
 		if f.Name != name {
 			continue
 		}
-		for _, env := range envNames(f.Value) {
-			if v, ok := l.env[env]; ok {
-				return v
-			}
+		if _, text, ok := l.variable(f.Value); ok {
+			return text
 		}
 	}
 	return ""

@@ -1,0 +1,87 @@
+package config
+
+import (
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Hosting is how the server behaves as a container of SageMaker, whose
+// platform sets some of these variables itself.
+type Hosting struct {
+	RequestDeadline    int    `name:"request-deadline" also:"SAGEMAKER_REQUEST_DEADLINE" min:"0" placeholder:"SECONDS" help:"Seconds after which an answer in one piece is cut and sent as it is; 0: never. Left out: 58 on SageMaker, which waits 60, and never elsewhere or in a transform job."`
+	StreamDeadline     int    `name:"stream-deadline" also:"SAGEMAKER_STREAM_DEADLINE" min:"0" placeholder:"SECONDS" help:"Seconds after which a stream is cut; 0: never. Left out: 470 on SageMaker, which waits 480, and never elsewhere or in a transform job."`
+	BatchTransform     bool   `name:"batch-transform" also:"SAGEMAKER_BATCH" help:"Serve a transform job: bodies of several JSON lines, whatever their content type, and no deadlines. SageMaker sets it."`
+	StatefulSessions   bool   `name:"stateful-sessions" also:"SAGEMAKER_ENABLE_STATEFUL_SESSIONS" help:"Let clients open sessions, whose requests SageMaker sends to one instance."`
+	SessionsExpiration int    `name:"sessions-expiration" also:"SAGEMAKER_SESSIONS_EXPIRATION" default:"1200" min:"1" max:"604800" help:"Seconds that a session lives."`
+	SageMakerUsage     bool   `name:"sagemaker-usage" help:"Answer with token counts and times in X-Amzn-SageMaker-Custom-Attributes, the one header of ours that SageMaker hands on."`
+	EMFNamespace       string `name:"emf-namespace" placeholder:"NAME" help:"Make CloudWatch metrics of each request's line in the log, in this namespace. Implies --json-output."`
+}
+
+// What is left out is settled by where the server runs.
+const (
+	sageMakerPayload = 25 << 20  // what SageMaker sends at most to a real-time endpoint
+	transformPayload = 100 << 20 // and in a transform job
+	lambdaPayload    = 6 << 20   // the longest event that Lambda has
+
+	sageMakerAnswer = 58 // seconds; SageMaker gives up after 60
+	sageMakerStream = 470
+)
+
+// emfNames are the namespaces that CloudWatch takes.
+var emfNames = regexp.MustCompile(`^[0-9A-Za-z.\-_/#: ]{1,255}$`)
+
+// settlePlace fills in what depends on where the server runs.
+func (l *Loader) settlePlace(s *Serve) {
+	settle := func(flag string, v *int, n int, why string) {
+		if l.from[flag] == "" {
+			*v, l.from[flag] = n, why
+		}
+	}
+	payload := int(s.PayloadLimit)
+	switch {
+	case s.BatchTransform:
+		settle("payload-limit", &payload, transformPayload, "a transform job's limit")
+	case l.onSageMaker():
+		settle("payload-limit", &payload, sageMakerPayload, "SageMaker's limit")
+		settle("request-deadline", &s.RequestDeadline, sageMakerAnswer, "SageMaker's limit")
+		settle("stream-deadline", &s.StreamDeadline, sageMakerStream, "SageMaker's limit")
+	case l.env["AWS_LAMBDA_RUNTIME_API"] != "":
+		settle("payload-limit", &payload, lambdaPayload, "Lambda's limit")
+	}
+	s.PayloadLimit = int64(payload)
+	if s.EMFNamespace != "" && l.from["json-output"] == "" {
+		s.JSONOutput, l.from["json-output"] = true, "--emf-namespace"
+	}
+}
+
+// checkHosting checks what needs more than a number's bounds.
+func (l *Loader) checkHosting(s *Serve) error {
+	if s.EMFNamespace == "" {
+		return nil
+	}
+	set := Setting{Flag: "emf-namespace", Value: s.EMFNamespace, From: l.from["emf-namespace"]}
+	switch {
+	case !emfNames.MatchString(s.EMFNamespace) || strings.TrimSpace(s.EMFNamespace) == "":
+		return errorf("%s: expected 1 to 255 letters, digits, blanks or .-_/#:", set.name())
+	case strings.HasPrefix(s.EMFNamespace, "AWS/"):
+		return errorf("%s: namespaces that begin with AWS/ are CloudWatch's own", set.name())
+	case !s.JSONOutput:
+		return errorf("%s: CloudWatch reads JSON only; take %s out", set.name(), Setting{Flag: "json-output", Value: "false", From: l.from["json-output"]}.name())
+	}
+	return nil
+}
+
+// AnswerAfter is when an answer in one piece is cut, 0 for never.
+func (h *Hosting) AnswerAfter() time.Duration { return time.Duration(h.RequestDeadline) * time.Second }
+
+// StreamAfter is when a stream is cut, 0 for never.
+func (h *Hosting) StreamAfter() time.Duration { return time.Duration(h.StreamDeadline) * time.Second }
+
+// SessionLife is how long a session lives, 0 if there are none.
+func (h *Hosting) SessionLife() time.Duration {
+	if !h.StatefulSessions {
+		return 0
+	}
+	return time.Duration(h.SessionsExpiration) * time.Second
+}
