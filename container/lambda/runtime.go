@@ -129,7 +129,7 @@ func (r *Runtime) loop() error {
 		inv, err := r.api.next(r.polls)
 		if err != nil {
 			if r.polls.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // Shutdown has ended the wait
 			}
 			return err
 		}
