@@ -22,7 +22,7 @@ def locked():
 @pytest.fixture(scope="session")
 def sagemaker():
     """An endpoint with what a container has to be asked for: sessions, and the usage in an answer's header."""
-    with emulator("sagemaker", "--env", "SAGEMAKER_ENABLE_STATEFUL_SESSIONS=true", "--env", "USAGE_ATTRIBUTES=true") as endpoint:
+    with emulator("sagemaker", "--env", "SAGEMAKER_ENABLE_STATEFUL_SESSIONS=true", "--env", "SAGEMAKER_USAGE=true") as endpoint:
         yield endpoint
 
 
