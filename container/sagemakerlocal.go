@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -216,7 +217,8 @@ func (l *sageMakerLocal) check() error {
 func (l *sageMakerLocal) docker(cfg *local.Config) *local.Docker {
 	d := &local.Docker{
 		Image: l.Image, Args: l.Args, Memory: l.Memory, CPUs: l.CPUs, Isolated: l.NetworkNone, Log: os.Stderr,
-		Env: l.platformEnv(cfg.Region), Mounts: map[string]string{},
+		Unprivileged: runtime.GOOS != "linux" || os.Geteuid() != 0,
+		Env:          l.platformEnv(cfg.Region), Mounts: map[string]string{},
 	}
 	if source.IsS3(l.Model) {
 		d.Env = append(d.Env, "MODEL_ID="+l.Model)

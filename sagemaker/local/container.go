@@ -1,6 +1,9 @@
 package local
 
-import "context"
+import (
+	"context"
+	"net"
+)
 
 // A Launcher starts containers.
 type Launcher interface {
@@ -12,8 +15,9 @@ type Launcher interface {
 // A Container is a model server that a Launcher has started. Its methods may
 // be called at the same time and after it has ended.
 type Container interface {
-	// Address is its HTTP port, host:port.
+	// Address is its HTTP port, host:port, and Dial a new connection to it.
 	Address() string
+	Dial(ctx context.Context) (net.Conn, error)
 	// Terminate asks it to end (SIGTERM), Kill ends it (SIGKILL). Neither waits
 	// until it has.
 	Terminate()
@@ -32,13 +36,21 @@ type Servers []string
 
 // Launch returns the server of that number.
 func (s Servers) Launch(_ context.Context, instance int) (Container, error) {
-	return server(s[instance-1]), nil
+	return server{port(s[instance-1])}, nil
 }
 
-type server string
+type server struct{ port }
 
-func (s server) Address() string         { return string(s) }
-func (s server) Terminate()              {}
-func (s server) Kill()                   {}
-func (s server) Exited() <-chan struct{} { return nil }
-func (s server) ExitStatus() int         { return 0 }
+func (server) Terminate()              {}
+func (server) Kill()                   {}
+func (server) Exited() <-chan struct{} { return nil }
+func (server) ExitStatus() int         { return 0 }
+
+// port is an HTTP port that this process can reach, host:port.
+type port string
+
+func (p port) Address() string { return string(p) }
+
+func (p port) Dial(ctx context.Context) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", string(p))
+}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -20,21 +19,25 @@ import (
 // does: the root file system read-only with a /tmp in memory, 64 MB of shared
 // memory, the model mounted read-only at /opt/ml/model.
 //
-// With Isolated the containers are in a docker network without a way out, as
-// under EnableNetworkIsolation: no name resolves, no address outside answers.
-// `docker run --network none` would leave no way in for the requests either;
-// in an internal network the Linux host that runs the engine still reaches the
-// containers at their addresses. Engines inside a virtual machine (Docker
-// Desktop) do not offer that.
+// With Isolated the containers have no network, as under
+// EnableNetworkIsolation. `docker run --network none` leaves no way in for the
+// requests either; they enter through the container's own loopback, by a socket
+// made in its network namespace, which takes Linux and root. Without those
+// (Unprivileged) the containers are in a docker network that is internal: no
+// name resolves there and no address outside answers, but the Linux host that
+// runs the engine reaches the containers at their addresses. Engines inside a
+// virtual machine (Docker Desktop) offer neither.
 type Docker struct {
-	Image    string
-	Args     []string          // after the word serve
-	Env      []string          // K=V, or K to pass it from this process
-	Mounts   map[string]string // folder here → path in the container, read-only
-	Memory   string            // as docker takes it: "8g"; "": all
-	CPUs     string            // "4"; "": all
-	Isolated bool
-	Log      io.Writer
+	Image  string
+	Args   []string          // after the word serve
+	Env    []string          // K=V, or K to pass it from this process
+	Mounts map[string]string // folder here → path in the container, read-only
+	Memory string            // as docker takes it: "8g"; "": all
+	CPUs   string            // "4"; "": all
+	Log    io.Writer
+
+	Isolated     bool
+	Unprivileged bool
 
 	// Command is the docker program; default "docker".
 	Command string
@@ -59,7 +62,7 @@ func (d *Docker) Open(ctx context.Context) error {
 			return fmt.Errorf("the image %s is not here and cannot be pulled: %w", d.Image, err)
 		}
 	}
-	if !d.Isolated {
+	if !d.Isolated || !d.Unprivileged {
 		return nil
 	}
 	name := fmt.Sprintf("millrace-local-%d", os.Getpid())
@@ -81,25 +84,25 @@ func (d *Docker) Close() error {
 	return err
 }
 
-// Launch starts a container and returns once it has an address.
+// Launch starts a container. If that is isolated it returns once it has found
+// the way in.
 func (d *Docker) Launch(ctx context.Context, instance int) (Container, error) {
 	name := fmt.Sprintf("millrace-local-%d-%d", os.Getpid(), d.serial.Add(1))
-	address := ""
-	if d.network == "" {
-		port, err := freePort()
+	at := port("127.0.0.1:8080") // inside
+	if !d.Isolated {
+		number, err := freePort()
 		if err != nil {
 			return nil, err
 		}
-		address = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		at = onThisMachine(number)
 	}
-	cmd := exec.Command(d.Command, d.runArgs(name, address)...)
-	p, err := startProcess(cmd, address, prefixed(d.Log, instance))
+	p, err := startProcess(exec.Command(d.Command, d.runArgs(name, at)...), at, prefixed(d.Log, instance))
 	if err != nil {
 		return nil, err
 	}
 	c := &dockerContainer{process: p, docker: d, name: name}
-	if address == "" {
-		if err := c.findAddress(ctx); err != nil {
+	if d.Isolated {
+		if err := c.findWayIn(ctx); err != nil {
 			c.Kill()
 			return nil, err
 		}
@@ -109,12 +112,15 @@ func (d *Docker) Launch(ctx context.Context, instance int) (Container, error) {
 
 // runArgs is the command line of docker. Its process stays in the foreground
 // and ends with the container's exit status.
-func (d *Docker) runArgs(name, publish string) []string {
+func (d *Docker) runArgs(name string, publish port) []string {
 	args := []string{"run", "--rm", "--name", name, "--read-only", "--tmpfs", "/tmp", "--shm-size", "64m"}
-	if publish != "" {
-		args = append(args, "--publish", publish+":8080")
-	} else {
+	switch {
+	case d.network != "":
 		args = append(args, "--network", d.network)
+	case d.Isolated:
+		args = append(args, "--network", "none")
+	default:
+		args = append(args, "--publish", string(publish)+":8080")
 	}
 	if d.Memory != "" {
 		args = append(args, "--memory", d.Memory)
@@ -144,28 +150,46 @@ func (d *Docker) output(ctx context.Context, args ...string) (string, error) {
 // dockerContainer is a container, and the docker client that waits for it.
 type dockerContainer struct {
 	*process
-	docker *Docker
-	name   string
+	docker    *Docker
+	name      string
+	namespace string // file of its network namespace; "": it is reached without
 }
 
-// findAddress waits until the container has an address in the network.
-func (c *dockerContainer) findAddress(ctx context.Context) error {
+// findWayIn waits until the container has a network namespace, or an address.
+func (c *dockerContainer) findWayIn(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
+	format := "{{.NetworkSettings.SandboxKey}}"
+	if c.docker.network != "" {
+		format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+	}
 	for {
-		ip, err := c.docker.output(ctx, "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", c.name)
-		if err == nil && net.ParseIP(ip) != nil {
-			c.address = net.JoinHostPort(ip, "8080")
+		found, err := c.docker.output(ctx, "inspect", "--format", format, c.name)
+		switch {
+		case err != nil || found == "":
+		case c.docker.network != "":
+			c.port = port(net.JoinHostPort(found, "8080"))
+			return nil
+		default:
+			c.namespace = found
 			return nil
 		}
 		select {
 		case <-c.exited:
 			return fmt.Errorf("docker run ended with status %d", c.status)
 		case <-ctx.Done():
-			return fmt.Errorf("the container has no address in the network: %w", errors.Join(ctx.Err(), err))
+			return fmt.Errorf("the container has no network: %w", errors.Join(ctx.Err(), err))
 		case <-time.After(startPoll):
 		}
 	}
+}
+
+// Dial connects from inside the container's network if need be.
+func (c *dockerContainer) Dial(ctx context.Context) (net.Conn, error) {
+	if c.namespace == "" {
+		return c.port.Dial(ctx)
+	}
+	return dialInside(ctx, c.namespace, c.port)
 }
 
 // Terminate sends SIGTERM to the container's first process.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -40,6 +41,7 @@ type fake struct {
 	once     sync.Once
 	exitOnce sync.Once
 	stubborn bool // does not end at SIGTERM
+	deaf     bool // accepts no connection
 	status   int
 }
 
@@ -59,7 +61,15 @@ func (l *fakes) launched() int {
 	return len(l.made)
 }
 
-func (f *fake) Address() string         { return strings.TrimPrefix(f.URL, "http://") }
+func (f *fake) Address() string { return strings.TrimPrefix(f.URL, "http://") }
+func (f *fake) Dial(ctx context.Context) (net.Conn, error) {
+	if f.deaf {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return port(f.Address()).Dial(ctx)
+}
+
 func (f *fake) Exited() <-chan struct{} { return f.exited }
 func (f *fake) ExitStatus() int         { return f.status }
 func (f *fake) Kill()                   { go f.exit(137) }

@@ -59,10 +59,11 @@ type instance struct {
 func (e *Endpoint) newInstance(number int, c Container) *instance {
 	in := &instance{number: number, container: c, drained: make(chan struct{})}
 	in.ctx, in.cancel = context.WithCancel(context.Background())
-	dialer := &net.Dialer{Timeout: e.cfg.Limits.Connect}
 	in.transport = &http.Transport{
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := dialer.DialContext(ctx, network, addr)
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, e.cfg.Limits.Connect)
+			defer cancel()
+			conn, err := c.Dial(ctx)
 			if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
 				return nil, fmt.Errorf("the container did not accept a connection within %v", e.cfg.Limits.Connect)
 			}

@@ -63,6 +63,11 @@ func TestContainersThatDoNotStart(t *testing.T) {
 			limits: Limits{Ping: 20 * time.Millisecond},
 			want:   "/ping was not answered within 20ms",
 		}, {
+			name:    "a connection that is not accepted",
+			handler: func(f *fake) http.Handler { f.deaf = true; return http.NotFoundHandler() },
+			limits:  Limits{Connect: 20 * time.Millisecond},
+			want:    "the container did not accept a connection within 20ms",
+		}, {
 			name: "an exit",
 			handler: func(f *fake) http.Handler {
 				return http.HandlerFunc(func(http.ResponseWriter, *http.Request) {

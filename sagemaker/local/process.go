@@ -25,31 +25,31 @@ type Processes struct {
 
 // Launch starts the program.
 func (p *Processes) Launch(_ context.Context, instance int) (Container, error) {
-	port, err := freePort()
+	number, err := freePort()
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(p.Path, p.Args...)
 	cmd.Env = append(append([]string{}, p.Env...),
-		"SAGEMAKER_BIND_TO_PORT="+strconv.Itoa(port),
+		"SAGEMAKER_BIND_TO_PORT="+strconv.Itoa(number),
 		"SAGEMAKER_SAFE_PORT_RANGE=21000-21999")
-	return startProcess(cmd, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), prefixed(p.Log, instance))
+	return startProcess(cmd, onThisMachine(number), prefixed(p.Log, instance))
 }
 
 // process is a Container that is a child process.
 type process struct {
-	cmd     *exec.Cmd
-	address string
-	exited  chan struct{}
-	status  int // valid once exited
+	port
+	cmd    *exec.Cmd
+	exited chan struct{}
+	status int // valid once exited
 }
 
 // startProcess starts cmd with its output going to log. The child is in a
 // process group of its own, so that the terminal's ^C reaches it through
 // Terminate only, and ends if this process is killed, where the system has a
 // way to say that.
-func startProcess(cmd *exec.Cmd, address string, log *lineWriter) (*process, error) {
-	p := &process{cmd: cmd, address: address, exited: make(chan struct{})}
+func startProcess(cmd *exec.Cmd, at port, log *lineWriter) (*process, error) {
+	p := &process{port: at, cmd: cmd, exited: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = childAttributes()
 	started := make(chan error)
@@ -82,7 +82,6 @@ func exitStatus(err error) int {
 	return -1
 }
 
-func (p *process) Address() string         { return p.address }
 func (p *process) Terminate()              { _ = p.cmd.Process.Signal(syscall.SIGTERM) } // it may have ended
 func (p *process) Kill()                   { _ = p.cmd.Process.Kill() }
 func (p *process) Exited() <-chan struct{} { return p.exited }
@@ -106,6 +105,10 @@ func freePort() (int, error) {
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+func onThisMachine(number int) port {
+	return port(net.JoinHostPort("127.0.0.1", strconv.Itoa(number)))
 }
 
 // lineWriter writes whole lines with a prefix. Several may share an io.Writer.

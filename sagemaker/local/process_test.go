@@ -88,7 +88,7 @@ echo "$@" >> "$dir/calls"
 case "$1" in
 run) touch "$dir/running"; while [ ! -e "$dir/TERM" ]; do sleep 0.01; done; exit 5 ;;
 kill) touch "$dir/$3" ;;
-inspect) echo 172.30.0.7 ;;
+inspect) case "$3" in *IPAddress*) echo 172.30.0.7 ;; *) echo /no/such/namespace ;; esac ;;
 image) exit 1 ;;
 esac
 `
@@ -113,6 +113,12 @@ func TestDockerRunsAnImageAsSageMakerDoes(t *testing.T) {
 		}, {
 			name:        "isolated",
 			docker:      &Docker{Image: "img", Isolated: true},
+			wantRun:     []string{"--read-only", "--network none", "img serve"},
+			wantAddress: "127.0.0.1:8080",
+			wantCalls:   []string{"image inspect", "pull img", "run", "inspect", "kill --signal TERM"},
+		}, {
+			name:        "isolated, unprivileged",
+			docker:      &Docker{Image: "img", Isolated: true, Unprivileged: true},
 			wantRun:     []string{"--read-only", "--network millrace-local-", "img serve"},
 			wantAddress: "172.30.0.7:8080",
 			wantCalls:   []string{"image inspect", "pull img", "network create --internal millrace-local-", "run", "inspect", "kill --signal TERM", "network rm millrace-local-"},

@@ -17,8 +17,12 @@ import (
 // be in one part with.
 const heldBack = 10 * time.Millisecond
 
-// errLate is the cause of a request's end when its time is up.
-var errLate = errors.New("the time for the answer is up")
+// The causes of a request's end that lie with the platform: its time is up, or
+// the instance has been taken away from it.
+var (
+	errLate  = errors.New("the time for the answer is up")
+	errTaken = errors.New("the instance has been stopped")
+)
 
 // invokeStream is InvokeEndpointWithResponseStream.
 //
@@ -60,6 +64,9 @@ func (e *Endpoint) invokeStream(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(context.Cause(ctx), errLate):
 		how, message = late, fmt.Sprintf("The model did not end its response within %v.", e.cfg.Limits.Stream)
 		out.fail("ModelStreamError", "ModelInvocationTimeExceeded", message)
+	case errors.Is(context.Cause(ctx), errTaken):
+		how, message = broken, "The instance was stopped before the end of the response."
+		out.fail("InternalStreamFailure", "", message)
 	case r.Context().Err() != nil || out.err != nil:
 		how, message = left, "the caller left"
 	default:
@@ -78,7 +85,7 @@ func (e *Endpoint) invokeStream(w http.ResponseWriter, r *http.Request) {
 func (fl *flight) context(r *http.Request, limit time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancelTime := context.WithTimeoutCause(r.Context(), limit, errLate)
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(fl.in.ctx, func() { cancel(fl.in.ctx.Err()) })
+	stop := context.AfterFunc(fl.in.ctx, func() { cancel(errTaken) })
 	return ctx, func() {
 		stop()
 		cancel(nil)

@@ -187,6 +187,34 @@ func TestACallerWhoLeavesEndsTheStream(t *testing.T) {
 	}
 }
 
+// A server that runs on when the endpoint is deleted loses its streams to the
+// platform, not to itself.
+func TestDeletingTheEndpointEndsStreams(t *testing.T) {
+	l := &fakes{t: t, handler: healthy(func(w http.ResponseWriter, req *http.Request) {
+		flushed(w, event)
+		wait(req, nil)
+	})}
+	c, err := l.Launch(context.Background(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, Config{Launcher: Servers{c.Address()}, Limits: Limits{Stop: 50 * time.Millisecond}})
+	out, err := r.InvokeEndpointWithResponseStream(context.Background(), streamInput())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.GetStream().Close()
+	<-out.GetStream().Events()
+	r.stop()
+	for range out.GetStream().Events() {
+		t.Error("a part came after the end")
+	}
+	var f *types.InternalStreamFailure
+	if err := out.GetStream().Err(); !errors.As(err, &f) {
+		t.Errorf("got %v, want an InternalStreamFailure", err)
+	}
+}
+
 func FuzzCutter(f *testing.F) {
 	f.Add(uint64(1), []byte("data: {}\n\ndata: {}\n\n"), uint8(3))
 	f.Fuzz(func(t *testing.T, seed uint64, data []byte, step uint8) {
