@@ -63,7 +63,7 @@ func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
 		return usageError{err}
 	}
 	defer p.Close()
-	s.log.Info("listening", "address", p.listener.Addr().String(), "model", modelName(s.place))
+	s.log.Info("listening", "address", p.listener.Addr().String(), "model", s.name())
 	return s.run(p)
 }
 

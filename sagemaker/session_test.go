@@ -116,3 +116,12 @@ func TestSessionsAreBounded(t *testing.T) {
 		t.Errorf("with the others expired: %v", err)
 	}
 }
+
+// A fault of the contract's own is a 500 of the API's form.
+func TestPanic(t *testing.T) {
+	h := Wrap(newAPI(echo), Options{SessionLife: time.Minute})
+	h.sessions.now = func() time.Time { panic("a fault") }
+	for _, body := range []string{"{}", `{"requestType":"NEW_SESSION"}`} {
+		mustFail(t, ask(h, "POST", "/invocations", body, headerSession+": NEW_SESSION"), 500, "Internal error")
+	}
+}

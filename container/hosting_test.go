@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/coder/websocket"
+)
+
+// What SageMaker sends works on a container that is tried anywhere.
+func TestHosting(t *testing.T) {
+	p := start(t, []string{"SAGEMAKER_ENABLE_STATEFUL_SESSIONS=true", "SM_VLLM_SERVED_MODEL_NAME=mine", "SM_VLLM_ENFORCE_EAGER=true", "MAX_BATCH_SIZE=8"},
+		"--model-id", tinyFolder(t), "--device", "ref", "--emf-namespace", "Millrace").ready()
+	for _, tt := range []struct {
+		name, method, path, body string
+		status                   int
+		has                      string
+	}{
+		{"slots of a transform job", "GET", "/execution-parameters", "", 200, `"MaxConcurrentTransforms":8`},
+		{"session", "POST", "/invocations", `{"requestType":"NEW_SESSION"}`, 200, "session_id"},
+		{"adapters", "POST", "/adapters", `{"name":"a","src":"/x"}`, 400, "adapters are not enabled"},
+		{"name of the model", "GET", "/v1/models", "", 200, `"id":"mine"`},
+		{"model by its name", "POST", "/v1/completions", `{"model":"mine","prompt":"a","max_tokens":1}`, 200, `"model":"mine"`},
+	} {
+		if status, body := p.do(tt.method, tt.path, tt.body); status != tt.status || !strings.Contains(body, tt.has) {
+			t.Errorf("%s: %d %s; want %d with %s", tt.name, status, body, tt.status, tt.has)
+		}
+	}
+	for _, want := range []string{
+		`SM_VLLM_SERVED_MODEL_NAME is another server's variable and is taken for --served-model-name`,
+		`Variables of other servers without effect here: SM_VLLM_ENFORCE_EAGER`,
+		`"autoscaling_target":5`, `"CloudWatchMetrics":[{"Namespace":"Millrace"`,
+	} {
+		if !strings.Contains(p.logged(), want) {
+			t.Errorf("the log lacks %s", want)
+		}
+	}
+	if strings.Contains(p.logged(), `"/ping"`) {
+		t.Error("the log has pings")
+	}
+}
+
+// A signal ends a WebSocket as it ends a stream: behind the last message of
+// what runs, and with a reason.
+func TestSignalWithASocket(t *testing.T) {
+	p := start(t, nil, "--model-id", tinyFolder(t), "--device", "ref").ready()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(p.url, "http")+"/invocations-bidirectional-stream", nil) //nolint:bodyclose // there is none
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseNow() //nolint:errcheck // mostly it is closed already
+	if err := conn.Write(ctx, websocket.MessageText, []byte(`{"inputs":"the quick","stream":true,"parameters":{"max_new_tokens":200}}`)); err != nil {
+		t.Fatal(err)
+	}
+	messages := 0
+	for ; ; messages++ {
+		_, message, err := conn.Read(ctx)
+		if err != nil {
+			t.Fatalf("behind %d messages: %v", messages, err)
+		}
+		if messages == 0 {
+			if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if strings.Contains(string(message), `"done":true`) {
+			break
+		}
+	}
+	if messages != 200 {
+		t.Errorf("%d events; want all 200", messages)
+	}
+	if _, _, err := conn.Read(ctx); websocket.CloseStatus(err) != websocket.StatusGoingAway {
+		t.Errorf("the socket ends with %v", err)
+	}
+	if status := p.wait(); status != 0 {
+		t.Errorf("exit status %d; want 0", status)
+	}
+}
