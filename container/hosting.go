@@ -12,7 +12,7 @@ import (
 // will there.
 func (s *server) hosted() *sagemaker.Hosting {
 	return sagemaker.Wrap(s.api, sagemaker.Options{
-		Slots:          slotsOf(s.cfg),
+		Slots:          min(slotsOf(s.cfg), s.cfg.MaxConcurrentRequests), // else it would overload itself
 		PayloadLimit:   s.cfg.PayloadLimit,
 		AnswerDeadline: s.cfg.AnswerAfter(),
 		StreamDeadline: s.cfg.StreamAfter(),

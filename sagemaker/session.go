@@ -96,10 +96,10 @@ func sessionRequest(in *invocation) (kind string, err error) {
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(body[:n]), rest), rest}
 	in.r = &r
-	if !errors.Is(end, io.EOF) && !errors.Is(end, io.ErrUnexpectedEOF) {
-		return "", nil // too long, or broken off, of which the API tells
+	if errors.Is(end, io.EOF) || errors.Is(end, io.ErrUnexpectedEOF) {
+		return parseSessionRequest(body[:n])
 	}
-	return parseSessionRequest(body[:n])
+	return "", nil // too long, or broken off, of which the API tells
 }
 
 // parseSessionRequest returns the requestType of a body that has one.
