@@ -81,6 +81,9 @@ func (f *function) fit(cfg *config.Serve, settings []config.Setting, getenv func
 	if cfg.MaxBatchSize == 0 {
 		cfg.MaxBatchSize = min(defaultSlots, f.concurrency*choicesOfRequest)
 	}
+	if !given("max-concurrent-requests") {
+		cfg.MaxConcurrentRequests = max(cfg.MaxConcurrentRequests, f.concurrency*choicesOfRequest)
+	}
 	if cfg.Threads == 0 && f.memoryMB > 0 {
 		// More threads than that share of the visible cores would be stopped
 		// in turn, each while the others wait for it.
