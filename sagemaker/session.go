@@ -88,7 +88,7 @@ func sessionRequest(in *invocation) (kind string, err error) {
 	conn := http.NewResponseController(in.w)
 	conn.SetReadDeadline(time.Now().Add(bodyPatience)) //nolint:errcheck // not every writer has deadlines
 	body := make([]byte, sessionBodyMax+1)
-	n, end := io.ReadFull(in.r.Body, body)
+	n, ended := fill(body, in.r.Body)
 	rest := in.r.Body
 	r := *in.r
 	r.Body = struct {
@@ -96,10 +96,16 @@ func sessionRequest(in *invocation) (kind string, err error) {
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(body[:n]), rest), rest}
 	in.r = &r
-	if errors.Is(end, io.EOF) || errors.Is(end, io.ErrUnexpectedEOF) {
-		return parseSessionRequest(body[:n])
+	if !ended {
+		return "", nil // too long, or broken off, of which the API tells
 	}
-	return "", nil // too long, or broken off, of which the API tells
+	return parseSessionRequest(body[:n])
+}
+
+// fill reads into b and reports whether that was all there is.
+func fill(b []byte, r io.Reader) (n int, ended bool) {
+	n, err := io.ReadFull(r, b)
+	return n, errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // parseSessionRequest returns the requestType of a body that has one.
