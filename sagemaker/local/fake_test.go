@@ -55,6 +55,14 @@ func (l *fakes) Launch(_ context.Context, number int) (Container, error) {
 	return f, nil
 }
 
+func (l *fakes) exit() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range l.made {
+		f.exit(0)
+	}
+}
+
 func (l *fakes) launched() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -150,6 +158,9 @@ func begin(t *testing.T, cfg Config) (r *running, ready chan struct{}) {
 	}()
 	t.Cleanup(func() {
 		cancel()
+		if l, ok := cfg.Launcher.(*fakes); ok {
+			l.exit() // handlers may wait for something that comes no more
+		}
 		<-r.done
 		front.Close()
 	})

@@ -191,10 +191,12 @@ func TestStoppingUnderLoad(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			var streams atomic.Int64
 			l := &fakes{t: t, handler: func(f *fake) http.Handler {
 				f.stubborn = tt.stubborn
 				return healthy(func(w http.ResponseWriter, req *http.Request) {
 					flushed(w, event)
+					streams.Add(1)
 					tt.container(f, w, req)
 				})(f)
 			}}
@@ -207,7 +209,7 @@ func TestStoppingUnderLoad(t *testing.T) {
 					errs <- err
 				})
 			}
-			eventually(t, "three streams run", func() bool { return strings.Contains(r.metricsText(), `State="in service"} 3`) })
+			eventually(t, "three streams run", func() bool { return streams.Load() == 3 })
 			report := r.stop()
 			callers.Wait()
 			got := report.Instances[0]
