@@ -31,7 +31,7 @@ build: tools native ## build build/millrace
 .PHONY: test
 test: build ## run all tests that need no GPU and no AWS account
 	go test ./...
-	@$(MAKE) --no-print-directory test-clients
+	@$(MAKE) --no-print-directory test-clients test-terraform test-image
 
 # The clients that people have, of Python and of Node, against the real binary.
 .PHONY: test-clients
@@ -41,6 +41,29 @@ test-clients: build
 	command -v npm >/dev/null || missing="$$missing npm"; \
 	if [ -z "$$missing" ]; then container/testdata/clients/run.sh; \
 	  else echo "The tests with real clients are left out: not installed:$$missing."; fi
+
+# The Terraform modules, without an account and without a registry of providers.
+.PHONY: test-terraform terraform-readme
+test-terraform:
+	terraform/test.sh
+
+terraform-readme:
+	cd terraform/standin && go run ./readme ../modules/*
+
+# The image, for this machine or with PLATFORM=linux/arm64 for another.
+IMAGE    ?= millrace:$(VERSION)
+PLATFORM ?=
+
+.PHONY: image
+image: ## build the docker image (IMAGE=name:tag, PLATFORM=linux/arm64)
+	docker build -f container/Dockerfile -t $(IMAGE) $(if $(PLATFORM),--platform $(PLATFORM)) --build-arg VERSION=$(VERSION) \
+	  --build-arg DOCKER_LABEL=$(lastword $(subst :, ,$(IMAGE))) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null) .
+
+# The image under a docker engine, as SageMaker and Lambda run it; ALL=1: the
+# one for arm64, too, and everything compiled twice to compare.
+.PHONY: test-image
+test-image:
+	@cd container/harness && MILLRACE_TEST_IMAGE=$(if $(ALL),all,1) go test -count 1 -timeout 60m
 
 .PHONY: check
 check: tools native lint race ## formatting, vet, lint, and the tests under the race detector
@@ -54,7 +77,7 @@ race: tools native
 .PHONY: bench
 bench: bench-path bench-start bench-cpu bench-grammar bench-peer ## measure: HTTP path, start, CPU backend, llama.cpp beside it
 
-.PHONY: bench-path bench-start bench-cpu bench-grammar bench-peer
+.PHONY: bench-path bench-start bench-cpu bench-grammar bench-peer bench-image
 bench-path: tools native
 	go test -run '^$$' -bench HTTPPath -benchtime 1x ./container
 
@@ -63,6 +86,10 @@ bench-start: tools native
 
 bench-cpu: tools native
 	go test -run '^$$' -bench . ./engine/cpu
+
+# The image's size, and docker run to first token.
+bench-image:
+	@cd container/harness && MILLRACE_TEST_IMAGE=1 go test -run '^$$' -bench . -benchtime 5x -timeout 60m
 
 # Masks of a vocabulary of 128,000 tokens, and what they cost a full batch.
 bench-grammar: tools native
@@ -95,10 +122,11 @@ GOLANGCI := build/bin/golangci-lint
 
 .PHONY: lint
 lint: tools native $(GOLANGCI)
-	@unformatted=$$(gofmt -l container engine handler *.go); \
+	@unformatted=$$(gofmt -l container engine handler terraform *.go); \
 	  if [ -n "$$unformatted" ]; then echo "run gofmt -w on: $$unformatted"; exit 1; fi
 	go vet ./...
 	$(GOLANGCI) run ./...
+	cd terraform/standin && go vet ./... && $(CURDIR)/$(GOLANGCI) run ./...
 
 $(GOLANGCI):
 	GOBIN=$(CURDIR)/build/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0

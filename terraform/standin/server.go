@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
@@ -56,8 +57,29 @@ func (s *server) StopProvider(context.Context, *tfprotov6.StopProviderRequest) (
 	return &tfprotov6.StopProviderResponse{}, nil
 }
 
-func (s *server) ValidateResourceConfig(context.Context, *tfprotov6.ValidateResourceConfigRequest) (*tfprotov6.ValidateResourceConfigResponse, error) {
-	return &tfprotov6.ValidateResourceConfigResponse{}, nil
+// ValidateResourceConfig makes the one check that Terraform leaves to providers
+// and that needs no more than the schema: an argument that only the provider
+// sets must not be given.
+func (s *server) ValidateResourceConfig(_ context.Context, req *tfprotov6.ValidateResourceConfigRequest) (*tfprotov6.ValidateResourceConfigResponse, error) {
+	schema := s.resources[req.TypeName]
+	if schema == nil {
+		return nil, fmt.Errorf("%s: not in schema.json", req.TypeName)
+	}
+	config, err := req.Config.Unmarshal(schema.ValueType())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", req.TypeName, err)
+	}
+	resp := &tfprotov6.ValidateResourceConfigResponse{}
+	err = tftypes.Walk(config, func(path *tftypes.AttributePath, v tftypes.Value) (bool, error) {
+		if a := attribute(schema.Block, path); a != nil && a.Computed && !a.Optional && !v.IsNull() {
+			resp.Diagnostics = append(resp.Diagnostics, &tfprotov6.Diagnostic{
+				Severity: tfprotov6.DiagnosticSeverityError, Attribute: path,
+				Summary: "Computed argument", Detail: a.Name + " is computed by the provider and cannot be set.",
+			})
+		}
+		return true, nil
+	})
+	return resp, err
 }
 
 func (s *server) ValidateDataResourceConfig(context.Context, *tfprotov6.ValidateDataResourceConfigRequest) (*tfprotov6.ValidateDataResourceConfigResponse, error) {
@@ -67,7 +89,7 @@ func (s *server) ValidateDataResourceConfig(context.Context, *tfprotov6.Validate
 // PlanResourceChange plans what the configuration says; what the provider would
 // have computed is unknown, as it is in a real first plan.
 func (s *server) PlanResourceChange(_ context.Context, req *tfprotov6.PlanResourceChangeRequest) (*tfprotov6.PlanResourceChangeResponse, error) {
-	planned, err := s.complete(s.resources[req.TypeName], req.ProposedNewState, func(_ string, t tftypes.Type) (any, bool) {
+	planned, err := s.complete(s.resources[req.TypeName], req.ProposedNewState, func(string, tftypes.Type) (any, bool) {
 		return tftypes.UnknownValue, true
 	})
 	if err != nil {
@@ -114,15 +136,11 @@ func (s *server) complete(schema *tfprotov6.Schema, dynamic *tfprotov6.DynamicVa
 		return nil, err
 	}
 	completed, err := tftypes.Transform(value, func(path *tftypes.AttributePath, v tftypes.Value) (tftypes.Value, error) {
-		steps := path.Steps()
-		if !v.IsNull() || len(steps) == 0 {
+		a := attribute(schema.Block, path)
+		if !v.IsNull() || a == nil || !a.Computed {
 			return v, nil
 		}
-		name, ok := steps[len(steps)-1].(tftypes.AttributeName)
-		if !ok || !computed(schema.Block.Attributes, schema.Block.BlockTypes, steps) {
-			return v, nil
-		}
-		if filled, ok := fill(string(name), v.Type()); ok {
+		if filled, ok := fill(a.Name, v.Type()); ok {
 			return tftypes.NewValue(v.Type(), filled), nil
 		}
 		return v, nil
@@ -134,27 +152,31 @@ func (s *server) complete(schema *tfprotov6.Schema, dynamic *tfprotov6.DynamicVa
 	return &out, err
 }
 
-// computed reports whether the attribute that the steps lead to is one that the
-// provider computes. Steps into an element of a list, set or map say nothing
-// about the schema and are passed over.
-func computed(attributes []*tfprotov6.SchemaAttribute, blocks []*tfprotov6.SchemaNestedBlock, steps []tftypes.AttributePathStep) bool {
-	name, ok := steps[0].(tftypes.AttributeName)
-	if !ok {
-		return len(steps) > 1 && computed(attributes, blocks, steps[1:])
-	}
-	for _, a := range attributes {
-		if a.Name != string(name) {
-			continue
+// attribute returns the attribute that a path leads to, or nil if it leads to a
+// block or into a list, set or map.
+func attribute(block *tfprotov6.SchemaBlock, path *tftypes.AttributePath) *tfprotov6.SchemaAttribute {
+	attributes, blocks := block.Attributes, block.BlockTypes
+	var found *tfprotov6.SchemaAttribute
+	for _, step := range path.Steps() {
+		found = nil
+		name, ok := step.(tftypes.AttributeName)
+		if !ok {
+			continue // an element has the schema of the others
 		}
-		if len(steps) == 1 {
-			return a.Computed
+		for _, a := range attributes {
+			if a.Name == string(name) {
+				found = a
+			}
 		}
-		return a.NestedType != nil && computed(a.NestedType.Attributes, nil, steps[1:])
-	}
-	for _, b := range blocks {
-		if b.TypeName == string(name) && len(steps) > 1 {
-			return computed(b.Block.Attributes, b.Block.BlockTypes, steps[1:])
+		inner := slices.IndexFunc(blocks, func(b *tfprotov6.SchemaNestedBlock) bool { return b.TypeName == string(name) })
+		switch {
+		case inner >= 0:
+			attributes, blocks = blocks[inner].Block.Attributes, blocks[inner].Block.BlockTypes
+		case found != nil && found.NestedType != nil:
+			attributes, blocks = found.NestedType.Attributes, nil
+		default:
+			attributes, blocks = nil, nil
 		}
 	}
-	return false
+	return found
 }

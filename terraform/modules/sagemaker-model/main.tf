@@ -32,6 +32,7 @@ module "role" {
 }
 
 resource "aws_sagemaker_model" "this" {
+  # checkov:skip=CKV_AWS_370:network_isolation is the user's to ask for: streamed weights need the network
   name                     = local.name
   execution_role_arn       = var.execution_role_arn == null ? module.role[0].arn : var.execution_role_arn
   enable_network_isolation = var.network_isolation

@@ -1,0 +1,44 @@
+# An endpoint that puts its answers into S3, has an hour for each, and no
+# instance while nothing waits.
+
+variable "image" {
+  description = "Millrace's image in ECR."
+  type        = string
+}
+
+variable "weights" {
+  description = "Prefix in S3 of a Hugging Face checkpoint, with a / at the end."
+  type        = string
+}
+
+variable "bucket" {
+  description = "Bucket for requests and answers."
+  type        = string
+}
+
+resource "aws_sns_topic" "failed" {
+  # checkov:skip=CKV_AWS_26:the notices hold where an answer is, and no text of it
+  name = "summaries-failed"
+}
+
+module "summaries" {
+  source = "../../modules/sagemaker-endpoint"
+
+  name        = "summaries"
+  mode        = "async"
+  image       = var.image
+  weights     = { s3_uri = var.weights }
+  instance    = { type = "ml.g6.xlarge" }
+  autoscaling = { min = 0, max = 2 }
+
+  async = {
+    input_s3_uris   = ["s3://${var.bucket}/in/"]
+    output_s3_uri   = "s3://${var.bucket}/out/"
+    failure_s3_uri  = "s3://${var.bucket}/failed/"
+    error_topic_arn = aws_sns_topic.failed.arn
+  }
+}
+
+output "endpoint" {
+  value = module.summaries.name
+}

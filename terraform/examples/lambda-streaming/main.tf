@@ -1,0 +1,27 @@
+# A small model in Lambda, streamed from S3 at start, behind a URL that streams
+# its answers to signed requests.
+#
+#   terraform apply -var image=ACCOUNT.dkr.ecr.REGION.amazonaws.com/millrace@sha256:... \
+#                   -var weights=s3://BUCKET/PREFIX/
+
+variable "image" {
+  description = "Millrace's image in ECR, by its digest."
+  type        = string
+}
+
+variable "weights" {
+  description = "Prefix in S3 of a Hugging Face checkpoint, with a / at the end."
+  type        = string
+}
+module "small" {
+  source = "../../modules/lambda-function"
+
+  name    = "small"
+  image   = var.image
+  weights = { s3_uri = var.weights }
+  url     = {}
+}
+
+output "url" {
+  value = module.small.url
+}

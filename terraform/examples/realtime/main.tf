@@ -1,0 +1,29 @@
+# An endpoint that answers at once, streamed or whole, on one to four GPUs.
+#
+#   terraform apply -var image=ACCOUNT.dkr.ecr.REGION.amazonaws.com/millrace:TAG \
+#                   -var weights=s3://BUCKET/PREFIX/
+
+variable "image" {
+  description = "Millrace's image in ECR."
+  type        = string
+}
+
+variable "weights" {
+  description = "Prefix in S3 of a Hugging Face checkpoint, with a / at the end."
+  type        = string
+}
+
+module "chat" {
+  source = "../../modules/sagemaker-endpoint"
+
+  name        = "chat"
+  image       = var.image
+  weights     = { s3_uri = var.weights }
+  instance    = { type = "ml.g6.xlarge" }
+  slots       = 32
+  autoscaling = { min = 1, max = 4 }
+}
+
+output "endpoint" {
+  value = module.chat.name
+}
