@@ -279,6 +279,59 @@ func TestLambdaModelThatDoesNotArrive(t *testing.T) {
 	}
 }
 
+// An image is started, paused between events and ended by docker, for which a
+// script stands here that runs the program itself.
+func TestLambdaImage(t *testing.T) {
+	dir := t.TempDir()
+	script := strings.NewReplacer("DIR", dir, "MILLRACE", millrace).Replace(`#!/bin/sh
+echo "$@" >>DIR/log
+command=$1; shift
+case $command in
+run)
+	while [ "$1" != the-image ]; do
+		case $1 in
+		--env) export "$2"; shift ;;
+		--name) echo $$ >DIR/"$2"; shift ;;
+		esac
+		shift
+	done
+	shift
+	exec MILLRACE "$@" ;;
+pause) kill -STOP $(cat DIR/"$1") ;;
+unpause) kill -CONT $(cat DIR/"$1") ;;
+kill)
+	signal=KILL
+	[ "$1" = --signal ] && { signal=$2; shift 2; }
+	kill -$signal $(cat DIR/"$1") ;;
+esac
+`)
+	if err := os.WriteFile(filepath.Join(dir, "docker"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f := startFunction(t, []string{"PATH=" + dir + ":" + os.Getenv("PATH")}, "--image", "the-image", "--", "serve", "--max-batch-size", "3")
+	for range 2 {
+		if out := f.invoke(`{"inputs":"Hi","parameters":{"max_new_tokens":2}}`); out.FunctionError != nil {
+			t.Errorf("an answer is %s", out.Payload)
+		}
+	}
+	if line := f.eventually(`msg=ready .*`)[0]; !strings.Contains(line, "slots=3") {
+		t.Errorf("the image's arguments are lost: %s", line)
+	}
+	f.stop()
+	log, err := os.ReadFile(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var words []string
+	for line := range strings.Lines(string(log)) {
+		words = append(words, strings.Fields(line)[0])
+	}
+	got := strings.Join(words, " ")
+	if !strings.HasPrefix(got, "run pause unpause") || !strings.Contains(string(log), "kill --signal TERM millrace-lambda-") {
+		t.Errorf("docker is told: %s", log)
+	}
+}
+
 // On a managed instance one process computes many events together, and is not
 // stopped between them.
 func TestLambdaConcurrency(t *testing.T) {

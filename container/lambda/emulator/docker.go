@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Docker starts an image as Lambda does: the root file system read-only with a
-// writable /tmp, memory as set and a share of cores by memory. The container
+// Docker starts an image as Lambda does: a user without rights, the root file
+// system read-only with a writable /tmp, memory as set and cores by memory. The container
 // is in the machine's network, because its Runtime API is.
 type Docker struct {
 	Image    string
@@ -46,7 +46,7 @@ func (d *Docker) Launch(variables []string) (Sandbox, error) {
 func (d *Docker) command(name string, variables []string) []string {
 	cpus := min(float64(d.MemoryMB)/megabytesPerCPU, mostCPUs, float64(runtime.NumCPU()))
 	args := []string{
-		"run", "--rm", "--name", name, "--network", "host", "--read-only", "--tmpfs", "/tmp:exec,size=512m",
+		"run", "--rm", "--name", name, "--network", "host", "--user", "65534:65534", "--read-only", "--tmpfs", "/tmp:exec,size=512m",
 		"--memory", fmt.Sprintf("%dm", d.MemoryMB), "--memory-swap", fmt.Sprintf("%dm", d.MemoryMB),
 		"--cpus", strconv.FormatFloat(cpus, 'f', 2, 64),
 	}

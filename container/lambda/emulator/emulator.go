@@ -119,8 +119,11 @@ func (m *Emulator) run(inv *invocation) {
 func (m *Emulator) environment() (*environment, time.Duration, *failure) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.env != nil && !m.env.dead() {
-		return m.env, 0, nil
+	if m.env != nil {
+		if !m.env.dead() {
+			return m.env, 0, nil
+		}
+		m.env.kill() // it has ended between events
 	}
 	// An initialization that takes too long is begun anew, within the time of
 	// the event.

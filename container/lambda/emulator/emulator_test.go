@@ -400,7 +400,7 @@ func TestLateAnswers(t *testing.T) {
 // docker runs an image as Lambda does.
 func TestDockerCommand(t *testing.T) {
 	d := &Docker{Image: "millrace", Args: []string{"serve"}, Env: []string{"MODEL_ID"}, MemoryMB: 1769}
-	const want = "run --rm --name n --network host --read-only --tmpfs /tmp:exec,size=512m --memory 1769m --memory-swap 1769m --cpus 1.00 " +
+	const want = "run --rm --name n --network host --user 65534:65534 --read-only --tmpfs /tmp:exec,size=512m --memory 1769m --memory-swap 1769m --cpus 1.00 " +
 		"--env MODEL_ID --env A=1 millrace serve"
 	if got := strings.Join(d.command("n", []string{"A=1"}), " "); got != want {
 		t.Errorf("docker %s\nwant   %s", got, want)
