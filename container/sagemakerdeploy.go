@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/millrace-ai/millrace/sagemaker/deploy"
+)
+
+// awsAccount are the flags of every command that speaks with AWS.
+type awsAccount struct {
+	Region      string `placeholder:"REGION" help:"AWS region; else AWS_REGION or the profile's."`
+	Profile     string `placeholder:"NAME" help:"Profile of the AWS configuration; else AWS_PROFILE."`
+	EndpointURL string `placeholder:"URL" help:"Address of an emulator instead of AWS."`
+}
+
+// dial makes a client whose progress goes to standard error.
+func (a *awsAccount) dial(ctx context.Context, dry bool) (*deploy.Client, error) {
+	c, err := deploy.Dial(ctx, deploy.Account{Region: a.Region, Profile: a.Profile, Endpoint: a.EndpointURL}, dry, os.Stderr)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return c, nil
+}
+
+// sageMakerDeploy is the command that makes or updates an endpoint.
+type sageMakerDeploy struct {
+	Name  string `arg:"" help:"The endpoint's name."`
+	Image string `required:"" placeholder:"URI" help:"Image in the region's ECR, by tag or digest."`
+	Role  string `env:"SAGEMAKER_ROLE" placeholder:"ARN" help:"What the container acts as (env SAGEMAKER_ROLE); an update keeps the role it finds."`
+
+	Model       string            `placeholder:"S3|FOLDER" help:"s3://BUCKET/PREFIX/, s3://BUCKET/KEY.tar.gz, or a folder, which is copied to --bucket. Without: the image's own, or what --env MODEL_ID names."`
+	Bucket      string            `placeholder:"BUCKET[/PREFIX]" help:"Where a folder is copied to."`
+	StreamModel bool              `help:"Let the container read the model from S3 itself, instead of waiting for SageMaker's copy."`
+	Env         map[string]string `short:"e" mapsep:"none" placeholder:"NAME=VALUE" help:"The container's environment; repeat it."`
+
+	InstanceType   string        `placeholder:"ml.TYPE" help:"Such as ml.c7i.2xlarge."`
+	Instances      int32         `default:"1" help:"How many."`
+	Serverless     string        `placeholder:"MEMORY,CONCURRENCY" help:"No instances: memory in MB (1024 to 6144) and requests at a time."`
+	Async          string        `placeholder:"S3" help:"Make it asynchronous: s3://BUCKET/PREFIX for the answers."`
+	VolumeSize     int32         `placeholder:"GB" help:"Size of the disk, where the instance type has none of its own."`
+	StartupTimeout time.Duration `default:"10m" help:"For the model's copy, and for the first good /ping: 1m to 1h."`
+
+	Subnet           []string `placeholder:"ID" help:"Subnets of a VPC; repeat it."`
+	SecurityGroup    []string `placeholder:"ID" help:"Security groups of the VPC; repeat it."`
+	NetworkIsolation bool     `help:"Give the container no network and no credentials."`
+	KMSKey           string   `name:"kms-key" placeholder:"ID" help:"Key for disks and for asynchronous answers."`
+
+	UpdateStrategy string            `enum:"blue-green,rolling" default:"blue-green" help:"How an update replaces instances: ${enum}."`
+	Force          bool              `help:"Deploy although nothing has changed, such as an image under the same tag."`
+	Tag            map[string]string `mapsep:"none" placeholder:"KEY=VALUE" help:"Tags of all parts; repeat it."`
+	Wait           bool              `default:"true" negatable:"" help:"Wait until the endpoint serves."`
+	DryRun         bool              `help:"Print the requests as JSON and change nothing."`
+
+	awsAccount
+}
+
+// spec is what the flags describe.
+func (d *sageMakerDeploy) spec() (*deploy.Spec, error) {
+	s := &deploy.Spec{
+		Name: d.Name, Image: d.Image, Role: d.Role, Env: d.Env, Tags: d.Tag,
+		Model: d.Model, Bucket: strings.TrimPrefix(d.Bucket, "s3://"), StreamModel: d.StreamModel,
+		InstanceType: d.InstanceType, Instances: d.Instances, AsyncOutput: d.Async,
+		Subnets: d.Subnet, SecurityGroups: d.SecurityGroup, NetworkIsolation: d.NetworkIsolation,
+		KMSKey: d.KMSKey, VolumeGB: d.VolumeSize, StartupTimeout: d.StartupTimeout,
+		Rolling: d.UpdateStrategy == "rolling", Force: d.Force,
+	}
+	if d.Serverless != "" {
+		memory, concurrency, _ := strings.Cut(d.Serverless, ",")
+		mb, err := strconv.ParseInt(memory, 10, 32)
+		n, err2 := strconv.ParseInt(concurrency, 10, 32)
+		if err != nil || err2 != nil {
+			return nil, fmt.Errorf("--serverless %s: expected MEMORY,CONCURRENCY, such as 4096,5", d.Serverless)
+		}
+		s.Serverless = &deploy.Serverless{MemoryMB: int32(mb), MaxConcurrency: int32(n)}
+	}
+	return s, nil
+}
+
+// Run deploys; a signal ends the waiting, not the deployment.
+func (d *sageMakerDeploy) Run(ctx context.Context) error {
+	s, err := d.spec()
+	if err != nil {
+		return usageError{err}
+	}
+	c, err := d.dial(ctx, d.DryRun)
+	if err != nil {
+		return err
+	}
+	notes, err := s.Check(c.Region())
+	if err != nil {
+		return usageError{err}
+	}
+	for _, note := range notes {
+		fmt.Fprintln(os.Stderr, "note:", note)
+	}
+	progress, finish := progressBar(os.Stderr)
+	err = c.Deploy(ctx, s, d.Wait, deploy.Progress(progress))
+	finish()
+	if err != nil || !d.DryRun {
+		return err
+	}
+	if c.Offline() {
+		fmt.Fprintln(os.Stderr, "note: there are no credentials, so AWS was not asked; this is what a first deployment takes")
+	}
+	return printJSON(c.Requests())
+}
+
+// sageMakerStatus is the command that shows an endpoint.
+type sageMakerStatus struct {
+	Name string `arg:"" help:"The endpoint's name."`
+	Logs int    `placeholder:"N" help:"Show the last N lines of the container's log."`
+	JSON bool   `name:"json" help:"Print JSON."`
+	awsAccount
+}
+
+// Run shows the endpoint.
+func (s *sageMakerStatus) Run(ctx context.Context) error {
+	if err := deploy.CheckName(s.Name); err != nil {
+		return usageError{err}
+	}
+	c, err := s.dial(ctx, false)
+	if err != nil {
+		return err
+	}
+	status, err := c.Status(ctx, s.Name, s.Logs)
+	if err != nil {
+		return err
+	}
+	if s.JSON {
+		return printJSON(status)
+	}
+	return status.Write(os.Stdout)
+}
+
+// sageMakerDelete is the command that takes an endpoint away.
+type sageMakerDelete struct {
+	Name      string `arg:"" help:"The endpoint's name."`
+	Yes       bool   `short:"y" help:"Do not ask."`
+	KeepModel bool   `help:"Keep SageMaker's model objects."`
+	Logs      bool   `help:"Delete the containers' log too."`
+	awsAccount
+}
+
+// Run deletes after a confirmation.
+func (d *sageMakerDelete) Run(ctx context.Context) error {
+	if err := deploy.CheckName(d.Name); err != nil {
+		return usageError{err}
+	}
+	c, err := d.dial(ctx, false)
+	if err != nil {
+		return err
+	}
+	if !d.Yes {
+		if !isTerminal(os.Stdin) {
+			return usageError{fmt.Errorf("delete %s: nobody is there to confirm it: give --yes", d.Name)}
+		}
+		fmt.Fprintf(os.Stderr, "Delete endpoint %s in %s and what was deployed for it? [y/N] ", d.Name, c.Region())
+		var reply string
+		if _, err := fmt.Scanln(&reply); err != nil || !strings.HasPrefix(strings.ToLower(reply), "y") {
+			return fmt.Errorf("nothing was deleted")
+		}
+	}
+	removed, err := c.Delete(ctx, d.Name, deploy.Removal{KeepModel: d.KeepModel, Logs: d.Logs})
+	for _, part := range removed {
+		fmt.Println("deleted", part)
+	}
+	if err == nil && len(removed) == 0 {
+		fmt.Printf("nothing of %s is left in %s\n", d.Name, c.Region())
+	}
+	return err
+}
+
+func printJSON(v any) error {
+	out := json.NewEncoder(os.Stdout)
+	out.SetIndent("", "  ")
+	out.SetEscapeHTML(false)
+	return out.Encode(v)
+}
+
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

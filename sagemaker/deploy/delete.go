@@ -1,0 +1,76 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	"github.com/aws/aws-sdk-go-v2/service/sagemaker"
+	"github.com/aws/aws-sdk-go-v2/service/sagemaker/types"
+)
+
+// Removal says what Delete takes away beside the endpoint and its
+// configurations.
+type Removal struct {
+	KeepModel bool // leave the models
+	Logs      bool // the containers' log too
+}
+
+// Delete takes away the endpoint called name and what Deploy made for it, and
+// waits until it is gone. It returns what it removed, also with an error; what
+// is not there is no error. Files in S3 stay.
+func (c *Client) Delete(ctx context.Context, name string, r Removal) (removed []string, err error) {
+	present, err := c.mine(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if present != nil {
+		if err := c.deleteEndpoint(ctx, name); err != nil {
+			return nil, err
+		}
+		removed = append(removed, "endpoint "+name)
+	}
+	parts, err := c.removeParts(ctx, name, "", func(string) bool { return r.KeepModel })
+	removed = append(removed, parts...)
+	if err != nil || !r.Logs {
+		return removed, err
+	}
+	group := logGroup(name)
+	switch _, err := c.logs.DeleteLogGroup(ctx, &cloudwatchlogs.DeleteLogGroupInput{LogGroupName: &group}); {
+	case err == nil:
+		removed = append(removed, "log group "+group)
+	case !isMissing(err):
+		return removed, c.explain(err, "log group "+group)
+	}
+	return removed, nil
+}
+
+// deleteEndpoint deletes the endpoint, once it is not under way to something,
+// and waits until it is gone.
+func (c *Client) deleteEndpoint(ctx context.Context, name string) error {
+	last := types.EndpointStatus("")
+	for asked := false; ; {
+		if !asked {
+			_, err := c.sm.DeleteEndpoint(ctx, &sagemaker.DeleteEndpointInput{EndpointName: &name})
+			switch {
+			case err == nil:
+				asked = true
+			case isMissing(err):
+				return nil
+			case !isBusy(err):
+				return c.explain(err, "endpoint "+name)
+			}
+		}
+		e, err := c.endpoint(ctx, name)
+		if err != nil || e == nil {
+			return err
+		}
+		if e.EndpointStatus != last {
+			last = e.EndpointStatus
+			c.say("endpoint %s: %s", name, last)
+		}
+		if !sleep(ctx, c.poll) {
+			return fmt.Errorf("endpoint %s: stopped waiting while it was %s; the same command goes on from there", name, last)
+		}
+	}
+}

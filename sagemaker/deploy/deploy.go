@@ -1,0 +1,186 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sagemaker"
+	"github.com/aws/aws-sdk-go-v2/service/sagemaker/types"
+)
+
+// Progress hears how many bytes of the total are there.
+type Progress func(done, total int64)
+
+// Deploy makes the endpoint that s describes, or moves the one that is there to
+// it, and waits until it serves if wait is set. Called again after a failure or
+// an interruption it goes on where it stopped. s has passed Check.
+//
+// What an update replaces is deleted once the new one serves; if that fails,
+// the platform goes back to what served before.
+func (c *Client) Deploy(ctx context.Context, s *Spec, wait bool, progress Progress) error {
+	present, err := c.mine(ctx, s.Name)
+	if err != nil {
+		return err
+	}
+	role := s.Role
+	if role == "" && present != nil {
+		if role, err = c.roleOf(ctx, present); err != nil {
+			return err
+		}
+	}
+	if role == "" {
+		return fmt.Errorf("--role is missing: the ARN of a role that sagemaker.amazonaws.com may assume, with ecr:BatchGetImage, ecr:GetDownloadUrlForLayer, s3:GetObject and s3:ListBucket on the model, logs:CreateLogStream and logs:PutLogEvents")
+	}
+	model := s.Model
+	if model != "" && !strings.HasPrefix(model, "s3://") {
+		if model, err = c.upload(ctx, model, s.Bucket, s.Name, progress); err != nil {
+			return err
+		}
+	}
+	r, err := s.requests(role, model)
+	if err != nil {
+		return err
+	}
+	if present, err = c.settle(ctx, s.Name, *r.config.EndpointConfigName); err != nil {
+		return err
+	}
+	if err := c.ensureParts(ctx, r); err != nil {
+		return err
+	}
+
+	began := time.Now()
+	what := "endpoint " + s.Name
+	switch {
+	case present == nil:
+		if _, err := c.sm.CreateEndpoint(ctx, r.create); err != nil {
+			return c.explain(err, what)
+		}
+		c.say("%s: is being created in %s", what, c.region)
+	case aws.ToString(present.EndpointConfigName) == *r.config.EndpointConfigName:
+		if present.EndpointStatus == types.EndpointStatusInService {
+			c.say("%s: serves exactly this already (an image pushed anew under the same tag: deploy it by digest, or with --force)", what)
+			return c.retag(ctx, s, present)
+		}
+		c.say("%s: is on its way to this already", what)
+	default:
+		if _, err := c.sm.UpdateEndpoint(ctx, r.update); err != nil {
+			return c.explain(err, what)
+		}
+		c.say("%s: is being updated from %s to %s", what, aws.ToString(present.EndpointConfigName), *r.config.EndpointConfigName)
+	}
+	if wait && c.notes == nil {
+		if err := c.await(ctx, s, r, began); err != nil {
+			return err
+		}
+	}
+	if !wait && c.notes == nil {
+		c.say("not waited for: `millrace sagemaker status %s` shows it", s.Name)
+		return nil
+	}
+	if present != nil {
+		removed, err := c.removeParts(ctx, s.Name, *r.config.EndpointConfigName, func(m string) bool { return m == *r.model.ModelName })
+		if err != nil {
+			return fmt.Errorf("%s serves, but what it replaces could not be removed: %w", what, err)
+		}
+		for _, part := range removed {
+			c.say("%s: removed", part)
+		}
+		return c.retag(ctx, s, present)
+	}
+	return nil
+}
+
+// mine describes the endpoint called name, nil if there is none; one that was
+// not made here is an error.
+func (c *Client) mine(ctx context.Context, name string) (*sagemaker.DescribeEndpointOutput, error) {
+	e, err := c.endpoint(ctx, name)
+	if err != nil || e == nil {
+		return nil, err
+	}
+	mine, err := c.owned(ctx, aws.ToString(e.EndpointArn), name)
+	if err != nil {
+		return nil, err
+	}
+	if !mine {
+		return nil, fmt.Errorf("endpoint %s exists and was not made by this command: it has no tag %s=%s; choose another name, or tag it to hand it over", name, tagKey, name)
+	}
+	return e, nil
+}
+
+// settle waits until the endpoint can be given a configuration, and takes away
+// one that never came to serve. It does not wait for one that is already on
+// its way to config.
+func (c *Client) settle(ctx context.Context, name, config string) (*sagemaker.DescribeEndpointOutput, error) {
+	for last := types.EndpointStatus(""); ; {
+		e, err := c.endpoint(ctx, name)
+		if err != nil || e == nil {
+			return nil, err
+		}
+		failed := e.EndpointStatus == types.EndpointStatusFailed || e.EndpointStatus == types.EndpointStatusUpdateRollbackFailed
+		deleting := e.EndpointStatus == types.EndpointStatusDeleting
+		switch {
+		case failed:
+			c.say("endpoint %s: failed earlier, is made anew", name)
+			_, err := c.sm.DeleteEndpoint(ctx, &sagemaker.DeleteEndpointInput{EndpointName: &name})
+			if err != nil && !isMissing(err) && !isBusy(err) {
+				return nil, c.explain(err, "endpoint "+name)
+			}
+			if c.notes != nil {
+				return nil, nil // as if it were gone
+			}
+		case settled(e.EndpointStatus), !deleting && aws.ToString(e.EndpointConfigName) == config:
+			return e, nil
+		case c.notes != nil:
+			return e, nil
+		case e.EndpointStatus != last:
+			c.say("endpoint %s: %s, waiting for that to end", name, e.EndpointStatus)
+		}
+		last = e.EndpointStatus
+		if !sleep(ctx, c.poll) {
+			return nil, fmt.Errorf("endpoint %s: stopped waiting while it was %s; the same command goes on from there", name, e.EndpointStatus)
+		}
+	}
+}
+
+// ensureParts makes the model and the configuration unless an earlier run has.
+func (c *Client) ensureParts(ctx context.Context, r requests) error {
+	name := "model " + *r.model.ModelName
+	model, err := c.model(ctx, *r.model.ModelName)
+	if err != nil {
+		return err
+	}
+	if model == nil {
+		for try := 1; ; try++ {
+			_, err := c.sm.CreateModel(ctx, r.model)
+			if err == nil {
+				break
+			}
+			if !isYoungRole(err) || try == 6 || !sleep(ctx, c.poll) {
+				return c.explain(err, name)
+			}
+			c.say("%s: the role cannot be assumed yet, trying again", name)
+		}
+		c.say("%s: created", name)
+	}
+	config, err := c.config(ctx, *r.config.EndpointConfigName)
+	if err != nil || config != nil {
+		return err
+	}
+	if _, err := c.sm.CreateEndpointConfig(ctx, r.config); err != nil {
+		return c.explain(err, "endpoint configuration "+*r.config.EndpointConfigName)
+	}
+	c.say("endpoint configuration %s: created", *r.config.EndpointConfigName)
+	return nil
+}
+
+// retag gives an endpoint that was there before the tags that are wanted now.
+func (c *Client) retag(ctx context.Context, s *Spec, e *sagemaker.DescribeEndpointOutput) error {
+	if len(s.Tags) == 0 {
+		return nil
+	}
+	_, err := c.sm.AddTags(ctx, &sagemaker.AddTagsInput{ResourceArn: e.EndpointArn, Tags: s.tags()})
+	return c.explain(err, "the tags of endpoint "+s.Name)
+}

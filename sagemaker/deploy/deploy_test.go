@@ -1,0 +1,270 @@
+package deploy
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func testSpec() *Spec {
+	return &Spec{
+		Name: "chat", Image: "123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace:1.0",
+		Role: "arn:aws:iam::123456789012:role/sagemaker", Model: "s3://models/llama/",
+		InstanceType: "ml.c7i.2xlarge", Instances: 1, StartupTimeout: 10 * time.Minute,
+	}
+}
+
+// created are the calls that a first deployment takes.
+var created = []string{"CreateModel chat-#", "CreateEndpointConfig chat-#", "CreateEndpoint chat"}
+
+func TestDeploy(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		before  func(*fakeAWS, *Spec) // after a first deployment that worked
+		fresh   func(*fakeAWS)        // instead of it
+		want    []string              // calls
+		wantErr string
+		wantOut string
+	}{
+		{
+			name: "first", fresh: func(*fakeAWS) {},
+			want: created, wantOut: "endpoint chat: in service after",
+		},
+		{
+			name: "once more changes nothing", before: func(*fakeAWS, *Spec) {},
+			wantOut: "serves exactly this already",
+		},
+		{
+			name:   "an update removes what it replaces",
+			before: func(f *fakeAWS, s *Spec) { s.Env = map[string]string{"MAX_INPUT_TOKENS": "100"} },
+			want: []string{
+				"CreateModel chat-#", "CreateEndpointConfig chat-#", "UpdateEndpoint chat",
+				"DeleteEndpointConfig chat-#", "DeleteModel chat-#",
+			},
+			wantOut: "endpoint chat: is being updated from chat-",
+		},
+		{
+			name: "a change of machines keeps the model, and the role is found",
+			before: func(f *fakeAWS, s *Spec) {
+				s.Instances, s.Role = 3, ""
+			},
+			want: []string{"CreateEndpointConfig chat-#", "UpdateEndpoint chat", "DeleteEndpointConfig chat-#"},
+		},
+		{
+			name:   "force",
+			before: func(f *fakeAWS, s *Spec) { s.Force = true },
+			want: []string{
+				"CreateModel chat-#", "CreateEndpointConfig chat-#", "UpdateEndpoint chat",
+				"DeleteEndpointConfig chat-#", "DeleteModel chat-#",
+			},
+		},
+		{
+			name: "an update that is rolled back keeps both",
+			before: func(f *fakeAWS, s *Spec) {
+				s.Instances = 2
+				f.course, f.rollback = []string{"Updating", "Updating", "InService"}, true
+				f.reason = "The primary container for production variant main did not pass the ping health check."
+			},
+			want:    []string{"CreateEndpointConfig chat-#", "UpdateEndpoint chat"},
+			wantErr: "the update failed, and what served before serves again: the container did not answer /ping",
+		},
+		{
+			name: "the log of a container that failed is shown",
+			fresh: func(f *fakeAWS) {
+				f.course = []string{"Creating", "Failed"}
+				f.reason = "The primary container for production variant main did not pass the ping health check."
+				f.log = []string{"loading", "exec /millrace: exec format error"}
+			},
+			want:    created,
+			wantErr: "endpoint chat: failed: the image is built for another processor than ml.c7i.2xlarge has",
+			wantOut: "  exec /millrace: exec format error\n",
+		},
+		{
+			name: "one that failed is made anew",
+			before: func(f *fakeAWS, s *Spec) {
+				f.endpoints["chat"].course = []string{"Failed"}
+			},
+			want:    []string{"DeleteEndpoint chat", "CreateEndpoint chat"},
+			wantOut: "failed earlier, is made anew",
+		},
+		{
+			name: "goes on where an interrupted run stopped",
+			fresh: func(f *fakeAWS) {
+				f.faults["CreateEndpoint"] = []string{"ResourceLimitExceeded: The account-level service limit 'ml.c7i.2xlarge for endpoint usage' is 0 Instances"}
+			},
+			want:    created[:2],
+			wantErr: "endpoint chat: a quota of the account is used up",
+		},
+		{
+			name: "waits for one that is on its way to the same",
+			before: func(f *fakeAWS, s *Spec) {
+				f.endpoints["chat"].course = []string{"Updating", "Updating", "Updating", "InService"}
+			},
+			wantOut: "is on its way to this already",
+		},
+		{
+			name: "a role that is not known everywhere yet",
+			fresh: func(f *fakeAWS) {
+				f.faults["CreateModel"] = []string{"ValidationException: Could not assume role arn:aws:iam::123456789012:role/sagemaker."}
+			},
+			want: created, wantOut: "the role cannot be assumed yet",
+		},
+		{
+			name: "throttled",
+			fresh: func(f *fakeAWS) {
+				f.faults["DescribeEndpoint"] = []string{"ThrottlingException: Rate exceeded", "ThrottlingException: Rate exceeded"}
+			},
+			want: created,
+		},
+		{
+			name: "somebody else's endpoint",
+			before: func(f *fakeAWS, s *Spec) {
+				f.tags[fakeARN+"endpoint/chat"] = nil
+			},
+			wantErr: "endpoint chat exists and was not made by this command: it has no tag millrace:endpoint=chat",
+		},
+		{
+			name: "a permission is missing",
+			fresh: func(f *fakeAWS) {
+				f.faults["CreateModel"] = []string{"AccessDeniedException: User: arn:aws:iam::1:user/u is not authorized to perform: iam:PassRole on resource: arn:aws:iam::123456789012:role/sagemaker because no identity-based policy allows the iam:PassRole action"}
+			},
+			wantErr: "access denied: iam:PassRole on arn:aws:iam::123456789012:role/sagemaker is missing",
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f, s := newFake(t), testSpec()
+			c, out := f.dial(false)
+			if tt.fresh != nil {
+				tt.fresh(f)
+			} else {
+				if err := c.Deploy(context.Background(), s, true, nil); err != nil {
+					t.Fatal(err)
+				}
+				f.took()
+				out.Reset()
+				tt.before(f, s)
+			}
+			err := c.Deploy(context.Background(), s, true, nil)
+			if (err == nil) != (tt.wantErr == "") || err != nil && !strings.Contains(err.Error(), tt.wantErr) {
+				t.Errorf("error %v, want %q", err, tt.wantErr)
+			}
+			if got := f.took(); !slices.Equal(got, tt.want) {
+				t.Errorf("calls %q, want %q", got, tt.want)
+			}
+			if !strings.Contains(out.String(), tt.wantOut) {
+				t.Errorf("progress %q, want %q in it", out, tt.wantOut)
+			}
+		})
+	}
+}
+
+func TestDeployGoesOnAfterAFailure(t *testing.T) {
+	f, s := newFake(t), testSpec()
+	c, _ := f.dial(false)
+	f.faults["CreateEndpoint"] = []string{"ResourceLimitExceeded: none left"}
+	if err := c.Deploy(context.Background(), s, true, nil); err == nil {
+		t.Fatal("no error")
+	}
+	f.took()
+	if err := c.Deploy(context.Background(), s, true, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.took(); !slices.Equal(got, created[2:]) {
+		t.Errorf("calls %q, want %q", got, created[2:])
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (w writerFunc) Write(p []byte) (int, error) { return w(p) }
+
+func TestDeployStopsWaiting(t *testing.T) {
+	f, s := newFake(t), testSpec()
+	f.course = []string{"Creating"}
+	c, _ := f.dial(false)
+	ctx, cancel := context.WithCancel(context.Background())
+	c.poll = time.Minute
+	c.out = writerFunc(func(line []byte) (int, error) {
+		if strings.Contains(string(line), "endpoint chat: Creating") {
+			cancel()
+		}
+		return len(line), nil
+	})
+	err := c.Deploy(ctx, s, true, nil)
+	for _, want := range []string{"stopped waiting", "millrace sagemaker status chat", "millrace sagemaker delete chat"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q in it", err, want)
+		}
+	}
+}
+
+func TestDeployWithoutRole(t *testing.T) {
+	f, s := newFake(t), testSpec()
+	c, _ := f.dial(false)
+	s.Role = ""
+	if err := c.Deploy(context.Background(), s, true, nil); err == nil || !strings.Contains(err.Error(), "--role is missing") {
+		t.Errorf("error %v", err)
+	}
+	if got := f.took(); got != nil {
+		t.Errorf("calls %q, want none", got)
+	}
+}
+
+func TestDelete(t *testing.T) {
+	ctx := context.Background()
+	for _, tt := range []struct {
+		name    string
+		before  func(*fakeAWS)
+		removal Removal
+		want    []string
+		wantErr string
+	}{
+		{name: "all", before: func(*fakeAWS) {}, want: []string{"DeleteEndpoint chat", "DeleteEndpointConfig chat-#", "DeleteModel chat-#"}},
+		{
+			name: "the log too", before: func(*fakeAWS) {}, removal: Removal{KeepModel: true, Logs: true},
+			want: []string{"DeleteEndpoint chat", "DeleteEndpointConfig chat-#", "DeleteLogGroup /aws/sagemaker/Endpoints/chat"},
+		},
+		{
+			name: "what an earlier run has left", before: func(f *fakeAWS) { delete(f.endpoints, "chat") },
+			want: []string{"DeleteEndpointConfig chat-#", "DeleteModel chat-#"},
+		},
+		{
+			name: "others' parts stay", before: func(f *fakeAWS) {
+				f.models["chat-0123456789"] = map[string]any{}
+				f.configs["chat-bot-0123456789"] = map[string]any{}
+				f.tags[fakeARN+"endpoint-config/chat-bot-0123456789"] = []any{map[string]any{"Key": tagKey, "Value": "chat-bot"}}
+			},
+			want: []string{"DeleteEndpoint chat", "DeleteEndpointConfig chat-#", "DeleteModel chat-#"},
+		},
+		{
+			name: "one that is being created is waited for", before: func(f *fakeAWS) { f.endpoints["chat"].course = []string{"Creating", "Creating"} },
+			want: []string{"DeleteEndpoint chat", "DeleteEndpoint chat", "DeleteEndpointConfig chat-#", "DeleteModel chat-#"},
+		},
+		{
+			name: "somebody else's", before: func(f *fakeAWS) { f.tags[fakeARN+"endpoint/chat"] = nil },
+			wantErr: "was not made by this command",
+		},
+		{
+			name: "nothing there", before: func(f *fakeAWS) { clear(f.endpoints); clear(f.models); clear(f.configs) },
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFake(t)
+			c, _ := f.dial(false)
+			if err := c.Deploy(ctx, testSpec(), true, nil); err != nil {
+				t.Fatal(err)
+			}
+			f.took()
+			tt.before(f)
+			_, err := c.Delete(ctx, "chat", tt.removal)
+			if (err == nil) != (tt.wantErr == "") || err != nil && !strings.Contains(err.Error(), tt.wantErr) {
+				t.Errorf("error %v, want %q", err, tt.wantErr)
+			}
+			if got := f.took(); !slices.Equal(got, tt.want) {
+				t.Errorf("calls %q, want %q", got, tt.want)
+			}
+		})
+	}
+}

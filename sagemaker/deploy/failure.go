@@ -1,0 +1,118 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	cwtypes "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
+	"github.com/aws/aws-sdk-go-v2/service/sagemaker"
+	"github.com/aws/aws-sdk-go-v2/service/sagemaker/types"
+)
+
+// failureLines is how much of a failed container's log is shown.
+const failureLines = 20
+
+// failure tells why the endpoint did not come to serve: the last lines of the
+// container's log go to the progress, the probable cause into the error.
+func (c *Client) failure(ctx context.Context, s *Spec, e *sagemaker.DescribeEndpointOutput) error {
+	lines, err := c.Logs(ctx, s.Name, failureLines)
+	switch {
+	case err != nil:
+		c.say("the container's log: %v", err)
+	case len(lines) == 0:
+		c.say("the container's log: %s has no line", logGroup(s.Name))
+	default:
+		c.say("the last lines of the container's log (%s):", logGroup(s.Name))
+		for _, line := range lines {
+			c.say("  %s", line)
+		}
+	}
+	reason := strings.Join(strings.Fields(aws.ToString(e.FailureReason)), " ")
+	outcome := "failed"
+	if e.EndpointStatus == types.EndpointStatusInService {
+		outcome = "the update failed, and what served before serves again"
+	}
+	if cause := probableCause(reason, lines, s.InstanceType); cause != "" {
+		return fmt.Errorf("endpoint %s: %s: %s (SageMaker: %s)", s.Name, outcome, cause, reason)
+	}
+	if reason == "" {
+		reason = "SageMaker gives no reason; status " + string(e.EndpointStatus)
+	}
+	return fmt.Errorf("endpoint %s: %s: %s", s.Name, outcome, reason)
+}
+
+// causes are what is known of failures, most telling first: a pattern in the
+// container's log or in SageMaker's reason, and what it means. %s is the
+// instance type.
+var causes = []struct {
+	pattern *regexp.Regexp
+	inLog   bool // else in the reason
+	cause   string
+}{
+	{regexp.MustCompile(`(?i)exec format error`), true, "the image is built for another processor than %s has: build it for linux/amd64, or linux/arm64 for Graviton"},
+	{regexp.MustCompile(`(?i)exec: "serve"|executable file not found`), true, "the image has no entrypoint that takes the word serve: use ENTRYPOINT in the Dockerfile, not CMD"},
+	{regexp.MustCompile(`(?i)access denied|AccessDenied|s3:GetObject|s3:ListBucket`), true, "the role may not read the model in S3: it needs s3:GetObject and s3:ListBucket there, and kms:Decrypt on its key"},
+	{regexp.MustCompile(`(?i)out of memory|cannot allocate memory|\bOOM\b|does not fit`), true, "the memory of %s is too small for this model: take a larger instance type or a quantised model"},
+	{regexp.MustCompile(`(?i)no space left on device`), true, "the disk is full: raise --volume-size, or use --stream-model, which needs none"},
+	{regexp.MustCompile(`(?i)insufficient.?capacity|CapacityError|unable to provision|not enough capacity`), false, "AWS has no free %s in this place now: try again later, another instance type, or subnets in other zones"},
+	{regexp.MustCompile(`(?i)ecr:|pull.*image|image.*(pull|not exist|not found)|repository`), false, "the image cannot be pulled: it must exist, and the role needs ecr:GetAuthorizationToken, ecr:BatchGetImage and ecr:GetDownloadUrlForLayer; in a VPC without internet, endpoints for ecr.api, ecr.dkr and S3"},
+	{regexp.MustCompile(`(?i)s3|model data|download`), false, "the model cannot be copied from S3: it must exist in this region, with a role that has s3:GetObject, s3:ListBucket and kms:Decrypt on its key, and within --startup-timeout"},
+	{regexp.MustCompile(`(?i)exec format`), false, "the image is built for another processor than %s has: build it for linux/amd64, or linux/arm64 for Graviton"},
+	{regexp.MustCompile(`(?i)ping|health check`), false, "the container did not answer /ping with 200 in time: its log says what it was doing; --startup-timeout gives it longer, and a model that is too large for the instance never gets there"},
+}
+
+// probableCause puts a failure into one line, "" if nothing is known of it.
+func probableCause(reason string, log []string, instance string) string {
+	joined := strings.Join(log, "\n")
+	for _, known := range causes {
+		text := reason
+		if known.inLog {
+			text = joined
+		}
+		if !known.pattern.MatchString(text) {
+			continue
+		}
+		if instance == "" {
+			instance = "the machine"
+		}
+		return strings.ReplaceAll(known.cause, "%s", instance)
+	}
+	return ""
+}
+
+func logGroup(endpoint string) string { return "/aws/sagemaker/Endpoints/" + endpoint }
+
+// Logs returns the last lines, at most most, that the newest container of an
+// endpoint has written; none if it has written nothing.
+func (c *Client) Logs(ctx context.Context, name string, most int) ([]string, error) {
+	group := logGroup(name)
+	streams, err := c.logs.DescribeLogStreams(ctx, &cloudwatchlogs.DescribeLogStreamsInput{
+		LogGroupName: &group, OrderBy: cwtypes.OrderByLastEventTime, Descending: aws.Bool(true), Limit: aws.Int32(5),
+	})
+	if isMissing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, c.explain(err, "log group "+group)
+	}
+	for _, stream := range streams.LogStreams {
+		out, err := c.logs.GetLogEvents(ctx, &cloudwatchlogs.GetLogEventsInput{
+			LogGroupName: &group, LogStreamName: stream.LogStreamName, Limit: aws.Int32(int32(min(most, 10_000))), StartFromHead: aws.Bool(false),
+		})
+		if err != nil {
+			return nil, c.explain(err, "log stream "+group+" "+aws.ToString(stream.LogStreamName))
+		}
+		lines := make([]string, 0, len(out.Events))
+		for _, event := range out.Events {
+			lines = append(lines, strings.TrimRight(aws.ToString(event.Message), "\r\n"))
+		}
+		if len(lines) > 0 {
+			return lines, nil
+		}
+	}
+	return nil, nil
+}

@@ -1,0 +1,288 @@
+package deploy
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// Spec says what an endpoint is to be.
+type Spec struct {
+	Name  string
+	Image string
+	Role  string // ARN of what the container acts as; "": that of the endpoint's present model
+	Env   map[string]string
+	Tags  map[string]string // besides the one every part gets
+
+	// Model is a prefix of S3 that ends in "/", an archive s3://…/x.tar.gz, or a
+	// folder of this machine; "": the image brings its model, or Env names it.
+	Model string
+	// Bucket is where a folder is copied to: BUCKET or BUCKET/PREFIX.
+	Bucket string
+	// StreamModel leaves it to the container to read the model from S3, with the
+	// role's permissions, instead of waiting for SageMaker to copy it.
+	StreamModel bool
+
+	InstanceType string // "" with Serverless
+	Instances    int32
+	Serverless   *Serverless // nil: on instances
+	AsyncOutput  string      // s3://… for the answers of an asynchronous endpoint; "": it is not one
+
+	Subnets, SecurityGroups []string // of a VPC; both or none
+	NetworkIsolation        bool
+	KMSKey                  string // for volumes and for asynchronous answers
+	VolumeGB                int32  // 0: SageMaker's default
+	StartupTimeout          time.Duration
+	Rolling                 bool // update batch by batch, not with a second fleet
+	Force                   bool // new parts even if nothing has changed
+}
+
+// Serverless is a serverless endpoint's size.
+type Serverless struct {
+	MemoryMB       int32 `json:"memory_mb"`
+	MaxConcurrency int32 `json:"max_concurrency"`
+}
+
+// SageMaker's limits.
+const (
+	mostEnv        = 100
+	mostEnvBytes   = 1024
+	mostEnvTotal   = 32 << 10
+	mostName       = 63
+	mostTags       = 50
+	tagKey         = "millrace:endpoint"
+	leastTimeout   = time.Minute
+	mostTimeout    = time.Hour
+	mostVolumeGB   = 512
+	mostConcurrent = 200
+)
+
+var (
+	endpointName = regexp.MustCompile(`^[a-zA-Z0-9](-*[a-zA-Z0-9])*$`)
+	roleARN      = regexp.MustCompile(`^arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+$`)
+	envName      = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+	ecrImage     = regexp.MustCompile(`^\d{12}\.dkr\.ecr(-fips)?\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?/.+$`)
+	s3Place      = regexp.MustCompile(`^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$`)
+	bucketPlace  = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$`)
+)
+
+// CheckName checks the form of an endpoint's name.
+func CheckName(name string) error {
+	if len(name) > mostName || !endpointName.MatchString(name) {
+		return fmt.Errorf("name %q: expected at most %d letters, digits and single hyphens between them", name, mostName)
+	}
+	return nil
+}
+
+// Check finds what SageMaker would refuse, or accept and fail on minutes later,
+// without asking anybody. The error names the flag. The notes are about what is
+// allowed and may surprise.
+func (s *Spec) Check(region string) (notes []string, err error) {
+	for _, check := range []func() error{
+		func() error { return CheckName(s.Name) },
+		func() error { return s.checkImage(region) },
+		s.checkMachines,
+		s.checkModel,
+		s.checkRole,
+		s.checkEnv,
+		s.checkNetwork,
+		s.checkTags,
+	} {
+		if err := check(); err != nil {
+			return nil, err
+		}
+	}
+	return s.notes(), nil
+}
+
+func (s *Spec) checkImage(region string) error {
+	if len(s.Image) > 255 {
+		return fmt.Errorf("--image: %d characters, SageMaker takes 255", len(s.Image))
+	}
+	if strings.HasPrefix(s.Image, "public.ecr.aws/") {
+		return nil
+	}
+	m := ecrImage.FindStringSubmatch(s.Image)
+	if m == nil {
+		return fmt.Errorf("--image %s: expected an image in ECR, ACCOUNT.dkr.ecr.%s.amazonaws.com/REPOSITORY:TAG or public.ecr.aws/…; SageMaker pulls from no other registry: push it to ECR first", s.Image, region)
+	}
+	if m[2] != region {
+		return fmt.Errorf("--image %s is in region %s, the endpoint in %s: SageMaker pulls from its own region's ECR only; copy the image there, or choose --region %s", s.Image, m[2], region, m[2])
+	}
+	return nil
+}
+
+func (s *Spec) checkMachines() error {
+	if s.Serverless != nil {
+		return s.checkServerless()
+	}
+	if s.InstanceType == "" {
+		return fmt.Errorf("--instance-type is missing, such as ml.c7i.2xlarge; or --serverless MEMORY,CONCURRENCY")
+	}
+	f := familyOf(s.InstanceType)
+	switch {
+	case !instanceType.MatchString(s.InstanceType):
+		return fmt.Errorf("--instance-type %s: expected ml.FAMILY.SIZE, such as ml.c7i.2xlarge", s.InstanceType)
+	case f.foreign:
+		return fmt.Errorf("--instance-type %s: the server computes on CPUs and NVIDIA GPUs, not on Inferentia or Trainium", s.InstanceType)
+	case f.localDisk && s.KMSKey != "" && s.AsyncOutput == "":
+		return fmt.Errorf("--kms-key: the disk of %s is in the machine and encrypted with a key of its own; leave --kms-key out", s.InstanceType)
+	case f.localDisk && s.VolumeGB != 0:
+		return fmt.Errorf("--volume-size: the disk of %s is in the machine and has its size; leave --volume-size out", s.InstanceType)
+	case s.VolumeGB < 0 || s.VolumeGB > mostVolumeGB:
+		return fmt.Errorf("--volume-size %d: expected 1 to %d GB", s.VolumeGB, mostVolumeGB)
+	case s.Instances < 1:
+		return fmt.Errorf("--instances %d: expected 1 or more", s.Instances)
+	case s.Rolling && s.Instances < 2:
+		return fmt.Errorf("--update-strategy rolling: replaces at most half of the instances at a time, which takes --instances 2 or more")
+	case s.StartupTimeout < leastTimeout || s.StartupTimeout > mostTimeout:
+		return fmt.Errorf("--startup-timeout %v: expected %v to %v", s.StartupTimeout, leastTimeout, mostTimeout)
+	}
+	if s.AsyncOutput != "" && !s3Place.MatchString(s.AsyncOutput) {
+		return fmt.Errorf("--async %s: expected s3://BUCKET/PREFIX for the answers", s.AsyncOutput)
+	}
+	return nil
+}
+
+func (s *Spec) checkServerless() error {
+	refused := map[string]bool{
+		"--instance-type": s.InstanceType != "", "--subnet": len(s.Subnets) > 0, "--async": s.AsyncOutput != "",
+		"--network-isolation": s.NetworkIsolation, "--volume-size": s.VolumeGB != 0, "--kms-key": s.KMSKey != "",
+	}
+	for _, flag := range slices.Sorted(maps.Keys(refused)) {
+		if refused[flag] {
+			return fmt.Errorf("%s: a serverless endpoint has none; leave it or --serverless out", flag)
+		}
+	}
+	if mb := s.Serverless.MemoryMB; mb < 1024 || mb > 6144 || mb%1024 != 0 {
+		return fmt.Errorf("--serverless: memory %d MB: expected 1024, 2048, … 6144", mb)
+	}
+	if n := s.Serverless.MaxConcurrency; n < 1 || n > mostConcurrent {
+		return fmt.Errorf("--serverless: concurrency %d: expected 1 to %d", n, mostConcurrent)
+	}
+	return nil
+}
+
+func (s *Spec) checkModel() error {
+	if s.StreamModel {
+		switch {
+		case s.Model == "":
+			return fmt.Errorf("--stream-model: there is no --model to stream")
+		case s.NetworkIsolation:
+			return fmt.Errorf("--stream-model: a container in --network-isolation reaches no S3; leave one of them out")
+		}
+	}
+	if _, ok := s.Env["MODEL_ID"]; ok && s.readByContainer() {
+		return fmt.Errorf("--env MODEL_ID: is what --model sets here; give one of them")
+	}
+	switch {
+	case s.Model == "":
+		return nil
+	case !strings.HasPrefix(s.Model, "s3://"):
+		if !bucketPlace.MatchString(s.Bucket) {
+			return fmt.Errorf("--bucket %q: expected BUCKET or BUCKET/PREFIX, where the folder %s is to be copied to (a model in S3 is s3://…)", s.Bucket, s.Model)
+		}
+		_, err := readFolder(s.Model)
+		return err
+	case !s3Place.MatchString(s.Model):
+		return fmt.Errorf("--model %s: expected s3://BUCKET/PREFIX/ or s3://BUCKET/KEY.tar.gz", s.Model)
+	case !strings.HasSuffix(s.Model, "/") && !isArchive(s.Model):
+		return fmt.Errorf("--model %s: a prefix must end in \"/\", an archive in .tar.gz; did you mean %s/ ?", s.Model, s.Model)
+	}
+	return nil
+}
+
+func (s *Spec) checkRole() error {
+	if s.Role != "" && !roleARN.MatchString(s.Role) {
+		return fmt.Errorf("--role %s: expected arn:aws:iam::ACCOUNT:role/NAME", s.Role)
+	}
+	return nil
+}
+
+func (s *Spec) checkEnv() error {
+	if len(s.Env) > mostEnv {
+		return fmt.Errorf("--env: %d variables, SageMaker takes %d; put them into millrace.yaml in the model's folder", len(s.Env), mostEnv)
+	}
+	total := 0
+	for _, name := range slices.Sorted(maps.Keys(s.Env)) {
+		value := s.Env[name]
+		total += len(name) + len(value)
+		switch {
+		case !envName.MatchString(name):
+			return fmt.Errorf("--env %q: expected a name of letters, digits and underscores, then =VALUE", name)
+		case len(value) > mostEnvBytes:
+			return fmt.Errorf("--env %s: %d bytes, SageMaker takes %d; put it into millrace.yaml in the model's folder", name, len(value), mostEnvBytes)
+		}
+	}
+	if total > mostEnvTotal {
+		return fmt.Errorf("--env: %d bytes in all, SageMaker takes %d; put them into millrace.yaml in the model's folder", total, mostEnvTotal)
+	}
+	return nil
+}
+
+func (s *Spec) checkNetwork() error {
+	if (len(s.Subnets) == 0) != (len(s.SecurityGroups) == 0) {
+		return fmt.Errorf("--subnet and --security-group: a VPC takes both")
+	}
+	for _, id := range s.Subnets {
+		if !strings.HasPrefix(id, "subnet-") {
+			return fmt.Errorf("--subnet %s: expected subnet-…", id)
+		}
+	}
+	for _, id := range s.SecurityGroups {
+		if !strings.HasPrefix(id, "sg-") {
+			return fmt.Errorf("--security-group %s: expected sg-…", id)
+		}
+	}
+	return nil
+}
+
+func (s *Spec) checkTags() error {
+	if len(s.Tags) >= mostTags {
+		return fmt.Errorf("--tag: %d, AWS takes %d besides %s", len(s.Tags), mostTags-1, tagKey)
+	}
+	odd := func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune(" _.:/=+-@", r)
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.Tags)) {
+		switch value := s.Tags[key]; {
+		case key == "" || len(key) > 128 || strings.HasPrefix(key, "aws:") || strings.ContainsFunc(key, odd):
+			return fmt.Errorf("--tag %q: expected a key that does not begin with aws: and has at most 128 letters, digits and _.:/=+-@", key)
+		case key == tagKey:
+			return fmt.Errorf("--tag %s: is set by deploy itself", key)
+		case len(value) > 256 || strings.ContainsFunc(value, odd):
+			return fmt.Errorf("--tag %s=%q: expected at most 256 letters, digits and _.:/=+-@", key, value)
+		}
+	}
+	return nil
+}
+
+func (s *Spec) notes() (notes []string) {
+	if s.Serverless != nil {
+		return nil
+	}
+	f := familyOf(s.InstanceType)
+	switch {
+	case !f.known:
+		notes = append(notes, s.InstanceType+" is of a family this build does not know: the CPU needs AVX2 (x86) or dot products (arm64)")
+	case f.gpu:
+		notes = append(notes, s.InstanceType+" has a GPU: it is used by an image with the CUDA backend, the CPU image leaves it idle")
+	}
+	if f.arm {
+		notes = append(notes, s.InstanceType+" is arm64: the image must be built for linux/arm64")
+	}
+	return notes
+}
+
+// isArchive reports whether an S3 URI names an archive that SageMaker unpacks.
+func isArchive(uri string) bool { return strings.HasSuffix(uri, ".tar.gz") }
+
+// readByContainer reports whether the container, not SageMaker, fetches the
+// model: SageMaker copies no prefix for serverless endpoints.
+func (s *Spec) readByContainer() bool {
+	return s.StreamModel || s.Serverless != nil && s.Model != "" && !isArchive(s.Model)
+}
