@@ -47,23 +47,27 @@ func (r *running) invokedBy(body, session string) (string, error) {
 }
 
 func TestTheLeastBusyInstanceGetsTheCall(t *testing.T) {
-	release := make(chan struct{})
-	r := run(t, Config{Instances: 3, Launcher: &fakes{t: t, handler: numbered(release, nil)}})
-	defer close(release)
-	for range 2 {
-		go r.invokedBy("wait", "")
-	}
-	eventually(t, "two instances are busy", func() bool {
-		return strings.Count(r.metricsText(), `State="in service"} 1`) == 2
-	})
-	free, err := r.invokedBy("{}", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 20 {
-		if got, err := r.invokedBy("{}", ""); got != free {
-			t.Fatalf("instance %s answered (%v), want %s, the only one that is idle", got, err, free)
-		}
+	for seed := range uint64(6) { // another instance is left idle
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			release := make(chan struct{})
+			r := run(t, Config{Instances: 3, Seed: seed, Launcher: &fakes{t: t, handler: numbered(release, nil)}})
+			defer close(release)
+			for range 2 {
+				go r.invokedBy("wait", "")
+			}
+			eventually(t, "two instances are busy", func() bool {
+				return strings.Count(r.metricsText(), `State="in service"} 1`) == 2
+			})
+			idle, err := r.invokedBy("{}", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 20 {
+				if got, err := r.invokedBy("{}", ""); got != idle {
+					t.Fatalf("instance %s answered (%v), want %s, the only one that is idle", got, err, idle)
+				}
+			}
+		})
 	}
 }
 
