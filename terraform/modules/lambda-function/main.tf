@@ -43,8 +43,6 @@ resource "aws_lambda_function" "this" {
   logging_config {
     log_format = "JSON"
     log_group  = aws_cloudwatch_log_group.this.name
-    # Lambda's own start and report lines; the server's lines pass whatever this is.
-    system_log_level = "WARN"
   }
 
   tracing_config {

@@ -158,6 +158,10 @@ variable "instance" {
     condition     = try(var.instance.volume_gb >= 1 && var.instance.volume_gb <= 512, true)
     error_message = "instance.volume_gb must be 1 to 512"
   }
+  validation {
+    condition     = try(var.instance.volume_gb, null) == null || !can(regex("^ml\\.([a-z0-9-]*\\dg?d[a-z]*|g[4-9][a-z]*|p[4-9][a-z0-9-]*|trn[0-9][a-z]*)\\.", var.instance.type))
+    error_message = "instance.volume_gb: this type of instance has NVMe, and its disk is as large as that"
+  }
 }
 
 variable "serverless" {

@@ -100,6 +100,16 @@ run "a_disk_too_large" {
   expect_failures = [var.instance]
 }
 
+run "a_size_for_nvme" {
+  command = plan
+
+  variables {
+    instance = { type = "ml.g6.xlarge", volume_gb = 100 }
+  }
+
+  expect_failures = [var.instance]
+}
+
 run "a_key_for_nvme" {
   command = plan
 
