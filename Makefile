@@ -50,13 +50,14 @@ test-terraform:
 terraform-readme:
 	cd terraform/standin && go run ./readme ../modules/*
 
-# The image, for this machine or with PLATFORM=linux/arm64 for another.
+# The image, for this machine or with PLATFORM=linux/arm64 for another. Lambda
+# takes an image alone, not the index that attestations would make of it.
 IMAGE    ?= millrace:$(VERSION)
 PLATFORM ?=
 
 .PHONY: image
 image: ## build the docker image (IMAGE=name:tag, PLATFORM=linux/arm64)
-	docker build -f container/Dockerfile -t $(IMAGE) $(if $(PLATFORM),--platform $(PLATFORM)) --build-arg VERSION=$(VERSION) \
+	BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker build -f container/Dockerfile -t $(IMAGE) $(if $(PLATFORM),--platform $(PLATFORM)) --build-arg VERSION=$(VERSION) \
 	  --build-arg DOCKER_LABEL=$(lastword $(subst :, ,$(IMAGE))) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null) .
 
 # The image under a docker engine, as SageMaker and Lambda run it; ALL=1: the
