@@ -135,8 +135,11 @@ func relay(ctx context.Context, out *events, cut *cutter, body io.Reader) error 
 	}
 	reads := make(chan read)
 	go func() {
-		for {
-			b := make([]byte, 16<<10)
+		// The other half is free again once this one has been taken: the cutter
+		// keeps a copy.
+		var halves [2][16 << 10]byte
+		for i := 0; ; i++ {
+			b := halves[i%2][:]
 			n, err := body.Read(b)
 			select {
 			case reads <- read{b[:n], err}:
