@@ -12,8 +12,20 @@ import (
 	"unicode/utf8"
 )
 
-// answerLimit is the longest answer in one piece, in bytes of its JSON.
-const answerLimit = 6 << 20
+// The longest answers in one piece, in bytes of their JSON: what Lambda takes
+// from a function, and what a load balancer takes from Lambda.
+const (
+	answerLimit   = 6 << 20
+	balancerLimit = 1 << 20
+)
+
+// limit is the longest answer in one piece that the source takes.
+func (s source) limit() int {
+	if s == loadBalancer || s == loadBalancerMulti {
+		return balancerLimit
+	}
+	return answerLimit
+}
 
 // head is the status and the headers of an answer; its methods are those of
 // an http.ResponseWriter.
@@ -117,15 +129,15 @@ func (b *buffered) payload() ([]byte, *failure) {
 			return nil, errorOf(b.body.Bytes(), b.status)
 		case b.body.Len() == 0:
 			return []byte("null"), nil // no answer at all may leave a caller waiting
-		case b.body.Len() > answerLimit:
-			return nil, errorOf(tooLong(b.body.Len()), http.StatusRequestEntityTooLarge)
+		case b.body.Len() > b.source.limit():
+			return nil, errorOf(b.tooLong(), http.StatusRequestEntityTooLarge)
 		}
 		return b.body.Bytes(), nil
 	}
-	if data := b.marshal(); len(data) <= answerLimit {
+	if data := b.marshal(); len(data) <= b.source.limit() {
 		return data, nil
 	}
-	text := tooLong(b.body.Len())
+	text := b.tooLong()
 	b.status = http.StatusRequestEntityTooLarge
 	b.header.Set("Content-Type", "application/json")
 	b.body.Reset()
@@ -146,10 +158,10 @@ func (b *buffered) marshal() []byte {
 	return a.marshal()
 }
 
-// tooLong is the body of an answer that stands for one of n bytes.
-func tooLong(n int) []byte {
+// tooLong is the body of the answer that stands for one beyond the limit.
+func (b *buffered) tooLong() []byte {
 	return errorBody("payload_too_large", fmt.Sprintf(
-		"The answer of %d bytes is longer than the %d bytes that Lambda takes in one piece: ask for a stream or for less", n, answerLimit))
+		"The answer of %d bytes is longer than the %d bytes that the %s takes in one piece: ask for a stream or for less", b.body.Len(), b.source.limit(), b.source))
 }
 
 // errorBody is an error in the form that the API gives it.

@@ -136,6 +136,7 @@ func TestFaults(t *testing.T) {
 		{name: "status of a direct stream", event: directSSE, serve: refuse, path: "error", want: `{"errorMessage":"too much","errorType":"validation"`},
 		{name: "too long", event: urlPlain, serve: write(strings.Repeat("x", answerLimit)), path: "response", want: `"statusCode":413`},
 		{name: "too long, direct", event: direct1, serve: write(strings.Repeat("x", answerLimit+1)), path: "error", want: `"errorType":"payload_too_large"`},
+		{name: "too long for a load balancer", event: `{"httpMethod":"POST","path":"/","requestContext":{"elb":{}}}`, serve: write(strings.Repeat("x", balancerLimit)), path: "response", want: `"statusDescription":"413 Request Entity Too Large"`},
 		{name: "nothing at all", event: urlPlain, serve: write(""), path: "response", want: `"statusCode":200`},
 		{name: "nothing at all, direct", event: direct1, serve: write(""), path: "response", want: `null`},
 		{name: "nothing at all, streamed", event: urlStream, serve: func(http.ResponseWriter, *http.Request) {}, path: "response", want: "\x00"},
