@@ -33,6 +33,7 @@ func BenchmarkImage(b *testing.B) {
 		if err := engine.Build(b.Context(), root, "container/Dockerfile.model", dir, big, "--build-arg", "IMAGE="+tag); err != nil {
 			b.Fatal(err)
 		}
+		defer engine.Forget(big)
 		benchmarkStart(b, big)
 		b.ReportMetric(float64(info.Size())/1e6, "weights-MB")
 	})

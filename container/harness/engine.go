@@ -23,6 +23,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -31,9 +32,10 @@ import (
 // Engine is a docker engine. Its methods may be called by any number of
 // goroutines.
 type Engine struct {
-	dir string // of an engine of our own, "" for one that was there
-	cli string
-	env []string // of the cli
+	dir      string // of an engine of our own, "" for one that was there
+	cli      string
+	env      []string // of the cli
+	buildKit bool
 
 	daemon *exec.Cmd // nil if it was running already
 	ended  chan struct{}
@@ -143,10 +145,15 @@ func lastError(log string) string {
 	return lines[len(lines)-1]
 }
 
-// Close ends the engine if Start has started it.
+// Close ends the engine if Start has started it, and has it forget images that
+// newer ones have taken the names of. (To docker's first builder these are what
+// BuildKit keeps apart: its cache.)
 func (e *Engine) Close() {
 	if e.daemon == nil {
 		return
+	}
+	if e.buildKit {
+		_, _ = e.Docker(context.Background(), "image", "prune", "--force")
 	}
 	_ = e.daemon.Process.Signal(syscall.SIGTERM)
 	select {
@@ -169,12 +176,21 @@ func (e *Engine) answers(ctx context.Context) bool {
 // that docker began with builds the same image, for this machine's
 // architecture alone.
 func (e *Engine) chooseBuilder(ctx context.Context) {
-	buildKit := "0"
 	version, _ := e.Docker(ctx, "version", "--format", "{{.Client.Version}}")
 	if _, err := e.Docker(ctx, "buildx", "version"); err == nil || strings.HasPrefix(version, "20.") {
-		buildKit = "1"
+		e.buildKit = true
+		e.env = append(e.env, "DOCKER_BUILDKIT=1")
+		return
 	}
-	e.env = append(e.env, "DOCKER_BUILDKIT="+buildKit)
+	e.env = append(e.env, "DOCKER_BUILDKIT=0")
+}
+
+// Environ is the environment in which a docker client talks to the engine.
+func (e *Engine) Environ() []string { return slices.Clone(e.env) }
+
+// Forget removes an image by its name.
+func (e *Engine) Forget(image string) {
+	_, _ = e.Docker(context.Background(), "rmi", "--force", image)
 }
 
 // Docker runs a command of the docker client and returns what it prints,

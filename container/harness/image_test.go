@@ -95,6 +95,7 @@ func TestModelLayer(t *testing.T) {
 		if err := engine.Build(t.Context(), root, "container/Dockerfile.model", dir, name, "--no-cache", "--build-arg", "IMAGE="+tag); err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { engine.Forget(name) })
 		return layers(t, name)
 	}
 	first := withModel("millrace-model:first")
