@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/term"
+
 	"github.com/millrace-ai/millrace/sagemaker/deploy"
 )
 
@@ -37,7 +39,7 @@ type sageMakerDeploy struct {
 	Model       string            `placeholder:"S3|FOLDER" help:"s3://BUCKET/PREFIX/, s3://BUCKET/KEY.tar.gz, or a folder, which is copied to --bucket. Without: the image's own, or what --env MODEL_ID names."`
 	Bucket      string            `placeholder:"BUCKET[/PREFIX]" help:"Where a folder is copied to."`
 	StreamModel bool              `help:"Let the container read the model from S3 itself, instead of waiting for SageMaker's copy."`
-	Env         map[string]string `short:"e" mapsep:"none" placeholder:"NAME=VALUE" help:"The container's environment; repeat it."`
+	Env         map[string]string `short:"e" env:"-" mapsep:"none" placeholder:"NAME=VALUE" help:"The container's environment; repeat it."`
 
 	InstanceType   string        `placeholder:"ml.TYPE" help:"Such as ml.c7i.2xlarge."`
 	Instances      int32         `default:"1" help:"How many."`
@@ -183,7 +185,4 @@ func printJSON(v any) error {
 	return out.Encode(v)
 }
 
-func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

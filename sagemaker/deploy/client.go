@@ -44,7 +44,8 @@ type Client struct {
 }
 
 // Dial makes a Client; it asks nothing of AWS. Progress goes to out, a line at
-// a time. A dry client reads what is there and only notes what it would change.
+// a time. A dry client reads what is there and only notes what it would change,
+// without a word.
 func Dial(ctx context.Context, a Account, dry bool, out io.Writer) (*Client, error) {
 	options := []func(*config.LoadOptions) error{
 		config.WithLogger(logging.Nop{}),
@@ -73,7 +74,7 @@ func Dial(ctx context.Context, a Account, dry bool, out io.Writer) (*Client, err
 	cfg.HTTPClient = patientClient{cfg.HTTPClient}
 	c := &Client{region: cfg.Region, poll: 10 * time.Second, out: out}
 	if dry {
-		c.notes = newNotebook(ctx, &cfg)
+		c.notes, c.out = newNotebook(ctx, &cfg), io.Discard
 	}
 	c.sm = sagemaker.NewFromConfig(cfg)
 	c.logs = cloudwatchlogs.NewFromConfig(cfg)

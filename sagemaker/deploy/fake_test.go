@@ -292,7 +292,6 @@ func (f *fakeAWS) s3(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		w.Header().Set("Content-Length", fmt.Sprint(len(f.objects[key])))
-		w.Header().Set("X-Amz-Checksum-Crc64nvme", f.crcs[key])
 	case r.Method == http.MethodPost && upload == "":
 		f.uploads[key] = map[int][]byte{}
 		fmt.Fprintf(w, "<InitiateMultipartUploadResult><UploadId>%s</UploadId></InitiateMultipartUploadResult>", "u1")

@@ -84,16 +84,17 @@ func (u *upload) advance(n int64) {
 	u.progress(u.done, u.total)
 }
 
-// has reports whether S3 holds f under key.
+// has reports whether S3 holds f under key: the key names the content, and an
+// object is there whole or not at all.
 func (u *upload) has(ctx context.Context, key string, f *file) (bool, error) {
-	out, err := u.client.s3.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &u.bucket, Key: &key, ChecksumMode: types.ChecksumModeEnabled})
+	out, err := u.client.s3.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &u.bucket, Key: &key})
 	if isMissing(err) {
 		return false, nil
 	}
 	if err != nil {
 		return false, u.client.explain(err, "s3://"+u.bucket+"/"+key)
 	}
-	return aws.ToInt64(out.ContentLength) == f.size && (out.ChecksumCRC64NVME == nil || *out.ChecksumCRC64NVME == f.crc), nil
+	return aws.ToInt64(out.ContentLength) == f.size, nil
 }
 
 func (u *upload) put(ctx context.Context, key string, f *file) error {

@@ -38,7 +38,7 @@ schemathesis_client() {
 }
 
 clients=("$@")
-((${#clients[@]})) || clients=(huggingface_hub text_generation openai langchain litellm aws node schemathesis)
+((${#clients[@]})) || clients=(huggingface_hub text_generation openai langchain litellm aws moto node schemathesis)
 for client in "${clients[@]}"; do
 	case $client in
 	node) node_clients ;;
