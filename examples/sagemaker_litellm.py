@@ -13,7 +13,8 @@ runtime = os.environ.get("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME") or f"https://runt
 invocations = f"{runtime}/endpoints/{endpoint}/invocations"
 request = {"messages": [{"role": "user", "content": question}], "max_tokens": 60, "temperature": 0}
 
-# The messages as they are. Without hf_model_name LiteLLM asks for a model with the endpoint's name.
+# The messages as they are. Without hf_model_name LiteLLM asks for a model with the endpoint's name,
+# which is known to a container that is started with SERVED_MODEL_NAME=endpoint's name.
 chat = litellm.completion(model=f"sagemaker_chat/{endpoint}", hf_model_name="tgi", sagemaker_base_url=invocations, **request)
 print(chat.choices[0].message.content)
 

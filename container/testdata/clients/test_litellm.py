@@ -8,6 +8,8 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # read on import: no price 
 import litellm  # noqa: E402
 import pytest  # noqa: E402
 
+from emulator import CREDENTIALS, emulator  # noqa: E402
+
 QUESTION = [{"role": "user", "content": "What is Millrace?"}]
 
 
@@ -48,8 +50,18 @@ def test_sagemaker_example(sagemaker):
     assert len(lines) == 3 and all(line.strip().startswith("Millrace is a server") for line in lines)
 
 
-def test_sagemaker_error(sagemaker, monkeypatch):
-    for name, value in sagemaker.environment.items():
+@pytest.fixture
+def credentials(monkeypatch):
+    for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
+
+
+def test_sagemaker_name_of_the_endpoint_as_the_models(credentials):
+    with emulator("sagemaker", "--env", "SERVED_MODEL_NAME=millrace") as endpoint:
+        out = litellm.completion(model="sagemaker_chat/millrace", messages=QUESTION, max_tokens=60, temperature=0, sagemaker_base_url=f"{endpoint.url}/endpoints/millrace/invocations")
+    assert "server" in out.choices[0].message.content
+
+
+def test_sagemaker_error(sagemaker, credentials):
     with pytest.raises(litellm.exceptions.BadRequestError, match="top_p"):
         litellm.completion(model="sagemaker_chat/millrace", hf_model_name="tgi", messages=QUESTION, top_p=7, sagemaker_base_url=f"{sagemaker.url}/endpoints/millrace/invocations")
