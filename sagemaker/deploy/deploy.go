@@ -52,6 +52,34 @@ func (c *Client) Deploy(ctx context.Context, s *Spec, wait bool, progress Progre
 	}
 
 	began := time.Now()
+	if err := c.move(ctx, s, r, present); err != nil {
+		return err
+	}
+	switch {
+	case c.notes != nil:
+	case !wait:
+		c.say("not waited for: `millrace sagemaker status %s` shows it", s.Name)
+		return nil
+	default:
+		if err := c.await(ctx, s, r, began); err != nil {
+			return err
+		}
+	}
+	if present == nil {
+		return nil
+	}
+	removed, err := c.removeParts(ctx, s.Name, *r.config.EndpointConfigName, func(m string) bool { return m == *r.model.ModelName })
+	if err != nil {
+		return fmt.Errorf("endpoint %s serves, but what it replaces could not be removed: %w", s.Name, err)
+	}
+	for _, part := range removed {
+		c.say("%s: removed", part)
+	}
+	return c.retag(ctx, s, present)
+}
+
+// move sets the endpoint on its way to the configuration of r, if it is not.
+func (c *Client) move(ctx context.Context, s *Spec, r requests, present *sagemaker.DescribeEndpointOutput) error {
 	what := "endpoint " + s.Name
 	switch {
 	case present == nil:
@@ -59,36 +87,15 @@ func (c *Client) Deploy(ctx context.Context, s *Spec, wait bool, progress Progre
 			return c.explain(err, what)
 		}
 		c.say("%s: is being created in %s", what, c.region)
-	case aws.ToString(present.EndpointConfigName) == *r.config.EndpointConfigName:
-		if present.EndpointStatus == types.EndpointStatusInService {
-			c.say("%s: serves exactly this already (an image pushed anew under the same tag: deploy it by digest, or with --force)", what)
-			return c.retag(ctx, s, present)
-		}
-		c.say("%s: is on its way to this already", what)
-	default:
+	case aws.ToString(present.EndpointConfigName) != *r.config.EndpointConfigName:
 		if _, err := c.sm.UpdateEndpoint(ctx, r.update); err != nil {
 			return c.explain(err, what)
 		}
 		c.say("%s: is being updated from %s to %s", what, aws.ToString(present.EndpointConfigName), *r.config.EndpointConfigName)
-	}
-	if wait && c.notes == nil {
-		if err := c.await(ctx, s, r, began); err != nil {
-			return err
-		}
-	}
-	if !wait && c.notes == nil {
-		c.say("not waited for: `millrace sagemaker status %s` shows it", s.Name)
-		return nil
-	}
-	if present != nil {
-		removed, err := c.removeParts(ctx, s.Name, *r.config.EndpointConfigName, func(m string) bool { return m == *r.model.ModelName })
-		if err != nil {
-			return fmt.Errorf("%s serves, but what it replaces could not be removed: %w", what, err)
-		}
-		for _, part := range removed {
-			c.say("%s: removed", part)
-		}
-		return c.retag(ctx, s, present)
+	case present.EndpointStatus == types.EndpointStatusInService:
+		c.say("%s: serves exactly this already (an image pushed anew under the same tag: deploy it by digest, or with --force)", what)
+	default:
+		c.say("%s: is on its way to this already", what)
 	}
 	return nil
 }

@@ -105,6 +105,20 @@ func TestDeploy(t *testing.T) {
 			wantOut: "is on its way to this already",
 		},
 		{
+			name: "removes what a run that did not wait has left",
+			before: func(f *fakeAWS, s *Spec) {
+				s.Instances = 2
+				c, _ := f.dial(false)
+				if err := c.Deploy(context.Background(), s, false, nil); err != nil {
+					f.t.Fatal(err)
+				}
+				f.endpoints["chat"].course = []string{"InService"}
+				f.took()
+			},
+			want:    []string{"DeleteEndpointConfig chat-#"},
+			wantOut: "serves exactly this already",
+		},
+		{
 			name: "a role that is not known everywhere yet",
 			fresh: func(f *fakeAWS) {
 				f.faults["CreateModel"] = []string{"ValidationException: Could not assume role arn:aws:iam::123456789012:role/sagemaker."}

@@ -1,10 +1,13 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
@@ -19,7 +22,7 @@ const failureLines = 20
 // failure tells why the endpoint did not come to serve: the last lines of the
 // container's log go to the progress, the probable cause into the error.
 func (c *Client) failure(ctx context.Context, s *Spec, e *sagemaker.DescribeEndpointOutput) error {
-	lines, err := c.Logs(ctx, s.Name, failureLines)
+	lines, err := c.lastLines(ctx, s.Name, failureLines, aws.ToTime(e.CreationTime))
 	switch {
 	case err != nil:
 		c.say("the container's log: %v", err)
@@ -86,12 +89,12 @@ func probableCause(reason string, log []string, instance string) string {
 
 func logGroup(endpoint string) string { return "/aws/sagemaker/Endpoints/" + endpoint }
 
-// Logs returns the last lines, at most most, that the newest container of an
-// endpoint has written; none if it has written nothing.
-func (c *Client) Logs(ctx context.Context, name string, most int) ([]string, error) {
+// lastLines returns the last lines, at most most, that the newest container of
+// an endpoint has written; none if no container since then has written any.
+func (c *Client) lastLines(ctx context.Context, name string, most int, since time.Time) ([]string, error) {
 	group := logGroup(name)
-	streams, err := c.logs.DescribeLogStreams(ctx, &cloudwatchlogs.DescribeLogStreamsInput{
-		LogGroupName: &group, OrderBy: cwtypes.OrderByLastEventTime, Descending: aws.Bool(true), Limit: aws.Int32(5),
+	found, err := c.logs.DescribeLogStreams(ctx, &cloudwatchlogs.DescribeLogStreamsInput{
+		LogGroupName: &group, OrderBy: cwtypes.OrderByLastEventTime, Descending: aws.Bool(true), Limit: aws.Int32(50),
 	})
 	if isMissing(err) {
 		return nil, nil
@@ -99,7 +102,15 @@ func (c *Client) Logs(ctx context.Context, name string, most int) ([]string, err
 	if err != nil {
 		return nil, c.explain(err, "log group "+group)
 	}
-	for _, stream := range streams.LogStreams {
+	// An endpoint of this name may have been there before; after an update that
+	// failed, the containers that go on serving write the latest lines.
+	streams := slices.DeleteFunc(found.LogStreams, func(s cwtypes.LogStream) bool {
+		return aws.ToInt64(s.CreationTime) < since.UnixMilli()
+	})
+	slices.SortFunc(streams, func(a, b cwtypes.LogStream) int {
+		return cmp.Compare(aws.ToInt64(b.CreationTime), aws.ToInt64(a.CreationTime))
+	})
+	for _, stream := range streams {
 		out, err := c.logs.GetLogEvents(ctx, &cloudwatchlogs.GetLogEventsInput{
 			LogGroupName: &group, LogStreamName: stream.LogStreamName, Limit: aws.Int32(int32(min(most, 10_000))), StartFromHead: aws.Bool(false),
 		})

@@ -28,7 +28,7 @@ type fakeAWS struct {
 	configs   map[string]map[string]any
 	endpoints map[string]*fakeEndpoint
 	tags      map[string][]any // by ARN
-	log       []string         // of the container
+	log       []string         // of the newest container; older ones have written "old"
 	objects   map[string][]byte
 	crcs      map[string]string
 	uploads   map[string]map[int][]byte
@@ -48,7 +48,10 @@ type fakeEndpoint struct {
 	previous string // configuration to go back to at the end of course
 }
 
-const fakeARN = "arn:aws:sagemaker:eu-west-1:123456789012:"
+const (
+	fakeARN         = "arn:aws:sagemaker:eu-west-1:123456789012:"
+	endpointCreated = 1.79e9 // seconds
+)
 
 func newFake(t *testing.T) *fakeAWS {
 	f := &fakeAWS{
@@ -213,10 +216,16 @@ func (f *fakeAWS) answer(operation string, in map[string]any) (any, error) {
 		if f.log == nil {
 			return nil, fmt.Errorf("ResourceNotFoundException: The specified log group does not exist")
 		}
-		return map[string]any{"logStreams": []any{map[string]any{"logStreamName": "main/i-1"}}}, nil
+		stream := func(name string, created float64) any {
+			return map[string]any{"logStreamName": name, "creationTime": int64(created * 1000)}
+		}
+		return map[string]any{"logStreams": []any{stream("main/before", endpointCreated-1), stream("main/old", endpointCreated+1), stream("main/new", endpointCreated+2)}}, nil
 	case "GetLogEvents":
-		rows := []any{}
-		for _, line := range f.log {
+		rows, lines := []any{}, f.log
+		if text("logStreamName") != "main/new" {
+			lines = []string{"old"}
+		}
+		for _, line := range lines {
 			rows = append(rows, map[string]any{"message": line + "\n"})
 		}
 		return map[string]any{"events": rows}, nil
@@ -263,7 +272,7 @@ func (f *fakeAWS) endpoint(operation, name string, in map[string]any) (any, erro
 		}
 		out := map[string]any{
 			"EndpointName": name, "EndpointArn": arn, "EndpointConfigName": e.config, "EndpointStatus": status,
-			"CreationTime": 1.79e9, "LastModifiedTime": 1.79e9 + 60,
+			"CreationTime": endpointCreated, "LastModifiedTime": endpointCreated + 60,
 			"ProductionVariants": []any{map[string]any{"VariantName": variant, "CurrentInstanceCount": 1, "DesiredInstanceCount": 2}},
 		}
 		if status == "Failed" || status == "InService" && e.previous != "" {

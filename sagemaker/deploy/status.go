@@ -93,7 +93,7 @@ func (c *Client) Status(ctx context.Context, name string, logLines int) (*Status
 		}
 	}
 	if logLines > 0 {
-		if s.Log, err = c.Logs(ctx, name, logLines); err != nil {
+		if s.Log, err = c.lastLines(ctx, name, logLines, s.Created); err != nil {
 			s.Notes = append(s.Notes, err.Error())
 		}
 	}
