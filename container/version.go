@@ -9,8 +9,14 @@ var version = "dev"
 // outside of images.
 var dockerLabel string
 
+// commit is set by the image's build, which does not see the repository.
+var commit string
+
 // revision is the commit the binary was built from, "" if unknown.
 func revision() string {
+	if commit != "" {
+		return commit
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return ""

@@ -18,10 +18,11 @@ import (
 
 // What all tests share: the engine, and the image built from the working tree.
 const (
-	root    = "../.."
-	tag     = "millrace:test"
-	version = "1.2.3-test"
-	model   = root + "/container/demo/model" // a checkpoint to mount
+	root     = "../.."
+	tag      = "millrace:test"
+	version  = "1.2.3-test"
+	revision = "0123456789abcdef0123456789abcdef01234567"
+	model    = root + "/container/demo/model" // a checkpoint to mount
 )
 
 var engine *harness.Engine
@@ -61,7 +62,7 @@ func run(m *testing.M) int {
 // build builds the image of the working tree.
 func build(ctx context.Context, name string, options ...string) error {
 	return engine.Build(ctx, root, "container/Dockerfile", root, name,
-		append(options, "--build-arg", "VERSION="+version, "--build-arg", "DOCKER_LABEL="+tag)...)
+		append(options, "--build-arg", "VERSION="+version, "--build-arg", "REVISION="+revision, "--build-arg", "DOCKER_LABEL="+tag)...)
 }
 
 // patience bounds every wait but those for a drain; nothing is expected to

@@ -26,6 +26,7 @@ func TestImage(t *testing.T) {
 		"com.amazonaws.sagemaker.capabilities.accept-bind-to-port":     "true",
 		"com.amazonaws.sagemaker.capabilities.bidirectional-streaming": "true",
 		"org.opencontainers.image.version":                             version,
+		"org.opencontainers.image.revision":                            revision,
 		"org.opencontainers.image.licenses":                            "Apache-2.0",
 	} {
 		if got := image.Config.Labels[name]; got != want {

@@ -58,13 +58,14 @@ func TestServes(t *testing.T) {
 			var info struct {
 				ModelID string `json:"model_id"`
 				Version string
+				SHA     string
 				Label   string `json:"docker_label"`
 			}
 			if err := json.Unmarshal([]byte(c.must(http.MethodGet, "/info", "").body), &info); err != nil {
 				t.Fatal(err)
 			}
-			if info.ModelID != tt.model || info.Version != version || info.Label != tag {
-				t.Errorf("/info: %+v; want model %s, version %s, label %s", info, tt.model, version, tag)
+			if info.ModelID != tt.model || info.Version != version || info.SHA != revision || info.Label != tag {
+				t.Errorf("/info: %+v; want model %s, version %s, commit %s, label %s", info, tt.model, version, revision, tag)
 			}
 			c.signal("TERM")
 			if status := c.wait(patience); status != 0 {
