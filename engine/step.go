@@ -139,7 +139,7 @@ func (e *Engine) drop(s *sequence) {
 	case s.cancelled():
 		e.end(s, NotFinished, cancelled(s.ctx))
 	case e.overdue(s) && (s.state != active || s.generated == 0):
-		e.end(s, NotFinished, expired(s))
+		e.end(s, FinishDeadline, expired(s))
 	}
 }
 

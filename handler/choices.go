@@ -2,9 +2,11 @@ package handler
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine"
@@ -99,13 +101,19 @@ func (s *Server) sideBySide(x *exchange, n int, read func(ctx context.Context, i
 }
 
 // gather reads all choices to their ends and gives take the pieces of each as
-// they come. Calls for different choices may overlap.
+// they come. Calls for different choices may overlap. Choices that their
+// deadline found waiting stay as they are, unless it found all so.
 func (s *Server) gather(x *exchange, choices []*choice, take func(c *choice, pieces []engine.Piece)) error {
-	return s.eachChoice(x, choices, func(ctx context.Context, c *choice) error {
+	var late atomic.Pointer[engine.Error]
+	err := s.eachChoice(x, choices, func(ctx context.Context, c *choice) error {
 		for {
 			pieces, err := c.text.Next(ctx)
 			if err == io.EOF {
 				return incomplete(err)
+			}
+			if e := (*engine.Error)(nil); errors.As(err, &e) && e.Kind == engine.Expired {
+				late.Store(e)
+				return nil
 			}
 			if err != nil {
 				return err
@@ -116,6 +124,10 @@ func (s *Server) gather(x *exchange, choices []*choice, take func(c *choice, pie
 			}
 		}
 	})
+	if e := late.Load(); err == nil && e != nil && usageOf(choices).completion == 0 {
+		return e
+	}
+	return err
 }
 
 // choiceEvents answers with events: encode appends those of some pieces of one

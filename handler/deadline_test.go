@@ -77,3 +77,23 @@ func TestDeadlinesWithinDeadlines(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
+
+// A choice that waits at the deadline is an empty one beside those that have
+// tokens.
+func TestExpiredChoice(t *testing.T) {
+	gen := &fake{}
+	gen.script = func(req *engine.Request, out *engine.Scripted) {
+		if gen.submitted(req) == 1 {
+			out.End(engine.FinishDeadline, &engine.Error{Kind: engine.Expired, Msg: "too late"})
+			return
+		}
+		tokens, _ := spell(" a", 1)
+		out.End(engine.FinishDeadline, nil, tokens...)
+	}
+	a := post(t, newChatServer(t, plainTemplate, gen), "/v1/chat/completions", `{"messages":[{"role":"user","content":"x"}],"n":2}`)
+	for _, want := range []string{`"index":0,"message":{"role":"assistant","content":" a"}`, `"index":1,"message":{"role":"assistant","content":""}`} {
+		if a.status != http.StatusOK || !strings.Contains(a.body, want) || strings.Count(a.body, `"cut":"deadline"`) != 2 {
+			t.Errorf("%d %s; want %s, cut", a.status, a.body, want)
+		}
+	}
+}
