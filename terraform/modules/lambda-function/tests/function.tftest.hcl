@@ -15,6 +15,12 @@ variables {
   image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 }
 
+run "long" {
+  module {
+    source = "../../testdata/long"
+  }
+}
+
 run "plain" {
   command = plan
 
@@ -159,7 +165,7 @@ run "refuses_a_large_environment" {
   command = plan
 
   variables {
-    environment = { A1 = format("%02000d", 0), A2 = format("%02000d", 0) }
+    environment = run.long.four_kilobytes
   }
 
   expect_failures = [var.environment]

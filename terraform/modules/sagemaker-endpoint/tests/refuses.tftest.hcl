@@ -19,6 +19,12 @@ variables {
   instance = { type = "ml.g6.xlarge" }
 }
 
+run "long" {
+  module {
+    source = "../../testdata/long"
+  }
+}
+
 run "an_unknown_mode" {
   command = plan
 
@@ -242,7 +248,7 @@ run "long_environment_values" {
   command = plan
 
   variables {
-    environment = { CHAT_TEMPLATE = format("%01025d", 0) }
+    environment = { CHAT_TEMPLATE = run.long.value }
   }
 
   expect_failures = [var.environment]
