@@ -37,11 +37,7 @@ func TestLambdaFirstEventBeforeTheModel(t *testing.T) {
 	if out.FunctionError == nil || !strings.Contains(string(out.Payload), "The model is not ready: opening s3://models/tiny") {
 		t.Errorf("the first event gets %s", out.Payload)
 	}
-	for deadline := time.Now().Add(patience); !f.stopped(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the function is not frozen after its answer")
-		}
-	}
+	f.awaitFreeze()
 	open.Store(true)
 	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		if out = f.invoke(event); out.FunctionError == nil {
@@ -63,11 +59,7 @@ func TestLambdaTraces(t *testing.T) {
 	defer collector.Close()
 	f := startFunction(t, nil, "--", "--otlp-endpoint", collector.URL+"/v1/traces")
 	f.invoke(`{"inputs":"Hi","parameters":{"max_new_tokens":2}}`)
-	for deadline := time.Now().Add(patience); !f.stopped(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the function is not frozen after its answer")
-		}
-	}
+	f.awaitFreeze()
 	select {
 	case <-spans:
 	default:

@@ -192,11 +192,7 @@ func TestLambdaColdStartAndFreeze(t *testing.T) {
 		if out := f.invoke(`{"inputs":"Hi","parameters":{"max_new_tokens":2}}`); out.FunctionError != nil {
 			t.Errorf("an answer is %s", out.Payload)
 		}
-		for deadline := time.Now().Add(patience); !f.stopped(); time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal("the function is not frozen after its answer")
-			}
-		}
+		f.awaitFreeze()
 	}
 	line := f.eventually(`(?m)^\{.*"message":"cold start".*$`)[0]
 	var phases map[string]any
@@ -229,6 +225,17 @@ func (f *localFunction) stopped() bool {
 		}
 	}
 	return false
+}
+
+// awaitFreeze waits until the function is stopped, as it should be behind an
+// answer.
+func (f *localFunction) awaitFreeze() {
+	f.t.Helper()
+	for deadline := time.Now().Add(patience); !f.stopped(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			f.t.Fatal("the function is not frozen after its answer")
+		}
+	}
 }
 
 // A generation that the function's time does not suffice for ends with what it
@@ -313,6 +320,7 @@ esac
 		if out := f.invoke(`{"inputs":"Hi","parameters":{"max_new_tokens":2}}`); out.FunctionError != nil {
 			t.Errorf("an answer is %s", out.Payload)
 		}
+		f.awaitFreeze()
 	}
 	if line := f.eventually(`msg=ready .*`)[0]; !strings.Contains(line, "slots=3") {
 		t.Errorf("the image's arguments are lost: %s", line)
