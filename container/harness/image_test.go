@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"debug/buildinfo"
 	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -78,7 +79,7 @@ func TestImageSize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%.1f MB compressed", float64(size)/1e6)
+	fmt.Printf("image of %.1f MB compressed\n", float64(size)/1e6)
 	if size > 60e6 {
 		t.Errorf("the image has %d bytes compressed; want at most 60 MB", size)
 	}

@@ -55,7 +55,7 @@ func (p *pings) report(t testing.TB, when string) (statuses []int) {
 	}
 	slices.Sort(p.times)
 	at := func(share float64) time.Duration { return p.times[int(share*float64(len(p.times)-1))] }
-	t.Logf("%d pings %s: median %v, 99 of 100 within %v, longest %v", len(p.times), when,
+	fmt.Printf("%d pings %s: median %v, 99 of 100 within %v, longest %v\n", len(p.times), when,
 		at(0.5).Round(10*time.Microsecond), at(0.99).Round(10*time.Microsecond), at(1).Round(10*time.Microsecond))
 	for _, a := range p.changes {
 		statuses = append(statuses, a.status)
@@ -164,7 +164,7 @@ func TestDrainsUnderLoad(t *testing.T) {
 	if status := c.wait(drained); status != 0 {
 		t.Errorf("exit status %d; want 0", status)
 	}
-	t.Logf("ended %v after SIGTERM", time.Since(begin).Round(time.Millisecond))
+	fmt.Printf("32 streams ended %v after SIGTERM\n", time.Since(begin).Round(time.Millisecond))
 	statuses := pings.report(t, "under 32 streams")
 	if !slices.Equal(statuses, []int{http.StatusOK, http.StatusServiceUnavailable}) {
 		t.Errorf("/ping: %v; want 200, then 503", statuses)
@@ -201,7 +201,7 @@ func TestSecondSignal(t *testing.T) {
 	if status := c.wait(patience); status != 1 {
 		t.Errorf("exit status %d; want 1", status)
 	}
-	t.Logf("ended %v after the second SIGTERM", time.Since(begin).Round(time.Millisecond))
+	fmt.Printf("ended %v after the second SIGTERM\n", time.Since(begin).Round(time.Millisecond))
 	for i, e := range ended() {
 		if e.complete() {
 			t.Errorf("stream %d has ended by itself: the model is too quick for this test", i)
