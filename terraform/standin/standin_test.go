@@ -61,7 +61,7 @@ func TestTerraformChecks(t *testing.T) {
   specification = { ` + specification + ` }
 }`
 	}
-	cases := map[string]struct { // by the name of the file that holds it
+	cases := map[string]struct { // each in a file named like the case
 		config string
 		want   string // in the error; empty where there must be none
 	}{

@@ -17,7 +17,7 @@ module "model" {
   name                     = var.name
   image                    = var.image
   weights                  = var.weights
-  environment              = merge(var.slots == null ? {} : { MAX_BATCH_SIZE = tostring(var.slots) }, var.environment)
+  environment              = merge({ SERVED_MODEL_NAME = var.name }, var.slots == null ? {} : { MAX_BATCH_SIZE = tostring(var.slots) }, var.environment)
   vpc                      = var.vpc
   network_isolation        = var.network_isolation
   execution_role_arn       = var.execution_role_arn

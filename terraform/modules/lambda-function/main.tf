@@ -2,7 +2,9 @@ locals {
   managed   = var.managed_instances != null
   log_group = "/aws/lambda/${var.name}"
 
+  # The URL streams, which no event of it says.
   environment = merge(
+    var.url == null ? {} : { LAMBDA_INVOKE_MODE = "stream" },
     var.weights == null ? {} : { MODEL_ID = var.weights.s3_uri },
     local.managed ? { MAX_BATCH_SIZE = tostring(var.managed_instances.max_concurrency) } : {},
     var.environment,

@@ -5,9 +5,10 @@ locals {
   slots      = coalesce(var.slots, 64)
   gpu        = can(regex("^ml\\.(g|p)[0-9]", var.instance.type))
 
-  # The server stops a generation before SageMaker's 60 s; an asynchronous call
-  # has an hour.
+  # Some clients send the endpoint's name as the model's. The server stops a
+  # generation before SageMaker's 60 s; an asynchronous call has an hour.
   environment = merge(
+    { SERVED_MODEL_NAME = var.name },
     var.slots == null ? {} : { MAX_BATCH_SIZE = tostring(var.slots) },
     var.mode == "async" ? { SAGEMAKER_REQUEST_DEADLINE = "0" } : {},
     var.environment,

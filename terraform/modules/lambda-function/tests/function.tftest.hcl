@@ -62,6 +62,10 @@ run "streaming_url" {
   }
 
   assert {
+    condition     = aws_lambda_function.this.environment[0].variables.LAMBDA_INVOKE_MODE == "stream"
+    error_message = "answers of a function whose URL streams are in one piece"
+  }
+  assert {
     condition     = aws_lambda_function_url.this[0].invoke_mode == "RESPONSE_STREAM" && aws_lambda_function_url.this[0].authorization_type == "AWS_IAM" && aws_lambda_function_url.this[0].qualifier == "live"
     error_message = "not a signed, streaming URL of the alias"
   }
