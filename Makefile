@@ -123,7 +123,7 @@ GOLANGCI := build/bin/golangci-lint
 
 .PHONY: lint
 lint: tools native $(GOLANGCI)
-	@unformatted=$$(gofmt -l container engine handler terraform *.go); \
+	@unformatted=$$(gofmt -l container engine handler sagemaker terraform *.go); \
 	  if [ -n "$$unformatted" ]; then echo "run gofmt -w on: $$unformatted"; exit 1; fi
 	go vet ./...
 	$(GOLANGCI) run ./...

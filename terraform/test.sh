@@ -42,13 +42,12 @@ export CHECKPOINT_DISABLE=1 TF_IN_AUTOMATION=1
 if [[ -z ${MILLRACE_REAL_PROVIDERS:-} ]]; then
 	(cd standin && go build -o "$build/standin" .)
 	rm -rf "$build/mirror"
-	while read -r address version; do
-		# OpenTofu looks for the same providers at another registry.
-		for host in "${address%%/*}" registry.opentofu.org; do
-			folder=$build/mirror/$host/${address#*/}/$version/$(go env GOOS)_$(go env GOARCH)
-			mkdir -p "$folder"
-			ln "$build/standin" "$folder/terraform-provider-${address##*/}_v$version"
-		done
+	# A mirror begins with the registry that the program takes providers from.
+	host=$(cd modules/artifacts && "$terraform" providers | sed -n 's|.*provider\[\([^/]*\)/.*|\1|p' | head -n 1)
+	while read -r name version; do
+		folder=$build/mirror/$host/$name/$version/$(go env GOOS)_$(go env GOARCH)
+		mkdir -p "$folder"
+		ln "$build/standin" "$folder/terraform-provider-${name##*/}_v$version"
 	done < <("$build/standin" list)
 	export TF_CLI_CONFIG_FILE=$build/cli.tfrc
 	cat >"$TF_CLI_CONFIG_FILE" <<-EOF

@@ -30,17 +30,26 @@ type requests struct {
 	update *sagemaker.UpdateEndpointInput
 }
 
+// defaults are the variables of the container that nobody needs to set. Some
+// clients send the endpoint's name as the model's, and a call that nobody waits
+// for is not cut before SageMaker's bound on those that somebody does.
+func (s *Spec) defaults() map[string]string {
+	env := map[string]string{"SERVED_MODEL_NAME": s.Name}
+	if s.AsyncOutput != "" {
+		env["SAGEMAKER_REQUEST_DEADLINE"] = "0"
+	}
+	return env
+}
+
 // requests writes them; model is where the model is in S3, "" for none.
 func (s *Spec) requests(role, model string) (r requests, err error) {
 	tags := s.tags()
-	env := maps.Clone(s.Env)
+	env := s.defaults()
+	maps.Copy(env, s.Env)
 	container := &types.ContainerDefinition{Image: &s.Image}
 	switch {
 	case model == "":
 	case s.readByContainer():
-		if env == nil {
-			env = map[string]string{}
-		}
 		env["MODEL_ID"] = model
 	case isArchive(model):
 		container.ModelDataUrl = &model

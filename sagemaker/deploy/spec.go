@@ -50,6 +50,7 @@ type Serverless struct {
 // SageMaker's limits.
 const (
 	mostEnv        = 100
+	ownEnv         = 3 // variables that are set here
 	mostEnvBytes   = 1024
 	mostEnvTotal   = 32 << 10
 	mostName       = 63
@@ -204,8 +205,8 @@ func (s *Spec) checkRole() error {
 }
 
 func (s *Spec) checkEnv() error {
-	if len(s.Env) > mostEnv {
-		return fmt.Errorf("--env: %d variables, SageMaker takes %d; put them into millrace.yaml in the model's folder", len(s.Env), mostEnv)
+	if len(s.Env) > mostEnv-ownEnv {
+		return fmt.Errorf("--env: %d variables, SageMaker takes %d beside those set here; put them into millrace.yaml in the model's folder", len(s.Env), mostEnv-ownEnv)
 	}
 	total := 0
 	for _, name := range slices.Sorted(maps.Keys(s.Env)) {

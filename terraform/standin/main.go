@@ -11,7 +11,7 @@
 //
 // One program stands in for each provider of schema.json; it tells from the
 // name of its file which: terraform-provider-aws_v6.69.1. With the argument
-// "list" it prints the address and version of each, for the script that
+// "list" it prints the name and version of each, for the script that
 // installs it.
 package main
 
@@ -39,14 +39,14 @@ func run() error {
 		return err
 	}
 	if slices.Equal(os.Args[1:], []string{"list"}) {
-		for address, p := range known {
-			fmt.Println(address, p.version)
+		for name, p := range known {
+			fmt.Println(name, p.version)
 		}
 		return nil
 	}
-	for address, p := range known {
-		if name, _, _ := strings.Cut(filepath.Base(os.Args[0]), "_"); name == "terraform-provider-"+filepath.Base(address) {
-			return tf6server.Serve(address, func() tfprotov6.ProviderServer { return &server{provider: p} })
+	for name, p := range known {
+		if program, _, _ := strings.Cut(filepath.Base(os.Args[0]), "_"); program == "terraform-provider-"+filepath.Base(name) {
+			return tf6server.Serve(name, func() tfprotov6.ProviderServer { return &server{provider: p} })
 		}
 	}
 	return fmt.Errorf("its file is called %s, which is the name of no provider in schema.json", filepath.Base(os.Args[0]))

@@ -63,7 +63,8 @@ var objectNesting = map[string]tfprotov6.SchemaObjectNestingMode{
 	"map":    tfprotov6.SchemaObjectNestingModeMap,
 }
 
-// readSchemas returns the providers of a schema file by their address.
+// readSchemas returns the providers of a schema file by their names below a
+// registry: "hashicorp/aws".
 func readSchemas(file []byte) (map[string]*provider, error) {
 	var doc struct {
 		Providers map[string]struct {

@@ -178,7 +178,7 @@ def read_provider(name, spec, folder):
         return {"version": 0, "block": as_types(schema) if name == "aws" else schema}
 
     about = json.loads(texts["package/package.json"])["cdktf"]["provider"]
-    return about["name"], {
+    return about["name"].partition("/")[2], {  # without the registry's name
         "version": about["version"],
         "package": spec["package"],
         "provider": load(provider),
