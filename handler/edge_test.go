@@ -138,21 +138,24 @@ func TestNoContentType(t *testing.T) {
 
 // TestHeaderLimits sends too many headers, and headers that never end.
 func TestHeaderLimits(t *testing.T) {
-	srv := NewHTTPServer("", newTestServer(&fake{}))
-	srv.ReadHeaderTimeout = 50 * time.Millisecond
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	serve := func(patience time.Duration) net.Conn {
+		srv := NewHTTPServer("", newTestServer(&fake{}))
+		srv.ReadHeaderTimeout = patience
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go srv.Serve(l) //nolint:errcheck // it ends with the test
+		t.Cleanup(func() { srv.Close() })
+		return dial(t, "http://"+l.Addr().String())
 	}
-	go srv.Serve(l) //nolint:errcheck // it ends with the test
-	t.Cleanup(func() { srv.Close() })
 
-	c := dial(t, "http://"+l.Addr().String())
+	c := serve(time.Minute)
 	go fmt.Fprintf(c, "GET /ping HTTP/1.1\r\nhost: x\r\nx: %s\r\n\r\n", strings.Repeat("a", 100<<10))
 	if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != 431 {
 		t.Errorf("100 kB of headers: %v %v, want 431", resp, err)
 	}
-	c = dial(t, "http://"+l.Addr().String())
+	c = serve(50 * time.Millisecond)
 	fmt.Fprint(c, "GET /ping HTTP/1.1\r\nhost: x\r\nx: ")
 	c.SetReadDeadline(time.Now().Add(10 * time.Second)) //nolint:errcheck // it is a socket
 	if text, err := io.ReadAll(c); err != nil || bytes.HasPrefix(text, []byte("HTTP/1.1 200")) {
