@@ -18,6 +18,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go/logging"
+
+	"github.com/millrace-ai/millrace/sagemaker/awserr"
 )
 
 // tuning is every number of reading from S3.
@@ -209,7 +211,7 @@ func (b *bucket) object(ctx context.Context, key string) (*object, error) {
 			}
 			err = errors.Join(errAnswer, err)
 		}
-		if statusOf(err) == http.StatusRequestedRangeNotSatisfiable {
+		if awserr.Status(err) == http.StatusRequestedRangeNotSatisfiable {
 			return nil, &Error{b.uri(key) + ": the object is empty", err}
 		}
 		tries++

@@ -11,7 +11,8 @@ import (
 	"strings"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"github.com/aws/smithy-go"
+
+	"github.com/millrace-ai/millrace/sagemaker/awserr"
 )
 
 // fault is what to do about an error of S3.
@@ -34,7 +35,7 @@ var (
 
 // classify says what to do about err.
 func classify(err error) fault {
-	code, status := codeOf(err), statusOf(err)
+	code, status := awserr.Code(err), awserr.Status(err)
 	switch code {
 	case "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "ServiceUnavailable", "TooManyRequests":
 		return throttled
@@ -62,26 +63,10 @@ func classify(err error) fault {
 		return fatal
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return fatal
-	case isCredentials(err):
+	case awserr.NoCredentials(err):
 		return fatal
 	}
 	return transient // no answer, or one that broke off
-}
-
-func codeOf(err error) string {
-	var api smithy.APIError
-	if errors.As(err, &api) {
-		return api.ErrorCode()
-	}
-	return ""
-}
-
-func statusOf(err error) int {
-	var r *awshttp.ResponseError
-	if errors.As(err, &r) && r.Response != nil {
-		return r.HTTPStatusCode()
-	}
-	return 0
 }
 
 // regionOf returns the region that an answer sends the caller to.
@@ -91,13 +76,6 @@ func regionOf(err error) string {
 		return r.Response.Header.Get("X-Amz-Bucket-Region")
 	}
 	return ""
-}
-
-// isCredentials reports whether the SDK found nothing to sign with.
-func isCredentials(err error) bool {
-	text := err.Error()
-	return strings.Contains(text, "failed to refresh cached credentials") || strings.Contains(text, "no EC2 IMDS role found") ||
-		strings.Contains(text, "static credentials are empty") || strings.Contains(text, "get identity: get credentials")
 }
 
 // needs are the permissions an operation takes.
@@ -119,7 +97,7 @@ func explain(l location, operation, key string, err error) error {
 	say := func(format string, args ...any) error {
 		return &Error{where + ": " + fmt.Sprintf(format, args...), err}
 	}
-	code, status, message := codeOf(err), statusOf(err), messageOf(err)
+	code, status, message := awserr.Code(err), awserr.Status(err), awserr.Message(err)
 	lower := strings.ToLower(message)
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -128,9 +106,9 @@ func explain(l location, operation, key string, err error) error {
 		return say("%v", errChanged)
 	case strings.HasPrefix(code, "KMS."), strings.Contains(lower, "kms:decrypt"), strings.Contains(lower, "kms key"), strings.Contains(lower, "ciphertext refers"):
 		if strings.Contains(lower, "not authorized") || strings.Contains(lower, "kms:decrypt") || status == http.StatusForbidden {
-			return say("kms:Decrypt is missing: the object is encrypted with a KMS key that this role may not use (%s)", detail(code, message))
+			return say("kms:Decrypt is missing: the object is encrypted with a KMS key that this role may not use (%s)", awserr.Detail(code, message))
 		}
-		return say("its KMS key cannot be used: enabled, in this region and not pending deletion is expected (%s)", detail(code, message))
+		return say("its KMS key cannot be used: enabled, in this region and not pending deletion is expected (%s)", awserr.Detail(code, message))
 	case code == "NoSuchBucket":
 		return say("there is no bucket %s", l.bucket)
 	case code == "NoSuchKey", code == "NotFound", status == http.StatusNotFound:
@@ -138,16 +116,16 @@ func explain(l location, operation, key string, err error) error {
 	case code == "NoSuchVersion":
 		return say("no such version")
 	case code == "InvalidObjectState":
-		return say("archived in Glacier: restore it first (%s)", detail(code, message))
+		return say("archived in Glacier: restore it first (%s)", awserr.Detail(code, message))
 	case status == http.StatusBadRequest && (strings.Contains(lower, "server side encryption") || strings.Contains(lower, "server-side encryption")):
 		return say("encrypted with a key of the customer's (SSE-C), which is not supported: encrypt with SSE-KMS or SSE-S3")
 	case classify(err) == expired:
-		return say("the credentials have expired and nothing newer was to be had (%s)", detail(code, message))
+		return say("the credentials have expired and nothing newer was to be had (%s)", awserr.Detail(code, message))
 	case code == "InvalidAccessKeyId", code == "SignatureDoesNotMatch", code == "InvalidToken":
-		return say("the credentials are not valid (%s)", detail(code, message))
+		return say("the credentials are not valid (%s)", awserr.Detail(code, message))
 	case code == "RequestTimeTooSkewed":
-		return say("the clock of this machine is wrong (%s)", detail(code, message))
-	case isCredentials(err):
+		return say("the clock of this machine is wrong (%s)", awserr.Detail(code, message))
+	case awserr.NoCredentials(err):
 		return say("no credentials: none in the environment, in a profile, or from the container or instance role; a SageMaker container in network isolation has none, give it the model as model data in /opt/ml/model")
 	case status == http.StatusForbidden:
 		missing := needs[operation]
@@ -161,18 +139,18 @@ func explain(l location, operation, key string, err error) error {
 		if !l.requesterPays {
 			hint += "; a Requester Pays bucket takes ?requestPayer=requester behind the URI"
 		}
-		return say("access denied: %s is missing%s (%s)", missing, hint, detail(code, message))
+		return say("access denied: %s is missing%s (%s)", missing, hint, awserr.Detail(code, message))
 	case regionOf(err) != "":
-		return say("the bucket is in region %s and could not be read there (%s)", regionOf(err), detail(code, message))
+		return say("the bucket is in region %s and could not be read there (%s)", regionOf(err), awserr.Detail(code, message))
 	}
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
 		return say("S3 cannot be reached: no address for %s; in a VPC or in network isolation there may be no way to S3: add an S3 gateway endpoint, or give the model as model data in /opt/ml/model", dns.Name)
 	}
 	if code != "" {
-		return say("%s", detail(code, message))
+		return say("%s", awserr.Detail(code, message))
 	}
-	return say("%s", strings.Join(strings.Fields(rootCause(err).Error()), " "))
+	return say("%s", awserr.Cause(err))
 }
 
 // Error is a line for the operator about an object or a prefix.
@@ -183,38 +161,3 @@ type Error struct {
 
 func (e *Error) Error() string { return e.text }
 func (e *Error) Unwrap() error { return e.cause }
-
-func messageOf(err error) string {
-	var api smithy.APIError
-	if errors.As(err, &api) {
-		return strings.Join(strings.Fields(api.ErrorMessage()), " ")
-	}
-	return ""
-}
-
-// detail is S3's own words, cut to what a line holds.
-func detail(code, message string) string {
-	const most = 300
-	if message == "" || message == code {
-		return code
-	}
-	if len(message) > most {
-		message = strings.ToValidUTF8(message[:most], "") + "…"
-	}
-	return code + ": " + message
-}
-
-// rootCause is the innermost error, without the SDK's frames around it.
-func rootCause(err error) error {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil || inner.Error() == "" {
-			return err
-		}
-		var op *net.OpError
-		if errors.As(err, &op) {
-			return op
-		}
-		err = inner
-	}
-}

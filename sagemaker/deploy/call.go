@@ -13,6 +13,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sagemakerruntime"
 	"github.com/aws/aws-sdk-go-v2/service/sagemakerruntime/types"
+
+	"github.com/millrace-ai/millrace/sagemaker/awserr"
 )
 
 // Call is one call of an endpoint.
@@ -203,7 +205,7 @@ func (c *Client) patiently(ctx context.Context, endpoint string, try func() erro
 			return c.callFault(endpoint, err)
 		}
 		wait := min(c.poll, time.Second<<(calls-1))
-		c.say("endpoint %s: %s; again in %v", endpoint, detail(codeOf(err), messageOf(err)), wait)
+		c.say("endpoint %s: %s; again in %v", endpoint, awserr.Detail(awserr.Code(err), awserr.Message(err)), wait)
 		if !sleep(ctx, wait) {
 			return c.callFault(endpoint, ctx.Err())
 		}
@@ -213,11 +215,11 @@ func (c *Client) patiently(ctx context.Context, endpoint string, try func() erro
 // isPutOff reports whether err says that the same call can do later. What the
 // container answers is never repeated.
 func isPutOff(err error) bool {
-	switch codeOf(err) {
+	switch awserr.Code(err) {
 	case "ModelNotReadyException", "ServiceUnavailable", "ServiceUnavailableException", "InternalFailure", "InternalDependencyException":
 		return true
 	}
-	return isThrottling(codeOf(err))
+	return isThrottling(awserr.Code(err))
 }
 
 // callFault makes the one line about a failed call: what the container itself
@@ -225,18 +227,18 @@ func isPutOff(err error) bool {
 func (c *Client) callFault(endpoint string, err error) error {
 	var model *types.ModelError
 	if !errors.As(err, &model) {
-		if codeOf(err) == "ValidationError" && strings.Contains(messageOf(err), "not found") {
+		if awserr.Code(err) == "ValidationError" && strings.Contains(awserr.Message(err), "not found") {
 			return &Error{fmt.Sprintf("there is no endpoint %s in %s; another region: --region", endpoint, c.region), err}
 		}
 		return c.explain(err, "endpoint "+endpoint)
 	}
 	status := aws.ToInt32(model.OriginalStatusCode)
 	if status == 0 {
-		return &Error{fmt.Sprintf("endpoint %s: the container did not answer within the platform's 60 seconds, or closed the connection; --stream has 8 minutes (%s)", endpoint, detail("", messageOf(err))), err}
+		return &Error{fmt.Sprintf("endpoint %s: the container did not answer within the platform's 60 seconds, or closed the connection; --stream has 8 minutes (%s)", endpoint, awserr.Detail("", awserr.Message(err))), err}
 	}
 	text := aws.ToString(model.OriginalMessage)
 	if text == "" {
-		text = messageOf(err)
+		text = awserr.Message(err)
 	}
 	message, kind := containerError([]byte(text))
 	if kind != "" {
@@ -252,7 +254,7 @@ func (c *Client) streamFault(ctx context.Context, endpoint string, err error) er
 	case ctx.Err() != nil:
 		return &Error{"interrupted", ctx.Err()}
 	case errors.As(err, &model):
-		return &Error{fmt.Sprintf("endpoint %s: the stream ended early: %s", endpoint, detail(aws.ToString(model.ErrorCode_), aws.ToString(model.Message))), err}
+		return &Error{fmt.Sprintf("endpoint %s: the stream ended early: %s", endpoint, awserr.Detail(aws.ToString(model.ErrorCode_), aws.ToString(model.Message))), err}
 	}
 	return c.explain(err, "endpoint "+endpoint+": the stream ended early")
 }

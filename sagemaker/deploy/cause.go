@@ -9,8 +9,9 @@ import (
 	"regexp"
 	"strings"
 
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
+
+	"github.com/millrace-ai/millrace/sagemaker/awserr"
 )
 
 // Error is a line for the operator.
@@ -46,20 +47,18 @@ func (c *Client) explain(err error, what string) error {
 	say := func(format string, args ...any) error {
 		return &Error{what + ": " + fmt.Sprintf(format, args...), err}
 	}
-	code, message, action := codeOf(err), messageOf(err), actionOf(err)
-	text := err.Error()
+	code, message, action := awserr.Code(err), awserr.Message(err), actionOf(err)
 	var dns *net.DNSError
 	switch {
 	case errors.Is(err, context.Canceled):
 		return say("interrupted")
-	case strings.Contains(text, "failed to refresh cached credentials"), strings.Contains(text, "no EC2 IMDS role found"),
-		strings.Contains(text, "static credentials are empty"), strings.Contains(text, "get identity: get credentials"):
+	case awserr.NoCredentials(err):
 		return say("no credentials: none in the environment, in a profile (--profile) or from a role; `aws sts get-caller-identity` shows what there is")
 	case code == "ExpiredToken", code == "ExpiredTokenException", code == "RequestExpired":
-		return say("the credentials have expired: log in again (%s)", detail(code, message))
+		return say("the credentials have expired: log in again (%s)", awserr.Detail(code, message))
 	case code == "UnrecognizedClientException", code == "InvalidClientTokenId", code == "InvalidAccessKeyId", code == "SignatureDoesNotMatch", code == "InvalidSignatureException":
-		return say("the credentials are not valid in %s (%s)", c.region, detail(code, message))
-	case code == "AccessDeniedException", code == "AccessDenied", statusOf(err) == http.StatusForbidden:
+		return say("the credentials are not valid in %s (%s)", c.region, awserr.Detail(code, message))
+	case code == "AccessDeniedException", code == "AccessDenied", awserr.Status(err) == http.StatusForbidden:
 		resource := ""
 		if m := denied.FindStringSubmatch(message); m != nil {
 			action = strings.TrimSuffix(m[1], ".")
@@ -67,31 +66,31 @@ func (c *Client) explain(err error, what string) error {
 				resource = " on " + strings.TrimSuffix(m[2], ".")
 			}
 		}
-		return say("access denied: %s%s is missing (%s)", action, resource, detail(code, message))
+		return say("access denied: %s%s is missing (%s)", action, resource, awserr.Detail(code, message))
 	case code == "ResourceLimitExceeded":
 		return say("a quota of the account is used up: ask for more in Service Quotas (SageMaker, “… for endpoint usage”), or choose another instance type (%s)", message)
 	case isThrottling(code):
-		return say("AWS goes on refusing because of too many calls: try again in a minute (%s)", detail(code, message))
+		return say("AWS goes on refusing because of too many calls: try again in a minute (%s)", awserr.Detail(code, message))
 	case code == "NoSuchBucket":
 		return say("there is no such bucket")
-	case code == "PermanentRedirect", code == "AuthorizationHeaderMalformed", code == "IllegalLocationConstraintException", statusOf(err) == http.StatusMovedPermanently:
+	case code == "PermanentRedirect", code == "AuthorizationHeaderMalformed", code == "IllegalLocationConstraintException", awserr.Status(err) == http.StatusMovedPermanently:
 		return say("the bucket is not in %s, where the endpoint is: SageMaker reads from its own region only; take a bucket there", c.region)
 	case errors.As(err, &dns):
 		return say("no address for %s: is there a region %s, and a network?", dns.Name, c.region)
 	case code != "":
-		return say("%s", detail(code, message))
+		return say("%s", awserr.Detail(code, message))
 	}
-	return say("%s", strings.Join(strings.Fields(rootCause(err).Error()), " "))
+	return say("%s", awserr.Cause(err))
 }
 
 // isMissing reports whether err says that what was named does not exist;
 // SageMaker has no code of its own for that.
 func isMissing(err error) bool {
-	switch codeOf(err) {
+	switch awserr.Code(err) {
 	case "ResourceNotFound", "ResourceNotFoundException", "NotFound", "NoSuchKey":
 		return true
 	case "ValidationException":
-		m := strings.ToLower(messageOf(err))
+		m := strings.ToLower(awserr.Message(err))
 		return strings.Contains(m, "could not find") || strings.Contains(m, "does not exist")
 	}
 	return false
@@ -99,14 +98,14 @@ func isMissing(err error) bool {
 
 // isBusy reports whether err says that something must end first.
 func isBusy(err error) bool {
-	return codeOf(err) == "ResourceInUse" || codeOf(err) == "ValidationException" && strings.Contains(messageOf(err), "in-progress")
+	return awserr.Code(err) == "ResourceInUse" || awserr.Code(err) == "ValidationException" && strings.Contains(awserr.Message(err), "in-progress")
 }
 
 // isYoungRole reports whether err can come from a role that was made a moment
 // ago, which not every part of AWS knows yet.
 func isYoungRole(err error) bool {
-	m := strings.ToLower(messageOf(err))
-	return codeOf(err) == "ValidationException" && strings.Contains(m, "assume") && strings.Contains(m, "role")
+	m := strings.ToLower(awserr.Message(err))
+	return awserr.Code(err) == "ValidationException" && strings.Contains(m, "assume") && strings.Contains(m, "role")
 }
 
 func isThrottling(code string) bool {
@@ -128,55 +127,4 @@ func actionOf(err error) string {
 		return other
 	}
 	return action
-}
-
-func codeOf(err error) string {
-	var api smithy.APIError
-	if errors.As(err, &api) {
-		return api.ErrorCode()
-	}
-	return ""
-}
-
-func messageOf(err error) string {
-	var api smithy.APIError
-	if errors.As(err, &api) {
-		return strings.Join(strings.Fields(api.ErrorMessage()), " ")
-	}
-	return ""
-}
-
-func statusOf(err error) int {
-	var r *awshttp.ResponseError
-	if errors.As(err, &r) && r.Response != nil {
-		return r.HTTPStatusCode()
-	}
-	return 0
-}
-
-// detail is AWS's own words, cut to what a line holds.
-func detail(code, message string) string {
-	const most = 400
-	switch {
-	case message == "" || message == code:
-		return code
-	case len(message) > most:
-		message = strings.ToValidUTF8(message[:most], "") + "…"
-	}
-	return code + ": " + message
-}
-
-// rootCause is the innermost error, without the SDK's frames around it.
-func rootCause(err error) error {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil || inner.Error() == "" {
-			return err
-		}
-		var op *net.OpError
-		if errors.As(err, &op) {
-			return op
-		}
-		err = inner
-	}
 }

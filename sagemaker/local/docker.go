@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -175,8 +176,8 @@ func (c *dockerContainer) findWayIn(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-c.exited:
-			return fmt.Errorf("docker run ended with status %d", c.status)
+		case <-c.Exited():
+			return fmt.Errorf("docker run ended with status %d", c.ExitStatus())
 		case <-ctx.Done():
 			return fmt.Errorf("the container has no network: %w", errors.Join(ctx.Err(), err))
 		case <-time.After(startPoll):
@@ -203,9 +204,9 @@ func (c *dockerContainer) signal(name string) {
 	defer cancel()
 	if _, err := c.docker.output(ctx, "kill", "--signal", name, c.name); err != nil {
 		select {
-		case <-c.exited:
+		case <-c.Exited():
 		default: // there is no container yet, or no engine any more
-			_ = c.cmd.Process.Signal(map[string]os.Signal{"TERM": os.Interrupt, "KILL": os.Kill}[name])
+			c.Signal(map[string]syscall.Signal{"TERM": syscall.SIGINT, "KILL": syscall.SIGKILL}[name])
 		}
 	}
 }

@@ -3,15 +3,15 @@ package local
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
+
+	"github.com/millrace-ai/millrace/sagemaker/child"
 )
 
 // Processes starts each container as a child process on a port of its own,
@@ -36,63 +36,32 @@ func (p *Processes) Launch(_ context.Context, instance int) (Container, error) {
 	return startProcess(cmd, onThisMachine(number), prefixed(p.Log, instance))
 }
 
-// process is a Container that is a child process.
+// process is a Container that is a child process. It gets the terminal's ^C
+// through Terminate only.
 type process struct {
 	port
-	cmd    *exec.Cmd
-	exited chan struct{}
-	status int // valid once exited
+	*child.Process
 }
 
-// startProcess starts cmd with its output going to log. The child is in a
-// process group of its own, so that the terminal's ^C reaches it through
-// Terminate only, and ends if this process is killed, where the system has a
-// way to say that.
+// startProcess starts cmd with its output going to log.
 func startProcess(cmd *exec.Cmd, at port, log *lineWriter) (*process, error) {
-	p := &process{port: at, cmd: cmd, exited: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = childAttributes()
-	started := make(chan error)
-	go func() {
-		// The death signal is sent when the thread ends that started the child.
-		runtime.LockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err != nil {
-			return
-		}
-		p.status = exitStatus(cmd.Wait())
-		log.end()
-		close(p.exited)
-	}()
-	return p, <-started
+	started, err := child.Start(cmd, log.end)
+	return &process{at, started}, err
 }
 
-func exitStatus(err error) int {
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &exit):
-		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-			return 128 + int(ws.Signal())
-		}
-		return exit.ExitCode()
-	}
-	return -1
-}
-
-func (p *process) Terminate()              { _ = p.cmd.Process.Signal(syscall.SIGTERM) } // it may have ended
-func (p *process) Kill()                   { _ = p.cmd.Process.Kill() }
-func (p *process) Exited() <-chan struct{} { return p.exited }
+func (p *process) Terminate() { p.Signal(syscall.SIGTERM) }
+func (p *process) Kill()      { p.Signal(syscall.SIGKILL) }
 
 func (p *process) ExitStatus() int {
-	select {
-	case <-p.exited:
-		return p.status
-	default:
+	state := p.State()
+	if state == nil {
 		return -1
 	}
+	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return state.ExitCode()
 }
 
 // freePort returns a port that was free just now. SageMaker passes a port by

@@ -35,7 +35,7 @@ const (
 func (d *Docker) Launch(variables []string) (Sandbox, error) {
 	name := fmt.Sprintf("millrace-lambda-%d-%d", os.Getpid(), d.serial.Add(1))
 	cmd := exec.Command("docker", d.command(name, variables)...)
-	c, err := startChild(cmd, d.Log)
+	c, err := startProgram(cmd, d.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func (d *Docker) command(name string, variables []string) []string {
 
 // container is a Sandbox in docker, which the child is docker's client of.
 type container struct {
-	*child
+	program
 	name string
 	log  io.Writer
 }
@@ -87,6 +87,6 @@ func (c *container) Kill() {
 	case <-c.Exited():
 	default:
 		c.docker("kill")
-		c.child.Kill() // the client, if the container never came to be
+		c.program.Kill() // the client, if the container never came to be
 	}
 }

@@ -3,8 +3,9 @@ package emulator
 import (
 	"io"
 	"os/exec"
-	"runtime"
 	"syscall"
+
+	"github.com/millrace-ai/millrace/sagemaker/child"
 )
 
 // Launcher starts what the function is made of.
@@ -36,41 +37,21 @@ type Process struct {
 func (p *Process) Launch(variables []string) (Sandbox, error) {
 	cmd := exec.Command(p.Path, p.Args...)
 	cmd.Env = append(append([]string{}, p.Env...), variables...)
-	return startChild(cmd, p.Log)
+	return startProgram(cmd, p.Log)
 }
 
-// child is a Sandbox that is a child process.
-type child struct {
-	cmd    *exec.Cmd
-	exited chan struct{}
-}
+// program is a Sandbox that is a child process.
+type program struct{ *child.Process }
 
-// startChild starts cmd, in a process group of its own, so that the terminal's
-// interrupt does not reach it. It ends with this process, where the system has
-// a way to say that.
-func startChild(cmd *exec.Cmd, log io.Writer) (*child, error) {
-	c := &child{cmd, make(chan struct{})}
+// startProgram starts cmd with its output going to log.
+func startProgram(cmd *exec.Cmd, log io.Writer) (program, error) {
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = childAttributes()
-	started := make(chan error)
-	go func() {
-		// The death signal comes when the thread ends that started the child.
-		runtime.LockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			cmd.Wait() //nolint:errcheck // Status has it
-			close(c.exited)
-		}
-	}()
-	return c, <-started
+	started, err := child.Start(cmd, nil)
+	return program{started}, err
 }
 
-func (c *child) signal(s syscall.Signal) { _ = c.cmd.Process.Signal(s) } // it may have ended
-
-func (c *child) Freeze()                 { c.signal(syscall.SIGSTOP) }
-func (c *child) Thaw()                   { c.signal(syscall.SIGCONT) }
-func (c *child) Terminate()              { c.signal(syscall.SIGTERM) }
-func (c *child) Kill()                   { c.signal(syscall.SIGKILL) }
-func (c *child) Exited() <-chan struct{} { return c.exited }
-func (c *child) Status() string          { return c.cmd.ProcessState.String() }
+func (p program) Freeze()        { p.Signal(syscall.SIGSTOP) }
+func (p program) Thaw()          { p.Signal(syscall.SIGCONT) }
+func (p program) Terminate()     { p.Signal(syscall.SIGTERM) }
+func (p program) Kill()          { p.Signal(syscall.SIGKILL) }
+func (p program) Status() string { return p.State().String() }
