@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"strconv"
 	"time"
+
+	"github.com/millrace-ai/millrace/sagemaker/netns"
 )
 
 // Container is a container that runs or ran.
@@ -28,20 +30,17 @@ func (e *Engine) Run(ctx context.Context, image string, port int, options []stri
 		return nil, err
 	}
 	c := &Container{ID: id, URL: fmt.Sprintf("http://127.0.0.1:%d", port), engine: e}
-	text, err := e.Docker(ctx, "inspect", "--format", "{{.State.Pid}}", id)
+	pid, err := e.Docker(ctx, "inspect", "--format", "{{.State.Pid}}", id)
 	if err != nil {
 		return nil, err
 	}
-	pid, err := strconv.Atoi(text)
-	if err != nil {
-		return nil, err
-	}
+	namespace := fmt.Sprintf("/proc/%s/ns/net", pid)
 	// A connection through the container's own loopback: no other way leads
 	// into a network namespace that has nothing else.
 	transport := &http.Transport{
 		MaxIdleConnsPerHost: 64,
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return dialInside(ctx, pid, network, address)
+			return netns.Dial(ctx, namespace, network, address)
 		},
 	}
 	c.Client = &http.Client{Transport: transport}

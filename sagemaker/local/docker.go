@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/millrace-ai/millrace/sagemaker/netns"
 )
 
 // Docker starts each container by `docker run IMAGE serve`, as SageMaker
@@ -190,7 +192,7 @@ func (c *dockerContainer) Dial(ctx context.Context) (net.Conn, error) {
 	if c.namespace == "" {
 		return c.port.Dial(ctx)
 	}
-	return dialInside(ctx, c.namespace, c.port)
+	return netns.Dial(ctx, c.namespace, "tcp", string(c.port))
 }
 
 // Terminate sends SIGTERM to the container's first process.
