@@ -146,7 +146,7 @@ func lastError(log string) string {
 }
 
 // Close ends the engine if Start has started it, and has it forget images that
-// newer ones have taken the names of. (To docker's first builder these are what
+// newer ones have taken the names of, and old steps of builds. (To docker's first builder these are what
 // BuildKit keeps apart: its cache.)
 func (e *Engine) Close() {
 	if e.daemon == nil {
@@ -154,6 +154,7 @@ func (e *Engine) Close() {
 	}
 	if e.buildKit {
 		_, _ = e.Docker(context.Background(), "image", "prune", "--force")
+		_, _ = e.Docker(context.Background(), "builder", "prune", "--force", "--keep-storage", "8gb")
 	}
 	_ = e.daemon.Process.Signal(syscall.SIGTERM)
 	select {
