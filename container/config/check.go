@@ -50,7 +50,8 @@ func (l *Loader) Finish(ctx *kong.Context, s *Serve) (settings []Setting, notes 
 	if err := l.checkTogether(s); err != nil {
 		return nil, nil, err
 	}
-	if host := l.env["HOSTNAME"]; host != "" && !isIP(host) && l.from["hostname"] == "" {
+	// Containers have their own name there, which is no wish of anybody's.
+	if host := l.env["HOSTNAME"]; host != "" && !isIP(host) && l.from["hostname"] == "" && host != machineName() {
 		notes = append(notes, fmt.Sprintf("HOSTNAME=%q is no IP address: listening on %s", host, s.Hostname))
 	}
 	for _, name := range ignoredEnv {
@@ -59,6 +60,11 @@ func (l *Loader) Finish(ctx *kong.Context, s *Serve) (settings []Setting, notes 
 		}
 	}
 	return settings, append(notes, l.notesOfOthers()...), nil
+}
+
+func machineName() string {
+	name, _ := os.Hostname() //nolint:errcheck // without one no variable can hold it
+	return name
 }
 
 // checkFlag checks a flag that was set, on its own.

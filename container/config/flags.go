@@ -121,7 +121,9 @@ var ignoredEnv = []string{
 	"EXLLAMA_VERSION", "USE_CUTLASS_W8A8",
 }
 
-// Drain is how long running requests may go on after a signal to end.
+// Drain is how long running requests may go on after a signal to end. A moment
+// of the timeout is left for their last events.
 func (s *Serve) Drain() time.Duration {
-	return time.Duration(s.GracefulTerminationTimeout) * time.Second
+	timeout := time.Duration(s.GracefulTerminationTimeout) * time.Second
+	return timeout - min(timeout/10, 500*time.Millisecond)
 }
