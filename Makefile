@@ -76,7 +76,7 @@ race: tools native
 	go test -race $$(go list ./... | grep -v -E '/engine/(cpu|ref)$$')
 
 .PHONY: bench
-bench: bench-path bench-start bench-cpu bench-grammar bench-peer ## measure: HTTP path, start, CPU backend, llama.cpp beside it
+bench: bench-path bench-start bench-cpu bench-grammar bench-peer bench-image ## measure: HTTP path, start, CPU backend, llama.cpp beside it, the image
 
 .PHONY: bench-path bench-start bench-cpu bench-grammar bench-peer bench-image
 bench-path: tools native

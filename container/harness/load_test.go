@@ -185,6 +185,21 @@ func TestDrainsUnderLoad(t *testing.T) {
 	}
 }
 
+// Health checks wait for no prompt: one of many steps is read meanwhile.
+func TestAnswersDuringPrefill(t *testing.T) {
+	dir := sized.folder(t)
+	c := start(t, tag, 8080, append([]string{"--volume", dir + ":/opt/ml/model:ro"}, hosted...), "serve", "--max-total-tokens", "30000").ready()
+	pings := c.startPings()
+	prompt := strings.Repeat("What is Millrace? ", 2000)
+	a := c.must(http.MethodPost, "/generate", fmt.Sprintf(`{"inputs":%q,"parameters":{"max_new_tokens":1,"details":true}}`, prompt))
+	if a.status != http.StatusOK {
+		t.Errorf("a long prompt: %d %s", a.status, a.body)
+	}
+	if statuses := pings.report(t, "during a long prefill"); !slices.Equal(statuses, []int{http.StatusOK}) {
+		t.Errorf("/ping: %v; want 200", statuses)
+	}
+}
+
 // A second SIGTERM ends the container at once.
 func TestSecondSignal(t *testing.T) {
 	dir := sized.folder(t)
