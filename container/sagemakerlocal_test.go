@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -187,6 +188,7 @@ func TestSageMakerLocalEndsStreamsInOrder(t *testing.T) {
 	const clients = 32
 	var callers sync.WaitGroup
 	streaming := make(chan struct{}, clients)
+	var ending atomic.Bool
 	for range clients {
 		callers.Go(func() {
 			for first := true; ; first = false {
@@ -197,6 +199,9 @@ func TestSageMakerLocalEndsStreamsInOrder(t *testing.T) {
 				var v *types.ValidationError
 				if errors.As(err, &v) {
 					return // the endpoint is being deleted
+				}
+				if text == "" && ending.Load() && err != nil {
+					return // the endpoint takes no more calls, or is gone
 				}
 				if m := new(types.ModelError); errors.As(err, &m) && aws.ToInt32(m.OriginalStatusCode) == http.StatusServiceUnavailable {
 					return // the container got the call after SIGTERM
@@ -211,6 +216,7 @@ func TestSageMakerLocalEndsStreamsInOrder(t *testing.T) {
 	for range clients {
 		<-streaming
 	}
+	ending.Store(true)
 	if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
