@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/sagemakerruntime"
 	"github.com/aws/aws-sdk-go-v2/service/sagemakerruntime/types"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
 // localEndpoint is a running `millrace sagemaker local`.
@@ -192,6 +193,7 @@ func TestSageMakerLocalEndsStreamsInOrder(t *testing.T) {
 	for range clients {
 		callers.Go(func() {
 			for first := true; ; first = false {
+				late := ending.Load()
 				text, err := l.stream(`{"inputs": "Tell me a story.", "stream": true, "parameters": {"max_new_tokens": 400, "do_sample": true}}`)
 				if first {
 					streaming <- struct{}{}
@@ -200,8 +202,9 @@ func TestSageMakerLocalEndsStreamsInOrder(t *testing.T) {
 				if errors.As(err, &v) {
 					return // the endpoint is being deleted
 				}
-				if text == "" && ending.Load() && err != nil {
-					return // the endpoint takes no more calls, or is gone
+				var sent *smithyhttp.RequestSendError
+				if late && text == "" && errors.As(err, &sent) {
+					return // the endpoint is gone
 				}
 				if m := new(types.ModelError); errors.As(err, &m) && aws.ToInt32(m.OriginalStatusCode) == http.StatusServiceUnavailable {
 					return // the container got the call after SIGTERM

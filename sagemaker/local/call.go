@@ -140,9 +140,13 @@ func (e *Endpoint) checkName(name string) *fault {
 		return constraint(name, "endpointName", "Member must satisfy regular expression pattern: "+namePattern.String())
 	}
 	if name != e.cfg.Name || !e.inService() {
-		return invalid("Endpoint %s of account %s not found.", name, e.cfg.Account)
+		return e.notFound(name)
 	}
 	return nil
+}
+
+func (e *Endpoint) notFound(name string) *fault {
+	return invalid("Endpoint %s of account %s not found.", name, e.cfg.Account)
 }
 
 // checkTargets refuses what addresses something this endpoint does not have.

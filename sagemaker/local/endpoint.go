@@ -87,12 +87,17 @@ func (e *Endpoint) inService() bool {
 //
 // An error says why the endpoint did not come into service.
 func (e *Endpoint) Run(ctx context.Context, ready func()) (*Summary, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	// Callers hear that the endpoint is being deleted before its instances stop.
+	keeping, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		e.setPhase(deleting)
+		cancel()
+	})()
 	var keepers sync.WaitGroup
 	started := make(chan error, e.cfg.Instances)
 	for number := 1; number <= e.cfg.Instances; number++ {
-		keepers.Go(func() { e.keep(ctx, number, started) })
+		keepers.Go(func() { e.keep(keeping, number, started) })
 	}
 	var failure error
 	for range e.cfg.Instances {
@@ -104,8 +109,8 @@ func (e *Endpoint) Run(ctx context.Context, ready func()) (*Summary, error) {
 	if failure == nil {
 		e.setPhase(inService)
 		ready()
-		keepers.Go(func() { e.queue.serve(ctx) })
-		<-ctx.Done()
+		keepers.Go(func() { e.queue.serve(keeping) })
+		<-keeping.Done()
 	}
 	e.setPhase(deleting)
 	keepers.Wait()

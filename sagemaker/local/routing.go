@@ -34,6 +34,9 @@ type flight struct {
 func (e *Endpoint) board(c *call) (*flight, *fault) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.phase == deleting { // since the call was checked
+		return nil, e.notFound(e.cfg.Name)
+	}
 	var chosen *instance
 	if c.session != "" && c.session != newSession {
 		s, ok := e.sessions[c.session]
