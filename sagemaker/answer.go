@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+
+	"github.com/millrace-ai/millrace/sagemaker/sse"
 )
 
 // answer takes what the API answers to a request that was made in this
@@ -18,7 +20,7 @@ type answer struct {
 	status   int // 0: nothing was answered, the request's context has ended
 	body     []byte
 	streamed bool
-	events   events
+	events   sse.Events
 }
 
 // errStream ends the generation of a stream that nobody can take.
@@ -49,7 +51,7 @@ func (a *answer) Write(b []byte) (int, error) {
 	case a.event == nil:
 		return 0, errStream
 	}
-	if err := a.events.feed(b, a.event); err != nil {
+	if err := feed(&a.events, b, a.event); err != nil {
 		return 0, err
 	}
 	return len(b), nil

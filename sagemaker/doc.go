@@ -15,7 +15,7 @@
 //	attributes.go  the custom attributes: the route, the usage
 //	session.go     stateful sessions
 //	batch.go       bodies of several lines
-//	events.go      server-sent events, taken apart and written as lines
+//	events.go      server-sent events, each as a line
 //	answer.go      what the API answers to a request made here
 //	duplex.go      the WebSocket; socket.go one of its connections
 //	registry.go    models and adapters to be loaded at run time

@@ -1,76 +1,40 @@
 package sagemaker
 
 import (
-	"bytes"
 	"io"
+
+	"github.com/millrace-ai/millrace/sagemaker/sse"
 )
 
-// events takes a stream of server-sent events apart, in pieces of any size.
-// See the event stream format of the HTML standard; only data counts here.
-type events struct {
-	line []byte // the beginning of a line whose end has not come yet
-	data []byte // of the event being read
-	open bool   // it has data
-}
-
-// feed reads the next piece and calls emit with the data of each event that it
-// completes, except the [DONE] that ends OpenAI's streams. Data on several
-// lines, which a JSON value may have between its parts, is joined by spaces.
-// Data is valid until emit returns; emit's error ends the call.
-func (e *events) feed(piece []byte, emit func(data []byte) error) error {
-	for {
-		end := bytes.IndexByte(piece, '\n')
-		if end < 0 {
-			e.line = append(e.line, piece...)
+// feed hands the events that a piece of the API's stream completes to emit,
+// each as one line, except the [DONE] that ends OpenAI's streams. Line feeds
+// are between the parts of a JSON value, where spaces mean the same.
+func feed(events *sse.Events, piece []byte, emit func(line []byte) error) error {
+	return events.Feed(piece, func(data []byte) error {
+		if string(data) == "[DONE]" {
 			return nil
 		}
-		line := piece[:end]
-		if len(e.line) > 0 {
-			e.line = append(e.line, line...)
-			line = e.line
-		}
-		err := e.take(bytes.TrimSuffix(line, []byte("\r")), emit)
-		if err != nil {
-			return err
-		}
-		e.line, piece = e.line[:0], piece[end+1:]
-	}
-}
-
-// take reads one line.
-func (e *events) take(line []byte, emit func([]byte) error) error {
-	if len(line) > 0 {
-		if data, ok := bytes.CutPrefix(line, []byte("data:")); ok {
-			if e.open {
-				e.data = append(e.data, ' ')
+		for i, b := range data {
+			if b == '\n' {
+				data[i] = ' '
 			}
-			e.open, e.data = true, append(e.data, bytes.TrimPrefix(data, []byte(" "))...)
 		}
-		return nil // comments, and fields that nobody sends
-	}
-	if !e.open {
-		return nil
-	}
-	data := e.data
-	e.open, e.data = false, e.data[:0]
-	if string(data) == "[DONE]" {
-		return nil
-	}
-	return emit(data)
+		return emit(data)
+	})
 }
 
 // lineWriter writes the data of each event of a stream as one line. What one
 // Write completes leaves in one Write.
 type lineWriter struct {
 	to     io.Writer
-	events events
+	events sse.Events
 	out    []byte
 }
 
 // Write implements io.Writer.
 func (l *lineWriter) Write(b []byte) (int, error) {
 	l.out = l.out[:0]
-	err := l.events.feed(b, func(data []byte) error {
+	err := feed(&l.events, b, func(data []byte) error {
 		l.out = append(append(l.out, data...), '\n')
 		return nil
 	})

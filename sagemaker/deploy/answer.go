@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/millrace-ai/millrace/sagemaker/sse"
 )
 
 // answerBody is any of the container's answers: a generation, an event of one,
@@ -46,7 +48,7 @@ type printer struct {
 	raw    bool
 	result *Result
 
-	events events
+	events sse.Events
 	ended  bool // whether the stream's last event has come
 	last   byte // that was written
 }
@@ -106,7 +108,7 @@ func (p *printer) part(b []byte) error {
 		_, err := p.out.Write(b)
 		return err
 	}
-	return p.events.feed(b, func(data []byte) error {
+	return p.events.Feed(b, func(data []byte) error {
 		if string(bytes.TrimSpace(data)) == "[DONE]" {
 			p.ended = true
 			return nil

@@ -21,7 +21,7 @@
 //	folder.go    a model's files on this machine; upload.go their way to S3
 //	resources.go what belongs to an endpoint
 //	status.go, delete.go
-//	call.go      a call of an endpoint; answer.go, events.go what comes back
+//	call.go      a call of an endpoint; answer.go what comes back
 //	cause.go     errors of AWS in one line
 //
 // The versions of three services' packages in go.mod are older than the newest
