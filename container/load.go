@@ -40,7 +40,6 @@ type loadedModel struct {
 func (s *server) load(ctx context.Context) (*loadedModel, error) {
 	start := time.Now()
 	if s.model == nil {
-		s.api.SetPending("opening " + modelName(s.place))
 		if err := s.openModel(ctx); err != nil {
 			return nil, err
 		}

@@ -116,6 +116,9 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string) (*s
 		Logger:                s.log,
 		Tracer:                s.tracing.tracer,
 	})
+	if s.model == nil { // before the port opens, which can be asked at once
+		s.api.SetPending("opening " + modelName(s.place))
+	}
 	return s, nil
 }
 
