@@ -69,7 +69,7 @@ func TestChatFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := start(t, []string{"TOKENIZER_CONFIG_PATH=" + template}, "--model-id", tinyFolder(t), "--default-max-tokens", "3").ready()
-	const message = `{"messages":[{"role":"user","content":"the quick"}]}`
+	const message = `{"messages":[{"role":"user","content":"the quick"}],"temperature":0}`
 	if status, body := p.post("/chat_tokenize", message); status != 200 || !strings.Contains(body, `"templated_text":"the quick!"`) {
 		t.Errorf("%d %s", status, body)
 	}
