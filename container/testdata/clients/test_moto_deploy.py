@@ -65,7 +65,7 @@ def test_an_endpoint_from_the_first_to_the_last_day(millrace, client):
     config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
     model = sagemaker.describe_model(ModelName=config["ProductionVariants"][0]["ModelName"])
     assert config["ProductionVariants"][0]["InstanceType"] == "ml.c5.xlarge"
-    assert model["PrimaryContainer"]["Environment"] == {"A": "1;2,3"}
+    assert model["PrimaryContainer"]["Environment"] == {"A": "1;2,3", "SERVED_MODEL_NAME": "chat"}
     assert model["PrimaryContainer"]["ModelDataSource"]["S3DataSource"]["S3Uri"] == "s3://models/llama/"
     for arn in endpoint["EndpointArn"], config["EndpointConfigArn"], model["ModelArn"]:
         assert tags(sagemaker, arn) == {"millrace:endpoint": "chat", "team": "search"}
