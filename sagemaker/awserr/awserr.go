@@ -75,4 +75,16 @@ func NoCredentials(err error) bool {
 		strings.Contains(text, "static credentials are empty") || strings.Contains(text, "get identity: get credentials")
 }
 
+// Unsigned is why credentials that are configured cannot be had, in the SDK's
+// words: an expired login, a role that may not be assumed, a program that fails.
+// It is "" if none are configured, or err is about something else.
+func Unsigned(err error) string {
+	text := oneLine(err.Error())
+	if strings.Contains(text, "no EC2 IMDS role found") || strings.Contains(text, "static credentials are empty") {
+		return ""
+	}
+	_, why, _ := strings.Cut(text, "get identity: get credentials: ")
+	return strings.TrimPrefix(why, "failed to refresh cached credentials, ")
+}
+
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -227,8 +227,8 @@ func isPutOff(err error) bool {
 func (c *Client) callFault(endpoint string, err error) error {
 	var model *types.ModelError
 	if !errors.As(err, &model) {
-		if awserr.Code(err) == "ValidationError" && strings.Contains(awserr.Message(err), "not found") {
-			return &Error{fmt.Sprintf("there is no endpoint %s in %s; another region: --region", endpoint, c.region), err}
+		if m := awserr.Message(err); awserr.Code(err) == "ValidationError" && strings.HasPrefix(m, "Endpoint "+endpoint) && strings.Contains(m, "not found") {
+			return &Error{fmt.Sprintf("there is no endpoint %s in service in %s: `millrace sagemaker status %[1]s` shows one that is still being made; another region: --region", endpoint, c.region), err}
 		}
 		return c.explain(err, "endpoint "+endpoint)
 	}

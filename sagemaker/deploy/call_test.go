@@ -165,7 +165,11 @@ func TestInvoke(t *testing.T) {
 		},
 		{
 			name: "no such endpoint", call: Call{Input: "x"}, answers: []http.HandlerFunc{fault(400, "ValidationError", `{"Message":"Endpoint chat of account 1 not found."}`)},
-			wantErr: "there is no endpoint chat in eu-west-1",
+			wantErr: "there is no endpoint chat in service in eu-west-1",
+		},
+		{
+			name: "no such session", call: Call{Input: "x", Session: "s"}, answers: []http.HandlerFunc{fault(400, "ValidationError", `{"Message":"Session s of endpoint chat not found."}`)},
+			wantErr: "Session s of endpoint chat not found.",
 		},
 		{
 			name: "an error within the stream", call: Call{Input: "x", Stream: true},

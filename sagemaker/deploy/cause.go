@@ -33,7 +33,8 @@ var (
 	}
 	// permissions of operations whose names differ from them.
 	permissions = map[string]string{
-		"s3:HeadObject": "s3:GetObject", "s3:CreateMultipartUpload": "s3:PutObject", "s3:UploadPart": "s3:PutObject",
+		// Without s3:ListBucket S3 does not even say that an object is not there.
+		"s3:HeadObject": "s3:GetObject or s3:ListBucket", "s3:CreateMultipartUpload": "s3:PutObject", "s3:UploadPart": "s3:PutObject",
 		"s3:CompleteMultipartUpload": "s3:PutObject", "sagemaker:InvokeEndpointWithResponseStream": "sagemaker:InvokeEndpoint",
 	}
 )
@@ -47,26 +48,38 @@ func (c *Client) explain(err error, what string) error {
 	say := func(format string, args ...any) error {
 		return &Error{what + ": " + fmt.Sprintf(format, args...), err}
 	}
-	code, message, action := awserr.Code(err), awserr.Message(err), actionOf(err)
+	code, message := awserr.Code(err), awserr.Message(err)
+	lower := strings.ToLower(message)
 	var dns *net.DNSError
 	switch {
 	case errors.Is(err, context.Canceled):
 		return say("interrupted")
+	case awserr.Unsigned(err) != "":
+		return say("the credentials cannot be had: %s; log in again, or look at the profile: `aws sts get-caller-identity` tries it", awserr.Unsigned(err))
 	case awserr.NoCredentials(err):
 		return say("no credentials: none in the environment, in a profile (--profile) or from a role; `aws sts get-caller-identity` shows what there is")
 	case code == "ExpiredToken", code == "ExpiredTokenException", code == "RequestExpired":
 		return say("the credentials have expired: log in again (%s)", awserr.Detail(code, message))
 	case code == "UnrecognizedClientException", code == "InvalidClientTokenId", code == "InvalidAccessKeyId", code == "SignatureDoesNotMatch", code == "InvalidSignatureException":
 		return say("the credentials are not valid in %s (%s)", c.region, awserr.Detail(code, message))
+	case strings.Contains(lower, "cross-account pass role"):
+		return say("--role is of another account than the credentials: SageMaker takes roles of the endpoint's account only (%s)", awserr.Detail(code, message))
 	case code == "AccessDeniedException", code == "AccessDenied", awserr.Status(err) == http.StatusForbidden:
-		resource := ""
+		action, resource, how := actionOf(err), "", "is missing"
 		if m := denied.FindStringSubmatch(message); m != nil {
 			action = strings.TrimSuffix(m[1], ".")
 			if m[2] != "" {
 				resource = " on " + strings.TrimSuffix(m[2], ".")
 			}
 		}
-		return say("access denied: %s%s is missing (%s)", action, resource, awserr.Detail(code, message))
+		if strings.Contains(lower, "explicit deny") {
+			how = "is forbidden by a policy"
+		}
+		return say("access denied: %s%s %s (%s)", action, resource, how, awserr.Detail(code, message))
+	case strings.Contains(lower, "could not access model data"):
+		return say("the role cannot read the model: sagemaker.amazonaws.com must be trusted to assume it, it needs s3:GetObject and s3:ListBucket there, and the bucket must be in %s (%s)", c.region, awserr.Detail(code, message))
+	case strings.Contains(lower, "requested image"):
+		return say("the image is not there: look for its repository and tag in ECR of %s (%s)", c.region, awserr.Detail(code, message))
 	case code == "ResourceLimitExceeded":
 		return say("a quota of the account is used up: ask for more in Service Quotas (SageMaker, “… for endpoint usage”), or choose another instance type (%s)", message)
 	case isThrottling(code):

@@ -67,7 +67,11 @@ func (c *Client) deleteEndpoint(ctx context.Context, name string) error {
 		}
 		if e.EndpointStatus != last {
 			last = e.EndpointStatus
-			c.say("endpoint %s: %s", name, last)
+			hint := ""
+			if !asked {
+				hint = ", can be deleted once that has ended"
+			}
+			c.say("endpoint %s: %s%s", name, last, hint)
 		}
 		if !sleep(ctx, c.poll) {
 			return fmt.Errorf("endpoint %s: stopped waiting while it was %s; the same command goes on from there", name, last)

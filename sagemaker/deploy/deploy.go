@@ -18,8 +18,9 @@ type Progress func(done, total int64)
 // it, and waits until it serves if wait is set. Called again after a failure or
 // an interruption it goes on where it stopped. s has passed Check.
 //
-// What an update replaces is deleted once the new one serves; if that fails,
-// the platform goes back to what served before.
+// What an update replaces, and what deployments that failed have left, is
+// deleted once the new one serves; if that fails, the platform goes back to what
+// served before.
 func (c *Client) Deploy(ctx context.Context, s *Spec, wait bool, progress Progress) error {
 	present, err := c.mine(ctx, s.Name)
 	if err != nil {
@@ -47,12 +48,17 @@ func (c *Client) Deploy(ctx context.Context, s *Spec, wait bool, progress Progre
 	if present, err = c.settle(ctx, s.Name, *r.config.EndpointConfigName); err != nil {
 		return err
 	}
-	if err := c.ensureParts(ctx, r); err != nil {
+	if err := c.ensureModel(ctx, r.model); err != nil {
 		return err
 	}
-
 	began := time.Now()
-	if err := c.move(ctx, s, r, present); err != nil {
+	if err = c.ensureConfig(ctx, r.config); err == nil {
+		err = c.move(ctx, s, r, present)
+	}
+	if err != nil {
+		if present == nil {
+			c.say("what has been made so far waits for the next try; `millrace sagemaker delete %s` takes it away", s.Name)
+		}
 		return err
 	}
 	switch {
@@ -65,15 +71,15 @@ func (c *Client) Deploy(ctx context.Context, s *Spec, wait bool, progress Progre
 			return err
 		}
 	}
-	if present == nil {
-		return nil
-	}
 	removed, err := c.removeParts(ctx, s.Name, *r.config.EndpointConfigName, func(m string) bool { return m == *r.model.ModelName })
 	if err != nil {
-		return fmt.Errorf("endpoint %s serves, but what it replaces could not be removed: %w", s.Name, err)
+		return fmt.Errorf("endpoint %s serves, but what earlier deployments have left could not be removed: %w", s.Name, err)
 	}
 	for _, part := range removed {
 		c.say("%s: removed", part)
+	}
+	if present == nil {
+		return nil
 	}
 	return c.retag(ctx, s, present)
 }
@@ -87,7 +93,7 @@ func (c *Client) move(ctx context.Context, s *Spec, r requests, present *sagemak
 			return c.explain(err, what)
 		}
 		c.say("%s: is being created in %s", what, c.region)
-	case aws.ToString(present.EndpointConfigName) != *r.config.EndpointConfigName:
+	case heading(present) != *r.config.EndpointConfigName, present.EndpointStatus == types.EndpointStatusUpdateRollbackFailed:
 		if _, err := c.sm.UpdateEndpoint(ctx, r.update); err != nil {
 			return c.explain(err, what)
 		}
@@ -117,6 +123,14 @@ func (c *Client) mine(ctx context.Context, name string) (*sagemaker.DescribeEndp
 	return e, nil
 }
 
+// heading is the configuration that an endpoint serves or is on its way to.
+func heading(e *sagemaker.DescribeEndpointOutput) string {
+	if pending := e.PendingDeploymentSummary; pending != nil {
+		return aws.ToString(pending.EndpointConfigName)
+	}
+	return aws.ToString(e.EndpointConfigName)
+}
+
 // settle waits until the endpoint can be given a configuration, and takes away
 // one that never came to serve. It does not wait for one that is already on
 // its way to config.
@@ -126,10 +140,9 @@ func (c *Client) settle(ctx context.Context, name, config string) (*sagemaker.De
 		if err != nil || e == nil {
 			return nil, err
 		}
-		failed := e.EndpointStatus == types.EndpointStatusFailed || e.EndpointStatus == types.EndpointStatusUpdateRollbackFailed
-		deleting := e.EndpointStatus == types.EndpointStatusDeleting
+		leaving := e.EndpointStatus == types.EndpointStatusDeleting || e.EndpointStatus == types.EndpointStatusRollingBack
 		switch {
-		case failed:
+		case e.EndpointStatus == types.EndpointStatusFailed:
 			c.say("endpoint %s: failed earlier, is made anew", name)
 			_, err := c.sm.DeleteEndpoint(ctx, &sagemaker.DeleteEndpointInput{EndpointName: &name})
 			if err != nil && !isMissing(err) && !isBusy(err) {
@@ -138,7 +151,7 @@ func (c *Client) settle(ctx context.Context, name, config string) (*sagemaker.De
 			if c.notes != nil {
 				return nil, nil // as if it were gone
 			}
-		case settled(e.EndpointStatus), !deleting && aws.ToString(e.EndpointConfigName) == config:
+		case settled(e.EndpointStatus), !leaving && heading(e) == config:
 			return e, nil
 		case c.notes != nil:
 			return e, nil
@@ -152,34 +165,38 @@ func (c *Client) settle(ctx context.Context, name, config string) (*sagemaker.De
 	}
 }
 
-// ensureParts makes the model and the configuration unless an earlier run has.
-func (c *Client) ensureParts(ctx context.Context, r requests) error {
-	name := "model " + *r.model.ModelName
-	model, err := c.model(ctx, *r.model.ModelName)
-	if err != nil {
+// ensureModel makes the model unless an earlier run has.
+func (c *Client) ensureModel(ctx context.Context, wanted *sagemaker.CreateModelInput) error {
+	model, err := c.model(ctx, *wanted.ModelName)
+	if err != nil || model != nil {
 		return err
 	}
-	if model == nil {
-		for try := 1; ; try++ {
-			_, err := c.sm.CreateModel(ctx, r.model)
-			if err == nil {
-				break
-			}
-			if !isYoungRole(err) || try == 6 || !sleep(ctx, c.poll) {
-				return c.explain(err, name)
-			}
-			c.say("%s: the role cannot be assumed yet, trying again", name)
+	const most = 6 // tries: a new role takes up to a minute to be known everywhere
+	name := "model " + *wanted.ModelName
+	for try := 1; ; try++ {
+		_, err := c.sm.CreateModel(ctx, wanted)
+		if err == nil {
+			c.say("%s: created", name)
+			return nil
 		}
-		c.say("%s: created", name)
+		if !isYoungRole(err) || try == most || !sleep(ctx, c.poll) {
+			return c.explain(err, name)
+		}
+		c.say("%s: SageMaker cannot use the role, which may be too young; try %d of %d", name, try+1, most)
 	}
-	config, err := c.config(ctx, *r.config.EndpointConfigName)
+}
+
+// ensureConfig makes the configuration unless an earlier run has.
+func (c *Client) ensureConfig(ctx context.Context, wanted *sagemaker.CreateEndpointConfigInput) error {
+	name := *wanted.EndpointConfigName
+	config, err := c.config(ctx, name)
 	if err != nil || config != nil {
 		return err
 	}
-	if _, err := c.sm.CreateEndpointConfig(ctx, r.config); err != nil {
-		return c.explain(err, "endpoint configuration "+*r.config.EndpointConfigName)
+	if _, err := c.sm.CreateEndpointConfig(ctx, wanted); err != nil {
+		return c.explain(err, "endpoint configuration "+name)
 	}
-	c.say("endpoint configuration %s: created", *r.config.EndpointConfigName)
+	c.say("endpoint configuration %s: created", name)
 	return nil
 }
 

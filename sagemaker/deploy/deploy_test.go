@@ -77,8 +77,9 @@ func TestDeploy(t *testing.T) {
 				f.reason = "The primary container for production variant main did not pass the ping health check."
 				f.log = []string{"loading", "exec /millrace: exec format error"}
 			},
-			want:    created,
-			wantErr: "endpoint chat: failed: the image is built for another processor than ml.c7i.2xlarge has",
+			want: created,
+			wantErr: "endpoint chat: failed: the image is built for another processor than ml.c7i.2xlarge has: build it for linux/amd64, or linux/arm64 for Graviton " +
+				"(SageMaker: The primary container for production variant main did not pass the ping health check.); deploy makes it anew, `millrace sagemaker delete chat` takes it away",
 			wantOut: "  exec /millrace: exec format error\n",
 		},
 		{
@@ -90,12 +91,55 @@ func TestDeploy(t *testing.T) {
 			wantOut: "failed earlier, is made anew",
 		},
 		{
+			name: "one that failed is made anew with something else",
+			before: func(f *fakeAWS, s *Spec) {
+				f.endpoints["chat"].course = []string{"Failed"}
+				s.Image += ".1"
+			},
+			want: []string{
+				"DeleteEndpoint chat", "CreateModel chat-#", "CreateEndpointConfig chat-#", "CreateEndpoint chat",
+				"DeleteEndpointConfig chat-#", "DeleteModel chat-#",
+			},
+		},
+		{
+			name: "one that serves a mix is not taken away",
+			before: func(f *fakeAWS, s *Spec) {
+				f.endpoints["chat"].course = []string{"UpdateRollbackFailed"}
+			},
+			want: []string{"UpdateEndpoint chat"},
+		},
+		{
+			name: "an update that cannot be rolled back",
+			before: func(f *fakeAWS, s *Spec) {
+				s.Instances = 2
+				f.course = []string{"Updating", "UpdateRollbackFailed"}
+			},
+			want:    []string{"CreateEndpointConfig chat-#", "UpdateEndpoint chat"},
+			wantErr: "the update failed, and so did the way back: some instances serve the old, some the new",
+		},
+		{
+			name: "one that is being updated to something else is waited for, and updated back",
+			before: func(f *fakeAWS, s *Spec) {
+				other := *s
+				other.Instances = 2
+				c, _ := f.dial(false)
+				f.course, f.slow = []string{"Updating", "Updating", "InService"}, true
+				if err := c.Deploy(context.Background(), &other, false, nil); err != nil {
+					f.t.Fatal(err)
+				}
+				f.took()
+			},
+			want:    []string{"UpdateEndpoint chat", "DeleteEndpointConfig chat-#"},
+			wantOut: "endpoint chat: Updating, waiting for that to end",
+		},
+		{
 			name: "goes on where an interrupted run stopped",
 			fresh: func(f *fakeAWS) {
 				f.faults["CreateEndpoint"] = []string{"ResourceLimitExceeded: The account-level service limit 'ml.c7i.2xlarge for endpoint usage' is 0 Instances"}
 			},
 			want:    created[:2],
 			wantErr: "endpoint chat: a quota of the account is used up",
+			wantOut: "what has been made so far waits for the next try; `millrace sagemaker delete chat` takes it away",
 		},
 		{
 			name: "waits for one that is on its way to the same",
@@ -123,7 +167,7 @@ func TestDeploy(t *testing.T) {
 			fresh: func(f *fakeAWS) {
 				f.faults["CreateModel"] = []string{"ValidationException: Could not assume role arn:aws:iam::123456789012:role/sagemaker."}
 			},
-			want: created, wantOut: "the role cannot be assumed yet",
+			want: created, wantOut: "SageMaker cannot use the role, which may be too young; try 2 of 6",
 		},
 		{
 			name: "throttled",
@@ -145,6 +189,36 @@ func TestDeploy(t *testing.T) {
 				f.faults["CreateModel"] = []string{"AccessDeniedException: User: arn:aws:iam::1:user/u is not authorized to perform: iam:PassRole on resource: arn:aws:iam::123456789012:role/sagemaker because no identity-based policy allows the iam:PassRole action"}
 			},
 			wantErr: "access denied: iam:PassRole on arn:aws:iam::123456789012:role/sagemaker is missing",
+		},
+		{
+			name: "a permission is denied",
+			fresh: func(f *fakeAWS) {
+				f.faults["CreateModel"] = []string{"AccessDeniedException: User: u is not authorized to perform: sagemaker:CreateModel on resource: r with an explicit deny in a service control policy"}
+			},
+			wantErr: "access denied: sagemaker:CreateModel on r is forbidden by a policy",
+		},
+		{
+			name: "another account's role",
+			fresh: func(f *fakeAWS) {
+				f.faults["CreateModel"] = []string{"AccessDeniedException: Cross-account pass role is not allowed."}
+			},
+			wantErr: "--role is of another account than the credentials",
+		},
+		{
+			name: "an image that is not there",
+			fresh: func(f *fakeAWS) {
+				f.faults["CreateModel"] = []string{"ValidationException: Requested image 123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace:1.0 not found."}
+			},
+			wantErr: "the image is not there: look for its repository and tag in ECR of eu-west-1",
+		},
+		{
+			name: "a model that the role may not read",
+			fresh: func(f *fakeAWS) {
+				refused := `ValidationException: Could not access model data at s3://models/llama/. Please ensure that the role "r" exists and that its trust relationship policy allows the action "sts:AssumeRole".`
+				f.faults["CreateModel"] = []string{refused, refused, refused, refused, refused, refused}
+			},
+			wantErr: "the role cannot read the model: sagemaker.amazonaws.com must be trusted to assume it, it needs s3:GetObject and s3:ListBucket there",
+			wantOut: "try 6 of 6",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

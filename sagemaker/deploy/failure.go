@@ -35,17 +35,20 @@ func (c *Client) failure(ctx context.Context, s *Spec, e *sagemaker.DescribeEndp
 		}
 	}
 	reason := strings.Join(strings.Fields(aws.ToString(e.FailureReason)), " ")
-	outcome := "failed"
-	if e.EndpointStatus == types.EndpointStatusInService {
-		outcome = "the update failed, and what served before serves again"
-	}
-	if cause := probableCause(reason, lines, s.InstanceType); cause != "" {
-		return fmt.Errorf("endpoint %s: %s: %s (SageMaker: %s)", s.Name, outcome, cause, reason)
+	outcome, remedy := "failed", fmt.Sprintf("; deploy makes it anew, `millrace sagemaker delete %s` takes it away", s.Name)
+	switch e.EndpointStatus {
+	case types.EndpointStatusInService:
+		outcome, remedy = "the update failed, and what served before serves again", ""
+	case types.EndpointStatusUpdateRollbackFailed:
+		outcome, remedy = "the update failed, and so did the way back: some instances serve the old, some the new", "; deploy moves them all"
 	}
 	if reason == "" {
 		reason = "SageMaker gives no reason; status " + string(e.EndpointStatus)
 	}
-	return fmt.Errorf("endpoint %s: %s: %s", s.Name, outcome, reason)
+	if cause := probableCause(reason, lines, s.InstanceType); cause != "" {
+		reason = fmt.Sprintf("%s (SageMaker: %s)", cause, reason)
+	}
+	return fmt.Errorf("endpoint %s: %s: %s%s", s.Name, outcome, reason, remedy)
 }
 
 // causes are what is known of failures, most telling first: a pattern in the
@@ -62,7 +65,7 @@ var causes = []struct {
 	{regexp.MustCompile(`(?i)out of memory|cannot allocate memory|\bOOM\b|does not fit`), true, "the memory of %s is too small for this model: take a larger instance type or a quantised model"},
 	{regexp.MustCompile(`(?i)no space left on device`), true, "the disk is full: raise --volume-size, or use --stream-model, which needs none"},
 	{regexp.MustCompile(`(?i)insufficient.?capacity|CapacityError|unable to provision|not enough capacity`), false, "AWS has no free %s in this place now: try again later, another instance type, or subnets in other zones"},
-	{regexp.MustCompile(`(?i)ecr:|pull.*image|image.*(pull|not exist|not found)|repository`), false, "the image cannot be pulled: it must exist, and the role needs ecr:GetAuthorizationToken, ecr:BatchGetImage and ecr:GetDownloadUrlForLayer; in a VPC without internet, endpoints for ecr.api, ecr.dkr and S3"},
+	{regexp.MustCompile(`(?i)ecr:|pull.*image|image.*(pull|not exist|not found)|images included|BatchGetImage|repository`), false, "the image cannot be pulled: it must exist, and the role needs ecr:GetAuthorizationToken, ecr:BatchGetImage and ecr:GetDownloadUrlForLayer; in a VPC without internet, endpoints for ecr.api, ecr.dkr and S3"},
 	{regexp.MustCompile(`(?i)s3|model data|download`), false, "the model cannot be copied from S3: it must exist in this region, with a role that has s3:GetObject, s3:ListBucket and kms:Decrypt on its key, and within --startup-timeout"},
 	{regexp.MustCompile(`(?i)exec format`), false, "the image is built for another processor than %s has: build it for linux/amd64, or linux/arm64 for Graviton"},
 	{regexp.MustCompile(`(?i)ping|health check`), false, "the container did not answer /ping with 200 in time: its log says what it was doing; --startup-timeout gives it longer, and a model that is too large for the instance never gets there"},

@@ -23,22 +23,24 @@ type fakeAWS struct {
 	t   *testing.T
 	url string
 
-	mu        sync.Mutex
-	models    map[string]map[string]any
-	configs   map[string]map[string]any
-	endpoints map[string]*fakeEndpoint
-	tags      map[string][]any // by ARN
-	log       []string         // of the newest container; older ones have written "old"
-	objects   map[string][]byte
-	crcs      map[string]string
-	uploads   map[string]map[int][]byte
-	calls     []string            // what changes something: operation and name
-	faults    map[string][]string // by operation: errors to answer with before it works, "CODE: message"
+	mu         sync.Mutex
+	models     map[string]map[string]any
+	configs    map[string]map[string]any
+	endpoints  map[string]*fakeEndpoint
+	tags       map[string][]any // by ARN
+	log        []string         // of the newest container; older ones have written "old"
+	objects    map[string][]byte
+	crcs       map[string]string
+	uploads    map[string]map[int][]byte
+	headStatus int                 // of every HeadObject; 0: as the object is
+	calls      []string            // what changes something: operation and name
+	faults     map[string][]string // by operation: errors to answer with before it works, "CODE: message"
 	// How the next endpoint that is created or updated goes on: a status for each
 	// look, the last one stays; with what reason, and whether it goes back.
 	course   []string
 	reason   string
 	rollback bool
+	slow     bool // the endpoint names the new configuration only once it serves it
 }
 
 type fakeEndpoint struct {
@@ -46,6 +48,7 @@ type fakeEndpoint struct {
 	course   []string
 	reason   string
 	previous string // configuration to go back to at the end of course
+	pending  string // configuration that it will have at the end of course
 }
 
 const (
@@ -250,7 +253,11 @@ func (f *fakeAWS) endpoint(operation, name string, in map[string]any) (any, erro
 		if f.rollback {
 			previous = e.config
 		}
-		f.endpoints[name] = &fakeEndpoint{config: in["EndpointConfigName"].(string), course: f.course, reason: f.reason, previous: previous}
+		next := &fakeEndpoint{config: in["EndpointConfigName"].(string), course: f.course, reason: f.reason, previous: previous}
+		if f.slow {
+			next.config, next.pending = e.config, next.config
+		}
+		f.endpoints[name] = next
 		return map[string]any{"EndpointArn": arn}, nil
 	case operation == "DeleteEndpoint":
 		if status := e.course[0]; status == "Creating" || status == "Updating" {
@@ -265,6 +272,8 @@ func (f *fakeAWS) endpoint(operation, name string, in map[string]any) (any, erro
 			e.course = e.course[1:]
 		} else if e.previous != "" {
 			e.config = e.previous
+		} else if e.pending != "" {
+			e.config, e.pending = e.pending, ""
 		}
 		if status == "" {
 			delete(f.endpoints, name)
@@ -274,6 +283,9 @@ func (f *fakeAWS) endpoint(operation, name string, in map[string]any) (any, erro
 			"EndpointName": name, "EndpointArn": arn, "EndpointConfigName": e.config, "EndpointStatus": status,
 			"CreationTime": endpointCreated, "LastModifiedTime": endpointCreated + 60,
 			"ProductionVariants": []any{map[string]any{"VariantName": variant, "CurrentInstanceCount": 1, "DesiredInstanceCount": 2}},
+		}
+		if e.pending != "" {
+			out["PendingDeploymentSummary"] = map[string]any{"EndpointConfigName": e.pending}
 		}
 		if status == "Failed" || status == "InService" && e.previous != "" {
 			out["FailureReason"] = e.reason
@@ -295,6 +307,8 @@ func (f *fakeAWS) s3(w http.ResponseWriter, r *http.Request) {
 	}
 	upload, part := query.Get("uploadId"), 0
 	switch _, err := fmt.Sscan(query.Get("partNumber"), &part); {
+	case r.Method == http.MethodHead && f.headStatus != 0:
+		w.WriteHeader(f.headStatus)
 	case r.Method == http.MethodHead:
 		if _, ok := f.objects[key]; !ok {
 			w.WriteHeader(http.StatusNotFound)

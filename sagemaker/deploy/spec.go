@@ -74,7 +74,7 @@ var (
 // CheckName checks the form of an endpoint's name.
 func CheckName(name string) error {
 	if len(name) > mostName || !endpointName.MatchString(name) {
-		return fmt.Errorf("name %q: expected at most %d letters, digits and single hyphens between them", name, mostName)
+		return fmt.Errorf("name %q: expected at most %d letters, digits and hyphens, none of those at either end", name, mostName)
 	}
 	return nil
 }
@@ -184,11 +184,13 @@ func (s *Spec) checkModel() error {
 	case s.Model == "":
 		return nil
 	case !strings.HasPrefix(s.Model, "s3://"):
-		if !bucketPlace.MatchString(s.Bucket) {
-			return fmt.Errorf("--bucket %q: expected BUCKET or BUCKET/PREFIX, where the folder %s is to be copied to (a model in S3 is s3://…)", s.Bucket, s.Model)
+		if _, err := readFolder(s.Model); err != nil {
+			return err
 		}
-		_, err := readFolder(s.Model)
-		return err
+		if !bucketPlace.MatchString(s.Bucket) {
+			return fmt.Errorf("--bucket %q: expected BUCKET or BUCKET/PREFIX, where the folder %s is to be copied to", s.Bucket, s.Model)
+		}
+		return nil
 	case !s3Place.MatchString(s.Model):
 		return fmt.Errorf("--model %s: expected s3://BUCKET/PREFIX/ or s3://BUCKET/KEY.tar.gz", s.Model)
 	case !strings.HasSuffix(s.Model, "/") && !isArchive(s.Model):

@@ -10,7 +10,10 @@ import (
 )
 
 func TestCheck(t *testing.T) {
-	empty := t.TempDir()
+	empty, full := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(full, "model.gguf"), nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name    string
 		change  func(*Spec)
@@ -46,7 +49,8 @@ func TestCheck(t *testing.T) {
 		{name: "prefix without a slash", change: func(s *Spec) { s.Model = "s3://models/llama" }, wantErr: "did you mean s3://models/llama/"},
 		{name: "archive", change: func(s *Spec) { s.Model = "s3://models/llama/model.tar.gz" }},
 		{name: "no bucket's name", change: func(s *Spec) { s.Model = "s3://M_/x/" }, wantErr: "expected s3://BUCKET"},
-		{name: "folder without bucket", change: func(s *Spec) { s.Model = empty }, wantErr: "--bucket"},
+		{name: "folder without bucket", change: func(s *Spec) { s.Model = full }, wantErr: "--bucket"},
+		{name: "neither folder nor bucket", change: func(s *Spec) { s.Model = "models/llama" }, wantErr: "no such folder (a model in S3 is s3://…)"},
 		{name: "folder that is none", change: func(s *Spec) { s.Model, s.Bucket = filepath.Join(empty, "x"), "models" }, wantErr: "no such folder"},
 		{name: "folder without a model", change: func(s *Spec) { s.Model, s.Bucket = empty, "models" }, wantErr: "holds no model"},
 		{name: "stream without network", change: func(s *Spec) { s.StreamModel, s.NetworkIsolation = true, true }, wantErr: "--stream-model"},

@@ -60,6 +60,7 @@ func TestProbableCause(t *testing.T) {
 	for _, tt := range []struct{ name, reason, log, want string }{
 		{name: "capacity", reason: "Unable to provision requested ML compute capacity due to InsufficientInstanceCapacity error.", want: "AWS has no free ml.c7i.large"},
 		{name: "image", reason: "The repository 'x' does not grant ecr:GetDownloadUrlForLayer, ecr:BatchGetImage permission to sagemaker.amazonaws.com", want: "the image cannot be pulled"},
+		{name: "no image", reason: "Please make sure all images included in the model for the production variant main exist, and that the execution role used to create the model has permissions to access them.", want: "the image cannot be pulled"},
 		{name: "model data", reason: "Failed to download model data for container. Please ensure that the role has s3:GetObject", want: "the model cannot be copied from S3"},
 		{name: "ping", reason: "The primary container did not pass the ping health check.", log: "loading the room", want: "the container did not answer /ping"},
 		{name: "the log knows better", reason: "did not pass the ping health check", log: "s3://m/x: access denied: s3:GetObject is missing", want: "the role may not read the model"},

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"hash/crc64"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -73,6 +74,18 @@ func TestUpload(t *testing.T) {
 			t.Errorf("calls %q, want one", got)
 		}
 	})
+	for status, want := range map[int]string{
+		http.StatusForbidden:        "access denied: s3:GetObject or s3:ListBucket is missing",
+		http.StatusMovedPermanently: "the bucket is not in eu-west-1",
+	} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			f.headStatus = status
+			defer func() { f.headStatus = 0 }()
+			if _, err := c.upload(ctx, dir, "models/teams", "chat", progress); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("error %v, want %q", err, want)
+			}
+		})
+	}
 	t.Run("other content goes elsewhere", func(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte("[]"), 0o666); err != nil {
 			t.Fatal(err)

@@ -26,7 +26,7 @@ func (c *Client) await(ctx context.Context, s *Spec, r requests, began time.Time
 		case ctx.Err() != nil:
 			return stopped(s.Name, last)
 		case err != nil:
-			return err
+			return fmt.Errorf("%w; the deployment goes on without: the same deploy waits again", err)
 		case e == nil && looks > 3: // before that, not every part of AWS may know it
 			return fmt.Errorf("endpoint %s: was deleted while it was waited for", s.Name)
 		}
@@ -53,7 +53,11 @@ func (c *Client) await(ctx context.Context, s *Spec, r requests, began time.Time
 }
 
 func stopped(name string, last types.EndpointStatus) error {
-	return fmt.Errorf("stopped waiting; endpoint %s was %s and goes on without: `millrace sagemaker status %s` shows it, the same deploy waits again, `millrace sagemaker delete %s` takes it away", name, last, name, name)
+	was := ""
+	if last != "" {
+		was = ", last seen " + string(last) + ","
+	}
+	return fmt.Errorf("stopped waiting; endpoint %s%s goes on without: `millrace sagemaker status %s` shows it, the same deploy waits again, `millrace sagemaker delete %s` takes it away", name, was, name, name)
 }
 
 // instances says how many instances there are of how many, where that is known.

@@ -71,4 +71,4 @@ def test_a_session_is_opened_used_and_closed(invoke):
 def test_an_endpoint_that_is_not_there(invoke, sagemaker):
     done = subprocess.run([BINARY, "sagemaker", "invoke", "elsewhere", "Hello"], capture_output=True, text=True, timeout=120,
                           env={**os.environ, **sagemaker.environment})
-    assert done.returncode == 1 and "there is no endpoint elsewhere in us-east-1" in done.stderr
+    assert done.returncode == 1 and "there is no endpoint elsewhere in service in us-east-1" in done.stderr
