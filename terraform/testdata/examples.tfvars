@@ -2,7 +2,6 @@
 image         = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 weights       = "s3://models/llama/"
 small_weights = "s3://models/small/"
-adapter       = "s3://models/legal.tar.gz"
 bucket        = "summaries"
 tag           = "1.2.0"
 digest        = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"

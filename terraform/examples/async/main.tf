@@ -28,7 +28,7 @@ module "summaries" {
   mode        = "async"
   image       = var.image
   weights     = { s3_uri = var.weights }
-  instance    = { type = "ml.g6.xlarge" }
+  instance    = { type = "ml.c7i.4xlarge" }
   autoscaling = { min = 0, max = 2 }
 
   async = {
@@ -40,5 +40,6 @@ module "summaries" {
 }
 
 output "endpoint" {
-  value = module.summaries.name
+  description = "Name of the endpoint: EndpointName for the invoke calls."
+  value       = module.summaries.name
 }

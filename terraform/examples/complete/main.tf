@@ -1,11 +1,14 @@
 # Everything of one's own: a bucket and a repository, a network without a way
 # out, an endpoint in it that updates by canary, and a function for small work.
 #
-# The bucket and the repository come first, and then what is put into them:
+# The bucket and the repository come first, then what is put into them, and then
+# the rest. network, pager and caller_role stand in terraform.tfvars.
 #
-#   terraform apply -target module.artifacts
+#   terraform apply -target module.artifacts -var tag= -var digest=
 #   aws s3 cp --recursive CHECKPOINT "$(terraform output -raw s3_uri)llama/"
-#   docker push "$(terraform output -raw repository_url):1.2.0"
+#   aws s3 cp --recursive SMALL_CHECKPOINT "$(terraform output -raw s3_uri)small/"
+#   make -C ../../.. image IMAGE="$(terraform output -raw repository_url):1.2.0"
+#   docker push "$(terraform output -raw repository_url):1.2.0"     # prints the digest
 #   terraform apply -var tag=1.2.0 -var digest=sha256:...
 
 variable "tag" {
@@ -63,8 +66,8 @@ module "chat" {
     s3_uri      = "${module.artifacts.s3_uri}llama/"
     kms_key_arn = module.artifacts.kms_key_arn
   }
-  instance          = { type = "ml.g6.xlarge", count = 2, core_dump_s3_uri = "${module.artifacts.s3_uri}dumps/" }
-  slots             = 32
+  instance          = { type = "ml.c7i.4xlarge", count = 2, core_dump_s3_uri = "${module.artifacts.s3_uri}dumps/" }
+  slots             = 16
   autoscaling       = { min = 2, max = 8 }
   network_isolation = true
   vpc = {
@@ -112,17 +115,21 @@ resource "aws_iam_role_policy" "caller" {
 }
 
 output "s3_uri" {
-  value = module.artifacts.s3_uri
+  description = "Where weights go: add a prefix for each model."
+  value       = module.artifacts.s3_uri
 }
 
 output "repository_url" {
-  value = local.repository
+  description = "Where images go: add a tag."
+  value       = local.repository
 }
 
 output "endpoint" {
-  value = module.chat.name
+  description = "Name of the endpoint: EndpointName for the invoke calls."
+  value       = module.chat.name
 }
 
 output "url" {
-  value = module.titles.url
+  description = "URL of the function, for signed requests."
+  value       = module.titles.url
 }

@@ -1,5 +1,5 @@
-# Two models, one of them with adapters, that share instances; both go to no
-# copy, and the endpoint to no instance, while nothing is asked.
+# Two models that share instances; both go to no copy, and the endpoint to no
+# instance, while nothing is asked.
 
 variable "image" {
   description = "Millrace's image in ECR."
@@ -16,17 +16,12 @@ variable "small_weights" {
   type        = string
 }
 
-variable "adapter" {
-  description = "Archive or prefix in S3 of a LoRA adapter of the first."
-  type        = string
-}
-
 module "fleet" {
   source = "../../modules/sagemaker-endpoint"
 
   name     = "fleet"
   mode     = "components"
-  instance = { type = "ml.g6.12xlarge", managed_scaling = { min = 0, max = 2 } }
+  instance = { type = "ml.m7i.12xlarge", managed_scaling = { min = 0, max = 2 } }
 }
 
 module "large" {
@@ -37,8 +32,7 @@ module "large" {
   variant_name  = module.fleet.variant_name
   image         = var.image
   weights       = { s3_uri = var.weights }
-  adapters      = { legal = var.adapter }
-  resources     = { accelerators = 2, min_memory_mb = 32768 }
+  resources     = { cpus = 16, min_memory_mb = 32768 }
   copies        = { min = 0, max = 2 }
 }
 
@@ -50,14 +44,16 @@ module "small" {
   variant_name  = module.fleet.variant_name
   image         = var.image
   weights       = { s3_uri = var.small_weights }
-  resources     = { accelerators = 1, min_memory_mb = 8192 }
+  resources     = { cpus = 8, min_memory_mb = 8192 }
   copies        = { min = 0, max = 2 }
 }
 
 output "endpoint" {
-  value = module.fleet.name
+  description = "Name of the endpoint: EndpointName for the invoke calls."
+  value       = module.fleet.name
 }
 
 output "components" {
-  value = concat([module.large.name, module.small.name], values(module.large.adapter_names))
+  description = "Names of the components: InferenceComponentName for the invoke calls."
+  value       = [module.large.name, module.small.name]
 }

@@ -10,6 +10,7 @@ variable "weights" {
   description = "Prefix in S3 of a Hugging Face checkpoint, with a / at the end."
   type        = string
 }
+
 variable "network" {
   description = "Private subnets and security groups for the instances."
   type = object({
@@ -23,14 +24,14 @@ module "chat" {
 
   name              = "chat"
   image             = var.image
-  architecture      = "arm64"
   weights           = { s3_uri = var.weights }
   memory_mb         = 32768
   timeout_seconds   = 900
-  managed_instances = merge(var.network, { instance_types = ["c8g.8xlarge"], max_concurrency = 32 })
+  managed_instances = merge(var.network, { max_concurrency = 32 })
   url               = {}
 }
 
 output "url" {
-  value = module.chat.url
+  description = "URL of the function, for signed requests."
+  value       = module.chat.url
 }

@@ -13,6 +13,7 @@ variable "weights" {
   description = "Prefix in S3 of a Hugging Face checkpoint, with a / at the end."
   type        = string
 }
+
 module "small" {
   source = "../../modules/lambda-function"
 
@@ -23,5 +24,6 @@ module "small" {
 }
 
 output "url" {
-  value = module.small.url
+  description = "URL of the function, for signed requests."
+  value       = module.small.url
 }

@@ -1,4 +1,4 @@
-# An endpoint that answers at once, streamed or whole, on one to four GPUs.
+# An endpoint that answers at once, streamed or whole, on one to four instances.
 #
 #   terraform apply -var image=ACCOUNT.dkr.ecr.REGION.amazonaws.com/millrace:TAG \
 #                   -var weights=s3://BUCKET/PREFIX/
@@ -19,11 +19,12 @@ module "chat" {
   name        = "chat"
   image       = var.image
   weights     = { s3_uri = var.weights }
-  instance    = { type = "ml.g6.xlarge" }
-  slots       = 32
+  instance    = { type = "ml.c7i.4xlarge" }
+  slots       = 16
   autoscaling = { min = 1, max = 4 }
 }
 
 output "endpoint" {
-  value = module.chat.name
+  description = "Name of the endpoint: EndpointName for the invoke calls."
+  value       = module.chat.name
 }

@@ -21,5 +21,6 @@ module "small" {
 }
 
 output "endpoint" {
-  value = module.small.name
+  description = "Name of the endpoint: EndpointName for the invoke calls."
+  value       = module.small.name
 }

@@ -64,4 +64,5 @@ resource "aws_vpc_security_group_ingress_rule" "service" {
   from_port         = 443
   to_port           = 443
   cidr_ipv4         = each.value
+  tags              = var.tags
 }

@@ -45,7 +45,7 @@ variable "write_s3_uris" {
 }
 
 variable "kms_key_arns" {
-  description = "Keys that encrypt what is read and written."
+  description = "Keys that encrypt what is read and written in S3."
   type        = list(string)
   default     = []
   nullable    = false

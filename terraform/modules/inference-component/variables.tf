@@ -39,7 +39,7 @@ variable "weights" {
   description = <<-EOT
     Where the weights are; null for the demo model that is in the image.
     `s3_uri`: a prefix, which ends in /, with the checkpoint's files, or an archive (.tar.gz). A prefix is the better form: it is copied in parallel and need not be unpacked.
-    `stream`: the server reads the prefix itself, straight into memory, instead of SageMaker copying it to the instance's disk before it starts.
+    `stream`: the server reads the prefix or archive (also .tar and .tar.zst) itself, straight into memory, instead of SageMaker copying it to the instance's disk before it starts.
     `additional`: further prefixes by channel name, which the container finds in /opt/ml/additional-model-data-sources/NAME/.
     `accept_eula`: that the licence of a gated model is accepted.
     `kms_key_arn`: the key that encrypts the objects.
@@ -98,7 +98,7 @@ variable "vpc" {
 }
 
 variable "adapters" {
-  description = "LoRA adapters of this model: the S3 URI of each one's archive or prefix, by name. They share the model's copies."
+  description = "LoRA adapters of this model: the S3 URI of each one's archive or prefix, by name. They share the model's copies. The image refuses them so far: merge an adapter into the weights instead."
   type        = map(string)
   default     = {}
   nullable    = false
@@ -210,13 +210,13 @@ variable "logs" {
 variable "alarms" {
   description = <<-EOT
     Alarms, and whom they tell (`action_arns`, such as an SNS topic). A limit of -1 makes no such alarm.
-    `server_errors`: answers of the class 5xx in five minutes. `latency_ms`: 99th percentile of the time to a complete answer.
+    `server_errors`: answers of the class 5xx in five minutes. `latency_ms`: 99th percentile of the time to a complete answer, the whole of a stream included; where nobody streams, 55000 sees more.
   EOT
   type = object({
     enabled       = optional(bool, true)
     action_arns   = optional(list(string), [])
     server_errors = optional(number, 5)
-    latency_ms    = optional(number, 55000)
+    latency_ms    = optional(number, 450000) # streams are cut at 470 s
   })
   default  = {}
   nullable = false

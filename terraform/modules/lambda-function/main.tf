@@ -2,6 +2,8 @@ locals {
   managed   = var.managed_instances != null
   log_group = "/aws/lambda/${var.name}"
 
+  image_region = split(".", var.image)[3] # ACCOUNT.dkr.ecr.REGION.amazonaws.com/…
+
   # The URL streams, which no event of it says.
   environment = merge(
     var.url == null ? {} : { LAMBDA_INVOKE_MODE = "stream" },
@@ -85,6 +87,13 @@ resource "aws_lambda_function" "this" {
         execution_environment_memory_gib_per_vcpu = capacity_provider_config.value.memory_gib_per_vcpu
         per_execution_environment_max_concurrency = capacity_provider_config.value.max_concurrency
       }
+    }
+  }
+
+  lifecycle {
+    precondition {
+      condition     = local.image_region == local.region
+      error_message = "image is in ${local.image_region}, the function in ${local.region}: Lambda pulls from its own region's ECR only; copy the image there"
     }
   }
 

@@ -33,10 +33,17 @@ locals {
       Condition = { StringLike = { "s3:prefix" = ["${local.prefix}*"] } }
     },
     {
-      Sid      = "Key"
+      Sid       = "WeightsKey"
+      Effect    = "Allow"
+      Action    = ["kms:Decrypt"]
+      Resource  = compact([try(var.weights.kms_key_arn, null)])
+      Condition = { StringLike = { "kms:ViaService" = ["s3.*"] } }
+    },
+    {
+      Sid      = "EnvironmentKey"
       Effect   = "Allow"
       Action   = ["kms:Decrypt"]
-      Resource = compact([try(var.weights.kms_key_arn, null), var.environment_kms_key_arn])
+      Resource = compact([var.environment_kms_key_arn])
     },
     {
       Sid      = "Trace"

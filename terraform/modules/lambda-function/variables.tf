@@ -70,14 +70,14 @@ variable "command" {
 }
 
 variable "memory_mb" {
-  description = "Memory, which also gives the share of CPU: 1769 MB are one core, 10240 MB six. Up to 32768 on managed instances."
+  description = "Memory, which also gives the share of CPU: 1769 MB are one core, 10240 MB six. 2048 to 32768 on managed instances, whose cores `memory_gib_per_vcpu` gives."
   type        = number
   default     = 10240
   nullable    = false
 
   validation {
-    condition     = var.memory_mb >= 128 && var.memory_mb <= (var.managed_instances == null ? 10240 : 32768)
-    error_message = "memory_mb must be 128 to 10240, or to 32768 on managed instances"
+    condition     = var.managed_instances == null ? var.memory_mb >= 128 && var.memory_mb <= 10240 : var.memory_mb >= 2048 && var.memory_mb <= 32768
+    error_message = "memory_mb must be 128 to 10240, or 2048 to 32768 on managed instances"
   }
 }
 
@@ -128,7 +128,7 @@ variable "managed_instances" {
   description = <<-EOT
     Runs the function on EC2 instances of this account instead, where one environment takes many requests at once and batches them; null for plain Lambda.
     `subnet_ids`, `security_group_ids`: where the instances are. `instance_types`: which are allowed, any if empty.
-    `max_concurrency`: requests at once per environment, which is also the server's batch. `memory_gib_per_vcpu`: 2, 4 or 8. `max_vcpus`: a limit on the fleet.
+    `max_concurrency`: requests at once per environment, which is also the server's batch. `memory_gib_per_vcpu`: 2, 4 or 8. `max_vcpus`: a limit on the fleet, in which Lambda keeps three environments from the first on.
   EOT
   type = object({
     subnet_ids          = list(string)

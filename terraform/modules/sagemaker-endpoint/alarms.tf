@@ -1,16 +1,20 @@
 locals {
+  # Near where answers are cut: SageMaker waits 480 s for a stream, 60 s for one in
+  # one piece, an hour for one that nobody waits for.
+  latency_ms = var.alarms.latency_ms != null ? var.alarms.latency_ms : { realtime = 450000, serverless = 55000, async = -1, components = -1 }[var.mode]
+
   limits = {
     server-errors = {
       metric = "Invocation5XXErrors", statistic = "Sum", limit = var.alarms.server_errors
       says   = "answers with a server's error"
     }
     mid-stream-errors = {
-      metric = "MidStreamErrors", statistic = "Sum", limit = var.alarms.mid_stream_errors
+      metric = "MidStreamErrors", statistic = "Sum", limit = var.mode == "realtime" ? var.alarms.mid_stream_errors : -1
       says   = "breaks streams off"
     }
     latency = {
       metric = "ModelLatency", statistic = "p99"
-      limit  = var.alarms.latency_ms * 1000 # the metric is in microseconds
+      limit  = local.latency_ms * 1000 # the metric is in microseconds
       says   = "is slow to answer"
     }
   }

@@ -3,7 +3,9 @@ locals {
   components = var.mode == "components"
   serverless = var.mode == "serverless"
   slots      = coalesce(var.slots, 64)
-  gpu        = can(regex("^ml\\.(g|p)[0-9]", var.instance.type))
+  # What SageMaker hands to an instance at once.
+  async_slots = coalesce(try(var.async.max_concurrency, null), min(local.slots, 1000))
+  gpu         = can(regex("^ml\\.(g|p)[0-9]", var.instance.type))
 
   # Some clients send the endpoint's name as the model's. The server stops a
   # generation before SageMaker's 60 s; an asynchronous call has an hour.
@@ -82,7 +84,7 @@ resource "aws_sagemaker_endpoint_configuration" "this" {
     initial_variant_weight = local.components ? null : 1
 
     instance_type                                     = try(var.instance.type, null)
-    initial_instance_count                            = local.serverless ? null : max(var.instance.count, try(var.autoscaling.min, 1))
+    initial_instance_count                            = local.serverless ? null : max(var.instance.count, try(var.autoscaling.min, 1), try(var.instance.managed_scaling.min, 1))
     volume_size_in_gb                                 = try(var.instance.volume_gb, null)
     inference_ami_version                             = local.serverless ? null : try(coalesce(var.instance.ami_version, local.gpu ? "al2023-ami-sagemaker-inference-gpu-4-1" : null), null)
     enable_ssm_access                                 = try(var.instance.session_manager, false) ? true : null
@@ -141,7 +143,7 @@ resource "aws_sagemaker_endpoint_configuration" "this" {
 
     content {
       client_config {
-        max_concurrent_invocations_per_instance = coalesce(async_inference_config.value.max_concurrency, min(local.slots, 1000))
+        max_concurrent_invocations_per_instance = local.async_slots
       }
 
       output_config {

@@ -1,8 +1,10 @@
 locals {
-  scaled       = var.autoscaling != null
-  by_load      = local.scaled && var.mode == "realtime"
-  by_backlog   = local.scaled && var.mode == "async"
-  scale_target = local.scaled ? coalesce(var.autoscaling.target, local.by_load ? max(1, floor(local.slots * 0.7)) : 5) : null
+  scaled     = var.autoscaling != null
+  by_load    = local.scaled && var.mode == "realtime"
+  by_backlog = local.scaled && var.mode == "async"
+  # The backlog counts what is being answered too: with fewer than its slots an
+  # instance is not even full.
+  scale_target = local.scaled ? coalesce(var.autoscaling.target, local.by_load ? max(1, floor(local.slots * 0.7)) : local.async_slots) : null
 }
 
 resource "aws_appautoscaling_target" "this" {

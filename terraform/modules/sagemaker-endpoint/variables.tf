@@ -38,7 +38,7 @@ variable "weights" {
   description = <<-EOT
     Where the weights are; null for the demo model that is in the image.
     `s3_uri`: a prefix, which ends in /, with the checkpoint's files, or an archive (.tar.gz). A prefix is the better form: it is copied in parallel and need not be unpacked.
-    `stream`: the server reads the prefix itself, straight into memory, instead of SageMaker copying it to the instance's disk before it starts.
+    `stream`: the server reads the prefix or archive (also .tar and .tar.zst) itself, straight into memory, instead of SageMaker copying it to the instance's disk before it starts.
     `additional`: further prefixes by channel name, which the container finds in /opt/ml/additional-model-data-sources/NAME/.
     `accept_eula`: that the licence of a gated model is accepted.
     `kms_key_arn`: the key that encrypts the objects.
@@ -116,7 +116,7 @@ variable "vpc" {
 variable "instance" {
   description = <<-EOT
     The instances; null in the mode serverless.
-    `type`: such as ml.c7i.4xlarge, or ml.g6.xlarge for a GPU. `count`: to begin with.
+    `type`: such as ml.c7i.4xlarge; a GPU, as ml.g6.xlarge has, is for an image with the CUDA backend, and the image for CPUs leaves it idle. `count`: to begin with.
     `managed_scaling`: in the mode components, SageMaker keeps as many instances, between `min` and `max`, as the components' copies need; a `min` of 0 lets the endpoint scale to zero.
     `volume_gb`: size of the disk of an instance without NVMe. `ami_version`: the host's image; null takes the one with a CUDA 13 driver for GPUs.
     `session_manager`: a shell in the container through Session Manager. `core_dump_s3_uri`: where crash dumps go, a prefix that ends in /.
@@ -140,7 +140,7 @@ variable "instance" {
   }
   validation {
     condition     = var.instance == null || can(regex("^ml\\.[a-z0-9-]+\\.[a-z0-9]+$", var.instance.type))
-    error_message = "instance.type must be a type of SageMaker's, like ml.g6.xlarge"
+    error_message = "instance.type must be a type of SageMaker's, like ml.c7i.4xlarge"
   }
   validation {
     condition     = try(var.instance.count >= 1, true)
@@ -151,8 +151,12 @@ variable "instance" {
     error_message = "instance.managed_scaling is needed in the mode components, and works in no other"
   }
   validation {
-    condition     = try(var.instance.managed_scaling.min >= 0 && var.instance.managed_scaling.min <= var.instance.managed_scaling.max, true)
-    error_message = "instance.managed_scaling must have 0 <= min <= max"
+    condition     = try(var.instance.managed_scaling.min >= 0 && max(var.instance.managed_scaling.min, var.instance.count) <= var.instance.managed_scaling.max, true)
+    error_message = "instance.managed_scaling must have 0 <= min <= max, and a max of at least instance.count, 1 if left out"
+  }
+  validation {
+    condition     = try(var.instance.core_dump_s3_uri, null) == null || can(regex("^s3://[^/]+/(.*/)?$", var.instance.core_dump_s3_uri))
+    error_message = "instance.core_dump_s3_uri must be a prefix with a / at the end, like s3://BUCKET/PREFIX/"
   }
   validation {
     condition     = try(var.instance.volume_gb >= 1 && var.instance.volume_gb <= 512, true)
@@ -190,12 +194,12 @@ variable "serverless" {
 
 variable "async" {
   description = <<-EOT
-    In the mode async: prefixes in S3, each with a / at the end, for answers, for errors, and for the requests that callers upload; topics for notices; most requests at once per instance (null: as many as slots).
+    In the mode async: prefixes in S3, each with a / at the end, for answers, for errors, and for the requests that callers upload (`input_s3_uris`: what the endpoint may read); topics for notices; most requests at once per instance (null: as many as slots).
   EOT
   type = object({
     output_s3_uri     = string
+    input_s3_uris     = list(string)
     failure_s3_uri    = optional(string)
-    input_s3_uris     = optional(list(string), [])
     kms_key_arn       = optional(string)
     success_topic_arn = optional(string)
     error_topic_arn   = optional(string)
@@ -206,6 +210,10 @@ variable "async" {
   validation {
     condition     = (var.async != null) == (var.mode == "async")
     error_message = "async is needed in the mode async, and must be left out in the others"
+  }
+  validation {
+    condition     = var.async == null || try(alltrue([for uri in concat(compact([var.async.output_s3_uri, var.async.failure_s3_uri]), var.async.input_s3_uris) : can(regex("^s3://[^/]+/(.*/)?$", uri))]), false)
+    error_message = "async: output_s3_uri, failure_s3_uri and each of input_s3_uris must be a prefix with a / at the end, like s3://BUCKET/PREFIX/"
   }
   validation {
     condition     = try(var.async.max_concurrency >= 1 && var.async.max_concurrency <= 1000, true)
@@ -244,7 +252,7 @@ variable "volume_kms_key_arn" {
 variable "autoscaling" {
   description = <<-EOT
     Scales the number of instances between `min` and `max`; null keeps instance.count. In the mode components, components scale and instances follow.
-    realtime: `target` is how many requests at once an instance should have, 0.7 of slots if null. async: how many should wait per instance, 5 if null; `min` may be 0.
+    realtime: `target` is how many requests at once an instance should have, 0.7 of slots if null. async: how many should be answered or wait per instance, as many as it answers at once if null; `min` may be 0.
   EOT
   type = object({
     min                = optional(number, 1)
@@ -268,7 +276,7 @@ variable "autoscaling" {
 variable "deployment" {
   description = <<-EOT
     How an update reaches an endpoint that serves. `strategy`: `all_at_once`, `canary` and `linear` start a second fleet, `rolling` replaces the fleet in batches.
-    `percent`: of the canary, of a linear step, or of a batch (5 to 50). `wait_seconds`: between steps. `keep_old_seconds`: how long the old fleet stays after the traffic has moved.
+    `percent`: of the canary, of a linear step (10 to 50), or of a batch (5 to 50). `wait_seconds`: between steps. `keep_old_seconds`: how long the old fleet stays after the traffic has moved.
     `rollback_on_alarm`: goes back if an alarm of this module fires meanwhile.
   EOT
   type = object({
@@ -287,8 +295,8 @@ variable "deployment" {
     error_message = "deployment.strategy must be all_at_once, canary, linear or rolling"
   }
   validation {
-    condition     = var.deployment.percent >= 5 && var.deployment.percent <= 50
-    error_message = "deployment.percent must be 5 to 50"
+    condition     = var.deployment.percent >= (var.deployment.strategy == "linear" ? 10 : 5) && var.deployment.percent <= 50
+    error_message = "deployment.percent must be 5 to 50, and at least 10 if the strategy is linear"
   }
   validation {
     condition     = alltrue([for s in [var.deployment.wait_seconds, var.deployment.keep_old_seconds] : s >= 0 && s <= 3600]) && var.deployment.timeout_seconds >= 600 && var.deployment.timeout_seconds <= 14400
@@ -311,14 +319,14 @@ variable "logs" {
 variable "alarms" {
   description = <<-EOT
     Alarms, and whom they tell (`action_arns`, such as an SNS topic). A limit of -1 makes no such alarm.
-    `server_errors`: answers of the class 5xx in five minutes. `latency_ms`: 99th percentile of the time to a complete answer.
-    `mid_stream_errors`: streams that broke in five minutes.
+    `server_errors`: answers of the class 5xx in five minutes. `mid_stream_errors`: streams that broke in five minutes.
+    `latency_ms`: 99th percentile of the time to a complete answer, the whole of a stream included; null is near the time at which answers are cut: 450000 in the mode realtime (55000 sees more where nobody streams), 55000 serverless, none async.
   EOT
   type = object({
     enabled           = optional(bool, true)
     action_arns       = optional(list(string), [])
     server_errors     = optional(number, 5)
-    latency_ms        = optional(number, 55000)
+    latency_ms        = optional(number)
     mid_stream_errors = optional(number, 5)
   })
   default  = {}
@@ -337,6 +345,10 @@ variable "data_capture" {
   validation {
     condition     = var.data_capture == null || contains(["realtime", "async"], var.mode)
     error_message = "data_capture is for the modes realtime and async"
+  }
+  validation {
+    condition     = var.data_capture == null || can(regex("^s3://[^/]+/(.*/)?$", var.data_capture.s3_uri))
+    error_message = "data_capture.s3_uri must be a prefix with a / at the end, like s3://BUCKET/PREFIX/"
   }
   validation {
     condition     = try(var.data_capture.percent >= 0 && var.data_capture.percent <= 100, true)

@@ -1,8 +1,12 @@
+data "aws_region" "current" {}
+
 locals {
   streamed   = try(var.weights.stream, false)
   archive    = !local.streamed && try(endswith(var.weights.s3_uri, ".tar.gz"), false)
   prefix     = !local.streamed && try(endswith(var.weights.s3_uri, "/"), false)
   additional = try(var.weights.additional, {})
+
+  image_region = split(".", var.image)[3] # ACCOUNT.dkr.ecr.REGION.amazonaws.com/…
 
   environment = merge(local.streamed ? { MODEL_ID = var.weights.s3_uri } : {}, var.environment)
 
@@ -89,5 +93,10 @@ resource "aws_sagemaker_model" "this" {
 
   lifecycle {
     create_before_destroy = true
+
+    precondition {
+      condition     = local.image_region == data.aws_region.current.region
+      error_message = "image is in ${local.image_region}, the model in ${data.aws_region.current.region}: SageMaker pulls from its own region's ECR only; copy the image there"
+    }
   }
 }

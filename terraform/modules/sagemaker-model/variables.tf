@@ -24,7 +24,7 @@ variable "weights" {
   description = <<-EOT
     Where the weights are; null for the demo model that is in the image.
     `s3_uri`: a prefix, which ends in /, with the checkpoint's files, or an archive (.tar.gz). A prefix is the better form: it is copied in parallel and need not be unpacked.
-    `stream`: the server reads the prefix itself, straight into memory, instead of SageMaker copying it to the instance's disk before it starts.
+    `stream`: the server reads the prefix or archive (also .tar and .tar.zst) itself, straight into memory, instead of SageMaker copying it to the instance's disk before it starts.
     `additional`: further prefixes by channel name, which the container finds in /opt/ml/additional-model-data-sources/NAME/.
     `accept_eula`: that the licence of a gated model is accepted.
     `kms_key_arn`: the key that encrypts the objects.
@@ -39,8 +39,8 @@ variable "weights" {
   default = null
 
   validation {
-    condition     = var.weights == null || can(regex("^s3://[a-z0-9][a-z0-9.-]+/(.*/|.*\\.tar\\.gz)?$", var.weights.s3_uri))
-    error_message = "weights.s3_uri must be a prefix that ends in /, like s3://BUCKET/PREFIX/, or an archive: s3://BUCKET/NAME.tar.gz"
+    condition     = var.weights == null || can(regex("^s3://[a-z0-9][a-z0-9.-]+/(.*/|.*\\.tar\\.gz${try(var.weights.stream, false) ? "|.*\\.tar|.*\\.tar\\.zst" : ""})?$", var.weights.s3_uri))
+    error_message = "weights.s3_uri must be a prefix that ends in /, like s3://BUCKET/PREFIX/, or an archive: s3://BUCKET/NAME.tar.gz, or with stream = true also .tar and .tar.zst"
   }
   validation {
     condition     = try(alltrue([for uri in values(var.weights.additional) : can(regex("^s3://[^/]+/(.*/)?$", uri))]), true)

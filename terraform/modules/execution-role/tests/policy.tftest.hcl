@@ -80,6 +80,10 @@ run "asks_for_everything" {
     error_message = "an action is allowed on every resource: ${output.policy_json}"
   }
   assert {
+    condition     = one([for s in jsondecode(output.policy_json).Statement : s.Condition.StringLike["kms:ViaService"] if s.Sid == "Keys"]) == ["s3.*"]
+    error_message = "the keys may be used for more than objects in S3: ${output.policy_json}"
+  }
+  assert {
     condition     = !strcontains(output.policy_json, "CreateLogGroup")
     error_message = "the role may create log groups: ${output.policy_json}"
   }

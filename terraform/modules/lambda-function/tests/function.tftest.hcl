@@ -119,7 +119,7 @@ run "weights_from_s3_in_a_vpc" {
       Logs       = ["arn:aws:logs:eu-west-1:123456789012:log-group:/aws/lambda/chat:*"]
       Weights    = ["arn:aws:s3:::models/small/*"]
       List       = ["arn:aws:s3:::models"]
-      Key        = ["arn:aws:kms:eu-west-1:123456789012:key/k"]
+      WeightsKey = ["arn:aws:kms:eu-west-1:123456789012:key/k"]
       Interfaces = ["arn:aws:ec2:eu-west-1:123456789012:*/*"]
       Network    = ["*"]
     }
@@ -128,6 +128,10 @@ run "weights_from_s3_in_a_vpc" {
   assert {
     condition     = [for s in jsondecode(output.policy_json).Statement : s.Condition.StringLike["s3:prefix"] if s.Sid == "List"] == [["small/*"]]
     error_message = "more may be listed than the weights: ${output.policy_json}"
+  }
+  assert {
+    condition     = [for s in jsondecode(output.policy_json).Statement : s.Condition.StringLike["kms:ViaService"] if s.Sid == "WeightsKey"] == [["s3.*"]]
+    error_message = "the key may be used for more than the weights: ${output.policy_json}"
   }
 }
 
@@ -165,6 +169,16 @@ run "refuses_a_tag" {
   expect_failures = [var.image]
 }
 
+run "refuses_an_image_of_another_region" {
+  command = plan
+
+  variables {
+    image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/millrace@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+  }
+
+  expect_failures = [aws_lambda_function.this]
+}
+
 run "refuses_a_large_environment" {
   command = plan
 
@@ -197,9 +211,10 @@ run "refuses_what_managed_instances_cannot" {
     managed_instances       = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"] }
     vpc                     = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"] }
     provisioned_concurrency = 1
+    memory_mb               = 1769
   }
 
-  expect_failures = [var.vpc, var.provisioned_concurrency]
+  expect_failures = [var.vpc, var.provisioned_concurrency, var.memory_mb]
 }
 
 run "refuses_an_odd_share_of_memory" {

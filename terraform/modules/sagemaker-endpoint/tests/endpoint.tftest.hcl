@@ -8,6 +8,9 @@ mock_provider "aws" {
   mock_data "aws_region" {
     defaults = { region = "eu-west-1" }
   }
+  mock_resource "aws_iam_role" { # the real provider takes nothing else for an ARN
+    defaults = { arn = "arn:aws:iam::123456789012:role/chat" }
+  }
 }
 
 variables {
@@ -49,8 +52,8 @@ run "realtime" {
     error_message = "alarms ${jsonencode(output.alarm_names)}"
   }
   assert {
-    condition     = aws_cloudwatch_metric_alarm.this["latency"].threshold == 55000000 && aws_cloudwatch_metric_alarm.this["latency"].extended_statistic == "p99"
-    error_message = "the latency alarm's limit is not in microseconds"
+    condition     = aws_cloudwatch_metric_alarm.this["latency"].threshold == 450000000 && aws_cloudwatch_metric_alarm.this["latency"].extended_statistic == "p99"
+    error_message = "the latency alarm is not near where streams are cut, in microseconds"
   }
   assert {
     condition     = toset(aws_sagemaker_endpoint.this.deployment_config[0].auto_rollback_configuration[0].alarms[*].alarm_name) == toset(output.alarm_names)
@@ -134,6 +137,14 @@ run "async" {
     error_message = "not scaled on the backlog"
   }
   assert {
+    condition     = aws_appautoscaling_policy.backlog[0].target_tracking_scaling_policy_configuration[0].target_value == 64
+    error_message = "an instance is added before the others are full"
+  }
+  assert {
+    condition     = output.alarm_names == ["chat-server-errors"]
+    error_message = "an hour for an answer is not an alarm, and nothing streams: ${jsonencode(output.alarm_names)}"
+  }
+  assert {
     condition     = aws_cloudwatch_metric_alarm.wake[0].metric_name == "HasBacklogWithoutCapacity" && aws_appautoscaling_target.this[0].min_capacity == 0
     error_message = "nothing wakes an endpoint without instances"
   }
@@ -166,6 +177,10 @@ run "serverless" {
     condition     = aws_sagemaker_endpoint_configuration.this.production_variants[0].instance_type == null && length(aws_sagemaker_endpoint_configuration.this.production_variants[0].routing_config) == 0 && length(aws_sagemaker_endpoint.this.deployment_config) == 0
     error_message = "a serverless endpoint with what only instances take"
   }
+  assert {
+    condition     = output.alarm_names == ["chat-latency", "chat-server-errors"] && aws_cloudwatch_metric_alarm.this["latency"].threshold == 55000000
+    error_message = "answers of serverless endpoints come whole within 60 s: ${jsonencode(output.alarm_names)}"
+  }
 }
 
 run "components" {
@@ -175,7 +190,7 @@ run "components" {
     mode     = "components"
     image    = null
     weights  = null
-    instance = { type = "ml.g6.12xlarge", managed_scaling = { min = 0, max = 3 }, session_manager = true, core_dump_s3_uri = "s3://dumps/chat/" }
+    instance = { type = "ml.m7i.12xlarge", managed_scaling = { min = 0, max = 3 }, session_manager = true, core_dump_s3_uri = "s3://dumps/chat/" }
   }
 
   assert {
@@ -193,6 +208,22 @@ run "components" {
   assert {
     condition     = length(module.role) == 1 && length(output.alarm_names) == 0
     error_message = "the endpoint needs a role and has no alarms: components have"
+  }
+}
+
+run "components_that_stay" {
+  command = plan
+
+  variables {
+    mode     = "components"
+    image    = null
+    weights  = null
+    instance = { type = "ml.m7i.12xlarge", managed_scaling = { min = 2, max = 3 } }
+  }
+
+  assert {
+    condition     = aws_sagemaker_endpoint_configuration.this.production_variants[0].initial_instance_count == 2
+    error_message = "begins with fewer instances than the least"
   }
 }
 

@@ -96,6 +96,29 @@ run "managed_scaling_without_components" {
   expect_failures = [var.instance]
 }
 
+run "more_instances_than_the_most" {
+  command = plan
+
+  variables {
+    mode     = "components"
+    image    = null
+    weights  = null
+    instance = { type = "ml.m7i.12xlarge", count = 2, managed_scaling = { min = 0, max = 1 } }
+  }
+
+  expect_failures = [var.instance]
+}
+
+run "dumps_to_no_prefix" {
+  command = plan
+
+  variables {
+    instance = { type = "ml.c7i.xlarge", core_dump_s3_uri = "s3://dumps/chat" }
+  }
+
+  expect_failures = [var.instance]
+}
+
 run "a_disk_too_large" {
   command = plan
 
@@ -131,6 +154,28 @@ run "async_without_output" {
 
   variables {
     mode = "async"
+  }
+
+  expect_failures = [var.async]
+}
+
+run "async_output_to_no_prefix" {
+  command = plan
+
+  variables {
+    mode  = "async"
+    async = { output_s3_uri = "s3://answers/out", input_s3_uris = [] }
+  }
+
+  expect_failures = [var.async]
+}
+
+run "async_input_from_no_prefix" {
+  command = plan
+
+  variables {
+    mode  = "async"
+    async = { output_s3_uri = "s3://answers/out/", input_s3_uris = ["questions/in/"] }
   }
 
   expect_failures = [var.async]
@@ -224,6 +269,16 @@ run "a_batch_of_everything" {
   expect_failures = [var.deployment]
 }
 
+run "a_linear_step_too_small" {
+  command = plan
+
+  variables {
+    deployment = { strategy = "linear", percent = 5 }
+  }
+
+  expect_failures = [var.deployment]
+}
+
 run "half_a_slot" {
   command = plan
 
@@ -252,6 +307,16 @@ run "long_environment_values" {
   }
 
   expect_failures = [var.environment]
+}
+
+run "capture_to_no_prefix" {
+  command = plan
+
+  variables {
+    data_capture = { s3_uri = "s3://captured/chat" }
+  }
+
+  expect_failures = [var.data_capture]
 }
 
 run "capture_of_serverless" {

@@ -119,6 +119,19 @@ run "streamed" {
   }
 }
 
+run "streamed_archive" {
+  command = plan
+
+  variables {
+    weights = { s3_uri = "s3://models/llama.tar.zst", stream = true }
+  }
+
+  assert {
+    condition     = aws_sagemaker_model.this.primary_container[0].environment.MODEL_ID == "s3://models/llama.tar.zst" && aws_sagemaker_model.this.primary_container[0].model_data_url == null
+    error_message = "a streamed archive must be the server's to read"
+  }
+}
+
 run "role_of_the_user" {
   command = plan
 
@@ -140,6 +153,26 @@ run "refuses_a_prefix_without_slash" {
   }
 
   expect_failures = [var.weights]
+}
+
+run "refuses_an_archive_that_sagemaker_cannot_unpack" {
+  command = plan
+
+  variables {
+    weights = { s3_uri = "s3://models/llama.tar.zst" }
+  }
+
+  expect_failures = [var.weights]
+}
+
+run "refuses_an_image_of_another_region" {
+  command = plan
+
+  variables {
+    image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/millrace:1.2.0"
+  }
+
+  expect_failures = [aws_sagemaker_model.this]
 }
 
 run "refuses_six_additional_sources" {
