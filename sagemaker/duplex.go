@@ -107,16 +107,37 @@ func (h *Hosting) serveDuplex(w http.ResponseWriter, r *http.Request) error {
 		return failure(http.StatusServiceUnavailable, "unavailable", "The server is shutting down")
 	}
 	defer h.duplex.remove(s)
-	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+	shake := &handshake{ResponseWriter: w}
+	conn, err := websocket.Accept(shake, r, &websocket.AcceptOptions{
 		CompressionMode:    websocket.CompressionDisabled,
 		InsecureSkipVerify: true, // origins are looked at above
 	})
 	if err != nil {
-		return nil //nolint:nilerr // it has been answered: the handshake is not what the protocol wants
+		return failure(shake.status, "handshake", "%v", err)
 	}
 	s.run(conn, h.duplex.pingEvery, h.duplex.lifetime)
 	return nil
 }
+
+// handshake keeps the plain text that would answer a failed one, and its
+// status: every error here is JSON.
+type handshake struct {
+	http.ResponseWriter
+	status int
+}
+
+// Unwrap gives the connection to whoever takes it over.
+func (h *handshake) Unwrap() http.ResponseWriter { return h.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (h *handshake) WriteHeader(status int) {
+	if h.status = status; status == http.StatusSwitchingProtocols {
+		h.ResponseWriter.WriteHeader(status)
+	}
+}
+
+// Write implements http.ResponseWriter.
+func (h *handshake) Write(b []byte) (int, error) { return len(b), nil }
 
 // keepAlive pings the peer until ctx ends, and closes the connection to one
 // that has stopped to answer.

@@ -17,7 +17,7 @@ import (
 )
 
 // api is an API whose answers a test writes. Its routes are those of a true
-// Server, which asks for the key "k" if keyed.
+// Server.
 type api struct {
 	http.HandlerFunc
 	routes *handler.Server
@@ -133,6 +133,7 @@ func TestRefusals(t *testing.T) {
 		{"unknown adapter", "GET", "/adapters/a%2Fb", "", "", 404, `adapter "a/b" is not loaded`},
 		{"update an adapter", "POST", "/models/m/adapters/a/update", "{}", "", 404, `adapter "a" is not loaded`},
 		{"below an adapter", "GET", "/adapters/a/x", "", "", 404, "no route"},
+		{"escaped slash instead of one", "GET", "/models%2Fm", "", "", 404, "no route"},
 		{"method", "PUT", "/models/m", "", "", 405, "PUT is not allowed"},
 		{"execution parameters by POST", "POST", "/execution-parameters", "", "", 405, "only GET,HEAD"},
 		{"no WebSocket", "GET", duplexPath, "", "", 426, "Upgrade: websocket"},

@@ -69,9 +69,15 @@ func (h *Hosting) prepare(in *invocation) (serve serveFunc, err error) {
 		return nil, err
 	}
 	if batch {
-		return func(http.ResponseWriter, *http.Request) error { return h.batch(in) }, nil
+		serve = func(http.ResponseWriter, *http.Request) error { return h.batch(in) }
 	}
-	return nil, nil
+	if in.r.Header.Get(headerSession) == newSessionID {
+		if serve == nil {
+			serve = func(http.ResponseWriter, *http.Request) error { h.api.ServeHTTP(in.w, in.r); return nil }
+		}
+		serve = h.beginSession(in, serve)
+	}
+	return serve, nil
 }
 
 // withDeadlines says when the generation of a request that comes now is cut.
@@ -135,8 +141,9 @@ func acceptsLines(accept []string) (lines bool) {
 // it. Everything else of the writer below is reached through Unwrap.
 type presenter struct {
 	http.ResponseWriter
-	lines, usage bool // what is wanted
-	begun        bool
+	lines, usage bool        // what is wanted
+	session      string      // that an answer with the status 200 names as new
+	status       int         // 0: the answer has not begun
 	events       *lineWriter // not nil: the answer's events become lines
 }
 
@@ -145,8 +152,8 @@ func (p *presenter) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
 // WriteHeader implements http.ResponseWriter.
 func (p *presenter) WriteHeader(status int) {
-	if !p.begun {
-		p.begun = true
+	if p.status == 0 {
+		p.status = status
 		header := p.Header()
 		if p.lines && isEvents(header) {
 			header["Content-Type"] = []string{linesType}
@@ -155,13 +162,16 @@ func (p *presenter) WriteHeader(status int) {
 		if p.usage {
 			setUsage(header)
 		}
+		if p.session != "" && status == http.StatusOK {
+			header[headerNewSession] = []string{p.session}
+		}
 	}
 	p.ResponseWriter.WriteHeader(status)
 }
 
 // Write implements http.ResponseWriter.
 func (p *presenter) Write(b []byte) (int, error) {
-	if !p.begun {
+	if p.status == 0 {
 		p.WriteHeader(http.StatusOK)
 	}
 	if p.events != nil {

@@ -57,6 +57,9 @@ func (h *Hosting) entry(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		}
 	}
+	if len(parts) == 1 { // the slash between them was escaped
+		return noEntry(r)
+	}
 	collection, name := parts[0], parts[1]
 	rest := strings.Join(parts[2:], "/")
 	switch {
@@ -72,6 +75,10 @@ func (h *Hosting) entry(w http.ResponseWriter, r *http.Request) error {
 	case collection == "models" && (rest == "" && r.Method != http.MethodPost || rest == "invoke" && r.Method == http.MethodPost):
 		return notLoaded("model", name, oneModel)
 	}
+	return noEntry(r)
+}
+
+func noEntry(r *http.Request) error {
 	return failure(http.StatusNotFound, "not_found", "There is no route %s %s", r.Method, cut(r.URL.EscapedPath()))
 }
 

@@ -27,8 +27,7 @@ const (
 
 // session looks at what a request says about sessions. A request that only
 // opens or closes one is served by what it returns; any other goes on, if its
-// session lives. NEW_SESSION as the session of a request that generates opens
-// one beside the answer.
+// session lives or is one that beginSession shall open.
 func (h *Hosting) session(in *invocation) (serveFunc, error) {
 	id := in.r.Header.Get(headerSession)
 	kind, err := sessionRequest(in)
@@ -45,14 +44,29 @@ func (h *Hosting) session(in *invocation) (serveFunc, error) {
 	case kind == "CLOSE":
 		return h.closeSession, nil
 	case id == newSessionID:
-		s, err := h.sessions.open()
-		if err != nil {
-			return nil, err
-		}
-		in.w.Header()[headerNewSession] = []string{s.header()}
 		return nil, nil
 	}
 	return nil, h.sessions.check(id)
+}
+
+// beginSession lets NEW_SESSION, as the session of a request that generates,
+// open one beside the answer. A request that fails leaves none behind: nobody
+// would learn of it, since the platform hands on no header of an error.
+func (h *Hosting) beginSession(in *invocation, serve serveFunc) serveFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		s, err := h.sessions.open()
+		if err != nil {
+			return err
+		}
+		p := &presenter{ResponseWriter: in.w, session: s.header()}
+		in.w = p
+		defer func() {
+			if p.status != http.StatusOK {
+				h.sessions.close(s.id) //nolint:errcheck // it may have expired meanwhile
+			}
+		}()
+		return serve(w, r)
+	}
 }
 
 func (h *Hosting) openSession(w http.ResponseWriter, _ *http.Request) error {

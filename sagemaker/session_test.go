@@ -2,11 +2,14 @@ package sagemaker
 
 import (
 	"io"
+	"log/slog"
 	"net/http"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/millrace-ai/millrace/handler"
 )
 
 // inServiceForm is the pattern that the platform's API model has for the
@@ -93,11 +96,45 @@ func TestSessionWithAnInvocation(t *testing.T) {
 			if got, err := io.ReadAll(r.Body); err != nil || string(got) != body {
 				t.Errorf("%d bytes arrive as %d, %v", size, len(got), err)
 			}
+			writeJSON(w, 200, []byte("[]"))
 		}), Options{SessionLife: time.Minute})
 		got := ask(h, "POST", "/invocations", body, headerSession+": NEW_SESSION")
 		if !inServiceForm.MatchString(got.header.Get(headerNewSession)) {
 			t.Errorf("header %q", got.header.Get(headerNewSession))
 		}
+	}
+}
+
+// A session that no caller hears of would stay until its end: an error has no
+// header that a caller sees, and a stranger gets none.
+func TestNoSessionBehindAnError(t *testing.T) {
+	generation := newAPI(func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, 422, []byte(`{"error":"no","error_type":"validation"}`))
+	})
+	keyed := newAPI(echo)
+	keyed.routes = handler.New(handler.Options{APIKey: "k", Logger: slog.New(slog.DiscardHandler)})
+	for _, tt := range []struct {
+		name    string
+		api     API
+		body    string
+		headers []string
+		status  int
+	}{
+		{"a generation fails", generation, `{"inputs":"x"}`, nil, 422},
+		{"an unknown route", newAPI(echo), `{"inputs":"x"}`, []string{headerAttributes + ": route=/x"}, 400},
+		{"all lines fail", generation, "1\n2", []string{"Content-Type: application/jsonlines"}, 422},
+		{"a generation without the key", keyed, `{"inputs":"x"}`, nil, 401},
+		{"a session without the key", keyed, `{"requestType":"NEW_SESSION"}`, nil, 401},
+		{"lines without the key", keyed, "1\n2", []string{"Content-Type: application/jsonlines"}, 401},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := Wrap(tt.api, Options{SessionLife: time.Minute})
+			got := ask(h, "POST", "/invocations", tt.body, append(tt.headers, headerSession+": NEW_SESSION")...)
+			mustFail(t, got, tt.status, "")
+			if header := got.header.Get(headerNewSession); header != "" || len(h.sessions.byID) != 0 {
+				t.Errorf("%d sessions are open, one is named %q", len(h.sessions.byID), header)
+			}
+		})
 	}
 }
 

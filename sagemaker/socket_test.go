@@ -246,3 +246,42 @@ func TestSocketOrigins(t *testing.T) {
 		}
 	}
 }
+
+// A handshake that is none is answered as every other fault is.
+func TestSocketHandshake(t *testing.T) {
+	srv := httptest.NewServer(Wrap(newAPI(scripted), Options{}))
+	defer srv.Close()
+	good := map[string]string{"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+	for _, tt := range []struct {
+		name, header, value string
+		status              int
+		want                string
+	}{
+		{"an ordinary request", "Upgrade", "", 426, "Upgrade: websocket"},
+		{"no Connection: Upgrade", "Connection", "keep-alive", 426, "Connection"},
+		{"an old version", "Sec-WebSocket-Version", "8", 400, `"8"`},
+		{"no key", "Sec-WebSocket-Key", "", 400, "Sec-WebSocket-Key"},
+		{"a key that is none", "Sec-WebSocket-Key", strings.Repeat("x", 4000), 400, "Sec-WebSocket-Key"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			req, err := http.NewRequest(http.MethodGet, srv.URL+duplexPath, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, value := range good {
+				req.Header.Set(name, value)
+			}
+			req.Header.Set(tt.header, tt.value)
+			resp, err := srv.Client().Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			body, _ := io.ReadAll(resp.Body)
+			mustFail(t, reply{resp.StatusCode, resp.Header, string(body)}, tt.status, tt.want)
+			if kind := resp.Header.Get("Content-Type"); kind != "application/json" {
+				t.Errorf("Content-Type %q", kind)
+			}
+		})
+	}
+}
