@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -163,9 +164,12 @@ func (d *sageMakerDelete) Run(ctx context.Context) error {
 			return usageError{fmt.Errorf("delete %s: nobody is there to confirm it: give --yes", d.Name)}
 		}
 		fmt.Fprintf(os.Stderr, "Delete endpoint %s in %s and what was deployed for it? [y/N] ", d.Name, c.Region())
-		var reply string
-		if _, err := fmt.Scanln(&reply); err != nil || !strings.HasPrefix(strings.ToLower(reply), "y") {
-			return fmt.Errorf("nothing was deleted")
+		reply, err := interruptible(ctx, func() (reply string, err error) {
+			_, err = fmt.Scanln(&reply)
+			return reply, err
+		})
+		if err != nil || !strings.HasPrefix(strings.ToLower(reply), "y") {
+			return errors.New("nothing was deleted")
 		}
 	}
 	removed, err := c.Delete(ctx, d.Name, deploy.Removal{KeepModel: d.KeepModel, Logs: d.Logs})
@@ -183,6 +187,26 @@ func printJSON(v any) error {
 	out.SetIndent("", "  ")
 	out.SetEscapeHTML(false)
 	return out.Encode(v)
+}
+
+// interruptible waits for what read brings, but no longer than ctx: nothing
+// ends a read of the terminal, so it is left behind.
+func interruptible(ctx context.Context, read func() (string, error)) (string, error) {
+	type outcome struct {
+		text string
+		err  error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		text, err := read()
+		done <- outcome{text, err}
+	}()
+	select {
+	case o := <-done:
+		return o.text, o.err
+	case <-ctx.Done():
+		return "", errors.New("interrupted")
+	}
 }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

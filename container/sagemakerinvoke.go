@@ -42,7 +42,8 @@ func (i *sageMakerInvoke) Run(ctx context.Context) error {
 	if i.CloseSession {
 		return c.CloseSession(ctx, i.Name, i.Session)
 	}
-	if call.Input, err = prompt(i.Prompt); err != nil {
+	call.Input, err = interruptible(ctx, func() (string, error) { return prompt(i.Prompt) })
+	if err != nil {
 		return usageError{fmt.Errorf("invoke: %w", err)}
 	}
 	if i.Session == "new" {
@@ -111,6 +112,8 @@ func prompt(argument string) (string, error) {
 		read, name = f, path
 	} else if argument != "-" {
 		return argument, nil
+	} else if isTerminal(os.Stdin) {
+		fmt.Fprintln(os.Stderr, "the prompt, then Ctrl-D:")
 	}
 	text, err := io.ReadAll(read)
 	switch {

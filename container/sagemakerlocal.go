@@ -175,7 +175,7 @@ func (l *sageMakerLocal) config(ctx context.Context) (cfg local.Config, closeLau
 		if err != nil {
 			return cfg, nil, err
 		}
-		env := append([]string{"HOSTNAME=" + "127.0.0.1"}, l.platformEnv(region)...)
+		env := append([]string{"HOSTNAME=127.0.0.1"}, l.platformEnv(region)...)
 		for _, name := range []string{"PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH"} {
 			if v, ok := os.LookupEnv(name); ok {
 				env = append(env, name+"="+v)
@@ -203,6 +203,21 @@ func (l *sageMakerLocal) check() error {
 		return fmt.Errorf("--model=%s: cannot be read without a network; get it first: millrace pull %[1]s FOLDER", l.Model)
 	case l.UnaryTimeout <= 0 || l.StreamTimeout <= 0 || l.StartupTimeout <= 0:
 		return errors.New("--unary-timeout, --stream-timeout and --startup-timeout must be positive")
+	}
+	if l.Image != "" {
+		// Docker would make a folder that is not there.
+		mounts := map[string]string{}
+		for name, folder := range l.Adapter {
+			mounts["--adapter="+name] = folder
+		}
+		if l.Model != "" && !source.IsS3(l.Model) {
+			mounts["--model"] = l.Model
+		}
+		for flag, folder := range mounts {
+			if info, err := os.Stat(folder); err != nil || !info.IsDir() {
+				return fmt.Errorf("%s=%s: expected a folder of this machine", flag, folder)
+			}
+		}
 	}
 	for _, kv := range l.Env {
 		if name, _, ok := strings.Cut(kv, "="); !ok || name == "" {

@@ -261,6 +261,8 @@ func TestSageMakerLocalRefuses(t *testing.T) {
 		{"a malformed variable", []string{"--env", "NOVALUE"}, 2, "--env=NOVALUE: expected NAME=VALUE"},
 		{"an address that is no server", []string{"--url", "https://example.com/x"}, 2, "--url=https://example.com/x: expected http://HOST:PORT"},
 		{"an image and a server", []string{"--image", "i", "--url", "http://h"}, 2, "--image and --url can't be used together"},
+		{"an image's model that is not there", []string{"--image", "i", "--model", "/no/such/model"}, 2, "--model=/no/such/model: expected a folder of this machine"},
+		{"an image's adapter that is not there", []string{"--image", "i", "--adapter", "a=/no/such/adapter"}, 2, "--adapter=a=/no/such/adapter: expected a folder of this machine"},
 		{"memory of a child process", []string{"--memory", "1g"}, 2, "--memory and --cpus need --image"},
 		{"S3 without a network", []string{"--model", "s3://b/m/", "--network-none"}, 2, "millrace pull s3://b/m/ FOLDER"},
 		{"a name that is none", []string{"--endpoint", "a_b"}, 2, `endpoint name "a_b": expected`},

@@ -42,7 +42,7 @@ func TestAsynchronousCalls(t *testing.T) {
 				w.Write([]byte(req.Header.Get("Content-Type") + " " + req.Header.Get("Accept") + " " + string(body)))
 			}
 		})},
-		Limits: Limits{InlineBody: 100, Unary: time.Nanosecond}, // not for these calls
+		Limits: Limits{InlineBody: 100, Body: 1, Unary: time.Nanosecond}, // not for these calls
 	})
 	const home = "s3://sagemaker-us-east-1-123456789012/demo/"
 	for _, tt := range []struct {

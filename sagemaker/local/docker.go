@@ -58,7 +58,11 @@ func (d *Docker) Open(ctx context.Context) error {
 	if d.Log == nil {
 		d.Log = io.Discard
 	}
+	if _, err := exec.LookPath(d.Command); err != nil {
+		return fmt.Errorf("an image needs docker: %w", err)
+	}
 	if _, err := d.output(ctx, "image", "inspect", "--format", "{{.Id}}", d.Image); err != nil {
+		// What stands in the way, the engine for one, docker says itself.
 		pull := exec.CommandContext(ctx, d.Command, "pull", d.Image)
 		pull.Stdout, pull.Stderr = d.Log, d.Log
 		if err := pull.Run(); err != nil {

@@ -138,9 +138,15 @@ func run(t *testing.T, cfg Config) *running {
 	return r
 }
 
-// begin starts an endpoint; ready is closed once it is in service.
+// begin starts an endpoint; ready is closed once it is in service. Limits that
+// the test does not set are too long for a slow machine to meet.
 func begin(t *testing.T, cfg Config) (r *running, ready chan struct{}) {
 	t.Helper()
+	for _, limit := range []*time.Duration{&cfg.Limits.Unary, &cfg.Limits.Startup, &cfg.Limits.Ping, &cfg.Limits.Connect, &cfg.Limits.Stop} {
+		if *limit == 0 {
+			*limit = patience
+		}
+	}
 	cfg.Name = "demo"
 	cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	e, err := New(cfg)

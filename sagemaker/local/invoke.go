@@ -123,6 +123,9 @@ func (fl *flight) exchange(c *call) *reply {
 	}
 	defer resp.Body.Close()
 	limit := fl.e.cfg.Limits.Body
+	if c.op == opAsync {
+		limit = asyncLimit
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	return &reply{
 		status:  resp.StatusCode,

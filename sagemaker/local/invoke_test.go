@@ -110,6 +110,7 @@ func TestErrorsOfTheContainer(t *testing.T) {
 	for _, tt := range []struct {
 		name         string
 		container    http.HandlerFunc
+		limit        time.Duration // 0: long
 		wantStatus   int32
 		wantOriginal string // of OriginalMessage
 		wantMessage  string // a part of Message
@@ -145,6 +146,7 @@ func TestErrorsOfTheContainer(t *testing.T) {
 		}, {
 			name:       "no answer in time",
 			container:  func(w http.ResponseWriter, req *http.Request) { wait(req, release) },
+			limit:      50 * time.Millisecond,
 			wantStatus: 0, wantMessage: "Received server error (0) from primary with message \"Your invocation timed out",
 		}, {
 			name: "half an answer in time",
@@ -153,6 +155,7 @@ func TestErrorsOfTheContainer(t *testing.T) {
 				w.(http.Flusher).Flush()
 				wait(req, release)
 			},
+			limit:      50 * time.Millisecond,
 			wantStatus: 0, wantMessage: "Your invocation timed out",
 		}, {
 			name:       "the connection closed without an answer",
@@ -176,7 +179,7 @@ func TestErrorsOfTheContainer(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := run(t, Config{
 				Launcher: &fakes{t: t, handler: healthy(tt.container)},
-				Limits:   Limits{Unary: 200 * time.Millisecond, Body: 8192, Stop: time.Millisecond},
+				Limits:   Limits{Unary: tt.limit, Body: 8192, Stop: time.Millisecond},
 			})
 			_, err := r.InvokeEndpoint(context.Background(), input())
 			m := asModelError(t, err)

@@ -54,18 +54,19 @@ func TestContainersThatDoNotStart(t *testing.T) {
 			handler: func(*fake) http.Handler {
 				return http.NotFoundHandler()
 			},
-			want: "did not pass the ping health check within 300ms; the last answer: /ping answered 404, expected 200: 404 page not found",
+			limits: Limits{Startup: 300 * time.Millisecond},
+			want:   "did not pass the ping health check within 300ms; the last answer: /ping answered 404, expected 200: 404 page not found",
 		}, {
 			name: "a slow ping",
 			handler: func(*fake) http.Handler {
 				return http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) { wait(req, never) })
 			},
-			limits: Limits{Ping: 20 * time.Millisecond},
-			want:   "/ping was not answered within 20ms",
+			limits: Limits{Startup: 300 * time.Millisecond, Ping: 100 * time.Millisecond},
+			want:   "/ping was not answered within 100ms",
 		}, {
 			name:    "a connection that is not accepted",
 			handler: func(f *fake) http.Handler { f.deaf = true; return http.NotFoundHandler() },
-			limits:  Limits{Connect: 20 * time.Millisecond},
+			limits:  Limits{Startup: 300 * time.Millisecond, Connect: 20 * time.Millisecond},
 			want:    "the container did not accept a connection within 20ms",
 		}, {
 			name: "an exit",
@@ -79,7 +80,6 @@ func TestContainersThatDoNotStart(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.limits.Startup = 300 * time.Millisecond
 			r, _ := begin(t, Config{Launcher: &fakes{t: t, handler: tt.handler}, Limits: tt.limits})
 			<-r.done
 			if r.err == nil || !strings.Contains(r.err.Error(), tt.want) {
@@ -200,7 +200,11 @@ func TestStoppingUnderLoad(t *testing.T) {
 					tt.container(f, w, req)
 				})(f)
 			}}
-			r := run(t, Config{Launcher: l, Limits: Limits{Stop: 300 * time.Millisecond}})
+			limits := Limits{}
+			if tt.stubborn {
+				limits.Stop = 100 * time.Millisecond
+			}
+			r := run(t, Config{Launcher: l, Limits: limits})
 			var callers sync.WaitGroup
 			errs := make(chan error, 3)
 			for range 3 {

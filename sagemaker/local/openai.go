@@ -2,7 +2,6 @@ package local
 
 import (
 	"encoding/base64"
-	"errors"
 	"io"
 	"mime"
 	"net/http"
@@ -59,14 +58,15 @@ func (e *Endpoint) chat(w http.ResponseWriter, r *http.Request) {
 		fl.land(complete)
 		e.logCall(c, resp.StatusCode, "")
 		return
-	case ctx.Err() != nil && r.Context().Err() == nil:
-		fl.land(late)
 	case r.Context().Err() != nil:
 		fl.land(left)
+	case ctx.Err() != nil:
+		fl.land(late)
+		e.metrics.midStreamError()
 	default:
 		fl.land(broken)
+		e.metrics.midStreamError()
 	}
-	e.metrics.midStreamError()
 	e.logCall(c, resp.StatusCode, "the answer broke off: "+err.Error())
 	panic(http.ErrAbortHandler) // cuts the connection
 }
@@ -107,9 +107,9 @@ func checkKey(authorization string) *fault {
 	}
 	encoded, ok := strings.CutPrefix(token, keyPrefix)
 	encoded = strings.TrimRight(encoded, "=")
-	_, std := base64.RawStdEncoding.DecodeString(encoded)
-	_, url := base64.RawURLEncoding.DecodeString(encoded)
-	if !ok || encoded == "" || errors.Join(std) != nil && url != nil {
+	_, err := base64.RawStdEncoding.DecodeString(encoded)
+	_, urlErr := base64.RawURLEncoding.DecodeString(encoded)
+	if !ok || encoded == "" || err != nil && urlErr != nil {
 		return denied("The bearer token is invalid: expected " + keyPrefix + " and a presigned request in base64.")
 	}
 	return nil

@@ -10,8 +10,9 @@ import (
 	"strings"
 )
 
-// inputLimit is the longest input of an asynchronous request, bytes.
-const inputLimit = 1 << 30
+// asyncLimit is the longest input of an asynchronous request, and the longest
+// answer, bytes.
+const asyncLimit = 1 << 30
 
 // store is a folder that stands for S3: s3://BUCKET/KEY is the file BUCKET/KEY
 // in it. A posix S3 gateway over the same folder shows the same objects.
@@ -60,9 +61,9 @@ func (s *store) read(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, inputLimit+1))
-	if len(b) > inputLimit {
-		return nil, fmt.Errorf("%s: longer than %d bytes", name, inputLimit)
+	b, err := io.ReadAll(io.LimitReader(f, asyncLimit+1))
+	if len(b) > asyncLimit {
+		return nil, fmt.Errorf("%s: longer than %d bytes", name, asyncLimit)
 	}
 	return b, err
 }

@@ -96,6 +96,7 @@ func TestStreamsThatFail(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		container http.HandlerFunc
+		limit     time.Duration // 0: SageMaker's
 		wantParts string
 		wantCode  string // of the ModelStreamError
 	}{
@@ -119,13 +120,14 @@ func TestStreamsThatFail(t *testing.T) {
 				flushed(w, event)
 				wait(req, release)
 			},
+			limit:     time.Second,
 			wantParts: event, wantCode: "ModelInvocationTimeExceeded",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := run(t, Config{
 				Launcher: &fakes{t: t, handler: healthy(tt.container)},
-				Limits:   Limits{Stream: 300 * time.Millisecond},
+				Limits:   Limits{Stream: tt.limit},
 			})
 			parts, err := r.stream(streamInput())
 			var m *types.ModelStreamError
@@ -148,16 +150,17 @@ func TestAnErrorBeforeTheFirstByteIsAStatus(t *testing.T) {
 	for _, tt := range []struct {
 		name       string
 		container  http.HandlerFunc
+		limit      time.Duration // 0: SageMaker's
 		wantStatus int32
 	}{
-		{"refused", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(429) }, 429},
-		{"closed", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 0},
-		{"late", func(_ http.ResponseWriter, req *http.Request) { wait(req, release) }, 0},
+		{"refused", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(429) }, 0, 429},
+		{"closed", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 0, 0},
+		{"late", func(_ http.ResponseWriter, req *http.Request) { wait(req, release) }, 50 * time.Millisecond, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := run(t, Config{
 				Launcher: &fakes{t: t, handler: healthy(tt.container)},
-				Limits:   Limits{Stream: 200 * time.Millisecond},
+				Limits:   Limits{Stream: tt.limit},
 			})
 			_, err := r.stream(streamInput())
 			if got := aws.ToInt32(asModelError(t, err).OriginalStatusCode); got != tt.wantStatus {
