@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 )
 
@@ -31,9 +32,18 @@ func (s *Server) startBest(x *exchange, m *model, j *job, best int) error {
 
 // readBest reads all sequences of a request to their ends and returns the one
 // whose tokens are the likeliest, on average, and the others in their order.
+// Those that their deadline found without a token are among the others.
 func (s *Server) readBest(x *exchange, j *job) (best *generation, others []*generation, err error) {
 	all := append([]*generation{&x.generation}, x.others...)
-	err = s.sideBySide(x, len(all), func(ctx context.Context, i int) error { return all[i].read(ctx, j) })
+	expired := make([]error, len(all))
+	err = s.sideBySide(x, len(all), func(ctx context.Context, i int) error {
+		err := all[i].read(ctx, j)
+		if isExpired(err) {
+			expired[i] = err
+			return nil
+		}
+		return err
+	})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -43,9 +53,20 @@ func (s *Server) readBest(x *exchange, j *job) (best *generation, others []*gene
 			first = i
 		}
 	}
+	if expired[first] != nil {
+		return nil, nil, expired[first]
+	}
 	others = append(others, all[:first]...)
 	return all[first], append(others, all[first+1:]...), nil
 }
 
 // mean is the mean log-probability of the tokens.
-func (g *generation) mean() float64 { return g.score / float64(max(1, g.text.Tokens())) }
+func (g *generation) mean() float64 { return meanOf(g.score, g.text.Tokens()) }
+
+// meanOf is the mean of n log-probabilities. Nothing is worse than no token.
+func meanOf(sum float64, n int) float64 {
+	if n == 0 {
+		return math.Inf(-1)
+	}
+	return sum / float64(n)
+}

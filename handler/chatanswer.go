@@ -57,9 +57,10 @@ func (m *chatMessage) finish(c *choice) string {
 	return chat.FinishReason(isCut(c.text.Finish()), calls)
 }
 
-// take adds pieces to a whole answer.
+// take adds pieces to a whole answer; none are its end.
 func (a *chatAnswer) take(c *choice, pieces []engine.Piece) {
 	m := a.messages[c.index]
+	last := len(pieces) == 0
 	for i := range pieces {
 		p := &pieces[i]
 		if a.logprobs {
@@ -67,13 +68,17 @@ func (a *chatAnswer) take(c *choice, pieces []engine.Piece) {
 			m.logprobs = appendLogprob(m.logprobs, a.tok, p)
 		}
 		m.text = c.ending.add(m.text, p.Text, m.shows(p), p.Last)
-		if p.Last && m.parser != nil {
-			for _, d := range m.parser.Write(string(m.text)) {
-				m.answer.Add(d)
-			}
-			for _, d := range m.parser.Close() {
-				m.answer.Add(d)
-			}
+		last = p.Last
+	}
+	if len(pieces) == 0 {
+		m.text = c.ending.add(m.text, nil, true, true)
+	}
+	if last && m.parser != nil {
+		for _, d := range m.parser.Write(string(m.text)) {
+			m.answer.Add(d)
+		}
+		for _, d := range m.parser.Close() {
+			m.answer.Add(d)
 		}
 	}
 }
@@ -145,7 +150,8 @@ func (m *chatMessage) appendMessage(dst []byte, object bool) ([]byte, error) {
 }
 
 // events appends the events of pieces. Without tools there is one for each
-// token; what a parser holds back has none until it is known what it is.
+// token; what a parser holds back has none until it is known what it is. Of no
+// pieces there is the one of c's end.
 func (a *chatAnswer) events(dst []byte, c *choice, pieces []engine.Piece) []byte {
 	m := a.messages[c.index]
 	for i := range pieces {
@@ -154,24 +160,34 @@ func (a *chatAnswer) events(dst []byte, c *choice, pieces []engine.Piece) []byte
 			m.logprobs = appendComma(m.logprobs)
 			m.logprobs = appendLogprob(m.logprobs, a.tok, p)
 		}
-		m.text = c.ending.add(m.text[:0], p.Text, m.shows(p), p.Last)
-		if m.parser != nil {
-			for _, d := range m.parser.Write(string(m.text)) {
+		dst = a.appendPiece(dst, c, p.Text, m.shows(p), p.Last)
+	}
+	if len(pieces) == 0 {
+		dst = a.appendPiece(dst, c, nil, true, true)
+	}
+	return dst
+}
+
+// appendPiece appends the events of a piece's text.
+func (a *chatAnswer) appendPiece(dst []byte, c *choice, text []byte, shown, last bool) []byte {
+	m := a.messages[c.index]
+	m.text = c.ending.add(m.text[:0], text, shown, last)
+	if m.parser != nil {
+		for _, d := range m.parser.Write(string(m.text)) {
+			dst = a.appendDelta(dst, c, d)
+		}
+		m.text = m.text[:0]
+		if last {
+			for _, d := range m.parser.Close() {
 				dst = a.appendDelta(dst, c, d)
 			}
-			m.text = m.text[:0]
-			if p.Last {
-				for _, d := range m.parser.Close() {
-					dst = a.appendDelta(dst, c, d)
-				}
-			}
 		}
-		if m.parser == nil || p.Last {
-			dst = a.beginChunk(dst, c)
-			dst = append(dst, `"content":`...)
-			dst = appendString(dst, m.text)
-			dst = a.endChunk(dst, c, p.Last)
-		}
+	}
+	if m.parser == nil || last {
+		dst = a.beginChunk(dst, c)
+		dst = append(dst, `"content":`...)
+		dst = appendString(dst, m.text)
+		dst = a.endChunk(dst, c, last)
 	}
 	return dst
 }

@@ -2,11 +2,9 @@ package handler
 
 import (
 	"context"
-	"errors"
 	"io"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine"
@@ -70,8 +68,31 @@ func (e *ending) add(dst, text []byte, shown, last bool) []byte {
 
 // eachChoice runs read for every choice at once and returns the first error.
 // One that comes before any event was sent ends the others, through ctx.
-func (s *Server) eachChoice(x *exchange, choices []*choice, read func(ctx context.Context, c *choice) error) error {
-	return s.sideBySide(x, len(choices), func(ctx context.Context, i int) error { return read(ctx, choices[i]) })
+// Choices that their deadline found waiting are late, and no error unless none
+// of all has a token.
+func (s *Server) eachChoice(x *exchange, choices []*choice, read func(ctx context.Context, c *choice) error) (late []*choice, err error) {
+	expired := make([]error, len(choices))
+	err = s.sideBySide(x, len(choices), func(ctx context.Context, i int) error {
+		err := read(ctx, choices[i])
+		if isExpired(err) {
+			expired[i] = err
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var cause error
+	for i, e := range expired {
+		if e != nil {
+			late, cause = append(late, choices[i]), e
+		}
+	}
+	if cause != nil && usageOf(choices).completion == 0 {
+		return nil, cause
+	}
+	return late, nil
 }
 
 // sideBySide runs read for 0 to n-1 at once and returns the first error, which
@@ -101,19 +122,14 @@ func (s *Server) sideBySide(x *exchange, n int, read func(ctx context.Context, i
 }
 
 // gather reads all choices to their ends and gives take the pieces of each as
-// they come. Calls for different choices may overlap. Choices that their
-// deadline found waiting stay as they are, unless it found all so.
+// they come; none, for the end of a late one. Calls for different choices may
+// overlap.
 func (s *Server) gather(x *exchange, choices []*choice, take func(c *choice, pieces []engine.Piece)) error {
-	var late atomic.Pointer[engine.Error]
-	err := s.eachChoice(x, choices, func(ctx context.Context, c *choice) error {
+	late, err := s.eachChoice(x, choices, func(ctx context.Context, c *choice) error {
 		for {
 			pieces, err := c.text.Next(ctx)
 			if err == io.EOF {
 				return incomplete(err)
-			}
-			if e := (*engine.Error)(nil); errors.As(err, &e) && e.Kind == engine.Expired {
-				late.Store(e)
-				return nil
 			}
 			if err != nil {
 				return err
@@ -124,25 +140,32 @@ func (s *Server) gather(x *exchange, choices []*choice, take func(c *choice, pie
 			}
 		}
 	})
-	if e := late.Load(); err == nil && e != nil && usageOf(choices).completion == 0 {
-		return e
+	for _, c := range late {
+		take(c, nil)
 	}
 	return err
 }
 
 // choiceEvents answers with events: encode appends those of some pieces of one
-// choice. Until the first token of any choice exists an error is a status of
-// its own; behind it, it is an event, and the other choices go on. What is
-// ready of a choice leaves in one write. The end of the stream is the caller's.
+// choice; of none, that of the end of a late one. Until the first token of
+// any choice exists an error is a status of its own; behind it, it is an event,
+// and the other choices go on. What is ready of a choice leaves in one write.
+// The end of the stream is the caller's.
 func (s *Server) choiceEvents(x *exchange, choices []*choice, encode func(dst []byte, c *choice, pieces []engine.Piece) []byte) error {
 	e := &eventWriter{s: s, x: x, chars: charsOf(choices), encode: encode, last: time.Now()}
-	return s.eachChoice(x, choices, func(ctx context.Context, c *choice) error {
+	late, err := s.eachChoice(x, choices, func(ctx context.Context, c *choice) error {
 		err := e.follow(ctx, c)
 		if err == nil || len(choices) == 1 {
 			return err
 		}
 		return e.fail(err)
 	})
+	for _, c := range late {
+		if _, err := e.write(c, nil); err != nil {
+			return err
+		}
+	}
+	return err
 }
 
 // eventWriter writes the events of choices that come side by side.
@@ -219,11 +242,12 @@ func (e *eventWriter) keepAlive() (time.Time, error) {
 	return e.send()
 }
 
-// fail ends one of several choices: with an event if the stream has begun.
+// fail ends one of several choices: with an event if the stream has begun. A
+// late one ends when the others have.
 func (e *eventWriter) fail(err error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.x.streaming || clientGone(e.x.r.Context(), err) {
+	if !e.x.streaming || isExpired(err) || clientGone(e.x.r.Context(), err) {
 		return err
 	}
 	e.x.out = appendErrorEvent(e.x.out[:0], e.s.report(e.x, err))

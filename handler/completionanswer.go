@@ -35,7 +35,7 @@ type completionText struct {
 }
 
 // mean is the mean log-probability of c's tokens.
-func (t *completionText) mean(c *choice) float64 { return t.score / float64(max(1, c.text.Tokens())) }
+func (t *completionText) mean(c *choice) float64 { return meanOf(t.score, c.text.Tokens()) }
 
 func newCompletionAnswer(head openAIHead, tok *token.Tokenizer, req *completionRequest, choices []*choice) *completionAnswer {
 	a := &completionAnswer{
@@ -51,11 +51,20 @@ func newCompletionAnswer(head openAIHead, tok *token.Tokenizer, req *completionR
 	return a
 }
 
-// take adds pieces to a whole answer.
+// take adds pieces to a whole answer; none are its end.
 func (a *completionAnswer) take(c *choice, pieces []engine.Piece) {
 	for i := range pieces {
 		a.add(c, &pieces[i])
 	}
+	if len(pieces) == 0 {
+		a.end(c)
+	}
+}
+
+// end adds what was held back of a choice that has no last piece.
+func (a *completionAnswer) end(c *choice) {
+	t := a.texts[c.index]
+	t.text = c.ending.add(t.text, nil, true, true)
 }
 
 // add adds a piece.
@@ -162,35 +171,44 @@ func (a *completionAnswer) append(dst []byte, choices []*choice, n int) []byte {
 	return append(dst, '}')
 }
 
-// events appends the events of pieces, one for each token.
+// events appends the events of pieces, one for each token. Of no pieces there
+// is the one of c's end.
 func (a *completionAnswer) events(dst []byte, c *choice, pieces []engine.Piece) []byte {
-	t := a.texts[c.index]
 	for i := range pieces {
 		a.add(c, &pieces[i])
-		dst = append(dst, "data: "...)
-		dst = append(dst, a.head.open...)
-		last := pieces[i].Last
-		whole := last && !a.usageApart // of the form of a whole answer
-		if whole {
-			dst = append(dst, a.head.model...)
-		}
-		reason := engine.NotFinished
-		if last {
-			reason = c.text.Finish()
-		}
-		dst = append(dst, `,"choices":[`...)
-		dst = a.appendChoice(dst, c.index, t, reason)
-		dst = append(dst, ']')
-		if whole {
-			dst = append(dst, `,"usage":`...)
-			dst = usageOf([]*choice{c}).append(dst)
-		} else {
-			dst = append(dst, a.head.model...)
-		}
-		dst = append(dst, "}\n\n"...)
-		t.text, t.tokens, t.logprobs, t.top, t.offsets = t.text[:0], t.tokens[:0], t.logprobs[:0], t.top[:0], t.offsets[:0]
+		dst = a.appendEvent(dst, c, pieces[i].Last)
+	}
+	if len(pieces) == 0 {
+		a.end(c)
+		dst = a.appendEvent(dst, c, true)
 	}
 	return dst
+}
+
+// appendEvent appends the event of what no other has shown of c.
+func (a *completionAnswer) appendEvent(dst []byte, c *choice, last bool) []byte {
+	t := a.texts[c.index]
+	dst = append(dst, "data: "...)
+	dst = append(dst, a.head.open...)
+	whole := last && !a.usageApart // of the form of a whole answer
+	if whole {
+		dst = append(dst, a.head.model...)
+	}
+	reason := engine.NotFinished
+	if last {
+		reason = c.text.Finish()
+	}
+	dst = append(dst, `,"choices":[`...)
+	dst = a.appendChoice(dst, c.index, t, reason)
+	dst = append(dst, ']')
+	if whole {
+		dst = append(dst, `,"usage":`...)
+		dst = usageOf([]*choice{c}).append(dst)
+	} else {
+		dst = append(dst, a.head.model...)
+	}
+	t.text, t.tokens, t.logprobs, t.top, t.offsets = t.text[:0], t.tokens[:0], t.logprobs[:0], t.top[:0], t.offsets[:0]
+	return append(dst, "}\n\n"...)
 }
 
 // appendChoice appends one of the choices of an answer or an event.

@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine"
@@ -46,6 +47,13 @@ func (x *exchange) submit(m *model, req *engine.Request, seeds []uint64, stream 
 		}
 	}
 	return m.gen.SubmitN(ctx, req, seeds)
+}
+
+// isExpired reports whether err is that of a generation that its deadline found
+// waiting: before its first token, or, which is rare, for memory behind some.
+func isExpired(err error) bool {
+	var e *engine.Error
+	return errors.As(err, &e) && e.Kind == engine.Expired
 }
 
 // appendReason appends the member that says why a generation ended, in the

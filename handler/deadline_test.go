@@ -78,22 +78,54 @@ func TestDeadlinesWithinDeadlines(t *testing.T) {
 	}
 }
 
-// A choice that waits at the deadline is an empty one beside those that have
-// tokens.
+// What waits at the deadline ends as an empty or a short text beside those that
+// have tokens, and behind them in a stream.
 func TestExpiredChoice(t *testing.T) {
-	gen := &fake{}
-	gen.script = func(req *engine.Request, out *engine.Scripted) {
-		if gen.submitted(req) == 1 {
-			out.End(engine.FinishDeadline, &engine.Error{Kind: engine.Expired, Msg: "too late"})
-			return
-		}
-		tokens, _ := spell(" a", 1)
-		out.End(engine.FinishDeadline, nil, tokens...)
-	}
-	a := post(t, newChatServer(t, plainTemplate, gen), "/v1/chat/completions", `{"messages":[{"role":"user","content":"x"}],"n":2}`)
-	for _, want := range []string{`"index":0,"message":{"role":"assistant","content":" a"}`, `"index":1,"message":{"role":"assistant","content":""}`} {
-		if a.status != http.StatusOK || !strings.Contains(a.body, want) || strings.Count(a.body, `"cut":"deadline"`) != 2 {
-			t.Errorf("%d %s; want %s, cut", a.status, a.body, want)
-		}
+	const (
+		chat    = `{"messages":[{"role":"user","content":"x"}],`
+		cut     = `"finish_reason":"length","cut":"deadline"`
+		nothing = `"content":""},"logprobs":null,` + cut
+	)
+	late := &engine.Error{Kind: engine.Expired, Msg: "too late"}
+	a, _ := spell(" a", 1)
+	for _, tt := range []struct {
+		name, path, body string
+		tokens           []int // that each sequence has, further ones none; -1: one, and then it has waited
+		want             string
+	}{
+		{"chat", chatPath, chat + `"n":2}`, []int{1, 0}, `"index":1,"message":{"role":"assistant",` + nothing},
+		{"chat stream", chatPath, chat + `"n":2,"stream":true}`, []int{0, 1}, `"index":0,"delta":{"role":"assistant",` + nothing + "}],\"usage\":null}\n\ndata: [DONE]"},
+		{"completion", "/v1/completions", `{"prompt":"x","n":2}`, []int{1, 0}, `{"index":1,"text":"","logprobs":null,` + cut},
+		{"completion stream", "/v1/completions", `{"prompt":["x","y"],"stream":true,"stream_options":{"include_usage":true}}`, []int{0, 1},
+			`{"index":0,"text":"","logprobs":null,` + cut},
+		{"the best completion", "/v1/completions", `{"prompt":"x","best_of":2}`, []int{0, 1}, `{"index":0,"text":" a"`},
+		{"the best text", "/generate", `{"inputs":"x","parameters":{"details":true,"do_sample":true,"best_of":2}}`, []int{0, 1},
+			`{"generated_text":" a","details":{` + cut + `,"generated_tokens":1`},
+		{"for memory", "/generate", `{"inputs":"x","parameters":{"details":true}}`, []int{-1}, `{"generated_text":" a","details":{` + cut},
+		{"for memory, a chat", chatPath, chat + `"stop":" ab"}`, []int{-1}, `"content":" a"},"logprobs":null,` + cut},
+		{"for memory, a stream", chatPath, chat + `"stop":" ab","stream":true}`, []int{-1}, `"content":" a"},"logprobs":null,` + cut},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			gen := &fake{}
+			gen.script = func(req *engine.Request, out *engine.Scripted) {
+				i := gen.submitted(req)
+				switch {
+				case i >= len(tt.tokens) || tt.tokens[i] == 0:
+					out.End(engine.FinishDeadline, late)
+				case tt.tokens[i] == 1:
+					out.End(engine.FinishDeadline, nil, a...)
+				default:
+					out.End(engine.FinishDeadline, late, a...)
+				}
+			}
+			s := newChatServer(t, plainTemplate, gen)
+			got := post(t, s, tt.path, tt.body)
+			if got.status != http.StatusOK || !strings.Contains(got.body, tt.want) || strings.Contains(got.body, `"error"`) {
+				t.Errorf("%d %s; want %s", got.status, got.body, tt.want)
+			}
+			if got := post(t, s, tt.path, tt.body); got.status != http.StatusGatewayTimeout {
+				t.Errorf("without a token at all: %d %s", got.status, got.body)
+			}
+		})
 	}
 }
