@@ -67,7 +67,7 @@ func (h *head) proxy() *proxyAnswer {
 	}
 	a := &proxyAnswer{StatusCode: h.status}
 	switch h.source {
-	case restAPI, loadBalancerMulti:
+	case restAPI, httpAPIv1, loadBalancerMulti:
 		a.MultiValueHeaders = header
 	default:
 		if h.source == functionURL || h.source == httpAPI {

@@ -40,6 +40,7 @@ func TestAnswers(t *testing.T) {
 		{"function URL", functionURL, text, &events.LambdaFunctionURLResponse{StatusCode: 418, Headers: single, Cookies: cookies, Body: text}},
 		{"function URL, bytes", functionURL, binary, &events.LambdaFunctionURLResponse{StatusCode: 418, Headers: single, Cookies: cookies, Body: encoded, IsBase64Encoded: true}},
 		{"HTTP API", httpAPI, text, &events.APIGatewayV2HTTPResponse{StatusCode: 418, Headers: single, Cookies: cookies, Body: text}},
+		{"HTTP API, format 1.0", httpAPIv1, text, &events.APIGatewayProxyResponse{StatusCode: 418, MultiValueHeaders: lists, Body: text}},
 		{"REST API", restAPI, text, &events.APIGatewayProxyResponse{StatusCode: 418, MultiValueHeaders: lists, Body: text}},
 		{"load balancer", loadBalancer, text, &events.ALBTargetGroupResponse{StatusCode: 418, StatusDescription: "418 I'm a teapot", Headers: joined, Body: text}},
 		{"load balancer, lists", loadBalancerMulti, binary, &events.ALBTargetGroupResponse{StatusCode: 418, StatusDescription: "418 I'm a teapot", MultiValueHeaders: lists, Body: encoded, IsBase64Encoded: true}},

@@ -14,6 +14,7 @@ type source int
 const (
 	functionURL  source = iota
 	httpAPI             // API Gateway, events of format 2.0
+	httpAPIv1           // the same, set to events of format 1.0
 	restAPI             // API Gateway, events of format 1.0
 	loadBalancer        // answers with single headers
 	loadBalancerMulti
@@ -22,10 +23,11 @@ const (
 )
 
 func (s source) String() string {
-	return [...]string{"function URL", "HTTP API", "REST API", "load balancer", "load balancer", "direct invocation", "SQS"}[s]
+	return [...]string{"function URL", "HTTP API", "HTTP API", "REST API", "load balancer", "load balancer", "direct invocation", "SQS"}[s]
 }
 
-// streams reports whether the source can take an answer in pieces.
+// streams reports whether the source can take an answer in pieces, if it is set
+// to that.
 func (s source) streams() bool { return s == functionURL || s == restAPI || s == direct }
 
 // event is a decoded event: one HTTP request, or the records of a queue.
@@ -47,7 +49,7 @@ type record struct {
 }
 
 const accepted = "a function URL, an API Gateway HTTP or REST API, an Application Load Balancer, " +
-	"an SQS queue, or a direct invocation with `inputs`, `messages` or `prompt`"
+	"an SQS queue, a schedule of EventBridge, or a direct invocation with `inputs`, `messages` or `prompt`"
 
 // decode reads an event. An error says what came and what is accepted.
 func decode(data []byte) (*event, error) {
@@ -72,6 +74,10 @@ func decode(data []byte) (*event, error) {
 		return decodeV1(data, loadBalancer)
 	case has("httpMethod") && (has("path") || has("resource")):
 		return decodeV1(data, restAPI)
+	case string(fields["detail-type"]) == `"Scheduled Event"`:
+		// A rule of EventBridge that keeps an environment warm: that the model
+		// is there is all it wants.
+		return &event{source: direct, method: http.MethodGet, path: "/health", header: http.Header{}}, nil
 	case has("Records"):
 		return decodeQueue(data)
 	case has("inputs"), has("messages"), has("prompt"):

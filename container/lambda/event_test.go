@@ -51,6 +51,11 @@ func sourceEvents(t testing.TB) map[string]string {
 	}
 	unstaged := staged
 	unstaged.RawPath, unstaged.RequestContext.Stage = "/generate", "$default"
+	// The published type lacks the version, which tells this format from a REST API's.
+	v1 := strings.Replace(text(events.APIGatewayProxyRequest{
+		Resource: "/{proxy+}", Path: "/dev/generate", HTTPMethod: "POST", Headers: map[string]string{"Content-Type": "application/json"},
+		RequestContext: events.APIGatewayProxyRequestContext{Stage: "dev", APIID: "xyz"}, Body: `{"inputs":"Hi"}`,
+	}), "{", `{"version":"1.0",`, 1)
 	rest := events.APIGatewayProxyRequest{
 		Resource: "/{proxy+}", Path: "/generate_stream", HTTPMethod: "POST",
 		Headers:                         map[string]string{"Content-Type": "application/json", "X-Two": "b"},
@@ -76,6 +81,7 @@ func sourceEvents(t testing.TB) map[string]string {
 		"function URL, GET":              text(get),
 		"HTTP API with a stage":          text(staged),
 		"HTTP API without a stage":       text(unstaged),
+		"HTTP API, format 1.0":           v1,
 		"REST API":                       text(rest),
 		"load balancer":                  text(alb),
 		"load balancer, lists":           text(multi),
@@ -83,6 +89,7 @@ func sourceEvents(t testing.TB) map[string]string {
 		"direct chat":                    chatBody,
 		"direct completion":              `{"prompt":"Hi"}`,
 		"direct, fields like an event's": `{"inputs":"Hi","path":5,"body":[],"Records":null}`,
+		"schedule":                       text(events.CloudWatchEvent{Version: "0", DetailType: "Scheduled Event", Source: "aws.events", Detail: json.RawMessage(`{}`)}),
 		"queue": text(events.SQSEvent{Records: []events.SQSMessage{
 			{MessageId: "m1", EventSource: "aws:sqs", Body: `{"inputs":"Hi"}`}, {MessageId: "m2", EventSource: "aws:sqs", Body: `{"prompt":"Hi"}`},
 		}}),
@@ -100,6 +107,7 @@ func TestEvents(t *testing.T) {
 			"Accept: text/html,*/*\nContent-Type: application/json\nHost: abc.lambda-url.eu-west-1.on.aws\n\n",
 		"HTTP API with a stage":    "HTTP API\nPOST /generate from 203.0.113.7:0\nContent-Type: application/json\n\n" + `{"inputs":"Hi"}`,
 		"HTTP API without a stage": "HTTP API\nPOST /generate from 203.0.113.7:0\nContent-Type: application/json\n\n" + `{"inputs":"Hi"}`,
+		"HTTP API, format 1.0":     "HTTP API\nPOST /generate from \nContent-Type: application/json\n\n" + `{"inputs":"Hi"}`,
 		"REST API": "REST API streams wants\nPOST /generate_stream?q=z+%26+z&q=2 from 203.0.113.7:0\nContent-Type: application/json\n" +
 			"X-Two: a|b\n\n" + `{"inputs":"Hi"}`,
 		"load balancer":        "load balancer\nPOST /generate?q=z%20z from \nContent-Type: application/json\nHost: alb.example.com\n\n" + `{"inputs":"Hi"}`,
@@ -109,6 +117,7 @@ func TestEvents(t *testing.T) {
 		"direct chat":                    "direct invocation streams wants\nPOST /invocations from \nContent-Type: application/json\n\n" + chatBody,
 		"direct completion":              "direct invocation streams\nPOST /invocations from \nContent-Type: application/json\n\n" + `{"prompt":"Hi"}`,
 		"direct, fields like an event's": "direct invocation streams\nPOST /invocations from \nContent-Type: application/json\n\n" + `{"inputs":"Hi","path":5,"body":[],"Records":null}`,
+		"schedule":                       "direct invocation streams\nGET /health from \n\n",
 		"queue":                          `SQS: m1 {"inputs":"Hi"}, m2 {"prompt":"Hi"}`,
 	}
 	all := sourceEvents(t)
@@ -165,7 +174,7 @@ func TestEventsThatAreNotAccepted(t *testing.T) {
 		{"null", `null`, "not a JSON object"},
 		{"a list", `[1]`, "not a JSON object"},
 		{"an empty object", `{}`, "an empty object"},
-		{"a schedule", `{"version":"0","detail-type":"Scheduled Event","source":"aws.events","detail":{}}`, `EventBridge's "Scheduled Event" from "aws.events"`},
+		{"EventBridge", `{"version":"0","detail-type":"Object Created","source":"aws.s3","detail":{}}`, `EventBridge's "Object Created" from "aws.s3"`},
 		{"S3", `{"Records":[{"eventSource":"aws:s3","s3":{}}]}`, `records of "aws:s3"`},
 		{"WebSocket", `{"requestContext":{"connectionId":"abc=","routeKey":"$default"},"body":"x"}`, "a WebSocket message"},
 		{"Bedrock agent", `{"messageVersion":"1.0","agent":{"name":"a"},"inputText":"x"}`, "a Bedrock agent's"},

@@ -43,11 +43,8 @@ func decodeV2(data []byte) (*event, error) {
 	}
 	if strings.Contains(in.RequestContext.DomainName, ".lambda-url.") {
 		e.source = functionURL
-	} else if stage := in.RequestContext.Stage; stage != "" && stage != "$default" {
-		// A stage with a name is the first element of an HTTP API's path.
-		if rest, ok := strings.CutPrefix(e.path, "/"+stage); ok && (rest == "" || rest[0] == '/') {
-			e.path = rest
-		}
+	} else {
+		e.path = withoutStage(e.path, in.RequestContext.Stage)
 	}
 	for name, value := range in.Headers {
 		e.header.Set(name, value)
@@ -58,10 +55,21 @@ func decodeV2(data []byte) (*event, error) {
 	return e, e.setBody(in.Body, in.IsBase64Encoded)
 }
 
-// decodeV1 reads an event of format 1.0, which REST APIs have, or of a load
-// balancer. from is restAPI or loadBalancer.
+// withoutStage takes the stage out of an HTTP API's path, whose first element
+// it is if it has a name.
+func withoutStage(path, stage string) string {
+	rest, ok := strings.CutPrefix(path, "/"+stage)
+	if stage != "" && ok && (rest == "" || rest[0] == '/') {
+		return rest
+	}
+	return path
+}
+
+// decodeV1 reads an event of format 1.0, which REST APIs have and HTTP APIs may
+// be set to, or of a load balancer. from is restAPI or loadBalancer.
 func decodeV1(data []byte, from source) (*event, error) {
 	var in struct {
+		Version           string              `json:"version"` // of an HTTP API
 		HTTPMethod        string              `json:"httpMethod"`
 		Path              string              `json:"path"`
 		Headers           map[string]string   `json:"headers"`
@@ -71,6 +79,7 @@ func decodeV1(data []byte, from source) (*event, error) {
 		Body              string              `json:"body"`
 		IsBase64Encoded   bool                `json:"isBase64Encoded"`
 		RequestContext    struct {
+			Stage    string `json:"stage"`
 			Identity struct {
 				SourceIP string `json:"sourceIp"`
 			} `json:"identity"`
@@ -82,6 +91,9 @@ func decodeV1(data []byte, from source) (*event, error) {
 	e := &event{source: from, method: in.HTTPMethod, path: in.Path, header: http.Header{}, sourceIP: in.RequestContext.Identity.SourceIP}
 	if from == loadBalancer && in.MultiValueHeaders != nil {
 		e.source = loadBalancerMulti
+	}
+	if in.Version != "" {
+		e.source, e.path = httpAPIv1, withoutStage(e.path, in.RequestContext.Stage)
 	}
 	for name, value := range in.Headers {
 		e.header.Set(name, value)

@@ -16,7 +16,7 @@ import (
 func (r *Runtime) invoke(inv *invocation, begun func()) error {
 	e, err := decode(inv.event)
 	if err != nil {
-		return r.tell(inv.id, &failure{Type: "Runtime.EventNotSupported", Message: err.Error()})
+		return r.reject(inv.id, err)
 	}
 	// Generation ends a margin before the platform ends the process, and what
 	// does not end by itself is cancelled a quarter of it before, so that there
@@ -37,15 +37,15 @@ func (r *Runtime) invoke(inv *invocation, begun func()) error {
 	}
 	req, err := e.request(ctx)
 	if err != nil {
-		return r.tell(inv.id, &failure{Type: "Runtime.EventNotSupported", Message: err.Error()})
+		return r.reject(inv.id, err)
 	}
 	label(req, inv)
 
-	if e.source.streams() && (r.opt.Mode == Stream || r.opt.Mode != Buffered && e.wantsStream()) {
+	if r.streams(e) {
 		return r.stream(inv, e.source, req, begun)
 	}
 	w := newBuffered(e.source, req.Method)
-	f := serve(r.opt.Handler, w, req, begun)
+	f := r.serve(w, req, begun)
 	var payload []byte
 	if f == nil {
 		payload, f = w.payload()
@@ -56,12 +56,33 @@ func (r *Runtime) invoke(inv *invocation, begun func()) error {
 	return r.api.respond(inv.id, payload)
 }
 
+// reject fails an event that is not understood. It is in the log, too: nobody
+// waits for the answer to most of those.
+func (r *Runtime) reject(id string, err error) error {
+	r.opt.Logger.Warn("an event is not served", "request_id", id, "err", err)
+	return r.tell(id, &failure{Type: "Runtime.EventNotSupported", Message: err.Error()})
+}
+
+// streams reports whether an event gets its answer in pieces.
+func (r *Runtime) streams(e *event) bool {
+	switch r.opt.Mode {
+	case Buffered:
+		return false
+	case Stream:
+		return e.source.streams()
+	}
+	// A REST API that is not set to stream, as few are, would answer 502; one
+	// that is set to it needs Stream, for its other answers.
+	return e.source.streams() && e.source != restAPI && e.wantsStream()
+}
+
 // stream answers an event in pieces, or with a failure while there is none.
 func (r *Runtime) stream(inv *invocation, from source, req *http.Request, begun func()) error {
-	ctx, cancel := context.WithDeadline(context.Background(), inv.deadline)
+	// The platform itself ends what it does not take in time.
+	ctx, cancel := context.WithDeadline(context.Background(), inv.deadline.Add(postPatience))
 	defer cancel()
 	w := newStreamed(ctx, r.api, inv.id, from)
-	f := serve(r.opt.Handler, w, req, begun)
+	f := r.serve(w, req, begun)
 	switch {
 	case w.begun():
 		if f == nil && req.Context().Err() != nil {
@@ -120,14 +141,13 @@ type writer interface {
 // serve calls the handler, and begun before the first word of its answer. A
 // panic ends this event, not the process. If the handler leaves without a
 // word, it was cancelled: the time is over.
-func serve(h http.Handler, w writer, req *http.Request, begun func()) (f *failure) {
+func (r *Runtime) serve(w writer, req *http.Request, begun func()) (f *failure) {
 	watched := &watched{writer: w, begun: begun}
 	defer func() {
 		if p := recover(); p != nil {
-			f = &failure{
-				Type: "Runtime.Panic", Message: fmt.Sprintf("panic: %v", p),
-				Trace: strings.Split(strings.TrimSpace(string(debug.Stack())), "\n"),
-			}
+			stack := strings.TrimSpace(string(debug.Stack()))
+			f = &failure{Type: "Runtime.Panic", Message: fmt.Sprintf("panic: %v", p), Trace: strings.Split(stack, "\n")}
+			r.opt.Logger.Error("an event has failed", "request_id", req.Header.Get("X-Request-Id"), "err", f.Message, "stack", stack)
 			return
 		}
 		if watched.begun != nil && req.Context().Err() != nil {
@@ -137,7 +157,7 @@ func serve(h http.Handler, w writer, req *http.Request, begun func()) (f *failur
 			w.Write(errorBody(f.Type, f.Message))
 		}
 	}()
-	h.ServeHTTP(watched, req)
+	r.opt.Handler.ServeHTTP(watched, req)
 	return nil
 }
 
@@ -207,7 +227,7 @@ func (r *Runtime) record(ctx context.Context, inv *invocation, rec record) error
 	}
 	label(req, inv)
 	w := newBuffered(direct, req.Method)
-	f := serve(r.opt.Handler, w, req, func() {})
+	f := r.serve(w, req, func() {})
 	if f == nil {
 		_, f = w.payload()
 	}

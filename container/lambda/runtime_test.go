@@ -1,10 +1,12 @@
 package lambda
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -72,7 +74,10 @@ func TestStream(t *testing.T) {
 // The mode and what the client asks for decide together whether an answer
 // comes in pieces.
 func TestModes(t *testing.T) {
-	alb := `{"httpMethod":"POST","path":"/generate_stream","requestContext":{"elb":{}},"headers":{},"body":"{}"}`
+	const (
+		alb  = `{"httpMethod":"POST","path":"/generate_stream","requestContext":{"elb":{}},"headers":{},"body":"{}"}`
+		rest = `{"httpMethod":"POST","path":"/generate_stream","requestContext":{"stage":"prod"},"headers":{},"body":"{}"}`
+	)
 	for _, tt := range []struct {
 		name  string
 		mode  Mode
@@ -82,8 +87,10 @@ func TestModes(t *testing.T) {
 		{"auto, asked for", Auto, urlStream, true},
 		{"auto, not asked for", Auto, urlPlain, false},
 		{"auto, a source that cannot", Auto, alb, false},
+		{"auto, a source that is rarely set to it", Auto, rest, false},
 		{"auto, direct", Auto, directSSE, true},
 		{"stream, not asked for", Stream, urlPlain, true},
+		{"stream, a source that is rarely set to it", Stream, rest, true},
 		{"stream, a source that cannot", Stream, alb, false},
 		{"buffered, asked for", Buffered, urlStream, false},
 		{"buffered, direct", Buffered, directSSE, false},
@@ -113,9 +120,10 @@ func TestFaults(t *testing.T) {
 		path    string // of what is posted
 		want    string // in it
 		trailer string // in the error behind it
+		logged  string // of what no request's line tells
 	}{
-		{name: "event", event: `{"hello":1}`, path: "error", want: `"errorType":"Runtime.EventNotSupported"`},
-		{name: "panic", event: urlPlain, serve: func(http.ResponseWriter, *http.Request) { panic("oops") }, path: "error", want: "panic: oops"},
+		{name: "event", event: `{"hello":1}`, path: "error", want: `"errorType":"Runtime.EventNotSupported"`, logged: "request_id=a err=\"the event is an object with hello"},
+		{name: "panic", event: urlPlain, serve: func(http.ResponseWriter, *http.Request) { panic("oops") }, path: "error", want: "panic: oops", logged: "request_id=a err=\"panic: oops\""},
 		{name: "panic in a stream", event: urlStream, serve: func(w http.ResponseWriter, _ *http.Request) {
 			speak(w, nil, "data: 1\n\n")
 			panic("oops")
@@ -148,13 +156,14 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := newPlatform(t)
+			var log bytes.Buffer
 			p.run(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/next" {
 					write("fine")(w, r)
 					return
 				}
 				tt.serve(w, r)
-			}, nil)
+			}, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 			until := time.Now().Add(time.Minute)
 			if strings.HasPrefix(tt.name, "time is over") {
 				until = time.Now().Add(300 * time.Millisecond)
@@ -166,6 +175,9 @@ func TestFaults(t *testing.T) {
 			}
 			if got := a.broken(); !strings.Contains(got, tt.trailer) || tt.trailer == "" && got != "" {
 				t.Errorf("error behind the stream: %q; want %q", got, tt.trailer)
+			}
+			if !strings.Contains(log.String(), tt.logged) {
+				t.Errorf("the log is %s; want %s", &log, tt.logged)
 			}
 			p.send("b", strings.Replace(urlPlain, "/generate", "/next", 1))
 			if body := p.answer().all(t); !strings.Contains(body, `"fine"`) {
