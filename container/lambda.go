@@ -69,9 +69,6 @@ func (f *function) initLimit() time.Duration {
 // choicesOfRequest is how many answers one request may compute together.
 const choicesOfRequest = 4
 
-// megabytesPerCPU is what a function's memory buys a core with.
-const megabytesPerCPU = 1769
-
 // fit settles what the configuration leaves open for a function: it has as
 // many requests and cores as Lambda gives it, and logs as its log format says.
 func (f *function) fit(cfg *config.Serve, settings []config.Setting, getenv func(string) string) {
@@ -87,7 +84,7 @@ func (f *function) fit(cfg *config.Serve, settings []config.Setting, getenv func
 	if cfg.Threads == 0 && f.memoryMB > 0 {
 		// More threads than that share of the visible cores would be stopped
 		// in turn, each while the others wait for it.
-		cfg.Threads = min(runtime.NumCPU(), (f.memoryMB+megabytesPerCPU-1)/megabytesPerCPU)
+		cfg.Threads = min(runtime.NumCPU(), (f.memoryMB+lambda.MegabytesPerCPU-1)/lambda.MegabytesPerCPU)
 	}
 	if !given("json-output") {
 		cfg.JSONOutput = strings.EqualFold(getenv("AWS_LAMBDA_LOG_FORMAT"), "JSON")

@@ -9,13 +9,17 @@ import (
 	"time"
 )
 
+// MegabytesPerCPU is the memory that a function gets with each of its cores.
+const MegabytesPerCPU = 1769
+
 // Mode says how answers are written.
 type Mode string
 
 // The modes.
 const (
 	// Auto streams where the client asks for a stream and the source can take
-	// one. A function URL is taken to stream if a client asks it to.
+	// one. A function URL is taken to stream if a client asks it to; a REST API
+	// is not.
 	Auto Mode = "auto"
 	// Buffered answers in one piece, whatever the client asks for.
 	Buffered Mode = "buffered"

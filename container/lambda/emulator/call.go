@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -61,11 +62,16 @@ func (m *Emulator) serveCall(w http.ResponseWriter, r *http.Request, c call) {
 		m.refuseCall(w, http.StatusNotFound, "ResourceNotFoundException", "Function not found: "+c.function+"; here is "+m.opt.Function)
 		return
 	}
-	event, err := io.ReadAll(http.MaxBytesReader(w, r.Body, payloadLimit))
-	var tooLarge *http.MaxBytesError
+	kind, limit := r.Header.Get("X-Amz-Invocation-Type"), int64(payloadLimit)
+	unawaited := kind == "Event" && !c.stream
+	if unawaited {
+		limit = asyncLimit
+	}
+	event, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var exceeded *http.MaxBytesError
 	switch {
-	case errors.As(err, &tooLarge):
-		m.refuseCall(w, http.StatusRequestEntityTooLarge, "RequestTooLargeException", "Request must be smaller than 6291456 bytes for the InvokeFunction operation")
+	case errors.As(err, &exceeded):
+		m.refuseCall(w, http.StatusRequestEntityTooLarge, "RequestTooLargeException", fmt.Sprintf("Request must be smaller than %d bytes for the InvokeFunction operation", limit))
 		return
 	case err != nil:
 		m.refuseCall(w, http.StatusBadRequest, "InvalidRequestContentException", "the request breaks off: "+err.Error())
@@ -77,10 +83,10 @@ func (m *Emulator) serveCall(w http.ResponseWriter, r *http.Request, c call) {
 		return
 	}
 	w.Header().Set("X-Amzn-Requestid", newID())
-	switch kind := r.Header.Get("X-Amz-Invocation-Type"); {
+	switch {
 	case kind == "DryRun":
 		w.WriteHeader(http.StatusNoContent)
-	case kind == "Event" && !c.stream:
+	case unawaited:
 		go func() {
 			if inv := m.invoke(context.Background(), event); inv.body != nil {
 				io.Copy(io.Discard, inv.body) //nolint:errcheck // nobody reads it
@@ -110,7 +116,11 @@ func (m *Emulator) serveWhole(w http.ResponseWriter, inv *invocation) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Amz-Executed-Version", "$LATEST")
-	if f := inv.failed(); f != nil {
+	f := inv.failed()
+	if f == nil && len(data) > payloadLimit {
+		f = tooLarge(payloadLimit)
+	}
+	if f != nil {
 		h.Set("X-Amz-Function-Error", "Unhandled")
 		data = f.data()
 	}

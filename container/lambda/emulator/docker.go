@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"github.com/millrace-ai/millrace/container/lambda"
 )
 
 // Docker starts an image as Lambda does: a user without rights, the root file
@@ -25,11 +27,8 @@ type Docker struct {
 	serial atomic.Int64
 }
 
-// megabytesPerCPU is what memory buys a core with, at most six.
-const (
-	megabytesPerCPU = 1769
-	mostCPUs        = 6
-)
+// mostCPUs is how many cores a function has at most.
+const mostCPUs = 6
 
 // Launch implements Launcher.
 func (d *Docker) Launch(variables []string) (Sandbox, error) {
@@ -44,7 +43,7 @@ func (d *Docker) Launch(variables []string) (Sandbox, error) {
 
 // command returns docker's arguments.
 func (d *Docker) command(name string, variables []string) []string {
-	cpus := min(float64(d.MemoryMB)/megabytesPerCPU, mostCPUs, float64(runtime.NumCPU()))
+	cpus := min(float64(d.MemoryMB)/lambda.MegabytesPerCPU, mostCPUs, float64(runtime.NumCPU()))
 	args := []string{
 		"run", "--rm", "--name", name, "--network", "host", "--user", "65534:65534", "--read-only", "--tmpfs", "/tmp:exec,size=512m",
 		"--memory", fmt.Sprintf("%dm", d.MemoryMB), "--memory-swap", fmt.Sprintf("%dm", d.MemoryMB),

@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -9,8 +10,12 @@ import (
 	"time"
 )
 
-// payloadLimit is the size of an event, and of an answer in one piece.
-const payloadLimit = 6 << 20
+// What Lambda holds events and answers to, in bytes.
+const (
+	payloadLimit = 6 << 20 // an event, and an answer in one piece
+	asyncLimit   = 1 << 20 // an event that nobody waits for
+	streamLimit  = 200 << 20
+)
 
 // Options describe a function.
 type Options struct {
@@ -24,6 +29,8 @@ type Options struct {
 	Concurrency int
 	Launcher    Launcher
 	Log         io.Writer // gets what Lambda itself logs
+
+	longest int // answer in pieces, in bytes; New sets Lambda's
 }
 
 // Emulator runs one function. It is an http.Handler with Lambda's invoke APIs;
@@ -42,6 +49,7 @@ type Emulator struct {
 // New returns an Emulator whose environment starts with the first event.
 func New(opt Options) *Emulator {
 	opt.Concurrency = max(1, opt.Concurrency)
+	opt.longest = cmp.Or(opt.longest, streamLimit)
 	m := &Emulator{opt: opt, slots: make(chan struct{}, opt.Concurrency)}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	return m

@@ -160,16 +160,18 @@ func TestFreeze(t *testing.T) {
 // An event whose time is over ends with Lambda's words, and the next one finds
 // a new sandbox.
 func TestTimeout(t *testing.T) {
+	over := make(chan struct{})
+	defer close(over)
 	f := serving(1, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		if strings.Contains(string(body), "slow") {
-			time.Sleep(300 * time.Millisecond) // deaf to its deadline
+			<-over // deaf to its deadline
 		}
 		io.WriteString(w, "1")
 	})
-	url := emulate(t, f, func(o *Options) { o.Timeout = 100 * time.Millisecond }) + invokeF
+	url := emulate(t, f, func(o *Options) { o.Timeout = time.Second }) + invokeF
 	resp, body := post(t, url, `{"inputs":"slow"}`)
-	if resp.StatusCode != 200 || resp.Header.Get("X-Amz-Function-Error") != "Unhandled" || !strings.Contains(body, `Task timed out after 0.10 seconds"`) {
+	if resp.StatusCode != 200 || resp.Header.Get("X-Amz-Function-Error") != "Unhandled" || !strings.Contains(body, `Task timed out after 1.00 seconds"`) {
 		t.Errorf("%d %v %s", resp.StatusCode, resp.Header, body)
 	}
 	if _, body := post(t, url, `{"inputs":"quick"}`); body != "1" || f.noted() != "launch launch" && f.noted() != "launch launch freeze" {
@@ -195,7 +197,7 @@ func TestInitialization(t *testing.T) {
 		{"too long twice", func(ctx context.Context, _ int, _ string) string {
 			<-ctx.Done()
 			return "signal: killed"
-		}, `Task timed out after 0.20 seconds`, "launch launch"},
+		}, `Task timed out after 1.00 seconds`, "launch launch"},
 		{"an error", func(_ context.Context, _ int, api string) string {
 			lambda.FailInit(api, "Runtime.ConfigInvalid", errors.New("no such flag"))
 			return "exit status 2"
@@ -204,7 +206,7 @@ func TestInitialization(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := &function{start: tt.start}
-			url := emulate(t, f, func(o *Options) { o.InitTimeout, o.Timeout = 100*time.Millisecond, 200*time.Millisecond })
+			url := emulate(t, f, func(o *Options) { o.InitTimeout, o.Timeout = 100*time.Millisecond, time.Second })
 			if _, body := post(t, url+invokeF, `{"inputs":"x"}`); !strings.Contains(body, tt.want) || !strings.HasPrefix(f.noted(), tt.noted) {
 				t.Errorf("the payload is %s after %s; want %s after %s", body, f.noted(), tt.want, tt.noted)
 			}
@@ -300,6 +302,7 @@ func TestCalls(t *testing.T) {
 		{name: "too large", path: invokeF, body: `"` + strings.Repeat("x", payloadLimit) + `"`, status: 413, want: "Request must be smaller"},
 		{name: "dry run", path: invokeF, body: `{}`, header: []string{"X-Amz-Invocation-Type", "DryRun"}, status: 204},
 		{name: "not waited for", path: invokeF, body: `{"inputs":1}`, header: []string{"X-Amz-Invocation-Type", "Event"}, status: 202},
+		{name: "not waited for, too large", path: invokeF, body: `"` + strings.Repeat("x", asyncLimit) + `"`, header: []string{"X-Amz-Invocation-Type", "Event"}, status: 413, want: "smaller than 1048576 bytes"},
 		{name: "no payload", path: invokeF, status: 200, want: `the event is an empty object`},
 		{name: "answer too large", path: invokeF, body: `{"inputs":"long"}`, status: 200, want: "payload_too_large"},
 		{name: "URL", path: "/any/path?x=1", body: "text", header: []string{"Content-Type", "text/plain"}, status: 200, want: "text"},
@@ -311,6 +314,32 @@ func TestCalls(t *testing.T) {
 			resp, body := post(t, url+tt.path, tt.body, tt.header...)
 			if resp.StatusCode != tt.status || !strings.Contains(body, tt.want) {
 				t.Errorf("%d %.200s; want %d and %s", resp.StatusCode, body, tt.status, tt.want)
+			}
+		})
+	}
+}
+
+// A stream that is longer than its caller takes ends with an error.
+func TestLongStreams(t *testing.T) {
+	for _, tt := range []struct {
+		name, path string
+		longest    int
+	}{
+		{"in pieces", "/2021-11-15/functions/f/response-streaming-invocations", payloadLimit},
+		{"at once", invokeF, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			url := emulate(t, serving(1, func(w http.ResponseWriter, _ *http.Request) {
+				piece := make([]byte, 1<<20)
+				for sent := 0; sent <= payloadLimit; sent += len(piece) {
+					if _, err := w.Write(piece); err != nil {
+						return
+					}
+				}
+			}), func(o *Options) { o.longest = tt.longest })
+			_, body := post(t, url+tt.path, `{"inputs":"x","stream":true}`)
+			if end := body[max(0, len(body)-500):]; !strings.Contains(end, "Response payload size exceeded") {
+				t.Errorf("the end is %q", end)
 			}
 		})
 	}

@@ -79,6 +79,11 @@ func timedOut(id string, after time.Duration) *failure {
 		"%s %s Task timed out after %.2f seconds", time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), id, after.Seconds())}
 }
 
+// tooLarge is an answer beyond limit, in bytes.
+func tooLarge(limit int) *failure {
+	return &failure{Type: "Function.ResponseSizeTooLarge", Message: fmt.Sprintf("Response payload size exceeded maximum allowed payload size (%d bytes).", limit)}
+}
+
 // answer begins an answer in pieces. What is written to the pipe is read from
 // body.
 func (inv *invocation) answer(contentType string) *io.PipeWriter {

@@ -60,12 +60,10 @@ func (e *environment) response(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, payloadLimit))
-	var tooLarge *http.MaxBytesError
+	var exceeded *http.MaxBytesError
 	switch {
-	case errors.As(err, &tooLarge):
-		const message = "Response payload size exceeded maximum allowed payload size (6291556 bytes)."
-		inv.fail(&failure{Type: "Function.ResponseSizeTooLarge", Message: message})
-		refuse(w, http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", message)
+	case errors.As(err, &exceeded):
+		refuseAnswer(w, inv, payloadLimit)
 	case err != nil:
 		inv.fail(&failure{Type: "Runtime.TruncatedResponse", Message: "Response body did not arrive: " + err.Error()})
 	default:
@@ -74,14 +72,25 @@ func (e *environment) response(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// refuseAnswer ends an event whose answer is longer than limit.
+func refuseAnswer(w http.ResponseWriter, inv *invocation, limit int) {
+	f := tooLarge(limit)
+	inv.fail(f)
+	refuse(w, http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", f.Message)
+}
+
 // stream passes pieces on as they come. A caller that has left changes
 // nothing: the function is not told.
 func (e *environment) stream(w http.ResponseWriter, r *http.Request, inv *invocation) {
 	pipe := inv.answer(r.Header.Get("Content-Type"))
-	gone := false
+	gone, sent := false, 0
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := r.Body.Read(buf)
+		if sent += n; sent > e.opt.longest {
+			refuseAnswer(w, inv, e.opt.longest)
+			return
+		}
 		if n > 0 && !gone {
 			_, failed := pipe.Write(buf[:n])
 			gone = failed != nil

@@ -22,8 +22,8 @@ func (m *Emulator) serveURL(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, payloadLimit))
 	if err != nil {
 		status := http.StatusBadRequest
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
+		var exceeded *http.MaxBytesError
+		if errors.As(err, &exceeded) {
 			status = http.StatusRequestEntityTooLarge
 		}
 		writeJSON(w, status, struct{ Message string }{err.Error()})
