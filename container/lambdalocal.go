@@ -113,6 +113,6 @@ func (l *lambdaLocal) launcher() (emulator.Launcher, error) {
 // announce says how to call the function, in one line that scripts may read.
 func (l *lambdaLocal) announce(url, region string) {
 	fmt.Printf("function %[1]s: export AWS_ENDPOINT_URL_LAMBDA=%[2]s AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION=%[3]s AWS_DEFAULT_REGION=%[3]s; "+
-		"aws lambda invoke --function-name %[1]s --cli-binary-format raw-in-base64-out --payload '{\"inputs\": \"Hello\"}' /dev/stdout; "+
+		"echo '{\"inputs\": \"Hello\"}' | aws lambda invoke --function-name %[1]s --payload fileb:///dev/stdin /dev/stdout; "+ // by either version of the CLI
 		"curl -N %[2]s/generate_stream -H 'Content-Type: application/json' -d '{\"inputs\": \"Hello\"}'\n", l.Function, url, region)
 }
