@@ -35,11 +35,8 @@ func reroute(in *invocation) error {
 	r, url := *in.r, *in.r.URL
 	url.Path, url.RawPath = path, ""
 	r.URL, r.Method = &url, method
-	r.Header = in.r.Header.Clone()
 	if method == http.MethodGet {
 		setBody(&r, nil)
-	} else if r.Header.Get("Content-Type") == "" {
-		r.Header.Set("Content-Type", "application/json") // as on /invocations
 	}
 	in.r = &r
 	return nil

@@ -26,7 +26,7 @@ const (
 // requests.
 func (h *Hosting) mayBeBatch(contentType string) bool {
 	media := mediaType(contentType)
-	return isLines(media) || h.opt.Batch && (media == "" || media == "application/json")
+	return isLines(media) || h.opt.Batch && media == "application/json"
 }
 
 // batch serves the lines of a body as requests of their own, as many at once

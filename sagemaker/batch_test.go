@@ -49,6 +49,7 @@ func TestBatch(t *testing.T) {
 		{"JSON is one request", plain, false, "1\n2", 200, plain, "[1\n2]"},
 		{"JSON in a job", plain, true, "1\n2", 200, lines, "[1]\n[2]"},
 		{"no type in a job", "", true, "1\n2", 200, lines, "[1]\n[2]"},
+		{"bytes in a job", "application/octet-stream", true, "1\n2", 200, lines, "[1]\n[2]"},
 		{"one value on several lines in a job", plain, true, "[\n1]", 200, plain, "[[\n1]]"},
 		{"text in a job", "text/plain", true, "1\n2", 200, plain, "[1\n2]"},
 	} {

@@ -101,10 +101,28 @@ func TestPaths(t *testing.T) {
 			if wantBody := map[bool]string{true: "", false: "{}"}[seen.Path == "/info"]; seen.Body != wantBody {
 				t.Errorf("body %q, want %q", seen.Body, wantBody)
 			}
-			if tt.seen == "POST /tokenize" && seen.Type != "application/json" {
-				t.Errorf("a body without a type reaches %s as %q", seen.Path, seen.Type)
-			}
 		})
+	}
+}
+
+// What a caller's SDK says about a body whose type it was not told counts for
+// nothing on the one path that every caller of an endpoint has.
+func TestContentTypes(t *testing.T) {
+	for _, tt := range []struct {
+		path, route, given string
+		seen               string
+	}{
+		{"/invocations", "", "", "application/json"},
+		{"/invocations", "", "application/octet-stream", "application/json"},
+		{"/invocations", "route=/tokenize", "application/octet-stream", "application/json"},
+		{"/invocations", "", "text/csv", "text/csv"},
+		{"/generate", "", "application/octet-stream", "application/octet-stream"},
+	} {
+		got := ask(Wrap(newAPI(echo), Options{}), "POST", tt.path, "{}", headerAttributes+": "+tt.route, "Content-Type: "+tt.given)
+		var seen struct{ Type string }
+		if err := json.Unmarshal([]byte(got.body), &seen); err != nil || seen.Type != tt.seen {
+			t.Errorf("%s %s %q: the API sees %q, %v; want %q", tt.path, tt.route, tt.given, seen.Type, err, tt.seen)
+		}
 	}
 }
 

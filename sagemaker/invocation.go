@@ -64,6 +64,7 @@ func (h *Hosting) prepare(in *invocation) (serve serveFunc, err error) {
 	if serve, err = h.session(in); serve != nil || err != nil {
 		return serve, err
 	}
+	takeForJSON(in)
 	batch := h.mayBeBatch(in.r.Header.Get("Content-Type"))
 	if err := reroute(in); err != nil {
 		return nil, err
@@ -78,6 +79,17 @@ func (h *Hosting) prepare(in *invocation) (serve serveFunc, err error) {
 		serve = h.beginSession(in, serve)
 	}
 	return serve, nil
+}
+
+// takeForJSON gives a body of no certain type that of JSON: SDKs of AWS send no
+// type, or that of mere bytes, for a caller that names none.
+func takeForJSON(in *invocation) {
+	if media := mediaType(in.r.Header.Get("Content-Type")); media == "" || media == "application/octet-stream" {
+		r := *in.r
+		r.Header = in.r.Header.Clone()
+		r.Header.Set("Content-Type", "application/json")
+		in.r = &r
+	}
 }
 
 // withDeadlines says when the generation of a request that comes now is cut.
