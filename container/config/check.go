@@ -59,6 +59,7 @@ func (l *Loader) Finish(ctx *kong.Context, s *Serve) (settings []Setting, notes 
 			notes = append(notes, name+" has no meaning here and is ignored")
 		}
 	}
+	notes = append(notes, l.notesOfHosting(s)...)
 	return settings, append(notes, l.notesOfOthers()...), nil
 }
 

@@ -72,6 +72,15 @@ func (l *Loader) checkHosting(s *Serve) error {
 	return nil
 }
 
+// notesOfHosting returns a note for each setting that the platform defeats.
+func (l *Loader) notesOfHosting(s *Serve) (notes []string) {
+	if s.APIKey != "" && l.onSageMaker() {
+		set := Setting{Flag: "api-key", Value: "***", From: l.from["api-key"]}
+		notes = append(notes, set.name()+" locks every caller out of an endpoint: SageMaker keeps the header Authorization to itself, and lets nobody in without permission anyway")
+	}
+	return notes
+}
+
 // AnswerAfter is when an answer in one piece is cut, 0 for never.
 func (h *Hosting) AnswerAfter() time.Duration { return time.Duration(h.RequestDeadline) * time.Second }
 
