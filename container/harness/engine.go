@@ -146,8 +146,8 @@ func lastError(log string) string {
 }
 
 // Close ends the engine if Start has started it, and has it forget images that
-// newer ones have taken the names of, and old steps of builds. (To docker's first builder these are what
-// BuildKit keeps apart: its cache.)
+// newer ones have taken the names of, and old steps of builds. (To docker's
+// first builder these are what BuildKit keeps apart: its cache.)
 func (e *Engine) Close() {
 	if e.daemon == nil {
 		return

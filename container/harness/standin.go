@@ -92,8 +92,16 @@ func (e *Engine) debian(ctx context.Context) error {
 	}
 	system := exec.CommandContext(ctx, "mmdebstrap", "--quiet", "--variant=minbase", "--include="+basePackages,
 		"--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*", suite, "-")
-	_, err := e.input(ctx, system, "import", "--change", "LABEL recipe="+recipe, "-", base)
-	return err
+	if _, err := e.input(ctx, system, "import", "--change", "LABEL recipe="+recipe, "-", base); err != nil {
+		return err
+	}
+	// Where this machine is itself a container with few rights, the engine
+	// starts and yet can run nothing.
+	if _, err := e.Docker(ctx, "run", "--rm", "--network", "none", base, "true"); err != nil {
+		e.Forget(base)
+		return &Unavailable{"no container can run here: " + err.Error()}
+	}
+	return nil
 }
 
 // golang puts the installed Go on the base, with the modules of go.sum and of
