@@ -26,6 +26,8 @@ func (e *Error) Unwrap() error { return e.cause }
 var (
 	// denied is how IAM's messages name what was refused, and on what.
 	denied = regexp.MustCompile(`not authorized to perform: (\S+)(?: on resource: (\S+))?`)
+	// noType is how SageMaker refuses an instance type, before a list of all.
+	noType = regexp.MustCompile(`Value '([^']*)' at '[^']*instanceType' failed to satisfy constraint: Member must satisfy enum`)
 	// prefixes of IAM's actions by the SDK's service.
 	actions = map[string]string{
 		"SageMaker": "sagemaker", "SageMaker Runtime": "sagemaker", "S3": "s3",
@@ -76,6 +78,8 @@ func (c *Client) explain(err error, what string) error {
 			how = "is forbidden by a policy"
 		}
 		return say("access denied: %s%s %s (%s)", action, resource, how, awserr.Detail(code, message))
+	case noType.MatchString(message):
+		return say("SageMaker has no instance type %s in %s", noType.FindStringSubmatch(message)[1], c.region)
 	case strings.Contains(lower, "could not access model data"):
 		return say("the role cannot read the model: sagemaker.amazonaws.com must be trusted to assume it, it needs s3:GetObject and s3:ListBucket there, and the bucket must be in %s (%s)", c.region, awserr.Detail(code, message))
 	case strings.Contains(lower, "requested image"):

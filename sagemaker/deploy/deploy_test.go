@@ -212,6 +212,15 @@ func TestDeploy(t *testing.T) {
 			wantErr: "the image is not there: look for its repository and tag in ECR of eu-west-1",
 		},
 		{
+			name: "an instance type that is not there",
+			fresh: func(f *fakeAWS) {
+				f.faults["CreateEndpointConfig"] = []string{"ValidationException: 1 validation error detected: Value 'ml.c9.huge' at 'productionVariants.1.member.instanceType' failed to satisfy constraint: Member must satisfy enum value set: [ml.r7i.48xlarge]"}
+			},
+			want:    created[:1],
+			wantErr: "SageMaker has no instance type ml.c9.huge in eu-west-1",
+			wantOut: "what has been made so far waits for the next try",
+		},
+		{
 			name: "a model that the role may not read",
 			fresh: func(f *fakeAWS) {
 				refused := `ValidationException: Could not access model data at s3://models/llama/. Please ensure that the role "r" exists and that its trust relationship policy allows the action "sts:AssumeRole".`

@@ -35,10 +35,12 @@ func (c *Client) failure(ctx context.Context, s *Spec, e *sagemaker.DescribeEndp
 		}
 	}
 	reason := strings.Join(strings.Fields(aws.ToString(e.FailureReason)), " ")
-	outcome, remedy := "failed", fmt.Sprintf("; deploy makes it anew, `millrace sagemaker delete %s` takes it away", s.Name)
+	outcome, remedy := "failed", ""
 	switch e.EndpointStatus {
+	case types.EndpointStatusFailed:
+		remedy = fmt.Sprintf("; deploy makes it anew, `millrace sagemaker delete %s` takes it away", s.Name)
 	case types.EndpointStatusInService:
-		outcome, remedy = "the update failed, and what served before serves again", ""
+		outcome = "the update failed, and what served before serves again"
 	case types.EndpointStatusUpdateRollbackFailed:
 		outcome, remedy = "the update failed, and so did the way back: some instances serve the old, some the new", "; deploy moves them all"
 	}

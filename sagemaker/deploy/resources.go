@@ -8,31 +8,31 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker/types"
 )
 
+// found is the description of what, nil if there is none: to AWS an error, here
+// an answer.
+func found[T any](c *Client, description *T, err error, what string) (*T, error) {
+	if isMissing(err) {
+		return nil, nil
+	}
+	return description, c.explain(err, what)
+}
+
 // endpoint describes the endpoint called name, nil if there is none.
 func (c *Client) endpoint(ctx context.Context, name string) (*sagemaker.DescribeEndpointOutput, error) {
 	out, err := c.sm.DescribeEndpoint(ctx, &sagemaker.DescribeEndpointInput{EndpointName: &name})
-	if isMissing(err) {
-		return nil, nil // none is an answer, not a fault
-	}
-	return out, c.explain(err, "endpoint "+name)
+	return found(c, out, err, "endpoint "+name)
 }
 
 // config describes an endpoint configuration, nil if there is none.
 func (c *Client) config(ctx context.Context, name string) (*sagemaker.DescribeEndpointConfigOutput, error) {
 	out, err := c.sm.DescribeEndpointConfig(ctx, &sagemaker.DescribeEndpointConfigInput{EndpointConfigName: &name})
-	if isMissing(err) {
-		return nil, nil // none is an answer, not a fault
-	}
-	return out, c.explain(err, "endpoint configuration "+name)
+	return found(c, out, err, "endpoint configuration "+name)
 }
 
 // model describes a model, nil if there is none.
 func (c *Client) model(ctx context.Context, name string) (*sagemaker.DescribeModelOutput, error) {
 	out, err := c.sm.DescribeModel(ctx, &sagemaker.DescribeModelInput{ModelName: &name})
-	if isMissing(err) {
-		return nil, nil // none is an answer, not a fault
-	}
-	return out, c.explain(err, "model "+name)
+	return found(c, out, err, "model "+name)
 }
 
 // owned reports whether what arn names was made here for the endpoint called

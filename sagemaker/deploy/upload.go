@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -158,7 +159,9 @@ func (u *upload) putParts(ctx context.Context, key string, f *file, in io.Reader
 	}
 	if err != nil {
 		// What lies there unfinished is paid for; nothing more can be done if this fails too.
-		_, _ = api.AbortMultipartUpload(context.WithoutCancel(ctx), &s3.AbortMultipartUploadInput{Bucket: &u.bucket, Key: &key, UploadId: made.UploadId})
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		_, _ = api.AbortMultipartUpload(last, &s3.AbortMultipartUploadInput{Bucket: &u.bucket, Key: &key, UploadId: made.UploadId})
 	}
 	return err
 }

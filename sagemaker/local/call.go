@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 )
 
 // operation is one of the runtime API's calls.
@@ -51,11 +52,10 @@ const (
 )
 
 var (
-	asciiPattern   = regexp.MustCompile(`^[\t -~]*$`)
-	namePattern    = regexp.MustCompile(`^[a-zA-Z0-9](-*[a-zA-Z0-9])*$`)
-	printPattern   = regexp.MustCompile(`^\S[ -~]*$`)
-	sessionPattern = regexp.MustCompile(`^[a-zA-Z0-9](-*[a-zA-Z0-9])*$`)
-	anySession     = regexp.MustCompile(`^(NEW_SESSION|[a-zA-Z0-9](-*[a-zA-Z0-9])*)$`)
+	asciiPattern = regexp.MustCompile(`^[\t -~]*$`)
+	namePattern  = regexp.MustCompile(`^[a-zA-Z0-9](-*[a-zA-Z0-9])*$`)
+	printPattern = regexp.MustCompile(`^\S[ -~]*$`)
+	anySession   = regexp.MustCompile(`^(NEW_SESSION|[a-zA-Z0-9](-*[a-zA-Z0-9])*)$`)
 )
 
 // field is a header of the API model with its constraints.
@@ -86,14 +86,14 @@ var fields = map[operation][]field{
 		{"enableExplanations", headerExplain, 64, printPattern},
 	}, routedFields...),
 	opStream: append([]field{
-		{"sessionId", headerSession, 256, sessionPattern},
+		{"sessionId", headerSession, 256, namePattern},
 		{"accept", headerAccept, 1024, asciiPattern},
 	}, routedFields...),
 	opAsync: {
 		{"contentType", headerType, 1024, asciiPattern},
 		{"accept", headerAccept, 1024, asciiPattern},
 	},
-	opOpenAI: {{"sessionId", headerSession, 256, sessionPattern}},
+	opOpenAI: {{"sessionId", headerSession, 256, namePattern}},
 }
 
 // parse checks the request r for op and reads its body. The caller's names of
@@ -102,7 +102,7 @@ func (e *Endpoint) parse(r *http.Request, op operation) (*call, *fault) {
 	if f := e.checkName(r.PathValue("endpoint")); f != nil {
 		return nil, f
 	}
-	for _, f := range append(fields[op], commonFields...) {
+	for _, f := range slices.Concat(fields[op], commonFields) {
 		v := r.Header.Get(f.header)
 		switch {
 		case v == "":

@@ -66,6 +66,9 @@ func (d *Docker) Open(ctx context.Context) error {
 		pull := exec.CommandContext(ctx, d.Command, "pull", d.Image)
 		pull.Stdout, pull.Stderr = d.Log, d.Log
 		if err := pull.Run(); err != nil {
+			if ctx.Err() != nil {
+				return errors.New("interrupted")
+			}
 			return fmt.Errorf("the image %s is not here and cannot be pulled: %w", d.Image, err)
 		}
 	}

@@ -146,7 +146,7 @@ func FuzzNewSessionHeader(f *testing.F) {
 		if again := id + "; Expires=" + expires.Format("2006-01-02T15:04:05Z"); strings.Replace(again, " ", "", 1) != strings.Replace(header, header[len(id)+1:len(id)+2], "", 1) {
 			t.Errorf("%q was read as %q", header, again)
 		}
-		if !sessionPattern.MatchString(id) {
+		if !namePattern.MatchString(id) {
 			t.Errorf("%q: the id %q cannot be sent back", header, id)
 		}
 	})
