@@ -76,7 +76,7 @@ var routedFields = []field{
 	{"inferenceComponentName", headerComponent, 63, namePattern},
 	{"targetVariant", headerVariant, 63, namePattern},
 	{"targetContainerHostname", headerHostname, 63, namePattern},
-	{"prefixAwareId", headerPrefix, 256, printPattern},
+	{"prefixAwareId", headerPrefix, 64, printPattern},
 }
 
 var fields = map[operation][]field{

@@ -218,6 +218,7 @@ func TestRequestsThePlatformRefuses(t *testing.T) {
 		{"custom attributes over 1024 characters", func(in *in) { in.CustomAttributes = aws.String(strings.Repeat("a", 1025)) }, "at 'customAttributes'"},
 		{"custom attributes that are not ASCII", func(in *in) { in.CustomAttributes = aws.String("ü") }, "at 'customAttributes'"},
 		{"an inference id over 64 characters", func(in *in) { in.InferenceId = aws.String(strings.Repeat("a", 65)) }, "at 'inferenceId'"},
+		{"a prefix id over 64 characters", func(in *in) { in.PrefixAwareId = aws.String(strings.Repeat("a", 65)) }, "at 'prefixAwareId'"},
 		{"a malformed session id", func(in *in) { in.SessionId = aws.String("a_b") }, "at 'sessionId'"},
 		{"an unknown session", func(in *in) { in.SessionId = aws.String("abc") }, "Session abc does not exist"},
 		{"an unknown variant", func(in *in) { in.TargetVariant = aws.String("green") }, "Variant green not found"},
