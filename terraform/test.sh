@@ -2,9 +2,10 @@
 # Tries the modules and the examples, without an account: formatting, validity,
 # the modules' tests, a plan of each example, the tables in the READMEs, and
 # checkov's rules. AWS's providers have a stand-in (see standin/main.go), since
-# the registry that has them cannot be reached everywhere; where it can,
-# MILLRACE_REAL_PROVIDERS=1 takes the real ones and leaves out the plans, which
-# would need an account.
+# the registry that has them cannot be reached everywhere; where it can, the real
+# ones check the examples, and by them the modules, too. They are fetched once,
+# some hundred megabytes: MILLRACE_REAL_PROVIDERS=0 leaves them out, =1 insists
+# on them and has them run the modules' tests.
 #
 # Without a Terraform of 1.9 or newer, OpenTofu is built. MILLRACE_TERRAFORM
 # names the program to use instead of looking for one.
@@ -16,6 +17,18 @@ checkov=3.3.30
 opentofu=v1.10.10
 mkdir -p "$build"
 build=$(cd "$build" && pwd)
+
+# One run at a time: they share the folder.
+if command -v flock >/dev/null; then
+	exec 9>"$build/lock"
+	flock --nonblock 9 || { echo "Another run of this is under way: waiting for its end."; flock 9; }
+fi
+
+# What the user has set for Terraform is for the user's work: a cache of plug-ins,
+# for one, would keep the stand-in for AWS's provider.
+own_config=${TF_CLI_CONFIG_FILE:-}
+for variable in ${!TF_@}; do unset "$variable"; done
+export CHECKPOINT_DISABLE=1 TF_IN_AUTOMATION=1
 
 # --- Which Terraform -----------------------------------------------------------
 
@@ -31,34 +44,34 @@ for candidate in terraform tofu "$build/tofu"; do
 done
 if [[ -z $terraform ]]; then
 	echo "No Terraform of 1.9 or newer is installed: building OpenTofu $opentofu, which takes some minutes."
-	source=$(go mod download -json "github.com/opentofu/opentofu@$opentofu" | sed -n 's/.*"Dir": "\(.*\)",/\1/p')
-	(cd "$source" && CGO_ENABLED=0 go build -o "$build/tofu" ./cmd/tofu)
+	if ! module=$(go mod download -json "github.com/opentofu/opentofu@$opentofu") ||
+		! (cd "$(sed -n 's/.*"Dir": "\(.*\)",/\1/p' <<<"$module")" && CGO_ENABLED=0 go build -o "$build/tofu" ./cmd/tofu); then
+		echo "The Terraform tests are left out: Terraform is not installed, and OpenTofu cannot be built."
+		exit
+	fi
 	terraform=$build/tofu
 fi
 
-# --- The providers -------------------------------------------------------------
+# --- The stand-in for the providers ----------------------------------------------
 
-export CHECKPOINT_DISABLE=1 TF_IN_AUTOMATION=1
-if [[ -z ${MILLRACE_REAL_PROVIDERS:-} ]]; then
-	(cd standin && go build -o "$build/standin" .)
-	rm -rf "$build/mirror"
-	# A mirror begins with the registry that the program takes providers from.
-	host=$(cd modules/artifacts && "$terraform" providers | sed -n 's|.*provider\[\([^/]*\)/.*|\1|p' | head -n 1)
-	while read -r name version; do
-		folder=$build/mirror/$host/$name/$version/$(go env GOOS)_$(go env GOARCH)
-		mkdir -p "$folder"
-		ln "$build/standin" "$folder/terraform-provider-${name##*/}_v$version"
-	done < <("$build/standin" list)
-	export TF_CLI_CONFIG_FILE=$build/cli.tfrc
-	cat >"$TF_CLI_CONFIG_FILE" <<-EOF
-		provider_installation {
-		  filesystem_mirror {
-		    path = "$build/mirror"
-		  }
-		}
-	EOF
-	(cd standin && MILLRACE_TERRAFORM=$terraform go test -count 1 ./...)
-fi
+(cd standin && go build -o "$build/standin" .)
+rm -rf "$build/mirror"
+# A mirror begins with the registry that the program takes providers from.
+host=$(cd modules/artifacts && "$terraform" providers | sed -n 's|.*provider\[\([^/]*\)/.*|\1|p' | sort -u)
+while read -r name version; do
+	folder=$build/mirror/$host/$name/$version/$(go env GOOS)_$(go env GOARCH)
+	mkdir -p "$folder"
+	cp "$build/standin" "$folder/terraform-provider-${name##*/}_v$version"
+done < <("$build/standin" list)
+export TF_CLI_CONFIG_FILE=$build/cli.tfrc
+cat >"$TF_CLI_CONFIG_FILE" <<-EOF
+	provider_installation {
+	  filesystem_mirror {
+	    path = "$build/mirror"
+	  }
+	}
+EOF
+(cd standin && MILLRACE_TERRAFORM=$terraform go test -count 1 ./...)
 
 # --- Modules and examples ------------------------------------------------------
 
@@ -72,19 +85,46 @@ cp -r modules examples testdata "$build/src"
 
 quietly() { "$@" >"$build/log" 2>&1 || { cat "$build/log"; return 1; }; }
 
-for folder in "$build"/src/modules/* "$build"/src/examples/*; do
-	cd "$folder"
-	name=${folder#"$build/src/"}
+try() { # initialises, validates and tests the module or example of a folder
+	cd "$1"
 	quietly "$terraform" init -no-color -backend=false -input=false
 	quietly "$terraform" validate -no-color
 	if [[ -d tests ]]; then
 		quietly "$terraform" test -no-color
-		echo "$name: $(grep -o '[0-9]* passed, [0-9]* failed' "$build/log")"
-	elif [[ -z ${MILLRACE_REAL_PROVIDERS:-} ]]; then
-		quietly "$terraform" plan -no-color -input=false -compact-warnings -var-file "$build/src/testdata/examples.tfvars"
-		echo "$name: $(grep '^Plan: ' "$build/log")"
+		echo "${1#"$build/src/"}: $(grep -o '[0-9]* passed, [0-9]* failed' "$build/log")"
 	fi
+}
+
+for folder in "$build"/src/modules/*; do try "$folder"; done
+for folder in "$build"/src/examples/*; do
+	try "$folder"
+	quietly "$terraform" plan -no-color -input=false -compact-warnings -var-file "$build/src/testdata/examples.tfvars"
+	echo "${folder#"$build/src/"}: $(grep '^Plan: ' "$build/log")"
 done
+
+# --- The real providers ----------------------------------------------------------
+
+real=${MILLRACE_REAL_PROVIDERS:-}
+rm -rf "$build"/src/*/*/.terraform "$build"/src/*/*/.terraform.lock.hcl # they name the stand-in
+if [[ $real == 0 ]]; then
+	echo "AWS's own providers are left out: MILLRACE_REAL_PROVIDERS is 0."
+elif [[ $real != 1 ]] && ! curl --silent --fail --max-time 10 "https://$host/.well-known/terraform.json" >/dev/null 2>&1; then
+	echo "AWS's own providers are left out: $host cannot be reached."
+else
+	export TF_PLUGIN_CACHE_DIR=$build/providers TF_PLUGIN_CACHE_MAY_BREAK_DEPENDENCY_LOCK_FILE=1
+	mkdir -p "$TF_PLUGIN_CACHE_DIR"
+	if [[ -n $own_config ]]; then export TF_CLI_CONFIG_FILE=$own_config; else unset TF_CLI_CONFIG_FILE; fi
+	cd "$build/src/examples/inference-components" # which needs them all
+	if timeout 600 "$terraform" init -no-color -backend=false -input=false >"$build/log" 2>&1; then
+		for folder in "$build"/src/examples/*; do try "$folder"; done
+		if [[ $real == 1 ]]; then for folder in "$build"/src/modules/*; do try "$folder"; done; fi
+		echo "AWS's own providers: $(sed -n 's|^provider ".*/\(.*\)" {|\1|p; s|^  version *= "\(.*\)"|\1|p' "$build/src/examples/inference-components/.terraform.lock.hcl" | paste -s -d ' ')"
+	else
+		rm -r "$TF_PLUGIN_CACHE_DIR" # one of them may be there in part
+		[[ $real != 1 ]] || { cat "$build/log"; exit 1; }
+		echo "AWS's own providers are left out: they cannot be fetched from $host within ten minutes."
+	fi
+fi
 
 # --- Rules for security --------------------------------------------------------
 
@@ -99,6 +139,6 @@ if [[ ! -e $venv/done ]]; then
 	touch "$venv/done"
 fi
 cd "$build/src"
-rm -rf modules/*/.terraform examples/*/.terraform # links to copies of the same modules
+rm -rf ./*/*/.terraform # links to copies of the same modules
 quietly "$venv/bin/checkov" --directory . --framework terraform --compact --quiet --skip-download
 echo "checkov: $(grep -o 'Passed checks.*' "$build/log")"
