@@ -95,7 +95,8 @@ func (l *sageMakerLocal) Run(ctx context.Context) error {
 }
 
 // killOnSecondSignal ends the containers at once if the operator insists after
-// ctx has ended. The function it returns undoes it.
+// ctx has ended. The same signal at once is no insistence: timeout(1) sends it
+// to the process and to its group. The function it returns undoes it.
 func killOnSecondSignal(ctx context.Context, endpoint *local.Endpoint) (undo func()) {
 	done := make(chan struct{})
 	go func() {
@@ -103,6 +104,11 @@ func killOnSecondSignal(ctx context.Context, endpoint *local.Endpoint) (undo fun
 		case <-done:
 			return
 		case <-ctx.Done():
+		}
+		select {
+		case <-done:
+			return
+		case <-time.After(500 * time.Millisecond):
 		}
 		signals := make(chan os.Signal, 1)
 		signal.Notify(signals, os.Interrupt, syscall.SIGTERM)

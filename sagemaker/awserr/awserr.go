@@ -67,8 +67,8 @@ func Cause(err error) string {
 	}
 }
 
-// NoCredentials reports whether the SDK found nothing to sign with, for which
-// it has no type.
+// NoCredentials reports whether the SDK has nothing to sign with, for which it
+// has no type. Unsigned tells a fault of what is configured from its absence.
 func NoCredentials(err error) bool {
 	text := err.Error()
 	return strings.Contains(text, "failed to refresh cached credentials") || strings.Contains(text, "no EC2 IMDS role found") ||
