@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -11,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/millrace-ai/millrace/sagemaker/sse"
 )
 
 // dialect is how one API asks for tokens and shows them.
@@ -95,7 +96,7 @@ type client struct {
 	opts *Options
 	dial dialect
 	http *http.Client
-	buf  *bufio.Reader
+	buf  []byte // for the reads of a stream
 
 	firstToken, interToken, total histogram
 	requests, tokens              int64
@@ -103,7 +104,7 @@ type client struct {
 }
 
 func newClient(o *Options, h *http.Client) *client {
-	return &client{opts: o, dial: dialects[o.API], http: h, buf: bufio.NewReaderSize(nil, 32<<10), errors: map[string]int64{}}
+	return &client{opts: o, dial: dialects[o.API], http: h, buf: make([]byte, 32<<10), errors: map[string]int64{}}
 }
 
 // failure is a request that got no complete answer; kind groups it in the
@@ -116,7 +117,7 @@ func (f *failure) Error() string { return f.kind }
 // counted.
 func (c *client) do(ctx context.Context, p prompt) {
 	start := time.Now()
-	reply, err := c.exchange(ctx, p, start)
+	reply, err := c.exchange(ctx, p)
 	if ctx.Err() != nil {
 		return
 	}
@@ -140,7 +141,7 @@ type reply struct {
 	first, last time.Time
 }
 
-func (c *client) exchange(ctx context.Context, p prompt, start time.Time) (reply, error) {
+func (c *client) exchange(ctx context.Context, p prompt) (reply, error) {
 	body, err := json.Marshal(c.dial.body(c.opts, p))
 	if err != nil {
 		return reply{}, err
@@ -163,7 +164,7 @@ func (c *client) exchange(ctx context.Context, p prompt, start time.Time) (reply
 		return reply{}, &failure{fmt.Sprintf("%d %s", resp.StatusCode, errorType(text))}
 	}
 	if c.opts.Stream {
-		return c.readStream(resp.Body, start)
+		return c.readStream(resp.Body)
 	}
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
@@ -173,69 +174,51 @@ func (c *client) exchange(ctx context.Context, p prompt, start time.Time) (reply
 	return reply{tokens: c.dial.count(text), first: now, last: now}, nil
 }
 
-// stamped remembers when the last read from the socket returned.
-type stamped struct {
-	r    io.Reader
-	last time.Time
-}
-
-func (s *stamped) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
-	s.last = time.Now()
-	return n, err
-}
-
-// readStream takes server-sent events until the body ends.
-func (c *client) readStream(body io.Reader, start time.Time) (reply, error) {
-	in := &stamped{r: body, last: start}
-	c.buf.Reset(in)
-	var rep reply
-	var lastEvent []byte
+// readStream takes server-sent events until the body ends. What one read of
+// the socket brings has come at the same moment.
+func (c *client) readStream(body io.Reader) (reply, error) {
+	var (
+		rep    reply
+		last   []byte // event
+		events sse.Events
+	)
 	for {
-		line, err := c.buf.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) {
-			line, err = c.longLine(line)
-		}
-		if err != nil && !errors.Is(err, io.EOF) {
-			return reply{}, err
-		}
-		if data, ok := bytes.CutPrefix(line, []byte("data:")); ok {
-			data = bytes.TrimSpace(data)
+		n, err := body.Read(c.buf)
+		now := time.Now()
+		if bad := events.Feed(c.buf[:n], func(event []byte) error {
 			switch {
-			case bytes.HasPrefix(data, []byte(`{"error"`)):
-				return reply{}, &failure{"error event: " + errorType(data)}
-			case bytes.Equal(data, []byte("[DONE]")):
-			default:
-				if c.dial.isToken(data) {
-					if rep.tokens == 0 {
-						rep.first = in.last
-					} else {
-						c.interToken.add(in.last.Sub(rep.last))
-					}
-					rep.tokens++
-					rep.last = in.last
+			case bytes.HasPrefix(event, []byte(`{"error"`)):
+				return &failure{"error event: " + errorType(event)}
+			case bytes.Equal(event, []byte("[DONE]")):
+				return nil
+			case c.dial.isToken(event):
+				if rep.tokens == 0 {
+					rep.first = now
+				} else {
+					c.interToken.add(now.Sub(rep.last))
 				}
-				lastEvent = append(lastEvent[:0], data...)
+				rep.tokens++
+				rep.last = now
 			}
+			last = append(last[:0], event...)
+			return nil
+		}); bad != nil {
+			return reply{}, bad
+		}
+		if errors.Is(err, io.EOF) {
+			break
 		}
 		if err != nil {
-			break
+			return reply{}, err
 		}
 	}
 	if rep.tokens == 0 {
 		return reply{}, &failure{"a stream without tokens"}
 	}
-	if n := c.dial.count(lastEvent); n > 0 {
+	if n := c.dial.count(last); n > 0 {
 		rep.tokens = n // an event may carry several
 	}
 	return rep, nil
-}
-
-// longLine reads the rest of a line that is longer than the buffer.
-func (c *client) longLine(begun []byte) ([]byte, error) {
-	line := bytes.Clone(begun)
-	rest, err := c.buf.ReadBytes('\n')
-	return append(line, rest...), err
 }
 
 // errorType is the error_type of an error body, or what its beginning says.

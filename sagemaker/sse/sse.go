@@ -29,7 +29,14 @@ func (e *Events) Feed(piece []byte, each func(data []byte) error) error {
 			line = e.line
 		}
 		piece = piece[end+1:]
-		err := e.take(bytes.TrimSuffix(line, []byte("\r")), each)
+		line = bytes.TrimSuffix(line, []byte("\r"))
+		var err error
+		if data, ok := dataOf(line); ok && !e.open && len(piece) > 0 && piece[0] == '\n' {
+			piece = piece[1:] // an event of one line, as most are: nothing to join
+			err = each(data)
+		} else {
+			err = e.take(line, each)
+		}
 		e.line = e.line[:0]
 		if err != nil {
 			return err
@@ -39,20 +46,30 @@ func (e *Events) Feed(piece []byte, each func(data []byte) error) error {
 
 // take reads one line.
 func (e *Events) take(line []byte, each func([]byte) error) error {
-	if len(line) > 0 {
-		name, value, _ := bytes.Cut(line, []byte(":"))
-		if string(name) == "data" {
-			if e.open {
-				e.data = append(e.data, '\n')
-			}
-			e.open, e.data = true, append(e.data, bytes.TrimPrefix(value, []byte(" "))...)
+	if part, ok := dataOf(line); ok {
+		if e.open {
+			e.data = append(e.data, '\n')
 		}
+		e.open, e.data = true, append(e.data, part...)
 		return nil
 	}
-	if !e.open {
+	if len(line) > 0 || !e.open {
 		return nil
 	}
 	data := e.data
 	e.open, e.data = false, e.data[:0]
 	return each(data)
+}
+
+// dataOf returns what a line adds to an event's data, if it does.
+func dataOf(line []byte) (part []byte, ok bool) {
+	rest, ok := bytes.CutPrefix(line, []byte("data"))
+	switch {
+	case !ok:
+		return nil, false
+	case len(rest) == 0:
+		return nil, true
+	}
+	part, ok = bytes.CutPrefix(rest, []byte(":"))
+	return bytes.TrimPrefix(part, []byte(" ")), ok
 }
