@@ -108,7 +108,7 @@ func killOnSecondSignal(ctx context.Context, endpoint *local.Endpoint) (undo fun
 		select {
 		case <-done:
 			return
-		case <-time.After(500 * time.Millisecond):
+		case <-time.After(time.Second):
 		}
 		signals := make(chan os.Signal, 1)
 		signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
