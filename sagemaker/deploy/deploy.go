@@ -9,6 +9,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker"
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker/types"
+
+	"github.com/millrace-ai/millrace/sagemaker/awserr"
 )
 
 // Progress hears how many bytes of the total are there.
@@ -95,7 +97,11 @@ func (c *Client) move(ctx context.Context, s *Spec, r requests, present *sagemak
 		c.say("%s: is being created in %s", what, c.region)
 	case heading(present) != *r.config.EndpointConfigName, present.EndpointStatus == types.EndpointStatusUpdateRollbackFailed:
 		if _, err := c.sm.UpdateEndpoint(ctx, r.update); err != nil {
-			return c.explain(err, what)
+			fault := c.explain(err, what)
+			if awserr.Code(err) == "ResourceLimitExceeded" && s.Instances > 1 && !s.Rolling {
+				fault = fmt.Errorf("%w; the new instances come beside the old ones: --update-strategy rolling takes half as many", fault)
+			}
+			return fault
 		}
 		c.say("%s: is being updated from %s to %s", what, aws.ToString(present.EndpointConfigName), *r.config.EndpointConfigName)
 	case present.EndpointStatus == types.EndpointStatusInService:

@@ -61,6 +61,15 @@ func TestDeploy(t *testing.T) {
 			},
 		},
 		{
+			name: "an update for whose second fleet there is no quota",
+			before: func(f *fakeAWS, s *Spec) {
+				s.Instances = 2
+				f.faults["UpdateEndpoint"] = []string{"ResourceLimitExceeded: The account-level service limit 'ml.c7i.2xlarge for endpoint usage' is 2 Instances"}
+			},
+			want:    []string{"CreateEndpointConfig chat-#"},
+			wantErr: "is 2 Instances); the new instances come beside the old ones: --update-strategy rolling takes half as many",
+		},
+		{
 			name: "an update that is rolled back keeps both",
 			before: func(f *fakeAWS, s *Spec) {
 				s.Instances = 2
