@@ -29,7 +29,7 @@ output "invoke_policy_json" {
     Version = "2012-10-17"
     Statement = [{
       Effect = "Allow"
-      Action = ["sagemaker:InvokeEndpoint", "sagemaker:InvokeEndpointWithResponseStream"]
+      Action = ["sagemaker:InvokeEndpoint", "sagemaker:InvokeEndpointWithResponseStream", "sagemaker:InvokeEndpointWithBidirectionalStream"]
       Resource = concat(
         [awscc_sagemaker_inference_component.this.inference_component_arn],
         [for component in awscc_sagemaker_inference_component.adapter : component.inference_component_arn],

@@ -29,14 +29,23 @@ output "execution_policy_json" {
 }
 
 output "invoke_policy_json" {
-  description = "A policy for those who call the endpoint."
+  description = "A policy for those who call the endpoint; except in the mode async, also with a bearer token, as OpenAI's clients do."
   value = jsonencode({
     Version = "2012-10-17"
-    Statement = [{
-      Effect   = "Allow"
-      Action   = ["sagemaker:InvokeEndpoint", "sagemaker:InvokeEndpointWithResponseStream", "sagemaker:InvokeEndpointAsync"]
-      Resource = [aws_sagemaker_endpoint.this.arn]
-    }]
+    Statement = concat(
+      [{
+        Effect = "Allow"
+        Action = var.mode == "async" ? ["sagemaker:InvokeEndpointAsync"] : [
+          "sagemaker:InvokeEndpoint", "sagemaker:InvokeEndpointWithResponseStream", "sagemaker:InvokeEndpointWithBidirectionalStream",
+        ]
+        Resource = [aws_sagemaker_endpoint.this.arn]
+      }],
+      var.mode == "async" ? [] : [{
+        Effect   = "Allow"
+        Action   = ["sagemaker:CallWithBearerToken"] # has no resource; what the token may call, the first statement says
+        Resource = ["*"]
+      }],
+    )
   })
 }
 

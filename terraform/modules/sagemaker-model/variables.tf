@@ -70,6 +70,10 @@ variable "environment" {
     condition     = alltrue([for name, value in var.environment : can(regex("^[a-zA-Z_][a-zA-Z0-9_]*$", name)) && length(value) <= 1024])
     error_message = "environment: a name has letters, digits and _ only, and a value has at most 1024 characters"
   }
+  validation {
+    condition     = sum(concat([0], [for name, value in var.environment : length(name) + length(value)])) <= 32000
+    error_message = "environment may have 32000 characters in all, names and values: SageMaker takes 32 KB; put the longest into a config file beside the weights"
+  }
 }
 
 variable "vpc" {

@@ -278,7 +278,21 @@ run "callers" {
   }
 
   assert {
-    condition     = jsondecode(output.invoke_policy_json).Statement[0].Resource == ["arn:aws:sagemaker:eu-west-1:123456789012:endpoint/chat"]
+    condition = { for s in jsondecode(output.invoke_policy_json).Statement : s.Action[0] => s.Resource } == {
+      "sagemaker:InvokeEndpoint" = ["arn:aws:sagemaker:eu-west-1:123456789012:endpoint/chat"], "sagemaker:CallWithBearerToken" = ["*"]
+    }
+    error_message = "callers may invoke ${output.invoke_policy_json}"
+  }
+}
+
+run "callers_of_async" {
+  variables {
+    mode  = "async"
+    async = { output_s3_uri = "s3://answers/out/", input_s3_uris = ["s3://questions/in/"] }
+  }
+
+  assert {
+    condition     = [for s in jsondecode(output.invoke_policy_json).Statement : s.Action] == [["sagemaker:InvokeEndpointAsync"]]
     error_message = "callers may invoke ${output.invoke_policy_json}"
   }
 }

@@ -216,6 +216,16 @@ run "refuses_many_variables" {
   expect_failures = [var.environment]
 }
 
+run "refuses_a_large_environment" {
+  command = plan
+
+  variables {
+    environment = run.long.many_kilobytes
+  }
+
+  expect_failures = [var.environment]
+}
+
 run "refuses_an_image_elsewhere_and_an_empty_vpc" {
   command = plan
 
