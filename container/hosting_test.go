@@ -28,6 +28,12 @@ func TestHosting(t *testing.T) {
 			t.Errorf("%s: %d %s; want %d with %s", tt.name, status, body, tt.status, tt.has)
 		}
 	}
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil { // then the log is complete
+		t.Fatal(err)
+	}
+	if status := p.wait(); status != 0 {
+		t.Errorf("exit status %d; want 0", status)
+	}
 	for _, want := range []string{
 		`SM_VLLM_SERVED_MODEL_NAME is another server's variable and is taken for --served-model-name`,
 		`Variables of other servers without effect here: SM_VLLM_ENFORCE_EAGER`,

@@ -10,8 +10,8 @@ import (
 
 // Deadlines bound the time of a request whose host does not wait for ever: a
 // generation that still runs then ends with the tokens it has, finish_reason
-// length and "cut": "deadline" beside it; one without a token is a 504.
-// Zero: no bound.
+// length and "cut": "deadline" beside it. One without a token is a 504, or an
+// empty choice beside others that have some. Zero: no bound.
 type Deadlines struct {
 	Answer time.Time // of an answer in one piece
 	Stream time.Time // of a stream
