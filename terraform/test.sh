@@ -18,10 +18,12 @@ opentofu=v1.10.10
 mkdir -p "$build"
 build=$(cd "$build" && pwd)
 
-# One run at a time: they share the folder.
-if command -v flock >/dev/null; then
-	exec 9>"$build/lock"
-	flock --nonblock 9 || { echo "Another run of this is under way: waiting for its end."; flock 9; }
+# One run at a time: they share the folder. What is started here does not hold
+# the lock, so that no process left behind by a run that was killed can.
+if [[ -z ${MILLRACE_LOCKED:-} ]] && command -v flock >/dev/null; then
+	flock --nonblock "$build/lock" true || echo "Another run of this is under way: waiting for its end."
+	export MILLRACE_LOCKED=1
+	exec flock --close "$build/lock" "$PWD/test.sh"
 fi
 
 # What the user has set for Terraform is for the user's work: a cache of plug-ins,
