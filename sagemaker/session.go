@@ -3,7 +3,6 @@ package sagemaker
 import (
 	"bytes"
 	"container/list"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +10,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // A stateful session ties its requests to one instance: the platform sends
@@ -178,7 +179,7 @@ func (s *sessions) open() (session, error) {
 			"There are %d sessions already, the most there can be: close some, or wait for them to expire", s.most)
 	}
 	// The header tells whole seconds; a session ends no later than it says.
-	n := session{newSessionName(), s.now().Add(s.life).Truncate(time.Second)}
+	n := session{uuid.NewString(), s.now().Add(s.life).Truncate(time.Second)}
 	s.byID[n.id] = s.order.PushBack(n)
 	return n, nil
 }
@@ -220,12 +221,4 @@ func (s *sessions) expire() {
 func (s *sessions) remove(e *list.Element) {
 	delete(s.byID, e.Value.(session).id)
 	s.order.Remove(e)
-}
-
-// newSessionName returns a UUID of version 4 (RFC 9562).
-func newSessionName() string {
-	var b [16]byte
-	rand.Read(b[:]) //nolint:errcheck // it never fails
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

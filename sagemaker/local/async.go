@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 const (
@@ -103,13 +105,13 @@ func (e *Endpoint) newJob(c *call, h http.Header) (*job, *fault) {
 	}
 	j.expires, j.limit = time.Now().Add(ttl), limit
 	if c.id == "" {
-		c.id = newID()
+		c.id = uuid.NewString()
 		c.header.Set(headerInference, c.id)
 	}
 	file, extension := h.Get(headerFilename), h.Get(headerExtension)
 	switch {
 	case file == "":
-		file = newID() // not the inference id, which may be any text
+		file = uuid.NewString() // not the inference id, which may be any text
 	case len(file) > 32 || !filenamePattern.MatchString(file):
 		return nil, constraint(file, "filename", "Member must have length less than or equal to 32 and satisfy regular expression pattern: "+filenamePattern.String())
 	}

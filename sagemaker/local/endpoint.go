@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+
+	"github.com/google/uuid"
 )
 
 // phase is where an endpoint is in its life.
@@ -71,7 +73,7 @@ func (e *Endpoint) Handler() http.Handler {
 		f.write(w)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-Amzn-RequestId", newID())
+		w.Header().Set("X-Amzn-RequestId", uuid.NewString())
 		m.ServeHTTP(w, r)
 	})
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream/eventstreamapi"
+	"github.com/google/uuid"
 )
 
 // call is a call of one of Lambda's invoke APIs.
@@ -82,7 +83,7 @@ func (m *Emulator) serveCall(w http.ResponseWriter, r *http.Request, c call) {
 		m.refuseCall(w, http.StatusBadRequest, "InvalidRequestContentException", "Could not parse request body into json")
 		return
 	}
-	w.Header().Set("X-Amzn-Requestid", newID())
+	w.Header().Set("X-Amzn-Requestid", uuid.NewString())
 	switch {
 	case kind == "DryRun":
 		w.WriteHeader(http.StatusNoContent)

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // What Lambda holds events and answers to, in bytes.
@@ -148,7 +150,7 @@ func (m *Emulator) environment() (*environment, time.Duration, *failure) {
 			return nil, 0, f
 		}
 	}
-	return nil, 0, timedOut(newID(), m.opt.Timeout)
+	return nil, 0, timedOut(uuid.NewString(), m.opt.Timeout)
 }
 
 // discard ends an environment that has failed.

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // environment is a sandbox and the server of its Runtime API.
@@ -45,7 +47,7 @@ func start(ctx context.Context, opt *Options, limit time.Duration) (*environment
 	go e.server.Serve(listener) //nolint:errcheck // until kill closes it
 	if e.sandbox, err = opt.Launcher.Launch(opt.variables(listener.Addr().String())); err != nil {
 		e.server.Close()
-		return nil, &failure{Type: "Runtime.InvalidEntrypoint", Message: fmt.Sprintf("RequestId: %s Error: %v", newID(), err)}
+		return nil, &failure{Type: "Runtime.InvalidEntrypoint", Message: fmt.Sprintf("RequestId: %s Error: %v", uuid.NewString(), err)}
 	}
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -58,10 +60,10 @@ func start(ctx context.Context, opt *Options, limit time.Duration) (*environment
 		select { // it may have said why before
 		case f = <-e.initError:
 		default:
-			f = e.exited(newID())
+			f = e.exited(uuid.NewString())
 		}
 	case <-timer.C:
-		f = timedOut(newID(), limit)
+		f = timedOut(uuid.NewString(), limit)
 	case <-ctx.Done():
 		f = closed
 	}

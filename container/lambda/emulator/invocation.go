@@ -2,12 +2,13 @@ package emulator
 
 import (
 	"bytes"
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // invocation is one event on its way through the function, and its answer.
@@ -33,7 +34,7 @@ type invocation struct {
 }
 
 func newInvocation(event []byte) *invocation {
-	return &invocation{id: newID(), event: event, begun: make(chan struct{}), done: make(chan struct{})}
+	return &invocation{id: uuid.NewString(), event: event, begun: make(chan struct{}), done: make(chan struct{})}
 }
 
 // failure is why an event has no answer, or only a part of one: what the
@@ -126,13 +127,4 @@ func (inv *invocation) failed() *failure {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
 	return inv.failure
-}
-
-// newID returns a random UUID (RFC 9562, version 4).
-func newID() string {
-	var b [16]byte
-	rand.Read(b[:]) //nolint:errcheck // never fails
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

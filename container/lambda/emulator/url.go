@@ -13,6 +13,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // serveURL serves the function URL. It reads what the function answers: a
@@ -48,7 +50,7 @@ func (m *Emulator) serveURL(w http.ResponseWriter, r *http.Request) {
 
 // urlEvent is the event of a request, in format 2.0.
 func (o *Options) urlEvent(r *http.Request, body []byte) []byte {
-	id := strings.ReplaceAll(newID(), "-", "")
+	id := strings.ReplaceAll(uuid.NewString(), "-", "")
 	host := fmt.Sprintf("%s.lambda-url.%s.on.aws", id, o.Region)
 	source, _, _ := net.SplitHostPort(r.RemoteAddr) //nolint:errcheck // net/http made it
 	headers := map[string]string{"host": r.Host, "x-forwarded-for": source, "x-forwarded-proto": "http"}
@@ -65,7 +67,7 @@ func (o *Options) urlEvent(r *http.Request, body []byte) []byte {
 		"version": "2.0", "routeKey": "$default", "rawPath": r.URL.EscapedPath(), "rawQueryString": r.URL.RawQuery,
 		"headers": headers,
 		"requestContext": map[string]any{
-			"accountId": "anonymous", "apiId": id, "domainName": host, "domainPrefix": id, "requestId": newID(),
+			"accountId": "anonymous", "apiId": id, "domainName": host, "domainPrefix": id, "requestId": uuid.NewString(),
 			"routeKey": "$default", "stage": "$default", "time": now.Format("02/Jan/2006:15:04:05 -0700"), "timeEpoch": now.UnixMilli(),
 			"http": map[string]string{
 				"method": r.Method, "path": r.URL.Path, "protocol": r.Proto, "sourceIp": source, "userAgent": r.UserAgent(),
