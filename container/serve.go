@@ -187,7 +187,7 @@ func (s *server) run(f front) error {
 	case err := <-broken:
 		return err
 	case sig := <-signals:
-		go exitOnSecond(signals)
+		go s.exitOnSecond(signals)
 		if s.drain(f, sig, loaded.engine) {
 			loaded.compiler.close()
 		}
@@ -222,8 +222,14 @@ func (s *server) shutdown(f front) bool {
 	return err == nil
 }
 
-// exitOnSecond ends the process at once if the operator insists.
-func exitOnSecond(signals <-chan os.Signal) {
-	<-signals
-	os.Exit(1)
+// exitOnSecond ends the process at once if the operator insists. A signal right
+// behind the first is no insistence: timeout(1) sends it to the process and to
+// its group.
+func (s *server) exitOnSecond(signals <-chan os.Signal) {
+	for first := time.Now(); ; {
+		if sig := <-signals; time.Since(first) > 100*time.Millisecond {
+			s.log.Warn("ended at once by a second signal", "signal", sig)
+			os.Exit(1)
+		}
+	}
 }
