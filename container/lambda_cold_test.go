@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -31,7 +34,7 @@ func TestLambdaFirstEventBeforeTheModel(t *testing.T) {
 		}
 		panic(http.ErrAbortHandler) // ends the connection
 	}
-	f := startFunction(t, s3Env(proxy.URL), "--timeout", "1s", "--", "--model-id", "s3://models/tiny")
+	f := startFunction(t, s3Env(proxy.URL), "--timeout", "5s", "--init-timeout", "1m", "--", "--model-id", "s3://models/tiny")
 	const event = `{"inputs":"the quick","parameters":{"max_new_tokens":3}}`
 	out := f.invoke(event)
 	if out.FunctionError == nil || !strings.Contains(string(out.Payload), "The model is not ready: opening s3://models/tiny") {
@@ -52,17 +55,41 @@ func TestLambdaFirstEventBeforeTheModel(t *testing.T) {
 	}
 }
 
-// Traces are with the collector before the process can be frozen.
+// Traces are with the collector before the process can be frozen, by a
+// connection that is of no more use once it was.
 func TestLambdaTraces(t *testing.T) {
-	spans := make(chan struct{}, 10)
-	collector := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { spans <- struct{}{} }))
-	defer collector.Close()
-	f := startFunction(t, nil, "--", "--otlp-endpoint", collector.URL+"/v1/traces")
-	f.invoke(`{"inputs":"Hi","parameters":{"max_new_tokens":2}}`)
-	f.awaitFreeze()
-	select {
-	case <-spans:
-	default:
-		t.Error("the function is frozen with spans that it has not sent")
+	for name, path := range map[string]string{"HTTP": "/v1/traces", "gRPC": ""} {
+		t.Run(name, func(t *testing.T) {
+			spans := make(chan struct{}, 10)
+			type used struct{ atomic.Bool }
+			collector := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				io.Copy(io.Discard, r.Body)
+				if r.Context().Value(used{}).(*used).Swap(true) {
+					<-r.Context().Done()
+					return
+				}
+				w.Header().Set("Grpc-Status", "0")
+				spans <- struct{}{}
+			}))
+			collector.Config.Protocols = new(http.Protocols)
+			collector.Config.Protocols.SetHTTP1(true)
+			collector.Config.Protocols.SetUnencryptedHTTP2(true)
+			collector.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+				return context.WithValue(ctx, used{}, &used{})
+			}
+			collector.Start()
+			defer collector.Close()
+			defer collector.CloseClientConnections()
+			f := startFunction(t, nil, "--", "--otlp-endpoint", collector.URL+path)
+			for i := range 2 {
+				f.invoke(`{"inputs":"Hi","parameters":{"max_new_tokens":2}}`)
+				f.awaitFreeze()
+				select {
+				case <-spans:
+				default:
+					t.Errorf("the function is frozen with spans of event %d that it has not sent", i+1)
+				}
+			}
+		})
 	}
 }

@@ -241,13 +241,13 @@ func (f *localFunction) awaitFreeze() {
 // A generation that the function's time does not suffice for ends with what it
 // has and says so.
 func TestLambdaDeadline(t *testing.T) {
-	f := startFunction(t, nil, "--timeout", "2s", "--", "--model-id", tinyFolder(t), "--device", "ref")
+	f := startFunction(t, nil, "--timeout", "5s", "--", "--model-id", tinyFolder(t), "--device", "ref", "--max-batch-size", "8")
 	f.invoke(`{"inputs":"the","parameters":{"max_new_tokens":1}}`) // the cold start
-	const long = `{"inputs":"the quick","parameters":{"max_new_tokens":4000,"details":true}`
+	const long = `{"prompt":"the quick","n":8,"max_tokens":4000,"temperature":0`
 	for name, payload := range map[string]string{"in one piece": long + `}`, "in pieces": long + `,"stream":true}`} {
 		t.Run(name, func(t *testing.T) {
 			out := f.invoke(payload)
-			if out.FunctionError != nil || !strings.Contains(string(out.Payload), `"finish_reason":"length","cut":"deadline"`) {
+			if out.FunctionError != nil || strings.Count(string(out.Payload), `"finish_reason":"length","cut":"deadline"`) != 8 {
 				t.Errorf("%v %.500s", out.FunctionError, out.Payload)
 			}
 		})

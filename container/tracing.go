@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	sdk "go.opentelemetry.io/otel/sdk/trace"
@@ -31,6 +32,7 @@ func startTracing(cfg *config.Serve, log *slog.Logger) (*tracing, error) {
 		Endpoint: cfg.OTLPEndpoint,
 		Service:  cfg.OTLPServiceName,
 		Version:  version,
+		Frozen:   os.Getenv(runtimeAPI) != "",
 		Logger:   log,
 	})
 	if err != nil {

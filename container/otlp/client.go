@@ -24,9 +24,10 @@ const exportMethod = "/opentelemetry.proto.collector.trace.v1.TraceService/Expor
 // messages over HTTP/2 whose result is a trailer. The modules for either
 // transport would bring all of google.golang.org/grpc: a fifth of the binary.
 type client struct {
-	http *http.Client
-	url  string
-	grpc bool
+	http      *http.Client
+	transport *http.Transport // http's
+	url       string
+	grpc      bool
 }
 
 // newClient checks the form of endpoint, as Start documents it.
@@ -52,8 +53,9 @@ func newClient(endpoint string) (*client, error) {
 		}
 	}
 	c.url = u.String()
+	c.transport = &http.Transport{Proxy: http.ProxyFromEnvironment, Protocols: protocols, IdleConnTimeout: time.Minute}
 	c.http = &http.Client{
-		Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, Protocols: protocols, IdleConnTimeout: time.Minute},
+		Transport:     c.transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return c, nil

@@ -21,6 +21,7 @@ type Config struct {
 	Endpoint string
 	Service  string // service.name of all spans
 	Version  string // service.version
+	Frozen   bool   // the process is stopped between requests, for longer than connections live: each batch has its own
 	Logger   *slog.Logger
 }
 
@@ -35,6 +36,7 @@ func Start(cfg Config) (*trace.TracerProvider, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.transport.DisableKeepAlives = cfg.Frozen
 	exporter, err := otlptrace.New(context.Background(), c)
 	if err != nil {
 		return nil, err
