@@ -1,5 +1,6 @@
 """boto3 and HTTP clients against the function behind the Lambda emulator. Each test is a rule of the contract between them."""
 
+import base64
 import json
 import urllib.error
 import urllib.request
@@ -57,9 +58,9 @@ def test_an_unknown_function_is_not_found(client):
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 def test_an_answer_is_cut_before_the_time_of_the_function_is_over(streamed):
-    # Eight times two thousand tokens, for no special token of the demo model may end them: seconds on one core of any machine.
-    long = {**CHAT, "n": 8, "max_tokens": 2000, "logit_bias": {str(t): -100 for t in range(2042, 2048)}, "stream": streamed}
-    with emulator("lambda", "--timeout", "2s", "--", "--threads", "1", "--max-batch-size", "8") as function:
+    # Thirty-two times two thousand tokens, for no special token of the demo model may end them: many seconds on one core of any machine.
+    long = {**CHAT, "n": 32, "max_tokens": 2000, "logit_bias": {str(t): -100 for t in range(2042, 2048)}, "stream": streamed}
+    with emulator("lambda", "--timeout", "5s", "--", "--threads", "1", "--max-batch-size", "32") as function:
         if streamed:
             chunks, end = stream(function.client(), long)
             assert not end.get("ErrorCode")
@@ -67,7 +68,7 @@ def test_an_answer_is_cut_before_the_time_of_the_function_is_over(streamed):
             choices = [c for e in events for c in e["choices"] if c["finish_reason"]]
         else:
             choices = json.load(invoke(function.client(), long)["Payload"])["choices"]
-    assert [(c["finish_reason"], c["cut"]) for c in choices] == [("length", "deadline")] * 8
+    assert [(c["finish_reason"], c["cut"]) for c in choices] == [("length", "deadline")] * 32
 
 
 # --- streams --------------------------------------------------------------------
@@ -91,14 +92,38 @@ def test_a_stream_that_cannot_begin_names_the_cause(client):
 @pytest.mark.parametrize("event", [
     {"version": "2.0", "rawPath": "/v1/chat/completions", "rawQueryString": "", "headers": {"content-type": "application/json"},
      "requestContext": {"apiId": "a", "domainName": "a.execute-api.us-east-1.amazonaws.com", "http": {"method": "POST", "path": "/v1/chat/completions"}}},
+    {"version": "1.0", "httpMethod": "POST", "path": "/dev/v1/chat/completions", "headers": {"Content-Type": "application/json"}, "requestContext": {"stage": "dev"}},
     {"httpMethod": "POST", "resource": "/{proxy+}", "path": "/v1/chat/completions", "headers": {"Content-Type": "application/json"},
      "multiValueHeaders": {"Content-Type": ["application/json"]}, "requestContext": {"apiId": "a", "stage": "prod"}},
     {"httpMethod": "POST", "path": "/v1/chat/completions", "headers": {"content-type": "application/json"},
-     "requestContext": {"elb": {"targetGroupArn": "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/a/b"}}}],
-    ids=["HTTP API", "REST API", "load balancer"])
+     "requestContext": {"elb": {"targetGroupArn": "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/a/b"}}},
+    {"httpMethod": "POST", "path": "/v1/chat/completions", "multiValueHeaders": {"content-type": ["application/json"]}, "requestContext": {"elb": {}}}],
+    ids=["HTTP API", "HTTP API, format 1.0", "REST API", "load balancer", "load balancer, lists"])
 def test_an_event_of_http_is_answered_in_its_form(client, event):
-    out = json.load(invoke(client, event | {"body": json.dumps(CHAT), "isBase64Encoded": False})["Payload"])
-    assert out["statusCode"] == 200 and "server" in json.loads(out["body"])["choices"][0]["message"]["content"]
+    body = json.dumps(CHAT)
+    for way in {"body": body, "isBase64Encoded": False}, {"body": base64.b64encode(body.encode()).decode(), "isBase64Encoded": True}:
+        out = json.load(invoke(client, event | way)["Payload"])
+        assert out["statusCode"] == 200 and "server" in json.loads(out["body"])["choices"][0]["message"]["content"]
+        assert ("multiValueHeaders" in out) == ("multiValueHeaders" in event or event.get("version") == "1.0")
+
+
+# --- events of nobody who waits ---------------------------------------------------
+
+
+def test_records_of_a_queue_that_fail_come_again(client):
+    records = [{"messageId": str(i), "eventSource": "aws:sqs", "body": b} for i, b in enumerate([json.dumps(GENERATE), "no JSON", '{"inputs": ""}'])]
+    out = invoke(client, {"Records": records})
+    assert json.load(out["Payload"]) == {"batchItemFailures": [{"itemIdentifier": "1"}, {"itemIdentifier": "2"}]}
+
+
+def test_a_schedule_keeps_the_function_warm(client):
+    out = invoke(client, {"version": "0", "detail-type": "Scheduled Event", "source": "aws.events", "detail": {}})
+    assert "FunctionError" not in out and json.load(out["Payload"]) is None
+
+
+def test_an_event_that_is_not_served_is_in_the_log(client, function):
+    out = client.invoke(FunctionName="millrace", InvocationType="Event", Payload=json.dumps({"Records": [{"eventSource": "aws:s3"}]}))
+    assert out["StatusCode"] == 202 and "accepted are events of" in function.logged('records of \\"aws:s3\\"')
 
 
 # --- the function URL -----------------------------------------------------------
