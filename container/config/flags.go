@@ -48,7 +48,7 @@ type Serve struct {
 
 	ComputeType string `name:"compute-type" placeholder:"NAME" help:"What answers call this machine in x-compute-type. Left out: 1-cpu, by the device."`
 
-	LambdaInvokeMode string `name:"lambda-invoke-mode" default:"auto" enum:"auto,buffered,stream" help:"How answers leave a Lambda function: auto streams where the client asks for a stream and the source can take one; stream, for a function URL or REST API that is set to stream, always; buffered never."`
+	LambdaInvokeMode string `name:"lambda-invoke-mode" default:"auto" enum:"auto,buffered,stream" help:"How answers leave a Lambda function: auto streams to function URLs and direct calls that ask for a stream; stream always, for a function URL or REST API that is set to stream; buffered never."`
 
 	JSONOutput      bool   `name:"json-output" help:"Log as JSON, one object a line."`
 	OTLPEndpoint    string `name:"otlp-endpoint" placeholder:"URL" help:"OpenTelemetry collector that traces go to: http://HOST:4317 by gRPC, http://HOST:4318/v1/traces by HTTP. Left out: no traces."`
