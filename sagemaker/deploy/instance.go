@@ -23,8 +23,8 @@ var generation = regexp.MustCompile(`^([a-z]+)(\d+)([a-z-]*)`)
 // familyOf reads the family in the name of an instance type by AWS's rules for
 // it: behind the generation stand the maker of the CPU (g is Graviton) and what
 // is attached (d is a disk). It is the zero value for a name of another form.
-// Every x86 family of SageMaker hosting has AVX2, every Graviton one from the
-// sixth generation dot products, which are what the CPU backend needs.
+// Every x86 family of SageMaker hosting has AVX2, for which the CPU backend has
+// kernels; on Graviton it computes by portable ones.
 func familyOf(instance string) family {
 	parts := instanceType.FindStringSubmatch(instance)
 	if parts == nil {

@@ -271,12 +271,12 @@ func (s *Spec) notes() (notes []string) {
 	f := familyOf(s.InstanceType)
 	switch {
 	case !f.known:
-		notes = append(notes, s.InstanceType+" is of a family this build does not know: the CPU needs AVX2 (x86) or dot products (arm64)")
+		notes = append(notes, s.InstanceType+" is of a family this build does not know: the CPU backend is quick with AVX2 or AVX-512, and slow on any other CPU")
 	case f.gpu:
 		notes = append(notes, s.InstanceType+" has a GPU: it is used by an image with the CUDA backend, the CPU image leaves it idle")
 	}
 	if f.arm {
-		notes = append(notes, s.InstanceType+" is arm64: the image must be built for linux/arm64")
+		notes = append(notes, s.InstanceType+" is arm64: the image must be built for linux/arm64, and computes more slowly than on x86")
 	}
 	return notes
 }
