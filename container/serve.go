@@ -161,7 +161,7 @@ func (s *server) run(f front) error {
 	case err := <-broken:
 		return err
 	case sig := <-signals:
-		s.log.Info("ending while loading", "signal", sig)
+		s.log.Info("ending while loading", "signal", sig.String())
 		return nil
 	}
 	defer loaded.backend.Close()
@@ -201,7 +201,7 @@ func (s *server) run(f front) error {
 func (s *server) drain(f front, sig os.Signal, e *engine.Engine) (idle bool) {
 	start := time.Now()
 	s.api.Drain()
-	s.log.Info("draining", "signal", sig, "running", e.Stats().Running, "timeout", s.cfg.Drain())
+	s.log.Info("draining", "signal", sig.String(), "running", e.Stats().Running, "timeout_seconds", s.cfg.Drain().Seconds())
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Drain())
 	defer cancel()
 	err := e.Drain(ctx)
@@ -228,7 +228,7 @@ func (s *server) shutdown(f front) bool {
 func (s *server) exitOnSecond(signals <-chan os.Signal) {
 	for first := time.Now(); ; {
 		if sig := <-signals; time.Since(first) > 100*time.Millisecond {
-			s.log.Warn("ended at once by a second signal", "signal", sig)
+			s.log.Warn("ended at once by a second signal", "signal", sig.String())
 			os.Exit(1)
 		}
 	}
