@@ -69,6 +69,9 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 		s.api.SetPending(fmt.Sprintf("loading weights, %d %% done", 100*done/max(1, total)))
 	})
 	s.phases.mark("weights")
+	if err == nil && s.model.checkpoint.Streamed() { // what the plan was made without
+		s.model.config, err = engine.ModelConfig(s.model.checkpoint)
+	}
 	r := <-text
 	if err = errors.Join(err, r.err); err == nil {
 		l.tokenizer, l.template = r.tokenizer, r.template

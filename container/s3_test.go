@@ -4,20 +4,13 @@ import (
 	"archive/tar"
 	"bytes"
 	"fmt"
-	"io"
 	"maps"
-	"math"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/millrace-ai/millrace/container/source/s3test"
 )
@@ -129,66 +122,4 @@ func TestPullCommand(t *testing.T) {
 			t.Errorf("pull %s: exit %d, %q; want %d, one line with %q", tt.source, code, stderr, tt.status, tt.want)
 		}
 	}
-}
-
-// BenchmarkStartFromS3 measures, for a checkpoint of 1 GB on a real S3 server
-// on the same cores, the time from starting the process to the first token,
-// what plain parallel GETs of the same bytes take, and the most memory that was
-// ever resident beside the weights.
-func BenchmarkStartFromS3(b *testing.B) {
-	g := s3test.NewGateway(b, "models")
-	dir, size := gigabyteFolder(b)
-	for name := range tinyFiles(b) {
-		g.PutFile(b, "models", "gigabyte/"+name, filepath.Join(dir, name))
-	}
-	env := append(g.Environ(), "MODEL_ID=s3://models/gigabyte")
-	best, download, beside := time.Duration(math.MaxInt64), time.Duration(math.MaxInt64), 0.0
-	for b.Loop() {
-		download = min(download, plainGets(b, g, "models", "gigabyte/model.safetensors", 8))
-		begin := time.Now()
-		p := start(b, env, "--max-batch-total-tokens", "4096").ready()
-		status, body := p.post("/generate", `{"inputs":"the quick","parameters":{"max_new_tokens":1}}`)
-		if status != http.StatusOK {
-			b.Fatalf("%d %s", status, body)
-		}
-		best = min(best, time.Since(begin))
-		peak, ok := field(os.DirFS("/"), fmt.Sprintf("proc/%d/status", p.cmd.Process.Pid), "VmHWM:")
-		if !ok {
-			b.Skip("needs /proc")
-		}
-		beside = max(beside, float64(peak)/1024-float64(size)/(1<<20))
-		_ = p.cmd.Process.Kill()
-		<-p.exited
-	}
-	b.ReportMetric(best.Seconds(), "start-s")
-	b.ReportMetric(download.Seconds(), "plain-download-s")
-	b.ReportMetric((best - download).Seconds(), "beyond-download-s")
-	b.ReportMetric(beside, "peak-beside-weights-MB")
-	b.ReportMetric(0, "ns/op")
-}
-
-// plainGets reads an object with n parallel GETs of a range each and throws
-// the bytes away.
-func plainGets(b *testing.B, g *s3test.Gateway, bucket, key string, n int64) time.Duration {
-	begin := time.Now()
-	head, err := g.Client.HeadObject(b.Context(), &s3.HeadObjectInput{Bucket: &bucket, Key: &key})
-	if err != nil {
-		b.Fatal(err)
-	}
-	var group sync.WaitGroup
-	for i := range n {
-		from, to := *head.ContentLength*i/n, *head.ContentLength*(i+1)/n-1
-		group.Go(func() {
-			out, err := g.Client.GetObject(b.Context(), &s3.GetObjectInput{Bucket: &bucket, Key: &key, Range: aws.String(fmt.Sprintf("bytes=%d-%d", from, to))})
-			if err == nil {
-				_, err = io.CopyBuffer(io.Discard, struct{ io.Reader }{out.Body}, make([]byte, 256<<10))
-				out.Body.Close()
-			}
-			if err != nil {
-				b.Error(err)
-			}
-		})
-	}
-	group.Wait()
-	return time.Since(begin)
 }

@@ -26,9 +26,15 @@ const (
 // that interleave rows like whole groups.
 const loadRows = 16
 
-// Plan reads the config of checkpoint c and writes its model's op plan.
+// Plan reads the config of checkpoint c and writes its model's op plan. If c is
+// streamed, its generation_config.json, which may come after the weights, is not
+// waited for: ModelConfig reads it.
 func Plan(c *weights.Checkpoint) (*plan.Config, *plan.Plan, error) {
-	cfg, err := plan.ParseConfig(c.Config(), c.Generation())
+	read := ModelConfig
+	if c.Streamed() {
+		read = func(c *weights.Checkpoint) (*plan.Config, error) { return plan.ParseConfig(c.Config(), nil) }
+	}
+	cfg, err := read(c)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -42,6 +48,15 @@ func Plan(c *weights.Checkpoint) (*plan.Config, *plan.Plan, error) {
 		return nil, nil, fmt.Errorf("%s: %w", c.Source(), err)
 	}
 	return cfg, p, nil
+}
+
+// ModelConfig reads config.json and generation_config.json of checkpoint c.
+func ModelConfig(c *weights.Checkpoint) (*plan.Config, error) {
+	generation, err := c.Generation()
+	if err != nil {
+		return nil, err
+	}
+	return plan.ParseConfig(c.Config(), generation)
 }
 
 const (

@@ -3,27 +3,32 @@ package source
 import (
 	"context"
 	"io"
+	"io/fs"
+	"sync"
 )
 
 const (
-	aheadBytes = 4 << 20 // of a range that is read ahead
+	aheadBytes = 2 << 20 // of a range that is read ahead
 	aheadMost  = 6       // ranges
 )
 
-// ahead reads an object front to back, some ranges at once. For one goroutine.
+// ahead reads an object front to back, some ranges at once. For one goroutine,
+// but for Close.
 type ahead struct {
-	object *object
-	tally  *tally
-	ctx    context.Context
-	cancel context.CancelFunc
-	sum    chan checksum
+	object  *object
+	tally   *tally
+	ctx     context.Context
+	cancel  context.CancelFunc
+	sum     chan checksum
+	buffers *arena
+	reads   sync.WaitGroup
 
+	mu     sync.Mutex  // held by Read, so that Close does not take the memory from it
 	next   int64       // first byte that has not been asked for
 	queue  []aheadRead // in order
 	data   []byte      // of the first one, what is left
 	buffer []byte      // that data lies in
-	free   [][]byte
-	err    error // of the first read that failed, for all later ones
+	err    error       // of the first read that failed, for all later ones
 }
 
 // aheadRead is a range that is being read.
@@ -34,7 +39,7 @@ type aheadRead struct {
 }
 
 func newAhead(ctx context.Context, o *object) *ahead {
-	a := &ahead{object: o, sum: make(chan checksum, 1)}
+	a := &ahead{object: o, sum: make(chan checksum, 1), buffers: newArena(aheadBytes, aheadMost)}
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	go func() { a.sum <- o.checksum(a.ctx) }()
 	return a
@@ -42,20 +47,22 @@ func newAhead(ctx context.Context, o *object) *ahead {
 
 // Read implements io.Reader. At the end it has compared the checksum.
 func (a *ahead) Read(p []byte) (int, error) {
-	for len(a.data) == 0 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for a.err == nil && len(a.data) == 0 {
 		if a.buffer != nil {
-			a.free, a.buffer = append(a.free, a.buffer), nil
+			a.buffers.put(a.buffer)
+			a.buffer = nil
 		}
-		a.ask()
+		if a.err = a.ask(); a.err != nil {
+			break
+		}
 		if len(a.queue) == 0 {
 			return 0, a.finish()
 		}
 		first := a.queue[0]
-		if a.err == nil {
-			a.err = <-first.done
-		}
-		if a.err != nil {
-			return 0, a.err
+		if a.err = <-first.done; a.err != nil {
+			break
 		}
 		a.queue = a.queue[1:]
 		if a.tally == nil {
@@ -64,25 +71,27 @@ func (a *ahead) Read(p []byte) (int, error) {
 		a.tally.add(first.buf, first.offset)
 		a.data, a.buffer = first.buf, first.buf
 	}
+	if a.err != nil {
+		return 0, a.err
+	}
 	n := copy(p, a.data)
 	a.data = a.data[n:]
 	return n, nil
 }
 
 // ask begins to read as many ranges as there may be.
-func (a *ahead) ask() {
+func (a *ahead) ask() error {
 	for len(a.queue) < aheadMost && a.next < a.object.size {
-		r := aheadRead{offset: a.next, done: make(chan error, 1)}
-		if last := len(a.free) - 1; last >= 0 {
-			r.buf, a.free = a.free[last], a.free[:last]
-		} else {
-			r.buf = make([]byte, aheadBytes)
+		buf, err := a.buffers.get()
+		if err != nil {
+			return err
 		}
-		r.buf = r.buf[:min(aheadBytes, a.object.size-a.next)]
+		r := aheadRead{a.next, buf[:min(aheadBytes, a.object.size-a.next)], make(chan error, 1)}
 		a.next += int64(len(r.buf))
 		a.queue = append(a.queue, r)
-		go func() { r.done <- a.object.readAt(a.ctx, r.buf, r.offset) }()
+		a.reads.Go(func() { r.done <- a.object.readAt(a.ctx, r.buf, r.offset) })
 	}
+	return nil
 }
 
 func (a *ahead) finish() error {
@@ -97,5 +106,10 @@ func (a *ahead) finish() error {
 // Close makes all reading end, also a Read that another goroutine waits in.
 func (a *ahead) Close() error {
 	a.cancel()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reads.Wait()
+	a.buffers.close()
+	a.err = fs.ErrClosed
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -22,13 +23,15 @@ const maxText = 256 << 20
 
 // archive is the files of a model that are unpacked into memory while the
 // archive is read: a weights.Store. What asks for a file waits until it has
-// arrived, or until the end says that there is none. Weights are memory of
-// their own, given back as Stream hands them over.
+// arrived, or until the end says that there is none. The memory of weights is
+// used again as Stream hands them over; until Stream is called, and where they
+// come in another order than it wants, as much of it is taken as has arrived.
 type archive struct {
 	name   string
 	cancel context.CancelFunc
 	closer io.Closer
 	done   chan struct{} // reading has ended
+	chunks *arena
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -39,19 +42,16 @@ type archive struct {
 	found   bool                 // dir is known
 	ended   bool
 	err     error // why it ended, nil for the archive's end
+	// What Stream wants or has just taken; "" before and after it.
+	wantFile string
+	wantEnd  int64 // in the file
 }
 
 var _ weights.Store = (*archive)(nil)
 
-// unpacked is a weight file, or what has arrived of it.
-type unpacked struct {
-	memory  []byte
-	arrived int64
-}
-
 // openArchive begins to read r, called name in messages. The archive closes r.
 func openArchive(name string, r io.ReadCloser) *archive {
-	a := &archive{name: name, closer: r, done: make(chan struct{}), texts: map[string][]byte{}, files: map[string]*unpacked{}}
+	a := &archive{name: name, closer: r, done: make(chan struct{}), chunks: newArena(chunkBytes, mostKept), texts: map[string][]byte{}, files: map[string]*unpacked{}}
 	a.changed.L = &a.mu
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
@@ -78,10 +78,10 @@ func (a *archive) read(ctx context.Context, r io.Reader) {
 	})
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.ended, a.err = true, a.wrap(err)
-	if err == nil && !a.found {
-		a.err = a.findDir()
+	if err == nil {
+		err = a.findDir()
 	}
+	a.ended, a.err = true, a.wrap(err)
 	a.changed.Broadcast()
 }
 
@@ -98,7 +98,7 @@ func (a *archive) wrap(err error) error {
 func (a *archive) keep(ctx context.Context, e entry, body io.Reader) error {
 	switch {
 	case strings.Count(e.name, "/") > searchDepth:
-	case strings.HasSuffix(e.name, weightsEnd) && !strings.HasPrefix(path.Base(e.name), "consolidated"):
+	case strings.HasSuffix(e.name, weightsEnd) && !strings.HasPrefix(path.Base(e.name), "consolidated") && (!a.found || a.inDir(e.name)):
 		return a.keepWeights(ctx, e, body)
 	case slices.Contains([]string{".json", ".jinja", ".txt", ".yaml", ".yml", ".model"}, path.Ext(e.name)) && e.size <= maxText:
 		data := make([]byte, e.size)
@@ -111,9 +111,7 @@ func (a *archive) keep(ctx context.Context, e entry, body io.Reader) error {
 			return fmt.Errorf("%q comes twice", e.name)
 		}
 		a.texts[e.name] = data
-		if path.Base(e.name) == configName && !a.found && strings.Count(e.name, "/") == 0 {
-			a.dir, a.found = "", true // deeper ones may not be the uppermost
-		}
+		a.guessDir(e.name)
 		a.changed.Broadcast()
 		return nil
 	}
@@ -125,50 +123,92 @@ func (a *archive) keep(ctx context.Context, e entry, body io.Reader) error {
 
 // keepWeights takes a weight file as it comes.
 func (a *archive) keepWeights(ctx context.Context, e entry, body io.Reader) error {
-	memory, err := reserve(e.size)
-	if err != nil {
-		return fmt.Errorf("%q: %d bytes of memory: %w", e.name, e.size, err)
-	}
-	f := &unpacked{memory: memory}
+	f := &unpacked{size: e.size}
 	a.mu.Lock()
-	if a.files[e.name] != nil {
-		a.mu.Unlock()
-		free(memory)
+	twice := a.files[e.name] != nil
+	if !twice {
+		a.files[e.name] = f
+		a.guessDir(e.name)
+		a.changed.Broadcast()
+	}
+	a.mu.Unlock()
+	if twice {
 		return fmt.Errorf("%q comes twice", e.name)
 	}
-	a.files[e.name] = f
-	a.changed.Broadcast()
-	a.mu.Unlock()
 	for at := int64(0); at < e.size; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n, err := io.ReadFull(body, memory[at:min(e.size, at+gapPart)])
-		at += int64(n)
-		a.mu.Lock()
-		f.arrived = at
-		a.changed.Broadcast()
-		a.mu.Unlock()
+		chunk, err := a.newChunk(ctx, e.name, f)
 		if err != nil {
-			return err
+			return fmt.Errorf("%q: %w", e.name, err)
+		}
+		for len(chunk) > 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			n, err := io.ReadFull(body, chunk[:min(len(chunk), gapPart)])
+			chunk = chunk[n:]
+			at += int64(n)
+			a.mu.Lock()
+			f.arrived = at
+			a.changed.Broadcast()
+			a.mu.Unlock()
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
+// newChunk makes room for what comes next of f. While Stream has enough of f to
+// take, it waits.
+func (a *archive) newChunk(ctx context.Context, name string, f *unpacked) ([]byte, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for a.wantFile == name && f.arrived >= a.wantEnd && len(f.chunks)-f.given >= mostKept && ctx.Err() == nil {
+		a.changed.Wait()
+	}
+	chunk, err := a.chunks.get()
+	if err != nil {
+		return nil, err
+	}
+	chunk = chunk[:min(chunkBytes, f.size-f.arrived)]
+	f.chunks = append(f.chunks, chunk)
+	return chunk, nil
+}
+
+// inDir reports whether a file is in the folder of the model, not below it.
+func (a *archive) inDir(name string) bool {
+	return name == a.dir+path.Base(name)
+}
+
+// guessDir takes the folder of a file that has come for the model's if it is the
+// uppermost, or has weights, too, beside config.json: loading need not wait for
+// the end then, where findDir holds the guess to all names. The caller holds the
+// lock.
+func (a *archive) guessDir(name string) {
+	dir := strings.TrimSuffix(name, path.Base(name))
+	if _, ok := a.texts[dir+configName]; ok && !a.found && (dir == "" || a.hasWeights(dir)) {
+		a.dir, a.found = dir, true
+	}
+}
+
+// hasWeights reports whether weights in dir have begun to come, whose names are
+// then known. The caller holds the lock.
+func (a *archive) hasWeights(dir string) bool {
+	_, indexed := a.texts[dir+indexName]
+	return indexed || a.files[dir+"model"+weightsEnd] != nil
+}
+
 // findDir finds the folder of the model once all names are known. The caller
 // holds the lock.
 func (a *archive) findDir() error {
-	var names []string
-	for name := range a.texts {
-		names = append(names, name)
-	}
+	names := slices.Collect(maps.Keys(a.texts))
 	dir, err := findModel(names)
-	if err != nil {
-		return a.wrap(err)
+	if err == nil && a.found && dir != a.dir {
+		err = fmt.Errorf("several models: in %q and %q; pack one", a.dir, dir)
 	}
 	a.dir, a.found = dir, true
-	return nil
+	return err
 }
 
 // wait waits until ready says so, called with the lock held and the folder of
@@ -185,21 +225,20 @@ func (a *archive) missing(operation, name string) error {
 	return &fs.PathError{Op: operation, Path: a.name + ": " + name, Err: fs.ErrNotExist}
 }
 
-// file waits for the beginning of a weight file, up to byte end.
+// file waits for the beginning of a weight file, up to byte end. It returns with
+// the lock held.
 func (a *archive) file(name string, end int64) (*unpacked, error) {
-	var f *unpacked
 	err := a.wait(func() bool {
-		f = a.files[a.dir+name]
-		return f != nil && f.arrived >= min(end, int64(len(f.memory)))
+		f := a.files[a.dir+name]
+		return f != nil && f.arrived >= min(end, f.size)
 	})
-	defer a.mu.Unlock()
-	if err == nil && f == nil {
-		if f = a.files[a.dir+name]; f == nil {
-			err = a.missing("read", name)
-		}
-	}
-	if err == nil && end > int64(len(f.memory)) {
-		err = fmt.Errorf("%s: %s: byte %d is wanted, it has %d", a.name, name, end, len(f.memory))
+	f := a.files[a.dir+name]
+	switch {
+	case err != nil:
+	case f == nil:
+		err = a.missing("read", name)
+	case end > f.size:
+		err = fmt.Errorf("%s: %s: byte %d is wanted, it has %d", a.name, name, end, f.size)
 	}
 	return f, err
 }
@@ -207,24 +246,25 @@ func (a *archive) file(name string, end int64) (*unpacked, error) {
 // Size implements weights.Store.
 func (a *archive) Size(name string) (int64, error) {
 	f, err := a.file(name, 0)
+	defer a.mu.Unlock()
 	if err != nil {
 		return 0, err
 	}
-	return int64(len(f.memory)), nil
+	return f.size, nil
 }
 
 // ReadAt implements weights.Store.
 func (a *archive) ReadAt(name string, p []byte, offset int64) error {
 	f, err := a.file(name, offset+int64(len(p)))
-	if err != nil {
-		return err
+	defer a.mu.Unlock()
+	if err == nil {
+		f.copy(p, offset)
 	}
-	copy(p, f.memory[offset:])
-	return nil
+	return err
 }
 
 // Stream implements weights.Store: pieces come in the order of the files'
-// bytes, and their memory is given back as soon as no later piece needs it.
+// bytes, and their memory is used again as soon as no later piece needs it.
 func (a *archive) Stream(pieces []weights.Piece, take func(i int, data []byte) error) error {
 	order := make([]int, len(pieces))
 	for i := range order {
@@ -233,48 +273,63 @@ func (a *archive) Stream(pieces []weights.Piece, take func(i int, data []byte) e
 	slices.SortFunc(order, func(i, j int) int {
 		return cmp.Or(cmp.Compare(pieces[i].File, pieces[j].File), cmp.Compare(pieces[i].Offset, pieces[j].Offset))
 	})
-	given := int64(0) // bytes of the file before this are given back
+	defer a.want("", 0)
+	var spare []byte // for pieces that no chunk holds whole
 	for n, i := range order {
 		p := pieces[i]
 		if p.Offset < 0 || p.Length < 0 {
 			return fmt.Errorf("%s: %s: %d bytes from byte %d on", a.name, p.File, p.Length, p.Offset)
 		}
-		f, err := a.file(p.File, p.Offset+int64(p.Length))
+		end := p.Offset + int64(p.Length)
+		a.want(p.File, end)
+		f, err := a.file(p.File, end)
 		if err != nil {
+			a.mu.Unlock()
 			return err
 		}
-		if err := take(i, f.memory[p.Offset:][:p.Length]); err != nil {
+		data := f.bytes(p.Offset, p.Length, &spare)
+		a.mu.Unlock()
+		if err := take(i, data); err != nil {
 			return err
 		}
-		if n > 0 && pieces[order[n-1]].File != p.File {
-			given = 0
-		}
-		until := p.Offset + int64(p.Length)
+		until := f.size
 		if n+1 < len(order) && pieces[order[n+1]].File == p.File {
-			until = min(until, pieces[order[n+1]].Offset)
+			until = pieces[order[n+1]].Offset
 		}
-		if until-given >= gapPart {
-			discard(f.memory, given, until)
-			given = until / gapPart * gapPart
-		}
+		a.mu.Lock()
+		f.release(until, a.chunks)
+		a.mu.Unlock()
 	}
+	a.want("", 0)
 	// The checksums of the archive are compared at its end.
 	err := a.wait(func() bool { return false })
 	a.mu.Unlock()
 	return err
 }
 
+// want says what of a weight file Stream waits for, so that reading goes on.
+func (a *archive) want(name string, end int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if name != "" {
+		name = a.dir + name
+	}
+	a.wantFile, a.wantEnd = name, end
+	a.changed.Broadcast()
+}
+
 // Close implements weights.Store. It waits until reading has ended.
 func (a *archive) Close() error {
 	a.cancel()
+	a.mu.Lock()
+	a.changed.Broadcast() // reading may wait for Stream
+	a.mu.Unlock()
 	err := a.closer.Close()
 	<-a.done
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, f := range a.files {
-		free(f.memory)
-	}
-	a.files = nil
+	a.chunks.close()
+	a.texts, a.files = nil, nil
 	return err
 }
 
@@ -287,8 +342,7 @@ func (a *archive) Open(name string) (fs.File, error) {
 	}
 	err := a.wait(func() bool {
 		if name == "." {
-			_, indexed := a.texts[a.dir+indexName]
-			return indexed || a.files[a.dir+"model"+weightsEnd] != nil
+			return a.hasWeights(a.dir)
 		}
 		_, there := a.texts[a.dir+name]
 		return there
@@ -310,7 +364,7 @@ func (a *archive) Open(name string) (fs.File, error) {
 		add(full, int64(len(data)))
 	}
 	for full, f := range a.files {
-		add(full, int64(len(f.memory)))
+		add(full, f.size)
 	}
 	for _, o := range a.others {
 		add(o.name, o.size)

@@ -13,11 +13,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/millrace-ai/millrace/container/source/s3test"
+	"github.com/millrace-ai/millrace/engine/weights"
 )
 
 // pack makes an archive of files, in random order if r is not nil.
@@ -70,7 +73,7 @@ func packHeaders(t testing.TB, headers []tar.Header, files map[string][]byte, en
 
 func TestArchive(t *testing.T) {
 	files := randomModel(1, 2, 5, 800)
-	single := randomModel(2, 1, 9, 2000)
+	single := randomModel(2, 1, 9, 12_000) // in several chunks
 	inFolder := map[string][]byte{"./llama/README.txt": []byte("x")}
 	for name, data := range files {
 		inFolder["./llama/"+name] = data
@@ -136,6 +139,8 @@ func TestArchiveRefused(t *testing.T) {
 		{"link", packHeaders(t, []tar.Header{{Name: "config.json", Linkname: "/etc/passwd", Typeflag: tar.TypeSymlink}}, nil, ".gz"), `"config.json" is a link`},
 		{"way out", packHeaders(t, []tar.Header{{Name: "../x.json", Typeflag: tar.TypeReg}}, nil, ""), `"../x.json" leads out`},
 		{"no model", pack(t, map[string][]byte{"a.txt": nil}, ".gz", nil), "no config.json"},
+		{"a second model behind the first", packHeaders(t, []tar.Header{{Name: "a/config.json", Size: 2}, {Name: "a/model.safetensors", Size: int64(len(files["model.safetensors"]))}, {Name: "config.json", Size: 2}},
+			map[string][]byte{"a/config.json": []byte("{}"), "a/model.safetensors": files["model.safetensors"], "config.json": []byte("{}")}, ""), `several models: in "a/" and ""`},
 		{"no weights", pack(t, map[string][]byte{"config.json": []byte("{}"), "model.gguf": nil}, ".gz", nil), "GGUF is not supported"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -150,5 +155,90 @@ func TestArchiveRefused(t *testing.T) {
 				t.Errorf("got %v; want one line with %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestArchiveWhileItArrives holds an archive back behind its weights: they are
+// handed over all the same, whatever text files may yet come, and with little
+// memory beside them.
+func TestArchiveWhileItArrives(t *testing.T) {
+	files := randomModel(6, 1, 12, 50_000)
+	want := wantHashes(t, files)
+	for _, dir := range []string{"", "llama/"} {
+		t.Run("in "+dir, func(t *testing.T) {
+			var headers []tar.Header
+			packed := map[string][]byte{dir + "generation_config.json": []byte("{}")}
+			for _, name := range []string{"config.json", "model.safetensors", "generation_config.json", "tokenizer.json"} {
+				if packed[dir+name] == nil {
+					packed[dir+name] = files[name]
+				}
+				headers = append(headers, tar.Header{Name: dir + name, Size: int64(len(packed[dir+name]))})
+			}
+			data := packHeaders(t, headers, packed, "")
+			begin := 1 << 20 // the beginning of the weights
+			end := len(data) - len(files["tokenizer.json"]) - 2<<10
+			loading, loaded := make(chan struct{}), make(chan struct{})
+			in, out := io.Pipe()
+			hang := time.AfterFunc(time.Minute, func() { _ = out.CloseWithError(errors.New("the rest is waited for")) })
+			defer hang.Stop()
+			go func() {
+				_, _ = out.Write(data[:begin])
+				<-loading
+				_, _ = out.Write(data[begin:end])
+				<-loaded
+				_, _ = out.Write(data[end:])
+				_ = out.Close()
+			}()
+			a := openArchive("m.tar", in)
+			c, err := weights.OpenStore(a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			close(loading)
+			var left atomic.Int64
+			left.Store(c.Bytes())
+			got, err := hashesOf(c, nil, func(p []byte) {
+				a.chunks.mu.Lock()
+				defer a.chunks.mu.Unlock()
+				if n := len(a.chunks.all); n > mostKept+1 {
+					t.Errorf("%d chunks beside what has been taken, want at most %d", n, mostKept+1)
+				}
+				if left.Add(int64(-len(p))) == 0 {
+					close(loaded)
+				}
+			})
+			if err != nil || !maps.Equal(got, want) {
+				t.Errorf("other weights, or %v", err)
+			}
+			if text, err := c.Generation(); err != nil || string(text) != "{}" {
+				t.Errorf("generation_config.json: %q, %v", text, err)
+			}
+		})
+	}
+}
+
+// TestArchiveCloses closes an archive that nobody reads from any more, wherever
+// it is.
+func TestArchiveCloses(t *testing.T) {
+	data := pack(t, randomModel(6, 1, 12, 50_000), "", nil)
+	for _, end := range []int{1 << 20, 5 << 20, len(data)} {
+		in, out := io.Pipe()
+		go func() { _, _ = out.Write(data[:end]) }()
+		c, err := weights.OpenStore(openArchive("m.tar", in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := c.Names()[0]
+		stop := errors.New("enough")
+		tensor, _ := c.Tensor(first)
+		if end > 5<<20 {
+			if err := c.Read([]weights.Piece{{File: tensor.File, Offset: tensor.Offset, Length: 1}}, func(int, []byte) error { return stop }); !errors.Is(err, stop) {
+				t.Errorf("read: %v, want %v", err, stop)
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }

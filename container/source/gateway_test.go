@@ -2,13 +2,9 @@ package source
 
 import (
 	"bytes"
-	"fmt"
-	"io"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -134,7 +130,7 @@ func BenchmarkRead(b *testing.B) {
 	var plain, ours []float64 // MB/s
 	rate := func(took time.Duration) float64 { return float64(size) / 1e6 / took.Seconds() }
 	for b.Loop() {
-		plain = append(plain, rate(plainGets(b, g, "models", "llama/model.safetensors", size, defaultTuning.connections)))
+		plain = append(plain, rate(g.PlainGets(b, "models", "llama/model.safetensors", defaultTuning.connections)))
 		m, err := Open(b.Context(), "s3://models/llama", silent)
 		if err != nil {
 			b.Fatal(err)
@@ -161,29 +157,4 @@ func BenchmarkRead(b *testing.B) {
 	b.ReportMetric(ours[last]/plain[last], "best-of-plain")
 	b.ReportMetric(ours[middle]/plain[middle], "median-of-plain")
 	b.ReportMetric(0, "ns/op")
-}
-
-// plainGets reads an object with n parallel GETs of a range each and throws
-// the bytes away.
-func plainGets(b *testing.B, g *s3test.Gateway, bucket, key string, size int64, n int) time.Duration {
-	transport := &http.Transport{MaxIdleConnsPerHost: n}
-	defer transport.CloseIdleConnections()
-	client := s3.New(g.Client.Options(), func(o *s3.Options) { o.HTTPClient = &http.Client{Transport: transport} })
-	start := time.Now()
-	var group sync.WaitGroup
-	for i := range int64(n) {
-		group.Go(func() {
-			from, to := size*i/int64(n), size*(i+1)/int64(n)-1
-			out, err := client.GetObject(b.Context(), &s3.GetObjectInput{Bucket: &bucket, Key: &key, Range: aws.String(fmt.Sprintf("bytes=%d-%d", from, to))})
-			if err == nil {
-				_, err = io.CopyBuffer(io.Discard, struct{ io.Reader }{out.Body}, make([]byte, 256<<10))
-				out.Body.Close()
-			}
-			if err != nil {
-				b.Error(err)
-			}
-		})
-	}
-	group.Wait()
-	return time.Since(start)
 }

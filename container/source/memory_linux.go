@@ -1,32 +1,18 @@
 package source
 
 import (
-	"os"
+	"fmt"
 	"syscall"
 )
 
 // reserve returns n bytes that take memory only as they are written.
-func reserve(n int64) ([]byte, error) {
-	if n == 0 {
-		return nil, nil
+func reserve(n int) ([]byte, error) {
+	memory, err := syscall.Mmap(-1, 0, n, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+	if err != nil {
+		return nil, fmt.Errorf("%d bytes of memory: %w", n, err)
 	}
-	return syscall.Mmap(-1, 0, int(n), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+	return memory, nil
 }
 
-// discard gives back the whole pages of memory from byte from to byte to, as
-// far as reserve made it; their content is lost.
-func discard(memory []byte, from, to int64) {
-	page := int64(os.Getpagesize())
-	from, to = (from+page-1)/page*page, to/page*page
-	if from < to {
-		// Advice only: without it more is resident, nothing is wrong.
-		_ = syscall.Madvise(memory[from:to], syscall.MADV_DONTNEED)
-	}
-}
-
-// free gives back what reserve returned.
-func free(memory []byte) {
-	if memory != nil {
-		_ = syscall.Munmap(memory)
-	}
-}
+// release gives back what reserve returned.
+func release(memory []byte) { _ = syscall.Munmap(memory) }

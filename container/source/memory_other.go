@@ -2,11 +2,8 @@
 
 package source
 
-// Systems other than Linux are for development: there weights of an archive
-// are resident twice.
+// Systems other than Linux are for development: there it is Go's memory.
 
-func reserve(n int64) ([]byte, error) { return make([]byte, n), nil }
+func reserve(n int) ([]byte, error) { return make([]byte, n), nil }
 
-func discard([]byte, int64, int64) {}
-
-func free([]byte) {}
+func release([]byte) {}

@@ -82,6 +82,11 @@ func randomModel(seed uint64, shards, tensors, rows int) map[string][]byte {
 // hashes reads every tensor of c, but for some, as an engine would, and returns
 // the hash of each.
 func hashes(c *weights.Checkpoint, skip func(name string) bool) (map[string][32]byte, error) {
+	return hashesOf(c, skip, func([]byte) {})
+}
+
+// hashesOf is hashes that shows each piece when it is taken.
+func hashesOf(c *weights.Checkpoint, skip func(name string) bool, taking func(p []byte)) (map[string][32]byte, error) {
 	const rowBytes, pieceRows = 64, 512
 	var pieces []weights.Piece
 	type place struct {
@@ -104,6 +109,7 @@ func hashes(c *weights.Checkpoint, skip func(name string) bool) (map[string][32]
 		}
 	}
 	err := c.Read(pieces, func(i int, p []byte) error {
+		taking(p)
 		copy(data[places[i].name][places[i].offset:], p)
 		taken[places[i].name] += len(p)
 		return nil

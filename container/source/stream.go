@@ -75,8 +75,11 @@ func (s *stream) run(ctx context.Context, take func(piece int, data []byte) erro
 		left += len(seg.parts)
 	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
-	defer s.group.Wait()
-	defer s.cancel(context.Canceled)
+	defer func() {
+		s.cancel(context.Canceled)
+		s.group.Wait()
+		s.buffers.close()
+	}()
 
 	climb := climber{limit: s.tune.connections, most: s.tune.mostConns}
 	s.limit.Store(int64(climb.limit))
@@ -214,17 +217,14 @@ func (s *stream) hedge(now time.Time) {
 	}
 }
 
-// pool lends a number of buffers of one size; the ones last used are lent
-// first, so that no more are made than are needed at once.
+// pool lends a number of buffers.
 type pool struct {
+	*arena
 	tokens chan struct{}
-	size   int
-	mu     sync.Mutex
-	free   [][]byte
 }
 
 func newPool(buffers, size int) *pool {
-	return &pool{tokens: make(chan struct{}, buffers), size: size}
+	return &pool{newArena(size, buffers), make(chan struct{}, buffers)}
 }
 
 // get returns a buffer of n bytes, at most the pool's size, when there is one.
@@ -234,14 +234,12 @@ func (p *pool) get(ctx context.Context, n int) ([]byte, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if last := len(p.free) - 1; last >= 0 {
-		buf := p.free[last]
-		p.free = p.free[:last]
-		return buf[:n], nil
+	buf, err := p.arena.get()
+	if err != nil {
+		<-p.tokens
+		return nil, err
 	}
-	return make([]byte, n, p.size), nil
+	return buf[:n], nil
 }
 
 // put takes a buffer back; nil is none.
@@ -249,8 +247,6 @@ func (p *pool) put(buf []byte) {
 	if buf == nil {
 		return
 	}
-	p.mu.Lock()
-	p.free = append(p.free, buf[:0])
-	p.mu.Unlock()
+	p.arena.put(buf)
 	<-p.tokens
 }

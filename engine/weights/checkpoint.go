@@ -50,15 +50,14 @@ type Tensor struct {
 // Checkpoint is an open model folder. Immutable, so safe for concurrent use,
 // but for Close.
 type Checkpoint struct {
-	source     string
-	config     []byte
-	generation []byte
-	fsys       fs.FS
-	store      Store // nil: the files are in memory or mapped
-	files      []*file
-	tensors    map[string]Tensor
-	names      []string
-	bytes      int64
+	source  string
+	config  []byte
+	fsys    fs.FS
+	store   Store // nil: the files are in memory or mapped
+	files   []*file
+	tensors map[string]Tensor
+	names   []string
+	bytes   int64
 }
 
 // Open opens the checkpoint in folder dir and maps its weight files. The
@@ -121,11 +120,6 @@ func open(fsys fs.FS, load func(name string) (*file, error)) (*Checkpoint, error
 	if c.config, err = c.ReadFile(configName); err != nil {
 		return nil, err
 	}
-	c.generation, err = c.ReadFile(generationName)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-
 	if c.source == singleName {
 		err = c.addFile(singleName, load, nil)
 	} else {
@@ -205,8 +199,15 @@ func (c *Checkpoint) addFile(name string, load func(string) (*file, error), want
 // Config returns config.json.
 func (c *Checkpoint) Config() []byte { return c.config }
 
-// Generation returns generation_config.json, nil when there is none.
-func (c *Checkpoint) Generation() []byte { return c.generation }
+// Generation reads generation_config.json, nil when there is none. A Store may
+// know that only when all else has come.
+func (c *Checkpoint) Generation() ([]byte, error) {
+	text, err := c.ReadFile(generationName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return text, err
+}
 
 // Source names the file that says which tensors there are: the weight file,
 // or the index of several.

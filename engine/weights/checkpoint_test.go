@@ -58,8 +58,11 @@ func TestOpenSingleFile(t *testing.T) {
 	if _, ok := c.Tensor("c"); ok {
 		t.Error("Tensor(c) exists, want none")
 	}
-	if c.Bytes() != 28 || string(c.Config()) != `{"model_type":"llama"}` || string(c.Generation()) != `{"eos_token_id":2}` {
-		t.Errorf("Bytes %d, Config %s, Generation %s", c.Bytes(), c.Config(), c.Generation())
+	if c.Bytes() != 28 || string(c.Config()) != `{"model_type":"llama"}` {
+		t.Errorf("Bytes %d, Config %s", c.Bytes(), c.Config())
+	}
+	if text, err := c.Generation(); string(text) != `{"eos_token_id":2}` || err != nil {
+		t.Errorf("Generation() = %s, %v", text, err)
 	}
 }
 
@@ -76,8 +79,8 @@ func TestOpenFS(t *testing.T) {
 	if !ok || string(b.Data) != "ABCDEFGH" {
 		t.Errorf("Tensor(b) = %+v, %v", b, ok)
 	}
-	if c.Generation() != nil {
-		t.Errorf("Generation() = %s, want nil", c.Generation())
+	if text, err := c.Generation(); text != nil || err != nil {
+		t.Errorf("Generation() = %s, %v; want none", text, err)
 	}
 	release(c.files, b.Data) // nothing to give back, and no harm
 	if string(b.Data) != "ABCDEFGH" {

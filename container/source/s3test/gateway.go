@@ -3,12 +3,15 @@ package s3test
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -91,6 +94,37 @@ func (g *Gateway) PutFile(tb testing.TB, bucket, key, path string) {
 	if _, err := g.Client.PutObject(context.Background(), &s3.PutObjectInput{Bucket: aws.String(bucket), Key: &key, Body: f}); err != nil {
 		tb.Fatal(err)
 	}
+}
+
+// PlainGets reads an object with n parallel GETs of a range each, throws the
+// bytes away, and returns how long that took.
+func (g *Gateway) PlainGets(tb testing.TB, bucket, key string, n int) time.Duration {
+	tb.Helper()
+	transport := &http.Transport{MaxIdleConnsPerHost: n}
+	defer transport.CloseIdleConnections()
+	client := s3.New(g.Client.Options(), func(o *s3.Options) { o.HTTPClient = &http.Client{Transport: transport} })
+	head, err := client.HeadObject(context.Background(), &s3.HeadObjectInput{Bucket: &bucket, Key: &key})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	size := *head.ContentLength
+	start := time.Now()
+	var group sync.WaitGroup
+	for i := range int64(n) {
+		from, to := size*i/int64(n), size*(i+1)/int64(n)-1
+		group.Go(func() {
+			out, err := client.GetObject(context.Background(), &s3.GetObjectInput{Bucket: &bucket, Key: &key, Range: aws.String(fmt.Sprintf("bytes=%d-%d", from, to))})
+			if err == nil {
+				_, err = io.CopyBuffer(io.Discard, struct{ io.Reader }{out.Body}, make([]byte, 256<<10))
+				out.Body.Close()
+			}
+			if err != nil {
+				tb.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	return time.Since(start)
 }
 
 // Environ are the variables that make the SDK talk to the server.
