@@ -14,7 +14,7 @@ const (
 	scoredRows   = 64   // rows of a step beside those that sample, for scoring prompts
 	groupShare   = 0.9  // of a control group's or function's free memory: it is there for us
 	machineShare = 0.5  // of a machine's: others live there, too
-	headroom     = 128 << 20
+	headroom     = 128 << 20 // bytes that requests on their way take beside the cache
 )
 
 // sizing is what a server is made for: the flags, checked against the model.
@@ -69,7 +69,7 @@ type budget struct {
 // bounds it. pageBytes is the size of a KV page, 0 if pages take none.
 func (s *sizing) fit(pageBytes, free int64, bound string) (budget, error) {
 	noRoom := func(what string, pages int) error {
-		return fmt.Errorf("not enough memory to handle %s: it takes %s, the %s has %s left", what, size(int64(pages)*pageBytes), bound, size(free))
+		return fmt.Errorf("not enough memory to handle %s: it takes %s beside %s for requests on their way, the %s has %s left", what, size(int64(pages)*pageBytes), size(headroom), bound, size(free))
 	}
 	usable := free - headroom
 	share := machineShare

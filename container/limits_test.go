@@ -35,8 +35,8 @@ func TestSizing(t *testing.T) {
 		{name: "prompt as long as the model", cfg: config.Serve{MaxInputTokens: 1000}, wantErr: "`max_input_tokens` must be < `max_total_tokens`. Given: 1000 and 1000"},
 		{name: "longer than the cache", cfg: config.Serve{MaxTotalTokens: 500, MaxBatchTotalTokens: 400}, wantErr: "`max_total_tokens` must be <= `max_batch_total_tokens`. Given: 500 and 400"},
 		{name: "step larger than the cache", cfg: config.Serve{MaxBatchPrefillTokens: 500, MaxBatchTotalTokens: 400}, wantErr: "`max_batch_prefill_tokens` must be <= `max_batch_total_tokens`. Given: 500 and 400"},
-		{name: "cache larger than memory", cfg: config.Serve{MaxBatchTotalTokens: 16 * 2000}, free: gib, wantErr: "`max_batch_total_tokens=32000`: it takes 2.0 GiB, the machine has 1.0 GiB left"},
-		{name: "length larger than memory", cfg: config.Serve{MaxTotalTokens: 1000}, free: 150 << 20, wantErr: "`max_total_tokens=1000`: it takes 63 MiB, the machine has 150 MiB left"},
+		{name: "cache larger than memory", cfg: config.Serve{MaxBatchTotalTokens: 16 * 2000}, free: gib, wantErr: "`max_batch_total_tokens=32000`: it takes 2.0 GiB beside 128 MiB for requests on their way, the machine has 1.0 GiB left"},
+		{name: "length larger than memory", cfg: config.Serve{MaxTotalTokens: 1000}, free: 150 << 20, wantErr: "`max_total_tokens=1000`: it takes 63 MiB beside 128 MiB for requests on their way, the machine has 150 MiB left"},
 		{name: "prompt larger than memory", cfg: config.Serve{MaxInputTokens: 900}, free: 150 << 20, wantErr: "Given: 900 and 352 (what the memory allows)"},
 		{name: "no memory", free: 1, wantErr: "one page of the key-value cache: it takes 1 MiB"},
 	} {
