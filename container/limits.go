@@ -9,11 +9,11 @@ import (
 
 const (
 	defaultSlots = 64
-	defaultBatch = 512  // tokens of a step the device has room for
-	usualLength  = 2048 // tokens of a sequence, on average, that the cache is made for
-	scoredRows   = 64   // rows of a step beside those that sample, for scoring prompts
-	groupShare   = 0.9  // of a control group's or function's free memory: it is there for us
-	machineShare = 0.5  // of a machine's: others live there, too
+	defaultBatch = 512       // tokens of a step the device has room for
+	usualLength  = 2048      // tokens of a sequence, on average, that the cache is made for
+	scoredRows   = 64        // rows of a step beside those that sample, for scoring prompts
+	groupShare   = 0.9       // of a control group's or function's free memory: it is there for us
+	machineShare = 0.5       // of a machine's: others live there, too
 	headroom     = 128 << 20 // bytes that requests on their way take beside the cache
 )
 

@@ -125,6 +125,8 @@ func explain(l location, operation, key string, err error) error {
 		return say("the credentials are not valid (%s)", awserr.Detail(code, message))
 	case code == "RequestTimeTooSkewed":
 		return say("the clock of this machine is wrong (%s)", awserr.Detail(code, message))
+	case awserr.NoCredentials(err) && awserr.Unsigned(err) != "":
+		return say("the credentials that are configured cannot be had: %s", awserr.Unsigned(err))
 	case awserr.NoCredentials(err):
 		return say("no credentials: none in the environment, in a profile, or from the container or instance role; a SageMaker container in network isolation has none, give it the model as model data in /opt/ml/model")
 	case status == http.StatusForbidden:

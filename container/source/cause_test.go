@@ -81,12 +81,19 @@ func TestCauseWithoutCredentials(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	none := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
-		return aws.Credentials{}, errors.New("no EC2 IMDS role found")
-	})
-	_, err = openBucket(t.Context(), newBucket(testConfig(t, "http://127.0.0.1:1", none), l, quick, silent))
-	if err == nil || !strings.Contains(err.Error(), "s3://models/llama/: no credentials: ") {
-		t.Errorf("got %v", err)
+	for _, tt := range []struct{ name, failure, want string }{
+		{"none", "no EC2 IMDS role found", "no credentials: "},
+		{"a login that has ended", "failed to refresh cached credentials, the SSO session has expired", "the credentials that are configured cannot be had: the SSO session has expired"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			failing := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+				return aws.Credentials{}, errors.New(tt.failure)
+			})
+			_, err := openBucket(t.Context(), newBucket(testConfig(t, "http://127.0.0.1:1", failing), l, quick, silent))
+			if err == nil || !strings.Contains(err.Error(), "s3://models/llama/: "+tt.want) {
+				t.Errorf("got %v; want %q in it", err, tt.want)
+			}
+		})
 	}
 }
 
