@@ -83,7 +83,7 @@ func TestCauseWithoutCredentials(t *testing.T) {
 	}
 	for _, tt := range []struct{ name, failure, want string }{
 		{"none", "no EC2 IMDS role found", "no credentials: "},
-		{"a login that has ended", "failed to refresh cached credentials, the SSO session has expired", "the credentials that are configured cannot be had: the SSO session has expired"},
+		{"a login that has ended", "the SSO session has expired", "the credentials that are configured cannot be had: the SSO session has expired"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			failing := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
