@@ -15,7 +15,7 @@ import (
 type Serve struct {
 	ModelID         string `name:"model-id" also:"HF_MODEL_ID" placeholder:"DIR" help:"Hugging Face checkpoint: a folder, s3://BUCKET/PREFIX, or an archive of one, here or in S3 (.tar.gz, .tar, .tar.zst). Left out: SageMaker's model data in /opt/ml/model if it holds a model, else the built-in demo model."`
 	ServedModelName string `name:"served-model-name" placeholder:"NAME" help:"What answers and /v1/models call the model. Left out: its folder's name."`
-	Config          string `name:"config" placeholder:"FILE" help:"YAML or JSON file of these flags. Left out: millrace.yaml or millrace.json in the model folder, if there."`
+	Config          string `name:"config" placeholder:"FILE" help:"YAML or JSON file of these flags. Left out: millrace.yaml or millrace.json in the model folder, if there; not from S3 or an archive, which come after the flags are settled."`
 
 	Hostname string `name:"hostname" default:"0.0.0.0" help:"Address to listen on."`
 	Port     int    `name:"port" short:"p" also:"SAGEMAKER_BIND_TO_PORT" default:"8080" min:"0" max:"65535" help:"Port to listen on; 0 takes a free one."`

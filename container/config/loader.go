@@ -16,8 +16,8 @@ import (
 // SageMakerModelDir is where SageMaker puts a model.
 const SageMakerModelDir = "/opt/ml/model"
 
-// fileNames are looked for in the model folder, the first one found counts.
-var fileNames = []string{"millrace.yaml", "millrace.yml", "millrace.json"}
+// FileNames are looked for in the model folder, the first one found counts.
+var FileNames = []string{"millrace.yaml", "millrace.yml", "millrace.json"}
 
 // Error is a fault of the configuration: one line that names the flag,
 // variable or key, and what is expected.
@@ -129,7 +129,7 @@ func (l *Loader) early(ctx *kong.Context, flags []*kong.Flag, name string) strin
 }
 
 func findFile(dir string) string {
-	for _, name := range fileNames {
+	for _, name := range FileNames {
 		p := filepath.Join(dir, name)
 		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() {
 			return p

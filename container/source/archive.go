@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"path"
@@ -30,6 +31,7 @@ type archive struct {
 	name   string
 	cancel context.CancelFunc
 	closer io.Closer
+	log    *slog.Logger
 	done   chan struct{} // reading has ended
 	chunks *arena
 
@@ -50,8 +52,8 @@ type archive struct {
 var _ weights.Store = (*archive)(nil)
 
 // openArchive begins to read r, called name in messages. The archive closes r.
-func openArchive(name string, r io.ReadCloser) *archive {
-	a := &archive{name: name, closer: r, done: make(chan struct{}), chunks: newArena(chunkBytes, mostKept), texts: map[string][]byte{}, files: map[string]*unpacked{}}
+func openArchive(name string, r io.ReadCloser, log *slog.Logger) *archive {
+	a := &archive{name: name, closer: r, log: log, done: make(chan struct{}), chunks: newArena(chunkBytes, mostKept), texts: map[string][]byte{}, files: map[string]*unpacked{}}
 	a.changed.L = &a.mu
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
@@ -60,12 +62,12 @@ func openArchive(name string, r io.ReadCloser) *archive {
 }
 
 // openArchiveFile begins to read the archive at a path.
-func openArchiveFile(path string) (*archive, error) {
+func openArchiveFile(path string, log *slog.Logger) (*archive, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	return openArchive(path, f), nil
+	return openArchive(path, f, log), nil
 }
 
 func (a *archive) read(ctx context.Context, r io.Reader) {
@@ -208,6 +210,7 @@ func (a *archive) findDir() error {
 		err = fmt.Errorf("several models: in %q and %q; pack one", a.dir, dir)
 	}
 	a.dir, a.found = dir, true
+	warnOfSettings(a.log, a.name, func(name string) bool { return a.texts[dir+name] != nil })
 	return err
 }
 

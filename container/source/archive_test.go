@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -189,22 +188,23 @@ func TestArchiveWhileItArrives(t *testing.T) {
 				_, _ = out.Write(data[end:])
 				_ = out.Close()
 			}()
-			a := openArchive("m.tar", in)
+			a := openArchive("m.tar", in, silent)
 			c, err := weights.OpenStore(a)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			close(loading)
-			var left atomic.Int64
-			left.Store(c.Bytes())
+			left := c.Bytes()
 			got, err := hashesOf(c, nil, func(p []byte) {
+				if left == c.Bytes() {
+					close(loading) // before, nothing would bound what arrives
+				}
 				a.chunks.mu.Lock()
 				defer a.chunks.mu.Unlock()
 				if n := len(a.chunks.all); n > mostKept+1 {
 					t.Errorf("%d chunks beside what has been taken, want at most %d", n, mostKept+1)
 				}
-				if left.Add(int64(-len(p))) == 0 {
+				if left -= int64(len(p)); left == 0 {
 					close(loaded)
 				}
 			})
@@ -225,7 +225,7 @@ func TestArchiveCloses(t *testing.T) {
 	for _, end := range []int{1 << 20, 5 << 20, len(data)} {
 		in, out := io.Pipe()
 		go func() { _, _ = out.Write(data[:end]) }()
-		c, err := weights.OpenStore(openArchive("m.tar", in))
+		c, err := weights.OpenStore(openArchive("m.tar", in, silent))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -165,7 +165,9 @@ func (b *bucket) payer() types.RequestPayer {
 func (b *bucket) list(ctx context.Context) (objects []*object, err error) {
 	in := &s3.ListObjectsV2Input{Bucket: &b.bucket, Prefix: &b.key, RequestPayer: b.payer()}
 	for tries := 0; ; {
-		out, err := b.api.Load().ListObjectsV2(ctx, in)
+		out, err := briefly(ctx, b, func(ctx context.Context) (*s3.ListObjectsV2Output, error) {
+			return b.api.Load().ListObjectsV2(ctx, in)
+		})
 		if err != nil {
 			tries++
 			if err = b.again(ctx, err, tries); err != nil {
@@ -189,6 +191,17 @@ func (b *bucket) list(ctx context.Context) (objects []*object, err error) {
 		}
 		in.ContinuationToken = out.NextContinuationToken
 	}
+}
+
+// briefly bounds a request whose whole answer is small, which may stop half-way.
+func briefly[T any](ctx context.Context, b *bucket, request func(context.Context) (T, error)) (T, error) {
+	limited, cancel := context.WithTimeout(ctx, 2*b.tune.idle)
+	defer cancel()
+	out, err := request(limited)
+	if err != nil && ctx.Err() == nil && limited.Err() != nil {
+		err = errIdle
+	}
+	return out, err
 }
 
 // mostObjects bounds a listing: a model has some tens.

@@ -36,8 +36,10 @@ func (o *object) explain(err error) error {
 // checksum asks for the checksum of the whole object. That there is none, or
 // that it cannot be asked for, is no error: reading will say what is wrong.
 func (o *object) checksum(ctx context.Context) checksum {
-	out, err := o.api.Load().HeadObject(ctx, &s3.HeadObjectInput{Bucket: &o.bucket.bucket, Key: &o.key, IfMatch: &o.etag,
-		VersionId: optional(o.version), RequestPayer: o.payer(), ChecksumMode: types.ChecksumModeEnabled})
+	out, err := briefly(ctx, o.bucket, func(ctx context.Context) (*s3.HeadObjectOutput, error) {
+		return o.api.Load().HeadObject(ctx, &s3.HeadObjectInput{Bucket: &o.bucket.bucket, Key: &o.key, IfMatch: &o.etag,
+			VersionId: optional(o.version), RequestPayer: o.payer(), ChecksumMode: types.ChecksumModeEnabled})
+	})
 	if err != nil {
 		return checksum{}
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/engine/weights"
 )
 
@@ -32,7 +33,7 @@ func Open(ctx context.Context, location string, log *slog.Logger) (*Model, error
 		}
 		return openBucket(ctx, newBucket(cfg, l, defaultTuning, log))
 	case IsArchive(location) && isFile(location):
-		a, err := openArchiveFile(location)
+		a, err := openArchiveFile(location, log)
 		if err != nil {
 			return nil, err
 		}
@@ -61,12 +62,13 @@ func openBucket(ctx context.Context, b *bucket) (*Model, error) {
 		if err != nil {
 			return nil, err
 		}
-		return openStore(o.name(), openArchive(o.name(), newAhead(ctx, o)))
+		return openStore(o.name(), openArchive(o.name(), newAhead(ctx, o), b.log))
 	}
 	t, err := openTree(ctx, b)
 	if err != nil {
 		return nil, err
 	}
+	warnOfSettings(b.log, b.uri(t.dir), func(name string) bool { return t.texts[name] != nil })
 	return openStore(b.uri(t.dir), t)
 }
 
@@ -76,4 +78,14 @@ func openStore(name string, s weights.Store) (*Model, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return &Model{c, s}, nil
+}
+
+// warnOfSettings says so if a model has a config file: it is not read, as the
+// port and much else is settled before the model is there.
+func warnOfSettings(log *slog.Logger, model string, has func(name string) bool) {
+	for _, name := range config.FileNames {
+		if has(name) {
+			log.Warn("config file without effect: it is read from a folder only; use flags, variables or --config", "file", name, "model", model)
+		}
+	}
 }

@@ -244,16 +244,23 @@ func unpackInto(ctx context.Context, d *download, dir string) error {
 	}
 	defer f.Close()
 	err = unpack(f, func(e entry, body io.Reader) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		return writeFile(filepath.Join(dir, filepath.FromSlash(e.name)), body)
+		return writeFile(filepath.Join(dir, filepath.FromSlash(e.name)), reader(func(p []byte) (int, error) {
+			if err := ctx.Err(); err != nil {
+				return 0, err
+			}
+			return body.Read(p)
+		}))
 	})
 	if err != nil {
 		return &Error{d.name() + ": " + err.Error(), err}
 	}
 	return errors.Join(os.Remove(d.path+partialEnd), os.Remove(filepath.Join(dir, stateName)))
 }
+
+// reader is a function that is an io.Reader.
+type reader func(p []byte) (int, error)
+
+func (r reader) Read(p []byte) (int, error) { return r(p) }
 
 // writeFile writes a file that has its name only once it is complete.
 func writeFile(path string, body io.Reader) error {

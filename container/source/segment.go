@@ -38,6 +38,7 @@ type segment struct {
 	mu      sync.Mutex
 	next    int // the first part that nobody has read yet
 	started time.Time
+	entered time.Time // the latest racer
 	racers  map[*racer]struct{}
 }
 
@@ -57,6 +58,7 @@ func (s *segment) enter(r *racer) (next int) {
 	if s.racers == nil {
 		s.racers, s.started = map[*racer]struct{}{}, time.Now()
 	}
+	s.entered = time.Now()
 	s.racers[r] = struct{}{}
 	return s.next
 }
@@ -88,15 +90,16 @@ func (s *segment) leave(r *racer) (carried bool) {
 	return len(s.racers) > 0 || s.next == len(s.parts)
 }
 
-// late reports whether one connection has read the segment for longer than a
-// usual one takes, given in seconds per byte, times factor.
+// late reports whether one connection reads the segment, and nothing else has
+// been tried for longer than a usual one takes, given in seconds per byte, times
+// factor: where the link itself has slowed down, more of them would only share it.
 func (s *segment) late(now time.Time, usual, factor float64, atLeast time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.racers) != 1 || s.next == len(s.parts) {
 		return false
 	}
-	took := now.Sub(s.started)
+	took := now.Sub(s.entered)
 	return took > atLeast && took.Seconds() > factor*usual*float64(s.end()-s.begin())
 }
 

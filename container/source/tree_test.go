@@ -3,6 +3,7 @@ package source
 import (
 	"bytes"
 	"errors"
+	"io"
 	"io/fs"
 	"maps"
 	"net/http"
@@ -126,5 +127,48 @@ func TestReplacedBetweenFiles(t *testing.T) {
 	_, err = hashes(m.Checkpoint, nil)
 	if err == nil || !strings.Contains(err.Error(), "s3://models/llama/"+second+": it was replaced") {
 		t.Errorf("got %v, want that %s was replaced", err, second)
+	}
+}
+
+// TestListingStops stops in the middle of the listing: it is asked for again.
+func TestListingStops(t *testing.T) {
+	files := randomModel(4, 1, 2, 500)
+	server := s3test.NewServer(t)
+	put(server, "models", "llama/", files)
+	proxy := s3test.NewProxy(t, server.URL, 1, func(int, *http.Request) s3test.Fault { return s3test.None })
+	var lists atomic.Int32
+	proxy.Before = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Query().Get("list-type") == "" || lists.Add(1) != 1 {
+			return false
+		}
+		_, _ = io.WriteString(w, "<ListBucketResult>")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		return true
+	}
+	tune := quick
+	tune.idle = 100 * time.Millisecond
+	if _, _, err := read(t.Context(), testBucket(t, proxy.URL, "s3://models/llama", tune)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLate: a second connection is given the time that a first one is.
+func TestLate(t *testing.T) {
+	const usual, factor = 0.001, 3.0 // seconds per byte
+	s := &segment{parts: []part{{length: 1000}}}
+	s.enter(&racer{cancel: func() {}})
+	begin := s.entered
+	if s.late(begin.Add(2*time.Second), usual, factor, 0) || !s.late(begin.Add(4*time.Second), usual, factor, 0) {
+		t.Error("not late after three times the usual time, or before")
+	}
+	second := &racer{cancel: func() {}}
+	s.enter(second)
+	if s.late(s.entered.Add(time.Hour), usual, factor, 0) {
+		t.Error("late with two connections")
+	}
+	s.leave(second)
+	if begin = s.entered; s.late(begin.Add(2*time.Second), usual, factor, 0) || !s.late(begin.Add(4*time.Second), usual, factor, 0) {
+		t.Error("the second connection has not the time of the first")
 	}
 }
