@@ -74,7 +74,7 @@ func run(args, environ []string) error {
 		return usageError{fmt.Errorf("%s is not available in this build", args[0])}
 	}
 	var c cli
-	loader := config.NewLoader(environ)
+	loader := config.NewLoader(environ, modelFolders)
 	parser, err := kong.New(&c,
 		kong.Name("millrace"),
 		kong.Description("Serves text generation over TGI's API."),

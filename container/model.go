@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,19 @@ func locateModel(modelID string) (string, error) {
 		return source.Default("/")
 	}
 	return modelID, errors.Join(source.Check(modelID), checkFolder(modelID))
+}
+
+// modelFolders returns where a model's own config file may lie: the folder that
+// is named, or SageMaker's, and the one below it that holds the model. Of a
+// model in S3 or in an archive, the config file is not read.
+func modelFolders(modelID string) []string {
+	folders := []string{cmp.Or(modelID, source.ModelDir)}
+	if place, err := locateModel(modelID); err == nil && place != "" {
+		if dir, err := source.Folder(place); err == nil && dir != folders[0] {
+			folders = append(folders, dir)
+		}
+	}
+	return folders
 }
 
 // modelName is what clients see of the model at a place.

@@ -331,6 +331,25 @@ func TestDemoModel(t *testing.T) {
 	}
 }
 
+// A model's own config file counts wherever the model lies below the folder
+// that is named.
+func TestConfigOfModelBelow(t *testing.T) {
+	dir := t.TempDir()
+	below := filepath.Join(dir, "llama")
+	if err := os.Mkdir(below, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"config.json": "{}", "millrace.yaml": "threads: 3\n"} {
+		if err := os.WriteFile(filepath.Join(below, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := command([]string{"MODEL_ID=" + dir}, "env").Output()
+	if want := "file " + filepath.Join(below, "millrace.yaml:1"); err != nil || !strings.Contains(string(out), want) {
+		t.Errorf("%v, %s; want %q in it", err, out, want)
+	}
+}
+
 // The other commands, and that a variable of the server does not disturb them.
 func TestCommands(t *testing.T) {
 	for _, tt := range []struct {

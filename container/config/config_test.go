@@ -19,7 +19,7 @@ func parse(t *testing.T, args, env []string) (*Serve, []Setting, []string, error
 			Port string
 		} `cmd:""`
 	}
-	l := NewLoader(env)
+	l := NewLoader(env, func(modelID string) []string { return []string{"/nothing/here", modelID} })
 	k, err := kong.New(&cli, kong.Resolvers(l), kong.Exit(func(int) { t.Error("exit") }))
 	if err != nil {
 		t.Fatal(err)
@@ -239,7 +239,7 @@ func TestOtherCommands(t *testing.T) {
 			Port string
 		} `cmd:""`
 	}
-	k, err := kong.New(&cli, kong.Resolvers(NewLoader([]string{"PORT=1"})))
+	k, err := kong.New(&cli, kong.Resolvers(NewLoader([]string{"PORT=1"}, func(string) []string { return nil })))
 	if err != nil {
 		t.Fatal(err)
 	}

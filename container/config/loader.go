@@ -32,15 +32,17 @@ func errorf(format string, args ...any) *Error {
 // Loader finds flags that are not on the command line. It is a kong.Resolver
 // for the commands that embed Serve; other commands' flags it leaves alone.
 type Loader struct {
-	env    map[string]string // non-empty variables
-	file   *file             // nil: none
-	loaded bool
-	from   map[string]string // flag → where its value was found, if not on the command line
+	env     map[string]string // non-empty variables
+	folders func(modelID string) []string
+	file    *file // nil: none
+	loaded  bool
+	from    map[string]string // flag → where its value was found, if not on the command line
 }
 
-// NewLoader takes the environment as os.Environ gives it.
-func NewLoader(environ []string) *Loader {
-	l := &Loader{env: map[string]string{}, from: map[string]string{}}
+// NewLoader takes the environment as os.Environ gives it. folders tells where
+// the file may lie beside the model that --model-id names, the first one first.
+func NewLoader(environ []string, folders func(modelID string) []string) *Loader {
+	l := &Loader{env: map[string]string{}, folders: folders, from: map[string]string{}}
 	for _, kv := range environ {
 		if k, v, _ := strings.Cut(kv, "="); v != "" {
 			l.env[k] = v
@@ -82,11 +84,7 @@ func (l *Loader) loadFile(ctx *kong.Context, flags []*kong.Flag) error {
 	path := l.early(ctx, flags, "config")
 	inModel := path == ""
 	if inModel {
-		dir := l.early(ctx, flags, "model-id")
-		if dir == "" {
-			dir = SageMakerModelDir
-		}
-		if path = findFile(dir); path == "" {
+		if path = findFile(l.folders(l.early(ctx, flags, "model-id"))); path == "" {
 			return nil
 		}
 	}
@@ -128,11 +126,13 @@ func (l *Loader) early(ctx *kong.Context, flags []*kong.Flag, name string) strin
 	return ""
 }
 
-func findFile(dir string) string {
-	for _, name := range FileNames {
-		p := filepath.Join(dir, name)
-		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() {
-			return p
+func findFile(dirs []string) string {
+	for _, dir := range dirs {
+		for _, name := range FileNames {
+			p := filepath.Join(dir, name)
+			if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() {
+				return p
+			}
 		}
 	}
 	return ""

@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/millrace-ai/millrace/container/config"
 )
 
 // SageMaker's places for model data. Both are read-only.
 const (
-	ModelDir       = "/opt/ml/model"
+	ModelDir       = config.SageMakerModelDir
 	AdditionalDirs = "/opt/ml/additional-model-data-sources" // a folder below it for each channel
 )
 
