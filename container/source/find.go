@@ -50,7 +50,8 @@ func findModel(names []string) (dir string, err error) {
 
 // Default returns where SageMaker has put a model below root, which is "/":
 // the model data, if it is a model or an archive of one, else the one
-// additional source that holds a model. "" if there is none.
+// additional source that holds a model. "" if there is none; weights that are
+// no such model are an error.
 func Default(root string) (string, error) {
 	place, err := modelIn(filepath.Join(root, ModelDir))
 	if place != "" || err != nil {
@@ -106,6 +107,7 @@ func modelIn(dir string) (string, error) {
 // wraps fs.ErrNotExist if there is no dir.
 func Folder(dir string) (string, error) {
 	var names []string
+	weights := "" // of a model in another form
 	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, e fs.DirEntry, err error) error {
 		switch {
 		case err != nil && name == ".":
@@ -116,6 +118,8 @@ func Folder(dir string) (string, error) {
 			return fs.SkipDir
 		case path.Base(name) == configName:
 			names = append(names, name)
+		case weights == "" && looksLikeWeights(path.Base(name)):
+			weights = name
 		}
 		return nil
 	})
@@ -123,8 +127,23 @@ func Folder(dir string) (string, error) {
 		return "", fmt.Errorf("%s: %w", dir, err)
 	}
 	sub, err := findModel(names)
+	if errors.Is(err, errNoModel) && weights != "" {
+		err = fmt.Errorf("%s without a config.json: expected a checkpoint as the Hugging Face hub lays it out, config.json, tokenizer.json and *.safetensors", weights)
+	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", dir, err)
 	}
 	return filepath.Join(dir, filepath.FromSlash(sub)), nil
+}
+
+// looksLikeWeights tells weights in any form, so that a model which cannot be
+// read is not taken for none. Those of an adapter are no model.
+func looksLikeWeights(name string) bool {
+	switch path.Ext(name) {
+	case ".safetensors", ".gguf", ".pth", ".pt":
+		return !strings.HasPrefix(name, "adapter_")
+	case ".bin":
+		return strings.HasPrefix(name, "pytorch_model")
+	}
+	return false
 }
