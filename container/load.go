@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -72,9 +71,11 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 	if err == nil && s.model.checkpoint.Streamed() { // what the plan was made without
 		s.model.config, err = engine.ModelConfig(s.model.checkpoint)
 	}
-	r := <-text
-	if err = errors.Join(err, r.err); err == nil {
-		l.tokenizer, l.template = r.tokenizer, r.template
+	if err == nil { // else the tokenizer may be minutes away, at an archive's end
+		r := <-text
+		l.tokenizer, l.template, err = r.tokenizer, r.template, r.err
+	}
+	if err == nil {
 		l.compiler.make = func() (*grammar.Compiler, error) {
 			return grammar.NewCompiler(l.tokenizer, s.model.plan.Vocab, s.model.config.EOS)
 		}
