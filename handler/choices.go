@@ -71,15 +71,7 @@ func (e *ending) add(dst, text []byte, shown, last bool) []byte {
 // Choices that their deadline found waiting are late, and no error unless none
 // of all has a token.
 func (s *Server) eachChoice(x *exchange, choices []*choice, read func(ctx context.Context, c *choice) error) (late []*choice, err error) {
-	expired := make([]error, len(choices))
-	err = s.sideBySide(x, len(choices), func(ctx context.Context, i int) error {
-		err := read(ctx, choices[i])
-		if isExpired(err) {
-			expired[i] = err
-			return nil
-		}
-		return err
-	})
+	expired, err := s.sideBySide(x, len(choices), func(ctx context.Context, i int) error { return read(ctx, choices[i]) })
 	if err != nil {
 		return nil, err
 	}
@@ -96,10 +88,20 @@ func (s *Server) eachChoice(x *exchange, choices []*choice, read func(ctx contex
 }
 
 // sideBySide runs read for 0 to n-1 at once and returns the first error, which
-// ends the others through ctx.
-func (s *Server) sideBySide(x *exchange, n int, read func(ctx context.Context, i int) error) error {
+// ends the others through ctx. That a deadline found a generation waiting ends
+// no other: it is in expired, nil for those that it did not.
+func (s *Server) sideBySide(x *exchange, n int, read func(ctx context.Context, i int) error) (expired []error, err error) {
+	expired = make([]error, n)
+	one := func(ctx context.Context, i int) error {
+		err := read(ctx, i)
+		if isExpired(err) {
+			expired[i] = err
+			return nil
+		}
+		return err
+	}
 	if n == 1 {
-		return read(x.r.Context(), 0)
+		return expired, one(x.r.Context(), 0)
 	}
 	ctx, cancel := context.WithCancel(x.r.Context())
 	defer cancel()
@@ -110,7 +112,7 @@ func (s *Server) sideBySide(x *exchange, n int, read func(ctx context.Context, i
 	)
 	for i := range n {
 		all.Go(func() {
-			err := s.protect(x, func(*exchange) error { return read(ctx, i) })
+			err := s.protect(x, func(*exchange) error { return one(ctx, i) })
 			if err != nil {
 				once.Do(func() { first = err })
 				cancel()
@@ -118,7 +120,7 @@ func (s *Server) sideBySide(x *exchange, n int, read func(ctx context.Context, i
 		})
 	}
 	all.Wait()
-	return first
+	return expired, first
 }
 
 // gather reads all choices to their ends and gives take the pieces of each as
