@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,16 +45,15 @@ func locateModel(modelID string) (string, error) {
 }
 
 // modelFolders returns where a model's own config file may lie: the folder that
-// is named, or SageMaker's, and the one below it that holds the model. Of a
-// model in S3 or in an archive, the config file is not read.
+// is named, or SageMaker's, and the one below it that holds the model, "" if
+// none does. Of a model in S3 or in an archive, the config file is not read.
 func modelFolders(modelID string) []string {
-	folders := []string{cmp.Or(modelID, source.ModelDir)}
-	if place, err := locateModel(modelID); err == nil && place != "" {
-		if dir, err := source.Folder(place); err == nil && dir != folders[0] {
-			folders = append(folders, dir)
-		}
+	if modelID == "" {
+		place, _ := source.Default("/") //nolint:errcheck // said when the model is looked for
+		return []string{source.ModelDir, place}
 	}
-	return folders
+	dir, _ := source.Folder(modelID) //nolint:errcheck // likewise
+	return []string{modelID, dir}
 }
 
 // modelName is what clients see of the model at a place.

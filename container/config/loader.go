@@ -40,7 +40,8 @@ type Loader struct {
 }
 
 // NewLoader takes the environment as os.Environ gives it. folders tells where
-// the file may lie beside the model that --model-id names, the first one first.
+// the file may lie beside the model that --model-id names, the first one first;
+// "" is no folder.
 func NewLoader(environ []string, folders func(modelID string) []string) *Loader {
 	l := &Loader{env: map[string]string{}, folders: folders, from: map[string]string{}}
 	for _, kv := range environ {
@@ -130,7 +131,7 @@ func findFile(dirs []string) string {
 	for _, dir := range dirs {
 		for _, name := range FileNames {
 			p := filepath.Join(dir, name)
-			if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() {
+			if info, err := os.Stat(p); dir != "" && err == nil && info.Mode().IsRegular() {
 				return p
 			}
 		}
