@@ -126,7 +126,6 @@ func TestModulesStayInTheirRoom(t *testing.T) {
 		"github.com/aws/aws-sdk-go-v2":            {"container", "sagemaker"},
 		"github.com/aws/aws-lambda-go":            {"container/lambda"},
 		"github.com/coder/websocket":              {"container", "sagemaker"},
-		"github.com/pb33f/libopenapi-validator":   {"handler"},
 		"go.opentelemetry.io/otel":                {"container", "handler"},
 		"net/http":                                {"container", "sagemaker", "handler"},
 		"log/slog":                                {"container", "sagemaker", "handler", "engine"},
