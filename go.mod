@@ -2,6 +2,9 @@ module github.com/millrace-ai/millrace
 
 go 1.26.0
 
+// Containers' files lie there while the image is built and tested.
+ignore ./build
+
 require (
 	github.com/alecthomas/kong v1.17.0
 	github.com/aws/aws-sdk-go-v2 v1.48.0
