@@ -59,8 +59,16 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// build builds the image of the working tree.
+// build builds the image of the working tree. With MILLRACE_TEST_IMAGE=all, its
+// Rust half is compiled in the image, too.
 func build(ctx context.Context, name string, options ...string) error {
+	if os.Getenv("MILLRACE_TEST_IMAGE") != "all" {
+		native, err := engine.Native(ctx, root)
+		if err != nil {
+			return err
+		}
+		options = append(options, native...)
+	}
 	return engine.Build(ctx, root, "container/Dockerfile", root, name,
 		append(options, "--build-arg", "VERSION="+version, "--build-arg", "REVISION="+revision, "--build-arg", "DOCKER_LABEL="+tag)...)
 }

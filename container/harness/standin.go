@@ -135,8 +135,8 @@ COPY download /go/pkg/mod/cache/download
 	if _, err := output(ctx, root, env, "go", "mod", "download"); err != nil {
 		return err
 	}
-	for _, tool := range tools {
-		if _, err := output(ctx, root, append(env, "GOBIN="+filepath.Join(e.dir, "bin")), "go", "install", tool); err != nil {
+	for _, tool := range tools { // -n: their modules are fetched, and nothing is compiled
+		if _, err := output(ctx, root, append(env, "GOBIN="+filepath.Join(e.dir, "bin")), "go", "install", "-n", tool); err != nil {
 			return err
 		}
 	}
@@ -178,7 +178,7 @@ COPY home /usr/local/cargo
 		return nil
 	}
 	home := filepath.Join(e.dir, "cargo")
-	env := []string{"CARGO_HOME=" + home}
+	env := []string{"CARGO_HOME=" + home, "CARGO_PROFILE_DEV_DEBUG=none"} // as the Dockerfile has it
 	if _, err := output(ctx, root, env, "cargo", "fetch", "--quiet", "--locked", "--manifest-path", "engine/native/Cargo.toml"); err != nil {
 		return err
 	}
@@ -191,6 +191,30 @@ COPY home /usr/local/cargo
 		"cargo": filepath.Join(sysroot, "bin/cargo"), "rustc": filepath.Join(sysroot, "bin/rustc"), "lib": filepath.Join(sysroot, "lib"),
 		"home": home,
 	})
+}
+
+// Native returns the options of docker build by which container/Dockerfile takes
+// the Rust half from this machine's build/native instead of compiling it a second
+// time. There are none where the Dockerfile would not compile the same: where its
+// compilers or its C library are not this machine's.
+func (e *Engine) Native(ctx context.Context, root string) ([]string, error) {
+	system, _ := os.ReadFile("/etc/os-release") // without one, it is not Debian
+	library, err := filepath.Abs(filepath.Join(root, "build/native/libtokenizers.a"))
+	if err != nil {
+		return nil, err
+	}
+	if e.dir == "" || !strings.Contains(string(system), "VERSION_CODENAME="+suite+"\n") || !isFile(library) {
+		return nil, nil
+	}
+	content, err := os.ReadFile(library)
+	if err != nil {
+		return nil, err
+	}
+	const image, dockerfile = "millrace-native", "FROM scratch\nCOPY libtokenizers.a /\n"
+	if recipe := recipe(dockerfile, string(content)); !e.has(ctx, image, recipe) {
+		err = e.build(ctx, image, recipe, dockerfile, map[string]string{"libtokenizers.a": library})
+	}
+	return []string{"--build-arg", "NATIVE=" + image}, err
 }
 
 // recipe is a short name for what an image is made from.
