@@ -2,11 +2,28 @@
 # Runs the real clients against the real binary: run.sh [client ...], all by default.
 # Each Python client has a virtual environment of its own in build/clients, for
 # their dependencies exclude one another; it is made when its file changes.
+# run.sh --install [client ...] makes the environments and runs nothing.
 set -euo pipefail
 cd "$(dirname "$0")"
 export MILLRACE=${MILLRACE:-$(cd ../../.. && pwd)/build/millrace}
 venvs=$(cd ../../.. && pwd)/build/clients
-export PYTHONDONTWRITEBYTECODE=1
+# What is imported is compiled once, and nothing is left in the source tree. (pip
+# would compile all of each package, most of which is never imported.)
+export PYTHONPYCACHEPREFIX=$venvs/pycache
+
+missing=()
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+command -v npm >/dev/null || missing+=(npm)
+if ((${#missing[@]})); then
+	echo "The tests with real clients are skipped: not installed: ${missing[*]}."
+	exit
+fi
+
+install_only=
+if [[ ${1:-} == --install ]]; then
+	install_only=1
+	shift
+fi
 
 # environment NAME: makes build/clients/NAME as requirements/NAME.txt says.
 environment() {
@@ -14,35 +31,36 @@ environment() {
 	cmp -s "requirements/$1.txt" "$dir/installed.txt" && return
 	rm -rf "$dir"
 	python3 -m venv "$dir"
-	"$dir/bin/pip" install --quiet --disable-pip-version-check -r "requirements/$1.txt"
+	"$dir/bin/pip" install --quiet --disable-pip-version-check --no-compile -r "requirements/$1.txt"
 	cp "requirements/$1.txt" "$dir/installed.txt"
 }
 
-python_client() {
-	environment "$1"
-	echo "$1:"
-	"$venvs/$1/bin/python" -m pytest -q --tb=short -p no:cacheprovider -W ignore test_"$1"*.py
-}
-
-node_clients() {
+node_environment() {
 	mkdir -p "$venvs/node"
-	cp node/*.json node/*.mjs "$venvs/node/"
-	(cd "$venvs/node" && npm ci --silent --no-audit --no-fund && echo 'node:' && node --test --test-reporter=dot)
-}
-
-# The server's own OpenAPI document against what the server does.
-schemathesis_client() {
-	environment schemathesis
-	echo 'schemathesis:'
-	"$venvs/schemathesis/bin/python" schemathesis_run.py
+	cp node/*.mjs "$venvs/node/"
+	cmp -s node/package-lock.json "$venvs/node/node_modules/installed.json" && return
+	cp node/*.json "$venvs/node/"
+	(cd "$venvs/node" && npm ci --silent --no-audit --no-fund)
+	cp node/package-lock.json "$venvs/node/node_modules/installed.json"
 }
 
 clients=("$@")
 ((${#clients[@]})) || clients=(huggingface_hub text_generation openai langchain litellm aws moto node schemathesis)
 for client in "${clients[@]}"; do
+	if [[ $client == node ]]; then node_environment; else environment "$client"; fi
+	[[ -z $install_only ]] || continue
 	case $client in
-	node) node_clients ;;
-	schemathesis) schemathesis_client ;;
-	*) python_client "$client" ;;
+	node)
+		echo 'node:'
+		(cd "$venvs/node" && node --test --test-reporter=dot)
+		;;
+	schemathesis) # the server's own OpenAPI document against what the server does
+		echo 'schemathesis:'
+		"$venvs/schemathesis/bin/python" schemathesis_run.py
+		;;
+	*)
+		echo "$client:"
+		"$venvs/$client/bin/python" -m pytest -q --tb=short -p no:cacheprovider -W ignore test_"$client"*.py
+		;;
 	esac
 done
