@@ -32,6 +32,22 @@ own_config=${TF_CLI_CONFIG_FILE:-}
 for variable in ${!TF_@}; do unset "$variable"; done
 export CHECKPOINT_DISABLE=1 TF_IN_AUTOMATION=1
 
+# --- checkov, installed while the rest is under way ------------------------------
+
+venv=$build/checkov-$checkov
+install_checkov() {
+	[[ ! -e $venv/done ]] || return 0
+	python3 -m venv "$venv" &&
+		"$venv/bin/pip" install --quiet --disable-pip-version-check --no-compile "checkov==$checkov" &&
+		touch "$venv/done"
+}
+installing=
+if python3 -c 'import ensurepip, venv' 2>/dev/null; then
+	install_checkov >"$build/checkov.log" 2>&1 &
+	installing=$!
+	trap 'kill $installing 2>/dev/null || true' EXIT
+fi
+
 # --- Which Terraform -----------------------------------------------------------
 
 recent() { # whether a program is of version 1.9 or newer
@@ -134,16 +150,11 @@ fi
 
 # --- Rules for security --------------------------------------------------------
 
-if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
-	echo "checkov's rules are left out: not installed: python3-venv."
+if [[ -z $installing ]]; then
+	echo "checkov's rules are skipped: not installed: python3-venv."
 	exit
 fi
-venv=$build/checkov-$checkov
-if [[ ! -e $venv/done ]]; then
-	python3 -m venv "$venv"
-	"$venv/bin/pip" install --quiet --disable-pip-version-check "checkov==$checkov"
-	touch "$venv/done"
-fi
+wait $installing || { cat "$build/checkov.log"; exit 1; }
 cd "$build/src"
 rm -rf ./*/*/.terraform # links to copies of the same modules
 quietly "$venv/bin/checkov" --directory . --framework terraform --compact --quiet --skip-download
