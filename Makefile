@@ -28,19 +28,70 @@ run: build ## build, then serve the demo model on :8080 (MODEL=folder, PORT=numb
 build: tools native ## build build/millrace
 	go build -ldflags '-s -w -X main.version=$(VERSION)' -o build/millrace ./container
 
+# part-lint is `make lint`, and so on, as one of several parts that run at once:
+# while one waits, others compute. Each prints its output when it has ended, and
+# at the end a table says what each took. One that fails does not stop the rest.
+PARTS = @rm -rf build/parts; $(MAKE) --no-print-directory -k -j3 $(1); status=$$?; .ci/part --table || status=1; exit $$status
+
+part-%:
+	@+.ci/part $* $(MAKE) --no-print-directory $*
+
 .PHONY: test
-test: build ## run all tests that need no GPU and no AWS account
-	go test ./...
-	@$(MAKE) --no-print-directory test-clients test-terraform test-image
+test: tools ## run all tests that need no GPU and no AWS account
+	$(call PARTS,part-build part-client-packages part-test-go part-test-clients part-test-terraform part-test-image)
+
+# What .ci/run runs: every check and every test, the Go packages either under
+# the race detector or without it.
+.PHONY: ci
+ci: tools
+	$(call PARTS,part-packages part-native part-linter part-client-packages part-compile part-lint part-race part-test-rest \
+	  part-test-clients part-test-terraform part-test-image)
+
+# What takes the most to compile, or is used by several, is compiled first.
+part-build part-race part-test-image: part-native
+part-compile part-test-go part-test-clients: part-build
+part-lint part-test-rest: part-compile
+part-lint: part-linter
+part-test-clients: part-client-packages
+ifneq ($(filter part-packages,$(MAKECMDGOALS)),)
+part-client-packages part-race part-test-rest part-test-image: part-packages
+endif
+
+# No test is vetted here: `make lint` does that, with what it knows of all the
+# dependencies. The test of the imports is run even if nothing has changed that
+# Go's cache of test results knows of, since it looks at all packages.
+GO_TEST := go test -vet=off
+
+.PHONY: test-go
+test-go: tools native
+	$(GO_TEST) -count 1 .
+	$(GO_TEST) $$(go list ./... | tail -n +2)
+
+# .ci/packages says which are tested how. -short leaves what is only arithmetic
+# to the tests without the detector.
+.PHONY: race test-rest
+race: tools native
+	$(GO_TEST) -race -short $$(.ci/packages race)
+
+test-rest: tools native
+	$(GO_TEST) -count 1 .
+	$(GO_TEST) $$(.ci/packages rest | grep -v -x .)
+
+# All that lint and the tests need compiled: else each would compile it.
+.PHONY: compile packages
+compile: build
+	go list -export -deps -test ./... >/dev/null
+
+packages: # what the tests need beside the compilers
+	.ci/run packages
 
 # The clients that people have, of Python and of Node, against the real binary.
-.PHONY: test-clients
+.PHONY: test-clients client-packages
+client-packages:
+	@container/testdata/clients/run.sh --install
+
 test-clients: build
-	@missing=; \
-	python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
-	command -v npm >/dev/null || missing="$$missing npm"; \
-	if [ -z "$$missing" ]; then container/testdata/clients/run.sh; \
-	  else echo "The tests with real clients are left out: not installed:$$missing."; fi
+	@container/testdata/clients/run.sh
 
 # The Terraform modules, without an account and without a registry of providers.
 .PHONY: test-terraform terraform-readme
@@ -67,13 +118,7 @@ test-image:
 	@cd container/harness && MILLRACE_TEST_IMAGE=$(if $(ALL),all,1) go test -count 1 -timeout 60m
 
 .PHONY: check
-check: tools native lint race ## formatting, vet, lint, and the tests under the race detector
-
-# The oracle and the CPU backend are arithmetic on one goroutine and in C++, of
-# which the race detector sees nothing and which it makes ten times slower.
-.PHONY: race
-race: tools native
-	go test -race $$(go list ./... | grep -v -E '/engine/(cpu|ref)$$')
+check: lint race ## formatting, vet, lint, and the tests under the race detector
 
 .PHONY: bench
 bench: bench-path bench-start bench-cpu bench-grammar bench-peer bench-image ## measure: HTTP path, start, CPU backend, llama.cpp beside it, the image
@@ -121,13 +166,14 @@ test-faults: tools native
 
 GOLANGCI := build/bin/golangci-lint
 
-.PHONY: lint
-lint: tools native $(GOLANGCI)
+.PHONY: lint linter
+lint: tools native $(GOLANGCI) # go vet is among it, as govet
 	@unformatted=$$(gofmt -l container engine handler sagemaker terraform *.go); \
 	  if [ -n "$$unformatted" ]; then echo "run gofmt -w on: $$unformatted"; exit 1; fi
-	go vet ./...
 	$(GOLANGCI) run ./...
-	cd terraform/standin && go vet ./... && $(CURDIR)/$(GOLANGCI) run ./...
+	cd terraform/standin && $(CURDIR)/$(GOLANGCI) run ./...
+
+linter: $(GOLANGCI)
 
 $(GOLANGCI):
 	GOBIN=$(CURDIR)/build/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
