@@ -59,57 +59,73 @@ struct Tile {
     _Pragma("GCC unroll 16") for (int m = 0; m < M; m++)
       _Pragma("GCC unroll 4") for (int p = 0; p < P; p++) store(out + m * stride + p * kPanel, t.sum[m][p]);
   }
-  // Adds a column of x, stride apart, times the even or odd column of P panels.
+  // Adds a column of x, the rows of which are `stride` apart from x[0], x[1], …
+  // in threes, times the even or odd column of P panels.
   template <bool kOdd>
-  MR_INLINE void add_column(Tile& t, const float* x, size_t stride, const char* const* w, size_t at) {
+  MR_INLINE void add_column(Tile& t, const float* const* x, size_t stride, const char* const* w) {
     // Where a Vec takes several registers there are none to keep all columns,
     // or the pair until its odd half is due: they are read again instead.
     constexpr int kAtOnce = kRegs == 1 ? P : 1;
     _Pragma("GCC unroll 4") for (int p0 = 0; p0 < P; p0 += kAtOnce) {
       Vec column[kAtOnce];
       _Pragma("GCC unroll 4") for (int p = 0; p < kAtOnce; p++)
-        column[p] = kOdd ? Panel::odd(w[p0 + p] + at) : Panel::even(w[p0 + p] + at);
+        column[p] = kOdd ? Panel::odd(w[p0 + p]) : Panel::even(w[p0 + p]);
       _Pragma("GCC unroll 16") for (int m = 0; m < M; m++) {
-        const Reg xm = reg_splat(x[m * stride]);
+        const Reg xm = reg_splat(x[m / 3][m % 3 * stride + kOdd]);
         _Pragma("GCC unroll 4") for (int p = 0; p < kAtOnce; p++)
           MR_EACH reg_accumulate(t.sum[m][p0 + p].r[i], xm, column[p].r[i]);
       }
       asm volatile("" ::: "memory");
     }
   }
-  // Adds k columns of x and of the panels w[0 … P-1]. While at it, asks for
-  // `ahead` bytes a pair of columns from each w[p] + next on: what the next
-  // tiles read is on its way while this one computes.
-  MR_INLINE void run(Tile& t, const float* x, size_t stride, const char* const* w, int k, size_t next = 0,
+  // Adds k columns of x and of the P panels. While at it, asks for `ahead` bytes
+  // a pair of columns from each panel + next on: what the next tiles read is on
+  // its way while this one computes.
+  MR_INLINE void run(Tile& t, const float* x, size_t stride, const char* const* panels, int k, size_t next = 0,
                      size_t ahead = 0) {
-    size_t at = 0;
+    // A pointer serves three rows, by an index of 0, 1 or 2 strides: one for each
+    // row would not fit the general registers. GCC would go back to one for each
+    // if it saw how they are related, which the empty asm below hides.
+    constexpr int kRuns = (M + 2) / 3;
+    const float* rows[kRuns];
+    const char* w[P];
+    _Pragma("GCC unroll 4") for (int r = 0; r < kRuns; r++) rows[r] = x + r * 3 * stride;
+    _Pragma("GCC unroll 4") for (int p = 0; p < P; p++) w[p] = panels[p];
     int i = 0;
-    for (; i + 2 <= k; i += 2, at += pair_bytes<Panel>, next += ahead) {
+    for (; i + 2 <= k; i += 2) {
+      _Pragma("GCC unroll 4") for (int r = 0; r < kRuns; r++) asm("" : "+r"(rows[r]));
       if (ahead != 0)
         _Pragma("GCC unroll 4") for (int p = 0; p < P; p++) __builtin_prefetch(w[p] + next, 0, 2);
-      add_column<false>(t, x + i, stride, w, at);
-      add_column<true>(t, x + i + 1, stride, w, at);
+      add_column<false>(t, rows, stride, w);
+      add_column<true>(t, rows, stride, w);
+      _Pragma("GCC unroll 4") for (int r = 0; r < kRuns; r++) rows[r] += 2;
+      _Pragma("GCC unroll 4") for (int p = 0; p < P; p++) w[p] += pair_bytes<Panel>;
+      next += ahead - pair_bytes<Panel>;
     }
-    if (i < k) add_column<false>(t, x + i, stride, w, at);
+    if (i < k) add_column<false>(t, rows, stride, w);
   }
 };
 
-// A part of a matmul: columns [k0, k0+k), and which of how many row tiles.
+// A part of a matmul: columns [k0, k0+k), which of how many row tiles, and how
+// many panels the tiles take turns on.
 struct Part {
-  int k0, k, tile, tiles;
+  int k0, k, tile, tiles, group;
 };
 
 // M rows against the panels [p, end).
 template <class Panel, int M, int P>
 MR_INLINE void tile_row(const MatmulArgs& a, const float* x, float* out, int& p, int end, const Part& part) {
   const size_t skip = panel_bytes(Panel::kElement, part.k0);
-  // Few rows wait for memory, so they fetch ahead. Several panels are several
-  // streams, for which a little suffices. A lone panel's tiles share the
-  // fetching of the panel that follows, which then overlaps with computing.
-  // Many rows compute long enough on each panel.
-  constexpr size_t kNear = 1024;
+  // Few rows wait for memory, so they fetch ahead. A lone tile fetches a little
+  // of each of its panels, the fewer the further, so that as much is on its way.
+  // Several tiles, or the tile of a single panel, fetch all of the panels that
+  // follow, each tile its share, which then overlaps with computing. Many rows
+  // compute long enough on each panel.
+  constexpr size_t kNear = 4096 / P;
   const size_t ahead = part.k == a.k ? pair_bytes<Panel> / part.tiles : 0;
-  const size_t next = P > 1 ? kNear : a.panel_bytes + ahead * (part.k / 2) * part.tile;
+  const bool alone = part.tiles == 1;
+  const size_t next = alone && P > 1 ? kNear
+                                     : (alone ? 1 : part.group) * a.panel_bytes + ahead * (part.k / 2) * part.tile;
   for (; p + P <= end; p += P) {
     const char* w[P];
     for (int j = 0; j < P; j++) w[j] = a.w + size_t(p + j) * a.panel_bytes + skip;
@@ -127,9 +143,10 @@ template <class Panel, int M>
 static void matmul_rows(const MatmulArgs& a, int row, int p, int end, const Part& part) {
   const float* x = a.x + row * a.x_stride;
   float* out = a.out + row * a.out_stride;
-  tile_row<Panel, M, tile_panels(M)>(a, x, out, p, end, part);
-  if constexpr (tile_panels(M) > 2) tile_row<Panel, M, 2>(a, x, out, p, end, part);
-  if constexpr (tile_panels(M) > 1) tile_row<Panel, M, 1>(a, x, out, p, end, part);
+  // Panels come in fours, which 2 and 2 share better than 3 and 1.
+  if constexpr (tile_panels(M) > 3) tile_row<Panel, M, 4>(a, x, out, p, end, part);
+  if constexpr (tile_panels(M) > 1) tile_row<Panel, M, 2>(a, x, out, p, end, part);
+  tile_row<Panel, M, 1>(a, x, out, p, end, part);
 }
 
 // matmul_rows for a row count known at run time, 1 … MR_ROWS.
@@ -150,14 +167,14 @@ static void matmul(const MatmulArgs& a) {
   constexpr int kColumns = 512, kFewTiles = 8;
   const int tiles = (a.rows + MR_ROWS - 1) / MR_ROWS;
   const bool few = tiles <= kFewTiles;
-  // Several tiles of few rows take turns on one panel, read from memory once.
-  const int block = few ? a.k : kColumns, group = few && tiles > 1 ? 1 : 4;
+  // Several tiles of few rows take turns on a tile's panels, read from memory once.
+  const int block = few ? a.k : kColumns, group = few && tiles > 1 ? tile_panels(MR_ROWS) : 4;
   for (int k0 = 0; k0 < a.k; k0 += block)
     for (int p = 0; p < a.panels; p += group) {
       const int end = p + group < a.panels ? p + group : a.panels;
       for (int t = 0; t < tiles; t++) {
         const int row = int64_t(a.rows) * t / tiles, next = int64_t(a.rows) * (t + 1) / tiles;
-        const Part part = {k0, a.k - k0 < block ? a.k - k0 : block, t, tiles};
+        const Part part = {k0, a.k - k0 < block ? a.k - k0 : block, t, tiles, group};
         matmul_rows_fn<Panel>(next - row, std::make_integer_sequence<int, MR_ROWS>())(a, row, p, end, part);
       }
     }
