@@ -76,6 +76,23 @@ double fma_peak(int threads) {
   });
 }
 
+// Weights of 2 MB: they stay in a cache, so that arithmetic alone is the limit.
+double matmul_rate(int rows, bool f16) {
+  constexpr int kDepth = 1024, kPanels = 64, kAtOnce = 4, kStride = kDepth + kPanel;
+  const Kernels& kernels = *kernels_for("");
+  const Element e = f16 && kernels.f16 ? kF16 : kBF16;
+  const size_t size = panel_bytes(e, kDepth), out_stride = kAtOnce * kPanel;
+  const Mapping x(rows * kStride * sizeof(float)), out(rows * out_stride * sizeof(float)), w(kPanels * size);
+  std::memset(w.data(), 1, w.bytes());
+  std::fill_n(x.as<float>(), rows * kStride, 1.0f);
+  return best_rate([&] {
+    for (int p = 0; p < kPanels; p += kAtOnce)
+      kernels.matmul[e]({x.as<float>(), kStride, w.data() + p * size, size, out.as<float>(), out_stride, rows, kDepth,
+                         kAtOnce});
+    return 2.0 * rows * kDepth * kPanels * kPanel;
+  });
+}
+
 }  // namespace
 }  // namespace millrace
 
@@ -88,3 +105,11 @@ double mr_cpu_read_peak(int threads) {
 }
 
 double mr_cpu_fma_peak(int threads) { return millrace::fma_peak(threads); }
+
+double mr_cpu_matmul_rate(int rows, int f16) {
+  try {
+    return millrace::matmul_rate(rows, f16 != 0);
+  } catch (const std::bad_alloc&) {
+    return 0;
+  }
+}

@@ -13,6 +13,11 @@ extern "C" {
 double mr_cpu_read_peak(int threads);
 double mr_cpu_fma_peak(int threads);
 
+/* What one thread does of that fma in a product of `rows` rows, at most 128,
+ * and cached weights of bf16 or, if f16 is not 0 and the kernels multiply it,
+ * f16. 0 without the memory for it. */
+double mr_cpu_matmul_rate(int rows, int f16);
+
 #ifdef __cplusplus
 }
 #endif

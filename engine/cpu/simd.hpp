@@ -40,7 +40,7 @@ MR_INLINE Reg reg_fma(Reg x, Reg y, Reg z) {
 // for its fma moves sums between registers, and a full tile has none to spare.
 MR_INLINE void reg_accumulate(Reg& sum, Reg x, Reg y) {
 #if MR_FMA == 256 && MR_LANES == 8
-  asm("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(x), "v"(y));
+  asm("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(x), "x"(y));
 #else
   sum = reg_fma(x, y, sum);
 #endif
