@@ -119,7 +119,7 @@ func TestNoAllocation(t *testing.T) {
 			mustSubmit(t, e, request(i, 60))
 		}
 		turn := func() {
-			e.outputLen = 1
+			e.expectShort()
 			e.tick()
 		}
 		for range 50 {

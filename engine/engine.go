@@ -68,6 +68,7 @@ type Engine struct {
 	preempted int         // of these, how many have run before
 	active    []*sequence // admitted, in order of admission
 	freeSlots []int32
+	tables    [][]page.ID // room for the pages of each slot's sequence
 	ring      [device.RingDepth]step
 	launched  int   // steps launched so far: the next uses ring[launched % RingDepth]
 	inFlight  *step // launched, not yet retired
@@ -78,9 +79,11 @@ type Engine struct {
 	masking   masking          // scratch of mask
 	pace      time.Duration    // of the device: how long the last step took
 
-	outputLen float64 // moving average of tokens generated per sequence
-	released  int     // how often pages were given back
-	blocked   blocked
+	lengths   lengths
+	predicted int      // number of the step lengths is up to date for, plus one
+	futures   []future // scratch of fits
+	luck      float64  // of the sequence that came last
+	released  int      // how often pages were given back, plus one
 }
 
 // Page size is one number with two owners: the account and the device.
@@ -131,10 +134,10 @@ func New(cfg Config) (*Engine, error) {
 			Vocab:      cfg.Vocab,
 			MaxWaiting: cfg.MaxWaiting,
 		},
-		wake:      make(chan struct{}, 1),
-		done:      make(chan struct{}),
-		pool:      page.New(cfg.Pages),
-		outputLen: firstOutputLen,
+		wake:     make(chan struct{}, 1),
+		done:     make(chan struct{}),
+		pool:     page.New(cfg.Pages),
+		released: 1,
 	}
 	e.active = make([]*sequence, 0, e.slots)
 	e.news = make([]*sequence, 0, e.slots+cfg.MaxWaiting)
@@ -143,6 +146,11 @@ func New(cfg Config) (*Engine, error) {
 	for slot := e.slots - 1; slot >= 0; slot-- {
 		e.freeSlots = append(e.freeSlots, int32(slot))
 	}
+	e.tables = make([][]page.ID, e.slots)
+	for slot := range e.tables {
+		e.tables[slot] = make([]page.ID, 0, min(cfg.Pages, cfg.Device.MaxPagesPerSlot))
+	}
+	e.futures = make([]future, 0, e.slots+1)
 	for i := range e.ring {
 		e.ring[i].init(i, cfg.Backend.Batch(i))
 	}

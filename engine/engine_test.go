@@ -251,7 +251,7 @@ func TestAdmission(t *testing.T) {
 			if tt.seen != nil {
 				w.ask(t, append(tt.seen, 5), 1)
 				w.finish(t)
-				w.e.outputLen = firstOutputLen
+				w.e.lengths = lengths{}
 			}
 			for _, p := range tt.ask {
 				w.ask(t, append(p, 7), 16)
@@ -267,32 +267,6 @@ func TestAdmission(t *testing.T) {
 			w.finish(t)
 		})
 	}
-}
-
-// The expected output length follows what requests generate.
-func TestExpectedOutput(t *testing.T) {
-	w := newWorld(t, Config{Device: small, Pages: 32}, sim.Config{Model: testModel})
-	for i := range 100 {
-		w.ask(t, tokens(uint64(i), 4), 10)
-	}
-	w.finish(t)
-	if got := w.e.outputLen; got < 10 || got > 11 {
-		t.Errorf("after 100 outputs of 10 tokens: %g expected", got)
-	}
-	c := crowd(t, sim.Config{Model: testModel})
-	for i := range 3 {
-		c.ask(t, tokens(uint64(i), 20), 60)
-	}
-	before := c.e.outputLen
-	for c.e.stats.preemptions.Load() == 0 {
-		if _, err := c.turn(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := c.e.outputLen; got != 2*before {
-		t.Errorf("after a preemption: %g expected, before %g", got, before)
-	}
-	c.finish(t)
 }
 
 // A long prompt leaves half of each step to others while there are any.

@@ -217,7 +217,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 			abort()
 		}
 		if crowded {
-			w.e.outputLen = 1 // admits too many, and never learns
+			w.e.expectShort() // admits too many, and never learns
 		}
 		worked, err := w.turn()
 		if errors.Is(err, device.ErrLost) && lost {

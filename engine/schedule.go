@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"time"
-
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/page"
 )
@@ -25,7 +23,7 @@ func (e *Engine) schedule(st *step) {
 	}
 	st.decodes = len(st.seqs)
 
-	if head := e.waiting.head; head != nil && !e.blocked.still(head, e.released) {
+	if head := e.waiting.head; head != nil && head.refused != e.released {
 		prompts += min(e.waiting.length, len(e.freeSlots))
 	}
 	for i := 0; i < len(e.active) && st.left > 0; i++ {
@@ -36,8 +34,11 @@ func (e *Engine) schedule(st *step) {
 
 	// Nobody new while those who run lack pages; and one that was preempted in
 	// this step may have a token in flight, so cannot be back before the next.
-	for !st.short && st.left > 0 && st.rowsLeft() > 0 && e.admit(st, st.planned) {
-		s := e.active[len(e.active)-1]
+	for !st.short && st.left > 0 && st.rowsLeft() > 0 {
+		s := e.admit(st, st.planned)
+		if s == nil {
+			break
+		}
 		e.place(st, s, e.chunk(st, s, prompts > 1))
 	}
 
@@ -149,8 +150,6 @@ func (e *Engine) preempt(s *sequence) {
 	e.release(s)
 	e.active = e.active[:len(e.active)-1]
 	e.requeue(s)
-	// More output is to come than was thought: be more careful.
-	e.outputLen = min(2*e.outputLen, float64(e.limits.MaxTotal))
 }
 
 // requeue makes a released sequence wait in front of all others.
@@ -168,102 +167,9 @@ func (e *Engine) requeue(s *sequence) {
 // anything their next owner will ask of it.
 func (e *Engine) release(s *sequence) {
 	e.pool.Release(s.pages)
-	s.pages = s.pages[:0]
+	s.pages = nil
 	e.freeSlots = append(e.freeSlots, s.slot)
 	e.released++
-}
-
-// admit makes the first waiting sequence active if there is room for it, with
-// the cached prefix of its tokens.
-func (e *Engine) admit(st *step, now time.Time) bool {
-	s := e.waiting.head
-	if s == nil || len(e.freeSlots) == 0 || e.blocked.still(s, e.released) {
-		return false
-	}
-	b := st.batch
-	e.hits = e.lookUp(s, e.hits[:0])
-	counts := 0
-	if s.req.Params.Counts() {
-		counts = s.total
-	}
-	if len(b.Pages)+len(e.hits) >= cap(b.Pages) || len(b.Counts)+counts > cap(b.Counts) || len(b.Params) == cap(b.Params) ||
-		len(b.Biases)+len(s.req.LogitBias) > cap(b.Biases) {
-		return false // of the batch's arrays: the next step has room
-	}
-	if !e.fits(s, e.hits) {
-		e.blocked = blocked{s, e.released}
-		return false
-	}
-
-	e.active = append(e.active, s)
-	e.waiting.remove(s)
-	s.state = active
-	s.slot = e.freeSlots[len(e.freeSlots)-1]
-	e.freeSlots = e.freeSlots[:len(e.freeSlots)-1]
-	b.Params = append(b.Params, device.ParamDelta{Slot: s.slot, Params: s.req.Params})
-	for _, bias := range s.req.LogitBias {
-		b.Biases = append(b.Biases, device.BiasDelta{Slot: s.slot, Token: bias.Token, Bias: bias.Bias})
-	}
-	s.counted = s.total
-	for i := range counts {
-		count := device.CountDelta{Slot: s.slot, Token: s.token(i)}
-		if i >= len(s.req.Tokens) {
-			count.Generated = 1
-		}
-		b.Counts = append(b.Counts, count)
-	}
-	for _, id := range e.hits {
-		e.pool.Share(id)
-		st.page(s, id)
-	}
-	s.computed = len(e.hits) * page.Tokens
-	s.registered = len(e.hits)
-	if s.admitted {
-		e.preempted--
-	} else {
-		s.admitted = true
-		s.stream.times.Admitted = now
-		s.stream.times.CachedTokens = s.computed
-		e.stats.cachedTokens.Add(int64(s.computed))
-		e.stats.promptTokens.Add(int64(len(s.req.Tokens)))
-		e.queued.Add(-1)
-	}
-	st.admitted++
-	return true
-}
-
-// lookUp appends to dst the cached pages that s can start from. The last token
-// is always computed, since its logits are wanted, and so is what is scored.
-func (e *Engine) lookUp(s *sequence, dst []page.ID) []page.ID {
-	if e.cfg.NoPrefixCache || s.scoring() {
-		return dst
-	}
-	return e.pool.LongestPrefix(dst, s.fullPages(e.cfg.Root, (s.total-1)/page.Tokens))
-}
-
-// fits estimates whether s can run to its end beside those who run: whether
-// the free pages hold its tokens, less the pages it would share, and what all
-// are likely to generate. The estimate may be wrong; preemption makes up for
-// it. A lone sequence always fits, by Submit's limits.
-func (e *Engine) fits(s *sequence, hits []page.ID) bool {
-	if len(e.active) == 0 {
-		return true
-	}
-	need := e.likelyPages(s)
-	for _, id := range hits {
-		if e.pool.Used(id) {
-			need--
-		}
-	}
-	for _, r := range e.active {
-		need += e.likelyPages(r) - len(r.pages)
-	}
-	return need <= e.pool.Free()
-}
-
-// likelyPages estimates how many pages s will have at its end.
-func (e *Engine) likelyPages(s *sequence) int {
-	return pagesFor(min(s.limit-1, s.total+int(e.outputLen)))
 }
 
 // register offers the full pages of s that are computed, or will be with the
@@ -282,24 +188,4 @@ func (e *Engine) register(s *sequence, st *step) {
 			st.registered = append(st.registered, id)
 		}
 	}
-}
-
-// firstOutputLen is what sequences are thought to generate before any has.
-const firstOutputLen = 256
-
-// learn updates the expected output length with a finished sequence.
-func (e *Engine) learn(generated int) {
-	const weight = 1.0 / 16
-	e.outputLen += weight * (float64(generated) - e.outputLen)
-}
-
-// blocked remembers that a sequence did not fit, which stays so until pages
-// are given back: looking it up again in every step would be waste.
-type blocked struct {
-	seq      *sequence
-	released int
-}
-
-func (b *blocked) still(s *sequence, released int) bool {
-	return b.seq == s && b.released == released
 }

@@ -49,15 +49,19 @@ type sequence struct {
 	generated int // tokens in stream.tokens; known is the prompt and these
 
 	slot       int32
-	pages      []page.ID
+	pages      []page.ID  // in Engine.tables
 	keys       []page.Key // of full pages of known tokens, as far as needed
 	registered int        // leading pages offered to the prefix cache
 	admitted   bool       // has run before
 	preempted  int
-	batch      int  // number of the last step it was part of
-	row        int  // of its sample in that step; -1: none
-	counted    int  // tokens in the device's counts, if penalties need any
-	announced  bool // in Engine.news
+	luck       float64 // of lengths.predict
+	refused    int     // Engine.released when there was no room for it
+	blocked    int     // number of the step, plus one, when it was first refused
+	passed     int     // sequences admitted before it since
+	batch      int     // number of the last step it was part of
+	row        int     // of its sample in that step; -1: none
+	counted    int     // tokens in the device's counts, if penalties need any
+	announced  bool    // in Engine.news
 
 	score  []Token // the prompt's, as far as applied; nil if not wanted
 	scored int     // prompt tokens scored, or in flight to be
@@ -80,7 +84,6 @@ func (e *Engine) newSequence(ctx context.Context, req *Request) *sequence {
 		limit: limit,
 		total: len(req.Tokens),
 		row:   -1,
-		pages: make([]page.ID, 0, pagesFor(limit-1)),
 	}
 	if !e.cfg.NoPrefixCache {
 		s.keys = e.cfg.Root.AppendKeys(make([]page.Key, 0, limit/page.Tokens), req.Tokens)

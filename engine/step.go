@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
@@ -105,6 +106,7 @@ func (e *Engine) tick() (worked bool, err error) {
 func (e *Engine) receive() {
 	for s := e.inbox.take(); s != nil; {
 		next := s.next
+		e.welcome(s)
 		e.waiting.pushBack(s)
 		if len(s.forks) > 0 && !e.shares(s) {
 			for _, f := range s.forks {
@@ -114,6 +116,19 @@ func (e *Engine) receive() {
 			s.forks = nil
 		}
 		s = next
+	}
+}
+
+// golden is the fraction of the golden ratio: its multiples, less their whole
+// parts, lie spread evenly however many they are.
+const golden = 0.6180339887498949
+
+// welcome gives a sequence and its forks their luck.
+func (e *Engine) welcome(s *sequence) {
+	_, e.luck = math.Modf(e.luck + golden)
+	s.luck = e.luck
+	for _, f := range s.forks {
+		e.welcome(f)
 	}
 }
 
@@ -259,7 +274,6 @@ func (e *Engine) end(s *sequence, reason FinishReason, err error) {
 	case active:
 		if err == nil {
 			e.register(s, e.inFlight)
-			e.learn(s.generated)
 		}
 		e.release(s)
 	case waiting:
@@ -271,6 +285,10 @@ func (e *Engine) end(s *sequence, reason FinishReason, err error) {
 		}
 	case held:
 		e.queued.Add(-1)
+	}
+	if s.generated > 0 {
+		// Who closes a Stream has had enough, of a text that was complete.
+		e.lengths.learn(s.generated, reason != FinishEOS && !s.stream.closed.Load())
 	}
 	s.state = ended
 	e.bequeath(s)

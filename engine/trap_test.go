@@ -32,7 +32,7 @@ import (
 // that sequences admitted late lose their pages.
 func crowd(t *testing.T, bc sim.Config) *world {
 	w := newWorld(t, Config{Device: small, Pages: 9}, bc)
-	w.e.outputLen = 1
+	w.e.expectShort()
 	return w
 }
 
@@ -250,7 +250,7 @@ func TestTrap14DrawsIgnoreTheBatch(t *testing.T) {
 	run := func(neighbours int, preempt bool) []Token {
 		w := newWorld(t, Config{Device: small, Pages: 12}, sim.Config{Model: testModel})
 		if preempt {
-			w.e.outputLen = 1
+			w.e.expectShort()
 		}
 		for i := range neighbours {
 			w.ask(t, tokens(uint64(10+i), 10), 60)
@@ -343,11 +343,13 @@ func TestTrap18NoPreemptionStorm(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		eosRate float64 // outputs of 1/eosRate tokens on average
-		guess   float64 // what the engine thinks at first
-	}{{"short outputs, no idea", 0.05, firstOutputLen}, {"longer than thought", 0.01, 1}, {"never an end", 0, 1}} {
+		short   bool    // the engine thinks that outputs are
+	}{{"short outputs, no idea", 0.05, false}, {"longer than thought", 0.01, true}, {"never an end", 0, true}} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t, Config{Device: limits, Pages: 64, MaxWaiting: 200}, sim.Config{Model: sim.Model{Vocab: 500, First: 3, EOS: 2, EOSRate: tt.eosRate}})
-			w.e.outputLen = tt.guess
+			if tt.short {
+				w.e.expectShort()
+			}
 			for i := range 100 {
 				w.ask(t, tokens(uint64(i), 50), 300)
 			}

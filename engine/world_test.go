@@ -288,6 +288,16 @@ func (w *world) checkEngine() error {
 	return nil
 }
 
+// expectShort makes the engine believe that sequences end at once, so that it
+// admits too many.
+func (e *Engine) expectShort() {
+	e.lengths = lengths{}
+	for range recentLengths {
+		e.lengths.learn(1, false)
+	}
+	e.predicted = 0
+}
+
 // tokens returns n token ids that depend on a seed.
 func tokens(seed uint64, n int) []int32 {
 	rng := rand.New(rand.NewPCG(seed, 0))

@@ -144,9 +144,11 @@ func (s *situation) run(t *testing.T, b device.Backend, vocab int, req *engine.R
 		cfg.MaxBatchTokens = s.budget
 	}
 	var compiler *grammar.Compiler
-	if guide != nil {
+	if guide != nil || s.pages > 0 {
 		compiler = grammartest.Vocabulary(vocab).Compiler(t)
 		cfg.Compiler, cfg.EOS = func() (*grammar.Compiler, error) { return compiler, nil }, compiler.EOS()
+	}
+	if guide != nil {
 		req.Guide = guide(t, compiler)
 	}
 	e, err := engine.New(cfg)
@@ -190,9 +192,11 @@ func (s *situation) run(t *testing.T, b device.Backend, vocab int, req *engine.R
 		read(t, submit(t, e, &first))
 	}
 	if s.pages > 0 {
-		// One-token answers teach the engine to expect no more.
+		// Answers that can say but one word teach the engine to expect no more.
 		for range 100 {
-			others = append(others, submit(t, e, random(rng, vocab, 1, 1)))
+			r := random(rng, vocab, 1, 60)
+			r.Guide = &engine.Guide{Grammar: grammartest.Compile(t, compiler, grammar.Regex, "a")}
+			others = append(others, submit(t, e, r))
 		}
 	}
 	crowd(s.before)

@@ -53,6 +53,9 @@ func (p *Pool) Cached() int { return p.cached }
 // Used reports whether a sequence references the page.
 func (p *Pool) Used(id ID) bool { return p.refs[id] > 0 }
 
+// Shared reports whether several sequences reference the page.
+func (p *Pool) Shared(id ID) bool { return p.refs[id] > 1 }
+
 // Writable reports whether the page's one owner may write it.
 func (p *Pool) Writable(id ID) bool { return p.refs[id] == 1 && !p.has[id] }
 
