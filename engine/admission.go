@@ -10,48 +10,77 @@ import (
 	"github.com/millrace-ai/millrace/engine/page"
 )
 
-// Bounds of how many small requests pass one that does not fit yet, and for how
-// many steps: behind a great one that waits, pages would lie idle, but it is
-// not to wait for ever.
+// Behind a great request that waits for pages, small ones may pass: those that
+// are predicted to end before it can begin, and a bounded number of others for
+// a bounded number of steps. The prediction is made again when it was wrong, but
+// not for ever. (Lifka, The ANL/IBM SP scheduling system, 1995: backfilling.)
 const (
+	passDepth    = 16 // so far behind it they are looked for
+	maxDelays    = 8
 	maxPasses    = 64
 	maxPassSteps = 256
-	passDepth    = 16 // so far behind it they are looked for
 )
 
-// reserve is the part of the pages that admission leaves for sequences that
-// run longer than predicted.
-const reserve = 1.0 / 64
+// A part of the pages is left to sequences that run longer than predicted. It
+// follows what that takes: each preemption adds caution to it, each sequence that
+// ends takes a preemptRate of that away, so that about so many are preempted.
+const (
+	caution     = 1.0 / 64
+	preemptRate = 1.0 / 128
+	maxReserve  = 8 * caution
+)
+
+// The luck of one who waits: were it its own, the lucky would be admitted first,
+// and those who run would not be as lucky as those who wait.
+const (
+	usual   = 5.0 / 8
+	unusual = 7.0 / 8 // to be sure
+)
 
 // admit makes a waiting sequence active if there is room for it, with the
-// cached prefix of its tokens: the first one, or one of those behind it while
-// they may pass. One that was preempted lets nobody pass. It returns nil if
-// there is none.
+// cached prefix of its tokens: the first one, or one of those behind it that
+// may pass. It returns nil if there is none.
 func (e *Engine) admit(st *step, now time.Time) *sequence {
 	head := e.waiting.head
 	for s, depth := head, 0; s != nil && depth <= passDepth && len(e.freeSlots) > 0; s, depth = s.next, depth+1 {
-		if s.refused != e.released { // else nothing was given back since
-			hits := e.lookUp(s, e.hits[:0])
-			if !e.hasRoom(st, s, len(hits)) {
-				return nil // the next step's batch has
-			}
-			if e.fits(st, s, hits) {
-				if s != head {
-					head.passed++
-				}
-				e.activate(st, s, hits, now)
-				return s
-			}
-			s.refused = e.released
-			if s.blocked == 0 {
-				s.blocked = st.number + 1
-			}
+		if s.refused == e.released {
+			continue // nothing was given back since
 		}
-		if head.admitted || head.passed >= maxPasses || st.number-head.blocked >= maxPassSteps {
-			return nil
+		hits := e.lookUp(s, e.hits[:0])
+		if !e.hasRoom(st, s, len(hits)) {
+			return nil // the next step's batch has
 		}
+		switch fits := e.fits(st, s, hits); {
+		case fits && s == head:
+			e.activate(st, s, hits, now)
+			return s
+		case fits && e.passes(st, s, head):
+			e.activate(st, s, hits, now)
+			return s
+		case s == head && s.delays < maxDelays && st.number >= s.due:
+			if s.delays == 0 {
+				s.blocked = st.number
+			}
+			s.delays++
+			s.due = st.number + 1 + e.soonest(s)
+		}
+		s.refused = e.released
 	}
 	return nil
+}
+
+// passes reports whether s may be admitted before head, for which there is no
+// room, and counts it if that may be at the cost of head. One that was preempted
+// is not to wait for that.
+func (e *Engine) passes(st *step, s, head *sequence) bool {
+	if st.number+e.future(s, unusual).steps < head.due {
+		return true
+	}
+	if head.admitted || head.passed == maxPasses || st.number-head.blocked >= maxPassSteps {
+		return false
+	}
+	head.passed++
+	return true
 }
 
 // hasRoom reports whether what a new sequence needs goes into the batch.
@@ -95,7 +124,7 @@ func (e *Engine) activate(st *step, s *sequence, hits []page.ID, now time.Time) 
 	}
 	s.computed = len(hits) * page.Tokens
 	s.registered = len(hits)
-	s.blocked, s.passed = 0, 0
+	s.due, s.delays, s.passed = 0, 0, 0
 	if s.admitted {
 		e.preempted--
 	} else {
@@ -121,7 +150,19 @@ func (e *Engine) lookUp(s *sequence, dst []page.ID) []page.ID {
 // future is what admission expects of a sequence: it has pages for so many
 // tokens now and for one more after each step, until it ends. Of the first
 // shared ones it is not the only user.
-type future struct{ tokens, steps, shared int }
+type future struct {
+	tokens, steps, shared int
+	active                int // its place in Engine.active
+}
+
+// outlook is the futures of the sequences that run, those that run longest
+// first.
+type outlook struct {
+	running []future
+	list    []future // scratch
+	// What it was made in: the step, and how many sequences had come and gone.
+	number, released, active int
+}
 
 // fits predicts whether s can run to its end beside those who run. Memory is
 // fullest just before one of them ends: at each of those moments the pages of
@@ -134,29 +175,58 @@ func (e *Engine) fits(st *step, s *sequence, hits []page.ID) bool {
 		return true
 	}
 	e.predict(st)
-	candidate := e.future(s)
+	candidate := e.future(s, usual)
 	for _, id := range hits {
 		if e.pool.Used(id) {
 			candidate.shared++
 		}
 	}
-	e.futures = append(e.futures[:0], candidate)
+	o := &e.outlook
+	o.list = o.list[:0]
 	common := e.pool.Total() - e.pool.Free() // pages of several sequences
-	for _, r := range e.active {
-		f := e.future(r)
-		f.shared = e.sharedPages(r, hits)
-		common -= len(r.pages) - f.shared
-		e.futures = append(e.futures, f)
+	for _, f := range o.running {
+		if len(hits) > 0 {
+			f.shared = e.sharedPages(e.active[f.active], hits)
+		}
+		common -= len(e.active[f.active].pages) - f.shared
+		o.list = append(o.list, f)
 	}
-	return common+peak(e.futures) <= e.pool.Total()-int(reserve*float64(e.pool.Total()))
+	return common+peak(insert(o.list, candidate)) <= e.admissible()
 }
 
-// predict brings the expected lengths up to date, once a step.
+// admissible is how many pages sequences may be predicted to fill.
+func (e *Engine) admissible() int {
+	return e.pool.Total() - int(e.reserve*float64(e.pool.Total()))
+}
+
+// soonest predicts after how many steps so many sequences have ended that s
+// fits beside the rest.
+func (e *Engine) soonest(s *sequence) int {
+	o := &e.outlook
+	common := e.pool.Total() - e.pool.Free()
+	for _, f := range o.running {
+		common -= len(e.active[f.active].pages) - f.shared
+	}
+	last := len(o.running) - 1
+	ended := sort.Search(last, func(i int) bool {
+		after := o.running[last-i].steps
+		o.list = o.list[:0]
+		for _, f := range o.running[:last-i] {
+			f.tokens, f.steps = f.tokens+after, f.steps-after
+			o.list = append(o.list, f)
+		}
+		return common+peak(insert(o.list, e.future(s, usual))) <= e.admissible()
+	})
+	return o.running[last-ended].steps
+}
+
+// predict brings the expected lengths and the outlook up to date.
 func (e *Engine) predict(st *step) {
-	if e.predicted == st.number+1 {
+	o := &e.outlook
+	if o.number == st.number && o.released == e.released && o.active == len(e.active) {
 		return
 	}
-	e.predicted = st.number + 1
+	o.number, o.released, o.active = st.number, e.released, len(e.active)
 	for _, s := range e.active {
 		e.lengths.see(s.generated)
 	}
@@ -168,11 +238,26 @@ func (e *Engine) predict(st *step) {
 		}
 	}
 	e.lengths.update()
+	o.running = o.running[:0]
+	for i, s := range e.active {
+		f := e.future(s, s.luck)
+		f.shared, f.active = e.sharedPages(s, nil), i
+		o.running = append(o.running, f)
+	}
+	slices.SortFunc(o.running, longestFirst)
+}
+
+func longestFirst(a, b future) int { return cmp.Compare(b.steps, a.steps) }
+
+// insert puts f where it belongs among futures in order.
+func insert(futures []future, f future) []future {
+	i, _ := slices.BinarySearchFunc(futures, f, longestFirst)
+	return slices.Insert(futures, i, f)
 }
 
 // future predicts how s goes on. The last token of a sequence takes no place.
-func (e *Engine) future(s *sequence) future {
-	end := min(s.limit, len(s.req.Tokens)+e.lengths.predict(s.generated, s.luck)) - 1
+func (e *Engine) future(s *sequence, luck float64) future {
+	end := min(s.limit, len(s.req.Tokens)+e.lengths.predict(s.generated, luck)) - 1
 	tokens := min(s.total, s.limit-1)
 	return future{tokens: tokens, steps: max(0, end-tokens)}
 }
@@ -187,9 +272,8 @@ func (e *Engine) sharedPages(r *sequence, hits []page.ID) int {
 }
 
 // peak returns the greatest number of pages that sequences will have together,
-// beside those they share. It orders them.
+// beside those they share; those that run longest come first.
 func peak(futures []future) int {
-	slices.SortFunc(futures, func(a, b future) int { return cmp.Compare(b.steps, a.steps) })
 	// A sequence of n tokens has ceil(n/16) pages. Their sum, after any number of
 	// steps, follows from the sum of quotients and how often each remainder occurs.
 	pages, most := 0, 0

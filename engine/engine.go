@@ -79,11 +79,11 @@ type Engine struct {
 	masking   masking          // scratch of mask
 	pace      time.Duration    // of the device: how long the last step took
 
-	lengths   lengths
-	predicted int      // number of the step lengths is up to date for, plus one
-	futures   []future // scratch of fits
-	luck      float64  // of the sequence that came last
-	released  int      // how often pages were given back, plus one
+	lengths  lengths
+	outlook  outlook
+	reserve  float64 // the part of the pages that admission leaves free
+	luck     float64 // of the sequence that came last
+	released int     // how often pages were given back, plus one
 }
 
 // Page size is one number with two owners: the account and the device.
@@ -138,6 +138,7 @@ func New(cfg Config) (*Engine, error) {
 		done:     make(chan struct{}),
 		pool:     page.New(cfg.Pages),
 		released: 1,
+		reserve:  caution,
 	}
 	e.active = make([]*sequence, 0, e.slots)
 	e.news = make([]*sequence, 0, e.slots+cfg.MaxWaiting)
@@ -150,7 +151,9 @@ func New(cfg Config) (*Engine, error) {
 	for slot := range e.tables {
 		e.tables[slot] = make([]page.ID, 0, min(cfg.Pages, cfg.Device.MaxPagesPerSlot))
 	}
-	e.futures = make([]future, 0, e.slots+1)
+	e.outlook.running = make([]future, 0, e.slots)
+	e.outlook.list = make([]future, 0, e.slots+1)
+	e.outlook.number = -1
 	for i := range e.ring {
 		e.ring[i].init(i, cfg.Backend.Batch(i))
 	}

@@ -150,6 +150,7 @@ func (e *Engine) preempt(s *sequence) {
 	e.release(s)
 	e.active = e.active[:len(e.active)-1]
 	e.requeue(s)
+	e.reserve = min(e.reserve+caution, maxReserve)
 }
 
 // requeue makes a released sequence wait in front of all others.

@@ -56,8 +56,10 @@ type sequence struct {
 	preempted  int
 	luck       float64 // of lengths.predict
 	refused    int     // Engine.released when there was no room for it
-	blocked    int     // number of the step, plus one, when it was first refused
-	passed     int     // sequences admitted before it since
+	blocked    int     // number of the step when it was first refused as the first in line
+	due        int     // of the step when there is to be room for it
+	delays     int     // how often that was predicted
+	passed     int     // sequences admitted before it since, perhaps at its cost
 	batch      int     // number of the last step it was part of
 	row        int     // of its sample in that step; -1: none
 	counted    int     // tokens in the device's counts, if penalties need any

@@ -287,6 +287,7 @@ func (e *Engine) end(s *sequence, reason FinishReason, err error) {
 		e.queued.Add(-1)
 	}
 	if s.generated > 0 {
+		e.reserve = max(e.reserve-caution*preemptRate, caution)
 		// Who closes a Stream has had enough, of a text that was complete.
 		e.lengths.learn(s.generated, reason != FinishEOS && !s.stream.closed.Load())
 	}

@@ -295,7 +295,7 @@ func (e *Engine) expectShort() {
 	for range recentLengths {
 		e.lengths.learn(1, false)
 	}
-	e.predicted = 0
+	e.outlook.number = -1
 }
 
 // tokens returns n token ids that depend on a seed.
