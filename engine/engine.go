@@ -31,8 +31,8 @@ type Config struct {
 	MaxWaiting int // requests that may wait; 0: 128
 
 	// MaxBatchTokens is the most tokens one step computes; 0: what suits the
-	// backend. A larger step is more efficient and makes running sequences
-	// wait longer for their next token.
+	// backend. Beside sequences that generate a step is shorter than that, if it
+	// would take long (pace).
 	MaxBatchTokens int
 
 	NoPrefixCache bool     // neither read nor write the prefix cache
@@ -48,8 +48,9 @@ type Engine struct {
 	cfg     Config
 	backend device.Backend
 	limits  Limits
-	budget  int // tokens of one step
-	slots   int // sequences that may run at once
+	budget  int  // tokens of one step
+	slots   int  // sequences that may run at once
+	ahead   bool // a step is launched before the results of the last are there
 
 	// Shared with other goroutines.
 	inbox    inbox
@@ -73,11 +74,11 @@ type Engine struct {
 	launched  int   // steps launched so far: the next uses ring[launched % RingDepth]
 	inFlight  *step // launched, not yet retired
 	news      []*sequence
-	hits      []page.ID        // scratch of admission
-	late      func() bool      // tests: decides what mask is late, in place of the time
-	now       func() time.Time // for deadlines
-	masking   masking          // scratch of mask
-	pace      time.Duration    // of the device: how long the last step took
+	hits      []page.ID   // scratch of admission
+	late      func() bool // tests: decides what mask is late, in place of the time
+	now       func() time.Time
+	masking   masking // scratch of mask
+	pace      pace
 
 	lengths  lengths
 	outlook  outlook
@@ -88,10 +89,6 @@ type Engine struct {
 
 // Page size is one number with two owners: the account and the device.
 var _ = [1]struct{}{}[page.Tokens-device.PageTokens]
-
-// defaultBudget is the number of tokens in a step that keeps each kind of
-// device busy without making running sequences wait noticeably.
-var defaultBudget = map[string]int{"cpu": 256, "ref": 64, "sim": 2048, "cuda": 8192}
 
 // New checks the configuration and reserves the backend's KV pages. The
 // backend is the engine's until Run has returned; closing it is the caller's.
@@ -110,8 +107,9 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.MaxInput == 0 {
 		cfg.MaxInput = cfg.MaxTotal - 1
 	}
+	caps := cfg.Backend.Caps()
 	if cfg.MaxBatchTokens == 0 {
-		cfg.MaxBatchTokens = min(cfg.Device.MaxTokens, cmp.Or(defaultBudget[cfg.Backend.Caps().Name], 512))
+		cfg.MaxBatchTokens = min(cfg.Device.MaxTokens, cmp.Or(caps.StepTokens, 512))
 	}
 	if err := cfg.check(room); err != nil {
 		return nil, err
@@ -125,6 +123,7 @@ func New(cfg Config) (*Engine, error) {
 		backend: cfg.Backend,
 		now:     time.Now,
 		budget:  cfg.MaxBatchTokens,
+		ahead:   caps.LaunchDepth > 0,
 		// Every running sequence must be able to advance in every step.
 		slots: min(cfg.Device.MaxSlots, cfg.Device.MaxRows, cfg.MaxBatchTokens),
 		limits: Limits{
@@ -275,7 +274,6 @@ func (e *Engine) settle() error {
 	if last == nil {
 		return nil
 	}
-	e.inFlight = nil
 	err := e.retire(last)
 	e.publish()
 	return err

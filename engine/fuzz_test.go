@@ -89,8 +89,9 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 	}
 	lost := false
 	w := newWorld(t, cfg, sim.Config{
-		Model:   model,
-		Latency: virtual(rng, time.Millisecond),
+		Model:       model,
+		Latency:     virtual(rng, time.Millisecond),
+		Synchronous: chance(0.5),
 		Fault: func(int) sim.Fault {
 			switch {
 			case !chance(faults):
@@ -107,14 +108,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		late := []float64{0, 0.1, 0.6}[rng.IntN(3)]
 		w.e.late = func() bool { return chance(late) }
 	}
-	// Deadlines are two instants, before and behind which chance puts now.
-	deadline, passed := time.Unix(1, 0), []float64{0, 0.002, 0.1}[rng.IntN(3)]
-	w.e.now = func() time.Time {
-		if chance(passed) {
-			return deadline.Add(1)
-		}
-		return deadline
-	}
+	patience := []time.Duration{time.Hour, 100 * time.Millisecond, 10 * time.Millisecond}[rng.IntN(3)]
 	crowded := chance(0.5)
 	longest := w.e.limits.MaxInput
 	if crowded {
@@ -153,7 +147,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		}
 		var until time.Time
 		if chance(0.5) {
-			until = deadline
+			until = w.e.now().Add(time.Duration(rng.Int64N(int64(patience))))
 		}
 		return &Request{
 			Deadline:       until,

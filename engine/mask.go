@@ -74,8 +74,8 @@ func (e *Engine) forced(s *sequence, token int32) {
 	e.stats.forcedTokens.Add(1)
 }
 
-// skip drops what the step in flight samples for s, before it does. The next
-// step computes the known tokens that are left, the last one in any case.
+// skip drops what the step in flight, if there is one, samples for s, before it
+// does. The next step computes the known tokens that are left, the last one in any case.
 func (e *Engine) skip(s *sequence) {
 	if st := e.inFlight; st != nil && s.batch == st.number && s.row >= 0 && st.rows[s.row] == s {
 		r := &st.batch.Rows[s.row]
@@ -155,7 +155,7 @@ func (e *Engine) maskDeadline() time.Time {
 	if e.late != nil {
 		return time.Time{}
 	}
-	return time.Now().Add(min(max(e.pace*3/4, minPatience), maxPatience))
+	return time.Now().Add(min(max(e.pace.last*3/4, minPatience), maxPatience))
 }
 
 func ungrammatical(err error) error {

@@ -7,21 +7,28 @@ import (
 
 // schedule fills st with the work of the next step. Sequences that need one
 // token come first, since someone is reading them; then prompts that are
-// under way; then those that wait. It follows vLLM's version 1 scheduler:
-// a budget of tokens and no phases.
+// under way; then those that wait. It follows vLLM's version 1 scheduler: a
+// budget of tokens and no phases. While someone reads, the budget for prompts is
+// what can be computed in good time (pace).
 func (e *Engine) schedule(st *step) {
-	st.reset(e.launched, e.budget)
-	prompts := 0 // that would take all they can get
+	st.reset(e.launched, e.budget, e.now())
+	prompts := 0    // that would take all they can get
+	waited := false // for a token of this step
 	for i := 0; i < len(e.active); i++ {
 		switch s := e.active[i]; s.wants() {
 		case 0:
 		case 1:
 			e.place(st, s, 1)
+			waited = waited || s.total > len(s.req.Tokens)+1
 		default:
 			prompts++
 		}
 	}
 	st.decodes = len(st.seqs)
+	if waited {
+		st.left = min(st.left, e.pace.prompts(st.decodes))
+	}
+	st.share = max(1, st.left/2)
 
 	if head := e.waiting.head; head != nil && head.refused != e.released {
 		prompts += min(e.waiting.length, len(e.freeSlots))
@@ -52,11 +59,11 @@ func (e *Engine) schedule(st *step) {
 }
 
 // chunk returns how many tokens of s this step may compute. A long prompt
-// leaves half the budget to the others that want some.
+// leaves half of what there is for prompts to the others that want some.
 func (e *Engine) chunk(st *step, s *sequence, others bool) int {
 	n := min(s.wants(), st.left)
-	if others && n > 1 {
-		n = min(n, max(1, e.budget/2))
+	if others {
+		n = min(n, st.share)
 	}
 	switch rows := st.rowsLeft(); {
 	case s.scoring():

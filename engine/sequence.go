@@ -79,7 +79,7 @@ func (e *Engine) newSequence(ctx context.Context, req *Request) *sequence {
 		stream: &Stream{
 			tokens: make([]Token, req.MaxNewTokens),
 			wake:   make(chan struct{}, 1),
-			times:  Times{Submitted: time.Now()},
+			times:  Times{Submitted: e.now()},
 		},
 		ctx:   ctx,
 		done:  ctx.Done(),

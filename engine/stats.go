@@ -124,7 +124,7 @@ func (e *Engine) measure(st *step, waited time.Time, err error) {
 		begun = c.lastWaited // it ran only when the step before was done
 	}
 	c.lastWaited = waited
-	now := time.Now()
+	now := e.now()
 	e.progress.Store(now.UnixNano())
 
 	info := StepInfo{
@@ -147,7 +147,9 @@ func (e *Engine) measure(st *step, waited time.Time, err error) {
 		c.failed[m].Add(1)
 	}
 	c.forward[m].Add(int64(info.Forward))
-	e.pace = info.Forward
+	if err == nil {
+		e.pace.observe(info.Forward, st.decodes, info.Tokens-st.decodes)
+	}
 	c.tokens[m].Add(int64(info.Tokens))
 	c.seqs[m].Add(int64(info.Sequences))
 	if e.cfg.Observer != nil {

@@ -22,6 +22,7 @@ type step struct {
 	rows       []*sequence
 	registered []page.ID // cached pages that this step completes
 	left       int       // tokens of the budget not used
+	share      int       // of these, for one prompt among several
 	short      bool      // pages ran out
 	decodes    int       // sequences that compute one token
 	admitted   int       // sequences new in this step
@@ -41,7 +42,7 @@ func (st *step) init(index int, b *device.Batch) {
 	}
 }
 
-func (st *step) reset(number, budget int) {
+func (st *step) reset(number, budget int, now time.Time) {
 	b := st.batch
 	b.Tokens, b.Pos, b.Seqs, b.Rows = b.Tokens[:0], b.Pos[:0], b.Seqs[:0], b.Rows[:0]
 	b.Pages, b.Params, b.Counts = b.Pages[:0], b.Params[:0], b.Counts[:0]
@@ -51,7 +52,7 @@ func (st *step) reset(number, budget int) {
 	st.seqs, st.rows, st.registered = st.seqs[:0], st.rows[:0], st.registered[:0]
 	st.number, st.left = number, budget
 	st.short, st.guided, st.decodes, st.admitted, st.launchErr = false, false, 0, 0, nil
-	st.planned = time.Now()
+	st.planned = now
 }
 
 func (st *step) rowsLeft() int { return cap(st.batch.Rows) - len(st.batch.Rows) }
@@ -68,11 +69,14 @@ func (st *step) page(s *sequence, id page.ID) {
 	s.pages = append(s.pages, id)
 }
 
-// tick is one turn of the loop, and reports whether there was work. The next
-// step is launched before the results of the last are waited for, so that the
-// device never waits for the host. Where a grammar decides what a row may
-// sample, sampling waits for the last step's tokens, while the forward pass
-// runs. An error means that the device is lost.
+// tick is one turn of the loop, and reports whether there was work. An error
+// means that the device is lost.
+//
+// On a device that is to be kept one step ahead, the next step is launched
+// before the results of the last are waited for, so that it never waits for the
+// host. Elsewhere a step is launched, waited for and applied before the next is
+// thought of: nothing is computed in vain, and who arrives during a step is in
+// the next one.
 func (e *Engine) tick() (worked bool, err error) {
 	e.receive()
 	e.dropAbandoned()
@@ -86,20 +90,21 @@ func (e *Engine) tick() (worked bool, err error) {
 
 	last := e.inFlight
 	e.inFlight = next
-	if last != nil {
-		if err = e.retire(last); err != nil {
-			e.publish()
-			return true, err
-		}
-	} else if next == nil && (len(e.active) > 0 || e.waiting.length > 0) {
+	if last == nil && next == nil && (len(e.active) > 0 || e.waiting.length > 0) {
 		panic(fmt.Sprintf("no progress with %d active and %d waiting sequences", len(e.active), e.waiting.length))
 	}
-	if next != nil && next.guided {
+	if last != nil {
+		err = e.retire(last)
+	}
+	if err == nil && next != nil && next.guided {
 		e.mask(next)
 		e.sample(next)
 	}
+	if err == nil && next != nil && !e.ahead {
+		err = e.retire(next)
+	}
 	e.publish()
-	return last != nil || next != nil, nil
+	return last != nil || next != nil, err
 }
 
 // receive takes in what was submitted.
@@ -167,7 +172,7 @@ func (e *Engine) overdue(s *sequence) bool {
 // its turn comes.
 func (e *Engine) launch(st *step) {
 	e.launched++
-	st.launched = time.Now()
+	st.launched = e.now()
 	e.progress.CompareAndSwap(0, st.launched.UnixNano())
 	st.launchErr = e.backend.Forward(st.index)
 	if !st.guided {
@@ -188,7 +193,10 @@ func (e *Engine) retire(st *step) error {
 	if err == nil {
 		err = e.backend.Wait(st.index)
 	}
-	waited := time.Now()
+	if e.inFlight == st {
+		e.inFlight = nil
+	}
+	waited := e.now()
 	if err != nil {
 		e.fail(st, err)
 	}
@@ -295,7 +303,7 @@ func (e *Engine) end(s *sequence, reason FinishReason, err error) {
 	e.bequeath(s)
 	s.unguide()
 	s.stream.finish, s.stream.err = reason, err
-	s.stream.finished, s.stream.preempted = time.Now(), s.preempted
+	s.stream.finished, s.stream.preempted = e.now(), s.preempted
 	e.announce(s)
 }
 

@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/page"
@@ -30,13 +31,16 @@ type usage struct {
 func newTraffic(t *testing.T, slots, pages, longest int) *traffic {
 	t.Helper()
 	limits := device.Limits{MaxTokens: 2048, MaxRows: 2048, MaxSlots: slots, MaxPagesPerSlot: pagesFor(longest)}
+	b := sim.New(limits, sim.Config{Model: sim.Model{Vocab: 32000}, Fast: true, Latency: func(n int) time.Duration {
+		return 10*time.Millisecond + time.Duration(n)*100*time.Microsecond
+	}})
 	e, err := New(Config{
-		Backend: sim.New(limits, sim.Config{Model: sim.Model{Vocab: 32000}, Fast: true}),
-		Device:  limits, Pages: pages, Vocab: 32000, Root: page.Root(), MaxWaiting: 1 << 20, MaxTotal: longest,
+		Backend: b, Device: limits, Pages: pages, Vocab: 32000, Root: page.Root(), MaxWaiting: 1 << 20, MaxTotal: longest,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	e.now = func() time.Time { return time.Unix(1, 0).Add(b.Now()) }
 	return &traffic{e: e, target: map[*Stream]int{}}
 }
 

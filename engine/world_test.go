@@ -46,6 +46,7 @@ func newWorld(t testing.TB, cfg Config, bc sim.Config) *world {
 		t.Fatal(err)
 	}
 	w.e = e
+	e.now = func() time.Time { return time.Unix(1, 0).Add(w.b.Now()) }
 	return w
 }
 

@@ -86,6 +86,13 @@ type Caps struct {
 	Name    string // "cpu", "ref", "sim", "cuda"
 	Detail  string // for the log: instruction set, GPU name
 	Threads int    // worker threads, 0 when that means nothing
+
+	// LaunchDepth is how many steps the engine should launch ahead of the one
+	// whose results it waits for: 0 where a step takes long beside what the host
+	// does between two, 1 where the device would wait for the host.
+	LaunchDepth int
+	// StepTokens is how many tokens a step should have to keep the device busy.
+	StepTokens int
 }
 
 // Limits are fixed at open: a backend reserves everything it will ever need.

@@ -159,7 +159,7 @@ func nativeTable(table unsafe.Pointer) (*C.mr_backend, error) {
 }
 
 func goCaps(c *C.mr_caps) Caps {
-	return Caps{Name: C.GoString(&c.name[0]), Detail: C.GoString(&c.detail[0]), Threads: int(c.threads)}
+	return Caps{Name: C.GoString(&c.name[0]), Detail: C.GoString(&c.detail[0]), Threads: int(c.threads), StepTokens: 256}
 }
 
 // nativeError turns a status into an error with the backend's sentence.

@@ -84,7 +84,9 @@ func Open(limits device.Limits) (*Backend, error) {
 }
 
 // Caps implements device.Backend.
-func (b *Backend) Caps() device.Caps { return device.Caps{Name: "ref", Detail: "float32 Go"} }
+func (b *Backend) Caps() device.Caps {
+	return device.Caps{Name: "ref", Detail: "float32 Go", StepTokens: 64}
+}
 
 // NewTensor implements device.Backend.
 func (b *Backend) NewTensor(name string, dtype device.DType, shape []int) (device.Handle, error) {

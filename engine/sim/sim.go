@@ -38,6 +38,10 @@ type Config struct {
 	// OnWait, if set, is called while a step is in flight.
 	OnWait func()
 
+	// Synchronous asks the engine to launch no step ahead of the one it waits
+	// for (Caps.LaunchDepth 0); else it is 1.
+	Synchronous bool
+
 	// Fast leaves out reading, writing and checking, so that a step costs
 	// nanoseconds: the tokens then depend on the last token alone, and
 	// Model.Continue does not tell them.
@@ -113,7 +117,11 @@ func (b *Backend) Now() time.Duration {
 
 // Caps implements device.Backend.
 func (b *Backend) Caps() device.Caps {
-	return device.Caps{Name: "sim", Detail: "simulated, no model"}
+	depth := 1
+	if b.cfg.Synchronous {
+		depth = 0
+	}
+	return device.Caps{Name: "sim", Detail: "simulated, no model", LaunchDepth: depth, StepTokens: b.limits.MaxTokens}
 }
 
 // NewTensor implements device.Backend; tensors are ignored.
