@@ -37,7 +37,7 @@ func TestLongPromptBesideReaders(t *testing.T) {
 		{"a slow one", func(n, _ int) time.Duration { return 30*ms + time.Duration(n)*ms }, 38 * ms},
 		{"slow decodes", func(n, _ int) time.Duration { return 90*ms + time.Duration(n)*ms/2 }, 94 * ms},
 		{"a prompt that costs more and more", func(n, context int) time.Duration {
-			return 20*ms + time.Duration(n)*ms/4 + time.Duration(n)*time.Duration(context)*200*time.Nanosecond
+			return 20*ms + time.Duration(n)*ms/4 + time.Duration(n)*time.Duration(context)*50*time.Nanosecond
 		}, 22 * ms},
 		{"slower than a page in time", func(n, _ int) time.Duration { return time.Duration(n) * 10 * ms }, 80 * ms},
 	} {
