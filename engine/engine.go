@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
@@ -29,6 +30,11 @@ type Config struct {
 	MaxTotal   int // longest prompt and output together; 0: what the pages and a slot hold
 	MaxTopN    int // alternatives per token; 0: device.MaxTopN
 	MaxWaiting int // requests that may wait; 0: 128
+
+	// Memory is how many bytes requests may take beside the cache, for prompts,
+	// keys and tokens, before new ones are Overloaded; 0: 128 MiB. What those that
+	// run generate is counted, and not refused.
+	Memory int64
 
 	// MaxBatchTokens is the most tokens one step computes; 0: what suits the
 	// backend. Beside sequences that generate a step is shorter than that, if it
@@ -62,6 +68,7 @@ type Engine struct {
 	done     chan struct{} // closed when Run has returned
 	progress atomic.Int64  // unix nanoseconds of the last step's end, 0 when idle
 	stats    counters
+	account  account
 
 	// Owned by the loop from here on.
 	pool      *page.Pool
@@ -107,6 +114,9 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.MaxInput == 0 {
 		cfg.MaxInput = cfg.MaxTotal - 1
 	}
+	if cfg.Memory == 0 {
+		cfg.Memory = 128 << 20
+	}
 	caps := cfg.Backend.Caps()
 	if cfg.MaxBatchTokens == 0 {
 		cfg.MaxBatchTokens = min(cfg.Device.MaxTokens, cmp.Or(caps.StepTokens, 512))
@@ -139,6 +149,7 @@ func New(cfg Config) (*Engine, error) {
 		released: 1,
 		reserve:  caution,
 	}
+	e.account.budget = cfg.Memory
 	e.active = make([]*sequence, 0, e.slots)
 	e.news = make([]*sequence, 0, e.slots+cfg.MaxWaiting)
 	e.masking = newMasking(e.slots)
@@ -178,6 +189,7 @@ func (c *Config) check(room int) error {
 		{"MaxInput", c.MaxInput, 1, c.MaxTotal - 1},
 		{"MaxTopN", c.MaxTopN, 1, device.MaxTopN},
 		{"MaxWaiting", c.MaxWaiting, 1, 1<<31 - 1},
+		{"Memory", int(c.Memory), 1, math.MaxInt},
 	} {
 		if v.got < v.min || v.got > v.max {
 			return fmt.Errorf("engine: %s is %d, must be %d to %d", v.name, v.got, v.min, v.max)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
@@ -33,20 +34,19 @@ const (
 // is fed as device.LastToken. Preemption sets computed to zero and nothing
 // else: what was generated is computed again like a prompt.
 type sequence struct {
-	req    *Request
-	stream *Stream
-	guide  *guidance   // nil in free text
-	forks  []*sequence // of the same prompt, held until it is computed
-	ctx    context.Context
-	done   <-chan struct{} // ctx.Done()
+	output
+	req   *Request
+	guide *guidance   // nil in free text
+	forks []*sequence // of the same prompt, held until it is computed
+	ctx   context.Context
+	done  <-chan struct{} // ctx.Done()
 
 	state      state
 	prev, next *sequence // in the queue it waits in; next also in the inbox
 
-	limit     int // total may not exceed it: prompt + MaxNewTokens
-	computed  int
-	total     int
-	generated int // tokens in stream.tokens; known is the prompt and these
+	limit    int // total may not exceed it: prompt + MaxNewTokens
+	computed int
+	total    int
 
 	slot       int32
 	pages      []page.ID  // in Engine.tables
@@ -70,25 +70,19 @@ type sequence struct {
 	top    []Alternative
 }
 
-// newSequence makes everything the sequence will ever need, alternatives
-// excepted, so that the loop need not allocate.
-func (e *Engine) newSequence(ctx context.Context, req *Request) *sequence {
+// newSequence makes a sequence of req, with the keys of its prompt. What it
+// generates takes memory as it comes.
+func (e *Engine) newSequence(ctx context.Context, req *Request, keys []page.Key) *sequence {
 	limit := len(req.Tokens) + req.MaxNewTokens
 	s := &sequence{
-		req: req,
-		stream: &Stream{
-			tokens: make([]Token, req.MaxNewTokens),
-			wake:   make(chan struct{}, 1),
-			times:  Times{Submitted: e.now()},
-		},
-		ctx:   ctx,
-		done:  ctx.Done(),
-		limit: limit,
-		total: len(req.Tokens),
-		row:   -1,
-	}
-	if !e.cfg.NoPrefixCache {
-		s.keys = e.cfg.Root.AppendKeys(make([]page.Key, 0, limit/page.Tokens), req.Tokens)
+		output: newOutput(&Stream{wake: make(chan struct{}, 1), times: Times{Submitted: e.now()}}, req.MaxNewTokens),
+		req:    req,
+		ctx:    ctx,
+		done:   ctx.Done(),
+		limit:  limit,
+		total:  len(req.Tokens),
+		row:    -1,
+		keys:   keys,
 	}
 	if req.PromptLogprobs {
 		s.score = make([]Token, 1, len(req.Tokens))
@@ -117,7 +111,7 @@ func (s *sequence) token(i int) int32 {
 	if i < len(s.req.Tokens) {
 		return s.req.Tokens[i]
 	}
-	return s.stream.tokens[i-len(s.req.Tokens)].ID
+	return s.id(i - len(s.req.Tokens))
 }
 
 // scoring reports whether prompt tokens are still to be scored, for which
@@ -136,9 +130,21 @@ func (s *sequence) fullPages(root page.Key, n int) []page.Key {
 		for i := range tokens {
 			tokens[i] = s.token(first + i)
 		}
+		if len(s.keys) == cap(s.keys) {
+			s.growKeys()
+		}
 		s.keys = append(s.keys, parent.Next(tokens[:]))
 	}
 	return s.keys[:n]
+}
+
+// growKeys makes room for the keys of generated tokens, half as many again as
+// there are.
+func (s *sequence) growKeys() {
+	const least = 32
+	more := min(max(least, len(s.keys)/2), s.limit/page.Tokens-len(s.keys))
+	s.keys = slices.Grow(s.keys, more)
+	s.stream.hold.grow(int64(more) * keyBytes)
 }
 
 // cancelled reports whether nobody waits for the sequence any more.
@@ -156,24 +162,20 @@ func (s *sequence) cancelled() bool {
 
 // commit adds a sampled token with its alternatives.
 func (s *sequence) commit(r device.RowResult, top []device.Alternative) {
-	t := &s.stream.tokens[s.generated]
-	t.ID, t.Logprob = r.Token, r.Logprob
+	t := Token{ID: r.Token, Logprob: r.Logprob}
 	if len(top) > 0 {
 		t.Top = s.alternatives(len(top))
 		for i, a := range top {
 			t.Top[i] = Alternative{ID: a.Token, Logprob: a.Logprob}
 		}
 	}
-	s.generated++
+	s.append(t)
 	s.counted = s.known()
 }
 
 // force adds a token that nothing could have come in place of. The device has
 // not seen it, so does not count it by itself.
-func (s *sequence) force(token int32) {
-	s.stream.tokens[s.generated] = Token{ID: token}
-	s.generated++
-}
+func (s *sequence) force(token int32) { s.append(Token{ID: token}) }
 
 // settled returns how many tokens are known and will not be computed again by
 // this sequence: of a guided one, whose mask may be late, all but the last.
@@ -189,6 +191,7 @@ func (s *sequence) alternatives(n int) []Alternative {
 	const tokensPerSlab = 64
 	if len(s.top) < n {
 		s.top = make([]Alternative, max(n, s.req.TopN*min(tokensPerSlab, s.limit-s.total+1)))
+		s.stream.hold.grow(int64(len(s.top)) * alternativeBytes)
 	}
 	cut := s.top[:n:n]
 	s.top = s.top[n:]
@@ -211,5 +214,6 @@ func (s *sequence) abandon(why error) {
 		s.stream.err = why
 		s.stream.finished = time.Now()
 	}
+	s.stream.hold.letGo()
 	s.stream.publish(s.generated, true)
 }

@@ -324,6 +324,9 @@ func (e *Engine) sweep() {
 func (e *Engine) publish() {
 	for _, s := range e.news {
 		s.announced = false
+		if s.state == ended {
+			s.stream.hold.letGo()
+		}
 		s.stream.publish(s.generated, s.state == ended)
 	}
 	clear(e.news)

@@ -8,18 +8,21 @@ import (
 )
 
 // Stream is one request's way out of the engine. The engine's loop writes it,
-// one goroutine reads it; neither ever waits for the other: the buffer has
-// room for every token the request may produce.
+// one goroutine reads it; neither ever waits for the other: there is room for
+// every token the request may produce, and it grows as they come.
 //
 // The reader takes tokens with Next until io.EOF or an error, and calls Close
 // when it has had enough, finished or not; Close frees the sequence's pages at
 // the loop's next step. Cancelling the context given to Submit does the same.
 type Stream struct {
-	tokens []Token       // length MaxNewTokens; the loop fills it from the front
+	chunk  *chunk        // the reader's
+	at     int           // reader's position in chunk
 	state  atomic.Int64  // see publish
 	closed atomic.Bool   // the reader is gone; the loop looks once per step
 	wake   chan struct{} // capacity 1: something changed
-	read   int           // reader's position
+	read   int           // tokens the reader has had
+	left   atomic.Bool   // the reader has let go of hold
+	hold   hold
 
 	prompt []Token // set before the first token is published, as are
 	times  Times   // Submitted, Admitted, FirstToken and CachedTokens
@@ -42,18 +45,25 @@ type Times struct {
 	Preempted    int
 }
 
-// Next returns all tokens that have become ready since the last call, at
-// least one, waiting if there are none; the slice is valid for ever. After
-// the last token it returns io.EOF, or the *Error that ended the sequence.
+// Next returns tokens that have become ready since the last call, at least one,
+// waiting if there are none; the slice is valid for ever. If there are very many
+// it may take several calls. After the last token it returns io.EOF, or the
+// *Error that ended the sequence.
 func (s *Stream) Next(ctx context.Context) ([]Token, error) {
 	for {
 		state := s.state.Load()
-		if n := int(state >> 1); n > s.read {
-			out := s.tokens[s.read:n:n]
-			s.read = n
+		if n := int(state>>1) - s.read; n > 0 {
+			if s.at == len(s.chunk.tokens) {
+				s.chunk, s.at = s.chunk.next, 0
+			}
+			end := min(s.at+n, len(s.chunk.tokens))
+			out := s.chunk.tokens[s.at:end:end]
+			s.read += len(out)
+			s.at = end
 			return out, nil
 		}
 		if state&1 == 1 {
+			s.letGo()
 			if s.err != nil {
 				return nil, s.err
 			}
@@ -91,7 +101,17 @@ func (s *Stream) Times() Times {
 
 // Close ends the sequence if it still runs. It may be called more than once
 // and from any goroutine.
-func (s *Stream) Close() { s.closed.Store(true) }
+func (s *Stream) Close() {
+	s.closed.Store(true)
+	s.letGo()
+}
+
+// letGo says that the reader has no use for the Stream any more.
+func (s *Stream) letGo() {
+	if !s.left.Swap(true) {
+		s.hold.letGo()
+	}
+}
 
 // publish shows the reader the first n tokens, and that there will be no more.
 // Only the loop calls it, and nothing else of the Stream after an end. Both

@@ -6,18 +6,18 @@ import "time"
 // whose subject is what happens to a Stream's tokens.
 type Scripted struct {
 	stream Stream
-	n      int
+	out    output
 }
 
-// NewScripted returns a Stream with room for as many tokens as r asks for,
-// submitted and admitted now.
+// NewScripted returns a Stream for as many tokens as r asks for, submitted and
+// admitted now.
 func NewScripted(r Request) *Scripted {
 	now := time.Now()
-	return &Scripted{stream: Stream{
-		tokens: make([]Token, r.MaxNewTokens),
-		wake:   make(chan struct{}, 1),
-		times:  Times{Submitted: now, Admitted: now, FirstToken: now},
-	}}
+	s := &Scripted{}
+	s.stream.wake = make(chan struct{}, 1)
+	s.stream.times = Times{Submitted: now, Admitted: now, FirstToken: now}
+	s.out = newOutput(&s.stream, r.MaxNewTokens)
+	return s
 }
 
 // Stream returns the reader's side.
@@ -28,16 +28,24 @@ func (s *Scripted) Prompt(prompt []Token) { s.stream.prompt = prompt }
 
 // Emit publishes tokens together.
 func (s *Scripted) Emit(tokens ...Token) {
-	s.n += copy(s.stream.tokens[s.n:], tokens)
-	s.stream.publish(s.n, false)
+	s.append(tokens)
+	s.stream.publish(s.out.generated, false)
 }
 
 // End publishes the last tokens and the end: reason, or err if it is not nil.
 func (s *Scripted) End(reason FinishReason, err error, tokens ...Token) {
-	s.n += copy(s.stream.tokens[s.n:], tokens)
+	s.append(tokens)
 	s.stream.finish, s.stream.err, s.stream.finished = reason, err, time.Now()
-	s.stream.publish(s.n, true)
+	s.stream.publish(s.out.generated, true)
 }
 
 // Closed reports whether the reader has closed the Stream.
 func (s *Scripted) Closed() bool { return s.stream.closed.Load() }
+
+func (s *Scripted) append(tokens []Token) {
+	for _, t := range tokens {
+		if s.out.generated < s.out.most {
+			s.out.append(t)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/sample"
 )
 
@@ -41,6 +42,9 @@ func (e *Engine) SubmitN(ctx context.Context, req *Request, seeds []uint64) ([]*
 	if !e.inbox.put(leader) {
 		e.queued.Add(-n)
 		leader.abandon(errStopping)
+		for _, s := range streams {
+			s.Close()
+		}
 		return nil, errStopping
 	}
 	e.poke()
@@ -74,10 +78,17 @@ func (e *Engine) accepts(ctx context.Context, req *Request, n int) error {
 // family makes the sequences of a request, the others held by the first, and
 // returns their Streams. Their grammars are closed if it fails.
 func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (leader *sequence, streams []*Stream, err error) {
+	first, other := requestBytes(req, false), requestBytes(req, true)
+	bytes := first + int64(len(seeds)-1)*other
 	guides := make([]*Guide, len(seeds))
 	guides[0] = req.Guide
+	if err := e.account.take(bytes); err != nil {
+		req.Guide.close()
+		return nil, nil, err
+	}
 	defer func() {
 		if err != nil {
+			e.account.used.Add(-bytes)
 			for _, g := range guides {
 				g.close()
 			}
@@ -88,6 +99,10 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 			return nil, nil, &Error{Kind: Failed, Msg: "the request's grammar cannot be copied", Err: err}
 		}
 	}
+	var keys []page.Key
+	if !e.cfg.NoPrefixCache {
+		keys = e.cfg.Root.AppendKeys(make([]page.Key, 0, keysRoom(req)), req.Tokens)
+	}
 	for i, seed := range seeds {
 		guide, err := e.guide(guides[i])
 		if err != nil {
@@ -96,7 +111,8 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 		r := *req
 		r.Params.Seed = seed
 		r.PromptLogprobs = req.PromptLogprobs && i == 0
-		s := e.newSequence(ctx, &r)
+		s := e.newSequence(ctx, &r, keys)
+		keys = keys[:len(keys):len(keys)] // the room is the first one's
 		s.guide, r.Guide = guide, nil
 		streams = append(streams, s.stream)
 		if i == 0 {
@@ -106,6 +122,10 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 		s.state = held
 		leader.forks = append(leader.forks, s)
 	}
+	for _, s := range streams[1:] {
+		s.hold.open(&e.account, other)
+	}
+	streams[0].hold.open(&e.account, first)
 	return leader, streams, nil
 }
 
