@@ -81,7 +81,7 @@ var layers = map[string][]string{
 	"engine/token":   {"engine/native"},
 	"engine/weights": {"engine/weights"},
 	"engine/plan":    {"engine/weights"},
-	"engine/device":  {"engine/plan", "engine/sample"},
+	"engine/device":  {"engine/page", "engine/plan", "engine/sample"},
 	"engine/cpu":     {"engine/device", "engine/plan", "engine/sample"},
 	"engine/ref":     {"engine/device", "engine/plan", "engine/sample"},
 	"engine/sim":     {"engine/device", "engine/plan", "engine/sample"},

@@ -32,9 +32,17 @@ func computeType(cfg *config.Serve) string {
 func openBackend(name string, limits device.Limits, p *plan.Plan) (device.Backend, error) {
 	switch name {
 	case "auto", "cpu":
-		return cpu.Open(limits)
+		b, err := cpu.Open(limits)
+		if err != nil {
+			return nil, err
+		}
+		return device.Checked(b, limits), nil
 	case "ref":
-		return ref.Open(limits)
+		b, err := ref.Open(limits)
+		if err != nil {
+			return nil, err
+		}
+		return device.Checked(b, limits), nil
 	case "sim":
 		// Random tokens: what is measured is all the rest. A step takes no
 		// time, unless told otherwise to see tokens leave one by one.

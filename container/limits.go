@@ -2,30 +2,37 @@ package main
 
 import (
 	"fmt"
+	"sort"
 
 	"github.com/millrace-ai/millrace/container/config"
+	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/plan"
 )
 
 const (
 	defaultSlots = 64
 	defaultBatch = 512       // tokens of a step the device has room for
 	usualLength  = 2048      // tokens of a sequence, on average, that the cache is made for
-	scoredRows   = 64        // rows of a step beside those that sample, for scoring prompts
 	groupShare   = 0.9       // of a control group's or function's free memory: it is there for us
 	machineShare = 0.5       // of a machine's: others live there, too
 	headroom     = 128 << 20 // bytes that requests on their way take beside the cache
+	requestBytes = 64 << 20  // of these, what the engine may hold; the rest is bodies, answers and garbage
+	snapshots    = 2         // states kept for a prompt to start from, for each slot
+	stateShare   = 0.5       // of the cache's memory that states may take beside pages
 )
 
 // sizing is what a server is made for: the flags, checked against the model.
 type sizing struct {
 	cfg    *config.Serve
 	total  int           // longest sequence: --max-total-tokens, or the model's
+	groups []plan.Group  // of the model's caches
 	device device.Limits // what the backend is opened with
 }
 
-// newSizing checks the flags for a model that knows maxPos positions.
-func newSizing(cfg *config.Serve, maxPos int) (*sizing, error) {
+// newSizing checks the flags for the model of plan p.
+func newSizing(cfg *config.Serve, p *plan.Plan) (*sizing, error) {
+	maxPos := p.MaxPos
 	total := cfg.MaxTotalTokens
 	if total > maxPos {
 		return nil, fmt.Errorf("`max_total_tokens` must be <= the model's longest sequence. Given: %d and %d", total, maxPos)
@@ -45,9 +52,10 @@ func newSizing(cfg *config.Serve, maxPos int) (*sizing, error) {
 		}
 	}
 	slots := slotsOf(cfg)
-	return &sizing{cfg: cfg, total: total, device: device.Limits{
-		MaxTokens:       orDefault(cfg.MaxBatchPrefillTokens, max(defaultBatch, slots)),
-		MaxRows:         slots + scoredRows,
+	tokens := orDefault(cfg.MaxBatchPrefillTokens, max(defaultBatch, slots))
+	return &sizing{cfg: cfg, total: total, groups: p.Groups, device: device.Limits{
+		MaxTokens:       tokens,
+		MaxRows:         max(tokens, slots), // a prompt may be scored: a row for each token
 		MaxSlots:        slots,
 		MaxPagesPerSlot: pagesFor(total),
 		Threads:         cfg.Threads,
@@ -61,45 +69,81 @@ func slotsOf(cfg *config.Serve) int {
 
 // budget is what the memory allows.
 type budget struct {
-	pages              int // of the key-value cache
+	pages              int // of the caches of keys and values
+	states             int // of recurrent layers, those of running requests and snapshots
 	maxTotal, maxInput int // tokens of a request
 }
 
 // fit divides the memory that is free once the weights are loaded, by what
-// bounds it. pageBytes is the size of a KV page, 0 if pages take none.
-func (s *sizing) fit(pageBytes, free int64, bound string) (budget, error) {
-	noRoom := func(what string, pages int) error {
-		return fmt.Errorf("not enough memory to handle %s: it takes %s beside %s for requests on their way, the %s has %s left", what, size(int64(pages)*pageBytes), size(headroom), bound, size(free))
+// bounds it. info has the bytes of a page and of a state, 0 if the model has
+// none.
+func (s *sizing) fit(info device.ModelInfo, free int64, bound string) (budget, error) {
+	noRoom := func(what string, bytes int64) error {
+		return fmt.Errorf("not enough memory to handle %s: it takes %s beside %s for requests on their way, the %s has %s left", what, size(bytes), size(headroom), bound, size(free))
 	}
 	usable := free - headroom
 	share := machineShare
 	if bound == boundGroup || bound == boundFunction {
 		share = groupShare
 	}
-	room := 1 << 30 // pages; more than any device has
-	if pageBytes > 0 {
-		room = int(max(0, min(usable, int64(float64(free)*share))) / pageBytes)
-	}
-
-	longest := s.device.MaxPagesPerSlot
-	pages := min(room, max(longest, s.device.MaxSlots*min(longest, pagesFor(usualLength))))
-	if given := s.cfg.MaxBatchTotalTokens; given > 0 {
-		pages = pagesFor(given)
-		if int64(pages)*pageBytes > usable {
-			return budget{}, noRoom(fmt.Sprintf("`max_batch_total_tokens=%d`", given), pages)
+	room := max(0, min(usable, int64(float64(free)*share))) // bytes
+	var b budget
+	if info.StateBytes > 0 {
+		states := room
+		if info.PageBytes > 0 {
+			states = int64(float64(room) * stateShare)
 		}
-	} else if s.cfg.MaxTotalTokens > 0 && pages < longest {
-		return budget{}, noRoom(fmt.Sprintf("`max_total_tokens=%d`", s.cfg.MaxTotalTokens), longest)
-	} else if pages == 0 {
-		return budget{}, noRoom("one page of the key-value cache", 1)
+		b.states = int(min(int64(s.device.MaxSlots*(1+snapshots)), states/info.StateBytes))
+		if b.states == 0 {
+			return budget{}, noRoom("one state of the model's recurrent layers", info.StateBytes)
+		}
+		room -= int64(b.states) * info.StateBytes
+		usable -= int64(b.states) * info.StateBytes
 	}
 
-	b := budget{pages: pages, maxTotal: min(s.total, pages*device.PageTokens)}
+	most := 1 << 30 // pages; more than any device has
+	if info.PageBytes > 0 {
+		most = int(room / info.PageBytes)
+	}
+	longest := s.pages(s.total)
+	b.pages = min(most, max(longest, s.device.MaxSlots*min(longest, s.pages(usualLength))))
+	if given := s.cfg.MaxBatchTotalTokens; given > 0 {
+		b.pages = s.pages(given)
+		if int64(b.pages)*info.PageBytes > usable {
+			return budget{}, noRoom(fmt.Sprintf("`max_batch_total_tokens=%d`", given), int64(b.pages)*info.PageBytes)
+		}
+	} else if s.cfg.MaxTotalTokens > 0 && b.pages < longest {
+		return budget{}, noRoom(fmt.Sprintf("`max_total_tokens=%d`", s.cfg.MaxTotalTokens), int64(longest)*info.PageBytes)
+	} else if least := s.pages(1); b.pages < least {
+		return budget{}, noRoom("one page of the key-value cache", int64(least)*info.PageBytes)
+	}
+
+	b.maxTotal = s.fitting(b.pages)
 	b.maxInput = orDefault(s.cfg.MaxInputTokens, b.maxTotal-1)
 	if b.maxInput >= b.maxTotal {
 		return budget{}, fmt.Errorf("`max_input_tokens` must be < `max_total_tokens`. Given: %d and %d (what the memory allows)", b.maxInput, b.maxTotal)
 	}
 	return b, nil
+}
+
+// pages is how many pages, of all groups, a request of so many tokens holds.
+func (s *sizing) pages(tokens int) int { return engine.PagesFor(s.groups, tokens) }
+
+// fitting is the longest request, at most total tokens, that so many pages hold.
+func (s *sizing) fitting(pages int) int {
+	if s.pages(s.total) <= pages {
+		return s.total
+	}
+	full := sort.Search(s.device.MaxPagesPerSlot, func(n int) bool { return s.pages((n+1)*device.PageTokens) > pages })
+	return full * device.PageTokens
+}
+
+// tokens is how many tokens of long requests so many pages hold.
+func (s *sizing) tokens(pages int) int {
+	if len(s.groups) == 0 {
+		return s.total
+	}
+	return int(int64(pages) * int64(pagesFor(s.total)*device.PageTokens) / int64(s.pages(s.total)))
 }
 
 func pagesFor(tokens int) int { return (tokens + device.PageTokens - 1) / device.PageTokens }

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/millrace-ai/millrace/container/config"
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/plan"
 )
 
 func TestSizing(t *testing.T) {
@@ -12,24 +14,35 @@ func TestSizing(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		cfg       config.Serve
-		maxPos    int   // 1000 unless given
-		pageBytes int64 // 1 MiB unless given
-		free      int64 // 64 GiB unless given
+		maxPos    int          // 1000 unless given
+		pageBytes int64        // 1 MiB unless given
+		state     int64        // bytes of a state
+		groups    []plan.Group // one without a window unless given
+		free      int64        // 64 GiB unless given
 		bound     string
 		want      budget
 		wantErr   string
 	}{
-		{name: "nothing set: the model's length, a cache for all slots", want: budget{63 * 64, 1000, 999}},
-		{name: "few clients need a small cache", cfg: config.Serve{MaxConcurrentRequests: 2}, want: budget{63 * 2, 1000, 999}},
-		{name: "long model: usual lengths, not longest ones", maxPos: 1 << 17, want: budget{8192, 1 << 17, 1<<17 - 1}},
-		{name: "memory bounds the length", maxPos: 1 << 17, free: 2 * gib, want: budget{1024, 16384, 16383}},
-		{name: "a container's memory is its own", maxPos: 1 << 17, free: 2 * gib, bound: boundGroup, want: budget{1843, 29488, 29487}},
-		{name: "little memory keeps the headroom", free: 130 << 20, bound: boundGroup, want: budget{2, 32, 31}},
-		{name: "pages of no size", maxPos: 1 << 17, pageBytes: -1, free: 1, want: budget{8192, 1 << 17, 1<<17 - 1}},
-		{name: "given length", cfg: config.Serve{MaxTotalTokens: 100}, want: budget{7 * 64, 100, 99}},
-		{name: "given prompt length", cfg: config.Serve{MaxInputTokens: 100}, want: budget{63 * 64, 1000, 100}},
-		{name: "given cache", cfg: config.Serve{MaxBatchTotalTokens: 160}, want: budget{10, 160, 159}},
-		{name: "given cache that is no whole number of pages", cfg: config.Serve{MaxBatchTotalTokens: 161}, want: budget{11, 176, 175}},
+		{name: "nothing set: the model's length, a cache for all slots", want: budget{pages: 63 * 64, maxTotal: 1000, maxInput: 999}},
+		{name: "few clients need a small cache", cfg: config.Serve{MaxConcurrentRequests: 2}, want: budget{pages: 63 * 2, maxTotal: 1000, maxInput: 999}},
+		{name: "long model: usual lengths, not longest ones", maxPos: 1 << 17, want: budget{pages: 8192, maxTotal: 1 << 17, maxInput: 1<<17 - 1}},
+		{name: "memory bounds the length", maxPos: 1 << 17, free: 2 * gib, want: budget{pages: 1024, maxTotal: 16384, maxInput: 16383}},
+		{name: "a container's memory is its own", maxPos: 1 << 17, free: 2 * gib, bound: boundGroup, want: budget{pages: 1843, maxTotal: 29488, maxInput: 29487}},
+		{name: "little memory keeps the headroom", free: 130 << 20, bound: boundGroup, want: budget{pages: 2, maxTotal: 32, maxInput: 31}},
+		{name: "pages of no size", maxPos: 1 << 17, pageBytes: -1, free: 1, want: budget{pages: 8192, maxTotal: 1 << 17, maxInput: 1<<17 - 1}},
+		{name: "given length", cfg: config.Serve{MaxTotalTokens: 100}, want: budget{pages: 7 * 64, maxTotal: 100, maxInput: 99}},
+		{name: "given prompt length", cfg: config.Serve{MaxInputTokens: 100}, want: budget{pages: 63 * 64, maxTotal: 1000, maxInput: 100}},
+		{name: "given cache", cfg: config.Serve{MaxBatchTotalTokens: 160}, want: budget{pages: 10, maxTotal: 160, maxInput: 159}},
+		{name: "given cache that is no whole number of pages", cfg: config.Serve{MaxBatchTotalTokens: 161}, want: budget{pages: 11, maxTotal: 176, maxInput: 175}},
+		{name: "windows hold few pages", maxPos: 1 << 15, groups: []plan.Group{{}, {Window: 512}, {Window: 512}, {Window: 512}},
+			want: budget{pages: 64 * (128 + 3*33), maxTotal: 1 << 15, maxInput: 1<<15 - 1}},
+		{name: "windows let a request be longer", maxPos: 1 << 17, free: 2 * gib, groups: []plan.Group{{}, {Window: 512}},
+			want: budget{pages: 1024, maxTotal: 16 * (1024 - 33), maxInput: 16*(1024-33) - 1}},
+		{name: "states beside pages", state: 1 << 20, want: budget{pages: 63 * 64, states: 3 * 64, maxTotal: 1000, maxInput: 999}},
+		{name: "states take half of little memory", state: 10 << 20, free: 1128 << 20, bound: boundGroup,
+			want: budget{pages: 500, states: 50, maxTotal: 1000, maxInput: 999}},
+		{name: "states alone", pageBytes: -1, state: 1 << 20, groups: []plan.Group{}, maxPos: 1 << 17, want: budget{states: 3 * 64, maxTotal: 1 << 17, maxInput: 1<<17 - 1}},
+		{name: "no state fits", state: gib, free: gib, wantErr: "one state of the model's recurrent layers: it takes 1.0 GiB"},
 
 		{name: "longer than the model", cfg: config.Serve{MaxTotalTokens: 1001}, wantErr: "Given: 1001 and 1000"},
 		{name: "prompt as long as the model", cfg: config.Serve{MaxInputTokens: 1000}, wantErr: "`max_input_tokens` must be < `max_total_tokens`. Given: 1000 and 1000"},
@@ -53,10 +66,13 @@ func TestSizing(t *testing.T) {
 			if tt.pageBytes == 0 {
 				pageBytes = 1 << 20
 			}
-			s, err := newSizing(&cfg, orDefault(tt.maxPos, 1000))
+			if tt.groups == nil {
+				tt.groups = []plan.Group{{}}
+			}
+			s, err := newSizing(&cfg, &plan.Plan{MaxPos: orDefault(tt.maxPos, 1000), Groups: tt.groups})
 			var got budget
 			if err == nil {
-				got, err = s.fit(pageBytes, tt.free, tt.bound)
+				got, err = s.fit(device.ModelInfo{PageBytes: pageBytes, StateBytes: tt.state}, tt.free, tt.bound)
 			}
 			if tt.wantErr != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.wantErr) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine"
@@ -29,6 +31,7 @@ type loadedModel struct {
 	caps    device.Caps
 	info    device.ModelInfo
 	budget  budget
+	tokens  int // that the cache holds
 	slots   int
 	family  string
 	seconds float64 // to load
@@ -59,6 +62,9 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 		text <- r
 	}()
 
+	if err := s.checkMemory(); err != nil {
+		return nil, err
+	}
 	backend, err := openBackend(s.cfg.Device, s.sizing.device, s.model.plan)
 	if err != nil {
 		return nil, err
@@ -89,17 +95,35 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 	return l, s.model.checkpoint.Close()
 }
 
-// newEngine reserves the key-value cache and makes the engine.
-func (s *server) newEngine(l *loadedModel) (err error) {
-	free, bound := availableMemory(os.DirFS("/"), s.memory)
-	if l.budget, err = s.sizing.fit(l.info.PageBytes, free, bound); err != nil {
+// checkMemory refuses weights that do not fit into memory, before they are
+// loaded: the kernel would end the process without a word.
+func (s *server) checkMemory() error {
+	need, err := engine.WeightBytes(s.model.plan, s.model.checkpoint)
+	if err != nil {
 		return err
 	}
+	free, bound := availableMemory(os.DirFS("/"), s.memory)
+	if bound != boundUnknown && need > free {
+		return fmt.Errorf("not enough memory for the weights of %s: they take %s, the %s has %s left", s.name(), size(need), bound, size(free))
+	}
+	return nil
+}
+
+// newEngine reserves the caches and makes the engine.
+func (s *server) newEngine(l *loadedModel) (err error) {
+	free, bound := availableMemory(os.DirFS("/"), s.memory)
+	if l.budget, err = s.sizing.fit(l.info, free, bound); err != nil {
+		return err
+	}
+	l.tokens = s.sizing.tokens(l.budget.pages)
+	limitHeap()
 	l.engine, err = engine.New(engine.Config{
 		Backend:        l.backend,
 		Device:         s.sizing.device,
+		Plan:           s.model.plan,
 		Pages:          l.budget.pages,
-		Vocab:          s.model.plan.Vocab,
+		States:         l.budget.states,
+		Memory:         requestBytes,
 		EOS:            s.model.config.EOS,
 		Root:           page.Root(page.Field{Tag: page.TagModel, Value: []byte(s.model.checkpoint.Source())}),
 		MaxInput:       l.budget.maxInput,
@@ -113,6 +137,18 @@ func (s *server) newEngine(l *loadedModel) (err error) {
 	return err
 }
 
+// limitHeap has Go collect garbage more eagerly when its heap has taken all that
+// is kept for requests (headroom), unless GOMEMLIMIT says something else. Weights
+// and caches are not on that heap.
+func limitHeap() {
+	if debug.SetMemoryLimit(-1) != math.MaxInt64 {
+		return
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	debug.SetMemoryLimit(int64(m.Sys-m.HeapReleased) + headroom)
+}
+
 // describe returns what the log says about a loaded model. The target is for
 // automatic scaling by concurrent requests: with three tenths of the slots free
 // a burst is computed at once, and there is time to start another instance.
@@ -124,7 +160,7 @@ func (l *loadedModel) describe() []any {
 		"family", l.family, "weights", size(l.info.WeightBytes), "bytes", l.info.WeightBytes,
 		"seconds", thousandths(l.seconds), "gb_per_second", thousandths(float64(l.info.WeightBytes) / 1e9 / max(l.seconds, 1e-9)),
 		"device", l.caps.Name, "detail", l.caps.Detail, "threads", l.caps.Threads,
-		"kv_tokens", l.budget.pages * device.PageTokens, "kv_cache", size(int64(l.budget.pages) * l.info.PageBytes),
+		"kv_tokens", l.tokens, "kv_cache", size(int64(l.budget.pages)*l.info.PageBytes + int64(l.budget.states)*l.info.StateBytes),
 		"slots", l.slots, "autoscaling_target", max(1, l.slots*7/10), "max_total_tokens", limits.MaxTotal, "max_input_tokens", limits.MaxInput,
 	}
 }

@@ -131,7 +131,7 @@ func (s *server) openModel(ctx context.Context) (err error) {
 		return err
 	}
 	s.phases.mark("open")
-	s.sizing, err = newSizing(s.cfg, s.model.plan.MaxPos)
+	s.sizing, err = newSizing(s.cfg, s.model.plan)
 	return err
 }
 

@@ -46,16 +46,16 @@ func (e *Engine) admit(st *step, now time.Time) *sequence {
 		if s.refused == e.released {
 			continue // nothing was given back since
 		}
-		hits := e.lookUp(s, e.hits[:0])
-		if !e.hasRoom(st, s, len(hits)) {
+		hit := e.lookUp(s)
+		if !e.hasRoom(st, s, hit) {
 			return nil // the next step's batch has
 		}
-		switch fits := e.fits(st, s, hits); {
+		switch fits := e.fits(st, s, hit); {
 		case fits && s == head:
-			e.activate(st, s, hits, now)
+			e.activate(st, s, hit, now)
 			return s
 		case fits && e.passes(st, s, head):
-			e.activate(st, s, hits, now)
+			e.activate(st, s, hit, now)
 			return s
 		case s == head && s.delays < maxDelays && st.number >= s.due:
 			if s.delays == 0 {
@@ -84,18 +84,21 @@ func (e *Engine) passes(st *step, s, head *sequence) bool {
 }
 
 // hasRoom reports whether what a new sequence needs goes into the batch.
-func (e *Engine) hasRoom(st *step, s *sequence, hits int) bool {
+func (e *Engine) hasRoom(st *step, s *sequence, hit page.Hit) bool {
 	b := st.batch
-	counts := 0
+	counts, pages := 0, len(e.shape.windows) // one more of each group, at least
 	if s.req.Params.Counts() {
 		counts = s.total
 	}
-	return len(b.Pages)+hits < cap(b.Pages) && len(b.Params) < cap(b.Params) &&
+	for _, ids := range hit.Groups {
+		pages += len(ids)
+	}
+	return len(b.Pages)+pages <= cap(b.Pages) && len(b.Params) < cap(b.Params) &&
 		len(b.Counts)+counts <= cap(b.Counts) && len(b.Biases)+len(s.req.LogitBias) <= cap(b.Biases)
 }
 
-// activate gives s a slot and the pages it was found in the cache.
-func (e *Engine) activate(st *step, s *sequence, hits []page.ID, now time.Time) {
+// activate gives s a slot and what was found of it in the cache.
+func (e *Engine) activate(st *step, s *sequence, hit page.Hit, now time.Time) {
 	b := st.batch
 	e.active = append(e.active, s)
 	e.waiting.remove(s)
@@ -117,13 +120,7 @@ func (e *Engine) activate(st *step, s *sequence, hits []page.ID, now time.Time) 
 		}
 		b.Counts = append(b.Counts, count)
 	}
-	s.pages = e.tables[s.slot][:0]
-	for _, id := range hits {
-		e.pool.Share(id)
-		st.page(s, id)
-	}
-	s.computed = len(hits) * page.Tokens
-	s.registered = len(hits)
+	e.share(st, s, hit)
 	s.due, s.delays, s.passed = 0, 0, 0
 	if s.admitted {
 		e.preempted--
@@ -138,21 +135,14 @@ func (e *Engine) activate(st *step, s *sequence, hits []page.ID, now time.Time) 
 	st.admitted++
 }
 
-// lookUp appends to dst the cached pages that s can start from. The last token
-// is always computed, since its logits are wanted, and so is what is scored.
-func (e *Engine) lookUp(s *sequence, dst []page.ID) []page.ID {
-	if e.cfg.NoPrefixCache || s.scoring() {
-		return dst
-	}
-	return e.pool.LongestPrefix(dst, s.fullPages(e.cfg.Root, (s.total-1)/page.Tokens))
-}
-
-// future is what admission expects of a sequence: it has pages for so many
-// tokens now and for one more after each step, until it ends. Of the first
-// shared ones it is not the only user.
+// future is what admission expects of a sequence: in each group that holds all
+// it has pages for so many tokens now, and for one more after each step, until it
+// ends; in the others windowed pages in all, as at its end. Of shared ones it is
+// not the only user.
 type future struct {
-	tokens, steps, shared int
-	active                int // its place in Engine.active
+	tokens, steps    int
+	windowed, shared int
+	active           int // its place in Engine.active
 }
 
 // outlook is the futures of the sequences that run, those that run longest
@@ -170,42 +160,51 @@ type outlook struct {
 // admission of Past-Future (arXiv 2507.10150), with ends spread evenly over what
 // lengths predicts where that draws at random. The prediction may be wrong;
 // preemption makes up for it. A lone sequence always fits, by Submit's limits.
-func (e *Engine) fits(st *step, s *sequence, hits []page.ID) bool {
+func (e *Engine) fits(st *step, s *sequence, hit page.Hit) bool {
 	if len(e.active) == 0 {
 		return true
 	}
 	e.predict(st)
 	candidate := e.future(s, usual)
-	for _, id := range hits {
-		if e.pool.Used(id) {
-			candidate.shared++
+	unused := 0 // of the hit
+	for _, ids := range hit.Groups {
+		for _, id := range ids {
+			if e.cache.Pages.Used(id) {
+				candidate.shared++
+			} else {
+				unused++
+			}
 		}
+	}
+	if e.cache.Pages.Free()-unused < len(e.shape.windows) || e.shape.recurrent && e.cache.States.Free() == 0 {
+		return false // not even for one token
 	}
 	o := &e.outlook
 	o.list = o.list[:0]
-	common := e.pool.Total() - e.pool.Free() // pages of several sequences
+	common := e.cache.Pages.Total() - e.cache.Pages.Free() // pages of several sequences
 	for _, f := range o.running {
-		if len(hits) > 0 {
-			f.shared = e.sharedPages(e.active[f.active], hits)
+		if hit.Pages > 0 {
+			f.shared = e.sharedPages(e.active[f.active], hit)
 		}
-		common -= len(e.active[f.active].pages) - f.shared
+		common -= e.active[f.active].held() - f.shared
 		o.list = append(o.list, f)
 	}
-	return common+peak(insert(o.list, candidate)) <= e.admissible()
+	return common+peak(insert(o.list, candidate), e.shape.unbounded) <= e.admissible()
 }
 
 // admissible is how many pages sequences may be predicted to fill.
 func (e *Engine) admissible() int {
-	return e.pool.Total() - int(e.reserve*float64(e.pool.Total()))
+	total := e.cache.Pages.Total()
+	return total - int(e.reserve*float64(total))
 }
 
 // soonest predicts after how many steps so many sequences have ended that s
 // fits beside the rest.
 func (e *Engine) soonest(s *sequence) int {
 	o := &e.outlook
-	common := e.pool.Total() - e.pool.Free()
+	common := e.cache.Pages.Total() - e.cache.Pages.Free()
 	for _, f := range o.running {
-		common -= len(e.active[f.active].pages) - f.shared
+		common -= e.active[f.active].held() - f.shared
 	}
 	last := len(o.running) - 1
 	ended := sort.Search(last, func(i int) bool {
@@ -215,7 +214,7 @@ func (e *Engine) soonest(s *sequence) int {
 			f.tokens, f.steps = f.tokens+after, f.steps-after
 			o.list = append(o.list, f)
 		}
-		return common+peak(insert(o.list, e.future(s, usual))) <= e.admissible()
+		return common+peak(insert(o.list, e.future(s, usual)), e.shape.unbounded) <= e.admissible()
 	})
 	return o.running[last-ended].steps
 }
@@ -241,7 +240,7 @@ func (e *Engine) predict(st *step) {
 	o.running = o.running[:0]
 	for i, s := range e.active {
 		f := e.future(s, s.luck)
-		f.shared, f.active = e.sharedPages(s, nil), i
+		f.shared, f.active = e.sharedPages(s, page.Hit{}), i
 		o.running = append(o.running, f)
 	}
 	slices.SortFunc(o.running, longestFirst)
@@ -259,34 +258,55 @@ func insert(futures []future, f future) []future {
 func (e *Engine) future(s *sequence, luck float64) future {
 	end := min(s.limit, len(s.req.Tokens)+e.lengths.predict(s.generated, luck)) - 1
 	tokens := min(s.total, s.limit-1)
-	return future{tokens: tokens, steps: max(0, end-tokens)}
+	steps := max(0, end-tokens)
+	return future{tokens: tokens, steps: steps, windowed: e.shape.windowed(tokens + steps)}
 }
 
-// sharedPages returns how many of the first pages of r others use, too, or
-// will, once one has started from hits. Who shares a page shares all before it.
-func (e *Engine) sharedPages(r *sequence, hits []page.ID) int {
-	return sort.Search(len(r.pages), func(i int) bool {
-		id := r.pages[i]
-		return !e.pool.Shared(id) && (i >= len(hits) || hits[i] != id)
-	})
+// held returns how many pages an active sequence has.
+func (s *sequence) held() (n int) {
+	for g := range s.tables {
+		n += len(s.tables[g].pages) - s.tables[g].first
+	}
+	return n
+}
+
+// sharedPages returns how many of the pages of r others use, too, or will, once
+// one has started from hit. Who shares a page shares all before it.
+func (e *Engine) sharedPages(r *sequence, hit page.Hit) (n int) {
+	for g := range r.tables {
+		t := &r.tables[g]
+		var ids []page.ID
+		if hit.Pages > 0 {
+			ids = hit.Groups[g]
+		}
+		first := hit.Pages - len(ids)
+		n += sort.Search(len(t.pages)-t.first, func(i int) bool {
+			i += t.first
+			return !e.cache.Pages.Shared(t.pages[i]) && (i < first || i >= hit.Pages || ids[i-first] != t.pages[i])
+		})
+	}
+	return n
 }
 
 // peak returns the greatest number of pages that sequences will have together,
-// beside those they share; those that run longest come first.
-func peak(futures []future) int {
-	// A sequence of n tokens has ceil(n/16) pages. Their sum, after any number of
-	// steps, follows from the sum of quotients and how often each remainder occurs.
-	pages, most := 0, 0
+// beside those they share, with so many groups that hold all; those that run
+// longest come first.
+func peak(futures []future, groups int) int {
+	// A sequence of n tokens has ceil(n/16) pages in a group. Their sum, after any
+	// number of steps, follows from the sum of quotients and how often each
+	// remainder occurs.
+	pages, rest, most := 0, 0, 0
 	var remainders [page.Tokens]int
 	for i, f := range futures {
 		up := f.tokens + page.Tokens - 1
-		pages += up/page.Tokens - f.shared
+		pages += up / page.Tokens
+		rest += f.windowed - f.shared
 		remainders[up%page.Tokens]++
 		then := pages + (i+1)*(f.steps/page.Tokens)
 		for r := page.Tokens - f.steps%page.Tokens; r < page.Tokens; r++ {
 			then += remainders[r]
 		}
-		most = max(most, then)
+		most = max(most, groups*then+rest)
 	}
 	return most
 }

@@ -17,7 +17,7 @@ func fast(t testing.TB, slots int) *Engine {
 	limits := device.Limits{MaxTokens: 2048, MaxRows: 2048, MaxSlots: slots, MaxPagesPerSlot: 256}
 	b := sim.New(limits, sim.Config{Model: sim.Model{Vocab: 32000, EOS: 2}, Fast: true})
 	e, err := New(Config{
-		Backend: b, Device: limits, Pages: 64 * 256, Vocab: 32000, EOS: []int32{2},
+		Backend: b, Device: limits, Pages: 64 * 256, Plan: sim.Model{Vocab: 32000}.Plan(), EOS: []int32{2},
 		Root: page.Root(), MaxWaiting: 4096,
 	})
 	if err != nil {
@@ -76,11 +76,34 @@ func TestNoAllocation(t *testing.T) {
 			t.Errorf("too quiet to tell: %+v", s)
 		}
 	})
+	t.Run("windows and states", func(t *testing.T) {
+		model := testModel
+		model.Windows, model.Recurrent = []int{0, 40}, true
+		e, err := New(Config{
+			Backend: sim.New(small, sim.Config{Model: model}).Checked(), Device: small, Plan: model.Plan(),
+			Pages: 40, States: 10, MaxWaiting: 1000,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 500 {
+			mustSubmit(t, e, request(i%5, 30))
+		}
+		for range 50 {
+			e.tick()
+		}
+		if got := testing.AllocsPerRun(500, func() { e.tick() }); got != 0 {
+			t.Errorf("%g allocations per step", got)
+		}
+		if s := e.Stats(); s.Running == 0 || s.Waiting == 0 || s.CachedTokens == 0 {
+			t.Errorf("too quiet to tell: %+v", s)
+		}
+	})
 	t.Run("guided", func(t *testing.T) {
 		limits := device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 16, MaxPagesPerSlot: 64}
 		e, err := New(Config{
-			Backend: sim.New(limits, sim.Config{Model: guidedModel}), Device: limits, Pages: 16 * 64,
-			Vocab: guidedModel.Vocab, EOS: []int32{guidedModel.EOS}, Compiler: sharedCompiler,
+			Backend: sim.New(limits, sim.Config{Model: guidedModel}).Checked(), Device: limits, Pages: 16 * 64,
+			Plan: guidedModel.Plan(), EOS: []int32{guidedModel.EOS}, Compiler: sharedCompiler,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -110,8 +133,8 @@ func TestNoAllocation(t *testing.T) {
 		e.shutDown(nil)
 	})
 	t.Run("preemptions", func(t *testing.T) {
-		b := sim.New(small, sim.Config{Model: testModel})
-		e, err := New(Config{Backend: b, Device: small, Pages: 9, Vocab: testModel.Vocab, MaxWaiting: 1000})
+		b := sim.New(small, sim.Config{Model: testModel}).Checked()
+		e, err := New(Config{Backend: b, Device: small, Pages: 9, Plan: testModel.Plan(), MaxWaiting: 1000})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,6 +27,7 @@ type client struct {
 	err     error
 	atEnd   int64 // Stream.state when it ended
 	overAge int   // turns since it went
+	passed  int   // clients that came later and had their first token earlier
 }
 
 // leave cancels the client, in one of the two ways there are.

@@ -9,17 +9,36 @@
 // # A step
 //
 // tick is one turn of the loop: receive what was submitted, drop what nobody
-// waits for, schedule the next step and launch it, and only then wait for the
-// step before, apply its results and publish them. So the device always has
-// its next step when it finishes one. The price is a token computed in vain
-// when a sequence turns out to have ended; it is dropped unseen.
+// waits for, schedule the next step and launch it, wait for a step, apply its
+// results and publish them. A device that would wait for the host asks to be
+// kept one step ahead (Caps.LaunchDepth): the step waited for is then the one
+// before, and the price is a token computed in vain when a sequence turns out to
+// have ended; it is dropped unseen. On any other the step waited for is the one
+// just launched.
 //
 // A step has a budget of tokens, of which any sequence takes what it needs:
 // one to generate the next, many to read a prompt or to resume. There are no
-// other phases (schedule). Keys and values live in pages of 16 tokens, which
-// prompts and answers with a common beginning share (package page). Sequences
-// are admitted by an estimate of the pages they will need; where it was wrong
-// the one admitted last is preempted, and later computed again.
+// other phases (schedule). Beside sequences that someone reads, prompts get what
+// can be computed in good time, by what steps have taken so far (pace).
+//
+// # Memory
+//
+// Keys and values live in pages of 16 tokens, which prompts and answers with a
+// common beginning share (package page). Layers are in groups, each with a page
+// table of its own; a group whose layers see a window back gives pages back as
+// it slides. Recurrent layers have a state for each sequence that runs; it is
+// copied on a grid of tokens and at the end of prompts, under the key of the page
+// that ends there. A sequence goes on from cached pages where all that its next
+// token depends on is cached. What that is beside tokens (model, adapter, salt,
+// rotations) is in the root of its keys.
+//
+// A sequence is admitted if all who run are predicted to have pages enough
+// until each has ended (admit, lengths); where that was wrong the one admitted
+// last is preempted, and later computed again. While the first in line does not
+// fit, small ones may pass it, within bounds.
+//
+// Requests themselves take memory for what they are, and for what is generated as
+// it comes (account); beyond a budget they are refused.
 //
 // # Grammars and forks
 //
@@ -27,23 +46,23 @@
 // trigger in its text on. Its matcher moves when a token is committed, never
 // before, so preemption, failed steps and what is in flight do not concern it.
 // The mask of its next row needs the last step's token: a step with such rows
-// is launched as ever, but told to sample only when the step before has been
-// applied and the masks are there, while its forward pass runs (mask). A mask
-// that is late, or tokens that the grammar forces, which are committed at once,
-// turn the row launched too early into one that nobody reads (skip): the
-// sequence then goes on from the tokens that are known.
+// is launched as ever, but told to sample only when the masks are there, while its
+// forward pass runs (mask). A row whose mask is late is not sampled; a later step
+// samples from what was computed for it (again). Tokens that the grammar forces
+// are committed at once, and the row launched too early is one that nobody reads
+// (skip). No token is computed twice for either.
 //
 // Sequences of one prompt (SubmitN) are held at the first of them until its
 // prompt's pages are in the cache, and start from there.
 //
 // # What always holds
 //
-// Between turns each page is on the free list or used by active sequences,
+// Between turns each page and each state is free or used by active sequences,
 // never both, and each slot is free or has one sequence. A page is written by
 // one sequence, before it has a key. A sequence is waiting, held by one that
 // waits or is active, active or ended; its Stream is told of the end once, by the loop. What is in flight may be
 // for a sequence that has ended or lost its pages since: the device works in
-// order, so pages and slots change hands without waiting for it.
+// order, so pages, states and slots change hands without waiting for it.
 //
 // # Ends
 //
@@ -52,9 +71,10 @@
 // when the engine stops. Only a lost device, a panic, Drain or the context of
 // Run end Run, and then everything open ends with it.
 //
-// The loop allocates nothing, but for a matcher's mask when it is first needed:
-// Submit makes all that a request will need, on its caller's time, and hashes
-// the prompt's pages there too.
+// The loop allocates next to nothing: chunks of some hundred tokens and keys as
+// sequences grow, alternatives, and a matcher's mask when it is first needed. All
+// else was made by New, or by Submit on its caller's time, which hashes the
+// prompt's pages there too.
 //
 // Text turns a Stream's tokens into characters, with stop strings, on the
 // reader's goroutine. Plan and Load bring a checkpoint into a backend.

@@ -14,17 +14,20 @@ import (
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/engine/page"
+	"github.com/millrace-ai/millrace/engine/plan"
 )
 
 // Config is what an Engine is made of. Zero values mean the default named.
 type Config struct {
-	Backend device.Backend // has its model; New reserves its KV pages
+	Backend device.Backend // has its model; New reserves its caches
 	Device  device.Limits  // what the backend was opened with
-	Pages   int            // KV pages to reserve
+	Plan    *plan.Plan     // that the backend was given
+	Pages   int            // to reserve, for all groups of caches
+	States  int            // to reserve, one for each sequence that runs and for each snapshot; 0 without recurrent layers
 
-	Vocab int      // token ids are below this
-	EOS   []int32  // tokens that end a sequence
-	Root  page.Key // page.Root of everything but tokens that keys and values depend on
+	Adapters int      // that the backend has loaded, under ids from 1 on
+	EOS      []int32  // tokens that end a sequence
+	Root     page.Key // page.Root of what keys and values of all requests depend on, beside tokens
 
 	MaxInput   int // longest prompt; 0: MaxTotal - 1
 	MaxTotal   int // longest prompt and output together; 0: what the pages and a slot hold
@@ -51,12 +54,15 @@ type Config struct {
 
 // Engine generates tokens for many requests at once on one backend.
 type Engine struct {
-	cfg     Config
-	backend device.Backend
-	limits  Limits
-	budget  int  // tokens of one step
-	slots   int  // sequences that may run at once
-	ahead   bool // a step is launched before the results of the last are there
+	cfg       Config
+	backend   device.Backend
+	limits    Limits
+	budget    int // tokens of one step
+	slots     int // sequences that may run at once
+	shape     shape
+	snapshots bool // states are kept for others to start from,
+	grid      int  // after each so many tokens, and at the end of prompts
+	ahead     bool // a step is launched before the results of the last are there
 
 	// Shared with other goroutines.
 	inbox    inbox
@@ -71,17 +77,16 @@ type Engine struct {
 	account  account
 
 	// Owned by the loop from here on.
-	pool      *page.Pool
+	cache     *page.Cache
 	waiting   queue       // not admitted, or preempted
 	preempted int         // of these, how many have run before
 	active    []*sequence // admitted, in order of admission
 	freeSlots []int32
-	tables    [][]page.ID // room for the pages of each slot's sequence
+	tables    [][]table // of each slot, by group
 	ring      [device.RingDepth]step
 	launched  int   // steps launched so far: the next uses ring[launched % RingDepth]
 	inFlight  *step // launched, not yet retired
 	news      []*sequence
-	hits      []page.ID   // scratch of admission
 	late      func() bool // tests: decides what mask is late, in place of the time
 	now       func() time.Time
 	masking   masking // scratch of mask
@@ -94,10 +99,7 @@ type Engine struct {
 	released int     // how often pages were given back, plus one
 }
 
-// Page size is one number with two owners: the account and the device.
-var _ = [1]struct{}{}[page.Tokens-device.PageTokens]
-
-// New checks the configuration and reserves the backend's KV pages. The
+// New checks the configuration and reserves the backend's caches. The
 // backend is the engine's until Run has returned; closing it is the caller's.
 func New(cfg Config) (*Engine, error) {
 	if cfg.MaxWaiting == 0 {
@@ -106,8 +108,15 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.MaxTopN == 0 {
 		cfg.MaxTopN = device.MaxTopN
 	}
+	if cfg.Plan == nil {
+		return nil, errors.New("engine: no Plan")
+	}
+	shape := newShape(cfg.Plan.Groups, cfg.Plan.HasState())
+	if !shape.recurrent {
+		cfg.States = 0
+	}
 	// The last token of a sequence is never fed back, so needs no place.
-	room := min(cfg.Pages, cfg.Device.MaxPagesPerSlot)*page.Tokens + 1
+	room := shape.longest(cfg.Pages, cfg.Device.MaxPagesPerSlot) + 1
 	if cfg.MaxTotal == 0 {
 		cfg.MaxTotal = room
 	}
@@ -124,8 +133,12 @@ func New(cfg Config) (*Engine, error) {
 	if err := cfg.check(room); err != nil {
 		return nil, err
 	}
-	if err := cfg.Backend.InitKV(cfg.Pages); err != nil {
-		return nil, fmt.Errorf("reserve %d KV pages: %w", cfg.Pages, err)
+	if err := cfg.Backend.InitCache(cfg.Pages, cfg.States); err != nil {
+		return nil, fmt.Errorf("reserve %d pages and %d states: %w", cfg.Pages, cfg.States, err)
+	}
+	slots := min(cfg.Device.MaxSlots, cfg.Device.MaxRows, cfg.MaxBatchTokens)
+	if shape.recurrent {
+		slots = min(slots, cfg.States)
 	}
 
 	e := &Engine{
@@ -135,17 +148,20 @@ func New(cfg Config) (*Engine, error) {
 		budget:  cfg.MaxBatchTokens,
 		ahead:   caps.LaunchDepth > 0,
 		// Every running sequence must be able to advance in every step.
-		slots: min(cfg.Device.MaxSlots, cfg.Device.MaxRows, cfg.MaxBatchTokens),
+		slots:     slots,
+		shape:     shape,
+		snapshots: shape.recurrent && !cfg.NoPrefixCache,
+		grid:      snapshotGrid,
 		limits: Limits{
 			MaxInput:   cfg.MaxInput,
 			MaxTotal:   cfg.MaxTotal,
 			MaxTopN:    cfg.MaxTopN,
-			Vocab:      cfg.Vocab,
+			Vocab:      cfg.Plan.Vocab,
 			MaxWaiting: cfg.MaxWaiting,
 		},
 		wake:     make(chan struct{}, 1),
 		done:     make(chan struct{}),
-		pool:     page.New(cfg.Pages),
+		cache:    page.NewCache(shape.windows, cfg.Pages, cfg.States),
 		released: 1,
 		reserve:  caution,
 	}
@@ -153,19 +169,21 @@ func New(cfg Config) (*Engine, error) {
 	e.active = make([]*sequence, 0, e.slots)
 	e.news = make([]*sequence, 0, e.slots+cfg.MaxWaiting)
 	e.masking = newMasking(e.slots)
-	e.hits = make([]page.ID, 0, cfg.Device.MaxPagesPerSlot)
 	for slot := e.slots - 1; slot >= 0; slot-- {
 		e.freeSlots = append(e.freeSlots, int32(slot))
 	}
-	e.tables = make([][]page.ID, e.slots)
+	e.tables = make([][]table, e.slots)
 	for slot := range e.tables {
-		e.tables[slot] = make([]page.ID, 0, min(cfg.Pages, cfg.Device.MaxPagesPerSlot))
+		e.tables[slot] = make([]table, len(shape.windows))
+		for g := range e.tables[slot] {
+			e.tables[slot][g].pages = make([]page.ID, 0, min(usualTable, cfg.Device.MaxPagesPerSlot))
+		}
 	}
 	e.outlook.running = make([]future, 0, e.slots)
 	e.outlook.list = make([]future, 0, e.slots+1)
 	e.outlook.number = -1
 	for i := range e.ring {
-		e.ring[i].init(i, cfg.Backend.Batch(i))
+		e.ring[i].init(i, cfg.Backend.Batch(i), len(shape.windows))
 	}
 	e.stats.pagesTotal = cfg.Pages
 	return e, nil
@@ -173,13 +191,18 @@ func New(cfg Config) (*Engine, error) {
 
 // check refuses what cannot work; room is the longest sequence that fits.
 func (c *Config) check(room int) error {
+	states := 0
+	if c.Plan.HasState() {
+		states = 1
+	}
 	for _, v := range []struct {
 		name     string
 		got      int
 		min, max int
 	}{
-		{"Pages", c.Pages, 1, 1<<31 - 1},
-		{"Vocab", c.Vocab, 1, 1<<31 - 1},
+		{"Pages", c.Pages, min(1, len(c.Plan.Groups)), 1<<31 - 1},
+		{"States", c.States, states, 1<<31 - 1},
+		{"Adapters", c.Adapters, 0, 1<<31 - 1},
 		{"Device.MaxTokens", c.Device.MaxTokens, 1, 1<<31 - 1},
 		{"Device.MaxRows", c.Device.MaxRows, 1, 1<<31 - 1},
 		{"Device.MaxSlots", c.Device.MaxSlots, 1, 1<<31 - 1},

@@ -47,7 +47,7 @@ func (r *runner) stop(t testing.TB) {
 
 // simConfig is a small engine on the simulated backend.
 func simConfig(bc sim.Config) Config {
-	return Config{Backend: sim.New(small, bc), Device: small, Pages: 16, Vocab: bc.Model.Vocab, EOS: []int32{bc.Model.EOS}}
+	return Config{Backend: sim.New(small, bc).Checked(), Device: small, Pages: 16, Plan: bc.Model.Plan(), EOS: []int32{bc.Model.EOS}}
 }
 
 // drainStream reads a stream to its end.
@@ -184,7 +184,11 @@ func TestNewRefuses(t *testing.T) {
 		says   string
 	}{
 		{"no pages", func(c *Config) { c.Pages = 0 }, "Pages is 0"},
-		{"no vocabulary", func(c *Config) { c.Vocab = 0 }, "Vocab is 0"},
+		{"no plan", func(c *Config) { c.Plan = nil }, "no Plan"},
+		{"no states for recurrent layers", func(c *Config) { c.Plan = sim.Model{Vocab: 9, Recurrent: true}.Plan() }, "States is 0"},
+		{"pages that one window does not fit into", func(c *Config) {
+			c.Plan, c.Pages = sim.Model{Vocab: 9, Windows: []int{0, 40, 40}}.Plan(), 2
+		}, "MaxTotal is 1, must be 2 to 1"},
 		{"no slots", func(c *Config) { c.Device.MaxSlots = 0 }, "MaxSlots is 0"},
 		{"a budget beyond the batch", func(c *Config) { c.MaxBatchTokens = 65 }, "MaxBatchTokens is 65, must be 1 to 64"},
 		{"sequences no slot can hold", func(c *Config) { c.MaxTotal = 8*16 + 2 }, "MaxTotal is 130, must be 2 to 129"},

@@ -23,19 +23,21 @@ func expired(s *sequence) error {
 // spoiled ends a sequence whose logits held no number. Its pages may be what
 // is wrong, so nobody is to start from them; who shares them will notice.
 func (e *Engine) spoiled(s *sequence) {
-	e.pool.ForgetKeys(s.keys)
+	e.cache.Forget(s.keys)
 	e.end(s, NotFinished, &Error{Kind: Failed, Msg: "the model produced no valid logits for this request (NaN or infinite)"})
 }
 
 // fail ends the sequences of a step that the device could not compute. The
-// others go on, but what the step should have written is in no page: the
-// cache forgets those pages, and sequences that were admitted meanwhile, and
+// others go on, but what the step should have written is in no page and no
+// state: the cache forgets those, and sequences that were admitted meanwhile, and
 // may have started from one, are computed again.
 func (e *Engine) fail(st *step, cause error) {
 	why := &Error{Kind: Failed, Msg: "the forward pass failed", Err: cause}
-	for _, s := range st.seqs {
-		if s.state != ended {
-			e.end(s, NotFinished, why)
+	for _, members := range [][]*sequence{st.seqs, st.rows} {
+		for _, s := range members {
+			if s != nil && s.state != ended {
+				e.end(s, NotFinished, why)
+			}
 		}
 	}
 	clear(st.rows)
@@ -49,23 +51,28 @@ func (e *Engine) fail(st *step, cause error) {
 
 func (e *Engine) forget(st *step) {
 	for _, id := range st.registered {
-		e.pool.Forget(id)
+		e.cache.Pages.Forget(id)
 	}
-	st.registered = st.registered[:0]
+	for _, id := range st.snapshots {
+		e.cache.States.Forget(id)
+	}
+	st.registered, st.snapshots = st.registered[:0], st.snapshots[:0]
 }
 
 // restart drops what a step in flight computes and makes its sequences wait to
 // be computed again.
 func (e *Engine) restart(st *step) {
-	for i := len(st.seqs) - 1; i >= 0; i-- { // the first is to be first in line
-		s := st.seqs[i]
-		if s.state != active {
-			continue
+	for _, members := range [][]*sequence{st.rows, st.seqs} {
+		for i := len(members) - 1; i >= 0; i-- { // the first is to be first in line
+			s := members[i]
+			if s == nil || s.state != active {
+				continue
+			}
+			e.release(s)
+			e.requeue(s)
+			s.total = s.known()
+			s.scored = len(s.score)
 		}
-		e.release(s)
-		e.requeue(s)
-		s.total = s.known()
-		s.scored = len(s.score)
 	}
 	clear(st.rows)
 }

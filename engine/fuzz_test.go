@@ -2,10 +2,11 @@ package engine
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -16,9 +17,10 @@ import (
 	"github.com/millrace-ai/millrace/engine/sim"
 )
 
-var (
-	simRuns = flag.Int("simruns", 10_000, "simulated runs of TestSimulated; a twentieth under -short or -race")
-	simSeed = flag.Uint64("simseed", 0, "run only this seed of TestSimulated")
+// Variables of TestSimulated: how many runs, and the only seed to run.
+const (
+	simRuns = "MILLRACE_SIM_RUNS" // 2,000 unless set; a tenth under -short or -race
+	simSeed = "MILLRACE_SIM_SEED"
 )
 
 // TestSimulated lets random crowds of requests loose on random small engines
@@ -26,25 +28,31 @@ var (
 // that world checks holds, and everyone gets the tokens the model would give
 // them alone, or an error for which there was a cause.
 func TestSimulated(t *testing.T) {
-	if *simSeed != 0 {
-		if err := simulate(*simSeed, t); err != nil {
+	if seed := number(t, simSeed, 0); seed != 0 {
+		if err := simulateInto(seed, t, new(tally)); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
-	runs := *simRuns
+	runs := number(t, simRuns, 2000)
 	if testing.Short() || raceEnabled {
-		runs /= 20
+		runs /= 10
 	}
 	var sum tally
-	for seed := uint64(1); seed <= uint64(runs); seed++ {
+	for seed := uint64(1); seed <= runs; seed++ {
 		if err := simulateInto(seed, t, &sum); err != nil {
-			t.Fatalf("%v\nrepeat with -simseed %d", err, seed)
+			t.Fatalf("%v\nrepeat with %s=%d", err, simSeed, seed)
 		}
 	}
 	t.Logf("%d runs: %+v", runs, sum)
+	if used := sum.Used / float64(sum.Waits); used < 0.85 {
+		t.Errorf("%.0f %% of slots, pages or steps are in use while someone waits, want 85", 100*used)
+	}
+	if sum.Computed > sum.Needed || sum.Passed > 30 {
+		t.Errorf("%d tokens computed for %d; someone was passed by %d", sum.Computed, sum.Needed, sum.Passed)
+	}
 	for _, n := range []int{sum.Requests, sum.Complete, sum.Cut, sum.Expired, sum.Cancelled, sum.Failed, sum.Refused, sum.Lost, sum.Preemptions, sum.CachedTokens,
-		sum.Guided, sum.Constrained, sum.Forced, sum.Late, sum.Forks} {
+		sum.Guided, sum.Constrained, sum.Forced, sum.Late, sum.Forks, sum.Windows, sum.Recurrent, sum.Resumed, sum.Adapters, sum.Lengthened} {
 		if n == 0 {
 			t.Errorf("something never happened in %d runs: %+v", runs, sum)
 		}
@@ -56,9 +64,27 @@ type tally struct {
 	Requests, Complete, Cut, Expired, Cancelled, Failed, Refused, Lost int
 	Steps, Tokens, Preemptions, CachedTokens                           int
 	Guided, Constrained, Forced, Late, Forks                           int
+	Windows, Recurrent, Resumed, Adapters, Lengthened                  int
+
+	// Of runs in which nothing goes wrong and lengths are not misjudged on purpose:
+	Waits            int     // turns after which someone waited
+	Used             float64 // what was then in use, summed up
+	Computed, Needed int     // tokens
+	Passed           int     // the most who came later and had their first token earlier
 }
 
-func simulate(seed uint64, t testing.TB) error { return simulateInto(seed, t, new(tally)) }
+// number reads an environment variable.
+func number(t *testing.T, name string, unset uint64) uint64 {
+	text := os.Getenv(name)
+	if text == "" {
+		return unset
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
 
 func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 	rng := rand.New(rand.NewPCG(seed, 7))
@@ -79,6 +105,20 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		NoPrefixCache:  chance(0.1),
 	}
 	model := sim.Model{Seed: seed, Vocab: between(4, 60), First: 1, EOS: 2, EOSRate: []float64{0, 0.02, 0.2}[rng.IntN(3)]}
+	if chance(0.5) {
+		model.Windows = [][]int{{0, 20}, {33, 0, 33}, {5}, {1, 64}, {}}[rng.IntN(5)]
+		model.Recurrent = model.Windows != nil && len(model.Windows) == 0 || chance(0.5)
+	}
+	if chance(0.2) {
+		model.RopeOriginal, model.RopeDynamic = between(1, 60), chance(0.5)
+	}
+	if model.Recurrent {
+		cfg.States = between(1, 3*limits.MaxSlots)
+	}
+	if chance(0.3) {
+		cfg.Adapters = between(1, 3)
+	}
+	cfg.Pages = max(cfg.Pages, len(model.Windows)) // a sequence has a page in each group
 	guided := chance(0.4)
 	if guided {
 		model.Vocab, model.First, model.EOS = int(vocabulary), 1, grammartest.EOS
@@ -108,6 +148,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		late := []float64{0, 0.1, 0.6}[rng.IntN(3)]
 		w.e.late = func() bool { return chance(late) }
 	}
+	w.e.grid = []int{16, 32, 80}[rng.IntN(3)]
 	patience := []time.Duration{time.Hour, 100 * time.Millisecond, 10 * time.Millisecond}[rng.IntN(3)]
 	crowded := chance(0.5)
 	longest := w.e.limits.MaxInput
@@ -152,6 +193,8 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		return &Request{
 			Deadline:       until,
 			LogitBias:      biases,
+			Adapter:        int32(rng.IntN(cfg.Adapters + 1)),
+			CacheSalt:      []string{"", "", "", "a", "b"}[rng.IntN(5)],
 			Tokens:         prompt,
 			MaxNewTokens:   between(1, min(w.e.limits.MaxTotal-len(prompt), 60)),
 			Params:         p,
@@ -162,8 +205,14 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 	}
 	submit := func() error {
 		sum.Requests++
+		r := request()
 		var spec *guideSpec
-		if guided && chance(0.6) {
+		grows := w.growsLonger(r)
+		if grows {
+			r.Params = sample.Greedy() // what the model is asked for then has no memory of indices and counts
+			sum.Lengthened++
+		}
+		if guided && !grows && chance(0.6) {
 			spec = randomGuide(rng)
 			sum.Guided++
 		}
@@ -172,7 +221,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 			seeds[i] = rng.Uint64()
 		}
 		sum.Forks += len(seeds) - 1
-		_, err := w.submitN(t, request(), spec, seeds)
+		_, err := w.submitN(t, r, spec, seeds)
 		var e *Error
 		if errors.As(err, &e) && e.Kind == Overloaded {
 			sum.Refused++
@@ -265,6 +314,26 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 	}
 	sum.Preemptions += int(w.e.stats.preemptions.Load())
 	sum.CachedTokens += int(w.e.stats.cachedTokens.Load())
+	if faults == 0 && !crowded && aborts == 0 {
+		sum.Waits += w.waits
+		sum.Used += w.used
+		for _, c := range w.clients {
+			sum.Passed = max(sum.Passed, c.passed)
+			sum.Needed += len(c.req.Tokens) - c.stream.times.CachedTokens + len(c.got)
+			if w.growsLonger(c.req) {
+				sum.Needed += w.model.RopeOriginal
+			}
+		}
+		for _, n := range w.steps {
+			sum.Computed += n
+		}
+	}
+	sum.Windows += len(model.Windows)
+	sum.Adapters += cfg.Adapters
+	if model.Recurrent {
+		sum.Recurrent++
+		sum.Resumed += int(w.e.stats.cachedTokens.Load())
+	}
 	if lost {
 		return nil // pages are not given back: nobody needs them
 	}

@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine"
@@ -26,9 +27,15 @@ type golden struct {
 	Family         string
 	Prompt         []int32
 	PromptLogprobs []*float64 `json:"prompt_logprobs"`
-	Tokens         []int32
-	Logprobs       []float64
-	Margins        []float64
+	continuation
+	// Cached is what it generates with a cache, where that is another thing.
+	Cached *continuation
+}
+
+type continuation struct {
+	Tokens   []int32
+	Logprobs []float64
+	Margins  []float64
 }
 
 // goldenBackends are compared with transformers: tolerance bounds the
@@ -107,11 +114,16 @@ func startEngine(t *testing.T, dir string, b device.Backend, limits device.Limit
 	if _, err := engine.Load(b, p, c, nil); err != nil {
 		t.Fatal(err)
 	}
+	states := 0
+	if p.HasState() {
+		states = 8
+	}
 	e, err := engine.New(engine.Config{
 		Backend:        b,
 		Device:         limits,
-		Pages:          40,
-		Vocab:          p.Vocab,
+		Plan:           p,
+		Pages:          40 * max(1, len(p.Groups)),
+		States:         states,
 		EOS:            cfg.EOS,
 		Root:           page.Root(),
 		MaxBatchTokens: budget,
@@ -132,12 +144,16 @@ func startEngine(t *testing.T, dir string, b device.Backend, limits device.Limit
 }
 
 // compareGolden scores prompt and continuation together as one prompt, and
-// generates the continuation beside it.
+// generates the continuation beside it. Where it depends on the cache, that is on
+// the length at each token, the prompt is scored alone.
 func compareGolden(t *testing.T, e *engine.Engine, g *golden, tolerance, margin float64) {
 	t.Helper()
-	all := append(append([]int32(nil), g.Prompt...), g.Tokens...)
+	want, all := g.continuation, slices.Concat(g.Prompt, g.Tokens)
+	if g.Cached != nil {
+		want, all = *g.Cached, g.Prompt
+	}
 	scored := submit(t, e, &engine.Request{Tokens: all, MaxNewTokens: 1, Params: sample.Greedy(), PromptLogprobs: true})
-	generated := submit(t, e, &engine.Request{Tokens: g.Prompt, MaxNewTokens: len(g.Tokens), Params: sample.Greedy(), IgnoreEOS: true})
+	generated := submit(t, e, &engine.Request{Tokens: g.Prompt, MaxNewTokens: len(want.Tokens), Params: sample.Greedy(), IgnoreEOS: true})
 
 	worst := 0.0
 	check := func(what string, i int, got float32, want float64) {
@@ -155,24 +171,24 @@ func compareGolden(t *testing.T, e *engine.Engine, g *golden, tolerance, margin 
 	for i, tok := range scored.Prompt() {
 		switch {
 		case i >= len(g.Prompt):
-			check("fed token", i-len(g.Prompt), tok.Logprob, g.Logprobs[i-len(g.Prompt)])
+			check("fed token", i-len(g.Prompt), tok.Logprob, want.Logprobs[i-len(g.Prompt)])
 		case g.PromptLogprobs[i] != nil:
 			check("prompt token", i, tok.Logprob, *g.PromptLogprobs[i])
 		}
 	}
 
 	tokens := collect(t, generated)
-	if len(tokens) != len(g.Tokens) {
-		t.Fatalf("%d tokens generated, want %d", len(tokens), len(g.Tokens))
+	if len(tokens) != len(want.Tokens) {
+		t.Fatalf("%d tokens generated, want %d", len(tokens), len(want.Tokens))
 	}
 	for i, tok := range tokens {
-		if tok.ID != g.Tokens[i] {
-			if g.Margins[i] > margin {
-				t.Errorf("greedy token %d is %d, want %d, the best by %v", i, tok.ID, g.Tokens[i], g.Margins[i])
+		if tok.ID != want.Tokens[i] {
+			if want.Margins[i] > margin {
+				t.Errorf("greedy token %d is %d, want %d, the best by %v", i, tok.ID, want.Tokens[i], want.Margins[i])
 			}
 			break // from here on the texts differ
 		}
-		check("greedy token", i, tok.Logprob, g.Logprobs[i])
+		check("greedy token", i, tok.Logprob, want.Logprobs[i])
 	}
 	t.Logf("largest difference in log-probability: %.2g", worst)
 }

@@ -97,7 +97,7 @@ func (e *Engine) guide(g *Guide) (*guidance, error) {
 	if err != nil {
 		return nil, &Error{Kind: Internal, Msg: "this model has no grammars", Err: err}
 	}
-	if got, want := c.MaskWords(), device.MaskWords(e.cfg.Vocab); got != want {
+	if got, want := c.MaskWords(), device.MaskWords(e.cfg.Plan.Vocab); got != want {
 		return nil, &Error{Kind: Internal, Msg: fmt.Sprintf("the grammar's masks have %d words, the model's %d", got, want)}
 	}
 	made := &guidance{compiler: c, matcher: g.Grammar, forced: make([]int32, 0, maxForced)}

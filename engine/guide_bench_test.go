@@ -43,7 +43,7 @@ func BenchmarkGuided(b *testing.B) {
 			limits := device.Limits{MaxTokens: 2048, MaxRows: 256, MaxSlots: streams, MaxPagesPerSlot: 32}
 			backend := sim.New(limits, sim.Config{Model: sim.Model{Vocab: vocab, EOS: v.EOS()}, Fast: true,
 				RealTime: true, Latency: func(int) time.Duration { return step }})
-			e, err := New(Config{Backend: backend, Device: limits, Pages: streams * 32, Vocab: vocab, EOS: []int32{v.EOS()},
+			e, err := New(Config{Backend: backend, Device: limits, Pages: streams * 32, Plan: sim.Model{Vocab: vocab}.Plan(), EOS: []int32{v.EOS()},
 				Root: page.Root(), Compiler: func() (*grammar.Compiler, error) { return c, nil }})
 			if err != nil {
 				b.Fatal(err)

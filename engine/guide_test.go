@@ -16,7 +16,9 @@ import (
 // guidedModel samples any token but the padding.
 var guidedModel = sim.Model{Seed: 4, Vocab: int(vocabulary), First: 1, EOS: grammartest.EOS}
 
-func regex(pattern string) *testGrammar { return &testGrammar{grammar.Regex, pattern, whole(pattern)} }
+func regex(pattern string) *testGrammar {
+	return &testGrammar{grammar.Regex, pattern, matching(pattern)}
+}
 
 // matcher compiles a regular expression that is closed with the test.
 func matcher(t testing.TB, pattern string) *grammar.Matcher {
@@ -151,7 +153,7 @@ func TestMatchersAreClosed(t *testing.T) {
 		{name: "draining", spec: triggers, change: func(e *Engine, _ *Request) { e.draining.Store(true) }, seeds: 3, want: Stopping},
 		{name: "stopped", spec: triggers, change: func(e *Engine, _ *Request) { e.inbox.close() }, seeds: 3, want: Stopping},
 		{name: "no grammars", spec: spec, change: func(e *Engine, _ *Request) { e.cfg.Compiler = nil }, seeds: 3, want: Internal},
-		{name: "a model of another size", spec: spec, change: func(e *Engine, _ *Request) { e.cfg.Vocab *= 2 }, seeds: 3, want: Internal},
+		{name: "a model of another size", spec: spec, change: func(e *Engine, _ *Request) { e.cfg.Plan = sim.Model{Vocab: 2 * e.cfg.Plan.Vocab}.Plan() }, seeds: 3, want: Internal},
 		{name: "both", spec: spec, change: func(_ *Engine, r *Request) {
 			r.Guide.Triggers = triggers.guide(t).Triggers
 		}, seeds: 1, want: Internal},
@@ -241,11 +243,12 @@ func TestLogitBiases(t *testing.T) {
 func TestSampleAtOnceUnguided(t *testing.T) {
 	limits := device.Limits{MaxTokens: 64, MaxRows: 64, MaxSlots: 4, MaxPagesPerSlot: 8}
 	for _, guided := range []bool{false, true} {
-		b := &order{Backend: sim.New(limits, sim.Config{Model: guidedModel})}
-		e, err := New(Config{Backend: b, Device: limits, Pages: 16, Vocab: int(vocabulary), Compiler: sharedCompiler})
+		b := &order{Backend: sim.New(limits, sim.Config{Model: guidedModel}).Checked()}
+		e, err := New(Config{Backend: b, Device: limits, Pages: 16, Plan: guidedModel.Plan(), Compiler: sharedCompiler})
 		if err != nil {
 			t.Fatal(err)
 		}
+		e.late = func() bool { return false }
 		r := guidedRequest(5)
 		if guided {
 			r.Guide = (&guideSpec{grammar: &testGrammars[1]}).guide(t)

@@ -48,15 +48,15 @@ type testGrammar struct {
 	whole *regexp.Regexp
 }
 
-func whole(pattern string) *regexp.Regexp { return regexp.MustCompile(`^(?:` + pattern + `)$`) }
+func matching(pattern string) *regexp.Regexp { return regexp.MustCompile(`^(?:` + pattern + `)$`) }
 
 var testGrammars = []testGrammar{
-	{grammar.Regex, `[ab]{3,9}c?`, whole(`[ab]{3,9}c?`)},
-	{grammar.Regex, `(abc|x[0-9])*`, whole(`(abc|x[0-9])*`)},
-	{grammar.Regex, `true, abcxy[0-9]{2,20}, "abc":`, whole(`true, abcxy[0-9]{2,20}, "abc":`)},
-	{grammar.Regex, `abc`, whole(`abc`)},
+	{grammar.Regex, `[ab]{3,9}c?`, matching(`[ab]{3,9}c?`)},
+	{grammar.Regex, `(abc|x[0-9])*`, matching(`(abc|x[0-9])*`)},
+	{grammar.Regex, `true, abcxy[0-9]{2,20}, "abc":`, matching(`true, abcxy[0-9]{2,20}, "abc":`)},
+	{grammar.Regex, `abc`, matching(`abc`)},
 	{grammar.JSONSchema, `{"type":"object","properties":{"abc":{"enum":["true","abc"]},"xy":{"type":"integer","minimum":0,"maximum":99}},"required":["abc","xy"],"additionalProperties":false}`,
-		whole(`\{ ?"abc" ?: ?"(true|abc)" ?, ?"xy" ?: ?[1-9]?[0-9] ?\}`)},
+		matching(`\{ ?"abc" ?: ?"(true|abc)" ?, ?"xy" ?: ?[1-9]?[0-9] ?\}`)},
 	{grammar.JSONSchema, `{"type":"array","items":{"type":"boolean"},"minItems":1,"maxItems":6}`, nil}, // "false" has no token: only true
 }
 
@@ -206,12 +206,12 @@ func (o *oracle) mask(out []sim.Choice) []uint32 {
 }
 
 // expect returns what the request must yield, and where its grammar held.
-func (g *guideSpec) expect(t testing.TB, model sim.Model, req *Request, params sample.Params) ([]sim.Choice, behind) {
+func (g *guideSpec) expect(t testing.TB, model sim.Model, req *Request, params sample.Params, by sim.Steering) ([]sim.Choice, behind) {
 	o := &oracle{t: t, spec: g, forced: map[int]bool{}, ignore: req.IgnoreEOS, behind: behind{from: -1}}
 	if g.grammar != nil {
 		o.enter(g.grammar, 0)
 	}
-	by := sim.Steering{Biases: req.LogitBias, Mask: o.mask}
+	by.Mask = o.mask
 	want := model.ContinueSteered(req.Tokens, params, by, req.TopN, req.MaxNewTokens, false)
 	o.mask(want)
 	if o.matcher != nil {

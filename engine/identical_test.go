@@ -8,14 +8,31 @@ import (
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/enginetest"
+	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sim"
 	"github.com/millrace-ai/millrace/engine/weights"
 )
 
 func TestIdenticalSim(t *testing.T) {
-	enginetest.Identical(t, func(t testing.TB, l device.Limits) (device.Backend, int) {
-		return sim.New(l, sim.Config{Model: sim.Model{Vocab: 300}}), 300
-	})
+	for _, tt := range []struct {
+		name        string
+		model       sim.Model
+		synchronous bool
+	}{
+		{name: "all positions"},
+		{name: "a step at a time", synchronous: true},
+		{name: "windows", model: sim.Model{Windows: []int{0, 30}}},
+		{name: "states", model: sim.Model{Windows: []int{}, Recurrent: true}, synchronous: true},
+		{name: "states and windows", model: sim.Model{Windows: []int{0, 30}, Recurrent: true}},
+		{name: "rotations", model: sim.Model{RopeOriginal: 70, RopeDynamic: true}},
+	} {
+		tt.model.Vocab = 300
+		t.Run(tt.name, func(t *testing.T) {
+			enginetest.Identical(t, func(t testing.TB, l device.Limits) (device.Backend, *plan.Plan) {
+				return sim.New(l, sim.Config{Model: tt.model, Synchronous: tt.synchronous}).Checked(), tt.model.Plan()
+			})
+		})
+	}
 }
 
 func TestIdenticalCPU(t *testing.T) {
@@ -25,7 +42,7 @@ func TestIdenticalCPU(t *testing.T) {
 	t.Setenv("MILLRACE_CPU_KV", "f16") // as models of more than toy size have it
 	for _, name := range []string{"llama-tied-bf16", "gemma2-v4"} {
 		t.Run(name, func(t *testing.T) {
-			enginetest.Identical(t, func(t testing.TB, l device.Limits) (device.Backend, int) {
+			enginetest.Identical(t, func(t testing.TB, l device.Limits) (device.Backend, *plan.Plan) {
 				l.Threads = 2
 				b, err := cpu.Open(l)
 				if err != nil {
@@ -43,7 +60,7 @@ func TestIdenticalCPU(t *testing.T) {
 				if _, err := engine.Load(b, p, c, nil); err != nil {
 					t.Fatal(err)
 				}
-				return b, p.Vocab
+				return b, p
 			})
 		})
 	}

@@ -39,11 +39,14 @@ func Plan(c *weights.Checkpoint) (*plan.Config, *plan.Plan, error) {
 		return nil, nil, err
 	}
 	p, err := plan.Build(cfg, func(name string) ([]int, bool) {
-		if strings.HasSuffix(name, headSuffix) && cfg.Tied && headIsEmbedding(c, name) {
+		if cfg.Tied && hasSuffix(name, headSuffixes) && headIsEmbedding(c, name) {
 			return nil, false // stored twice, needed once
 		}
 		return c.Shape(name)
 	})
+	if err == nil {
+		err = plan.Check(p)
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", c.Source(), err)
 	}
@@ -59,75 +62,136 @@ func ModelConfig(c *weights.Checkpoint) (*plan.Config, error) {
 	return plan.ParseConfig(c.Config(), generation)
 }
 
-const (
-	headSuffix      = "lm_head.weight"
-	embeddingSuffix = "embed_tokens.weight"
+// What checkpoints call the output head and the embedding.
+var (
+	headSuffixes      = []string{"lm_head.weight", "embed_out.weight"}
+	embeddingSuffixes = []string{"embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight", "embeddings.weight"}
 )
 
+func hasSuffix(name string, suffixes []string) bool {
+	return slices.ContainsFunc(suffixes, func(s string) bool { return strings.HasSuffix(name, s) })
+}
+
 // headIsEmbedding reports whether the output head called name repeats the
-// embedding byte for byte.
+// embedding.
 func headIsEmbedding(c *weights.Checkpoint, name string) bool {
 	head, ok := c.Tensor(name)
 	if !ok {
 		return false
 	}
 	for _, n := range c.Names() {
-		if !strings.HasSuffix(n, embeddingSuffix) {
+		if !hasSuffix(n, embeddingSuffixes) {
 			continue
 		}
 		// What is streamed cannot be compared beforehand, and is loaded twice.
-		if e, _ := c.Tensor(n); e.Data != nil && e.DType == head.DType && slices.Equal(e.Shape, head.Shape) && bytes.Equal(e.Data, head.Data) {
+		if e, _ := c.Tensor(n); e.Data != nil && e.DType == head.DType && slices.Equal(e.Shape, head.Shape) && sameRows(e, head) {
 			return true
 		}
 	}
 	return false
 }
 
+// sameRows compares some rows, the first and the last among them. A head that was
+// trained by itself differs from the embedding in every row, so a few tell, where
+// all would have to be read from the disk: a gigabyte, before anything else.
+func sameRows(a, b weights.Tensor) bool {
+	const compared = 64
+	if len(a.Shape) == 0 || a.Shape[0] == 0 || len(a.Data) == 0 {
+		return false
+	}
+	rows := a.Shape[0]
+	rowBytes := len(a.Data) / rows
+	for i := range compared {
+		at := i * (rows - 1) / (compared - 1) * rowBytes
+		if !bytes.Equal(a.Data[at:at+rowBytes], b.Data[at:at+rowBytes]) {
+			return false
+		}
+	}
+	return true
+}
+
 // Check compares the tensors that p needs with those of checkpoint c, by the
 // headers of its files alone.
 func Check(p *plan.Plan, c *weights.Checkpoint) error {
-	if _, _, err := resolve(p, c); err != nil {
+	if _, err := resolve(p, c); err != nil {
 		return err
 	}
 	return refuseUnused(p, c)
 }
 
+// WeightBytes is the size of the tensors of p once they are loaded from
+// checkpoint c, in the formats that they are handed over in.
+func WeightBytes(p *plan.Plan, c *weights.Checkpoint) (int64, error) {
+	found, err := resolve(p, c)
+	if err != nil {
+		return 0, err
+	}
+	total := int64(0)
+	for i, t := range p.Tensors {
+		size := int64(found.formats[i].Size())
+		for _, n := range t.Shape {
+			size *= int64(n)
+		}
+		total += size
+	}
+	return total, nil
+}
+
+// resident is what backend b is given of plan p.
+func resident(b device.Backend, p *plan.Plan) *plan.Plan {
+	if b.Caps().Lowered {
+		p = plan.Lower(p)
+	}
+	return plan.Share(p)
+}
+
 // Load gives the tensors of p, taken from checkpoint c, to backend b, and
-// then p itself. Every tensor is compared with the plan before the first is
-// copied. progress, if not nil, hears after each piece how many bytes of the
-// total are done. Source pages are released as they are copied, so that
-// weights are resident once.
+// then p itself, lowered if b wants it so. Plan, types and shapes are checked
+// before the first tensor is announced. progress, if not nil, hears after each
+// piece how many bytes of the total have been read. Source pages are released as
+// they are copied, so that weights are resident once.
 //
 // After an error b can only be closed.
 func Load(b device.Backend, p *plan.Plan, c *weights.Checkpoint, progress func(done, total int64)) (device.ModelInfo, error) {
-	parts, total, err := resolve(p, c)
+	p = resident(b, p)
+	if err := plan.Check(p); err != nil {
+		return device.ModelInfo{}, fmt.Errorf("%s: %w", c.Source(), err)
+	}
+	if err := b.CheckPlan(p); err != nil {
+		return device.ModelInfo{}, fmt.Errorf("%s: the backend cannot run a %s model: %w", c.Source(), p.Family, err)
+	}
+	found, err := resolve(p, c)
 	if err != nil {
 		return device.ModelInfo{}, err
 	}
 	if err := refuseUnused(p, c); err != nil {
 		return device.ModelInfo{}, err
 	}
+	for i, t := range p.Tensors {
+		h, err := b.NewTensor(t.Name, found.formats[i], t.Shape)
+		if err == nil && h != device.Handle(i) {
+			err = fmt.Errorf("the backend calls it %d, the plan %d", h, i)
+		}
+		if err != nil {
+			return device.ModelInfo{}, fmt.Errorf("tensor %q: %w", t.Name, err)
+		}
+	}
+
 	size := loadPiece
 	if c.Streamed() {
 		size = streamPiece
 	}
-	var pieces []weights.Piece
-	var rows []rowRange // of each piece
-	for i := range parts {
-		part := &parts[i]
-		if err := part.announce(b, device.Handle(i)); err != nil {
-			return device.ModelInfo{}, part.wrap(err)
-		}
-		for _, r := range part.cut(i, size) {
-			rows = append(rows, r)
-			pieces = append(pieces, weights.Piece{File: part.file, Offset: part.offset + int64(r.first)*int64(part.rowBytes), Length: r.n * part.rowBytes})
-		}
+	pieces := found.cut(size)
+	reads := make([]weights.Piece, len(pieces))
+	total, done := int64(0), int64(0)
+	for i, p := range pieces {
+		reads[i] = weights.Piece{File: p.source.File, Offset: p.source.Offset + int64(p.first)*int64(p.source.rowBytes), Length: p.n * p.source.rowBytes}
+		total += int64(reads[i].Length)
 	}
-	done := int64(0)
-	err = c.Read(pieces, func(i int, data []byte) error {
-		r := rows[i]
-		if err := b.WriteTensor(device.Handle(r.part), r.first, r.n, data); err != nil {
-			return parts[r.part].wrap(err)
+	g := newGatherer(b, p)
+	err = c.Read(reads, func(i int, data []byte) error {
+		if err := g.take(pieces[i], data); err != nil {
+			return err
 		}
 		done += int64(len(data))
 		if progress != nil {
@@ -135,95 +199,191 @@ func Load(b device.Backend, p *plan.Plan, c *weights.Checkpoint, progress func(d
 		}
 		return nil
 	})
-	if err != nil {
+	if err := g.finish(err); err != nil {
 		return device.ModelInfo{}, err
 	}
 	return b.SetModel(p)
 }
 
-// part is a tensor of the plan found in the checkpoint.
-type part struct {
-	name, file string
-	dtype      device.DType
-	shape      []int
-	rows       int // of rowBytes each; a vector is one row
-	rowBytes   int
-	offset     int64 // of the first row, in the file
+// formats are the types of a checkpoint that backends compute with.
+var formats = map[string]plan.Format{"F32": plan.F32, "F16": plan.F16, "BF16": plan.BF16}
+
+// resolved is where the tensors of a plan come from.
+type resolved struct {
+	formats []plan.Format // of each tensor
+	sources []*source     // in order of their first use
 }
 
-// rowRange is some rows of a part.
-type rowRange struct{ part, first, n int }
+// source is a tensor of the checkpoint, as rows of bytes: all its dimensions but
+// the last are rows, and a vector is rows of one element (plan.Part).
+type source struct {
+	weights.Tensor
+	rows, rowBytes int
+	uses           []*use // empty for scales
+	scales         *scales
+}
 
-var dtypes = map[string]device.DType{"F32": device.F32, "F16": device.F16, "BF16": device.BF16}
+// use is a part of a tensor of the plan.
+type use struct {
+	plan.Part
+	tensor   int
+	from, to plan.Format
+	whole    *whole // in which the part is put together; nil: its rows are handed over as they come
+	direct   bool   // rows are handed over as they are in the source
+}
 
-// resolve finds every tensor of p in c and compares type and shape.
-func resolve(p *plan.Plan, c *weights.Checkpoint) (parts []part, total int64, err error) {
-	for _, want := range p.Tensors {
-		whole := append([]int{want.Rows}, want.Shape[1:]...)
-		t, ok := c.Tensor(want.Name)
+// piece is n rows of a source, read at once.
+type piece struct {
+	source   *source
+	first, n int
+}
+
+// resolve finds every part of every tensor of p in c and compares types and
+// shapes.
+func resolve(p *plan.Plan, c *weights.Checkpoint) (*resolved, error) {
+	r := &resolved{}
+	byName := map[string]*source{}
+	find := func(name string, shape []int, types ...string) (*source, error) {
+		t, ok := c.Tensor(name)
 		if !ok {
-			return nil, 0, fmt.Errorf("%s: tensor %q is missing, expected %v", c.Source(), want.Name, whole)
+			return nil, fmt.Errorf("%s: tensor %q is missing, expected %v", c.Source(), name, shape)
 		}
-		if !slices.Equal(t.Shape, whole) {
-			return nil, 0, fmt.Errorf("%s: tensor %q: config.json needs shape %v, found %v", t.File, t.Name, whole, t.Shape)
+		if !slices.Equal(t.Shape, shape) {
+			return nil, fmt.Errorf("%s: tensor %q: config.json needs shape %v, found %v", t.File, name, shape, t.Shape)
 		}
-		dtype, ok := dtypes[t.DType]
-		if !ok {
-			return nil, 0, fmt.Errorf("%s: tensor %q: expected type F32, F16 or BF16, found %s", t.File, t.Name, t.DType)
+		if !slices.Contains(types, t.DType) {
+			return nil, fmt.Errorf("%s: tensor %q: expected type %s, found %s", t.File, name, alternatives(types), t.DType)
 		}
-		rowBytes := dtype.Size()
-		for _, n := range want.Shape[1:] {
-			rowBytes *= n
+		if s := byName[name]; s != nil {
+			return s, nil
 		}
-		found := part{name: t.Name, file: t.File, dtype: dtype, shape: want.Shape, rows: want.Shape[0], rowBytes: rowBytes,
-			offset: t.Offset + int64(want.FirstRow)*int64(rowBytes)}
-		if len(want.Shape) == 1 {
-			found.rows, found.rowBytes = 1, want.Shape[0]*rowBytes
+		s := &source{Tensor: t, rows: 1}
+		for i, n := range shape {
+			if i == 0 || i < len(shape)-1 {
+				s.rows *= n
+			}
 		}
-		parts = append(parts, found)
-		total += int64(found.rows) * int64(found.rowBytes)
+		s.rowBytes = int(t.Size) / s.rows
+		byName[name] = s
+		r.sources = append(r.sources, s)
+		return s, nil
 	}
-	return parts, total, nil
+
+	for i, t := range p.Tensors {
+		if len(t.Parts) == 0 {
+			return nil, fmt.Errorf("%s: tensor %q is made of nothing", c.Source(), t.Name)
+		}
+		var uses []*use
+		for _, part := range t.Parts {
+			u := &use{Part: part, tensor: i}
+			var s *source
+			var err error
+			switch part.Encoding {
+			case plan.EncodingMXFP4:
+				blocks := mxfp4Shape(part.Shape)
+				// Scales are asked for first, so that blocks can be decoded as they come.
+				var by *source
+				if by, err = find(part.Scales, blocks[:3], "U8"); err == nil {
+					s, err = find(part.Name, blocks, "U8")
+				}
+				if err == nil && s.scales == nil {
+					s.rows, s.rowBytes = by.rows, int(s.Size)/by.rows
+					s.scales = newScales(s, by)
+				}
+				u.from = plan.BF16
+			default:
+				if s, err = find(part.Name, part.Shape, "F32", "F16", "BF16"); err == nil {
+					u.from = formats[s.DType]
+				}
+			}
+			if err != nil {
+				return nil, err
+			}
+			s.uses = append(s.uses, u)
+			uses = append(uses, u)
+		}
+		format := uses[0].from
+		for _, u := range uses {
+			if u.from != format {
+				format = plan.F32 // the narrower ones do not contain each other
+			}
+		}
+		r.formats = append(r.formats, format)
+		assemble(&t, format, uses)
+	}
+	return r, nil
 }
 
-// announce creates the tensor as handle h.
-func (t *part) announce(b device.Backend, h device.Handle) error {
-	got, err := b.NewTensor(t.name, t.dtype, t.shape)
-	if err == nil && got != h {
-		err = fmt.Errorf("the backend calls it %d, the plan %d", got, h)
+// assemble says how each use of a tensor reaches the backend, which takes whole
+// rows, a vector being one.
+func assemble(t *plan.Tensor, format plan.Format, uses []*use) {
+	var vector *whole
+	if len(t.Shape) == 1 {
+		vector = newWhole(0, 1, t.Shape[0], format)
 	}
-	return err
+	for _, u := range uses {
+		u.to = format
+		switch cols := u.Shape[len(u.Shape)-1]; {
+		case vector != nil:
+			u.whole = vector
+		case u.Transpose:
+			u.whole = newWhole(u.To, u.Cols.N, u.Rows.N, format)
+		default:
+			u.direct = u.Encoding == plan.EncodingPlain && u.from == format && u.Rows.Step == 1 &&
+				u.Cols == plan.Range{First: 0, Step: 1, N: cols} && len(u.Shape) > 1
+		}
+	}
 }
 
-// cut divides the rows of part i of a plan into ranges of about size bytes.
-func (t *part) cut(i, size int) (ranges []rowRange) {
-	step := max(1, size/max(1, t.rowBytes))
-	step = (step + loadRows - 1) / loadRows * loadRows
-	for first := 0; first < t.rows; first += step {
-		ranges = append(ranges, rowRange{i, first, min(step, t.rows-first)})
+// cut divides the rows of all sources that are used into pieces of about size
+// bytes.
+func (r *resolved) cut(size int) (pieces []piece) {
+	for _, s := range r.sources {
+		type span struct{ from, to int }
+		var spans []span
+		for _, u := range s.uses {
+			spans = append(spans, span{u.Rows.First, u.Rows.First + (u.Rows.N-1)*u.Rows.Step + 1})
+		}
+		if len(s.uses) == 0 {
+			spans = []span{{0, s.rows}} // scales are needed whole
+		}
+		slices.SortFunc(spans, func(a, b span) int { return a.from - b.from })
+		step := max(1, size/max(1, s.rowBytes))
+		step = (step + loadRows - 1) / loadRows * loadRows
+		for len(spans) > 0 {
+			all := spans[0]
+			for spans = spans[1:]; len(spans) > 0 && spans[0].from <= all.to; spans = spans[1:] {
+				all.to = max(all.to, spans[0].to)
+			}
+			for first := all.from; first < all.to; first += step {
+				pieces = append(pieces, piece{s, first, min(step, all.to-first)})
+			}
+		}
 	}
-	return ranges
+	return pieces
 }
 
-// wrap says which tensor an error is about.
-func (t *part) wrap(err error) error { return fmt.Errorf("%s: tensor %q: %w", t.file, t.name, err) }
+// alternatives lists choices for a message.
+func alternatives(list []string) string {
+	if len(list) == 1 {
+		return list[0]
+	}
+	return strings.Join(list[:len(list)-1], ", ") + " or " + list[len(list)-1]
+}
 
-// refuseUnused refuses a checkpoint whose decoder layers hold tensors that
-// the plan has no use for: a bias, a norm or a whole layer that config.json
-// does not mention means that the model is not the one it says it is.
+// refuseUnused refuses a checkpoint whose decoder holds tensors that the plan has
+// no use for: a bias, a norm or a whole layer that config.json does not mention
+// means that the model is not the one it says it is.
 func refuseUnused(p *plan.Plan, c *weights.Checkpoint) error {
-	const layers = "layers."
 	used := make(map[string]bool, len(p.Tensors))
-	prefix := "" // of all layers' tensors
 	for _, t := range p.Tensors {
-		used[t.Name] = true
-		if i := strings.Index(t.Name, layers); i >= 0 {
-			prefix = t.Name[:i+len(layers)]
+		for _, part := range t.Parts {
+			used[part.Name], used[part.Scales] = true, true
 		}
 	}
 	for _, name := range c.Names() {
-		if used[name] || !strings.HasPrefix(name, prefix) || strings.HasSuffix(name, ".rotary_emb.inv_freq") {
-			continue // other towers, and a table that old checkpoints carry along
+		if used[name] || !strings.HasPrefix(name, p.Prefix) || p.Spares(name) {
+			continue
 		}
 		t, _ := c.Tensor(name)
 		return fmt.Errorf("%s: tensor %q %v: expected none, a %s model as config.json describes it has no use for it", t.File, name, t.Shape, p.Family)

@@ -18,27 +18,33 @@ import (
 // weightSink keeps what a loader gives it. Its other methods are not called.
 type weightSink struct {
 	device.Backend
+	lowered bool
 	names   []string
-	dtypes  []device.DType
+	formats []plan.Format
 	shapes  [][]int
 	data    [][]byte
 	written [][]bool // by row
 	writes  int
 	largest int
 	plan    *plan.Plan
+	refuse  error // of CheckPlan
 	fail    error // of WriteTensor
 }
 
-func (r *weightSink) NewTensor(name string, dtype device.DType, shape []int) (device.Handle, error) {
-	rows, size := 1, dtype.Size()
-	for _, n := range shape {
+func (r *weightSink) Caps() device.Caps { return device.Caps{Lowered: r.lowered} }
+
+func (r *weightSink) CheckPlan(*plan.Plan) error { return r.refuse }
+
+func (r *weightSink) NewTensor(name string, format plan.Format, shape []int) (device.Handle, error) {
+	rows, size := 1, format.Size()
+	for i, n := range shape {
 		size *= n
-	}
-	if len(shape) == 2 {
-		rows = shape[0]
+		if i < len(shape)-1 {
+			rows *= n
+		}
 	}
 	r.names = append(r.names, name)
-	r.dtypes = append(r.dtypes, dtype)
+	r.formats = append(r.formats, format)
 	r.shapes = append(r.shapes, shape)
 	r.data = append(r.data, make([]byte, size))
 	r.written = append(r.written, make([]bool, rows))
@@ -88,7 +94,7 @@ func tinyTensors() map[string]weightstest.Tensor {
 		{"model.norm.weight", "BF16", []int{16}},
 		{"lm_head.weight", "BF16", []int{24, 16}},
 	} {
-		size := dtypes[t.dtype].Size()
+		size := formats[t.dtype].Size()
 		for _, n := range t.shape {
 			size *= n
 		}
@@ -136,42 +142,86 @@ func TestLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info.WeightBytes != 1 || r.plan != p {
+	if info.WeightBytes != 1 || r.plan == nil {
 		t.Errorf("the plan was not handed over, info %+v", info)
 	}
-	sum := int64(0)
+	sum, resident := int64(0), int64(0)
 	for i, want := range p.Tensors {
-		source := tensors[want.Name]
+		part := want.Parts[0]
+		source := tensors[part.Name]
 		rowBytes := len(source.Data) / source.Shape[0]
-		part := source.Data[want.FirstRow*rowBytes:][:want.Shape[0]*rowBytes]
-		if !bytes.Equal(r.data[i], part) || r.dtypes[i].String() != source.DType || !slices.Equal(r.shapes[i], want.Shape) {
-			t.Errorf("tensor %d, %v: %v %v, or other bytes", i, want, r.dtypes[i], r.shapes[i])
+		data := source.Data[part.Rows.First*rowBytes:][:part.Rows.N*rowBytes]
+		if !bytes.Equal(r.data[i], data) || r.formats[i].String() != source.DType || !slices.Equal(r.shapes[i], want.Shape) {
+			t.Errorf("tensor %d, %v: %v %v, or other bytes", i, want, r.formats[i], r.shapes[i])
 		}
 		if slices.Contains(r.written[i], false) {
 			t.Errorf("tensor %d, %v: rows not written", i, want)
 		}
-		sum += int64(len(part))
+		sum += int64(len(data))
+		resident += int64(len(r.data[i]))
 	}
 	if done != sum || total != sum {
 		t.Errorf("progress ended at %d of %d, want %d", done, total, sum)
 	}
+	if n, err := WeightBytes(p, c); err != nil || n != resident {
+		t.Errorf("WeightBytes = %d, %v; want %d", n, err, resident)
+	}
 }
+
+// TestLoadLowered: a backend that wants the lowered plan is given its tensors.
+func TestLoadLowered(t *testing.T) {
+	c := openTensors(t, tinyConfig, tinyTensors())
+	_, p, err := Plan(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &weightSink{lowered: true}
+	if _, err := Load(r, p, c, nil); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.plan.Ops) >= len(p.Ops) || len(r.plan.Tensors) != len(r.names) {
+		t.Errorf("%d operations and %d tensors of %d and %d", len(r.plan.Ops), len(r.names), len(p.Ops), len(p.Tensors))
+	}
+}
+
+// planOf is a valid plan with these tensors beside its embedding "e" [1 1].
+func planOf(tensors ...plan.Tensor) *plan.Plan {
+	whole := plan.Range{First: 0, Step: 1, N: 1}
+	embedding := plan.Tensor{Name: "e", Shape: []int{1, 1}, Parts: []plan.Part{{Name: "e", Shape: []int{1, 1}, Rows: whole, Cols: whole}}}
+	embed, rows, logits := plan.NewOp(plan.OpEmbed), plan.NewOp(plan.OpRows), plan.NewOp(plan.OpLogits)
+	embed.Out[0], embed.Weight[0] = 0, 0
+	rows.In[0], rows.Out[0] = 0, 1
+	logits.In[0], logits.Weight[0] = 1, 0
+	return &plan.Plan{
+		Vocab: 1, Hidden: 1, MaxPos: 1,
+		Values:  []plan.Value{{Width: 1, Of: plan.None}, {Width: 1, Of: plan.None}},
+		Tensors: append([]plan.Tensor{embedding}, tensors...),
+		Ops:     []plan.Op{embed, rows, logits},
+	}
+}
+
+// embeddingOf is what the checkpoint of planOf has beside.
+var embeddingOf = weightstest.Tensor{Name: "e", DType: "F32", Shape: []int{1, 1}, Data: make([]byte, 4)}
 
 // TestLoadInPieces: a large tensor is never handed over at once.
 func TestLoadInPieces(t *testing.T) {
 	const rows = 2*loadPiece/32 + 1
-	p := &plan.Plan{Tensors: []plan.Tensor{{Name: "w", Shape: []int{rows, 8}, Rows: rows}}}
+	p := planOf(plan.Tensor{Name: "w", Shape: []int{rows, 8}, Parts: []plan.Part{
+		{Name: "w", Shape: []int{rows, 8}, Rows: plan.Range{First: 0, Step: 1, N: rows}, Cols: plan.Range{First: 0, Step: 1, N: 8}},
+	}})
 	data := make([]byte, rows*32)
 	for i := range data {
 		data[i] = byte(i >> 9)
 	}
-	c := openTensors(t, `{}`, map[string]weightstest.Tensor{"w": {Name: "w", DType: "F32", Shape: []int{rows, 8}, Data: data}})
+	c := openTensors(t, `{}`, map[string]weightstest.Tensor{
+		"e": embeddingOf, "w": {Name: "w", DType: "F32", Shape: []int{rows, 8}, Data: data},
+	})
 	r := &weightSink{}
 	if _, err := Load(r, p, c, nil); err != nil {
 		t.Fatal(err)
 	}
-	if r.writes != 3 || r.largest > loadPiece || !bytes.Equal(r.data[0], data) {
-		t.Errorf("%d writes, the largest %d bytes; want 3 of at most %d and the same bytes", r.writes, r.largest, loadPiece)
+	if r.writes != 1+3 || r.largest > loadPiece || !bytes.Equal(r.data[1], data) {
+		t.Errorf("%d writes, the largest %d bytes; want 4 of at most %d and the same bytes", r.writes, r.largest, loadPiece)
 	}
 }
 
@@ -207,6 +257,8 @@ func TestLoadRefusals(t *testing.T) {
 			[]string{"model.safetensors", qkv, "F32, F16 or BF16", "I16"}},
 		{"a bias that the config does not mention", add("model.layers.0.self_attn.o_proj.bias"),
 			[]string{"model.safetensors", "model.layers.0.self_attn.o_proj.bias", "expected none"}},
+		{"a tensor of the decoder beside its layers", add("model.embed_scale.weight"),
+			[]string{"model.safetensors", "model.embed_scale.weight", "expected none"}},
 		{"one more layer than the config says", add("model.layers.1.input_layernorm.weight"),
 			[]string{"model.layers.1.input_layernorm.weight", "expected none", "phi3"}},
 	} {
@@ -236,7 +288,9 @@ func TestLoadRefusals(t *testing.T) {
 
 func TestLoadIgnores(t *testing.T) {
 	tensors := tinyTensors()
-	for _, name := range []string{"model.layers.0.self_attn.rotary_emb.inv_freq", "vision_tower.layers.0.weight"} {
+	for _, name := range []string{
+		"model.layers.0.self_attn.rotary_emb.inv_freq", "vision_tower.layers.0.weight", "model.visual.patch.weight", "mtp.layers.0.weight",
+	} {
 		tensors[name] = weightstest.Tensor{Name: name, DType: "I32", Shape: []int{1}, Data: make([]byte, 4)}
 	}
 	c := openTensors(t, tinyConfig, tensors)
@@ -246,6 +300,19 @@ func TestLoadIgnores(t *testing.T) {
 	}
 	if _, err := Load(&weightSink{}, p, c, nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLoadRefusedPlan: what the backend cannot run is refused before a tensor.
+func TestLoadRefusedPlan(t *testing.T) {
+	c := openTensors(t, tinyConfig, tinyTensors())
+	_, p, err := Plan(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &weightSink{refuse: errors.New("no attention here")}
+	if _, err = Load(r, p, c, nil); !errors.Is(err, r.refuse) || len(r.names) > 0 {
+		t.Errorf("%v after %d tensors, want an error that wraps %v and none", err, len(r.names), r.refuse)
 	}
 }
 
@@ -271,7 +338,7 @@ func TestPlanStoredTwice(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return p.Tensors[p.Ops[len(p.Ops)-1].Weight].Name
+		return p.Tensors[p.Ops[len(p.Ops)-1].Weight[0]].Name
 	}
 	tensors := tinyTensors()
 	if got := last(tensors); got != "lm_head.weight" {

@@ -75,7 +75,8 @@ func (e *Engine) forced(s *sequence, token int32) {
 }
 
 // skip drops what the step in flight, if there is one, samples for s, before it
-// does. The next step computes the known tokens that are left, the last one in any case.
+// does. The next step computes the known tokens that are left or, if there are
+// none, samples again.
 func (e *Engine) skip(s *sequence) {
 	if st := e.inFlight; st != nil && s.batch == st.number && s.row >= 0 && st.rows[s.row] == s {
 		r := &st.batch.Rows[s.row]
@@ -83,15 +84,15 @@ func (e *Engine) skip(s *sequence) {
 		st.rows[s.row] = nil
 	}
 	s.total = s.known()
-	s.computed = min(s.computed, s.total-1)
 }
 
-// masking is the scratch memory of mask, by mask.
+// masking is the scratch memory of masks being made, by mask.
 type masking struct {
 	seqs     []*sequence
 	matchers []*grammar.Matcher
 	masks    [][]uint32
 	errs     []error
+	first    int32 // Row.Mask of the first
 }
 
 func newMasking(slots int) masking {
@@ -103,44 +104,99 @@ func newMasking(slots int) masking {
 	}
 }
 
-// mask says what the rows of the step in flight may sample. A row whose mask is
-// late sits the step out: the others do not wait for a slow grammar.
-func (e *Engine) mask(st *step) {
+// begin forgets those of the last batch.
+func (m *masking) begin(b *device.Batch) {
+	clear(m.seqs)
+	clear(m.matchers)
+	m.seqs, m.matchers, m.masks = m.seqs[:0], m.matchers[:0], m.masks[:0]
+	m.first = int32(len(b.Masks)/b.MaskWords) + 1
+}
+
+// add reserves the mask of a sequence in the batch.
+func (m *masking) add(b *device.Batch, s *sequence) {
+	b.Masks = b.Masks[:len(b.Masks)+b.MaskWords]
+	m.masks = append(m.masks, b.Mask(m.first+int32(len(m.seqs))))
+	m.seqs = append(m.seqs, s)
+	m.matchers = append(m.matchers, s.guide.matcher)
+}
+
+// makeMasks computes the masks until the deadline, and has done called for each, with
+// its Row.Mask or what is wrong with it.
+func (e *Engine) makeMasks(deadline time.Time, done func(s *sequence, mask int32, err error)) {
 	m := &e.masking
-	b := st.batch
-	for i, s := range st.rows {
-		if s == nil || s.state != active || !s.constrained() || i != s.row {
-			continue
-		}
-		m.seqs = append(m.seqs, s)
-		m.matchers = append(m.matchers, s.guide.matcher)
-		b.Masks = b.Masks[:len(m.seqs)*b.MaskWords]
-		b.Rows[i].Mask = int32(len(m.seqs))
-		m.masks = append(m.masks, b.Mask(b.Rows[i].Mask))
-	}
 	if len(m.seqs) == 0 {
 		return
 	}
-	m.seqs[0].guide.compiler.Masks(m.matchers, m.masks, m.errs, e.maskDeadline())
+	if e.late != nil {
+		deadline = time.Time{}
+	}
+	m.seqs[0].guide.compiler.Masks(m.matchers, m.masks, m.errs, deadline)
 	for i, s := range m.seqs {
 		err := m.errs[i]
 		if e.late != nil && err == nil && e.late() {
 			err = grammar.ErrLate
 		}
+		done(s, m.first+int32(i), err)
+	}
+}
+
+// mask says what the rows of the step in flight may sample. A row whose mask is
+// late sits the step out: the others do not wait for a slow grammar.
+func (e *Engine) mask(st *step) {
+	m := &e.masking
+	b := st.batch
+	m.begin(b)
+	for i, s := range st.rows {
+		if s != nil && s.state == active && s.constrained() && i == s.row && b.Rows[i].Kind == device.RowSample {
+			m.add(b, s)
+		}
+	}
+	e.makeMasks(e.maskDeadline(), func(s *sequence, mask int32, err error) {
 		switch {
 		case err == nil:
+			b.Rows[s.row].Mask = mask
 		case errors.Is(err, grammar.ErrLate):
 			e.skip(s)
 			e.stats.lateMasks.Add(1)
 		default:
-			b.Rows[s.row].Mask = 0
 			e.end(s, NotFinished, ungrammatical(err))
 		}
-	}
+	})
 	e.sweep()
-	clear(m.seqs)
-	clear(m.matchers)
-	m.seqs, m.matchers, m.masks = m.seqs[:0], m.matchers[:0], m.masks[:0]
+}
+
+// sampleAgain gives the step the rows whose masks were late, as far as they are
+// there by now, or come until the deadline.
+func (e *Engine) sampleAgain(st *step, deadline time.Time) {
+	m := &e.masking
+	b := st.batch
+	b.Masks, st.late = b.Masks[:0], 0
+	used := 0
+	m.begin(b)
+	for _, s := range e.active {
+		if s.again() {
+			m.add(b, s)
+		}
+	}
+	e.makeMasks(deadline, func(s *sequence, mask int32, err error) {
+		switch {
+		case errors.Is(err, grammar.ErrLate) || st.rowsLeft() == 0:
+			st.late++
+		case err != nil:
+			e.end(s, NotFinished, ungrammatical(err))
+		default:
+			copy(b.Masks[used*b.MaskWords:], b.Mask(mask)) // no gap where another was late
+			used++
+			s.row, s.batch = len(st.rows), st.number
+			st.row(s, device.Row{
+				Token: -1, Slot: s.slot, Kind: device.RowAgain, Mask: int32(used),
+				Index: int32(s.total - len(s.req.Tokens)), TopN: int32(s.req.TopN),
+			})
+			s.total++
+		}
+	})
+	b.Masks = b.Masks[:used*b.MaskWords]
+	e.sweep()
 }
 
 // Bounds of the time that sampling waits for masks.
@@ -152,9 +208,6 @@ const (
 // maskDeadline is three quarters of a step from now, within bounds: waiting
 // costs nothing while the forward pass runs, and it has only begun.
 func (e *Engine) maskDeadline() time.Time {
-	if e.late != nil {
-		return time.Time{}
-	}
 	return time.Now().Add(min(max(e.pace.last*3/4, minPatience), maxPatience))
 }
 

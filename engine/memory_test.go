@@ -18,7 +18,7 @@ func TestQueuedChatsTakeLittle(t *testing.T) {
 	limits := device.Limits{MaxTokens: 512, MaxRows: 64, MaxSlots: 64, MaxPagesPerSlot: context / page.Tokens}
 	e, err := New(Config{
 		Backend: sim.New(limits, sim.Config{Model: sim.Model{Vocab: 500}, Fast: true}),
-		Device:  limits, Pages: 16384, Vocab: 500, Root: page.Root(), MaxWaiting: chats,
+		Device:  limits, Pages: 16384, Plan: sim.Model{Vocab: 500}.Plan(), Root: page.Root(), MaxWaiting: chats,
 	})
 	if err != nil {
 		t.Fatal(err)

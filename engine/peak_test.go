@@ -11,10 +11,10 @@ func TestPeak(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for range 2000 {
 		var futures []future
-		longest := 0
+		longest, groups := 0, rng.IntN(3)
 		for range 1 + rng.IntN(6) {
-			f := future{tokens: 1 + rng.IntN(100), steps: rng.IntN(60)}
-			f.shared = rng.IntN(pagesFor(f.tokens) + 1)
+			f := future{tokens: 1 + rng.IntN(100), steps: rng.IntN(60), windowed: rng.IntN(5)}
+			f.shared = rng.IntN(groups*pagesFor(f.tokens) + f.windowed + 1)
 			longest = max(longest, f.steps)
 			futures = insert(futures, f)
 		}
@@ -26,12 +26,12 @@ func TestPeak(t *testing.T) {
 			pages := 0
 			for _, f := range futures {
 				if f.steps >= step {
-					pages += pagesFor(f.tokens+step) - f.shared
+					pages += groups*pagesFor(f.tokens+step) + f.windowed - f.shared
 				}
 			}
 			want = max(want, pages)
 		}
-		if got := peak(futures); got != want {
+		if got := peak(futures, groups); got != want {
 			t.Fatalf("%d pages at the peak of %v, want %d", got, futures, want)
 		}
 	}

@@ -18,6 +18,8 @@ type Request struct {
 	IgnoreEOS      bool          // generate past the model's end tokens
 	LogitBias      []sample.Bias // ids distinct, at most sample.MaxBiases, each at most sample.MaxBias
 	Guide          *Guide        // nil: free text
+	Adapter        int32         // 0: none, else at most Config.Adapters; an id never stands for another adapter
+	CacheSalt      string        // the prefix cache is shared with requests of the same salt alone
 	// Deadline is when the sequence ends with the tokens it has, FinishDeadline;
 	// one that is not being generated then, but waits or reads its prompt, ends
 	// as Expired. Zero: none.

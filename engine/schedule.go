@@ -1,8 +1,9 @@
 package engine
 
 import (
+	"time"
+
 	"github.com/millrace-ai/millrace/engine/device"
-	"github.com/millrace-ai/millrace/engine/page"
 )
 
 // schedule fills st with the work of the next step. Sequences that need one
@@ -12,12 +13,14 @@ import (
 // what can be computed in good time (pace).
 func (e *Engine) schedule(st *step) {
 	st.reset(e.launched, e.budget, e.now())
+	e.lengthen(st)
+	e.sampleAgain(st, time.Now())
 	prompts := 0    // that would take all they can get
 	waited := false // for a token of this step
 	for i := 0; i < len(e.active); i++ {
-		switch s := e.active[i]; s.wants() {
-		case 0:
-		case 1:
+		switch s := e.active[i]; {
+		case s.batch == st.number || s.wants() == 0: // sampled again, or at its end
+		case s.wants() == 1:
 			e.place(st, s, 1)
 			waited = waited || s.total > len(s.req.Tokens)+1
 		default:
@@ -41,7 +44,7 @@ func (e *Engine) schedule(st *step) {
 
 	// Nobody new while those who run lack pages; and one that was preempted in
 	// this step may have a token in flight, so cannot be back before the next.
-	for !st.short && st.left > 0 && st.rowsLeft() > 0 {
+	for !st.closed && st.left > 0 && st.rowsLeft() > 0 {
 		s := e.admit(st, st.planned)
 		if s == nil {
 			break
@@ -52,9 +55,15 @@ func (e *Engine) schedule(st *step) {
 	// Only now: within a step, one sequence cannot read what another writes.
 	for _, s := range st.seqs {
 		e.register(s, st)
+		e.slide(s)
 		if len(s.forks) > 0 && s.computed >= len(s.req.Tokens) {
 			e.releaseForks(s)
 		}
+	}
+	e.cache.States.Release(st.pinned)
+	st.pinned = st.pinned[:0]
+	if st.empty() {
+		e.sampleAgain(st, time.Now().Add(maxPatience)) // nothing else is to be done
 	}
 }
 
@@ -62,6 +71,9 @@ func (e *Engine) schedule(st *step) {
 // leaves half of what there is for prompts to the others that want some.
 func (e *Engine) chunk(st *step, s *sequence, others bool) int {
 	n := min(s.wants(), st.left)
+	if e.snapshots {
+		n = min(n, e.snapshotAfter(s)-s.computed)
+	}
 	if others {
 		n = min(n, st.share)
 	}
@@ -110,8 +122,12 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 			s.scored = target + 1
 		}
 	}
+	e.state(st, s, s.computed+n)
 	s.computed += n
-	b.Seqs = append(b.Seqs, device.Seq{Slot: s.slot, Start: int32(start), Count: int32(n), KVLen: int32(s.computed)})
+	b.Seqs = append(b.Seqs, device.Seq{
+		Slot: s.slot, Start: int32(start), Count: int32(n), KVLen: int32(s.computed),
+		Adapter: s.req.Adapter, RopeLen: s.ropeLen,
+	})
 	st.seqs = append(st.seqs, s)
 	s.row = -1
 	if s.computed == s.total {
@@ -128,26 +144,6 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 	}
 	st.left -= n
 	s.batch = st.number
-}
-
-// extend gives s pages for n tokens and returns how many tokens it then has
-// pages for. To get some it preempts later sequences that are not in this step.
-func (e *Engine) extend(st *step, s *sequence, n int) int {
-	b := st.batch
-	for len(s.pages)*page.Tokens < n && len(b.Pages) < cap(b.Pages) {
-		id := e.pool.Alloc()
-		if id == page.None {
-			st.short = true
-			last := e.active[len(e.active)-1]
-			if last == s || last.batch == st.number {
-				break // s waits, and keeps what it has
-			}
-			e.preempt(last)
-			continue
-		}
-		st.page(s, id)
-	}
-	return len(s.pages) * page.Tokens
 }
 
 // preempt takes pages and slot from the sequence admitted last, which waits
@@ -168,32 +164,4 @@ func (e *Engine) requeue(s *sequence) {
 	e.preempted++
 	e.waiting.pushFront(s)
 	e.stats.preemptions.Add(1)
-}
-
-// release gives back the slot and pages of an active sequence. The device
-// works in order, so what it still does for the sequence comes before
-// anything their next owner will ask of it.
-func (e *Engine) release(s *sequence) {
-	e.pool.Release(s.pages)
-	s.pages = nil
-	e.freeSlots = append(e.freeSlots, s.slot)
-	e.released++
-}
-
-// register offers the full pages of s that are computed, or will be with the
-// steps launched and st, to the prefix cache. st is the last that writes them.
-func (e *Engine) register(s *sequence, st *step) {
-	if e.cfg.NoPrefixCache {
-		return
-	}
-	full := min(s.settled(), s.computed) / page.Tokens
-	if s.registered >= full {
-		return
-	}
-	keys := s.fullPages(e.cfg.Root, full)
-	for ; s.registered < full; s.registered++ {
-		if id := s.pages[s.registered]; e.pool.Register(id, keys[s.registered]) && st != nil {
-			st.registered = append(st.registered, id)
-		}
-	}
 }

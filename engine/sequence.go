@@ -31,8 +31,10 @@ const (
 //
 // A step may compute total − computed tokens of it. Computing the last one
 // yields the next token, so total grows by one; a token that is not known yet
-// is fed as device.LastToken. Preemption sets computed to zero and nothing
-// else: what was generated is computed again like a prompt.
+// is fed as device.LastToken. Where a sample was not taken, since its mask was
+// late, it is taken from the same hidden row later, and no token computed twice
+// (again). Preemption sets computed to zero and nothing else: what was generated
+// is computed again like a prompt.
 type sequence struct {
 	output
 	req   *Request
@@ -49,21 +51,29 @@ type sequence struct {
 	total    int
 
 	slot       int32
-	pages      []page.ID  // in Engine.tables
+	tables     []table    // in Engine.tables; by group
+	root       page.Key   // of keys
 	keys       []page.Key // of full pages of known tokens, as far as needed
 	registered int        // leading pages offered to the prefix cache
-	admitted   bool       // has run before
-	preempted  int
-	luck       float64 // of lengths.predict
-	refused    int     // Engine.released when there was no room for it
-	blocked    int     // number of the step when it was first refused as the first in line
-	due        int     // of the step when there is to be room for it
-	delays     int     // how often that was predicted
-	passed     int     // sequences admitted before it since, perhaps at its cost
-	batch      int     // number of the last step it was part of
-	row        int     // of its sample in that step; -1: none
-	counted    int     // tokens in the device's counts, if penalties need any
-	announced  bool    // in Engine.news
+	ropeLen    int32      // Seq.RopeLen
+
+	live       page.ID // its state, if there are recurrent layers
+	from       int32   // StateDelta.From of its next step
+	saved      page.ID // a snapshot on its way to the cache, or None
+	savedPages int     // after how many pages it was made
+
+	admitted  bool // has run before
+	preempted int
+	luck      float64 // of lengths.predict
+	refused   int     // Engine.released when there was no room for it
+	blocked   int     // number of the step when it was first refused as the first in line
+	due       int     // of the step when there is to be room for it
+	delays    int     // how often that was predicted
+	passed    int     // sequences admitted before it since, perhaps at its cost
+	batch     int     // number of the last step it was part of
+	row       int     // of its sample in that step; -1: none
+	counted   int     // tokens in the device's counts, if penalties need any
+	announced bool    // in Engine.news
 
 	score  []Token // the prompt's, as far as applied; nil if not wanted
 	scored int     // prompt tokens scored, or in flight to be
@@ -72,7 +82,7 @@ type sequence struct {
 
 // newSequence makes a sequence of req, with the keys of its prompt. What it
 // generates takes memory as it comes.
-func (e *Engine) newSequence(ctx context.Context, req *Request, keys []page.Key) *sequence {
+func (e *Engine) newSequence(ctx context.Context, req *Request, root page.Key, keys []page.Key) *sequence {
 	limit := len(req.Tokens) + req.MaxNewTokens
 	s := &sequence{
 		output: newOutput(&Stream{wake: make(chan struct{}, 1), times: Times{Submitted: e.now()}}, req.MaxNewTokens),
@@ -82,8 +92,13 @@ func (e *Engine) newSequence(ctx context.Context, req *Request, keys []page.Key)
 		limit:  limit,
 		total:  len(req.Tokens),
 		row:    -1,
+		batch:  -1,
+		root:   root,
 		keys:   keys,
+		live:   page.None,
+		saved:  page.None,
 	}
+	s.ropeLen = e.ropeLen(len(req.Tokens))
 	if req.PromptLogprobs {
 		s.score = make([]Token, 1, len(req.Tokens))
 		s.score[0] = Token{ID: req.Tokens[0], Logprob: nan}
@@ -120,9 +135,9 @@ func (s *sequence) scoring() bool { return s.score != nil && s.scored < len(s.re
 
 // fullPages returns the keys of the first n pages, which hold known tokens,
 // deriving those of generated tokens.
-func (s *sequence) fullPages(root page.Key, n int) []page.Key {
+func (s *sequence) fullPages(n int) []page.Key {
 	for len(s.keys) < n {
-		parent, first := root, len(s.keys)*page.Tokens
+		parent, first := s.root, len(s.keys)*page.Tokens
 		if len(s.keys) > 0 {
 			parent = s.keys[len(s.keys)-1]
 		}
@@ -177,14 +192,9 @@ func (s *sequence) commit(r device.RowResult, top []device.Alternative) {
 // not seen it, so does not count it by itself.
 func (s *sequence) force(token int32) { s.append(Token{ID: token}) }
 
-// settled returns how many tokens are known and will not be computed again by
-// this sequence: of a guided one, whose mask may be late, all but the last.
-func (s *sequence) settled() int {
-	if s.guide != nil {
-		return s.known() - 1
-	}
-	return s.known()
-}
+// again reports whether the token after all known ones is still to be sampled
+// from what is computed: when its mask was late.
+func (s *sequence) again() bool { return s.computed == s.total && s.total < s.limit }
 
 // alternatives returns n entries cut from a slab, which is renewed as needed.
 func (s *sequence) alternatives(n int) []Alternative {

@@ -173,6 +173,6 @@ func (e *Engine) publishStats() {
 	c.maxTokens.Store(int64(reach))
 	c.batchSequences.Store(int64(sequences))
 	c.batchTokens.Store(int64(tokens))
-	c.pagesUsed.Store(int64(e.pool.Total() - e.pool.Free()))
-	c.pagesCached.Store(int64(e.pool.Cached()))
+	c.pagesUsed.Store(int64(e.cache.Pages.Total() - e.cache.Pages.Free()))
+	c.pagesCached.Store(int64(e.cache.Pages.Cached()))
 }

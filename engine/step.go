@@ -12,7 +12,8 @@ import (
 
 // step is one forward pass: a Batch of the backend's ring, and whom its parts
 // belong to. seqs[i] is the sequence of batch.Seqs[i], rows[i] that of
-// batch.Rows[i], nil once its result is of no interest.
+// batch.Rows[i], nil once its result is of no interest. A sequence that is
+// sampled again has a row and nothing else.
 type step struct {
 	index  int // in the ring
 	batch  *device.Batch
@@ -20,10 +21,13 @@ type step struct {
 
 	seqs       []*sequence
 	rows       []*sequence
-	registered []page.ID // cached pages that this step completes
+	registered []page.ID // cached pages that this step completes, as are
+	snapshots  []page.ID // these states
+	pinned     []page.ID // states that its sequences start from
 	left       int       // tokens of the budget not used
 	share      int       // of these, for one prompt among several
-	short      bool      // pages ran out
+	closed     bool      // nobody is admitted
+	late       int       // sequences that wait for a mask and nothing else
 	decodes    int       // sequences that compute one token
 	admitted   int       // sequences new in this step
 	guided     bool      // some rows depend on what the step before samples
@@ -32,26 +36,25 @@ type step struct {
 	planned, launched time.Time
 }
 
-func (st *step) init(index int, b *device.Batch) {
+func (st *step) init(index int, b *device.Batch, groups int) {
 	*st = step{
 		index:      index,
 		batch:      b,
 		seqs:       make([]*sequence, 0, cap(b.Seqs)),
 		rows:       make([]*sequence, 0, cap(b.Rows)),
-		registered: make([]page.ID, 0, 2*cap(b.Seqs)+cap(b.Tokens)/page.Tokens),
+		registered: make([]page.ID, 0, groups*(2*cap(b.Seqs)+cap(b.Tokens)/page.Tokens)),
+		snapshots:  make([]page.ID, 0, 2*cap(b.Seqs)),
+		pinned:     make([]page.ID, 0, cap(b.Seqs)),
 	}
 }
 
 func (st *step) reset(number, budget int, now time.Time) {
-	b := st.batch
-	b.Tokens, b.Pos, b.Seqs, b.Rows = b.Tokens[:0], b.Pos[:0], b.Seqs[:0], b.Rows[:0]
-	b.Pages, b.Params, b.Counts = b.Pages[:0], b.Params[:0], b.Counts[:0]
-	b.Biases, b.Masks = b.Biases[:0], b.Masks[:0]
+	st.batch.Clear()
 	clear(st.seqs)
 	clear(st.rows)
-	st.seqs, st.rows, st.registered = st.seqs[:0], st.rows[:0], st.registered[:0]
+	st.seqs, st.rows, st.registered, st.snapshots = st.seqs[:0], st.rows[:0], st.registered[:0], st.snapshots[:0]
 	st.number, st.left = number, budget
-	st.short, st.guided, st.decodes, st.admitted, st.launchErr = false, false, 0, 0, nil
+	st.closed, st.guided, st.late, st.decodes, st.admitted, st.launchErr = false, false, 0, 0, 0, nil
 	st.planned = now
 }
 
@@ -63,11 +66,15 @@ func (st *step) row(s *sequence, r device.Row) {
 	st.rows = append(st.rows, s)
 }
 
-// page appends a page to s, here and on the device.
-func (st *step) page(s *sequence, id page.ID) {
-	st.batch.Pages = append(st.batch.Pages, device.PageDelta{Slot: s.slot, Index: int32(len(s.pages)), Page: int32(id)})
-	s.pages = append(s.pages, id)
+// page appends a page to s in a group, here and on the device.
+func (st *step) page(s *sequence, group int, id page.ID) {
+	t := &s.tables[group]
+	st.batch.Pages = append(st.batch.Pages, device.PageDelta{Slot: s.slot, Group: int32(group), Index: int32(len(t.pages)), Page: int32(id)})
+	t.pages = append(t.pages, id)
 }
+
+// empty reports whether there is nothing to do.
+func (st *step) empty() bool { return len(st.seqs) == 0 && len(st.rows) == 0 }
 
 // tick is one turn of the loop, and reports whether there was work. An error
 // means that the device is lost.
@@ -82,29 +89,34 @@ func (e *Engine) tick() (worked bool, err error) {
 	e.dropAbandoned()
 
 	next := &e.ring[e.launched%device.RingDepth]
-	if e.schedule(next); len(next.seqs) > 0 {
-		e.launch(next)
-	} else {
+	e.schedule(next)
+	late := next.late > 0
+	if next.empty() {
 		next = nil
+	} else {
+		e.launch(next)
 	}
 
 	last := e.inFlight
 	e.inFlight = next
-	if last == nil && next == nil && (len(e.active) > 0 || e.waiting.length > 0) {
+	if last == nil && next == nil && !late && (len(e.active) > 0 || e.waiting.length > 0) {
 		panic(fmt.Sprintf("no progress with %d active and %d waiting sequences", len(e.active), e.waiting.length))
 	}
 	if last != nil {
 		err = e.retire(last)
 	}
-	if err == nil && next != nil && next.guided {
-		e.mask(next)
-		e.sample(next)
-	}
-	if err == nil && next != nil && !e.ahead {
-		err = e.retire(next)
+	if err == nil && next != nil {
+		if next.guided {
+			e.mask(next)
+			e.sample(next)
+		}
+		// What failed at once is not built upon.
+		if !e.ahead || next.launchErr != nil {
+			err = e.retire(next)
+		}
 	}
 	e.publish()
-	return last != nil || next != nil, err
+	return last != nil || next != nil || late, err
 }
 
 // receive takes in what was submitted.

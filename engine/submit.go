@@ -99,9 +99,10 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 			return nil, nil, &Error{Kind: Failed, Msg: "the request's grammar cannot be copied", Err: err}
 		}
 	}
+	root := e.root(req, e.ropeLen(len(req.Tokens)))
 	var keys []page.Key
 	if !e.cfg.NoPrefixCache {
-		keys = e.cfg.Root.AppendKeys(make([]page.Key, 0, keysRoom(req)), req.Tokens)
+		keys = root.AppendKeys(make([]page.Key, 0, keysRoom(req)), req.Tokens)
 	}
 	for i, seed := range seeds {
 		guide, err := e.guide(guides[i])
@@ -111,7 +112,7 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 		r := *req
 		r.Params.Seed = seed
 		r.PromptLogprobs = req.PromptLogprobs && i == 0
-		s := e.newSequence(ctx, &r, keys)
+		s := e.newSequence(ctx, &r, root, keys)
 		keys = keys[:len(keys):len(keys)] // the room is the first one's
 		s.guide, r.Guide = guide, nil
 		streams = append(streams, s.stream)
@@ -144,6 +145,8 @@ func (e *Engine) check(req *Request) error {
 		return invalid("max_new_tokens is %d, must be at least 1", req.MaxNewTokens)
 	case req.MaxNewTokens > e.limits.MaxTotal-n:
 		return invalid("%d prompt tokens and %d new tokens exceed the limit of %d", n, req.MaxNewTokens, e.limits.MaxTotal)
+	case req.Adapter < 0 || int(req.Adapter) > e.cfg.Adapters:
+		return invalid("there is no adapter %d", req.Adapter)
 	case req.TopN < 0 || req.TopN > e.limits.MaxTopN:
 		return invalid("top_n is %d, must be 0 to %d", req.TopN, e.limits.MaxTopN)
 	}

@@ -35,7 +35,7 @@ func newTraffic(t *testing.T, slots, pages, longest int) *traffic {
 		return 10*time.Millisecond + time.Duration(n)*100*time.Microsecond
 	}})
 	e, err := New(Config{
-		Backend: b, Device: limits, Pages: pages, Vocab: 32000, Root: page.Root(), MaxWaiting: 1 << 20, MaxTotal: longest,
+		Backend: b, Device: limits, Pages: pages, Plan: sim.Model{Vocab: 32000}.Plan(), Root: page.Root(), MaxWaiting: 1 << 20, MaxTotal: longest,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func (f *traffic) turn(t *testing.T) {
 	}
 	f.usage = append(f.usage, usage{
 		slots:       float64(len(e.active)) / float64(e.slots),
-		pages:       1 - float64(e.pool.Free())/float64(e.pool.Total()),
+		pages:       1 - float64(e.cache.Pages.Free())/float64(e.cache.Pages.Total()),
 		waiting:     e.waiting.length,
 		preemptions: e.stats.preemptions.Load(),
 	})

@@ -122,7 +122,7 @@ func TestTrap03TokenAfterTheEnd(t *testing.T) {
 	if got := w.e.Stats().GeneratedTokens; got != int64(len(c.got)) {
 		t.Errorf("%d tokens counted, %d delivered", got, len(c.got))
 	}
-	if got := w.e.pool.Cached(); got != known/page.Tokens {
+	if got := w.e.cache.Pages.Cached(); got != known/page.Tokens {
 		t.Errorf("%d pages cached, want %d", got, known/page.Tokens)
 	}
 }
@@ -284,14 +284,14 @@ func TestTrap15CachedPagesAreReadOnly(t *testing.T) {
 	if _, err := w.turn(); err != nil {
 		t.Fatal(err)
 	}
-	shared := w.e.active[0].pages[:2]
+	shared := w.e.active[0].tables[0].pages[:2]
 	for _, s := range w.e.active {
-		if s.pages[0] != shared[0] || s.pages[1] != shared[1] {
-			t.Errorf("pages %v, want to share %v", s.pages, shared)
+		if pages := s.tables[0].pages; pages[0] != shared[0] || pages[1] != shared[1] {
+			t.Errorf("pages %v, want to share %v", pages, shared)
 		}
 	}
 	for _, id := range shared {
-		if w.e.pool.Writable(id) {
+		if w.e.cache.Pages.Writable(id) {
 			t.Errorf("shared page %d is writable", id)
 		}
 	}
@@ -424,8 +424,8 @@ func TestTrap21ClientGone(t *testing.T) {
 			if _, err := w.turn(); err != nil {
 				t.Fatal(err)
 			}
-			if !c.over || w.e.pool.Free() != 16 || len(w.e.active) != 0 {
-				t.Errorf("a turn later: ended %v, %d pages free, %d active", c.over, w.e.pool.Free(), len(w.e.active))
+			if !c.over || w.e.cache.Pages.Free() != 16 || len(w.e.active) != 0 {
+				t.Errorf("a turn later: ended %v, %d pages free, %d active", c.over, w.e.cache.Pages.Free(), len(w.e.active))
 			}
 			w.finish(t)
 		})
@@ -466,7 +466,7 @@ func TestTrap22SlowReaderFullQueue(t *testing.T) {
 func TestTrap23HangingDevice(t *testing.T) {
 	hang, entered := make(chan struct{}), make(chan struct{})
 	b := sim.New(small, sim.Config{Model: testModel, OnWait: func() { entered <- struct{}{}; <-hang }})
-	r := start(t, Config{Backend: b, Device: small, Pages: 16, Vocab: testModel.Vocab})
+	r := start(t, Config{Backend: b.Checked(), Device: small, Pages: 16, Plan: testModel.Plan()})
 	if got := r.e.Stalled(); got != 0 {
 		t.Errorf("idle, stalled for %v", got)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -18,17 +19,21 @@ import (
 // world drives an engine on the simulated backend turn by turn, in one
 // goroutine, and checks after every turn what must always hold.
 type world struct {
-	e       *Engine
-	b       *sim.Backend
-	model   sim.Model
-	clients []*client
-	onWait  func() // while a step is in flight
-	checked int    // number of the step checked last, plus one
-	steps   []int  // tokens of each step
-	err     error  // of a check that failed where it could not be returned
+	e        *Engine
+	b        *sim.Backend
+	model    sim.Model
+	clients  []*client
+	adapters []*device.Adapter
+	onWait   func()      // while a step is in flight
+	onStep   func(*step) // when it is planned
+	checked  int         // number of the step checked last, plus one
+	steps    []int       // tokens of each step
+	err      error       // of a check that failed where it could not be returned
+	waits    int         // turns after which someone waited
+	used     float64     // of these, the parts of slots, pages or the step's budget in use, summed up
 }
 
-// newWorld makes an engine of cfg, whose Backend, Root and Vocab it sets.
+// newWorld makes an engine of cfg, whose Backend, Root and Plan it sets.
 func newWorld(t testing.TB, cfg Config, bc sim.Config) *world {
 	t.Helper()
 	w := &world{model: bc.Model}
@@ -40,7 +45,13 @@ func newWorld(t testing.TB, cfg Config, bc sim.Config) *world {
 	}
 	w.b = sim.New(cfg.Device, bc)
 	cfg.Compiler = sharedCompiler
-	cfg.Backend, cfg.Vocab, cfg.EOS, cfg.Root = w.b, bc.Model.Vocab, []int32{bc.Model.EOS}, page.Root()
+	cfg.Backend, cfg.Plan, cfg.EOS, cfg.Root = w.b.Checked(), bc.Model.Plan(), []int32{bc.Model.EOS}, page.Root()
+	for id := 1; id <= cfg.Adapters; id++ {
+		w.adapters = append(w.adapters, bc.Model.Adapter(uint64(id)))
+		if err := cfg.Backend.LoadAdapter(int32(id), w.adapters[id-1]); err != nil {
+			t.Fatal(err)
+		}
+	}
 	e, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -82,17 +93,54 @@ func (w *world) submitN(t testing.TB, req *Request, spec *guideSpec, seeds []uin
 		p.Seed = seeds[i]
 		c := &client{req: req, stream: s, cancel: leave, spec: spec, family: family}
 		if spec != nil {
-			c.want, c.behind = spec.expect(t, w.model, req, p)
+			c.want, c.behind = spec.expect(t, w.model, req, p, w.steering(req))
 		} else {
-			c.want = w.model.ContinueSteered(req.Tokens, p, sim.Steering{Biases: req.LogitBias}, req.TopN, req.MaxNewTokens, !req.IgnoreEOS)
+			c.want = w.expect(req, p)
 		}
 		if req.PromptLogprobs && i == 0 {
-			c.scores = w.model.Score(req.Tokens)
+			c.scores = w.model.Score(req.Tokens, w.steering(req))
 		}
 		family[i] = c
 	}
 	w.clients = append(w.clients, family...)
 	return family, nil
+}
+
+// steering is what a request's answer depends on beside its prompt and
+// parameters.
+func (w *world) steering(req *Request) sim.Steering {
+	by := sim.Steering{Biases: req.LogitBias, RopeLen: w.e.ropeLen(len(req.Tokens))}
+	if req.Adapter > 0 {
+		by.Adapter = w.adapters[req.Adapter-1]
+	}
+	return by
+}
+
+// growsLonger reports whether a request may grow beyond the length at which
+// rotations change, and must then be computed again.
+func (w *world) growsLonger(req *Request) bool {
+	before := w.model.RopeOriginal - len(req.Tokens) + 1
+	return w.model.RopeOriginal > 0 && !w.model.RopeDynamic && before >= 1 && before < req.MaxNewTokens
+}
+
+// expect returns what a request must yield. One that grows beyond the length at
+// which rotations change goes on from what it has said so far as a longer one.
+func (w *world) expect(req *Request, p sample.Params) []sim.Choice {
+	by := w.steering(req)
+	before := w.model.RopeOriginal - len(req.Tokens) + 1
+	if !w.growsLonger(req) {
+		return w.model.ContinueSteered(req.Tokens, p, by, req.TopN, req.MaxNewTokens, !req.IgnoreEOS)
+	}
+	want := w.model.ContinueSteered(req.Tokens, p, by, req.TopN, before, !req.IgnoreEOS)
+	if len(want) < before || want[before-1].Token == w.model.EOS && !req.IgnoreEOS {
+		return want
+	}
+	longer := slices.Clone(req.Tokens)
+	for _, c := range want {
+		longer = append(longer, c.Token)
+	}
+	by.RopeLen = int32(w.model.RopeOriginal) + 1
+	return append(want, w.model.ContinueSteered(longer, p, by, req.TopN, req.MaxNewTokens-before, !req.IgnoreEOS)...)
 }
 
 // ask submits a greedy request that must be taken.
@@ -123,7 +171,22 @@ func (w *world) turn() (worked bool, err error) {
 	if lost != nil {
 		return false, lost
 	}
+	w.measure()
 	return worked, w.checkEngine()
+}
+
+// measure notes how well the engine is used while someone waits.
+func (w *world) measure() {
+	e := w.e
+	if e.waiting.length == 0 || !e.ahead || e.inFlight == nil {
+		return
+	}
+	w.waits++
+	pages := 0.0
+	if total := e.cache.Pages.Total(); total > 0 {
+		pages = 1 - float64(e.cache.Pages.Free())/float64(total)
+	}
+	w.used += max(pages, float64(len(e.active))/float64(e.slots), 1-float64(e.inFlight.left)/float64(e.budget))
 }
 
 // settle runs turns until there is no more work.
@@ -154,7 +217,7 @@ func (w *world) checkDone() error {
 			return fmt.Errorf("client %d has not ended: %d of %d tokens", i, len(c.got), c.req.MaxNewTokens)
 		}
 	}
-	if free, total := w.e.pool.Free(), w.e.pool.Total(); free != total {
+	if free, total := w.e.cache.Pages.Free(), w.e.cache.Pages.Total(); free != total {
 		return fmt.Errorf("%d of %d pages are free at the end", free, total)
 	}
 	if n := w.e.queued.Load(); n != 0 {
@@ -166,8 +229,16 @@ func (w *world) checkDone() error {
 // read takes what the streams offer and compares it with the model.
 func (w *world) read() error {
 	for i, c := range w.clients {
+		silent := len(c.got) == 0
 		if err := c.read(); err != nil {
 			return fmt.Errorf("client %d: %w", i, err)
+		}
+		if silent && len(c.got) > 0 {
+			for _, earlier := range w.clients[:i] {
+				if len(earlier.got) == 0 && !earlier.over {
+					earlier.passed++
+				}
+			}
 		}
 		if c.gone && !c.over {
 			if c.overAge++; c.overAge > 2 {
@@ -186,11 +257,14 @@ func (w *world) checkStep() {
 		return
 	}
 	w.checked = st.number + 1
+	if w.onStep != nil {
+		w.onStep(st)
+	}
 	w.steps = append(w.steps, len(st.batch.Tokens))
 	if n := len(st.batch.Tokens); n > w.e.budget {
 		w.err = fmt.Errorf("step of %d tokens, the budget is %d", n, w.e.budget)
 	}
-	users := w.users()
+	users, _ := w.users()
 	fresh := map[page.ID]bool{}
 	for _, id := range st.registered {
 		fresh[id] = true
@@ -206,32 +280,46 @@ func (w *world) checkStep() {
 			}
 		}
 		for p := int(q.KVLen - q.Count); p < int(q.KVLen); p++ {
-			id := s.pages[p/page.Tokens]
-			if users[id] != 1 {
-				w.err = fmt.Errorf("position %d is written to page %d, which %d sequences use", p, id, users[id])
-			}
-			if !fresh[id] && !w.e.pool.Writable(id) {
-				w.err = fmt.Errorf("position %d is written to cached page %d", p, id)
+			for g := range s.tables {
+				t := &s.tables[g]
+				if p/page.Tokens < t.first {
+					continue // written, read by the last tokens of the step, and given back since
+				}
+				id := t.pages[p/page.Tokens]
+				if users[id] != 1 {
+					w.err = fmt.Errorf("position %d is written to page %d, which %d sequences use", p, id, users[id])
+				}
+				if !fresh[id] && !w.e.cache.Pages.Writable(id) {
+					w.err = fmt.Errorf("position %d is written to cached page %d", p, id)
+				}
 			}
 		}
 	}
 }
 
-// users counts how many active sequences use each page.
-func (w *world) users() []int32 {
-	users := make([]int32, w.e.pool.Total())
+// users counts how many active sequences use each page and each state.
+func (w *world) users() (pages, states []int32) {
+	pages, states = make([]int32, w.e.cache.Pages.Total()), make([]int32, w.e.cache.States.Total())
 	for _, s := range w.e.active {
-		for _, id := range s.pages {
-			users[id]++
+		for g := range s.tables {
+			for _, id := range s.tables[g].pages[s.tables[g].first:] {
+				pages[id]++
+			}
+		}
+		for _, id := range []page.ID{s.live, s.saved} {
+			if id != page.None {
+				states[id]++
+			}
 		}
 	}
-	return users
+	return pages, states
 }
 
 // checkEngine checks the engine between turns.
 func (w *world) checkEngine() error {
 	e := w.e
-	if err := e.pool.Check(w.users()); err != nil {
+	pages, states := w.users()
+	if err := e.cache.Check(pages, states); err != nil {
 		return err
 	}
 	slots := map[int32]bool{}
@@ -251,8 +339,9 @@ func (w *world) checkEngine() error {
 			return fmt.Errorf("active sequence %d: computed %d, total %d, limit %d", i, s.computed, s.total, s.limit)
 		case !e.cfg.NoPrefixCache && s.registered > min(s.known(), s.computed)/page.Tokens:
 			return fmt.Errorf("active sequence %d: %d pages registered with %d tokens computed", i, s.registered, s.computed)
-		case len(s.pages) != pagesFor(s.computed) && !(s.guide != nil && len(s.pages) == pagesFor(s.computed+1)):
-			return fmt.Errorf("active sequence %d: %d pages for %d tokens", i, len(s.pages), s.computed)
+		}
+		if err := w.checkTables(s); err != nil {
+			return fmt.Errorf("active sequence %d: %w", i, err)
 		}
 	}
 	if len(slots) != e.slots {
@@ -273,18 +362,45 @@ func (w *world) checkEngine() error {
 		} else {
 			queued++
 		}
-		if s.state != waiting || len(s.pages) != 0 || s.computed != 0 || s.known() != s.total {
-			return fmt.Errorf("waiting sequence: state %d, %d pages, computed %d, known %d, total %d", s.state, len(s.pages), s.computed, s.known(), s.total)
+		if s.state != waiting || s.tables != nil || s.live != page.None || s.saved != page.None || s.computed != 0 || s.known() != s.total {
+			return fmt.Errorf("waiting sequence: state %d, %d tables, computed %d, known %d, total %d", s.state, len(s.tables), s.computed, s.known(), s.total)
 		}
 	}
 	for s := e.inbox.top.Load(); s != nil && s != closedInbox; s = s.next {
 		queued += 1 + len(s.forks)
+	}
+	if head := e.waiting.head; head != nil && (head.passed > maxPasses || head.delays > maxDelays) {
+		return fmt.Errorf("%d passed the first in line, which was put off %d times", head.passed, head.delays)
 	}
 	if preempted != e.preempted || int64(queued) != e.queued.Load() {
 		return fmt.Errorf("%d sequences preempted and %d queued, counted %d and %d", preempted, queued, e.preempted, e.queued.Load())
 	}
 	if n != e.waiting.length || len(e.news) != 0 {
 		return fmt.Errorf("%d sequences wait, counted %d; %d not published", n, e.waiting.length, len(e.news))
+	}
+	return nil
+}
+
+// checkTables checks that an active sequence has the pages that its next token
+// sees, no more than a window needs, and a state if the model has any.
+func (w *world) checkTables(s *sequence) error {
+	if (s.live != page.None) != w.e.shape.recurrent {
+		return fmt.Errorf("state %d", s.live)
+	}
+	for g := range s.tables {
+		t := &s.tables[g]
+		window := w.e.shape.windows[g]
+
+		// One more where a page was taken and there was none for another group.
+		if n := len(t.pages); n != pagesFor(s.computed) && n != pagesFor(s.computed)+1 {
+			return fmt.Errorf("%d pages of group %d for %d tokens", n, g, s.computed)
+		}
+		if first := page.First(window, s.computed); t.first != min(first, len(t.pages)) {
+			return fmt.Errorf("pages of group %d from %d on, want them from %d on", g, t.first, first)
+		}
+		if most := w.e.shape.most[g]; most > 0 && len(t.pages)-t.first > most+1 {
+			return fmt.Errorf("%d pages of group %d, whose window needs %d", len(t.pages)-t.first, g, most)
+		}
 	}
 	return nil
 }

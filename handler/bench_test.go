@@ -76,10 +76,13 @@ func BenchmarkPath(b *testing.B) {
 func simulated(tb testing.TB, step time.Duration) *Server {
 	tok := testTokenizer()
 	limits := device.Limits{MaxTokens: 4096, MaxRows: 1024, MaxSlots: 256, MaxPagesPerSlot: 64}
+	model := sim.Model{Vocab: 600, First: 10, EOS: -1}
+	p := model.Plan()
+	p.Vocab = tok.VocabSize() // of prompts; few tokens are sampled
 	e, err := engine.New(engine.Config{
-		Backend: sim.New(limits, sim.Config{Model: sim.Model{Vocab: 600, First: 10, EOS: -1}, Fast: true,
+		Backend: sim.New(limits, sim.Config{Model: model, Fast: true,
 			Latency: func(int) time.Duration { return step }, RealTime: step > 0}),
-		Device: limits, Pages: 256 * 64, Vocab: tok.VocabSize(), MaxWaiting: 1024,
+		Device: limits, Plan: p, Pages: 256 * 64, MaxWaiting: 1024,
 	})
 	if err != nil {
 		tb.Fatal(err)

@@ -157,7 +157,7 @@ func TestHostileGrammars(t *testing.T) {
 	regex := func(s string) string { return `{"type":"regex","value":` + string(appendString(nil, s)) + `}` }
 	s := newGrammarServer(&fake{})
 	for _, tt := range []struct{ name, grammar string }{
-		{"repeated repetitions", regex(`((((a{1000}){1000}){1000}){1000})`)},
+		{"repeated repetitions", regex(`((((((a{1000}){1000}){1000}){1000}){1000}){1000})`)},
 		{"groups in groups", regex(nested("(", "a", ")*", 5000))},
 		{"a megabyte of pattern", regex(strings.Repeat("a|", 500_000))},
 		{"no text", regex(`[^\s\S]`)},

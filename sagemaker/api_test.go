@@ -49,9 +49,10 @@ func simulated(t *testing.T, opt Options) (h *Hosting, e *engine.Engine, log *lo
 		t.Fatal(err)
 	}
 	limits := device.Limits{MaxTokens: 256, MaxRows: 64, MaxSlots: simSlots, MaxPagesPerSlot: 64}
+	model := sim.Model{Vocab: tok.VocabSize(), EOS: -1}
 	e, err = engine.New(engine.Config{
-		Backend: sim.New(limits, sim.Config{Model: sim.Model{Vocab: tok.VocabSize(), EOS: -1}}),
-		Device:  limits, Pages: simSlots * 64, Vocab: tok.VocabSize(),
+		Backend: sim.New(limits, sim.Config{Model: model}).Checked(),
+		Device:  limits, Plan: model.Plan(), Pages: simSlots * 64,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,7 @@
 // Command peer measures the CPU backend against llama.cpp on one machine, in
 // one run, on the same random weights, and prints ratios:
 //
-//	peer -model DIR -llama DIR [-threads 2] [-rounds 3]
+//	peer -model DIR -llama DIR [-threads 2] [-rounds 3] [-pace]
 //
 // DIR/hf and DIR/model.gguf are what model.py wrote; -llama names the folder
 // of llama-bench and llama-batched-bench. Rounds alternate between the two
@@ -53,14 +53,15 @@ func main() {
 	llama := flag.String("llama", "", "folder of llama-bench and llama-batched-bench")
 	threads := flag.Int("threads", 2, "threads of both")
 	rounds := flag.Int("rounds", 3, "rounds; the best counts")
+	paced := flag.Bool("pace", false, "measure, too, what requests wait for each other")
 	flag.Parse()
-	if err := run(*model, *llama, *threads, *rounds); err != nil {
+	if err := run(*model, *llama, *threads, *rounds, *paced); err != nil {
 		fmt.Fprintln(os.Stderr, "peer:", err)
 		os.Exit(1)
 	}
 }
 
-func run(model, llama string, threads, rounds int) error {
+func run(model, llama string, threads, rounds int, paced bool) error {
 	ours, err := start(filepath.Join(model, "hf"), threads)
 	if err != nil {
 		return err
@@ -91,6 +92,9 @@ func run(model, llama string, threads, rounds int) error {
 	} {
 		fmt.Printf("%-28s %10.1f %10.1f %7.2f\n", row.name, row.mine, row.theirs, row.mine/row.theirs)
 	}
+	if paced {
+		return ours.pace()
+	}
 	return nil
 }
 
@@ -114,7 +118,7 @@ func start(dir string, threads int) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	limits := device.Limits{MaxTokens: promptTokens, MaxRows: streams, MaxSlots: streams, MaxPagesPerSlot: 64, Threads: threads}
+	limits := device.Limits{MaxTokens: promptTokens, MaxRows: streams + 1, MaxSlots: streams + 1, MaxPagesPerSlot: 1024, Threads: threads}
 	b, err := cpu.Open(limits)
 	if err != nil {
 		return nil, err
@@ -123,7 +127,7 @@ func start(dir string, threads int) (*server, error) {
 		return nil, errors.Join(err, b.Close())
 	}
 	// No prefix cache: each prompt is computed whole, as llama.cpp's are.
-	e, err := engine.New(engine.Config{Backend: b, Device: limits, Pages: 1024, Vocab: p.Vocab, EOS: cfg.EOS,
+	e, err := engine.New(engine.Config{Backend: b, Device: limits, Plan: p, Pages: 4096, States: 2 * streams, EOS: cfg.EOS,
 		Root: page.Root(), MaxBatchTokens: promptTokens, NoPrefixCache: true})
 	if err != nil {
 		return nil, errors.Join(err, b.Close())

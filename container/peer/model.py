@@ -1,6 +1,6 @@
 """Write one random checkpoint twice: for Millrace and for llama.cpp.
 
-    python model.py DIR [--shape qwen2-0.5b|llama-1gb] [--tokenizer FOLDER]
+    python model.py DIR [--shape qwen2-0.5b|llama-1gb|qwen3.5-0.8b] [--tokenizer FOLDER]
 
 DIR/hf gets config.json and model.safetensors (bf16), and a copy of FOLDER's
 tokenizer files if one is named; DIR/model.gguf gets the same tensors in bf16.
@@ -23,24 +23,59 @@ SHAPES = {
     # About 1 GB in bf16, for start-up and memory figures.
     "llama-1gb": dict(model_type="llama", hidden_size=1024, intermediate_size=4096, num_hidden_layers=28,
                       num_attention_heads=16, num_key_value_heads=4, vocab_size=32000, tie_word_embeddings=False),
+    # The shape of Qwen3.5-0.8B with a smaller vocabulary: three layers of a gated
+    # delta net to each one of attention.
+    "qwen3.5-0.8b": dict(model_type="qwen3_5_text", hidden_size=1024, intermediate_size=3584, num_hidden_layers=24,
+                         num_attention_heads=8, num_key_value_heads=2, head_dim=256, vocab_size=32000, tie_word_embeddings=True,
+                         linear_num_key_heads=16, linear_num_value_heads=16, linear_key_head_dim=128,
+                         linear_value_head_dim=128, linear_conv_kernel_dim=4, full_attention_interval=4),
 }
+
+# What transformers and llama.cpp call a family.
+ARCHITECTURES = {
+    "qwen2": ("Qwen2ForCausalLM", "qwen2"),
+    "llama": ("LlamaForCausalLM", "llama"),
+    "qwen3_5_text": ("Qwen3_5ForCausalLM", "qwen35"),
+}
+
+
+def delta_net(c, p, g):
+    """The tensors of a layer's gated delta net."""
+    h, heads = c["hidden_size"], c["linear_num_value_heads"]
+    keys, values = c["linear_num_key_heads"] * c["linear_key_head_dim"], heads * c["linear_value_head_dim"]
+    p += "linear_attn."
+    yield p + "in_proj_qkv.weight", g + "attn_qkv.weight", (2 * keys + values, h)
+    yield p + "in_proj_z.weight", g + "attn_gate.weight", (values, h)
+    yield p + "in_proj_b.weight", g + "ssm_beta.weight", (heads, h)
+    yield p + "in_proj_a.weight", g + "ssm_alpha.weight", (heads, h)
+    yield p + "conv1d.weight", g + "ssm_conv1d.weight", (2 * keys + values, 1, c["linear_conv_kernel_dim"])
+    yield p + "dt_bias", g + "ssm_dt.bias", (heads,)
+    yield p + "A_log", g + "ssm_a", (heads,)
+    yield p + "norm.weight", g + "ssm_norm.weight", (c["linear_value_head_dim"],)
+    yield p + "out_proj.weight", g + "ssm_out.weight", (h, values)
 
 
 def tensors(c):
     """Yield (checkpoint name, gguf name, shape) in file order."""
     h, f, v = c["hidden_size"], c["intermediate_size"], c["vocab_size"]
-    d = h // c["num_attention_heads"]
+    d = c.get("head_dim", h // c["num_attention_heads"])
     q, kv = c["num_attention_heads"] * d, c["num_key_value_heads"] * d
+    gated = c["model_type"] == "qwen3_5_text"
     yield "model.embed_tokens.weight", "token_embd.weight", (v, h)
     for i in range(c["num_hidden_layers"]):
         p, g = f"model.layers.{i}.", f"blk.{i}."
         yield p + "input_layernorm.weight", g + "attn_norm.weight", (h,)
-        for name, rows in (("q", q), ("k", kv), ("v", kv)):
-            yield f"{p}self_attn.{name}_proj.weight", f"{g}attn_{name}.weight", (rows, h)
-            if c["model_type"] == "qwen2":
-                yield f"{p}self_attn.{name}_proj.bias", f"{g}attn_{name}.bias", (rows,)
-        yield p + "self_attn.o_proj.weight", g + "attn_output.weight", (h, q)
-        yield p + "post_attention_layernorm.weight", g + "ffn_norm.weight", (h,)
+        if gated and (i + 1) % c["full_attention_interval"] != 0:
+            yield from delta_net(c, p, g)
+        else:
+            for name, rows in (("q", 2 * q if gated else q), ("k", kv), ("v", kv)):
+                yield f"{p}self_attn.{name}_proj.weight", f"{g}attn_{name}.weight", (rows, h)
+                if c["model_type"] == "qwen2":
+                    yield f"{p}self_attn.{name}_proj.bias", f"{g}attn_{name}.bias", (rows,)
+                if gated and name != "v":
+                    yield f"{p}self_attn.{name}_norm.weight", f"{g}attn_{name}_norm.weight", (d,)
+            yield p + "self_attn.o_proj.weight", g + "attn_output.weight", (h, q)
+        yield p + "post_attention_layernorm.weight", g + ("post_attention_norm.weight" if gated else "ffn_norm.weight"), (h,)
         yield p + "mlp.gate_proj.weight", g + "ffn_gate.weight", (f, h)
         yield p + "mlp.up_proj.weight", g + "ffn_up.weight", (f, h)
         yield p + "mlp.down_proj.weight", g + "ffn_down.weight", (h, f)
@@ -64,9 +99,10 @@ def main():
     c = SHAPES[a.shape]
     hf = a.dir / "hf"
     hf.mkdir(parents=True, exist_ok=True)
+    architecture, arch = ARCHITECTURES[c["model_type"]]
     (hf / "config.json").write_text(json.dumps(dict(
-        c, architectures=[{"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}[c["model_type"]]], hidden_act="silu",
-        max_position_embeddings=4096, rms_norm_eps=1e-6, rope_theta=1e6, torch_dtype="bfloat16", use_sliding_window=False), indent=2))
+        c, architectures=[architecture], hidden_act="silu",
+        max_position_embeddings=16384, rms_norm_eps=1e-6, rope_theta=1e6, torch_dtype="bfloat16", use_sliding_window=False), indent=2))
     if a.tokenizer:
         for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
             if (a.tokenizer / name).exists():
@@ -82,7 +118,7 @@ def main():
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % 8)
 
-    w = gguf.GGUFWriter(str(a.dir / "model.gguf"), c["model_type"])
+    w = gguf.GGUFWriter(str(a.dir / "model.gguf"), arch)
     w.add_block_count(c["num_hidden_layers"])
     w.add_context_length(4096)
     w.add_embedding_length(c["hidden_size"])
@@ -94,6 +130,17 @@ def main():
     w.add_vocab_size(c["vocab_size"])
     w.add_tokenizer_model("no_vocab")
     w.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
+    if arch == "qwen35":
+        w.add_key_length(c["head_dim"])
+        w.add_value_length(c["head_dim"])
+        w.add_rope_dimension_count(c["head_dim"] // 4)
+        w.add_rope_dimension_sections([11, 11, 10, 0])
+        w.add_full_attention_interval(c["full_attention_interval"])
+        w.add_ssm_conv_kernel(c["linear_conv_kernel_dim"])
+        w.add_ssm_state_size(c["linear_key_head_dim"])
+        w.add_ssm_group_count(c["linear_num_key_heads"])
+        w.add_ssm_time_step_rank(c["linear_num_value_heads"])
+        w.add_ssm_inner_size(c["linear_num_value_heads"] * c["linear_value_head_dim"])
 
     with open(hf / "model.safetensors", "wb") as out:
         out.write(struct.pack("<Q", len(head)) + head)
@@ -104,8 +151,9 @@ def main():
                 x = rng.standard_normal(shape, np.float32) * np.float32(0.02)
             b = bf16(np.ascontiguousarray(x))
             out.write(b.tobytes())
-            if len(shape) == 1:  # llama.cpp wants vectors in float32
-                w.add_tensor(gname, (b.astype(np.uint32) << 16).view(np.float32))
+            if len(shape) == 1 or "conv1d" in name:  # llama.cpp wants these in float32
+                x = (b.astype(np.uint32) << 16).view(np.float32)
+                w.add_tensor(gname, -np.exp(x) if gname.endswith("ssm_a") else x.reshape(shape[0], -1) if len(shape) > 1 else x)
             else:
                 w.add_tensor(gname, b.view(np.uint8).reshape(shape[0], -1), raw_dtype=gguf.GGMLQuantizationType.BF16)
     w.write_header_to_file()

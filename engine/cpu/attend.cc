@@ -1,98 +1,208 @@
 // Model's attention: what is written to the cache, and how its work is shared.
 #include <algorithm>
+#include <cstring>
 
 #include "model.h"
 
 namespace millrace {
+namespace {
+
+constexpr int kBlockRows = 48;  // query rows that share a pass over the cache
+
+// The most memory for attention states that workers share, unless one
+// sequence needs more.
+constexpr size_t kPartialFloats = size_t(16) << 20;
+
+}  // namespace
 
 // Stores one token's keys and values where its position belongs. Rounding here
 // and reading everything back, the current chunk too, is what makes a result
 // independent of how a prompt was cut.
-void Model::write_cache(const mr_op& op, int token) {
-  const int pos = step_.pos[token], lane = pos % kPageTokens, dim = op.head_dim;
-  const int page = page_table(seq_of_[token])[pos / kPageTokens];
-  const float *keys = values_[op.in].row(token), *values = values_[op.in2].row(token);
-  for (int h = 0; h < op.kv_heads; h++, keys += dim, values += dim) {
-    char* at = cache(op.layer, page, h);
-    char* values_at = at + head_bytes();
-    const size_t panel = size_t(kPanel) * kPageTokens;  // elements of a panel of values
-    if (program_.cache == kF32) {
-      for (int d = 0; d < dim; d++) {
-        reinterpret_cast<float*>(at)[panel_offset(kF32, lane, d)] = keys[d];
-        reinterpret_cast<float*>(values_at)[d / kPanel * panel + panel_offset(kF32, d % kPanel, lane)] = values[d];
-      }
-    } else {
-      for (int d = 0; d < dim; d++) {
-        reinterpret_cast<uint16_t*>(at)[panel_offset(kF16, lane, d)] = f16_from_float(keys[d]);
-        reinterpret_cast<uint16_t*>(values_at)[d / kPanel * panel + panel_offset(kF16, d % kPanel, lane)] =
-            f16_from_float(values[d]);
-      }
+void Model::write_cache(const Op& op, int token) {
+  const Cache& c = program_.caches[op.i[MR_WRITE_CACHE]];
+  const int pos = step_.batch->pos[token], lane = pos % kPageTokens;
+  const int page = page_table(seq_of(token), c.group)[pos / kPageTokens];
+  const bool latent = c.kind == MR_CACHE_LATENT;
+  const float* x = values_[op.in[0]].row(token);
+  const float* y = op.in[1] < 0 ? nullptr : values_[op.in[1]].row(token);
+  for (int h = 0; h < c.heads; h++) {
+    char* keys = cached(c, page, h);
+    if (latent) {
+      const int first = program_.width(op.in[0]);
+      store_keys(x, first, 0, lane, keys);
+      store_keys(y, c.key_width - first, first, lane, keys);
+      continue;
+    }
+    store_keys(x + h * c.key_width, c.key_width, 0, lane, keys);
+    const float* values = y + h * c.value_width;
+    // Neighbouring columns are neighbours in a panel of values, 16 at a time.
+    for (int d = 0; d < c.value_width; d += kPanel) {
+      const int n = std::min(kPanel, c.value_width - d);
+      const size_t at = size_t(d) * kPageTokens + size_t(lane) * kPanel;
+      if (program_.cache == kF32)
+        std::memcpy(reinterpret_cast<float*>(keys + c.key_bytes) + at, values + d, n * sizeof(float));
+      else
+        kernels_.to_f16(values + d, reinterpret_cast<uint16_t*>(keys + c.key_bytes) + at, n);
     }
   }
 }
 
-AttendArgs Model::attend_args(const mr_op& op, const Block& b, int kv_head, float* scratch) const {
-  const int group = op.heads / op.kv_heads, offset = kv_head * group * op.head_dim;
-  AttendArgs a;
-  a.q = values_[op.in].row(b.first) + offset;
-  a.q_stride = values_[op.in].stride;
-  a.out = values_[op.out].row(b.first) + offset;
-  a.out_stride = values_[op.out].stride;
-  a.pages = page_table(b.seq);
-  a.keys = cache(op.layer, 0, kv_head);
-  a.values = a.keys + head_bytes();
-  a.page_stride = page_stride();
+// Stores n columns of a key, from `column` on, in its lane of a page.
+void Model::store_keys(const float* key, int n, int column, int lane, char* page) const {
+  if (program_.cache == kF32) {
+    float* to = reinterpret_cast<float*>(page) + size_t(column) * kPanel + lane;
+    for (int i = 0; i < n; i++) to[size_t(i) * kPanel] = key[i];
+    return;
+  }
+  constexpr int kAtOnce = 256;
+  uint16_t half[kAtOnce];
+  uint16_t* to = reinterpret_cast<uint16_t*>(page) + size_t(column) * kPanel + lane;
+  for (int first = 0; first < n; first += kAtOnce) {
+    const int m = std::min(kAtOnce, n - first);
+    kernels_.to_f16(key + first, half, m);
+    for (int i = 0; i < m; i++) to[size_t(first + i) * kPanel] = half[i];
+  }
+}
+
+// Rows of the largest block of queries: whole tokens.
+int Model::block_rows(const Attention& a) const { return std::max(kBlockRows / a.group, 1) * a.group; }
+
+size_t Model::attention_floats(const Op& op) const {
+  const Cache& c = program_.caches[op.i[MR_ATTN_CACHE]];
+  const int rows = block_rows(program_.attentions[op.attention]), dim = c.blocks() * kPanel;
+  return 2 * state_floats(rows, dim) + attend_scratch(rows, c.key_width, dim, c.kind == MR_CACHE_LATENT);
+}
+
+// What a block of one sequence needs, or as many as are shared at most:
+// cut_blocks shares less than two of a block's KV heads a worker.
+size_t Model::partial_floats(const Op& op) const {
+  const Attention& a = program_.attentions[op.attention];
+  const size_t splits = (size_t(limits_.max_pages_per_slot) * kPageTokens + kSplit - 1) / kSplit;
+  const size_t head = splits * state_floats(block_rows(a), a.padded_dim);
+  return splits == 1 ? 0 : std::max(head * a.kv_heads, std::min(head * 2 * threads_, kPartialFloats));
+}
+
+AttendArgs Model::attend_args(const Op& op, const Block& b, int kv_head, float* scratch) const {
+  const Cache& c = program_.caches[op.i[MR_ATTN_CACHE]];
+  const int group = program_.attentions[op.attention].group, heads = op.i[MR_ATTN_HEADS], head = kv_head * group;
+  const auto part = [&](int v, int width) { return values_[v].row(b.first) + head * width; };
+  AttendArgs a{};
+  a.q_dim = program_.width(op.in[0]) / heads;
+  a.q = part(op.in[0], a.q_dim);
+  a.q_stride = values_[op.in[0]].stride;
+  if (op.in[1] >= 0) {
+    a.rest_dim = program_.width(op.in[1]) / heads;
+    a.rest = part(op.in[1], a.rest_dim);
+    a.rest_stride = values_[op.in[1]].stride;
+  }
+  a.value_dim = c.value_width;
+  a.out = part(op.out[0], c.value_width);
+  a.out_stride = values_[op.out[0]].stride;
+  a.pages = page_table(step_.batch->seqs[b.seq], c.group);
+  a.keys = cached(c, 0, kv_head);
+  a.values = c.kind == MR_CACHE_LATENT ? nullptr : a.keys + c.key_bytes;
+  a.page_stride = program_.page_bytes;
   a.scratch = scratch;
+  a.spans = spans_.empty() ? nullptr : &spans_[b.first];
   a.tokens = b.count;
-  a.first_pos = step_.pos[b.first];
+  a.first_pos = step_.batch->pos[b.first];
   a.group = group;
-  a.head_dim = op.head_dim;
-  a.window = op.window;
-  a.scale = op.f0;
-  a.cap = op.f1;
+  a.window = op.i[MR_ATTN_WINDOW];
+  a.slopes = op.slopes.empty() ? nullptr : op.slopes.data() + head;
+  a.sinks = op.tensor[0] == nullptr ? nullptr : op.vector(0) + head;
+  a.scale = op.f[MR_ATTN_SCALE];
+  a.cap = op.f[MR_ATTN_CAP];
   return a;
 }
 
-void Model::run_attention(const mr_op& op, Pool& pool, int worker, Shares& shares, Shares& merge_shares) {
-  float* scratch = scratch_.as<float>() + worker * scratch_stride_;
-  float* state = scratch + attend_scratch(block_rows_, padded_dim());
-  const size_t state_size = state_floats(block_rows_, padded_dim());
-  const auto attend_split = kernels_.attend_split[program_.cache];
-  const int64_t items = int64_t(blocks_.size()) * op.kv_heads;
-  const auto args = [&](int64_t item) {
-    return attend_args(op, blocks_[item / op.kv_heads], int(item % op.kv_heads), scratch);
-  };
+void Model::cut_attention() {
+  for (size_t i = 0; i < cuts_.size(); i++) cut_blocks(program_.attentions[i], cuts_[i]);
+}
 
-  if (splits_ == 0) {
-    // The last blocks of a prompt see the most: they go first.
-    for (int64_t i = shares.take(); i < items; i = shares.take()) {
-      const AttendArgs a = args(items - 1 - i);
-      const int first = a.begin() / kSplit, last = (a.end() - 1) / kSplit;
-      attend_split(a, first, state);
-      for (int s = first + 1; s <= last; s++) {
-        attend_split(a, s, state + state_size);
-        kernels_.attend_merge(a, state, state + state_size);
-      }
-      kernels_.attend_finish(a, state);
+// Cuts each sequence's tokens into blocks that attend together, and finds those
+// that one worker would be busy with for long after all others were done: their
+// splits are shared. Whose splits are shared changes no result.
+void Model::cut_blocks(const Attention& a, Cut& cut) {
+  const mr_batch& b = *step_.batch;
+  const int most = block_rows(a) / a.group;
+  cut.blocks.clear();
+  int64_t total = 0;
+  for (int s = 0; s < b.n_seqs; s++) {
+    const mr_seq& seq = b.seqs[s];
+    for (int t = 0; t < seq.count; t += most) {
+      AttendArgs seen{};
+      seen.tokens = std::min(most, seq.count - t);
+      seen.first_pos = b.pos[seq.start + t];
+      seen.window = a.window;
+      seen.spans = spans_.empty() ? nullptr : &spans_[seq.start + t];
+      const int begin = seen.begin(), end = seen.end();
+      Block block;
+      block.seq = s;
+      block.first = seq.start + t;
+      block.count = seen.tokens;
+      block.split = begin / kSplit;
+      block.splits = (end - 1) / kSplit - block.split + 1;
+      block.work = int64_t(end - begin) * block.count;
+      total += block.work;
+      cut.blocks.push_back(block);
     }
-    return;
   }
+  // Those with most work first: what is left at the end is short.
+  std::sort(cut.blocks.begin(), cut.blocks.end(), [](const Block& x, const Block& y) {
+    return x.work != y.work ? x.work > y.work : x.first < y.first;
+  });
+  cut.first.assign(1, 0);
+  size_t used = 0;
+  for (Block& block : cut.blocks) {
+    const size_t floats = a.kv_heads * block.splits * state_floats(block.count * a.group, a.padded_dim);
+    const bool long_one = 2 * threads_ * block.work > total * a.kv_heads;
+    if (block.splits == 1 || !long_one || used + floats > partial_.bytes() / sizeof(float)) break;
+    block.state = used;
+    used += floats;
+    cut.first.push_back(cut.first.back() + block.splits * a.kv_heads);
+  }
+}
 
-  const auto split_state = [&](int64_t item, int split) {
-    return states_.as<float>() + (item * splits_ + split) * state_size;
+void Model::run_attention(const Op& op, Pool& pool, int worker, Shares* shares) {
+  const Attention& kind = program_.attentions[op.attention];
+  const Cut& cut = cuts_[op.attention];
+  const auto attend_split = kernels_.attend_split[program_.cache];
+  const size_t most = state_floats(block_rows(kind), kind.padded_dim);
+  float *own = scratch(worker), *next = own + most, *rest = next + most;  // two states and scratch
+  const int shared = int(cut.first.size()) - 1, items = cut.first.back();  // blocks, and their splits
+  const auto split_state = [&](const Block& b, int kv_head, int split) {
+    return partial_.as<float>() + b.state +
+           (size_t(kv_head) * b.splits + split) * state_floats(b.count * kind.group, kind.padded_dim);
   };
-  for (int64_t i = shares.take(); i < items * splits_; i = shares.take()) {
-    const AttendArgs a = args(i / splits_);
-    const int split = int(i % splits_);
-    if (split >= a.begin() / kSplit && split <= (a.end() - 1) / kSplit)
-      attend_split(a, split, split_state(i / splits_, split));
+
+  const int64_t all = items + int64_t(cut.blocks.size() - shared) * kind.kv_heads;
+  int at = 0;  // the shared block of the last item
+  for (int64_t i = shares[0].take(); i < all; i = shares[0].take()) {
+    if (i < items) {
+      while (cut.first[at + 1] <= i) at++;
+      const Block& b = cut.blocks[at];
+      const int kv_head = int(i - cut.first[at]) / b.splits, split = int(i - cut.first[at]) % b.splits;
+      attend_split(attend_args(op, b, kv_head, rest), b.split + split, split_state(b, kv_head, split));
+      continue;
+    }
+    const Block& b = cut.blocks[shared + (i - items) / kind.kv_heads];
+    const AttendArgs a = attend_args(op, b, int((i - items) % kind.kv_heads), rest);
+    attend_split(a, b.split, own);
+    for (int s = 1; s < b.splits; s++) {
+      attend_split(a, b.split + s, next);
+      kernels_.attend_merge(a, own, next);
+    }
+    kernels_.attend_finish(a, own);
   }
+  if (shared == 0) return;
   pool.barrier();
-  for (int64_t i = merge_shares.take(); i < items; i = merge_shares.take()) {
-    const AttendArgs a = args(i);
-    const int first = a.begin() / kSplit, last = (a.end() - 1) / kSplit;
-    for (int s = first + 1; s <= last; s++) kernels_.attend_merge(a, split_state(i, first), split_state(i, s));
-    kernels_.attend_finish(a, split_state(i, first));
+  for (int64_t i = shares[1].take(); i < int64_t(shared) * kind.kv_heads; i = shares[1].take()) {
+    const Block& b = cut.blocks[i / kind.kv_heads];
+    const int kv_head = int(i % kind.kv_heads);
+    const AttendArgs a = attend_args(op, b, kv_head, rest);
+    for (int s = 1; s < b.splits; s++)
+      kernels_.attend_merge(a, split_state(b, kv_head, 0), split_state(b, kv_head, s));
+    kernels_.attend_finish(a, split_state(b, kv_head, 0));
   }
 }
 

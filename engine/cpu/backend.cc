@@ -1,7 +1,6 @@
 // The C ABI: millrace.h's table, with exceptions turned into statuses.
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <new>
 #include <string>
 #include <system_error>
@@ -45,16 +44,13 @@ const Kernels& chosen_kernels() {
   const char* name = std::getenv("MILLRACE_CPU_ISA");
   const Kernels* k = kernels_for(name == nullptr ? "" : name);
   if (k == nullptr)
-    fail(MR_INVALID, "MILLRACE_CPU_ISA=%s: this machine runs %s, or portable, avx2, avx512 or wide if it has them", name,
-         kernels_for("")->name);
+    fail(MR_INVALID, "MILLRACE_CPU_ISA=%s: this machine runs %s, or portable, avx2, avx512 or wide if it has them",
+         name, kernels_for("")->name);
   return *k;
 }
 
 mr_status probe(mr_caps* caps) {
-  *caps = {};
-  std::strcpy(caps->name, "cpu");
-  std::strcpy(caps->detail, kernels_for("")->name);
-  caps->threads = usable_cpus();
+  fill_caps(caps, *kernels_for(""), usable_cpus());
   return MR_OK;
 }
 
@@ -67,7 +63,6 @@ mr_status open(const mr_limits* limits, mr_context** ctx) {
                   {"max_rows", limits->max_rows, 1 << 20},
                   {"max_slots", limits->max_slots, 1 << 16},
                   {"max_pages_per_slot", limits->max_pages_per_slot, 1 << 20},
-                  {"max_page_deltas", limits->max_page_deltas, 1 << 28},
                   {"max_count_deltas", limits->max_count_deltas, 1 << 28},
                   {"max_bias_deltas", limits->max_bias_deltas, 1 << 28}};
     for (const auto& c : checks)
@@ -84,18 +79,36 @@ const char* error(mr_context* ctx) { return ctx == nullptr ? open_error.c_str() 
 mr_status caps(mr_context* ctx, mr_caps* caps) {
   return guard(ctx->error, [&] { ctx->caps(caps); });
 }
-mr_status tensor_new(mr_context* ctx, const char* name, mr_dtype dtype, int32_t rank, const int64_t* shape,
+mr_status tensor_new(mr_context* ctx, const char* name, mr_format format, int32_t rank, const int64_t* shape,
                      int32_t* handle) {
-  return guard(ctx->error, [&] { *handle = ctx->tensor_new(name, dtype, rank, shape); });
+  return guard(ctx->error, [&] { *handle = ctx->tensor_new(name, format, rank, shape); });
 }
 mr_status tensor_write(mr_context* ctx, int32_t handle, int64_t first, int64_t rows, const void* src, int64_t bytes) {
   return guard(ctx->error, [&] { ctx->tensor_write(handle, first, rows, src, bytes); });
 }
+mr_status plan_check(mr_context* ctx, const mr_plan* plan) {
+  return guard(ctx->error, [&] { check_plan(*plan); });
+}
 mr_status model(mr_context* ctx, const mr_plan* plan, mr_model_info* info) {
   return guard(ctx->error, [&] { ctx->set_model(*plan, info); });
 }
-mr_status kv_init(mr_context* ctx, int32_t pages) {
-  return guard(ctx->error, [&] { ctx->kv_init(pages); });
+mr_status cache_init(mr_context* ctx, int32_t pages, int32_t states) {
+  return guard(ctx->error, [&] { ctx->cache_init(pages, states); });
+}
+mr_status warm_up(mr_context* ctx) {
+  return guard(ctx->error, [&] { ctx->warm_up(); });
+}
+mr_status host_alloc(mr_context* ctx, int64_t bytes, void** memory) {
+  return guard(ctx->error, [&] { *memory = ctx->host_alloc(bytes); });
+}
+mr_status host_free(mr_context* ctx, void* memory) {
+  return guard(ctx->error, [&] { ctx->host_free(memory); });
+}
+mr_status adapter_load(mr_context* ctx, int32_t id, int32_t rank, int32_t n, const mr_adapter_target* targets) {
+  return guard(ctx->error, [&] { ctx->adapter_load(id, rank, n, targets); });
+}
+mr_status adapter_drop(mr_context* ctx, int32_t id) {
+  return guard(ctx->error, [&] { ctx->adapter_drop(id); });
 }
 mr_batch* batch(mr_context* ctx, int32_t i) { return ctx->batch(i); }
 mr_status forward(mr_context* ctx, int32_t i) {
@@ -107,10 +120,15 @@ mr_status sample(mr_context* ctx, int32_t i) {
 mr_status wait(mr_context* ctx, int32_t i) {
   return guard(ctx->error, [&] { ctx->wait(i); });
 }
+mr_status stats(mr_context* ctx, mr_stats* stats) {
+  ctx->stats(stats);
+  return MR_OK;
+}
 void close(mr_context* ctx) { delete ctx; }
 
-const mr_backend table = {MR_ABI_VERSION, probe,   open,  error,   caps,   tensor_new, tensor_write,
-                          model,          kv_init, batch, forward, sample, wait,       close};
+const mr_backend table = {MR_ABI_VERSION, probe,     open,       error,        caps,         plan_check, tensor_new,
+                          tensor_write,   model,     cache_init, warm_up,      host_alloc,   host_free,  adapter_load,
+                          adapter_drop,   batch,     forward,    sample,       wait,         stats,      close};
 
 }  // namespace
 }  // namespace millrace

@@ -31,117 +31,183 @@ func (s shape) layerWeights() int {
 
 func (s shape) headWeights() int { return s.vocab * s.hidden }
 
-// plan writes the operations of a qwen2 of this shape.
-func (s shape) plan() *plan.Plan {
-	q, kv := s.heads*s.headDim, s.kvHeads*s.headDim
-	p := &plan.Plan{Family: "qwen2", Vocab: s.vocab, Hidden: s.hidden, Layers: s.layers, KVWidth: kv, MaxPos: 32768}
-	tensor := func(shape ...int) int32 {
-		p.Tensors = append(p.Tensors, plan.Tensor{Name: fmt.Sprint("tensor ", len(p.Tensors)), Shape: shape, Rows: shape[0]})
-		return int32(len(p.Tensors) - 1)
-	}
-	value := func(width int) int32 {
-		p.Widths = append(p.Widths, int32(width))
-		return int32(len(p.Widths) - 1)
-	}
-	op := func(kind plan.Kind, out, in, in2, weight int32, set ...func(*plan.Op)) {
-		o := plan.Op{Kind: kind, Out: out, In: in, In2: in2, Weight: weight, Bias: plan.None, Table: 0, HeadDim: int32(s.headDim)}
-		for _, f := range set {
-			f(&o)
-		}
-		p.Ops = append(p.Ops, o)
-	}
-	x, h, gate, up := value(s.hidden), value(s.hidden), value(s.inner), value(s.inner)
-	qv, kVal, vVal, att := value(q), value(kv), value(kv), value(q)
-	act := value(s.inner)
-	freqs := make([]float32, s.headDim/2)
-	for i := range freqs {
-		freqs[i] = 1 / float32(1+i*i)
-	}
-	p.Tables = [][]float32{freqs}
+// builder writes plans, lowered as backends get them.
+type builder struct{ *plan.Plan }
 
-	norm := func(out, in int32) {
-		op(plan.OpRMSNorm, out, in, plan.None, tensor(s.hidden), func(o *plan.Op) { o.Group, o.F0 = int32(s.hidden), 1e-6 })
+func newBuilder(vocab, hidden int) builder {
+	return builder{&plan.Plan{Family: "bench", Vocab: vocab, Hidden: hidden, MaxPos: 1 << 20}}
+}
+
+func (b builder) tensor(shape ...int) int32 {
+	b.Tensors = append(b.Tensors, plan.Tensor{Name: fmt.Sprint("tensor ", len(b.Tensors)), Shape: shape})
+	return int32(len(b.Tensors) - 1)
+}
+
+func (b builder) value(width int) int32 { return b.view(plan.None, 0, width) }
+
+// view returns a value that is columns of another.
+func (b builder) view(of int32, column, width int) int32 {
+	b.Values = append(b.Values, plan.Value{Width: int32(width), Of: of, Column: int32(column)})
+	return int32(len(b.Values) - 1)
+}
+
+// cache adds a cache; those of pages are all of one group.
+func (b builder) cache(kind plan.CacheKind, heads, keyWidth, valueWidth int) int32 {
+	c := plan.Cache{Kind: kind, Heads: int32(heads), KeyWidth: int32(keyWidth), ValueWidth: int32(valueWidth)}
+	if kind == plan.CacheState {
+		c.Group = plan.None
+	} else if len(b.Groups) == 0 {
+		b.Groups = append(b.Groups, plan.Group{})
 	}
-	linear := func(out, in int32, bias bool) {
-		w := tensor(int(p.Widths[out]), int(p.Widths[in]))
-		op(plan.OpLinear, out, in, plan.None, w, func(o *plan.Op) {
-			if bias {
-				o.Bias = tensor(int(p.Widths[out]))
-			}
-		})
+	b.Caches = append(b.Caches, c)
+	return int32(len(b.Caches) - 1)
+}
+
+// op adds an operation; set fills in the rest.
+func (b builder) op(kind plan.Kind, out int32, in []int32, weights []int32, set func(o *plan.Op)) {
+	o := plan.NewOp(kind)
+	o.Out[0] = out
+	copy(o.In[:], in)
+	copy(o.Weight[:], weights)
+	if set != nil {
+		set(&o)
+	}
+	b.Ops = append(b.Ops, o)
+}
+
+func (b builder) norm(out, in int32, group int) {
+	b.op(plan.OpRMSNorm, out, []int32{in}, []int32{b.tensor(group)}, func(o *plan.Op) {
+		o.I[plan.NormGroup], o.F[plan.NormEps] = int32(group), 1e-6
+	})
+}
+
+// linear adds a linear layer, its result to residual unless that is None.
+func (b builder) linear(out, in, residual int32, bias bool) {
+	weights := []int32{b.tensor(b.Width(out), b.Width(in))}
+	if bias {
+		weights = append(weights, b.tensor(b.Width(out)))
+	}
+	b.op(plan.OpLinear, out, []int32{in, residual}, weights, func(o *plan.Op) { o.F[plan.LinearScale] = 1 })
+}
+
+// attention adds projections, rotations and attention of one layer on h, to x.
+func (b builder) attention(x, h int32, heads, kvHeads, headDim int) {
+	q, kv := heads*headDim, kvHeads*headDim
+	qkv, att := b.value(q+2*kv), b.value(q)
+	qv, k, v := b.view(qkv, 0, q), b.view(qkv, q, kv), b.view(qkv, q+kv, kv)
+	if b.Tables == nil {
+		freqs := make([]float32, headDim/2)
+		for i := range freqs {
+			freqs[i] = 1 / float32(1+i*i)
+		}
+		b.Tables = [][]float32{freqs}
 	}
 	rope := func(x int32, heads int) {
-		op(plan.OpRope, x, x, plan.None, plan.None, func(o *plan.Op) { o.Heads, o.Rotary, o.F0 = int32(heads), int32(s.headDim), 1 })
-	}
-	embedding := tensor(s.vocab, s.hidden)
-	op(plan.OpEmbed, x, plan.None, plan.None, embedding, func(o *plan.Op) { o.F0 = 1 })
-	for layer := range int32(s.layers) {
-		norm(h, x)
-		linear(qv, h, true)
-		linear(kVal, h, true)
-		linear(vVal, h, true)
-		rope(qv, s.heads)
-		rope(kVal, s.kvHeads)
-		op(plan.OpKVWrite, plan.None, kVal, vVal, plan.None, func(o *plan.Op) { o.Layer, o.KVHeads = layer, int32(s.kvHeads) })
-		op(plan.OpAttention, att, qv, plan.None, plan.None, func(o *plan.Op) {
-			o.Layer, o.Heads, o.KVHeads, o.F0 = layer, int32(s.heads), int32(s.kvHeads), 0.125
+		b.op(plan.OpRope, x, []int32{x}, nil, func(o *plan.Op) {
+			o.I[plan.RopeHeads], o.I[plan.RopeHeadDim], o.I[plan.RopeRotary] = int32(heads), int32(headDim), int32(headDim)
+			o.I[plan.RopeLong], o.I[plan.RopeAxes] = plan.None, plan.None
+			o.F[plan.RopeScale] = 1
 		})
-		linear(h, att, false)
-		op(plan.OpAdd, x, x, h, plan.None)
-		norm(h, x)
-		linear(gate, h, false)
-		linear(up, h, false)
-		op(plan.OpSiluMul, act, gate, up, plan.None)
-		linear(h, act, false)
-		op(plan.OpAdd, x, x, h, plan.None)
 	}
-	rows := value(s.hidden)
-	op(plan.OpRows, rows, x, plan.None, plan.None)
-	norm(rows, rows)
-	op(plan.OpLogits, plan.None, rows, plan.None, embedding)
-	return p
+	cache := b.cache(plan.CacheKV, kvHeads, headDim, headDim)
+	b.linear(qkv, h, plan.None, true)
+	rope(qv, heads)
+	rope(k, kvHeads)
+	b.op(plan.OpCacheWrite, plan.None, []int32{k, v}, nil, func(o *plan.Op) { o.I[plan.WriteCache] = cache })
+	b.attend(att, []int32{qv}, nil, cache, heads)
+	b.linear(x, att, x, false)
+}
+
+func (b builder) attend(out int32, in, weights []int32, cache int32, heads int) *plan.Op {
+	b.op(plan.OpAttention, out, in, weights, func(o *plan.Op) {
+		o.I[plan.AttnCache], o.I[plan.AttnHeads], o.I[plan.AttnSlopes] = cache, int32(heads), plan.None
+		o.F[plan.AttnScale] = 0.125
+	})
+	return &b.Ops[len(b.Ops)-1]
+}
+
+// mlp adds a gated MLP on h, to x.
+func (b builder) mlp(x, h int32, inner int) {
+	act := b.value(inner)
+	hidden := b.Width(h)
+	b.op(plan.OpLinear, act, []int32{h}, []int32{b.tensor(inner, hidden), plan.None, b.tensor(inner, hidden)},
+		func(o *plan.Op) { o.I[plan.LinearAct], o.F[plan.LinearScale] = int32(plan.ActSilu), 1 })
+	b.linear(x, act, x, false)
+}
+
+// embed starts a plan, and head ends it with the embedding.
+func (b builder) embed() (x, embedding int32) {
+	x, embedding = b.value(b.Hidden), b.tensor(b.Vocab, b.Hidden)
+	b.op(plan.OpEmbed, x, nil, []int32{embedding}, func(o *plan.Op) { o.F[plan.EmbedScale] = 1 })
+	return x, embedding
+}
+
+func (b builder) head(x, embedding int32) *plan.Plan {
+	rows := b.value(b.Hidden)
+	b.op(plan.OpRows, rows, []int32{x}, nil, nil)
+	b.norm(rows, rows, b.Hidden)
+	b.op(plan.OpLogits, plan.None, []int32{rows}, []int32{embedding}, func(o *plan.Op) { o.F[plan.LogitsScale] = 1 })
+	return b.Plan
+}
+
+// plan writes the operations of a qwen2 of this shape.
+func (s shape) plan() *plan.Plan {
+	b := newBuilder(s.vocab, s.hidden)
+	x, embedding := b.embed()
+	for range s.layers {
+		h := b.value(s.hidden)
+		b.norm(h, x, s.hidden)
+		b.attention(x, h, s.heads, s.kvHeads, s.headDim)
+		b.norm(h, x, s.hidden)
+		b.mlp(x, h, s.inner)
+	}
+	return b.head(x, embedding)
 }
 
 // load opens a backend with random weights of a type.
-func (s shape) load(tb testing.TB, dtype device.DType, limits device.Limits, pages int) device.Backend {
+func (s shape) load(tb testing.TB, format plan.Format, limits device.Limits, pages int) device.Backend {
 	b, err := cpu.Open(limits)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { b.Close() })
-	fill(tb, b, s.plan(), dtype, pages)
+	fill(tb, b, s.plan(), format, pages)
 	return b
 }
 
 // fill gives a backend a plan with random weights, and pages.
-func fill(tb testing.TB, b device.Backend, p *plan.Plan, dtype device.DType, pages int) {
+func fill(tb testing.TB, b device.Backend, p *plan.Plan, format plan.Format, pages int) {
 	tb.Helper()
-	load(tb, b, p, dtype)
+	load(tb, b, p, format)
 	if _, err := b.SetModel(p); err != nil {
 		tb.Fatal(err)
 	}
-	if err := b.InitKV(pages); err != nil {
+	states := 0
+	if p.HasState() {
+		states = benchStates
+	}
+	if err := b.InitCache(pages, states); err != nil {
 		tb.Fatal(err)
 	}
 }
 
 // load gives a backend random weights for a plan.
-func load(tb testing.TB, b device.Backend, p *plan.Plan, dtype device.DType) {
+func load(tb testing.TB, b device.Backend, p *plan.Plan, format plan.Format) {
 	tb.Helper()
 	const chunk = 1 << 22 // elements
-	noise := randomWeights(chunk, dtype)
+	noise := randomWeights(chunk, format)
 	for _, t := range p.Tensors {
-		h, err := b.NewTensor(t.Name, dtype, t.Shape)
+		h, err := b.NewTensor(t.Name, format, t.Shape)
 		if err != nil {
 			tb.Fatal(err)
 		}
-		rows, cols := 1, t.Shape[0]
-		if len(t.Shape) == 2 {
-			rows, cols = t.Shape[0], t.Shape[1]
+		rows, cols := 1, t.Shape[len(t.Shape)-1]
+		for _, n := range t.Shape[:len(t.Shape)-1] {
+			rows *= n
 		}
 		for first := 0; first < rows; first += chunk / cols {
 			n := min(chunk/cols, rows-first)
-			if err := b.WriteTensor(h, first, n, noise[:n*cols*dtype.Size()]); err != nil {
+			if err := b.WriteTensor(h, first, n, noise[:n*cols*format.Size()]); err != nil {
 				tb.Fatal(err)
 			}
 		}
@@ -149,19 +215,19 @@ func load(tb testing.TB, b device.Backend, p *plan.Plan, dtype device.DType) {
 }
 
 // randomWeights returns n elements between -1/8 and 1/8.
-func randomWeights(n int, dtype device.DType) []byte {
+func randomWeights(n int, format plan.Format) []byte {
 	const scale = 0.25
 	rng := rand.New(rand.NewPCG(1, 2))
-	out := make([]byte, n*dtype.Size())
+	out := make([]byte, n*format.Size())
 	for i := range n {
-		switch dtype {
-		case device.F32:
+		switch format {
+		case plan.F32:
 			v := math.Float32bits(scale * (rng.Float32() - 0.5))
 			out[4*i], out[4*i+1], out[4*i+2], out[4*i+3] = byte(v), byte(v>>8), byte(v>>16), byte(v>>24)
-		case device.F16: // sign, exponents from 2^-6, any fraction
+		case plan.F16: // sign, exponents from 2^-6, any fraction
 			v := uint16(rng.UintN(2))<<15 | uint16(9+rng.UintN(3))<<10 | uint16(rng.UintN(1024))
 			out[2*i], out[2*i+1] = byte(v), byte(v>>8)
-		case device.BF16: // likewise
+		case plan.BF16: // likewise
 			v := uint16(rng.UintN(2))<<15 | uint16(121+rng.UintN(3))<<7 | uint16(rng.UintN(128))
 			out[2*i], out[2*i+1] = byte(v), byte(v>>8)
 		}
@@ -176,6 +242,8 @@ type driver struct {
 	pages int // of each
 	vocab int
 	next  int
+
+	states bool // each sequence has one
 }
 
 // enqueue runs n tokens of each sequence from position pos on; a sampled token
@@ -184,11 +252,13 @@ func (d *driver) enqueue(tb testing.TB, pos, n int, last bool) int {
 	i := d.next
 	d.next = (i + 1) % device.RingDepth
 	b := d.b.Batch(i)
-	b.Tokens, b.Pos, b.Seqs, b.Rows = b.Tokens[:0], b.Pos[:0], b.Seqs[:0], b.Rows[:0]
-	b.Pages, b.Params, b.Counts = b.Pages[:0], b.Params[:0], b.Counts[:0]
+	b.Clear()
 	for s := range int32(d.seqs) {
 		if pos == 0 {
 			b.Params = append(b.Params, device.ParamDelta{Slot: s, Params: sample.Greedy()})
+			if d.states {
+				b.States = append(b.States, device.StateDelta{Slot: s, Live: s, From: device.ZeroState, Save: device.NoState})
+			}
 		}
 		start := int32(len(b.Tokens))
 		for t := range n {
@@ -258,7 +328,10 @@ func report(b *testing.B, start float64, tokens int, bytes, flops float64) {
 	b.ReportMetric(steps*flops/peaks().fma, "of-FMA-peak")
 }
 
-const benchPages = 64 // of a sequence
+const (
+	benchPages  = 64 // of a sequence
+	benchStates = 32
+)
 
 func benchLimits(seqs, tokens int) device.Limits {
 	return device.Limits{MaxTokens: tokens, MaxRows: seqs, MaxSlots: seqs, MaxPagesPerSlot: benchPages, Threads: threads()}
@@ -269,7 +342,7 @@ func BenchmarkDecode(b *testing.B) {
 	for _, seqs := range []int{1, 2, 4, 8, 16, 32} {
 		b.Run(fmt.Sprint(seqs), func(b *testing.B) {
 			const context = 64
-			d := &driver{b: qwen05.load(b, device.BF16, benchLimits(seqs, seqs*context), seqs*benchPages), seqs: seqs, pages: benchPages, vocab: qwen05.vocab}
+			d := &driver{b: qwen05.load(b, plan.BF16, benchLimits(seqs, seqs*context), seqs*benchPages), seqs: seqs, pages: benchPages, vocab: qwen05.vocab}
 			d.wait(b, d.enqueue(b, 0, context, false))
 			weights := float64(qwen05.layerWeights() + qwen05.headWeights())
 			b.ResetTimer()
@@ -290,7 +363,7 @@ func BenchmarkDecode(b *testing.B) {
 func BenchmarkPrefill(b *testing.B) {
 	for _, tokens := range []int{128, 512} {
 		b.Run(fmt.Sprint(tokens), func(b *testing.B) {
-			d := &driver{b: qwen05.load(b, device.BF16, benchLimits(1, tokens), benchPages), seqs: 1, pages: benchPages, vocab: qwen05.vocab}
+			d := &driver{b: qwen05.load(b, plan.BF16, benchLimits(1, tokens), benchPages), seqs: 1, pages: benchPages, vocab: qwen05.vocab}
 			d.wait(b, d.enqueue(b, 0, tokens, false))
 			body, head := float64(qwen05.layerWeights()), float64(qwen05.headWeights())
 			b.ResetTimer()
@@ -306,7 +379,7 @@ func BenchmarkPrefill(b *testing.B) {
 // BenchmarkLoad: a gigabyte of weights from memory.
 func BenchmarkLoad(b *testing.B) {
 	const rows, cols = 4864, 896
-	src := randomWeights(rows*cols, device.BF16)
+	src := randomWeights(rows*cols, plan.BF16)
 	for range b.N {
 		backend, err := cpu.Open(benchLimits(1, 1))
 		if err != nil {
@@ -314,7 +387,7 @@ func BenchmarkLoad(b *testing.B) {
 		}
 		const tensors = 1 << 30 / (rows * cols * 2)
 		for range tensors {
-			h, err := backend.NewTensor("w", device.BF16, []int{rows, cols})
+			h, err := backend.NewTensor("w", plan.BF16, []int{rows, cols})
 			if err != nil {
 				b.Fatal(err)
 			}

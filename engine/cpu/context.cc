@@ -4,7 +4,7 @@
 #include <signal.h>
 
 #include <algorithm>
-#include <cmath>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 
@@ -13,12 +13,15 @@
 namespace millrace {
 namespace {
 
-// Signals are the host program's; our threads leave them alone.
+// Signals are the host program's; our threads leave them alone, but for those
+// that say what a thread itself did wrong: while they are blocked the kernel
+// ends the process and asks no handler.
 class SignalsBlocked {
  public:
   SignalsBlocked() {
     sigset_t all;
     sigfillset(&all);
+    for (const int fault : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT}) sigdelset(&all, fault);
     pthread_sigmask(SIG_BLOCK, &all, &before_);
   }
   ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
@@ -43,6 +46,9 @@ size_t exact_cache_bytes(bool kernels_read_f16) {
   return kv && *kv ? 0 : 8192;
 }
 
+// From so many on, a pass over the weights is spent computing.
+constexpr int kStepTokens = 256;
+
 bool within(int32_t v, int32_t n) { return v >= 0 && v < n; }
 
 }  // namespace
@@ -61,28 +67,43 @@ Context::~Context() {
   server_.join();
 }
 
-void Context::caps(mr_caps* caps) const {
+void fill_caps(mr_caps* caps, const Kernels& kernels, int threads) {
   *caps = {};
   std::snprintf(caps->name, sizeof caps->name, "cpu");
-  std::snprintf(caps->detail, sizeof caps->detail, "%s", kernels_.name);
-  caps->threads = pool_->threads();
+  std::snprintf(caps->detail, sizeof caps->detail, "%s", kernels.name);
+  caps->ops = (uint64_t(1) << MR_NUM_OPS) - 1;
+  caps->formats = 1u << MR_F32 | 1u << MR_F16 | 1u << MR_BF16;
+  caps->features =
+      MR_FEATURE_ADAPTERS | MR_FEATURE_EMBEDS | MR_FEATURE_AXES | MR_FEATURE_SPANS | MR_FEATURE_VERIFY;
+  caps->threads = threads;
+  caps->devices = 1;
+  caps->lowered = 1;
+  caps->step_tokens = kStepTokens;
 }
+
+void Context::caps(mr_caps* caps) const { fill_caps(caps, kernels_, pool_->threads()); }
 
 void Context::serve() {
   for (uint32_t next = 0;; next++) {
     queued_.wait_past(next);
     if (closing_) return;
     const Job& job = queue_[next % kQueue];
+    const auto start = std::chrono::steady_clock::now();
+    if (job.kind == Job::call) {
+      (*job.fn)();
+      finished_.advance();
+      continue;
+    }
     try {
-      if (job.kind == Job::call)
-        (*job.fn)();
-      else if (job.kind == Job::forward)
+      if (job.kind == Job::forward)
         run_forward(*job.entry);
       else
         run_sample(*job.entry);
     } catch (const std::exception& e) {
-      if (job.entry != nullptr) job.entry->error = e.what();
+      job.entry->error = e.what();
     }
+    const auto busy = std::chrono::steady_clock::now() - start;
+    busy_ns_ += std::chrono::duration_cast<std::chrono::nanoseconds>(busy).count();
     finished_.advance();
   }
 }
@@ -103,21 +124,33 @@ void Context::finish(uint32_t job) {
   }
 }
 
+// Runs fn on the queue's thread and throws here what it throws.
 void Context::call(const std::function<void()>& fn) {
+  std::exception_ptr thrown;
+  const std::function<void()> guarded = [&] {
+    try {
+      fn();
+    } catch (...) {
+      thrown = std::current_exception();
+    }
+  };
   Job job;
-  job.fn = &fn;
+  job.fn = &guarded;
   finish(enqueue(job));
+  if (thrown) std::rethrow_exception(thrown);
 }
 
-int32_t Context::tensor_new(const char* name, mr_dtype dtype, int rank, const int64_t* shape) {
+int32_t Context::tensor_new(const char* name, mr_format format, int rank, const int64_t* shape) {
   if (model_) fail(MR_INVALID, "tensor %s announced after the model was set", name);
-  tensors_.push_back(std::make_unique<Tensor>(name, dtype, rank, shape, kernels_.f16));
+  tensors_.push_back(std::make_unique<Tensor>(name, format, rank, shape, kernels_.f16));
+  bytes_ += static_cast<int64_t>(tensors_.back()->bytes());
   return static_cast<int32_t>(tensors_.size()) - 1;
 }
 
 void Context::tensor_write(int32_t handle, int64_t first, int64_t rows, const void* src, int64_t bytes) {
   if (!within(handle, static_cast<int32_t>(tensors_.size())))
     fail(MR_INVALID, "tensor handle %d, there are %zu", handle, tensors_.size());
+  if (model_) fail(MR_INVALID, "tensor %s is written after the model was set", tensors_[handle]->name().c_str());
   Tensor& t = *tensors_[handle];
   t.check_write(first, rows, bytes);
   call([&] { t.write(*pool_, first, rows, src); });
@@ -125,45 +158,112 @@ void Context::tensor_write(int32_t handle, int64_t first, int64_t rows, const vo
 
 void Context::set_model(const mr_plan& plan, mr_model_info* info) {
   if (model_) fail(MR_INVALID, "the model was already set");
-  auto model = std::make_unique<Model>(Program(plan, tensors_, exact_cache_bytes(kernels_.f16)), limits_, kernels_, pool_->threads());
+  check_plan(plan);
+  if (plan.n_tensors != static_cast<int>(tensors_.size()))
+    fail(MR_INVALID, "plan of %d tensors, %zu were announced", plan.n_tensors, tensors_.size());
+  for (const auto& t : tensors_)
+    if (!t->complete()) fail(MR_INVALID, "tensor %s was not written in full", t->name().c_str());
+  auto model = std::make_unique<Model>(Program(plan, tensors_, exact_cache_bytes(kernels_.f16)), limits_, kernels_,
+                                       pool_->threads());
   samplers_.clear();
-  for (int i = 0; i < pool_->threads(); i++) samplers_.emplace_back(kernels_, plan.vocab);
+  if (!model->encodes())
+    for (int i = 0; i < pool_->threads(); i++) samplers_.emplace_back(kernels_, plan.vocab);
   *info = {};
   info->page_bytes = model->page_bytes();
+  info->state_bytes = model->state_bytes();
   for (const auto& t : tensors_) info->weight_bytes += static_cast<int64_t>(t->bytes());
   info->workspace_bytes = model->workspace_bytes();
+  bytes_ += info->workspace_bytes;
   model_ = std::move(model);
 }
 
-void Context::kv_init(int pages) {
-  if (!model_) fail(MR_INVALID, "KV pages reserved before the model was set");
-  if (pages_ != 0) fail(MR_INVALID, "KV pages reserved twice");
-  if (pages <= 0) fail(MR_INVALID, "%d KV pages, want a positive number", pages);
+void Context::cache_init(int pages, int states) {
+  if (!model_) fail(MR_INVALID, "pages reserved before the model was set");
+  if (!slots_.empty()) fail(MR_INVALID, "pages reserved twice");
+  if (pages < 0 || states < 0) fail(MR_INVALID, "%d pages and %d states", pages, states);
   const mr_limits& l = limits_;
-  model_->reserve(pages);
-  for (RingEntry& e : ring_) e.allocate(l, model_->vocab());
+  model_->reserve(pages, states);
+  for (RingEntry& e : ring_) e.allocate(l, *model_);
   const int table = l.max_pages_per_slot, most = std::min(model_->vocab(), (table + MR_RING_DEPTH) * kPageTokens);
-  for (int i = 0; i < l.max_slots; i++) slots_.emplace_back(most);
-  page_tables_.assign(size_t(l.max_slots) * table, 0);
-  known_pages_.assign(size_t(l.max_slots) * table, false);
+  if (!model_->encodes()) hidden_ = Mapping(size_t(l.max_slots) * model_->hidden_width() * sizeof(float));
+  page_tables_.assign(size_t(l.max_slots) * model_->groups() * table, 0);
+  states_.assign(l.max_slots, 0);
   tokens_.resize(l.max_tokens);
-  owner_.resize(l.max_tokens);
-  in_batch_.assign(l.max_slots, 0);
-  sampled_in_.assign(l.max_slots, 0);
-  renewed_in_.assign(l.max_slots, 0);
-  biases_.assign(l.max_slots, 0);
-  pages_ = pages;
+  runs_.reserve(Model::kLogitRows + 1);
+  for (int i = 0; i < l.max_slots; i++) slots_.emplace_back(most);
+  bytes_ += model_->cache_bytes();
 }
 
-void RingEntry::allocate(const mr_limits& l, int vocab) {
-  batch.cap_tokens = l.max_tokens;
-  batch.cap_seqs = batch.cap_params = l.max_slots;
+void Context::warm_up() {
+  if (slots_.empty()) fail(MR_INVALID, "warm-up before pages were reserved");
+  call([&] { model_->warm_up(*pool_); });
+}
+
+void* Context::host_alloc(int64_t bytes) {
+  if (bytes <= 0) fail(MR_INVALID, "%lld bytes of host memory", static_cast<long long>(bytes));
+  Mapping memory(static_cast<size_t>(bytes));
+  void* at = memory.data();
+  host_memory_[at] = std::move(memory);
+  return at;
+}
+
+void Context::host_free(void* memory) {
+  if (host_memory_.erase(memory) == 0)
+    fail(MR_INVALID, "host memory that was not allocated here, or given back before");
+}
+
+void Context::adapter_load(int32_t id, int32_t rank, int32_t n, const mr_adapter_target* targets) {
+  if (!model_) fail(MR_INVALID, "an adapter before the model was set");
+  Adapter adapter;
+  for (int i = 0; i < n; i++) {
+    const mr_adapter_target& t = targets[i];
+    if (!within(t.tensor, static_cast<int32_t>(tensors_.size())))
+      fail(MR_INVALID, "adapter target %d: tensor %d of %zu", i, t.tensor, tensors_.size());
+    const int64_t a[] = {rank, tensors_[t.tensor]->cols()}, b[] = {t.rows, rank};
+    AdapterTarget to;
+    to.tensor = t.tensor;
+    to.first = t.first;
+    to.a = std::make_unique<Tensor>("adapter", MR_F32, 2, a, true);
+    to.b = std::make_unique<Tensor>("adapter", MR_F32, 2, b, true);
+    call([&] {
+      to.a->write(*pool_, 0, a[0], t.a);
+      to.b->write(*pool_, 0, b[0], t.b);
+    });
+    adapter.targets.push_back(std::move(to));
+  }
+  call([&] {
+    const int64_t before = model_->adapter_bytes();
+    model_->load_adapter(id, std::move(adapter));
+    bytes_ += model_->adapter_bytes() - before;
+  });
+}
+
+void Context::adapter_drop(int32_t id) {
+  if (!model_) fail(MR_INVALID, "an adapter before the model was set");
+  call([&] {
+    const int64_t before = model_->adapter_bytes();
+    model_->drop_adapter(id);
+    bytes_ += model_->adapter_bytes() - before;
+  });
+}
+
+void Context::stats(mr_stats* stats) const {
+  *stats = {steps_, step_tokens_, busy_ns_, bytes_};
+}
+
+void RingEntry::allocate(const mr_limits& l, const Model& model) {
+  batch.cap_tokens = batch.cap_embeds = l.max_tokens;
+  batch.cap_axes = 3 * l.max_tokens;
+  batch.cap_seqs = batch.cap_params = batch.cap_states = batch.cap_spans = batch.cap_masks = l.max_slots;
   batch.cap_rows = l.max_rows;
-  batch.cap_pages = l.max_page_deltas;
+  batch.cap_pages = model.groups() * (l.max_slots + 2 * l.max_pages_per_slot + l.max_tokens / kPageTokens);
   batch.cap_counts = l.max_count_deltas;
   batch.cap_biases = l.max_bias_deltas;
-  batch.cap_masks = l.max_slots;
-  batch.mask_words = (vocab + 31) / 32;
+  batch.mask_words = (model.vocab() + 31) / 32;
+  if (model.encodes()) {
+    batch.cap_outputs = l.max_rows;
+    batch.output_width = model.hidden_width();
+  }
   size_t bytes = 0;
   const auto lay_out = [&](auto*& array, size_t n) {
     array = reinterpret_cast<std::remove_reference_t<decltype(array)>>(arrays.data() + bytes);
@@ -174,22 +274,27 @@ void RingEntry::allocate(const mr_limits& l, int vocab) {
     bytes = 0;
     lay_out(batch.tokens, batch.cap_tokens);
     lay_out(batch.pos, batch.cap_tokens);
+    lay_out(batch.axes, batch.cap_axes);
+    lay_out(batch.embeds, size_t(batch.cap_embeds) * model.hidden());
     lay_out(batch.seqs, batch.cap_seqs);
     lay_out(batch.rows, batch.cap_rows);
     lay_out(batch.pages, batch.cap_pages);
+    lay_out(batch.states, batch.cap_states);
     lay_out(batch.params, batch.cap_params);
     lay_out(batch.counts, batch.cap_counts);
     lay_out(batch.biases, batch.cap_biases);
+    lay_out(batch.spans, batch.cap_spans);
     lay_out(batch.masks, size_t(batch.cap_masks) * batch.mask_words);
     lay_out(batch.results, batch.cap_rows);
     lay_out(batch.top, size_t(batch.cap_rows) * MR_MAX_TOP_N);
+    lay_out(batch.outputs, size_t(batch.cap_outputs) * batch.output_width);
   }
 }
 
-mr_batch* Context::batch(int i) { return pages_ != 0 && within(i, MR_RING_DEPTH) ? &ring_[i].batch : nullptr; }
+mr_batch* Context::batch(int i) { return !slots_.empty() && within(i, MR_RING_DEPTH) ? &ring_[i].batch : nullptr; }
 
 RingEntry& Context::entry(const char* call, int i, RingEntry::State want) {
-  if (pages_ == 0) fail(MR_INVALID, "%s before KV pages were reserved", call);
+  if (slots_.empty()) fail(MR_INVALID, "%s before pages were reserved", call);
   if (!within(i, MR_RING_DEPTH)) fail(MR_INVALID, "%s of ring entry %d, there are %d", call, i, MR_RING_DEPTH);
   if (ring_[i].state != want) fail(MR_INVALID, "%s of ring entry %d out of order", call, i);
   return ring_[i];
@@ -197,9 +302,6 @@ RingEntry& Context::entry(const char* call, int i, RingEntry::State want) {
 
 void Context::forward(int i) {
   RingEntry& e = entry("forward", i, RingEntry::idle);
-  check_batch(e.batch);
-  for (int d = 0; d < e.batch.n_pages; d++)
-    known_pages_[size_t(e.batch.pages[d].slot) * limits_.max_pages_per_slot + e.batch.pages[d].index] = true;
   e.error.clear();
   Job job;
   job.kind = Job::forward;
@@ -212,13 +314,6 @@ void Context::forward(int i) {
 void Context::sample(int i) {
   RingEntry& e = entry("sample", i, RingEntry::forwarded);
   if (i != last_forward_) fail(MR_INVALID, "sample of ring entry %d, the last forward was of %d", i, last_forward_);
-  try {
-    check_choices(e.batch);
-  } catch (const Error&) {  // ends the batch, once nothing reads it any more
-    finish(e.done_at);
-    e.state = RingEntry::idle;
-    throw;
-  }
   Job job;
   job.kind = Job::sample;
   job.entry = &e;
@@ -227,15 +322,19 @@ void Context::sample(int i) {
 }
 
 void Context::wait(int i) {
-  RingEntry& e = entry("wait", i, RingEntry::sampled);
+  const bool given_up = within(i, MR_RING_DEPTH) && ring_[i].state == RingEntry::forwarded;
+  RingEntry& e = entry("wait", i, given_up ? RingEntry::forwarded : RingEntry::sampled);
   finish(e.done_at);
   e.state = RingEntry::idle;
   if (!e.error.empty()) fail(MR_FAILED, "%s", e.error.c_str());
 }
 
 void Context::apply_deltas(const mr_batch& b) {
-  for (int i = 0; i < b.n_pages; i++)
-    page_tables_[size_t(b.pages[i].slot) * limits_.max_pages_per_slot + b.pages[i].index] = b.pages[i].page;
+  for (int i = 0; i < b.n_pages; i++) {
+    const mr_page_delta& d = b.pages[i];
+    page_tables_[(size_t(d.slot) * model_->groups() + d.group) * limits_.max_pages_per_slot + d.index] = d.page;
+  }
+  for (int i = 0; i < b.n_states; i++) states_[b.states[i].slot] = b.states[i].live;
   for (int i = 0; i < b.n_params; i++) {
     Slot& slot = slots_[b.params[i].slot];
     slot.params = b.params[i].params;
@@ -256,27 +355,56 @@ void Context::run_forward(RingEntry& e) {
       tokens_[t] = b.tokens[t] == MR_LAST_TOKEN ? slots_[b.seqs[s].slot].last : b.tokens[t];
   Step step;
   step.tokens = tokens_.data();
-  step.pos = b.pos;
-  step.seqs = b.seqs;
-  step.rows = b.rows;
-  step.n_tokens = b.n_tokens;
-  step.n_seqs = b.n_seqs;
-  step.n_rows = b.n_rows;
+  step.batch = &b;
   step.pages = page_tables_.data();
   step.pages_per_slot = limits_.max_pages_per_slot;
+  step.states = states_.data();
   model_->forward(*pool_, step);
+  if (!model_->encodes()) keep_hidden(b);
+  steps_++;
+  step_tokens_ += b.n_tokens;
+}
+
+// Keeps what the last logit row of each slot is made of, and brings it where it
+// is wanted again.
+void Context::keep_hidden(const mr_batch& b) {
+  const size_t bytes = model_->hidden_width() * sizeof(float);
+  for (int r = 0; r < b.n_rows; r++) {
+    const mr_row& row = b.rows[r];
+    if (row.kind == MR_ROW_AGAIN) {
+      std::memcpy(model_->hidden_row(r), hidden_of(row.slot), bytes);
+    } else if (r + 1 == b.n_rows || b.rows[r + 1].slot != row.slot) {
+      std::memcpy(hidden_of(row.slot), model_->hidden_row(r), bytes);
+      slots_[row.slot].row_token = tokens_[row.token];
+    }
+  }
 }
 
 void Context::run_sample(RingEntry& e) {
   if (!e.error.empty()) return;  // its forward pass failed
   const mr_batch& b = e.batch;
+  if (model_->encodes()) {
+    for (int r = 0; r < b.n_rows; r++)
+      std::memcpy(b.outputs + size_t(r) * b.output_width, model_->hidden_row(r), b.output_width * sizeof(float));
+    return;
+  }
+  for (int r = 0; r < b.n_rows; r++) slots_[b.rows[r].slot].is_void = false;
   for (int first = 0; first < b.n_rows; first += Model::kLogitRows) {
     const int n = std::min(Model::kLogitRows, b.n_rows - first);
     model_->logits(*pool_, first, n);
+    // Rows to verify depend on those of their slot before them.
+    runs_.clear();
+    for (int r = 0; r < n; r++) {
+      const mr_row& row = b.rows[first + r];
+      const bool follows = r > 0 && row.kind == MR_ROW_VERIFY && row.slot == b.rows[first + r - 1].slot;
+      if (!follows) runs_.push_back(r);
+    }
+    const int runs = static_cast<int>(runs_.size());
+    runs_.push_back(n);
     row_shares_.reset();
     pool_->run([&](int worker) {
-      for (int64_t r = row_shares_.take(); r < n; r = row_shares_.take())
-        answer(b, first + int(r), model_->logits_row(int(r)), samplers_[worker]);
+      for (int64_t i = row_shares_.take(); i < runs; i = row_shares_.take())
+        for (int r = runs_[i]; r < runs_[i + 1]; r++) answer(b, first + r, model_->logits_row(r), samplers_[worker]);
     });
   }
 }
@@ -285,14 +413,21 @@ void Context::answer(const mr_batch& b, int r, float* logits, Sampler& sampler) 
   const mr_row& row = b.rows[r];
   mr_row_result* result = &b.results[r];
   mr_alternative* top = b.top + size_t(r) * MR_MAX_TOP_N;
-  if (model_->logits_cap() > 0) kernels_.softcap(logits, model_->logits_cap(), model_->vocab());
-  if (row.kind == 1) {
+  Slot& slot = slots_[row.slot];
+  if (row.kind == MR_ROW_VERIFY && slot.is_void) {
+    *result = {};
+    result->is_void = 1;
+    return;
+  }
+  model_->finish_logits(logits);
+  if (row.kind == MR_ROW_SCORE) {
     sampler.score(logits, row, result, top);
     return;
   }
-  Slot& slot = slots_[row.slot];
   const uint32_t* mask = row.mask == 0 ? nullptr : b.masks + size_t(row.mask - 1) * b.mask_words;
-  sampler.choose(logits, {slot.params, mask, slot.biases, tokens_[row.token], slot.counts}, row, result, top);
+  const int32_t prev = row.kind == MR_ROW_AGAIN ? slot.row_token : tokens_[row.token];
+  sampler.choose(logits, {slot.params, mask, slot.biases, prev, slot.counts}, row, result, top);
+  slot.is_void = result->invalid != 0 || result->token != row.target;
   if (result->invalid) return;
   slot.last = result->token;
   slot.counts.add(result->token, true);  // without room only where nothing reads it

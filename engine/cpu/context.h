@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -27,37 +28,48 @@ struct RingEntry {
   std::string error;     // what went wrong on the queue; empty: nothing
   Mapping arrays;
 
-  void allocate(const mr_limits& limits, int vocab);
+  void allocate(const mr_limits& limits, const Model& model);
 };
+
+// fill_caps says what a backend on these kernels can do.
+void fill_caps(mr_caps* caps, const Kernels& kernels, int threads);
 
 // Context does on a queue of its own thread, worker 0 of the pool, what the
 // ABI enqueues. Methods throw Error; one thread at a time calls them.
 //
-// The caller's thread owns the tensors until the model is set, the ring's
-// states and known_pages_; the queue's thread owns the slots and the model.
+// The caller's thread owns the tensors until the model is set and how far ring
+// entries have come; the queue's thread owns the slots and the model.
 class Context {
  public:
   Context(const mr_limits& limits, const Kernels& kernels, int threads);
   ~Context();
 
   void caps(mr_caps* caps) const;
-  int32_t tensor_new(const char* name, mr_dtype dtype, int rank, const int64_t* shape);
+  int32_t tensor_new(const char* name, mr_format format, int rank, const int64_t* shape);
   void tensor_write(int32_t handle, int64_t first, int64_t rows, const void* src, int64_t bytes);
   void set_model(const mr_plan& plan, mr_model_info* info);
-  void kv_init(int pages);
+  void cache_init(int pages, int states);
+  void warm_up();
+  void* host_alloc(int64_t bytes);
+  void host_free(void* memory);
+  void adapter_load(int32_t id, int32_t rank, int32_t n, const mr_adapter_target* targets);
+  void adapter_drop(int32_t id);
   mr_batch* batch(int i);
   void forward(int i);
   void sample(int i);
   void wait(int i);
+  void stats(mr_stats* stats) const;  // from any thread
 
   std::string error;  // the last call's
 
  private:
   struct Slot {
     mr_params params;
-    int32_t last = 0;
+    int32_t last = 0;  // token sampled most recently
     Counts counts;
     std::vector<mr_bias_delta> biases;
+    int32_t row_token = 0;  // that the last logit row belongs to
+    bool is_void = false;   // the rest of its RowVerify rows in the batch being sampled
     explicit Slot(int most);
   };
   struct Job {
@@ -71,16 +83,12 @@ class Context {
   void finish(uint32_t job);
   void call(const std::function<void()>& fn);
   RingEntry& entry(const char* call, int i, RingEntry::State want);
-  void check_batch(const mr_batch& b);
-  void check_seqs(const mr_batch& b);
-  void check_deltas(const mr_batch& b);
-  void check_rows(const mr_batch& b);
-  void check_answer(const mr_row& r, int i);
-  void check_choices(const mr_batch& b);
   void run_forward(RingEntry& e);
   void run_sample(RingEntry& e);
   void apply_deltas(const mr_batch& b);
+  void keep_hidden(const mr_batch& b);
   void answer(const mr_batch& b, int row, float* logits, Sampler& sampler);
+  float* hidden_of(int slot) const { return hidden_.as<float>() + size_t(slot) * model_->hidden_width(); }
 
   const mr_limits limits_;
   const Kernels& kernels_;
@@ -88,21 +96,20 @@ class Context {
   std::vector<std::unique_ptr<Tensor>> tensors_;
   std::unique_ptr<Model> model_;
   std::vector<Sampler> samplers_;  // one a worker
-  int pages_ = 0;
 
   RingEntry ring_[MR_RING_DEPTH];
-  int last_forward_ = -1;           // ring entry; Sample must name it
-  std::vector<bool> known_pages_;   // [slots, pages a slot]: set by some accepted batch
-  std::vector<int32_t> owner_;      // slot of each token of the batch being checked
-  std::vector<int32_t> in_batch_;   // by slot: number of the batch that had it last
-  std::vector<int32_t> sampled_in_;
-  std::vector<int32_t> renewed_in_;  // by slot: the batch that last had parameters for it
-  std::vector<int32_t> biases_;      // by slot: how many that batch had
-  int32_t batch_number_ = 0;
+  int last_forward_ = -1;  // ring entry; Sample must name it
+  std::map<void*, Mapping> host_memory_;
 
   std::vector<Slot> slots_;
-  std::vector<int32_t> page_tables_, tokens_;
+  std::vector<int32_t> page_tables_;  // [slots, groups, pages a slot]
+  std::vector<int32_t> states_;       // by slot: which is its own
+  Mapping hidden_;                    // by slot: what the last logit row is made of
+  std::vector<int32_t> tokens_;       // of the batch, LastToken resolved
+  std::vector<int> runs_;             // first rows of runs that one worker answers, and their end
   Shares row_shares_;
+
+  std::atomic<int64_t> steps_{0}, step_tokens_{0}, busy_ns_{0}, bytes_{0};
 
   // One producer, one consumer: job n stands at n modulo the length, and the
   // events count what was queued and what is done.

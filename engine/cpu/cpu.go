@@ -8,9 +8,15 @@
 // Pool, and Context, the queue behind the ABI.
 //
 // Weights are kept in bf16, f16 or float32 as the checkpoint has them (f16
-// becomes float32 where the CPU cannot convert it), activations in float32,
-// keys and values in float32 if the weights are or a token's are below 8 KiB,
-// and in f16 otherwise.
+// becomes float32 where the CPU cannot convert it), activations and recurrent
+// states in float32, keys, values and latents in float32 if the weights are or a
+// token's are below 8 KiB, and in f16 otherwise.
+//
+// Work is shared out between barriers, one stage of operations after the other:
+// rows to whoever is free, matrices by panels, a mixture by expert and panel, so
+// that an expert is read once a step and an idle one not at all, states by
+// head and 16 columns, attention by block of queries and head, and by 1024
+// positions as well where one sequence is much longer than the others.
 //
 // MILLRACE_CPU_ISA=portable|avx2|avx512 picks a lesser instruction set than
 // the best; "wide" is AVX-512's code on AVX2 registers, for tests.

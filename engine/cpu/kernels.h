@@ -9,10 +9,11 @@
 //   bf16 [N/16][K/2][16][2]    two neighbouring k share a 32-bit lane, so a
 //                              shift and a mask make two float vectors of it
 //
-// N is padded to 16 and K to 2 with zeros. The KV cache has the same layout: a
-// page of keys is a panel of 16 positions by head_dim, a page of values is
-// head_dim/16 panels by 16 positions, and attention runs on the same tiles as
-// the linear layers.
+// N is padded to 16 and K to 2 with zeros. The cache has the same layout: a
+// page of keys, or of latents, is a panel of 16 positions by their width, a page
+// of values is width/16 panels by 16 positions, and attention runs on the same
+// tiles as the linear layers. Recurrent states are panels of 16 value columns by
+// the width of a key.
 //
 // Determinism. Every sum runs in one fixed order, that of k, or of the
 // position in the sequence, in its own lane, with one fused multiply-add a
@@ -25,14 +26,17 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../device/millrace.h"
+
 namespace millrace {
 
-constexpr int kPanel = 16;        // output rows of a panel
-constexpr int kPageTokens = 16;   // positions of a KV page
-constexpr int kScoreBlock = 128;  // positions that share one softmax update
-constexpr int kSplit = 1024;      // positions whose attention state is merged as one
+constexpr int kPanel = 16;                    // output rows of a panel
+constexpr int kPageTokens = MR_PAGE_TOKENS;   // positions of a page
+constexpr int kScoreBlock = 128;              // positions that share one softmax update
+constexpr int kSplit = 1024;                  // positions whose attention state is merged as one
+static_assert(kPageTokens == kPanel, "a page of keys is one panel");
 
-// Element types of panels; the values of mr_dtype.
+// Element types of panels; the values of mr_format.
 enum Element : int32_t { kF32, kF16, kBF16 };
 
 // The finaliser of MurmurHash3 (Appleby): each bit of x decides about half of
@@ -65,33 +69,99 @@ struct MatmulArgs {
   int rows, k, panels;
 };
 
+// The positions that a token sees beyond its causal window: those of its span.
+struct Seen {
+  int32_t begin, end;
+};
+
 // The queries that share one KV head and a run of tokens of one sequence.
 // Row t*group + h of the state belongs to query head h of token t.
 struct AttendArgs {
-  const float* q;  // first head of the first token; heads head_dim apart
-  size_t q_stride;
-  float* out;  // as q
+  // Head h of token t: q_dim columns of q at t*q_stride + h*q_dim, then
+  // rest_dim of rest likewise.
+  const float *q, *rest;
+  size_t q_stride, rest_stride;
+  int q_dim, rest_dim;
+  float* out;  // head h of token t: value_dim columns at t*out_stride + h*value_dim
   size_t out_stride;
   const int32_t* pages;  // the sequence's page table
-  const char* keys;      // the KV head's keys in page 0 of the layer
-  const char* values;
-  size_t page_stride;  // bytes from a page to the next
-  float* scratch;      // attend_scratch floats
-  int tokens, first_pos, group, head_dim;
-  int window;  // 0: none
+  const char* keys;      // the KV head's keys in page 0
+  const char* values;    // its values; null: the first value_dim columns of the keys
+  size_t page_stride;    // bytes from a page to the next
+  float* scratch;        // attend_scratch floats
+  const Seen* spans;     // by token; null: no token is in a span
+  int tokens, first_pos, group, value_dim;
+  int window;           // 0: none
+  const float* slopes;  // of the heads; null: none
+  const float* sinks;   // likewise
   float scale, cap;
 
   int rows() const { return tokens * group; }
-  int padded_dim() const { return (head_dim + kPanel - 1) / kPanel * kPanel; }
-  int begin() const { return window > 0 && first_pos >= window ? first_pos - window + 1 : 0; }
-  int end() const { return first_pos + tokens; }
+  int key_dim() const { return q_dim + rest_dim; }
+  int padded_dim() const { return (value_dim + kPanel - 1) / kPanel * kPanel; }
+  // The positions token t sees: from(t) … to(t)-1.
+  int from(int t) const {
+    const int pos = first_pos + t, begin = window > 0 && pos >= window ? pos - window + 1 : 0;
+    return spans != nullptr && spans[t].begin < begin ? spans[t].begin : begin;
+  }
+  int to(int t) const { return spans != nullptr ? spans[t].end : first_pos + t + 1; }
+  // What any of the tokens sees.
+  int begin() const {
+    int least = from(0);
+    for (int t = 1; t < tokens && spans != nullptr; t++) least = from(t) < least ? from(t) : least;
+    return least;
+  }
+  int end() const {
+    int most = to(tokens - 1);
+    for (int t = 0; t < tokens && spans != nullptr; t++) most = to(t) > most ? to(t) : most;
+    return most;
+  }
 };
 
 // Floats of an attention state: for each row its running maximum, sum and
 // weighted values.
 inline size_t state_floats(int rows, int padded_dim) { return size_t(rows) * (padded_dim + 2); }
-// Floats of scratch that attend_split needs.
-inline size_t attend_scratch(int rows, int padded_dim) { return size_t(rows) * (padded_dim + kScoreBlock); }
+// Floats of scratch that attend_split needs: queries, scores and, if the keys
+// hold the values, those of a block.
+inline size_t attend_scratch(int rows, int key_dim, int padded_dim, bool latent) {
+  return size_t(rows) * (key_dim + kScoreBlock) + (latent ? size_t(kScoreBlock) * padded_dim : 0);
+}
+
+// Activation is an mr_activation with its factors.
+struct Activation {
+  int32_t kind;
+  float limit, alpha;
+};
+
+// One row of a norm, n floats that are one group.
+struct NormArgs {
+  const float* x;
+  const float *weight, *bias;  // null: none
+  const float* gate;           // null: none
+  int gate_kind;               // mr_gate
+  float* out;
+  int n;
+  float eps, shift;
+};
+
+// A recurrence of some tokens of one sequence on 16 columns of one head's
+// state. With S [key_dim, 16], and k, q, v, decay and factor of a token:
+//
+//   gated_delta:  S = decay S; S = S + k (factor (v - Sᵀk))ᵀ; out = Sᵀq
+//   ssm:          S = decay S + k (factor v)ᵀ;                out = Sᵀq + skip v
+struct ScanArgs {
+  float* state;  // [key_dim][16]
+  int key_dim, columns, tokens;  // columns of the 16 that are there
+  const float *k, *q;
+  size_t k_stride, q_stride;  // from a token to the next
+  const float* v;
+  size_t v_stride;
+  float* out;
+  size_t out_stride;
+  const float *decay, *factor;
+  size_t gate_stride;
+  float skip;
+};
 
 struct Kernels {
   const char* name;
@@ -106,14 +176,29 @@ struct Kernels {
   void (*attend_merge)(const AttendArgs&, float* state, const float* later);
   void (*attend_finish)(const AttendArgs&, const float* state);
 
+  void (*gated_delta)(const ScanArgs&);
+  void (*ssm)(const ScanArgs&);
+  // One token of a convolution: out = bias + sum over j of weight[j*stride + i] * taps[j][i], bias
+  // null for none.
+  void (*conv)(const float* const* taps, int k, const float* weight, size_t stride, const float* bias, bool silu,
+               float* out, int n);
+
   // Rows of n floats. out may be an input.
-  void (*add)(const float* x, const float* y, float* out, int n);
-  void (*silu_mul)(const float* x, const float* y, float* out, int n);
-  void (*gelu_mul)(const float* x, const float* y, float* out, int n);
+  void (*add)(const float* x, const float* y, float f, float* out, int n);  // x + f*y
   void (*scale)(const float* x, float f, float* out, int n);
-  void (*rmsnorm)(const float* x, const float* w, float* out, int n, float eps, float offset);
-  // angles: cosines [rotary/2], then sines. head [head_dim] is rotated in place.
-  void (*rope)(float* head, const float* angles, int rotary);
+  void (*activate)(const Activation& act, const float* x, const float* y, float* out, int n);  // y null: not gated
+  void (*rmsnorm)(const NormArgs&);
+  void (*layernorm)(const NormArgs&);
+  void (*unit)(const float* x, float eps, float f, float* out, int n);  // f * x / sqrt(sum of squares + eps)
+  // Rotate x [rotary] in place. angles: of rope cosines [rotary/2], then sines;
+  // of rope_pairs a cosine for each element, then sines, those of even ones
+  // negated.
+  void (*rope)(float* x, const float* angles, int rotary);
+  void (*rope_pairs)(float* x, const float* angles, int rotary);
+  // Rounds to nearest, ties to even; what is too large becomes the largest f16,
+  // since an infinity in the cache would spoil its sequence. NaN stays NaN. Null
+  // where f16 is false.
+  void (*to_f16)(const float* x, uint16_t* out, int n);
 
   // Logits. mask: x = -inf where the bit, n of them, is 0. watermark: x += delta
   // where mix(index ^ seed) < below. softcap: x = cap*tanh(x/cap). highest: the maximum, NaN if there

@@ -20,12 +20,17 @@ MR_INLINE Vec load_f16(const char* p) {
   MR_EACH v.r[i] = (Reg)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + i * 2 * MR_LANES)));
   return v;
 }
+MR_INLINE void store_f16(uint16_t* p, Vec v) {
+  MR_EACH _mm_storeu_si128(reinterpret_cast<__m128i*>(p + i * MR_LANES),
+                           _mm256_cvtps_ph((__m256)v.r[i], _MM_FROUND_TO_NEAREST_INT));
+}
 }  // namespace avx2
 }  // namespace millrace
 
 #include "matmul.hpp"
 #include "attention.hpp"
 #include "rowops.hpp"
+#include "recurrent.hpp"
 #include "peak.hpp"
 #include "table.hpp"
 

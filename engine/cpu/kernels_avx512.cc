@@ -19,12 +19,17 @@ MR_INLINE Vec load_f16(const char* p) {
   const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return {{(Reg)_mm512_maskz_cvtph_ps(0xffff, half)}};  // the unmasked form warns in GCC 12
 }
+MR_INLINE void store_f16(uint16_t* p, Vec v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_maskz_cvtps_ph(0xffff, (__m512)v.r[0], _MM_FROUND_TO_NEAREST_INT));
+}
 }  // namespace avx512
 }  // namespace millrace
 
 #include "matmul.hpp"
 #include "attention.hpp"
 #include "rowops.hpp"
+#include "recurrent.hpp"
 #include "peak.hpp"
 #include "table.hpp"
 

@@ -27,6 +27,9 @@ MR_INLINE Vec load_f16(const char* p) {
   MR_EACH v.r[i] = (Reg)vcvt_f32_f16(vld1_f16(reinterpret_cast<const float16_t*>(p) + i * MR_LANES));
   return v;
 }
+MR_INLINE void store_f16(uint16_t* p, Vec v) {
+  MR_EACH vst1_f16(reinterpret_cast<float16_t*>(p) + i * MR_LANES, vcvt_f16_f32((float32x4_t)v.r[i]));
+}
 }  // namespace portable
 }  // namespace millrace
 #endif
@@ -34,6 +37,7 @@ MR_INLINE Vec load_f16(const char* p) {
 #include "matmul.hpp"
 #include "attention.hpp"
 #include "rowops.hpp"
+#include "recurrent.hpp"
 #include "peak.hpp"
 #include "table.hpp"
 

@@ -26,12 +26,21 @@ MR_INLINE Vec load_f16(const char* p) {
   u.half[1] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16)));
   return {{u.whole}};
 }
+MR_INLINE void store_f16(uint16_t* p, Vec v) {
+  union {
+    Reg whole;
+    __m256 half[2];
+  } u{v.r[0]};
+  for (int i = 0; i < 2; i++)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + i * 8), _mm256_cvtps_ph(u.half[i], _MM_FROUND_TO_NEAREST_INT));
+}
 }  // namespace wide
 }  // namespace millrace
 
 #include "matmul.hpp"
 #include "attention.hpp"
 #include "rowops.hpp"
+#include "recurrent.hpp"
 #include "peak.hpp"
 #include "table.hpp"
 

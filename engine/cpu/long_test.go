@@ -21,13 +21,13 @@ var longLimits = device.Limits{MaxTokens: 700, MaxRows: 1, MaxSlots: 1, MaxPages
 
 // lastLogprobs runs a prompt in chunks and returns the log-probabilities of
 // the tokens after the last, by token.
-func lastLogprobs(t *testing.T, b device.Backend, prompt []int32, chunk int) []device.Alternative {
+func lastLogprobs(t *testing.T, b device.Backend, p *plan.Plan, prompt []int32, chunk int) []device.Alternative {
 	t.Helper()
 	for pos := 0; pos < len(prompt); pos += chunk {
 		n := min(chunk, len(prompt)-pos)
 		batch := b.Batch(0)
-		batch.Tokens, batch.Pos = append(batch.Tokens[:0], prompt[pos:pos+n]...), batch.Pos[:0]
-		batch.Pages, batch.Rows, batch.Params, batch.Counts = batch.Pages[:0], batch.Rows[:0], batch.Params[:0], batch.Counts[:0]
+		batch.Clear()
+		batch.Tokens = append(batch.Tokens, prompt[pos:pos+n]...)
 		for i := range int32(n) {
 			at := int32(pos) + i
 			batch.Pos = append(batch.Pos, at)
@@ -36,6 +36,9 @@ func lastLogprobs(t *testing.T, b device.Backend, prompt []int32, chunk int) []d
 				// Pages stand apart and out of order.
 				batch.Pages = append(batch.Pages, device.PageDelta{Index: index, Page: index * 37 % int32(longLimits.MaxPagesPerSlot+1)})
 			}
+		}
+		if pos == 0 && p.HasState() {
+			batch.States = append(batch.States, device.StateDelta{From: device.ZeroState, Save: device.NoState})
 		}
 		batch.Seqs = append(batch.Seqs[:0], device.Seq{Count: int32(n), KVLen: int32(pos + n)})
 		if pos+n == len(prompt) {
@@ -62,48 +65,142 @@ func lastLogprobs(t *testing.T, b device.Backend, prompt []int32, chunk int) []d
 // once, however it was cut (chunks of 49 and 357 leave a last token alone):
 // the same bits, near those of ref.
 func TestLongContext(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		plan    *plan.Plan
+		formats []plan.Format
+	}{
+		{"whole", small.plan(), []plan.Format{plan.F32, plan.BF16}},
+		{"window", windowed(small.plan(), 1300), []plan.Format{plan.F32, plan.BF16}},
+		{"every kind of layer", everything(), []plan.Format{plan.F32}},
+	} {
+		for _, format := range tt.formats {
+			t.Run(fmt.Sprintf("%s/%v", tt.name, format), func(t *testing.T) { testLongContext(t, tt.plan, format) })
+		}
+	}
+}
+
+func windowed(p *plan.Plan, window int32) *plan.Plan {
+	for i := range p.Ops {
+		if p.Ops[i].Kind == plan.OpAttention {
+			p.Ops[i].I[plan.AttnWindow] = window
+		}
+	}
+	return p
+}
+
+// everything is a model of all that differs in how work is shared out.
+func everything() *plan.Plan {
+	const heads, latent, rest = 6, 24, 8
+	b := newBuilder(small.vocab, small.hidden)
+	x, embedding := b.embed()
+	h := b.value(small.hidden)
+	b.norm(h, x, small.hidden)
+	b.attention(x, h, heads, 2, 16)
+	alibi := &b.Ops[len(b.Ops)-2]
+	alibi.I[plan.AttnSlopes] = int32(len(b.Tables))
+	b.Tables = append(b.Tables, []float32{0.5, 0.1, 0.02, 0.004, 0.001, 0})
+	b.norm(h, x, small.hidden)
+	b.attention(x, h, heads, 2, 16)
+	sinks := &b.Ops[len(b.Ops)-2]
+	sinks.Weight[0], sinks.I[plan.AttnWindow] = b.tensor(heads), 1300
+
+	b.norm(h, x, small.hidden)
+	key, queries, out := b.value(latent+rest), b.value(heads*(latent+rest)), b.value(heads*latent)
+	b.linear(key, h, plan.None, false)
+	b.linear(queries, h, plan.None, false)
+	cache := b.cache(plan.CacheLatent, 1, latent+rest, latent)
+	b.op(plan.OpCacheWrite, plan.None, []int32{b.view(key, 0, latent), b.view(key, latent, rest)}, nil,
+		func(o *plan.Op) { o.I[plan.WriteCache] = cache })
+	b.attend(out, []int32{b.view(queries, 0, heads*latent), b.view(queries, heads*latent, heads*rest)}, nil, cache, heads)
+	b.linear(x, out, x, false)
+
+	for _, kind := range kinds(small.hidden, 20) { // dim 20: more than one vector, less than two
+		kind.write(b, x)
+	}
+	return b.head(x, embedding)
+}
+
+func longPrompt() []int32 {
 	prompt := make([]int32, 2500)
 	for i := range prompt {
 		prompt[i] = int32(i * i % small.vocab)
 	}
-	for _, window := range []int32{0, 1300} {
-		p := small.plan()
-		for i := range p.Ops {
-			if p.Ops[i].Kind == plan.OpAttention {
-				p.Ops[i].Window = window
+	return prompt
+}
+
+func testLongContext(t *testing.T, p *plan.Plan, format plan.Format) {
+	prompt := longPrompt()
+	oracle, err := ref.Open(longLimits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill(t, oracle, p, format, longLimits.MaxPagesPerSlot+1)
+	want := byToken(lastLogprobs(t, oracle, p, prompt, 500))
+
+	var first []device.Alternative
+	for _, run := range []struct{ threads, chunk int }{{1, 500}, {2, 500}, {2, 49}, {8, 500}, {8, 357}} {
+		limits := longLimits
+		limits.Threads = run.threads
+		b := open(t, limits)
+		fill(t, b, p, format, longLimits.MaxPagesPerSlot+1)
+		got := lastLogprobs(t, b, p, prompt, run.chunk)
+		b.Close()
+		if first == nil {
+			first = got
+			tolerance := map[plan.Format]float64{plan.F32: 1e-4, plan.BF16: 2e-2}[format]
+			for _, a := range got {
+				if w, ok := want[a.Token]; ok && math.Abs(float64(a.Logprob-w)) > tolerance {
+					t.Errorf("token %d has log-probability %v, want %v ± %v", a.Token, a.Logprob, w, tolerance)
+				}
 			}
 		}
-		for _, dtype := range []device.DType{device.F32, device.BF16} {
-			t.Run(fmt.Sprintf("window %d/%v", window, dtype), func(t *testing.T) {
-				oracle, err := ref.Open(longLimits)
-				if err != nil {
-					t.Fatal(err)
-				}
-				fill(t, oracle, p, dtype, longLimits.MaxPagesPerSlot+1)
-				want := byToken(lastLogprobs(t, oracle, prompt, 500))
+		if !slices.Equal(got, first) {
+			t.Errorf("%d threads, chunks of %d: %v, want %v", run.threads, run.chunk, got[:3], first[:3])
+		}
+	}
+}
 
-				var first []device.Alternative
-				for _, run := range []struct{ threads, chunk int }{{1, 500}, {2, 500}, {2, 49}, {8, 500}, {8, 357}} {
-					limits := longLimits
-					limits.Threads = run.threads
-					b := open(t, limits)
-					fill(t, b, p, dtype, longLimits.MaxPagesPerSlot+1)
-					got := lastLogprobs(t, b, prompt, run.chunk)
-					b.Close()
-					if first == nil {
-						first = got
-						tolerance := map[device.DType]float64{device.F32: 1e-4, device.BF16: 2e-2}[dtype]
-						for _, a := range got {
-							if w, ok := want[a.Token]; ok && math.Abs(float64(a.Logprob-w)) > tolerance {
-								t.Errorf("token %d has log-probability %v, want %v ± %v", a.Token, a.Logprob, w, tolerance)
-							}
-						}
-					}
-					if !slices.Equal(got, first) {
-						t.Errorf("%d threads, chunks of %d: %v, want %v", run.threads, run.chunk, got[:3], first[:3])
-					}
-				}
-			})
+// The splits of one long sequence among short ones are shared by all workers:
+// the same bits as on one, and as alone.
+func TestLongAmongShort(t *testing.T) {
+	const short = 3
+	prompt := longPrompt()
+	p := everything()
+	var first []device.Alternative
+	for _, run := range []struct{ threads, others int }{{1, 0}, {1, short}, {8, 0}, {8, short}} {
+		limits := longLimits
+		limits.MaxSlots, limits.MaxRows, limits.Threads = 1+short, 1+short, run.threads
+		b := open(t, limits)
+		const pages = 200
+		fill(t, b, p, plan.BF16, pages)
+		lastLogprobs(t, b, p, prompt, 700)
+		x := b.Batch(0)
+		x.Clear()
+		for slot := range int32(1 + run.others) {
+			pos := int32(0)
+			if slot == 0 {
+				pos = int32(len(prompt))
+			} else {
+				x.Pages = append(x.Pages, device.PageDelta{Slot: slot, Page: pages - slot})
+				x.States = append(x.States, device.StateDelta{Slot: slot, Live: slot, From: device.ZeroState, Save: device.NoState})
+			}
+			x.Tokens, x.Pos = append(x.Tokens, 5+slot), append(x.Pos, pos)
+			x.Seqs = append(x.Seqs, device.Seq{Slot: slot, Start: slot, Count: 1, KVLen: pos + 1})
+			x.Rows = append(x.Rows, device.Row{Token: slot, Slot: slot, TopN: device.MaxTopN})
+		}
+		for _, call := range []func(int) error{b.Forward, b.Sample, b.Wait} {
+			if err := call(0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := slices.Clone(x.Top[:x.Results[0].TopCount])
+		b.Close()
+		if first == nil {
+			first = got
+		}
+		if !slices.Equal(got, first) {
+			t.Errorf("%d threads, %d others: %v, want %v", run.threads, run.others, got[:3], first[:3])
 		}
 	}
 }
@@ -122,17 +219,18 @@ func TestSetsAgree(t *testing.T) {
 	for i := range prompt {
 		prompt[i] = int32(i * 11 % small.vocab)
 	}
-	for _, dtype := range []device.DType{device.F32, device.F16, device.BF16} {
+	p := everything()
+	for _, format := range []plan.Format{plan.F32, plan.F16, plan.BF16} {
 		var first []device.Alternative
 		for _, set := range []string{"avx2", "wide", "avx512"} {
-			t.Run(fmt.Sprintf("%v/%s", dtype, set), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%v/%s", format, set), func(t *testing.T) {
 				choose(t, set)
 				limits := longLimits
 				limits.Threads = 2
 				b := open(t, limits)
 				defer b.Close()
-				fill(t, b, small.plan(), dtype, longLimits.MaxPagesPerSlot+1)
-				got := lastLogprobs(t, b, prompt, 41)
+				fill(t, b, p, format, longLimits.MaxPagesPerSlot+1)
+				got := lastLogprobs(t, b, p, prompt, 41)
 				if first == nil {
 					first = got
 				}
@@ -149,7 +247,7 @@ func TestStepAllocatesNothing(t *testing.T) {
 	limits := device.Limits{MaxTokens: 8, MaxRows: 8, MaxSlots: 8, MaxPagesPerSlot: 4, Threads: 2}
 	b := open(t, limits)
 	defer b.Close()
-	fill(t, b, small.plan(), device.BF16, 32)
+	fill(t, b, small.plan(), plan.BF16, 32)
 	d := &driver{b: b, seqs: 8, pages: 4, vocab: small.vocab}
 	pos := 0
 	if allocs := testing.AllocsPerRun(30, func() {
@@ -195,14 +293,14 @@ func TestNoMemory(t *testing.T) {
 	s := small
 	s.layers = 64 // 2^31 of its pages are beyond 47 bits of address
 	p := s.plan()
-	load(t, b, p, device.BF16)
+	load(t, b, p, plan.BF16)
 	if _, err := b.SetModel(p); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.InitKV(math.MaxInt32); err == nil {
-		t.Error("InitKV of 2^31 pages succeeded")
+	if err := b.InitCache(math.MaxInt32, 0); err == nil {
+		t.Error("InitCache of 2^31 pages succeeded")
 	}
-	if err := b.InitKV(2); err != nil {
+	if err := b.InitCache(2, 0); err != nil {
 		t.Error(err)
 	}
 }

@@ -47,6 +47,9 @@ template <class Panel, int M, int P>
 struct Tile {
   Vec sum[M][P];
 
+  // The functions are static and are given their tile, since a Tile reached
+  // through `this` would have to be in memory and not in registers.
+
   MR_INLINE void zero(Tile& t) {
     _Pragma("GCC unroll 16") for (int m = 0; m < M; m++)
       _Pragma("GCC unroll 4") for (int p = 0; p < P; p++) t.sum[m][p] = splat(0);

@@ -7,240 +7,222 @@
 namespace millrace {
 namespace {
 
-constexpr int kBlockRows = 48;     // query rows that share a pass over the cache
-constexpr int kProductRows = 128;  // rows of x that stay in the second-level cache
-constexpr int kProductPanels = 4;
-
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+}  // namespace
 
 // Rows whose distance is a multiple of 4 KB would fall into the same few sets
 // of the cache.
-size_t row_stride(int width) {
+size_t Model::row_stride(int width) {
   const size_t stride = round_up(width, kPanel);
   return stride % 1024 == 0 ? stride + kPanel : stride;
 }
 
-// Panels of a product that are one share of work: a tile's fill, or less where
-// that would leave workers idle.
-int panels_at_once(const Tensor& w, int threads) {
-  int n = kProductPanels;
-  while (n > 1 && w.panels() < 2 * n * threads) n /= 2;
-  return n;
-}
-
-int row_blocks(int rows) { return (rows + kProductRows - 1) / kProductRows; }
-
-}  // namespace
-
 Model::Model(Program program, const mr_limits& limits, const Kernels& kernels, int threads)
-    : program_(std::move(program)), kernels_(kernels), threads_(threads), max_tokens_(limits.max_tokens) {
+    : program_(std::move(program)), kernels_(kernels), threads_(threads), limits_(limits) {
   size_t floats = 0;
-  std::vector<size_t> at;
-  for (size_t v = 0; v < program_.widths.size(); v++) {
-    const int rows = std::max(program_.by_token[v] ? limits.max_tokens : 0,
-                              program_.by_logit_row[v] ? limits.max_rows : 0);
-    at.push_back(floats);
-    values_.push_back({nullptr, row_stride(program_.widths[v])});
+  std::vector<size_t> at(program_.values.size());
+  for (size_t v = 0; v < program_.values.size(); v++) {
+    const int rows =
+        std::max(program_.by_token[v] ? limits.max_tokens : 0, program_.by_logit_row[v] ? limits.max_rows : 0);
+    values_.push_back({nullptr, row_stride(program_.width(program_.base(int(v))))});
+    at[v] = floats;
     floats += rows * values_[v].stride;
   }
   activations_ = Mapping(floats * sizeof(float));
-  for (size_t v = 0; v < values_.size(); v++) values_[v].data = activations_.as<float>() + at[v];
+  for (size_t v = 0; v < values_.size(); v++) {
+    const mr_value& value = program_.values[v];
+    values_[v].data = activations_.as<float>() + (value.of < 0 ? at[v] : at[value.of] + value.column);
+  }
 
   floats = 0;
   for (const Angles& a : program_.angles) {
     angles_at_.push_back(floats);
-    floats += round_up(2 * a.frequencies.size() * limits.max_tokens, kPanel);
+    floats += round_up(a.floats() * limits.max_tokens, kPanel);
   }
   angles_ = Mapping(floats * sizeof(float));
 
-  logits_stride_ = row_stride(program_.vocab);
+  logits_stride_ = program_.encodes() ? 0 : row_stride(program_.vocab);
   logits_ = Mapping(std::min(limits.max_rows, kLogitRows) * logits_stride_ * sizeof(float));
 
-  block_rows_ = std::max(kBlockRows, program_.group);
-  product_floats_ = size_t(2) * kProductRows * kProductPanels * kPanel;
-  scratch_stride_ = round_up(std::max(product_floats_, attend_scratch(block_rows_, padded_dim()) +
-                                                           2 * state_floats(block_rows_, padded_dim())),
-                             1024);
-  scratch_ = Mapping(threads * scratch_stride_ * sizeof(float));
-  const int max_splits = (limits.max_pages_per_slot * kPageTokens + kSplit - 1) / kSplit;
-  states_ = Mapping(threads * max_splits * state_floats(block_rows_, padded_dim()) * sizeof(float));
-
+  reserve_scratch();
   seq_of_.reserve(limits.max_tokens);
-  blocks_.reserve(limits.max_tokens);
-  shares_.reset(new Shares[2 * program_.stages.size() + 1]);
+  spans_.reserve(limits.max_tokens);
+  token_adapters_.reserve(limits.max_tokens);
+  row_adapters_.reserve(limits.max_rows);
+  cuts_.resize(program_.attentions.size());
+  for (Cut& c : cuts_) {
+    c.blocks.reserve(limits.max_tokens);
+    c.first.reserve(limits.max_tokens + 1);
+  }
+  shares_.reset(new Shares[kShares * (program_.stages.size() + 1)]);
 }
 
-void Model::reserve(int pages) {
-  cache_ = Mapping(size_t(pages) * page_bytes());
-  pages_ = pages;
+// Reserves what stages need for themselves: scratch of each worker, and what
+// one part of a stage leaves for the next.
+void Model::reserve_scratch() {
+  size_t scratch = kProductFloats, partial = 0, gathered = 0;
+  int choices = 0, experts = 0;
+  for (const Stage& s : program_.stages)
+    for (const Op& op : s.ops) switch (op.kind) {
+        case MR_OP_ROUTE:
+          scratch = std::max(scratch, route_floats(op));
+          break;
+        case MR_OP_ATTENTION:
+          scratch = std::max(scratch, attention_floats(op));
+          partial = std::max(partial, partial_floats(op));
+          break;
+        case MR_OP_EXPERTS: {
+          const ExpertMemory m = expert_memory(op);
+          gathered = std::max(gathered, size_t(m.end - gathered_.as<float>()));
+          choices = std::max(choices, program_.width(op.in[1]));
+          experts = std::max(experts, op.tensor[0]->matrices());
+          break;
+        }
+        case MR_OP_GATED_DELTA:
+        case MR_OP_SSM:
+          gate_stride_ = std::max(gate_stride_, round_up(gate_floats(op), kPanel));
+          break;
+      }
+  scratch_stride_ = round_up(scratch, 1024);
+  scratch_ = Mapping(threads_ * scratch_stride_ * sizeof(float));
+  partial_ = Mapping(partial * sizeof(float));
+  gathered_ = Mapping(gathered * sizeof(float));
+  gates_ = Mapping(gate_stride_ * limits_.max_tokens * sizeof(float));
+  routing_.resize(threads_);
+  for (Routing& r : routing_) {
+    r.first.reserve(experts + 1);
+    r.next.reserve(experts);
+    r.token.reserve(size_t(row_capacity()) * choices);
+    r.row.reserve(size_t(row_capacity()) * choices);
+  }
+}
+
+void Model::reserve(int pages, int states) {
+  Mapping page_memory(size_t(pages) * program_.page_bytes), state_memory(size_t(states) * state_bytes());
+  pages_ = std::move(page_memory);
+  states_ = std::move(state_memory);
 }
 
 int64_t Model::workspace_bytes() const {
-  return activations_.bytes() + angles_.bytes() + logits_.bytes() + scratch_.bytes() + states_.bytes();
+  size_t bytes = 0;
+  for (const Mapping* m : {&activations_, &angles_, &logits_, &scratch_, &partial_, &gathered_, &gates_, &low_})
+    bytes += m->bytes();
+  return int64_t(bytes);
+}
+
+void Model::warm_up(Pool& pool) {
+  for (const Mapping* m : {&activations_, &angles_, &logits_, &scratch_, &partial_, &gathered_, &gates_})
+    touch(pool, *m);
 }
 
 void Model::forward(Pool& pool, const Step& step) {
   step_ = step;
-  cut_blocks();
-  for (size_t i = 0; i < 2 * program_.stages.size() + 1; i++) shares_[i].reset();
+  if (step.batch->n_tokens == 0) return;
+  prepare();
+  cut_attention();
+  const size_t stages = program_.stages.size();
+  for (size_t i = 0; i < kShares * (stages + 1); i++) shares_[i].reset();
+  Shares* own = &shares_[kShares * stages];
   pool.run([&](int worker) {
-    compute_angles(shares_[2 * program_.stages.size()]);
+    compute_angles(own[0]);
+    move_states(own[1], false);
     pool.barrier();
-    for (size_t i = 0; i < program_.stages.size(); i++) {
-      const Stage& s = program_.stages[i];
-      switch (s.kind) {
-        case Stage::rows:
-          run_rows(s, shares_[2 * i]);
-          break;
-        case Stage::products:
-          run_products(s, worker, shares_[2 * i]);
-          break;
-        case Stage::attention:
-          run_attention(s.ops[0], pool, worker, shares_[2 * i], shares_[2 * i + 1]);
-          break;
-        case Stage::pick:
-          run_pick(s.ops[0], shares_[2 * i]);
-          break;
-      }
+    for (size_t i = 0; i < stages; i++) {
+      run_stage(program_.stages[i], pool, worker, &shares_[kShares * i]);
       pool.barrier();
     }
+    move_states(own[2], true);
   });
 }
 
-// Cuts each sequence's tokens into blocks that attend together.
-void Model::cut_blocks() {
-  const int most = block_rows_ / program_.group;
-  seq_of_.resize(step_.n_tokens);
-  blocks_.clear();
-  int longest = 0;
-  for (int s = 0; s < step_.n_seqs; s++) {
-    const mr_seq& seq = step_.seqs[s];
-    for (int t = 0; t < seq.count; t++) seq_of_[seq.start + t] = s;
-    for (int t = 0; t < seq.count; t += most)
-      blocks_.push_back({s, seq.start + t, std::min(most, seq.count - t)});
-    if (seq.count > 0) longest = std::max(longest, seq.kv_len);
+// Finds out what is asked for of each token: its sequence, its span, its
+// adapter.
+void Model::prepare() {
+  const mr_batch& b = *step_.batch;
+  seq_of_.resize(b.n_tokens);
+  adapted_ = false;
+  for (int s = 0; s < b.n_seqs; s++) {
+    std::fill_n(seq_of_.begin() + b.seqs[s].start, b.seqs[s].count, s);
+    adapted_ = adapted_ || b.seqs[s].adapter != 0;
   }
-  // Too few sequences for all workers: they share the positions as well.
-  const bool few = static_cast<int>(blocks_.size()) * program_.kv_heads < threads_;
-  splits_ = few && longest > kSplit ? (longest + kSplit - 1) / kSplit : 0;
+  spans_.clear();
+  if (b.n_spans > 0) {
+    for (int t = 0; t < b.n_tokens; t++) spans_.push_back({b.pos[t], b.pos[t] + 1});
+    for (int i = 0; i < b.n_spans; i++) {
+      const int first = b.spans[i].start, last = first + b.spans[i].count - 1;
+      std::fill(&spans_[first], &spans_[last] + 1, Seen{b.pos[first], b.pos[last] + 1});
+    }
+  }
+  if (!adapted_) return;
+  token_adapters_.clear();
+  row_adapters_.clear();
+  for (int t = 0; t < b.n_tokens; t++) {
+    const int id = seq_of(t).adapter;
+    token_adapters_.push_back(id == 0 ? nullptr : &adapters_.at(id));
+  }
+  for (int r = 0; r < b.n_rows; r++)
+    row_adapters_.push_back(b.rows[r].token < 0 ? nullptr : token_adapters_[b.rows[r].token]);
 }
 
-void Model::compute_angles(Shares& shares) {
-  if (program_.angles.empty()) return;
-  for (int64_t t = shares.take(); t < step_.n_tokens; t = shares.take())
-    for (size_t set = 0; set < program_.angles.size(); set++) {
-      const Angles& a = program_.angles[set];
-      const size_t half = a.frequencies.size();
-      float* out = angles_of(int(set), int(t));
-      for (size_t i = 0; i < half; i++) {
-        // Models were trained with the angle rounded to float.
-        const double angle = float(step_.pos[t]) * a.frequencies[i];
-        out[i] = float(std::cos(angle) * a.factor);
-        out[half + i] = float(std::sin(angle) * a.factor);
+void Model::run_stage(const Stage& s, Pool& pool, int worker, Shares* shares) {
+  switch (s.kind) {
+    case Stage::rows:
+      return run_rows(s, worker, shares[0]);
+    case Stage::linear:
+      return run_linear(s, pool, worker, shares);
+    case Stage::heads:
+      return run_heads(s, worker, shares[0]);
+    case Stage::attention:
+      return run_attention(s.ops[0], pool, worker, shares);
+    case Stage::experts:
+      return run_experts(s, pool, worker, shares);
+    case Stage::conv:
+      return run_conv(s.ops[0], shares[0]);
+    case Stage::scan:
+      return run_scan(s.ops[0], pool, shares);
+    case Stage::pick:
+      return run_pick(s.ops[0], shares[0]);
+  }
+}
+
+void Model::run_pick(const Op& op, Shares& shares) {
+  const size_t bytes = program_.width(op.in[0]) * sizeof(float);
+  for (int64_t r = shares.take(); r < step_.batch->n_rows; r = shares.take()) {
+    const int token = step_.batch->rows[r].token;
+    float* out = values_[op.out[0]].row(int(r));
+    if (token < 0)
+      std::memset(out, 0, bytes);  // a RowAgain: Context puts its row where logits read it
+    else
+      std::memcpy(out, values_[op.in[0]].row(token), bytes);
+  }
+}
+
+// Sets states to what the batch's sequences start from or, after the step,
+// saves them. Each worker takes a piece of all of them, so that a copy of a copy
+// is in order.
+void Model::move_states(Shares& shares, bool after) {
+  constexpr size_t kPiece = 16384;  // floats
+  const size_t floats = state_stride();
+  for (size_t at = shares.take() * kPiece; at < floats; at = shares.take() * kPiece) {
+    const size_t bytes = std::min(kPiece, floats - at) * sizeof(float);
+    for (int i = 0; i < step_.batch->n_states; i++) {
+      const mr_state_delta& d = step_.batch->states[i];
+      if (after) {
+        if (d.save != MR_NO_STATE) std::memcpy(state(d.save) + at, state(d.live) + at, bytes);
+      } else if (d.from == MR_ZERO_STATE) {
+        std::memset(state(d.live) + at, 0, bytes);
+      } else if (d.from != MR_NO_STATE && d.from != d.live) {
+        std::memcpy(state(d.live) + at, state(d.from) + at, bytes);
       }
-    }
-}
-
-void Model::run_rows(const Stage& s, Shares& shares) {
-  const int rows = rows_of(s);
-  const int chunk = std::clamp(rows / (4 * threads_), 1, 16);
-  for (int64_t row = shares.take() * chunk; row < rows; row = shares.take() * chunk)
-    for (int r = int(row); r < std::min<int64_t>(rows, row + chunk); r++)
-      for (size_t i = 0; i < s.ops.size(); i++) run_row(s.ops[i], s.weights[i], r);
-}
-
-void Model::run_row(const mr_op& op, const Tensor* weight, int row) {
-  const auto at = [&](int v) { return values_[v].row(row); };
-  const int width = op.in < 0 ? program_.widths[op.out] : program_.widths[op.in];
-  switch (op.kind) {
-    case kEmbed:
-      weight->row(step_.tokens[row], at(op.out));
-      if (op.f0 != 1) kernels_.scale(at(op.out), op.f0, at(op.out), width);
-      break;
-    case kRMSNorm:
-      for (int g = 0; g < width; g += op.group)
-        kernels_.rmsnorm(at(op.in) + g, weight->vector(), at(op.out) + g, op.group, op.f0, op.f1);
-      break;
-    case kRope:
-      for (int h = 0; h < op.heads; h++)
-        kernels_.rope(at(op.in) + h * op.head_dim, angles_of(op.table, row), op.rotary);
-      break;
-    case kKVWrite:
-      write_cache(op, row);
-      break;
-    case kSiluMul:
-      kernels_.silu_mul(at(op.in), at(op.in2), at(op.out), width);
-      break;
-    case kGeluMul:
-      kernels_.gelu_mul(at(op.in), at(op.in2), at(op.out), width);
-      break;
-    default:
-      kernels_.add(at(op.in), at(op.in2), at(op.out), width);
-  }
-}
-
-void Model::run_pick(const mr_op& op, Shares& shares) {
-  for (int64_t r = shares.take(); r < step_.n_rows; r = shares.take())
-    std::memcpy(values_[op.out].row(int(r)), values_[op.in].row(step_.rows[r].token),
-                program_.widths[op.in] * sizeof(float));
-}
-
-void Model::run_products(const Stage& s, int worker, Shares& shares) {
-  const int rows = rows_of(s), blocks = row_blocks(rows);
-  if (rows == 0) return;
-  float* scratch = scratch_.as<float>() + worker * scratch_stride_;
-  int64_t first = 0;  // share number of the product's first share
-  int64_t share = shares.take();
-  for (const Product& p : s.linear) {
-    const int panels = p.weight[0]->panels(), at_once = panels_at_once(*p.weight[0], threads_);
-    const int64_t count = int64_t((panels + at_once - 1) / at_once) * blocks;
-    for (; share < first + count; share = shares.take()) {
-      // Row blocks of the same panels follow each other: the weights are still near.
-      const int panel = int((share - first) / blocks) * at_once, block = int((share - first) % blocks);
-      const int row = int64_t(rows) * block / blocks, next = int64_t(rows) * (block + 1) / blocks;
-      run_product(p, panel, std::min(at_once, panels - panel), row, next - row, scratch);
-    }
-    first += count;
-  }
-}
-
-void Model::run_product(const Product& p, int panel, int panels, int row, int rows, float* scratch) {
-  const Value& x = values_[p.in];
-  const int stride = panels * kPanel, column = panel * kPanel;
-  const int columns = std::min(stride, p.weight[0]->rows() - column);
-  float* part[2] = {scratch, scratch + product_floats_ / 2};
-  for (int i = 0; i < p.matrices(); i++) {
-    const Tensor& w = *p.weight[i];
-    kernels_.matmul[w.element()](
-        {x.row(row), x.stride, w.panel(panel), w.panel_size(), part[i], size_t(stride), rows, w.cols(), panels});
-    if (p.bias[i] == nullptr) continue;
-    for (int r = 0; r < rows; r++)
-      kernels_.add(part[i] + r * stride, p.bias[i] + column, part[i] + r * stride, columns);
-  }
-  for (int r = 0; r < rows; r++) {
-    float* out = values_[p.target].row(row + r) + column;
-    const float *a = part[0] + r * stride, *b = part[1] + r * stride;
-    switch (p.epilogue) {
-      case Epilogue::none:
-        std::memcpy(out, a, columns * sizeof(float));
-        break;
-      case Epilogue::add:
-        kernels_.add(values_[p.residual].row(row + r) + column, a, out, columns);
-        break;
-      case Epilogue::silu_mul:
-        kernels_.silu_mul(a, b, out, columns);
-        break;
-      case Epilogue::gelu_mul:
-        kernels_.gelu_mul(a, b, out, columns);
-        break;
     }
   }
 }
 
 void Model::logits(Pool& pool, int first, int n) {
-  const Tensor& w = *program_.head;
-  const Value& x = values_[program_.logits.in];
-  const int at_once = panels_at_once(w, threads_);
+  const Tensor& w = *program_.head.tensor[0];
+  const Value& x = values_[program_.head.in[0]];
+  const int at_once = panels_at_once(w.panels());
   Shares& shares = shares_[0];
   shares.reset();
   pool.run([&](int) {
@@ -248,6 +230,13 @@ void Model::logits(Pool& pool, int first, int n) {
       kernels_.matmul[w.element()]({x.row(first), x.stride, w.panel(int(p)), w.panel_size(), logits_row(0) + p * kPanel,
                                     logits_stride_, n, w.cols(), std::min(at_once, w.panels() - int(p))});
   });
+}
+
+void Model::finish_logits(float* logits) const {
+  const Op& op = program_.head;
+  if (const float* bias = op.vector(1)) kernels_.add(logits, bias, 1, logits, program_.vocab);
+  if (op.f[MR_LOGITS_SCALE] != 1) kernels_.scale(logits, op.f[MR_LOGITS_SCALE], logits, program_.vocab);
+  if (op.f[MR_LOGITS_CAP] > 0) kernels_.softcap(logits, op.f[MR_LOGITS_CAP], program_.vocab);
 }
 
 }  // namespace millrace

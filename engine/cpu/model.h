@@ -1,11 +1,14 @@
-// A program with the memory it runs in: activations, the paged KV cache and
-// each worker's scratch.
+// A program with the memory it runs in: activations, pages, states and each
+// worker's scratch.
 #ifndef MILLRACE_CPU_MODEL_H
 #define MILLRACE_CPU_MODEL_H
 
+#include <algorithm>
+#include <map>
 #include <memory>
 #include <vector>
 
+#include "adapter.h"
 #include "kernels.h"
 #include "memory.h"
 #include "pool.h"
@@ -13,36 +16,53 @@
 
 namespace millrace {
 
-// Step is one batch, checked, with LastToken resolved.
+// Step is one batch with LastToken resolved.
 struct Step {
-  const int32_t *tokens, *pos;  // [n_tokens]
-  const mr_seq* seqs;
-  const mr_row* rows;
-  int n_tokens, n_seqs, n_rows;
-  const int32_t* pages;  // page tables, [slots, pages_per_slot]
+  const int32_t* tokens;  // [n_tokens]
+  const mr_batch* batch;
+  const int32_t* pages;  // page tables, [slots, groups, pages_per_slot]
   int pages_per_slot;
+  const int32_t* states;  // by slot
 };
 
 class Model {
  public:
   Model(Program program, const mr_limits& limits, const Kernels& kernels, int threads);
 
-  // reserve makes room for pages of the cache, zeroed.
-  void reserve(int pages);
+  // reserve makes room for pages and states, zeroed.
+  void reserve(int pages, int states);
 
-  // forward runs all stages on pool's workers: writes keys and values, leaves
-  // the rows that logits need.
+  // warm_up touches what steps compute in; weights are there, pages and states
+  // are left to those who use them.
+  void warm_up(Pool& pool);
+
+  // forward runs all stages on pool's workers: moves states where the batch
+  // wants them, writes caches, leaves the rows that logits need.
   void forward(Pool& pool, const Step& step);
 
   // logits computes those of rows [first, first+n) of the last forward pass,
-  // n ≤ kLogitRows, uncapped.
+  // n ≤ kLogitRows, as finish_logits expects them.
   void logits(Pool& pool, int first, int n);
   float* logits_row(int i) const { return logits_.as<float>() + i * logits_stride_; }
+  // finish_logits adds bias, scale and cap to one row.
+  void finish_logits(float* logits) const;
+  // hidden_row is what the logits of row i of the last forward pass are made of,
+  // or row i of an encoder's output.
+  float* hidden_row(int i) const { return values_[program_.head.in[0]].row(i); }
+  int hidden_width() const { return program_.width(program_.head.in[0]); }
 
+  void load_adapter(int id, Adapter adapter);
+  void drop_adapter(int id) { adapters_.erase(id); }
+
+  bool encodes() const { return program_.encodes(); }
   int vocab() const { return program_.vocab; }
-  float logits_cap() const { return program_.logits.f0; }
-  int64_t page_bytes() const { return int64_t(program_.layers) * page_stride(); }
+  int hidden() const { return program_.hidden; }
+  int groups() const { return program_.groups; }
+  int64_t page_bytes() const { return int64_t(program_.page_bytes); }
+  int64_t state_bytes() const { return int64_t(state_stride() * sizeof(float)); }
   int64_t workspace_bytes() const;
+  int64_t cache_bytes() const { return int64_t(pages_.bytes() + states_.bytes()); }
+  int64_t adapter_bytes() const;
 
   static constexpr int kLogitRows = 32;  // share one pass over the output head
 
@@ -50,55 +70,151 @@ class Model {
   // A run of tokens of one sequence that attend together.
   struct Block {
     int seq, first, count;  // first token in the batch
+    int split, splits;      // the first split its positions are in, and how many
+    int64_t work;           // queries times positions
+    size_t state = 0;       // where in partial_ the states of its splits are, if they are shared
+  };
+  // How one attention's work is cut and shared in this step.
+  struct Cut {
+    std::vector<Block> blocks;  // those with most work first
+    std::vector<int> first;     // by shared block, the first ones: its first split among all; one more for the end
   };
   struct Value {
     float* data;
     size_t stride;
     float* row(int r) const { return data + r * stride; }
   };
+  // Rows of tokens, sorted by expert. Each worker makes one of its own.
+  struct Routing {
+    std::vector<int> first;  // by expert: its first row; one more for the end
+    std::vector<int> next;   // by expert, while sorting
+    std::vector<int> token;  // by row
+    std::vector<int> row;    // by token and choice
+    void sort(const Value& chosen, int tokens, int k, int experts);
+  };
+  // Where an OpExperts keeps what its parts leave for each other.
+  struct ExpertMemory {
+    Value x, inner, out;  // a row for each choice of each token
+    float* end;
+  };
+  // Product is a matrix product, or two of one shape whose results meet in an
+  // activation, with what follows while they are in the cache:
+  //
+  //   out = residual + scale * act(x w[0]ᵀ + bias[0], x w[1]ᵀ + bias[1])
+  struct Product {
+    Value x, out, residual{nullptr, 0};
+    const Tensor* w[2] = {};
+    int matrix = 0;             // which one, of a tensor that has several
+    const float* bias[2] = {};  // null: none
+    Activation act{};
+    float scale = 1;
+    int op = -1;  // of the plan, where adapters may come in
+    bool logit_rows = false;
+  };
 
-  void run_rows(const Stage& s, Shares& shares);
-  void run_row(const mr_op& op, const Tensor* weight, int row);
-  void run_pick(const mr_op& op, Shares& shares);
-  void run_products(const Stage& s, int worker, Shares& shares);
-  void run_product(const Product& p, int panel, int panels, int row, int rows, float* scratch);
-  void run_attention(const mr_op& op, Pool& pool, int worker, Shares& shares, Shares& merge_shares);
+  static constexpr int kShares = 4;  // counters of each stage, for as many parts as it has
+  static constexpr int kPartPanels = 4;
+  static constexpr size_t kPartFloats = size_t(128) * kPartPanels * kPanel;  // of a part's result
+  // Two results and what adapters add, which may begin inside of a panel.
+  static constexpr size_t kProductFloats = 2 * kPartFloats + kPartFloats / kPartPanels * (kPartPanels + 1);
+
+  static size_t row_stride(int width);
+  void reserve_scratch();
+  void prepare();
+  void run_stage(const Stage& s, Pool& pool, int worker, Shares* shares);
+  void run_pick(const Op& op, Shares& shares);
+  void move_states(Shares& shares, bool after);
+
+  // rows.cc
+  void run_rows(const Stage& s, int worker, Shares& shares);
+  void run_row(const Op& op, int row, float* scratch);
+  void run_embed(const Op& op, int row);
+  void run_norm(const Op& op, int row);
+  void run_activation(const Op& op, int row);
+  void run_route(const Op& op, int row, float* scratch);
+  size_t route_floats(const Op& op) const;
   void compute_angles(Shares& shares);
-  void cut_blocks();
-  void write_cache(const mr_op& op, int token);
-  AttendArgs attend_args(const mr_op& op, const Block& b, int kv_head, float* scratch) const;
-  int rows_of(const Stage& s) const { return s.logit_rows ? step_.n_rows : step_.n_tokens; }
+  void token_angles(const Angles& a, int token, float* out) const;
 
-  int padded_dim() const { return (program_.head_dim + kPanel - 1) / kPanel * kPanel; }
-  size_t head_bytes() const { return padded_dim() * kPanel * element_bytes(program_.cache); }
-  size_t page_stride() const { return program_.kv_heads * 2 * head_bytes(); }
-  // The keys of a KV head in a page; its values follow.
-  char* cache(int layer, int page, int kv_head) const {
-    return cache_.data() + (size_t(layer) * pages_ + page) * page_stride() + kv_head * 2 * head_bytes();
+  // linear.cc
+  void run_linear(const Stage& s, Pool& pool, int worker, Shares* shares);
+  void run_heads(const Stage& s, int worker, Shares& shares);
+  Product linear_product(const Op& op, bool logit_rows) const;
+  int panels_at_once(int64_t panels) const;
+  int64_t parts(const Product& p, int rows, int at_once) const;
+  void run_part(const Product& p, int rows, int at_once, int64_t part, float* scratch);
+  void run_product(const Product& p, int panel, int panels, int row, int rows, float* scratch);
+  void reduce_adapters(const Stage& s, Shares& shares);
+  void add_adapters(const Product& p, int matrix, int column, int columns, int row, int rows, float* out,
+                    size_t stride, float* scratch) const;
+  template <class Fn>
+  void each_adapter(bool logit_rows, int row, int rows, Fn fn) const;
+
+  // experts.cc
+  void run_experts(const Stage& s, Pool& pool, int worker, Shares* shares);
+  void multiply_experts(const Op& op, Product p, int w, const Value& x, const Value& out, int worker, Shares& shares);
+  ExpertMemory expert_memory(const Op& op) const;
+
+  // recurrent.cc
+  void run_conv(const Op& op, Shares& shares);
+  void run_scan(const Op& op, Pool& pool, Shares* shares);
+  void prepare_delta(const Op& op, int token);
+  void prepare_ssm(const Op& op, int token);
+  size_t gate_floats(const Op& op) const;
+
+  // attend.cc
+  void run_attention(const Op& op, Pool& pool, int worker, Shares* shares);
+  AttendArgs attend_args(const Op& op, const Block& b, int kv_head, float* scratch) const;
+  void cut_attention();
+  void cut_blocks(const Attention& a, Cut& cut);
+  void write_cache(const Op& op, int token);
+  void store_keys(const float* key, int n, int column, int lane, char* page) const;
+  int block_rows(const Attention& a) const;
+  size_t attention_floats(const Op& op) const;
+  size_t partial_floats(const Op& op) const;
+
+  int rows_of(const Stage& s) const { return s.logit_rows ? step_.batch->n_rows : step_.batch->n_tokens; }
+  const mr_seq& seq_of(int token) const { return step_.batch->seqs[seq_of_[token]]; }
+  float* scratch(int worker) const { return scratch_.as<float>() + worker * scratch_stride_; }
+  // The keys of a head of a cache in a page; its values follow.
+  char* cached(const Cache& c, int page, int head) const {
+    return pages_.data() + size_t(page) * program_.page_bytes + c.offset + head * c.head_bytes();
   }
-  const int32_t* page_table(int seq) const {
-    return step_.pages + size_t(step_.seqs[seq].slot) * step_.pages_per_slot;
+  const int32_t* page_table(const mr_seq& seq, int group) const {
+    return step_.pages + (size_t(seq.slot) * program_.groups + group) * step_.pages_per_slot;
   }
+  float* state(int number) const { return states_.as<float>() + number * state_stride(); }
+  float* state(const Cache& c, const mr_seq& seq) const { return state(step_.states[seq.slot]) + c.offset; }
+  int row_capacity() const { return std::max(limits_.max_tokens, limits_.max_rows); }
+  size_t state_stride() const { return (program_.state_floats + kPanel - 1) / kPanel * kPanel; }
   float* angles_of(int set, int token) const {
-    return angles_.as<float>() + angles_at_[set] + 2 * program_.angles[set].frequencies.size() * token;
+    return angles_.as<float>() + angles_at_[set] + program_.angles[set].floats() * token;
   }
 
   const Program program_;
   const Kernels& kernels_;
-  const int threads_, max_tokens_;
-  int block_rows_;  // most rows of an attention block
+  const int threads_;
+  const mr_limits limits_;
 
-  Mapping activations_, angles_, logits_, cache_, scratch_, states_;
+  Mapping activations_, angles_, logits_, scratch_;
+  Mapping partial_;   // attention states of splits that workers share
+  Mapping gathered_;  // what experts take in and give out
+  Mapping gates_;     // what recurrences need of each token
+  Mapping low_;       // what adapters make of each token, low_stride_ floats
+  Mapping pages_, states_;
   std::vector<Value> values_;
   std::vector<size_t> angles_at_;
-  size_t logits_stride_, scratch_stride_, product_floats_;
-  int pages_ = 0;
+  size_t logits_stride_, scratch_stride_, gate_stride_ = 0, low_stride_ = 0;
+  std::vector<Routing> routing_;  // by worker
+  std::map<int, Adapter> adapters_;
 
   Step step_{};
-  std::vector<int> seq_of_;    // by token of the step
-  std::vector<Block> blocks_;  // of the step
-  int splits_ = 0;             // of the longest sequence, if attention is cut into splits
-  std::unique_ptr<Shares[]> shares_;  // two for each stage, one more
+  std::vector<int> seq_of_;   // by token of the step
+  std::vector<Seen> spans_;   // likewise, empty if the step has none
+  bool adapted_ = false;      // a sequence of the step has an adapter
+  std::vector<const Adapter*> token_adapters_, row_adapters_;  // by token and logit row
+  std::vector<Cut> cuts_;     // by attention
+  std::unique_ptr<Shares[]> shares_;
 };
 
 }  // namespace millrace

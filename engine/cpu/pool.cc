@@ -134,4 +134,16 @@ void Pool::barrier() {
   }
 }
 
+void touch(Pool& pool, const Mapping& memory) {
+  constexpr size_t kPage = 4096;
+  Shares shares;
+  const auto job = [&](int) {
+    for (size_t at = shares.take() * kPage; at < memory.bytes(); at = shares.take() * kPage) {
+      volatile char* c = memory.data() + at;
+      *c = *c;
+    }
+  };
+  pool.run(job);
+}
+
 }  // namespace millrace

@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "memory.h"
+
 namespace millrace {
 
 // usable_cpus is how many CPUs this process may keep busy: its affinity mask,
@@ -70,6 +72,10 @@ class Shares {
  private:
   alignas(64) std::atomic<int64_t> next_{0};
 };
+
+// touch writes to every page of memory what it holds, on all workers, so that
+// the kernel backs it now and not in the middle of a step.
+void touch(Pool& pool, const Mapping& memory);
 
 }  // namespace millrace
 #endif

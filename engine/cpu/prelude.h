@@ -20,7 +20,6 @@
 
 // Products and sums are fused where the code says fma and nowhere else, so
 // that all sets round alike.
-// passed to another file, so their calling convention does not matter.
 #pragma GCC optimize("fp-contract=off")
 
 #define MR_LAMBDA __attribute__((always_inline))

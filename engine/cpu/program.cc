@@ -2,145 +2,152 @@
 
 #include <algorithm>
 
-#include "checkplan.h"
 #include "error.h"
 
 namespace millrace {
 namespace {
 
-bool reads(const mr_op& op, int v) {
-  return op.in == v || op.in2 == v;
-}
-
-bool row_by_row(const mr_op& op) {
-  switch (op.kind) {
-    case kEmbed:
-    case kRMSNorm:
-    case kRope:
-    case kKVWrite:
-    case kSiluMul:
-    case kGeluMul:
-    case kAdd:
-      return true;
+Stage::Kind stage_of(int kind) {
+  switch (kind) {
+    case MR_OP_LINEAR:
+      return Stage::linear;
+    case MR_OP_LINEAR_HEADS:
+      return Stage::heads;
+    case MR_OP_ATTENTION:
+      return Stage::attention;
+    case MR_OP_EXPERTS:
+      return Stage::experts;
+    case MR_OP_CONV:
+      return Stage::conv;
+    case MR_OP_GATED_DELTA:
+    case MR_OP_SSM:
+      return Stage::scan;
+    case MR_OP_ROWS:
+      return Stage::pick;
     default:
-      return false;
+      return Stage::rows;
   }
 }
 
-// unread reports whether value v is never read after operation i, or not
-// before it is computed anew: then nobody misses it.
-bool unread(const std::vector<mr_op>& ops, size_t i, int v) {
-  for (i++; i < ops.size(); i++) {
-    if (reads(ops[i], v)) return false;
-    if (ops[i].out == v) return true;
-  }
-  return true;
+std::vector<float> table(const mr_plan& plan, int index) {
+  if (index < 0) return {};
+  const float* at = plan.tables;
+  for (int t = 0; t < index; t++) at += plan.table_len[t];
+  return std::vector<float>(at, at + plan.table_len[index]);
 }
 
-// Products of a stage run at the same time in any order, so none may write
-// what another touches. What it writes of its own input's row would also reach
-// the panels still to come.
-bool conflict(const Product& a, const Product& b) {
-  return a.target == b.target || a.target == b.in || b.target == a.in || a.target == b.residual ||
-         b.target == a.residual;
+// A matrix decoded, row after row or column after column.
+std::vector<float> decode(const Tensor& t, bool by_column) {
+  std::vector<float> out(size_t(t.rows()) * t.cols()), row(t.cols());
+  for (int r = 0; r < t.rows(); r++) {
+    t.row(r, row.data());
+    for (int c = 0; c < t.cols(); c++) out[by_column ? size_t(c) * t.rows() + r : size_t(r) * t.cols() + c] = row[c];
+  }
+  return out;
 }
 
-bool independent(const std::vector<Product>& products) {
-  for (size_t i = 0; i < products.size(); i++) {
-    if (products[i].target == products[i].in) return false;
-    for (size_t j = 0; j < i; j++)
-      if (conflict(products[i], products[j])) return false;
-  }
-  return true;
-}
-
-// fuse lets op follow one or two of the products, if it can, and reports
-// whether it did. ops[i] is op.
-bool fuse(std::vector<Product>& products, const std::vector<mr_op>& ops, size_t i) {
-  const mr_op& op = ops[i];
-  std::vector<Product> fused = products;
-  const auto find = [&](int v) {
-    return std::find_if(fused.begin(), fused.end(), [v](const Product& p) {
-      return p.epilogue == Epilogue::none && p.target == v;
-    });
-  };
-  const auto lost = [&](int v) { return v == op.out || unread(ops, i, v); };
-  if (op.kind == kAdd && op.in != op.in2) {
-    auto p = find(op.in);
-    int residual = op.in2;
-    if (p == fused.end() || find(residual) != fused.end()) {
-      p = find(op.in2);
-      residual = op.in;
-    }
-    if (p == fused.end() || find(residual) != fused.end() || !lost(p->target)) return false;
-    p->epilogue = Epilogue::add;
-    p->residual = residual;
-    p->target = op.out;
-  } else if (op.kind == kSiluMul || op.kind == kGeluMul) {
-    const auto gate = find(op.in), up = find(op.in2);
-    if (gate == fused.end() || up == fused.end() || gate == up || gate->in != up->in || !lost(gate->target) ||
-        !lost(up->target) || gate->weight[0]->element() != up->weight[0]->element())
-      return false;
-    gate->weight[1] = up->weight[0];
-    gate->bias[1] = up->bias[0];
-    gate->epilogue = op.kind == kSiluMul ? Epilogue::silu_mul : Epilogue::gelu_mul;
-    gate->target = op.out;
-    fused.erase(up);
-  } else {
-    return false;
-  }
-  if (!independent(fused)) return false;
-  products = std::move(fused);
-  return true;
-}
+size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 }  // namespace
 
-Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, size_t exact_bytes) {
-  check_plan(plan, tensors);
-  vocab = plan.vocab;
-  layers = plan.layers;
-  widths.assign(plan.widths, plan.widths + plan.n_values);
-  std::vector<mr_op> ops(plan.ops, plan.ops + plan.n_ops);
-  for (mr_op& op : ops) {
-    if (op.kind == kRope) take_angles(op, plan);
-    if (op.kind == kKVWrite || op.kind == kAttention) take_cache(op, kv_heads == 0);
+void check_plan(const mr_plan& plan) {
+  if (plan.version != MR_PLAN_VERSION)
+    fail(MR_UNSUPPORTED, "plan version %d, this backend runs %d", plan.version, MR_PLAN_VERSION);
+  for (int i = 0; i < plan.n_ops; i++) {
+    const mr_op& op = plan.ops[i];
+    if (op.kind < 0 || op.kind >= MR_NUM_OPS) fail(MR_UNSUPPORTED, "operation %d is of unknown kind %d", i, op.kind);
+    if (op.kind == MR_OP_CONV && plan.caches[op.i[MR_CONV_CACHE]].key_width >= kMostTaps)
+      fail(MR_UNSUPPORTED, "operation %d is a convolution over more than %d positions", i, kMostTaps);
   }
-  for (size_t i = 0; i < ops.size(); i++) add(ops, i, tensors);
-  mark_stored();
+}
 
+bool Angles::operator==(const Angles& o) const {
+  return rotary == o.rotary && pairs == o.pairs && frequencies == o.frequencies && longer == o.longer &&
+         axes == o.axes && scale == o.scale && factor == o.factor && theta == o.theta && original == o.original;
+}
+
+Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, size_t exact_bytes)
+    : vocab(plan.vocab),
+      hidden(plan.hidden),
+      groups(std::max(1, plan.n_groups)),
+      values(plan.values, plan.values + plan.n_values) {
+  for (int c = 0; c < plan.n_caches; c++) {
+    caches.emplace_back();
+    static_cast<mr_cache&>(caches.back()) = plan.caches[c];
+  }
+  bool half = false;  // weights of 16 bits multiply
+  for (int i = 0; i < plan.n_ops; i++) {
+    Op op;
+    static_cast<mr_op&>(op) = plan.ops[i];
+    op.number = i;
+    for (int w = 0; w < MR_MAX_WEIGHTS; w++)
+      if (op.weight[w] >= 0) op.tensor[w] = tensors[op.weight[w]].get();
+    if (op.kind == MR_OP_LINEAR || op.kind == MR_OP_LINEAR_HEADS || op.kind == MR_OP_EXPERTS)
+      half = half || op.tensor[0]->element() != kF32;
+    if (op.kind == MR_OP_CONV) op.dense[0] = decode(*op.tensor[0], true);
+    if (op.kind == MR_OP_EXPERTS)
+      for (const int w : {1, 3, 5})
+        if (op.tensor[w] != nullptr) op.dense[w] = decode(*op.tensor[w], false);
+    if (op.kind == MR_OP_ROPE) take_angles(op, plan);
+    if (op.kind == MR_OP_ATTENTION) take_attention(op, plan);
+    add(std::move(op));
+  }
+  mark_stored();
+  lay_out_caches(half, exact_bytes);
+}
+
+void Program::take_angles(Op& op, const mr_plan& plan) {
+  Angles a;
+  a.rotary = op.i[MR_ROPE_ROTARY];
+  a.pairs = op.i[MR_ROPE_INTERLEAVED] == 1;
+  a.frequencies = table(plan, op.i[MR_ROPE_TABLE]);
+  a.original = op.i[MR_ROPE_ORIGINAL];
+  if (a.original > 0) a.longer = table(plan, op.i[MR_ROPE_LONG]);
+  a.axes = table(plan, op.i[MR_ROPE_AXES]);
+  a.scale = op.f[MR_ROPE_SCALE];
+  a.factor = op.f[MR_ROPE_FACTOR];
+  a.theta = op.f[MR_ROPE_THETA];
+  const auto same = std::find(angles.begin(), angles.end(), a);
+  op.angles = static_cast<int>(same - angles.begin());
+  if (same == angles.end()) angles.push_back(std::move(a));
+}
+
+void Program::take_attention(Op& op, const mr_plan& plan) {
+  op.slopes = table(plan, op.i[MR_ATTN_SLOPES]);
+  const Cache& c = caches[op.i[MR_ATTN_CACHE]];
+  const Attention a = {op.i[MR_ATTN_HEADS] / c.heads, c.heads, op.i[MR_ATTN_WINDOW], c.blocks() * kPanel};
+  const auto same = std::find(attentions.begin(), attentions.end(), a);
+  op.attention = static_cast<int>(same - attentions.begin());
+  if (same == attentions.end()) attentions.push_back(a);
+}
+
+void Program::lay_out_caches(bool half, size_t exact_bytes) {
   // A checkpoint in float32 is served in float32. For a 16-bit one f16 is near
   // enough; bf16, three bits less, is not: log-probabilities of small models
   // move by several hundredths. The smallest, which rounding moves most, can
   // afford float32.
-  const bool half = std::any_of(ops.begin(), ops.end(), [&](const mr_op& op) {
-    return op.kind == kLinear && tensors[op.weight]->element() != kF32;
-  });
-  const size_t token_bytes = size_t(2) * layers * kv_heads * head_dim * sizeof(float);
+  size_t token_bytes = 0;
+  for (const Cache& c : caches)
+    if (c.kind != MR_CACHE_STATE)
+      token_bytes += size_t(c.heads) * (c.key_width + (c.kind == MR_CACHE_KV ? c.value_width : 0)) * sizeof(float);
   if (half && token_bytes > exact_bytes) cache = kF16;
-}
 
-void Program::take_angles(mr_op& op, const mr_plan& plan) {
-  const float* table = plan.tables;
-  for (int t = 0; t < op.table; t++) table += plan.table_len[t];
-  const std::vector<float> frequencies(table, table + op.rotary / 2);
-  const auto same = std::find_if(angles.begin(), angles.end(), [&](const Angles& a) {
-    return a.frequencies == frequencies && a.factor == op.f0;
-  });
-  op.table = static_cast<int>(same - angles.begin());
-  if (same == angles.end()) angles.push_back({frequencies, op.f0});
-}
-
-// All layers share pages, so their heads must have one shape.
-void Program::take_cache(const mr_op& op, bool first) {
-  if (first) {
-    kv_heads = op.kv_heads;
-    head_dim = op.head_dim;
+  std::vector<size_t> group(groups);  // bytes of a page so far
+  for (Cache& c : caches) {
+    if (c.kind == MR_CACHE_STATE) {
+      c.offset = state_floats;
+      state_floats += c.heads * c.blocks() * c.block_floats();
+      continue;
+    }
+    c.key_bytes = panel_bytes(cache, c.key_width);
+    if (c.kind == MR_CACHE_KV) c.value_bytes = round_up(c.value_width, kPanel) * kPanel * element_bytes(cache);
+    c.offset = group[c.group];
+    group[c.group] += round_up(c.heads * c.head_bytes(), 64);
+    page_bytes = std::max(page_bytes, group[c.group]);
   }
-  if (op.kv_heads != kv_heads || op.head_dim != head_dim)
-    fail(MR_INVALID, "layer %d of the plan caches %d heads of %d, another layer %d of %d", op.layer, op.kv_heads,
-         op.head_dim, kv_heads, head_dim);
-  if (op.kind == kAttention) group = std::max(group, op.heads / op.kv_heads);
+  // Pages a large power of 2 apart would fall into the same few sets of the
+  // second-level cache.
+  if (page_bytes > 0 && page_bytes % (1 << 16) == 0) page_bytes += 4096;
 }
 
 Stage& Program::stage(Stage::Kind kind) {
@@ -150,59 +157,47 @@ Stage& Program::stage(Stage::Kind kind) {
   return stages.back();
 }
 
-void Program::add(const std::vector<mr_op>& ops, size_t i, const std::vector<std::unique_ptr<Tensor>>& tensors) {
-  const mr_op& op = ops[i];
-  Stage* last = stages.empty() ? nullptr : &stages.back();
-  if (op.kind == kLinear) {
-    Product p;
-    p.weight[0] = tensors[op.weight].get();
-    p.bias[0] = op.bias < 0 ? nullptr : tensors[op.bias]->vector();
-    p.in = op.in;
-    p.target = op.out;
-    add_product(p);
-  } else if (last != nullptr && last->kind == Stage::products && fuse(last->linear, ops, i)) {
+void Program::add(Op op) {
+  if (op.kind == MR_OP_LOGITS || op.kind == MR_OP_OUTPUT) {
+    head = std::move(op);
     return;
-  } else if (row_by_row(op)) {
-    if (last == nullptr || last->kind != Stage::rows) last = &stage(Stage::rows);
-    last->ops.push_back(op);
-    last->weights.push_back(op.weight < 0 ? nullptr : tensors[op.weight].get());
-  } else if (op.kind == kAttention) {
-    stage(Stage::attention).ops.push_back(op);
-  } else if (op.kind == kRows) {
-    picked_ = true;
-    stage(Stage::pick).ops.push_back(op);
-  } else {
-    logits = op;
-    head = tensors[op.weight].get();
   }
+  const Stage::Kind kind = stage_of(op.kind);
+  if (kind == Stage::pick) picked_ = true;
+  Stage* last = stages.empty() || stages.back().kind != kind ? nullptr : &stages.back();
+  const bool joins = last != nullptr && (kind == Stage::rows || (kind == Stage::linear && std::all_of(
+                                             last->ops.begin(), last->ops.end(),
+                                             [&](const Op& o) { return independent(o, op); })));
+  (joins ? *last : stage(kind)).ops.push_back(std::move(op));
 }
 
-void Program::add_product(const Product& p) {
-  if (!stages.empty() && stages.back().kind == Stage::products) {
-    auto& linear = stages.back().linear;
-    linear.push_back(p);
-    if (independent(linear)) return;
-    linear.pop_back();
-  }
-  stage(Stage::products).linear.push_back(p);
+// overlap reports whether two values share memory.
+bool Program::overlap(int a, int b) const {
+  if (a < 0 || b < 0 || base(a) != base(b)) return false;
+  const int at = values[a].of < 0 ? 0 : values[a].column, bt = values[b].of < 0 ? 0 : values[b].column;
+  return at < bt + values[b].width && bt < at + values[a].width;
+}
+
+// Linear layers of a stage run at the same time in any order, so none may
+// write what another touches.
+bool Program::independent(const Op& a, const Op& b) const {
+  for (const int in : {0, 1})
+    if (overlap(a.out[0], b.in[in]) || overlap(b.out[0], a.in[in])) return false;
+  return !overlap(a.out[0], b.out[0]);
 }
 
 void Program::mark_stored() {
-  by_token.resize(widths.size());
-  by_logit_row.resize(widths.size());
+  by_token.resize(values.size());
+  by_logit_row.resize(values.size());
   const auto mark = [&](int v, bool logit_rows) {
-    if (v >= 0) (logit_rows ? by_logit_row : by_token)[v] = true;
+    if (v >= 0) (logit_rows ? by_logit_row : by_token)[base(v)] = true;
   };
-  for (const Stage& s : stages) {
-    for (const mr_op& op : s.ops) {
-      mark(op.in, s.kind == Stage::pick ? false : s.logit_rows);
-      mark(op.in2, s.logit_rows);
-      mark(op.out, s.logit_rows);
+  for (const Stage& s : stages)
+    for (const Op& op : s.ops) {
+      for (const int v : op.in) mark(v, s.logit_rows && s.kind != Stage::pick);
+      for (const int v : op.out) mark(v, s.logit_rows);
     }
-    for (const Product& p : s.linear)
-      for (const int v : {p.in, p.residual, p.target}) mark(v, s.logit_rows);
-  }
-  mark(logits.in, true);
+  mark(head.in[0], true);
 }
 
 }  // namespace millrace

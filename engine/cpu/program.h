@@ -1,4 +1,5 @@
-// An op plan made ready to run: checked, its operations gathered into stages.
+// An op plan made ready to run: its operations gathered into stages, what they
+// refer to found, its caches laid out.
 #ifndef MILLRACE_CPU_PROGRAM_H
 #define MILLRACE_CPU_PROGRAM_H
 
@@ -6,90 +7,122 @@
 #include <vector>
 
 #include "../device/millrace.h"
+#include "kernels.h"
 #include "tensor.h"
 
 namespace millrace {
 
-// plan.Kind
-enum Kind : int32_t {
-  kEmbed,
-  kRMSNorm,
-  kLinear,
-  kRope,
-  kKVWrite,
-  kAttention,
-  kSiluMul,
-  kGeluMul,
-  kAdd,
-  kRows,
-  kLogits,
-};
+constexpr int kMostTaps = 64;  // of a convolution
 
-// What follows a matrix product while its result is still in the cache.
-enum class Epilogue { none, add, silu_mul, gelu_mul };
+// check_plan throws Error for a valid plan that this backend cannot run.
+void check_plan(const mr_plan& plan);
 
-// Product is one linear layer, or two of the same shape and input whose
-// results only meet in an activation (gate and up), with what follows fused.
-struct Product {
-  const Tensor* weight[2] = {};
-  const float* bias[2] = {};  // null: none
-  int in = -1;
-  Epilogue epilogue = Epilogue::none;
-  int residual = -1;  // of add
-  int target = -1;    // where the result goes
+// Op is an operation of the plan and what it refers to.
+struct Op : mr_op {
+  int number = 0;                            // in the plan
+  const Tensor* tensor[MR_MAX_WEIGHTS] = {};  // null: none
+  // Of some operations a weight in float32, as they read it: of a convolution
+  // the taps [K, width], of experts the biases [experts, width].
+  std::vector<float> dense[MR_MAX_WEIGHTS];
+  int angles = -1;        // of a rotation: which of Program::angles
+  int attention = -1;     // which of Program::attentions
+  std::vector<float> slopes;
 
-  int matrices() const { return weight[1] != nullptr ? 2 : 1; }
+  const float* vector(int w) const { return tensor[w] == nullptr ? nullptr : tensor[w]->vector(); }
+  const float* dense_row(int w, int row, int width) const {
+    return dense[w].empty() ? nullptr : dense[w].data() + size_t(row) * width;
+  }
 };
 
 // Stage is what runs between two barriers. Its rows are the batch's tokens or
 // its logit rows.
 struct Stage {
   enum Kind {
-    rows,      // operations that know no other row, one after the other
-    products,  // independent of each other, split by output panels
+    rows,    // operations that know no other row, one after the other
+    linear,  // independent of each other, split by output panels
+    heads,   // a matrix for each head
     attention,
-    pick,      // kRows
+    experts,
+    conv,
+    scan,  // recurrent states
+    pick,  // the logit rows among the tokens
   };
   Kind kind = rows;
   bool logit_rows = false;
-  std::vector<mr_op> ops;
-  std::vector<const Tensor*> weights;  // of ops, null for none
-  std::vector<Product> linear;
+  std::vector<Op> ops;  // one, but of rows and linear
 };
 
-// Angles is one way to rotate heads: frequencies and a factor on the sines.
+// Angles is one way to rotate: what cosines and sines depend on besides the
+// position.
 struct Angles {
-  std::vector<float> frequencies;  // rotary/2
-  float factor;
+  int rotary;
+  bool pairs;                                    // laid out for rope_pairs
+  std::vector<float> frequencies, longer, axes;  // [rotary/2]; those of long sequences and axes may be none
+  float scale, factor, theta;
+  int original;  // 0: whatever the length
+
+  bool operator==(const Angles& o) const;
+  size_t floats() const { return pairs ? size_t(2) * rotary : rotary; }  // of one token
+};
+
+// Attention is what decides how the work of an attention is cut.
+struct Attention {
+  int group;     // query heads on a KV head
+  int kv_heads;  // of the cache
+  int window;
+  int padded_dim;  // of a value
+  bool operator==(const Attention& o) const {
+    return group == o.group && kv_heads == o.kv_heads && window == o.window && padded_dim == o.padded_dim;
+  }
+};
+
+// Cache is one of the plan's and where it is kept: in pages, head after head,
+// or in states.
+struct Cache : mr_cache {
+  size_t offset = 0;                      // bytes of a page, floats of a state
+  size_t key_bytes = 0, value_bytes = 0;  // of a head in a page; no values where keys hold them
+
+  // Floats of one column block of a head's state, and how many of them it has.
+  size_t block_floats() const { return size_t(key_width) * kPanel; }
+  int blocks() const { return (value_width + kPanel - 1) / kPanel; }
+  size_t head_bytes() const { return key_bytes + value_bytes; }
 };
 
 // Program is immutable. It refers to the tensors it was made from.
 class Program {
  public:
   // A cache of up to exact_bytes per token is float32 whatever the weights.
-  // Throws Error if the plan cannot be right.
   Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, size_t exact_bytes);
 
-  int vocab, layers;
-  int kv_heads = 0, head_dim = 0;            // of the cache
-  int group = 1;                             // most query heads on a KV head
-  Element cache = kF32;                      // element type of the KV cache
-  std::vector<int> widths;                   // of values
-  std::vector<bool> by_token, by_logit_row;  // which rows of a value are stored
-  std::vector<Angles> angles;                // mr_op.table of a rotation is an index here
+  int width(int v) const { return values[v].width; }
+  // encodes reports whether the answers are rows rather than tokens.
+  bool encodes() const { return head.kind == MR_OP_OUTPUT; }
+  // base returns the value whose memory v is in.
+  int base(int v) const { return values[v].of < 0 ? v : values[v].of; }
+
+  int vocab, hidden, groups;
+  Element cache = kF32;      // element type of pages
+  size_t page_bytes = 0;     // of one page of any group
+  size_t state_floats = 0;   // of one state
+  std::vector<mr_value> values;
+  std::vector<bool> by_token, by_logit_row;  // which rows of a value's memory are used
+  std::vector<Cache> caches;
+  std::vector<Angles> angles;
+  std::vector<Attention> attentions;
   std::vector<Stage> stages;
-  mr_op logits;
-  const Tensor* head;  // [vocab, width of the last value]
+  Op head;  // the last one: logits or output
 
  private:
-  void add(const std::vector<mr_op>& ops, size_t i, const std::vector<std::unique_ptr<Tensor>>& tensors);
-  void add_product(const Product& p);
-  void take_angles(mr_op& op, const mr_plan& plan);
-  void take_cache(const mr_op& op, bool first);
+  void add(Op op);
+  void take_angles(Op& op, const mr_plan& plan);
+  void take_attention(Op& op, const mr_plan& plan);
+  void lay_out_caches(bool half, size_t exact_bytes);
   void mark_stored();
+  bool overlap(int a, int b) const;
+  bool independent(const Op& a, const Op& b) const;
   Stage& stage(Stage::Kind kind);
 
-  bool picked_ = false;  // kRows has passed
+  bool picked_ = false;  // the logit rows have been picked
 };
 
 }  // namespace millrace

@@ -18,43 +18,137 @@ MR_INLINE void map(const float* x, float* out, int n, F f) {
   map2(x, x, out, n, [&](Vec v, Vec) MR_LAMBDA { return f(v); });
 }
 
-static void add(const float* x, const float* y, float* out, int n) {
-  map2(x, y, out, n, [](Vec a, Vec b) MR_LAMBDA { return a + b; });
-}
-
-// a * sigmoid(s)
-MR_INLINE Vec gate(Vec a, Vec s) { return a / (splat(1) + exp(splat(0) - s)); }
-
-static void silu_mul(const float* x, const float* y, float* out, int n) {
-  map2(x, y, out, n, [](Vec a, Vec b) MR_LAMBDA { return gate(a, a) * b; });
-}
-
-// gelu_tanh(a) = a/2 (1 + tanh u) = a * sigmoid(2u), u = sqrt(2/π) (a + 0.044715 a³)
-static void gelu_mul(const float* x, const float* y, float* out, int n) {
-  map2(x, y, out, n, [](Vec a, Vec b) MR_LAMBDA {
-    const Vec u = splat(1.5957691216f) * fma(splat(0.044715f) * a * a, a, a);
-    return gate(a, u) * b;
-  });
+static void add(const float* x, const float* y, float f, float* out, int n) {
+  map2(x, y, out, n, [f](Vec a, Vec b) MR_LAMBDA { return a + splat(f) * b; });
 }
 
 static void scale(const float* x, float f, float* out, int n) {
   map(x, out, n, [f](Vec v) MR_LAMBDA { return v * splat(f); });
 }
 
-static void rmsnorm(const float* x, const float* w, float* out, int n, float eps, float offset) {
-  Vec squares = splat(0);
+// a * sigmoid(s)
+MR_INLINE Vec gate(Vec a, Vec s) { return a / (splat(1) + exp(splat(0) - s)); }
+
+MR_INLINE Vec silu(Vec a) { return gate(a, a); }
+
+// gelu_tanh(a) = a/2 (1 + tanh u) = a * sigmoid(2u), u = sqrt(2/π) (a + 0.044715 a³)
+MR_INLINE Vec gelu_tanh(Vec a) {
+  const Vec u = splat(1.5957691216f) * fma(splat(0.044715f) * a * a, a, a);
+  return gate(a, u);
+}
+
+// a Φ(a), with Φ(-|a|) = erfc(|a|/√2)/2 by the approximation of Numerical
+// Recipes (Press et al., erfcc), which is good to 1.2e-7 relative however far
+// out.
+MR_INLINE Vec gelu(Vec a) {
+  const Vec z = max(a, splat(0) - a) * splat(0.70710678f);
+  const Vec t = splat(1) / fma(splat(0.5f), z, splat(1));
+  Vec p = splat(0.17087277f);
+  p = fma(p, t, splat(-0.82215223f));
+  p = fma(p, t, splat(1.48851587f));
+  p = fma(p, t, splat(-1.13520398f));
+  p = fma(p, t, splat(0.27886807f));
+  p = fma(p, t, splat(-0.18628806f));
+  p = fma(p, t, splat(0.09678418f));
+  p = fma(p, t, splat(0.37409196f));
+  p = fma(p, t, splat(1.00002368f));
+  p = fma(p, t, splat(-1.26551223f));
+  const Vec tail = splat(0.5f) * t * exp(fma(splat(0) - z, z, p));
+  Vec phi = splat(1) - tail;
+  MR_EACH phi.r[i] = a.r[i] < reg_splat(0) ? tail.r[i] : phi.r[i];
+  return a * phi;
+}
+
+// max(a, 0) that keeps a NaN.
+MR_INLINE Vec relu(Vec a) {
+  MR_EACH a.r[i] = a.r[i] < reg_splat(0) ? Reg{} : a.r[i];
+  return a;
+}
+
+MR_INLINE Vec at_most(Vec a, float limit) {
+  MR_EACH a.r[i] = a.r[i] > reg_splat(limit) ? reg_splat(limit) : a.r[i];
+  return a;
+}
+MR_INLINE Vec at_least(Vec a, float limit) {
+  MR_EACH a.r[i] = a.r[i] < reg_splat(limit) ? reg_splat(limit) : a.r[i];
+  return a;
+}
+
+// out = f(x) or, gated, f(x) * y.
+template <class F>
+MR_INLINE void activate_with(const float* x, const float* y, float* out, int n, F f) {
+  if (y == nullptr)
+    map(x, out, n, f);
+  else
+    map2(x, y, out, n, [&](Vec a, Vec b) MR_LAMBDA { return f(a) * b; });
+}
+
+static void activate(const Activation& act, const float* x, const float* y, float* out, int n) {
+  switch (act.kind) {
+    case MR_ACT_SILU:
+      return activate_with(x, y, out, n, [](Vec a) MR_LAMBDA { return silu(a); });
+    case MR_ACT_GELU:
+      return activate_with(x, y, out, n, [](Vec a) MR_LAMBDA { return gelu(a); });
+    case MR_ACT_GELU_TANH:
+      return activate_with(x, y, out, n, [](Vec a) MR_LAMBDA { return gelu_tanh(a); });
+    case MR_ACT_RELU:
+      return activate_with(x, y, out, n, [](Vec a) MR_LAMBDA { return relu(a); });
+    case MR_ACT_RELU2:
+      return activate_with(x, y, out, n, [](Vec a) MR_LAMBDA { return relu(a) * relu(a); });
+    case MR_ACT_SIGMOID:
+      return activate_with(x, y, out, n, [](Vec a) MR_LAMBDA { return gate(splat(1), a); });
+    case MR_ACT_CLAMPED_SWIGLU:
+      return map2(x, y, out, n, [&](Vec a, Vec b) MR_LAMBDA {
+        const Vec g = at_most(a, act.limit), u = at_least(at_most(b, act.limit), -act.limit);
+        return gate(g, splat(act.alpha) * g) * (u + splat(1));
+      });
+    default:
+      return activate_with(x, y, out, n, [](Vec a) MR_LAMBDA { return a; });
+  }
+}
+
+// The sum of n elements of x after f, and of their squares.
+template <class F>
+MR_INLINE float sum_of(const float* x, int n, F f) {
+  Vec sum = splat(0);
   int i = 0;
-  for (; i + kPanel <= n; i += kPanel) {
-    const Vec v = load(x + i);
-    squares = fma(v, v, squares);
+  for (; i + kPanel <= n; i += kPanel) sum = f(load(x + i), sum);
+  if (i < n) sum = f(load_some(x + i, n - i, 0), sum);
+  return lane_sum(sum);
+}
+
+MR_INLINE float sum_of_squares(const float* x, int n) {
+  return sum_of(x, n, [](Vec v, Vec sum) MR_LAMBDA { return fma(v, v, sum); });
+}
+
+static void rmsnorm(const NormArgs& a) {
+  const float* x = a.x;
+  if (a.gate_kind == MR_GATE_BEFORE) {
+    activate({MR_ACT_SILU, 0, 0}, a.gate, x, a.out, a.n);
+    x = a.out;
   }
-  if (i < n) {
-    const Vec v = load_some(x + i, n - i, 0);
-    squares = fma(v, v, squares);
-  }
-  const float factor = 1 / std::sqrt(lane_sum(squares) / n + eps);
-  map2(x, w, out, n,
-       [factor, offset](Vec v, Vec g) MR_LAMBDA { return v * splat(factor) * (g + splat(offset)); });
+  const float factor = 1 / std::sqrt(sum_of_squares(x, a.n) / a.n + a.eps);
+  if (a.weight == nullptr)
+    scale(x, factor, a.out, a.n);
+  else
+    map2(x, a.weight, a.out, a.n, [&](Vec v, Vec g) MR_LAMBDA { return v * splat(factor) * (g + splat(a.shift)); });
+  if (a.gate_kind == MR_GATE_AFTER)
+    map2(a.out, a.gate, a.out, a.n, [](Vec v, Vec g) MR_LAMBDA { return v * silu(g); });
+}
+
+static void layernorm(const NormArgs& a) {
+  const float mean = sum_of(a.x, a.n, [](Vec v, Vec sum) MR_LAMBDA { return sum + v; }) / a.n;
+  map(a.x, a.out, a.n, [&](Vec v) MR_LAMBDA { return v - splat(mean); });
+  const float factor = 1 / std::sqrt(sum_of_squares(a.out, a.n) / a.n + a.eps);
+  if (a.weight == nullptr)
+    scale(a.out, factor, a.out, a.n);
+  else
+    map2(a.out, a.weight, a.out, a.n, [&](Vec v, Vec g) MR_LAMBDA { return v * splat(factor) * g; });
+  if (a.bias != nullptr) add(a.out, a.bias, 1, a.out, a.n);
+}
+
+static void unit(const float* x, float eps, float f, float* out, int n) {
+  scale(x, f / std::sqrt(sum_of_squares(x, n) + eps), out, n);
 }
 
 static void rope(float* head, const float* angles, int rotary) {
@@ -77,6 +171,37 @@ static void rope(float* head, const float* angles, int rotary) {
     }
   }
 }
+
+static void rope_pairs(float* x, const float* angles, int rotary) {
+  const float* sine = angles + rotary;
+  for (int i = 0; i < rotary; i += kPanel) {
+    const int n = rotary - i < kPanel ? rotary - i : kPanel;
+    const bool whole = n == kPanel;
+    const Vec v = whole ? load(x + i) : load_some(x + i, n, 0);
+    const Vec c = whole ? load(angles + i) : load_some(angles + i, n, 0);
+    const Vec s = whole ? load(sine + i) : load_some(sine + i, n, 0);
+    Bits partner = reg_numbers(0) ^ 1u;
+    Vec swapped;
+    MR_EACH swapped.r[i] = __builtin_shuffle(v.r[i], (Ints)partner);
+    const Vec turned = v * c + swapped * s;
+    if (whole)
+      store(x + i, turned);
+    else
+      store_some(x + i, n, turned);
+  }
+}
+
+#ifdef MR_F16
+static void to_f16(const float* x, uint16_t* out, int n) {
+  constexpr float kLargest = 65504;
+  int i = 0;
+  for (; i + kPanel <= n; i += kPanel) store_f16(out + i, at_least(at_most(load(x + i), kLargest), -kLargest));
+  if (i == n) return;
+  uint16_t tail[kPanel];
+  store_f16(tail, at_least(at_most(load_some(x + i, n - i, 0), kLargest), -kLargest));
+  for (int j = 0; i + j < n; j++) out[i + j] = tail[j];
+}
+#endif
 
 static void mask(float* x, const uint32_t* bits, int n) {
   const Reg hidden = reg_splat(-INFINITY);

@@ -13,20 +13,13 @@ import (
 // headOnly is an embedding of width 8 and an output head: what little they
 // compute is the same whatever happens to the logits.
 func headOnly(vocab int) *plan.Plan {
-	const width = 8
-	embedding := plan.Tensor{Name: "embedding", Shape: []int{vocab, width}, Rows: vocab}
-	head := plan.Tensor{Name: "head", Shape: []int{vocab, width}, Rows: vocab}
-	op := func(kind plan.Kind, out, in, weight int32) plan.Op {
-		return plan.Op{Kind: kind, Out: out, In: in, In2: plan.None, Weight: weight, Bias: plan.None, F0: 0}
-	}
-	embed := op(plan.OpEmbed, 0, plan.None, 0)
-	embed.F0 = 300 // spreads the logits as a model's are
-	return &plan.Plan{
-		Family: "llama", Vocab: vocab, Hidden: width, Layers: 1, KVWidth: width, MaxPos: 64,
-		Widths:  []int32{width, width},
-		Tensors: []plan.Tensor{embedding, head},
-		Ops:     []plan.Op{embed, op(plan.OpRows, 1, 0, plan.None), op(plan.OpLogits, plan.None, 1, 1)},
-	}
+	b := newBuilder(vocab, 8)
+	x, _ := b.embed()
+	b.Ops[0].F[plan.EmbedScale] = 300 // spreads the logits as a model's are
+	rows := b.value(b.Hidden)
+	b.op(plan.OpRows, rows, []int32{x}, nil, nil)
+	b.op(plan.OpLogits, plan.None, []int32{rows}, []int32{b.tensor(vocab, b.Hidden)}, func(o *plan.Op) { o.F[plan.LogitsScale] = 1 })
+	return b.Plan
 }
 
 // BenchmarkSampling: one row of 128k logits on one thread, logits included;
@@ -38,7 +31,7 @@ func BenchmarkSampling(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer backend.Close()
-	fill(b, backend, headOnly(vocab), device.F32, 1)
+	fill(b, backend, headOnly(vocab), plan.F32, 1)
 	rng := rand.New(rand.NewPCG(1, 2))
 	mask := func(share float64) []uint32 {
 		m := make([]uint32, device.MaskWords(vocab))

@@ -16,12 +16,22 @@ static const Kernels kTable = {
 #endif
     attend_merge,
     attend_finish,
+    scan<true>,
+    scan<false>,
+    conv,
     add,
-    silu_mul,
-    gelu_mul,
     scale,
+    activate,
     rmsnorm,
+    layernorm,
+    unit,
     rope,
+    rope_pairs,
+#ifdef MR_F16
+    to_f16,
+#else
+    nullptr,
+#endif
     mask,
     watermark,
     softcap,

@@ -1,7 +1,6 @@
 #include "tensor.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "error.h"
@@ -16,8 +15,8 @@ T read(const char* p) {
   return v;
 }
 
-float element_as_float(mr_dtype dtype, const char* src, int64_t i) {
-  switch (dtype) {
+float element_as_float(mr_format format, const char* src, int64_t i) {
+  switch (format) {
     case MR_F16:
       return float_from_f16(read<uint16_t>(src + i * 2));
     case MR_BF16:
@@ -59,76 +58,74 @@ float float_from_f16(uint16_t bits) {
   return f;
 }
 
-uint16_t f16_from_float(float f) {
-  uint32_t bits;
-  std::memcpy(&bits, &f, 4);
-  const uint16_t sign = bits >> 16 & 0x8000;
-  float a = std::fabs(f);
-  if (f != f) return sign | 0x7e00;
-  if (a >= 65504) return sign | 0x7bff;
-  if (a < 0x1p-14f) {
-    a += 0.5f;  // the sum's last bit is worth 2^-24, as f16's below 2^-14
-    std::memcpy(&bits, &a, 4);
-    return sign | uint16_t(bits & 0x7fff);
-  }
-  std::memcpy(&bits, &a, 4);
-  return sign | uint16_t((bits - (112u << 23) + 0xfff + (bits >> 13 & 1)) >> 13);
-}
-
-Tensor::Tensor(const char* name, mr_dtype dtype, int rank, const int64_t* shape, bool keep_f16)
-    : name_(name), dtype_(dtype), matrix_(rank == 2) {
+Tensor::Tensor(const char* name, mr_format format, int rank, const int64_t* shape, bool keep_f16)
+    : name_(name), format_(format), matrix_(rank > 1) {
   constexpr int64_t kMost = int64_t(1) << 28;
-  if (dtype != MR_F32 && dtype != MR_F16 && dtype != MR_BF16)
-    fail(MR_INVALID, "tensor %s: element type %d is none of f32, f16, bf16", name, int(dtype));
-  if (rank != 1 && rank != 2) fail(MR_INVALID, "tensor %s has %d dimensions, want 1 or 2", name, rank);
+  if (format != MR_F32 && format != MR_F16 && format != MR_BF16)
+    fail(MR_UNSUPPORTED, "tensor %s: format %d is none of F32, F16, BF16", name, int(format));
+  if (rank < 1 || rank > 3) fail(MR_INVALID, "tensor %s has %d dimensions, want 1 to 3", name, rank);
   for (int i = 0; i < rank; i++)
     if (shape[i] <= 0 || shape[i] > kMost)
       fail(MR_INVALID, "tensor %s: dimension %d is %lld", name, i, static_cast<long long>(shape[i]));
-  if (matrix_) rows_ = shape[0];
+  if (rank == 3) matrices_ = shape[0];
+  if (matrix_) rows_ = shape[rank - 2];
   cols_ = shape[rank - 1];
-  element_ = !matrix_ || dtype == MR_F32 || (dtype == MR_F16 && !keep_f16) ? kF32 : Element(dtype);
-  data_ = Mapping(matrix_ ? panels() * panel_size() : size_t(cols_) * 4);
+  if (matrices_ > kMost / rows_)
+    fail(MR_INVALID, "tensor %s has %lld matrices of %lld rows", name, static_cast<long long>(matrices_),
+         static_cast<long long>(rows_));
+  missing_ = matrices_ * rows_;
+  written_.resize(missing_);
+  element_ = !matrix_ || format == MR_F32 || (format == MR_F16 && !keep_f16) ? kF32 : Element(format);
+  data_ = Mapping(matrix_ ? size_t(matrices_) * panels() * panel_size() : size_t(cols_) * 4);
 }
 
 void Tensor::check_write(int64_t first, int64_t n, int64_t bytes) const {
-  const int64_t row_bytes = cols_ * (dtype_ == MR_F32 ? 4 : 2);
-  if (first < 0 || n < 0 || first > rows_ || n > rows_ - first)
+  const int64_t all = matrices_ * rows_, row_bytes = cols_ * (format_ == MR_F32 ? 4 : 2);
+  if (first < 0 || n < 0 || first > all || n > all - first)
     fail(MR_INVALID, "tensor %s: rows %lld to %lld of %lld", name_.c_str(), static_cast<long long>(first),
-         static_cast<long long>(first + n), static_cast<long long>(rows_));
+         static_cast<long long>(first + n), static_cast<long long>(all));
   if (bytes != n * row_bytes)
     fail(MR_INVALID, "tensor %s: %lld bytes for %lld rows, want %lld", name_.c_str(), static_cast<long long>(bytes),
          static_cast<long long>(n), static_cast<long long>(n * row_bytes));
+  const auto again = std::find(written_.begin() + first, written_.begin() + first + n, true);
+  if (again != written_.begin() + first + n)
+    fail(MR_INVALID, "tensor %s: row %lld is written twice", name_.c_str(),
+         static_cast<long long>(again - written_.begin()));
 }
 
 void Tensor::write(Pool& pool, int64_t first, int64_t n, const void* src) {
   if (n == 0) return;
   const char* from = static_cast<const char*>(src);
   if (!matrix_) {
-    for (int64_t i = 0; i < cols_; i++) data_.as<float>()[i] = element_as_float(dtype_, from, i);
+    for (int64_t i = 0; i < cols_; i++) data_.as<float>()[i] = element_as_float(format_, from, i);
   } else {
-    const int64_t begin = first / kPanel, end = (first + n + kPanel - 1) / kPanel;
+    const auto panel_of = [&](int64_t row) { return row / rows_ * panels() + row % rows_ / kPanel; };
+    const int64_t begin = panel_of(first), end = panel_of(first + n - 1) + 1;
     Shares shares;
     const auto job = [&](int) {
       for (int64_t p = begin + shares.take(); p < end; p = begin + shares.take()) pack(from, first, n, p);
     };
     pool.run(job);
   }
-  written_ += n;
+  std::fill_n(written_.begin() + first, n, true);
+  missing_ -= n;
 }
 
-// Packs what panel p has of the n rows at src, the first of which is row first.
+// Packs what panel p, counted through all matrices, has of the n rows at src,
+// the first of which is row first.
 void Tensor::pack(const char* src, int64_t first, int64_t n, int64_t p) {
   char* dst = data_.data() + p * panel_size();
-  const int64_t row_bytes = cols_ * (dtype_ == MR_F32 ? 4 : 2);
+  const int64_t row_bytes = cols_ * (format_ == MR_F32 ? 4 : 2);
+  const int64_t matrix = p / panels(), row = p % panels() * kPanel;  // the panel's first
   const char* lane[kPanel] = {};
   int lanes = 0;
-  for (int l = 0; l < kPanel; l++) {
-    const int64_t r = p * kPanel + l;
+  for (int l = 0; l < kPanel && row + l < rows_; l++) {
+    const int64_t r = matrix * rows_ + row + l;
     if (r < first || r >= first + n) continue;
     lane[l] = src + (r - first) * row_bytes;
     lanes++;
   }
-  if (dtype_ == MR_F32) {
+  if (format_ == MR_F32) {
     interleave<uint32_t>(dst, lane, lanes, cols_);
   } else if (element_ == kF16) {
     interleave<uint16_t>(dst, lane, lanes, cols_);
@@ -140,12 +137,12 @@ void Tensor::pack(const char* src, int64_t first, int64_t n, int64_t p) {
   } else {  // f16 becomes f32
     for (int l = 0; l < kPanel; l++)
       for (int64_t k = 0; k < cols_ && lane[l] != nullptr; k++)
-        reinterpret_cast<float*>(dst)[k * kPanel + l] = element_as_float(dtype_, lane[l], k);
+        reinterpret_cast<float*>(dst)[k * kPanel + l] = element_as_float(format_, lane[l], k);
   }
 }
 
-void Tensor::row(int r, float* out) const {
-  const char* p = panel(r / kPanel);
+void Tensor::row(int r, float* out, int matrix) const {
+  const char* p = panel(r / kPanel, matrix);
   const int lane = r % kPanel;
   for (int k = 0; k < cols(); k++) {
     const size_t at = panel_offset(element_, lane, k);

@@ -8,12 +8,26 @@
 // keeps a reference into Go memory after a call returns: all arrays of a
 // Batch live in memory the backend owns.
 //
-// What stays on the device between steps, per slot: the page table, the last
-// sampled token, the sampling parameters, the logit biases and the token counts
-// that penalties need. A Batch carries only what changed.
+// What stays on the device between steps, per slot: a page table for each
+// group of caches, which state is its own, the last sampled token, the hidden
+// row behind the last logit row, the sampling parameters, the logit biases and
+// the token counts that penalties need. A Batch carries only what changed.
 //
-// KV memory is counted in pages of PageTokens tokens. The backend knows
-// nothing of sharing: the engine decides which page belongs to whom.
+// Cache memory is counted in pages of PageTokens tokens, each of which any
+// group may use, and in states, each of which holds all recurrent layers of one
+// sequence at one position. The backend knows nothing of sharing: the engine
+// decides which page and which state belongs to whom.
+//
+// Encoders, vision towers and embedding models, run on a backend of their own:
+// a second one of the same kind, opened for the plan of the encoder, which ends in
+// OpOutput (plan.Plan.Encodes). Nothing else is special. What it encodes is a
+// sequence with a slot and pages for the steps that it takes, its patches are rows
+// of Embeds at positions from 0 on, and as one Span they see each other
+// whichever way. Each row it asks for is a RowOutput, whose answer is the hidden
+// vector itself, in Outputs; there are no logits, so nothing of sampling applies.
+//
+// Backends trust plans and batches. Checked wraps one so that both are
+// checked first, once for all backends.
 //
 // Implementations: engine/cpu (C++, through Native), engine/ref (float32 Go,
 // the oracle), engine/sim (virtual time and faults). All of them run the
@@ -22,14 +36,15 @@ package device
 
 import (
 	"errors"
-	"fmt"
+	"time"
 
+	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
 )
 
-// PageTokens is the number of tokens whose keys and values share a KV page.
-const PageTokens = 16
+// PageTokens is the number of tokens that share a page.
+const PageTokens = page.Tokens
 
 // RingDepth is the number of Batches a backend owns: one runs, one is being
 // filled, one is being read.
@@ -42,50 +57,52 @@ const MaxTopN = 32
 // sequence's slot, which the host may not have seen yet.
 const LastToken int32 = -1 << 31
 
+// EmbedRow returns what stands in Batch.Tokens for row i of Batch.Embeds.
+func EmbedRow(i int) int32 { return int32(-1 - i) }
+
+// NoState is no state in a StateDelta; ZeroState the one before the first token.
+const (
+	NoState   int32 = -1
+	ZeroState int32 = -2
+)
+
 // ErrLost says that the device is gone: no later call can succeed and every
 // open request must be failed. Backends wrap it with the reason.
 var ErrLost = errors.New("device lost")
 
-// DType is an element type as checkpoints name it.
-type DType int32
-
-// Element types. The values are part of the C ABI.
-const (
-	F32 DType = iota
-	F16
-	BF16
-)
-
-// Size returns the bytes of one element.
-func (d DType) Size() int {
-	if d == F32 {
-		return 4
-	}
-	return 2
-}
-
-func (d DType) String() string {
-	switch d {
-	case F32:
-		return "F32"
-	case F16:
-		return "F16"
-	case BF16:
-		return "BF16"
-	}
-	return fmt.Sprintf("DType(%d)", int32(d))
-}
+// ErrUnsupported says that a backend cannot do what Caps did not promise.
+var ErrUnsupported = errors.New("not supported by this backend")
 
 // Handle names a tensor inside a backend; plan.Op refers to tensors by their
 // index in plan.Plan.Tensors, and the loader creates them in that order, so
 // handle and index are equal.
 type Handle int32
 
+// Feature is something a backend may be able to do. The values are part of the
+// C ABI.
+type Feature uint32
+
+// Features.
+const (
+	FeatureAdapters Feature = 1 << iota // LoadAdapter, Seq.Adapter
+	FeatureEmbeds                       // Batch.Embeds
+	FeatureAxes                         // Batch.Axes
+	FeatureSpans                        // Batch.Spans
+	FeatureVerify                       // RowVerify
+)
+
 // Caps says what a backend is and can do.
 type Caps struct {
 	Name    string // "cpu", "ref", "sim", "cuda"
 	Detail  string // for the log: instruction set, GPU name
 	Threads int    // worker threads, 0 when that means nothing
+	Devices int    // that share the model's tensors
+
+	Ops      uint64  // bit k: plan.Kind k
+	Formats  uint32  // bit f: plan.Format f
+	Features Feature //
+	Lowered  bool    // SetModel wants the lowered plan
+	Memory   int64   // bytes of the device; 0: the host's
 
 	// LaunchDepth is how many steps the engine should launch ahead of the one
 	// whose results it waits for: 0 where a step takes long beside what the host
@@ -94,6 +111,9 @@ type Caps struct {
 	// StepTokens is how many tokens a step should have to keep the device busy.
 	StepTokens int
 }
+
+// Has reports whether the backend can do f.
+func (c *Caps) Has(f Feature) bool { return c.Features&f == f }
 
 // Limits are fixed at open: a backend reserves everything it will ever need.
 type Limits struct {
@@ -106,35 +126,64 @@ type Limits struct {
 
 // ModelInfo is what a backend says after it has taken a plan.
 type ModelInfo struct {
-	PageBytes      int64 // KV bytes of one page over all layers
+	PageBytes      int64 // of one page, whichever group uses it
+	StateBytes     int64 // of one state of all recurrent layers, 0 if there are none
 	WeightBytes    int64 // resident weight bytes
 	WorkspaceBytes int64 // activations and tables
 }
 
+// Stats is what a backend has done since it was opened.
+type Stats struct {
+	Steps  int64         // forward passes completed
+	Tokens int64         // of these
+	Busy   time.Duration // in forward passes and sampling
+	Bytes  int64         // of memory held: weights, caches, workspace
+}
+
 // Backend computes. One goroutine at a time may call it (the loader, then the
-// engine's loop); Stats alone may be called from any.
+// engine's loop).
 type Backend interface {
 	Caps() Caps
 
-	// NewTensor announces the next tensor of the plan, h = 0, 1, 2 …, a
-	// row-major matrix [rows, cols] or a vector [n].
-	NewTensor(name string, dtype DType, shape []int) (Handle, error)
+	// CheckPlan says, before any tensor is there, what of a valid plan this
+	// backend cannot run.
+	CheckPlan(p *plan.Plan) error
 
-	// WriteTensor gives n whole rows beginning at row first; a vector is one
-	// row. src is only read during the call. Any order, each row once.
+	// NewTensor announces the next tensor of the plan, h = 0, 1, 2 …, row-major:
+	// [n], [rows, cols] or [matrices, rows, cols].
+	NewTensor(name string, format plan.Format, shape []int) (Handle, error)
+
+	// WriteTensor gives n whole rows beginning at row first, counted through all
+	// matrices; a vector is one row. src is only read during the call. Any order,
+	// each row once.
 	WriteTensor(h Handle, first, n int, src []byte) error
 
 	// SetModel takes the op plan once all tensors are written.
 	SetModel(p *plan.Plan) (ModelInfo, error)
 
-	// InitKV reserves pages KV pages, numbered 0 … pages-1, and the ring.
-	InitKV(pages int) error
+	// InitCache reserves pages, numbered 0 … pages-1, states likewise, and the
+	// ring. states is 0 if the model has no recurrent layers.
+	InitCache(pages, states int) error
 
-	// Batch returns ring entry i, 0 ≤ i < RingDepth. Valid after InitKV.
+	// WarmUp does what would make the first steps slower than later ones. It may
+	// follow InitCache and leaves caches and slots as they were.
+	WarmUp() error
+
+	// HostAlloc returns memory of the host that the device reads fastest, for
+	// tensors on their way in; HostFree gives it back. Close does so, too.
+	HostAlloc(bytes int) ([]byte, error)
+	HostFree(memory []byte)
+
+	// LoadAdapter makes an adapter available to sequences under id ≥ 1, which is
+	// free. Nothing of a is kept. DropAdapter frees id, which no sequence uses.
+	LoadAdapter(id int32, a *Adapter) error
+	DropAdapter(id int32) error
+
+	// Batch returns ring entry i, 0 ≤ i < RingDepth. Valid after InitCache.
 	Batch(i int) *Batch
 
 	// Forward enqueues the forward pass of ring entry i: applies its deltas,
-	// writes keys and values, keeps the hidden rows that Sample needs.
+	// writes caches, keeps the hidden rows that Sample needs.
 	Forward(i int) error
 
 	// Sample enqueues logits and sampling for the rows of ring entry i; must
@@ -144,11 +193,31 @@ type Backend interface {
 
 	// Wait blocks until Sample(i) is done and its results can be read; later
 	// entries may be anywhere on their way. An error that wraps ErrLost is
-	// final; any other failed this Batch alone.
+	// final; any other failed this Batch alone. After a Forward(i) that no Sample
+	// follows, it blocks until the Batch is no longer read, and ends it.
 	Wait(i int) error
+
+	// Stats may be called from any goroutine, at any time before Close.
+	Stats() Stats
 
 	// Close frees everything. No call may be in flight.
 	Close() error
+}
+
+// Adapter is a low-rank change (LoRA) of some linear layers.
+type Adapter struct {
+	Rank    int
+	Targets []AdapterTarget
+}
+
+// AdapterTarget adds B A x to rows of what OpLinear makes with one tensor as
+// w0 or w2, before bias and activation. The scale is in B.
+type AdapterTarget struct {
+	Tensor int       // of the plan, which SetModel has taken
+	First  int       // row of the tensor
+	Rows   int       //
+	A      []float32 // [Rank, cols of the tensor]
+	B      []float32 // [Rows, Rank]
 }
 
 // RowKind says what a logit row is for.
@@ -158,31 +227,57 @@ type RowKind int32
 const (
 	RowSample RowKind = iota // choose a token with the slot's parameters
 	RowScore                 // log-probability of Row.Target under the raw logits
+	// RowVerify is RowSample behind a token that was fed before it was known: the
+	// rows of a slot follow each other in order of their tokens, and Target is the
+	// token fed next, -1 in the last one. After the first row that chooses another
+	// token than its Target, the slot's further rows are void: RowResult.Void.
+	RowVerify
+	// RowAgain is RowSample from the hidden row that the last row of this slot,
+	// in an earlier Batch, was made of; no token was chosen from that one. The
+	// sequence takes no other part in the Batch. Row.Token is -1.
+	RowAgain
+	// RowOutput asks for the hidden vector of the token: no token is chosen, there
+	// are no logits. Its answer is in Batch.Outputs; its RowResult means nothing. All
+	// rows of a plan that ends in OpOutput are RowOutput, and no others may be.
+	RowOutput
 )
 
-// Row asks for the logits behind one token of the Batch. C layout.
+// Row asks for the logits behind one token of the Batch, or for what an encoder
+// makes of it. Of a RowOutput, Token and Slot alone count, and the rest is 0. C
+// layout.
 type Row struct {
-	Token  int32   // index into Batch.Tokens
+	Token  int32   // index into Batch.Tokens; RowAgain: -1
 	Slot   int32   // whose parameters and counts apply
 	Kind   RowKind //
-	Target int32   // RowScore: the token to score
-	Index  int32   // RowSample: index of the token to come among the generated ones; keys the random draw
+	Target int32   // RowScore: the token to score; RowVerify: see there
+	Index  int32   // all but RowScore: index of the token to come among the generated ones; keys the random draw
 	TopN   int32   // alternatives wanted, 0 … MaxTopN
-	Mask   int32   // RowSample: 1 + index of its mask in Batch.Masks, 0: none
+	Mask   int32   // all but RowScore: 1 + index of its mask in Batch.Masks, 0: none
 }
 
-// Seq is one sequence's share of a Batch. It goes on where the last one of its
-// slot ended or, if nothing was sampled there, computes the last token again.
-// C layout.
+// Seq is one sequence's share of a Batch: at least one token, going on where
+// the last one of its slot ended. C layout.
 type Seq struct {
-	Slot  int32
-	Start int32 // first token in Batch.Tokens; the tokens of a sequence are consecutive
-	Count int32 // number of tokens
-	KVLen int32 // tokens in the cache once this step is done: position of the last token + 1
+	Slot    int32
+	Start   int32 // first token in Batch.Tokens; the tokens of a sequence are consecutive
+	Count   int32 // number of tokens
+	KVLen   int32 // tokens in the cache once this step is done: position of the last token + 1
+	Adapter int32 // 0: none
+	RopeLen int32 // the least length that rotations take the sequence for (plan.OpRope)
 }
 
-// PageDelta sets entry Index of a slot's page table. C layout.
-type PageDelta struct{ Slot, Index, Page int32 }
+// PageDelta sets entry Index of a slot's page table of a group: the page of
+// tokens Index*PageTokens and on. C layout.
+type PageDelta struct{ Slot, Group, Index, Page int32 }
+
+// StateDelta says which states a slot's step uses: Live is its own from this
+// step on, which starts as From and, after the step, is copied to Save. C layout.
+type StateDelta struct {
+	Slot int32
+	Live int32
+	From int32 // ZeroState, or NoState: as the slot's last step left Live
+	Save int32 // or NoState
+}
 
 // ParamDelta gives a slot to a new sequence: parameters set, counts and biases
 // cleared. C layout.
@@ -210,12 +305,17 @@ type BiasDelta struct {
 	Bias  float32 // magnitude at most sample.MaxBias
 }
 
+// Span is a run of tokens of one sequence, all in the Batch, that see each
+// other whichever way: an image. C layout.
+type Span struct{ Start, Count int32 }
+
 // RowResult answers one Row. C layout.
 type RowResult struct {
-	Token    int32   // RowSample: the choice; RowScore: Target
+	Token    int32   // RowScore: Target; else the choice
 	Logprob  float32 // natural log, of Token
 	TopCount int32   // valid entries of the row's Top
 	Invalid  int32   // 1: the logits held NaN or no finite value; Token is meaningless
+	Void     int32   // 1: RowVerify behind a token that was not chosen; all else is meaningless
 }
 
 // Alternative is one entry of a row's top list. C layout.
@@ -229,18 +329,30 @@ type Alternative struct {
 // before Forward(i) and may not touch the Batch again until Wait(i) returned,
 // with one exception: until Sample(i) it may set Kind, Target and Mask of the
 // rows, and Masks, which Forward does not read. So it can wait for step i and
-// work out what step i+1 may choose while the forward pass of i+1 runs.
+// work out what step i+1 may choose while the forward pass of i+1 runs. A row
+// may not become or cease to be a RowAgain there.
+//
+// Seqs may be empty if all rows are RowAgain.
 type Batch struct {
 	// Inputs, least capacity in brackets. The engine sets the length and
 	// stays within cap: what does not fit waits for the next step.
-	Tokens []int32      // [MaxTokens] token ids or LastToken
+	Tokens []int32      // [MaxTokens] token ids, LastToken or EmbedRow
 	Pos    []int32      // [MaxTokens] position of each token in its sequence
 	Seqs   []Seq        // [MaxSlots]
-	Rows   []Row        // [MaxRows] RowSample at most once per sequence
-	Pages  []PageDelta  // [MaxSlots + 2*MaxPagesPerSlot + MaxTokens/PageTokens]
+	Rows   []Row        // [MaxRows] one RowSample or RowAgain, or RowVerify rows, per sequence
+	Pages  []PageDelta  // [groups * (MaxSlots + 2*MaxPagesPerSlot + MaxTokens/PageTokens)]
+	States []StateDelta // [MaxSlots]
 	Params []ParamDelta // [MaxSlots]
 	Counts []CountDelta // [MaxTokens + MaxPagesPerSlot*PageTokens]
 	Biases []BiasDelta  // [MaxTokens + sample.MaxBiases]
+	Spans  []Span       // [MaxSlots]
+
+	// Axes are the three axes of each token's position, one after the other, for
+	// rotations that tell axes apart: after an image none of them is the place in
+	// the sequence, which Pos remains. Empty: all three are Pos.
+	Axes []int32 // [3*MaxTokens] or none
+	// Embeds are rows of plan.Hidden floats that stand for tokens.
+	Embeds []float32 // [MaxTokens*Hidden] with FeatureEmbeds, else none
 
 	// Masks say which tokens a row may choose: mask m is the MaskWords words
 	// from m*MaskWords on, and token id is allowed if bit id%32 of its word
@@ -251,6 +363,7 @@ type Batch struct {
 	// Results, valid after Wait.
 	Results []RowResult   // [MaxRows], one per row
 	Top     []Alternative // [MaxRows*MaxTopN], row r at r*MaxTopN, best first
+	Outputs []float32     // [MaxRows*width], row r at r*width, of a plan that ends in OpOutput; else none
 }
 
 // Mask returns the mask that Row.Mask = m names, nil for 0.
@@ -261,29 +374,46 @@ func (b *Batch) Mask(m int32) []uint32 {
 	return b.Masks[int(m-1)*b.MaskWords:][:b.MaskWords]
 }
 
+// Clear empties all inputs.
+func (b *Batch) Clear() {
+	b.Tokens, b.Pos, b.Axes, b.Embeds = b.Tokens[:0], b.Pos[:0], b.Axes[:0], b.Embeds[:0]
+	b.Seqs, b.Rows, b.Spans = b.Seqs[:0], b.Rows[:0], b.Spans[:0]
+	b.Pages, b.States = b.Pages[:0], b.States[:0]
+	b.Params, b.Counts, b.Biases, b.Masks = b.Params[:0], b.Counts[:0], b.Biases[:0], b.Masks[:0]
+}
+
 // MaskWords returns the length of a mask over vocab tokens.
 func MaskWords(vocab int) int { return (vocab + 31) / 32 }
 
 // The least capacities of a Batch's arrays that follow from several limits.
-func (l Limits) pageDeltas() int  { return l.MaxSlots + 2*l.MaxPagesPerSlot + l.MaxTokens/PageTokens }
+func (l Limits) pageDeltas(groups int) int {
+	return max(1, groups) * (l.MaxSlots + 2*l.MaxPagesPerSlot + l.MaxTokens/PageTokens)
+}
 func (l Limits) countDeltas() int { return l.MaxTokens + l.MaxPagesPerSlot*PageTokens }
 func (l Limits) biasDeltas() int  { return l.MaxTokens + sample.MaxBiases }
 
 // NewBatch returns an empty Batch in Go memory with the capacities that l and
-// the size of the vocabulary ask for, for backends that are written in Go.
-func NewBatch(l Limits, vocab int) Batch {
+// the plan's vocabulary, groups and hidden width ask for, for backends that are
+// written in Go. hidden is 0 without FeatureEmbeds, and output, the width of a row
+// of Outputs, for plans that end in OpLogits.
+func NewBatch(l Limits, vocab, groups, hidden, output int) Batch {
 	return Batch{
 		Tokens:    make([]int32, 0, l.MaxTokens),
 		Pos:       make([]int32, 0, l.MaxTokens),
+		Axes:      make([]int32, 0, 3*l.MaxTokens),
+		Embeds:    make([]float32, 0, l.MaxTokens*hidden),
 		Seqs:      make([]Seq, 0, l.MaxSlots),
 		Rows:      make([]Row, 0, l.MaxRows),
-		Pages:     make([]PageDelta, 0, l.pageDeltas()),
+		Pages:     make([]PageDelta, 0, l.pageDeltas(groups)),
+		States:    make([]StateDelta, 0, l.MaxSlots),
 		Params:    make([]ParamDelta, 0, l.MaxSlots),
 		Counts:    make([]CountDelta, 0, l.countDeltas()),
 		Biases:    make([]BiasDelta, 0, l.biasDeltas()),
+		Spans:     make([]Span, 0, l.MaxSlots),
 		Masks:     make([]uint32, 0, l.MaxSlots*MaskWords(vocab)),
 		MaskWords: MaskWords(vocab),
 		Results:   make([]RowResult, l.MaxRows),
 		Top:       make([]Alternative, l.MaxRows*MaxTopN),
+		Outputs:   make([]float32, l.MaxRows*output),
 	}
 }

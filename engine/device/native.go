@@ -9,26 +9,43 @@ static mr_status mr_call_probe(const mr_backend *b, mr_caps *caps) { return b->p
 static mr_status mr_call_open(const mr_backend *b, const mr_limits *l, mr_context **ctx) { return b->open(l, ctx); }
 static const char *mr_call_error(const mr_backend *b, mr_context *ctx) { return b->error(ctx); }
 static mr_status mr_call_caps(const mr_backend *b, mr_context *ctx, mr_caps *caps) { return b->caps(ctx, caps); }
-static mr_status mr_call_tensor_new(const mr_backend *b, mr_context *ctx, const char *name, mr_dtype dtype, int32_t rank, const int64_t *shape, int32_t *handle) {
-	return b->tensor_new(ctx, name, dtype, rank, shape, handle);
+static mr_status mr_call_tensor_new(const mr_backend *b, mr_context *ctx, const char *name, mr_format format, int32_t rank, const int64_t *shape, int32_t *handle) {
+	return b->tensor_new(ctx, name, format, rank, shape, handle);
 }
 static mr_status mr_call_tensor_write(const mr_backend *b, mr_context *ctx, int32_t handle, int64_t first, int64_t rows, const void *src, int64_t bytes) {
 	return b->tensor_write(ctx, handle, first, rows, src, bytes);
 }
 // The arrays are arguments of their own: a Go struct that held pointers to
 // them could not be passed.
-static mr_status mr_call_model(const mr_backend *b, mr_context *ctx, mr_plan p, const int32_t *widths, const int32_t *table_len, const float *tables, const mr_op *ops, mr_model_info *info) {
-	p.widths = widths;
+static mr_plan mr_join_plan(mr_plan p, const mr_value *values, const int32_t *table_len, const float *tables, const mr_cache *caches, const mr_op *ops) {
+	p.values = values;
 	p.table_len = table_len;
 	p.tables = tables;
+	p.caches = caches;
 	p.ops = ops;
+	return p;
+}
+static mr_status mr_call_plan_check(const mr_backend *b, mr_context *ctx, mr_plan p, const mr_value *values, const int32_t *table_len, const float *tables, const mr_cache *caches, const mr_op *ops) {
+	p = mr_join_plan(p, values, table_len, tables, caches, ops);
+	return b->plan_check(ctx, &p);
+}
+static mr_status mr_call_model(const mr_backend *b, mr_context *ctx, mr_plan p, const mr_value *values, const int32_t *table_len, const float *tables, const mr_cache *caches, const mr_op *ops, mr_model_info *info) {
+	p = mr_join_plan(p, values, table_len, tables, caches, ops);
 	return b->model(ctx, &p, info);
 }
-static mr_status mr_call_kv_init(const mr_backend *b, mr_context *ctx, int32_t pages) { return b->kv_init(ctx, pages); }
+static mr_status mr_call_cache_init(const mr_backend *b, mr_context *ctx, int32_t pages, int32_t states) { return b->cache_init(ctx, pages, states); }
+static mr_status mr_call_warm_up(const mr_backend *b, mr_context *ctx) { return b->warm_up(ctx); }
+static mr_status mr_call_host_alloc(const mr_backend *b, mr_context *ctx, int64_t bytes, void **memory) { return b->host_alloc(ctx, bytes, memory); }
+static mr_status mr_call_host_free(const mr_backend *b, mr_context *ctx, void *memory) { return b->host_free(ctx, memory); }
+static mr_status mr_call_adapter_load(const mr_backend *b, mr_context *ctx, int32_t id, int32_t rank, int32_t n, const mr_adapter_target *targets) {
+	return b->adapter_load(ctx, id, rank, n, targets);
+}
+static mr_status mr_call_adapter_drop(const mr_backend *b, mr_context *ctx, int32_t id) { return b->adapter_drop(ctx, id); }
 static mr_batch *mr_call_batch(const mr_backend *b, mr_context *ctx, int32_t i) { return b->batch(ctx, i); }
 static mr_status mr_call_forward(const mr_backend *b, mr_context *ctx, int32_t i) { return b->forward(ctx, i); }
 static mr_status mr_call_sample(const mr_backend *b, mr_context *ctx, int32_t i) { return b->sample(ctx, i); }
 static mr_status mr_call_wait(const mr_backend *b, mr_context *ctx, int32_t i) { return b->wait(ctx, i); }
+static mr_status mr_call_stats(const mr_backend *b, mr_context *ctx, mr_stats *stats) { return b->stats(ctx, stats); }
 static void mr_call_close(const mr_backend *b, mr_context *ctx) { b->close(ctx); }
 */
 import "C"
@@ -38,6 +55,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
+	"sync"
+	"time"
 	"unsafe"
 
 	"github.com/millrace-ai/millrace/engine/plan"
@@ -53,33 +73,155 @@ var header string
 
 var _ = header
 
-// The header's limits are this package's and package sample's.
-var (
-	_ [C.MR_PAGE_TOKENS]byte = [PageTokens]byte{}
-	_ [C.MR_RING_DEPTH]byte  = [RingDepth]byte{}
-	_ [C.MR_MAX_TOP_N]byte   = [MaxTopN]byte{}
-	_ [C.MR_MAX_BIASES]byte  = [sample.MaxBiases]byte{}
-	_ [C.MR_MAX_BIAS]byte    = [sample.MaxBias]byte{}
-)
-
 // The structs that cross the boundary unconverted have one size on both sides.
 var (
 	_ [C.sizeof_mr_seq]byte         = [unsafe.Sizeof(Seq{})]byte{}
 	_ [C.sizeof_mr_row]byte         = [unsafe.Sizeof(Row{})]byte{}
 	_ [C.sizeof_mr_page_delta]byte  = [unsafe.Sizeof(PageDelta{})]byte{}
+	_ [C.sizeof_mr_state_delta]byte = [unsafe.Sizeof(StateDelta{})]byte{}
 	_ [C.sizeof_mr_param_delta]byte = [unsafe.Sizeof(ParamDelta{})]byte{}
 	_ [C.sizeof_mr_count_delta]byte = [unsafe.Sizeof(CountDelta{})]byte{}
 	_ [C.sizeof_mr_bias_delta]byte  = [unsafe.Sizeof(BiasDelta{})]byte{}
+	_ [C.sizeof_mr_span]byte        = [unsafe.Sizeof(Span{})]byte{}
 	_ [C.sizeof_mr_row_result]byte  = [unsafe.Sizeof(RowResult{})]byte{}
 	_ [C.sizeof_mr_alternative]byte = [unsafe.Sizeof(Alternative{})]byte{}
 	_ [C.sizeof_mr_params]byte      = [unsafe.Sizeof(sample.Params{})]byte{}
 	_ [C.sizeof_mr_op]byte          = [unsafe.Sizeof(plan.Op{})]byte{}
+	_ [C.sizeof_mr_value]byte       = [unsafe.Sizeof(plan.Value{})]byte{}
+	_ [C.sizeof_mr_cache]byte       = [unsafe.Sizeof(plan.Cache{})]byte{}
+)
+
+// The header's constants are those of Go: the difference of a pair that does not
+// agree is beyond a string of one byte, which does not compile.
+var (
+	_ = "="[C.MR_PLAN_VERSION-plan.Version]
+	_ = "="[C.MR_PAGE_TOKENS-PageTokens]
+	_ = "="[C.MR_RING_DEPTH-RingDepth]
+	_ = "="[C.MR_MAX_TOP_N-MaxTopN]
+	_ = "="[C.MR_MAX_BIASES-sample.MaxBiases]
+	_ = "="[C.MR_MAX_BIAS-sample.MaxBias]
+	_ = "="[C.MR_LAST_TOKEN-LastToken]
+	_ = "="[C.MR_NO_STATE-NoState]
+	_ = "="[C.MR_ZERO_STATE-ZeroState]
+	_ = "="[C.MR_NONE-plan.None]
+	_ = "="[C.MR_MAX_IN-plan.MaxIn]
+	_ = "="[C.MR_MAX_OUT-plan.MaxOut]
+	_ = "="[C.MR_MAX_WEIGHTS-plan.MaxWeights]
+	_ = "="[C.MR_MAX_INTS-plan.MaxInts]
+	_ = "="[C.MR_MAX_FLOATS-plan.MaxFloats]
+
+	_ = "="[C.MR_F32-plan.F32]
+	_ = "="[C.MR_F16-plan.F16]
+	_ = "="[C.MR_BF16-plan.BF16]
+
+	_ = "="[C.MR_OP_EMBED-plan.OpEmbed]
+	_ = "="[C.MR_OP_EMBED_POSITION-plan.OpEmbedPosition]
+	_ = "="[C.MR_OP_RMSNORM-plan.OpRMSNorm]
+	_ = "="[C.MR_OP_LAYERNORM-plan.OpLayerNorm]
+	_ = "="[C.MR_OP_LINEAR-plan.OpLinear]
+	_ = "="[C.MR_OP_LINEAR_HEADS-plan.OpLinearHeads]
+	_ = "="[C.MR_OP_ROPE-plan.OpRope]
+	_ = "="[C.MR_OP_CACHE_WRITE-plan.OpCacheWrite]
+	_ = "="[C.MR_OP_ATTENTION-plan.OpAttention]
+	_ = "="[C.MR_OP_ACTIVATE-plan.OpActivate]
+	_ = "="[C.MR_OP_ADD-plan.OpAdd]
+	_ = "="[C.MR_OP_ROUTE-plan.OpRoute]
+	_ = "="[C.MR_OP_EXPERTS-plan.OpExperts]
+	_ = "="[C.MR_OP_CONV-plan.OpConv]
+	_ = "="[C.MR_OP_GATED_DELTA-plan.OpGatedDelta]
+	_ = "="[C.MR_OP_SSM-plan.OpSSM]
+	_ = "="[C.MR_OP_ROWS-plan.OpRows]
+	_ = "="[C.MR_OP_LOGITS-plan.OpLogits]
+	_ = "="[C.MR_OP_OUTPUT-plan.OpOutput]
+
+	_ = "="[C.MR_EMBED_OFFSET-plan.EmbedOffset]
+	_ = "="[C.MR_NORM_GROUP-plan.NormGroup]
+	_ = "="[C.MR_NORM_GATE-plan.NormGate]
+	_ = "="[C.MR_LINEAR_ACT-plan.LinearAct]
+	_ = "="[C.MR_HEADS_COUNT-plan.HeadsCount]
+	_ = "="[C.MR_ROPE_HEADS-plan.RopeHeads]
+	_ = "="[C.MR_ROPE_HEAD_DIM-plan.RopeHeadDim]
+	_ = "="[C.MR_ROPE_FIRST-plan.RopeFirst]
+	_ = "="[C.MR_ROPE_ROTARY-plan.RopeRotary]
+	_ = "="[C.MR_ROPE_TABLE-plan.RopeTable]
+	_ = "="[C.MR_ROPE_INTERLEAVED-plan.RopeInterleaved]
+	_ = "="[C.MR_ROPE_LONG-plan.RopeLong]
+	_ = "="[C.MR_ROPE_ORIGINAL-plan.RopeOriginal]
+	_ = "="[C.MR_ROPE_AXES-plan.RopeAxes]
+	_ = "="[C.MR_WRITE_CACHE-plan.WriteCache]
+	_ = "="[C.MR_ATTN_CACHE-plan.AttnCache]
+	_ = "="[C.MR_ATTN_HEADS-plan.AttnHeads]
+	_ = "="[C.MR_ATTN_WINDOW-plan.AttnWindow]
+	_ = "="[C.MR_ATTN_SLOPES-plan.AttnSlopes]
+	_ = "="[C.MR_ACT_KIND-plan.ActKind]
+	_ = "="[C.MR_ROUTE_TOP_K-plan.RouteTopK]
+	_ = "="[C.MR_ROUTE_SCORE-plan.RouteScore]
+	_ = "="[C.MR_ROUTE_GROUPS-plan.RouteGroups]
+	_ = "="[C.MR_ROUTE_TOP_GROUPS-plan.RouteTopGroups]
+	_ = "="[C.MR_ROUTE_NORMALIZE-plan.RouteNormalize]
+	_ = "="[C.MR_CONV_CACHE-plan.ConvCache]
+	_ = "="[C.MR_CONV_ACT-plan.ConvAct]
+	_ = "="[C.MR_DELTA_CACHE-plan.DeltaCache]
+	_ = "="[C.MR_DELTA_KEY_HEADS-plan.DeltaKeyHeads]
+	_ = "="[C.MR_SSM_CACHE-plan.SSMCache]
+	_ = "="[C.MR_SSM_GROUPS-plan.SSMGroups]
+
+	_ = "="[C.MR_EMBED_SCALE-plan.EmbedScale]
+	_ = "="[C.MR_NORM_EPS-plan.NormEps]
+	_ = "="[C.MR_NORM_SHIFT-plan.NormShift]
+	_ = "="[C.MR_ACT_LIMIT-plan.ActLimit]
+	_ = "="[C.MR_ACT_ALPHA-plan.ActAlpha]
+	_ = "="[C.MR_LINEAR_SCALE-plan.LinearScale]
+	_ = "="[C.MR_ROPE_SCALE-plan.RopeScale]
+	_ = "="[C.MR_ROPE_FACTOR-plan.RopeFactor]
+	_ = "="[C.MR_ROPE_THETA-plan.RopeTheta]
+	_ = "="[C.MR_ATTN_SCALE-plan.AttnScale]
+	_ = "="[C.MR_ATTN_CAP-plan.AttnCap]
+	_ = "="[C.MR_ADD_SCALE-plan.AddScale]
+	_ = "="[C.MR_ROUTE_SCALE-plan.RouteScale]
+	_ = "="[C.MR_ROUTE_EPS-plan.RouteEps]
+	_ = "="[C.MR_DELTA_EPS-plan.DeltaEps]
+	_ = "="[C.MR_DELTA_SCALE-plan.DeltaScale]
+	_ = "="[C.MR_SSM_MIN-plan.SSMMin]
+	_ = "="[C.MR_SSM_MAX-plan.SSMMax]
+	_ = "="[C.MR_LOGITS_CAP-plan.LogitsCap]
+	_ = "="[C.MR_LOGITS_SCALE-plan.LogitsScale]
+
+	_ = "="[C.MR_ACT_NONE-plan.ActNone]
+	_ = "="[C.MR_ACT_SILU-plan.ActSilu]
+	_ = "="[C.MR_ACT_GELU-plan.ActGelu]
+	_ = "="[C.MR_ACT_GELU_TANH-plan.ActGeluTanh]
+	_ = "="[C.MR_ACT_RELU-plan.ActRelu]
+	_ = "="[C.MR_ACT_RELU2-plan.ActRelu2]
+	_ = "="[C.MR_ACT_SIGMOID-plan.ActSigmoid]
+	_ = "="[C.MR_ACT_CLAMPED_SWIGLU-plan.ActClampedSwiGLU]
+	_ = "="[C.MR_GATE_NONE-plan.GateNone]
+	_ = "="[C.MR_GATE_AFTER-plan.GateAfter]
+	_ = "="[C.MR_GATE_BEFORE-plan.GateBefore]
+	_ = "="[C.MR_SCORE_SOFTMAX-plan.ScoreSoftmax]
+	_ = "="[C.MR_SCORE_SOFTMAX_CHOSEN-plan.ScoreSoftmaxChosen]
+	_ = "="[C.MR_SCORE_SIGMOID-plan.ScoreSigmoid]
+	_ = "="[C.MR_CACHE_KV-plan.CacheKV]
+	_ = "="[C.MR_CACHE_LATENT-plan.CacheLatent]
+	_ = "="[C.MR_CACHE_STATE-plan.CacheState]
+
+	_ = "="[C.MR_ROW_SAMPLE-RowSample]
+	_ = "="[C.MR_ROW_SCORE-RowScore]
+	_ = "="[C.MR_ROW_VERIFY-RowVerify]
+	_ = "="[C.MR_ROW_AGAIN-RowAgain]
+	_ = "="[C.MR_ROW_OUTPUT-RowOutput]
+	_ = "="[C.MR_FEATURE_ADAPTERS-FeatureAdapters]
+	_ = "="[C.MR_FEATURE_EMBEDS-FeatureEmbeds]
+	_ = "="[C.MR_FEATURE_AXES-FeatureAxes]
+	_ = "="[C.MR_FEATURE_SPANS-FeatureSpans]
+	_ = "="[C.MR_FEATURE_VERIFY-FeatureVerify]
 )
 
 // Native is a backend behind the C ABI of millrace.h.
 type Native struct {
 	table *C.mr_backend
 	ctx   *C.mr_context // nil after Close
+	open  sync.RWMutex  // held while Stats, which any goroutine may call, reads ctx
 	caps  Caps
 	ring  [RingDepth]nativeBatch
 	lost  error // what the backend said when the device went
@@ -89,8 +231,9 @@ var _ Backend = (*Native)(nil)
 
 // nativeBatch is a ring entry: Go's view of arrays in C memory.
 type nativeBatch struct {
-	c    *C.mr_batch
-	view Batch
+	c      *C.mr_batch
+	view   Batch
+	hidden int // floats of a row of Embeds
 }
 
 // ProbeNative asks the backend at table, a const mr_backend *, what this
@@ -125,7 +268,6 @@ func NewNative(table unsafe.Pointer, limits Limits) (*Native, error) {
 		{"MaxSlots", &l.max_slots, limits.MaxSlots},
 		{"MaxPagesPerSlot", &l.max_pages_per_slot, limits.MaxPagesPerSlot},
 		{"Threads", &l.threads, limits.Threads},
-		{"of page deltas", &l.max_page_deltas, limits.pageDeltas()},
 		{"of count deltas", &l.max_count_deltas, limits.countDeltas()},
 		{"of bias deltas", &l.max_bias_deltas, limits.biasDeltas()},
 	} {
@@ -159,14 +301,29 @@ func nativeTable(table unsafe.Pointer) (*C.mr_backend, error) {
 }
 
 func goCaps(c *C.mr_caps) Caps {
-	return Caps{Name: C.GoString(&c.name[0]), Detail: C.GoString(&c.detail[0]), Threads: int(c.threads), StepTokens: 256}
+	return Caps{
+		Name:        C.GoString(&c.name[0]),
+		Detail:      C.GoString(&c.detail[0]),
+		Threads:     int(c.threads),
+		Devices:     int(c.devices),
+		Ops:         uint64(c.ops),
+		Formats:     uint32(c.formats),
+		Features:    Feature(c.features),
+		Lowered:     c.lowered != 0,
+		Memory:      int64(c.memory),
+		LaunchDepth: int(c.launch_depth),
+		StepTokens:  int(c.step_tokens),
+	}
 }
 
 // nativeError turns a status into an error with the backend's sentence.
 func nativeError(t *C.mr_backend, ctx *C.mr_context, status C.mr_status) error {
 	sentence := C.GoString(C.mr_call_error(t, ctx))
-	if status == C.MR_LOST {
+	switch status {
+	case C.MR_LOST:
 		return fmt.Errorf("%w: %s", ErrLost, sentence)
+	case C.MR_UNSUPPORTED:
+		return fmt.Errorf("%w: %s", ErrUnsupported, sentence)
 	}
 	return errors.New(sentence)
 }
@@ -202,13 +359,22 @@ func (n *Native) usable() error {
 // Caps implements Backend.
 func (n *Native) Caps() Caps { return n.caps }
 
+// CheckPlan implements Backend.
+func (n *Native) CheckPlan(p *plan.Plan) error {
+	if err := n.usable(); err != nil {
+		return err
+	}
+	c := cPlanOf(p)
+	return n.check(C.mr_call_plan_check(n.table, n.ctx, c.plan, c.values, c.tableLen, c.tables, c.caches, c.ops))
+}
+
 // NewTensor implements Backend.
-func (n *Native) NewTensor(name string, dtype DType, shape []int) (Handle, error) {
+func (n *Native) NewTensor(name string, format plan.Format, shape []int) (Handle, error) {
 	if err := n.usable(); err != nil {
 		return 0, err
 	}
-	if dtype < F32 || dtype > BF16 { // no value of the C enumeration
-		return 0, fmt.Errorf("%s: tensor %s has element type %v", n.name(), name, dtype)
+	if format < 0 { // no value of the C enumeration
+		return 0, fmt.Errorf("%s: tensor %s has format %v", n.name(), name, format)
 	}
 	cName := C.CString(name)
 	defer C.free(unsafe.Pointer(cName))
@@ -217,7 +383,7 @@ func (n *Native) NewTensor(name string, dtype DType, shape []int) (Handle, error
 		dims[i] = C.int64_t(d)
 	}
 	var h C.int32_t
-	err := n.check(C.mr_call_tensor_new(n.table, n.ctx, cName, C.mr_dtype(dtype), C.int32_t(len(shape)), &dims[0], &h))
+	err := n.check(C.mr_call_tensor_new(n.table, n.ctx, cName, C.mr_format(format), C.int32_t(len(shape)), &dims[0], &h))
 	return Handle(h), err
 }
 
@@ -230,11 +396,17 @@ func (n *Native) WriteTensor(h Handle, first, rows int, src []byte) error {
 		unsafe.Pointer(unsafe.SliceData(src)), C.int64_t(len(src))))
 }
 
-// SetModel implements Backend.
-func (n *Native) SetModel(p *plan.Plan) (ModelInfo, error) {
-	if err := n.usable(); err != nil {
-		return ModelInfo{}, err
-	}
+// cPlan is a plan for C: a struct without its pointers, and those.
+type cPlan struct {
+	plan     C.mr_plan
+	values   *C.mr_value
+	tableLen *C.int32_t
+	tables   *C.float
+	caches   *C.mr_cache
+	ops      *C.mr_op
+}
+
+func cPlanOf(p *plan.Plan) cPlan {
 	var (
 		tableLen = make([]int32, 0, len(p.Tables))
 		tables   []float32
@@ -243,40 +415,54 @@ func (n *Native) SetModel(p *plan.Plan) (ModelInfo, error) {
 		tableLen = append(tableLen, int32(len(t)))
 		tables = append(tables, t...)
 	}
-	c := C.mr_plan{
-		version:   plan.Version,
-		vocab:     C.int32_t(p.Vocab),
-		hidden:    C.int32_t(p.Hidden),
-		layers:    C.int32_t(p.Layers),
-		kv_width:  C.int32_t(p.KVWidth),
-		n_values:  C.int32_t(len(p.Widths)),
-		n_tables:  C.int32_t(len(p.Tables)),
-		n_tensors: C.int32_t(len(p.Tensors)),
-		n_ops:     C.int32_t(len(p.Ops)),
+	return cPlan{
+		plan: C.mr_plan{
+			version:   plan.Version,
+			vocab:     C.int32_t(p.Vocab),
+			hidden:    C.int32_t(p.Hidden),
+			n_values:  C.int32_t(len(p.Values)),
+			n_tables:  C.int32_t(len(p.Tables)),
+			n_tensors: C.int32_t(len(p.Tensors)),
+			n_caches:  C.int32_t(len(p.Caches)),
+			n_groups:  C.int32_t(len(p.Groups)),
+			n_ops:     C.int32_t(len(p.Ops)),
+		},
+		values:   (*C.mr_value)(unsafe.Pointer(unsafe.SliceData(p.Values))),
+		tableLen: (*C.int32_t)(unsafe.SliceData(tableLen)),
+		tables:   (*C.float)(unsafe.SliceData(tables)),
+		caches:   (*C.mr_cache)(unsafe.Pointer(unsafe.SliceData(p.Caches))),
+		ops:      (*C.mr_op)(unsafe.Pointer(unsafe.SliceData(p.Ops))),
+	}
+}
+
+// SetModel implements Backend.
+func (n *Native) SetModel(p *plan.Plan) (ModelInfo, error) {
+	if err := n.usable(); err != nil {
+		return ModelInfo{}, err
+	}
+	for i := range n.ring {
+		n.ring[i].hidden = p.Hidden
 	}
 	var info C.mr_model_info
-	err := n.check(C.mr_call_model(n.table, n.ctx, c,
-		(*C.int32_t)(unsafe.SliceData(p.Widths)),
-		(*C.int32_t)(unsafe.SliceData(tableLen)),
-		(*C.float)(unsafe.SliceData(tables)),
-		(*C.mr_op)(unsafe.Pointer(unsafe.SliceData(p.Ops))),
-		&info))
+	c := cPlanOf(p)
+	err := n.check(C.mr_call_model(n.table, n.ctx, c.plan, c.values, c.tableLen, c.tables, c.caches, c.ops, &info))
 	return ModelInfo{
 		PageBytes:      int64(info.page_bytes),
+		StateBytes:     int64(info.state_bytes),
 		WeightBytes:    int64(info.weight_bytes),
 		WorkspaceBytes: int64(info.workspace_bytes),
 	}, err
 }
 
-// InitKV implements Backend.
-func (n *Native) InitKV(pages int) error {
+// InitCache implements Backend.
+func (n *Native) InitCache(pages, states int) error {
 	if err := n.usable(); err != nil {
 		return err
 	}
-	if pages < 0 || pages > math.MaxInt32 {
-		return fmt.Errorf("%s: %d KV pages", n.name(), pages)
+	if pages < 0 || pages > math.MaxInt32 || states < 0 || states > math.MaxInt32 {
+		return fmt.Errorf("%s: %d pages and %d states", n.name(), pages, states)
 	}
-	if err := n.check(C.mr_call_kv_init(n.table, n.ctx, C.int32_t(pages))); err != nil {
+	if err := n.check(C.mr_call_cache_init(n.table, n.ctx, C.int32_t(pages), C.int32_t(states))); err != nil {
 		return err
 	}
 	for i := range n.ring {
@@ -284,28 +470,96 @@ func (n *Native) InitKV(pages int) error {
 		if c == nil {
 			return fmt.Errorf("%s: no ring entry %d", n.name(), i)
 		}
-		n.ring[i] = nativeBatch{c: c, view: viewBatch(c)}
+		n.ring[i].c = c
+		n.ring[i].view = viewBatch(c, n.ring[i].hidden)
 	}
 	return nil
+}
+
+// WarmUp implements Backend.
+func (n *Native) WarmUp() error {
+	if err := n.usable(); err != nil {
+		return err
+	}
+	return n.check(C.mr_call_warm_up(n.table, n.ctx))
+}
+
+// HostAlloc implements Backend.
+func (n *Native) HostAlloc(bytes int) ([]byte, error) {
+	if err := n.usable(); err != nil {
+		return nil, err
+	}
+	var memory unsafe.Pointer
+	if err := n.check(C.mr_call_host_alloc(n.table, n.ctx, C.int64_t(bytes), &memory)); err != nil {
+		return nil, err
+	}
+	return unsafe.Slice((*byte)(memory), bytes), nil
+}
+
+// HostFree implements Backend. It panics for memory that HostAlloc did not
+// return or that was given back before.
+func (n *Native) HostFree(memory []byte) {
+	if n.ctx == nil {
+		return // Close gave it back
+	}
+	if err := n.check(C.mr_call_host_free(n.table, n.ctx, unsafe.Pointer(unsafe.SliceData(memory)))); err != nil {
+		panic(err)
+	}
+}
+
+// LoadAdapter implements Backend.
+func (n *Native) LoadAdapter(id int32, a *Adapter) error {
+	if err := n.usable(); err != nil {
+		return err
+	}
+	var pins runtime.Pinner // C follows pointers to A and B
+	defer pins.Unpin()
+	targets := make([]C.mr_adapter_target, len(a.Targets))
+	for i, t := range a.Targets {
+		pins.Pin(unsafe.SliceData(t.A))
+		pins.Pin(unsafe.SliceData(t.B))
+		targets[i] = C.mr_adapter_target{
+			tensor: C.int32_t(t.Tensor),
+			first:  C.int32_t(t.First),
+			rows:   C.int32_t(t.Rows),
+			a:      (*C.float)(unsafe.SliceData(t.A)),
+			b:      (*C.float)(unsafe.SliceData(t.B)),
+		}
+	}
+	return n.check(C.mr_call_adapter_load(n.table, n.ctx, C.int32_t(id), C.int32_t(a.Rank), C.int32_t(len(targets)),
+		unsafe.SliceData(targets)))
+}
+
+// DropAdapter implements Backend.
+func (n *Native) DropAdapter(id int32) error {
+	if err := n.usable(); err != nil {
+		return err
+	}
+	return n.check(C.mr_call_adapter_drop(n.table, n.ctx, C.int32_t(id)))
 }
 
 // cSlice views n elements of C memory as an empty slice that can hold them.
 func cSlice[T, E any](p *E, n int) []T { return unsafe.Slice((*T)(unsafe.Pointer(p)), n)[:0] }
 
-func viewBatch(c *C.mr_batch) Batch {
+func viewBatch(c *C.mr_batch, hidden int) Batch {
 	return Batch{
 		Tokens:    cSlice[int32](c.tokens, int(c.cap_tokens)),
 		Pos:       cSlice[int32](c.pos, int(c.cap_tokens)),
+		Axes:      cSlice[int32](c.axes, int(c.cap_axes)),
+		Embeds:    cSlice[float32](c.embeds, int(c.cap_embeds)*hidden),
 		Seqs:      cSlice[Seq](c.seqs, int(c.cap_seqs)),
 		Rows:      cSlice[Row](c.rows, int(c.cap_rows)),
 		Pages:     cSlice[PageDelta](c.pages, int(c.cap_pages)),
+		States:    cSlice[StateDelta](c.states, int(c.cap_states)),
 		Params:    cSlice[ParamDelta](c.params, int(c.cap_params)),
 		Counts:    cSlice[CountDelta](c.counts, int(c.cap_counts)),
 		Biases:    cSlice[BiasDelta](c.biases, int(c.cap_biases)),
+		Spans:     cSlice[Span](c.spans, int(c.cap_spans)),
 		Masks:     cSlice[uint32](c.masks, int(c.cap_masks)*int(c.mask_words)),
 		MaskWords: int(c.mask_words),
 		Results:   cSlice[RowResult](c.results, int(c.cap_rows)),
 		Top:       cSlice[Alternative](c.top, int(c.cap_rows)*MaxTopN),
+		Outputs:   cSlice[float32](c.outputs, int(c.cap_outputs)*int(c.output_width)),
 	}
 }
 
@@ -329,47 +583,40 @@ func (n *Native) Forward(i int) error {
 	if err != nil {
 		return err
 	}
-	if err := b.setLengths(); err != nil {
-		return fmt.Errorf("%s: %w", n.name(), err)
+	if !b.setLengths() {
+		return fmt.Errorf("%s: a slice of the batch outgrew its capacity", n.name())
 	}
 	return n.check(C.mr_call_forward(n.table, n.ctx, C.int32_t(i)))
 }
 
-// setLengths tells C how much of each array the engine filled. A slice that
-// left its array, by an append past its capacity, is an error: the backend
-// would not see it.
-func (b *nativeBatch) setLengths() error {
+// setLengths tells C how much of each array the engine filled, and reports
+// whether all slices are still in their arrays: the backend would not see one
+// that an append moved.
+func (b *nativeBatch) setLengths() bool {
 	v, c := &b.view, b.c
-	if len(v.Pos) != len(v.Tokens) {
-		return fmt.Errorf("%d positions for %d tokens", len(v.Pos), len(v.Tokens))
-	}
 	ok := setLength(v.Tokens, c.tokens, &c.n_tokens) &&
 		setLength(v.Pos, c.pos, &c.n_tokens) &&
+		setLength(v.Axes, c.axes, &c.n_axes) &&
+		setLength(v.Embeds, c.embeds, &c.n_embeds) &&
 		setLength(v.Seqs, c.seqs, &c.n_seqs) &&
 		setLength(v.Rows, c.rows, &c.n_rows) &&
 		setLength(v.Pages, c.pages, &c.n_pages) &&
+		setLength(v.States, c.states, &c.n_states) &&
 		setLength(v.Params, c.params, &c.n_params) &&
 		setLength(v.Counts, c.counts, &c.n_counts) &&
-		setLength(v.Biases, c.biases, &c.n_biases)
+		setLength(v.Biases, c.biases, &c.n_biases) &&
+		setLength(v.Spans, c.spans, &c.n_spans)
 	if !ok {
-		return errors.New("a slice of the batch outgrew its capacity")
+		return false
 	}
+	c.n_embeds /= int32C(max(1, b.hidden))
 	v.Results = v.Results[:len(v.Rows)]
 	v.Top = v.Top[:len(v.Rows)*MaxTopN]
-	return nil
+	v.Outputs = v.Outputs[:len(v.Rows)*int(c.output_width)]
+	return true
 }
 
-// setMasks tells C how many masks there are: -1, which the backend refuses, if
-// they are not whole or left their array. Only it can end the batch.
-func (b *nativeBatch) setMasks() {
-	words := len(b.view.Masks)
-	if !setLength(b.view.Masks, b.c.masks, &b.c.n_masks) || words%b.view.MaskWords != 0 {
-		b.c.n_masks = -1
-		return
-	}
-	b.c.n_masks = int32C(words / b.view.MaskWords)
-}
-
+// setLength reports whether s lies in its array.
 func setLength[T, E any](s []T, array *E, n *int32C) bool {
 	*n = int32C(len(s))
 	return unsafe.Pointer(unsafe.SliceData(s)) == unsafe.Pointer(array)
@@ -384,7 +631,11 @@ func (n *Native) Sample(i int) error {
 	if err != nil {
 		return err
 	}
-	b.setMasks()
+	words := int32C(0)
+	if !setLength(b.view.Masks, b.c.masks, &words) {
+		return fmt.Errorf("%s: the masks of the batch outgrew their capacity", n.name())
+	}
+	b.c.n_masks = words / max(1, b.c.mask_words) // none without a vocabulary
 	return n.check(C.mr_call_sample(n.table, n.ctx, C.int32_t(i)))
 }
 
@@ -396,8 +647,27 @@ func (n *Native) Wait(i int) error {
 	return n.check(C.mr_call_wait(n.table, n.ctx, C.int32_t(i)))
 }
 
-// Close implements Backend. Batches must not be used afterwards.
+// Stats implements Backend. It returns zeros after Close.
+func (n *Native) Stats() Stats {
+	n.open.RLock()
+	defer n.open.RUnlock()
+	var s C.mr_stats
+	if n.ctx == nil || C.mr_call_stats(n.table, n.ctx, &s) != C.MR_OK {
+		return Stats{}
+	}
+	return Stats{
+		Steps:  int64(s.steps),
+		Tokens: int64(s.tokens),
+		Busy:   time.Duration(s.busy_ns),
+		Bytes:  int64(s.bytes),
+	}
+}
+
+// Close implements Backend. Batches and memory of HostAlloc must not be used
+// afterwards.
 func (n *Native) Close() error {
+	n.open.Lock()
+	defer n.open.Unlock()
 	if n.ctx != nil {
 		C.mr_call_close(n.table, n.ctx)
 		n.ctx = nil

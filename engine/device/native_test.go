@@ -6,6 +6,7 @@ import (
 
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/plan"
 )
 
 // The cpu backend stands for any table; its own tests run the suite.
@@ -48,11 +49,19 @@ func TestNativeClosed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, tensorErr := n.NewTensor("w", device.F32, []int{1})
+	_, tensorErr := n.NewTensor("w", plan.F32, []int{1})
+	_, modelErr := n.SetModel(&plan.Plan{})
+	_, hostErr := n.HostAlloc(1)
 	for call, err := range map[string]error{
+		"CheckPlan":   n.CheckPlan(&plan.Plan{}),
 		"NewTensor":   tensorErr,
 		"WriteTensor": n.WriteTensor(0, 0, 1, nil),
-		"InitKV":      n.InitKV(1),
+		"SetModel":    modelErr,
+		"InitCache":   n.InitCache(1, 0),
+		"WarmUp":      n.WarmUp(),
+		"HostAlloc":   hostErr,
+		"LoadAdapter": n.LoadAdapter(1, &device.Adapter{Rank: 1}),
+		"DropAdapter": n.DropAdapter(1),
 		"Forward":     n.Forward(0),
 		"Sample":      n.Sample(0),
 		"Wait":        n.Wait(0),
@@ -63,7 +72,7 @@ func TestNativeClosed(t *testing.T) {
 	}
 }
 
-func TestNativeBeforeInitKV(t *testing.T) {
+func TestNativeBeforeInitCache(t *testing.T) {
 	n := openNative(t, one)
 	for _, i := range []int{-1, 0, device.RingDepth} {
 		if err := n.Forward(i); err == nil {
@@ -72,12 +81,51 @@ func TestNativeBeforeInitKV(t *testing.T) {
 	}
 }
 
+// Host memory is whole pages, usable at once, and goes back once.
+func TestNativeHostMemory(t *testing.T) {
+	n := openNative(t, one)
+	const bytes = 1 << 20
+	memory, err := n.HostAlloc(bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(memory) != bytes || uintptr(unsafe.Pointer(&memory[0]))%4096 != 0 {
+		t.Errorf("HostAlloc(%d) returned %d bytes at %p", bytes, len(memory), &memory[0])
+	}
+	memory[0], memory[bytes-1] = 1, 2
+	n.HostFree(memory)
+	defer func() {
+		if recover() == nil {
+			t.Error("memory went back twice")
+		}
+	}()
+	n.HostFree(memory)
+}
+
+// Stats may be asked for while the backend closes.
+func TestNativeStatsWhileClosing(t *testing.T) {
+	n := openNative(t, one)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 1000 {
+			n.Stats()
+		}
+	}()
+	n.Close()
+	<-done
+	if got := n.Stats(); got != (device.Stats{}) {
+		t.Errorf("Stats() = %+v after Close", got)
+	}
+}
+
 func TestProbe(t *testing.T) {
 	caps, err := cpu.Probe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if caps.Name != "cpu" || caps.Detail == "" || caps.Threads < 1 {
+	if caps.Name != "cpu" || caps.Detail == "" || caps.Threads < 1 || !caps.Lowered || caps.StepTokens < 1 ||
+		caps.Ops>>plan.OpOutput != 1 || !caps.Has(device.FeatureAdapters|device.FeatureVerify) {
 		t.Errorf("Probe() = %+v", caps)
 	}
 }

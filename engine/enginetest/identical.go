@@ -15,12 +15,13 @@ import (
 	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/engine/grammar/grammartest"
 	"github.com/millrace-ai/millrace/engine/page"
+	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
 )
 
 // Open opens a backend within limits and gives it a model, the same each time.
-// It returns the size of the vocabulary too. Identical closes the backend.
-type Open func(t testing.TB, limits device.Limits) (b device.Backend, vocab int)
+// It returns the model's plan too. Identical closes the backend.
+type Open func(t testing.TB, limits device.Limits) (device.Backend, *plan.Plan)
 
 // limits leave room for a prompt of Identical in one step.
 var limits = device.Limits{MaxTokens: 160, MaxRows: 160, MaxSlots: 32, MaxPagesPerSlot: 10}
@@ -63,8 +64,12 @@ func Identical(t *testing.T, open Open) {
 			var want *answer
 			for _, s := range situations {
 				t.Run(s.name, func(t *testing.T) {
-					b, vocab := open(t, limits)
-					got := s.run(t, b, vocab, request(vocab), kind.guide)
+					b, p := open(t, limits)
+					if s.pages > 0 && len(p.Groups) == 0 {
+						b.Close() //nolint:errcheck // nothing was asked of it
+						t.Skip("nobody runs out of pages where there are none")
+					}
+					got := s.run(t, b, p, request(p.Vocab), kind.guide)
 					if want == nil {
 						want = got
 					}
@@ -132,13 +137,15 @@ type answer struct {
 }
 
 // run serves req and its company, all of them with a guide of their own.
-func (s *situation) run(t *testing.T, b device.Backend, vocab int, req *engine.Request, guide func(testing.TB, *grammar.Compiler) *engine.Guide) *answer {
+func (s *situation) run(t *testing.T, b device.Backend, p *plan.Plan, req *engine.Request, guide func(testing.TB, *grammar.Compiler) *engine.Guide) *answer {
+	vocab := p.Vocab
 	cfg := engine.Config{
-		Backend: b, Device: limits, Pages: 32 * limits.MaxPagesPerSlot, Vocab: vocab, Root: page.Root(),
+		Backend: b, Device: limits, Plan: p, Pages: 32 * limits.MaxPagesPerSlot * max(1, len(p.Groups)), States: 2 * limits.MaxSlots, Root: page.Root(),
 		MaxBatchTokens: limits.MaxTokens, MaxWaiting: 200,
 	}
 	if s.pages > 0 {
-		cfg.Pages = s.pages
+		longest := limits.MaxPagesPerSlot * page.Tokens
+		cfg.Pages = s.pages * engine.PagesFor(p.Groups, longest) / limits.MaxPagesPerSlot
 	}
 	if s.budget > 0 {
 		cfg.MaxBatchTokens = s.budget

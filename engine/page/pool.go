@@ -2,13 +2,13 @@ package page
 
 import "fmt"
 
-// ID numbers a page, 0 … Total-1.
+// ID numbers a page, or a state, 0 … Total-1.
 type ID int32
 
 // None is no page.
 const None ID = -1
 
-// Pool is the account of a fixed number of pages.
+// Pool is the account of a fixed number of pages, or of states (Cache).
 type Pool struct {
 	refs []int32 // how many sequences use the page
 	keys []Key   // of the pages that have one
@@ -47,7 +47,7 @@ func (p *Pool) Total() int { return len(p.refs) }
 // Free returns how many pages Alloc can give; cached ones are among them.
 func (p *Pool) Free() int { return p.free }
 
-// Cached returns how many pages, used or not, LongestPrefix can find.
+// Cached returns how many pages, used or not, Find can find.
 func (p *Pool) Cached() int { return p.cached }
 
 // Used reports whether a sequence references the page.
@@ -112,9 +112,9 @@ func (p *Pool) Register(id ID, k Key) bool {
 }
 
 // Forget takes a page's key away, because the content turned out bad or the
-// page is needed. Whoever uses the page keeps it.
+// page is needed. Whoever uses the page keeps it. id may be None.
 func (p *Pool) Forget(id ID) {
-	if !p.has[id] {
+	if id == None || !p.has[id] {
 		return
 	}
 	p.index.remove(id, &p.keys[id])
@@ -126,20 +126,20 @@ func (p *Pool) Forget(id ID) {
 	}
 }
 
-// ForgetKeys forgets whichever pages hold the content of keys.
-func (p *Pool) ForgetKeys(keys []Key) {
-	for i := range keys {
-		if id := p.index.find(p.keys, &keys[i]); id != None {
-			p.Forget(id)
-		}
-	}
-}
+// Find returns the page registered under k, or None. It takes no reference:
+// Share it before the next Alloc.
+func (p *Pool) Find(k Key) ID { return p.index.find(p.keys, &k) }
 
-// LongestPrefix appends to dst the pages that hold the longest cached prefix
-// of keys. It takes no reference: Share each before the next Alloc.
-func (p *Pool) LongestPrefix(dst []ID, keys []Key) []ID {
+// appendPrefix appends to dst the pages of a group that hold the longest cached
+// prefix of keys.
+func (p *Pool) appendPrefix(dst []ID, keys []Key, group int) []ID {
 	for i := range keys {
-		id := p.index.find(p.keys, &keys[i])
+		k := &keys[i]
+		if group > 0 {
+			in := k.In(group)
+			k = &in
+		}
+		id := p.index.find(p.keys, k)
 		if id == None {
 			break
 		}

@@ -86,12 +86,12 @@ func TestPool(t *testing.T) {
 			p.Release([]ID{id})
 		}, free: 4},
 		{name: "forgotten while free", do: func(p *Pool) { p.Forget(cache(p, a)[1]) }, free: 4, cached: 2, hitA: 1},
-		{name: "forgotten by key", do: func(p *Pool) { cache(p, a); p.ForgetKeys(append(b, a[0])) }, free: 4, cached: 2},
+		{name: "nothing to forget", do: func(p *Pool) { cache(p, a); p.Forget(p.Find(b[0])) }, free: 4, cached: 3, hitA: 3},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := New(total)
 			tt.do(p)
-			hitA, hitB := len(p.LongestPrefix(nil, a)), len(p.LongestPrefix(nil, b))
+			hitA, hitB := len(p.appendPrefix(nil, a, 0)), len(p.appendPrefix(nil, b, 0))
 			if p.Free() != tt.free || p.Cached() != tt.cached || hitA != tt.hitA || hitB != tt.hitB {
 				t.Errorf("free %d, cached %d, hits %d and %d; want %d, %d, %d and %d",
 					p.Free(), p.Cached(), hitA, hitB, tt.free, tt.cached, tt.hitA, tt.hitB)
@@ -147,7 +147,7 @@ func TestRandom(t *testing.T) {
 		for range 200 {
 			switch keys := chains[rng.IntN(len(chains))]; rng.IntN(3) {
 			case 0: // a sequence comes: hits, then pages of its own
-				ids := p.LongestPrefix(nil, keys)
+				ids := p.appendPrefix(nil, keys, 0)
 				for i, id := range ids {
 					if content[id] != keys[i] {
 						t.Fatalf("seed %d: page %d found for a key it was not registered under", seed, id)
@@ -224,7 +224,7 @@ func TestNoAllocation(t *testing.T) {
 			next++
 		}
 		p.Release(ids)
-		ids = p.LongestPrefix(ids[:0], keys[next%len(keys):next%len(keys)+8])
+		ids = p.appendPrefix(ids[:0], keys[next%len(keys):next%len(keys)+8], 0)
 	})
 	if got != 0 {
 		t.Errorf("%g allocations per turn", got)
@@ -236,15 +236,5 @@ func BenchmarkNext(b *testing.B) {
 	var k Key
 	for b.Loop() {
 		k = k.Next(tokens)
-	}
-}
-
-func BenchmarkLongestPrefix(b *testing.B) {
-	p := New(1024)
-	keys := Root().AppendKeys(nil, seq(0, 512*Tokens))
-	cache(p, keys)
-	ids := make([]ID, 0, len(keys))
-	for b.Loop() {
-		ids = p.LongestPrefix(ids[:0], keys)
 	}
 }

@@ -1,29 +1,37 @@
 package plan
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+)
 
-// Value names an activation matrix while a family writes its layers. Methods
-// of Builder that return a Value make a new one, unless they say otherwise.
-type Value int32
+// Var names an activation matrix while a family writes its layers. Methods of
+// Builder that return a Var make a new one, unless they say otherwise. The zero
+// Var is none, for operands that are optional.
+type Var int32
 
-// Weight names a tensor of the plan.
+// Weight names a tensor of the plan. The zero Weight is none.
 type Weight int32
 
-// Builder writes a plan, one operation per call. Families use each Value as
-// often as they like; which values can share memory is found at the end.
-type Builder struct {
-	c       *Config
-	has     func(name string) bool
-	prefix  string // of the decoder's tensors in the checkpoint
-	plan    *Plan
-	tensors map[tensorKey]Weight
-	tables  map[*float32]int32
-	err     error
-}
+// index is the number in the plan, None for none.
+func (x Var) index() int32    { return int32(x) - 1 }
+func (w Weight) index() int32 { return int32(w) - 1 }
 
-type tensorKey struct {
-	name     string
-	firstRow int
+// Builder writes a plan, one operation per call. Families use each Var as often
+// as they like; which values can share memory is found by Share.
+type Builder struct {
+	c         *Config
+	has       func(name string) bool
+	shape     func(name string) ([]int, bool)
+	prefix    string   // of the decoder's tensors in the checkpoint
+	embedName string   // of the embedding, below prefix
+	headNames []string // of the output head
+	plan      *Plan
+	tensors   map[string][]Weight // by the name of their first part
+	tables    map[*float32]int32
+	err       error
 }
 
 // decoderPrefixes are where checkpoints put a decoder: a causal language
@@ -31,37 +39,44 @@ type tensorKey struct {
 // saved without its head.
 var decoderPrefixes = []string{"model.", "language_model.model.", "model.language_model.", ""}
 
-func newBuilder(c *Config, names func(string) ([]int, bool)) *Builder {
+func newBuilder(c *Config, f family, names func(string) ([]int, bool)) *Builder {
 	b := &Builder{
 		c:       c,
 		has:     func(name string) bool { _, ok := names(name); return ok },
-		prefix:  decoderPrefixes[0],
-		tensors: map[tensorKey]Weight{},
+		shape:   names,
+		tensors: map[string][]Weight{},
 		tables:  map[*float32]int32{},
-		plan: &Plan{
-			Family:  c.Family,
-			Vocab:   c.Vocab,
-			Hidden:  c.Hidden,
-			Layers:  c.Layers,
-			KVWidth: c.KVWidth(),
-			MaxPos:  c.MaxPos,
-		},
+		plan:    &Plan{Family: c.Family, Vocab: c.Vocab, Hidden: c.Hidden, MaxPos: c.MaxPos},
 	}
-	for _, p := range decoderPrefixes {
-		if b.has(p + "norm.weight") {
+	prefixes, root := f.prefixes, f.root
+	if prefixes == nil {
+		prefixes = decoderPrefixes
+	}
+	if root == "" {
+		root = "norm.weight"
+	}
+	b.prefix = prefixes[0]
+	for _, p := range prefixes {
+		if b.has(p + root) {
 			b.prefix = p
 			break
 		}
 	}
+	b.embedName, b.headNames = cmp.Or(f.embed, "embed_tokens.weight"), f.heads
+	if b.headNames == nil {
+		b.headNames = outputNames
+	}
+	b.plan.Prefix = b.prefix
+	b.plan.Spare = slices.Concat(towers, f.spare)
 	return b
 }
 
-// finish returns the plan, its values renamed so that memory is reused.
+// finish returns the plan, its caches in groups.
 func (b *Builder) finish() (*Plan, error) {
 	if b.err != nil {
 		return nil, b.err
 	}
-	shareValues(b.plan)
+	assignGroups(b.plan)
 	return b.plan, nil
 }
 
@@ -73,135 +88,344 @@ func (b *Builder) fail(format string, args ...any) {
 
 // Weight is a whole tensor of the checkpoint.
 func (b *Builder) Weight(name string, shape ...int) Weight {
-	return b.part(Tensor{Name: name, Shape: shape, Rows: shape[0]})
+	return b.Tensor(shape, whole(name, shape...))
 }
 
-// WeightRows is the part of a tensor [of, cols] that begins at row first and
-// has rows rows: one of several projections stored as one.
-func (b *Builder) WeightRows(name string, first, rows, cols, of int) Weight {
-	return b.part(Tensor{Name: name, Shape: []int{rows, cols}, FirstRow: first, Rows: of})
-}
-
-func (b *Builder) part(t Tensor) Weight {
-	key := tensorKey{t.Name, t.FirstRow}
-	if w, ok := b.tensors[key]; ok {
-		return w
+// Tensor is a tensor of the given shape made of parts, whose rows follow each
+// other. The same parts give the same Weight.
+func (b *Builder) Tensor(shape []int, parts ...Part) Weight {
+	parts, at := slices.Clone(parts), 0
+	for i := range parts {
+		parts[i].To = at
+		rows, _ := parts[i].size()
+		at += rows
 	}
+	name := parts[0].Name
+	for _, w := range b.tensors[name] {
+		t := &b.plan.Tensors[w.index()]
+		if slices.Equal(t.Shape, shape) && slices.EqualFunc(t.Parts, parts, Part.equal) {
+			return w
+		}
+	}
+	b.plan.Tensors = append(b.plan.Tensors, Tensor{Name: name, Shape: shape, Parts: parts})
 	w := Weight(len(b.plan.Tensors))
-	b.tensors[key] = w
-	b.plan.Tensors = append(b.plan.Tensors, t)
+	b.tensors[name] = append(b.tensors[name], w)
 	return w
 }
 
-// noWeight is the bias of a projection without one.
-const noWeight Weight = None
-
-func (b *Builder) value(width int) Value {
-	b.plan.Widths = append(b.plan.Widths, int32(width))
-	return Value(len(b.plan.Widths) - 1)
+// Cache declares a cache and returns its index; its Group is found later.
+// Layers that read the same cache share the index.
+func (b *Builder) Cache(c Cache) int32 {
+	b.plan.Caches = append(b.plan.Caches, c)
+	return int32(len(b.plan.Caches) - 1)
 }
 
-func (b *Builder) width(x Value) int { return int(b.plan.Widths[x]) }
-
-func (b *Builder) emit(op Op) { b.plan.Ops = append(b.plan.Ops, op) }
-
-// blank is an operation without operands.
-func blank(kind Kind) Op {
-	return Op{Kind: kind, Out: None, In: None, In2: None, Weight: None, Bias: None, Layer: None, Table: None}
-}
-
-// Embed looks up the batch's tokens in w and multiplies by scale.
-func (b *Builder) Embed(w Weight, scale float64) Value {
-	op, out := blank(OpEmbed), b.value(b.plan.Tensors[w].Shape[1])
-	op.Out, op.Weight, op.F0 = int32(out), int32(w), float32(scale)
-	b.emit(op)
-	return out
-}
-
-// RMSNorm normalizes each group of len(w) elements of x and multiplies by
-// w + offset.
-func (b *Builder) RMSNorm(x Value, w Weight, eps, offset float64) Value {
-	op, out := blank(OpRMSNorm), b.value(b.width(x))
-	op.Out, op.In, op.Weight = int32(out), int32(x), int32(w)
-	op.Group = int32(b.plan.Tensors[w].Shape[0])
-	op.F0, op.F1 = float32(eps), float32(offset)
-	b.emit(op)
-	return out
-}
-
-// Linear is x wᵀ + bias.
-func (b *Builder) Linear(x Value, w, bias Weight) Value {
-	op, out := blank(OpLinear), b.value(b.plan.Tensors[w].Shape[0])
-	op.Out, op.In, op.Weight, op.Bias = int32(out), int32(x), int32(w), int32(bias)
-	b.emit(op)
-	return out
-}
-
-// Rope rotates the heads of x in place and returns x.
-func (b *Builder) Rope(x Value, r Rope, headDim int) Value {
-	op := blank(OpRope)
-	op.Out, op.In, op.Table = int32(x), int32(x), b.table(r.Freqs)
-	op.Heads, op.HeadDim = int32(b.width(x)/headDim), int32(headDim)
-	op.Rotary, op.F0 = int32(2*len(r.Freqs)), r.Scale
-	b.emit(op)
-	return x
-}
-
-// table returns the index of freqs, the same for the same slice.
-func (b *Builder) table(freqs []float32) int32 {
-	if t, ok := b.tables[&freqs[0]]; ok {
+// table returns the index of a table, the same for the same slice; None for nil.
+func (b *Builder) table(list []float32) int32 {
+	if list == nil {
+		return None
+	}
+	if t, ok := b.tables[&list[0]]; ok {
 		return t
 	}
 	t := int32(len(b.plan.Tables))
-	b.tables[&freqs[0]] = t
-	b.plan.Tables = append(b.plan.Tables, freqs)
+	b.tables[&list[0]] = t
+	b.plan.Tables = append(b.plan.Tables, list)
 	return t
 }
 
-// KVWrite stores keys and values of a layer.
-func (b *Builder) KVWrite(layer int, keys, values Value, headDim int) {
-	op := blank(OpKVWrite)
-	op.In, op.In2, op.Layer = int32(keys), int32(values), int32(layer)
-	op.KVHeads, op.HeadDim = int32(b.width(keys)/headDim), int32(headDim)
-	b.emit(op)
+func (b *Builder) value(v Value) Var {
+	b.plan.Values = append(b.plan.Values, v)
+	return Var(len(b.plan.Values))
 }
 
-// Attention attends from queries q over a layer's cache, as c says.
-func (b *Builder) Attention(layer int, q Value, c *Config) Value {
-	op, out := blank(OpAttention), b.value(b.width(q))
-	op.Out, op.In, op.Layer = int32(out), int32(q), int32(layer)
-	op.Heads, op.KVHeads, op.HeadDim = int32(c.Heads), int32(c.KVHeads), int32(c.HeadDim)
-	op.Window = int32(c.Windows[layer])
-	op.F0, op.F1 = float32(c.QueryScale), float32(c.ScoreCap)
-	b.emit(op)
+func (b *Builder) width(x Var) int { return b.plan.Width(x.index()) }
+
+// View is width columns of x, the first being column. What is written to one is
+// in the other.
+func (b *Builder) View(x Var, column, width int) Var {
+	v := Value{Width: int32(width), Of: x.index(), Column: int32(column)}
+	if base := b.plan.Values[v.Of]; base.Of != None {
+		v.Of, v.Column = base.Of, v.Column+base.Column
+	}
+	return b.value(v)
+}
+
+// op begins an operation with inputs and weights in their order.
+func op(kind Kind, in []Var, weights ...Weight) Op {
+	o := NewOp(kind)
+	for i, x := range in {
+		o.In[i] = x.index()
+	}
+	for i, w := range weights {
+		o.Weight[i] = w.index()
+	}
+	return o
+}
+
+// emit ends an operation that makes a value of width columns.
+func (b *Builder) emit(o Op, width int) Var {
+	out := b.value(Value{Width: int32(width), Of: None})
+	o.Out[0] = out.index()
+	b.plan.Ops = append(b.plan.Ops, o)
 	return out
 }
 
-// Gate is kind(x) * y, kind OpSiluMul or OpGeluMul.
-func (b *Builder) Gate(kind Kind, x, y Value) Value { return b.pointwise(kind, x, y) }
+// outWidth is the width that a matrix w gives a product with it.
+func (b *Builder) outWidth(w Weight) int {
+	s := b.plan.Tensors[w.index()].Shape
+	return s[len(s)-2]
+}
+
+// Embed looks up the batch's tokens in w [vocab, hidden] and multiplies by scale.
+// A plan without a vocabulary has no w.
+func (b *Builder) Embed(w Weight, scale float64) Var {
+	o := op(OpEmbed, nil, w)
+	o.F[EmbedScale] = float32(scale)
+	return b.emit(o, b.plan.Hidden)
+}
+
+// EmbedPosition looks up the batch's positions, plus offset, in w [positions,
+// width].
+func (b *Builder) EmbedPosition(w Weight, offset int) Var {
+	o := op(OpEmbedPosition, nil, w)
+	o.I[EmbedOffset] = int32(offset)
+	return b.emit(o, b.plan.Tensors[w.index()].Shape[1])
+}
+
+// Norm is what an RMS norm or a layer norm has beside its input.
+type Norm struct {
+	Weight Weight  // optional
+	Bias   Weight  // LayerNorm; optional
+	Group  int     // elements that are normalized together; 0: as many as Weight has, or all
+	Eps    float64 //
+	Shift  float64 // RMSNorm: added to Weight
+	Gate   Var     // RMSNorm: optional, comes in where GateAt says
+	GateAt Gate
+}
+
+// RMSNorm is OpRMSNorm.
+func (b *Builder) RMSNorm(x Var, n Norm) Var {
+	o := op(OpRMSNorm, []Var{x, n.Gate}, n.Weight)
+	o.I[NormGate], o.F[NormShift] = int32(n.GateAt), float32(n.Shift)
+	return b.norm(o, x, n)
+}
+
+// LayerNorm is OpLayerNorm.
+func (b *Builder) LayerNorm(x Var, n Norm) Var {
+	return b.norm(op(OpLayerNorm, []Var{x}, n.Weight, n.Bias), x, n)
+}
+
+func (b *Builder) norm(o Op, x Var, n Norm) Var {
+	group := n.Group
+	if group == 0 && n.Weight != 0 {
+		group = b.plan.Tensors[n.Weight.index()].Shape[0]
+	}
+	if group == 0 {
+		group = b.width(x)
+	}
+	o.I[NormGroup], o.F[NormEps] = int32(group), float32(n.Eps)
+	return b.emit(o, b.width(x))
+}
+
+// Linear is x wᵀ + bias, bias optional.
+func (b *Builder) Linear(x Var, w, bias Weight) Var {
+	return b.emit(op(OpLinear, []Var{x}, w, bias), b.outWidth(w))
+}
+
+// LinearHeads multiplies each head of x by a matrix of its own, w [heads, width
+// of an output head, width of a head of x].
+func (b *Builder) LinearHeads(x Var, w Weight) Var {
+	heads := b.plan.Tensors[w.index()].Shape[0]
+	o := op(OpLinearHeads, []Var{x}, w)
+	o.I[HeadsCount] = int32(heads)
+	return b.emit(o, heads*b.outWidth(w))
+}
+
+// Rope rotates the heads of x in place and returns x.
+func (b *Builder) Rope(x Var, r Rope, headDim int) Var {
+	o := op(OpRope, []Var{x})
+	o.Out[0] = x.index()
+	o.I[RopeHeads], o.I[RopeHeadDim] = int32(b.width(x)/headDim), int32(headDim)
+	o.I[RopeFirst], o.I[RopeRotary] = int32(r.First), int32(2*len(r.Freqs))
+	o.I[RopeTable], o.I[RopeLong], o.I[RopeAxes] = b.table(r.Freqs), b.table(r.Long), b.table(r.Axes)
+	if r.Interleaved {
+		o.I[RopeInterleaved] = 1
+	}
+	o.F[RopeScale] = r.Scale
+	if r.Original > 0 {
+		o.I[RopeOriginal] = int32(r.Original)
+		o.F[RopeFactor], o.F[RopeTheta] = r.Factor, r.Theta
+		b.plan.RopeOriginal, b.plan.RopeDynamic = r.Original, r.Long == nil
+	}
+	b.plan.Ops = append(b.plan.Ops, o)
+	return x
+}
+
+// CacheWrite stores keys and values of a kv cache, or the two parts of a latent
+// cache's rows, the second being optional.
+func (b *Builder) CacheWrite(cache int32, x, y Var) {
+	o := op(OpCacheWrite, []Var{x, y})
+	o.I[WriteCache] = cache
+	b.plan.Ops = append(b.plan.Ops, o)
+}
+
+// Attention is what an attention has beside its queries.
+type Attention struct {
+	Cache  int32
+	Heads  int       // of the queries
+	Window int       // positions seen, its own included; 0: all
+	Scale  float64   // scores are multiplied by it
+	Cap    float64   // soft cap of scores; 0: none
+	Slopes []float32 // ALiBi, per head; nil: none
+	Sinks  Weight    // [heads], optional
+	Rest   Var       // over a latent cache: the rest of each query; optional
+}
+
+// Attention is OpAttention of queries q.
+func (b *Builder) Attention(q Var, a Attention) Var {
+	o := op(OpAttention, []Var{q, a.Rest}, a.Sinks)
+	o.I[AttnCache], o.I[AttnHeads], o.I[AttnWindow] = a.Cache, int32(a.Heads), int32(a.Window)
+	o.I[AttnSlopes] = b.table(a.Slopes)
+	o.F[AttnScale], o.F[AttnCap] = float32(a.Scale), float32(a.Cap)
+	return b.emit(o, a.Heads*int(b.plan.Caches[a.Cache].ValueWidth))
+}
+
+// Act is an activation and, for ActClampedSwiGLU, its factors.
+type Act struct {
+	Kind  Activation
+	Limit float64
+	Alpha float64
+}
+
+func (a Act) set(o *Op) {
+	o.I[ActKind], o.F[ActLimit], o.F[ActAlpha] = int32(a.Kind), float32(a.Limit), float32(a.Alpha)
+}
+
+// Activate is act(x).
+func (b *Builder) Activate(act Activation, x Var) Var {
+	o := op(OpActivate, []Var{x})
+	o.I[ActKind] = int32(act)
+	return b.emit(o, b.width(x))
+}
+
+// Gate is act(x) * y, or what act makes of both. x may be one column wide.
+func (b *Builder) Gate(act Act, x, y Var) Var {
+	o := op(OpActivate, []Var{x, y})
+	act.set(&o)
+	return b.emit(o, b.width(y))
+}
 
 // Add is x + y.
-func (b *Builder) Add(x, y Value) Value { return b.pointwise(OpAdd, x, y) }
+func (b *Builder) Add(x, y Var) Var { return b.AddScaled(x, y, 1) }
 
-func (b *Builder) pointwise(kind Kind, x, y Value) Value {
-	op, out := blank(kind), b.value(b.width(x))
-	op.Out, op.In, op.In2 = int32(out), int32(x), int32(y)
-	b.emit(op)
-	return out
+// AddScaled is x + scale * y.
+func (b *Builder) AddScaled(x, y Var, scale float64) Var {
+	o := op(OpAdd, []Var{x, y})
+	o.F[AddScale] = float32(scale)
+	return b.emit(o, b.width(x))
 }
 
-// Rows picks the rows of x that logits are wanted for. What follows works on
+// Routing is how OpRoute chooses experts.
+type Routing struct {
+	TopK              int
+	Score             Scoring
+	Bias              Weight // [experts], compared but not weighed; optional
+	Groups, TopGroups int    // 0: one group
+	Normalize         bool
+	Eps               float64 // added to the sum that divides
+	Scale             float64 // of the weights; 0: 1
+}
+
+// Route chooses experts by their logits: OpRoute. It returns their numbers and
+// their weights, each [T, TopK].
+func (b *Builder) Route(logits Var, r Routing) (experts, weights Var) {
+	o := op(OpRoute, []Var{logits}, r.Bias)
+	o.I[RouteTopK], o.I[RouteScore] = int32(r.TopK), int32(r.Score)
+	o.I[RouteGroups], o.I[RouteTopGroups] = int32(max(r.Groups, 1)), int32(max(r.TopGroups, 1))
+	if r.Normalize {
+		o.I[RouteNormalize] = 1
+	}
+	o.F[RouteEps], o.F[RouteScale] = float32(r.Eps), float32(r.Scale)
+	if r.Scale == 0 {
+		o.F[RouteScale] = 1
+	}
+	weights = b.value(Value{Width: int32(r.TopK), Of: None})
+	o.Out[1] = weights.index()
+	return b.emit(o, r.TopK), weights
+}
+
+// MLP is the projections of all experts: Gate and Up [experts, inner, width],
+// Down [experts, width, inner], biases [experts, inner] and [experts, width],
+// optional. Without Up the activation has one input.
+type MLP struct {
+	Act                        Act
+	Gate, Up, Down             Weight
+	GateBias, UpBias, DownBias Weight
+}
+
+// Experts is OpExperts of x with what Route returned.
+func (b *Builder) Experts(x, experts, weights Var, m MLP) Var {
+	o := op(OpExperts, []Var{x, experts, weights}, m.Gate, m.GateBias, m.Up, m.UpBias, m.Down, m.DownBias)
+	m.Act.set(&o)
+	return b.emit(o, b.outWidth(m.Down))
+}
+
+// Conv is a causal convolution of each column of x with w [width, K]; act is
+// ActNone or ActSilu, bias optional. It declares its cache of states.
+func (b *Builder) Conv(x Var, w, bias Weight, act Activation) Var {
+	o := op(OpConv, []Var{x}, w, bias)
+	k := b.plan.Tensors[w.index()].Shape[1]
+	o.I[ConvCache] = b.Cache(Cache{Kind: CacheState, Heads: 1, KeyWidth: int32(k - 1), ValueWidth: int32(b.width(x))})
+	o.I[ConvAct] = int32(act)
+	return b.emit(o, b.width(x))
+}
+
+// Delta is what a gated delta rule has beside its inputs.
+type Delta struct {
+	KeyHeads, Heads      int     // heads of q and k, and of v
+	KeyWidth, ValueWidth int     // of a head
+	LogA, Bias           Weight  // w0 and w1 of OpGatedDelta
+	Eps                  float64 // of the norms of q and k; 0: none
+	Scale                float64 // of q
+}
+
+// GatedDelta is OpGatedDelta. It declares its cache of states.
+func (b *Builder) GatedDelta(q, k, v, decay, beta Var, d Delta) Var {
+	o := op(OpGatedDelta, []Var{q, k, v, decay, beta}, d.LogA, d.Bias)
+	o.I[DeltaCache] = b.Cache(Cache{Kind: CacheState, Heads: int32(d.Heads), KeyWidth: int32(d.KeyWidth), ValueWidth: int32(d.ValueWidth)})
+	o.I[DeltaKeyHeads] = int32(d.KeyHeads)
+	o.F[DeltaEps], o.F[DeltaScale] = float32(d.Eps), float32(d.Scale)
+	return b.emit(o, d.Heads*d.ValueWidth)
+}
+
+// StateSpace is what a state space has beside its inputs.
+type StateSpace struct {
+	Groups, Heads        int    // of b and c, and of x
+	KeyWidth, ValueWidth int    // of a head: the state's size, and x's
+	LogA, Bias, Skip     Weight // w0, w1 and w2 of OpSSM
+	Min, Max             float64
+}
+
+// SSM is OpSSM. It declares its cache of states.
+func (b *Builder) SSM(x, in, out, dt Var, s StateSpace) Var {
+	o := op(OpSSM, []Var{x, in, out, dt}, s.LogA, s.Bias, s.Skip)
+	o.I[SSMCache] = b.Cache(Cache{Kind: CacheState, Heads: int32(s.Heads), KeyWidth: int32(s.KeyWidth), ValueWidth: int32(s.ValueWidth)})
+	o.I[SSMGroups] = int32(s.Groups)
+	o.F[SSMMin], o.F[SSMMax] = float32(s.Min), float32(min(s.Max, math.MaxFloat32))
+	return b.emit(o, b.width(x))
+}
+
+// Rows picks the rows of x that answers are wanted for. What follows works on
 // those alone.
-func (b *Builder) Rows(x Value) Value {
-	op, out := blank(OpRows), b.value(b.width(x))
-	op.Out, op.In = int32(out), int32(x)
-	b.emit(op)
-	return out
+func (b *Builder) Rows(x Var) Var { return b.emit(op(OpRows, []Var{x}), b.width(x)) }
+
+// Logits ends the plan: scale * (x wᵀ + bias), soft capped if cap is not 0.
+func (b *Builder) Logits(x Var, w, bias Weight, scale, cap float64) {
+	o := op(OpLogits, []Var{x}, w, bias)
+	o.F[LogitsScale], o.F[LogitsCap] = float32(scale), float32(cap)
+	b.plan.Ops = append(b.plan.Ops, o)
 }
 
-// Logits ends the plan: x wᵀ, soft capped if cap is not 0.
-func (b *Builder) Logits(x Value, w Weight, cap float64) {
-	op := blank(OpLogits)
-	op.In, op.Weight, op.F0 = int32(x), int32(w), float32(cap)
-	b.emit(op)
-}
+// Output ends the plan of an encoder, whose outputs are the rows of x.
+func (b *Builder) Output(x Var) { b.plan.Ops = append(b.plan.Ops, op(OpOutput, []Var{x})) }

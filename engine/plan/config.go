@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 )
@@ -11,6 +12,8 @@ import (
 const (
 	maxDimension = 1 << 24
 	maxLayers    = 1 << 12
+	maxHeads     = 1 << 12
+	maxParts     = 1 << 17 // layers times heads, or times experts: each may be a part of a tensor
 	maxPosition  = math.MaxInt32
 )
 
@@ -31,14 +34,14 @@ type Config struct {
 
 	EOS []int32 // token ids that end a generation, within the vocabulary
 
-	Activation    Kind    // OpSiluMul or OpGeluMul
-	NormEps       float64 // of every RMS norm
-	NormOffset    float64 // 1 when norms multiply by 1 + weight
-	EmbedScale    float64 // embeddings are multiplied by it
-	AttentionBias bool    // q, k and v projections have a bias
-	OutputBias    bool    // the o projection has one
-	MLPBias       bool    // the MLP's three projections have one
-	Tied          bool    // the embedding is the output head, unless the checkpoint has one
+	Activation    Activation // of the MLP
+	NormEps       float64    // of every RMS norm
+	NormOffset    float64    // 1 when norms multiply by 1 + weight
+	EmbedScale    float64    // embeddings are multiplied by it
+	AttentionBias bool       // q, k and v projections have a bias
+	OutputBias    bool       // the o projection has one
+	MLPBias       bool       // the MLP's three projections have one
+	Tied          bool       // the embedding is the output head, unless the checkpoint has one
 
 	Windows    []int   // per layer: positions seen, its own included; 0 is all
 	Rope       Rope    // of all layers, or of those that see everything
@@ -46,6 +49,16 @@ type Config struct {
 	QueryScale float64 // attention scores are multiplied by it
 	ScoreCap   float64 // soft cap of attention scores, 0 is none
 	LogitCap   float64 // soft cap of logits, 0 is none
+
+	RotaryFactor     float64 // default share of a head that is rotated, in families that rotate a part; 0: they rotate all
+	ParallelResidual bool    // attention and MLP see the same input
+	PostNormResidual bool    // residuals are taken behind a norm
+	ScaleByLayer     bool    // scores of layer i are divided by i + 1
+
+	MoE   *MoEConfig   // nil: no experts
+	MLA   *MLAConfig   // nil: keys and values are cached
+	Delta *DeltaConfig // nil: no gated delta net
+	SSM   *SSMConfig   // nil: no state space
 }
 
 // KVWidth is the width of a layer's keys, and of its values.
@@ -74,8 +87,9 @@ func ParseConfig(config, generation []byte) (*Config, error) {
 	}
 	checkArchitectures(o)
 	c.DType = o.text("dtype", o.text("torch_dtype", ""))
+	o.names = f.keys
 	f.read(o, c)
-	refuseUnread(o)
+	refuseUnread(o, f.ignored)
 	if *o.err != nil {
 		return nil, *o.err
 	}
@@ -90,8 +104,9 @@ func ParseConfig(config, generation []byte) (*Config, error) {
 type defaults struct {
 	vocab, hidden, intermediate, layers, heads int
 
-	kvHeads int // 0: as many as heads
-	headDim int // 0: hidden / heads
+	plain   bool // the class knows neither num_key_value_heads nor head_dim
+	kvHeads int  // 0: as many as heads
+	headDim int  // 0: hidden / heads
 	maxPos  int
 	eps     float64
 	tied    bool
@@ -103,26 +118,30 @@ func (c *Config) readCommon(o *object, d defaults) {
 	c.Hidden = o.dimension("hidden_size", d.hidden, maxDimension)
 	c.Intermediate = o.dimension("intermediate_size", d.intermediate, maxDimension)
 	c.Layers = o.dimension("num_hidden_layers", d.layers, maxLayers)
-	c.Heads = o.dimension("num_attention_heads", d.heads, maxDimension)
+	c.Heads = o.dimension("num_attention_heads", d.heads, maxHeads)
 	c.MaxPos = o.dimension("max_position_embeddings", d.maxPos, maxPosition)
+	if c.Heads*c.Layers > maxParts {
+		o.fail("num_attention_heads", "%d times num_hidden_layers %d exceeds %d", c.Heads, c.Layers, maxParts)
+	}
 
-	kvHeads := d.kvHeads
+	kvHeads, headDim := d.kvHeads, d.headDim
 	if kvHeads == 0 || !o.absent("num_key_value_heads") {
 		kvHeads = c.Heads // null means this even where a class has another default
 	}
-	c.KVHeads = o.dimension("num_key_value_heads", kvHeads, maxDimension)
-	if *o.err == nil && c.Heads%c.KVHeads != 0 {
-		o.fail("num_attention_heads", "%d is no multiple of num_key_value_heads %d", c.Heads, c.KVHeads)
-	}
-
-	headDim := d.headDim
+	given := !d.plain && o.raw("head_dim") != nil
 	if headDim == 0 && *o.err == nil {
 		headDim = c.Hidden / c.Heads
-		if o.raw("head_dim") == nil && c.Hidden%c.Heads != 0 {
+		if !given && c.Hidden%c.Heads != 0 {
 			o.fail("hidden_size", "%d is no multiple of num_attention_heads %d, and head_dim is not given", c.Hidden, c.Heads)
 		}
 	}
-	c.HeadDim = o.dimension("head_dim", headDim, maxDimension)
+	if c.KVHeads, c.HeadDim = c.Heads, headDim; !d.plain {
+		c.KVHeads = o.dimension("num_key_value_heads", kvHeads, maxHeads)
+		c.HeadDim = o.dimension("head_dim", headDim, maxDimension)
+	}
+	if *o.err == nil && c.Heads%c.KVHeads != 0 {
+		o.fail("num_attention_heads", "%d is no multiple of num_key_value_heads %d", c.Heads, c.KVHeads)
+	}
 	if c.HeadDim%8 != 0 {
 		o.fail("head_dim", "must be a multiple of 8, found %d", c.HeadDim)
 	}
@@ -140,18 +159,23 @@ func (c *Config) readCommon(o *object, d defaults) {
 	c.Windows = make([]int, c.Layers)
 }
 
-// activation returns the gated activation named under key. transformers has
-// four names for the tanh approximation of GELU.
-func (o *object) activation(key, def string) Kind {
-	switch name := o.text(key, def); name {
-	case "silu", "swish":
-		return OpSiluMul
-	case "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_new", "gelu_fast":
-		return OpGeluMul
-	default:
-		o.fail(key, "%q is not supported, only silu and gelu_pytorch_tanh", name)
-		return OpSiluMul
+// activationNames are the names of transformers' ACT2FN that stand for a function
+// known here. It has four for the tanh approximation of GELU.
+var activationNames = map[string]Activation{
+	"silu": ActSilu, "swish": ActSilu,
+	"gelu":              ActGelu,
+	"gelu_pytorch_tanh": ActGeluTanh, "gelu_python_tanh": ActGeluTanh, "gelu_new": ActGeluTanh, "gelu_fast": ActGeluTanh,
+	"relu": ActRelu, "relu2": ActRelu2, "sigmoid": ActSigmoid,
+}
+
+// activation returns the activation named under key.
+func (o *object) activation(key, def string) Activation {
+	name := o.text(key, def)
+	act, ok := activationNames[name]
+	if !ok {
+		o.fail(key, "%q is not supported, only %s", name, oneOf(slices.Collect(maps.Keys(activationNames))))
 	}
+	return act
 }
 
 // Names of layer_types.
@@ -189,6 +213,18 @@ func (c *Config) readWindows(o *object, window int, sliding func(layer int) bool
 			}
 		default:
 			o.fail("layer_types", "%q is not supported, only %s and %s", t, fullAttention, slidingAttention)
+		}
+	}
+}
+
+// readWindow gives all layers a window; 0 is none.
+func (c *Config) readWindow(o *object, window int) {
+	for i := range c.Windows {
+		c.Windows[i] = window
+	}
+	for i, t := range o.texts("layer_types") {
+		if (t == slidingAttention) != (window > 0) {
+			o.fail("layer_types", "%q for layer %d is not supported: this family has sliding_window on all layers or on none", t, i)
 		}
 	}
 }

@@ -90,7 +90,7 @@ func TestParseConfigDefaults(t *testing.T) {
 		}
 	})
 	t.Run("the first gemma's gelu is the tanh one", func(t *testing.T) {
-		if c := mustParse(t, small("gemma", `"hidden_act":"gelu","hidden_activation":null`)); c.Activation != OpGeluMul {
+		if c := mustParse(t, small("gemma", `"hidden_act":"gelu","hidden_activation":null`)); c.Activation != ActGeluTanh {
 			t.Errorf("Activation = %v", c.Activation)
 		}
 	})
@@ -164,13 +164,14 @@ func TestConfigRefusals(t *testing.T) {
 	}{
 		// families
 		{"", ``, `model_type is missing`},
-		{"mixtral", ``, `model_type "mixtral" is not supported, only gemma, gemma2, gemma3, gemma3_text, llama, mistral, phi3, qwen2, qwen3`},
+		{"rwkv", ``, `model_type "rwkv" is not supported, only bloom, deepseek_v3, gemma, gemma2, gemma3, gemma3_text, gpt2, `},
 		{"llama", `"architectures":["LlamaForSequenceClassification"]`, `architectures ["LlamaForSequenceClassification"] does not generate text`},
 		{"gemma3", `"text_config":{"model_type":"gemma3n_text"}`, `text_config.model_type "gemma3n_text" is not supported`},
 
 		// rope
-		{"llama", `"rope_scaling":{"type":"dynamic","factor":2}`, `rope_scaling.type "dynamic" is not supported`},
-		{"llama", `"rope_parameters":{"rope_type":"longrope","short_factor":[1]}`, `rope_parameters.rope_type "longrope" is not supported`},
+		{"llama", `"rope_scaling":{"type":"dynamic","factor":0.5}`, `rope_scaling.factor must be at least 1, found 0.5`},
+		{"llama", `"rope_scaling":{"type":"ntk"}`, `rope_scaling.rope_type "ntk" is not supported`},
+		{"llama", `"rope_parameters":{"rope_type":"longrope","short_factor":[1]}`, `rope_parameters.short_factor must have a number for each of 8 frequencies, found 1`},
 		{"llama", `"rope_scaling":{"rope_type":"default","mrope_section":[2,3,3]}`, `rope_scaling.mrope_section is not supported`},
 		{"llama", `"rope_scaling":{"rope_type":"linear"}`, `rope_scaling.factor must be a positive number, found 0`},
 		{"llama", `"rope_scaling":{"rope_type":"linear","factor":-2}`, `rope_scaling.factor must be a positive number, found -2`},
@@ -181,17 +182,16 @@ func TestConfigRefusals(t *testing.T) {
 		{"llama", `"rope_theta":1e999`, `rope_theta must be a finite number, found 1e999`},
 		{"llama", `"partial_rotary_factor":0.5`, `partial_rotary_factor 0.5 is not supported by this family`},
 		{"qwen2", `"rope_parameters":{"full_attention":{"rope_theta":1e4}}`, `rope_parameters.full_attention is not supported by this family`},
-		{"phi3", `"rope_scaling":{"type":"longrope"}`, `rope_scaling.type "longrope" is not supported`},
-		{"phi3", `"rope_scaling":{"type":"linear","factor":2}`, `rope_scaling.type "linear" is not supported by this family`},
+		{"phi3", `"rope_scaling":{"type":"su","short_factor":[1,1,1,1,1,1,1,1],"long_factor":[1,1,1,1,1,1,1,0]}`, `rope_scaling.long_factor must be positive numbers, found 0`},
+		{"phi3", `"rope_scaling":{"type":"linear","factor":2}`, `rope_scaling.rope_type "linear" is not supported by this family`},
 		{"phi3", `"partial_rotary_factor":0.35`, `partial_rotary_factor 0.35 of head_dim 16 must be an even number`}, // 5.6, cut to 5
 		{"phi3", `"partial_rotary_factor":1.5`, `partial_rotary_factor 1.5 of head_dim 16 must be an even number`},
 		{"gemma3_text", `"rope_parameters":{"rope_theta":1e6}`, `rope_parameters.full_attention and sliding_attention are missing`},
 
 		// keys that change numbers
 		{"llama", `"quantization_config":{"quant_method":"awq"}`, `quantization_config {"quant_method":"awq"} is not supported`},
-		{"llama", `"hidden_act":"relu"`, `hidden_act "relu" is not supported`},
-		{"llama", `"hidden_act":"gelu"`, `hidden_act "gelu" is not supported`},
-		{"gemma2", `"hidden_activation":"gelu"`, `hidden_activation "gelu" is not supported`},
+		{"llama", `"hidden_act":"mish"`, `hidden_act "mish" is not supported`},
+		{"gemma2", `"hidden_activation":"tanh"`, `hidden_activation "tanh" is not supported`},
 		{"gemma", `"hidden_act":"silu","hidden_activation":"gelu_pytorch_tanh"`, `hidden_activation and hidden_act contradict`},
 		{"llama", `"sliding_window":4096`, `sliding_window 4096 is not supported`},
 		{"llama", `"num_local_experts":8`, `num_local_experts 8 is not supported`},
@@ -213,6 +213,34 @@ func TestConfigRefusals(t *testing.T) {
 		{"gemma3", `"text_config":{"final_logit_softcapping":30.0}`, `text_config.final_logit_softcapping is not supported`},
 		{"gemma3", `"text_config":{"query_pre_attn_scalar":0}`, `text_config.query_pre_attn_scalar must be positive`},
 
+		// keys that no one read
+		{"llama", `"some_new_scale":1`, `some_new_scale 1 is not supported by this family`},
+		{"llama", `"text_config":{"hidden_size":8}`, `text_config {"hidden_size":8} is not supported by this family`},
+		{"llama", `"rope_scaling":{"rope_type":"linear","factor":2,"beta_fast":32}`, `rope_scaling.beta_fast 32 is not supported by this family`},
+		{"gemma3_text", `"rope_parameters":{"full_attention":{"rope_type":"linear","factor":8.0,"some":1}}`, `rope_parameters.full_attention.some 1 is not supported`},
+
+		// experts, latents and states
+		{"mixtral", `"num_experts_per_tok":9`, `num_experts_per_tok is 9, of 8 experts`},
+		{"mixtral", `"num_local_experts":4096,"num_hidden_layers":64`, `num_local_experts 4096 times num_hidden_layers 64 exceeds 131072`},
+		{"mixtral", `"num_local_experts":0`, `num_local_experts must be 1 to 4096, found 0`},
+		{"mixtral", `"num_local_experts":100000`, `num_local_experts must be 1 to 4096, found 100000`},
+		{"qwen3_moe", `"moe_intermediate_size":-8`, `moe_intermediate_size must be 1 to 16777216, found -8`},
+		{"qwen3_moe", `"mlp_only_layers":[0.5]`, `mlp_only_layers must be a list of whole numbers, found [0.5]`},
+		{"gpt_oss", `"quantization_config":{"quant_method":"awq"}`, `quantization_config.quant_method "awq" is not supported by this family, only mxfp4`},
+		{"gpt_oss", `"swiglu_limit":0`, `swiglu_limit must be positive, found 0`},
+		{"deepseek_v3", `"n_group":7`, `n_group 7 does not divide 256 experts into groups of at least 2`},
+		{"deepseek_v3", `"n_group":8,"topk_group":9`, `topk_group 9 of 8 groups of 32 experts cannot give 8 experts per token`},
+		{"deepseek_v3", `"n_group":128,"topk_group":2`, `topk_group 2 of 128 groups of 2 experts cannot give 8 experts per token`},
+		{"deepseek_v3", `"scoring_func":"softmax"`, `scoring_func "softmax" is not supported by this family`},
+		{"deepseek_v3", `"kv_lora_rank":0`, `kv_lora_rank must be 1 to 16777216, found 0`},
+		{"qwen3_5_text", `"linear_num_value_heads":5,"linear_num_key_heads":2`, `linear_num_value_heads 5 is not a multiple of linear_num_key_heads 2`},
+		{"qwen3_5_text", `"linear_conv_kernel_dim":1`, `linear_conv_kernel_dim must be at least 2, found 1`},
+		{"qwen3_5_text", `"linear_conv_kernel_dim":65`, `linear_conv_kernel_dim must be 1 to 64, found 65`},
+		{"qwen3_5_text", `"layer_types":["full_attention","mamba"]`, `layer_types "mamba" is not supported by this family`},
+		{"mamba2", `"expand":3`, `expand times hidden_size is 144, but num_heads times head_dim is 64`},
+		{"mamba2", `"hidden_size":32,"n_groups":3`, `n_groups 3 does not divide num_heads 4`},
+		{"mamba2", `"hidden_size":32,"n_groups":2,"time_step_limit":[1,0.5]`, `time_step_limit must be two numbers, 0 or more and in order, found [1,0.5]`},
+
 		// values
 		{"llama", `"hidden_size":"48"`, `hidden_size must be a whole number, found "48"`},
 		{"llama", `"hidden_size":48.5`, `hidden_size must be a whole number, found 48.5`},
@@ -222,9 +250,11 @@ func TestConfigRefusals(t *testing.T) {
 		{"llama", `"vocab_size":99999999999`, `vocab_size must be 1 to 16777216, found 99999999999`},
 		{"llama", `"num_hidden_layers":1000000`, `num_hidden_layers must be 1 to 4096, found 1000000`},
 		{"llama", `"num_hidden_layers":-1`, `num_hidden_layers must be 1 to 4096, found -1`},
-		{"llama", `"num_attention_heads":16777216`, `head_dim 16 times num_attention_heads 16777216 exceeds`},
+		{"llama", `"num_attention_heads":16777216`, `num_attention_heads must be 1 to 4096, found 16777216`},
+		{"llama", `"num_attention_heads":4096,"num_hidden_layers":64`, `num_attention_heads 4096 times num_hidden_layers 64 exceeds 131072`},
+		{"llama", `"head_dim":4194304,"num_attention_heads":8`, `head_dim 4194304 times num_attention_heads 8 exceeds`},
 		{"llama", `"num_key_value_heads":3`, `num_attention_heads 4 is no multiple of num_key_value_heads 3`},
-		{"llama", `"num_key_value_heads":0`, `num_key_value_heads must be 1 to 16777216, found 0`},
+		{"llama", `"num_key_value_heads":0`, `num_key_value_heads must be 1 to 4096, found 0`},
 		{"llama", `"head_dim":12`, `head_dim must be a multiple of 8, found 12`},
 		{"llama", `"head_dim":null,"hidden_size":50`, `hidden_size 50 is no multiple of num_attention_heads 4, and head_dim is not given`},
 		{"llama", `"rms_norm_eps":-1`, `rms_norm_eps must be 0 to 1, found -1`},

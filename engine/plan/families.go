@@ -11,24 +11,114 @@ type family struct {
 	read  func(o *object, c *Config)
 	build func(b *Builder, c *Config)
 	eos   int // transformers' default end-of-sequence id, -1 for none
+
+	// keys are what config.json calls the keys of readCommon, where it has other
+	// names for them: the attribute_map of transformers' config class.
+	keys map[string]string
+	// ignored are keys of config.json that change no number of this family.
+	ignored []string
+	// prefixes are where checkpoints put the decoder; nil: decoderPrefixes. The one
+	// with a tensor root, or else the first, is taken.
+	prefixes []string
+	root     string // "": norm.weight
+	// embed is what checkpoints call the embedding, below the prefix, and heads what
+	// they call the output head; "" and nil: embed_tokens.weight and outputNames.
+	embed string
+	heads []string
+	// spare are tensors of the decoder that checkpoints have and the plan does not
+	// need (Plan.Spare).
+	spare []string
 }
 
 // families are the supported architectures by model_type.
 var families = map[string]family{
-	"llama":       {readLlama, buildLlama, 2},
-	"mistral":     {readMistral, buildLlama, 2},
-	"qwen2":       {readQwen2, buildLlama, -1},
-	"qwen3":       {readQwen3, buildQwen3, -1},
-	"gemma":       {readGemma, buildGemma, 1},
-	"gemma2":      {readGemma2, buildGemma2, 1},
-	"gemma3":      {readGemma3, buildGemma3, 1},
-	"gemma3_text": {readGemma3Text, buildGemma3, 1},
-	"phi3":        {readPhi3, buildPhi3, 32000},
+	"llama":       {read: readLlama, build: buildLlama, eos: 2, ignored: llamaIgnored},
+	"mistral":     {read: readMistral, build: buildLlama, eos: 2},
+	"qwen2":       {read: readQwen2, build: buildLlama, eos: -1},
+	"qwen3":       {read: readQwen3, build: buildQwen3, eos: -1},
+	"gemma":       {read: readGemma, build: buildGemma, eos: 1},
+	"gemma2":      {read: readGemma2, build: buildGemma2, eos: 1, ignored: gemma2Ignored},
+	"gemma3":      {read: readGemma3, build: buildGemma3, eos: 1, ignored: gemma3Ignored},
+	"gemma3_text": {read: readGemma3Text, build: buildGemma3, eos: 1, ignored: gemma3Ignored},
+	"phi3":        {read: readPhi3, build: buildPhi3, eos: 32000},
+	"mixtral":     {read: readMixtral, build: buildMixtral, eos: 2},
+	"qwen3_moe":   {read: readQwen3MoE, build: buildQwen3MoE, eos: -1, keys: qwen3MoEKeys, ignored: []string{"max_window_layers"}},
+	"gpt_oss":     {read: readGPTOSS, build: buildGPTOSS, eos: 200002, ignored: gptOSSIgnored},
+	"deepseek_v3": {read: readDeepseekV3, build: buildDeepseekV3, eos: 1, ignored: deepseekIgnored},
+	"qwen3_5":     {read: readQwen35, build: buildQwen35, eos: -1, ignored: qwen35Ignored},
+	"qwen3_5_text": {
+		read: readQwen35Text, build: buildQwen35, eos: -1, ignored: qwen35Ignored,
+	},
+	"gpt2": {
+		read: readGPT2, build: buildGPT2, eos: 50256, keys: gpt2Keys, ignored: gpt2Ignored,
+		prefixes: []string{"transformer.", ""}, root: "ln_f.weight", embed: "wte.weight",
+		spare: []string{".attn.bias", ".attn.masked_bias"},
+	},
+	"gpt_neox": {
+		read: readNeoX, build: buildNeoX, eos: 2, keys: neoxKeys,
+		prefixes: []string{"gpt_neox.", ""}, root: "final_layer_norm.weight", embed: "embed_in.weight",
+		heads: []string{"embed_out.weight", "lm_head.weight"},
+		spare: []string{".attention.bias", ".attention.masked_bias"},
+	},
+	"bloom": {
+		read: readBloom, build: buildBloom, eos: 2, keys: bloomKeys, ignored: bloomIgnored,
+		prefixes: []string{"transformer.", ""}, root: "ln_f.weight", embed: "word_embeddings.weight",
+	},
+	"mamba2": {
+		read: readMamba2, build: buildMamba2, eos: 0, keys: mamba2Keys, ignored: mamba2Ignored,
+		prefixes: []string{"backbone.", "model.", ""}, root: "norm_f.weight", embed: "embeddings.weight",
+	},
+}
+
+// Keys of config.json that change no number of a family, beside the harmless ones
+// of all: how weights were initialized, what training and other tasks do, ids of
+// tokens, and names of what the family always does.
+var (
+	// A mark of converted checkpoints, and the length of models before Llama 2.
+	llamaIgnored = []string{"is_llama_config", "max_sequence_length"}
+	// transformers reads hidden_activation and sliding_window in their place.
+	gemma2Ignored = []string{"hidden_act", "sliding_window_size"}
+	gemma3Ignored = []string{
+		"_sliding_window_pattern", "mm_tokens_per_image", "image_token_index", "image_token_id", "boi_token_index", "boi_token_id",
+		"eoi_token_index", "eoi_token_id",
+	}
+	gpt2Ignored = []string{
+		"n_ctx", "reorder_and_upcast_attn",
+		"summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
+	}
+	bloomIgnored = []string{
+		"attention_softmax_in_fp32", "bias_dropout_fusion", "masked_softmax_fusion", "n_inner",
+		"offset_alibi", "skip_bias_add", "skip_bias_add_qkv", "slow_but_exact",
+	}
+	gptOSSIgnored   = []string{"experts_per_token", "hidden_act", "initial_context_length"}
+	deepseekIgnored = []string{
+		"head_dim", "num_nextn_predict_layers", "qk_head_dim",
+	}
+	qwen35Ignored = []string{
+		"image_token_id", "language_model_only", "mamba_ssm_dtype", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings",
+		"attn_output_gate", "video_token_id", "vision_end_token_id", "vision_start_token_id",
+	}
+	mamba2Ignored = []string{
+		"chunk_size", "rescale_prenorm_residual", "residual_in_fp32", "time_step_floor", "time_step_init_scheme",
+		"time_step_max", "time_step_min", "time_step_rank", "time_step_scale", "norm_before_gate", "rms_norm",
+	}
+)
+
+// towers begin the names of tensors that are beside a decoder, whatever its
+// prefix: what sees and hears, and heads that predict further tokens.
+var towers = []string{
+	"visual.", "model.visual.", "vision_tower.", "model.vision_tower.", "vision_model.",
+	"multi_modal_projector.", "model.multi_modal_projector.", "model.embed_vision.",
+	"audio_tower.", "model.audio_tower.", "model.embed_audio.",
+	"mtp.", "model.mtp.",
+	"lm_head.weight",       // a copy of the embedding
+	".rotary_emb.inv_freq", // a table that old checkpoints carry along
 }
 
 func familyNames() []string { return slices.Collect(maps.Keys(families)) }
 
-// Build writes the forward pass of the model that c describes. names tells
+// Build writes the forward pass of the model that c describes, its caches in
+// groups and every value written once (Share). names tells
 // the shape of a tensor of the checkpoint, false if there is none; it is
 // asked for what checkpoints name or leave out differently, while comparing
 // every shape with the plan is left to who reads the tensors.
@@ -37,7 +127,7 @@ func Build(c *Config, names func(string) (shape []int, ok bool)) (*Plan, error) 
 	if !ok {
 		return nil, fmt.Errorf("model family %q is not supported, only %s", c.Family, oneOf(familyNames()))
 	}
-	b := newBuilder(c, names)
+	b := newBuilder(c, f, names)
 	f.build(b, c)
 	return b.finish()
 }

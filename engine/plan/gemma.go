@@ -21,8 +21,8 @@ const tanhGELU = "gelu_pytorch_tanh"
 // wrote hidden_act "gelu" but was trained with the tanh approximation, which
 // transformers therefore reads into it; later configs say so again in
 // hidden_activation.
-func gemmaActivation(o *object) Kind {
-	kind := OpGeluMul
+func gemmaActivation(o *object) Activation {
+	kind := ActGeluTanh
 	if o.text("hidden_act", "gelu") != "gelu" {
 		kind = o.activation("hidden_act", tanhGELU)
 	}

@@ -43,6 +43,7 @@ func (c *Config) readGemma3Ropes(o *object) {
 				scaling.values[key] = value
 			}
 		}
+		global.read = scaling.read // it wins where both have a key
 		global = scaling
 	}
 	c.Rope = readRopeParams(global, o, c, o.float("rope_theta", 1e6))
@@ -52,20 +53,12 @@ func (c *Config) readGemma3Ropes(o *object) {
 // readGemma3 reads the multimodal model's config, of which the language part
 // is served: text in, text out.
 func readGemma3(o *object, c *Config) {
-	text := o.object("text_config")
-	if text == nil {
-		text = o.nothing("text_config")
-	}
-	if kind := text.text("model_type", "gemma3_text"); kind != "gemma3_text" {
-		text.fail("model_type", "%q is not supported, only gemma3_text", kind)
-	}
-	o.raw("vision_config") // the tower is not loaded, and images are refused at the door
+	text := o.textConfig("gemma3_text")
 	readGemma3Text(text, c)
 	c.Tied = o.boolean("tie_word_embeddings", true)
 	if c.LogitCap != 0 {
 		text.fail("final_logit_softcapping", "is not supported beside a vision tower, where transformers ignores it")
 	}
-	refuseUnread(text)
 }
 
 func buildGemma3(b *Builder, c *Config) {

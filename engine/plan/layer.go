@@ -11,23 +11,34 @@ type layer struct {
 	prefix string
 }
 
-func (b *Builder) layer(i int) layer {
-	return layer{b, i, b.prefix + "layers." + strconv.Itoa(i) + "."}
+func (b *Builder) layer(i int) layer { return b.layerOf("layers", i) }
+
+// layerOf is layer i of a checkpoint that calls the list of them name.
+func (b *Builder) layerOf(name string, i int) layer {
+	return layer{b, i, b.prefix + name + "." + strconv.Itoa(i) + "."}
 }
 
+// layerNorm is a layer norm over the whole row, with a bias.
+func (b *Builder) layerNorm(x Var, name string) Var {
+	n := b.width(x)
+	return b.LayerNorm(x, Norm{Weight: b.Weight(name+".weight", n), Bias: b.Weight(name+".bias", n), Eps: b.c.NormEps})
+}
+
+func (l layer) layerNorm(x Var, name string) Var { return l.Builder.layerNorm(x, l.prefix+name) }
+
 // norm is an RMS norm over the whole row.
-func (l layer) norm(x Value, name string) Value {
-	return l.RMSNorm(x, l.Weight(l.prefix+name+".weight", l.width(x)), l.c.NormEps, l.c.NormOffset)
+func (l layer) norm(x Var, name string) Var {
+	return l.RMSNorm(x, Norm{Weight: l.Weight(l.prefix+name+".weight", l.width(x)), Eps: l.c.NormEps, Shift: l.c.NormOffset})
 }
 
 // headNorm is an RMS norm over each head of x.
-func (l layer) headNorm(x Value, name string) Value {
-	return l.RMSNorm(x, l.Weight(l.prefix+name+".weight", l.c.HeadDim), l.c.NormEps, l.c.NormOffset)
+func (l layer) headNorm(x Var, name string) Var {
+	return l.RMSNorm(x, Norm{Weight: l.Weight(l.prefix+name+".weight", l.c.HeadDim), Eps: l.c.NormEps, Shift: l.c.NormOffset})
 }
 
 // linear is a projection to out columns.
-func (l layer) linear(x Value, name string, out int, bias bool) Value {
-	w, wBias := l.Weight(l.prefix+name+".weight", out, l.width(x)), noWeight
+func (l layer) linear(x Var, name string, out int, bias bool) Var {
+	w, wBias := l.Weight(l.prefix+name+".weight", out, l.width(x)), Weight(0)
 	if bias {
 		wBias = l.Weight(l.prefix+name+".bias", out)
 	}
@@ -35,7 +46,7 @@ func (l layer) linear(x Value, name string, out int, bias bool) Value {
 }
 
 // qkv is the queries, keys and values of x, from projections of their own.
-func (l layer) qkv(x Value) (q, k, v Value) {
+func (l layer) qkv(x Var) (q, k, v Var) {
 	c := l.c
 	q = l.linear(x, "self_attn.q_proj", c.QWidth(), c.AttentionBias)
 	k = l.linear(x, "self_attn.k_proj", c.KVWidth(), c.AttentionBias)
@@ -43,40 +54,64 @@ func (l layer) qkv(x Value) (q, k, v Value) {
 	return q, k, v
 }
 
-// attend rotates queries and keys, stores keys and values, and attends.
-func (l layer) attend(q, k, v Value, r Rope) Value {
+// attend rotates queries and keys, stores keys and values in a cache of the
+// layer's, and attends.
+func (l layer) attend(q, k, v Var, r Rope) Var {
 	q = l.Rope(q, r, l.c.HeadDim)
 	k = l.Rope(k, r, l.c.HeadDim)
-	l.KVWrite(l.index, k, v, l.c.HeadDim)
-	return l.Attention(l.index, q, l.c)
+	return l.attention(q, k, v, Attention{})
+}
+
+// attention stores keys and values in a cache of the layer's and attends as c
+// says; more is what a family has besides, or instead of c's scale.
+func (l layer) attention(q, k, v Var, more Attention) Var {
+	c := l.c
+	more.Cache = l.Cache(Cache{
+		Kind: CacheKV, Heads: int32(c.KVHeads), KeyWidth: int32(c.HeadDim), ValueWidth: int32(c.HeadDim),
+		Window: int32(c.Windows[l.index]),
+	})
+	more.Heads, more.Window, more.Cap = c.Heads, c.Windows[l.index], c.ScoreCap
+	if more.Scale == 0 {
+		more.Scale = c.QueryScale
+	}
+	l.CacheWrite(more.Cache, k, v)
+	return l.Attention(q, more)
 }
 
 // mlp is the gated MLP: down(act(gate(x)) * up(x)).
-func (l layer) mlp(x Value) Value {
-	gate := l.linear(x, "mlp.gate_proj", l.c.Intermediate, l.c.MLPBias)
-	up := l.linear(x, "mlp.up_proj", l.c.Intermediate, l.c.MLPBias)
-	return l.linear(l.Gate(l.c.Activation, gate, up), "mlp.down_proj", l.c.Hidden, l.c.MLPBias)
+func (l layer) mlp(x Var) Var { return l.mlpOf(x, "mlp.", l.c.Intermediate) }
+
+// mlpOf is a gated MLP whose projections are below prefix and inner wide between.
+func (l layer) mlpOf(x Var, prefix string, inner int) Var {
+	gate := l.linear(x, prefix+"gate_proj", inner, l.c.MLPBias)
+	up := l.linear(x, prefix+"up_proj", inner, l.c.MLPBias)
+	return l.linear(l.Gate(Act{Kind: l.c.Activation}, gate, up), prefix+"down_proj", l.c.Hidden, l.c.MLPBias)
 }
 
 // embed is the first operation: the tokens' embeddings.
-func (b *Builder) embed() Value { return b.Embed(b.embedding(), b.c.EmbedScale) }
+func (b *Builder) embed() Var { return b.Embed(b.embedding(), b.c.EmbedScale) }
 
 // head ends the plan: final norm and logits of the rows wanted.
-func (b *Builder) head(x Value) {
+func (b *Builder) head(x Var) {
 	norm := b.Weight(b.prefix+"norm.weight", b.c.Hidden)
-	x = b.RMSNorm(b.Rows(x), norm, b.c.NormEps, b.c.NormOffset)
-	b.Logits(x, b.output(), b.c.LogitCap)
+	x = b.RMSNorm(b.Rows(x), Norm{Weight: norm, Eps: b.c.NormEps, Shift: b.c.NormOffset})
+	b.Logits(x, b.output(), 0, 1, b.c.LogitCap)
 }
 
-// outputNames are what checkpoints call the output head.
+// layerNormHead is head for families with layer norms, the last called name.
+func (b *Builder) layerNormHead(x Var, name string) {
+	b.Logits(b.layerNorm(b.Rows(x), b.prefix+name), b.output(), 0, 1, b.c.LogitCap)
+}
+
+// outputNames are what most checkpoints call the output head.
 var outputNames = []string{"lm_head.weight", "language_model.lm_head.weight"}
 
 // embedding is the token embedding, or, when embedding and output head are
 // one tensor, whichever name the checkpoint has kept.
 func (b *Builder) embedding() Weight {
-	name := b.prefix + "embed_tokens.weight"
+	name := b.prefix + b.embedName
 	if b.c.Tied && !b.has(name) {
-		for _, head := range outputNames {
+		for _, head := range b.headNames {
 			if b.has(head) {
 				name = head
 				break
@@ -89,13 +124,13 @@ func (b *Builder) embedding() Weight {
 // output is the output head. A checkpoint that has one means it, even where
 // its config says that the embedding serves as head; so transformers 5.
 func (b *Builder) output() Weight {
-	for _, name := range outputNames {
+	for _, name := range b.headNames {
 		if b.has(name) {
 			return b.Weight(name, b.c.Vocab, b.c.Hidden)
 		}
 	}
 	if !b.c.Tied {
-		b.fail("tensor %q is missing, and config.json says tie_word_embeddings false: expected [%d %d]", outputNames[0], b.c.Vocab, b.c.Hidden)
+		b.fail("tensor %q is missing, and config.json says tie_word_embeddings false: expected [%d %d]", b.headNames[0], b.c.Vocab, b.c.Hidden)
 	}
 	return b.embedding()
 }

@@ -9,15 +9,7 @@ func readMistral(o *object, c *Config) {
 		maxPos: 131072, eps: 1e-6,
 	})
 	c.Activation = o.activation("hidden_act", "silu")
-	window := readWindow(o, 4096)
-	for i := range c.Windows {
-		c.Windows[i] = window
-	}
-	for i, t := range o.texts("layer_types") {
-		if (t == slidingAttention) != (window > 0) {
-			o.fail("layer_types", "%q for layer %d is not supported: this family has sliding_window on all layers or on none", t, i)
-		}
-	}
+	c.readWindow(o, readWindow(o, 4096))
 	c.Rope = readRope(o, c)
 }
 

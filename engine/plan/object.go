@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,16 +17,22 @@ import (
 // An absent key and null are the same unless a method says otherwise.
 type object struct {
 	file   string
-	prefix string // of the keys in messages: "" or "text_config."
+	prefix string            // of the keys in messages: "" or "text_config."
+	names  map[string]string // what the file calls a key, where it has another name for it
 	values map[string]json.RawMessage
 	read   map[string]bool
-	err    *error // shared with nested objects
+	nested map[string]*object // those that were read, by key
+	err    *error             // shared with nested objects
 }
+
+// infinities are the infinite numbers that transformers 4 wrote as Python does,
+// which is not JSON. transformers 5 writes an object.
+var infinities = regexp.MustCompile(`([:\[,]\s*)(-?Infinity)\b`)
 
 // parseObject reads text, the contents of file, as one JSON object.
 func parseObject(file string, text []byte) (*object, error) {
 	o := &object{file: file, read: map[string]bool{}, err: new(error)}
-	if err := json.Unmarshal(text, &o.values); err != nil {
+	if err := json.Unmarshal(infinities.ReplaceAll(text, []byte(`$1{"__float__":"$2"}`)), &o.values); err != nil {
 		return nil, fmt.Errorf("%s: not a JSON object: %w", file, err)
 	}
 	if o.values == nil {
@@ -34,15 +41,25 @@ func parseObject(file string, text []byte) (*object, error) {
 	return o, nil
 }
 
+// name is what the file calls key.
+func (o *object) name(key string) string {
+	if name, ok := o.names[key]; ok && o.values[key] == nil {
+		return name
+	}
+	return key
+}
+
 // fail records what is wrong with key, unless something was before.
 func (o *object) fail(key, format string, args ...any) {
 	if *o.err == nil {
-		*o.err = fmt.Errorf("%s: %s%s %s", o.file, o.prefix, key, fmt.Sprintf(format, args...))
+		*o.err = fmt.Errorf("%s: %s%s %s", o.file, o.prefix, o.name(key), fmt.Sprintf(format, args...))
 	}
 }
 
 // raw returns key's value, nil for null and absent.
 func (o *object) raw(key string) json.RawMessage {
+	o.read[o.names[key]] = true // which, beside key, has no effect
+	key = o.name(key)
 	o.read[key] = true
 	v := o.values[key]
 	if bytes.Equal(v, []byte("null")) {
@@ -53,7 +70,7 @@ func (o *object) raw(key string) json.RawMessage {
 
 // absent reports that key is not there at all, not even as null.
 func (o *object) absent(key string) bool {
-	_, ok := o.values[key]
+	_, ok := o.values[o.name(key)]
 	return !ok
 }
 
@@ -149,18 +166,66 @@ func (o *object) tokens(key string) []int {
 	return ids
 }
 
-// object returns the object under key, nil when there is none or it is empty.
+// object returns the object under key, nil when there is none or it is empty; the
+// same one each time.
 func (o *object) object(key string) *object {
+	if in, ok := o.nested[key]; ok {
+		o.raw(key)
+		return in
+	}
 	in := o.nothing(key)
 	if !o.get(key, "an object", &in.values) || len(in.values) == 0 {
 		return nil
 	}
+	if o.nested == nil {
+		o.nested = map[string]*object{}
+	}
+	o.nested[key] = in
 	return in
 }
 
 // nothing returns an empty object that stands for an absent one.
 func (o *object) nothing(key string) *object {
-	return &object{file: o.file, prefix: o.prefix + key + ".", read: map[string]bool{}, err: o.err}
+	return &object{file: o.file, prefix: o.prefix + key + ".", names: o.names, read: map[string]bool{}, err: o.err}
+}
+
+// integers reads a list of whole numbers.
+func (o *object) integers(key string) []int {
+	var raw []json.RawMessage
+	if !o.get(key, "a list of whole numbers", &raw) {
+		return nil
+	}
+	list := make([]int, len(raw))
+	for i, r := range raw {
+		n, ok := wholeNumber(r)
+		if !ok {
+			o.fail(key, "must be a list of whole numbers, found %s", short(o.raw(key)))
+			return nil
+		}
+		list[i] = n
+	}
+	return list
+}
+
+// floats reads a list of finite numbers.
+func (o *object) floats(key string) []float64 {
+	var list []float64
+	o.get(key, "a list of numbers", &list)
+	return list
+}
+
+// textConfig returns the config of the language model inside a multimodal one,
+// which must be of the given type.
+func (o *object) textConfig(kind string) *object {
+	text := o.object("text_config")
+	if text == nil {
+		text = o.nothing("text_config")
+	}
+	if found := text.text("model_type", kind); found != kind {
+		text.fail("model_type", "%q is not supported, only %s", found, kind)
+	}
+	o.raw("vision_config") // the tower is not loaded, and images are refused at the door
+	return text
 }
 
 // wholeNumber reads a JSON number without a fraction, within ±2^53.

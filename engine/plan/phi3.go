@@ -9,10 +9,11 @@ func readPhi3(o *object, c *Config) {
 		maxPos: 4096, eps: 1e-5,
 	})
 	c.Activation = o.activation("hidden_act", "silu")
-	window := readWindow(o, 0)
-	for i := range c.Windows {
-		c.Windows[i] = window
+	c.readWindow(o, readWindow(o, 0))
+	if o.raw("original_max_position_embeddings") == nil {
+		o.values["original_max_position_embeddings"] = []byte("4096") // wins over the one of rope_parameters
 	}
+	c.RotaryFactor = 1
 	c.Rope = readRope(o, c)
 }
 
@@ -33,7 +34,7 @@ func buildPhi3(b *Builder, c *Config) {
 		both := fused{l, h, "mlp.gate_up_proj", 2 * c.Intermediate}
 		gate := both.part(0, c.Intermediate)
 		up := both.part(c.Intermediate, c.Intermediate)
-		x = b.Add(x, l.linear(b.Gate(c.Activation, gate, up), "mlp.down_proj", c.Hidden, false))
+		x = b.Add(x, l.linear(b.Gate(Act{Kind: c.Activation}, gate, up), "mlp.down_proj", c.Hidden, false))
 	}
 	b.head(x)
 }
@@ -41,12 +42,13 @@ func buildPhi3(b *Builder, c *Config) {
 // fused is several projections of x stored as one tensor of rows rows.
 type fused struct {
 	l    layer
-	x    Value
+	x    Var
 	name string
 	rows int
 }
 
-func (f fused) part(first, rows int) Value {
-	w := f.l.WeightRows(f.l.prefix+f.name+".weight", first, rows, f.l.width(f.x), f.rows)
-	return f.l.Linear(f.x, w, noWeight)
+func (f fused) part(first, rows int) Var {
+	width := f.l.width(f.x)
+	w := f.l.Tensor([]int{rows, width}, whole(f.l.prefix+f.name+".weight", f.rows, width).rows(first, 1, rows))
+	return f.l.Linear(f.x, w, 0)
 }

@@ -1,64 +1,160 @@
 // Package plan describes a model's forward pass as a flat list of operations,
-// the op plan, that every backend executes in its own way: ref interprets it,
-// cpu fuses neighbours, sim ignores it.
+// the op plan, that every backend executes in its own way.
 //
 // A model family is one Go file that writes its layers against Builder as
 // ordinary code. What a family cannot do is refused there, by name, before a
-// weight is read.
+// weight is read. Build returns the plan as written; Lower merges and fuses
+// what backends profit from, once, for all of them. ref interprets the plan as
+// written, the others the lowered one, so that lowering itself is tested.
 //
-// Values are activation matrices [T, width] float32, one row per token of the
-// batch, named by small integers; operations overwrite their out value. Values
-// whose lives do not overlap have been given one name, so an executor that
-// keeps a buffer per value needs about ten, however many layers there are.
-// After OpRows the rows are the batch's logit rows instead of its tokens; no
-// name is used on both sides of it.
+// Values are activation matrices [rows, width] float32, one row per token of
+// the batch, named by small integers. A value may be a view: some columns of
+// another. In a plan as built every value is written once (OpRope works in
+// place); Share renames values so that those whose lives do not overlap have
+// one memory. After OpRows the rows are those that the batch wants answers for
+// instead of its tokens; no memory is used on both sides of it. The last operation
+// makes the answers: logits to choose tokens from or, of an encoder, the rows
+// themselves.
+//
+// What outlives a step is in caches, which operations name. Caches of
+// positions, kv and latent, live in pages; each belongs to a group, whose
+// caches share pages and one page table per slot. Caches of states hold what
+// a recurrent layer knows of all positions so far, one state per slot.
 package plan
 
+import (
+	"slices"
+	"strings"
+)
+
 // Version is the plan format; a backend refuses any other.
-const Version = 1
+const Version = 2
 
 // Kind is an operation. The values are part of the C ABI.
 type Kind int32
 
-// Operations, with x = In, y = In2, w = Weight. "row" is one token's vector.
+// Operations. x, y, z are In[0], In[1], In[2]; out is Out[0]; w0, w1 … are
+// Weight[0], Weight[1] …; the names of I and F fields are below. "row" is one
+// token's vector. What is marked "optional" may be None.
 const (
-	// OpEmbed: Out[t] = w[token[t]] * F0. w [vocab, width].
+	// OpEmbed: out[t] = w0[token[t]] * EmbedScale. w0 [vocab, width]. A token
+	// that is a row of Batch.Embeds is that row instead, unscaled; without a
+	// vocabulary all are, and there is no w0.
 	OpEmbed Kind = iota
-	// OpRMSNorm: each group of Group elements of a row on its own:
-	// Out = x / sqrt(mean(x²) + F0) * (w + F1). w [Group]; Group = width for
-	// an ordinary norm, head_dim for a norm per head. Out may be In.
+	// OpEmbedPosition: out[t] = w0[position[t] + EmbedOffset]. w0 [positions,
+	// width]. A learned position.
+	OpEmbedPosition
+	// OpRMSNorm: each group g of NormGroup elements of a row on its own:
+	// out = g / sqrt(mean(g²) + NormEps) * (w0 + NormShift). w0 [group] or
+	// [width], optional. With a gate y, NormGate says where silu(y) comes in.
+	// out may be x.
 	OpRMSNorm
-	// OpLinear: Out = x wᵀ + bias. w [width(Out), width(In)], bias [width(Out)] or none.
+	// OpLayerNorm: each group g of NormGroup elements:
+	// out = (g - mean(g)) / sqrt(var(g) + NormEps) * w0 + w1. w0, w1 as in
+	// OpRMSNorm. out may be x.
+	OpLayerNorm
+	// OpLinear: out = x w0ᵀ + w1. w0 [width(out), width(x)], w1 [width(out)],
+	// optional. In lowered plans alone, in this order: an activation
+	// LinearAct, with a second matrix w2 and bias w3 a gated one:
+	// act(x w0ᵀ + w1, x w2ᵀ + w3); and a residual y: y + LinearScale * that, where
+	// out may be y.
 	OpLinear
-	// OpRope rotates Heads heads of HeadDim in place (Out = In), the first
-	// Rotary dimensions of each, pairing i with i + Rotary/2 ("neox" order):
-	// the angle is pos * Tables[Table][i]; cos and sin are multiplied by F0.
+	// OpLinearHeads: head by head, HeadsCount of them, with a matrix for each:
+	// out[h] = x[h] w0[h]ᵀ. w0 [heads, width(out)/heads, width(x)/heads].
+	OpLinearHeads
+	// OpRope rotates RopeHeads heads of RopeHeadDim in place (out = x): of each
+	// the RopeRotary dimensions from RopeFirst on. Dimension i is paired with i +
+	// rotary/2 or, if RopeInterleaved, 2i with 2i+1. The angle is position *
+	// Tables[RopeTable][i]; cos and sin are multiplied by RopeScale.
+	//
+	// With RopeAxes, a table of 0, 1 and 2, frequency i takes the position on
+	// that axis (Batch.Axes).
+	//
+	// With RopeOriginal > 0 frequencies depend on the length that the
+	// sequence is taken for, max(Seq.RopeLen, position + 1): beyond RopeOriginal
+	// they are Tables[RopeLong], if there is one; else (dynamic NTK) those of the
+	// base RopeTheta * (RopeFactor*length/RopeOriginal - (RopeFactor-1)) **
+	// (rotary/(rotary-2)), that is base ** (-2i/rotary).
 	OpRope
-	// OpKVWrite stores x as keys and y as values of Layer, KVHeads heads of
-	// HeadDim, at each token's position.
-	OpKVWrite
-	// OpAttention: causal attention of queries x (Heads of HeadDim) over the
-	// cached keys and values of Layer (KVHeads): softmax(F0 q·k), scores
-	// capped as F1 tanh(s/F1) if F1 > 0; Window > 0 sees only the last Window
-	// positions, its own included. Query head h reads KV head h*KVHeads/Heads.
-	// Out [T, Heads*HeadDim].
+	// OpCacheWrite stores one row per token at its position: in a kv cache x as
+	// keys and y as values, in a latent cache x and y, y optional, joined.
+	OpCacheWrite
+	// OpAttention: causal attention of AttnHeads queries x over AttnCache.
+	// Score = AttnScale * q·k, capped as AttnCap*tanh(s/AttnCap) if AttnCap > 0,
+	// + Tables[AttnSlopes][head] * (key position - query position) if there is
+	// such a table (ALiBi). AttnWindow > 0 sees only the last so many positions,
+	// its own included. Softmax over them and, with sinks w0 [heads], over
+	// w0[head], which has no value. Tokens of a span (Batch.Spans) see all of it.
+	// Query head h reads KV head h*Heads/AttnHeads of the cache.
+	//
+	// Over a latent cache, which has one head, y, optional, is the rest of each
+	// query: q = x[h] joined with y[h]; the values are the first ValueWidth
+	// columns of the keys.
+	// out [T, heads*ValueWidth].
 	OpAttention
-	// OpSiluMul: Out = silu(x) * y.
-	OpSiluMul
-	// OpGeluMul: Out = gelu_tanh(x) * y.
-	OpGeluMul
-	// OpAdd: Out = x + y. Out may be either.
+	// OpActivate: out = act(x) with ActKind, or, with y, the gated form: act(x)
+	// * y. x may be one column wide, which then stands for all of y's.
+	OpActivate
+	// OpAdd: out = x + AddScale * y. out may be either.
 	OpAdd
-	// OpRows: Out = the rows of x that the batch wants logits for.
+	// OpRoute chooses RouteTopK of the experts whose logits are x, in order of
+	// preference, the lower number first among equals: Out[0] [T, k] their
+	// numbers, as floats, Out[1] [T, k] their weights. RouteScore says how logits
+	// become scores. What is compared is score + w0, [experts], optional. With
+	// RouteGroups > 1 experts are in so many equal groups, of which only the
+	// RouteTopGroups with the greatest sum of their two best take part. Weights are
+	// scores, divided by RouteEps + their sum if RouteNormalize, times RouteScale.
+	OpRoute
+	// OpExperts: out = sum over k of z[k] * (act(x w0[e]ᵀ + w1[e], x w2[e]ᵀ +
+	// w3[e]) w4[e]ᵀ + w5[e]), e = y[k], in order of k. w0, w2 [experts, inner,
+	// width], w4 [experts, width, inner], biases [experts, inner] and [experts,
+	// width], optional. Without w2 the activation has one input. ActKind and its
+	// factors as in OpActivate.
+	OpExperts
+	// OpConv is a causal convolution of each column on its own over the last
+	// positions: out[t] = act(w1 + sum over j of w0[:, j] * x[t-(K-1)+j]). w0
+	// [width, K], w1 [width], optional; ConvAct is ActNone or ActSilu. The K-1
+	// inputs before the step's first are the state, zeros at the beginning.
+	OpConv
+	// OpGatedDelta is the gated delta rule (arXiv 2412.06464). With q = x, k = y
+	// [T, DeltaKeyHeads*KeyWidth], v = z [T, Heads*ValueWidth], a = In[3], b =
+	// In[4] [T, Heads], widths of DeltaCache; value head h takes key head
+	// h*DeltaKeyHeads/Heads. Each q and k head is divided by sqrt(sum of its
+	// squares + DeltaEps) if DeltaEps > 0; q is then multiplied by DeltaScale.
+	// Per head, state S [KeyWidth, ValueWidth]:
+	//
+	//	g = exp(-exp(w0) * softplus(a + w1)), β = sigmoid(b)
+	//	S = g S; S = S + k (β (v - Sᵀk))ᵀ; out = Sᵀ q
+	//
+	// w0, w1 [Heads].
+	OpGatedDelta
+	// OpSSM is the state space of Mamba 2 (arXiv 2405.21060). x [T,
+	// Heads*ValueWidth], B = y, C = z [T, SSMGroups*KeyWidth], dt = In[3] [T,
+	// Heads], widths of SSMCache; head h takes group h*SSMGroups/Heads. Per head,
+	// state S [KeyWidth, ValueWidth]:
+	//
+	//	d = clamp(softplus(dt + w1), SSMMin, SSMMax)
+	//	S = exp(-exp(w0) d) S + B (d x)ᵀ; out = Sᵀ C + w2 x
+	//
+	// w0, w1, w2 [Heads].
+	OpSSM
+	// OpRows: out = the rows of x that the batch wants answers for.
 	OpRows
-	// OpLogits: the logits x wᵀ of each row, w [vocab, width(In)], capped as
-	// F0 tanh(l/F0) if F0 > 0. Always last; Out is -1: logits are consumed by
-	// sampling and never stored as a value.
+	// OpLogits: the logits of each row, LogitsScale * (x w0ᵀ + w1), w0 [vocab,
+	// width(x)], w1 [vocab], optional, capped as LogitsCap*tanh(l/LogitsCap) if
+	// LogitsCap > 0. Always last; it has no out: logits are consumed by sampling
+	// and never stored as a value.
 	OpLogits
+	// OpOutput: the rows of x are the batch's outputs, Batch.Outputs [rows,
+	// width(x)]. Last in place of OpLogits, in the plan of an encoder.
+	OpOutput
 	numKinds
 )
 
-var kindNames = [numKinds]string{"embed", "rmsnorm", "linear", "rope", "kv_write", "attention", "silu_mul", "gelu_mul", "add", "rows", "logits"}
+var kindNames = [numKinds]string{
+	"embed", "embed_position", "rmsnorm", "layernorm", "linear", "linear_heads", "rope", "cache_write", "attention",
+	"activate", "add", "route", "experts", "conv", "gated_delta", "ssm", "rows", "logits", "output",
+}
 
 func (k Kind) String() string {
 	if k < 0 || k >= numKinds {
@@ -67,50 +163,310 @@ func (k Kind) String() string {
 	return kindNames[k]
 }
 
+// Fields of Op.I by kind. Part of the C ABI.
+const (
+	EmbedOffset = 0 // OpEmbedPosition
+
+	NormGroup = 0
+	NormGate  = 1 // a Gate
+
+	LinearAct = 0 // an Activation
+
+	HeadsCount = 0
+
+	RopeHeads       = 0
+	RopeHeadDim     = 1
+	RopeFirst       = 2
+	RopeRotary      = 3
+	RopeTable       = 4
+	RopeInterleaved = 5 // 0 or 1
+	RopeLong        = 6 // a table or None
+	RopeOriginal    = 7 // 0: frequencies do not depend on the length
+	RopeAxes        = 8 // a table or None
+
+	WriteCache = 0
+
+	AttnCache  = 0
+	AttnHeads  = 1
+	AttnWindow = 2
+	AttnSlopes = 3 // a table or None
+
+	ActKind = 0 // an Activation; OpActivate and OpExperts
+
+	RouteTopK      = 0
+	RouteScore     = 1 // a Scoring
+	RouteGroups    = 2
+	RouteTopGroups = 3
+	RouteNormalize = 4 // 0 or 1
+
+	ConvCache = 0
+	ConvAct   = 1 // an Activation
+
+	DeltaCache    = 0
+	DeltaKeyHeads = 1
+
+	SSMCache  = 0
+	SSMGroups = 1
+)
+
+// Fields of Op.F by kind. Part of the C ABI.
+const (
+	EmbedScale = 0
+
+	NormEps   = 0
+	NormShift = 1
+
+	ActLimit = 0 // ActClampedSwiGLU; OpActivate, OpExperts and OpLinear
+	ActAlpha = 1
+
+	LinearScale = 2
+
+	RopeScale  = 0
+	RopeFactor = 1
+	RopeTheta  = 2
+
+	AttnScale = 0
+	AttnCap   = 1
+
+	AddScale = 0
+
+	RouteScale = 0
+	RouteEps   = 1
+
+	DeltaEps   = 0
+	DeltaScale = 1
+
+	SSMMin = 0
+	SSMMax = 1
+
+	LogitsCap   = 0
+	LogitsScale = 1
+)
+
+// Activation is a function of each element. Part of the C ABI.
+type Activation int32
+
+// Activations.
+const (
+	ActNone     Activation = iota
+	ActSilu                // x sigmoid(x)
+	ActGelu                // x Φ(x), by erf
+	ActGeluTanh            // its tanh approximation
+	ActRelu
+	ActRelu2 // relu(x)²
+	ActSigmoid
+	// ActClampedSwiGLU, gated only: with g = min(x, ActLimit) and u = clamp(y,
+	// ±ActLimit): g sigmoid(ActAlpha g) (u + 1).
+	ActClampedSwiGLU
+	NumActivations
+)
+
+// Gate says where the gate of an OpRMSNorm comes in. Part of the C ABI.
+type Gate int32
+
+// Gates.
+const (
+	GateNone   Gate = iota // there is none
+	GateAfter              // norm(x) * silu(y)
+	GateBefore             // norm(x * silu(y))
+	numGates
+)
+
+// Scoring is how OpRoute makes scores of logits. Part of the C ABI.
+type Scoring int32
+
+// Scorings.
+const (
+	ScoreSoftmax       Scoring = iota // softmax over all experts
+	ScoreSoftmaxChosen                // logits are compared; softmax over the chosen
+	ScoreSigmoid                      // sigmoid of each
+	numScorings
+)
+
 // None is the absent value, weight or table.
 const None = -1
 
-// Op is one operation. C layout; unused fields are None (indices) or 0.
+// Numbers of Op's fields. Part of the C ABI.
+const (
+	MaxIn      = 6
+	MaxOut     = 2
+	MaxWeights = 8
+	MaxInts    = 16
+	MaxFloats  = 6
+)
+
+// Op is one operation. C layout; what is not used is None in In, Out and
+// Weight, and 0 in I and F.
 type Op struct {
 	Kind   Kind
-	Out    int32 // value
-	In     int32 // value
-	In2    int32 // value
-	Weight int32 // tensor
-	Bias   int32 // tensor
-	Layer  int32
-	Table  int32 // rope frequencies
+	In     [MaxIn]int32      // values
+	Out    [MaxOut]int32     // values
+	Weight [MaxWeights]int32 // tensors
+	I      [MaxInts]int32
+	F      [MaxFloats]float32
+}
 
-	Heads   int32
-	KVHeads int32
-	HeadDim int32
-	Rotary  int32
-	Group   int32
-	Window  int32
+// NewOp returns an operation without operands.
+func NewOp(kind Kind) Op {
+	op := Op{Kind: kind}
+	for _, list := range [][]int32{op.In[:], op.Out[:], op.Weight[:]} {
+		for i := range list {
+			list[i] = None
+		}
+	}
+	return op
+}
 
-	F0, F1 float32
+// Value is an activation matrix. C layout.
+type Value struct {
+	Width  int32
+	Of     int32 // the value it is a view of, itself no view; None: it has memory of its own
+	Column int32 // of Of, where the view begins
+}
+
+// CacheKind is what a cache holds. Part of the C ABI.
+type CacheKind int32
+
+// Kinds of cache.
+const (
+	CacheKV     CacheKind = iota // keys and values of Heads heads, in pages
+	CacheLatent                  // a row of KeyWidth, its first ValueWidth columns being the values, in pages; Heads is 1
+	CacheState                   // [Heads, KeyWidth, ValueWidth] float32, one per slot; a convolution's is [1, K-1, width]
+	numCacheKinds
+)
+
+// Cache is what one or more layers keep between steps. C layout.
+type Cache struct {
+	Kind       CacheKind
+	Group      int32 // of pages, 0 … len(Plan.Groups)-1; None for a state
+	Heads      int32
+	KeyWidth   int32 // of a head
+	ValueWidth int32 // of a head
+	Window     int32 // positions that anyone reads back, the current included; 0: all
+}
+
+// Elements is what a position takes of a kv or latent cache, or a slot of a state.
+func (c *Cache) Elements() int {
+	switch c.Kind {
+	case CacheKV:
+		return int(c.Heads) * (int(c.KeyWidth) + int(c.ValueWidth))
+	case CacheLatent:
+		return int(c.KeyWidth)
+	}
+	return int(c.Heads) * int(c.KeyWidth) * int(c.ValueWidth)
+}
+
+// Group is a set of caches that share pages. The caches of each group take
+// about the same bytes per page, so that all groups draw on one pool.
+type Group struct {
+	Window int32 // of its caches
+}
+
+// Format is how elements of a tensor are stored. Part of the C ABI.
+type Format int32
+
+// Formats. A backend may keep a tensor in a wider one.
+const (
+	F32 Format = iota
+	F16
+	BF16
+	numFormats
+)
+
+// Size returns the bytes of one element.
+func (f Format) Size() int {
+	if f == F32 {
+		return 4
+	}
+	return 2
+}
+
+func (f Format) String() string {
+	if f < 0 || f >= numFormats {
+		return "unknown"
+	}
+	return [...]string{"F32", "F16", "BF16"}[f]
 }
 
 // Tensor is a weight the plan needs. Handles are indices into Plan.Tensors.
+// Its format is that of its parts, the widest of them if they differ.
 type Tensor struct {
-	Name  string // as in the checkpoint
-	Shape []int  // of the part that is used: [n] or [rows, cols]
-	// FirstRow is where the part begins in the checkpoint's tensor, whose
-	// leading dimension is Rows: a fused projection is read as its parts.
-	FirstRow int
-	Rows     int
+	Name  string // the first part's name in the checkpoint, for messages
+	Shape []int  // [n], [rows, cols] or [matrices, rows, cols]
+	Parts []Part // from which it is put together; they fill it without overlap
 }
+
+// Part is a region of a tensor of the checkpoint that becomes whole rows of a
+// Tensor of the plan. On both sides rows are counted through all matrices, and a
+// vector [n] counts as n rows of one element. The Go side alone knows of parts: a
+// backend is given rows.
+type Part struct {
+	Name      string // in the checkpoint
+	Shape     []int  // of the whole tensor there; compared before anything is read
+	Rows      Range  // there; all dimensions but the last are rows
+	Cols      Range
+	Transpose bool     // Cols.N rows of Rows.N columns, rather than Rows.N of Cols.N
+	To        int      // the row of the plan's tensor where it goes
+	Encoding  Encoding // of the elements there
+	Scales    string   // EncodingMXFP4: the tensor of scales
+}
+
+// Range is First, First+Step, …, N of them.
+type Range struct{ First, Step, N int }
+
+// Encoding is how a checkpoint stores the elements of a Part.
+type Encoding int
+
+// Encodings.
+const (
+	EncodingPlain Encoding = iota // as F32, F16 or BF16
+	// EncodingMXFP4: Name [matrices, rows, cols/32, 16] U8, two e2m1 numbers a
+	// byte, the lower half first; Scales [matrices, rows, cols/32] U8, exponents
+	// of 2 with bias 127. Shape is [matrices, rows, cols]. BF16 holds it exactly.
+	EncodingMXFP4
+)
 
 // Plan is a model's forward pass. Immutable once built.
 type Plan struct {
 	Family  string // "llama", …, for messages
-	Vocab   int    // rows of the embedding, tokenizer padding included
-	Hidden  int
-	Layers  int
-	KVWidth int     // KVHeads*HeadDim of a layer, the same for all
-	MaxPos  int     // longest sequence the checkpoint claims
-	Widths  []int32 // width of each value
+	Vocab   int    // rows of the embedding, tokenizer padding included; 0 only if the plan ends in OpOutput: it takes no tokens
+	Hidden  int    // width of the residual stream, and of a row of Batch.Embeds
+	MaxPos  int    // longest sequence the checkpoint claims
+	Values  []Value
 	Tables  [][]float32
 	Tensors []Tensor
+	Caches  []Cache
+	Groups  []Group
 	Ops     []Op
+
+	// RopeOriginal is the length beyond which rotations depend on the length of
+	// the sequence, 0 if they never do. With RopeDynamic they depend on the length
+	// itself, else on its being beyond.
+	RopeOriginal int
+	RopeDynamic  bool
+
+	// Prefix begins the names of the decoder's tensors in the checkpoint, all of
+	// which the plan uses but for those in Spare: names that begin so, or, if the
+	// entry begins with a dot, end so.
+	Prefix string
+	Spare  []string
+}
+
+// HasState reports whether the model has recurrent layers.
+func (p *Plan) HasState() bool {
+	return slices.ContainsFunc(p.Caches, func(c Cache) bool { return c.Kind == CacheState })
+}
+
+// Encodes reports whether the plan ends in OpOutput: its answers are rows, not
+// tokens.
+func (p *Plan) Encodes() bool { return len(p.Ops) > 0 && p.Ops[len(p.Ops)-1].Kind == OpOutput }
+
+// Width returns the width of a value.
+func (p *Plan) Width(v int32) int { return int(p.Values[v].Width) }
+
+// Spares reports whether a checkpoint may have a tensor called name in vain.
+func (p *Plan) Spares(name string) bool {
+	return slices.ContainsFunc(p.Spare, func(s string) bool {
+		return strings.HasPrefix(s, ".") && strings.HasSuffix(name, s) || strings.HasPrefix(name, s)
+	})
 }

@@ -5,16 +5,36 @@ import (
 	"strings"
 )
 
-// String lists the plan for people: its tensors by name, one operation a line.
+// String lists the plan for people: its views, caches and tables, and one
+// operation a line, tensors by name.
 func (p *Plan) String() string {
 	var sb strings.Builder
-	fmt.Fprintf(&sb, "%s: vocab %d, hidden %d, %d layers, kv width %d, max position %d\n",
-		p.Family, p.Vocab, p.Hidden, p.Layers, p.KVWidth, p.MaxPos)
-	for v, w := range p.Widths {
-		fmt.Fprintf(&sb, "v%d [T %d]\n", v, w)
+	fmt.Fprintf(&sb, "%s: vocab %d, hidden %d, max position %d", p.Family, p.Vocab, p.Hidden, p.MaxPos)
+	if p.RopeOriginal > 0 {
+		fmt.Fprintf(&sb, ", rotations change beyond %d", p.RopeOriginal)
 	}
-	for t, freqs := range p.Tables {
-		fmt.Fprintf(&sb, "rope%d %.6g\n", t, freqs)
+	sb.WriteByte('\n')
+	for v, x := range p.Values {
+		if x.Of != None {
+			fmt.Fprintf(&sb, "v%d = v%d[:, %d:%d]\n", v, x.Of, x.Column, x.Column+x.Width)
+		}
+	}
+	for g, x := range p.Groups {
+		fmt.Fprintf(&sb, "group %d: window %d\n", g, x.Window)
+	}
+	for c, x := range p.Caches {
+		fmt.Fprintf(&sb, "cache %d: %v", c, x.Kind)
+		if x.Group != None {
+			fmt.Fprintf(&sb, ", group %d", x.Group)
+		}
+		fmt.Fprintf(&sb, ", %d heads of %d and %d", x.Heads, x.KeyWidth, x.ValueWidth)
+		if x.Window != 0 {
+			fmt.Fprintf(&sb, ", window %d", x.Window)
+		}
+		sb.WriteByte('\n')
+	}
+	for t, list := range p.Tables {
+		fmt.Fprintf(&sb, "table %d: %.6g\n", t, list)
 	}
 	for i := range p.Ops {
 		sb.WriteString(p.line(&p.Ops[i]))
@@ -25,65 +45,140 @@ func (p *Plan) String() string {
 
 // line writes one operation.
 func (p *Plan) line(op *Op) string {
-	var args []string
-	add := func(format string, a ...any) { args = append(args, fmt.Sprintf(format, a...)) }
-	for _, v := range []int32{op.In, op.In2} {
+	var outs, args []string
+	for _, v := range op.Out {
 		if v != None {
-			add("v%d", v)
+			outs = append(outs, fmt.Sprintf("v%d[%d]", v, p.Width(v)))
 		}
 	}
-	for _, w := range []int32{op.Weight, op.Bias} {
+	for k, v := range op.In {
+		if v != None {
+			args = append(args, fmt.Sprintf("%c=v%d", "xyzabc"[k], v))
+		}
+	}
+	for k, w := range op.Weight {
 		if w != None {
-			add("%s", p.Tensors[w])
+			args = append(args, fmt.Sprintf("w%d=%s", k, p.Tensors[w]))
 		}
 	}
-	if op.Table != None {
-		add("rope%d", op.Table)
+	for k, name := range intNames[op.Kind] {
+		value := fmt.Sprint(op.I[k])
+		if table, ok := strings.CutSuffix(name, "?"); ok { // an optional table
+			if op.I[k] == None {
+				continue
+			}
+			args = append(args, table+" "+value)
+			continue
+		}
+		if op.I[k] == 0 && name != "cache" && name != "table" {
+			continue
+		}
+		switch name {
+		case "act":
+			value = Activation(op.I[k]).String()
+		case "gate":
+			value = Gate(op.I[k]).String()
+		case "score":
+			value = Scoring(op.I[k]).String()
+		}
+		args = append(args, name+" "+value)
 	}
-	if op.Layer != None {
-		add("layer %d", op.Layer)
-	}
-	for _, n := range []struct {
-		name  string
-		value int32
-	}{
-		{"heads", op.Heads}, {"kv heads", op.KVHeads}, {"head dim", op.HeadDim},
-		{"rotary", op.Rotary}, {"group", op.Group}, {"window", op.Window},
-	} {
-		if n.value != 0 {
-			add("%s %d", n.name, n.value)
+	for k, name := range floatNames[op.Kind] {
+		if op.F[k] != 0 {
+			args = append(args, fmt.Sprintf("%s %.6g", name, op.F[k]))
 		}
 	}
-	for _, f := range []struct {
-		name  string
-		value float32
-	}{
-		{floatNames[op.Kind][0], op.F0}, {floatNames[op.Kind][1], op.F1},
-	} {
-		if f.value != 0 {
-			add("%s %.6g", f.name, f.value)
-		}
+	line := op.Kind.String() + "(" + strings.Join(args, ", ") + ")"
+	if len(outs) > 0 {
+		line = strings.Join(outs, ", ") + " = " + line
 	}
-	out := ""
-	if op.Out != None {
-		out = fmt.Sprintf("v%d = ", op.Out)
-	}
-	return out + op.Kind.String() + "(" + strings.Join(args, ", ") + ")"
+	return line
 }
 
-// floatNames says what an operation's F0 and F1 are.
-var floatNames = map[Kind][2]string{
-	OpEmbed:     {"scale"},
-	OpRMSNorm:   {"eps", "offset"},
-	OpRope:      {"scale"},
-	OpAttention: {"scale", "cap"},
-	OpLogits:    {"cap"},
+// intNames and floatNames say what an operation's I and F are, in order.
+var (
+	intNames = [numKinds][]string{
+		OpEmbedPosition: {"offset"},
+		OpRMSNorm:       {"group", "gate"},
+		OpLayerNorm:     {"group"},
+		OpLinear:        {"act"},
+		OpLinearHeads:   {"heads"},
+		OpRope:          {"heads", "head dim", "first", "rotary", "table", "interleaved", "long?", "original", "axes?"},
+		OpCacheWrite:    {"cache"},
+		OpAttention:     {"cache", "heads", "window", "slopes?"},
+		OpActivate:      {"act"},
+		OpRoute:         {"top", "score", "groups", "top groups", "normalize"},
+		OpExperts:       {"act"},
+		OpConv:          {"cache", "act"},
+		OpGatedDelta:    {"cache", "key heads"},
+		OpSSM:           {"cache", "groups"},
+	}
+	floatNames = [numKinds][]string{
+		OpEmbed:      {"scale"},
+		OpRMSNorm:    {"eps", "shift"},
+		OpLayerNorm:  {"eps"},
+		OpLinear:     {"limit", "alpha", "scale"},
+		OpRope:       {"scale", "factor", "theta"},
+		OpAttention:  {"scale", "cap"},
+		OpActivate:   {"limit", "alpha"},
+		OpAdd:        {"scale"},
+		OpRoute:      {"scale", "eps"},
+		OpExperts:    {"limit", "alpha"},
+		OpGatedDelta: {"eps", "scale"},
+		OpSSM:        {"min", "max"},
+		OpLogits:     {"cap", "scale"},
+	}
+)
+
+func (a Activation) String() string {
+	return nameOf(int(a), "none", "silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "clamped_swiglu")
 }
 
-// String gives a tensor's name and shape, and which rows of a larger one.
+func (g Gate) String() string { return nameOf(int(g), "none", "after", "before") }
+
+func (s Scoring) String() string { return nameOf(int(s), "softmax", "softmax_chosen", "sigmoid") }
+
+func (k CacheKind) String() string { return nameOf(int(k), "kv", "latent", "state") }
+
+func nameOf(i int, names ...string) string {
+	if i < 0 || i >= len(names) {
+		return "unknown"
+	}
+	return names[i]
+}
+
+// String gives a tensor's name and shape or, if it is not just a tensor of the
+// checkpoint, the parts of which it is made.
 func (t Tensor) String() string {
-	if len(t.Shape) > 0 && t.Rows != t.Shape[0] {
-		return fmt.Sprintf("%s[%d:%d] %v", t.Name, t.FirstRow, t.FirstRow+t.Shape[0], t.Shape)
+	if len(t.Parts) == 1 && t.Parts[0].equal(whole(t.Name, t.Shape...)) {
+		return fmt.Sprintf("%s %v", t.Name, t.Shape)
 	}
-	return fmt.Sprintf("%s %v", t.Name, t.Shape)
+	text := fmt.Sprintf("%v of", t.Shape)
+	const most = 2 // parts that show the pattern of all
+	for i, part := range t.Parts {
+		if i == most {
+			return fmt.Sprintf("%s … %d parts", text, len(t.Parts))
+		}
+		text += " " + part.String()
+	}
+	return text
+}
+
+// String gives a part in the notation of Python's slices.
+func (p Part) String() string {
+	text := fmt.Sprintf("%s%v[%v, %v]", p.Name, p.Shape, p.Rows, p.Cols)
+	if p.Transpose {
+		text += "ᵀ"
+	}
+	if p.Encoding == EncodingMXFP4 {
+		text += " by " + p.Scales
+	}
+	return text
+}
+
+func (r Range) String() string {
+	if r.Step == 1 {
+		return fmt.Sprintf("%d:%d", r.First, r.First+r.N)
+	}
+	return fmt.Sprintf("%d:%d:%d", r.First, r.First+(r.N-1)*r.Step+1, r.Step)
 }

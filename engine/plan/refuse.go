@@ -2,86 +2,65 @@ package plan
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 )
 
-// numericKeys are keys of config.json that change the numbers of some
-// architecture. A family reads those it implements; any other must have a
-// neutral value: nothing, or 1 where the table says so.
-var numericKeys = []struct {
-	key string
-	one bool // a factor: 1 is neutral
-}{
-	{key: "quantization_config"},
-	{key: "compression_config"},
-	{key: "per_layer_config"},
-	{key: "is_encoder_decoder"},
-	{key: "add_cross_attention"},
-	{key: "vision_config"},
-	{key: "audio_config"},
+// harmless are keys of config.json that change no number of any family: what
+// transformers' PretrainedConfig writes beside the model (as of versions 4 and 5),
+// defaults of generation that it kept there once, and notes of training tools. Any
+// other key must be read by the family, be one of its ignored ones, or have a
+// neutral value.
+var harmless = setOf(
+	// what the model is, and by what it was written
+	"model_type", "architectures", "auto_map", "transformers_version", "dtype", "torch_dtype", "_name_or_path", "name_or_path",
+	"_commit_hash", "tokenizer_class", "transformers.js_config", "unsloth_version", "unsloth_fixed", "model_max_length",
 
-	// projections
-	{key: "attention_bias"},
-	{key: "attention_out_bias"},
-	{key: "qkv_bias"},
-	{key: "use_qkv_bias"},
-	{key: "use_bias"},
-	{key: "mlp_bias"},
-	{key: "lm_head_bias"},
+	// how transformers runs it
+	"use_cache", "cache_implementation", "torchscript", "use_bfloat16", "tf_legacy_loss", "chunk_size_feed_forward",
+	"return_dict", "output_attentions", "output_hidden_states", "output_router_logits", "pruned_heads",
+	"attn_implementation", "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal",
+	"experts_implementation", "_experts_implementation", "base_model_tp_plan", "base_model_pp_plan", "pretraining_tp", "ep_size",
 
-	// attention
-	{key: "sliding_window"},
-	{key: "attention_chunk_size"},
-	{key: "attention_sink_size"},
-	{key: "use_bidirectional_attention"},
-	{key: "attn_logit_softcapping"},
-	{key: "query_pre_attn_scalar"},
-	{key: "attention_multiplier", one: true},
-	{key: "attn_temperature_tuning"},
-	{key: "full_attn_mod", one: true},
-	{key: "clip_qkv"},
-	{key: "qk_layernorm"},
-	{key: "use_qk_norm"},
-	{key: "alibi"},
-	{key: "num_kv_shared_layers"},
+	// tokens: the end of a sequence is read by readEOS
+	"bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "unk_token_id", "mask_token_id",
+	"decoder_start_token_id", "prefix",
 
-	// positions
-	{key: "no_rope_layers"},
-	{key: "no_rope_layer_interval"},
-	{key: "rope_local_base_freq"},
-	{key: "rope_interleaved"},
-	{key: "rope_interleave"},
-	{key: "rotary_dim"},
-	{key: "rotary_pct", one: true},
-	{key: "partial_rotary_factor", one: true},
-	{key: "mrope_section"},
+	// training
+	"initializer_range", "initializer_factor", "init_std", "attention_dropout", "hidden_dropout", "dropout", "embd_pdrop",
+	"resid_pdrop", "attn_pdrop", "embedding_dropout", "residual_dropout", "classifier_dropout", "gradient_checkpointing",
+	"router_aux_loss_coef", "router_jitter_noise", "aux_loss_alpha", "seq_aux", "neftune_noise_alpha",
 
-	// scales
-	{key: "embedding_multiplier", one: true},
-	{key: "residual_multiplier", one: true},
-	{key: "logits_scaling", one: true},
-	{key: "logit_scale", one: true},
-	{key: "scale_emb", one: true},
-	{key: "scale_depth"},
-	{key: "dim_model_base"},
-	{key: "final_logit_softcapping"},
+	// heads that are none of a language model
+	"id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params", "is_decoder",
+	"tie_encoder_decoder",
 
-	// experts
-	{key: "num_local_experts"},
-	{key: "num_experts"},
-	{key: "n_routed_experts"},
-	{key: "moe_intermediate_size"},
+	// generation
+	"max_length", "min_length", "max_new_tokens", "do_sample", "early_stopping", "num_beams", "num_beam_groups",
+	"diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty",
+	"no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "output_scores",
+	"return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values",
+	"exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens",
+)
+
+// factors are keys whose neutral value is 1.
+var factors = setOf(
+	"attention_multiplier", "embedding_multiplier", "residual_multiplier", "logits_scaling", "logit_scale", "scale_emb",
+	"full_attn_mod", "interpolate_factor", "rotary_pct", "partial_rotary_factor",
+)
+
+func setOf(keys ...string) map[string]bool {
+	set := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		set[key] = true
+	}
+	return set
 }
 
-// refuseUnread refuses every numeric key that no one read and that is not
-// neutral.
-func refuseUnread(o *object) {
-	for _, k := range numericKeys {
-		if !o.read[k.key] && !neutral(o.values[k.key], k.one) {
-			o.fail(k.key, "%s is not supported by this family", short(o.values[k.key]))
-		}
-	}
+// refuseUnread refuses every key of o, and of the objects that were read in it,
+// that no one read and that may change a number of the model.
+func refuseUnread(o *object, ignored []string) {
 	if !o.read["layer_types"] {
 		for _, t := range o.texts("layer_types") {
 			if t != fullAttention {
@@ -91,6 +70,14 @@ func refuseUnread(o *object) {
 	}
 	if !o.boolean("is_causal", true) {
 		o.fail("is_causal", "false is not supported: text is generated left to right")
+	}
+	for _, key := range slices.Sorted(maps.Keys(o.values)) {
+		if !o.read[key] && !harmless[key] && !slices.Contains(ignored, key) && !neutral(o.values[key], factors[key]) {
+			o.fail(short([]byte(key)), "%s is not supported by this family", short(o.values[key]))
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(o.nested)) {
+		refuseUnread(o.nested[key], ignored)
 	}
 }
 

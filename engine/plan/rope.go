@@ -1,31 +1,63 @@
 package plan
 
-import "math"
+import (
+	"cmp"
+	"math"
+)
 
 // Rope is a rotary position embedding: dimension pair i of a head turns by
 // pos * Freqs[i], and cos and sin are multiplied by Scale.
 type Rope struct {
 	Freqs []float32 // a half of the rotated dimensions
 	Scale float32
+
+	First       int       // dimension of a head where the rotated ones begin
+	Interleaved bool      // 2i is paired with 2i+1 rather than i with i + a half
+	Axes        []float32 // per frequency, the axis of its position; nil: all the first
+
+	// Beyond Original positions frequencies are Long or, without it, those of Theta
+	// stretched by Factor (OpRope). 0: they depend on no length.
+	Original      int
+	Long          []float32
+	Factor, Theta float32
 }
 
 // readRope reads the position embedding of a model that has one for all its
-// layers: from rope_scaling as transformers 4 writes it, where rope_theta
-// stands beside, or from rope_parameters as transformers 5 does.
+// layers.
 func readRope(o *object, c *Config) Rope {
-	params := o.object("rope_parameters")
-	if scaling := o.object("rope_scaling"); scaling != nil {
-		params = scaling
-	}
-	if params == nil {
-		params = o.nothing("rope_parameters")
-	}
+	params := o.ropeParams()
 	for _, key := range []string{fullAttention, slidingAttention} {
 		if params.raw(key) != nil {
 			params.fail(key, "is not supported by this family, which has one rope for all layers")
 		}
 	}
 	return readRopeParams(params, o, c, o.float("rope_theta", 10000))
+}
+
+// ropeParams returns the parameters of the position embedding: from rope_scaling
+// as transformers 4 writes it, where rope_theta stands beside, or from
+// rope_parameters as transformers 5 does.
+func (o *object) ropeParams() *object {
+	params := o.object("rope_parameters")
+	if scaling := o.object("rope_scaling"); scaling != nil {
+		if params != nil {
+			params.values = nil // of no effect beside it
+		}
+		params = scaling
+	}
+	if params == nil {
+		params = o.nothing("rope_parameters")
+	}
+	return params
+}
+
+// ropeType names the way in which frequencies are changed, "default" if they
+// are not.
+func (o *object) ropeType() string {
+	if o.raw("rope_type") == nil {
+		return o.text("type", "default") // of older configs
+	}
+	return o.text("rope_type", "default")
 }
 
 // readRopeParams reads one set of rope parameters, of config o. theta is the
@@ -38,7 +70,7 @@ func readRopeParams(params, o *object, c *Config, theta float64) Rope {
 	if theta <= 1 {
 		params.fail("rope_theta", "must be above 1, found %g", theta)
 	}
-	if params.raw("mrope_section") != nil {
+	if c.Delta == nil && params.raw("mrope_section") != nil {
 		params.fail("mrope_section", "is not supported")
 	}
 	dim := readRotary(params, o, c)
@@ -46,22 +78,28 @@ func readRopeParams(params, o *object, c *Config, theta float64) Rope {
 		return Rope{}
 	}
 	r := Rope{Freqs: frequencies(theta, dim), Scale: 1}
-	key := "rope_type"
-	if params.raw(key) == nil {
-		key = "type" // of older configs
+	const key = "rope_type"
+	kind := params.ropeType()
+	if c.Family == "phi3" && (kind == "su" || kind == "yarn") {
+		kind = "longrope" // as the first releases called it
 	}
-	switch kind := params.text(key, "default"); {
-	case kind == "default":
-	case c.Family == "phi3":
-		params.fail(key, "%q is not supported by this family, only default", kind)
-	case kind == "linear":
+	if c.Family == "phi3" && kind != "default" && kind != "longrope" {
+		params.fail(key, "%q is not supported by this family, only default and longrope", kind)
+	}
+	switch kind {
+	case "default":
+	case "linear":
 		r.scaleLinear(params)
-	case kind == "llama3":
+	case "llama3":
 		r.scaleLlama3(params, originalLength(params, o, c))
-	case kind == "yarn":
+	case "yarn":
 		r.scaleYarn(params, theta, c.MaxPos, originalLength(params, o, c))
+	case "longrope":
+		r.scaleLongRope(params, theta, c.MaxPos, originalLength(params, o, c))
+	case "dynamic":
+		r.scaleDynamic(params, theta, c)
 	default:
-		params.fail(key, "%q is not supported, only default, linear, llama3 and yarn", kind)
+		params.fail(key, "%q is not supported, only default, dynamic, linear, llama3, longrope and yarn", kind)
 	}
 	for i, f := range r.Freqs {
 		if f64 := float64(f); *o.err == nil && (math.IsNaN(f64) || math.IsInf(f64, 0)) {
@@ -73,12 +111,12 @@ func readRopeParams(params, o *object, c *Config, theta float64) Rope {
 
 // readRotary returns how many dimensions of a head are rotated.
 func readRotary(params, o *object, c *Config) int {
-	factor := o.float("partial_rotary_factor", 1)
+	factor := o.float("partial_rotary_factor", cmp.Or(c.RotaryFactor, 1))
 	factor = params.float("partial_rotary_factor", factor)
 	if factor == 1 {
 		return c.HeadDim
 	}
-	if c.Family != "phi3" {
+	if c.RotaryFactor == 0 {
 		o.fail("partial_rotary_factor", "%g is not supported by this family", factor)
 		return c.HeadDim
 	}
@@ -209,3 +247,57 @@ func (r *Rope) scaleYarn(params *object, theta float64, maxPos int, original flo
 		r.Freqs[i] = 1/(float32(factor)*p)*(1-keep) + 1/p*keep
 	}
 }
+
+// scaleLongRope divides each frequency by a number of its own, by other ones
+// beyond the original length, and makes attention sharper by the length that was
+// gained (LongRoPE, arXiv 2402.13753).
+func (r *Rope) scaleLongRope(params *object, theta float64, maxPos int, original float64) {
+	factor := float64(maxPos) / original
+	if params.raw("factor") != nil {
+		factor = extension(params)
+	}
+	scale := 1.0
+	if factor > 1 {
+		scale = math.Sqrt(1 + math.Log(factor)/math.Log(original))
+	}
+	r.Scale = float32(params.float("attention_factor", scale))
+	dim := 2 * len(r.Freqs)
+	divided := func(key string) []float32 {
+		factors := params.floats(key)
+		if len(factors) != dim/2 {
+			params.fail(key, "must have a number for each of %d frequencies, found %d", dim/2, len(factors))
+			return nil
+		}
+		freqs := make([]float32, dim/2)
+		for i, f := range factors {
+			if f <= 0 {
+				params.fail(key, "must be positive numbers, found %g", f)
+			}
+			freqs[i] = 1 / (float32(f) * period(theta, i, dim))
+		}
+		return freqs
+	}
+	if short := divided("short_factor"); short != nil {
+		r.Freqs = short
+	}
+	r.Long, r.Original = divided("long_factor"), int(original)
+}
+
+// scaleDynamic makes the base grow with the length of the sequence beyond the
+// one that the model was trained for: dynamic NTK, as in transformers.
+func (r *Rope) scaleDynamic(params *object, theta float64, c *Config) {
+	factor := extension(params)
+	if factor < 1 {
+		params.fail("factor", "must be at least 1, found %g", factor)
+		return
+	}
+	if len(r.Freqs) < 2 {
+		params.fail("rope_type", "dynamic needs at least 4 dimensions to rotate, found %d", 2*len(r.Freqs))
+		return
+	}
+	params.raw("original_max_position_embeddings") // transformers does not look at it
+	r.Original, r.Factor, r.Theta = c.MaxPos, float32(factor), float32(theta)
+	c.MaxPos = int(min(float64(c.MaxPos)*factor, maxPosition))
+}
+
+func sqrt(n int) float64 { return math.Sqrt(float64(n)) }

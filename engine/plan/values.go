@@ -2,72 +2,126 @@ package plan
 
 import "slices"
 
-// shareValues renames the values of p so that a value whose last use is past
-// gives its name, and with it its memory, to a later one of the same width:
-// the smallest name that is free, so that layers come out alike.
-//
-// Values before and after OpRows never share: their row counts differ.
-func shareValues(p *Plan) {
-	last := make([]int, len(p.Widths)) // index of the last operation that touches a value
-	for i, op := range p.Ops {
-		for _, v := range []int32{op.Out, op.In, op.In2} {
-			if v != None {
-				last[v] = i
-			}
+// Share returns a plan that computes what p does with less memory: values whose
+// lives do not overlap have one name, the smallest that is free, so that layers
+// come out alike. A view keeps the value that it is of alive. Values share a name
+// if they have the same width; those before and after OpRows never do, as their
+// row counts differ. An operation's result takes the place of an operand where
+// the operation allows it.
+func Share(p *Plan) *Plan {
+	base := func(v int32) int32 {
+		if of := p.Values[v].Of; of != None {
+			return of
+		}
+		return v
+	}
+	last := make([]int, len(p.Values)) // index of the last operation that touches a value or a view of it
+	for i := range p.Ops {
+		for _, v := range p.Ops[i].values() {
+			last[base(*v)] = i
 		}
 	}
 
+	shared := *p
+	shared.Values, shared.Ops = nil, slices.Clone(p.Ops)
 	var (
-		widths []int32
-		free   = map[int32][]int32{} // names by width
-		name   = make([]int32, len(p.Widths))
+		free  = map[int32][]int32{}          // names by width
+		name  = make([]int32, len(p.Values)) // of values with memory of their own
+		views = map[Value]int32{}            // names of views
 	)
 	for v := range name {
 		name[v] = None
 	}
+	add := func(v Value) int32 {
+		shared.Values = append(shared.Values, v)
+		return int32(len(shared.Values) - 1)
+	}
+	take := func(v int32) {
+		width := p.Values[v].Width
+		if names := free[width]; len(names) > 0 {
+			name[v] = slices.Min(names)
+			free[width] = slices.DeleteFunc(names, func(n int32) bool { return n == name[v] })
+			return
+		}
+		name[v] = add(Value{Width: width, Of: None})
+	}
 	give := func(v int32, i int) {
-		if v != None && last[v] == i {
-			free[p.Widths[v]] = append(free[p.Widths[v]], name[v])
+		if last[v] == i {
+			free[p.Values[v].Width] = append(free[p.Values[v].Width], name[v])
 			last[v] = None // once
 		}
 	}
-	take := func(v int32) int32 {
-		width := p.Widths[v]
-		if names := free[width]; len(names) > 0 {
-			least := slices.Min(names)
-			free[width] = slices.DeleteFunc(names, func(n int32) bool { return n == least })
-			return least
-		}
-		widths = append(widths, width)
-		return int32(len(widths) - 1)
-	}
 
-	for i := range p.Ops {
-		op := &p.Ops[i]
-		out, in, in2 := op.Out, op.In, op.In2
-		inPlace := op.Kind == OpRMSNorm || op.Kind == OpAdd // may overwrite an operand
-		if inPlace {
-			give(in, i)
-			give(in2, i)
+	for i := range shared.Ops {
+		op := &shared.Ops[i]
+		for k, v := range op.In {
+			if v != None && op.mayOverwrite(k) && !op.reads(base(v), k, base) {
+				give(base(v), i)
+			}
 		}
 		if op.Kind == OpRows {
 			clear(free)
 		}
-		if out != None && name[out] == None {
-			name[out] = take(out)
+		for _, v := range op.Out {
+			if v != None && name[base(v)] == None {
+				take(base(v))
+			}
 		}
-		if !inPlace {
-			give(in, i)
-			give(in2, i)
+		used := op.values()
+		for _, v := range used {
+			give(base(*v), i)
 		}
 		if op.Kind == OpRows {
 			clear(free)
 		}
-		for _, v := range []*int32{&op.Out, &op.In, &op.In2} {
-			if *v != None {
+		for _, v := range used {
+			value := p.Values[*v]
+			if value.Of == None {
 				*v = name[*v]
+				continue
+			}
+			value.Of = name[value.Of]
+			if _, ok := views[value]; !ok {
+				views[value] = add(value)
+			}
+			*v = views[value]
+		}
+	}
+	return &shared
+}
+
+// values are the places of all values that the operation names.
+func (op *Op) values() (list []*int32) {
+	for _, part := range [][]int32{op.Out[:], op.In[:]} {
+		for i := range part {
+			if part[i] != None {
+				list = append(list, &part[i])
 			}
 		}
 	}
-	p.Widths = widths
+	return list
+}
+
+// mayOverwrite reports whether the result may be in the memory of input k.
+func (op *Op) mayOverwrite(k int) bool {
+	switch op.Kind {
+	case OpRMSNorm, OpLayerNorm, OpRope:
+		return k == 0
+	case OpAdd:
+		return k <= 1
+	case OpLinear:
+		return k == 1
+	}
+	return false
+}
+
+// reads reports whether the operation has an input in the memory of value b,
+// other than input k, that its result must not overwrite.
+func (op *Op) reads(b int32, k int, base func(int32) int32) bool {
+	for j, v := range op.In {
+		if v != None && j != k && base(v) == b && !op.mayOverwrite(j) {
+			return true
+		}
+	}
+	return false
 }

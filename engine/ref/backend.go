@@ -1,17 +1,17 @@
 // Package ref is the oracle: the backend that other backends are compared
 // with. It interprets an op plan one operation and one row at a time, with
-// weights, activations and cache in float32 and sums in float64; clear before
-// fast. ops.go is the specification of each operation, package sample that of
-// sampling.
+// weights, activations and caches in float32 and sums in float64; clear before
+// fast. The functions of ops.go, attention.go and recurrent.go are the
+// specification of each operation, package sample is that of sampling.
 //
-// Calls do their work before they return, so the ring holds trivially. What
-// other backends may take on trust is checked here: a descriptor that cannot
-// be right is an error of Forward that changes nothing.
+// Calls do their work before they return, so the ring holds trivially. Like
+// every backend it trusts plans and batches; see device.Checked.
 package ref
 
 import (
-	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
@@ -20,50 +20,49 @@ import (
 
 // Backend implements device.Backend.
 type Backend struct {
-	limits  device.Limits
-	tensors []*tensor
-	plan    *plan.Plan // nil before SetModel
+	limits   device.Limits
+	tensors  []*tensor
+	plan     *plan.Plan // nil before SetModel
+	adapters map[int32]adapter
 
-	pages  int
-	layers []kvLayer
-	slots  []slot
-	ring   [device.RingDepth]entry
+	values     [][]float32 // by value: [rows, width]; nil for views
+	pages      []float32   // [pages, pageWidth]
+	states     [][]float32 // by state: [stateWidth]
+	pageWidth  int         // floats of a page
+	stateWidth int         // floats of all caches of states, one after the other
+	offsets    []int       // by cache: where it begins in a page, or in a state
+	slots      []slot
+	ring       [device.RingDepth]entry
 
-	values  [][]float32 // by value: [MaxTokens * width]
-	logits  []float32   // one row
-	scores  []float64   // of one attention head
+	logits  []float32 // one row
 	sampler sample.Sampler
 	top     [device.MaxTopN]sample.Alternative
+
+	steps, tokens, busy, bytes atomic.Int64
 }
 
 var _ device.Backend = (*Backend)(nil)
 
 // slot is what stays on the device for one sequence.
 type slot struct {
-	pages  []int32 // page table; unset entries are noPage
-	last   int32   // most recently sampled token
+	pages  [][]int32 // by group: the page table
+	live   int32     // its state
+	last   int32     // most recently sampled token
 	params sample.Params
 	counts *sample.Counts
 	biases []sample.Bias
-}
 
-const noPage = -1
+	hidden   []float32 // input of the last operation, of the last row
+	prev     int32     // the token that row belongs to
+	rejected bool      // in this batch, a RowVerify chose another token than its Target
+}
 
 // entry is one Batch of the ring.
 type entry struct {
 	batch  device.Batch
-	state  state
-	hidden []float32 // input of OpLogits, kept from Forward to Sample
-	ids    []int32   // by token, LastToken resolved
+	hidden []float32 // by row: input of the last operation, kept from Forward to Sample
+	prev   []int32   // by row: the token it belongs to
 }
-
-type state int
-
-const (
-	idle state = iota
-	forwarded
-	sampled
-)
 
 // Open returns a backend without a model.
 func Open(limits device.Limits) (*Backend, error) {
@@ -80,140 +79,147 @@ func Open(limits device.Limits) (*Backend, error) {
 			return nil, fmt.Errorf("ref: limit %s is %d, expected a positive number", l.name, l.value)
 		}
 	}
-	return &Backend{limits: limits}, nil
+	return &Backend{limits: limits, adapters: map[int32]adapter{}}, nil
 }
 
 // Caps implements device.Backend.
 func (b *Backend) Caps() device.Caps {
-	return device.Caps{Name: "ref", Detail: "float32 Go", StepTokens: 64}
+	return device.Caps{
+		Name:    "ref",
+		Detail:  "float32 Go",
+		Devices: 1,
+		Ops:     1<<(plan.OpOutput+1) - 1,
+		Formats: 1<<plan.F32 | 1<<plan.F16 | 1<<plan.BF16,
+		Features: device.FeatureAdapters | device.FeatureEmbeds | device.FeatureAxes |
+			device.FeatureSpans | device.FeatureVerify,
+		StepTokens: 64,
+	}
 }
 
+// CheckPlan implements device.Backend: there is nothing it cannot run.
+func (b *Backend) CheckPlan(*plan.Plan) error { return nil }
+
 // NewTensor implements device.Backend.
-func (b *Backend) NewTensor(name string, dtype device.DType, shape []int) (device.Handle, error) {
-	if b.plan != nil {
-		return 0, fmt.Errorf("ref: tensor %s announced after the model was set", name)
-	}
-	t, err := newTensor(name, dtype, shape)
-	if err != nil {
-		return 0, fmt.Errorf("ref: %w", err)
-	}
-	b.tensors = append(b.tensors, t)
+func (b *Backend) NewTensor(name string, format plan.Format, shape []int) (device.Handle, error) {
+	b.tensors = append(b.tensors, newTensor(format, shape))
 	return device.Handle(len(b.tensors) - 1), nil
 }
 
 // WriteTensor implements device.Backend.
 func (b *Backend) WriteTensor(h device.Handle, first, n int, src []byte) error {
-	if h < 0 || int(h) >= len(b.tensors) {
-		return fmt.Errorf("ref: tensor handle %d, there are %d", h, len(b.tensors))
-	}
-	if err := b.tensors[h].write(first, n, src); err != nil {
-		return fmt.Errorf("ref: %w", err)
-	}
+	t := b.tensors[h]
+	convert(t.data[first*t.cols:][:n*t.cols], src, t.format)
 	return nil
 }
+
+const floatBytes = 4
 
 // SetModel implements device.Backend.
 func (b *Backend) SetModel(p *plan.Plan) (device.ModelInfo, error) {
-	if b.plan != nil {
-		return device.ModelInfo{}, errors.New("ref: the model was already set")
+	b.plan = p
+	b.layOutCaches()
+	info := device.ModelInfo{
+		PageBytes:  int64(b.pageWidth) * floatBytes,
+		StateBytes: int64(b.stateWidth) * floatBytes,
 	}
 	for _, t := range b.tensors {
-		if err := t.complete(); err != nil {
-			return device.ModelInfo{}, fmt.Errorf("ref: %w", err)
-		}
-	}
-	if err := checkPlan(p, b.tensors); err != nil {
-		return device.ModelInfo{}, fmt.Errorf("ref: %w", err)
-	}
-
-	const float = 4
-	info := device.ModelInfo{PageBytes: int64(p.Layers) * 2 * device.PageTokens * int64(p.KVWidth) * float}
-	for _, t := range b.tensors {
-		info.WeightBytes += int64(len(t.data)) * float
+		info.WeightBytes += int64(len(t.data)) * floatBytes
 	}
 	rows := max(b.limits.MaxTokens, b.limits.MaxRows)
-	for _, width := range p.Widths {
-		b.values = append(b.values, make([]float32, rows*int(width)))
-		info.WorkspaceBytes += int64(rows) * int64(width) * float
+	b.values = make([][]float32, len(p.Values))
+	for i, v := range p.Values {
+		if v.Of == plan.None {
+			b.values[i] = make([]float32, rows*int(v.Width))
+			info.WorkspaceBytes += int64(rows) * int64(v.Width) * floatBytes
+		}
 	}
 	b.logits = make([]float32, p.Vocab)
-	info.WorkspaceBytes += int64(p.Vocab) * float
-	b.plan = p
+	info.WorkspaceBytes += int64(p.Vocab) * floatBytes
+	b.bytes.Add(info.WeightBytes + info.WorkspaceBytes)
 	return info, nil
 }
 
-// InitKV implements device.Backend.
-func (b *Backend) InitKV(pages int) error {
-	if b.plan == nil {
-		return errors.New("ref: InitKV before SetModel")
+// InitCache implements device.Backend.
+func (b *Backend) InitCache(pages, states int) error {
+	b.pages = make([]float32, pages*b.pageWidth)
+	b.states = make([][]float32, states)
+	for i := range b.states {
+		b.states[i] = make([]float32, b.stateWidth)
 	}
-	if b.layers != nil {
-		return errors.New("ref: InitKV called twice")
-	}
-	if pages <= 0 {
-		return fmt.Errorf("ref: %d KV pages, expected a positive number", pages)
-	}
-	b.pages = pages
-	b.layers = make([]kvLayer, b.plan.Layers)
-	for i := range b.layers {
-		n := pages * device.PageTokens * b.plan.KVWidth
-		b.layers[i] = kvLayer{make([]float32, n), make([]float32, n)}
-	}
+	b.bytes.Add(int64(pages*b.pageWidth+states*b.stateWidth) * floatBytes)
+
 	l := b.limits
-	b.scores = make([]float64, 0, l.MaxPagesPerSlot*device.PageTokens)
+	width, output := b.plan.Width(b.head().In[0]), 0
+	if b.plan.Encodes() {
+		output = width
+	}
 	b.slots = make([]slot, l.MaxSlots)
 	for i := range b.slots {
 		b.slots[i] = slot{
-			pages:  make([]int32, l.MaxPagesPerSlot),
+			pages:  make([][]int32, len(b.plan.Groups)),
+			live:   device.NoState,
 			params: sample.Greedy(),
 			counts: sample.NewCounts(b.plan.Vocab),
+			hidden: make([]float32, width),
 		}
-		for j := range b.slots[i].pages {
-			b.slots[i].pages[j] = noPage
+		for g := range b.plan.Groups {
+			b.slots[i].pages[g] = make([]int32, l.MaxPagesPerSlot)
 		}
 	}
 	for i := range b.ring {
-		b.ring[i].batch = device.NewBatch(l, b.plan.Vocab)
+		b.ring[i] = entry{
+			batch:  device.NewBatch(l, b.plan.Vocab, len(b.plan.Groups), b.plan.Hidden, output),
+			hidden: make([]float32, l.MaxRows*width),
+			prev:   make([]int32, l.MaxRows),
+		}
 	}
 	return nil
 }
+
+// head is the last operation.
+func (b *Backend) head() *plan.Op { return &b.plan.Ops[len(b.plan.Ops)-1] }
+
+// WarmUp implements device.Backend: no step is slower than another.
+func (b *Backend) WarmUp() error { return nil }
+
+// HostAlloc implements device.Backend: all memory is the host's.
+func (b *Backend) HostAlloc(bytes int) ([]byte, error) { return make([]byte, bytes), nil }
+
+// HostFree implements device.Backend; the garbage collector does the rest.
+func (b *Backend) HostFree([]byte) {}
 
 // Batch implements device.Backend.
 func (b *Backend) Batch(i int) *device.Batch { return &b.ring[i].batch }
 
-// entry returns ring entry i if it is in the state that a call needs.
-func (b *Backend) entry(call string, i int, want state) (*entry, error) {
-	if b.layers == nil {
-		return nil, fmt.Errorf("ref: %s before InitKV", call)
-	}
-	if i < 0 || i >= device.RingDepth {
-		return nil, fmt.Errorf("ref: %s of ring entry %d, there are %d", call, i, device.RingDepth)
-	}
-	e := &b.ring[i]
-	if e.state != want {
-		return nil, fmt.Errorf("ref: %s of ring entry %d out of order", call, i)
-	}
-	return e, nil
-}
-
 // Forward implements device.Backend.
 func (b *Backend) Forward(i int) error {
-	e, err := b.entry("Forward", i, idle)
-	if err != nil {
-		return err
-	}
-	if err := b.checkBatch(&e.batch); err != nil {
-		return fmt.Errorf("ref: %w", err)
-	}
+	start := time.Now()
+	e := &b.ring[i]
 	b.applyDeltas(&e.batch)
 	b.forward(e)
-	e.state = forwarded
+	for _, d := range e.batch.States {
+		if d.Save != device.NoState {
+			copy(b.states[d.Save], b.states[d.Live])
+		}
+	}
+	b.steps.Add(1)
+	b.tokens.Add(int64(len(e.batch.Tokens)))
+	b.busy.Add(int64(time.Since(start)))
 	return nil
 }
 
 func (b *Backend) applyDeltas(batch *device.Batch) {
 	for _, d := range batch.Pages {
-		b.slots[d.Slot].pages[d.Index] = d.Page
+		b.slots[d.Slot].pages[d.Group][d.Index] = d.Page
+	}
+	for _, d := range batch.States {
+		b.slots[d.Slot].live = d.Live
+		switch {
+		case d.From == device.ZeroState:
+			clear(b.states[d.Live])
+		case d.From != device.NoState:
+			copy(b.states[d.Live], b.states[d.From])
+		}
 	}
 	for _, d := range batch.Params {
 		b.slots[d.Slot].params = d.Params
@@ -231,33 +237,39 @@ func (b *Backend) applyDeltas(batch *device.Batch) {
 
 // Sample implements device.Backend.
 func (b *Backend) Sample(i int) error {
-	e, err := b.entry("Sample", i, forwarded)
-	if err != nil {
-		return err
-	}
+	start := time.Now()
+	e := &b.ring[i]
 	batch := &e.batch
-	e.state = idle
-	if err := b.checkChoices(batch); err != nil {
-		return fmt.Errorf("ref: %w", err)
-	}
 	batch.Results = batch.Results[:len(batch.Rows)]
 	batch.Top = batch.Top[:len(batch.Rows)*device.MaxTopN]
-	for r, row := range batch.Rows {
-		b.computeLogits(e, r)
-		result, tops := b.answer(e, row)
+	if b.plan.Encodes() {
+		n := len(batch.Rows) * b.plan.Width(b.head().In[0])
+		batch.Outputs = append(batch.Outputs[:0], e.hidden[:n]...)
+		b.busy.Add(int64(time.Since(start)))
+		return nil
+	}
+	for _, row := range batch.Rows {
+		b.slots[row.Slot].rejected = false
+	}
+	for r := range batch.Rows {
+		result, tops := b.answer(e, r)
 		batch.Results[r] = result
 		for j, a := range b.top[:tops] {
 			batch.Top[r*device.MaxTopN+j] = device.Alternative(a)
 		}
 	}
-	e.state = sampled
+	b.busy.Add(int64(time.Since(start)))
 	return nil
 }
 
-// answer samples or scores the row whose logits are in b.logits; the
-// alternatives are left in b.top.
-func (b *Backend) answer(e *entry, row device.Row) (device.RowResult, int) {
+// answer samples or scores row r; the alternatives are left in b.top.
+func (b *Backend) answer(e *entry, r int) (device.RowResult, int) {
+	row := &e.batch.Rows[r]
 	s := &b.slots[row.Slot]
+	if s.rejected && row.Kind == device.RowVerify {
+		return device.RowResult{Void: 1}, 0
+	}
+	b.computeLogits(e, r)
 	var (
 		got  sample.Alternative
 		tops int
@@ -270,30 +282,45 @@ func (b *Backend) answer(e *entry, row device.Row) (device.RowResult, int) {
 			Params: &s.params,
 			Mask:   e.batch.Mask(row.Mask),
 			Biases: s.biases,
-			Prev:   e.ids[row.Token],
+			Prev:   e.prev[r],
 			Counts: s.counts,
 			Index:  row.Index,
 		}
 		got, tops, ok = b.sampler.Sample(b.logits, &in, int(row.TopN), b.top[:])
+		s.rejected = row.Kind == device.RowVerify && (!ok || got.Token != row.Target)
 	}
 	if !ok {
 		return device.RowResult{Invalid: 1}, 0
 	}
-	if row.Kind == device.RowSample {
+	if row.Kind != device.RowScore {
 		s.last = got.Token
 		s.counts.Add(got.Token, true)
 	}
 	return device.RowResult{Token: got.Token, Logprob: got.Logprob, TopCount: int32(tops)}, tops
 }
 
-// Wait implements device.Backend.
-func (b *Backend) Wait(i int) error {
-	e, err := b.entry("Wait", i, sampled)
-	if err != nil {
-		return err
+// computeLogits fills b.logits with those of row r.
+func (b *Backend) computeLogits(e *entry, r int) {
+	op := b.head()
+	x := e.hidden[r*b.plan.Width(op.In[0]):][:b.plan.Width(op.In[0])]
+	w, bias := b.weight(op.Weight[0]), b.weight(op.Weight[1])
+	for i := range b.logits {
+		l := float64(op.F[plan.LogitsScale]) * affine(x, w, bias, i)
+		b.logits[i] = float32(softcap(l, op.F[plan.LogitsCap]))
 	}
-	e.state = idle
-	return nil
+}
+
+// Wait implements device.Backend.
+func (b *Backend) Wait(int) error { return nil }
+
+// Stats implements device.Backend.
+func (b *Backend) Stats() device.Stats {
+	return device.Stats{
+		Steps:  b.steps.Load(),
+		Tokens: b.tokens.Load(),
+		Busy:   time.Duration(b.busy.Load()),
+		Bytes:  b.bytes.Load(),
+	}
 }
 
 // Close implements device.Backend.

@@ -5,55 +5,94 @@ import (
 	"github.com/millrace-ai/millrace/engine/plan"
 )
 
-// pass is a batch as the operations see it.
+// matrix is a value, or the rows of it that a step has: rows of width floats,
+// stride apart. An absent value has no data.
+type matrix struct {
+	data                []float32 // from the first element on
+	rows, width, stride int
+}
+
+func (m matrix) row(r int) []float32 { return m.data[r*m.stride:][:m.width] }
+
+// token is one token of a batch as operations see it.
+type token struct {
+	id    int32 // LastToken resolved; negative: a row of Batch.Embeds
+	pos   int
+	axes  [3]int32 // of the position
+	seq   *device.Seq
+	slot  *slot
+	first int // of the positions of its span,
+	last  int // which is itself alone where there is none
+}
+
+// pass is a batch as operations see it.
 type pass struct {
-	ids   []int32   // by token, LastToken resolved
-	pos   []int32   // by token
-	pages [][]int32 // by token: the page table of its sequence
-	rows  []device.Row
+	batch *device.Batch
+	rows  []token // the token behind each row of a value: first all, after OpRows those of logit rows
 }
 
 func (b *Backend) newPass(batch *device.Batch) *pass {
-	p := &pass{
-		ids:   make([]int32, len(batch.Tokens)),
-		pos:   batch.Pos,
-		pages: make([][]int32, len(batch.Tokens)),
-		rows:  batch.Rows,
-	}
-	for _, seq := range batch.Seqs {
-		for t := seq.Start; t < seq.Start+seq.Count; t++ {
-			p.ids[t] = batch.Tokens[t]
-			if p.ids[t] == device.LastToken {
-				p.ids[t] = b.slots[seq.Slot].last
+	n := len(batch.Tokens)
+	p := &pass{batch: batch, rows: make([]token, n)}
+	for i := range batch.Seqs {
+		seq := &batch.Seqs[i]
+		for t := int(seq.Start); t < int(seq.Start+seq.Count); t++ {
+			pos := batch.Pos[t]
+			tok := token{
+				id: batch.Tokens[t], pos: int(pos), axes: [3]int32{pos, pos, pos},
+				seq: seq, slot: &b.slots[seq.Slot], first: int(pos), last: int(pos),
 			}
-			p.pages[t] = b.slots[seq.Slot].pages
+			if tok.id == device.LastToken {
+				tok.id = tok.slot.last
+			}
+			for axis := range tok.axes {
+				if len(batch.Axes) > 0 {
+					tok.axes[axis] = batch.Axes[axis*n+t]
+				}
+			}
+			p.rows[t] = tok
+		}
+	}
+	for _, s := range batch.Spans {
+		run := p.rows[s.Start:][:s.Count]
+		for i := range run {
+			run[i].first, run[i].last = run[0].pos, run[len(run)-1].pos
 		}
 	}
 	return p
 }
 
-// forward runs all operations up to OpLogits, whose input it keeps in e.
+// forward runs all operations up to the last, whose input it keeps: by row for
+// Sample, and the last row of each slot for a later RowAgain.
 func (b *Backend) forward(e *entry) {
 	p := b.newPass(&e.batch)
-	e.ids = p.ids
-	n := len(p.ids) // rows of the values at this point of the plan
-	for i := range b.plan.Ops {
-		op := &b.plan.Ops[i]
-		switch op.Kind {
-		case plan.OpRows:
-			b.gatherRows(op, p)
-			n = len(p.rows)
-		case plan.OpLogits:
-			e.hidden = append(e.hidden[:0], b.value(op.In, n)...)
-		default:
-			b.run(op, p, n)
+	for i := range b.plan.Ops[:len(b.plan.Ops)-1] {
+		b.run(&b.plan.Ops[i], p)
+	}
+	x := b.value(b.head().In[0], p)
+	made := 0
+	for r, row := range e.batch.Rows {
+		s := &b.slots[row.Slot]
+		if row.Kind != device.RowAgain {
+			copy(s.hidden, x.row(made))
+			s.prev = p.rows[made].id
+			made++
 		}
+		copy(e.hidden[r*x.width:], s.hidden)
+		e.prev[r] = s.prev
 	}
 }
 
-// value returns the first n rows of a value.
-func (b *Backend) value(v int32, n int) []float32 {
-	return b.values[v][:n*int(b.plan.Widths[v])]
+// value returns the rows of a value that p has.
+func (b *Backend) value(v int32, p *pass) matrix {
+	if v == plan.None {
+		return matrix{}
+	}
+	at := b.plan.Values[v]
+	if at.Of == plan.None {
+		return matrix{b.values[v], len(p.rows), int(at.Width), int(at.Width)}
+	}
+	return matrix{b.values[at.Of][at.Column:], len(p.rows), int(at.Width), b.plan.Width(at.Of)}
 }
 
 // weight returns a tensor's elements, nil for plan.None.
@@ -64,83 +103,101 @@ func (b *Backend) weight(w int32) []float32 {
 	return b.tensors[w].data
 }
 
-// run executes an operation whose rows stay what they are.
-func (b *Backend) run(op *plan.Op, p *pass, n int) {
-	var out, x, y []float32
-	for _, v := range []struct {
-		to    *[]float32
-		value int32
-	}{{&out, op.Out}, {&x, op.In}, {&y, op.In2}} {
-		if v.value != plan.None {
-			*v.to = b.value(v.value, n)
-		}
+// table returns a table of the plan, nil for plan.None.
+func (b *Backend) table(t int32) []float32 {
+	if t == plan.None {
+		return nil
 	}
+	return b.plan.Tables[t]
+}
+
+// run executes an operation.
+func (b *Backend) run(op *plan.Op, p *pass) {
+	var (
+		in  [plan.MaxIn]matrix
+		w   [plan.MaxWeights][]float32
+		out = b.value(op.Out[0], p)
+	)
+	for i, v := range op.In {
+		in[i] = b.value(v, p)
+	}
+	for i, t := range op.Weight {
+		w[i] = b.weight(t)
+	}
+	x, y, z := in[0], in[1], in[2]
 	switch op.Kind {
 	case plan.OpEmbed:
-		embed(out, p.ids, b.weight(op.Weight), int(b.plan.Widths[op.Out]), op.F0)
-	case plan.OpRMSNorm:
-		rmsNorm(out, x, b.weight(op.Weight), op.F0, op.F1)
-	case plan.OpLinear:
-		linear(out, x, b.weight(op.Weight), b.weight(op.Bias), int(b.plan.Widths[op.In]))
-	case plan.OpRope:
-		rope(out, p.pos, b.plan.Tables[op.Table][:op.Rotary/2], int(op.Heads), int(op.HeadDim), op.F0)
-	case plan.OpKVWrite:
-		b.writeKV(op, p, x, y)
-	case plan.OpAttention:
-		b.attend(op, p, out, x)
-	case plan.OpSiluMul:
-		siluMul(out, x, y)
-	case plan.OpGeluMul:
-		geluMul(out, x, y)
-	case plan.OpAdd:
-		add(out, x, y)
-	}
-}
-
-func (b *Backend) writeKV(op *plan.Op, p *pass, keys, values []float32) {
-	width := b.plan.KVWidth
-	layer := &b.layers[op.Layer]
-	for t, pos := range p.pos {
-		at := cacheIndex(p.pages[t], int(pos), width)
-		copy(layer.keys[at:at+width], keys[t*width:])
-		copy(layer.values[at:at+width], values[t*width:])
-	}
-}
-
-func (b *Backend) attend(op *plan.Op, p *pass, out, q []float32) {
-	shape := attentionShape{
-		heads:   int(op.Heads),
-		kvHeads: int(op.KVHeads),
-		headDim: int(op.HeadDim),
-		scale:   op.F0,
-		cap:     op.F1,
-	}
-	width := shape.heads * shape.headDim
-	for t, pos := range p.pos {
-		first := 0
-		if op.Window > 0 {
-			first = max(0, int(pos-op.Window)+1)
+		b.embed(out, p, w[0], op.F[plan.EmbedScale])
+	case plan.OpEmbedPosition:
+		for t, tok := range p.rows {
+			copy(out.row(t), w[0][(tok.pos+int(op.I[plan.EmbedOffset]))*out.width:])
 		}
-		row := out[t*width:][:width]
-		b.layers[op.Layer].attention(row, q[t*width:][:width], p.pages[t], first, int(pos), shape, b.scores)
+	case plan.OpRMSNorm:
+		rmsNorm(op, out, x, y, w[0])
+	case plan.OpLayerNorm:
+		layerNorm(op, out, x, w[0], w[1])
+	case plan.OpLinear:
+		b.linear(op, p, out, x, y)
+	case plan.OpLinearHeads:
+		linearHeads(out, x, w[0], int(op.I[plan.HeadsCount]))
+	case plan.OpRope:
+		b.rope(op, p, x)
+	case plan.OpCacheWrite:
+		b.cacheWrite(int(op.I[plan.WriteCache]), p, x, y)
+	case plan.OpAttention:
+		b.attention(op, p, out, x, y, w[0])
+	case plan.OpActivate:
+		activate(op, out, x, y)
+	case plan.OpAdd:
+		for r := range out.rows {
+			for i := range out.width {
+				out.row(r)[i] = x.row(r)[i] + op.F[plan.AddScale]*y.row(r)[i]
+			}
+		}
+	case plan.OpRoute:
+		route(op, out, b.value(op.Out[1], p), x, w[0])
+	case plan.OpExperts:
+		experts(op, out, x, y, z, b.tensors[op.Weight[4]].cols, w)
+	case plan.OpConv:
+		b.conv(op, p, out, x, w[0], w[1])
+	case plan.OpGatedDelta:
+		b.gatedDelta(op, p, out, in, w[0], w[1])
+	case plan.OpSSM:
+		b.ssm(op, p, out, in, w)
+	case plan.OpRows:
+		b.pickRows(p, op, x)
 	}
 }
 
-func (b *Backend) gatherRows(op *plan.Op, p *pass) {
-	width := int(b.plan.Widths[op.Out])
-	for r, row := range p.rows {
-		copy(b.values[op.Out][r*width:][:width], b.values[op.In][int(row.Token)*width:])
+// pickRows is OpRows. Rows that are to be sampled again have no token and no
+// part in what follows.
+func (b *Backend) pickRows(p *pass, op *plan.Op, x matrix) {
+	tokens := p.rows
+	p.rows = nil
+	for _, row := range p.batch.Rows {
+		if row.Kind != device.RowAgain {
+			p.rows = append(p.rows, tokens[row.Token])
+		}
+	}
+	out, made := b.value(op.Out[0], p), 0
+	for _, row := range p.batch.Rows {
+		if row.Kind != device.RowAgain {
+			copy(out.row(made), x.row(int(row.Token)))
+			made++
+		}
 	}
 }
 
-// computeLogits fills b.logits with those of row r.
-func (b *Backend) computeLogits(e *entry, r int) {
-	op := &b.plan.Ops[len(b.plan.Ops)-1]
-	width := int(b.plan.Widths[op.In])
-	linear(b.logits, e.hidden[r*width:][:width], b.weight(op.Weight), nil, width)
-	if op.F0 > 0 {
-		for i, l := range b.logits {
-			b.logits[i] = float32(softcap(float64(l), op.F0))
+// embed is OpEmbed.
+func (b *Backend) embed(out matrix, p *pass, w []float32, scale float32) {
+	for t, tok := range p.rows {
+		row := out.row(t)
+		if tok.id < 0 {
+			copy(row, p.batch.Embeds[int(device.EmbedRow(0)-tok.id)*out.width:])
+			continue
+		}
+		for i := range row {
+			row[i] = w[int(tok.id)*out.width+i] * scale
 		}
 	}
 }

@@ -4,11 +4,11 @@ import (
 	"math"
 
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/plan"
 )
 
-// The operations of package plan, each on whole activation matrices [rows,
-// width] stored row by row, one row at a time and independent of the others.
-// Sums and transcendental functions are float64, what is stored is float32.
+// The operations of package plan that know of one row at a time. Sums and
+// transcendental functions are float64, what is stored is float32.
 
 // dot adds in four strands, which is all the speed the suite needs.
 func dot(a, b []float32) float64 {
@@ -27,88 +27,6 @@ func dot(a, b []float32) float64 {
 	return s0 + s1 + s2 + s3
 }
 
-// embed: out[t] = w[ids[t]] * scale, w [vocab, width].
-func embed(out []float32, ids []int32, w []float32, width int, scale float32) {
-	for t, id := range ids {
-		row := w[int(id)*width:][:width]
-		for i, v := range row {
-			out[t*width+i] = v * scale
-		}
-	}
-}
-
-// rmsNorm: each group of len(w) elements g of x becomes
-// g / sqrt(mean(g²) + eps) * (w + shift). out may be x.
-func rmsNorm(out, x, w []float32, eps, shift float32) {
-	for at := 0; at < len(x); at += len(w) {
-		g := x[at:][:len(w)]
-		inv := 1 / math.Sqrt(dot(g, g)/float64(len(g))+float64(eps))
-		for i, v := range g {
-			out[at+i] = float32(float64(v) * inv * float64(w[i]+shift))
-		}
-	}
-}
-
-// linear: out = x wᵀ + bias, x [rows, in], w [len(out)/rows, in], bias [width] or nil.
-func linear(out, x, w, bias []float32, in int) {
-	width := len(w) / in
-	for r := range len(x) / in {
-		for o := range width {
-			sum := dot(x[r*in:][:in], w[o*in:])
-			if bias != nil {
-				sum += float64(bias[o])
-			}
-			out[r*width+o] = float32(sum)
-		}
-	}
-}
-
-// rope rotates each head of x [tokens, heads*headDim] in place by its token's
-// position: dimensions i and i+len(freqs) turn by pos*freqs[i] and grow by
-// scale; those from 2*len(freqs) on stay.
-func rope(x []float32, pos []int32, freqs []float32, heads, headDim int, scale float32) {
-	half := len(freqs)
-	for t, p := range pos {
-		for i, f := range freqs {
-			// The angle is rounded to float32 because the models were
-			// trained so: far positions feel it.
-			sin, cos := math.Sincos(float64(float32(p) * f))
-			sin, cos = sin*float64(scale), cos*float64(scale)
-			for h := range heads {
-				head := x[(t*heads+h)*headDim:]
-				a, b := float64(head[i]), float64(head[i+half])
-				head[i] = float32(a*cos - b*sin)
-				head[i+half] = float32(b*cos + a*sin)
-			}
-		}
-	}
-}
-
-// siluMul: out = x/(1+exp(-x)) * y.
-func siluMul(out, x, y []float32) {
-	for i, v := range x {
-		v := float64(v)
-		out[i] = float32(v / (1 + math.Exp(-v)) * float64(y[i]))
-	}
-}
-
-// geluMul: out = gelu(x) * y with the tanh approximation (Hendrycks and
-// Gimpel, Gaussian Error Linear Units, 2016, §2).
-func geluMul(out, x, y []float32) {
-	for i, v := range x {
-		v := float64(v)
-		gelu := 0.5 * v * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(v+0.044715*v*v*v)))
-		out[i] = float32(gelu * float64(y[i]))
-	}
-}
-
-// add: out = x + y. out may be either.
-func add(out, x, y []float32) {
-	for i, v := range x {
-		out[i] = v + y[i]
-	}
-}
-
 // softcap bounds v to ±limit smoothly; limit 0 leaves it.
 func softcap(v float64, limit float32) float64 {
 	if limit <= 0 {
@@ -117,49 +35,353 @@ func softcap(v float64, limit float32) float64 {
 	return float64(limit) * math.Tanh(v/float64(limit))
 }
 
-// kvLayer is the cache of one layer: keys and values [pages*PageTokens, width].
-type kvLayer struct{ keys, values []float32 }
+func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 
-// cacheIndex returns the index of a position's first element, given the page table of
-// its sequence.
-func cacheIndex(pages []int32, pos, width int) int {
-	return (int(pages[pos/device.PageTokens])*device.PageTokens + pos%device.PageTokens) * width
+func silu(x float64) float64 { return x * sigmoid(x) }
+
+// softplus is log(1 + exp(x)) without overflow.
+func softplus(x float64) float64 { return max(x, 0) + math.Log1p(math.Exp(-math.Abs(x))) }
+
+// act is an activation of one input.
+func act(kind plan.Activation, x float64) float64 {
+	switch kind {
+	case plan.ActSilu:
+		return silu(x)
+	case plan.ActGelu:
+		return 0.5 * x * (1 + math.Erf(x/math.Sqrt2))
+	case plan.ActGeluTanh: // Hendrycks and Gimpel, Gaussian Error Linear Units, 2016, §2
+		return 0.5 * x * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x)))
+	case plan.ActRelu:
+		return relu(x)
+	case plan.ActRelu2:
+		return relu(x) * relu(x)
+	case plan.ActSigmoid:
+		return sigmoid(x)
+	}
+	return x
 }
 
-// attention writes to out what one token sees through its query heads q, both
-// [heads*headDim]: softmax over the positions from first to last of the scaled
-// and capped products with the keys, times the values. The heads share
-// kvHeads key-value heads in order.
-func (l *kvLayer) attention(out, q []float32, pages []int32, first, last int, shape attentionShape, scratch []float64) {
-	width := shape.kvHeads * shape.headDim
-	for h := range shape.heads {
-		head := h * shape.headDim
-		kv := h * shape.kvHeads / shape.heads * shape.headDim
+// relu is max(x, 0) that keeps a NaN.
+func relu(x float64) float64 {
+	if x < 0 {
+		return 0
+	}
+	return x
+}
 
-		scores, peak := scratch[:0], math.Inf(-1)
-		for pos := first; pos <= last; pos++ {
-			key := l.keys[cacheIndex(pages, pos, width)+kv:]
-			s := softcap(float64(shape.scale)*dot(q[head:head+shape.headDim], key), shape.cap)
-			scores, peak = append(scores, s), max(peak, s)
-		}
+// gated is an activation of x that y is multiplied with. limit and alpha are
+// of plan.ActClampedSwiGLU.
+func gated(kind plan.Activation, x, y float64, limit, alpha float32) float64 {
+	if kind == plan.ActClampedSwiGLU {
+		l := float64(limit)
+		x, y = min(x, l), max(min(y, l), -l)
+		return x * sigmoid(float64(alpha)*x) * (y + 1)
+	}
+	return act(kind, x) * y
+}
 
-		sum := 0.0
-		for i, s := range scores {
-			scores[i] = math.Exp(s - peak)
-			sum += scores[i]
-		}
-		for i := range shape.headDim {
-			mix := 0.0
-			for j, weight := range scores {
-				mix += weight * float64(l.values[cacheIndex(pages, first+j, width)+kv+i])
+// activate is OpActivate.
+func activate(op *plan.Op, out, x, y matrix) {
+	kind := plan.Activation(op.I[plan.ActKind])
+	for r := range out.rows {
+		for i := range out.width {
+			v := float64(x.row(r)[min(i, x.width-1)])
+			if y.data == nil {
+				out.row(r)[i] = float32(act(kind, v))
+			} else {
+				out.row(r)[i] = float32(gated(kind, v, float64(y.row(r)[i]), op.F[plan.ActLimit], op.F[plan.ActAlpha]))
 			}
-			out[head+i] = float32(mix / sum)
 		}
 	}
 }
 
-// attentionShape is the constant part of an attention: F0 is scale, F1 cap.
-type attentionShape struct {
-	heads, kvHeads, headDim int
-	scale, cap              float32
+// rmsNorm is OpRMSNorm.
+func rmsNorm(op *plan.Op, out, x, gate matrix, w []float32) {
+	n := int(op.I[plan.NormGroup])
+	g := make([]float64, n)
+	for r := range out.rows {
+		for at := 0; at < out.width; at += n {
+			sum := 0.0
+			for i := range g {
+				g[i] = float64(x.row(r)[at+i])
+				if plan.Gate(op.I[plan.NormGate]) == plan.GateBefore {
+					g[i] *= silu(float64(gate.row(r)[at+i]))
+				}
+				sum += g[i] * g[i]
+			}
+			inv := 1 / math.Sqrt(sum/float64(n)+float64(op.F[plan.NormEps]))
+			for i, v := range g {
+				v *= inv
+				if w != nil {
+					v *= float64(w[(at+i)%len(w)] + op.F[plan.NormShift])
+				}
+				if plan.Gate(op.I[plan.NormGate]) == plan.GateAfter {
+					v *= silu(float64(gate.row(r)[at+i]))
+				}
+				out.row(r)[at+i] = float32(v)
+			}
+		}
+	}
+}
+
+// layerNorm is OpLayerNorm.
+func layerNorm(op *plan.Op, out, x matrix, w, bias []float32) {
+	n := int(op.I[plan.NormGroup])
+	for r := range out.rows {
+		for at := 0; at < out.width; at += n {
+			g := x.row(r)[at:][:n]
+			mean, variance := 0.0, 0.0
+			for _, v := range g {
+				mean += float64(v) / float64(n)
+			}
+			for _, v := range g {
+				variance += (float64(v) - mean) * (float64(v) - mean) / float64(n)
+			}
+			inv := 1 / math.Sqrt(variance+float64(op.F[plan.NormEps]))
+			for i, v := range g {
+				v := (float64(v) - mean) * inv
+				if w != nil {
+					v *= float64(w[(at+i)%len(w)])
+				}
+				if bias != nil {
+					v += float64(bias[(at+i)%len(bias)])
+				}
+				out.row(r)[at+i] = float32(v)
+			}
+		}
+	}
+}
+
+// linear is OpLinear with all that lowering can add to it.
+func (b *Backend) linear(op *plan.Op, p *pass, out, x, residual matrix) {
+	kind := plan.Activation(op.I[plan.LinearAct])
+	for r := range out.rows {
+		in, to := x.row(r), out.row(r)
+		first := b.project(op.Weight[0], op.Weight[1], in, p.rows[r].seq)
+		var second []float64
+		if op.Weight[2] != plan.None {
+			second = b.project(op.Weight[2], op.Weight[3], in, p.rows[r].seq)
+		}
+		for i, v := range first {
+			if second != nil {
+				v = gated(kind, v, second[i], op.F[plan.ActLimit], op.F[plan.ActAlpha])
+			} else {
+				v = act(kind, v)
+			}
+			if residual.data != nil {
+				v = float64(residual.row(r)[i]) + float64(op.F[plan.LinearScale])*v
+			}
+			to[i] = float32(v)
+		}
+	}
+}
+
+// project returns x wᵀ, changed by the sequence's adapter, + bias.
+func (b *Backend) project(w, bias int32, x []float32, seq *device.Seq) []float64 {
+	matrix, add := b.weight(w), b.weight(bias)
+	out := make([]float64, len(matrix)/len(x))
+	for i := range out {
+		out[i] = dot(x, matrix[i*len(x):])
+	}
+	if seq.Adapter != 0 {
+		b.adapters[seq.Adapter].apply(int(w), out, x)
+	}
+	for i, v := range add {
+		out[i] += float64(v)
+	}
+	return out
+}
+
+// linearHeads is OpLinearHeads.
+func linearHeads(out, x matrix, w []float32, heads int) {
+	from, to := x.width/heads, out.width/heads
+	for r := range out.rows {
+		for i := range out.width {
+			out.row(r)[i] = float32(dot(x.row(r)[i/to*from:][:from], w[i*from:]))
+		}
+	}
+}
+
+// rope is OpRope.
+func (b *Backend) rope(op *plan.Op, p *pass, x matrix) {
+	heads, dim, first := int(op.I[plan.RopeHeads]), int(op.I[plan.RopeHeadDim]), int(op.I[plan.RopeFirst])
+	half, scale := int(op.I[plan.RopeRotary])/2, float64(op.F[plan.RopeScale])
+	axes := b.table(op.I[plan.RopeAxes])
+	for t := range p.rows {
+		tok := &p.rows[t]
+		for i, f := range b.frequencies(op, tok)[:half] {
+			pos := float32(tok.pos)
+			if axes != nil {
+				pos = float32(tok.axes[int(axes[i])])
+			}
+			// The angle is rounded to float32 because the models were
+			// trained so: far positions feel it.
+			sin, cos := math.Sincos(float64(pos * f))
+			sin, cos = sin*scale, cos*scale
+			at, pair := first+i, first+i+half
+			if op.I[plan.RopeInterleaved] == 1 {
+				at, pair = first+2*i, first+2*i+1
+			}
+			for h := range heads {
+				head := x.row(t)[h*dim:][:dim]
+				a, b := float64(head[at]), float64(head[pair])
+				head[at] = float32(a*cos - b*sin)
+				head[pair] = float32(b*cos + a*sin)
+			}
+		}
+	}
+}
+
+// frequencies returns those of an OpRope for one token.
+func (b *Backend) frequencies(op *plan.Op, tok *token) []float32 {
+	length, original := max(int(tok.seq.RopeLen), tok.pos+1), int(op.I[plan.RopeOriginal])
+	if original == 0 || length <= original {
+		return b.table(op.I[plan.RopeTable])
+	}
+	if long := b.table(op.I[plan.RopeLong]); long != nil {
+		return long
+	}
+	rotary, factor := float64(op.I[plan.RopeRotary]), float64(op.F[plan.RopeFactor])
+	grown := factor*float64(length)/float64(original) - (factor - 1)
+	base := float64(op.F[plan.RopeTheta]) * math.Pow(grown, rotary/(rotary-2))
+	out := make([]float32, int(rotary)/2)
+	for i := range out {
+		out[i] = float32(math.Pow(base, -2*float64(i)/rotary))
+	}
+	return out
+}
+
+// route is OpRoute. Scores are rounded to float32 before they are compared.
+func route(op *plan.Op, experts, weights, x matrix, bias []float32) {
+	k := int(op.I[plan.RouteTopK])
+	for r := range x.rows {
+		logits := x.row(r)
+		scores := make([]float32, len(logits))
+		for e, l := range logits {
+			scores[e] = l
+			if plan.Scoring(op.I[plan.RouteScore]) == plan.ScoreSigmoid {
+				scores[e] = float32(sigmoid(float64(l)))
+			}
+		}
+		if plan.Scoring(op.I[plan.RouteScore]) == plan.ScoreSoftmax {
+			softmax(scores)
+		}
+		compared := append([]float32(nil), scores...)
+		for e, v := range bias {
+			compared[e] += v
+		}
+		if groups := int(op.I[plan.RouteGroups]); groups > 1 {
+			dropGroups(compared, groups, int(op.I[plan.RouteTopGroups]))
+		}
+
+		chosen, out := best(compared, k), weights.row(r)
+		for i, e := range chosen {
+			experts.row(r)[i] = float32(e)
+			out[i] = scores[e]
+		}
+		if plan.Scoring(op.I[plan.RouteScore]) == plan.ScoreSoftmaxChosen {
+			softmax(out)
+		}
+		scale := float64(op.F[plan.RouteScale])
+		if op.I[plan.RouteNormalize] == 1 {
+			sum := float64(op.F[plan.RouteEps])
+			for _, v := range out {
+				sum += float64(v)
+			}
+			scale /= sum
+		}
+		for i, v := range out {
+			out[i] = float32(float64(v) * scale)
+		}
+	}
+}
+
+// dropGroups makes -Inf of the scores in all but the best of so many equal
+// groups, which are judged by the sum of their two best.
+func dropGroups(scores []float32, groups, keep int) {
+	size := len(scores) / groups
+	sums := make([]float32, groups)
+	for g := range sums {
+		group := scores[g*size:][:size]
+		for _, e := range best(group, min(2, size)) {
+			sums[g] += group[e]
+		}
+	}
+	kept := make([]bool, groups)
+	for _, g := range best(sums, keep) {
+		kept[g] = true
+	}
+	for e := range scores {
+		if !kept[e/size] {
+			scores[e] = float32(math.Inf(-1))
+		}
+	}
+}
+
+// best returns the indices of the k greatest, the lower index first among
+// equals. A NaN is greater than nothing.
+func best(scores []float32, k int) []int {
+	var chosen []int
+	taken := make([]bool, len(scores))
+	for range k {
+		next := -1
+		for i, v := range scores {
+			if !taken[i] && (next < 0 || v > scores[next]) {
+				next = i
+			}
+		}
+		taken[next] = true
+		chosen = append(chosen, next)
+	}
+	return chosen
+}
+
+func softmax(x []float32) {
+	peak, sum := math.Inf(-1), 0.0
+	for _, v := range x {
+		peak = max(peak, float64(v))
+	}
+	for _, v := range x {
+		sum += math.Exp(float64(v) - peak)
+	}
+	for i, v := range x {
+		x[i] = float32(math.Exp(float64(v)-peak) / sum)
+	}
+}
+
+// experts is OpExperts. The first matrix of each expert, if gated the third as
+// well, is [inner, width(x)], the fifth [width(out), inner].
+func experts(op *plan.Op, out, x, chosen, weights matrix, inner int, w [plan.MaxWeights][]float32) {
+	kind := plan.Activation(op.I[plan.ActKind])
+	for r := range out.rows {
+		sum := make([]float64, out.width)
+		for k, e := range chosen.row(r) {
+			mid := make([]float32, inner)
+			for i := range mid {
+				at := int(e)*inner + i
+				v := affine(x.row(r), w[0], w[1], at)
+				if w[2] != nil {
+					v = gated(kind, v, affine(x.row(r), w[2], w[3], at), op.F[plan.ActLimit], op.F[plan.ActAlpha])
+				} else {
+					v = act(kind, v)
+				}
+				mid[i] = float32(v)
+			}
+			for i := range sum {
+				sum[i] += float64(weights.row(r)[k]) * affine(mid, w[4], w[5], int(e)*out.width+i)
+			}
+		}
+		for i, v := range sum {
+			out.row(r)[i] = float32(v)
+		}
+	}
+}
+
+// affine is x times one row of w, + its bias, if there is one.
+func affine(x, w, bias []float32, row int) float64 {
+	sum := dot(x, w[row*len(x):])
+	if bias != nil {
+		sum += float64(bias[row])
+	}
+	return sum
 }

@@ -2,86 +2,37 @@ package ref
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math"
 
-	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/plan"
 )
 
 // tensor is a weight, converted to float32 as its rows arrive.
 type tensor struct {
-	name    string
-	dtype   device.DType
-	shape   []int
-	cols    int // elements of a row; a vector is one row
-	data    []float32
-	written []bool // by row
+	format plan.Format
+	cols   int // elements of a row; a vector is one row
+	data   []float32
 }
 
-func newTensor(name string, dtype device.DType, shape []int) (*tensor, error) {
-	if dtype < device.F32 || dtype > device.BF16 {
-		return nil, fmt.Errorf("tensor %s: unknown element type %v", name, dtype)
+func newTensor(format plan.Format, shape []int) *tensor {
+	n := 1
+	for _, d := range shape {
+		n *= d
 	}
-	if len(shape) != 1 && len(shape) != 2 {
-		return nil, fmt.Errorf("tensor %s: shape %v, expected one or two dimensions", name, shape)
-	}
-	rows, cols := 1, shape[len(shape)-1]
-	if len(shape) == 2 {
-		rows = shape[0]
-	}
-	if rows <= 0 || cols <= 0 {
-		return nil, fmt.Errorf("tensor %s: shape %v, expected positive dimensions", name, shape)
-	}
-	return &tensor{
-		name:    name,
-		dtype:   dtype,
-		shape:   append([]int(nil), shape...),
-		cols:    cols,
-		data:    make([]float32, rows*cols),
-		written: make([]bool, rows),
-	}, nil
-}
-
-func (t *tensor) write(first, n int, src []byte) error {
-	if first < 0 || n < 0 || first > len(t.written)-n {
-		return fmt.Errorf("tensor %s: rows %d to %d written, it has %d", t.name, first, first+n, len(t.written))
-	}
-	if want := n * t.cols * t.dtype.Size(); len(src) != want {
-		return fmt.Errorf("tensor %s: %d bytes for %d rows, expected %d", t.name, len(src), n, want)
-	}
-	for r := first; r < first+n; r++ {
-		if t.written[r] {
-			return fmt.Errorf("tensor %s: row %d written twice", t.name, r)
-		}
-	}
-	for r := first; r < first+n; r++ {
-		t.written[r] = true
-	}
-	convert(t.data[first*t.cols:], src, t.dtype)
-	return nil
-}
-
-// complete reports the first row that was never written as an error.
-func (t *tensor) complete() error {
-	for r, ok := range t.written {
-		if !ok {
-			return fmt.Errorf("tensor %s: row %d was never written", t.name, r)
-		}
-	}
-	return nil
+	return &tensor{format: format, cols: shape[len(shape)-1], data: make([]float32, n)}
 }
 
 // convert widens little-endian elements to float32, which is exact.
-func convert(dst []float32, src []byte, dtype device.DType) {
-	size := dtype.Size()
-	for i := range len(src) / size {
+func convert(dst []float32, src []byte, format plan.Format) {
+	size := format.Size()
+	for i := range dst {
 		at := src[i*size:]
-		switch dtype {
-		case device.F32:
+		switch format {
+		case plan.F32:
 			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(at))
-		case device.BF16:
+		case plan.BF16:
 			dst[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(at)) << 16)
-		case device.F16:
+		case plan.F16:
 			dst[i] = half(binary.LittleEndian.Uint16(at))
 		}
 	}

@@ -7,152 +7,178 @@ import (
 	"github.com/millrace-ai/millrace/engine/sample"
 )
 
-func (s *slot) clear() {
-	for i := range s.pages {
-		s.pages[i] = -1
-	}
-	s.length, s.hasLast, s.counts, s.biases = -1, false, 0, 0
-}
-
 // compute executes a step: deltas, then everybody reads, then everybody
 // writes, then the rows.
 func (b *Backend) compute(e *entry) error {
-	for i := range e.batch.Params {
-		p := &e.batch.Params[i]
+	x := &e.batch
+	for i := range x.Params {
+		p := &x.Params[i]
 		s := &b.slots[p.Slot]
-		s.clear()
-		s.params = p.Params
+		s.params, s.counts, s.biases = p.Params, 0, 0
 	}
-	for _, p := range e.batch.Pages {
-		b.slots[p.Slot].pages[p.Index] = p.Page
+	for _, p := range x.Pages {
+		b.slots[p.Slot].pages[p.Group][p.Index] = p.Page
 	}
-	for _, c := range e.batch.Counts {
+	for _, c := range x.Counts {
 		b.slots[c.Slot].counts += countOf(c.Token, c.Generated)
 	}
-	for _, d := range e.batch.Biases {
+	for _, d := range x.Biases {
 		b.slots[d.Slot].biases += biasOf(sample.Bias{Token: d.Token, Bias: d.Bias})
 	}
-	for i := range e.batch.Seqs {
-		if err := b.read(e, &e.batch.Seqs[i]); err != nil {
+	b.resume(x)
+	for i := range x.Seqs {
+		b.read(x, &x.Seqs[i])
+	}
+	for i := range x.Seqs {
+		if err := b.write(e, &x.Seqs[i]); err != nil {
 			return err
 		}
 	}
-	row := 0
-	for i := range e.batch.Seqs {
-		n, err := b.write(e, &e.batch.Seqs[i], row)
-		if err != nil {
-			return err
+	for _, d := range x.States {
+		if d.Save != device.NoState {
+			b.states[d.Save] = b.states[d.Live]
 		}
-		row = n
 	}
-	if row != len(e.batch.Rows) {
-		return fmt.Errorf("row %d belongs to no sequence of the batch, or is out of order", row)
+	for i := range x.Rows {
+		r := &x.Rows[i]
+		s := &b.slots[r.Slot]
+		if r.Kind != device.RowAgain {
+			s.hidden = b.hidden[r.Token]
+		}
+		b.result(e, s, i)
 	}
 	return nil
 }
 
-// read sums up what the slot's pages hold before this step's first token.
-func (b *Backend) read(e *entry, q *device.Seq) error {
-	s := &b.slots[q.Slot]
-	first := int(e.batch.Pos[q.Start])
-	// The last token may be computed again, if nothing was sampled behind it.
-	if s.length >= 0 && s.length != first && (s.length-1 != first || s.chosen) {
-		return fmt.Errorf("slot %d has %d tokens, the step goes on at %d", q.Slot, s.length, first)
-	}
-	s.start = history{}
-	for p := range first {
-		page := s.pages[p/device.PageTokens]
-		if page < 0 {
-			return fmt.Errorf("slot %d reads position %d, which has no page", q.Slot, p)
+// resume makes live states what they start as: all are read before any is
+// written.
+func (b *Backend) resume(x *device.Batch) {
+	b.resumed = b.resumed[:0]
+	for _, d := range x.States {
+		from := uint64(0)
+		switch d.From {
+		case device.ZeroState:
+		case device.NoState:
+			from = b.states[d.Live]
+		default:
+			from = b.states[d.From]
 		}
-		s.start.read(b.values[int(page)*device.PageTokens+p%device.PageTokens])
+		b.resumed = append(b.resumed, from)
 	}
-	return nil
+	for i, d := range x.States {
+		b.slots[d.Slot].live, b.states[d.Live] = d.Live, b.resumed[i]
+	}
 }
 
-// write computes the tokens of a sequence and its rows, which begin at row,
-// and returns the row after them.
-func (b *Backend) write(e *entry, q *device.Seq, row int) (int, error) {
+// at finds the value of a position in a group of a slot.
+func (b *Backend) at(s *slot, group, position int) *uint64 {
+	return &b.values[int(s.pages[group][position/device.PageTokens])*device.PageTokens+position%device.PageTokens]
+}
+
+// read sums up what the slot's pages hold before the step's first token, as far
+// as that sees it.
+func (b *Backend) read(x *device.Batch, q *device.Seq) {
 	s := &b.slots[q.Slot]
-	s.chosen = false
-	h := s.start
-	rows := e.batch.Rows
+	h := history{model: &b.cfg.Model, length: int(x.Pos[q.Start]), sums: s.sums}
+	clear(h.sums)
+	for g := range h.sums {
+		for p := max(0, h.left(g)+1); p < h.length; p++ {
+			h.read(g, p, *b.at(s, g, p))
+		}
+	}
+}
+
+// write computes the tokens of a sequence.
+func (b *Backend) write(e *entry, q *device.Seq) error {
+	s, m := &b.slots[q.Slot], &b.cfg.Model
+	h := history{model: m, length: int(e.batch.Pos[q.Start]), sums: s.sums}
+	if m.Recurrent {
+		h.state = b.states[s.live]
+	}
+	c := class{adapter: b.adapters[q.Adapter], ropeLen: q.RopeLen}
 	for i := q.Start; i < q.Start+q.Count; i++ {
-		token := e.batch.Tokens[i]
-		if token == device.LastToken {
-			if !s.hasLast {
-				return 0, fmt.Errorf("slot %d has no last token", q.Slot)
+		token := uint64(uint32(e.batch.Tokens[i]))
+		switch t := e.batch.Tokens[i]; {
+		case t == device.LastToken:
+			token = uint64(uint32(s.last))
+		case t < 0:
+			token = rowHash(e.batch.Embeds[int(-1-t)*m.Hidden:][:m.Hidden])
+		}
+		for g := range h.sums {
+			if p := h.left(g); p >= 0 && i > q.Start { // the first token's read left it out
+				h.drop(g, p, *b.at(s, g, p))
 			}
-			token = s.last
 		}
-		page := s.pages[h.length/device.PageTokens]
-		if page < 0 {
-			return 0, fmt.Errorf("slot %d writes position %d, which has no page", q.Slot, h.length)
+		p := h.length
+		v := h.add(token, c)
+		if e.spoiled() {
+			v = ^v
 		}
-		if w := b.stamp[page]; w.step == e.number && w.slot != q.Slot {
-			return 0, fmt.Errorf("slots %d and %d write page %d in one step", w.slot, q.Slot, page)
+		for g := range h.sums {
+			page, mine := s.pages[g][p/device.PageTokens], writer{e.number, q.Slot, int32(g)}
+			if w := b.writers[page]; w.step == e.number && w != mine {
+				return fmt.Errorf("slot %d for group %d and slot %d for group %d write page %d in one step", w.slot, w.group, q.Slot, g, page)
+			}
+			b.writers[page] = mine
+			*b.at(s, g, p) = inGroup(v, g)
 		}
-		b.stamp[page] = writer{e.number, q.Slot}
-		at := &b.values[int(page)*device.PageTokens+h.length%device.PageTokens]
-		*at = h.add(b.cfg.Model.Seed, token)
-		if e.fault == FailStep || e.fault == FailLaunch {
-			*at = ^*at
-		}
-		for ; row < len(rows) && rows[row].Token == i && rows[row].Slot == q.Slot; row++ {
-			b.result(e, s, row, h.sum)
-		}
+		b.hidden[i] = h.sum()
 	}
-	s.length = h.length
-	return row, nil
+	if m.Recurrent {
+		if e.spoiled() {
+			h.state = ^h.state
+		}
+		b.states[s.live] = h.state
+	}
+	s.void = false
+	return nil
 }
 
-// result fills in a row of the step.
-func (b *Backend) result(e *entry, s *slot, row int, sum uint64) {
+// result fills in a row of the step from its slot's hidden row.
+func (b *Backend) result(e *entry, s *slot, row int) {
 	m := &b.cfg.Model
 	r := &e.batch.Rows[row]
 	out := &e.batch.Results[row]
+	verify := r.Kind == device.RowVerify
 	switch {
-	case e.fault == FailStep || e.fault == FailLaunch:
-		*out = device.RowResult{Token: -7, Logprob: 7, TopCount: 0}
-		s.last, s.hasLast = 0, true
+	case verify && s.void:
+		*out = device.RowResult{Void: 1}
 		return
-	case e.fault == Invalid && row == e.number%len(e.batch.Rows):
-		*out = device.RowResult{Token: -7, Invalid: 1}
-		s.last, s.hasLast = 0, true
+	case e.spoiled():
+		*out = device.RowResult{Token: -7, Logprob: 7, TopCount: 0}
+		s.last, s.hidden = 0, ^s.hidden
 		return
 	case r.Kind == device.RowScore:
-		*out = device.RowResult{Token: r.Target, Logprob: score(sum, r.Target)}
+		*out = device.RowResult{Token: r.Target, Logprob: score(s.hidden, r.Target)}
 		return
 	}
-	c := choice{x: m.draw(sum, s.counts, s.biases, &s.params, r.Index), mask: e.batch.Mask(r.Mask)}
-	if !c.make(m) {
+	c := choice{x: m.draw(s.hidden, s.counts, s.biases, &s.params, r.Index), mask: e.batch.Mask(r.Mask)}
+	if e.fault == Invalid && row == e.number%len(e.batch.Rows) || !c.make(m) {
 		*out = device.RowResult{Token: -7, Invalid: 1}
-		s.last, s.hasLast = 0, true
+		s.last, s.void = 0, verify
 		return
 	}
-	s.chosen = true
 	*out = device.RowResult{Token: c.token, Logprob: c.logprob, TopCount: int32(c.tops(int(r.TopN)))}
 	for k := range int(out.TopCount) {
 		e.batch.Top[row*device.MaxTopN+k] = c.alternative(m, k)
 	}
-	s.last, s.hasLast = out.Token, true
-	s.counts += countOf(out.Token, 1)
+	s.last, s.void = c.token, verify && c.token != r.Target
+	s.counts += countOf(c.token, 1)
 }
 
-// computeFast samples every row from its slot's last token and its position.
+// computeFast samples every row from its slot's last token and its number.
 func (b *Backend) computeFast(e *entry) {
 	for i := range e.batch.Params {
 		p := &e.batch.Params[i]
 		b.slots[p.Slot].params = p.Params
 	}
+	for _, q := range e.batch.Seqs {
+		b.slots[q.Slot].void = false
+	}
 	for row := range e.batch.Rows {
 		r := &e.batch.Rows[row]
 		s := &b.slots[r.Slot]
-		sum := mix(uint64(s.last), uint64(e.batch.Pos[r.Token]))
-		if r.Kind == device.RowScore {
-			e.batch.Results[row] = device.RowResult{Token: r.Target, Logprob: score(sum, r.Target)}
-			continue
-		}
-		b.result(e, s, row, sum)
+		s.hidden = mix(uint64(s.last), uint64(r.Index))
+		b.result(e, s, row)
 	}
 }

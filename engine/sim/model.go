@@ -16,6 +16,28 @@ type Model struct {
 	First   int32
 	EOS     int32
 	EOSRate float64
+
+	// Windows are those of its groups of caches: how many positions, the current
+	// included, are seen back, 0 for all. nil is one group that sees all; a model
+	// without any cache of positions has an empty slice.
+	Windows   []int
+	Recurrent bool // it has a state
+
+	// Hidden is the width of rows that stand for tokens, 0 if there are none.
+	Hidden int
+
+	// RopeOriginal and RopeDynamic are as in plan.Plan.
+	RopeOriginal int
+	RopeDynamic  bool
+}
+
+var oneGroup = []int{0}
+
+func (m *Model) windows() []int {
+	if m.Windows == nil {
+		return oneGroup
+	}
+	return m.Windows
 }
 
 // Choice is a generated token as the backend returns it.
@@ -32,30 +54,37 @@ func (m Model) Continue(prompt []int32, p sample.Params, topN, n int, stopAtEOS 
 	return m.ContinueSteered(prompt, p, Steering{}, topN, n, stopAtEOS)
 }
 
-// Steering is what bends the choices of a sequence beside its parameters.
+// Steering is what bends a sequence beside its tokens and parameters. The zero
+// value is nothing.
 type Steering struct {
 	Biases []sample.Bias
 	// Mask returns the mask of the token that follows the prompt and out, nil
 	// for none.
 	Mask func(out []Choice) []uint32
+
+	Adapter *device.Adapter
+	RopeLen int32     // Seq.RopeLen; without effect if RopeOriginal is 0
+	Embeds  []float32 // rows of Hidden; device.EmbedRow(i) in the prompt is row i
 }
 
-// ContinueSteered is Continue with masks and biases. It stops before a token
-// whose mask allows none. A token that its mask forbids gives way to one that
-// it allows; one that is alone has log-probability 0.
+// ContinueSteered is Continue with a Steering. It stops before a token whose
+// mask allows none. A token that its mask forbids gives way to one that it
+// allows; one that is alone has log-probability 0.
 func (m Model) ContinueSteered(prompt []int32, p sample.Params, by Steering, topN, n int, stopAtEOS bool) []Choice {
-	var h history
+	r := m.start(&by)
 	var counts, biases uint64
 	for _, bias := range by.Biases {
 		biases += biasOf(bias)
 	}
 	for _, t := range prompt {
-		h.add(m.Seed, t)
-		counts += countOf(t, 0)
+		r.feed(t)
+		if t >= 0 {
+			counts += countOf(t, 0)
+		}
 	}
 	var out []Choice
 	for i := range n {
-		made := choice{x: m.draw(h.sum, counts, biases, &p, int32(i))}
+		made := choice{x: m.draw(r.sum(), counts, biases, &p, int32(i))}
 		if by.Mask != nil {
 			made.mask = by.Mask(out)
 		}
@@ -70,7 +99,7 @@ func (m Model) ContinueSteered(prompt []int32, p sample.Params, by Steering, top
 		if stopAtEOS && c.Token == m.EOS {
 			break
 		}
-		h.add(m.Seed, c.Token)
+		r.feed(c.Token)
 		counts += countOf(c.Token, 1)
 	}
 	return out
@@ -78,33 +107,139 @@ func (m Model) ContinueSteered(prompt []int32, p sample.Params, by Steering, top
 
 // Score returns the log-probability of each prompt token but the first, whose
 // entry is NaN.
-func (m Model) Score(prompt []int32) []float32 {
+func (m Model) Score(prompt []int32, by Steering) []float32 {
 	out := []float32{float32(math.NaN())}
-	var h history
+	r := m.start(&by)
 	for i := 1; i < len(prompt); i++ {
-		h.add(m.Seed, prompt[i-1])
-		out = append(out, score(h.sum, prompt[i]))
+		r.feed(prompt[i-1])
+		out = append(out, score(r.sum(), prompt[i]))
 	}
 	return out
 }
 
-// history is what the positions of a sequence add up to.
-type history struct {
-	length int
-	sum    uint64
+// reader computes a sequence without pages: it keeps all values.
+type reader struct {
+	history
+	by     *Steering
+	class  class
+	values []uint64 // by position
 }
 
-// add appends a token and returns the value to store for it.
-func (h *history) add(seed uint64, token int32) uint64 {
-	v := mix(mix(seed, uint64(uint32(token))), h.sum+uint64(h.length))
-	h.read(v)
+func (m *Model) start(by *Steering) *reader {
+	return &reader{
+		history: history{model: m, sums: make([]uint64, len(m.windows()))},
+		by:      by,
+		class:   class{adapter: adapterHash(by.Adapter), ropeLen: by.RopeLen},
+	}
+}
+
+// feed appends a token of the prompt or of what follows it.
+
+func (r *reader) feed(token int32) {
+	for g := range r.sums {
+		if q := r.left(g); q >= 0 {
+			r.drop(g, q, inGroup(r.values[q], g))
+		}
+	}
+	t := uint64(uint32(token))
+	if token < 0 {
+		row := int(-1 - token)
+		t = rowHash(r.by.Embeds[row*r.model.Hidden:][:r.model.Hidden])
+	}
+	r.values = append(r.values, r.add(t, r.class))
+}
+
+// class is what changes the values of a sequence beside its tokens.
+type class struct {
+	adapter uint64 // its hash
+	ropeLen int32
+}
+
+// rope is what rotations depend on at a position beside the position.
+func (m *Model) rope(ropeLen int32, position int) uint64 {
+	length := max(int(ropeLen), position+1)
+	switch {
+	case m.RopeOriginal == 0 || length <= m.RopeOriginal:
+		return 0
+	case m.RopeDynamic:
+		return uint64(length)
+	}
+	return 1
+}
+
+// history is what a sequence knows after some positions: of each group the sum
+// over the positions that its window sees, and the state.
+type history struct {
+	model  *Model
+	length int
+	sums   []uint64 // by group
+	state  uint64
+}
+
+// add appends a token and returns the value to store for it, of which each
+// group stores its own (inGroup). What the windows leave has been dropped.
+func (h *history) add(token uint64, c class) uint64 {
+	v := mix(mix(h.model.Seed, token), h.sum()+uint64(h.length))
+	if c.adapter != 0 {
+		v = mix(v, c.adapter)
+	}
+	if rope := h.model.rope(c.ropeLen, h.length); rope != 0 {
+		v = mix(v, rope)
+	}
+	for g := range h.sums {
+		h.read(g, h.length, inGroup(v, g))
+	}
+	if h.model.Recurrent {
+		h.state = mix(h.state, v)
+	}
+	h.length++
 	return v
 }
 
-// read appends a position whose stored value is v.
-func (h *history) read(v uint64) {
-	h.sum += mix(v, uint64(h.length))
-	h.length++
+// read counts in the value that a group stores for a position, drop out again.
+func (h *history) read(group, position int, v uint64) { h.sums[group] += mix(v, uint64(position)) }
+func (h *history) drop(group, position int, v uint64) { h.sums[group] -= mix(v, uint64(position)) }
+
+// left returns the position that a group's window leaves when the next token
+// comes, negative if none.
+func (h *history) left(group int) int {
+	if w := h.model.windows()[group]; w > 0 {
+		return h.length - w
+	}
+	return -1
+}
+
+// sum is all that counts.
+func (h *history) sum() uint64 {
+	x := h.state
+	for _, s := range h.sums {
+		x = mix(x, s)
+	}
+	return x
+}
+
+// inGroup is what a group stores where another stores something else.
+func inGroup(v uint64, group int) uint64 { return v + uint64(group) }
+
+// adapterHash is 0 for none.
+func adapterHash(a *device.Adapter) uint64 {
+	if a == nil {
+		return 0
+	}
+	h := mix(uint64(a.Rank), uint64(len(a.Targets)))
+	for _, t := range a.Targets {
+		h = mix(mix(h, uint64(t.Tensor)), uint64(t.First)<<32|uint64(t.Rows))
+		h = mix(mix(h, rowHash(t.A)), rowHash(t.B))
+	}
+	return h | 1
+}
+
+func rowHash(row []float32) uint64 {
+	h := mix(uint64(len(row)), ^uint64(0))
+	for _, x := range row {
+		h = mix(h, uint64(math.Float32bits(x)))
+	}
+	return h
 }
 
 // draw is the randomness behind one sampled token.

@@ -1,8 +1,10 @@
 package sim
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
@@ -41,30 +43,37 @@ type Config struct {
 	// Synchronous asks the engine to launch no step ahead of the one it waits
 	// for (Caps.LaunchDepth 0); else it is 1.
 	Synchronous bool
+	StepTokens  int // as in Caps; 0: all that a Batch holds
 
 	// Fast leaves out reading, writing and checking, so that a step costs
-	// nanoseconds: the tokens then depend on the last token alone, and
-	// Model.Continue does not tell them.
+	// nanoseconds: a token then depends on the one before and on its number
+	// alone, and Model.Continue does not tell it.
 	Fast bool
 }
 
 // Backend implements device.Backend.
 type Backend struct {
-	cfg     Config
-	limits  device.Limits
-	ring    [device.RingDepth]entry
-	queue   []int         // entries forwarded and not yet executed
-	tensors device.Handle // announced
-	steps   int
+	cfg      Config
+	limits   device.Limits
+	ring     [device.RingDepth]entry
+	queue    []int            // entries forwarded and not yet executed
+	tensors  device.Handle    // announced
+	adapters map[int32]uint64 // hash by id
+	steps    int
 
-	slots  []slot
-	values []uint64 // [page][offset]
-	stamp  []writer // by page
+	slots   []slot
+	values  []uint64 // [page][offset]
+	writers []writer // by page, the last
+	states  []uint64
+	resumed []uint64 // what the live states of a step start as
+	hidden  []uint64 // by token of the step: what the next token depends on
 
 	now  time.Duration // virtual
 	free time.Duration // when the device has done all that is enqueued
 	base time.Time     // of real time
 	lost error
+
+	done, tokens, busy atomic.Int64 // of Stats
 }
 
 // entry is a Batch of the ring and its way through the queue.
@@ -73,38 +82,38 @@ type entry struct {
 	sum      uint64 // of the inputs when they were forwarded
 	choices  uint64 // of those that Sample reads, when it did
 	number   int
-	inFlight bool // from Forward to Wait
-	sampled  bool
+	sampled  bool // Sample was called
 	executed bool
-	done     time.Duration
+	done     time.Duration // when the device has done it
 	fault    Fault
 }
 
-// slot is the state of a sequence that stays on the device.
+// spoiled reports whether all that the step writes is wrong.
+func (e *entry) spoiled() bool { return e.fault == FailStep || e.fault == FailLaunch }
+
+// slot is what of a sequence stays on the device.
 type slot struct {
-	pages   []int32
-	params  sample.Params
-	counts  uint64
-	biases  uint64
-	length  int   // tokens computed so far; -1: the first may start anywhere
-	last    int32 // the token sampled last
-	hasLast bool
-	chosen  bool // a token was sampled behind the last one computed
-	batch   int  // marks of check: the batch that last had this slot,
-	renewed int  // and gave it parameters,
-	sampled int  // and a token
-	start   history
+	pages  [][]int32 // by group
+	sums   []uint64  // by group, of what the step's next token sees
+	live   int32     // its state
+	params sample.Params
+	counts uint64
+	biases uint64
+	last   int32  // the token sampled last
+	hidden uint64 // behind the last row
+	void   bool   // an earlier RowVerify of the step chose something else
 }
 
-// writer says which slot writes a page in which step.
+// writer says which slot wrote a page in which step, and for which group.
 type writer struct {
-	step int
-	slot int32
+	step        int
+	slot, group int32
 }
 
-// New returns a backend that needs no weights: SetModel and InitKV may follow.
+// New returns a backend that needs no weights: SetModel and InitCache may
+// follow.
 func New(limits device.Limits, cfg Config) *Backend {
-	return &Backend{cfg: cfg, limits: limits, base: time.Now()}
+	return &Backend{cfg: cfg, limits: limits, base: time.Now(), adapters: map[int32]uint64{}}
 }
 
 // Now returns the time that has passed since New, virtual unless RealTime.
@@ -115,17 +124,32 @@ func (b *Backend) Now() time.Duration {
 	return b.now
 }
 
-// Caps implements device.Backend.
+// Caps implements device.Backend: it takes every plan that ends in logits.
 func (b *Backend) Caps() device.Caps {
-	depth := 1
-	if b.cfg.Synchronous {
-		depth = 0
+	c := device.Caps{
+		Name:        "sim",
+		Detail:      "simulated, no model",
+		Devices:     1,
+		Ops:         1<<(plan.OpLogits+1) - 1,
+		Formats:     ^uint32(0),
+		Features:    device.FeatureAdapters | device.FeatureVerify,
+		LaunchDepth: 1,
+		StepTokens:  cmp.Or(b.cfg.StepTokens, b.limits.MaxTokens),
 	}
-	return device.Caps{Name: "sim", Detail: "simulated, no model", LaunchDepth: depth, StepTokens: b.limits.MaxTokens}
+	if b.cfg.Model.Hidden > 0 {
+		c.Features |= device.FeatureEmbeds
+	}
+	if b.cfg.Synchronous {
+		c.LaunchDepth = 0
+	}
+	return c
 }
 
+// CheckPlan implements device.Backend; plans are ignored.
+func (b *Backend) CheckPlan(*plan.Plan) error { return nil }
+
 // NewTensor implements device.Backend; tensors are ignored.
-func (b *Backend) NewTensor(string, device.DType, []int) (device.Handle, error) {
+func (b *Backend) NewTensor(string, plan.Format, []int) (device.Handle, error) {
 	b.tensors++
 	return b.tensors - 1, nil
 }
@@ -135,34 +159,75 @@ func (b *Backend) WriteTensor(device.Handle, int, int, []byte) error { return ni
 
 // SetModel implements device.Backend; the plan is ignored.
 func (b *Backend) SetModel(*plan.Plan) (device.ModelInfo, error) {
-	return device.ModelInfo{PageBytes: 8 * device.PageTokens}, nil
+	info := device.ModelInfo{PageBytes: 8 * device.PageTokens}
+	if b.cfg.Model.Recurrent {
+		info.StateBytes = 8
+	}
+	return info, nil
 }
 
-// InitKV implements device.Backend.
-func (b *Backend) InitKV(pages int) error {
-	l := b.limits
+// InitCache implements device.Backend. All caches hold what nobody wrote.
+func (b *Backend) InitCache(pages, states int) error {
+	l, groups := b.limits, len(b.cfg.Model.windows())
 	b.slots = make([]slot, l.MaxSlots)
 	for i := range b.slots {
-		b.slots[i] = slot{pages: make([]int32, l.MaxPagesPerSlot), batch: -1, renewed: -1, sampled: -1}
-		b.slots[i].clear()
+		s := &b.slots[i]
+		s.pages, s.sums = make([][]int32, groups), make([]uint64, groups)
+		for g := range groups {
+			s.pages[g] = make([]int32, l.MaxPagesPerSlot)
+		}
 	}
-	b.values = make([]uint64, pages*device.PageTokens)
-	for i := range b.values {
-		b.values[i] = mix(uint64(i), ^uint64(0)) // nothing anyone wrote
-	}
-	b.stamp = make([]writer, pages)
-	for i := range b.stamp {
-		b.stamp[i].step = -1
+	b.values = garbage(pages * device.PageTokens)
+	b.states = garbage(states)
+	b.writers = make([]writer, pages)
+	for i := range b.writers {
+		b.writers[i].step = -1
 	}
 	for i := range b.ring {
-		b.ring[i].batch = device.NewBatch(l, b.cfg.Model.Vocab)
+		b.ring[i].batch = device.NewBatch(l, b.cfg.Model.Vocab, groups, b.cfg.Model.Hidden, 0)
 	}
 	b.queue = make([]int, 0, device.RingDepth)
+	b.hidden, b.resumed = make([]uint64, l.MaxTokens), make([]uint64, 0, l.MaxSlots)
+	return nil
+}
+
+func garbage(n int) []uint64 {
+	out := make([]uint64, n)
+	for i := range out {
+		out[i] = mix(uint64(i), ^uint64(0))
+	}
+	return out
+}
+
+// WarmUp implements device.Backend.
+func (b *Backend) WarmUp() error { return nil }
+
+// HostAlloc implements device.Backend.
+func (b *Backend) HostAlloc(bytes int) ([]byte, error) { return make([]byte, bytes), nil }
+
+// HostFree implements device.Backend.
+func (b *Backend) HostFree([]byte) {}
+
+// LoadAdapter implements device.Backend. What the adapter holds counts, not its
+// id: pages of another that had the id before are found out.
+func (b *Backend) LoadAdapter(id int32, a *device.Adapter) error {
+	b.adapters[id] = adapterHash(a)
+	return nil
+}
+
+// DropAdapter implements device.Backend.
+func (b *Backend) DropAdapter(id int32) error {
+	delete(b.adapters, id)
 	return nil
 }
 
 // Batch implements device.Backend.
 func (b *Backend) Batch(i int) *device.Batch { return &b.ring[i].batch }
+
+// Stats implements device.Backend.
+func (b *Backend) Stats() device.Stats {
+	return device.Stats{Steps: b.done.Load(), Tokens: b.tokens.Load(), Busy: time.Duration(b.busy.Load())}
+}
 
 // Close implements device.Backend.
 func (b *Backend) Close() error { return nil }
@@ -171,39 +236,25 @@ func (b *Backend) Close() error { return nil }
 // caller who relies on more is found out.
 func (b *Backend) Forward(i int) error {
 	e := &b.ring[i]
-	if b.lost != nil {
-		return b.lost
-	}
-	if e.inFlight {
-		return b.lose(fmt.Errorf("Forward(%d) before Wait(%d)", i, i))
-	}
-	for j := range b.ring {
-		if b.ring[j].inFlight && !b.ring[j].sampled {
-			return b.lose(fmt.Errorf("Forward(%d) before Sample(%d)", i, j))
-		}
-	}
-	e.number = b.steps
+	e.number, e.fault = b.steps, NoFault
 	b.steps++
-	e.fault = NoFault
 	if b.cfg.Fault != nil {
 		e.fault = b.cfg.Fault(e.number)
 	}
 	if !b.cfg.Fast {
-		if err := b.check(&e.batch); err != nil {
-			return b.lose(err)
-		}
 		clear(e.batch.Results)
 		e.sum = checksum(&e.batch)
 	}
-	e.inFlight, e.sampled, e.executed = true, false, false
+	e.sampled, e.executed = false, false
 	b.queue = append(b.queue, i)
+	began := max(b.free, b.Now())
 	if b.cfg.Latency != nil {
-		b.free = max(b.free, b.Now()) + b.cfg.Latency(len(e.batch.Tokens))
+		b.free = began + b.cfg.Latency(len(e.batch.Tokens))
+		b.busy.Add(int64(b.free - began))
 	}
 	e.done = b.free
 	if e.fault == FailLaunch {
 		b.executeThrough(e)
-		e.inFlight = false
 		return errors.New("sim: injected launch failure")
 	}
 	return nil
@@ -212,15 +263,7 @@ func (b *Backend) Forward(i int) error {
 // Sample implements device.Backend.
 func (b *Backend) Sample(i int) error {
 	e := &b.ring[i]
-	switch {
-	case b.lost != nil:
-		return b.lost
-	case !e.inFlight || e.sampled:
-		return b.lose(fmt.Errorf("Sample(%d) does not follow Forward(%d)", i, i))
-	case !b.cfg.Fast:
-		if err := b.checkChoices(e); err != nil {
-			return b.lose(err)
-		}
+	if !b.cfg.Fast {
 		e.choices = choices(&e.batch)
 	}
 	e.sampled = true
@@ -230,12 +273,6 @@ func (b *Backend) Sample(i int) error {
 // Wait implements device.Backend.
 func (b *Backend) Wait(i int) error {
 	e := &b.ring[i]
-	switch {
-	case b.lost != nil:
-		return b.lost
-	case !e.inFlight || !e.sampled:
-		return b.lose(fmt.Errorf("Wait(%d) without Forward and Sample", i))
-	}
 	if b.cfg.OnWait != nil {
 		b.cfg.OnWait()
 	}
@@ -245,22 +282,20 @@ func (b *Backend) Wait(i int) error {
 	} else {
 		b.now = max(b.now, e.done)
 	}
-	e.inFlight = false
 	switch {
 	case b.lost != nil:
 		return b.lost
 	case e.fault == Lose:
-		return b.lose(errors.New("injected loss"))
+		b.lose(errors.New("injected loss"))
+		return b.lost
 	case e.fault == FailStep:
 		return errors.New("sim: injected step failure")
 	}
 	return nil
 }
 
-func (b *Backend) lose(reason error) error {
-	b.lost = fmt.Errorf("sim: %w: %w", device.ErrLost, reason)
-	return b.lost
-}
+// lose ends it all; the next Wait says why.
+func (b *Backend) lose(reason error) { b.lost = fmt.Errorf("sim: %w: %w", device.ErrLost, reason) }
 
 // executeThrough runs the queue, in order, up to and with e.
 func (b *Backend) executeThrough(e *entry) {
@@ -275,14 +310,16 @@ func (b *Backend) execute() {
 	b.queue = append(b.queue[:0], b.queue[1:]...)
 	e := &b.ring[i]
 	e.executed = true
+	b.done.Add(1)
+	b.tokens.Add(int64(len(e.batch.Tokens)))
 	switch {
 	case b.cfg.Fast:
 		b.computeFast(e)
 	case checksum(&e.batch) != e.sum || e.sampled && choices(&e.batch) != e.choices:
-		_ = b.lose(fmt.Errorf("batch %d was changed while in flight", i)) // Wait reports it
+		b.lose(fmt.Errorf("batch %d was changed while in flight", i))
 	default:
 		if err := b.compute(e); err != nil {
-			_ = b.lose(err) // Wait reports it
+			b.lose(err)
 		}
 	}
 }

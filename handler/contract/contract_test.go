@@ -30,9 +30,10 @@ func serve(t *testing.T, edit ...func(*handler.Options, *handler.Model)) (url st
 	}
 	limits := device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 8, MaxPagesPerSlot: 32}
 	eos, _ := tok.EOS()
+	simulated := sim.Model{Vocab: tok.VocabSize(), EOS: eos, EOSRate: 0.01}
 	e, err := engine.New(engine.Config{
-		Backend: sim.New(limits, sim.Config{Model: sim.Model{Vocab: tok.VocabSize(), EOS: eos, EOSRate: 0.01}}),
-		Device:  limits, Pages: 64, Vocab: tok.VocabSize(), EOS: []int32{eos},
+		Backend: sim.New(limits, sim.Config{Model: simulated}).Checked(),
+		Device:  limits, Plan: simulated.Plan(), Pages: 64, EOS: []int32{eos},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 // Package backendtest is the conformance suite that every backend runs: the
-// calls of device.Backend, each operation of package plan, the paged cache,
-// sampling, and independence of the batch, compared with engine/ref.
+// calls of device.Backend, each operation of package plan, caches in pages and
+// states, sampling, and independence of the batch, compared with engine/ref. The
+// backend is behind device.Checked, which refuses for it.
 //
 //	func TestConformance(t *testing.T) {
 //		backendtest.Run(t, open, backendtest.Options{BitExact: true})
@@ -15,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/plan"
 )
 
 // Open returns a backend without a model; the suite closes it.
@@ -56,12 +58,17 @@ func Run(t *testing.T, open Open, opt Options) {
 	t.Run("attention", s.attention)
 	t.Run("layers", s.layers)
 	t.Run("cache", s.cache)
+	t.Run("states", s.states)
+	t.Run("inputs", s.inputs)
+	t.Run("rows", s.rowKinds)
+	t.Run("encoders", s.encoders)
 	t.Run("sampling", s.sampling)
 	t.Run("steering", s.steering)
 	t.Run("draws", s.draws)
 	t.Run("invalid rows", s.invalidRows)
 	t.Run("invariance", s.invariance)
 	t.Run("ring", s.ring)
+	t.Run("warm up", s.warmUp)
 }
 
 type suite struct {
@@ -70,8 +77,8 @@ type suite struct {
 }
 
 // tolerance is the allowed difference from ref for weights of a type.
-func (s *suite) tolerance(dtype device.DType) float64 {
-	if dtype == device.F32 {
+func (s *suite) tolerance(format plan.Format) float64 {
+	if format == plan.F32 {
 		return s.opt.Tolerance
 	}
 	return s.opt.HalfTolerance
@@ -80,8 +87,5 @@ func (s *suite) tolerance(dtype device.DType) float64 {
 // limits are what most tests open a backend with.
 var limits = device.Limits{MaxTokens: 96, MaxRows: 96, MaxSlots: 6, MaxPagesPerSlot: 8, Threads: 2}
 
-// pages is the KV pool of those tests, enough for all slots.
-const pages = 50
-
-// dtypes are the element types of weights.
-var dtypes = []device.DType{device.F32, device.F16, device.BF16}
+// formats are the element types of weights.
+var formats = []plan.Format{plan.F32, plan.F16, plan.BF16}

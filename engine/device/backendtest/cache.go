@@ -6,17 +6,21 @@ import (
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
 )
 
-// cache drives many sequences through few slots and shuffled pages: prompts in
-// chunks beside decodes, slots and pages handed on.
+// cache drives many sequences through few slots, shuffled pages and states:
+// prompts in chunks beside decodes, slots and pages handed on, pages that windows
+// have left given to others.
 func (s *suite) cache(t *testing.T) {
-	for _, dtype := range dtypes {
-		t.Run(dtype.String(), func(t *testing.T) {
-			m := transformer(300, dtype, shapes[0].shape)
-			s.compare(t, m, dtype, func(h *host) []answer { return traffic(h, m.plan.Vocab) })
-		})
+	for _, tt := range models() {
+		for _, format := range []plan.Format{plan.F32, plan.BF16} {
+			t.Run(fmt.Sprintf("%s/%v", tt.name, format), func(t *testing.T) {
+				m := tt.build(format)
+				s.compare(t, m, format, func(h *host) []answer { return traffic(h, m.plan.Vocab) })
+			})
+		}
 	}
 	t.Run("last token", s.lastToken)
 }
@@ -45,7 +49,9 @@ func traffic(h *host, vocab int) []answer {
 			budget -= n
 			chunks = append(chunks, chunk{seq: s, n: n, score: rng.IntN(3) > 0})
 		}
-		out = append(out, h.step(chunks...)...)
+		if len(chunks) > 0 {
+			out = append(out, h.step(chunks...)...)
+		}
 
 		remaining := active[:0]
 		for _, s := range active {
@@ -63,9 +69,9 @@ func traffic(h *host, vocab int) []answer {
 // lastToken: LastToken means what the slot sampled last, whatever the other
 // slots did since.
 func (s *suite) lastToken(t *testing.T) {
-	m := transformer(301, device.F32, shapes[0].shape)
+	m := transformer(301, plan.F32, shapes[0].shape)
 	run := func(last bool) []answer {
-		h := newHost(t, s.load(t, m, limits, pages), limits, pages)
+		h := s.host(t, m, limits)
 		seqs := []*seq{
 			h.start(prompt(1, 5, m.plan.Vocab), sample.Greedy()),
 			h.start(prompt(2, 18, m.plan.Vocab), sample.Greedy()),
@@ -93,20 +99,19 @@ func (s *suite) lastToken(t *testing.T) {
 		step(1, 2)
 		return all
 	}
-	s.unchanged(t, run(true), run(false), device.F32)
+	s.unchanged(t, run(true), run(false), plan.F32)
 }
 
 // invariance: what a sequence gets does not depend on its neighbours, on how
-// its prompt was cut, or on which pages and slot it has.
+// its prompt was cut, or on which pages, slot and state it has.
 func (s *suite) invariance(t *testing.T) {
-	const length, promptLength = 75, 60
+	const length, promptLength = 57, 45
 	limits := device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 32, MaxPagesPerSlot: 8, Threads: 2}
-	const pages = 32 * 8
 
 	// run scores the sequence given the sizes of its chunks and a number of
 	// neighbours, which prefill and decode at their own pace, then samples.
 	run := func(t *testing.T, m *model, neighbours int, cuts []int) []answer {
-		h := newHost(t, s.load(t, m, limits, pages), limits, pages)
+		h := s.host(t, m, limits)
 		vocab := m.plan.Vocab
 		params := sample.Greedy()
 		params.Sample, params.Temperature, params.TopP, params.RepetitionPenalty, params.Seed = 1, 1.3, 0.95, 1.2, 99
@@ -146,9 +151,9 @@ func (s *suite) invariance(t *testing.T) {
 		return out
 	}
 
-	for _, tt := range shapes {
-		for _, dtype := range []device.DType{device.F32, device.BF16} {
-			m := transformer(400, dtype, tt.shape)
+	for _, tt := range models() {
+		for _, format := range []plan.Format{plan.F32, plan.BF16} {
+			m := tt.build(format)
 			alone := run(t, m, 0, []int{promptLength})
 			for _, v := range []struct {
 				name       string
@@ -162,8 +167,8 @@ func (s *suite) invariance(t *testing.T) {
 				{"among 31 in odd chunks", 31, []int{9, 1, 15, 4, 16}},
 				{"among 7", 7, []int{13}},
 			} {
-				t.Run(fmt.Sprintf("%s/%v/%s", tt.name, dtype, v.name), func(t *testing.T) {
-					s.unchanged(t, run(t, m, v.neighbours, v.cuts), alone, dtype)
+				t.Run(fmt.Sprintf("%s/%v/%s", tt.name, format, v.name), func(t *testing.T) {
+					s.unchanged(t, run(t, m, v.neighbours, v.cuts), alone, format)
 				})
 			}
 		}

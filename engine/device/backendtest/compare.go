@@ -2,9 +2,11 @@ package backendtest
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/plan"
 )
 
 // near reports answers that differ by more than tolerance in log-probability.
@@ -21,7 +23,15 @@ func near(t *testing.T, got, want []answer, tolerance float64) {
 			t.Errorf("%s: invalid %v, want %v", w.what, g.invalid, w.invalid)
 			continue
 		}
-		if w.invalid {
+		if g.void != w.void {
+			t.Errorf("%s: void %v, want %v", w.what, g.void, w.void)
+			continue
+		}
+		if w.invalid || w.void {
+			continue
+		}
+		if w.output != nil {
+			nearOutput(t, g, w, tolerance)
 			continue
 		}
 		if !within(g.logprob, w.logprob, tolerance) {
@@ -31,6 +41,22 @@ func near(t *testing.T, got, want []answer, tolerance float64) {
 			t.Errorf("%s: token %d, want %d", w.what, g.token, w.token)
 		}
 		nearTop(t, g, w, tolerance)
+	}
+}
+
+// nearOutput compares rows of an encoder: differences relative to the length of the
+// row, as its numbers have no scale of their own.
+func nearOutput(t *testing.T, g, w answer, tolerance float64) {
+	t.Helper()
+	squares := 0.0
+	for _, v := range w.output {
+		squares += float64(v) * float64(v) / float64(len(w.output))
+	}
+	for i, v := range w.output {
+		if !within(g.output[i], v, tolerance*math.Sqrt(squares)) {
+			t.Errorf("%s: column %d is %v, want %v ± %v", w.what, i, g.output[i], v, tolerance*math.Sqrt(squares))
+			return
+		}
 	}
 }
 
@@ -78,8 +104,8 @@ func same(t *testing.T, got, want []answer) {
 	}
 	for i, w := range want {
 		g := got[i]
-		equal := g.invalid == w.invalid && len(g.top) == len(w.top)
-		if equal && !w.invalid {
+		equal := g.invalid == w.invalid && g.void == w.void && len(g.top) == len(w.top) && slices.Equal(g.output, w.output)
+		if equal && !w.invalid && !w.void {
 			equal = g.token == w.token && g.logprob == w.logprob
 			for j := range g.top {
 				equal = equal && g.top[j] == w.top[j]
@@ -94,11 +120,11 @@ func same(t *testing.T, got, want []answer) {
 
 // unchanged compares runs of one backend that must not differ: to the bit if
 // it promises that.
-func (s *suite) unchanged(t *testing.T, got, want []answer, dtype device.DType) {
+func (s *suite) unchanged(t *testing.T, got, want []answer, format plan.Format) {
 	t.Helper()
 	if s.opt.BitExact {
 		same(t, got, want)
 	} else {
-		near(t, got, want, s.tolerance(dtype))
+		near(t, got, want, s.tolerance(format))
 	}
 }

@@ -14,12 +14,12 @@ func (s *suite) draws(t *testing.T) {
 	m := table([][]float32{sampletest.Logits}, -1)
 	for _, c := range sampletest.Cases() {
 		t.Run(c.Name, func(t *testing.T) {
-			b := s.load(t, m, limits, slots)
+			b := s.load(t, m, limits)
 			hits := make([]int, len(sampletest.Logits))
 			for step := range steps {
 				i := step % device.RingDepth
 				x := b.Batch(i)
-				clearBatch(x)
+				x.Clear()
 				x.Masks = append(x.Masks, c.Mask...)
 				for slot := range int32(slots) {
 					c.Params.Seed++
@@ -44,7 +44,6 @@ func (s *suite) draws(t *testing.T) {
 // drawRow gives a slot to a new sequence, which is the case's previous token.
 func drawRow(x *device.Batch, c *sampletest.Case, slot int32) {
 	x.Params = append(x.Params, device.ParamDelta{Slot: slot, Params: c.Params})
-	x.Pages = append(x.Pages, device.PageDelta{Slot: slot, Page: slot})
 	for _, id := range c.Prompt {
 		x.Counts = append(x.Counts, device.CountDelta{Slot: slot, Token: id})
 	}

@@ -20,30 +20,53 @@ type model struct {
 
 // weights are a tensor's elements as a checkpoint stores them.
 type weights struct {
-	dtype device.DType
-	shape []int
-	data  []byte
+	format plan.Format
+	shape  []int
+	data   []byte
 }
 
-// load returns a backend that has taken m, closed when the test ends.
-func (s *suite) load(t *testing.T, m *model, limits device.Limits, pages int) device.Backend {
-	t.Helper()
-	return load(t, s.open(t, limits), m, pages)
+// pages is enough for all slots to be full; with it a test can fill a backend.
+func (m *model) pages(l device.Limits) int {
+	return len(m.plan.Groups) * (l.MaxSlots*l.MaxPagesPerSlot + 2)
 }
 
-// oracle returns ref with the same model.
-func oracle(t *testing.T, m *model, limits device.Limits, pages int) device.Backend {
+// states is enough for each slot to have one and to keep two.
+func (m *model) states(l device.Limits) int {
+	if !m.plan.HasState() {
+		return 0
+	}
+	return 3 * l.MaxSlots
+}
+
+// load returns a backend, behind checks, that has taken m, closed when the test
+// ends.
+func (s *suite) load(t *testing.T, m *model, l device.Limits) device.Backend {
 	t.Helper()
-	b, err := ref.Open(limits)
+	return load(t, device.Checked(s.open(t, l), l), m, l)
+}
+
+// host returns a host of such a backend.
+func (s *suite) host(t *testing.T, m *model, l device.Limits) *host {
+	t.Helper()
+	return newHost(t, s.load(t, m, l), m, l)
+}
+
+// oracle returns a host of ref with the same model.
+func oracle(t *testing.T, m *model, l device.Limits) *host {
+	t.Helper()
+	b, err := ref.Open(l)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return load(t, b, m, pages)
+	return newHost(t, load(t, device.Checked(b, l), m, l), m, l)
 }
 
-func load(t *testing.T, b device.Backend, m *model, pages int) device.Backend {
+func load(t *testing.T, b device.Backend, m *model, l device.Limits) device.Backend {
 	t.Helper()
 	t.Cleanup(func() { b.Close() })
+	if err := b.CheckPlan(&m.plan); err != nil {
+		t.Fatalf("CheckPlan: %v", err)
+	}
 	for i, w := range m.weights {
 		announce(t, b, i, w)
 		write(t, b, i, w)
@@ -52,27 +75,28 @@ func load(t *testing.T, b device.Backend, m *model, pages int) device.Backend {
 	if err != nil {
 		t.Fatalf("SetModel: %v", err)
 	}
-	if info.WeightBytes <= 0 || m.plan.Layers > 0 && info.PageBytes <= 0 {
-		t.Errorf("SetModel: %+v, expected positive sizes", info)
+	if info.WeightBytes <= 0 || len(m.plan.Groups) > 0 && info.PageBytes <= 0 || m.plan.HasState() != (info.StateBytes > 0) {
+		t.Errorf("SetModel: %+v, expected positive sizes of what there is", info)
 	}
-	if err := b.InitKV(pages); err != nil {
-		t.Fatalf("InitKV(%d): %v", pages, err)
+	if err := b.InitCache(m.pages(l), m.states(l)); err != nil {
+		t.Fatalf("InitCache(%d, %d): %v", m.pages(l), m.states(l), err)
 	}
 	return b
 }
 
 func announce(t *testing.T, b device.Backend, i int, w weights) {
 	t.Helper()
-	h, err := b.NewTensor(fmt.Sprintf("tensor.%d", i), w.dtype, w.shape)
+	h, err := b.NewTensor(fmt.Sprintf("tensor.%d", i), w.format, w.shape)
 	if err != nil {
-		t.Fatalf("NewTensor %v %v: %v", w.dtype, w.shape, err)
+		t.Fatalf("NewTensor %v %v: %v", w.format, w.shape, err)
 	}
 	if int(h) != i {
 		t.Fatalf("NewTensor: handle %d for tensor %d", h, i)
 	}
 }
 
-// write gives a tensor in two parts, the later rows first.
+// write gives a tensor in two parts, the later rows first, from memory that
+// the backend lends if there is some.
 func write(t *testing.T, b device.Backend, i int, w weights) {
 	t.Helper()
 	rows, cols := w.matrix()
@@ -82,51 +106,78 @@ func write(t *testing.T, b device.Backend, i int, w weights) {
 		if n == 0 {
 			continue
 		}
-		bytes := cols * w.dtype.Size()
-		if err := b.WriteTensor(device.Handle(i), first, n, w.data[first*bytes:part[1]*bytes]); err != nil {
+		bytes := cols * w.format.Size()
+		memory, err := b.HostAlloc(n * bytes)
+		if err != nil || len(memory) < n*bytes {
+			t.Fatalf("HostAlloc(%d): %d bytes, %v", n*bytes, len(memory), err)
+		}
+		copy(memory, w.data[first*bytes:part[1]*bytes])
+		if err := b.WriteTensor(device.Handle(i), first, n, memory[:n*bytes]); err != nil {
 			t.Fatalf("WriteTensor %d, %d rows from %d: %v", i, n, first, err)
 		}
+		b.HostFree(memory)
 	}
 }
 
 func (w weights) matrix() (rows, cols int) {
-	if len(w.shape) == 1 {
-		return 1, w.shape[0]
+	rows, cols = 1, w.shape[len(w.shape)-1]
+	for _, n := range w.shape[:len(w.shape)-1] {
+		rows *= n
 	}
-	return w.shape[0], w.shape[1]
+	return rows, cols
 }
 
 // builder writes plans with random weights. A method that makes a value
 // returns its number.
 type builder struct {
 	model
-	rng   *rand.Rand
-	dtype device.DType // of the weights to come
+	rng    *rand.Rand
+	format plan.Format // of the weights to come
 }
 
-func newBuilder(seed uint64, vocab int, dtype device.DType) *builder {
+func newBuilder(seed uint64, vocab int, format plan.Format) *builder {
 	return &builder{
-		model: model{plan: plan.Plan{Family: "test", Vocab: vocab, MaxPos: 1 << 20}},
-		rng:   rand.New(rand.NewPCG(seed, 0)),
-		dtype: dtype,
+		model:  model{plan: plan.Plan{Family: "test", Vocab: vocab, MaxPos: 1 << 20}},
+		rng:    rand.New(rand.NewPCG(seed, 0)),
+		format: format,
 	}
 }
 
 func (b *builder) value(width int) int32 {
-	b.plan.Widths = append(b.plan.Widths, int32(width))
-	return int32(len(b.plan.Widths) - 1)
+	b.plan.Values = append(b.plan.Values, plan.Value{Width: int32(width), Of: plan.None})
+	return int32(len(b.plan.Values) - 1)
 }
 
-func (b *builder) width(v int32) int { return int(b.plan.Widths[v]) }
+// view is width columns of a value, from column on.
+func (b *builder) view(of int32, column, width int) int32 {
+	b.plan.Values = append(b.plan.Values, plan.Value{Width: int32(width), Of: of, Column: int32(column)})
+	return int32(len(b.plan.Values) - 1)
+}
 
-func (b *builder) op(op plan.Op) { b.plan.Ops = append(b.plan.Ops, op) }
+func (b *builder) width(v int32) int { return b.plan.Width(v) }
+
+// op appends an operation with a new value of that width as its output, or
+// none if width is 0. What it returns can be changed until the next call.
+func (b *builder) op(kind plan.Kind, width int, in ...int32) *plan.Op {
+	op := plan.NewOp(kind)
+	copy(op.In[:], in)
+	if width > 0 {
+		op.Out[0] = b.value(width)
+	}
+	b.plan.Ops = append(b.plan.Ops, op)
+	return &b.plan.Ops[len(b.plan.Ops)-1]
+}
+
+func (b *builder) table(values ...float32) int32 {
+	b.plan.Tables = append(b.plan.Tables, values)
+	return int32(len(b.plan.Tables) - 1)
+}
 
 // tensor adds a weight with the given elements.
 func (b *builder) tensor(values []float32, shape ...int) int32 {
-	b.weights = append(b.weights, weights{b.dtype, shape, encode(values, b.dtype)})
+	b.weights = append(b.weights, weights{b.format, shape, encode(values, b.format)})
 	id := len(b.plan.Tensors)
-	rows, _ := b.weights[id].matrix()
-	b.plan.Tensors = append(b.plan.Tensors, plan.Tensor{Name: fmt.Sprintf("tensor.%d", id), Shape: shape, Rows: rows})
+	b.plan.Tensors = append(b.plan.Tensors, plan.Tensor{Name: fmt.Sprintf("tensor.%d", id), Shape: shape})
 	return int32(id)
 }
 
@@ -143,155 +194,336 @@ func (b *builder) normal(mean, deviation float64, shape ...int) int32 {
 	return b.tensor(values, shape...)
 }
 
+// matrix adds weights that keep the size of the values they are multiplied with.
+func (b *builder) matrix(shape ...int) int32 {
+	return b.normal(0, 1/math.Sqrt(float64(shape[len(shape)-1])), shape...)
+}
+
 func (b *builder) embed(width int, scale float32) int32 {
-	out := b.value(width)
-	b.op(op(plan.OpEmbed, out, plan.None, plan.None, plan.Op{Weight: b.normal(0, 1, b.plan.Vocab, width), Bias: plan.None, F0: scale}))
-	return out
+	return b.embedOf(b.normal(0, 1, b.plan.Vocab, width), width, scale)
+}
+
+func (b *builder) embedOf(w int32, width int, scale float32) int32 {
+	b.plan.Hidden = width
+	op := b.op(plan.OpEmbed, width)
+	op.Weight[0], op.F[plan.EmbedScale] = w, scale
+	return op.Out[0]
+}
+
+// embedRows takes rows of a width in place of tokens: a plan without a vocabulary.
+func (b *builder) embedRows(width int) int32 {
+	b.plan.Hidden = width
+	op := b.op(plan.OpEmbed, width)
+	op.F[plan.EmbedScale] = 1
+	return op.Out[0]
+}
+
+// position is a learned position of so many, of which the first offset mean
+// nothing.
+func (b *builder) position(width, positions, offset int) int32 {
+	w := b.normal(0, 1, positions+offset, width)
+	b.plan.MaxPos = min(b.plan.MaxPos, positions)
+	op := b.op(plan.OpEmbedPosition, width)
+	op.Weight[0], op.I[plan.EmbedOffset] = w, int32(offset)
+	return op.Out[0]
 }
 
 func (b *builder) rmsNorm(x int32, group int, shift float32) int32 {
-	out := b.value(b.width(x))
-	b.op(op(plan.OpRMSNorm, out, x, plan.None, plan.Op{
-		Weight: b.normal(1-float64(shift), 0.3, group), Bias: plan.None, Group: int32(group), F0: 1e-5, F1: shift,
-	}))
-	return out
+	w := b.normal(1-float64(shift), 0.3, group)
+	return b.normOf(x, plan.None, group, w, shift, plan.GateNone)
+}
+
+// normOf is OpRMSNorm with all it can have; gate and w may be None.
+func (b *builder) normOf(x, gate int32, group int, w int32, shift float32, how plan.Gate) int32 {
+	op := b.op(plan.OpRMSNorm, b.width(x), x, gate)
+	op.Weight[0], op.I[plan.NormGroup], op.I[plan.NormGate] = w, int32(group), int32(how)
+	op.F[plan.NormEps], op.F[plan.NormShift] = 1e-5, shift
+	return op.Out[0]
+}
+
+// layerNorm has weights and biases of as many elements, 0 for none.
+func (b *builder) layerNorm(x int32, group, weights, biases int) int32 {
+	w, bias := int32(plan.None), int32(plan.None)
+	if weights > 0 {
+		w = b.normal(1, 0.3, weights)
+	}
+	if biases > 0 {
+		bias = b.normal(0, 0.3, biases)
+	}
+	op := b.op(plan.OpLayerNorm, b.width(x), x)
+	op.Weight[0], op.Weight[1], op.I[plan.NormGroup], op.F[plan.NormEps] = w, bias, int32(group), 1e-5
+	return op.Out[0]
 }
 
 func (b *builder) linear(x int32, width int, bias bool) int32 {
-	out := b.value(width)
-	w := b.normal(0, 1/math.Sqrt(float64(b.width(x))), width, b.width(x))
-	with := int32(plan.None)
+	return b.linearOp(x, width, bias).Out[0]
+}
+
+func (b *builder) linearOp(x int32, width int, bias bool) *plan.Op {
+	w, with := b.matrix(width, b.width(x)), int32(plan.None)
 	if bias {
 		with = b.normal(0, 0.5, width)
 	}
-	b.op(op(plan.OpLinear, out, x, plan.None, plan.Op{Weight: w, Bias: with}))
-	return out
+	op := b.op(plan.OpLinear, width, x)
+	op.Weight[0], op.Weight[1] = w, with
+	return op
 }
 
-// rope rotates x in place.
-func (b *builder) rope(x int32, headDim, rotary int, scale float32) {
+// gated is OpLinear with two matrices and an activation.
+func (b *builder) gated(x int32, width int, bias bool, act plan.Activation) *plan.Op {
+	w2, b2 := b.matrix(width, b.width(x)), int32(plan.None)
+	if bias {
+		b2 = b.normal(0, 0.5, width)
+	}
+	op := b.linearOp(x, width, bias)
+	op.Weight[2], op.Weight[3], op.I[plan.LinearAct] = w2, b2, int32(act)
+	clamp(op, act)
+	return op
+}
+
+// clamp sets the numbers of ActClampedSwiGLU, small enough to matter.
+func clamp(op *plan.Op, act plan.Activation) {
+	if act == plan.ActClampedSwiGLU {
+		op.F[plan.ActLimit], op.F[plan.ActAlpha] = 1.1, 1.702
+	}
+}
+
+func (b *builder) linearHeads(x int32, heads, width int) int32 {
+	w := b.matrix(heads, width/heads, b.width(x)/heads)
+	op := b.op(plan.OpLinearHeads, width, x)
+	op.Weight[0], op.I[plan.HeadsCount] = w, int32(heads)
+	return op.Out[0]
+}
+
+// frequencies are those of RoPE with base 10000, times scale.
+func frequencies(rotary int, scale float64) []float32 {
 	table := make([]float32, rotary/2)
 	for i := range table {
-		table[i] = float32(math.Pow(10000, -2*float64(i)/float64(rotary)))
+		table[i] = float32(scale * math.Pow(10000, -2*float64(i)/float64(rotary)))
 	}
-	b.plan.Tables = append(b.plan.Tables, table)
-	b.op(op(plan.OpRope, x, x, plan.None, plan.Op{
-		Weight: plan.None, Bias: plan.None, Table: int32(len(b.plan.Tables) - 1),
-		Heads: int32(b.width(x) / headDim), HeadDim: int32(headDim), Rotary: int32(rotary), F0: scale,
-	}))
+	return table
+}
+
+// rope rotates the first dimensions of each head of x in place.
+func (b *builder) rope(x int32, headDim, rotary int, scale float32) *plan.Op {
+	table := b.table(frequencies(rotary, 1)...)
+	op := b.op(plan.OpRope, 0, x)
+	op.Out[0] = x
+	op.I[plan.RopeHeads], op.I[plan.RopeHeadDim] = int32(b.width(x)/headDim), int32(headDim)
+	op.I[plan.RopeRotary], op.I[plan.RopeTable], op.F[plan.RopeScale] = int32(rotary), table, scale
+	op.I[plan.RopeLong], op.I[plan.RopeAxes] = plan.None, plan.None
+	return op
 }
 
 // heads is the shape of an attention.
 type heads struct {
 	heads, kvHeads, headDim int
+	valueWidth              int // of a head; 0: headDim
 	window                  int
 	cap                     float32
+	sinks, slopes           bool
 }
 
-// attend is KV write and attention of the next layer.
+func (h heads) values() int {
+	if h.valueWidth > 0 {
+		return h.valueWidth
+	}
+	return h.headDim
+}
+
+// cache adds a cache; those of one window share a group.
+func (b *builder) cache(c plan.Cache) int32 {
+	if c.Kind == plan.CacheState {
+		c.Group = plan.None
+	} else {
+		c.Group = plan.None
+		for g, group := range b.plan.Groups {
+			if group.Window == c.Window {
+				c.Group = int32(g)
+			}
+		}
+		if c.Group == plan.None {
+			c.Group = int32(len(b.plan.Groups))
+			b.plan.Groups = append(b.plan.Groups, plan.Group{Window: c.Window})
+		}
+	}
+	b.plan.Caches = append(b.plan.Caches, c)
+	return int32(len(b.plan.Caches) - 1)
+}
+
+// attend writes a cache of its own and attends over it.
 func (b *builder) attend(q, k, v int32, h heads) int32 {
-	layer := int32(b.plan.Layers)
-	b.plan.Layers++
-	b.plan.KVWidth = h.kvHeads * h.headDim
-	b.op(op(plan.OpKVWrite, plan.None, k, v, plan.Op{
-		Weight: plan.None, Bias: plan.None, Layer: layer, KVHeads: int32(h.kvHeads), HeadDim: int32(h.headDim),
-	}))
-	out := b.value(b.width(q))
-	b.op(op(plan.OpAttention, out, q, plan.None, plan.Op{
-		Weight: plan.None, Bias: plan.None, Layer: layer,
-		Heads: int32(h.heads), KVHeads: int32(h.kvHeads), HeadDim: int32(h.headDim), Window: int32(h.window),
-		F0: float32(1 / math.Sqrt(float64(h.headDim))), F1: h.cap,
-	}))
-	return out
+	cache := b.cache(plan.Cache{
+		Kind: plan.CacheKV, Heads: int32(h.kvHeads), KeyWidth: int32(h.headDim), ValueWidth: int32(h.values()), Window: int32(h.window),
+	})
+	b.op(plan.OpCacheWrite, 0, k, v).I[plan.WriteCache] = cache
+	return b.attendOver(cache, q, plan.None, h)
 }
 
-// binary is OpSiluMul, OpGeluMul or OpAdd.
-func (b *builder) binary(kind plan.Kind, x, y int32) int32 {
-	out := b.value(b.width(x))
-	b.op(op(kind, out, x, y, plan.Op{Weight: plan.None, Bias: plan.None}))
-	return out
+// attendOver attends over a cache that was written before. rest is of queries
+// over a latent cache.
+func (b *builder) attendOver(cache, q, rest int32, h heads) int32 {
+	sinks, slopes := int32(plan.None), int32(plan.None)
+	if h.sinks {
+		sinks = b.normal(0, 1, h.heads)
+	}
+	if h.slopes {
+		table := make([]float32, h.heads)
+		for i := range table {
+			table[i] = float32(math.Exp2(-8 * float64(i+1) / float64(h.heads)))
+		}
+		slopes = b.table(table...)
+	}
+	op := b.op(plan.OpAttention, h.heads*h.values(), q, rest)
+	op.Weight[0] = sinks
+	op.I[plan.AttnCache], op.I[plan.AttnHeads] = cache, int32(h.heads)
+	op.I[plan.AttnWindow], op.I[plan.AttnSlopes] = int32(h.window), slopes
+	op.F[plan.AttnScale], op.F[plan.AttnCap] = float32(1/math.Sqrt(float64(h.headDim))), h.cap
+	return op.Out[0]
+}
+
+// activate is act(x), or with y the gated form.
+func (b *builder) activate(act plan.Activation, x, y int32) int32 {
+	width := b.width(x)
+	if y != plan.None {
+		width = b.width(y)
+	}
+	op := b.op(plan.OpActivate, width, x, y)
+	op.I[plan.ActKind] = int32(act)
+	clamp(op, act)
+	return op.Out[0]
+}
+
+func (b *builder) add(x, y int32, scale float32) int32 {
+	op := b.op(plan.OpAdd, b.width(x), x, y)
+	op.F[plan.AddScale] = scale
+	return op.Out[0]
+}
+
+// routing is how experts are chosen.
+type routing struct {
+	experts, topK     int
+	score             plan.Scoring
+	groups, topGroups int
+	bias, normalize   bool
+	scale             float32 // 0: 1
+}
+
+// route chooses experts for x, by logits of which no two are close.
+func (b *builder) route(x int32, r routing) (chosen, weights int32) {
+	w := b.normal(0, 3/math.Sqrt(float64(b.width(x))), r.experts, b.width(x))
+	op := b.op(plan.OpLinear, r.experts, x)
+	op.Weight[0] = w
+	logits, bias := op.Out[0], int32(plan.None)
+	if r.bias {
+		bias = b.normal(0, 0.2, r.experts)
+	}
+	chosen, weights = b.value(r.topK), b.value(r.topK)
+	op = b.op(plan.OpRoute, 0, logits)
+	op.Out = [plan.MaxOut]int32{chosen, weights}
+	op.Weight[0], op.I[plan.RouteTopK], op.I[plan.RouteScore] = bias, int32(r.topK), int32(r.score)
+	op.I[plan.RouteGroups], op.I[plan.RouteTopGroups] = int32(max(1, r.groups)), int32(max(1, r.topGroups))
+	op.F[plan.RouteScale] = 1
+	if r.scale != 0 {
+		op.F[plan.RouteScale] = r.scale
+	}
+	if r.normalize {
+		op.I[plan.RouteNormalize], op.F[plan.RouteEps] = 1, 1e-6
+	}
+	return chosen, weights
+}
+
+func (b *builder) experts(x, chosen, weights int32, experts, inner int, act plan.Activation, gated, bias bool) int32 {
+	width := b.width(x)
+	w := [plan.MaxWeights]int32{plan.None, plan.None, plan.None, plan.None, plan.None, plan.None, plan.None, plan.None}
+	w[0], w[4] = b.matrix(experts, inner, width), b.matrix(experts, width, inner)
+	if gated {
+		w[2] = b.matrix(experts, inner, width)
+	}
+	if bias {
+		w[1], w[5] = b.normal(0, 0.3, experts, inner), b.normal(0, 0.3, experts, width)
+	}
+	if gated && bias {
+		w[3] = b.normal(0, 0.3, experts, inner)
+	}
+	op := b.op(plan.OpExperts, width, x, chosen, weights)
+	op.Weight, op.I[plan.ActKind] = w, int32(act)
+	clamp(op, act)
+	return op.Out[0]
+}
+
+func (b *builder) conv(x int32, kernel int, bias bool, act plan.Activation) int32 {
+	width := b.width(x)
+	cache := b.cache(plan.Cache{Kind: plan.CacheState, Heads: 1, KeyWidth: int32(kernel - 1), ValueWidth: int32(width)})
+	w, with := b.matrix(width, kernel), int32(plan.None)
+	if bias {
+		with = b.normal(0, 0.3, width)
+	}
+	op := b.op(plan.OpConv, width, x)
+	op.Weight[0], op.Weight[1], op.I[plan.ConvCache], op.I[plan.ConvAct] = w, with, cache, int32(act)
+	return op.Out[0]
+}
+
+// recurrence is the shape of a recurrent layer.
+type recurrence struct{ heads, groups, keyWidth, valueWidth int }
+
+// gatedDelta makes its inputs of x.
+func (b *builder) gatedDelta(x int32, r recurrence, eps float32) int32 {
+	cache := b.cache(plan.Cache{Kind: plan.CacheState, Heads: int32(r.heads), KeyWidth: int32(r.keyWidth), ValueWidth: int32(r.valueWidth)})
+	q, k := b.linear(x, r.groups*r.keyWidth, false), b.linear(x, r.groups*r.keyWidth, false)
+	v, decay, rate := b.linear(x, r.heads*r.valueWidth, false), b.linear(x, r.heads, false), b.linear(x, r.heads, false)
+	w0, w1 := b.normal(-1, 0.5, r.heads), b.normal(0, 0.5, r.heads)
+	op := b.op(plan.OpGatedDelta, r.heads*r.valueWidth, q, k, v, decay, rate)
+	op.Weight[0], op.Weight[1], op.I[plan.DeltaCache], op.I[plan.DeltaKeyHeads] = w0, w1, cache, int32(r.groups)
+	op.F[plan.DeltaEps], op.F[plan.DeltaScale] = eps, float32(1/math.Sqrt(float64(r.keyWidth)))
+	return op.Out[0]
+}
+
+// ssm makes its inputs of x.
+func (b *builder) ssm(x int32, r recurrence) int32 {
+	cache := b.cache(plan.Cache{Kind: plan.CacheState, Heads: int32(r.heads), KeyWidth: int32(r.keyWidth), ValueWidth: int32(r.valueWidth)})
+	in, from, to := b.linear(x, r.heads*r.valueWidth, false), b.linear(x, r.groups*r.keyWidth, false), b.linear(x, r.groups*r.keyWidth, false)
+	dt := b.linear(x, r.heads, false)
+	w0, w1, w2 := b.normal(0, 0.5, r.heads), b.normal(-1, 0.5, r.heads), b.normal(1, 0.3, r.heads)
+	op := b.op(plan.OpSSM, r.heads*r.valueWidth, in, from, to, dt)
+	op.Weight[0], op.Weight[1], op.Weight[2] = w0, w1, w2
+	op.I[plan.SSMCache], op.I[plan.SSMGroups] = cache, int32(r.groups)
+	op.F[plan.SSMMin], op.F[plan.SSMMax] = 0.05, 1
+	return op.Out[0]
 }
 
 // logits ends the plan with OpRows and OpLogits and returns the model.
 func (b *builder) logits(x int32, cap float32) *model {
 	w := b.normal(0, 2/math.Sqrt(float64(b.width(x))), b.plan.Vocab, b.width(x))
-	return b.logitsOf(x, w, cap)
+	return b.logitsOf(b.rows(x), w, cap)
 }
 
-func (b *builder) logitsOf(x, w int32, cap float32) *model {
-	rows := b.value(b.width(x))
-	b.op(op(plan.OpRows, rows, x, plan.None, plan.Op{Weight: plan.None, Bias: plan.None}))
-	b.op(op(plan.OpLogits, plan.None, rows, plan.None, plan.Op{Weight: w, Bias: plan.None, F0: cap}))
-	b.plan.Hidden = b.width(x)
+func (b *builder) rows(x int32) int32 { return b.op(plan.OpRows, b.width(x), x).Out[0] }
+
+// logitsOf ends the plan with OpLogits of picked rows.
+func (b *builder) logitsOf(rows, w int32, cap float32) *model {
+	op := b.op(plan.OpLogits, 0, rows)
+	op.Weight[0], op.F[plan.LogitsCap], op.F[plan.LogitsScale] = w, cap, 1
 	return &b.model
 }
 
-// op fills the value operands in and marks an unused table as absent.
-func op(kind plan.Kind, out, in, in2 int32, rest plan.Op) plan.Op {
-	rest.Kind, rest.Out, rest.In, rest.In2 = kind, out, in, in2
-	if kind != plan.OpRope {
-		rest.Table = plan.None
-	}
-	if kind != plan.OpKVWrite && kind != plan.OpAttention {
-		rest.Layer = plan.None
-	}
-	return rest
+// output ends the plan of an encoder with picked rows.
+func (b *builder) output(rows int32) *model {
+	b.op(plan.OpOutput, 0, rows)
+	return &b.model
 }
 
-// shape is the size of a small transformer.
-type shape struct {
-	heads
-	vocab, hidden, inner int
-	layers               int
-	bias, gelu           bool
-	normShift            float32
-	headNorm             bool    // queries and keys normed per head
-	alternate            bool    // the window on even layers only
-	finalCap             float32 // of the logits
-}
-
-// transformer builds a Llama-like model.
-func transformer(seed uint64, dtype device.DType, s shape) *model {
-	b := newBuilder(seed, s.vocab, dtype)
-	x := b.embed(s.hidden, 1)
-	act := plan.OpSiluMul
-	if s.gelu {
-		act = plan.OpGeluMul
-	}
-	for layer := range s.layers {
-		h := s.heads
-		if s.alternate && layer%2 == 1 {
-			h.window = 0
-		}
-		n := b.rmsNorm(x, s.hidden, s.normShift)
-		q := b.linear(n, h.heads*h.headDim, s.bias)
-		k := b.linear(n, h.kvHeads*h.headDim, s.bias)
-		v := b.linear(n, h.kvHeads*h.headDim, s.bias)
-		if s.headNorm {
-			q, k = b.rmsNorm(q, h.headDim, s.normShift), b.rmsNorm(k, h.headDim, s.normShift)
-		}
-		b.rope(q, h.headDim, h.headDim, 1)
-		b.rope(k, h.headDim, h.headDim, 1)
-		x = b.binary(plan.OpAdd, x, b.linear(b.attend(q, k, v, h), s.hidden, s.bias))
-
-		n = b.rmsNorm(x, s.hidden, s.normShift)
-		gated := b.binary(act, b.linear(n, s.inner, false), b.linear(n, s.inner, false))
-		x = b.binary(plan.OpAdd, x, b.linear(gated, s.hidden, false))
-	}
-	return b.logits(b.rmsNorm(x, s.hidden, s.normShift), s.finalCap)
-}
-
-// encode stores float32 values as a checkpoint of that type does, rounding to
+// encode stores float32 values as a checkpoint of that format does, rounding to
 // nearest even.
-func encode(values []float32, dtype device.DType) []byte {
-	out := make([]byte, 0, len(values)*dtype.Size())
+func encode(values []float32, format plan.Format) []byte {
+	out := make([]byte, 0, len(values)*format.Size())
 	for _, v := range values {
-		switch dtype {
-		case device.F32:
+		switch format {
+		case plan.F32:
 			out = binary.LittleEndian.AppendUint32(out, math.Float32bits(v))
-		case device.F16:
+		case plan.F16:
 			out = binary.LittleEndian.AppendUint16(out, half(v))
-		case device.BF16:
+		case plan.BF16:
 			bits := math.Float32bits(v)
 			if v == v { // rounding would carry a NaN's payload away
 				bits += 0x7fff + bits>>16&1

@@ -13,14 +13,24 @@ import (
 
 // tiny is the model of tests that look at calls, not at numbers.
 func tiny() *model {
-	return transformer(600, device.F32, shape{heads: heads{heads: 2, kvHeads: 1, headDim: 8}, vocab: 19, hidden: 16, inner: 24, layers: 1})
+	return transformer(600, plan.F32, shape{heads: heads{heads: 2, kvHeads: 1, headDim: 8}, vocab: 19, hidden: 16, inner: 24, layers: 1})
 }
 
 // calls checks what a backend says of itself and the order of calls.
 func (s *suite) calls(t *testing.T) {
-	b := s.load(t, tiny(), limits, pages)
-	if b.Caps().Name == "" {
-		t.Error("Caps: no name")
+	m := tiny()
+	b := s.load(t, m, limits)
+	caps := b.Caps()
+	if caps.Name == "" || caps.Ops == 0 || caps.Formats == 0 || caps.Devices < 1 || caps.StepTokens < 1 ||
+		caps.LaunchDepth < 0 || caps.LaunchDepth >= device.RingDepth {
+		t.Errorf("Caps: %+v", caps)
+	}
+	axes, embeds := 0, 0
+	if caps.Has(device.FeatureAxes) {
+		axes = 3 * limits.MaxTokens
+	}
+	if caps.Has(device.FeatureEmbeds) {
+		embeds = limits.MaxTokens * m.plan.Hidden
 	}
 	for i := range device.RingDepth {
 		batch := b.Batch(i)
@@ -32,7 +42,11 @@ func (s *suite) calls(t *testing.T) {
 			{"Pos", cap(batch.Pos), limits.MaxTokens},
 			{"Seqs", cap(batch.Seqs), limits.MaxSlots},
 			{"Rows", cap(batch.Rows), limits.MaxRows},
+			{"Axes", cap(batch.Axes), axes},
+			{"Embeds", cap(batch.Embeds), embeds},
 			{"Pages", cap(batch.Pages), limits.MaxSlots + 2*limits.MaxPagesPerSlot + limits.MaxTokens/device.PageTokens},
+			{"States", cap(batch.States), limits.MaxSlots},
+			{"Spans", cap(batch.Spans), limits.MaxSlots},
 			{"Params", cap(batch.Params), limits.MaxSlots},
 			{"Counts", cap(batch.Counts), limits.MaxTokens + limits.MaxPagesPerSlot*device.PageTokens},
 			{"Biases", cap(batch.Biases), limits.MaxTokens + sample.MaxBiases},
@@ -49,7 +63,7 @@ func (s *suite) calls(t *testing.T) {
 	}
 
 	// All deltas at their capacity at once, and the most tokens and rows.
-	h := newHost(t, b, limits, pages)
+	h := newHost(t, b, m, limits)
 	var chunks []chunk
 	for i := range limits.MaxSlots {
 		x := h.start(prompt(uint64(i), limits.MaxTokens/limits.MaxSlots, 19), greedy(func(p *sample.Params) { p.RepetitionPenalty = 2 }))
@@ -64,10 +78,10 @@ func (s *suite) calls(t *testing.T) {
 // ring: batches enqueued before the first was waited for run in order, each
 // seeing what the one before sampled.
 func (s *suite) ring(t *testing.T) {
-	m := transformer(601, device.F32, shapes[0].shape)
+	m := transformer(601, plan.F32, shapes[0].shape)
 	const steps = 9
 	run := func(ahead int) []answer {
-		h := newHost(t, s.load(t, m, limits, pages), limits, pages)
+		h := s.host(t, m, limits)
 		p := sampled(func(p *sample.Params) { p.RepetitionPenalty, p.FrequencyPenalty = 1.3, 0.5 })
 		a, b := h.start(prompt(1, 20, m.plan.Vocab), p), h.start(prompt(2, 3, m.plan.Vocab), p)
 		type pending struct {
@@ -101,7 +115,39 @@ func (s *suite) ring(t *testing.T) {
 	}
 	want := run(0)
 	for _, ahead := range []int{1, device.RingDepth - 1} {
-		t.Run(fmt.Sprintf("%d ahead", ahead), func(t *testing.T) { s.unchanged(t, run(ahead), want, device.F32) })
+		t.Run(fmt.Sprintf("%d ahead", ahead), func(t *testing.T) { s.unchanged(t, run(ahead), want, plan.F32) })
+	}
+}
+
+// warmUp: it may come again, and leaves caches, slots and results as they are.
+// Stats count steps, tokens and memory, and may be asked at any time.
+func (s *suite) warmUp(t *testing.T) {
+	for _, tt := range models() {
+		t.Run(tt.name, func(t *testing.T) {
+			m := tt.build(plan.F32)
+			run := func(warm bool) []answer {
+				h := s.host(t, m, limits)
+				var out []answer
+				var before device.Stats
+				x := h.start(prompt(1, 40, m.plan.Vocab), sampled(func(p *sample.Params) { p.RepetitionPenalty = 1.2 }))
+				for i, n := range []int{20, 1, 17} {
+					if warm {
+						if err := h.b.WarmUp(); err != nil {
+							t.Fatalf("WarmUp: %v", err)
+						}
+						before = h.b.Stats()
+					}
+					out = append(out, h.step(chunk{seq: x, n: n, score: true, sample: true, index: int32(i), topN: 4})...)
+					after := h.b.Stats()
+					if warm && (after.Steps != before.Steps+1 || after.Tokens != before.Tokens+int64(n) || after.Busy <= before.Busy || after.Bytes <= 0) {
+						t.Errorf("Stats: %+v, after a step of %d tokens %+v", before, n, after)
+					}
+				}
+				x.tokens = append(x.tokens, 0)
+				return append(out, h.step(chunk{seq: x, n: 1, sample: true, index: 3, topN: 4})...)
+			}
+			s.unchanged(t, run(true), run(false), plan.F32)
+		})
 	}
 }
 
@@ -127,7 +173,7 @@ func (s *suite) descriptors(t *testing.T) {
 		}},
 		{"position outside of the table", func(b *device.Batch) { b.Pos[0] = tables * device.PageTokens }},
 		{"negative position", func(b *device.Batch) { b.Pos[0] = -1 }},
-		{"page too high", func(b *device.Batch) { b.Pages[0].Page = pages }},
+		{"page too high", func(b *device.Batch) { b.Pages[0].Page = int32(m.pages(limits)) }},
 		{"negative page", func(b *device.Batch) { b.Pages[0].Page = -1 }},
 		{"page index too high", func(b *device.Batch) { b.Pages[0].Index = tables }},
 		{"negative page index", func(b *device.Batch) { b.Pages[0].Index = -1 }},
@@ -172,7 +218,7 @@ func (s *suite) descriptors(t *testing.T) {
 				return
 			}
 			want, _ := s.disturbed(t, m, nil)
-			s.unchanged(t, got, want, device.F32)
+			s.unchanged(t, got, want, plan.F32)
 		})
 	}
 }
@@ -181,7 +227,7 @@ func (s *suite) descriptors(t *testing.T) {
 // should be, and returns the answers and what Forward said to the spoilt one.
 func (s *suite) disturbed(t *testing.T, m *model, spoil func(b *device.Batch)) ([]answer, error) {
 	t.Helper()
-	h := newHost(t, s.load(t, m, limits, pages), limits, pages)
+	h := s.host(t, m, limits)
 	penalised := greedy(func(p *sample.Params) { p.RepetitionPenalty, p.FrequencyPenalty = 1.4, 0.3 })
 	old := h.start(prompt(1, 22, m.plan.Vocab), penalised)
 	old.counts = promptCounts(old.tokens)
@@ -197,9 +243,11 @@ func (s *suite) disturbed(t *testing.T, m *model, spoil func(b *device.Batch)) (
 	var err error
 	if spoil != nil {
 		good := clone(batch)
-		// What must not stick: another token, page, parameters, counts and bias.
+		// What must not stick: another token, pages, parameters, counts and bias.
 		batch.Tokens[0] = (batch.Tokens[0] + 1) % int32(m.plan.Vocab)
-		batch.Pages = append(batch.Pages, device.PageDelta{Slot: old.slot, Index: 0, Page: h.freePages[0]})
+		for index := range int32(2) {
+			batch.Pages = append(batch.Pages, device.PageDelta{Slot: old.slot, Index: index, Page: h.freePages[index]})
+		}
 		batch.Params = append(batch.Params, device.ParamDelta{Slot: old.slot, Params: sample.Greedy()})
 		batch.Counts = append(batch.Counts, device.CountDelta{Slot: old.slot, Token: 2, Generated: 1})
 		batch.Biases = append(batch.Biases, device.BiasDelta{Slot: old.slot, Token: 1, Bias: 50})
@@ -229,12 +277,13 @@ func clone(b *device.Batch) *device.Batch {
 
 // restore copies the inputs of from into to, whose arrays are kept.
 func restore(to, from *device.Batch) {
-	clearBatch(to)
+	to.Clear()
 	to.Tokens, to.Pos = append(to.Tokens, from.Tokens...), append(to.Pos, from.Pos...)
-	to.Seqs, to.Rows = append(to.Seqs, from.Seqs...), append(to.Rows, from.Rows...)
-	to.Pages, to.Params = append(to.Pages, from.Pages...), append(to.Params, from.Params...)
-	to.Counts, to.Biases = append(to.Counts, from.Counts...), append(to.Biases, from.Biases...)
-	to.Masks = append(to.Masks, from.Masks...)
+	to.Axes, to.Embeds = append(to.Axes, from.Axes...), append(to.Embeds, from.Embeds...)
+	to.Seqs, to.Rows, to.Spans = append(to.Seqs, from.Seqs...), append(to.Rows, from.Rows...), append(to.Spans, from.Spans...)
+	to.Pages, to.States = append(to.Pages, from.Pages...), append(to.States, from.States...)
+	to.Params, to.Counts = append(to.Params, from.Params...), append(to.Counts, from.Counts...)
+	to.Biases, to.Masks = append(to.Biases, from.Biases...), append(to.Masks, from.Masks...)
 }
 
 // plans: tensors and plans that cannot be right are refused.
@@ -245,25 +294,28 @@ func (s *suite) plans(t *testing.T) {
 		bad  func(p *plan.Plan)
 	}{
 		{"unknown operation", func(p *plan.Plan) { p.Ops[1].Kind = 99 }},
-		{"weight that does not exist", func(p *plan.Plan) { p.Ops[1].Weight = int32(len(p.Tensors)) }},
-		{"no weight", func(p *plan.Plan) { p.Ops[1].Weight = plan.None }},
-		{"value that does not exist", func(p *plan.Plan) { p.Ops[1].In = int32(len(p.Widths)) }},
-		{"no output", func(p *plan.Plan) { p.Ops[1].Out = plan.None }},
-		{"weight of another shape", func(p *plan.Plan) { p.Ops[2].Weight = 0 }},
-		{"layer that does not exist", func(p *plan.Plan) { p.Ops[kindAt(p, plan.OpKVWrite)].Layer = int32(p.Layers) }},
-		{"table that does not exist", func(p *plan.Plan) { p.Ops[kindAt(p, plan.OpRope)].Table = int32(len(p.Tables)) }},
-		{"heads wider than the queries", func(p *plan.Plan) { p.Ops[kindAt(p, plan.OpAttention)].Heads *= 2 }},
+		{"weight that does not exist", func(p *plan.Plan) { p.Ops[1].Weight[0] = int32(len(p.Tensors)) }},
+		{"no weight", func(p *plan.Plan) { p.Ops[kindAt(p, plan.OpLinear)].Weight[0] = plan.None }},
+		{"value that does not exist", func(p *plan.Plan) { p.Ops[1].In[0] = int32(len(p.Values)) }},
+		{"no output", func(p *plan.Plan) { p.Ops[1].Out[0] = plan.None }},
+		{"weight of another shape", func(p *plan.Plan) { p.Ops[2].Weight[0] = 0 }},
+		{"cache that does not exist", func(p *plan.Plan) { p.Ops[kindAt(p, plan.OpCacheWrite)].I[plan.WriteCache] = int32(len(p.Caches)) }},
+		{"table that does not exist", func(p *plan.Plan) { p.Ops[kindAt(p, plan.OpRope)].I[plan.RopeTable] = int32(len(p.Tables)) }},
+		{"heads wider than the queries", func(p *plan.Plan) { p.Ops[kindAt(p, plan.OpAttention)].I[plan.AttnHeads] *= 2 }},
 		{"no logits", func(p *plan.Plan) { p.Ops = p.Ops[:len(p.Ops)-1] }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := tiny()
-			b := s.open(t, limits)
+			b := device.Checked(s.open(t, limits), limits)
 			defer b.Close()
 			for i, w := range m.weights {
 				announce(t, b, i, w)
 				write(t, b, i, w)
 			}
 			tt.bad(&m.plan)
+			if err := b.CheckPlan(&m.plan); err == nil {
+				t.Error("CheckPlan succeeded")
+			}
 			if _, err := b.SetModel(&m.plan); err == nil {
 				t.Error("SetModel succeeded")
 			}
@@ -281,24 +333,24 @@ func kindAt(p *plan.Plan, kind plan.Kind) int {
 }
 
 func (s *suite) badTensors(t *testing.T) {
-	b := s.open(t, limits)
+	b := device.Checked(s.open(t, limits), limits)
 	defer b.Close()
 	for _, tt := range []struct {
-		name  string
-		dtype device.DType
-		shape []int
+		name   string
+		format plan.Format
+		shape  []int
 	}{
-		{"no dimension", device.F32, nil},
-		{"three dimensions", device.F32, []int{2, 2, 2}},
-		{"empty", device.F32, []int{4, 0}},
-		{"negative", device.F32, []int{-4, 4}},
-		{"unknown type", device.DType(7), []int{4, 4}},
+		{"no dimension", plan.F32, nil},
+		{"four dimensions", plan.F32, []int{2, 2, 2, 2}},
+		{"empty", plan.F32, []int{4, 0}},
+		{"negative", plan.F32, []int{-4, 4}},
+		{"unknown type", plan.Format(7), []int{4, 4}},
 	} {
-		if _, err := b.NewTensor("bad", tt.dtype, tt.shape); err == nil {
+		if _, err := b.NewTensor("bad", tt.format, tt.shape); err == nil {
 			t.Errorf("NewTensor of %s succeeded", tt.name)
 		}
 	}
-	h, err := b.NewTensor("good", device.BF16, []int{3, 5})
+	h, err := b.NewTensor("good", plan.BF16, []int{3, 5})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 // after t are rows[t mod len(rows)], each of vocab values, or NaN if t is nan.
 func table(rows [][]float32, nan int32) *model {
 	width, vocab := len(rows), len(rows[0])
-	b := newBuilder(0, vocab, device.F32)
+	b := newBuilder(0, vocab, plan.F32)
 	embedding := make([]float32, vocab*width)
 	for t := range vocab {
 		embedding[t*width+t%width] = 1
@@ -29,14 +29,13 @@ func table(rows [][]float32, nan int32) *model {
 			out[t*width+i] = v
 		}
 	}
-	x := b.value(width)
-	b.op(op(plan.OpEmbed, x, plan.None, plan.None, plan.Op{Weight: b.tensor(embedding, vocab, width), Bias: plan.None, F0: 1}))
-	return b.logitsOf(x, b.tensor(out, vocab, width), 0)
+	x := b.embedOf(b.tensor(embedding, vocab, width), width, 1)
+	return b.logitsOf(b.rows(x), b.tensor(out, vocab, width), 0)
 }
 
 // randomRows are logits of which the second half hold many ties.
 func randomRows(seed uint64, rows, vocab int) [][]float32 {
-	b := newBuilder(seed, vocab, device.F32)
+	b := newBuilder(seed, vocab, plan.F32)
 	out := make([][]float32, rows)
 	for i := range out {
 		out[i] = make([]float32, vocab)
@@ -136,8 +135,8 @@ func (s *suite) sampling(t *testing.T) {
 // exactly is compare for logits without rounding: choices must be equal.
 func (s *suite) exactly(t *testing.T, m *model, script func(h *host) []answer) {
 	t.Helper()
-	got := script(newHost(t, s.load(t, m, limits, pages), limits, pages))
-	want := script(newHost(t, oracle(t, m, limits, pages), limits, pages))
+	got := script(s.host(t, m, limits))
+	want := script(oracle(t, m, limits))
 	near(t, got, want, s.opt.Tolerance)
 	for i := range want {
 		g, w := got[i], want[i]
@@ -206,7 +205,7 @@ func sampleTogether(h *host, vocab int) []answer {
 func (s *suite) preemption(t *testing.T, m *model) {
 	p := samplingCases[len(samplingCases)-1].params
 	run := func(preempt bool) []answer {
-		h := newHost(t, s.load(t, m, limits, pages), limits, pages)
+		h := s.host(t, m, limits)
 		x := h.start(prompt(6, 7, m.plan.Vocab), p)
 		x.counts = promptCounts(x.tokens)
 		var out []answer
@@ -227,7 +226,7 @@ func (s *suite) preemption(t *testing.T, m *model) {
 		}
 		return out
 	}
-	s.unchanged(t, run(true), run(false), device.F32)
+	s.unchanged(t, run(true), run(false), plan.F32)
 }
 
 // invalidRows: logits that are no numbers are flagged, and touch no other
@@ -249,10 +248,10 @@ func (s *suite) invalidLogits(t *testing.T) {
 	}
 	m := table(rows, 4)
 	// Doubling the embedding makes infinities of the largest floats.
-	m.plan.Ops[0].F0 = 2
+	m.plan.Ops[0].F[plan.EmbedScale] = 2
 	want := []bool{false, false, true, true, true}
 	for _, p := range []sample.Params{sample.Greedy(), sampled(func(p *sample.Params) { p.TopP, p.Temperature = 0.9, 2 })} {
-		h := newHost(t, s.load(t, m, limits, pages), limits, pages)
+		h := s.host(t, m, limits)
 		var chunks []chunk
 		for i := range rows {
 			chunks = append(chunks, chunk{seq: h.start([]int32{int32(i)}, p), n: 1, score: true, sample: true, topN: 7})
@@ -278,13 +277,13 @@ func (s *suite) invalidLogits(t *testing.T) {
 func (s *suite) invalidNeighbours(t *testing.T) {
 	const bad = 3 // the token whose embedding is NaN
 	shape := shapes[0].shape
-	for _, dtype := range dtypes {
-		t.Run(dtype.String(), func(t *testing.T) {
-			m := transformer(500, dtype, shape)
+	for _, format := range formats {
+		t.Run(format.String(), func(t *testing.T) {
+			m := transformer(500, format, shape)
 			embedding := m.weights[0]
-			nan := encode([]float32{float32(math.NaN())}, dtype)
+			nan := encode([]float32{float32(math.NaN())}, format)
 			for i := range shape.hidden {
-				copy(embedding.data[(bad*shape.hidden+i)*dtype.Size():], nan)
+				copy(embedding.data[(bad*shape.hidden+i)*format.Size():], nan)
 			}
 			clean := func(seed uint64, n int) []int32 {
 				out := prompt(seed, n, shape.vocab)
@@ -297,7 +296,7 @@ func (s *suite) invalidNeighbours(t *testing.T) {
 			}
 
 			run := func(poison bool) (answers, poisoned []answer) {
-				h := newHost(t, s.load(t, m, limits, pages), limits, pages)
+				h := s.host(t, m, limits)
 				a, b := h.start(clean(1, 25), sample.Greedy()), h.start(clean(2, 25), sample.Greedy())
 				x := h.start(clean(3, 40), sample.Greedy())
 				if poison {
@@ -315,7 +314,7 @@ func (s *suite) invalidNeighbours(t *testing.T) {
 			}
 			answers, poisoned := run(true)
 			expected, _ := run(false)
-			s.unchanged(t, answers, expected, dtype)
+			s.unchanged(t, answers, expected, format)
 			// Rows of the same chunk before the NaN may go with it: their
 			// request cannot succeed anyway.
 			for _, a := range poisoned[10:] {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
 )
 
@@ -142,7 +143,7 @@ func maskTogether(h *host, vocab int) []answer {
 // and filters.
 func (s *suite) forced(t *testing.T, m *model, vocab int) {
 	for _, p := range samplingCases {
-		h := newHost(t, s.load(t, m, limits, pages), limits, pages)
+		h := s.host(t, m, limits)
 		x := h.start(prompt(3, 5, vocab), p.params)
 		x.counts = promptCounts(x.tokens)
 		for i, want := range []int32{0, 31, 32, int32(vocab - 1), 500} {
@@ -160,7 +161,7 @@ func (s *suite) forced(t *testing.T, m *model, vocab int) {
 func (s *suite) nothingAllowed(t *testing.T, m *model, vocab int) {
 	for _, p := range []sample.Params{sample.Greedy(), samplingCases[len(samplingCases)-1].params} {
 		run := func(mask []uint32) []answer {
-			h := newHost(t, s.load(t, m, limits, pages), limits, pages)
+			h := s.host(t, m, limits)
 			a, x, b := h.start(prompt(1, 4, vocab), p), h.start(prompt(2, 4, vocab), p), h.start(prompt(3, 4, vocab), p)
 			var chunks []chunk
 			for _, y := range []*seq{a, x, b} {
@@ -174,13 +175,13 @@ func (s *suite) nothingAllowed(t *testing.T, m *model, vocab int) {
 		if !got[1].invalid {
 			t.Errorf("sample %d: %+v under a mask that allows nothing, want invalid", p.Sample, got[1])
 		}
-		s.unchanged(t, []answer{got[0], got[2]}, []answer{want[0], want[2]}, device.F32)
+		s.unchanged(t, []answer{got[0], got[2]}, []answer{want[0], want[2]}, plan.F32)
 	}
 }
 
 // biases: the largest ones decide, and the slot's next owner has none of them.
 func (s *suite) biases(t *testing.T, m *model, vocab int) {
-	h := newHost(t, s.load(t, m, limits, pages), limits, pages)
+	h := s.host(t, m, limits)
 	best := h.step(chunk{seq: h.start(prompt(3, 5, vocab), sample.Greedy()), n: 5, sample: true})[0].token
 	other := (best + 7) % int32(vocab)
 	for _, tt := range []struct {
@@ -205,10 +206,10 @@ func (s *suite) biases(t *testing.T, m *model, vocab int) {
 // lateChoices: kinds, targets and masks that are set once the forward pass is
 // enqueued count as if they had been there before.
 func (s *suite) lateChoices(t *testing.T) {
-	m := transformer(602, device.F32, shapes[0].shape)
+	m := transformer(602, plan.F32, shapes[0].shape)
 	vocab := m.plan.Vocab
 	run := func(late bool) []answer {
-		h := newHost(t, s.load(t, m, limits, pages), limits, pages)
+		h := s.host(t, m, limits)
 		rng := rand.New(rand.NewPCG(1, 9))
 		a, b, c := h.start(prompt(1, 30, vocab), sample.Greedy()), h.start(prompt(2, 9, vocab), sample.Greedy()), h.start(prompt(3, 5, vocab), sample.Greedy())
 		chunks := []chunk{
@@ -236,14 +237,14 @@ func (s *suite) lateChoices(t *testing.T) {
 		h.sample(i)
 		return h.wait(i, chunks...)
 	}
-	s.unchanged(t, run(true), run(false), device.F32)
+	s.unchanged(t, run(true), run(false), plan.F32)
 }
 
 // overlap is the engine's way with grammars: the forward pass of a step is
 // enqueued before the step before it was waited for, whose tokens decide the
 // step's masks.
 func (s *suite) overlap(t *testing.T) {
-	m := transformer(603, device.F32, shapes[0].shape)
+	m := transformer(603, plan.F32, shapes[0].shape)
 	vocab := m.plan.Vocab
 	// next is a mask that depends on all tokens so far.
 	next := func(a []answer) []uint32 {
@@ -251,7 +252,7 @@ func (s *suite) overlap(t *testing.T) {
 		return randomMask(rng, vocab, 0.3)
 	}
 	run := func(ahead bool) []answer {
-		h := newHost(t, s.load(t, m, limits, pages), limits, pages)
+		h := s.host(t, m, limits)
 		p := sampled(func(p *sample.Params) { p.RepetitionPenalty, p.Watermark = 1.4, 1 })
 		x, y := h.start(prompt(1, 20, vocab), p), h.start(prompt(2, 3, vocab), p)
 		var (
@@ -284,7 +285,7 @@ func (s *suite) overlap(t *testing.T) {
 		}
 		return append(out, h.wait(pending, chunks...)...)
 	}
-	s.unchanged(t, run(true), run(false), device.F32)
+	s.unchanged(t, run(true), run(false), plan.F32)
 }
 
 // refusedChoices: what may change after Forward and cannot be right is refused
@@ -312,7 +313,7 @@ func (s *suite) refusedChoices(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			run := func(refuse bool) []answer {
-				h := newHost(t, s.load(t, m, limits, pages), limits, pages)
+				h := s.host(t, m, limits)
 				x, y := h.start(prompt(1, 20, m.plan.Vocab), sample.Greedy()), h.start(prompt(2, 9, m.plan.Vocab), sample.Greedy())
 				out := h.step(chunk{seq: y, n: 8, sample: true, topN: 4})
 				if refuse {
@@ -340,13 +341,13 @@ func (s *suite) refusedChoices(t *testing.T) {
 			}
 			got, want := run(true), run(false)
 			if !s.opt.NoNumerics {
-				s.unchanged(t, got, want, device.F32)
+				s.unchanged(t, got, want, plan.F32)
 			}
 		})
 	}
 	t.Run(fmt.Sprintf("mask of a part of %d words", device.MaskWords(70)), func(t *testing.T) {
 		m := table(randomRows(1, 3, 70), -1)
-		h := newHost(t, s.load(t, m, limits, pages), limits, pages)
+		h := s.host(t, m, limits)
 		i := h.prepare(chunk{seq: h.start([]int32{1}, sample.Greedy()), n: 1, sample: true, mask: only(70, 3)})
 		b := h.b.Batch(i)
 		b.Masks = b.Masks[:len(b.Masks)-1]

@@ -1,0 +1,446 @@
+package device
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/millrace-ai/millrace/engine/plan"
+)
+
+// Checked returns a Backend that lets through to b, which was opened with l,
+// what the interface and package plan allow and nothing else: calls in their
+// order, tensors as the plan describes them, plans, adapters and batches. What
+// it refuses never reaches b and changes nothing, but for a refused Sample, which
+// ends its Batch.
+//
+// What can only be seen over several steps is followed from the deltas: which
+// entries of a page table are set, where each sequence ended, what the states
+// hold. A step costs time in proportion to its Batch and allocates nothing.
+func Checked(b Backend, l Limits) Backend {
+	return &checked{
+		Backend:   b,
+		caps:      b.Caps(),
+		limits:    l,
+		adapters:  map[int32]struct{}{},
+		forwarded: none,
+	}
+}
+
+// none is the absent ring entry, slot or state.
+const none = -1
+
+// checked implements Backend. Calls that are not overridden need no check.
+type checked struct {
+	Backend
+	caps   Caps
+	limits Limits
+	final  error // why no call can succeed any more
+
+	tensors  []checkedTensor
+	plan     *plan.Plan // nil before SetModel
+	maxPos   int        // positions that there are, by the limits and the plan's learned positions
+	adapters map[int32]struct{}
+
+	pages     int // 0 before InitCache and of a plan without pages
+	ring      [RingDepth]checkedEntry
+	forwarded int // the entry that Sample must follow, or none
+	ready     bool
+
+	slots  []checkedSlot
+	states []checkedState
+	step   int64 // number of the batch being checked; marks what belongs to it
+}
+
+// checkedTensor is a tensor on its way in.
+type checkedTensor struct {
+	name       string
+	shape      []int
+	rowBytes   int
+	rows, left int      // in all, not yet written
+	written    []uint64 // a bit per row; nil once the model is set
+}
+
+// checkedEntry is a ring entry.
+type checkedEntry struct {
+	progress progress
+	caps     batchCaps
+	rows     []Row  // as Forward saw them
+	sum      uint64 // of the other inputs, likewise
+}
+
+type progress int
+
+const (
+	idle progress = iota
+	forwarded
+	sampled
+)
+
+// batchCaps are the capacities of a Batch's inputs: an append past one of them
+// leaves the backend's memory.
+type batchCaps [13]int
+
+func capsOf(x *Batch) batchCaps {
+	return batchCaps{
+		cap(x.Tokens), cap(x.Pos), cap(x.Axes), cap(x.Embeds), cap(x.Seqs), cap(x.Rows), cap(x.Spans),
+		cap(x.Pages), cap(x.States), cap(x.Params), cap(x.Counts), cap(x.Biases), cap(x.Masks),
+	}
+}
+
+func (c *checked) errorf(format string, args ...any) error {
+	return fmt.Errorf(c.caps.Name+": "+format, args...)
+}
+
+// passed notes what b returned: the loss of the device is final.
+func (c *checked) passed(err error) error {
+	if errors.Is(err, ErrLost) {
+		c.final = err
+	}
+	return err
+}
+
+// CheckPlan implements Backend.
+func (c *checked) CheckPlan(p *plan.Plan) error {
+	if c.final != nil {
+		return c.final
+	}
+	if err := c.checkPlan(p); err != nil {
+		return err
+	}
+	return c.passed(c.Backend.CheckPlan(p))
+}
+
+func (c *checked) checkPlan(p *plan.Plan) error {
+	if err := plan.Check(p); err != nil {
+		return c.errorf("%w", err)
+	}
+	for i := range p.Ops {
+		if kind := p.Ops[i].Kind; c.caps.Ops>>kind&1 == 0 {
+			return c.errorf("operation %d, %v: %w", i, kind, ErrUnsupported)
+		}
+	}
+	return nil
+}
+
+// NewTensor implements Backend.
+func (c *checked) NewTensor(name string, format plan.Format, shape []int) (Handle, error) {
+	if c.final != nil {
+		return 0, c.final
+	}
+	if c.plan != nil {
+		return 0, c.errorf("tensor %s announced after the model was set", name)
+	}
+	if format < plan.F32 || format > plan.BF16 {
+		return 0, c.errorf("tensor %s: unknown format %d", name, format)
+	}
+	if c.caps.Formats>>format&1 == 0 {
+		return 0, c.errorf("tensor %s: format %v: %w", name, format, ErrUnsupported)
+	}
+	if len(shape) < 1 || len(shape) > 3 || slices.Min(shape) <= 0 {
+		return 0, c.errorf("tensor %s: shape %v, expected one to three positive dimensions", name, shape)
+	}
+	rows, cols := 1, shape[len(shape)-1]
+	for _, n := range shape[:len(shape)-1] {
+		rows *= n
+	}
+	h, err := c.Backend.NewTensor(name, format, shape)
+	if err != nil {
+		return 0, c.passed(err)
+	}
+	if int(h) != len(c.tensors) {
+		return 0, c.errorf("tensor %s: handle %d, expected %d", name, h, len(c.tensors))
+	}
+	c.tensors = append(c.tensors, checkedTensor{
+		name: name, shape: slices.Clone(shape), rowBytes: cols * format.Size(),
+		rows: rows, left: rows, written: make([]uint64, (rows+63)/64),
+	})
+	return h, nil
+}
+
+// WriteTensor implements Backend.
+func (c *checked) WriteTensor(h Handle, first, n int, src []byte) error {
+	if c.final != nil {
+		return c.final
+	}
+	if h < 0 || int(h) >= len(c.tensors) {
+		return c.errorf("tensor handle %d, there are %d", h, len(c.tensors))
+	}
+	t := &c.tensors[h]
+	switch {
+	case c.plan != nil:
+		return c.errorf("tensor %s written after the model was set", t.name)
+	case first < 0 || n < 0 || first > t.rows-n:
+		return c.errorf("tensor %s: %d rows from %d on written, it has %d", t.name, n, first, t.rows)
+	case len(src) != n*t.rowBytes:
+		return c.errorf("tensor %s: %d bytes for %d rows, expected %d", t.name, len(src), n, n*t.rowBytes)
+	}
+	for r := first; r < first+n; r++ {
+		if t.written[r/64]>>(r%64)&1 == 1 {
+			return c.errorf("tensor %s: row %d written twice", t.name, r)
+		}
+	}
+	if err := c.Backend.WriteTensor(h, first, n, src); err != nil {
+		return c.passed(err)
+	}
+	for r := first; r < first+n; r++ {
+		t.written[r/64] |= 1 << (r % 64)
+	}
+	t.left -= n
+	return nil
+}
+
+// SetModel implements Backend.
+func (c *checked) SetModel(p *plan.Plan) (ModelInfo, error) {
+	if c.final != nil {
+		return ModelInfo{}, c.final
+	}
+	if c.plan != nil {
+		return ModelInfo{}, c.errorf("the model was already set")
+	}
+	if err := c.checkPlan(p); err != nil {
+		return ModelInfo{}, err
+	}
+	if len(c.tensors) != len(p.Tensors) {
+		return ModelInfo{}, c.errorf("%d tensors announced, the plan has %d", len(c.tensors), len(p.Tensors))
+	}
+	for i := range c.tensors {
+		t := &c.tensors[i]
+		if !slices.Equal(t.shape, p.Tensors[i].Shape) {
+			return ModelInfo{}, c.errorf("tensor %s: shape %v, expected %v", t.name, t.shape, p.Tensors[i].Shape)
+		}
+		if t.left > 0 {
+			return ModelInfo{}, c.errorf("tensor %s: %d of %d rows were never written", t.name, t.left, t.rows)
+		}
+	}
+	info, err := c.Backend.SetModel(p)
+	if err != nil {
+		return info, c.passed(err)
+	}
+	for i := range c.tensors {
+		c.tensors[i].written = nil
+	}
+	c.plan = p
+	c.maxPos = c.limits.MaxPagesPerSlot * PageTokens
+	for i := range p.Ops {
+		if op := &p.Ops[i]; op.Kind == plan.OpEmbedPosition {
+			c.maxPos = min(c.maxPos, p.Tensors[op.Weight[0]].Shape[0]-int(op.I[plan.EmbedOffset]))
+		}
+	}
+	return info, nil
+}
+
+// InitCache implements Backend.
+func (c *checked) InitCache(pages, states int) error {
+	switch {
+	case c.final != nil:
+		return c.final
+	case c.plan == nil:
+		return c.errorf("InitCache before SetModel")
+	case c.ready:
+		return c.errorf("InitCache called twice")
+	case pages < 0 || pages == 0 && len(c.plan.Groups) > 0:
+		return c.errorf("%d pages, expected a positive number", pages)
+	case c.plan.HasState() && states <= 0:
+		return c.errorf("%d states, expected a positive number", states)
+	case !c.plan.HasState() && states != 0:
+		return c.errorf("%d states of a model without recurrent layers", states)
+	}
+	if err := c.Backend.InitCache(pages, states); err != nil {
+		return c.passed(err)
+	}
+	c.pages, c.ready = pages, true
+	c.slots = make([]checkedSlot, c.limits.MaxSlots)
+	for i := range c.slots {
+		c.slots[i] = newCheckedSlot(len(c.plan.Groups), c.limits.MaxPagesPerSlot)
+	}
+	c.states = make([]checkedState, states)
+	for i := range c.states {
+		c.states[i] = checkedState{pos: none, owner: none}
+	}
+	for i := range c.ring {
+		c.ring[i] = checkedEntry{caps: capsOf(c.Backend.Batch(i)), rows: make([]Row, 0, c.limits.MaxRows)}
+	}
+	return nil
+}
+
+// WarmUp implements Backend.
+func (c *checked) WarmUp() error {
+	switch {
+	case c.final != nil:
+		return c.final
+	case !c.ready:
+		return c.errorf("WarmUp before InitCache")
+	case c.busy():
+		return c.errorf("WarmUp while a batch is on its way")
+	}
+	return c.passed(c.Backend.WarmUp())
+}
+
+// busy reports whether a batch is on its way.
+func (c *checked) busy() bool {
+	return slices.ContainsFunc(c.ring[:], func(e checkedEntry) bool { return e.progress != idle })
+}
+
+// HostAlloc implements Backend.
+func (c *checked) HostAlloc(bytes int) ([]byte, error) {
+	if c.final != nil {
+		return nil, c.final
+	}
+	if bytes <= 0 {
+		return nil, c.errorf("%d bytes of host memory, expected a positive number", bytes)
+	}
+	memory, err := c.Backend.HostAlloc(bytes)
+	return memory, c.passed(err)
+}
+
+// LoadAdapter implements Backend.
+func (c *checked) LoadAdapter(id int32, a *Adapter) error {
+	switch {
+	case c.final != nil:
+		return c.final
+	case !c.caps.Has(FeatureAdapters):
+		return c.errorf("adapters: %w", ErrUnsupported)
+	case c.plan == nil:
+		return c.errorf("LoadAdapter before SetModel")
+	case id < 1:
+		return c.errorf("adapter %d, numbers begin with 1", id)
+	case a.Rank <= 0:
+		return c.errorf("adapter %d: rank %d, expected a positive number", id, a.Rank)
+	}
+	if _, taken := c.adapters[id]; taken {
+		return c.errorf("adapter %d is loaded already", id)
+	}
+	for i := range a.Targets {
+		if err := c.checkTarget(a, &a.Targets[i]); err != nil {
+			return c.errorf("adapter %d: target %d: %w", id, i, err)
+		}
+	}
+	if err := c.Backend.LoadAdapter(id, a); err != nil {
+		return c.passed(err)
+	}
+	c.adapters[id] = struct{}{}
+	return nil
+}
+
+func (c *checked) checkTarget(a *Adapter, t *AdapterTarget) error {
+	if t.Tensor < 0 || t.Tensor >= len(c.plan.Tensors) {
+		return fmt.Errorf("tensor %d of %d", t.Tensor, len(c.plan.Tensors))
+	}
+	if !slices.ContainsFunc(c.plan.Ops, func(op plan.Op) bool {
+		return op.Kind == plan.OpLinear && (op.Weight[0] == int32(t.Tensor) || op.Weight[2] == int32(t.Tensor))
+	}) {
+		return fmt.Errorf("tensor %d is no matrix of a linear layer", t.Tensor)
+	}
+	rows, cols := c.plan.Tensors[t.Tensor].Shape[0], c.plan.Tensors[t.Tensor].Shape[1]
+	switch {
+	case t.First < 0 || t.Rows <= 0 || t.First > rows-t.Rows:
+		return fmt.Errorf("%d rows from %d on of %d", t.Rows, t.First, rows)
+	case len(t.A) != a.Rank*cols:
+		return fmt.Errorf("%d elements of A, expected %d times %d", len(t.A), a.Rank, cols)
+	case len(t.B) != t.Rows*a.Rank:
+		return fmt.Errorf("%d elements of B, expected %d times %d", len(t.B), t.Rows, a.Rank)
+	}
+	return nil
+}
+
+// DropAdapter implements Backend.
+func (c *checked) DropAdapter(id int32) error {
+	if c.final != nil {
+		return c.final
+	}
+	if _, ok := c.adapters[id]; !ok {
+		return c.errorf("adapter %d is not loaded", id)
+	}
+	for i := range c.ring {
+		if c.ring[i].progress == idle {
+			continue
+		}
+		for _, s := range c.Backend.Batch(i).Seqs {
+			if s.Adapter == id {
+				return c.errorf("adapter %d is in use by slot %d", id, s.Slot)
+			}
+		}
+	}
+	delete(c.adapters, id)
+	return c.passed(c.Backend.DropAdapter(id))
+}
+
+// entry returns ring entry i if it has come as far as a call needs.
+func (c *checked) entry(call string, i int, want progress) (*checkedEntry, error) {
+	switch {
+	case c.final != nil:
+		return nil, c.final
+	case !c.ready:
+		return nil, c.errorf("%s before InitCache", call)
+	case i < 0 || i >= RingDepth:
+		return nil, c.errorf("%s of ring entry %d, there are %d", call, i, RingDepth)
+	}
+	e := &c.ring[i]
+	if e.progress != want {
+		return nil, c.errorf("%s of ring entry %d, which %s", call, i, [...]string{
+			idle: "is idle", forwarded: "waits for Sample", sampled: "waits for Wait",
+		}[e.progress])
+	}
+	return e, nil
+}
+
+// Forward implements Backend.
+func (c *checked) Forward(i int) error {
+	e, err := c.entry("Forward", i, idle)
+	if err != nil {
+		return err
+	}
+	if c.forwarded != none {
+		return c.errorf("Forward of ring entry %d before Sample of entry %d", i, c.forwarded)
+	}
+	x := c.Backend.Batch(i)
+	if err := c.checkBatch(x, e.caps); err != nil {
+		return c.errorf("%w", err)
+	}
+	if err := c.Backend.Forward(i); err != nil {
+		return c.passed(err)
+	}
+	c.commit(x)
+	e.rows, e.sum = append(e.rows[:0], x.Rows...), checksum(x)
+	e.progress, c.forwarded = forwarded, i
+	return nil
+}
+
+// Sample implements Backend.
+func (c *checked) Sample(i int) error {
+	e, err := c.entry("Sample", i, forwarded)
+	if err != nil {
+		return err
+	}
+	x := c.Backend.Batch(i)
+	e.progress, c.forwarded = idle, none
+	if err := c.checkChoices(x, e); err != nil {
+		_ = c.passed(c.Backend.Wait(i)) // until nothing reads the batch any more; why it was refused counts
+		return c.errorf("%w", err)
+	}
+	if err := c.Backend.Sample(i); err != nil {
+		return c.passed(err)
+	}
+	c.commitChoices(x, i)
+	e.progress = sampled
+	return nil
+}
+
+// Wait implements Backend.
+func (c *checked) Wait(i int) error {
+	e, err := c.entry("Wait", i, sampled)
+	if err != nil {
+		return err
+	}
+	e.progress = idle
+	err = c.passed(c.Backend.Wait(i))
+	c.commitResults(c.Backend.Batch(i), i, err == nil)
+	return err
+}
+
+// Close implements Backend.
+func (c *checked) Close() error {
+	c.final = c.errorf("backend is closed")
+	return c.Backend.Close()
+}

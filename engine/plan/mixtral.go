@@ -1,0 +1,102 @@
+package plan
+
+import "fmt"
+
+// Mixtral: Mistral with eight MLPs a layer, two of which see each token.
+// transformers/models/mixtral.
+
+// MoEConfig is what a config says of a mixture of experts.
+type MoEConfig struct {
+	Experts   int
+	TopK      int  // experts that see a token
+	Inner     int  // width between an expert's projections
+	Normalize bool // the weights of the chosen add up to 1
+
+	Dense        []bool  // per layer: it has an MLP in place of experts
+	Groups       int     // of experts; 0: one
+	TopGroups    int     // that take part for a token
+	Scale        float64 // of the weights; 0: 1
+	Shared       int     // width between the projections of the expert that sees every token; 0: none
+	Limit, Alpha float64 // of ActClampedSwiGLU
+	MXFP4        bool    // the experts are stored so
+}
+
+// readMoE reads how many experts there are, under key, and how many see a token.
+func (c *Config) readMoE(o *object, key string, experts, topK int) *MoEConfig {
+	const maxExperts = 1 << 12
+	m := &MoEConfig{
+		Experts: o.dimension(key, experts, maxExperts),
+		TopK:    o.dimension("num_experts_per_tok", topK, maxExperts),
+		Inner:   c.Intermediate,
+		Dense:   make([]bool, c.Layers),
+	}
+	if m.Experts*c.Layers > maxParts {
+		o.fail(key, "%d times num_hidden_layers %d exceeds %d", m.Experts, c.Layers, maxParts)
+	}
+	if m.TopK > m.Experts && *o.err == nil {
+		o.fail("num_experts_per_tok", "is %d, of %d experts", m.TopK, m.Experts)
+	}
+	return m
+}
+
+func readMixtral(o *object, c *Config) {
+	c.readCommon(o, defaults{
+		vocab: 32000, hidden: 4096, intermediate: 14336, layers: 32, heads: 32, kvHeads: 8,
+		maxPos: 131072, eps: 1e-5,
+	})
+	c.Activation = o.activation("hidden_act", "silu")
+	c.readWindow(o, readWindow(o, 0))
+	c.MoE = c.readMoE(o, "num_local_experts", 8, 2)
+	c.MoE.Normalize = true
+	if o.raw("rope_theta") == nil {
+		o.values["rope_theta"] = []byte("1e6")
+	}
+	c.Rope = readRope(o, c)
+}
+
+func buildMixtral(b *Builder, c *Config) {
+	x := b.embed()
+	for i := range c.Layers {
+		l := b.layer(i)
+
+		q, k, v := l.qkv(l.norm(x, "input_layernorm"))
+		x = b.Add(x, l.linear(l.attend(q, k, v, c.Rope), "self_attn.o_proj", c.Hidden, c.OutputBias))
+
+		h := l.norm(x, "post_attention_layernorm")
+		logits := l.linear(h, "block_sparse_moe.gate", c.MoE.Experts, false)
+		x = b.Add(x, l.experts(h, logits, ScoreSoftmax, 0, "block_sparse_moe.experts.%d.", [3]string{"w1", "w3", "w2"}))
+	}
+	b.head(x)
+}
+
+// experts sends each token of x to the experts that the logits prefer. Each
+// expert has tensors of its own, called names (gate, up, down) below prefix,
+// in which %d is its number. bias is added to the scores that are compared.
+func (l layer) experts(x, logits Var, score Scoring, bias Weight, prefix string, names [3]string) Var {
+	m := l.c.MoE
+	chosen, weights := l.Route(logits, Routing{
+		TopK: m.TopK, Score: score, Bias: bias, Groups: m.Groups, TopGroups: m.TopGroups,
+		Normalize: m.Normalize, Eps: m.eps(score), Scale: m.Scale,
+	})
+	stack := func(name string, rows, cols int) Weight {
+		parts := make([]Part, m.Experts)
+		for e := range parts {
+			parts[e] = whole(l.prefix+fmt.Sprintf(prefix, e)+name+".weight", rows, cols)
+		}
+		return l.Tensor([]int{m.Experts, rows, cols}, parts...)
+	}
+	return l.Experts(x, chosen, weights, MLP{
+		Act:  Act{Kind: l.c.Activation},
+		Gate: stack(names[0], m.Inner, l.c.Hidden),
+		Up:   stack(names[1], m.Inner, l.c.Hidden),
+		Down: stack(names[2], l.c.Hidden, m.Inner),
+	})
+}
+
+// eps is what transformers adds to the sum of sigmoids that it divides by.
+func (m *MoEConfig) eps(score Scoring) float64 {
+	if score == ScoreSigmoid {
+		return 1e-20
+	}
+	return 0
+}
