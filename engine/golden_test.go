@@ -114,20 +114,22 @@ func startEngine(t *testing.T, dir string, b device.Backend, limits device.Limit
 	if _, err := engine.Load(b, p, c, nil); err != nil {
 		t.Fatal(err)
 	}
-	states := 0
-	if p.HasState() {
-		states = 8
-	}
-	e, err := engine.New(engine.Config{
+	return run(t, engine.Config{
 		Backend:        b,
 		Device:         limits,
 		Plan:           p,
 		Pages:          40 * max(1, len(p.Groups)),
-		States:         states,
+		States:         states(p, 8),
 		EOS:            cfg.EOS,
 		Root:           page.Root(),
 		MaxBatchTokens: budget,
 	})
+}
+
+// run runs an engine until the test ends.
+func run(t *testing.T, cfg engine.Config) *engine.Engine {
+	t.Helper()
+	e, err := engine.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
