@@ -10,12 +10,12 @@ import (
 	"github.com/millrace-ai/millrace/engine/page"
 )
 
-// Behind a great request that waits for pages, small ones may pass: those that
+// While a large request waits for pages, small ones may pass it: those that
 // are predicted to end before it can begin, and a bounded number of others for
 // a bounded number of steps. The prediction is made again when it was wrong, but
 // not for ever. (Lifka, The ANL/IBM SP scheduling system, 1995: backfilling.)
 const (
-	passDepth    = 16 // so far behind it they are looked for
+	passDepth    = 16 // how many of those after it are looked at
 	maxDelays    = 8
 	maxPasses    = 64
 	maxPassSteps = 256
@@ -30,6 +30,14 @@ const (
 	maxReserve  = 8 * caution
 )
 
+// While more wait than fit, at most a fourth of the pages is for sequences that end
+// within an eighth of the time that one of them takes (crowded).
+const (
+	crowdSpan  = 8
+	crowdShare = 4
+	crowdLeast = 16 // if so many of its size fit: a few do not spread
+)
+
 // The luck of one who waits: were it its own, the lucky would be admitted first,
 // and those who run would not be as lucky as those who wait.
 const (
@@ -38,7 +46,7 @@ const (
 )
 
 // admit makes a waiting sequence active if there is room for it, with the
-// cached prefix of its tokens: the first one, or one of those behind it that
+// cached prefix of its tokens: the first one, or one of those after it that
 // may pass. It returns nil if there is none.
 func (e *Engine) admit(st *step, now time.Time) *sequence {
 	head := e.waiting.head
@@ -50,7 +58,11 @@ func (e *Engine) admit(st *step, now time.Time) *sequence {
 		if !e.hasRoom(st, s, hit) {
 			return nil // the next step's batch has
 		}
-		switch fits := e.fits(st, s, hit); {
+		fits := e.fits(st, s, hit)
+		if fits && e.crowded(s) {
+			return nil
+		}
+		switch {
 		case fits && s == head:
 			e.activate(st, s, hit, now)
 			return s
@@ -150,6 +162,7 @@ type future struct {
 type outlook struct {
 	running []future
 	list    []future // scratch
+	peak    int      // pages at the peak, with the candidate looked at last
 	// What it was made in: the step, and how many sequences had come and gone.
 	number, released, active int
 }
@@ -189,7 +202,33 @@ func (e *Engine) fits(st *step, s *sequence, hit page.Hit) bool {
 		common -= e.active[f.active].held() - f.shared
 		o.list = append(o.list, f)
 	}
-	return common+peak(insert(o.list, candidate), e.shape.unbounded) <= e.admissible()
+	o.peak = common + peak(insert(o.list, candidate), e.shape.unbounded)
+	return o.peak <= e.admissible()
+}
+
+// crowded reports whether s, which fits, had better wait a little: not all who wait
+// fit, and many sequences would end at about the time when s does. Those who begin
+// together and say about as much end together, fill the pages for a moment only,
+// and so would those who follow them. Admitted one after the other, more of them
+// fit.
+func (e *Engine) crowded(s *sequence) bool {
+	o := &e.outlook
+	if len(e.active) == 0 {
+		return false
+	}
+	candidate := e.future(s, usual)
+	size := e.shape.pages(candidate.tokens + candidate.steps)
+	total := e.cache.Pages.Total()
+	if o.peak+(e.waiting.length-1)*size <= total || size*crowdLeast > total {
+		return false
+	}
+	near := size
+	for _, f := range o.running {
+		if d := f.steps - candidate.steps; max(d, -d) <= candidate.steps/crowdSpan {
+			near += e.shape.pages(f.tokens + f.steps)
+		}
+	}
+	return near > total/crowdShare
 }
 
 // admissible is how many pages sequences may be predicted to fill.

@@ -95,7 +95,7 @@ func (e *Engine) root(r *Request, ropeLen int32) page.Key {
 }
 
 // ropeLen returns the length that rotations take a request with a prompt of n
-// tokens for, 0 where that is no matter.
+// tokens for, 0 where that does not matter.
 func (e *Engine) ropeLen(n int) int32 {
 	p := e.cfg.Plan
 	switch {
@@ -272,7 +272,8 @@ func (e *Engine) register(s *sequence, st *step) {
 			if s.registered < t.first {
 				continue // it has left the window before its last token was known
 			}
-			if id := t.pages[s.registered]; e.cache.Pages.Register(id, keys[s.registered].In(g)) && st != nil {
+			id := t.pages[s.registered]
+			if e.cache.Pages.Register(id, keys[s.registered].In(g)) && st != nil {
 				st.registered = append(st.registered, id)
 			}
 		}
@@ -308,7 +309,8 @@ func (e *Engine) state(st *step, s *sequence, end int) {
 		save = e.snapshot(s, end/page.Tokens)
 	}
 	if s.from != device.NoState || save != device.NoState {
-		st.batch.States = append(st.batch.States, device.StateDelta{Slot: s.slot, Live: int32(s.live), From: s.from, Save: save})
+		delta := device.StateDelta{Slot: s.slot, Live: int32(s.live), From: s.from, Save: save}
+		st.batch.States = append(st.batch.States, delta)
 		s.from = device.NoState
 	}
 }

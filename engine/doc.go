@@ -42,8 +42,8 @@
 //
 // # Grammars and forks
 //
-// A guided sequence is held to a grammar, from its beginning or from behind a
-// trigger in its text on. Its matcher moves when a token is committed, never
+// A guided sequence is held to a grammar, from its beginning or after a trigger in
+// its text. Its matcher moves when a token is committed, never
 // before, so preemption, failed steps and what is in flight do not concern it.
 // The mask of its next row needs the last step's token: a step with such rows
 // is launched as ever, but told to sample only when the masks are there, while its
@@ -60,8 +60,8 @@
 // Between turns each page and each state is free or used by active sequences,
 // never both, and each slot is free or has one sequence. A page is written by
 // one sequence, before it has a key. A sequence is waiting, held by one that
-// waits or is active, active or ended; its Stream is told of the end once, by the loop. What is in flight may be
-// for a sequence that has ended or lost its pages since: the device works in
+// waits or is active, active or ended; its Stream is told of the end once, by the
+// loop. What is in flight may be for a sequence that has ended or lost its pages since: the device works in
 // order, so pages, states and slots change hands without waiting for it.
 //
 // # Ends

@@ -34,7 +34,7 @@ const (
 	NotFinished    FinishReason = iota
 	FinishLength                // MaxNewTokens reached
 	FinishEOS                   // the last Token is an end token: the model's, or because its grammar allows nothing else
-	FinishDeadline              // the first token behind the request's deadline, or an Error of the kind Expired
+	FinishDeadline              // the first token after the request's deadline, or an Error of the kind Expired
 )
 
 // Token is one generated token, or one scored prompt token.

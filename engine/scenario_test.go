@@ -51,7 +51,7 @@ var update = flag.Bool("update", false, "write the transcripts of testdata/scena
 //
 // A step that only goes on as the one before is counted. A step is printed as its number, the time when it was planned and its
 // sequences: a[16:20] are positions 16 to 19, a[20] is one, and * says that a
-// token is sampled behind it; a[again]* is sampled with nothing computed.
+// token is sampled after it; a[again]* is sampled with nothing computed.
 func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/scenarios/*.txt")
 	if err != nil || len(files) == 0 {

@@ -69,7 +69,8 @@ func (st *step) row(s *sequence, r device.Row) {
 // page appends a page to s in a group, here and on the device.
 func (st *step) page(s *sequence, group int, id page.ID) {
 	t := &s.tables[group]
-	st.batch.Pages = append(st.batch.Pages, device.PageDelta{Slot: s.slot, Group: int32(group), Index: int32(len(t.pages)), Page: int32(id)})
+	delta := device.PageDelta{Slot: s.slot, Group: int32(group), Index: int32(len(t.pages)), Page: int32(id)}
+	st.batch.Pages = append(st.batch.Pages, delta)
 	t.pages = append(t.pages, id)
 }
 

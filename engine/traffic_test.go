@@ -146,3 +146,27 @@ func TestSteadyState(t *testing.T) {
 		})
 	}
 }
+
+// Answers that are all as long as they may be are admitted one after the other,
+// rather than together, to fill the pages for a moment only.
+func TestEqualAnswers(t *testing.T) {
+	f := newTraffic(t, 128, 2048, 8193)
+	rng := rand.New(rand.NewPCG(1, 2))
+	var pages float64
+	const warm, steps = 4000, 4000
+	for i := range warm + steps {
+		for f.e.waiting.length < 20 {
+			f.seed++
+			r := &Request{Tokens: tokens(f.seed, 50+rng.IntN(400)), MaxNewTokens: 500, Params: sample.Greedy()}
+			f.target[mustSubmit(t, f.e, r)] = r.MaxNewTokens + 1
+			f.e.receive()
+		}
+		f.turn(t)
+		if i >= warm {
+			pages += f.usage[i].pages / steps
+		}
+	}
+	if pages < 0.7 {
+		t.Errorf("%.0f %% of pages in use, want 70", 100*pages)
+	}
+}

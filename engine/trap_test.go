@@ -1,10 +1,11 @@
 package engine
 
-// Each test here is a mistake that continuous-batching servers have made. The
-// numbers are those of our list of traps; what is not here is elsewhere or
-// cannot happen yet:
+// Each test here is a mistake that continuous-batching servers have made. Most are
+// a file of testdata/scenarios, too, named after what would go wrong. The numbers
+// are those of our list of traps; what is not here is elsewhere or cannot happen
+// yet:
 //
-//	 7  adapters reloaded under one name share a cache     arrives with adapters; tags: page.TestKeysDiffer
+//	 7  adapters reloaded under one name share a cache     TestRootsOfRequests; sim tells adapters by content
 //	 8  images share one placeholder token                 arrives with images
 //	10  a chunk cuts through an image                      arrives with images
 //	11  stop strings across tokens and pages               package stop, Text
