@@ -70,6 +70,14 @@ func Identical(t *testing.T, open Open) {
 						t.Skip("nobody runs out of pages where there are none")
 					}
 					got := s.run(t, b, p, request(p.Vocab), kind.guide)
+					// How steps are cut depends on time, so once in a while it gets by.
+					for range 8 {
+						if s.pages == 0 || got.times.Preempted > 0 {
+							break
+						}
+						b, p = open(t, limits)
+						got = s.run(t, b, p, request(p.Vocab), kind.guide)
+					}
 					if want == nil {
 						want = got
 					}
