@@ -88,18 +88,19 @@ func (s *server) open(prompt, tokens int) (*stream, error) {
 	return r, nil
 }
 
-// arrived returns when the first n tokens were there.
+// arrived returns when the tokens came, once there are n or there will be no
+// more.
 func (r *stream) arrived(n int) []time.Time {
-	for {
+	for ended := false; ; {
 		r.mu.Lock()
 		times := slices.Clone(r.times)
 		r.mu.Unlock()
-		if len(times) >= n {
+		if len(times) >= n || ended {
 			return times
 		}
 		select {
 		case <-r.done:
-			return times
+			ended = true
 		case <-time.After(time.Millisecond):
 		}
 	}
