@@ -33,6 +33,9 @@ const (
 	minStep    = 100 * time.Millisecond
 	decodeSpan = 2   // or so many times as long as one without prompts, if that is more
 	aim        = 0.9 // of these, since no prediction is exact
+	// leastPrompt is how many tokens of prompts a step computes however long they
+	// take. Far into a long prompt a page of them may take several steps' time.
+	leastPrompt = 4
 )
 
 // observe takes in a step of so many sequences with one token each, and so many
@@ -81,15 +84,15 @@ func (p *pace) alone(decodes int) time.Duration {
 }
 
 // prompts returns how many tokens of prompts fit into a step beside so many
-// sequences that decode: a page at least, so that prompts advance, and at most
-// twice as many as were tried lately, since what few tokens took says little
-// about many.
+// sequences that decode: leastPrompt at least, so that prompts advance, and at
+// most a page or twice as many as were tried lately, since what few tokens took
+// says little about many.
 func (p *pace) prompts(decodes int) int {
 	alone := p.alone(decodes)
 	left := float64(max(minStep, decodeSpan*alone))*aim - float64(alone)
-	n := 2 * p.largest
+	n := max(page.Tokens, 2*p.largest)
 	if p.prompt > 0 {
 		n = min(n, left/p.prompt)
 	}
-	return max(page.Tokens, int(n))
+	return max(leastPrompt, int(n))
 }
