@@ -1,6 +1,7 @@
 #!/bin/bash
 # Compares the CPU backend with llama.cpp: builds llama.cpp from the source
-# package of llama-cpp-python, writes one random checkpoint for both, runs both.
+# package of llama-cpp-python, writes random checkpoints for both, of a dense
+# model and of one with a gated delta net, runs both.
 # Needs python3 with venv, cmake and the Go tool chain; everything lies in
 # build/peer. Arguments go to the peer program (-threads, -rounds).
 set -euo pipefail
@@ -24,8 +25,13 @@ if [[ ! -x $dir/llama/bin/llama-batched-bench ]]; then
 		-DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_EXAMPLES=OFF >"$dir/cmake.log"
 	cmake --build "$dir/llama" --parallel 2 --target llama-bench llama-batched-bench >"$dir/build.log"
 fi
-if [[ ! -f $dir/model/model.gguf ]]; then
-	"$dir/venv/bin/python" container/peer/model.py "$dir/model"
-fi
 go build -o "$dir/peer" ./container/peer
-exec "$dir/peer" -model "$dir/model" -llama "$dir/llama/bin" "$@"
+pace=-pace
+for shape in qwen2-0.5b qwen3.5-0.8b; do
+	if [[ ! -f $dir/$shape/model.gguf ]]; then
+		"$dir/venv/bin/python" container/peer/model.py "$dir/$shape" --shape "$shape"
+	fi
+	echo "$shape:"
+	"$dir/peer" -model "$dir/$shape" -llama "$dir/llama/bin" $pace "$@"
+	pace=
+done
