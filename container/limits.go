@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"sort"
 
 	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/engine"
@@ -118,7 +117,7 @@ func (s *sizing) fit(info device.ModelInfo, free int64, bound string) (budget, e
 		return budget{}, noRoom("one page of the key-value cache", int64(least)*info.PageBytes)
 	}
 
-	b.maxTotal = s.fitting(b.pages)
+	b.maxTotal = min(s.total, engine.TokensFor(s.groups, b.pages, s.device.MaxPagesPerSlot))
 	b.maxInput = orDefault(s.cfg.MaxInputTokens, b.maxTotal-1)
 	if b.maxInput >= b.maxTotal {
 		return budget{}, fmt.Errorf("`max_input_tokens` must be < `max_total_tokens`. Given: %d and %d (what the memory allows)", b.maxInput, b.maxTotal)
@@ -128,15 +127,6 @@ func (s *sizing) fit(info device.ModelInfo, free int64, bound string) (budget, e
 
 // pages is how many pages, of all groups, a request of so many tokens holds.
 func (s *sizing) pages(tokens int) int { return engine.PagesFor(s.groups, tokens) }
-
-// fitting is the longest request, at most total tokens, that so many pages hold.
-func (s *sizing) fitting(pages int) int {
-	if s.pages(s.total) <= pages {
-		return s.total
-	}
-	full := sort.Search(s.device.MaxPagesPerSlot, func(n int) bool { return s.pages((n+1)*device.PageTokens) > pages })
-	return full * device.PageTokens
-}
 
 // tokens is how many tokens of long requests so many pages hold.
 func (s *sizing) tokens(pages int) int {

@@ -57,6 +57,13 @@ func newShape(groups []plan.Group, recurrent bool) shape {
 	return s
 }
 
+// TokensFor returns how many tokens a sequence that is alone with so many pages
+// of all groups has room for, at most as many as fill slot pages of one group.
+func TokensFor(groups []plan.Group, pages, slot int) int {
+	s := newShape(groups, false)
+	return s.longest(pages, slot)
+}
+
 // windowed returns how many pages of groups with a window a sequence of n
 // tokens holds.
 func (s *shape) windowed(n int) (pages int) {

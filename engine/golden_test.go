@@ -16,6 +16,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/page"
+	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/ref"
 	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/engine/weights"
@@ -102,6 +103,22 @@ func runGoldens(t *testing.T, root string) {
 // test ends.
 func startEngine(t *testing.T, dir string, b device.Backend, limits device.Limits, budget int) *engine.Engine {
 	t.Helper()
+	cfg, p := loadCheckpoint(t, dir, b)
+	return run(t, engine.Config{
+		Backend:        b,
+		Device:         limits,
+		Plan:           p,
+		Pages:          40 * max(1, len(p.Groups)),
+		States:         states(p, 8),
+		EOS:            cfg.EOS,
+		Root:           page.Root(),
+		MaxBatchTokens: budget,
+	})
+}
+
+// loadCheckpoint gives the checkpoint in dir to b.
+func loadCheckpoint(t testing.TB, dir string, b device.Backend) (*plan.Config, *plan.Plan) {
+	t.Helper()
 	c, err := weights.Open(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -114,16 +131,7 @@ func startEngine(t *testing.T, dir string, b device.Backend, limits device.Limit
 	if _, err := engine.Load(b, p, c, nil); err != nil {
 		t.Fatal(err)
 	}
-	return run(t, engine.Config{
-		Backend:        b,
-		Device:         limits,
-		Plan:           p,
-		Pages:          40 * max(1, len(p.Groups)),
-		States:         states(p, 8),
-		EOS:            cfg.EOS,
-		Root:           page.Root(),
-		MaxBatchTokens: budget,
-	})
+	return cfg, p
 }
 
 // run runs an engine until the test ends.

@@ -4,13 +4,11 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/enginetest"
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sim"
-	"github.com/millrace-ai/millrace/engine/weights"
 )
 
 func TestIdenticalSim(t *testing.T) {
@@ -48,18 +46,7 @@ func TestIdenticalCPU(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				c, err := weights.Open(filepath.Join("testdata", name))
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer c.Close()
-				_, p, err := engine.Plan(c)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if _, err := engine.Load(b, p, c, nil); err != nil {
-					t.Fatal(err)
-				}
+				_, p := loadCheckpoint(t, filepath.Join("testdata", name), b)
 				return b, p
 			})
 		})

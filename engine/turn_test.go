@@ -12,7 +12,6 @@ import (
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
-	"github.com/millrace-ai/millrace/engine/weights"
 )
 
 // TestSecondTurnCPU asks about a history of 4,000 tokens, answers included. What
@@ -66,18 +65,7 @@ func startLong(t *testing.T, name string, budget int, noPrefixCache bool) *engin
 	}
 	b := device.Checked(native, limits)
 	t.Cleanup(func() { b.Close() }) // after the engine has stopped
-	c, err := weights.Open(filepath.Join("testdata", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	_, p, err := engine.Plan(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := engine.Load(b, p, c, nil); err != nil {
-		t.Fatal(err)
-	}
+	_, p := loadCheckpoint(t, filepath.Join("testdata", name), b)
 	return run(t, engine.Config{
 		Backend: b, Device: limits, Plan: p, Pages: 600 * max(1, len(p.Groups)), States: states(p, 12),
 		Root: page.Root(), MaxBatchTokens: budget, NoPrefixCache: noPrefixCache,
