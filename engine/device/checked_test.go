@@ -232,11 +232,19 @@ func secondBatch(x *Batch, state bool) {
 // runChecked runs ring entry i to its end.
 func runChecked(t testing.TB, b Backend, i int) {
 	t.Helper()
+	if err := wholeStep(b, i); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wholeStep runs ring entry i to its results.
+func wholeStep(b Backend, i int) error {
 	for _, step := range []func(int) error{b.Forward, b.Sample, b.Wait} {
 		if err := step(i); err != nil {
-			t.Fatal(err)
+			return err
 		}
 	}
+	return nil
 }
 
 // refused reports an error that does not say what it should.
@@ -553,10 +561,8 @@ func TestCheckedOverTime(t *testing.T) {
 			x.Clear()
 			give(x, 4, 3, 3, true)
 			x.States = append(x.States, StateDelta{Slot: 4, Live: 1, From: ZeroState, Save: NoState})
-			for _, step := range []func(int) error{b.Forward, b.Sample, b.Wait} {
-				if err := step(0); err != nil {
-					return err
-				}
+			if err := wholeStep(b, 0); err != nil {
+				return err
 			}
 			x.Clear()
 			give(x, 1, 1, 7, false)
@@ -566,10 +572,8 @@ func TestCheckedOverTime(t *testing.T) {
 			x.Clear()
 			give(x, 4, 3, 3, true)
 			x.States = append(x.States, StateDelta{Slot: 4, Live: 4, From: ZeroState, Save: 1})
-			for _, step := range []func(int) error{b.Forward, b.Sample, b.Wait} {
-				if err := step(0); err != nil {
-					return err
-				}
+			if err := wholeStep(b, 0); err != nil {
+				return err
 			}
 			x.Clear()
 			give(x, 1, 1, 7, false)

@@ -10,8 +10,9 @@
 //
 // What stays on the device between steps, per slot: a page table for each
 // group of caches, which state is its own, the last sampled token, the hidden
-// row behind the last logit row, the sampling parameters, the logit biases and
-// the token counts that penalties need. A Batch carries only what changed.
+// row that the last logit row was made of, the sampling parameters, the logit
+// biases and the token counts that penalties need. A Batch carries only what
+// changed.
 //
 // Cache memory is counted in pages of PageTokens tokens, each of which any
 // group may use, and in states, each of which holds all recurrent layers of one
@@ -24,7 +25,7 @@
 // sequence with a slot and pages for the steps that it takes, its patches are rows
 // of Embeds at positions from 0 on, and as one Span they see each other
 // whichever way. Each row it asks for is a RowOutput, whose answer is the hidden
-// vector itself, in Outputs; there are no logits, so nothing of sampling applies.
+// vector itself, in Outputs; there are no logits, and nothing is sampled.
 //
 // Backends trust plans and batches. Checked wraps one so that both are
 // checked first, once for all backends.

@@ -87,7 +87,7 @@ func (h *host) start(tokens []int32, params sample.Params) *seq {
 	return s
 }
 
-// resume starts a sequence that has the snapshot's tokens behind it.
+// resume starts a sequence after the snapshot's tokens.
 func (h *host) resume(from *snapshot, tokens []int32, params sample.Params) *seq {
 	h.t.Helper()
 	s := h.start(tokens, params)

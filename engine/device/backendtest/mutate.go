@@ -123,7 +123,7 @@ func (f fitting) width(v int32) int {
 	return f.Width(v)
 }
 
-// set changes the width of a value that is no view.
+// set changes the width of a value that is not a view.
 func (f fitting) set(v int32, width int) {
 	if v != plan.None && f.Values[v].Of == plan.None {
 		f.Values[v].Width = int32(width)
