@@ -46,7 +46,11 @@ func openBackend(name string, limits device.Limits, p *plan.Plan) (device.Backen
 	case "sim":
 		// Random tokens: what is measured is all the rest. A step takes no
 		// time, unless told otherwise to see tokens leave one by one.
-		c := sim.Config{Model: sim.Model{Seed: 1, Vocab: p.Vocab, EOS: -1}, Fast: true}
+		windows := make([]int, len(p.Groups))
+		for i, g := range p.Groups {
+			windows[i] = int(g.Window)
+		}
+		c := sim.Config{Model: sim.Model{Seed: 1, Vocab: p.Vocab, EOS: -1, Windows: windows, Recurrent: p.HasState()}, Fast: true}
 		if text := os.Getenv(simStep); text != "" {
 			step, err := time.ParseDuration(text)
 			if err != nil {
