@@ -11,11 +11,15 @@ import (
 type Request struct {
 	ID             string        // for logs and traces only
 	Tokens         []int32       // the prompt, special tokens included; 1 … MaxInput ids below the vocabulary's size
-	MaxNewTokens   int           // ≥ 1; prompt and new tokens together fit Limits.MaxTotal
+	MaxNewTokens   int           // ≥ 1, or 0 to score the prompt alone; prompt and new tokens together fit Limits.MaxTotal
+	MinNewTokens   int           // no end or stop token before so many new tokens; at most MaxNewTokens
 	Params         sample.Params // checked by the caller
 	TopN           int           // alternatives per generated token, 0 … Limits.MaxTopN
 	PromptLogprobs bool          // score the prompt; skips reading the prefix cache
 	IgnoreEOS      bool          // generate past the model's end tokens
+	StopTokens     []int32       // end the sequence as the model's end tokens do; at most MaxStopTokens
+	AllowedTokens  []int32       // nothing else is generated; nil: all, at most MaxAllowedTokens
+	BannedTokens   [][]int32     // token sequences that are not generated; at most MaxBannedSequences of MaxBannedLength
 	LogitBias      []sample.Bias // ids distinct, at most sample.MaxBiases, each at most sample.MaxBias
 	Guide          *Guide        // nil: free text
 	Adapter        int32         // 0: none, else at most Config.Adapters; an id never stands for another adapter
@@ -35,6 +39,15 @@ const (
 	FinishLength                // MaxNewTokens reached
 	FinishEOS                   // the last Token is an end token: the model's, or because its grammar allows nothing else
 	FinishDeadline              // the first token after the request's deadline, or an Error of the kind Expired
+	FinishStopToken             // the last Token is one of StopTokens
+)
+
+// Bounds of the token lists of a Request.
+const (
+	MaxStopTokens      = 1024
+	MaxAllowedTokens   = 1 << 16
+	MaxBannedSequences = 1024
+	MaxBannedLength    = 64 // tokens of one sequence
 )
 
 // Token is one generated token, or one scored prompt token.

@@ -137,6 +137,16 @@ func (e *Engine) check(req *Request) error {
 	}
 	n := len(req.Tokens)
 	switch {
+	case req.Params.MinP != 0:
+		return invalid("min_p is not supported yet")
+	case req.MinNewTokens != 0:
+		return invalid("min_new_tokens is not supported yet")
+	case req.StopTokens != nil:
+		return invalid("stop tokens are not supported yet")
+	case req.AllowedTokens != nil:
+		return invalid("allowed tokens are not supported yet")
+	case req.BannedTokens != nil:
+		return invalid("banned tokens are not supported yet")
 	case n == 0:
 		return invalid("the prompt has no tokens")
 	case n > e.limits.MaxInput:
