@@ -112,6 +112,7 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string) (*s
 		DisableGrammar:        cfg.DisableGrammarSupport,
 		DefaultMaxTokens:      cfg.DefaultMaxTokens,
 		ToolCallObject:        cfg.ToolCallFormat == "tgi",
+		ErrorObject:           cfg.ErrorFormat == "openai",
 		MetricNamespace:       cfg.EMFNamespace,
 		Logger:                s.log,
 		Tracer:                s.tracing.tracer,

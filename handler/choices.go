@@ -252,7 +252,7 @@ func (e *eventWriter) fail(err error) error {
 	if !e.x.streaming || isExpired(err) || clientGone(e.x.r.Context(), err) {
 		return err
 	}
-	e.x.out = appendErrorEvent(e.x.out[:0], e.s.report(e.x, err))
+	e.x.out = appendErrorEvent(e.x.out[:0], e.s.report(e.x, err), e.s.errorObjects(e.x.r))
 	_, err = e.send()
 	return err
 }

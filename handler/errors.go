@@ -1,11 +1,13 @@
 package handler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/millrace-ai/millrace/engine"
@@ -20,6 +22,8 @@ type Error struct {
 	Msg    string // error of the body
 	Err    error  // the cause, for the log
 	label  string // err label of tgi_request_failure, "" if not counted there
+	param  string // the field at fault, as it was sent; "" if it is not one
+	code   string // what OpenAI's clients look for in code, "" for Type
 }
 
 func (e *Error) Error() string { return e.Msg }
@@ -34,15 +38,32 @@ func failure(status int, kind, format string, args ...any) *Error {
 }
 
 // invalid is a request whose values cannot be served: TGI's validation error.
+// A message that begins with a name in back quotes is about that field.
 func invalid(format string, args ...any) *Error {
 	e := failure(http.StatusUnprocessableEntity, "validation", "Input validation error: "+format, args...)
 	e.label = "validation"
+	if name, ok := strings.CutPrefix(e.Msg, "Input validation error: `"); ok && strings.HasPrefix(format, "`") {
+		e.param, _, _ = strings.Cut(name, "`")
+	}
+	return e
+}
+
+// unsupported is a field that would change the answer and cannot.
+func unsupported(field, reason string) *Error {
+	e := invalid("`%s` %s", field, reason)
+	e.code = "unsupported_parameter"
 	return e
 }
 
 func overloaded(cause error) *Error {
 	e := failure(http.StatusTooManyRequests, "overloaded", "Model is overloaded")
-	e.Err, e.label = cause, "overloaded"
+	e.Err, e.label, e.code = cause, "overloaded", "rate_limit_exceeded"
+	return e
+}
+
+func unauthorized() *Error {
+	e := failure(http.StatusUnauthorized, "unauthorized", "The API key is missing or wrong: send `authorization: Bearer KEY`")
+	e.code = "invalid_api_key"
 	return e
 }
 
@@ -66,7 +87,9 @@ func badBody(err error) *Error {
 	case e.Syntax:
 		return failure(http.StatusBadRequest, "bad_request", "Failed to parse the request body as JSON: %s", e)
 	}
-	return failure(http.StatusUnprocessableEntity, "validation", "Failed to deserialize the JSON body into the target type: %s", e)
+	shape := failure(http.StatusUnprocessableEntity, "validation", "Failed to deserialize the JSON body into the target type: %s", e)
+	shape.param = e.Path
+	return shape
 }
 
 func internal(cause error) *Error {
@@ -143,7 +166,7 @@ func (e *Error) text() string {
 	return e.Msg[:n] + "…"
 }
 
-// appendError appends the JSON of e.
+// appendError appends the contract's JSON of e.
 func appendError(dst []byte, e *Error) []byte {
 	dst = append(dst, `{"error":`...)
 	dst = appendString(dst, e.text())
@@ -152,8 +175,41 @@ func appendError(dst []byte, e *Error) []byte {
 	return append(dst, '}')
 }
 
-// writeError answers with e.
-func writeError(w http.ResponseWriter, e *Error) {
+// appendErrorObject appends OpenAI's JSON of e.
+func appendErrorObject(dst []byte, e *Error) []byte {
+	kind := "invalid_request_error"
+	switch {
+	case e.Status == http.StatusTooManyRequests:
+		kind = "rate_limit_error"
+	case e.Status >= http.StatusInternalServerError, e.Status == http.StatusFailedDependency:
+		kind = "server_error"
+	}
+	dst = append(dst, `{"error":{"message":`...)
+	dst = appendString(dst, e.text())
+	dst = append(dst, `,"type":"`...)
+	dst = append(dst, kind...)
+	dst = append(dst, `","param":`...)
+	if e.param == "" {
+		dst = append(dst, "null"...)
+	} else {
+		dst = appendString(dst, body.Cut(e.param))
+	}
+	dst = append(dst, `,"code":`...)
+	dst = appendString(dst, cmp.Or(e.code, e.Type))
+	return append(dst, "}}"...)
+}
+
+// errorObjects reports whether errors of r are OpenAI's objects.
+func (s *Server) errorObjects(r *http.Request) bool {
+	return s.opt.ErrorObject && strings.HasPrefix(r.URL.Path, "/v1/")
+}
+
+// writeError answers r with e.
+func (s *Server) writeError(w http.ResponseWriter, r *http.Request, e *Error) {
+	if s.errorObjects(r) {
+		writeJSON(w, e.Status, appendErrorObject(nil, e))
+		return
+	}
 	writeJSON(w, e.Status, appendError(nil, e))
 }
 

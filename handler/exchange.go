@@ -101,10 +101,10 @@ func (s *Server) answer(x *exchange, err error) {
 	e := s.report(x, err)
 	switch {
 	case !x.streaming:
-		writeError(x.w, e)
+		s.writeError(x.w, x.r, e)
 		return
 	case x.openAI:
-		x.out = appendErrorEvent(x.out[:0], e)
+		x.out = appendErrorEvent(x.out[:0], e, s.errorObjects(x.r))
 		x.out = append(x.out, done...)
 	default:
 		x.out = append(x.out[:0], "data: "...)

@@ -90,8 +90,14 @@ func isCut(r engine.FinishReason) bool {
 // done is the last event of a stream.
 const done = "data: [DONE]\n\n"
 
-// appendErrorEvent appends e as an event of an OpenAI stream.
-func appendErrorEvent(dst []byte, e *Error) []byte {
+// appendErrorEvent appends e as an event of an OpenAI stream: TGI's, or with
+// object OpenAI's.
+func appendErrorEvent(dst []byte, e *Error, object bool) []byte {
+	if object {
+		dst = append(dst, "data: "...)
+		dst = appendErrorObject(dst, e)
+		return append(dst, "\n\n"...)
+	}
 	dst = append(dst, `data: {"error":{"message":`...)
 	dst = appendString(dst, e.text())
 	dst = append(dst, `,"http_status_code":`...)

@@ -41,6 +41,9 @@ type Options struct {
 	// ToolCallObject shows calls in TGI's form, which the contract has: their
 	// arguments as an object, and in a stream one call instead of a list.
 	ToolCallObject bool
+	// ErrorObject answers errors of the /v1 routes with OpenAI's object instead
+	// of the contract's body.
+	ErrorObject bool
 
 	// MetricNamespace makes each request's line in the log one that CloudWatch
 	// makes metrics of, in this namespace; the Logger must write JSON. "": off.

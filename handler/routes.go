@@ -39,7 +39,7 @@ func (s *Server) newRoutes() http.Handler {
 	m.Handle("/playground", get(redirectTo("playground/")).public())
 	m.PathPrefix("/playground/").Handler(get(serveFiles("/playground", playground.Handler())).public())
 
-	m.NotFoundHandler = http.HandlerFunc(notFound)
+	m.NotFoundHandler = http.HandlerFunc(s.notFound)
 	return m
 }
 
@@ -79,10 +79,10 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !public && !e.s.authorized(r):
 		w.Header().Set("Allow", e.allow)
-		writeError(w, failure(http.StatusUnauthorized, "unauthorized", "The API key is missing or wrong: send `authorization: Bearer KEY`"))
+		e.s.writeError(w, r, unauthorized())
 	case h == nil:
 		w.Header().Set("Allow", e.allow)
-		writeError(w, failure(http.StatusMethodNotAllowed, "method_not_allowed", "%s is not allowed here, only %s", cutMethod(r.Method), e.allow))
+		e.s.writeError(w, r, failure(http.StatusMethodNotAllowed, "method_not_allowed", "%s is not allowed here, only %s", cutMethod(r.Method), e.allow))
 	default:
 		e.s.serve(w, r, h)
 	}
@@ -91,12 +91,12 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // cutMethod keeps an odd method from filling the answer.
 func cutMethod(m string) string { return m[:min(len(m), 20)] }
 
-func notFound(w http.ResponseWriter, r *http.Request) {
+func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodOptions {
 		preflight(w)
 		return
 	}
-	writeError(w, failure(http.StatusNotFound, "not_found", "There is no route %s", r.URL.EscapedPath()))
+	s.writeError(w, r, failure(http.StatusNotFound, "not_found", "There is no route %s", r.URL.EscapedPath()))
 }
 
 // authorized compares the whole header, exactly and in constant time.

@@ -40,6 +40,7 @@ type Serve struct {
 	ReturnFullText        bool     `name:"return-full-text" default:"true" negatable:"" help:"Whether / and /invocations repeat the prompt when a request does not say."`
 	DefaultMaxTokens      int      `name:"default-max-tokens" min:"1" placeholder:"N" help:"Most tokens of a chat's answer when a request does not say. Left out: what the prompt leaves; TGI's is 100."`
 	ToolCallFormat        string   `name:"tool-call-format" default:"openai" enum:"openai,tgi" help:"Form of tool calls in answers: OpenAI's, or that of TGI's document, whose arguments are an object."`
+	ErrorFormat           string   `name:"error-format" default:"tgi" enum:"tgi,openai" help:"Body of errors on the /v1 routes: that of TGI's document, or OpenAI's error object."`
 	TokenizerConfigPath   string   `name:"tokenizer-config-path" placeholder:"FILE" help:"Chat template to use instead of the model's: a file like tokenizer_config.json, or a template itself if it ends in .jinja."`
 	DisableGrammarSupport bool     `name:"disable-grammar-support" help:"Refuse requests with a grammar."`
 	PayloadLimit          int64    `name:"payload-limit" default:"2000000" min:"1" help:"Largest request body in bytes. Left out: 2000000, and on SageMaker its own limit of 25 MB."`
