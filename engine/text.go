@@ -55,6 +55,7 @@ type Text struct {
 	text     []byte // of pieces
 	out      []byte // generated text
 	n        int    // tokens
+	free     int    // tokens in which no stop string is looked for
 	stopped  bool   // a stop string was found
 }
 
@@ -67,6 +68,10 @@ func (t *Text) Reset(stream *Stream, dec Detokenizer, specials Specials, stops *
 		pieces: t.pieces[:0], text: t.text[:0], out: t.out[:0],
 	}
 }
+
+// StopAfter makes t look for stop strings only behind the first n tokens. Call
+// it after Reset.
+func (t *Text) StopAfter(n int) { t.free = n }
 
 // Next returns the pieces of all tokens that have become ready, waiting for
 // one if there are none. The slice is valid until the next call. After the
@@ -95,7 +100,10 @@ func (t *Text) add(token Token, last bool) bool {
 	from := len(t.text)
 	t.text = t.dec.Append(t.text, token.ID)
 	p := Piece{Token: token, Special: t.specials.IsSpecial(token.ID), Last: last}
-	end, _, hit := t.stops.Find(t.text[from:])
+	end, hit := 0, false
+	if t.n > t.free {
+		end, _, hit = t.stops.Find(t.text[from:])
+	}
 	// TGI looks for the model's end token before it looks for stop strings.
 	if hit && !(last && t.stream.Finish() == FinishEOS) {
 		t.stopped, p.Last = true, true

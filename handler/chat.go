@@ -4,11 +4,9 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"time"
-	"unicode/utf8"
 
-	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/token"
 	"github.com/millrace-ai/millrace/handler/chat"
 )
 
@@ -44,7 +42,8 @@ func (s *Server) chat(x *exchange, req *chatRequest) error {
 		object = "chat.completion.chunk"
 	}
 	a := newChatAnswer(s.newOpenAIHead(object, "chatcmpl-"), m.tok, len(x.choices), j.tools, j.prefix)
-	a.logprobs, a.object = req.logprobs, s.opt.ToolCallObject
+	a.logprobs, a.top, a.object = req.logprobs, int(req.topLogprobs.or(0)), s.opt.ToolCallObject
+	a.promptLogprobs = req.promptLogprobs
 	if req.stream {
 		return s.chatEvents(x, a, req.includeUsage)
 	}
@@ -122,6 +121,9 @@ type chatPrompt struct {
 // renderChat makes the prompt of req. Its errors come before all others, and
 // before a permit is needed, as TGI's do.
 func (s *Server) renderChat(m *model, req *chatRequest) (p chatPrompt, err error) {
+	if req.refused != nil {
+		return p, req.refused
+	}
 	if p.selection, err = chat.Select(req.tools); err != nil {
 		return p, err
 	}
@@ -134,6 +136,17 @@ func (s *Server) renderChat(m *model, req *chatRequest) (p chatPrompt, err error
 	if err != nil {
 		return p, err
 	}
+	if req.documents != nil {
+		without := prompt.Text
+		req.setVariable("documents", req.documents)
+		r.Variables = req.prompt.Variables
+		if prompt, err = m.template.Render(r); err != nil {
+			return p, err
+		}
+		if prompt.Text == without {
+			return p, unsupported("documents", "is not supported: the model's chat template does not show them")
+		}
+	}
 	p.constraint, err = p.selection.Constraint(m.template.Format())
 	p.text = prompt.Text + p.constraint.Prefix
 	return p, err
@@ -141,52 +154,44 @@ func (s *Server) renderChat(m *model, req *chatRequest) (p chatPrompt, err error
 
 // prepareChat checks req and makes of it what the engine needs.
 func (s *Server) prepareChat(ctx context.Context, m *model, req *chatRequest, prompt chatPrompt) (*chatJob, error) {
-	g := generateRequest{inputs: prompt.text, parameters: req.parameters()}
-	p := &g.parameters
+	p := req.parameters(req.route)
 	p.topNTokens = req.topLogprobs
+	p.scoring = req.promptLogprobs.set
 	if !p.maxNewTokens.set && s.opt.DefaultMaxTokens > 0 {
 		p.maxNewTokens = some(uint32(s.opt.DefaultMaxTokens))
 	}
-	if err := s.checkParameters(p); err != nil {
+	if err := s.checkParameters(&p); err != nil {
 		return nil, err
 	}
-	if err := checkInputs(g.inputs); err != nil {
+	if err := checkInputs(prompt.text, &p); err != nil {
 		return nil, err
 	}
 	if err := s.checkOpenAI(&req.openAIParameters, m.limits.Vocab); err != nil {
 		return nil, err
 	}
-	ids, err := s.encode(ctx, m, prompt.text, false)
+	if err := m.checkTruncate(&p); err != nil {
+		return nil, err
+	}
+	ids, err := s.encode(ctx, m, prompt.text, req.addSpecial.or(false))
 	if err != nil {
 		return nil, err
 	}
-	maxNew, err := m.room(len(ids), p.maxNewTokens)
+	if p.truncate.set {
+		ids = token.TruncateLeft(ids, int(p.truncate.v), m.tok.LeadingSpecial())
+	}
+	if !req.logprobs {
+		p.topNTokens = optional[uint32]{}
+	}
+	common, err := s.openAIJob(ctx, m, &req.openAIParameters, &p, prompt.text, ids)
 	if err != nil {
 		return nil, err
 	}
-	j := &chatJob{
-		job: job{
-			inputs: prompt.text,
-			chars:  utf8.RuneCountInString(prompt.text),
-			stops:  p.stop,
-			req: engine.Request{
-				ID:           strconv.FormatInt(s.requests.Add(1), 10),
-				Tokens:       ids,
-				MaxNewTokens: maxNew,
-				Params:       req.sampling(p),
-				LogitBias:    req.logitBias,
-			},
-		},
-		seeds:  seedsOf(p.seed, int(req.n.or(1))),
-		tools:  prompt.selection.Tools,
-		prefix: prompt.constraint.Prefix,
-	}
+	j := &chatJob{job: *common, seeds: seedsOf(p.seed, int(req.n.or(1))), tools: prompt.selection.Tools, prefix: prompt.constraint.Prefix}
 	j.req.Params.Seed = j.seeds[0]
-	if req.logprobs {
-		j.req.TopN = int(p.topNTokens.or(0))
+	if j.req.Guide, err = s.chatGuide(ctx, m, ids, req.tools.Format, j.tools, prompt.constraint); err != nil {
+		return nil, within(err, req.formatField)
 	}
-	j.req.Guide, err = s.chatGuide(ctx, m, ids, req.tools.Format, j.tools, prompt.constraint)
-	return j, err
+	return j, nil
 }
 
 // seedsOf returns the seeds of n choices: the request's own for the first, so

@@ -14,8 +14,11 @@ type chatAnswer struct {
 	head     openAIHead
 	tok      *token.Tokenizer
 	logprobs bool // show them
+	top      int  // alternatives to show with them
 	object   bool // calls in TGI's form: see Options.ToolCallObject
 	messages []*chatMessage
+
+	promptLogprobs optional[uint32] // show the prompt's, with so many alternatives
 }
 
 // chatMessage is what has been read of one choice.
@@ -42,10 +45,10 @@ func newChatAnswer(head openAIHead, tok *token.Tokenizer, n int, tools []chat.To
 	return a
 }
 
-// shows reports whether a piece's text belongs to the answer. Special tokens
-// do not, except for those that a model marks calls with.
-func (m *chatMessage) shows(p *engine.Piece) bool {
-	return !p.Special || m.parser != nil && chat.IsMarker(p.Text)
+// shows reports whether a piece's text belongs to the answer of c: also the
+// special tokens that a model marks calls with do.
+func (m *chatMessage) shows(c *choice, p *engine.Piece) bool {
+	return c.shows(p) || p.Special && m.parser != nil && chat.IsMarker(p.Text)
 }
 
 // finish returns the reason why c has ended.
@@ -65,9 +68,9 @@ func (a *chatAnswer) take(c *choice, pieces []engine.Piece) {
 		p := &pieces[i]
 		if a.logprobs {
 			m.logprobs = appendComma(m.logprobs)
-			m.logprobs = appendLogprob(m.logprobs, a.tok, p)
+			m.logprobs = appendLogprob(m.logprobs, a.tok, p, a.top)
 		}
-		m.text = c.ending.add(m.text, p.Text, m.shows(p), p.Last)
+		m.text = c.ending.add(m.text, p.Text, m.shows(c, p), p.Last)
 		last = p.Last
 	}
 	if len(pieces) == 0 {
@@ -106,6 +109,10 @@ func (a *chatAnswer) append(dst []byte, choices []*choice) (_ []byte, err error)
 	}
 	dst = append(dst, `],"usage":`...)
 	dst = usageOf(choices).append(dst)
+	if a.promptLogprobs.set {
+		dst = append(dst, ',')
+		dst = appendPromptLogprobs(dst, a.tok, choices[0].stream.Prompt(), int(a.promptLogprobs.v))
+	}
 	return append(dst, '}'), nil
 }
 
@@ -158,9 +165,9 @@ func (a *chatAnswer) events(dst []byte, c *choice, pieces []engine.Piece) []byte
 		p := &pieces[i]
 		if a.logprobs {
 			m.logprobs = appendComma(m.logprobs)
-			m.logprobs = appendLogprob(m.logprobs, a.tok, p)
+			m.logprobs = appendLogprob(m.logprobs, a.tok, p, a.top)
 		}
-		dst = a.appendPiece(dst, c, p.Text, m.shows(p), p.Last)
+		dst = a.appendPiece(dst, c, p.Text, m.shows(c, p), p.Last)
 	}
 	if len(pieces) == 0 {
 		dst = a.appendPiece(dst, c, nil, true, true)
@@ -276,11 +283,12 @@ func (a *chatAnswer) appendLogprobs(dst []byte, m *chatMessage) []byte {
 	return append(dst, "]}"...)
 }
 
-// appendLogprob appends a token as OpenAI shows it.
-func appendLogprob(dst []byte, tok *token.Tokenizer, p *engine.Piece) []byte {
+// appendLogprob appends a token as OpenAI shows it, with at most top
+// alternatives.
+func appendLogprob(dst []byte, tok *token.Tokenizer, p *engine.Piece, top int) []byte {
 	dst = appendTokenLogprob(dst, tok, p.ID, p.Text, p.Logprob)
 	dst = append(dst, `,"top_logprobs":[`...)
-	for i, t := range p.Top {
+	for i, t := range p.Top[:min(len(p.Top), top)] {
 		if i > 0 {
 			dst = append(dst, ',')
 		}

@@ -1,7 +1,10 @@
 package handler
 
 import (
+	"bytes"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/millrace-ai/millrace/handler/body"
 	"github.com/millrace-ai/millrace/handler/chat"
@@ -15,12 +18,19 @@ type chatRequest struct {
 	tools       chat.SelectRequest
 	logprobs    bool
 	topLogprobs optional[uint32] // only read with logprobs
+	documents   []byte           // JSON of a list, nil for none
+	route       *fieldNames      // what it calls its fields
 }
 
-var chatFields = append([]string{
-	"messages", "tools", "tool_choice", "tool_prompt", "parallel_tool_calls", "response_format", "guideline",
-	"logprobs", "top_logprobs", "max_completion_tokens", "chat_template_kwargs",
-}, openAIFields...)
+// chatFields are the fields of chats, the refused ones last.
+var (
+	chatFields = slices.Concat([]string{
+		"messages", "tools", "tool_choice", "tool_prompt", "parallel_tool_calls", "guideline",
+		"logprobs", "top_logprobs", "max_completion_tokens", "chat_template_kwargs",
+		"documents", "reasoning_effort", "add_generation_prompt", "continue_final_message",
+	}, openAIFields, refusedOnChat)
+	refusedOnChat = refusedOn(onChat)
+)
 
 // decodeChat reads the body of a chat.
 func decodeChat(data []byte) (chatRequest, error) {
@@ -30,7 +40,12 @@ func decodeChat(data []byte) (chatRequest, error) {
 // readChat reads a chat that is part of a body.
 func readChat(r *body.Reader) (req chatRequest, err error) {
 	hasMessages := false
-	var maxTokens optional[uint32] // OpenAI's newer name, which wins
+	var (
+		maxTokens              optional[uint32] // OpenAI's newer name, which wins
+		effort                 string
+		generation, continuing optional[bool]
+	)
+	req.route = &chatNames
 	err = r.Object("struct ChatRequest", chatFields, func(field int) (err error) {
 		name := chatFields[field]
 		if name != "messages" {
@@ -52,8 +67,6 @@ func readChat(r *body.Reader) (req chatRequest, err error) {
 			var parallel bool
 			parallel, err = r.Bool()
 			req.tools.Single = !parallel
-		case "response_format":
-			req.tools.Format, err = chat.DecodeResponseFormat(r)
 		case "guideline":
 			var text string
 			text, err = r.String()
@@ -65,8 +78,19 @@ func readChat(r *body.Reader) (req chatRequest, err error) {
 		case "max_completion_tokens":
 			return set(&maxTokens, r.Uint32)
 		case "chat_template_kwargs":
-			req.prompt.Variables, err = readObject(r, "a map of variables")
+			req.prompt.Variables, err = req.decodeVariables(r)
+		case "documents":
+			req.documents, err = decodeDocuments(r)
+		case "reasoning_effort":
+			effort, err = decodeEffort(r)
+		case "add_generation_prompt":
+			return set(&generation, r.Bool)
+		case "continue_final_message":
+			return set(&continuing, r.Bool)
 		default:
+			if field >= len(chatFields)-len(refusedOnChat) {
+				return req.decodeRefused(r, onChat, name)
+			}
 			return req.decode(r, name)
 		}
 		return err
@@ -75,17 +99,98 @@ func readChat(r *body.Reader) (req chatRequest, err error) {
 		err = r.Missing("messages")
 	}
 	if maxTokens.set {
-		req.maxTokens = maxTokens
+		req.maxTokens, req.route = maxTokens, &newerChatNames
 	}
+	req.tools.Format = req.format
+	if effort != "" {
+		// As vLLM: templates have the one variable or the other.
+		req.setVariable("enable_thinking", strconv.AppendBool(nil, effort != "none"))
+		req.setVariable("reasoning_effort", appendString(nil, effort))
+	}
+	req.setTurn(generation, continuing)
 	return req, err
 }
 
-// readObject returns the text of an object.
-func readObject(r *body.Reader, want string) ([]byte, error) {
-	if !r.IsObject() {
-		return nil, r.Object(want, nil, nil) // says what is there instead
+// setTurn says how the prompt ends. Unless the request tells, a last message
+// of the assistant is continued, and any other is followed by a new turn.
+func (req *chatRequest) setTurn(generation, continuing optional[bool]) {
+	messages := req.prompt.Messages
+	last := chat.Message{}
+	if len(messages) > 0 {
+		last = messages[len(messages)-1]
 	}
-	return r.Raw()
+	switch {
+	case continuing.or(false) && generation.or(false):
+		req.refuse(invalid("`continue_final_message` and `add_generation_prompt` are mutually exclusive"))
+	case continuing.or(false) && !last.Continues():
+		req.refuse(invalid("`continue_final_message` needs a last message of the assistant that has a text"))
+	case continuing.or(false):
+	case continuing.set || generation.set:
+		req.prompt.NewTurn = true
+		req.prompt.NoGenerationPrompt = !generation.or(true)
+	}
+}
+
+// checkedVariables are those that a request sets by fields that are checked,
+// or that the model's folder sets.
+var checkedVariables = []string{
+	"messages", "tools", "documents", "guideline", "add_generation_prompt", "continue_final_message", "chat_template", "tokenize",
+	"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
+}
+
+// decodeVariables reads chat_template_kwargs and returns its text.
+func (req *chatRequest) decodeVariables(r *body.Reader) ([]byte, error) {
+	if !r.IsObject() {
+		return nil, r.Object("a map of variables", nil, nil) // says what is there instead
+	}
+	text, err := r.Raw()
+	if err != nil {
+		return nil, err
+	}
+	names := body.NewReader(text)
+	return text, names.Map("", func(name string) error {
+		if slices.Contains(checkedVariables, name) {
+			req.refuse(unsupported("chat_template_kwargs", "cannot set `"+name+"`"))
+		}
+		return names.Skip()
+	})
+}
+
+// setVariable sets a variable of the template, unless chat_template_kwargs
+// have it.
+func (req *chatRequest) setVariable(name string, value []byte) {
+	rest := []byte("}")
+	if _, members, ok := bytes.Cut(req.prompt.Variables, []byte("{")); ok {
+		if rest = bytes.TrimSpace(members); rest[0] != '}' {
+			rest = append([]byte(", "), rest...)
+		}
+	}
+	// The template takes the last of two variables of one name.
+	req.prompt.Variables = slices.Concat([]byte(`{"`+name+`": `), value, rest)
+}
+
+// decodeDocuments reads what a model is to draw on and returns its text, nil
+// if there is none.
+func decodeDocuments(r *body.Reader) ([]byte, error) {
+	from, n := r.Offset(), 0
+	err := r.Array("a sequence of documents", func(int) error {
+		n++
+		return r.Skip()
+	})
+	if n == 0 {
+		return nil, err
+	}
+	return r.Since(from), err
+}
+
+var efforts = []string{"none", "minimal", "low", "medium", "high", "xhigh", "max"}
+
+func decodeEffort(r *body.Reader) (string, error) {
+	effort, err := r.String()
+	if err == nil && !slices.Contains(efforts, effort) {
+		err = r.Errorf("unknown variant `%s`, expected one of `%s`", body.Cut(effort), strings.Join(efforts, "`, `"))
+	}
+	return effort, err
 }
 
 // refuseImages refuses messages with images, which no model here reads.

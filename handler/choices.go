@@ -23,15 +23,37 @@ type choice struct {
 
 // newChoice reads stream, which generates for j.
 func newChoice(index int, j *job, stream *engine.Stream, tok *token.Tokenizer) *choice {
-	c := &choice{index: index, job: j, stream: stream, ending: ending{stops: stop.New(j.stops)}}
+	c := &choice{index: index, job: j, stream: stream}
 	c.text.Reset(stream, token.NewDecoder(tok, j.req.Tokens), tok, stop.New(j.stops))
+	c.text.StopAfter(j.req.MinNewTokens)
+	if !j.stopText {
+		c.ending = ending{stops: stop.New(j.stops), free: j.req.MinNewTokens}
+	}
 	return c
 }
+
+// shows reports whether the text of p belongs to the answer. Special tokens do
+// not, nor does a token that ends the text, unless the request says so.
+func (c *choice) shows(p *engine.Piece) bool {
+	switch {
+	case p.Special && !c.job.special:
+		return false
+	case !p.Last || c.job.stopText:
+		return true
+	}
+	finish := c.text.Finish()
+	return finish != engine.FinishStopToken && !(p.Special && finish == engine.FinishEOS)
+}
+
+// scored reports whether c has ended without a token because none was asked
+// for; err is what its text ended with.
+func (c *choice) scored(err error) bool { return err == io.EOF && c.job.req.MaxNewTokens == 0 }
 
 // ending keeps the stop string that ends a text out of it, as OpenAI does. To
 // that end it holds back what may become one.
 type ending struct {
 	stops *stop.Matcher // nil: there is nothing to look for
+	free  int           // pieces in which it is not looked for
 	held  []byte
 	shown []bool // which bytes of held belong to the answer
 }
@@ -40,7 +62,8 @@ type ending struct {
 // belong to the answer by it. Text that is not shown, that of special tokens,
 // only counts for stop strings. Behind last nothing is held.
 func (e *ending) add(dst, text []byte, shown, last bool) []byte {
-	if e.stops == nil {
+	if e.stops == nil || e.free > 0 {
+		e.free--
 		if shown {
 			dst = append(dst, text...)
 		}
@@ -124,12 +147,16 @@ func (s *Server) sideBySide(x *exchange, n int, read func(ctx context.Context, i
 }
 
 // gather reads all choices to their ends and gives take the pieces of each as
-// they come; none, for the end of a late one. Calls for different choices may
+// they come; none, for the end of a late or a scored one. Calls for different choices may
 // overlap.
 func (s *Server) gather(x *exchange, choices []*choice, take func(c *choice, pieces []engine.Piece)) error {
 	late, err := s.eachChoice(x, choices, func(ctx context.Context, c *choice) error {
 		for {
 			pieces, err := c.text.Next(ctx)
+			if c.scored(err) {
+				take(c, nil)
+				return nil
+			}
 			if err == io.EOF {
 				return incomplete(err)
 			}
@@ -188,6 +215,9 @@ func (e *eventWriter) follow(ctx context.Context, c *choice) error {
 	for {
 		pieces, err := c.text.Next(wait.ctx)
 		switch {
+		case c.scored(err):
+			_, err := e.write(c, nil)
+			return err
 		case err == io.EOF:
 			return incompleteStream()
 		case err != nil && wait.expired(err):

@@ -15,9 +15,11 @@ type completionAnswer struct {
 	tok        *token.Tokenizer
 	echo       bool
 	logprobs   bool // show them
-	top        bool // with alternatives
+	top        int  // with so many alternatives
 	usageApart bool // usage has an event of its own
 	texts      []*completionText
+
+	promptLogprobs optional[uint32] // show the prompt's, with so many alternatives
 }
 
 // completionText is what has been read of one choice: all of it in a whole
@@ -39,8 +41,8 @@ func (t *completionText) mean(c *choice) float64 { return meanOf(t.score, c.text
 
 func newCompletionAnswer(head openAIHead, tok *token.Tokenizer, req *completionRequest, choices []*choice) *completionAnswer {
 	a := &completionAnswer{
-		head: head, tok: tok, echo: req.echo, logprobs: req.logprobs.set, top: req.logprobs.or(0) > 0, usageApart: req.includeUsage,
-		texts: make([]*completionText, len(choices)),
+		head: head, tok: tok, echo: req.echo, logprobs: req.logprobs.set, top: int(req.logprobs.or(0)), usageApart: req.includeUsage,
+		texts: make([]*completionText, len(choices)), promptLogprobs: req.promptLogprobs,
 	}
 	for i, c := range choices {
 		a.texts[i] = &completionText{prompt: c.stream}
@@ -63,25 +65,31 @@ func (a *completionAnswer) take(c *choice, pieces []engine.Piece) {
 
 // end adds what was held back of a choice that has no last piece.
 func (a *completionAnswer) end(c *choice) {
-	t := a.texts[c.index]
+	t := a.begin(c)
 	t.text = c.ending.add(t.text, nil, true, true)
 }
 
 // add adds a piece.
 func (a *completionAnswer) add(c *choice, p *engine.Piece) {
+	t, shown := a.begin(c), c.shows(p)
+	t.score += float64(p.Logprob)
+	t.text = c.ending.add(t.text, p.Text, shown, p.Last)
+	if a.logprobs {
+		a.addToken(t, p.ID, p.Logprob, p.Top)
+	}
+	if shown {
+		t.chars += utf8.RuneCount(p.Text)
+	}
+}
+
+// begin returns the text of c, with the prompt if it is wanted.
+func (a *completionAnswer) begin(c *choice) *completionText {
 	t := a.texts[c.index]
 	if !t.begun {
 		t.begun = true
 		a.addPrompt(c, t)
 	}
-	t.score += float64(p.Logprob)
-	t.text = c.ending.add(t.text, p.Text, !p.Special, p.Last)
-	if a.logprobs {
-		a.addToken(t, p.ID, p.Logprob, p.Top)
-	}
-	if !p.Special {
-		t.chars += utf8.RuneCount(p.Text)
-	}
+	return t
 }
 
 // addPrompt puts the prompt before the answer if it is wanted.
@@ -92,7 +100,9 @@ func (a *completionAnswer) addPrompt(c *choice, t *completionText) {
 	t.text = append(t.text, c.job.inputs...)
 	var held []byte // of a character that is not complete
 	for _, p := range t.prompt.Prompt() {
-		a.addToken(t, p.ID, p.Logprob, nil)
+		if a.logprobs {
+			a.addToken(t, p.ID, p.Logprob, p.Top)
+		}
 		if a.tok.IsSpecial(p.ID) {
 			continue
 		}
@@ -109,10 +119,16 @@ func (a *completionAnswer) addToken(t *completionText, id int32, logprob float32
 	t.tokens = a.appendName(appendComma(t.tokens), id)
 	t.logprobs = appendFloat32(appendComma(t.logprobs), logprob)
 	t.offsets = strconv.AppendInt(appendComma(t.offsets), int64(t.chars), 10)
-	if !a.top {
+	if a.top == 0 {
 		return
 	}
-	t.top = append(appendComma(t.top), '{')
+	t.top = appendComma(t.top)
+	if logprob != logprob { // the first token of a prompt has none
+		t.top = append(t.top, "null"...)
+		return
+	}
+	t.top = append(t.top, '{')
+	top = top[:min(len(top), a.top)]
 	named := false // the token itself
 	for i, alternative := range top {
 		if i > 0 {
@@ -220,6 +236,10 @@ func (a *completionAnswer) appendChoice(dst []byte, index int, t *completionText
 	dst = append(dst, `,"logprobs":`...)
 	dst = a.appendLogprobs(dst, t)
 	dst = append(dst, ',')
+	if a.promptLogprobs.set {
+		dst = appendPromptLogprobs(dst, a.tok, t.prompt.Prompt(), int(a.promptLogprobs.v))
+		dst = append(dst, ',')
+	}
 	dst = appendReason(dst, openAIReason(reason), reason)
 	return append(dst, '}')
 }
@@ -232,7 +252,7 @@ func (a *completionAnswer) appendLogprobs(dst []byte, t *completionText) []byte 
 	}
 	dst = appendList(dst, `{"tokens":[`, t.tokens)
 	dst = appendList(dst, `,"token_logprobs":[`, t.logprobs)
-	if a.top {
+	if a.top > 0 {
 		dst = appendList(dst, `,"top_logprobs":[`, t.top)
 	} else {
 		dst = append(dst, `,"top_logprobs":null`...)

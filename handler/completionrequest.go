@@ -1,7 +1,9 @@
 package handler
 
 import (
+	"math"
 	"net/http"
+	"slices"
 
 	"github.com/millrace-ai/millrace/handler/body"
 )
@@ -10,12 +12,11 @@ import (
 // null count as absent.
 type completionRequest struct {
 	openAIParameters
-	prompts           []prompt
-	suffix            optional[string]
-	repetitionPenalty optional[float32]
-	echo              bool             // answer with the prompt before the generated text
-	logprobs          optional[uint32] // show them, and that many alternatives
-	bestOf            optional[uint32] // sequences to generate, of which n are answered
+	prompts  []prompt
+	suffix   optional[string]
+	echo     bool             // answer with the prompt before the generated text
+	logprobs optional[uint32] // show them, and that many alternatives
+	bestOf   optional[uint32] // sequences to generate, of which n are answered
 }
 
 // prompt is a text, or tokens that are taken as they are.
@@ -24,9 +25,11 @@ type prompt struct {
 	ids  []int32 // nil: there is a text
 }
 
-var completionFields = append([]string{
-	"prompt", "suffix", "repetition_penalty", "echo", "logprobs", "best_of",
-}, openAIFields...)
+// completionFields are the fields of completions, the refused ones last.
+var (
+	completionFields    = slices.Concat([]string{"prompt", "suffix", "echo", "logprobs", "best_of"}, openAIFields, refusedOnCompletion)
+	refusedOnCompletion = refusedOn(onCompletion)
+)
 
 // decodeCompletion reads the body of a completion.
 func decodeCompletion(data []byte) (req completionRequest, err error) {
@@ -45,8 +48,6 @@ func decodeCompletion(data []byte) (req completionRequest, err error) {
 			req.prompts, fault, err = decodePrompts(r)
 		case "suffix":
 			return set(&req.suffix, r.String)
-		case "repetition_penalty":
-			return set(&req.repetitionPenalty, r.Float32)
 		case "echo":
 			req.echo, err = r.Bool()
 		case "logprobs":
@@ -54,6 +55,9 @@ func decodeCompletion(data []byte) (req completionRequest, err error) {
 		case "best_of":
 			return set(&req.bestOf, r.Uint32)
 		default:
+			if field >= len(completionFields)-len(refusedOnCompletion) {
+				return req.decodeRefused(r, onCompletion, name)
+			}
 			return req.decode(r, name)
 		}
 		return err
@@ -96,7 +100,7 @@ func decodePrompts(r *body.Reader) (prompts []prompt, fault string, err error) {
 			prompts = append(prompts, prompt{text: text})
 		case lists:
 			var list []int32
-			list, err = decodeIDs(r)
+			list, err = decodeIDs(r, math.MaxInt)
 			if len(list) == 0 {
 				fault = empty
 			}
@@ -117,8 +121,12 @@ func decodePrompts(r *body.Reader) (prompts []prompt, fault string, err error) {
 	return prompts, fault, err
 }
 
-func decodeIDs(r *body.Reader) (ids []int32, err error) {
-	err = r.Array("a sequence of token ids", func(int) error {
+// decodeIDs reads a list of at most so many token ids.
+func decodeIDs(r *body.Reader, most int) (ids []int32, err error) {
+	err = r.Array("a sequence of token ids", func(i int) error {
+		if i == most {
+			return r.Errorf("more than %d token ids", most)
+		}
 		id, err := decodeID(r)
 		ids = append(ids, id)
 		return err
@@ -142,10 +150,12 @@ func (s *Server) checkCompletion(req *completionRequest, suffixes bool) (best ui
 	n := req.n.or(1)
 	best = req.bestOf.or(n)
 	switch {
+	case req.refused != nil:
+		return 0, req.refused
 	case req.suffix.set && !suffixes:
-		return 0, refusal("suffix not supported", "Suffix is not supported and can be achieved by preprocessing the prompt.")
+		return 0, refusal("suffix", "suffix not supported", "Suffix is not supported and can be achieved by preprocessing the prompt.")
 	case len(req.prompts) > s.opt.MaxClientBatchSize:
-		return 0, refusal("batch size exceeded", "Number of prompts exceeds the maximum allowed batch size of %d", s.opt.MaxClientBatchSize)
+		return 0, refusal("prompt", "batch size exceeded", "Number of prompts exceeds the maximum allowed batch size of %d", s.opt.MaxClientBatchSize)
 	case best < n:
 		return 0, invalid("`best_of` must be >= `n`. Given: %d and %d", best, n)
 	case best > n && req.stream:
@@ -157,8 +167,8 @@ func (s *Server) checkCompletion(req *completionRequest, suffixes bool) (best ui
 }
 
 // refusal is an invalid completion, for which TGI has types of their own.
-func refusal(kind, format string, args ...any) *Error {
+func refusal(field, kind, format string, args ...any) *Error {
 	e := failure(http.StatusUnprocessableEntity, kind, format, args...)
-	e.label = "validation"
+	e.label, e.param = "validation", field
 	return e
 }

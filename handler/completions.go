@@ -5,11 +5,10 @@ import (
 	"context"
 	"net/http"
 	"slices"
-	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/token"
 )
 
 // completions handles POST /v1/completions.
@@ -92,15 +91,17 @@ func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) 
 	jobs := make([]*job, len(req.prompts))
 	for i, p := range req.prompts {
 		if jobs[i], err = s.prepareCompletion(x.r.Context(), m, req, p); err != nil {
+			closeGuides(jobs[:i])
 			return err
 		}
 	}
 	seeds := seedsOf(req.seed, int(best))
-	for _, j := range jobs {
+	for i, j := range jobs {
 		j.req.Params.Seed = seeds[0]
 		s.metrics.accepted(j)
 		streams, err := x.submit(m, &j.req, seeds, req.stream)
 		if err != nil {
+			closeGuides(jobs[i+1:]) // the engine has the others
 			return err
 		}
 		for _, stream := range streams {
@@ -110,48 +111,60 @@ func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) 
 	return nil
 }
 
+// closeGuides closes the grammars of jobs that are not submitted.
+func closeGuides(jobs []*job) {
+	for _, j := range jobs {
+		if j.req.Guide != nil {
+			j.req.Guide.Grammar.Close()
+		}
+	}
+}
+
 // prepareCompletion checks the request for one prompt and makes of it what the
 // engine needs.
 func (s *Server) prepareCompletion(ctx context.Context, m *model, req *completionRequest, p prompt) (*job, error) {
-	params := req.parameters()
-	params.repetitionPenalty = req.repetitionPenalty
+	params := req.parameters(&completionNames)
 	params.topNTokens = req.logprobs
+	params.scoring = req.echo || req.promptLogprobs.set
 	if !params.maxNewTokens.set {
 		params.maxNewTokens = some[uint32](defaultMaxNewTokens)
 	}
 	if err := s.checkParameters(&params); err != nil {
 		return nil, err
 	}
-	ids, text, err := s.encodePrompt(ctx, m, req, p)
+	if err := m.checkTruncate(&params); err != nil {
+		return nil, err
+	}
+	ids, text, err := s.encodePrompt(ctx, m, req, &params, p)
 	if err != nil {
 		return nil, err
 	}
-	maxNew, err := m.room(len(ids), params.maxNewTokens)
-	switch {
-	case err != nil:
+	j, err := s.openAIJob(ctx, m, &req.openAIParameters, &params, text, ids)
+	if err != nil {
 		return nil, err
-	case req.echo && req.logprobs.or(0) > 0:
-		return nil, invalid("`logprobs` > 0 is not supported with `echo`: there are no alternatives to a prompt's tokens")
 	}
-	return &job{
-		inputs: text,
-		chars:  utf8.RuneCountInString(text),
-		stops:  params.stop,
-		req: engine.Request{
-			ID:             strconv.FormatInt(s.requests.Add(1), 10),
-			Tokens:         ids,
-			MaxNewTokens:   maxNew,
-			Params:         req.sampling(&params),
-			TopN:           int(req.logprobs.or(0)),
-			PromptLogprobs: req.echo && req.logprobs.set,
-			LogitBias:      req.logitBias,
-		},
-	}, nil
+	j.req.PromptLogprobs = j.req.PromptLogprobs || req.echo && req.logprobs.set
+	if g := req.format.Grammar(); g.Kind != "" {
+		matcher, err := s.matcher(ctx, specOf(g))
+		if err != nil {
+			return nil, within(err, req.formatField)
+		}
+		j.req.Guide = &engine.Guide{Grammar: matcher}
+	}
+	return j, nil
 }
 
 // encodePrompt returns the tokens of a prompt, which are the given ones if it
 // has any, and its text.
-func (s *Server) encodePrompt(ctx context.Context, m *model, req *completionRequest, p prompt) (ids []int32, text string, err error) {
+func (s *Server) encodePrompt(ctx context.Context, m *model, req *completionRequest, params *parameters, p prompt) (ids []int32, text string, err error) {
+	cut := func(ids []int32) []int32 {
+		if !params.truncate.set || uint64(len(ids)) <= params.truncate.v {
+			return ids
+		}
+		ids = token.TruncateLeft(ids, int(params.truncate.v), m.tok.LeadingSpecial())
+		text = m.tok.Decode(ids, true)
+		return ids
+	}
 	if p.ids != nil {
 		if req.suffix.set {
 			return nil, "", invalid("`suffix` needs a `prompt` that is a text")
@@ -161,18 +174,19 @@ func (s *Server) encodePrompt(ctx context.Context, m *model, req *completionRequ
 				return nil, "", invalid("`prompt` must name tokens below %d. Given: %d at %d", m.limits.Vocab, id, i)
 			}
 		}
-		return p.ids, m.tok.Decode(p.ids, true), nil
+		text = m.tok.Decode(p.ids, true)
+		return cut(p.ids), text, nil
 	}
 	if text = p.text; req.suffix.set {
 		if text, err = m.template.RenderCompletion(p.text, req.suffix.v); err != nil {
 			return nil, "", err
 		}
 	}
-	if err := checkInputs(text); err != nil {
+	if err := checkInputs(text, params); err != nil {
 		return nil, "", err
 	}
-	ids, err = s.encode(ctx, m, text, true)
-	return ids, text, err
+	ids, err = s.encode(ctx, m, text, req.addSpecial.or(true))
+	return cut(ids), text, err
 }
 
 // bestOf returns the n of choices whose tokens are the likeliest, on average,

@@ -200,7 +200,7 @@ func TestManyElements(t *testing.T) {
 	for _, tt := range []struct{ path, body, want string }{
 		{"/v1/completions", `{"prompt":` + list(`""`, 400_000) + `}`, "more than 100000 prompts"},
 		{"/v1/completions", `{"prompt":` + list(`[]`, 400_000) + `}`, "more than 100000 prompts"},
-		{"/v1/completions", `{"prompt":` + list(`7`, 900_000) + `}`, "`inputs` tokens + `max_new_tokens` must be <= 4096"},
+		{"/v1/completions", `{"prompt":` + list(`7`, 900_000) + `}`, "`prompt` tokens + `max_tokens` must be <= 4096"},
 		{"/generate", `{"inputs":"x","parameters":{"stop":` + list(`""`, 400_000) + `}}`, "more than 100000 strings"},
 	} {
 		got := post(t, s, tt.path, tt.body)

@@ -55,6 +55,15 @@ func unsupported(field, reason string) *Error {
 	return e
 }
 
+// within names the field whose value made err, if err does not.
+func within(err error, field string) error {
+	var e *Error
+	if errors.As(err, &e) && e.param == "" {
+		e.param = field
+	}
+	return err
+}
+
 func overloaded(cause error) *Error {
 	e := failure(http.StatusTooManyRequests, "overloaded", "Model is overloaded")
 	e.Err, e.label, e.code = cause, "overloaded", "rate_limit_exceeded"

@@ -164,7 +164,7 @@ func finishReason(r engine.FinishReason) string {
 	switch r {
 	case engine.FinishEOS:
 		return "eos_token"
-	case engine.FinishStop:
+	case engine.FinishStop, engine.FinishStopToken:
 		return "stop_sequence"
 	}
 	return "length"

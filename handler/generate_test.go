@@ -49,7 +49,7 @@ func TestAnswers(t *testing.T) {
 			`{"generated_text":" a b","details":{"finish_reason":"stop_sequence","generated_tokens":2,"seed":null,"prefill":[],"tokens":[` + tk(" a", "false") + "," + tk(" b", "false") + `]}}`},
 		{"a stop string inside a token cuts it", "/generate", `{"inputs":"x","parameters":{"stop":["el"]}}`, "hello", `{"generated_text":"hel"}`},
 		{"a stop string across tokens", "/generate", `{"inputs":"x","parameters":{"stop":["lo w"]}}`, "hello world", `{"generated_text":"hello w"}`},
-		{"an empty stop string ends the first token", "/generate", `{"inputs":"x","parameters":{"stop":[""]}}`, " a b", `{"generated_text":" a"}`},
+		{"an empty stop string is none (empty stop)", "/generate", `{"inputs":"x","parameters":{"stop":["",""]}}`, " a b", `{"generated_text":" a b"}`},
 		{"the end token's text as a stop string is still the end", "/generate", `{"inputs":"x","parameters":{"details":true,"stop":["<|eot_id|>"]}}`, "<|eot_id|>",
 			`{"generated_text":"","details":{"finish_reason":"eos_token","generated_tokens":1,"seed":null,"prefill":[],"tokens":[` + tk("<|eot_id|>", "true") + `]}}`},
 		{"a special token as a stop string", "/generate", `{"inputs":"x","parameters":{"stop":["<|end_of_text|>"]}}`, " a<|end_of_text|> b", `{"generated_text":" a"}`},

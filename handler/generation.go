@@ -30,6 +30,7 @@ func (g *generation) reset(tok *token.Tokenizer, j *job, stream *engine.Stream) 
 	if stream != nil {
 		g.seed = j.seed
 		g.text.Reset(stream, token.NewDecoder(tok, j.req.Tokens), tok, stop.New(j.stops))
+		g.text.StopAfter(j.req.MinNewTokens)
 		return
 	}
 	g.text.Reset(nil, nil, nil, nil)

@@ -2,10 +2,12 @@ package handler
 
 import (
 	"crypto/rand"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/token"
 )
 
 // What /v1/chat/completions and /v1/completions have in common: the members
@@ -69,6 +71,45 @@ func (h *openAIHead) usageEvent(dst []byte, u usage) []byte {
 	dst = append(dst, `,"choices":[],"usage":`...)
 	dst = u.append(dst)
 	return append(dst, "}\n\n"...)
+}
+
+// appendPromptLogprobs appends vLLM's member with the log-probabilities of a
+// prompt's tokens and of the top likeliest ones in their places. What it calls
+// rank is null for a token that is not among these.
+func appendPromptLogprobs(dst []byte, tok *token.Tokenizer, prompt []engine.Token, top int) []byte {
+	dst = append(dst, `"prompt_logprobs":[`...)
+	entry := func(id int32, logprob float32, rank int) {
+		dst = append(dst, '"')
+		dst = strconv.AppendInt(dst, int64(id), 10)
+		dst = append(dst, `":{"logprob":`...)
+		dst = appendFloat32(dst, max(logprob, -9999)) // as vLLM: JSON has no infinity
+		dst = append(dst, `,"rank":`...)
+		if rank > 0 {
+			dst = strconv.AppendInt(dst, int64(rank), 10)
+		} else {
+			dst = append(dst, "null"...)
+		}
+		dst = append(dst, `,"decoded_token":`...)
+		dst = appendString(dst, textOf(tok, id))
+		dst = append(dst, '}')
+	}
+	for i, t := range prompt {
+		if i == 0 {
+			dst = append(dst, "null"...) // nothing comes before it
+			continue
+		}
+		dst = append(dst, ',', '{')
+		rank := 1 + slices.IndexFunc(t.Top, func(a engine.Alternative) bool { return a.ID == t.ID })
+		entry(t.ID, t.Logprob, rank)
+		for k, a := range t.Top[:min(len(t.Top), top)] {
+			if a.ID != t.ID {
+				dst = append(dst, ',')
+				entry(a.ID, a.Logprob, k+1)
+			}
+		}
+		dst = append(dst, '}')
+	}
+	return append(dst, ']')
 }
 
 // openAIReason is OpenAI's name of a reason to end, "" before the end.

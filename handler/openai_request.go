@@ -1,11 +1,17 @@
 package handler
 
 import (
+	"context"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
+	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/handler/body"
+	"github.com/millrace-ai/millrace/handler/chat"
 )
 
 // openAIParameters are the fields that the requests of both OpenAI routes
@@ -23,13 +29,29 @@ type openAIParameters struct {
 	logitBias        []sample.Bias
 	stream           bool
 	includeUsage     bool // one more chunk, which tells the usage
+
+	// What vLLM has beyond OpenAI.
+	tokenRules
+	topK              optional[int32] // -1 and 0: off
+	typicalP          optional[float32]
+	repetitionPenalty optional[float32]
+	keepStop          bool             // show what ended the text
+	showSpecial       bool             // show special tokens
+	spaces            bool             // spaces between special tokens are asked for
+	promptLogprobs    optional[uint32] // show those of the prompt, and that many alternatives
+	truncate          optional[uint64] // tokens of the prompt that are kept
+	addSpecial        optional[bool]   // whether the tokenizer adds its special tokens to the prompt
+	format            chat.ResponseFormat
+	formatField       string // that format came from, "" for none
 }
 
 var (
-	openAIFields = []string{
+	openAIFields = slices.Concat([]string{
 		"model", "max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "stop", "n",
 		"logit_bias", "stream", "stream_options",
-	}
+		"top_k", "typical_p", "repetition_penalty", "include_stop_str_in_output", "skip_special_tokens",
+		"spaces_between_special_tokens", "prompt_logprobs", "truncate_prompt_tokens", "add_special_tokens",
+	}, formatFields, ruleFields)
 	streamOptionsFields = []string{"include_usage"}
 )
 
@@ -50,7 +72,11 @@ func (p *openAIParameters) decode(r *body.Reader, field string) (err error) {
 	case "presence_penalty":
 		return set(&p.presencePenalty, r.Float32)
 	case "seed":
-		return set(&p.seed, r.Uint64)
+		seed, negative, err := r.Seed()
+		if !negative || seed != math.MaxUint64 { // -1: none
+			p.seed = some(seed)
+		}
+		return err
 	case "stop":
 		p.stop, err = decodeStop(r)
 	case "n":
@@ -67,6 +93,34 @@ func (p *openAIParameters) decode(r *body.Reader, field string) (err error) {
 			p.includeUsage, err = r.Bool()
 			return err
 		})
+	case "top_k":
+		return set(&p.topK, r.Int32)
+	case "typical_p":
+		return set(&p.typicalP, r.Float32)
+	case "repetition_penalty":
+		return set(&p.repetitionPenalty, r.Float32)
+	case "include_stop_str_in_output":
+		p.keepStop, err = r.Bool()
+	case "skip_special_tokens":
+		var skip bool
+		skip, err = r.Bool()
+		p.showSpecial = !skip
+	case "spaces_between_special_tokens":
+		p.spaces, err = r.Bool()
+	case "prompt_logprobs":
+		return set(&p.promptLogprobs, r.Uint32)
+	case "truncate_prompt_tokens":
+		var n int32
+		if n, err = r.Int32(); n != -1 { // -1: what the model takes
+			p.truncate = some(uint64(max(n, 0)))
+		}
+	case "add_special_tokens":
+		return set(&p.addSpecial, r.Bool)
+	default:
+		if slices.Contains(formatFields, field) {
+			return p.decodeFormat(r, field)
+		}
+		return p.tokenRules.decode(r, field)
 	}
 	return err
 }
@@ -94,23 +148,40 @@ func decodeLogitBias(r *body.Reader) (all []sample.Bias, err error) {
 
 // parameters returns what p says in the terms of a generate request, whose
 // checks it shares. As in TGI a request without a temperature draws at 1.
-func (p *openAIParameters) parameters() parameters {
+func (p *openAIParameters) parameters(route *fieldNames) parameters {
 	g := parameters{
-		doSample:         true,
-		temperature:      p.temperature,
-		topP:             p.topP,
-		frequencyPenalty: p.frequencyPenalty,
-		maxNewTokens:     p.maxTokens,
-		seed:             p.seed,
-		stop:             p.stop,
+		tokenRules:        p.tokenRules,
+		doSample:          true,
+		temperature:       p.temperature,
+		topK:              p.topK,
+		topP:              p.topP,
+		typicalP:          p.typicalP,
+		frequencyPenalty:  p.frequencyPenalty,
+		presencePenalty:   p.presencePenalty,
+		repetitionPenalty: p.repetitionPenalty,
+		maxNewTokens:      p.maxTokens,
+		seed:              p.seed,
+		stop:              p.stop,
+		truncate:          p.truncate,
+		route:             route,
+	}
+	if k := p.topK.or(0); k == -1 || k == 0 {
+		g.topK = optional[int32]{}
 	}
 	if p.greedy() {
 		g.doSample, g.temperature = false, optional[float32]{}
 	}
+	if g.topP.set && g.topP.v == 0 {
+		g.topP = optional[float32]{} // greedy
+	}
 	return g
 }
 
-func (p *openAIParameters) greedy() bool { return p.temperature.set && p.temperature.v == 0 }
+// greedy reports whether the likeliest token is to be chosen: the limit that
+// OpenAI gives both fields at 0.
+func (p *openAIParameters) greedy() bool {
+	return p.temperature.set && p.temperature.v == 0 || p.topP.set && p.topP.v == 0
+}
 
 // maxChoices is the largest n, as at OpenAI.
 const maxChoices = 128
@@ -118,15 +189,20 @@ const maxChoices = 128
 // checkOpenAI refuses values out of range that generate requests do not have.
 // vocab is the number of token ids.
 func (s *Server) checkOpenAI(p *openAIParameters, vocab int) error {
-	presence := p.presencePenalty.or(0)
 	limit := min(maxChoices, s.opt.MaxConcurrentRequests)
 	switch n := p.n.or(1); {
 	case !s.isBaseModel(p.model) && !isFiller(p.model):
-		return invalid("there is no model %q: this server has %q, which \"tgi\" means, too", body.Cut(p.model), s.opt.ModelID)
-	case presence < -2 || presence > 2:
-		return invalid("`presence_penalty` must be >= -2.0 and <= 2.0")
+		e := invalid("there is no model %q: this server has %q, which \"tgi\" means, too", body.Cut(p.model), s.opt.ModelID)
+		e.param, e.code = "model", "model_not_found"
+		return e
 	case n < 1 || int64(n) > int64(limit):
 		return invalid("`n` must be > 0 and <= %d. Given: %d", limit, n)
+	case p.promptLogprobs.set && p.stream:
+		return invalid("`prompt_logprobs` is not supported with `stream`")
+	case p.promptLogprobs.or(0) > uint32(max(maxTopLogprobs, s.opt.MaxTopNTokens)):
+		return invalid("`prompt_logprobs` must be >= 0 and <= %d. Given: %d", max(maxTopLogprobs, s.opt.MaxTopNTokens), p.promptLogprobs.v)
+	case p.spaces && p.showSpecial:
+		return unsupported("spaces_between_special_tokens", "is not supported with `skip_special_tokens` false, except for false")
 	}
 	return checkLogitBias(p.logitBias, vocab)
 }
@@ -159,10 +235,34 @@ func checkLogitBias(all []sample.Bias, vocab int) error {
 
 // sampling returns the engine's parameters; g are those of p that were checked.
 func (p *openAIParameters) sampling(g *parameters) sample.Params {
-	if p.greedy() {
-		g.topP = optional[float32]{} // it would draw
+	if p.greedy() { // these would draw
+		g.topP, g.topK, g.typicalP, g.minP = optional[float32]{}, optional[int32]{}, optional[float32]{}, optional[float32]{}
 	}
-	params := sampling(g)
-	params.PresencePenalty = p.presencePenalty.or(0)
-	return params
+	return sampling(g)
+}
+
+// openAIJob returns the members of a job that are the same on both routes; ids are
+// the tokens of inputs.
+func (s *Server) openAIJob(ctx context.Context, m *model, p *openAIParameters, g *parameters, inputs string, ids []int32) (*job, error) {
+	maxNew, err := m.room(len(ids), g)
+	if err != nil {
+		return nil, err
+	}
+	j := &job{
+		inputs:   inputs,
+		chars:    utf8.RuneCountInString(inputs),
+		stops:    g.stop,
+		special:  p.showSpecial,
+		stopText: p.keepStop,
+		req: engine.Request{
+			ID:             strconv.FormatInt(s.requests.Add(1), 10),
+			Tokens:         ids,
+			MaxNewTokens:   maxNew,
+			Params:         p.sampling(g),
+			TopN:           int(max(g.topNTokens.or(0), p.promptLogprobs.or(0))),
+			PromptLogprobs: p.promptLogprobs.set || maxNew == 0,
+			LogitBias:      p.logitBias,
+		},
+	}
+	return j, s.applyRules(ctx, m, &j.req, g)
 }

@@ -64,7 +64,7 @@ func TestBodies(t *testing.T) {
 		{"top_k a string", "/generate", inputs(`"top_k":"x"`), 422, shape + "parameters.top_k: invalid type: string \"x\", expected i32 at line 1 column 41"},
 		{"grammar of a kind nobody knows (grammars)", "/generate", inputs(`"grammar":{"type":"text"}`), 422, shape + "parameters.grammar.type: unknown variant `text`, expected one of `json`, `json_object`, `json_schema`, `regex` at line 1 column 54"},
 		{"grammar without a value", "/generate", inputs(`"grammar":{"type":"json"}`), 422, shape + "parameters.grammar: missing field `value` at line 1 column 55"},
-		{"unknown fields", "/generate", `{"inputs":"x","n":5,"parameters":{"num_beams":[{}],"stop_sequences":null}}`, 200, ""},
+		{"unknown fields", "/generate", `{"inputs":"x","n":5,"parameters":{"num_rays":[{}],"stop_sequences":null}}`, 200, ""},
 		{"escaped name", "/generate", `{"inp\u0075ts":"x"}`, 200, ""},
 
 		// invocations

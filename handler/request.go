@@ -1,6 +1,9 @@
 package handler
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/millrace-ai/millrace/handler/body"
 )
 
@@ -28,8 +31,15 @@ type generateRequest struct {
 	stream     bool // only on / and /invocations
 }
 
-// parameters is the contract's GenerateParameters.
+// parameters is the contract's GenerateParameters, and what others have beside
+// them.
 type parameters struct {
+	tokenRules
+	presencePenalty optional[float32]
+	keepStop        optional[bool] // whether the text has the stop string that ends it
+	scoring         bool           // the prompt is scored, so that no new token is needed
+	route           *fieldNames    // nil: generateNames
+
 	adapterID           optional[string]
 	bestOf              optional[uint64]
 	decoderInputDetails bool
@@ -57,18 +67,27 @@ type grammarType struct {
 	value []byte // JSON, part of the body: the schema, a string that holds it, or the regular expression
 }
 
+// names returns what the request's route calls its fields.
+func (p *parameters) names() *fieldNames {
+	if p.route == nil {
+		return &generateNames
+	}
+	return p.route
+}
+
 // defaultMaxNewTokens is used when max_new_tokens is absent.
 const defaultMaxNewTokens = 100
 
 var (
-	generateFields = []string{"inputs", "parameters"}
-	compatFields   = []string{"inputs", "parameters", "stream"}
+	generateFields = []string{"inputs", "parameters", "adapters"}
+	compatFields   = []string{"inputs", "parameters", "adapters", "stream"}
 	grammarFields  = []string{"type", "value"}
 )
 
 const (
 	fieldInputs = iota
 	fieldParameters
+	fieldAdapters // LMI's place of adapter_id
 	fieldStream
 )
 
@@ -96,8 +115,15 @@ func decodeShape(data []byte, want string, fields []string) (generateRequest, er
 		if null, err := r.Null(); null {
 			return err
 		}
-		if field == fieldStream {
+		switch field {
+		case fieldStream:
 			req.stream, err = r.Bool()
+			return err
+		case fieldAdapters:
+			names, err := decodeStop(r)
+			if len(names) > 0 {
+				req.parameters.adapterID = some(strings.Join(names, ","))
+			}
 			return err
 		}
 		return req.parameters.decode(r)
@@ -108,12 +134,14 @@ func decodeShape(data []byte, want string, fields []string) (generateRequest, er
 	return req, err
 }
 
-// parameterFields are in the order of the constants below.
-var parameterFields = []string{
+// parameterFields are in the order of the constants below; then come fields of
+// other servers.
+var parameterFields = slices.Concat([]string{
 	"max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "stop", "seed", "details", "return_full_text",
 	"repetition_penalty", "frequency_penalty", "typical_p", "truncate", "top_n_tokens", "decoder_input_details",
 	"best_of", "watermark", "grammar", "adapter_id",
-}
+	"stop_sequences", "presence_penalty", "include_stop_str_in_output",
+}, generateRuleFields, refusedOn(onGenerate))
 
 const (
 	paramMaxNewTokens = iota
@@ -135,6 +163,10 @@ const (
 	paramWatermark
 	paramGrammar
 	paramAdapterID
+	paramStopSequences
+	paramPresencePenalty
+	paramIncludeStop
+	paramRules // the first of generateRuleFields
 )
 
 func (p *parameters) decode(r *body.Reader) error {
@@ -156,8 +188,10 @@ func (p *parameters) decode(r *body.Reader) error {
 			return set(&p.topP, r.Float32)
 		case paramTopK:
 			return set(&p.topK, r.Int32)
-		case paramStop:
-			p.stop, err = decodeStop(r)
+		case paramStop, paramStopSequences: // the second is LMI's name
+			var stop []string
+			stop, err = decodeStop(r)
+			p.stop = append(p.stop, stop...)
 		case paramSeed:
 			return set(&p.seed, r.Uint64)
 		case paramDetails:
@@ -186,6 +220,15 @@ func (p *parameters) decode(r *body.Reader) error {
 			p.grammar = some(g)
 		case paramAdapterID:
 			return set(&p.adapterID, r.String)
+		case paramPresencePenalty:
+			return set(&p.presencePenalty, r.Float32)
+		case paramIncludeStop:
+			return set(&p.keepStop, r.Bool)
+		default:
+			if field >= paramRules+len(generateRuleFields) {
+				return p.decodeRefused(r, onGenerate, parameterFields[field])
+			}
+			return p.tokenRules.decode(r, parameterFields[field])
 		}
 		return err
 	})
@@ -198,21 +241,31 @@ func set[T any](o *optional[T], read func() (T, error)) error {
 	return err
 }
 
+// decodeStop reads a string or a list of them. An empty one asks for nothing.
 func decodeStop(r *body.Reader) (stop []string, err error) {
 	if r.IsString() {
 		s, err := r.String()
+		if s == "" {
+			return nil, err
+		}
 		return []string{s}, err
 	}
 	const most = 100_000 // far beyond any limit: a few bytes of a body are many here
+	stop, err = decodeStrings(r, most)
+	return slices.DeleteFunc(stop, func(s string) bool { return s == "" }), err
+}
+
+// decodeStrings reads a list of at most so many strings.
+func decodeStrings(r *body.Reader, most int) (all []string, err error) {
 	err = r.Array("a sequence", func(i int) error {
 		if i == most {
 			return r.Errorf("more than %d strings", most)
 		}
 		s, err := r.String()
-		stop = append(stop, s)
+		all = append(all, s)
 		return err
 	})
-	return stop, err
+	return all, err
 }
 
 // decodeGrammar reads TGI's forms of a grammar. What a value must be depends on

@@ -20,6 +20,8 @@ type job struct {
 	stops    []string // where generation ends
 	details  bool     // answer with details
 	fullText bool     // answer with the prompt before the generated text
+	special  bool     // show special tokens in the text (OpenAI routes)
+	stopText bool     // show what ended the text, too (OpenAI routes)
 	seed     optional[uint64]
 }
 
@@ -44,8 +46,15 @@ func (s *Server) checkMode(p *parameters, stream bool) error {
 // upper ends of top_p and typical_p are in: the contract says so.
 func (s *Server) checkParameters(p *parameters) error {
 	sampling := p.doSample || p.temperature.set || p.topK.set || p.topP.set || p.typicalP.set
-	freq := p.frequencyPenalty.or(0)
+	freq, presence, minP := p.frequencyPenalty.or(0), p.presencePenalty.or(0), p.minP.or(0)
+	names := p.names()
+	topN := s.opt.MaxTopNTokens
+	if names.openAI {
+		topN = max(topN, maxTopLogprobs)
+	}
 	switch {
+	case p.refused != nil:
+		return p.refused
 	case p.bestOf.or(1) > 1 && !sampling:
 		return invalid("you must use sampling when `best_of` is > 1")
 	case p.temperature.or(1) <= 0:
@@ -54,28 +63,34 @@ func (s *Server) checkParameters(p *parameters) error {
 		return invalid("`repetition_penalty` must be strictly positive")
 	case freq < -2 || freq > 2:
 		return invalid("`frequency_penalty` must be >= -2.0 and <= 2.0")
+	case presence < -2 || presence > 2:
+		return invalid("`presence_penalty` must be >= -2.0 and <= 2.0")
+	case minP < 0 || minP > 1:
+		return invalid("`min_p` must be >= 0.0 and <= 1.0")
 	case p.topP.or(1) <= 0 || p.topP.or(1) > 1:
 		return invalid("`top_p` must be > 0.0 and < 1.0")
 	case p.typicalP.or(1) <= 0 || p.typicalP.or(1) > 1:
 		return invalid("`typical_p` must be > 0.0 and < 1.0")
 	case p.topK.or(1) <= 0:
 		return invalid("`top_k` must be strictly positive")
-	case p.maxNewTokens.or(1) == 0:
-		return invalid("`max_new_tokens` must be strictly positive")
+	case p.maxNewTokens.or(1) == 0 && !p.scoring:
+		return invalid("`%s` must be strictly positive", names.maxNew)
+	case len(p.stop) > 0 && !p.keepStop.or(true):
+		return unsupported("include_stop_str_in_output", "is not supported, except for true: send the request to /v1/completions")
 	case len(p.stop) > s.opt.MaxStopSequences:
 		return invalid("`stop` supports up to %d stop sequences. Given: %d", s.opt.MaxStopSequences, len(p.stop))
 	case p.seed.set && p.bestOf.or(1) > 1:
 		return invalid("`seed` must not be set when `best_of` > 1")
-	case int64(p.topNTokens.or(0)) > int64(s.opt.MaxTopNTokens):
-		return invalid("`top_n_tokens` must be >= 0 and <= %d. Given: %d", s.opt.MaxTopNTokens, p.topNTokens.v)
+	case int64(p.topNTokens.or(0)) > int64(topN):
+		return invalid("`%s` must be >= 0 and <= %d. Given: %d", names.topN, topN, p.topNTokens.v)
 	}
 	return nil
 }
 
 // checkInputs is the check that follows those of the parameters.
-func checkInputs(inputs string) error {
+func checkInputs(inputs string, p *parameters) error {
 	if inputs == "" {
-		return invalid("`inputs` cannot be empty")
+		return invalid("`%s` cannot be empty", p.names().inputs)
 	}
 	return nil
 }
@@ -86,12 +101,11 @@ func (s *Server) prepare(ctx context.Context, m *model, req *generateRequest) (*
 	if err := s.checkParameters(p); err != nil {
 		return nil, err
 	}
-	if err := checkInputs(req.inputs); err != nil {
+	if err := checkInputs(req.inputs, p); err != nil {
 		return nil, err
 	}
-	maxInput := uint64(m.limits.MaxInput)
-	if p.truncate.set && (p.truncate.v == 0 || p.truncate.v > maxInput) {
-		return nil, invalid("`truncate` must be strictly positive and less than %d. Given: %d", maxInput, p.truncate.v)
+	if err := m.checkTruncate(p); err != nil {
+		return nil, err
 	}
 	ids, err := s.encode(ctx, m, req.inputs, true)
 	if err != nil {
@@ -100,7 +114,7 @@ func (s *Server) prepare(ctx context.Context, m *model, req *generateRequest) (*
 	if p.truncate.set {
 		ids = token.TruncateLeft(ids, int(p.truncate.v), m.tok.LeadingSpecial())
 	}
-	maxNew, err := m.room(len(ids), p.maxNewTokens)
+	maxNew, err := m.room(len(ids), p)
 	switch {
 	case err != nil:
 		return nil, err
@@ -123,6 +137,9 @@ func (s *Server) prepare(ctx context.Context, m *model, req *generateRequest) (*
 			PromptLogprobs: p.decoderInputDetails,
 		},
 	}
+	if err := s.applyRules(ctx, m, &j.req, p); err != nil {
+		return nil, err
+	}
 	if p.grammar.set {
 		if j.req.Guide, err = s.guide(ctx, p.grammar.v); err != nil {
 			return nil, err
@@ -144,17 +161,34 @@ func (s *Server) isBaseModel(name string) bool {
 	return name == "" || name == "tgi" || name == s.opt.ModelID
 }
 
+// checkTruncate checks how much of a prompt is to be kept.
+func (m *model) checkTruncate(p *parameters) error {
+	maxInput := uint64(m.limits.MaxInput)
+	if p.truncate.set && (p.truncate.v == 0 || p.truncate.v > maxInput) {
+		return invalid("`%s` must be strictly positive and less than %d. Given: %d", p.names().truncate, maxInput, p.truncate.v)
+	}
+	return nil
+}
+
 // room checks the length of a prompt and returns how many tokens may follow
 // it: what is asked for, or what the limit of both together leaves.
-func (m *model) room(prompt int, asked optional[uint32]) (int, error) {
-	maxNew := int(asked.or(uint32(max(0, m.limits.MaxTotal-prompt))))
+func (m *model) room(prompt int, p *parameters) (int, error) {
+	maxNew := int(p.maxNewTokens.or(uint32(max(0, m.limits.MaxTotal-prompt))))
+	names := p.names()
 	switch {
 	case prompt+maxNew > m.limits.MaxTotal:
-		return 0, invalid("`inputs` tokens + `max_new_tokens` must be <= %d. Given: %d `inputs` tokens and %d `max_new_tokens`", m.limits.MaxTotal, prompt, maxNew)
+		return 0, tooLong("`%s` tokens + `%s` must be <= %d. Given: %d `%[1]s` tokens and %[5]d `%[2]s`", names.inputs, names.maxNew, m.limits.MaxTotal, prompt, maxNew)
 	case prompt > m.limits.MaxInput:
-		return 0, invalid("`inputs` must have less than %d tokens. Given: %d", m.limits.MaxInput, prompt)
+		return 0, tooLong("`%s` must have less than %d tokens. Given: %d", names.inputs, m.limits.MaxInput, prompt)
 	}
 	return maxNew, nil
+}
+
+// tooLong is a request that does not fit the model's context.
+func tooLong(format string, args ...any) *Error {
+	e := invalid(format, args...)
+	e.code = "context_length_exceeded"
+	return e
 }
 
 // sampling returns the engine's parameters. Any that only make sense when
@@ -167,10 +201,12 @@ func sampling(p *parameters) sample.Params {
 	out.TypicalP = p.typicalP.or(out.TypicalP)
 	out.RepetitionPenalty = p.repetitionPenalty.or(out.RepetitionPenalty)
 	out.FrequencyPenalty = p.frequencyPenalty.or(out.FrequencyPenalty)
+	out.PresencePenalty = p.presencePenalty.or(out.PresencePenalty)
+	out.MinP = p.minP.or(out.MinP)
 	if p.watermark {
 		out.Watermark = 1
 	}
-	if p.doSample || out.Temperature != 1 || out.TopK != 0 || out.TopP < 1 || out.TypicalP < 1 {
+	if p.doSample || out.Temperature != 1 || out.TopK != 0 || out.TopP < 1 || out.TypicalP < 1 || out.MinP > 0 {
 		out.Sample = 1
 	}
 	return out

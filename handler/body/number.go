@@ -42,6 +42,16 @@ func (r *Reader) Usize() (uint64, error) {
 	return n.u, err
 }
 
+// Seed reads an integer of -2⁶³ … 2⁶⁴-1. A negative one is returned as its
+// two's complement.
+func (r *Reader) Seed() (bits uint64, below0 bool, err error) {
+	n, err := r.integer("u64", math.MinInt64, math.MaxUint64)
+	if n.kind == negative {
+		return uint64(n.i), true, err
+	}
+	return n.u, false, err
+}
+
 // Int32 reads an integer of -2³¹ … 2³¹-1.
 func (r *Reader) Int32() (int32, error) {
 	n, err := r.integer("i32", math.MinInt32, math.MaxInt32)

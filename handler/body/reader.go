@@ -32,7 +32,7 @@ func NewReader(data []byte) *Reader { return &Reader{data: data} }
 // Object reads an object. For each field whose name is in fields it calls
 // value with the name's index; value must read exactly one value. Other
 // fields are skipped, a name in fields that comes twice is an error. want
-// names the expected type, as in "struct GenerateRequest". At most 64 fields.
+// names the expected type, as in "struct GenerateRequest". At most 128 fields.
 func (r *Reader) Object(want string, fields []string, value func(field int) error) error {
 	if r.next() != '{' {
 		return r.unexpected(want)
@@ -40,7 +40,7 @@ func (r *Reader) Object(want string, fields []string, value func(field int) erro
 	if err := r.enter(); err != nil {
 		return err
 	}
-	var seen uint64
+	var seen [2]uint64
 	for first := true; ; first = false {
 		more, err := r.moreFields(first)
 		if err != nil {
@@ -60,10 +60,10 @@ func (r *Reader) Object(want string, fields []string, value func(field int) erro
 			key = string(cut(name, maxEcho)) // scratch may change below
 		} else {
 			key = fields[i]
-			if seen>>i&1 == 1 {
+			if seen[i/64]>>(i%64)&1 == 1 {
 				return r.Errorf("duplicate field `%s`", key)
 			}
-			seen |= 1 << i
+			seen[i/64] |= 1 << (i % 64)
 		}
 		if err := r.colon(); err != nil {
 			return err

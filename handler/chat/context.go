@@ -66,6 +66,9 @@ func (w *contextWriter) message(m Message) {
 	if m.Role == "tool" && !w.toolRole {
 		m.Role = "user"
 	}
+	if m.Role == "developer" && !w.developer {
+		m.Role = "system"
+	}
 	w.text(`{"role": `, m.Role)
 	w.content(m.Content)
 	if m.Name != "" {

@@ -21,6 +21,7 @@ type habits struct {
 	guideline     bool // prints the guideline
 	// guidelineChecked: the template itself looks whether there is a guideline.
 	guidelineChecked bool
+	developer        bool // names the role developer
 }
 
 // absentStyle is what stands for a content of null.
@@ -35,6 +36,11 @@ const (
 )
 
 var guidelineCheck = regexp.MustCompile(`\bguideline\s+is\s+(not\s+)?(un)?defined\b|\bguideline\s*\|\s*default\b`)
+
+// developerRole finds a template that knows OpenAI's newer name of the system's
+// role. One that only shows any role would show a word that the model was not
+// trained on.
+var developerRole = regexp.MustCompile(`["']developer["']`)
 
 // Words of the made-up conversations, which no template contains.
 const (

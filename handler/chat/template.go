@@ -55,6 +55,7 @@ func Load(folder fs.FS, override Override) (*Template, error) {
 		c := &compiled{file: src.file, chat: chat}
 		c.habits = c.observe(t.tokens)
 		c.guidelineChecked = guidelineCheck.MatchString(src.text)
+		c.developer = developerRole.MatchString(src.text)
 		t.byName[name] = c
 	}
 	t.standard, _ = s.pick()
@@ -104,6 +105,9 @@ type Request struct {
 	Guideline  *string // nil if absent
 	Variables  []byte  // JSON object of further variables (chat_template_kwargs), nil for none
 	Template   string  // the name of a template, "" for the usual one
+
+	NewTurn            bool // a last message of the assistant is not continued
+	NoGenerationPrompt bool // the prompt ends with the last message
 }
 
 // Prompt is the text for the model, special tokens spelled out and none to be
@@ -128,7 +132,7 @@ func (t *Template) Render(r Request) (Prompt, error) {
 	}
 	messages := c.withTools(r)
 	w := contextWriter{habits: c.habits}
-	if last := len(messages) - 1; last >= 0 && continues(messages[last]) {
+	if last := len(messages) - 1; last >= 0 && messages[last].Continues() && !r.NewTurn {
 		messages = slices.Clone(messages)
 		messages[last].Content = messages[last].Content.tagged()
 		text, err := c.render(w.context(messages, r, t.tokens, false))
@@ -140,7 +144,7 @@ func (t *Template) Render(r Request) (Prompt, error) {
 		}
 		return Prompt{}, templateError("the template leaves out the last message, which is the assistant's and would be continued")
 	}
-	text, err := c.render(w.context(messages, r, t.tokens, true))
+	text, err := c.render(w.context(messages, r, t.tokens, !r.NoGenerationPrompt))
 	return Prompt{text, w.images}, err
 }
 
@@ -153,8 +157,8 @@ func (c *compiled) render(context []byte) (string, error) {
 	return text, nil
 }
 
-// continues reports whether the model goes on with m.
-func continues(m Message) bool {
+// Continues reports whether the model can go on with m.
+func (m Message) Continues() bool {
 	return m.Role == "assistant" && len(m.Calls) == 0 && strings.TrimSpace(m.Content.plain()) != ""
 }
 
