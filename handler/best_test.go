@@ -81,10 +81,11 @@ func TestBestOfTopTokens(t *testing.T) {
 	}
 }
 
-// TestBestOfPermits takes one for each sequence, and all or none.
+// TestBestOfPermits takes one for each sequence, and refuses more than there
+// can be.
 func TestBestOfPermits(t *testing.T) {
 	s := newTestServer(&fake{}, func(o *Options) { o.MaxConcurrentRequests, o.MaxBestOf = 2, 3 })
-	for best, want := range map[int]int{2: 200, 3: 429} {
+	for best, want := range map[int]int{2: 200, 3: 422} {
 		got := post(t, s, "/generate", fmt.Sprintf(`{"inputs":"x","parameters":{"best_of":%d,"do_sample":true,"max_new_tokens":1}}`, best))
 		if got.status != want {
 			t.Errorf("best_of %d: %d %s, want %d", best, got.status, got.body, want)

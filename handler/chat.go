@@ -1,7 +1,6 @@
 package handler
 
 import (
-	"context"
 	"math/rand/v2"
 	"net/http"
 	"time"
@@ -89,14 +88,14 @@ type chatJob struct {
 
 // startChat checks req, takes permits and submits: x.choices yield the tokens.
 func (s *Server) startChat(x *exchange, m *model, req *chatRequest) (*chatJob, error) {
-	prompt, err := s.renderChat(m, req)
-	if err != nil {
-		return nil, err
-	}
 	if err := s.takePermits(x, max(1, int(min(req.n.or(1), maxChoices)))); err != nil {
 		return nil, err
 	}
-	j, err := s.prepareChat(x.r.Context(), m, req, prompt)
+	prompt, err := s.renderChat(x, m, req)
+	if err != nil {
+		return nil, err
+	}
+	j, err := s.prepareChat(x, m, req, prompt)
 	if err != nil {
 		return nil, err
 	}
@@ -118,12 +117,9 @@ type chatPrompt struct {
 	constraint chat.Constraint
 }
 
-// renderChat makes the prompt of req. Its errors come before all others, and
-// before a permit is needed, as TGI's do.
-func (s *Server) renderChat(m *model, req *chatRequest) (p chatPrompt, err error) {
-	if req.refused != nil {
-		return p, req.refused
-	}
+// renderChat makes the prompt of req. Its errors come before all others, as
+// TGI's do.
+func (s *Server) renderChat(x *exchange, m *model, req *chatRequest) (p chatPrompt, err error) {
 	if p.selection, err = chat.Select(req.tools); err != nil {
 		return p, err
 	}
@@ -153,8 +149,9 @@ func (s *Server) renderChat(m *model, req *chatRequest) (p chatPrompt, err error
 }
 
 // prepareChat checks req and makes of it what the engine needs.
-func (s *Server) prepareChat(ctx context.Context, m *model, req *chatRequest, prompt chatPrompt) (*chatJob, error) {
-	p := req.parameters(req.route)
+func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt chatPrompt) (*chatJob, error) {
+	g := generateRequest{inputs: prompt.text, parameters: req.parameters()}
+	p := &g.parameters
 	p.topNTokens = req.topLogprobs
 	p.scoring = req.promptLogprobs.set
 	if !p.maxNewTokens.set && s.opt.DefaultMaxTokens > 0 {
@@ -169,10 +166,7 @@ func (s *Server) prepareChat(ctx context.Context, m *model, req *chatRequest, pr
 	if err := s.checkOpenAI(&req.openAIParameters, m.limits.Vocab); err != nil {
 		return nil, err
 	}
-	if err := m.checkTruncate(&p); err != nil {
-		return nil, err
-	}
-	ids, err := s.encode(ctx, m, prompt.text, req.addSpecial.or(false))
+	ids, err := s.encode(x, m, prompt.text, false)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +185,8 @@ func (s *Server) prepareChat(ctx context.Context, m *model, req *chatRequest, pr
 	if j.req.Guide, err = s.chatGuide(ctx, m, ids, req.tools.Format, j.tools, prompt.constraint); err != nil {
 		return nil, within(err, req.formatField)
 	}
-	return j, nil
+	j.req.Guide, err = s.chatGuide(x.r.Context(), m, ids, req.tools.Format, j.tools, prompt.constraint)
+	return j, err
 }
 
 // seedsOf returns the seeds of n choices: the request's own for the first, so

@@ -2,7 +2,6 @@ package handler
 
 import (
 	"cmp"
-	"context"
 	"net/http"
 	"slices"
 	"time"
@@ -90,8 +89,7 @@ func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) 
 	}
 	jobs := make([]*job, len(req.prompts))
 	for i, p := range req.prompts {
-		if jobs[i], err = s.prepareCompletion(x.r.Context(), m, req, p); err != nil {
-			closeGuides(jobs[:i])
+		if jobs[i], err = s.prepareCompletion(x, m, req, p); err != nil {
 			return err
 		}
 	}
@@ -122,8 +120,9 @@ func closeGuides(jobs []*job) {
 
 // prepareCompletion checks the request for one prompt and makes of it what the
 // engine needs.
-func (s *Server) prepareCompletion(ctx context.Context, m *model, req *completionRequest, p prompt) (*job, error) {
-	params := req.parameters(&completionNames)
+func (s *Server) prepareCompletion(x *exchange, m *model, req *completionRequest, p prompt) (*job, error) {
+	params := req.parameters()
+	params.repetitionPenalty = req.repetitionPenalty
 	params.topNTokens = req.logprobs
 	params.scoring = req.echo || req.promptLogprobs.set
 	if !params.maxNewTokens.set {
@@ -132,10 +131,7 @@ func (s *Server) prepareCompletion(ctx context.Context, m *model, req *completio
 	if err := s.checkParameters(&params); err != nil {
 		return nil, err
 	}
-	if err := m.checkTruncate(&params); err != nil {
-		return nil, err
-	}
-	ids, text, err := s.encodePrompt(ctx, m, req, &params, p)
+	ids, text, err := s.encodePrompt(x, m, req, p)
 	if err != nil {
 		return nil, err
 	}
@@ -156,15 +152,7 @@ func (s *Server) prepareCompletion(ctx context.Context, m *model, req *completio
 
 // encodePrompt returns the tokens of a prompt, which are the given ones if it
 // has any, and its text.
-func (s *Server) encodePrompt(ctx context.Context, m *model, req *completionRequest, params *parameters, p prompt) (ids []int32, text string, err error) {
-	cut := func(ids []int32) []int32 {
-		if !params.truncate.set || uint64(len(ids)) <= params.truncate.v {
-			return ids
-		}
-		ids = token.TruncateLeft(ids, int(params.truncate.v), m.tok.LeadingSpecial())
-		text = m.tok.Decode(ids, true)
-		return ids
-	}
+func (s *Server) encodePrompt(x *exchange, m *model, req *completionRequest, p prompt) (ids []int32, text string, err error) {
 	if p.ids != nil {
 		if req.suffix.set {
 			return nil, "", invalid("`suffix` needs a `prompt` that is a text")
@@ -185,8 +173,8 @@ func (s *Server) encodePrompt(ctx context.Context, m *model, req *completionRequ
 	if err := checkInputs(text, params); err != nil {
 		return nil, "", err
 	}
-	ids, err = s.encode(ctx, m, text, req.addSpecial.or(true))
-	return cut(ids), text, err
+	ids, err = s.encode(x, m, text, true)
+	return ids, text, err
 }
 
 // bestOf returns the n of choices whose tokens are the likeliest, on average,

@@ -71,40 +71,6 @@ func (l lockedWriter) Write(p []byte) (int, error) {
 	return l.w.Write(p)
 }
 
-// TestBodiesTogether fills the room for bodies with requests that run, and
-// finds it given back.
-func TestBodiesTogether(t *testing.T) {
-	release := make(chan struct{})
-	s := newTestServer(&fake{script: func(_ *engine.Request, out *engine.Scripted) {
-		<-release
-		out.End(engine.FinishLength, nil, engine.Token{ID: 276})
-	}})
-	s.bodyRoom = 3000
-	body := `{"inputs":"x","parameters":{"max_new_tokens":1},"x":"` + strings.Repeat("a", 1000) + `"}`
-	var running sync.WaitGroup
-	for range 2 {
-		running.Go(func() {
-			if got := post(t, s, "/generate", body); got.status != 200 {
-				t.Errorf("%d %s", got.status, got.body)
-			}
-		})
-	}
-	for s.permits.Load() < 2 {
-		time.Sleep(time.Millisecond)
-	}
-	if got := post(t, s, "/generate", body); got.status != 429 {
-		t.Errorf("a third: %d %s, want 429", got.status, got.body)
-	}
-	if got := post(t, s, "/tokenize", `{"inputs":"x"}`); got.status != 200 {
-		t.Errorf("a small one: %d %s", got.status, got.body)
-	}
-	close(release)
-	running.Wait()
-	if got := post(t, s, "/tokenize", body); got.status != 200 || s.bodies.Load() != 0 {
-		t.Errorf("later: %d %s, %d bytes are held", got.status, got.body, s.bodies.Load())
-	}
-}
-
 // TestNoContentType pins that only /invocations does without, and only if
 // there is none at all.
 func TestNoContentType(t *testing.T) {

@@ -8,7 +8,10 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/millrace-ai/millrace/handler/body"
 )
 
 // exchange is one request and its answer. Exchanges are pooled for their
@@ -24,13 +27,16 @@ type exchange struct {
 	// cannot change any more.
 	streaming bool
 
+	// inParts is set once a part of a long answer has left.
+	inParts bool
+
 	// openAI: an error, once streaming, is an event of an OpenAI stream.
 	openAI bool
 
 	outcome outcome // how it ended
 
 	permits int64         // of Server.permits that are held
-	held    int64         // bytes of Server.bodies that are held
+	held    atomic.Int64  // bytes of Server.memory that are held
 	choices []*choice     // of an OpenAI route's answer
 	others  []*generation // beside the one below, with best_of
 
@@ -49,7 +55,7 @@ const maxKept = 1 << 20
 // serve runs h for one request and answers its error or panic.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, h handlerFunc) {
 	x := exchanges.Get().(*exchange)
-	x.w, x.r, x.begun, x.allowed, x.streaming, x.openAI = w, r, time.Now(), time.Time{}, false, false
+	x.w, x.r, x.begun, x.allowed, x.streaming, x.inParts, x.openAI = w, r, time.Now(), time.Time{}, false, false, false
 	s.answer(x, s.protect(x, h))
 	s.conclude(x)
 	if x.stream != nil {
@@ -62,8 +68,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, h handlerFunc) {
 		c.stream.Close()
 	}
 	s.permits.Add(-x.permits)
-	s.bodies.Add(-x.held)
-	x.w, x.r, x.choices, x.others, x.permits, x.held, x.outcome = nil, nil, nil, nil, 0, 0, outcome{}
+	s.memory.held.Add(-x.held.Swap(0))
+	x.w, x.r, x.choices, x.others, x.permits, x.outcome = nil, nil, nil, nil, 0, outcome{}
 	for _, b := range []*[]byte{&x.body, &x.out, &x.tokens, &x.top} {
 		if cap(*b) > maxKept {
 			*b = nil
@@ -124,8 +130,11 @@ func (s *Server) report(x *exchange, err error) *Error {
 }
 
 // takePermits takes the places of n generations, all or none; they are given
-// back when the exchange ends.
+// back when the exchange ends. To tokenize takes the place of one.
 func (s *Server) takePermits(x *exchange, n int) error {
+	if n > s.opt.MaxConcurrentRequests {
+		return invalid("%d sequences are more than the %d that may run at once", n, s.opt.MaxConcurrentRequests)
+	}
 	if s.permits.Add(int64(n)) > int64(s.opt.MaxConcurrentRequests) {
 		s.permits.Add(int64(-n))
 		return overloaded(nil)
@@ -145,7 +154,9 @@ func (s *Server) mayWrite(x *exchange, now time.Time) {
 	http.NewResponseController(x.w).SetWriteDeadline(now.Add(s.writePatience)) //nolint:errcheck // said above
 }
 
-// readBody reads the request's body into x.body.
+// readBody reads the request's body into x.body, and takes the memory for it
+// and for what is decoded from it. It takes memory as the bytes arrive, not as
+// they are announced: a client that is slow to send must not keep others out.
 func (s *Server) readBody(x *exchange) error {
 	// boto3 sends no content type unless it is told one.
 	lenient := x.r.URL.Path == "/invocations" && len(x.r.Header["Content-Type"]) == 0
@@ -155,41 +166,58 @@ func (s *Server) readBody(x *exchange) error {
 	// A body that fails leaves the deadline in place: net/http reads on.
 	conn := http.NewResponseController(x.w)
 	conn.SetReadDeadline(time.Now().Add(s.bodyPatience)) //nolint:errcheck // as in mayWrite
-	limit := s.opt.PayloadLimit
-	if n := x.r.ContentLength; n > limit {
-		return tooLarge(x.r.Body)
-	} else if n >= 0 && int64(cap(x.body)) <= n {
-		x.body = make([]byte, 0, n+1) // one more, to see the end without growing
+	announced := x.r.ContentLength                       // -1: unknown
+	if err := s.checkSize(announced); err != nil {
+		return err
 	}
 	x.body = x.body[:0]
 	for {
 		if len(x.body) == cap(x.body) {
-			x.body = append(x.body, 0)[:len(x.body)]
+			size := max(4<<10, 2*cap(x.body))
+			if announced >= 0 {
+				size = int(min(int64(size), announced+1)) // one more, to see the end without growing
+			}
+			x.body = append(make([]byte, 0, max(size, len(x.body)+1)), x.body...)
 		}
 		n, err := x.r.Body.Read(x.body[len(x.body):cap(x.body)])
 		x.body = x.body[:len(x.body)+n]
-		x.held += int64(n)
-		all := s.bodies.Add(int64(n))
+		if err := s.checkSize(int64(len(x.body))); err != nil {
+			return err
+		}
+		if err := s.hold(x, int64(n)); err != nil {
+			return err
+		}
 		switch {
-		case int64(len(x.body)) > limit:
-			return tooLarge(x.r.Body)
-		case all > s.bodyRoom:
-			return overloaded(nil)
 		case err == io.EOF:
 			conn.SetReadDeadline(time.Time{}) //nolint:errcheck // as in mayWrite
-			return nil
+			return s.hold(x, decodedBytes(x.body))
 		case err != nil:
 			return unreadable(err)
 		}
 	}
 }
 
-// tooLarge reads on for a while, because a client that is still sending when
-// the connection closes never sees the answer.
-func tooLarge(rest io.Reader) error {
-	const patience = 32 << 20
-	io.CopyN(io.Discard, rest, patience) //nolint:errcheck // the answer is the same
-	return failure(http.StatusRequestEntityTooLarge, "payload_too_large", "Failed to buffer the request body: length limit exceeded")
+// checkSize refuses a body of n bytes that is too large.
+func (s *Server) checkSize(n int64) error {
+	const kind = "payload_too_large"
+	switch most := s.memory.most.Load(); {
+	case n > s.opt.PayloadLimit:
+		return failure(http.StatusRequestEntityTooLarge, kind, "Failed to buffer the request body: length limit exceeded")
+	case n > most:
+		return failure(http.StatusRequestEntityTooLarge, kind, "Failed to buffer the request body: there is memory for %d bytes", most)
+	}
+	return nil
+}
+
+// decodedBytes is how much memory what is decoded from a body takes at most:
+// a copy of its strings, and what the lists of values grow by.
+func decodedBytes(data []byte) int64 {
+	const (
+		perValue  = 64  // a string or a number in a list, which doubles as it grows
+		perObject = 320 // a message or a call, likewise
+	)
+	values, objects := body.Count(data)
+	return int64(len(data) + perValue*values + perObject*objects)
 }
 
 // unreadable is a body that broke off: mostly the client has gone.

@@ -212,3 +212,48 @@ func mustError(t testing.TB, a answer) (msg, kind string) {
 	}
 	return e.Error, e.Type
 }
+
+// newPost returns a request with a body of JSON.
+func newPost(path, body string) *http.Request {
+	r := httptest.NewRequest("POST", path, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	return r
+}
+
+// partsWriter is an http.ResponseWriter that looks at the size of each write.
+type partsWriter struct {
+	header         http.Header
+	status         int
+	longest, bytes int
+}
+
+func (w *partsWriter) Header() http.Header {
+	if w.header == nil {
+		w.header = http.Header{}
+	}
+	return w.header
+}
+
+func (w *partsWriter) WriteHeader(status int) { w.status = status }
+
+func (w *partsWriter) Write(b []byte) (int, error) {
+	w.longest = max(w.longest, len(b))
+	w.bytes += len(b)
+	return len(b), nil
+}
+
+// mustSpans returns the texts of an answer of /tokenize.
+func mustSpans(t testing.TB, body string) (texts []string) {
+	t.Helper()
+	var spans []struct{ Text string }
+	if err := json.Unmarshal([]byte(body), &spans); err != nil {
+		t.Fatalf("%v in %.200s", err, body)
+	}
+	for _, s := range spans {
+		texts = append(texts, s.Text)
+	}
+	return texts
+}
+
+// waitABit lets others go on.
+func waitABit() { time.Sleep(time.Millisecond) }

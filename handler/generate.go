@@ -75,7 +75,7 @@ func (s *Server) start(x *exchange, req *generateRequest, stream bool) (*job, er
 	if err := s.takePermits(x, best); err != nil {
 		return nil, err
 	}
-	j, err := s.prepare(x.r.Context(), m, req)
+	j, err := s.prepare(x, m, req)
 	if err != nil {
 		return nil, err
 	}

@@ -31,6 +31,9 @@ type Model struct {
 	// Compiler returns the compiler of grammars, which it makes when it is
 	// first called; nil: there are no grammars.
 	Compiler func() (*grammar.Compiler, error)
+	// RequestMemory is how many bytes all requests together may hold: bodies,
+	// prompts, answers, and what tokenizing takes; 0: 256 MiB.
+	RequestMemory int64
 }
 
 // model is a Model in use.
@@ -49,7 +52,6 @@ type Server struct {
 	metrics *Metrics
 	routes  http.Handler
 
-	bodyRoom      int64         // bytes of all bodies together
 	bodyPatience  time.Duration // for a whole body to arrive
 	writePatience time.Duration // for a client to take what is written
 
@@ -60,15 +62,10 @@ type Server struct {
 	model    atomic.Pointer[model]  // nil: not ready
 	pending  atomic.Pointer[string] // why it is not
 	draining atomic.Bool
-	permits  atomic.Int64  // generations in progress
-	bodies   atomic.Int64  // bytes of bodies in memory
-	encoders chan struct{} // capacity ValidationWorkers
-	requests atomic.Int64  // names them in the log
+	permits  atomic.Int64 // generations in progress
+	memory   memory       // what requests hold
+	requests atomic.Int64 // names them in the log
 }
-
-// bodyRoom keeps many large bodies at once from filling the memory, unless a
-// few of the largest that are allowed are more.
-const bodyRoom = 512 << 20
 
 // New returns a Server that is not ready.
 func New(opt Options) *Server {
@@ -76,14 +73,13 @@ func New(opt Options) *Server {
 	s := &Server{
 		opt:           opt,
 		metrics:       newMetrics(),
-		bodyRoom:      max(bodyRoom, 4*opt.PayloadLimit),
 		bodyPatience:  time.Minute,
 		writePatience: writePatience,
 		computeType:   []string{opt.ComputeType},
 		servedAs:      appendServedAs(nil, &opt),
-		encoders:      make(chan struct{}, opt.ValidationWorkers),
 	}
 	s.document = sync.OnceValue(func() []byte { return newDocument(&opt) })
+	s.memory.setSize(defaultRequestMemory, opt.ValidationWorkers)
 	s.SetPending("starting")
 	s.routes = s.newRoutes()
 	return s
@@ -102,6 +98,9 @@ func (s *Server) SetReady(m Model) {
 	s.metrics.setModel(limits, m.Generator)
 	if m.Template == nil {
 		m.Template = new(chat.Template)
+	}
+	if m.RequestMemory > 0 {
+		s.memory.setSize(m.RequestMemory, s.opt.ValidationWorkers)
 	}
 	s.model.Store(&model{gen: m.Generator, tok: m.Tokenizer, template: m.Template, compiler: m.Compiler, limits: limits})
 }

@@ -3,6 +3,9 @@ package handler
 import (
 	"fmt"
 	"net/http"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine/token"
 )
 
 // tokenize handles POST /tokenize: the tokens of inputs and where they stand.
@@ -15,11 +18,18 @@ func (s *Server) tokenize(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	if x.out, err = m.appendSpans(x.out[:0], req.inputs, true); err != nil {
+	if err := s.takePermits(x, 1); err != nil {
 		return err
 	}
-	writeJSON(x.w, http.StatusOK, x.out)
-	return nil
+	spans, err := s.encodeSpans(x, m, req.inputs, true)
+	if err != nil {
+		return err
+	}
+	x.out = x.out[:0]
+	if err := s.appendSpans(x, req.inputs, spans); err != nil {
+		return err
+	}
+	return s.endParts(x)
 }
 
 // chatTokenize handles POST /chat_tokenize: the prompt that a chat's template
@@ -36,42 +46,76 @@ func (s *Server) chatTokenize(x *exchange) error {
 	if err != nil {
 		return badBody(err)
 	}
-	prompt, err := s.renderChat(m, &req)
+	if err := s.takePermits(x, 1); err != nil {
+		return err
+	}
+	prompt, err := s.renderChat(x, m, &req)
+	if err != nil {
+		return err
+	}
+	spans, err := s.encodeSpans(x, m, prompt.text, false)
 	if err != nil {
 		return err
 	}
 	x.out = append(x.out[:0], `{"tokenize_response":`...)
-	if x.out, err = m.appendSpans(x.out, prompt.text, false); err != nil {
+	if err := s.appendSpans(x, prompt.text, spans); err != nil {
 		return err
 	}
 	x.out = append(x.out, `,"templated_text":`...)
 	x.out = appendString(x.out, prompt.text)
 	x.out = append(x.out, '}')
-	writeJSON(x.w, http.StatusOK, x.out)
-	return nil
+	return s.endParts(x)
 }
 
-// appendSpans appends the list of the tokens of text, with those that the
-// tokenizer adds if addSpecial is set.
-func (m *model) appendSpans(dst []byte, text string, addSpecial bool) ([]byte, error) {
-	dst = append(dst, '[')
-	if text == "" {
-		return append(dst, ']'), nil
-	}
-	spans, err := m.tok.EncodeSpans(text, addSpecial)
-	if err != nil {
-		return dst, invalid("tokenizer error %v", err)
-	}
+// appendSpans appends the list of the tokens of text. What is appended may be
+// fifty times as long as the text, so it leaves in parts.
+func (s *Server) appendSpans(x *exchange, text string, spans []token.Span) error {
+	x.out = append(x.out, '[')
 	start, stop := cursor{text: text}, cursor{text: text}
 	for i, span := range spans {
 		if i > 0 {
-			dst = append(dst, ',')
+			x.out = append(x.out, ',')
 		}
-		dst = fmt.Appendf(dst, `{"id":%d,"text":`, span.ID)
-		dst = appendString(dst, text[start.byteOf(span.Start):stop.byteOf(span.Stop)])
-		dst = fmt.Appendf(dst, `,"start":%d,"stop":%d}`, span.Start, span.Stop)
+		x.out = fmt.Appendf(x.out, `{"id":%d,"text":`, span.ID)
+		x.out = appendString(x.out, text[start.byteOf(int(span.Start)):stop.byteOf(int(span.Stop))])
+		x.out = fmt.Appendf(x.out, `,"start":%d,"stop":%d}`, span.Start, span.Stop)
+		if len(x.out) >= partBytes {
+			if err := s.sendPart(x); err != nil {
+				return err
+			}
+		}
 	}
-	return append(dst, ']'), nil
+	x.out = append(x.out, ']')
+	return nil
+}
+
+// partBytes is what is kept of a long answer before it leaves in parts. One
+// that is shorter leaves in one piece, with its length.
+const partBytes = 64 << 10
+
+// sendPart writes what x.out has, with the status and the headers before the
+// first part. No error can be answered after that.
+func (s *Server) sendPart(x *exchange) error {
+	if !x.inParts {
+		x.inParts = true
+		x.w.Header()["Content-Type"] = jsonType
+		x.w.WriteHeader(http.StatusOK)
+	}
+	s.mayWrite(x, time.Now())
+	if _, err := x.w.Write(x.out); err != nil {
+		return errClientGone
+	}
+	x.out = x.out[:0]
+	return nil
+}
+
+// endParts writes the rest of an answer, which may be all of it.
+func (s *Server) endParts(x *exchange) error {
+	if x.inParts {
+		return s.sendPart(x)
+	}
+	writeJSON(x.w, http.StatusOK, x.out)
+	return nil
 }
 
 // cursor turns positions counted in characters into bytes. Positions that

@@ -1,10 +1,10 @@
 package handler
 
 import (
-	"context"
 	"math/rand/v2"
 	"strconv"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/sample"
@@ -96,7 +96,7 @@ func checkInputs(inputs string, p *parameters) error {
 }
 
 // prepare checks req and makes of it what the engine needs, to be submitted.
-func (s *Server) prepare(ctx context.Context, m *model, req *generateRequest) (*job, error) {
+func (s *Server) prepare(x *exchange, m *model, req *generateRequest) (*job, error) {
 	p := &req.parameters
 	if err := s.checkParameters(p); err != nil {
 		return nil, err
@@ -107,7 +107,7 @@ func (s *Server) prepare(ctx context.Context, m *model, req *generateRequest) (*
 	if err := m.checkTruncate(p); err != nil {
 		return nil, err
 	}
-	ids, err := s.encode(ctx, m, req.inputs, true)
+	ids, err := s.encode(x, m, req.inputs, true)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +141,7 @@ func (s *Server) prepare(ctx context.Context, m *model, req *generateRequest) (*
 		return nil, err
 	}
 	if p.grammar.set {
-		if j.req.Guide, err = s.guide(ctx, p.grammar.v); err != nil {
+		if j.req.Guide, err = s.guide(x.r.Context(), p.grammar.v); err != nil {
 			return nil, err
 		}
 	}
@@ -212,18 +212,31 @@ func sampling(p *parameters) sample.Params {
 	return out
 }
 
-// encode tokenizes text, ValidationWorkers texts at a time. With addSpecial
-// the tokenizer adds its special tokens; a chat's template has them.
-func (s *Server) encode(ctx context.Context, m *model, text string, addSpecial bool) ([]int32, error) {
-	select {
-	case s.encoders <- struct{}{}:
-	case <-ctx.Done():
-		return nil, errClientGone
+// encodeBytes is the memory that tokenizing takes for each byte of a text.
+const encodeBytes = 240
+
+// encode tokenizes text when it is its turn. With addSpecial the tokenizer adds
+// its special tokens; a chat's template has them.
+func (s *Server) encode(x *exchange, m *model, text string, addSpecial bool) (ids []int32, err error) {
+	err = s.work(x, "`inputs`", encodeBytes*int64(len(text)), func() error {
+		if ids, err = m.tok.Encode(text, addSpecial); err != nil {
+			return invalid("tokenizer error %v", err)
+		}
+		return s.hold(x, 4*int64(len(ids)))
+	})
+	return ids, err
+}
+
+// encodeSpans is encode with the places of the tokens.
+func (s *Server) encodeSpans(x *exchange, m *model, text string, addSpecial bool) (spans []token.Span, err error) {
+	if text == "" {
+		return nil, nil
 	}
-	defer func() { <-s.encoders }()
-	ids, err := m.tok.Encode(text, addSpecial)
-	if err != nil {
-		return nil, invalid("tokenizer error %v", err)
-	}
-	return ids, nil
+	err = s.work(x, "`inputs`", encodeBytes*int64(len(text)), func() error {
+		if spans, err = m.tok.EncodeSpans(text, addSpecial); err != nil {
+			return invalid("tokenizer error %v", err)
+		}
+		return s.hold(x, int64(len(spans))*int64(unsafe.Sizeof(token.Span{})))
+	})
+	return spans, err
 }

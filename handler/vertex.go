@@ -119,14 +119,14 @@ func readInstance(r *body.Reader) (i vertexInstance, err error) {
 // prepareInstance checks an instance and makes of it what the engine needs.
 func (s *Server) prepareInstance(x *exchange, m *model, i *vertexInstance) (*job, error) {
 	if i.text != nil {
-		return s.prepare(x.r.Context(), m, i.text)
+		return s.prepare(x, m, i.text)
 	}
-	prompt, err := s.renderChat(m, &i.chat)
+	prompt, err := s.renderChat(x, m, &i.chat)
 	if err != nil {
 		return nil, err
 	}
 	i.chat.n = optional[uint32]{} // a prediction is one text
-	j, err := s.prepareChat(x.r.Context(), m, &i.chat, prompt)
+	j, err := s.prepareChat(x, m, &i.chat, prompt)
 	if err != nil {
 		return nil, err
 	}

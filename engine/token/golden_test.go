@@ -27,7 +27,7 @@ type golden struct {
 		Text       string
 		Special    bool
 		IDs        []int32
-		Offsets    [][2]int
+		Offsets    [][2]int32
 		Decode     string
 		DecodeSkip string `json:"decode_skip"`
 	}

@@ -36,8 +36,7 @@ type Tokenizer struct {
 // from: tokens that share a character share its range. A special token that is
 // spelled out in the text has its range; one that the post-processor adds has 0, 0.
 type Span struct {
-	ID          int32
-	Start, Stop int
+	ID, Start, Stop int32
 }
 
 // newTokenizer reads a tokenizer.json. Its errors do not name the file.
@@ -179,7 +178,7 @@ func (t *Tokenizer) EncodeSpans(text string, addSpecial bool) ([]Span, error) {
 	}
 	spans := make([]Span, len(raw))
 	for i, s := range raw {
-		spans[i] = Span{ID: int32(s.ID), Start: int(s.Start), Stop: int(s.Stop)}
+		spans[i] = Span{int32(s.ID), int32(s.Start), int32(s.Stop)}
 	}
 	return spans, nil
 }

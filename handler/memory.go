@@ -1,0 +1,188 @@
+package handler
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// memory bounds the bytes that all requests together hold in this package.
+//
+// One half is for what lasts as long as its request: the body, what is decoded
+// from it, the prompt, its tokens and the answer. Whatever finds no room there
+// is refused at once.
+//
+// The other half is for the work of a moment, rendering and tokenizing, which
+// takes many times the size of its text. It waits for its turn; because such
+// work waits for nothing while it runs, the turn comes.
+type memory struct {
+	most  atomic.Int64 // bytes that may last
+	held  atomic.Int64 // of these, those that requests hold
+	turns turns
+}
+
+// defaultRequestMemory is what requests may hold if nobody has planned it.
+const defaultRequestMemory = 256 << 20
+
+// setSize divides size bytes. Nothing may be held for work at the time.
+func (m *memory) setSize(size int64, workers int) {
+	m.most.Store(size / 2)
+	m.turns.reset(size/2, workers)
+}
+
+// hold takes n more bytes for as long as x lasts. A request that could never
+// have so many is refused as a whole, one that would have to wait as overload.
+func (s *Server) hold(x *exchange, n int64) error {
+	m := &s.memory
+	switch most := m.most.Load(); {
+	case x.held.Load()+n > most:
+		return invalid("the request takes more memory than the %d bytes that all requests together may hold: make it shorter", most)
+	case m.held.Add(n) > most:
+		m.held.Add(-n)
+		return overloaded(nil)
+	}
+	x.held.Add(n)
+	return nil
+}
+
+// Hold takes n bytes of what requests may hold, for a caller that keeps a body
+// around requests of its own. Release gives them back.
+func (s *Server) Hold(n int64) error {
+	return s.hold(new(exchange), n)
+}
+
+// Release gives back what Hold has taken.
+func (s *Server) Release(n int64) { s.memory.held.Add(-n) }
+
+// work runs f when it is its turn, with so many bytes for it that are given
+// back when f returns. What is what f works on, for a client that wants too
+// much.
+func (s *Server) work(x *exchange, what string, bytes int64, f func() error) error {
+	t := &s.memory.turns
+	if most := t.longest(); bytes > most {
+		return invalid("%s is too long: it takes %d bytes of memory to read, and %d are there for that", what, bytes, most)
+	}
+	if err := t.take(x.r.Context(), bytes); err != nil {
+		return errClientGone
+	}
+	defer t.give(bytes)
+	return f()
+}
+
+// turns gives out workers and the memory for what they do. Work is short or
+// long, by its bytes. Long work never has all workers, if there are several,
+// nor all of the memory, so that short work never waits for it. Who waits is
+// served by the time of arrival plus a time for the size, so that small
+// requests pass large ones, and large ones still get their share.
+type turns struct {
+	mu      sync.Mutex
+	workers int     // that are idle
+	long    int     // of these, how many may take long work
+	free    int64   // bytes
+	reserve int64   // of these, what long work leaves
+	size    int64   // bytes in all
+	waiting []*turn // by due
+}
+
+// turn is work that waits.
+type turn struct {
+	bytes int64
+	due   time.Time
+	ready chan struct{} // closed when it has what it needs
+}
+
+const (
+	shortWork     = 1 << 20  // bytes that short work takes at most
+	bytesPerTurn  = 64 << 20 // bytes of work that count as a second of waiting
+	shareForShort = 4        // the part of the memory that long work leaves, at most, is one in so many
+)
+
+// reset makes all workers idle and all memory free.
+func (t *turns) reset(size int64, workers int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.workers, t.long = workers, max(1, workers-1)
+	t.size, t.free = size, size
+	t.reserve = min(int64(workers)*shortWork, size/shareForShort)
+}
+
+// longest returns the bytes of the largest work that is possible.
+func (t *turns) longest() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.size - t.reserve
+}
+
+// take waits for a worker and so many bytes; its only error is ctx's.
+func (t *turns) take(ctx context.Context, bytes int64) error {
+	w := &turn{bytes: bytes, due: time.Now().Add(time.Duration(bytes) * (time.Second / bytesPerTurn)), ready: make(chan struct{})}
+	t.mu.Lock()
+	at, _ := slices.BinarySearchFunc(t.waiting, w, func(a, b *turn) int {
+		if c := a.due.Compare(b.due); c != 0 {
+			return c
+		}
+		return -1 // behind those of the same time
+	})
+	t.waiting = slices.Insert(t.waiting, at, w)
+	t.start()
+	t.mu.Unlock()
+	select {
+	case <-w.ready:
+		return nil
+	case <-ctx.Done():
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i := slices.Index(t.waiting, w); i >= 0 {
+		t.waiting = slices.Delete(t.waiting, i, i+1)
+	} else {
+		t.put(bytes)
+	}
+	t.start() // what stood behind it may be possible
+	return ctx.Err()
+}
+
+// give gives back what take has waited for.
+func (t *turns) give(bytes int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.put(bytes)
+	t.start()
+}
+
+// put makes a worker idle; the caller holds mu.
+func (t *turns) put(bytes int64) {
+	t.workers++
+	t.free += bytes
+	if bytes > shortWork {
+		t.long++
+	}
+}
+
+// start begins what is possible, in order. Long work that waits for memory is
+// not passed by other long work, which could keep it waiting for ever. The
+// caller holds mu.
+func (t *turns) start() {
+	stopped := false // by long work that waits
+	t.waiting = slices.DeleteFunc(t.waiting, func(w *turn) bool {
+		long := w.bytes > shortWork
+		switch {
+		case t.workers == 0:
+			return false
+		case long && (stopped || t.long == 0 || w.bytes > t.free-t.reserve):
+			stopped = true
+			return false
+		case !long && w.bytes > t.free:
+			return false
+		}
+		t.workers--
+		t.free -= w.bytes
+		if long {
+			t.long--
+		}
+		close(w.ready)
+		return true
+	})
+}
