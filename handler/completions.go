@@ -166,7 +166,7 @@ func (s *Server) encodePrompt(x *exchange, m *model, req *completionRequest, p p
 		return cut(p.ids), text, nil
 	}
 	if text = p.text; req.suffix.set {
-		if text, err = m.template.RenderCompletion(p.text, req.suffix.v); err != nil {
+		if text, err = m.template.RenderCompletion(p.text, req.suffix.v, 0); err != nil {
 			return nil, "", err
 		}
 	}

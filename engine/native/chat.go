@@ -6,6 +6,7 @@ package native
 import "C"
 
 import (
+	"errors"
 	"runtime"
 	"unsafe"
 )
@@ -29,13 +30,20 @@ func NewChatTemplate(source string) (*ChatTemplate, error) {
 	return t, nil
 }
 
+// ErrTooLong says that what a template wrote had more bytes than it may have.
+var ErrTooLong = errors.New("the text is too long")
+
 // Render renders the template with the members of a JSON object as its
 // variables (messages, tools, add_generation_prompt, bos_token, ...). The
 // object's key order is kept. An error raised by the template has the
-// template's own words.
-func (t *ChatTemplate) Render(context []byte) (string, error) {
+// template's own words. A text of more than maxBytes is ErrTooLong, and is
+// never held in full.
+func (t *ChatTemplate) Render(context []byte, maxBytes int) (string, error) {
 	p, n := raw(context)
-	s, err := takeString(C.mr_chat_render((*C.mr_chat)(unsafe.Pointer(t.chat)), p, n))
+	r := C.mr_chat_render((*C.mr_chat)(unsafe.Pointer(t.chat)), p, n, C.size_t(maxBytes))
 	runtime.KeepAlive(t)
-	return s, err
+	if r.failed && r.data == nil {
+		return "", ErrTooLong
+	}
+	return takeString(r)
 }

@@ -2,6 +2,7 @@ package native
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"strings"
 	"sync"
@@ -44,12 +45,15 @@ func TestRendersAsTransformers(t *testing.T) {
 	}
 }
 
+// maxBytes is more than any of the texts here has.
+const maxBytes = 1 << 20
+
 func render(source string, context []byte) (string, error) {
 	c, err := NewChatTemplate(source)
 	if err != nil {
 		return "", err
 	}
-	return c.Render(context)
+	return c.Render(context, maxBytes)
 }
 
 func TestChatErrors(t *testing.T) {
@@ -74,6 +78,22 @@ func TestChatErrors(t *testing.T) {
 	}
 }
 
+func TestChatTooLong(t *testing.T) {
+	c, err := NewChatTemplate("{% for m in messages %}<{{ m }}>{% endfor %}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	context := []byte(`{"messages":["aa","bb","cc"]}`)
+	if got, err := c.Render(context, 12); err != nil || got != "<aa><bb><cc>" {
+		t.Errorf("rendered %q, %v", got, err)
+	}
+	for n := range 12 {
+		if got, err := c.Render(context, n); !errors.Is(err, ErrTooLong) {
+			t.Errorf("with %d bytes rendered %q, %v; want ErrTooLong", n, got, err)
+		}
+	}
+}
+
 func TestChatTextWithNUL(t *testing.T) {
 	got, err := render("{{ x }}\x00", []byte(`{"x":"a\u0000b"}`))
 	if want := "a\x00b\x00"; err != nil || got != want {
@@ -90,7 +110,7 @@ func TestChatConcurrentUse(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 100 {
-				if got, err := c.Render([]byte(`{"messages":["a","b"]}`)); err != nil || got != "a;b;" {
+				if got, err := c.Render([]byte(`{"messages":["a","b"]}`), maxBytes); err != nil || got != "a;b;" {
 					t.Errorf("rendered %q, %v", got, err)
 				}
 			}
@@ -107,7 +127,7 @@ func BenchmarkRender(b *testing.B) {
 	context := []byte(`{"messages":[{"role":"system","content":"x"},{"role":"user","content":"y"}]}`)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := c.Render(context); err != nil {
+		if _, err := c.Render(context, maxBytes); err != nil {
 			b.Fatal(err)
 		}
 	}

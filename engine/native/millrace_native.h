@@ -75,8 +75,9 @@ typedef struct mr_chat mr_chat;
 mr_result mr_chat_new(const uint8_t *source, size_t len);
 
 // UTF-8: the template rendered with the members of a JSON object as variables.
-// What the template raises is the reason word for word.
-mr_result mr_chat_render(const mr_chat *chat, const uint8_t *context, size_t len);
+// What the template raises is the reason word for word. A text of more than
+// max_bytes fails without a reason.
+mr_result mr_chat_render(const mr_chat *chat, const uint8_t *context, size_t len, size_t max_bytes);
 
 void mr_chat_free(mr_chat *chat);
 

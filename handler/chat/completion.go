@@ -8,13 +8,10 @@ import "fmt"
 func (t *Template) Completes() bool { return t.completion != nil }
 
 // RenderCompletion makes the prompt for what belongs between two texts. The
-// template has them as prompt and suffix. Completes must be true.
-func (t *Template) RenderCompletion(prompt, suffix string) (string, error) {
+// template has them as prompt and suffix. Completes must be true. maxBytes is
+// as in Request.
+func (t *Template) RenderCompletion(prompt, suffix string, maxBytes int) (string, error) {
 	context := appendString([]byte(`{"prompt": `), prompt)
 	context = appendString(append(context, `, "suffix": `...), suffix)
-	text, err := t.completion.Render(fmt.Appendf(context, "%s}", t.tokens))
-	if err != nil {
-		return "", templateError("%s", err)
-	}
-	return text, nil
+	return render(t.completion, fmt.Appendf(context, "%s}", t.tokens), maxBytes)
 }

@@ -10,6 +10,13 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Msg }
 
+// LengthError is a prompt that has more bytes than Request.MaxBytes.
+type LengthError struct{ Limit int }
+
+func (e *LengthError) Error() string {
+	return fmt.Sprintf("the prompt has more than %d bytes", e.Limit)
+}
+
 func templateError(format string, args ...any) error {
 	return &Error{"template_error", "Template error: " + fmt.Sprintf(format, args...)}
 }

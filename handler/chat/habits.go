@@ -141,6 +141,9 @@ func showsCall(text string) bool {
 		(strings.Contains(text, `"`+probeKey+`": "v"`) || strings.Contains(text, `"`+probeKey+`":"v"`) || strings.Contains(behind, probeKey+`="v"`))
 }
 
+// maxProbeBytes is more than any template makes of a few words.
+const maxProbeBytes = 1 << 20
+
 // prober renders made-up conversations with a template.
 type prober struct {
 	c      *compiled
@@ -149,7 +152,7 @@ type prober struct {
 
 func (p prober) render(h habits, r Request) (string, bool) {
 	w := contextWriter{habits: h}
-	text, err := p.c.chat.Render(w.context(r.Messages, r, p.tokens, true))
+	text, err := p.c.chat.Render(w.context(r.Messages, r, p.tokens, true), maxProbeBytes)
 	return text, err == nil
 }
 

@@ -2,6 +2,7 @@ package chat
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -105,10 +106,11 @@ type Request struct {
 	Guideline  *string // nil if absent
 	Variables  []byte  // JSON object of further variables (chat_template_kwargs), nil for none
 	Template   string  // the name of a template, "" for the usual one
-
-	NewTurn            bool // a last message of the assistant is not continued
-	NoGenerationPrompt bool // the prompt ends with the last message
+	MaxBytes   int     // of the prompt, 0 for DefaultMaxBytes
 }
+
+// DefaultMaxBytes is how long a prompt may be where no limit is given.
+const DefaultMaxBytes = 64 << 20
 
 // Prompt is the text for the model, special tokens spelled out and none to be
 // added.
@@ -121,7 +123,8 @@ type Prompt struct {
 //
 // A last message from the assistant is continued: the prompt ends with it,
 // without the generation prompt, as from TGI 3 on. (TGI 2 opens a new turn
-// behind it.)
+// behind it.) A prompt that is too long is a *LengthError, any other fault an
+// *Error.
 func (t *Template) Render(r Request) (Prompt, error) {
 	c, err := t.choose(r.Template, len(r.Tools) > 0)
 	if err != nil {
@@ -135,7 +138,7 @@ func (t *Template) Render(r Request) (Prompt, error) {
 	if last := len(messages) - 1; last >= 0 && messages[last].Continues() && !r.NewTurn {
 		messages = slices.Clone(messages)
 		messages[last].Content = messages[last].Content.tagged()
-		text, err := c.render(w.context(messages, r, t.tokens, false))
+		text, err := render(c.chat, w.context(messages, r, t.tokens, false), r.MaxBytes)
 		if err != nil {
 			return Prompt{}, err
 		}
@@ -144,14 +147,20 @@ func (t *Template) Render(r Request) (Prompt, error) {
 		}
 		return Prompt{}, templateError("the template leaves out the last message, which is the assistant's and would be continued")
 	}
-	text, err := c.render(w.context(messages, r, t.tokens, !r.NoGenerationPrompt))
+	text, err := render(c.chat, w.context(messages, r, t.tokens, true), r.MaxBytes)
 	return Prompt{text, w.images}, err
 }
 
 // render renders a context. What the template raises is for the client.
-func (c *compiled) render(context []byte) (string, error) {
-	text, err := c.chat.Render(context)
-	if err != nil {
+func render(t *native.ChatTemplate, context []byte, maxBytes int) (string, error) {
+	if maxBytes <= 0 {
+		maxBytes = DefaultMaxBytes
+	}
+	text, err := t.Render(context, maxBytes)
+	switch {
+	case errors.Is(err, native.ErrTooLong):
+		return "", &LengthError{maxBytes}
+	case err != nil:
 		return "", templateError("%s", err)
 	}
 	return text, nil

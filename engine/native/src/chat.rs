@@ -36,8 +36,36 @@ fn compile(source: &str) -> Result<Chat, Error> {
     Ok(Chat { env })
 }
 
-fn render(chat: &Chat, context: &serde_json::Value) -> Result<String, Error> {
-    chat.env.get_template(NAME)?.render(Value::from(Serde(context)))
+fn render(chat: &Chat, context: &serde_json::Value, max_bytes: usize) -> Result<String, String> {
+    let mut text = Text { bytes: Vec::new(), max: max_bytes, over: false };
+    let template = chat.env.get_template(NAME).map_err(reason)?;
+    match template.render_captured_to(Value::from(Serde(context)), &mut text) {
+        Err(_) if text.over => Err(String::new()),
+        Err(e) => Err(reason(e)),
+        Ok(_) => String::from_utf8(text.bytes).map_err(|e| e.to_string()),
+    }
+}
+
+/// What a template has written, up to a limit.
+struct Text {
+    bytes: Vec<u8>,
+    max: usize,
+    over: bool,
+}
+
+impl std::io::Write for Text {
+    fn write(&mut self, part: &[u8]) -> std::io::Result<usize> {
+        if part.len() > self.max - self.bytes.len() {
+            self.over = true;
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(part);
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Prints floats as Python does, all else as minijinja does.
@@ -132,13 +160,14 @@ pub unsafe extern "C" fn mr_chat_new(source: *const u8, len: usize) -> MrResult 
     })
 }
 
-/// Renders with the JSON object `context` as the template's variables.
+/// Renders with the JSON object `context` as the template's variables. A text
+/// of more than `max_bytes` fails without a reason.
 #[no_mangle]
-pub unsafe extern "C" fn mr_chat_render(chat: *const Chat, context: *const u8, len: usize) -> MrResult {
+pub unsafe extern "C" fn mr_chat_render(chat: *const Chat, context: *const u8, len: usize, max_bytes: usize) -> MrResult {
     answer(|| {
         let chat = chat.as_ref().ok_or("null template")?;
         let context = serde_json::from_slice(input(context, len)).map_err(|e| format!("context: {e}"))?;
-        render(chat, &context).map_err(reason)
+        render(chat, &context, max_bytes)
     })
 }
 
