@@ -334,6 +334,16 @@ func TestChatPrompts(t *testing.T) {
 		{"calls and results", hermesTemplate, `{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{\"x\":1}"}}]},{"role":"tool","content":"r","tool_call_id":"1"}]}`,
 			"<|user|>a<|assistant|><tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}\n</tool_call><|tool|>r<|assistant|>"},
 		{"variables", `{{ x }}{{ messages[0].content }}`, `{"messages":[{"role":"user","content":"a"}],"chat_template_kwargs":{"x":"y"}}`, `ya`},
+		{"a new turn behind the assistant's", plainTemplate, `{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"I am"}],"continue_final_message":false}`, `<|begin_of_text|><|user|>a<|assistant|>I am<|assistant|>`},
+		{"the assistant's last message goes on, as asked", plainTemplate, `{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"I am"}],"continue_final_message":true,"add_generation_prompt":false}`, `<|begin_of_text|><|user|>a<|assistant|>I am`},
+		{"no generation prompt", plainTemplate, `{"messages":[{"role":"user","content":"a"}],"add_generation_prompt":false}`, `<|begin_of_text|><|user|>a`},
+		{"developer, where templates do not know it", plainTemplate, `{"messages":[{"role":"developer","content":"a"}]}`, `<|begin_of_text|><|system|>a<|assistant|>`},
+		{"developer, where they do", `{% for m in messages %}{% if m.role == 'developer' %}D{% endif %}{{ m.content }}{% endfor %}`, `{"messages":[{"role":"developer","content":"a"}]}`, `Da`},
+		{"documents", `{% for d in documents or [] %}{{ d.text }},{% endfor %}{{ messages[0].content }}`, `{"messages":[{"role":"user","content":"a"}],"documents":[{"text":"x"},{"text":"y"}],"chat_template_kwargs":{"z":1}}`, `x,y,a`},
+		{"no documents", `{% for d in documents or [] %}{{ d.text }},{% endfor %}{{ messages[0].content }}`, `{"messages":[{"role":"user","content":"a"}],"documents":[]}`, `a`},
+		{"effort", `{{ reasoning_effort }}{{ enable_thinking }}{{ messages[0].content }}`, `{"messages":[{"role":"user","content":"a"}],"reasoning_effort":"low"}`, `lowTruea`},
+		{"no effort", `{{ reasoning_effort }}{{ enable_thinking }}{{ messages[0].content }}`, `{"messages":[{"role":"user","content":"a"}],"reasoning_effort":"none","chat_template_kwargs":{ }}`, `noneFalsea`},
+		{"effort, but no thinking", `{{ reasoning_effort }}{{ enable_thinking }}{{ messages[0].content }}`, `{"messages":[{"role":"user","content":"a"}],"reasoning_effort":"high","chat_template_kwargs":{"enable_thinking":false}}`, `highFalsea`},
 		{"guideline", `{{ guideline }}{{ messages[0].content }}`, `{"messages":[{"role":"user","content":"a"}],"guideline":"g"}`, `ga`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

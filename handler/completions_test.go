@@ -3,6 +3,7 @@ package handler
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"sort"
 	"strings"
 	"testing"
@@ -64,6 +65,12 @@ func TestCompletionLogprobs(t *testing.T) {
 			`{"tokens":["é","bytes:\\xf0\\x9f","bytes:\\x98","bytes:\\x80","b","<|eot_id|>"],"token_logprobs":[-0.25,-0.25,-0.25,-0.25,-0.25,-0.25],"top_logprobs":null,"text_offset":[0,1,1,1,2,3]}`},
 		{"behind the prompt", `{"prompt":"é x","logprobs":0,"echo":true,"max_tokens":1}`, " a",
 			`{"tokens":["<|begin_of_text|>","é"," ","x"," a"],"token_logprobs":[null,-1.0,-2.0,-3.0,-0.25],"top_logprobs":null,"text_offset":[0,0,1,2,3]}`},
+		{"of the prompt, too (echo)", `{"prompt":"x a","logprobs":1,"echo":true,"max_tokens":1}`, " a",
+			`{"tokens":["<|begin_of_text|>","x"," a"," a"],"token_logprobs":[null,-1.0,-2.0,-0.25],"top_logprobs":[null,{"y":-0.5,"x":-1.0},{" d":-1.5," a":-2.0},{" a":-0.25}],"text_offset":[0,0,1,3]}`},
+		{"of the prompt alone (echo)", `{"prompt":[640,87],"logprobs":2,"echo":true,"max_tokens":0}`, "",
+			`{"tokens":["<|begin_of_text|>","x"],"token_logprobs":[null,-1.0],"top_logprobs":[null,{"y":-0.5,"x":-1.0}],"text_offset":[0,0]}`},
+		{"no more than were asked for", `{"prompt":"x","logprobs":1,"prompt_logprobs":3,"max_tokens":1}`, " a",
+			`{"tokens":[" a"],"token_logprobs":[-0.25],"top_logprobs":[{" a":-0.25}],"text_offset":[0]}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var got struct {
@@ -74,6 +81,53 @@ func TestCompletionLogprobs(t *testing.T) {
 				t.Errorf("%s: got %d %s\nwant %s", tt.body, a.status, a.body, tt.want)
 			}
 		})
+	}
+}
+
+// TestPromptLogprobs pins vLLM's form of them, on both routes, and that a
+// request may ask for nothing else.
+func TestPromptLogprobs(t *testing.T) {
+	const (
+		x     = `"87":{"logprob":-1.0,"rank":2,"decoded_token":"x"}`
+		above = `"88":{"logprob":-0.5,"rank":1,"decoded_token":"y"}`
+		alone = `"87":{"logprob":-1.0,"rank":null,"decoded_token":"x"}`
+	)
+	for _, tt := range []struct{ fields, want string }{
+		{`"prompt_logprobs":2`, `"prompt_logprobs":[null,{` + x + `,` + above + `}]`},
+		{`"prompt_logprobs":1`, `"prompt_logprobs":[null,{` + alone + `,` + above + `}]`},
+		{`"prompt_logprobs":0`, `"prompt_logprobs":[null,{` + alone + `}]`},
+	} {
+		for _, most := range []string{"0", "1"} {
+			s := newChatServer(t, `{{ messages[0].content }}`, &fake{script: says(" a")})
+			for path, body := range map[string]string{
+				chatPath:        `{"messages":[{"role":"user","content":"<|begin_of_text|>x"}],"max_tokens":` + most + `,` + tt.fields + `}`,
+				completionsPath: `{"prompt":[[640,87],[640,87]],"n":2,"max_tokens":` + most + `,` + tt.fields + `}`,
+			} {
+				if most == "0" {
+					s = newChatServer(t, `{{ messages[0].content }}`, &fake{script: func(_ *engine.Request, out *engine.Scripted) { out.End(engine.FinishLength, nil) }})
+				}
+				got := post(t, s, path, body)
+				want := 1
+				if path == completionsPath {
+					want = 4
+				}
+				if got.status != 200 || strings.Count(got.body, tt.want) != want || !json.Valid([]byte(got.body)) || !strings.Contains(got.body, `"finish_reason":"length"`) {
+					t.Errorf("%s %s: %d %s\nwant %s", path, body, got.status, got.body, tt.want)
+				}
+				if got := got.header.Get("X-Generated-Tokens"); path == chatPath && got != most {
+					t.Errorf("%s: %s tokens, want %s", body, got, most)
+				}
+			}
+		}
+	}
+	for _, body := range []string{`{"prompt":"x","echo":true,"max_tokens":0,"stream":true}`, `{"prompt":["x"],"echo":true,"max_tokens":0,"stream":true,"n":2}`} {
+		got := post(t, newTestServer(&fake{script: func(_ *engine.Request, out *engine.Scripted) { out.End(engine.FinishLength, nil) }}), completionsPath, body)
+		if n := max(1, 2*strings.Count(body, "\"n\"")); got.status != 200 || strings.Count(got.body, `"text":"x","logprobs":null,"finish_reason":"length"`) != n {
+			t.Errorf("%s: %d %s", body, got.status, got.body)
+		}
+	}
+	if got := appendPromptLogprobs(nil, testTokenizer(), []engine.Token{{}, {ID: 87, Logprob: float32(math.Inf(-1))}}, 0); string(got) != `"prompt_logprobs":[null,{"87":{"logprob":-9999.0,"rank":null,"decoded_token":"x"}}]` {
+		t.Errorf("of what cannot be: %s", got)
 	}
 }
 

@@ -6,7 +6,9 @@ import (
 	"unicode/utf8"
 )
 
-// The encoder appends JSON as serde_json prints it. Token events are written
+// The encoder appends JSON as serde_json prints it, except for the characters
+// that Python's splitlines takes for the end of a line: clients that read a
+// stream with it, huggingface_hub among them, would break an event there. Token events are written
 // by hand because they are the whole cost of a stream: no reflection, no
 // allocation.
 
@@ -21,7 +23,8 @@ var escaped = func() (t [256]bool) {
 	return t
 }()
 
-// appendString appends s as a JSON string. Invalid UTF-8 becomes U+FFFD.
+// appendString appends s as a JSON string. Invalid UTF-8 becomes U+FFFD; the
+// line ends U+0085, U+2028 and U+2029 are escaped.
 func appendString[T string | []byte](dst []byte, s T) []byte {
 	dst = append(dst, '"')
 	start := 0
@@ -33,13 +36,22 @@ func appendString[T string | []byte](dst []byte, s T) []byte {
 		}
 		if c >= utf8.RuneSelf {
 			r, n := decodeRune(s[i:])
-			if r != utf8.RuneError || n > 1 {
+			switch {
+			case r == utf8.RuneError && n == 1:
+				dst = append(dst, s[start:i]...)
+				dst = append(dst, "\uFFFD"...)
+			case r == '\u0085':
+				dst = append(dst, s[start:i]...)
+				dst = append(dst, `\u0085`...)
+			case r == '\u2028' || r == '\u2029':
+				dst = append(dst, s[start:i]...)
+				dst = append(dst, `\u202`...)
+				dst = append(dst, hexDigits[r&15])
+			default:
 				i += n
 				continue
 			}
-			dst = append(dst, s[start:i]...)
-			dst = append(dst, "\uFFFD"...)
-			i++
+			i += n
 			start = i
 			continue
 		}

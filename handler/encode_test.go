@@ -30,14 +30,15 @@ func TestAppendFloat32(t *testing.T) {
 
 func TestAppendString(t *testing.T) {
 	for s, want := range map[string]string{
-		"":                    `""`,
-		"a\"b\\c/":            `"a\"b\\c/"`,
-		"\b\f\n\r\t":          `"\b\f\n\r\t"`,
-		"\x00\x1f\x7f":        "\"\\u0000\\u001f\x7f\"",
-		"é東😀\u2028<>&":        "\"é東😀\u2028<>&\"",
-		"a\xffb\xe6\x9d":      `"a` + "\uFFFD" + `b` + "\uFFFD\uFFFD" + `"`,
-		"\uFFFD":              "\"\uFFFD\"",
-		"ends in a half \xf0": "\"ends in a half \uFFFD\"",
+		"":                     `""`,
+		"a\"b\\c/":             `"a\"b\\c/"`,
+		"\b\f\n\r\t":           `"\b\f\n\r\t"`,
+		"\x00\x1f\x7f":         "\"\\u0000\\u001f\x7f\"",
+		"é東😀<>&":               "\"é東😀<>&\"",
+		"a\u2028b\u2029\u0085": `"a\u2028b\u2029\u0085"`,
+		"a\xffb\xe6\x9d":       `"a` + "\uFFFD" + `b` + "\uFFFD\uFFFD" + `"`,
+		"\uFFFD":               "\"\uFFFD\"",
+		"ends in a half \xf0":  "\"ends in a half \uFFFD\"",
 	} {
 		if got := string(appendString(nil, s)); got != want {
 			t.Errorf("%q: %s, want %s", s, got, want)

@@ -1,9 +1,11 @@
 package handler
 
 import (
-	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
+
+	"github.com/millrace-ai/millrace/handler/body"
 )
 
 // health handles GET /health, /ping and /. It never waits for the engine.
@@ -67,8 +69,38 @@ func (s *Server) info(x *exchange) error {
 
 // models handles GET /v1/models.
 func (s *Server) models(x *exchange) error {
-	id := appendString(nil, s.opt.ModelID)
-	x.out = fmt.Appendf(x.out[:0], `{"object":"list","data":[{"id":%s,"object":"model","created":0,"owned_by":%s}]}`, id, id)
+	x.out = append(x.out[:0], `{"object":"list","data":[`...)
+	x.out = s.appendModel(x.out)
+	x.out = append(x.out, "]}"...)
 	writeJSON(x.w, http.StatusOK, x.out)
 	return nil
+}
+
+const modelsPath = "/v1/models/"
+
+// modelOf handles GET /v1/models/NAME, of which NAME may have slashes.
+func (s *Server) modelOf(x *exchange) error {
+	name := strings.TrimPrefix(x.r.URL.Path, modelsPath)
+	if name == "" || !s.isBaseModel(name) {
+		e := failure(http.StatusNotFound, "not_found", "There is no model %q: this server has %q", body.Cut(name), s.opt.ModelID)
+		e.param, e.code = "model", "model_not_found"
+		return e
+	}
+	x.out = s.appendModel(x.out[:0])
+	writeJSON(x.w, http.StatusOK, x.out)
+	return nil
+}
+
+// appendModel appends the object of the model, with the length of its context,
+// as vLLM has it, once that is known.
+func (s *Server) appendModel(dst []byte) []byte {
+	dst = append(dst, `{"id":`...)
+	dst = appendString(dst, s.opt.ModelID)
+	dst = append(dst, `,"object":"model","created":0,"owned_by":`...)
+	dst = appendString(dst, s.opt.ModelID)
+	if m := s.model.Load(); m != nil {
+		dst = append(dst, `,"max_model_len":`...)
+		dst = strconv.AppendInt(dst, int64(m.limits.MaxTotal), 10)
+	}
+	return append(dst, '}')
 }

@@ -164,6 +164,12 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/GENERATE", nil, 404, nil},
 		{"GET", "/v1/models/x", nil, 404, nil},
 		{"OPTIONS", "/nope", nil, 200, map[string]string{"Access-Control-Allow-Methods": "GET,POST", "Access-Control-Allow-Headers": "content-type,authorization", "Content-Length": "0", "Allow": "", "Vary": vary}},
+		{"OPTIONS", "/v1/chat/completions", []string{"Origin: http://x", "Access-Control-Request-Headers: x-stainless-os, user-agent,X_y"}, 200, map[string]string{"Access-Control-Allow-Headers": "x-stainless-os, user-agent,X_y", "Access-Control-Max-Age": "7200", "Access-Control-Expose-Headers": "*"}},
+		{"OPTIONS", "/generate", []string{"Access-Control-Request-Headers: a: b"}, 200, map[string]string{"Access-Control-Allow-Headers": "content-type,authorization"}},
+		{"GET", "/v1/models/MODEL", nil, 200, map[string]string{"Content-Type": "application/json"}},
+		{"HEAD", "/v1/models/tgi", nil, 200, nil},
+		{"GET", "/v1/models/", nil, 404, nil},
+		{"POST", "/v1/models/MODEL", nil, 405, map[string]string{"Allow": "GET,HEAD"}},
 		{"OPTIONS", "/generate", []string{"Origin: http://x", "Access-Control-Request-Method: POST"}, 200, map[string]string{"Access-Control-Allow-Methods": "GET,POST", "Allow": "POST", "Access-Control-Allow-Origin": "*"}},
 		{"GET", "/docs", nil, 303, map[string]string{"Location": "/docs/"}},
 		{"GET", "/docs/", nil, 200, map[string]string{"Content-Type": "text/html"}},
@@ -220,7 +226,7 @@ func TestInfoRoutes(t *testing.T) {
 	s := newTestServer(&fake{})
 	for _, tt := range []struct{ name, method, path, body, want string }{
 		{"info", "GET", "/info", "", `{"model_id":"MODEL","model_sha":null,"model_pipeline_tag":null,"max_concurrent_requests":128,"max_best_of":2,"max_stop_sequences":4,"max_input_tokens":4000,"max_total_tokens":4096,"validation_workers":2,"max_client_batch_size":4,"router":"text-generation-router","version":"2.4.1","sha":null,"docker_label":null}`},
-		{"models", "GET", "/v1/models", "", `{"object":"list","data":[{"id":"MODEL","object":"model","created":0,"owned_by":"MODEL"}]}`},
+		{"models", "GET", "/v1/models", "", `{"object":"list","data":[{"id":"MODEL","object":"model","created":0,"owned_by":"MODEL","max_model_len":4096}]}`},
 		{"nothing to tokenize", "POST", "/tokenize", `{"inputs":""}`, `[]`},
 		{"characters are what counts (offsets)", "POST", "/tokenize", `{"inputs":"é 😀<|eot_id|>x","parameters":{"truncate":1}}`,
 			`[{"id":640,"text":"","start":0,"stop":0},{"id":337,"text":"é","start":0,"stop":1},{"id":346,"text":" 😀","start":1,"stop":3},{"id":246,"text":"😀","start":2,"stop":3},{"id":222,"text":"😀","start":2,"stop":3},{"id":642,"text":"<|eot_id|>","start":3,"stop":13},{"id":87,"text":"x","start":13,"stop":14}]`},

@@ -32,6 +32,7 @@ func (s *Server) newRoutes() http.Handler {
 	m.Handle("/vertex", post(s.vertex))
 	m.Handle("/info", get(s.info))
 	m.Handle("/v1/models", get(s.models))
+	m.PathPrefix(modelsPath).Handler(get(s.modelOf))
 	m.Handle("/metrics", get(s.serveMetrics).public())
 	m.Handle("/api-doc/openapi.json", get(s.openAPI))
 	m.Handle("/docs", get(redirectTo("/docs/")))
@@ -66,7 +67,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.Method {
 	case http.MethodOptions:
 		w.Header().Set("Allow", e.allow)
-		preflight(w)
+		preflight(w, r)
 		return
 	case http.MethodGet, http.MethodHead:
 		h = e.get
@@ -93,7 +94,7 @@ func cutMethod(m string) string { return m[:min(len(m), 20)] }
 
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodOptions {
-		preflight(w)
+		preflight(w, r)
 		return
 	}
 	s.writeError(w, r, failure(http.StatusNotFound, "not_found", "There is no route %s", r.URL.EscapedPath()))
@@ -112,27 +113,52 @@ func (s *Server) authorized(r *http.Request) bool {
 var (
 	varyValue = []string{"origin, access-control-request-method, access-control-request-headers"}
 	anyOrigin = []string{"*"}
+	anyHeader = []string{"*"}
 )
 
 // cors sets the headers that let browsers of allowed origins read the answer.
 func (s *Server) cors(h http.Header, r *http.Request) {
 	h["Vary"] = varyValue
-	if s.opt.CORSOrigins == nil {
+	origin := r.Header["Origin"]
+	switch {
+	case s.opt.CORSOrigins == nil:
 		h["Access-Control-Allow-Origin"] = anyOrigin
+	case len(origin) == 1 && slices.Contains(s.opt.CORSOrigins, origin[0]):
+		h["Access-Control-Allow-Origin"] = origin
+	default:
 		return
 	}
-	if origin := r.Header.Get("Origin"); origin != "" && slices.Contains(s.opt.CORSOrigins, origin) {
-		h["Access-Control-Allow-Origin"] = []string{origin}
+	if len(origin) > 0 {
+		h["Access-Control-Expose-Headers"] = anyHeader
 	}
 }
 
-// preflight answers a browser that asks what it may send.
-func preflight(w http.ResponseWriter) {
+// preflight answers a browser that asks what it may send: any header that it
+// names. What clients put there changes from one version to the next.
+func preflight(w http.ResponseWriter, r *http.Request) {
+	headers := "content-type,authorization"
+	if asked := r.Header.Get("Access-Control-Request-Headers"); isHeaderList(asked) {
+		headers = asked
+	}
 	h := w.Header()
 	h.Set("Access-Control-Allow-Methods", "GET,POST")
-	h.Set("Access-Control-Allow-Headers", "content-type,authorization")
+	h.Set("Access-Control-Allow-Headers", headers)
+	h.Set("Access-Control-Max-Age", "7200") // as long as any browser keeps it
 	h.Set("Content-Length", "0")
 	w.WriteHeader(http.StatusOK)
+}
+
+// isHeaderList reports whether s is a list of some names of headers, as
+// browsers write it.
+func isHeaderList(s string) bool {
+	const most = 2000
+	for i := range len(s) {
+		c := s[i]
+		if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && !strings.ContainsRune("-_, ", rune(c)) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= most
 }
 
 // isJSON reports whether a content type is application/json or
