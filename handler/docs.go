@@ -24,12 +24,14 @@ func (s *Server) openAPI(x *exchange) error {
 }
 
 // docs returns the handler of Swagger UI below /docs/. Its files are in the
-// binary: a machine without a network shows them as well.
+// binary, so that a machine without a network shows them, too. The page names
+// them, and the document, relative to itself: it may lie below a proxy's prefix.
 func (s *Server) docs() handlerFunc {
 	ui := v5emb.NewWithConfig(swgui.Config{
-		ShowTopBar: true,
-		SettingsUI: map[string]string{"tryItOutEnabled": "true"},
-	})("Millrace", "/api-doc/openapi.json", "/docs/")
+		InternalBasePath: "/docs/",
+		ShowTopBar:       true,
+		SettingsUI:       map[string]string{"tryItOutEnabled": "true"},
+	})("Millrace", "../api-doc/openapi.json", ".")
 	return func(x *exchange) error {
 		ui.ServeHTTP(x.w, x.r)
 		return nil
@@ -104,6 +106,7 @@ func newDocument(o *Options) []byte {
 	info["title"], info["version"] = "Millrace", o.Version
 	info["description"] = "Text generation over the API of Text Generation Inference"
 	info["contact"] = object{"name": "Millrace"}
+	doc["servers"] = []object{{"url": ".."}} // seen from the document, also below a proxy's prefix
 
 	paths := at(doc, "paths")
 	health := at(paths, "/health")
@@ -129,6 +132,7 @@ func newDocument(o *Options) []byte {
 	documentCompletions(doc)
 	documentInvocations(doc, generation)
 	documentDeadlines(doc)
+	documentExamples(doc, !o.DisableGrammar)
 	for path := range paths {
 		for method, op := range at(paths, path) {
 			addErrors(path, method, op.(object))
@@ -174,7 +178,7 @@ func addErrors(path, method string, op object) {
 
 // mend turns what OpenAPI 3.0 does not know, and generators of clients and
 // tests trip over, into what it means: exclusive bounds that are numbers, and
-// the text "null" as a default or an example where no text fits.
+// defaults and examples that are JSON in a text, among them the text "null".
 func mend(node any) {
 	switch node := node.(type) {
 	case []any:
@@ -188,8 +192,13 @@ func mend(node any) {
 			}
 		}
 		for _, key := range []string{"default", "example"} {
-			if node[key] == "null" && node["type"] != "string" {
+			text, ok := node[key].(string)
+			var value any
+			switch {
+			case text == "null":
 				delete(node, key)
+			case ok && node["type"] != "string" && node["type"] != nil && json.Unmarshal([]byte(text), &value) == nil:
+				node[key] = value
 			}
 		}
 		for _, n := range node {

@@ -171,7 +171,7 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v1/models/", nil, 404, nil},
 		{"POST", "/v1/models/MODEL", nil, 405, map[string]string{"Allow": "GET,HEAD"}},
 		{"OPTIONS", "/generate", []string{"Origin: http://x", "Access-Control-Request-Method: POST"}, 200, map[string]string{"Access-Control-Allow-Methods": "GET,POST", "Allow": "POST", "Access-Control-Allow-Origin": "*"}},
-		{"GET", "/docs", nil, 303, map[string]string{"Location": "/docs/"}},
+		{"GET", "/docs", nil, 303, map[string]string{"Location": "docs/"}},
 		{"GET", "/docs/", nil, 200, map[string]string{"Content-Type": "text/html"}},
 		{"GET", "/docs/swagger-ui-bundle.js", nil, 200, nil},
 		{"GET", "/docs/nope", nil, 404, nil},

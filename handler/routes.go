@@ -34,9 +34,9 @@ func (s *Server) newRoutes() http.Handler {
 	m.Handle("/v1/models", get(s.models))
 	m.PathPrefix(modelsPath).Handler(get(s.modelOf))
 	m.Handle("/metrics", get(s.serveMetrics).public())
-	m.Handle("/api-doc/openapi.json", get(s.openAPI))
-	m.Handle("/docs", get(redirectTo("/docs/")))
-	m.PathPrefix("/docs/").Handler(get(s.docs()))
+	m.Handle("/api-doc/openapi.json", get(s.openAPI).public())
+	m.Handle("/docs", get(redirectTo("docs/")).public())
+	m.PathPrefix("/docs/").Handler(get(s.docs()).public())
 	m.Handle("/playground", get(redirectTo("playground/")).public())
 	m.PathPrefix("/playground/").Handler(get(serveFiles("/playground", playground.Handler())).public())
 

@@ -10,11 +10,13 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/engine/sim"
 	"github.com/millrace-ai/millrace/engine/token"
 	"github.com/millrace-ai/millrace/handler"
@@ -30,10 +32,11 @@ func serve(t *testing.T, edit ...func(*handler.Options, *handler.Model)) (url st
 	}
 	limits := device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 8, MaxPagesPerSlot: 32}
 	eos, _ := tok.EOS()
+	compiler := sync.OnceValues(func() (*grammar.Compiler, error) { return grammar.NewCompiler(tok, tok.VocabSize(), []int32{eos}) })
 	simulated := sim.Model{Vocab: tok.VocabSize(), EOS: eos, EOSRate: 0.01}
 	e, err := engine.New(engine.Config{
 		Backend: sim.New(limits, sim.Config{Model: simulated}).Checked(),
-		Device:  limits, Plan: simulated.Plan(), Pages: 64, EOS: []int32{eos},
+		Device:  limits, Plan: simulated.Plan(), Pages: 64, EOS: []int32{eos}, Compiler: compiler,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +50,7 @@ func serve(t *testing.T, edit ...func(*handler.Options, *handler.Model)) (url st
 		t.Fatal(err)
 	}
 	options := handler.Options{ModelID: "sim", Logger: slog.New(slog.DiscardHandler)}
-	model := handler.Model{Generator: e, Tokenizer: tok, Template: template}
+	model := handler.Model{Generator: e, Tokenizer: tok, Template: template, Compiler: compiler}
 	for _, change := range edit {
 		change(&options, &model)
 	}
