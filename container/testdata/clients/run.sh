@@ -1,7 +1,8 @@
 #!/bin/bash
 # Runs the real clients against the real binary: run.sh [client ...], all by default.
-# Each Python client has a virtual environment of its own in build/clients, for
-# their dependencies exclude one another; it is made when its file changes.
+# Python clients have virtual environments in build/clients, made when their files
+# change: most one each, for their dependencies exclude one another. Those that
+# agree share the one called agents.
 # run.sh --install [client ...] makes the environments and runs nothing.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -10,6 +11,7 @@ venvs=$(cd ../../.. && pwd)/build/clients
 # What is imported is compiled once, and nothing is left in the source tree. (pip
 # would compile all of each package, most of which is never imported.)
 export PYTHONPYCACHEPREFIX=$venvs/pycache
+export HF_HOME=$venvs/huggingface
 
 missing=()
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
@@ -45,7 +47,7 @@ node_environment() {
 }
 
 clients=("$@")
-((${#clients[@]})) || clients=(huggingface_hub text_generation openai langchain litellm aws moto node schemathesis)
+((${#clients[@]})) || clients=(huggingface_hub text_generation openai langchain litellm agents lm_eval aws moto node schemathesis)
 for client in "${clients[@]}"; do
 	if [[ $client == node ]]; then node_environment; else environment "$client"; fi
 	[[ -z $install_only ]] || continue

@@ -43,6 +43,17 @@ def test_stream(client):
     assert events[-1].generated_text == whole and events[-1].details.generated_tokens == len(events)
 
 
+def test_stream_of_line_separators(client):
+    """The client takes them for ends of lines, also inside of JSON: they come escaped."""
+    text = "a\u2028b\u2029c\u0085d"
+    grammar = {"grammar": {"type": "regex", "value": text}}
+    assert client.text_generation("Say: ", max_new_tokens=30, **grammar, **ANSWER) == text
+    events = list(client.text_generation("Say: ", max_new_tokens=30, stream=True, details=True, **grammar, **ANSWER))
+    assert events[-1].generated_text == text
+    chunks = client.chat_completion([{"role": "user", "content": "a\u2028b"}], max_tokens=30, stream=True, response_format={"type": "regex", "value": text})
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == text
+
+
 def test_best_of(client):
     out = client.text_generation(QUESTION, max_new_tokens=10, best_of=2, do_sample=True, details=True)
     assert len(out.details.best_of_sequences) == 1

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { before, test } from "node:test";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateObject, generateText, jsonSchema, stepCountIs, streamText, tool } from "ai";
+import { z } from "zod";
 import { start, weather } from "./server.mjs";
 
 let model;
@@ -39,4 +40,16 @@ test("object", async () => {
   const schema = jsonSchema({ type: "object", properties: { port: { type: "integer", minimum: 1, maximum: 65535 } }, required: ["port"], additionalProperties: false });
   const { object } = await generateObject({ model, schema, prompt: "Give me some JSON.", maxOutputTokens: 60, temperature: 0 });
   assert.ok(object.port >= 1);
+});
+
+test("object with a record and a list without repetitions", async () => {
+  const schemas = [
+    z.object({ ports: z.record(z.string(), z.number().int().min(1).max(65535)), kind: z.enum(["tcp", "udp"]) }),
+    z.record(z.enum(["tcp", "udp"]), z.boolean()),
+    jsonSchema({ type: "object", properties: { kinds: { type: "array", items: { enum: ["tcp", "udp"] }, uniqueItems: true, maxItems: 2 } }, required: ["kinds"], additionalProperties: false }),
+  ];
+  for (const schema of schemas) {
+    const { object } = await generateObject({ model, schema, prompt: "Give me some JSON.", maxOutputTokens: 200, temperature: 0, maxRetries: 0 });
+    assert.ok(object.kind ?? object.kinds ?? object);
+  }
 });

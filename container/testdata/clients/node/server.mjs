@@ -7,9 +7,9 @@ import { after } from "node:test";
 let server;
 after(() => server?.kill());
 
-/** Starts a server and resolves with its address once it is ready; it ends with the tests. */
-export function start() {
-  server = spawn(process.env.MILLRACE, ["serve", "--hostname", "127.0.0.1", "--port", "0", "--json-output"], { stdio: ["ignore", "ignore", "pipe"] });
+/** Starts a server with the flags and resolves with its address once it is ready; it ends with the tests. */
+export function start(...flags) {
+  server = spawn(process.env.MILLRACE, ["serve", "--hostname", "127.0.0.1", "--port", "0", "--json-output", ...flags], { stdio: ["ignore", "ignore", "pipe"] });
   return new Promise((resolve, reject) => {
     let address;
     server.on("exit", (code) => reject(new Error(`the server ended with ${code}`)));
