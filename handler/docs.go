@@ -131,12 +131,16 @@ func newDocument(o *Options) []byte {
 	documentChat(doc, o.ToolCallObject)
 	documentCompletions(doc)
 	documentInvocations(doc, generation)
+	documentFields(doc)
 	documentDeadlines(doc)
 	documentExamples(doc, !o.DisableGrammar)
 	for path := range paths {
 		for method, op := range at(paths, path) {
 			addErrors(path, method, op.(object))
 		}
+	}
+	if o.ErrorObject {
+		documentErrorObjects(doc)
 	}
 	mend(doc)
 	out, err := json.Marshal(doc)

@@ -37,7 +37,7 @@ func documentCompletions(doc object) {
 		"properties": object{
 			"tokens":         listOf(object{"type": "string"}),
 			"token_logprobs": listOf(number),
-			"top_logprobs":   object{"type": "array", "nullable": true, "items": object{"type": "object", "additionalProperties": number}},
+			"top_logprobs":   object{"type": "array", "nullable": true, "items": object{"type": "object", "nullable": true, "additionalProperties": number}},
 			"text_offset":    listOf(object{"type": "integer", "description": "Characters of the text before the token"}),
 		}}
 	grammar := at(schemas, "GrammarType")

@@ -520,7 +520,7 @@ func TestDocument(t *testing.T) {
 			if method == "post" {
 				body = `{"inputs":"x","messages":[],"prompt":"x","instances":[{"inputs":"x"}]}`
 			}
-			a := ask(t, newChatServer(t, plainTemplate, &fake{}), strings.ToUpper(method), path, body)
+			a := ask(t, newChatServer(t, plainTemplate, &fake{}), strings.ToUpper(method), strings.Replace(path, "{model}", "tgi", 1), body)
 			if a.status != 200 {
 				t.Errorf("%s %s is documented and answers %d", method, path, a.status)
 			}

@@ -162,6 +162,14 @@ func TestContract(t *testing.T) {
 		{"POST", "/chat_tokenize", `{` + messages + `}`},
 		{"POST", "/vertex", `{"instances":[{"inputs":"a","parameters":{"max_new_tokens":2}},{` + messages + `,"max_tokens":2}]}`},
 		{"POST", "/vertex", `{"instances":[]}`},
+		{"POST", "/v1/chat/completions", `{` + messages + `,"max_tokens":2,"prompt_logprobs":2,"logprobs":true,"top_logprobs":20,"top_k":-1,"typical_p":0.9,"repetition_penalty":1.1,"cache_salt":"s","seed":-1,"skip_special_tokens":false}`},
+		{"POST", "/v1/chat/completions", `{` + messages + `,"max_tokens":2,"reasoning_effort":"low","add_generation_prompt":true,"continue_final_message":false,"add_special_tokens":false,"truncate_prompt_tokens":5,"documents":[]}`},
+		{"POST", "/v1/chat/completions", `{` + messages + `,"max_tokens":2,"guided_json":{"type":"object"},"guided_choice":["a"]}`},
+		{"POST", "/v1/completions", `{"prompt":"x","max_tokens":2,"prompt_logprobs":1,"structured_outputs":{},"include_stop_str_in_output":true,"spaces_between_special_tokens":true}`},
+		{"POST", "/v1/completions", `{"prompt":"x","max_tokens":2,"guided_regex":"a","use_beam_search":false,"top_k":5}`},
+		{"POST", "/v1/completions", `{"prompt":"x","use_beam_search":true,"grammar":{"type":"regex","value":"a"}}`},
+		{"POST", "/v1/completions", `{"prompt":[1,2],"max_tokens":1,"logprobs":1,"echo":true}`},
+		{"POST", "/generate", `{"inputs":"x","parameters":{"stop_sequences":["b"],"presence_penalty":1,"include_stop_str_in_output":true,"max_new_tokens":2}}`},
 		{"GET", "/info", ""},
 		{"GET", "/health", ""},
 		{"GET", "/ping", ""},
@@ -243,7 +251,9 @@ func TestErrorContract(t *testing.T) {
 		return func(_ *handler.Options, m *handler.Model) { m.Generator = refusing{m.Generator, err} }
 	}
 	const body = `{"inputs":"x","messages":[],"prompt":"x","instances":[{"inputs":"x"}],"parameters":{"max_new_tokens":1},"max_tokens":1}`
-	v := document(t, serve(t), func(text string) string { return text })
+	same := func(text string) string { return text }
+	v := document(t, serve(t), same)
+	objects := document(t, serve(t, func(o *handler.Options, _ *handler.Model) { o.ErrorObject = true }), same)
 	for _, tt := range []struct {
 		status            int
 		contentType, body string
@@ -264,6 +274,15 @@ func TestErrorContract(t *testing.T) {
 			change = func(*handler.Options, *handler.Model) {}
 		}
 		url := serve(t, change)
+		object := serve(t, change, func(o *handler.Options, _ *handler.Model) { o.ErrorObject = true })
+		for _, path := range []string{"/v1/chat/completions", "/v1/completions"} {
+			resp := read(t, func() (*http.Response, error) {
+				return http.Post(object+path, tt.contentType, strings.NewReader(tt.body))
+			})
+			if err := objects.answer("POST", path, resp.status, resp.contentType, resp.body); err != nil {
+				t.Errorf("%s: %d: %v", path, tt.status, err)
+			}
+		}
 		for _, path := range []string{"/", "/generate", "/generate_stream", "/invocations", "/v1/chat/completions", "/v1/completions", "/vertex", "/tokenize", "/chat_tokenize"} {
 			if strings.HasSuffix(path, "tokenize") && (tt.status == 424 || tt.status == 429 || tt.status == 500) {
 				continue // they generate nothing
