@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/container/lambda/emulator"
+	"github.com/millrace-ai/millrace/handler"
 )
 
 // lambdaLocal is the command that is Lambda on this machine.
@@ -84,7 +85,7 @@ func (l *lambdaLocal) Run(ctx context.Context) error {
 		Launcher: launcher, Log: os.Stderr,
 	})
 	defer function.Close()
-	server := &http.Server{Handler: function, ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: handler.AnswerEarly(function), ReadHeaderTimeout: 10 * time.Second}
 	broken := make(chan error, 1)
 	go func() { broken <- server.Serve(listener) }()
 	defer server.Close()

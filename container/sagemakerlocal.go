@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/container/source"
+	"github.com/millrace-ai/millrace/handler"
 	"github.com/millrace-ai/millrace/sagemaker/local"
 )
 
@@ -63,7 +64,7 @@ func (l *sageMakerLocal) Run(ctx context.Context) error {
 	if err != nil {
 		return usageError{fmt.Errorf("sagemaker local: %w", err)}
 	}
-	server := &http.Server{Handler: endpoint.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: handler.AnswerEarly(endpoint.Handler()), ReadHeaderTimeout: 10 * time.Second}
 	broken := make(chan error, 1)
 	go func() { broken <- server.Serve(listener) }()
 	defer server.Close()

@@ -80,6 +80,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !public && !e.s.authorized(r):
 		w.Header().Set("Allow", e.allow)
+		w.Header().Set("WWW-Authenticate", "Bearer")
 		e.s.writeError(w, r, unauthorized())
 	case h == nil:
 		w.Header().Set("Allow", e.allow)
@@ -97,17 +98,22 @@ func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 		preflight(w, r)
 		return
 	}
+	if r.Method == http.MethodConnect { // its path is empty
+		s.writeError(w, r, failure(http.StatusMethodNotAllowed, "method_not_allowed", "CONNECT is not allowed: this server is not a proxy"))
+		return
+	}
 	s.writeError(w, r, failure(http.StatusNotFound, "not_found", "There is no route %s", r.URL.EscapedPath()))
 }
 
-// authorized compares the whole header, exactly and in constant time.
+// authorized compares the key exactly and in constant time.
 func (s *Server) authorized(r *http.Request) bool {
 	if s.opt.APIKey == "" {
 		return true
 	}
-	want := sha256.Sum256([]byte("Bearer " + s.opt.APIKey))
-	got := sha256.Sum256([]byte(r.Header.Get("Authorization")))
-	return subtle.ConstantTimeCompare(want[:], got[:]) == 1
+	scheme, key, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	want := sha256.Sum256([]byte(s.opt.APIKey))
+	got := sha256.Sum256([]byte(key))
+	return subtle.ConstantTimeCompare(want[:], got[:]) == 1 && strings.EqualFold(scheme, "Bearer")
 }
 
 var (

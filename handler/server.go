@@ -73,7 +73,7 @@ func New(opt Options) *Server {
 	s := &Server{
 		opt:           opt,
 		metrics:       newMetrics(),
-		bodyPatience:  time.Minute,
+		bodyPatience:  bodyPatience,
 		writePatience: writePatience,
 		computeType:   []string{opt.ComputeType},
 		servedAs:      appendServedAs(nil, &opt),
@@ -138,8 +138,9 @@ const writePatience = 90 * time.Second
 func NewHTTPServer(addr string, h http.Handler) *http.Server {
 	srv := &http.Server{
 		Addr:                         addr,
-		Handler:                      h,
+		Handler:                      AnswerEarly(h),
 		ReadHeaderTimeout:            10 * time.Second,
+		ReadTimeout:                  bodyPatience, // for a body that no handler gets to see; AnswerEarly lifts it
 		WriteTimeout:                 writePatience,
 		IdleTimeout:                  3 * time.Minute,
 		MaxHeaderBytes:               64 << 10,

@@ -26,7 +26,9 @@ func TestAPIKey(t *testing.T) {
 	}{
 		{"POST", "/generate", "", 401},
 		{"POST", "/generate", "Bearer key-1", 401},
-		{"POST", "/generate", "bearer Key-1", 401},
+		{"POST", "/generate", "bearer Key-1", 200}, // RFC 9110: a scheme's case does not count
+		{"POST", "/generate", "Basic Key-1", 401},
+		{"POST", "/generate", "Bearer  Key-1", 401},
 		{"POST", "/generate", "Bearer Key-1 ", 200}, // the header's value is trimmed by HTTP
 		{"POST", "/generate", "Key-1", 401},
 		{"POST", "/generate", "Bearer Key-12", 401},
@@ -68,7 +70,7 @@ func TestAPIKey(t *testing.T) {
 			t.Errorf("%s %s with %q: %d, want %d", tt.method, tt.path, tt.key, got.status, tt.status)
 		}
 		if got.status == 401 {
-			if _, kind := mustError(t, got); kind != "unauthorized" || got.header.Get("Allow") == "" {
+			if _, kind := mustError(t, got); kind != "unauthorized" || got.header.Get("Allow") == "" || got.header.Get("WWW-Authenticate") != "Bearer" {
 				t.Errorf("%s %s: %s, allow %q", tt.method, tt.path, got.body, got.header.Get("Allow"))
 			}
 		}

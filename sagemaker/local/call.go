@@ -193,8 +193,6 @@ func (c *call) rename(h http.Header, from, to string) {
 
 func readBody(r *http.Request, limit int64) ([]byte, *fault) {
 	tooLarge := func(n int64) *fault {
-		// A caller that is still sending does not see an answer otherwise.
-		_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, 4*limit))
 		return invalid("Request of %d bytes is too large: the payload may have at most %d bytes.", n, limit)
 	}
 	if r.ContentLength > limit {
