@@ -123,11 +123,17 @@ func serveLambda(cfg *config.Serve, settings []config.Setting, notes []string) e
 		Mode:        lambda.Mode(cfg.LambdaInvokeMode),
 		Concurrency: f.concurrency,
 		Logger:      s.log,
-		Idle:        s.tracing.flush,
+		Idle: func() {
+			s.tracing.flush()
+			stderr.flush(idleLines)
+		},
 		Phase: func(name string) {
 			s.phases.mark(name)
-			if name == lambda.PhaseAnswered {
+			switch name {
+			case lambda.PhaseAnswered:
 				s.log.Info("cold start", s.phases.list()...)
+			case lambda.PhaseNext: // the process is frozen until there is an event
+				stderr.flush(idleLines)
 			}
 		},
 	}
@@ -158,6 +164,6 @@ func tellLambda(err error) {
 		return
 	}
 	if told := lambda.FailInit(api, "Runtime.ConfigInvalid", err); told != nil {
-		fmt.Fprintln(os.Stderr, "millrace: Lambda is not told of this:", told)
+		fmt.Fprintln(stderr, "millrace: Lambda is not told of this:", told)
 	}
 }

@@ -58,15 +58,15 @@ func (e usageError) Unwrap() error { return e.err }
 func main() {
 	err := run(os.Args[1:], os.Environ())
 	if err == nil {
-		return
+		exit(0, "")
 	}
-	fmt.Fprintln(os.Stderr, "millrace:", err)
-	tellLambda(err)
+	status := 1
 	var usage usageError
 	if errors.As(err, &usage) {
-		os.Exit(2)
+		status = 2
 	}
-	os.Exit(1)
+	tellLambda(err)
+	exit(status, fmt.Sprintf("millrace: %v\n", err))
 }
 
 func run(args, environ []string) error {
@@ -114,6 +114,7 @@ func run(args, environ []string) error {
 		return printSettings(settings, notes)
 	case "serve":
 		stop() // serve has its own way to end
+		reportFaults()
 		settings, notes, err := loader.Finish(ctx, &c.Serve)
 		if err != nil {
 			return usageError{err}
@@ -124,6 +125,7 @@ func run(args, environ []string) error {
 		return serve(&c.Serve, settings, notes)
 	case "lambda run":
 		stop()
+		reportFaults()
 		settings, notes, err := loader.Finish(ctx, &c.Lambda.Run)
 		if err != nil {
 			return usageError{err}

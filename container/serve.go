@@ -115,6 +115,7 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string) (*s
 		ErrorObject:           cfg.ErrorFormat == "openai",
 		MetricNamespace:       cfg.EMFNamespace,
 		Logger:                s.log,
+		LogLinesDropped:       stderr.Dropped,
 		Tracer:                s.tracing.tracer,
 	})
 	if s.model == nil { // before the port opens, which can be asked at once
@@ -230,7 +231,7 @@ func (s *server) exitOnSecond(signals <-chan os.Signal) {
 	for first := time.Now(); ; {
 		if sig := <-signals; time.Since(first) > 100*time.Millisecond {
 			s.log.Warn("ended at once by a second signal", "signal", sig.String())
-			os.Exit(1)
+			exit(1, "")
 		}
 	}
 }

@@ -52,7 +52,12 @@ type Options struct {
 	StallTimeout time.Duration // a step that takes longer makes health fail; 0: 2 minutes
 	KeepAlive    time.Duration // silence after which a stream sends a comment; 0: 15 s
 	Logger       *slog.Logger  // nil: slog.Default()
-	Tracer       trace.Tracer  // of the requests' spans; nil: none
+
+	// LogLinesDropped counts for the metrics the lines of the log that were
+	// dropped because nothing read them; nil: none ever are.
+	LogLinesDropped func() int64
+
+	Tracer trace.Tracer // of the requests' spans; nil: none
 }
 
 // withDefaults fills in the zero values.
@@ -68,6 +73,9 @@ func (o Options) withDefaults() Options {
 	def(&o.ValidationWorkers, 2)
 	def(&o.StallTimeout, 2*time.Minute)
 	def(&o.KeepAlive, 15*time.Second)
+	if o.LogLinesDropped == nil {
+		o.LogLinesDropped = func() int64 { return 0 }
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}

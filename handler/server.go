@@ -78,6 +78,7 @@ func New(opt Options) *Server {
 		computeType:   []string{opt.ComputeType},
 		servedAs:      appendServedAs(nil, &opt),
 	}
+	s.metrics.total("millrace_log_lines_dropped_total", "Lines of the log that were dropped because nothing read them", func(engine.Stats) int64 { return opt.LogLinesDropped() })
 	s.document = sync.OnceValue(func() []byte { return newDocument(&opt) })
 	s.memory.setSize(defaultRequestMemory, opt.ValidationWorkers)
 	s.SetPending("starting")
