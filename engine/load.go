@@ -12,8 +12,8 @@ import (
 )
 
 // About how many bytes of weights are handed over at once. From a folder: much
-// longer than a call, and little beside the weights when source pages and
-// their copy are both resident. From a stream: little when every one of many
+// longer than a call, and little beside the weights when two pieces of the
+// source are resident, too. From a stream: little when every one of many
 // connections fills a piece of its own, yet long beside the start and end of a
 // call, where threads of a backend wait for each other: on two cores that also
 // receive, half of it takes twice the time.
@@ -84,7 +84,7 @@ func headIsEmbedding(c *weights.Checkpoint, name string) bool {
 			continue
 		}
 		// What is streamed cannot be compared beforehand, and is loaded twice.
-		if e, _ := c.Tensor(n); e.Data != nil && e.DType == head.DType && slices.Equal(e.Shape, head.Shape) && sameRows(e, head) {
+		if e, _ := c.Tensor(n); !c.Streamed() && e.DType == head.DType && slices.Equal(e.Shape, head.Shape) && sameRows(c, e, head) {
 			return true
 		}
 	}
@@ -93,17 +93,18 @@ func headIsEmbedding(c *weights.Checkpoint, name string) bool {
 
 // sameRows compares some rows, the first and the last among them. A head that was
 // trained by itself differs from the embedding in every row, so a few tell, where
-// all would have to be read from the disk: a gigabyte, before anything else.
-func sameRows(a, b weights.Tensor) bool {
+// all would have to be read from the disk: a gigabyte, before anything else. Rows
+// that cannot be read are not the same; loading will say why.
+func sameRows(c *weights.Checkpoint, a, b weights.Tensor) bool {
 	const compared = 64
-	if len(a.Shape) == 0 || a.Shape[0] == 0 || len(a.Data) == 0 {
+	if len(a.Shape) == 0 || a.Shape[0] == 0 || a.Size == 0 {
 		return false
 	}
-	rows := a.Shape[0]
-	rowBytes := len(a.Data) / rows
-	for i := range compared {
-		at := i * (rows - 1) / (compared - 1) * rowBytes
-		if !bytes.Equal(a.Data[at:at+rowBytes], b.Data[at:at+rowBytes]) {
+	rows := int64(a.Shape[0])
+	of, other := make([]byte, a.Size/rows), make([]byte, a.Size/rows)
+	for i := range int64(compared) {
+		at := i * (rows - 1) / (compared - 1) * int64(len(of))
+		if c.ReadAt(a, of, at) != nil || c.ReadAt(b, other, at) != nil || !bytes.Equal(of, other) {
 			return false
 		}
 	}
@@ -148,8 +149,8 @@ func resident(b device.Backend, p *plan.Plan) *plan.Plan {
 // Load gives the tensors of p, taken from checkpoint c, to backend b, and
 // then p itself, lowered if b wants it so. Plan, types and shapes are checked
 // before the first tensor is announced. progress, if not nil, hears after each
-// piece how many bytes of the total have been read. Source pages are released as
-// they are copied, so that weights are resident once.
+// piece how many bytes of the total have been read. Of the source, a piece or two
+// are in memory at a time.
 //
 // After an error b can only be closed.
 func Load(b device.Backend, p *plan.Plan, c *weights.Checkpoint, progress func(done, total int64)) (device.ModelInfo, error) {

@@ -47,7 +47,7 @@ func Open(ctx context.Context, location string, log *slog.Logger) (*Model, error
 	if err != nil {
 		return nil, err
 	}
-	return &Model{c, os.DirFS(dir)}, nil
+	return &Model{c, weights.Folder(dir)}, nil
 }
 
 func isFile(path string) bool {

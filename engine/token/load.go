@@ -87,7 +87,7 @@ func (f folder) read(file string) ([]byte, error) {
 }
 
 func (f folder) readAll(file string) ([]byte, error) {
-	info, err := fs.Stat(f, file)
+	info, err := fs.Stat(f.FS, file) // which opens nothing, if it can; of folder it would
 	if err != nil {
 		return nil, err
 	}
@@ -97,13 +97,13 @@ func (f folder) readAll(file string) ([]byte, error) {
 	if info.Size() > maxFileBytes {
 		return nil, fmt.Errorf("%d MB, the limit is %d MB", info.Size()>>20, maxFileBytes>>20)
 	}
-	return fs.ReadFile(f, file)
+	return fs.ReadFile(f.FS, file)
 }
 
 // missing explains a folder without a tokenizer.json, which is called file.
 func (f folder) missing(file string) error {
 	for _, other := range []string{"tokenizer.model", "vocab.json", "vocab.txt", "tiktoken.model"} {
-		if _, err := fs.Stat(f, other); err == nil {
+		if _, err := fs.Stat(f.FS, other); err == nil {
 			return fmt.Errorf("%s%s: missing; %s alone is not enough: save the fast tokenizer, with transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)", f.name, file, other)
 		}
 	}

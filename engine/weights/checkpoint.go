@@ -3,9 +3,11 @@
 //
 // A Checkpoint is opened whole: every header is read and checked against its
 // file before Open returns, so that a tensor handed out later is exactly the
-// bytes its name, type and shape promise. Files of a folder are memory mapped,
-// never copied; files elsewhere come through a Store and are never held whole.
-// Read hands out either, piece by piece.
+// bytes its name, type and shape promise. Read hands the bytes out piece by
+// piece: files of a folder are read as the pieces are asked for, others come
+// through a Store, and neither is ever held whole. Nothing is memory mapped: a
+// file that shrinks would then end the process wherever it is touched, here or
+// in C++, instead of being an error.
 //
 // Every refusal is one line that names the file, the tensor, what was
 // expected and what was found.
@@ -43,8 +45,7 @@ type Tensor struct {
 	DType string // as the file has it: "F32", "F16", "BF16", or a type nothing here computes with
 	Shape []int  // empty for a scalar
 
-	Offset, Size int64  // bytes of the file that are the tensor's
-	Data         []byte // the same bytes, nil in a Store; valid until Close; of any alignment; must not be written
+	Offset, Size int64 // bytes of the file that are the tensor's
 }
 
 // Checkpoint is an open model folder. Immutable, so safe for concurrent use,
@@ -53,15 +54,14 @@ type Checkpoint struct {
 	source  string
 	config  []byte
 	fsys    fs.FS
-	store   Store // nil: the files are in memory or mapped
+	store   Store // nil: the files are in memory or open
 	files   []*file
 	tensors map[string]Tensor
 	names   []string
 	bytes   int64
 }
 
-// Open opens the checkpoint in folder dir and maps its weight files. The
-// caller closes it.
+// Open opens the checkpoint in folder dir. The caller closes it.
 func Open(dir string) (*Checkpoint, error) {
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -70,9 +70,7 @@ func Open(dir string) (*Checkpoint, error) {
 	if !info.IsDir() {
 		return nil, fmt.Errorf("model folder %s: is a file, expected a folder with %s and %s", dir, configName, singleName)
 	}
-	c, err := open(os.DirFS(dir), func(name string) (*file, error) {
-		return mapFile(filepath.Join(dir, name), name)
-	})
+	c, err := open(Folder(dir), Folder(dir).openWeights)
 	if err != nil {
 		return nil, fmt.Errorf("model folder %s: %w", dir, err)
 	}
@@ -174,12 +172,10 @@ func (c *Checkpoint) addFile(name string, load func(string) (*file, error), want
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
+	f.begin = nil
 	byName := make(map[string]Tensor, len(tensors))
 	for _, t := range tensors {
 		t.File = name
-		if f.data != nil {
-			t.Data = f.data[t.Offset:][:t.Size:t.Size]
-		}
 		byName[t.Name] = t
 	}
 	if wanted == nil {
@@ -220,7 +216,7 @@ func (c *Checkpoint) Names() []string { return c.names }
 // Bytes returns the size of all tensors together.
 func (c *Checkpoint) Bytes() int64 { return c.bytes }
 
-// Tensor returns the tensor called name. It shares the checkpoint's memory.
+// Tensor returns the tensor called name.
 func (c *Checkpoint) Tensor(name string) (Tensor, bool) {
 	t, ok := c.tensors[name]
 	return t, ok
@@ -253,16 +249,15 @@ func (c *Checkpoint) ReadFile(name string) ([]byte, error) {
 	return text, nil
 }
 
-// Close unmaps the files, so that all Data becomes invalid, or closes the
-// store.
+// Close closes the files or the store.
 func (c *Checkpoint) Close() error {
 	var first error
 	if c.store != nil {
 		first = c.store.Close()
 	}
 	for _, f := range c.files {
-		if err := f.close(); err != nil && first == nil {
-			first = fmt.Errorf("%s: %w", f.name, err)
+		if err := f.close(); first == nil {
+			first = err
 		}
 	}
 	c.files = nil

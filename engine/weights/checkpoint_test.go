@@ -5,10 +5,14 @@ import (
 	"errors"
 	"io/fs"
 	"math/rand/v2"
+	"net"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/millrace-ai/millrace/engine/weights/weightstest"
 )
@@ -39,6 +43,16 @@ func mustOpen(t *testing.T, files map[string][]byte) *Checkpoint {
 	return c
 }
 
+// bytesOf reads a whole tensor.
+func bytesOf(t *testing.T, c *Checkpoint, x Tensor) string {
+	t.Helper()
+	data := make([]byte, x.Size)
+	if err := c.ReadAt(x, data, 0); err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
 func TestOpenSingleFile(t *testing.T) {
 	c := mustOpen(t, map[string][]byte{
 		singleName:     sample(),
@@ -49,10 +63,10 @@ func TestOpenSingleFile(t *testing.T) {
 		t.Errorf("Names() = %q, want %q", got, want)
 	}
 	a, ok := c.Tensor("a.weight")
-	if !ok || a.DType != "BF16" || !slices.Equal(a.Shape, []int{3, 2}) || string(a.Data) != "abcdefghijkl" || a.File != singleName {
+	if !ok || a.DType != "BF16" || !slices.Equal(a.Shape, []int{3, 2}) || bytesOf(t, c, a) != "abcdefghijkl" || a.File != singleName {
 		t.Errorf("Tensor(a.weight) = %+v, %v", a, ok)
 	}
-	if s, ok := c.Tensor("steps"); !ok || len(s.Shape) != 0 || len(s.Data) != 8 {
+	if s, ok := c.Tensor("steps"); !ok || len(s.Shape) != 0 || s.Size != 8 {
 		t.Errorf("a scalar: %+v, %v", s, ok)
 	}
 	if _, ok := c.Tensor("c"); ok {
@@ -76,15 +90,11 @@ func TestOpenFS(t *testing.T) {
 	}
 	defer c.Close()
 	b, ok := c.Tensor("b")
-	if !ok || string(b.Data) != "ABCDEFGH" {
+	if !ok || bytesOf(t, c, b) != "ABCDEFGH" {
 		t.Errorf("Tensor(b) = %+v, %v", b, ok)
 	}
 	if text, err := c.Generation(); text != nil || err != nil {
 		t.Errorf("Generation() = %s, %v; want none", text, err)
-	}
-	release(c.files, b.Data) // nothing to give back, and no harm
-	if string(b.Data) != "ABCDEFGH" {
-		t.Errorf("after release: %q", b.Data)
 	}
 }
 
@@ -103,7 +113,7 @@ func TestOpenShards(t *testing.T) {
 	if got := c.Names(); !slices.Equal(got, []string{"x", "y"}) {
 		t.Errorf("Names() = %q, want what the index lists", got)
 	}
-	if y, _ := c.Tensor("y"); y.File != "model-00002-of-00002.safetensors" || string(y.Data) != "56" {
+	if y, _ := c.Tensor("y"); y.File != "model-00002-of-00002.safetensors" || bytesOf(t, c, y) != "56" {
 		t.Errorf("Tensor(y) = %+v", y)
 	}
 	if c.Source() != indexName {
@@ -111,23 +121,143 @@ func TestOpenShards(t *testing.T) {
 	}
 }
 
-// TestReleaseKeepsContent releases parts of every alignment and finds the
-// bytes unchanged: released pages come back from the file.
-func TestReleaseKeepsContent(t *testing.T) {
-	data := make([]byte, 1<<20)
-	for i := range data {
-		data[i] = byte(i * 7 >> 3)
+// TestReadOfAShrunkFile cuts a weight file at several moments: that is an error
+// which says so, not the end of the process.
+func TestReadOfAShrunkFile(t *testing.T) {
+	const pieces, length = 8, 1 << 16
+	open := func(t *testing.T) (*Checkpoint, func(size int64), []Piece) {
+		dir := folder(t, map[string][]byte{
+			singleName: weightstest.File(weightstest.Tensor{Name: "w", DType: "U8", Shape: []int{pieces * length}, Data: make([]byte, pieces*length)}),
+		})
+		c, err := Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		w, _ := c.Tensor("w")
+		var list []Piece
+		for i := range int64(pieces) {
+			list = append(list, Piece{singleName, w.Offset + i*length, length})
+		}
+		cut := func(size int64) {
+			if err := os.Truncate(dir+"/"+singleName, size); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return c, cut, list
 	}
-	c := mustOpen(t, map[string][]byte{
-		singleName: weightstest.File(weightstest.Tensor{Name: "w", DType: "U8", Shape: []int{1 << 20}, Data: data}),
-	})
-	w, _ := c.Tensor("w")
-	for _, part := range [][2]int{{0, len(data)}, {1, 4097}, {4000, 4200}, {100000, 300001}, {5, 5}} {
-		release(c.files, w.Data[part[0]:part[1]])
-		if !bytes.Equal(w.Data, data) {
-			t.Fatalf("content changed after release of %v", part)
+	check := func(t *testing.T, err error) {
+		t.Helper()
+		if want := singleName + ": the file shrank while it was read: it had "; err == nil || !strings.HasPrefix(err.Error(), want) || !strings.HasSuffix(err.Error(), "now 100") {
+			t.Errorf("got %v, want %s…, now 100", err, want)
 		}
 	}
+	t.Run("before", func(t *testing.T) {
+		c, cut, list := open(t)
+		cut(100)
+		check(t, c.Read(list, func(int, []byte) error { return nil }))
+		w, _ := c.Tensor("w")
+		check(t, c.ReadAt(w, make([]byte, 10), length))
+	})
+	t.Run("amid", func(t *testing.T) {
+		c, cut, list := open(t)
+		taken := 0
+		check(t, c.Read(list, func(i int, data []byte) error {
+			taken++
+			if cut(100); i != taken-1 || len(data) != length {
+				t.Errorf("piece %d has %d bytes", i, len(data))
+			}
+			return nil
+		}))
+		if taken == 0 || taken == pieces {
+			t.Errorf("%d pieces came, want the first ones", taken)
+		}
+	})
+	t.Run("refused by who takes it", func(t *testing.T) {
+		c, _, list := open(t)
+		refusal := errors.New("no")
+		if err := c.Read(list, func(int, []byte) error { return refusal }); !errors.Is(err, refusal) {
+			t.Error(err)
+		}
+	})
+}
+
+// TestOpenRefusesWhatIsNoFile puts pipes, sockets, devices, links to them and
+// folders where files should be: none is opened, which would wait for ever.
+func TestOpenRefusesWhatIsNoFile(t *testing.T) {
+	shard := "model-00001-of-00001.safetensors"
+	index := []byte(`{"weight_map":{"b":"` + shard + `"}}`)
+	for _, name := range []string{configName, singleName, indexName, shard, generationName} {
+		for kind, put := range map[string]func(path string) error{
+			"pipe":   func(path string) error { return syscall.Mkfifo(path, 0o600) },
+			"device": func(path string) error { return os.Symlink("/dev/zero", path) },
+			"folder": func(path string) error { return os.Mkdir(path, 0o700) },
+			"socket": func(path string) error {
+				l, err := net.Listen("unix", path)
+				if err == nil {
+					t.Cleanup(func() { l.Close() })
+				}
+				return err
+			},
+			"link to a pipe": func(path string) error {
+				return errors.Join(syscall.Mkfifo(path+".pipe", 0o600), os.Symlink(path+".pipe", path))
+			},
+		} {
+			t.Run(name+"/"+kind, func(t *testing.T) {
+				dir, err := os.MkdirTemp("", "w") // short: the path of a socket has at most 107 bytes
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { os.RemoveAll(dir) })
+				files := map[string][]byte{configName: []byte(`{}`), singleName: sample()}
+				if name == indexName || name == shard {
+					files = map[string][]byte{configName: []byte(`{}`), indexName: index, shard: sample()}
+				}
+				delete(files, name)
+				for name, data := range files {
+					if err := os.WriteFile(dir+"/"+name, data, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := put(dir + "/" + name); err != nil {
+					t.Fatal(err)
+				}
+				ended := make(chan error, 1)
+				go func() {
+					c, err := Open(dir)
+					if err == nil {
+						_, err = c.Generation()
+						c.Close()
+					}
+					ended <- err
+				}()
+				select {
+				case err := <-ended:
+					if err == nil || !strings.Contains(err.Error(), name+": not a regular file") && !strings.Contains(err.Error(), name+": is a directory") {
+						t.Errorf("%v", err)
+					}
+				case <-time.After(time.Minute):
+					t.Fatal("opening it waits")
+				}
+			})
+		}
+	}
+}
+
+// The hub's cache is a folder of links.
+func TestOpenFollowsLinksToFiles(t *testing.T) {
+	there := folder(t, map[string][]byte{singleName: sample()})
+	here := t.TempDir()
+	for _, name := range []string{singleName, configName} {
+		if err := os.Symlink(there+"/"+name, here+"/"+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := Open(here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 }
 
 func TestOpenRefusals(t *testing.T) {

@@ -1,44 +1,44 @@
 package weights
 
 import (
+	"fmt"
 	"os"
-	"unsafe"
 )
 
-// file is one weight file: mapped, read into memory, or in a Store.
+// file is one weight file: open, in memory, or in a Store.
 type file struct {
 	name   string
 	size   int64
-	begin  []byte // at least the header
-	data   []byte // the whole file; nil in a Store
-	mapped bool
+	begin  []byte   // at least the header
+	data   []byte   // the whole file, if it is in memory
+	opened *os.File // nil: in memory or in a Store
 }
 
 func inMemory(name string, data []byte) *file {
 	return &file{name: name, size: int64(len(data)), begin: data, data: data}
 }
 
-// release gives the whole pages of part back to the system, if part lies in
-// a mapped file.
-func release(files []*file, part []byte) {
-	if len(part) == 0 {
-		return
+// readAt fills p with the bytes from offset on, which a file in memory or an
+// open one has.
+func (f *file) readAt(p []byte, offset int64) error {
+	if f.opened == nil {
+		copy(p, f.data[offset:])
+		return nil
 	}
-	page := uintptr(os.Getpagesize())
-	begin := uintptr(unsafe.Pointer(unsafe.SliceData(part)))
-	for _, f := range files {
-		if !f.mapped {
-			continue
-		}
-		base := uintptr(unsafe.Pointer(unsafe.SliceData(f.data))) // page aligned
-		if begin < base || begin+uintptr(len(part)) > base+uintptr(len(f.data)) {
-			continue
-		}
-		first := (begin - base + page - 1) / page * page
-		end := (begin - base + uintptr(len(part))) / page * page
-		if first < end {
-			drop(f.data[first:end])
-		}
-		return
+	if _, err := f.opened.ReadAt(p, offset); err != nil {
+		return f.shrunk(err)
 	}
+	return nil
+}
+
+func (f *file) close() error {
+	opened := f.opened
+	f.data, f.begin, f.opened = nil, nil, nil
+	if opened == nil {
+		return nil
+	}
+	if err := opened.Close(); err != nil {
+		return fmt.Errorf("%s: %w", f.name, reason(err))
+	}
+	return nil
 }

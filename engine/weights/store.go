@@ -1,8 +1,10 @@
 package weights
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
+	"slices"
 )
 
 // firstRead is how much of a file in a Store is read at first: headers are
@@ -47,53 +49,112 @@ func readBeginning(s Store, name string) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &file{name: name, size: size, begin: make([]byte, min(size, firstRead))}
-	if err := s.ReadAt(name, f.begin, 0); err != nil {
-		return nil, err
+	f := &file{name: name, size: size}
+	f.begin, err = readHeader(name, size, func(p []byte, offset int64) error { return s.ReadAt(name, p, offset) })
+	return f, err
+}
+
+// readHeader reads enough of a weight file called name to know its tensors.
+func readHeader(name string, size int64, readAt func(p []byte, offset int64) error) ([]byte, error) {
+	begin := make([]byte, min(size, firstRead))
+	if err := readAt(begin, 0); err != nil || isPointer(begin) {
+		return begin, err
 	}
-	if isPointer(f.begin) {
-		return f, nil
-	}
-	n, err := headerLength(f.begin, size)
+	n, err := headerLength(begin, size)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	if have, need := int64(len(f.begin)), lengthBytes+n; have < need {
-		f.begin = append(f.begin, make([]byte, need-have)...)
-		if err := s.ReadAt(name, f.begin[have:], have); err != nil {
+	if have, need := int64(len(begin)), lengthBytes+n; have < need {
+		begin = append(begin, make([]byte, need-have)...)
+		if err := readAt(begin[have:], have); err != nil {
 			return nil, err
 		}
 	}
-	return f, nil
+	return begin, nil
 }
 
-// Streamed reports whether the weights come through a Store: then Tensor.Data
-// is nil, and pieces are best of some hundred kilobytes.
+// Streamed reports whether the weights come through a Store: then nothing of
+// them can be read before all, and pieces are best of some hundred kilobytes.
 func (c *Checkpoint) Streamed() bool { return c.store != nil }
+
+// ReadAt fills p with the bytes of tensor t from offset on. It is not for a
+// Store.
+func (c *Checkpoint) ReadAt(t Tensor, p []byte, offset int64) error {
+	f := c.file(t.File)
+	if f == nil || c.Streamed() || offset < 0 || offset > t.Size-int64(len(p)) {
+		return fmt.Errorf("%s: tensor %q: %d bytes from byte %d on cannot be read", t.File, t.Name, len(p), offset)
+	}
+	return f.readAt(p, t.Offset+offset)
+}
+
+func (c *Checkpoint) file(name string) *file {
+	if i := slices.IndexFunc(c.files, func(f *file) bool { return f.name == name }); i >= 0 {
+		return c.files[i]
+	}
+	return nil
+}
 
 // Read calls take once for each piece, on the caller's goroutine: data are the
 // bytes of pieces[i], of any alignment, valid during the call. Pieces of a
-// folder come in their order, and leave resident memory when take returns;
-// those of a Store come in any order. It ends with the first error. Called at
-// most once for a Store.
+// folder come in their order, and the next one is read while take runs; those
+// of a Store come in any order. It ends with the first error. Called at most
+// once for a Store.
 func (c *Checkpoint) Read(pieces []Piece, take func(i int, data []byte) error) error {
 	if c.store != nil {
 		return c.store.Stream(pieces, take)
 	}
-	byName := make(map[string]*file, len(c.files))
-	for _, f := range c.files {
-		byName[f.name] = f
-	}
+	files := make([]*file, len(pieces))
+	longest, inMemory := 0, true
 	for i, p := range pieces {
-		f := byName[p.File]
+		f := c.file(p.File)
 		if f == nil || p.Offset < 0 || p.Length < 0 || p.Offset > f.size-int64(p.Length) {
 			return fmt.Errorf("%s: %d bytes from byte %d on are not in the checkpoint", p.File, p.Length, p.Offset)
 		}
-		data := f.data[p.Offset:][:p.Length]
-		if err := take(i, data); err != nil {
-			return err
-		}
-		release(c.files, data)
+		files[i] = f
+		longest = max(longest, p.Length)
+		inMemory = inMemory && f.opened == nil
 	}
-	return nil
+	if inMemory {
+		for i, p := range pieces {
+			if err := take(i, files[i].data[p.Offset:][:p.Length]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+
+	const buffers = 2
+	empty, full := make(chan []byte, buffers), make(chan []byte, buffers)
+	for range buffers {
+		empty <- make([]byte, longest)
+	}
+	var broken error // of reading, once full is closed
+	go func() {
+		defer close(full)
+		for i, p := range pieces {
+			buf, ok := <-empty
+			if !ok {
+				return
+			}
+			if broken = files[i].readAt(buf[:p.Length], p.Offset); broken != nil {
+				return
+			}
+			full <- buf
+		}
+	}()
+	var refused error
+	for i, p := range pieces {
+		buf, ok := <-full
+		if !ok {
+			break
+		}
+		if refused = take(i, buf[:p.Length]); refused != nil {
+			break
+		}
+		empty <- buf
+	}
+	close(empty)
+	for range full { // until nothing is read any more
+	}
+	return cmp.Or(refused, broken)
 }

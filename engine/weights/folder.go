@@ -1,0 +1,106 @@
+package weights
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// errNotRegular refuses what may block whoever opens or reads it, or never end.
+var errNotRegular = errors.New("not a regular file")
+
+// OpenFile opens the regular file at a path, or at the end of a link there.
+// A pipe, socket or device is refused before it is opened: opening one may wait
+// for ever, or have an effect.
+func OpenFile(path string) (*os.File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: errNotRegular}
+	}
+	// It may have been replaced meanwhile: then at least opening does not wait.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err = f.Stat(); err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: path, Err: errNotRegular}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Folder is the file system of a model folder: it opens regular files and
+// folders only, as OpenFile does.
+type Folder string
+
+var _ fs.StatFS = Folder("")
+
+// Open implements fs.FS.
+func (f Folder) Open(name string) (fs.File, error) {
+	path, err := f.path("open", name)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return os.Open(path)
+	}
+	return OpenFile(path)
+}
+
+// Stat implements fs.StatFS. It opens nothing.
+func (f Folder) Stat(name string) (fs.FileInfo, error) {
+	path, err := f.path("stat", name)
+	if err != nil {
+		return nil, err
+	}
+	return os.Stat(path)
+}
+
+func (f Folder) path(operation, name string) (string, error) {
+	if !fs.ValidPath(name) {
+		return "", &fs.PathError{Op: operation, Path: name, Err: fs.ErrInvalid}
+	}
+	return filepath.Join(string(f), filepath.FromSlash(name)), nil
+}
+
+// openWeights opens a weight file of the folder and reads its header.
+func (f Folder) openWeights(name string) (*file, error) {
+	opened, err := OpenFile(filepath.Join(string(f), name))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, reason(err))
+	}
+	w := &file{name: name, opened: opened}
+	info, err := opened.Stat()
+	if err != nil {
+		opened.Close()
+		return nil, fmt.Errorf("%s: %w", name, reason(err))
+	}
+	w.size = info.Size()
+	if w.begin, err = readHeader(name, w.size, w.readAt); err != nil {
+		opened.Close()
+		return nil, err
+	}
+	return w, nil
+}
+
+// shrunk explains a file that ends before the size it had when it was opened.
+func (f *file) shrunk(err error) error {
+	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%s: %w", f.name, reason(err))
+	}
+	size := "less"
+	if info, err := f.opened.Stat(); err == nil {
+		size = fmt.Sprint(info.Size())
+	}
+	return fmt.Errorf("%s: the file shrank while it was read: it had %d bytes, now %s", f.name, f.size, size)
+}
