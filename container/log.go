@@ -168,11 +168,11 @@ func nameAsTGI(groups []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// logSettings logs the configuration, secrets hidden.
-func logSettings(log *slog.Logger, settings []config.Setting) {
+// logSettings logs settings, secrets hidden.
+func logSettings(log *slog.Logger, what string, settings []config.Setting) {
 	attrs := make([]any, 0, len(settings))
 	for _, s := range settings {
 		attrs = append(attrs, slog.String(s.Flag, s.Value))
 	}
-	log.Info("configuration", attrs...)
+	log.Info(what, attrs...)
 }

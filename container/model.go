@@ -74,7 +74,7 @@ func openModel(ctx context.Context, place, templatePath string) (*model, error) 
 	m := &model{id: modelName(place), place: place}
 	var err error
 	if templatePath != "" {
-		if m.override.Data, err = os.ReadFile(templatePath); err != nil {
+		if m.override.Data, err = fs.ReadFile(weights.Folder(filepath.Dir(templatePath)), filepath.Base(templatePath)); err != nil {
 			return nil, fmt.Errorf("--tokenizer-config-path: %w", err)
 		}
 		m.override.Name = templatePath

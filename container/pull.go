@@ -9,6 +9,7 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 
+	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/container/source"
 )
 
@@ -21,7 +22,7 @@ type pull struct {
 // run copies until ctx ends.
 func (p *pull) run(ctx context.Context, stderr *os.File) error {
 	if !source.IsS3(p.Source) {
-		return usageError{fmt.Errorf("pull: %s: expected s3://BUCKET/PREFIX or s3://BUCKET/KEY.tar.gz", p.Source)}
+		return usageError{fmt.Errorf("pull: %s: expected s3://BUCKET/PREFIX or s3://BUCKET/KEY.tar.gz", config.HideSecrets(p.Source))}
 	}
 	if err := source.Check(p.Source); err != nil {
 		return usageError{fmt.Errorf("pull: %w", err)}

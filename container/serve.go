@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -76,7 +78,10 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string) (*s
 		s.log.Warn(note)
 	}
 	if cfg.Env {
-		logSettings(s.log, settings)
+		logSettings(s.log, "configuration", settings)
+	}
+	if ofFile := slices.DeleteFunc(slices.Clone(settings), func(s config.Setting) bool { return !strings.HasPrefix(s.From, "file ") }); len(ofFile) > 0 {
+		logSettings(s.log, "settings of the config file", ofFile)
 	}
 
 	var err error

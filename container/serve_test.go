@@ -237,10 +237,11 @@ func TestSignalWhileIdle(t *testing.T) {
 func TestSettings(t *testing.T) {
 	dir := tinyFolder(t)
 	settings := "api-key: hunter2\nmax_total_tokens: 100\nreturn-full-text: false\nmax-stop-sequences: 1\ncors-allow-origin: [https://a.example]\n"
-	if err := os.WriteFile(filepath.Join(dir, "millrace.yaml"), []byte(settings), 0o600); err != nil {
+	file := filepath.Join(t.TempDir(), "settings.yaml")
+	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := start(t, []string{"MAX_INPUT_LENGTH=50", "MAX_CONCURRENT_REQUESTS=7"}, "--model-id", dir, "--env").ready()
+	p := start(t, []string{"MAX_INPUT_LENGTH=50", "MAX_CONCURRENT_REQUESTS=7"}, "--config", file, "--model-id", dir, "--env").ready()
 	if status, _ := p.get("/info"); status != http.StatusUnauthorized {
 		t.Errorf("/info without the key: %d; want 401", status)
 	}
@@ -273,6 +274,58 @@ func TestSettings(t *testing.T) {
 	}
 	if log := p.logged(); strings.Contains(log, "hunter2") || !strings.Contains(log, `"max-total-tokens":"100"`) {
 		t.Errorf("--env: the log shows a secret or lacks the configuration:\n%s", log)
+	}
+}
+
+// What a file in the model folder sets is in the log, and it cannot set what is
+// the operator's.
+func TestSettingsOfTheModel(t *testing.T) {
+	dir := tinyFolder(t)
+	write := func(settings string) {
+		if err := os.WriteFile(filepath.Join(dir, "millrace.yaml"), []byte(settings), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("max-total-tokens: 100\n")
+	p := start(t, nil, "--model-id", dir).ready()
+	if log := p.logged(); !strings.Contains(log, `"settings of the config file","max-total-tokens":"100"`) {
+		t.Errorf("the log does not say what the model's file has set:\n%s", log)
+	}
+	write("max-total-tokens: 100\napi-key: hunter2\n")
+	status, stderr := refused(t, nil, "--model-id", dir)
+	if want := "millrace.yaml:2: a file in the model folder cannot set api-key"; status != 2 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, want) || strings.Contains(stderr, "hunter2") {
+		t.Errorf("status %d, %s; want 2 and %q", status, stderr, want)
+	}
+}
+
+// A pipe, device or folder in place of a file of the model is refused in one
+// line before it is opened.
+func TestNoFilesInAModelFolder(t *testing.T) {
+	for _, name := range []string{
+		"config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+		"generation_config.json", "chat_template.jinja", "millrace.yaml",
+	} {
+		for kind, put := range map[string]func(path string) error{
+			"pipe":   func(path string) error { return syscall.Mkfifo(path, 0o600) },
+			"device": func(path string) error { return os.Symlink("/dev/zero", path) },
+			"folder": func(path string) error { return os.Mkdir(path, 0o700) },
+		} {
+			t.Run(name+"/"+kind, func(t *testing.T) {
+				files := tinyFiles(t)
+				delete(files, name)
+				if name == "model.safetensors.index.json" {
+					delete(files, "model.safetensors")
+				}
+				dir := weightstest.Folder(t, files)
+				if err := put(filepath.Join(dir, name)); err != nil {
+					t.Fatal(err)
+				}
+				status, stderr := refused(t, nil, "--model-id", dir, "--port", "0", "--hostname", "127.0.0.1", "--log-level", "warn")
+				if status != 2 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, name+": not a regular file") && !strings.Contains(stderr, name+": is a directory") {
+					t.Errorf("status %d: %s", status, stderr)
+				}
+			})
+		}
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -54,8 +56,8 @@ func TestSources(t *testing.T) {
 		}
 		return p
 	}
-	model := write("millrace.yaml", "port: 1111\nmax_batch_size: 3\ncors-allow-origin: [https://a, 'https://b,c']\nprefix-caching: no\nthreads: null\n")
-	json := write("other.json", `{"PORT": 2222, "json-output": true, "model-id": "/elsewhere"}`)
+	model := write("millrace.yaml", "max-best-of: 11\nmax_batch_size: 3\nserved-model-name: x\nprefix-caching: no\nthreads: null\n")
+	json := write("other.json", `{"PORT": 2222, "json-output": true, "model-id": "/elsewhere", "cors-allow-origin": ["https://a", "https://b,c"]}`)
 
 	for _, tt := range []struct {
 		name        string
@@ -64,12 +66,12 @@ func TestSources(t *testing.T) {
 		value, from string
 	}{
 		{name: "default", flag: "port", value: "8080", from: "default"},
-		{name: "flag over all", args: []string{"--port", "5", "--model-id", dir}, env: []string{"PORT=6"}, flag: "port", value: "5", from: "command line"},
+		{name: "flag over all", args: []string{"--max-best-of", "5", "--model-id", dir}, env: []string{"MAX_BEST_OF=6"}, flag: "max-best-of", value: "5", from: "command line"},
 		{name: "short flag", args: []string{"serve", "-p", "5"}, flag: "port", value: "5", from: "command line"},
-		{name: "environment over file", args: []string{"--model-id", dir}, env: []string{"PORT=6"}, flag: "port", value: "6", from: "environment PORT"},
-		{name: "file in the model folder", env: []string{"MODEL_ID=" + dir}, flag: "port", value: "1111", from: "file " + model + ":1"},
+		{name: "environment over file", args: []string{"--model-id", dir}, env: []string{"MAX_BEST_OF=6"}, flag: "max-best-of", value: "6", from: "environment MAX_BEST_OF"},
+		{name: "file in the model folder", env: []string{"MODEL_ID=" + dir}, flag: "max-best-of", value: "11", from: "file " + model + ":1"},
 		{name: "underscores in a key", env: []string{"HF_MODEL_ID=" + dir}, flag: "max-batch-size", value: "3", from: "file " + model + ":2"},
-		{name: "list in a file", args: []string{"--model-id=" + dir}, flag: "cors-allow-origin", value: "https://a,https://b,c", from: "file " + model + ":3"},
+		{name: "list in a file", args: []string{"--config", json}, flag: "cors-allow-origin", value: "https://a,https://b,c", from: "file " + json + ":1"},
 		{name: "no means false", args: []string{"--model-id=" + dir}, flag: "prefix-caching", value: "false", from: "file " + model + ":4"},
 		{name: "null is absent", args: []string{"--model-id=" + dir}, flag: "threads", value: "auto", from: "default"},
 		{name: "named file", args: []string{"--config", json}, flag: "port", value: "2222", from: "file " + json + ":1"},
@@ -95,7 +97,7 @@ func TestSources(t *testing.T) {
 		{name: "LMI finds it out", env: []string{"OPTION_TENSOR_PARALLEL_DEGREE=max"}, flag: "num-shard", value: "0", from: "default"},
 		{name: "vLLM's key is a secret", env: []string{"SM_VLLM_API_KEY=hunter2"}, flag: "api-key", value: "***", from: "environment SM_VLLM_API_KEY"},
 		{name: "name of the model", env: []string{"SM_VLLM_SERVED_MODEL_NAME=llama"}, flag: "served-model-name", value: "llama", from: "environment SM_VLLM_SERVED_MODEL_NAME"},
-		{name: "file in another server's model folder", env: []string{"OPTION_MODEL_ID=" + dir}, flag: "port", value: "1111", from: "file " + model + ":1"},
+		{name: "file in another server's model folder", env: []string{"OPTION_MODEL_ID=" + dir}, flag: "max-best-of", value: "11", from: "file " + model + ":1"},
 		{name: "TGI's variable without a flag", env: []string{"COMPUTE_TYPE=1-graviton"}, flag: "compute-type", value: "1-graviton", from: "environment COMPUTE_TYPE"},
 		{name: "SageMaker's model wins", env: []string{"MODEL_ID=/a", "HF_MODEL_ID=/b"}, flag: "model-id", value: "/b", from: "environment HF_MODEL_ID"},
 		{name: "empty variable is absent", env: []string{"PORT=", "MAX_BATCH_SIZE="}, flag: "port", value: "8080", from: "default"},
@@ -107,6 +109,8 @@ func TestSources(t *testing.T) {
 		{name: "container's host name", env: []string{"HOSTNAME=ip-10-0-0-1"}, flag: "hostname", value: "0.0.0.0", from: "default"},
 		{name: "address as HOSTNAME", env: []string{"HOSTNAME=127.0.0.1"}, flag: "hostname", value: "127.0.0.1", from: "environment HOSTNAME"},
 		{name: "older name", env: []string{"MAX_INPUT_LENGTH=7"}, flag: "max-input-length", value: "7", from: "environment MAX_INPUT_LENGTH"},
+		{name: "secret in a URL", env: []string{"OTLP_ENDPOINT=http://user:hunter2@h:4317"}, flag: "otlp-endpoint", value: "http://***@h:4317", from: "environment OTLP_ENDPOINT"},
+		{name: "secret in a model's URL", args: []string{"--model-id", "https://h/m?X-Signature=hunter2"}, flag: "model-id", value: "https://h/m?X-Signature=***", from: "command line"},
 		{name: "secret", env: []string{"API_KEY=hunter2"}, flag: "api-key", value: "***", from: "environment API_KEY"},
 		{name: "upper case choice", env: []string{"DEVICE=CPU"}, flag: "device", value: "cpu", from: "environment DEVICE"},
 		{name: "value for sharded", args: []string{"--sharded", "true"}, flag: "sharded", value: "true", from: "command line"},
@@ -160,14 +164,23 @@ func TestFaults(t *testing.T) {
 		{name: "CloudWatch's namespace", env: []string{"EMF_NAMESPACE=AWS/SageMaker"}, want: "EMF_NAMESPACE=AWS/SageMaker: namespaces that begin with AWS/"},
 		{name: "metrics in a log of text", args: []string{"--emf-namespace=a"}, env: []string{"JSON_OUTPUT=false"}, want: "--emf-namespace=a: CloudWatch reads JSON only; take JSON_OUTPUT=false out"},
 		{name: "unknown key", file: "\nprot: 1\n", want: `millrace.yaml:2: unknown key "prot"`},
-		{name: "key twice", file: "port: 1\nPORT: 2\n", want: "millrace.yaml:2: port is set twice, first in line 1"},
-		{name: "wrong value in a file", file: "port: web\n", want: `millrace.yaml:1: port: "web": expected a whole number`},
+		{name: "key twice", file: "threads: 1\nTHREADS: 2\n", want: "millrace.yaml:2: threads is set twice, first in line 1"},
+		{name: "wrong value in a file", file: "threads: web\n", want: `millrace.yaml:1: threads: "web": expected a whole number`},
 		{name: "small value in a file", file: "max-best-of: 0\n", want: "millrace.yaml:1: max-best-of: 0: must be at least 1"},
-		{name: "map for a value", file: "port: {a: 1}\n", want: "millrace.yaml:1: port: expected a plain value, not a map"},
-		{name: "list of keys", file: "- port\n", want: "expected a map of flag names to values"},
-		{name: "no YAML", file: "port: [1\n", want: "millrace.yaml: line 1"},
+		{name: "map for a value", file: "threads: {a: 1}\n", want: "millrace.yaml:1: threads: expected a plain value, not a map"},
+		{name: "list of keys", file: "- threads\n", want: "expected a map of flag names to values"},
+		{name: "no YAML", file: "threads: [1\n", want: "millrace.yaml: line 1"},
 		{name: "model in its own folder", file: "model-id: /x\n", want: "a file in the model folder cannot choose the model"},
 		{name: "file that names a file", file: "config: /x\n", want: "config works only as a flag or variable"},
+		{name: "key of the model's making", file: "threads: 1\nAPI_KEY: hunter2\n", want: "millrace.yaml:2: a file in the model folder cannot set api-key"},
+		{name: "address of the model's making", file: "hostname: 127.0.0.1\n", want: "cannot set hostname"},
+		{name: "port of the model's making", file: "port: 1\n", want: "cannot set port"},
+		{name: "origins of the model's making", file: "cors-allow-origin: [https://a]\n", want: "cannot set cors-allow-origin"},
+		{name: "collector of the model's making", file: "otlp-endpoint: http://h:4317\n", want: "cannot set otlp-endpoint"},
+		{name: "body limit of the model's making", file: "payload-limit: 1000000000\n", want: "cannot set payload-limit"},
+		{name: "places of the model's making", file: "max-concurrent-requests: 1000000\n", want: "cannot set max-concurrent-requests"},
+		{name: "template from elsewhere", file: "tokenizer-config-path: /etc/passwd\n", want: "cannot set tokenizer-config-path"},
+		{name: "log that shows values", file: "log-level: debug\n", want: "cannot set log-level"},
 		{name: "missing file", args: []string{"--config", "/nowhere/m.yaml"}, want: "/nowhere/m.yaml: no such file"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -245,5 +258,43 @@ func TestOtherCommands(t *testing.T) {
 	}
 	if _, err := k.Parse([]string{"other"}); err != nil || cli.Other.Port != "" {
 		t.Errorf("port %q, err %v; want none", cli.Other.Port, err)
+	}
+}
+
+func TestHideSecrets(t *testing.T) {
+	for text, want := range map[string]string{
+		"/opt/ml/model":                         "/opt/ml/model",
+		"org/name@main":                         "org/name@main",
+		"s3://bucket/a@b?versionId=1&token=s":   "s3://bucket/a@b?versionId=1&token=***",
+		"s3://user:pw@bucket/key":               "s3://***@bucket/key",
+		"http://user:p/w@host:4317/v1/traces":   "http://***@host:4317/v1/traces",
+		"https://host/m.tar.gz?X-Amz-Sig=s&e=1": "https://host/m.tar.gz?X-Amz-Sig=***&e=***",
+		"https://host?secret":                   "https://host?***",
+	} {
+		if got := HideSecrets(text); got != want {
+			t.Errorf("HideSecrets(%q) = %q, want %q", text, got, want)
+		}
+	}
+}
+
+// A file in the model folder that is not a regular one is refused before it is
+// opened.
+func TestPipeInTheModelFolder(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(dir, "millrace.yaml"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, _, _, err := parse(t, []string{"--model-id", dir}, nil)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(err.Error(), "millrace.yaml: not a regular file") {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("reading it waits")
 	}
 }

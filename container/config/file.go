@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"os"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -33,8 +32,8 @@ func (f *file) lookup(key string) (entry, bool) {
 
 // readFile reads YAML; JSON is a part of it. Keys may be written as flags or
 // as variables are: max-total-tokens, max_total_tokens, MAX_TOTAL_TOKENS.
-func readFile(path string) (*file, error) {
-	data, err := os.ReadFile(path)
+func readFile(path string, read func(path string) ([]byte, error)) (*file, error) {
+	data, err := read(path)
 	if err != nil {
 		return nil, errorf("config file: %v", err)
 	}

@@ -11,19 +11,22 @@ import (
 // Tags beside kong's: also = further environment names, strongest first, which
 // win over the flag's own; min, max = bounds of a number; ignored = accepted
 // without effect, and why; later = refused, and what is missing; neutral = the
-// one value of a refused flag that asks for nothing; secret = never shown.
+// one value of a refused flag that asks for nothing; secret = never shown;
+// operator = refused in a file in the model folder, since it decides who may
+// call, who may see what, or how much of the machine strangers get, which is not
+// the model's to decide.
 type Serve struct {
 	ModelID         string `name:"model-id" also:"HF_MODEL_ID" placeholder:"DIR" help:"Hugging Face checkpoint: a folder, s3://BUCKET/PREFIX, or an archive of one, here or in S3 (.tar.gz, .tar, .tar.zst). Left out: SageMaker's model data in /opt/ml/model if it holds a model, else the built-in demo model."`
 	ServedModelName string `name:"served-model-name" placeholder:"NAME" help:"What answers and /v1/models call the model. Left out: its folder's name."`
-	Config          string `name:"config" placeholder:"FILE" help:"YAML or JSON file of these flags. Left out: millrace.yaml or millrace.json in the model folder, if there; not from S3 or an archive, which come after the flags are settled."`
+	Config          string `name:"config" placeholder:"FILE" help:"YAML or JSON file of these flags. Left out: millrace.yaml or millrace.json in the model folder, if there, which cannot set what is the operator's, such as api-key or port; not from S3 or an archive, which come after the flags are settled."`
 
-	Hostname string `name:"hostname" default:"0.0.0.0" help:"Address to listen on."`
-	Port     int    `name:"port" short:"p" also:"SAGEMAKER_BIND_TO_PORT" default:"8080" min:"0" max:"65535" help:"Port to listen on; 0 takes a free one."`
+	Hostname string `name:"hostname" operator:"" default:"0.0.0.0" help:"Address to listen on."`
+	Port     int    `name:"port" operator:"" short:"p" also:"SAGEMAKER_BIND_TO_PORT" default:"8080" min:"0" max:"65535" help:"Port to listen on; 0 takes a free one."`
 
 	Device  string `name:"device" default:"auto" enum:"auto,cpu,cuda,ref,sim" help:"What computes: auto, cpu; ref (slow and plain, for comparing) and sim (no model, for measuring the rest) serve development."`
 	Threads int    `name:"threads" min:"0" placeholder:"N" help:"CPU worker threads. Left out or 0: the cores this process may use."`
 
-	MaxConcurrentRequests int  `name:"max-concurrent-requests" default:"128" min:"1" help:"Requests in the server at once; more are answered 429."`
+	MaxConcurrentRequests int  `name:"max-concurrent-requests" operator:"" default:"128" min:"1" help:"Requests in the server at once; more are answered 429."`
 	MaxBestOf             int  `name:"max-best-of" default:"2" min:"1" help:"Largest best_of."`
 	MaxStopSequences      int  `name:"max-stop-sequences" default:"4" min:"0" help:"Most stop strings of a request."`
 	MaxTopNTokens         int  `name:"max-top-n-tokens" default:"5" min:"0" help:"Largest top_n_tokens."`
@@ -40,21 +43,20 @@ type Serve struct {
 	ReturnFullText        bool     `name:"return-full-text" default:"true" negatable:"" help:"Whether / and /invocations repeat the prompt when a request does not say."`
 	DefaultMaxTokens      int      `name:"default-max-tokens" min:"1" placeholder:"N" help:"Most tokens of a chat's answer when a request does not say. Left out: what the prompt leaves; TGI's is 100."`
 	ToolCallFormat        string   `name:"tool-call-format" default:"openai" enum:"openai,tgi" help:"Form of tool calls in answers: OpenAI's, or that of TGI's document, whose arguments are an object."`
-	ErrorFormat           string   `name:"error-format" default:"tgi" enum:"tgi,openai" help:"Body of errors on the /v1 routes: that of TGI's document, or OpenAI's error object."`
-	TokenizerConfigPath   string   `name:"tokenizer-config-path" placeholder:"FILE" help:"Chat template to use instead of the model's: a file like tokenizer_config.json, or a template itself if it ends in .jinja."`
+	TokenizerConfigPath   string   `name:"tokenizer-config-path" operator:"" placeholder:"FILE" help:"Chat template to use instead of the model's: a file like tokenizer_config.json, or a template itself if it ends in .jinja."`
 	DisableGrammarSupport bool     `name:"disable-grammar-support" help:"Refuse requests with a grammar."`
-	PayloadLimit          int64    `name:"payload-limit" default:"2000000" min:"1" help:"Largest request body in bytes. Left out: 2000000, and on SageMaker its own limit of 25 MB."`
-	APIKey                string   `name:"api-key" secret:"" placeholder:"KEY" help:"Ask for this bearer token on every route but health, ping and metrics."`
-	CORSAllowOrigin       []string `name:"cors-allow-origin" sep:"none" placeholder:"ORIGIN" help:"Origin that browsers may call from; may be repeated. Left out: any."`
+	PayloadLimit          int64    `name:"payload-limit" operator:"" default:"2000000" min:"1" help:"Largest request body in bytes. Left out: 2000000, and on SageMaker its own limit of 25 MB."`
+	APIKey                string   `name:"api-key" operator:"" secret:"" placeholder:"KEY" help:"Ask for this bearer token on every route but health, ping and metrics. Better given by the variable: others on the machine may see the command line."`
+	CORSAllowOrigin       []string `name:"cors-allow-origin" operator:"" sep:"none" placeholder:"ORIGIN" help:"Origin that browsers may call from; may be repeated. Left out: any."`
 
 	ComputeType string `name:"compute-type" placeholder:"NAME" help:"What answers call this machine in x-compute-type. Left out: 1-cpu, by the device."`
 
 	LambdaInvokeMode string `name:"lambda-invoke-mode" default:"auto" enum:"auto,buffered,stream" help:"How answers leave a Lambda function: auto streams to function URLs and direct calls that ask for a stream; stream always, for a function URL or REST API that is set to stream; buffered never."`
 
 	JSONOutput      bool   `name:"json-output" help:"Log as JSON, one object a line."`
-	OTLPEndpoint    string `name:"otlp-endpoint" placeholder:"URL" help:"OpenTelemetry collector that traces go to: http://HOST:4317 by gRPC, http://HOST:4318/v1/traces by HTTP. Left out: no traces."`
+	OTLPEndpoint    string `name:"otlp-endpoint" operator:"" placeholder:"URL" help:"OpenTelemetry collector that traces go to: http://HOST:4317 by gRPC, http://HOST:4318/v1/traces by HTTP. Left out: no traces."`
 	OTLPServiceName string `name:"otlp-service-name" default:"text-generation-inference.router" placeholder:"NAME" help:"What traces call this service."`
-	LogLevel        string `name:"log-level" default:"info" placeholder:"LEVEL" help:"Least severe level that is logged: debug, info, warn, error."`
+	LogLevel        string `name:"log-level" operator:"" default:"info" placeholder:"LEVEL" help:"Least severe level that is logged: debug, info, warn, error."`
 	Env             bool   `name:"env" short:"e" help:"Log the configuration at start."`
 
 	GracefulTerminationTimeout int `name:"graceful-termination-timeout" default:"25" min:"0" help:"Seconds that running requests get after SIGTERM."`

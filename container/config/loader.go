@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -11,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/millrace-ai/millrace/engine/weights"
 )
 
 // SageMakerModelDir is where SageMaker puts a model.
@@ -89,19 +92,27 @@ func (l *Loader) loadFile(ctx *kong.Context, flags []*kong.Flag) error {
 			return nil
 		}
 	}
-	f, err := readFile(path)
+	read := os.ReadFile // an operator's file may be a pipe
+	if inModel {
+		read = func(path string) ([]byte, error) {
+			return fs.ReadFile(weights.Folder(filepath.Dir(path)), filepath.Base(path))
+		}
+	}
+	f, err := readFile(path, read)
 	if err != nil {
 		return err
 	}
 	for _, e := range f.entries {
-		known := slices.ContainsFunc(flags, func(fl *kong.Flag) bool { return fl.Name == e.key })
+		i := slices.IndexFunc(flags, func(fl *kong.Flag) bool { return fl.Name == e.key })
 		switch {
-		case !known || e.key == "help":
+		case i < 0 || e.key == "help":
 			return errorf("%s:%d: unknown key %q; `millrace env` lists the keys", path, e.line, e.key)
 		case e.key == "config", e.key == "env":
 			return errorf("%s:%d: %s works only as a flag or variable; take it out of the file", path, e.line, e.key)
 		case e.key == "model-id" && inModel:
 			return errorf("%s:%d: a file in the model folder cannot choose the model; take model-id out of it", path, e.line)
+		case inModel && flags[i].Tag.Has("operator"):
+			return errorf("%s:%d: a file in the model folder cannot set %s, which is up to whoever runs the server; take it out of the file and use %s or --config", path, e.line, e.key, envNames(flags[i].Value)[0])
 		}
 	}
 	l.file = f
@@ -131,7 +142,7 @@ func findFile(dirs []string) string {
 	for _, dir := range dirs {
 		for _, name := range FileNames {
 			p := filepath.Join(dir, name)
-			if info, err := os.Stat(p); dir != "" && err == nil && info.Mode().IsRegular() {
+			if _, err := os.Stat(p); dir != "" && err == nil {
 				return p
 			}
 		}
@@ -153,12 +164,12 @@ func envNames(v *kong.Value) []string {
 	return names
 }
 
-// shown is text, or stars for a secret.
+// shown is text without its secrets.
 func shown(v *kong.Value, text string) string {
 	if v.Tag.Has("secret") && text != "" {
 		return "***"
 	}
-	return text
+	return HideSecrets(text)
 }
 
 // convert checks texts, found at where, against the flag's type, and returns

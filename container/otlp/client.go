@@ -36,8 +36,11 @@ func newClient(endpoint string) (*client, error) {
 	if err == nil && u.User != nil {
 		return nil, errors.New("a name or password in the address of an OpenTelemetry collector is not supported")
 	}
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("expected http://HOST:PORT of an OpenTelemetry collector, found %q", endpoint)
+	if err == nil && u.RawQuery != "" {
+		return nil, errors.New("a query in the address of an OpenTelemetry collector is not supported")
+	}
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != "" {
+		return nil, errors.New("expected http://HOST:PORT of an OpenTelemetry collector") // without what was found, which may be secret
 	}
 	c := &client{grpc: strings.Trim(u.Path, "/") == "" && u.Port() != "4318"}
 	protocols := new(http.Protocols)

@@ -134,7 +134,8 @@ func TestEndpoints(t *testing.T) {
 		{"http://", "", false},
 		{"http://name:secret@h", "", false},
 		{"grpc://name:secret@h", "", false},
-		{"http://h?x=1", "", false},
+		{"http://h?x=secret", "", false},
+		{"grpc://h/secret", "", false},
 	} {
 		c, err := newClient(tt.endpoint)
 		switch {

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"path"
 	"strings"
+
+	"github.com/millrace-ai/millrace/container/config"
 )
 
 const scheme = "s3://"
@@ -35,10 +37,9 @@ func Name(location string) string {
 	return location
 }
 
-// Check refuses a model id whose form is wrong, if it is a place in S3. It asks
-// nobody.
+// Check refuses a model id whose form is wrong, if it is a URL. It asks nobody.
 func Check(location string) error {
-	if !IsS3(location) {
+	if !strings.Contains(location, "://") {
 		return nil
 	}
 	_, err := parseLocation(location)
@@ -59,11 +60,11 @@ type location struct {
 func parseLocation(text string) (location, error) {
 	var l location
 	fail := func(format string, args ...any) (location, error) {
-		return location{}, fmt.Errorf("%s: "+format, append([]any{text}, args...)...)
+		return location{}, fmt.Errorf("%s: "+format, append([]any{config.HideSecrets(text)}, args...)...)
 	}
 	rest, ok := strings.CutPrefix(text, scheme)
 	if !ok {
-		return fail("expected %sBUCKET/PREFIX or %sBUCKET/KEY.tar.gz", scheme, scheme)
+		return fail("expected a folder, %sBUCKET/PREFIX or %sBUCKET/KEY.tar.gz", scheme, scheme)
 	}
 	rest, options, _ := strings.Cut(rest, "?")
 	if strings.HasPrefix(rest, "arn:") {
@@ -84,7 +85,7 @@ func parseLocation(text string) (location, error) {
 	}
 	query, err := url.ParseQuery(options)
 	if err != nil {
-		return fail("options %q: %w", options, err)
+		return fail("the options after the question mark cannot be read")
 	}
 	for name, values := range query {
 		switch name {
@@ -96,7 +97,7 @@ func parseLocation(text string) (location, error) {
 			}
 			l.requesterPays = true
 		default:
-			return fail("unknown option %q, known are versionId and requestPayer", name)
+			return fail("unknown option, known are versionId and requestPayer")
 		}
 	}
 	if IsArchive(l.key) {
@@ -121,7 +122,7 @@ func checkBucket(name string) error {
 		return errors.New("the bucket's name is missing")
 	}
 	if len(name) < 3 || len(name) > 255 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") != "" {
-		return fmt.Errorf("%q is no bucket's name: 3 or more letters, digits, dots and hyphens", name)
+		return errors.New("not a bucket's name: expected 3 or more letters, digits, dots and hyphens")
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package source
 import (
 	"strings"
 	"testing"
+
+	"github.com/millrace-ai/millrace/container/config"
 )
 
 func TestParseLocation(t *testing.T) {
@@ -31,16 +33,20 @@ func TestParseLocationRefuses(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
 		{"s3://", "the bucket's name is missing"},
 		{"s3:///key", "the bucket's name is missing"},
-		{"s3://ab/key", `"ab" is no bucket's name`},
-		{"s3://my bucket/key", `"my bucket" is no bucket's name`},
-		{"https://bucket/key", "expected s3://BUCKET"},
+		{"s3://ab/key", "s3://ab/key: not a bucket's name"},
+		{"s3://my bucket/key", "not a bucket's name"},
+		{"https://bucket/key", "expected a folder, s3://BUCKET"},
 		{"s3://bucket/model.safetensors", "a single file is no model"},
 		{"s3://bucket/a?versionId=1", "a prefix has none"},
 		{"s3://bucket/a?requestPayer=me", "expected requester"},
-		{"s3://bucket/a?region=eu", `unknown option "region"`},
+		{"s3://bucket/a?region=eu", "unknown option"},
+		{"https://bucket/a.tar.gz?X-Amz-Signature=hunter2", "X-Amz-Signature=***: expected a folder"},
+		{"s3://name:hunter2@bucket/a", "s3://***@bucket/a: not a bucket's name"},
+		{"s3://bucket/a?hunter2", "s3://bucket/a?***: unknown option"},
+		{"s3://bucket/a?%zz=hunter2", "cannot be read"},
 		{"s3://arn:aws:s3:eu-west-1:1:bucket/a", "the ARN of an access point"},
 	} {
-		if _, err := parseLocation(tt.text); err == nil || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), tt.text) {
+		if _, err := parseLocation(tt.text); err == nil || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), config.HideSecrets(tt.text)) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v; want %q in it", tt.text, err, tt.want)
 		}
 	}
