@@ -11,14 +11,14 @@ import (
 
 const (
 	defaultSlots = 64
-	defaultBatch = 512       // tokens of a step the device has room for
-	usualLength  = 2048      // tokens of a sequence, on average, that the cache is made for
-	groupShare   = 0.9       // of a control group's or function's free memory: it is there for us
-	machineShare = 0.5       // of a machine's: others live there, too
-	headroom     = 128 << 20 // bytes that requests on their way take beside the cache
-	requestBytes = 64 << 20  // of these, what the engine may hold; the rest is bodies, answers and garbage
-	snapshots    = 2         // states kept for a prompt to start from, for each slot
-	stateShare   = 0.5       // of the cache's memory that states may take beside pages
+	defaultBatch = 512      // tokens of a step the device has room for
+	usualLength  = 2048     // tokens of a sequence, on average, that the cache is made for
+	groupShare   = 0.9      // of a control group's or function's free memory: it is there for us
+	machineShare = 0.5      // of a machine's: others live there, too
+	engineBytes  = 64 << 20 // what the engine may hold for requests beside the caches
+	otherBytes   = 16 << 20 // connections, buffers between requests, garbage
+	snapshots    = 2        // states kept for a prompt to start from, for each slot
+	stateShare   = 0.5      // of the cache's memory that states may take beside pages
 )
 
 // sizing is what a server is made for: the flags, checked against the model.
@@ -73,10 +73,24 @@ type budget struct {
 	maxTotal, maxInput int // tokens of a request
 }
 
+// requestMemory is what all requests together may hold in the API (bodies,
+// prompts, answers, and what tokenizing takes) if so much memory is free: what
+// a few of the largest bodies take, but no more than an eighth.
+func requestMemory(free, payloadLimit int64) int64 {
+	const least, usual = 32 << 20, 256 << 20
+	return max(least, min(max(usual, 4*payloadLimit), free/8))
+}
+
+// headroom is what requests take beside the caches.
+func (s *sizing) headroom(free int64) int64 {
+	return engineBytes + otherBytes + requestMemory(free, s.cfg.PayloadLimit)
+}
+
 // fit divides the memory that is free once the weights are loaded, by what
 // bounds it. info has the bytes of a page and of a state, 0 if the model has
 // none.
 func (s *sizing) fit(info device.ModelInfo, free int64, bound string) (budget, error) {
+	headroom := s.headroom(free)
 	noRoom := func(what string, bytes int64) error {
 		return fmt.Errorf("not enough memory to handle %s: it takes %s beside %s for requests on their way, the %s has %s left", what, size(bytes), size(headroom), bound, size(free))
 	}

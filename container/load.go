@@ -31,7 +31,8 @@ type loadedModel struct {
 	caps    device.Caps
 	info    device.ModelInfo
 	budget  budget
-	tokens  int // that the cache holds
+	request int64 // bytes that requests may hold in the API
+	tokens  int   // that the cache holds
 	slots   int
 	family  string
 	seconds float64 // to load
@@ -102,8 +103,11 @@ func (s *server) checkMemory() error {
 	if err != nil {
 		return err
 	}
-	free, bound := availableMemory(os.DirFS("/"), s.memory)
-	if bound != boundUnknown && need > free {
+	free, bound, err := availableMemory(os.DirFS("/"), s.memory)
+	if err != nil {
+		return err
+	}
+	if need > free {
 		return fmt.Errorf("not enough memory for the weights of %s: they take %s, the %s has %s left", s.name(), size(need), bound, size(free))
 	}
 	return nil
@@ -111,19 +115,23 @@ func (s *server) checkMemory() error {
 
 // newEngine reserves the caches and makes the engine.
 func (s *server) newEngine(l *loadedModel) (err error) {
-	free, bound := availableMemory(os.DirFS("/"), s.memory)
+	free, bound, err := availableMemory(os.DirFS("/"), s.memory)
+	if err != nil {
+		return err
+	}
 	if l.budget, err = s.sizing.fit(l.info, free, bound); err != nil {
 		return err
 	}
 	l.tokens = s.sizing.tokens(l.budget.pages)
-	limitHeap()
+	l.request = requestMemory(free, s.cfg.PayloadLimit)
+	limitHeap(l.request)
 	l.engine, err = engine.New(engine.Config{
 		Backend:        l.backend,
 		Device:         s.sizing.device,
 		Plan:           s.model.plan,
 		Pages:          l.budget.pages,
 		States:         l.budget.states,
-		Memory:         requestBytes,
+		Memory:         engineBytes,
 		EOS:            s.model.config.EOS,
 		Root:           page.Root(page.Field{Tag: page.TagModel, Value: []byte(s.model.checkpoint.Source())}),
 		MaxInput:       l.budget.maxInput,
@@ -138,15 +146,16 @@ func (s *server) newEngine(l *loadedModel) (err error) {
 }
 
 // limitHeap has Go collect garbage more eagerly when its heap has taken all that
-// is kept for requests (headroom), unless GOMEMLIMIT says something else. Weights
-// and caches are not on that heap.
-func limitHeap() {
+// is kept for requests, unless GOMEMLIMIT says something else. Weights and caches
+// are not on that heap, nor is the half of the requests' memory that tokenizing
+// takes.
+func limitHeap(requests int64) {
 	if debug.SetMemoryLimit(-1) != math.MaxInt64 {
 		return
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	debug.SetMemoryLimit(int64(m.Sys-m.HeapReleased) + headroom)
+	debug.SetMemoryLimit(int64(m.Sys-m.HeapReleased) + engineBytes + otherBytes + requests/2)
 }
 
 // describe returns what the log says about a loaded model. The target is for
@@ -161,6 +170,6 @@ func (l *loadedModel) describe() []any {
 		"seconds", thousandths(l.seconds), "gb_per_second", thousandths(float64(l.info.WeightBytes) / 1e9 / max(l.seconds, 1e-9)),
 		"device", l.caps.Name, "detail", l.caps.Detail, "threads", l.caps.Threads,
 		"kv_tokens", l.tokens, "kv_cache", size(int64(l.budget.pages)*l.info.PageBytes + int64(l.budget.states)*l.info.StateBytes),
-		"slots", l.slots, "autoscaling_target", max(1, l.slots*7/10), "max_total_tokens", limits.MaxTotal, "max_input_tokens", limits.MaxInput,
+		"request_memory", size(l.request), "slots", l.slots, "autoscaling_target", max(1, l.slots*7/10), "max_total_tokens", limits.MaxTotal, "max_input_tokens", limits.MaxInput,
 	}
 }

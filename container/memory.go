@@ -1,8 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
+	"fmt"
 	"io/fs"
 	"math"
 	"path"
@@ -15,30 +15,53 @@ const (
 	boundMachine  = "machine"
 	boundGroup    = "control group"
 	boundFunction = "function"
-	boundUnknown  = "unknown"
+	boundAddress  = "address space (ulimit -v)"
 )
 
 // availableMemory returns the bytes this process may still take without
 // pushing anything out, and what bounds them: the machine, the control group
-// that a container or service is put into, or the function that this process
-// is, which may have function bytes in all (0: it is none). root is the root
-// of the file system. If nothing can be read it returns 0.
-func availableMemory(root fs.FS, function int64) (bytes int64, bound string) {
-	bytes, bound = math.MaxInt64, boundUnknown
-	if kb, ok := field(root, "proc/meminfo", "MemAvailable:"); ok {
+// that a container or service is put into, the limit of the address space, or
+// the function that this process is, which may have function bytes in all (0:
+// it is none). root is the root of the file system.
+func availableMemory(root fs.FS, function int64) (bytes int64, bound string, err error) {
+	kb, err := field(root, "proc/meminfo", "MemAvailable:")
+	if err == nil {
 		bytes, bound = kb<<10, boundMachine
 	}
-	if free, ok := groupMemory(root); ok && free < bytes {
+	if free, ok := groupMemory(root); ok && (bound == "" || free < bytes) {
 		bytes, bound = free, boundGroup
 	}
 	if function > 0 {
 		resident, _ := field(root, "proc/self/status", "VmRSS:")
-		bytes, bound = min(bytes, function-resident<<10), boundFunction
+		if free := function - resident<<10; bound == "" || free < bytes {
+			bytes = free
+		}
+		bound = boundFunction
 	}
-	if bytes == math.MaxInt64 {
-		return 0, bound
+	if bound == "" {
+		return 0, "", fmt.Errorf("how much memory is free cannot be found out: %w", err)
 	}
-	return max(0, bytes), bound
+	if limit, ok := addressSpace(root); ok {
+		if taken, err := field(root, "proc/self/status", "VmSize:"); err == nil && limit-taken<<10 < bytes {
+			bytes, bound = limit-taken<<10, boundAddress
+		}
+	}
+	return max(0, bytes), bound, nil
+}
+
+// addressSpace returns the limit of this process's address space, if it has one.
+func addressSpace(root fs.FS) (limit int64, ok bool) {
+	data, err := fs.ReadFile(root, "proc/self/limits")
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(data)) {
+		if soft, found := strings.CutPrefix(line, "Max address space"); found {
+			limit, err := strconv.ParseInt(strings.Fields(soft)[0], 10, 64) // or unlimited
+			return limit, err == nil
+		}
+	}
+	return 0, false
 }
 
 // groupMemory returns what the tightest control group around this process
@@ -69,7 +92,7 @@ func groupMemory(root fs.FS) (free int64, ok bool) {
 			group := path.Join(dir, p)
 			if most, known := number(root, path.Join(group, limit)); known {
 				used, _ := number(root, path.Join(group, usage))
-				dropped, _ := field(root, path.Join(group, "memory.stat"), cache)
+				dropped, _ := field(root, path.Join(group, "memory.stat"), cache) // 0 without
 				free, ok = min(free, most-used+min(dropped, used)), true
 			}
 			if p == "/" {
@@ -92,17 +115,15 @@ func number(root fs.FS, name string) (int64, bool) {
 }
 
 // field reads the number after name in a file of "name number" lines.
-func field(root fs.FS, file, name string) (int64, bool) {
+func field(root fs.FS, file, name string) (int64, error) {
 	data, err := fs.ReadFile(root, file)
 	if err != nil {
-		return 0, false
+		return 0, err
 	}
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	for lines.Scan() {
-		if f := strings.Fields(lines.Text()); len(f) >= 2 && f[0] == name {
-			n, err := strconv.ParseInt(f[1], 10, 64)
-			return n, err == nil
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == name {
+			return strconv.ParseInt(f[1], 10, 64)
 		}
 	}
-	return 0, false
+	return 0, fmt.Errorf("%s has no %s", file, name)
 }

@@ -12,9 +12,17 @@ func TestAvailableMemory(t *testing.T) {
 		files map[string]string
 		is    int64 // function
 		want  int64
-		bound string
+		bound string // "": an error
 	}{
-		{name: "nothing to read", want: 0, bound: "unknown"},
+		{name: "nothing to read"},
+		{name: "a limit of the address space", files: map[string]string{
+			"proc/meminfo": meminfo, "proc/self/status": "VmSize:\t    1000 kB\n",
+			"proc/self/limits": "Limit                     Soft Limit           Hard Limit           Units\nMax address space         2048000              unlimited            bytes\n",
+		}, want: 1000 << 10, bound: "address space (ulimit -v)"},
+		{name: "no limit of the address space", files: map[string]string{
+			"proc/meminfo": meminfo, "proc/self/status": "VmSize:\t    1000 kB\n",
+			"proc/self/limits": "Max address space         unlimited            unlimited            bytes\n",
+		}, want: 4000 << 10, bound: "machine"},
 		{name: "machine alone", files: map[string]string{"proc/meminfo": meminfo}, want: 4000 << 10, bound: "machine"},
 		{name: "container, its group is the root", files: map[string]string{
 			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/\n",
@@ -55,8 +63,9 @@ func TestAvailableMemory(t *testing.T) {
 			for name, text := range tt.files {
 				root[name] = &fstest.MapFile{Data: []byte(text)}
 			}
-			if got, bound := availableMemory(root, tt.is); got != tt.want || bound != tt.bound {
-				t.Errorf("%d bytes, bound by the %s; want %d, %s", got, bound, tt.want, tt.bound)
+			got, bound, err := availableMemory(root, tt.is)
+			if got != tt.want || bound != tt.bound || (err != nil) != (tt.bound == "") {
+				t.Errorf("%d bytes, bound by the %s, %v; want %d, %s", got, bound, err, tt.want, tt.bound)
 			}
 		})
 	}

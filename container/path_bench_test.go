@@ -89,8 +89,8 @@ func cpuSeconds(t testing.TB, pid int) float64 {
 // residentMB is the memory a process has resident, in MB.
 func residentMB(t testing.TB, pid int) float64 {
 	t.Helper()
-	kb, ok := field(os.DirFS("/"), fmt.Sprintf("proc/%d/status", pid), "VmRSS:")
-	if !ok {
+	kb, err := field(os.DirFS("/"), fmt.Sprintf("proc/%d/status", pid), "VmRSS:")
+	if err != nil {
 		t.Skip("needs /proc")
 	}
 	return float64(kb) / 1024

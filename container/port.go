@@ -2,10 +2,14 @@ package main
 
 import (
 	"errors"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
+	"sync"
+	"time"
 
 	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/handler"
@@ -27,7 +31,7 @@ func listen(cfg *config.Serve, log *slog.Logger, h *sagemaker.Hosting) (*port, e
 		return nil, err
 	}
 	p := &port{handler.NewHTTPServer("", h), h, listener}
-	p.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
+	p.ErrorLog = stdlog.New(&serverLog{log: log}, "", 0)
 	return p, nil
 }
 
@@ -42,3 +46,35 @@ func (p *port) Serve() error {
 
 // Ready does nothing: the API itself answers requests that come too early.
 func (p *port) Ready() {}
+
+// serverLog takes what an http.Server has to say. Most of it is about clients
+// that speak something else, which is for a debugger. That a connection cannot
+// be accepted is for the operator, but not a line for each try.
+type serverLog struct {
+	log *slog.Logger
+
+	mu     sync.Mutex
+	last   time.Time // when the last warning was logged
+	missed int       // warnings since then
+}
+
+const betweenWarnings = 10 * time.Second
+
+// Write implements io.Writer for one line.
+func (l *serverLog) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	reason, isAccept := strings.CutPrefix(text, "http: Accept error: ")
+	if !isAccept {
+		l.log.Debug(text)
+		return len(line), nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := time.Now(); now.Sub(l.last) >= betweenWarnings {
+		l.log.Warn("connections cannot be accepted", "err", reason, "lines_left_out", l.missed)
+		l.last, l.missed = now, 0
+	} else {
+		l.missed++
+	}
+	return len(line), nil
+}

@@ -76,8 +76,8 @@ func firstTokenFrom(b *testing.B, g *s3test.Gateway, location string) (took time
 	begin := time.Now()
 	p := start(b, append(g.Environ(), "MODEL_ID="+location), "--max-batch-total-tokens", "4096").ready()
 	// The first request takes memory for the cache of keys and values.
-	peak, ok := field(os.DirFS("/"), fmt.Sprintf("proc/%d/status", p.cmd.Process.Pid), "VmHWM:")
-	if !ok {
+	peak, err := field(os.DirFS("/"), fmt.Sprintf("proc/%d/status", p.cmd.Process.Pid), "VmHWM:")
+	if err != nil {
 		b.Skip("needs /proc")
 	}
 	status, body := p.post("/generate", `{"inputs":"the quick","parameters":{"max_new_tokens":1}}`)

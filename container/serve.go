@@ -180,6 +180,8 @@ func (s *server) run(f front) error {
 		Tokenizer: loaded.tokenizer,
 		Template:  loaded.template,
 		Compiler:  loaded.compiler.get,
+
+		RequestMemory: loaded.request,
 	})
 	s.phases.mark("ready")
 	s.log.Info("ready", loaded.describe()...)
