@@ -129,6 +129,10 @@ func FuzzChat(f *testing.F) {
 		chatBody(), chatBody(`"stream":true,"n":2,"stop":"a"`), chatBody(weather, `"tool_choice":"weather","logprobs":true,"top_logprobs":2`),
 		chatBody(`"response_format":{"type":"json_schema","json_schema":{"schema":{}}}`, `"logit_bias":{"1":2}`, `"chat_template_kwargs":{"x":[1]}`),
 		`{"messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"1","function":{"name":"f","arguments":{}}}]},{"role":"tool","content":[{"type":"text","text":"a"}]}]}`,
+		chatBody(`"top_k":-1,"min_p":0.5,"min_tokens":1,"ignore_eos":true,"stop_token_ids":[7],"bad_words":["a b"],"allowed_token_ids":[1,2],"skip_special_tokens":false,"include_stop_str_in_output":true,"stop":"a"`),
+		chatBody(`"prompt_logprobs":2,"max_tokens":0,"truncate_prompt_tokens":3,"add_special_tokens":true,"seed":-7,"cache_salt":"s"`),
+		chatBody(`"documents":[{"a":1}],"reasoning_effort":"low","chat_template_kwargs":{"a":{}},"add_generation_prompt":false,"use_beam_search":true`),
+		chatBody(`"guided_choice":["a","("],"structured_outputs":{"json":{},"regex":"a"},"grammar":{"type":"json","value":"{}"}`), chatBody(`"continue_final_message":true,"functions":[]`),
 		`{"instances":[{"inputs":"a"},{"messages":[]}]}`, `{"messages":[{"role":"\ud83d\ude00","content":"\u0000"}]}`, `{"messages":[`,
 	} {
 		f.Add([]byte(body))

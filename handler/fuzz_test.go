@@ -17,6 +17,8 @@ func FuzzCompletion(f *testing.F) {
 		`{"prompt":"a","stream":true,"n":2,"stop":"a","logprobs":2,"stream_options":{"include_usage":true}}`,
 		`{"prompt":[[1,2],[3]],"echo":true,"logprobs":0,"best_of":2,"seed":18446744073709551615}`,
 		`{"prompt":["a","\ud83d\ude00"],"suffix":null,"logit_bias":{"1":2},"repetition_penalty":1.5}`,
+		`{"prompt":["a",[1]],"echo":true,"logprobs":2,"max_tokens":0,"n":2,"prompt_logprobs":1}`, `{"prompt":[[1,2,3]],"echo":true,"truncate_prompt_tokens":2,"stream":true,"min_tokens":2,"stop":"b"}`,
+		`{"prompt":"a","guided_regex":"a","response_format":{"type":"text"},"structured_outputs":{"choice":["x"]}}`, `{"prompt":"a","best_of":1,"top_p":0,"bad_words":["x","y z"],"vllm_xargs":{}}`,
 		`{"prompt":[1,"a"]}`, `{"prompt":[]}`, `{"prompt":"a","suffix":"b"}`, `{"prompt":[`,
 		`{"inputs":"a","parameters":{"grammar":{"type":"regex","value":"a+"},"best_of":2,"do_sample":true}}`,
 		`{"inputs":1,"messages":[{"role":"user","content":"a"}],"prompt":"b"}`, `{"messages":5,"prompt":"b","stream":true}`,

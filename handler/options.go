@@ -26,7 +26,7 @@ type Options struct {
 	MaxConcurrentRequests int   // 0: 128
 	MaxBestOf             int   // 0: 2
 	MaxStopSequences      int   // 0: 4
-	MaxTopNTokens         int   // 0: 5
+	MaxTopNTokens         int   // 0: 5; the OpenAI routes allow 20 if it is less
 	MaxClientBatchSize    int   // 0: 4
 	ValidationWorkers     int   // prompts tokenized at once; 0: 2
 

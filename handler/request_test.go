@@ -44,6 +44,22 @@ func encodeGenerate(r generateRequest) []byte {
 	number("temperature", p.temperature)
 	number("top_p", p.topP)
 	number("typical_p", p.typicalP)
+	number("presence_penalty", p.presencePenalty)
+	number("min_p", p.minP)
+	flag("ignore_eos", p.ignoreEOS)
+	list := func(name string, v any) {
+		text, err := json.Marshal(v) // null, if there is none
+		if err != nil {
+			panic(err)
+		}
+		field(name, true, func(b []byte) []byte { return append(b, text...) })
+	}
+	list("stop_token_ids", p.stopTokens)
+	list("allowed_token_ids", p.allowed)
+	list("bad_words", p.badWords)
+	list("cache_salt", p.cacheSalt)
+	list("min_tokens", p.minTokens)
+	field("include_stop_str_in_output", p.keepStop.set, func(b []byte) []byte { return strconv.AppendBool(b, p.keepStop.v) })
 	field("adapter_id", p.adapterID.set, func(b []byte) []byte { return appendString(b, p.adapterID.v) })
 	field("best_of", p.bestOf.set, func(b []byte) []byte { return strconv.AppendUint(b, p.bestOf.v, 10) })
 	field("max_new_tokens", p.maxNewTokens.set, func(b []byte) []byte { return strconv.AppendUint(b, uint64(p.maxNewTokens.v), 10) })
@@ -72,6 +88,8 @@ func FuzzDecodeGenerate(f *testing.F) {
 		`{"inputs":"x","x":[[{"y":null}]],"parameters":null} x`,
 		`{"inputs":"x","parameters":{"grammar":{"value":{"schema":true,"name":1},"type":"json_schema"}}}`,
 		`{"inputs":"x","parameters":{"grammar":{"value":"a","type":"regex"}}}`,
+		`{"inputs":"x","parameters":{"min_p":0.1,"min_tokens":3,"ignore_eos_token":true,"stop_token_ids":[1,2],"allowed_token_ids":[3],"bad_sequences":["a","é"],"stop_sequences":["b"],"stop":["","c"]}}`,
+		`{"inputs":"x","adapters":["a"],"parameters":{"num_beams":1,"presence_penalty":1,"include_stop_str_in_output":false,"cache_salt":"s","use_beam_search":[{}]}}`,
 		`{"inputs":1}`, `[`, "\ufeff{}", `{"inputs":"x","inputs":"y"}`,
 	} {
 		f.Add([]byte(s))
@@ -84,12 +102,18 @@ func FuzzDecodeGenerate(f *testing.F) {
 			}
 			return
 		}
+		if req.parameters.refused != nil {
+			return // it is not written
+		}
 		again, err := decodeCompat(encodeGenerate(req))
 		if err != nil {
 			t.Fatalf("%q: written as %q: %v", data, encodeGenerate(req), err)
 		}
 		if len(req.parameters.stop) == 0 {
 			req.parameters.stop, again.parameters.stop = nil, nil
+		}
+		if len(req.parameters.badWords) == 0 {
+			req.parameters.badWords, again.parameters.badWords = nil, nil
 		}
 		if !reflect.DeepEqual(req, again) {
 			t.Fatalf("%q:\n%+v\n%+v", data, req, again)

@@ -29,7 +29,7 @@ type Serve struct {
 	MaxConcurrentRequests int  `name:"max-concurrent-requests" operator:"" default:"128" min:"1" help:"Requests in the server at once; more are answered 429."`
 	MaxBestOf             int  `name:"max-best-of" default:"2" min:"1" help:"Largest best_of."`
 	MaxStopSequences      int  `name:"max-stop-sequences" default:"4" min:"0" help:"Most stop strings of a request."`
-	MaxTopNTokens         int  `name:"max-top-n-tokens" default:"5" min:"0" help:"Largest top_n_tokens."`
+	MaxTopNTokens         int  `name:"max-top-n-tokens" default:"5" min:"0" help:"Largest top_n_tokens. OpenAI's routes show up to 20 alternatives in any case."`
 	MaxInputTokens        int  `name:"max-input-tokens" min:"1" placeholder:"N" help:"Longest prompt in tokens. Left out: max-total-tokens less one."`
 	MaxInputLength        int  `name:"max-input-length" min:"1" placeholder:"N" help:"Older name of max-input-tokens."`
 	MaxTotalTokens        int  `name:"max-total-tokens" min:"2" placeholder:"N" help:"Most tokens of prompt and answer together. Left out: what the model and the memory allow."`
