@@ -36,7 +36,7 @@ func BenchmarkCompile(b *testing.B) {
 					if !cached {
 						c.cache.clear()
 					}
-					m, err := c.Compile(b.Context(), Spec{JSONSchema, walkSchemas[0]})
+					m, err := c.Compile(b.Context(), Spec{Kind: JSONSchema, Text: walkSchemas[0]})
 					if err != nil {
 						b.Fatal(err)
 					}
@@ -59,7 +59,7 @@ func BenchmarkMasks(b *testing.B) {
 				r := rand.New(rand.NewPCG(1, 2))
 				ms, masks, errs := make([]*Matcher, rows), make([][]uint32, rows), make([]error, rows)
 				for i := range ms {
-					ms[i] = mustCompile(b, c, Spec{JSONSchema, walkSchemas[i%len(walkSchemas)]})
+					ms[i] = mustCompile(b, c, Spec{Kind: JSONSchema, Text: walkSchemas[i%len(walkSchemas)]})
 					masks[i] = make([]uint32, c.MaskWords())
 				}
 				var steps, singles []time.Duration

@@ -24,7 +24,7 @@ func FuzzCompile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind uint8, text string) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		m, err := c.Compile(ctx, Spec{kinds[int(kind)%len(kinds)], text})
+		m, err := c.Compile(ctx, Spec{Kind: kinds[int(kind)%len(kinds)], Text: text})
 		if err != nil {
 			var fault *Error
 			if !errors.As(err, &fault) && !errors.Is(err, ErrBusy) {

@@ -14,7 +14,7 @@ import (
 func TestMaskHasOnlyText(t *testing.T) {
 	c := compilerOfBytes(t)
 	mask := make([]uint32, c.MaskWords())
-	m := mustCompile(t, c, Spec{Regex, `(?s:.*)`})
+	m := mustCompile(t, c, Spec{Kind: Regex, Text: `(?s:.*)`})
 	if err := m.Mask(mask); err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func TestMaskHasOnlyText(t *testing.T) {
 func TestMatcher(t *testing.T) {
 	c := compilerOfBytes(t)
 	mask := make([]uint32, c.MaskWords())
-	spec := Spec{Regex, "ab(c|d)"}
+	spec := Spec{Kind: Regex, Text: "ab(c|d)"}
 	accept := func(t *testing.T, m *Matcher, text string) {
 		t.Helper()
 		for _, b := range []byte(text) {
@@ -126,7 +126,7 @@ func TestMasksAreThoseOfEachMatcher(t *testing.T) {
 	var ms []*Matcher
 	var rows [][]uint32
 	for i := range 20 {
-		ms = append(ms, mustCompile(t, c, Spec{Regex, fmt.Sprintf("%c.", 'a'+i)}))
+		ms = append(ms, mustCompile(t, c, Spec{Kind: Regex, Text: fmt.Sprintf("%c.", 'a'+i)}))
 		rows = append(rows, make([]uint32, c.MaskWords()))
 	}
 	ms[3].Accept('?')
@@ -174,7 +174,7 @@ func TestCompileEndsWithItsContext(t *testing.T) {
 	for len(c.slots) < cap(c.slots) { // no slot is free
 		c.slots <- struct{}{}
 	}
-	_, err := c.Compile(ctx, Spec{Regex, "never compiled before"})
+	_, err := c.Compile(ctx, Spec{Kind: Regex, Text: "never compiled before"})
 	for len(c.slots) > 0 {
 		<-c.slots
 	}
@@ -190,7 +190,7 @@ func TestCache(t *testing.T) {
 	}
 	c.cache.maxEntries = 2
 	compile := func(regex string) {
-		m, err := c.Compile(t.Context(), Spec{Regex, regex})
+		m, err := c.Compile(t.Context(), Spec{Kind: Regex, Text: regex})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -200,7 +200,7 @@ func TestCache(t *testing.T) {
 		m.Close()
 	}
 	has := func(regex string) bool {
-		_, ok := c.cache.entries[Spec{Regex, regex}.key()]
+		_, ok := c.cache.entries[Spec{Kind: Regex, Text: regex}.key()]
 		return ok
 	}
 	compile("a")
@@ -216,7 +216,7 @@ func TestCache(t *testing.T) {
 	if n := len(c.cache.entries); n != 1 || c.cache.bytes > c.cache.maxBytes {
 		t.Errorf("%d entries of %d bytes, want 1 within %d", n, c.cache.bytes, c.cache.maxBytes)
 	}
-	if (Spec{Regex, "a"}).key() == (Spec{Lark, "a"}).key() {
+	if (Spec{Kind: Regex, Text: "a"}).key() == (Spec{Kind: Lark, Text: "a"}).key() {
 		t.Error("kinds share a key")
 	}
 	c.Close()
@@ -241,7 +241,7 @@ func TestConcurrentSequences(t *testing.T) {
 			r := rand.New(rand.NewPCG(uint64(g), 0))
 			for range 40 {
 				text := strings.Repeat(string(rune('a'+r.IntN(6))), 1+r.IntN(5))
-				m, err := c.Compile(t.Context(), Spec{JSONSchema, fmt.Sprintf(`{"const":%q}`, text)})
+				m, err := c.Compile(t.Context(), Spec{Kind: JSONSchema, Text: fmt.Sprintf(`{"const":%q}`, text)})
 				if err != nil {
 					t.Error(err)
 					return

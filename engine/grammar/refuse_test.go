@@ -80,7 +80,7 @@ func TestFaultsAreNamed(t *testing.T) {
 		{"yacc", `x`, `unknown kind of grammar "yacc"`},
 	} {
 		t.Run(fmt.Sprintf("%s %.40s", tt.kind, tt.text), func(t *testing.T) {
-			got := refuses(t, c, Spec{tt.kind, tt.text})
+			got := refuses(t, c, Spec{Kind: tt.kind, Text: tt.text})
 			if !strings.Contains(got, tt.want) || strings.Contains(got, "\n") || len(got) > 400 {
 				t.Errorf("error %q, want one short line with %q", got, tt.want)
 			}
@@ -107,28 +107,28 @@ func TestHostileGrammarsAreRefused(t *testing.T) {
 		name string
 		spec Spec
 	}{
-		{"a megabyte", Spec{JSONSchema, `{"description":"` + strings.Repeat("x", 1<<20) + `"}`}},
-		{"a megabyte of regex", Spec{Regex, strings.Repeat("x", 1<<20)}},
-		{"deep schema", Spec{JSONSchema, nested(`{"items":`, "true", "}", 20_000)}},
-		{"deep value", Spec{JSONSchema, `{"const":` + nested("[", "", "]", 20_000) + `}`}},
-		{"unclosed brackets", Spec{JSONSchema, strings.Repeat("[", 200_000)}},
-		{"deep regex", Spec{Regex, nested("(", "a", ")*", 2_000)}},
-		{"deep pattern", Spec{JSONSchema, `{"pattern":"` + nested("(", "a", ")*", 2_000) + `"}`}},
-		{"deep lark", Spec{Lark, "start: " + nested("(", `"a"`, ")", 5_000)}},
-		{"chain of references", Spec{JSONSchema, `{"$ref":"#/$defs/d0","$defs":{` +
+		{"a megabyte", Spec{Kind: JSONSchema, Text: `{"description":"` + strings.Repeat("x", 1<<20) + `"}`}},
+		{"a megabyte of regex", Spec{Kind: Regex, Text: strings.Repeat("x", 1<<20)}},
+		{"deep schema", Spec{Kind: JSONSchema, Text: nested(`{"items":`, "true", "}", 20_000)}},
+		{"deep value", Spec{Kind: JSONSchema, Text: `{"const":` + nested("[", "", "]", 20_000) + `}`}},
+		{"unclosed brackets", Spec{Kind: JSONSchema, Text: strings.Repeat("[", 200_000)}},
+		{"deep regex", Spec{Kind: Regex, Text: nested("(", "a", ")*", 2_000)}},
+		{"deep pattern", Spec{Kind: JSONSchema, Text: `{"pattern":"` + nested("(", "a", ")*", 2_000) + `"}`}},
+		{"deep lark", Spec{Kind: Lark, Text: "start: " + nested("(", `"a"`, ")", 5_000)}},
+		{"chain of references", Spec{Kind: JSONSchema, Text: `{"$ref":"#/$defs/d0","$defs":{` +
 			joined(3_000, func(i int) string { return fmt.Sprintf(`"d%d":{"$ref":"#/$defs/d%d"}`, i, i+1) }) + `,"d3000":{"type":"integer"}}}`}},
-		{"intersection of patterns", Spec{JSONSchema, `{"allOf":[` +
+		{"intersection of patterns", Spec{Kind: JSONSchema, Text: `{"allOf":[` +
 			joined(60, func(i int) string { return fmt.Sprintf(`{"type":"string","pattern":"(a|b)*a(a|b){%d}"}`, i) }) + `]}`}},
-		{"intersection through references", Spec{JSONSchema, `{"$ref":"#/$defs/d0","$defs":{` +
+		{"intersection through references", Spec{Kind: JSONSchema, Text: `{"$ref":"#/$defs/d0","$defs":{` +
 			joined(60, func(i int) string {
 				return fmt.Sprintf(`"d%d":{"pattern":"(a|b)*a(a|b){%d}","$ref":"#/$defs/d%d"}`, i, i, i+1)
 			}) + `,"d60":{"type":"string"}}}`}},
-		{"product of choices", Spec{JSONSchema, `{"allOf":[` +
+		{"product of choices", Spec{Kind: JSONSchema, Text: `{"allOf":[` +
 			joined(40, func(int) string { return `{"anyOf":[{"type":"string"},{"minimum":1},{"properties":{"a":{}}}]}` }) + `]}`}},
-		{"common multiples", Spec{JSONSchema, `{"allOf":[{"multipleOf":65537},{"multipleOf":65539},{"multipleOf":65543}]}`}},
-		{"huge multiple", Spec{JSONSchema, `{"multipleOf":4294967291,"minimum":1}`}},
-		{"huge exponent", Spec{JSONSchema, `{"multipleOf":1e999999999}`}},
-		{"lark conjunctions", Spec{Lark, `start: A` + "\nA: " + strings.Repeat(`/(a|b)*a(a|b){9}/ & `, 60) + "/a/"}},
+		{"common multiples", Spec{Kind: JSONSchema, Text: `{"allOf":[{"multipleOf":65537},{"multipleOf":65539},{"multipleOf":65543}]}`}},
+		{"huge multiple", Spec{Kind: JSONSchema, Text: `{"multipleOf":4294967291,"minimum":1}`}},
+		{"huge exponent", Spec{Kind: JSONSchema, Text: `{"multipleOf":1e999999999}`}},
+		{"lark conjunctions", Spec{Kind: Lark, Text: `start: A` + "\nA: " + strings.Repeat(`/(a|b)*a(a|b){9}/ & `, 60) + "/a/"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) { t.Log(refuses(t, c, tt.spec)) })
 	}
@@ -140,18 +140,18 @@ func TestExpensiveGrammarsReturn(t *testing.T) {
 	c := compilerOfBytes(t)
 	mask := make([]uint32, c.MaskWords())
 	for _, spec := range []Spec{
-		{Regex, `(a{1,1000}){1,1000}`},
-		{Regex, `((a{1,100}){1,100}){1,100}`},
-		{Regex, `(a|aa)*b(a|b){200}`},
-		{Regex, `(.*a){50}(.*b){50}`},
-		{Regex, strings.Repeat(`a?`, 2000) + strings.Repeat(`a`, 2000)},
-		{Regex, strings.Repeat(`\p{L}{0,100}`, 300)},
-		{Regex, `(a|b)*a(a|b){5000}c`},
-		{JSONSchema, `{"type":"string","pattern":"(a|b)*a(a|b){200}","format":"email","minLength":100}`},
-		{JSONSchema, `{"type":"string","minLength":1000000000}`},
-		{JSONSchema, `{"type":"array","minItems":1000000}`},
-		{JSONSchema, `{"enum":[` + joined(20_000, func(i int) string { return fmt.Sprint(i) }) + `]}`},
-		{JSONSchema, `{"$ref":"#/$defs/d0","$defs":{` + joined(480, func(i int) string {
+		{Kind: Regex, Text: `(a{1,1000}){1,1000}`},
+		{Kind: Regex, Text: `((a{1,100}){1,100}){1,100}`},
+		{Kind: Regex, Text: `(a|aa)*b(a|b){200}`},
+		{Kind: Regex, Text: `(.*a){50}(.*b){50}`},
+		{Kind: Regex, Text: strings.Repeat(`a?`, 2000) + strings.Repeat(`a`, 2000)},
+		{Kind: Regex, Text: strings.Repeat(`\p{L}{0,100}`, 300)},
+		{Kind: Regex, Text: `(a|b)*a(a|b){5000}c`},
+		{Kind: JSONSchema, Text: `{"type":"string","pattern":"(a|b)*a(a|b){200}","format":"email","minLength":100}`},
+		{Kind: JSONSchema, Text: `{"type":"string","minLength":1000000000}`},
+		{Kind: JSONSchema, Text: `{"type":"array","minItems":1000000}`},
+		{Kind: JSONSchema, Text: `{"enum":[` + joined(20_000, func(i int) string { return fmt.Sprint(i) }) + `]}`},
+		{Kind: JSONSchema, Text: `{"$ref":"#/$defs/d0","$defs":{` + joined(480, func(i int) string {
 			return fmt.Sprintf(`"d%d":%s{"$ref":"#/$defs/d%d"}%s`, i, strings.Repeat(`{"items":`, 50), i+1, strings.Repeat(`}`, 50))
 		}) + `,"d480":true}}`},
 	} {
@@ -182,7 +182,7 @@ func TestExpensiveGrammarsReturn(t *testing.T) {
 			}
 		})
 	}
-	if m := mustCompile(t, c, Spec{JSONSchema, `{"type":"integer"}`}); !admits(t, m, "12") {
+	if m := mustCompile(t, c, Spec{Kind: JSONSchema, Text: `{"type":"integer"}`}); !admits(t, m, "12") {
 		t.Error("an innocent grammar is harmed")
 	}
 }
@@ -200,7 +200,7 @@ func TestBoundsAreNotTooTight(t *testing.T) {
 		"nesting":           strings.Repeat(`{"properties":{"a":`, 30) + `{"type":"integer"}` + strings.Repeat(`}}`, 30),
 	} {
 		t.Run(name, func(t *testing.T) {
-			if m := mustCompile(t, c, Spec{JSONSchema, schema}); !admits(t, m, "{}") {
+			if m := mustCompile(t, c, Spec{Kind: JSONSchema, Text: schema}); !admits(t, m, "{}") {
 				t.Error("refuses {}")
 			}
 		})

@@ -24,7 +24,7 @@ func TestRegexes(t *testing.T) {
 		{`<special>`, []string{"<special>"}, nil},
 	} {
 		t.Run(tt.regex, func(t *testing.T) {
-			m := mustCompile(t, c, Spec{Regex, tt.regex})
+			m := mustCompile(t, c, Spec{Kind: Regex, Text: tt.regex})
 			for _, text := range tt.good {
 				if !admits(t, m, text) {
 					t.Errorf("refuses %q", text)
@@ -41,7 +41,7 @@ func TestRegexes(t *testing.T) {
 
 func TestLark(t *testing.T) {
 	c := compilerOfBytes(t)
-	m := mustCompile(t, c, Spec{Lark, "start: \"call \" call (\";\" call)*\ncall: /[a-z]+/ \"(\" args \")\"\nargs: %json {\"type\":\"integer\"}"})
+	m := mustCompile(t, c, Spec{Kind: Lark, Text: "start: \"call \" call (\";\" call)*\ncall: /[a-z]+/ \"(\" args \")\"\nargs: %json {\"type\":\"integer\"}"})
 	for text, want := range map[string]bool{"call f(1)": true, "call f(1);g(2)": true, "call f()": false, "f(1)": false} {
 		if got := admits(t, m, text); got != want {
 			t.Errorf("%q: admitted %v, want %v", text, got, want)

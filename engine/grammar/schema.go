@@ -1,198 +1,553 @@
 package grammar
 
 import (
-	"encoding/json"
-	"maps"
-	"math/big"
+	"fmt"
 	"slices"
+	"strings"
 )
 
+// SchemaOptions says how a JSON schema is read.
+type SchemaOptions struct {
+	// Open keeps JSON Schema's own meaning: a schema without a type is one for
+	// all types, an object may have members that no keyword names.
+	Open bool
+	// Member, if it is not "", is a member that comes before all others of the
+	// value, which must be an object. Its value is Value.
+	Member, Value string
+}
+
+// NormalizeSchema returns a schema of the same values, as the package comment
+// has it, made of nothing but what the parser enforces: annotations are left
+// out, references lead to definitions of its own, alternatives are written
+// out, objects say whether they are open. It is its own normal form. The error
+// is an *Error with the place of the fault.
+func NormalizeSchema(text string, o SchemaOptions) (string, error) {
+	w, err := normalize(text, o)
+	if err != nil {
+		return "", err
+	}
+	return string(w.text), nil
+}
+
 const (
-	// maxReferences bounds how far the library recurses along $ref.
+	// maxReferences bounds the definitions, along which the library recurses.
 	maxReferences = 500
 	// maxIntersected bounds how many regular expressions may apply to one
 	// string: the library multiplies them out, two choices each.
 	maxIntersected = 12
 	// maxRemainders bounds the states of multipleOf: one for each remainder.
 	maxRemainders = 100_000
+	// maxNormal bounds the bytes of a normal form, maxWork the schemas that
+	// are looked at for it: allOf of anyOf multiplies.
+	maxNormal = 1 << 20
+	maxWork   = 200_000
+	// maxSet is the size of a set of which all arrangements are written out.
+	maxSet = 4
 )
 
-// schemaCheck collects what costs the library more than time in proportion to
-// the schema's size.
-type schemaCheck struct {
-	references map[string]bool
-	strings    map[string]bool // pattern, format: each distinct one may be joined with the others
-	joins      int             // places where two schemas apply to the same value
-	multiples  []*big.Rat
+// A schemaWriter writes the normal form of a document.
+type schemaWriter struct {
+	*document
+	SchemaOptions
+	text []byte
+
+	definitions map[string]int // names, by what applies to the value
+	pending     []definition
+	work, size  int
+	inside      int // alternatives with a common part: it is written for each
+
+	// unsatisfiable is the first reason why a part of the schema has no value.
+	unsatisfiable *Error
+	// patterns tell where a pattern stands that the library refuses.
+	patterns []placedPattern
 }
 
-// checkSchema refuses schemas that would cost too much, and contradictions
-// that the library would report without naming the keyword.
-func checkSchema(schema map[string]any) error {
-	c := schemaCheck{references: map[string]bool{}, strings: map[string]bool{}}
-	if err := c.object(schema); err != nil {
+type definition struct {
+	items []item
+	top   *node
+}
+
+type placedPattern struct{ text, place string }
+
+func normalize(text string, o SchemaOptions) (*schemaWriter, error) {
+	v, err := decodeJSON([]byte(text))
+	if err != nil {
+		return nil, err
+	}
+	d, err := newDocument(v)
+	if err != nil {
+		return nil, err
+	}
+	w := &schemaWriter{document: d, SchemaOptions: o, definitions: map[string]int{}}
+	root, err := w.rootSchema()
+	if err != nil {
+		return nil, err
+	}
+	if string(root) == never {
+		return nil, w.noValue(d.root)
+	}
+	// Of two equal keys the library would take the last; there is only ours.
+	w.text = append(w.text, `{`+schemaOptions...)
+	if string(root) != "{}" {
+		w.text = append(append(w.text, ','), root[1:len(root)-1]...)
+	}
+	for i := 0; i < len(w.pending); i++ {
+		if i == 0 {
+			w.text = append(w.text, `,"$defs":{`...)
+		} else {
+			w.text = append(w.text, ',')
+		}
+		w.text = fmt.Appendf(w.text, `"%d":`, i)
+		body, err := w.body(w.pending[i].items, w.pending[i].top, false)
+		if err != nil {
+			return nil, err
+		}
+		w.text = append(w.text, body...)
+	}
+	if len(w.pending) > 0 {
+		w.text = append(w.text, '}')
+	}
+	w.text = append(w.text, '}')
+	return w, nil
+}
+
+// noValue is the error for a schema that nothing satisfies.
+func (w *schemaWriter) noValue(n *node) *Error {
+	if w.unsatisfiable != nil {
+		return w.unsatisfiable
+	}
+	return n.fault("", "no value is valid")
+}
+
+// never is a schema without values, anything one of all.
+const (
+	never    = `false`
+	anything = `{}`
+)
+
+// impossible notes why no value is valid, and returns that schema.
+func (w *schemaWriter) impossible(reason *Error) []byte {
+	if w.unsatisfiable == nil {
+		w.unsatisfiable = reason
+	}
+	return []byte(never)
+}
+
+// An item is what applies to a value: the keywords of one schema, or one of
+// several schemas.
+type item struct {
+	node    *node
+	keyword string // anyOf or oneOf; "" for the keywords
+	path    *trail
+}
+
+// trail leads to a schema through those that apply to the same value.
+type trail struct {
+	node *node
+	up   *trail
+	n    int
+}
+
+func (t *trail) has(n *node) bool {
+	for ; t != nil; t = t.up {
+		if t.node == n {
+			return true
+		}
+	}
+	return false
+}
+
+// rootSchema writes the root.
+func (w *schemaWriter) rootSchema() ([]byte, error) {
+	items, _, err := w.expand(w.root, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return w.body(items, w.root, w.Member != "")
+}
+
+// step counts a schema that is looked at.
+func (w *schemaWriter) step(n *node) error {
+	if w.work++; w.work > maxWork || w.size > maxNormal {
+		return n.fault("", "the schema is too large when its references and alternatives are written out")
+	}
+	return nil
+}
+
+// expand appends what n asks of a value, in the order of its keywords, and
+// reports whether a reference led there.
+func (w *schemaWriter) expand(n *node, path *trail, items []item) (_ []item, referred bool, err error) {
+	if err := w.step(n); err != nil {
+		return nil, false, err
+	}
+	if n.members == nil {
+		if n.never {
+			items = append(items, item{node: n})
+		}
+		return items, false, nil
+	}
+	if path.has(n) {
+		return nil, false, n.fault("", "the schema refers to itself without anything in between")
+	}
+	depth := 1
+	if path != nil {
+		depth = path.n + 1
+	}
+	if depth > maxReferences {
+		return nil, false, n.fault("", "more than %d schemas in a row refer to one another", maxReferences)
+	}
+	path = &trail{n, path, depth}
+	f, err := w.facts(n)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, key := range n.members.keys {
+		var more bool
+		switch key {
+		case "$ref", "$dynamicRef":
+			var target *node
+			if target, err = w.target(n, key); err != nil {
+				return nil, false, err
+			}
+			items, _, err = w.expand(target, path, items)
+			more = true
+		case "allOf":
+			var list []*node
+			if list, err = w.schemaList(n, key, n.members.values[key]); err != nil {
+				return nil, false, err
+			}
+			for _, part := range list {
+				var r bool
+				if items, r, err = w.expand(part, path, items); err != nil {
+					return nil, false, err
+				}
+				more = more || r
+			}
+		case "anyOf", "oneOf":
+			if _, err = w.schemaList(n, key, n.members.values[key]); err != nil {
+				return nil, false, err
+			}
+			items = append(items, item{n, key, path})
+		default:
+			// The keywords count where the first of them stands that orders
+			// properties, or the first of all.
+			if f.none || slices.ContainsFunc(items, func(i item) bool { return i.node == n && i.keyword == "" }) {
+				continue
+			}
+			if relevant := keywordMatters(key); relevant && (key == "properties" || f.properties == nil) {
+				items = append(items, item{node: n})
+			}
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		referred = referred || more
+	}
+	return items, referred, nil
+}
+
+// keywordMatters reports whether a keyword may be one of those in facts.
+func keywordMatters(key string) bool {
+	switch key {
+	case "type", "enum", "const", "properties", "patternProperties", "additionalProperties", "unevaluatedProperties",
+		"propertyNames", "required", "minProperties", "maxProperties", "items", "prefixItems", "additionalItems",
+		"unevaluatedItems", "minItems", "maxItems", "uniqueItems", "pattern", "format", "minLength", "maxLength",
+		"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "not":
+		return true
+	}
+	return false
+}
+
+// schema writes what all of several schemas allow.
+func (w *schemaWriter) schema(nodes ...*node) ([]byte, error) {
+	var items []item
+	var top *node
+	referred := false
+	for _, n := range nodes {
+		more, r, err := w.expand(n, nil, nil)
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range more {
+			if !slices.ContainsFunc(items, func(j item) bool { return i.node == j.node && i.keyword == j.keyword }) {
+				items = append(items, i)
+			}
+		}
+		referred = referred || r
+		top = n
+	}
+	if len(items) == 0 {
+		return []byte(anything), nil
+	}
+	if len(nodes) > 1 || top.members == nil || top.members.values["unevaluatedProperties"] == nil && top.members.values["unevaluatedItems"] == nil {
+		top = nil
+	}
+	// What only stands in one place is written there. All else is a definition,
+	// which others share and which may contain itself.
+	simple, err := w.simple(items)
+	if err != nil {
+		return nil, err
+	}
+	leaf := len(items) == 1 && items[0].keyword == "" && w.isLeaf(items[0].node)
+	if leaf || simple && !referred && w.inside == 0 {
+		return w.body(items, top, false)
+	}
+	var key strings.Builder
+	for _, i := range items {
+		fmt.Fprintf(&key, "%d%s,", i.node.id, i.keyword)
+	}
+	if top != nil {
+		fmt.Fprintf(&key, "!%d", top.id)
+	}
+	name, ok := w.definitions[key.String()]
+	if !ok {
+		name = len(w.pending)
+		if name >= maxReferences {
+			return nil, items[0].node.fault("", "the schema needs more than %d definitions", maxReferences)
+		}
+		w.definitions[key.String()] = name
+		w.pending = append(w.pending, definition{items, top})
+	}
+	return fmt.Appendf(nil, `{"$ref":"#/$defs/%d"}`, name), nil
+}
+
+// simple reports whether items are the keywords of one schema, or one choice.
+func (w *schemaWriter) simple(items []item) (bool, error) {
+	n := 0
+	for _, i := range items {
+		if i.keyword == "" && i.node.members != nil {
+			f, err := w.facts(i.node)
+			if err != nil {
+				return false, err
+			}
+			if f.onlyTypes() {
+				continue
+			}
+		}
+		n++
+	}
+	return n <= 1, nil
+}
+
+// isLeaf reports whether n has no schemas inside. Its facts were read.
+func (w *schemaWriter) isLeaf(n *node) bool {
+	return n.members == nil || n.read != nil && !n.read.object && !n.read.array
+}
+
+func (f *facts) onlyTypes() bool {
+	return f.types != 0 && f.enums == nil && !f.object && !f.array && !f.text && !f.digit
+}
+
+// body writes what items allow. With named the values are objects that begin
+// with the member of the options.
+func (w *schemaWriter) body(items []item, top *node, named bool) ([]byte, error) {
+	var alternatives [][]byte
+	if err := w.alternatives(items, top, named, &alternatives); err != nil {
+		return nil, err
+	}
+	switch len(alternatives) {
+	case 0:
+		return []byte(never), nil
+	case 1:
+		return alternatives[0], nil
+	}
+	out := []byte(`{"anyOf":[`)
+	for i, a := range alternatives {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, a...)
+	}
+	return append(out, "]}"...), nil
+}
+
+// alternatives appends the schemas one of which a value must have. A choice
+// beside other keywords is written out: each of its branches together with
+// them, since a branch decides which members an object may have.
+func (w *schemaWriter) alternatives(items []item, top *node, named bool, out *[][]byte) error {
+	if len(items) > 0 {
+		if err := w.step(items[0].node); err != nil {
+			return err
+		}
+	}
+	at := slices.IndexFunc(items, func(i item) bool { return i.keyword != "" })
+	if at < 0 {
+		b, err := w.conjunction(items, top, named)
+		if err == nil && string(b) != never {
+			w.size += len(b)
+			*out = append(*out, b)
+		}
 		return err
 	}
-	if n := len(c.references); n > maxReferences {
-		return errorf("$ref: %d different references, the limit is %d", n, maxReferences)
+	choice := items[at]
+	branches, err := w.schemaList(choice.node, choice.keyword, choice.node.members.values[choice.keyword])
+	if err != nil {
+		return err
 	}
-	if n := min(len(c.strings), c.joins+1); n > maxIntersected {
-		return errorf("allOf: %d patterns and formats might apply to one string, the limit is %d", n, maxIntersected)
+	rest := slices.Delete(slices.Clone(items), at, at+1)
+	alone, outer, err := w.typesAlone(rest)
+	if err != nil {
+		return err
 	}
-	return c.checkMultiples()
-}
-
-func (c *schemaCheck) schema(v any) error {
-	if object, ok := v.(map[string]any); ok {
-		return c.object(object)
-	}
-	return nil // true and false, or a mistake that the library names
-}
-
-func (c *schemaCheck) object(schema map[string]any) error {
-	// In place applicators meet the keywords beside them, and one another.
-	meets := -1
-	for _, keyword := range []string{"$ref", "allOf", "anyOf", "oneOf", "patternProperties"} {
-		if _, ok := schema[keyword]; ok {
-			meets++
-		}
-	}
-	if _, ok := schema["pattern"]; ok {
-		meets++
-	}
-	if _, ok := schema["format"]; ok {
-		meets++
-	}
-	c.joins += max(meets, 0)
-
-	// In a fixed order, so that the same schema always has the same error.
-	for _, keyword := range slices.Sorted(maps.Keys(schema)) {
-		if err := c.keyword(keyword, schema[keyword]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *schemaCheck) keyword(keyword string, value any) error {
-	switch keyword {
-	case "$ref":
-		if s, ok := value.(string); ok {
-			c.references[s] = true
-		}
-	case "pattern", "format":
-		if s, ok := value.(string); ok {
-			c.strings[keyword+s] = true
-			return checkPattern(keyword, s)
-		}
-	case "multipleOf":
-		return c.multiple(value)
-	case "enum", "allOf", "anyOf", "oneOf", "type":
-		list, ok := value.([]any)
-		if !ok {
-			return nil
-		}
-		if len(list) == 0 {
-			return errorf("%s is empty: no value is valid", keyword)
-		}
-		if keyword == "enum" || keyword == "type" {
-			return nil
-		}
-		c.joins += len(list) - 1
-		return c.all(list)
-	case "prefixItems":
-		if list, ok := value.([]any); ok {
-			return c.all(list)
-		}
-	case "items": // a list in drafts before 2020-12
-		if list, ok := value.([]any); ok {
-			return c.all(list)
-		}
-		return c.schema(value)
-	case "additionalItems", "additionalProperties":
-		return c.schema(value)
-	case "properties", "$defs", "definitions", "patternProperties":
-		schemas, _ := value.(map[string]any)
-		for _, name := range slices.Sorted(maps.Keys(schemas)) {
-			if keyword == "patternProperties" {
-				c.strings[name] = true
-				if err := checkPattern(keyword, name); err != nil {
+	alone = alone && !named
+	for _, branch := range branches {
+		expanded, _, err := w.expand(branch, choice.path, nil)
+		if alone && err == nil {
+			var inner types
+			if inner, err = w.typesOf(expanded); err == nil && inner&^outer == 0 {
+				b, err := w.schema(branch)
+				if err != nil {
 					return err
 				}
-			}
-			if err := c.schema(schemas[name]); err != nil {
-				return err
+				if string(b) != never {
+					*out = append(*out, b)
+				}
+				continue
 			}
 		}
-	}
-	return nil
-}
-
-func (c *schemaCheck) all(schemas []any) error {
-	for _, s := range schemas {
-		if err := c.schema(s); err != nil {
+		if err != nil {
+			return err
+		}
+		all := slices.Concat(items[:at], expanded, items[at+1:])
+		if len(branches) > 1 {
+			w.inside++
+		}
+		err = w.alternatives(all, top, named, out)
+		if len(branches) > 1 {
+			w.inside--
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func checkPattern(keyword, pattern string) error {
-	if len(pattern) > maxPatternBytes {
-		return errorf("%s of %d bytes, the limit is %d", keyword, len(pattern), maxPatternBytes)
-	}
-	return checkNesting(pattern, keyword)
-}
-
-func (c *schemaCheck) multiple(value any) error {
-	number, ok := value.(json.Number)
-	if !ok {
-		return nil
-	}
-	const digits = 30 // beyond any use; 1e999999999 would fill the memory
-	f, err := number.Float64()
-	if err != nil || len(number) > digits || f < 1e-9 || f > 1e9 {
-		return errorf("multipleOf: %.40s is not supported", number)
-	}
-	r, ok := new(big.Rat).SetString(number.String())
-	if !ok {
-		return errorf("multipleOf: %.40s is not supported", number)
-	}
-	c.multiples = append(c.multiples, r)
-	return nil
-}
-
-// checkMultiples bounds the least common multiple of all multipleOf, or of
-// each by itself where they cannot meet, in units of the last decimal.
-func (c *schemaCheck) checkMultiples() error {
-	if c.joins > 0 {
-		return checkRemainders(c.multiples)
-	}
-	for i := range c.multiples {
-		if err := checkRemainders(c.multiples[i : i+1]); err != nil {
-			return err
+// typesAlone reports whether items are nothing but types, and which.
+func (w *schemaWriter) typesAlone(items []item) (alone bool, set types, err error) {
+	set = allTypes
+	for _, i := range items {
+		if i.keyword != "" || i.node.members == nil {
+			return false, 0, nil
 		}
+		f, err := w.facts(i.node)
+		if err != nil || !f.onlyTypes() {
+			return false, 0, err
+		}
+		set &= f.types
 	}
-	return nil
+	return true, set, nil
 }
 
-func checkRemainders(multiples []*big.Rat) error {
-	scale := big.NewInt(1)
-	for _, r := range multiples {
-		for new(big.Int).Rem(scale, r.Denom()).Sign() != 0 {
-			if scale.BitLen() > 64 {
-				return errorf("multipleOf: %s has too many decimals", r.FloatString(9))
+// typesOf returns the types that items allow, or more of them.
+func (w *schemaWriter) typesOf(items []item) (types, error) {
+	set := types(allTypes)
+	var all []*facts
+	for _, i := range items {
+		if i.keyword != "" {
+			continue
+		}
+		if i.node.members == nil {
+			return 0, nil
+		}
+		f, err := w.facts(i.node)
+		if err != nil {
+			return 0, err
+		}
+		if f.types != 0 {
+			set &= f.types
+		}
+		all = append(all, f)
+	}
+	if t := w.impliedType(all); t != 0 && len(all) == len(items) {
+		set &= t
+	}
+	return set, nil
+}
+
+// impliedType returns the type of schemas that name none, 0 for all: TGI's
+// grammars take properties for those of an object and prefixItems for those of
+// an array.
+func (w *schemaWriter) impliedType(all []*facts) types {
+	if w.Open {
+		return 0
+	}
+	var object, array, other, properties bool
+	for _, f := range all {
+		if f.types != 0 {
+			return 0
+		}
+		properties = properties || f.properties != nil
+		object = object || f.object
+		array = array || f.prefix != nil
+		other = other || f.enums != nil || f.text || f.digit || f.array && f.prefix == nil
+	}
+	switch {
+	case properties, object && !array && !other:
+		return typeObject
+	case array && !object && !other:
+		return typeArray
+	}
+	return 0
+}
+
+// conjunction writes the schema of the values that the keywords of all items allow.
+func (w *schemaWriter) conjunction(items []item, top *node, named bool) ([]byte, error) {
+	if len(items) == 0 && !named {
+		return []byte(anything), nil
+	}
+	set := types(0)
+	var all []*facts
+	var nodes []*node
+	for _, i := range items {
+		if err := w.step(i.node); err != nil {
+			return nil, err
+		}
+		if i.node.members == nil { // false
+			return w.impossible(i.node.fault("", "no value is valid")), nil
+		}
+		if slices.Contains(nodes, i.node) {
+			continue
+		}
+		f, err := w.facts(i.node)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, f)
+		nodes = append(nodes, i.node)
+		switch {
+		case f.types == 0:
+		case set == 0:
+			set = f.types
+		default:
+			set &= f.types
+			if set == 0 {
+				return w.impossible(i.node.fault("type", "no value has this type and those of the schemas beside it")), nil
 			}
-			scale.Mul(scale, big.NewInt(10))
 		}
 	}
-	states := big.NewInt(1)
-	for _, r := range multiples {
-		n := new(big.Int).Mul(r.Num(), new(big.Int).Quo(scale, r.Denom()))
-		states.Mul(states, new(big.Int).Quo(n, new(big.Int).GCD(nil, nil, states, n)))
-		if states.Cmp(big.NewInt(maxRemainders)) > 0 {
-			return errorf("multipleOf: the common multiple %s exceeds %d", states, maxRemainders)
+	if set == 0 {
+		set = w.impliedType(all)
+	}
+	if named {
+		if set != 0 && set&typeObject == 0 {
+			return w.impossible(nodes[0].fault("type", "not an object")), nil
+		}
+		set = typeObject
+	}
+	c := conjunct{w, all, nodes, top, named, set, nil}
+	c.begin()
+	for _, part := range []func() (*Error, error){c.values, c.numbers, c.strings, c.arrays, c.objects} {
+		reason, err := part()
+		if err != nil {
+			return nil, err
+		}
+		if reason != nil {
+			return w.impossible(reason), nil
 		}
 	}
-	return nil
+	if len(c.out) == 0 {
+		return []byte(anything), nil
+	}
+	return append(append([]byte{'{'}, c.out...), '}'), nil
 }

@@ -97,7 +97,7 @@ func TestSchemas(t *testing.T) {
 		{"a client's own options do not count", `{"type":"array","items":{"type":"integer"},"x-guidance":{"whitespace_flexible":true}}`, []string{`[1, 2]`}, nil, []string{"[1,\n2]"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m := mustCompile(t, c, Spec{JSONSchema, tt.schema})
+			m := mustCompile(t, c, Spec{Kind: JSONSchema, Text: tt.schema})
 			judge := validator(t, tt.schema)
 			for _, text := range tt.good {
 				if !admits(t, m, text) {

@@ -1,9 +1,7 @@
 package grammar
 
 import (
-	"bytes"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -23,16 +21,25 @@ const (
 type Spec struct {
 	Kind Kind
 	Text string
+	Open bool // of schemas: see SchemaOptions
 }
 
 // Error is a grammar that cannot be used, with the reason in words for the
 // client: one line that names the keyword or construct at fault.
-type Error struct{ Reason string }
+type Error struct {
+	Place  string // in a JSON schema, a JSON pointer that begins with #; or ""
+	Reason string
+}
 
-func (e *Error) Error() string { return e.Reason }
+func (e *Error) Error() string {
+	if e.Place == "" {
+		return e.Reason
+	}
+	return oneLine(e.Place) + ": " + e.Reason
+}
 
 func errorf(format string, args ...any) *Error {
-	return &Error{oneLine(fmt.Sprintf(format, args...))}
+	return &Error{Reason: oneLine(fmt.Sprintf(format, args...))}
 }
 
 // oneLine joins the lines of a text and cuts it to a length that suits an error message.
@@ -51,15 +58,17 @@ const (
 	maxNesting      = 64      // brackets inside brackets
 )
 
-// schemaOptions is what the library is told about every schema: see the
-// package comment. Of two equal keys the last counts, so a client's own
-// options lose.
-const schemaOptions = `"x-guidance":{"whitespace_pattern":" ?","coerce_one_of":true}}`
+// schemaOptions is what the library is told about every schema: one space may
+// stand where JSON may have any.
+const schemaOptions = `"x-guidance":{"whitespace_pattern":" ?"}`
 
 // key identifies a Spec in the cache.
 func (s Spec) key() [sha256.Size]byte {
 	h := sha256.New()
 	h.Write([]byte(s.Kind))
+	if s.Open {
+		h.Write([]byte{1})
+	}
 	h.Write([]byte{0})
 	h.Write([]byte(s.Text))
 	return [sha256.Size]byte(h.Sum(nil))
@@ -83,7 +92,7 @@ func (s Spec) source() (string, error) {
 	}
 	switch s.Kind {
 	case JSONSchema:
-		return schemaSource(s.Text)
+		return NormalizeSchema(s.Text, SchemaOptions{Open: s.Open})
 	case Regex:
 		return s.Text, checkNesting(s.Text, string(Regex))
 	case Lark:
@@ -115,68 +124,6 @@ func checkNesting(text, what string) error {
 			}
 		case ')', ']', '}':
 			depth = max(depth-1, 0)
-		}
-	}
-	return nil
-}
-
-// schemaSource checks a JSON schema and adds the options.
-func schemaSource(text string) (string, error) {
-	raw := bytes.TrimSpace([]byte(text))
-	schema, err := decodeSchema(raw)
-	if err != nil {
-		return "", err
-	}
-	switch schema := schema.(type) {
-	case bool:
-		if !schema {
-			return "", errorf("the schema is false: no value is valid")
-		}
-		return "{" + schemaOptions, nil
-	case map[string]any:
-		if err := checkSchema(schema); err != nil {
-			return "", err
-		}
-		head := string(bytes.TrimSpace(raw[:len(raw)-1])) // without the closing brace
-		if len(schema) > 0 {
-			head += ","
-		}
-		return head + schemaOptions, nil
-	}
-	return "", errorf("a JSON schema is an object or a boolean, not %.40s", raw)
-}
-
-// decodeSchema reads JSON, its numbers as they are written.
-func decodeSchema(raw []byte) (any, error) {
-	if err := checkJSONDepth(raw); err != nil {
-		return nil, err
-	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber()
-	var schema any
-	if err := d.Decode(&schema); err != nil {
-		return nil, errorf("not JSON: %v", err)
-	}
-	if d.More() || d.InputOffset() != int64(len(raw)) {
-		return nil, errorf("not JSON: text after the schema at byte %d", d.InputOffset())
-	}
-	return schema, nil
-}
-
-func checkJSONDepth(raw []byte) error {
-	depth, quoted := 0, false
-	for i := 0; i < len(raw); i++ {
-		switch c := raw[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case !quoted && (c == '{' || c == '['):
-			if depth++; depth > maxNesting {
-				return errorf("the schema is nested deeper than %d levels", maxNesting)
-			}
-		case !quoted && (c == '}' || c == ']'):
-			depth--
 		}
 	}
 	return nil

@@ -109,7 +109,7 @@ var walkSchemas = []string{
 func testWalks(t *testing.T, c *Compiler, v *vocabulary, walks int) {
 	for i, schema := range walkSchemas {
 		t.Run(fmt.Sprint("schema ", i), func(t *testing.T) {
-			m := mustCompile(t, c, Spec{JSONSchema, schema})
+			m := mustCompile(t, c, Spec{Kind: JSONSchema, Text: schema})
 			judge := validator(t, schema)
 			for seed := range walks {
 				if text := walk(t, m, v, rand.New(rand.NewPCG(uint64(seed), 1))); !valid(judge, text) {
@@ -120,7 +120,7 @@ func testWalks(t *testing.T, c *Compiler, v *vocabulary, walks int) {
 	}
 	t.Run("regex", func(t *testing.T) {
 		const regex = `[0-9]{4}-(0[1-9]|1[0-2])-[0-3][0-9] (UTC|CET)`
-		m := mustCompile(t, c, Spec{Regex, regex})
+		m := mustCompile(t, c, Spec{Kind: Regex, Text: regex})
 		for seed := range walks {
 			if text := walk(t, m, v, rand.New(rand.NewPCG(uint64(seed), 2))); !regexp.MustCompile("^(?:" + regex + ")$").MatchString(text) {
 				t.Fatalf("walk %d ends in %q", seed, text)
@@ -179,7 +179,7 @@ func TestForcedTokensAreCanonical(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(c.Close)
-			m := mustCompile(t, c, Spec{Regex, regexp.QuoteMeta(want)})
+			m := mustCompile(t, c, Spec{Kind: Regex, Text: regexp.QuoteMeta(want)})
 			v := newVocabulary(tk, tk.VocabSize(), []int32{eos})
 			var got []int32
 			mask := make([]uint32, c.MaskWords())

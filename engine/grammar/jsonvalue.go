@@ -1,0 +1,145 @@
+package grammar
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+)
+
+// jsonObject is a JSON object that keeps the order of its members. Of two
+// members of one name the last counts.
+type jsonObject struct {
+	keys   []string
+	values map[string]any
+}
+
+func (o *jsonObject) set(key string, value any) {
+	if _, ok := o.values[key]; !ok {
+		o.keys = append(o.keys, key)
+	}
+	o.values[key] = value
+}
+
+// decodeJSON reads a JSON value: objects as *jsonObject, numbers as they are
+// written, the others as encoding/json has them.
+func decodeJSON(raw []byte) (any, error) {
+	if err := checkJSONDepth(raw); err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	v, err := decodeValue(d)
+	if err != nil {
+		return nil, errorf("not JSON: %v", err)
+	}
+	if d.More() || len(bytes.TrimSpace(raw[d.InputOffset():])) > 0 {
+		return nil, errorf("not JSON: text after the schema at byte %d", d.InputOffset())
+	}
+	return v, nil
+}
+
+func decodeValue(d *json.Decoder) (any, error) {
+	t, err := d.Token()
+	if err != nil {
+		return nil, err
+	}
+	switch t {
+	case json.Delim('{'):
+		o := &jsonObject{values: map[string]any{}}
+		for d.More() {
+			key, err := d.Token()
+			if err != nil {
+				return nil, err
+			}
+			v, err := decodeValue(d)
+			if err != nil {
+				return nil, err
+			}
+			o.set(key.(string), v)
+		}
+		_, err := d.Token()
+		return o, err
+	case json.Delim('['):
+		list := []any{}
+		for d.More() {
+			v, err := decodeValue(d)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, v)
+		}
+		_, err := d.Token()
+		return list, err
+	}
+	return t, nil
+}
+
+// appendJSON appends a value that decodeJSON has read.
+func appendJSON(dst []byte, v any) []byte {
+	switch v := v.(type) {
+	case *jsonObject:
+		dst = append(dst, '{')
+		for i, key := range v.keys {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = append(appendString(dst, key), ':')
+			dst = appendJSON(dst, v.values[key])
+		}
+		return append(dst, '}')
+	case []any:
+		dst = append(dst, '[')
+		for i, e := range v {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = appendJSON(dst, e)
+		}
+		return append(dst, ']')
+	case string:
+		return appendString(dst, v)
+	case json.Number:
+		return append(dst, v...)
+	case bool:
+		if v {
+			return append(dst, "true"...)
+		}
+		return append(dst, "false"...)
+	}
+	return append(dst, "null"...)
+}
+
+// appendString appends s as a JSON string, without HTML's escapes.
+func appendString(dst []byte, s string) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.Encode(s) //nolint:errcheck // a string into memory
+	return append(dst, bytes.TrimSuffix(b.Bytes(), []byte{'\n'})...)
+}
+
+// checkJSONDepth refuses deep text before anything recurses over it.
+func checkJSONDepth(raw []byte) error {
+	depth, quoted := 0, false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted && (c == '{' || c == '['):
+			if depth++; depth > maxNesting {
+				return errorf("the schema is nested deeper than %d levels", maxNesting)
+			}
+		case !quoted && (c == '}' || c == ']'):
+			depth--
+		}
+	}
+	return nil
+}
+
+// pointerEscape writes a name as a part of a JSON pointer.
+var pointerEscape = strings.NewReplacer("~", "~0", "/", "~1")
+
+// pointerUnescape reads it.
+var pointerUnescape = strings.NewReplacer("~1", "/", "~0", "~")
