@@ -167,7 +167,7 @@ func (c *Compiler) Compile(ctx context.Context, spec Spec) (*Matcher, error) {
 	case r := <-done:
 		defer c.release()
 		if r.err != nil {
-			return nil, r.err
+			return nil, spec.located(r.err)
 		}
 		clone := c.matcher(c.adopt(r.m.Clone()))
 		c.cache.add(key, r.m, len(source))
@@ -202,37 +202,4 @@ func (c *Compiler) compile(kind Kind, source string) (*native.Matcher, error) {
 		return nil, errorf("%s is too complex: %v", kind, err)
 	}
 	return m, nil
-}
-
-// explain turns the library's error into one for the client.
-func explain(kind Kind, err error) *Error {
-	text := err.Error()
-	if strings.HasPrefix(text, "panic") {
-		return errorf("%s is not supported: the grammar library failed on it", kind)
-	}
-	if keywords, ok := strings.CutPrefix(text, "Unimplemented keys: "); ok {
-		return errorf("keywords that are not supported: %s", strings.Trim(strings.ReplaceAll(keywords, `"`, ""), "[]"))
-	}
-	if strings.HasPrefix(text, "Unable to determine if regex is empty") {
-		return errorf("pattern: too complex together with format, minLength or maxLength")
-	}
-	// A faulty regular expression is quoted whole, with a mark under the fault.
-	regex := kind == Regex
-	if _, fault, ok := strings.Cut(text, "\nerror: "); ok {
-		text, regex = fault, true
-	} else if _, fault, ok := strings.Cut(text, "(in regex): "); ok {
-		text, regex = fault, true
-	}
-	text, _, _ = strings.Cut(text, "\n")
-	switch {
-	case regex && kind == JSONSchema:
-		text = "pattern: " + text
-	case regex:
-		text = "regex: " + text
-	case kind == Lark:
-		text = "lark: " + text
-	case strings.HasPrefix(text, "Pointer "), strings.HasPrefix(text, "Resource "):
-		text = "$ref: " + text
-	}
-	return errorf("%s", text)
 }

@@ -563,9 +563,9 @@ func numberKeyword(n *node, f *facts, key string, v any) error {
 	if !ok {
 		return n.fault(key, "%.40s is not a number", appendJSON(nil, v))
 	}
-	// 1e999999999 would fill the memory when it is written out.
+	// Digits are states of the library's, and it counts them in 64 bits.
 	value, err := number.Float64()
-	if err != nil || len(number) > 60 || value != 0 && (abs(value) < 1e-60 || abs(value) > 1e60) {
+	if err != nil || len(number) > 40 || value != 0 && abs(value) < 1e-30 || abs(value) > 9e18 {
 		return n.fault(key, "%.60s is not supported", number)
 	}
 	switch key {
