@@ -115,6 +115,7 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string) (*s
 		ValidationWorkers:     cfg.ValidationWorkers,
 		DiscardPrompt:         !cfg.ReturnFullText,
 		DisableGrammar:        cfg.DisableGrammarSupport,
+		OpenObjects:           cfg.OpenObjects,
 		DefaultMaxTokens:      cfg.DefaultMaxTokens,
 		ToolCallObject:        cfg.ToolCallFormat == "tgi",
 		ErrorObject:           cfg.ErrorFormat == "openai",

@@ -126,6 +126,7 @@ func (s *Server) renderChat(x *exchange, m *model, req *chatRequest) (p chatProm
 	if err := refuseImages(s.opt.ModelID, req.prompt.Messages); err != nil {
 		return p, err
 	}
+	p.selection.OpenObjects = s.opt.OpenObjects
 	r := req.prompt
 	r.Tools = p.selection.Tools
 	prompt, err := m.template.Render(r)

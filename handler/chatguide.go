@@ -3,7 +3,6 @@ package handler
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 
@@ -22,17 +21,14 @@ func (s *Server) chatGuide(ctx context.Context, m *model, ids []int32, format ch
 		return &engine.Guide{Grammar: matcher}, err
 	}
 	if c.Grammar.Kind != "" {
-		if fault := checkTools(tools); fault != "" {
-			return nil, badGrammar("%s", fault)
-		}
 		matcher, err := s.matcher(ctx, specOf(c.Grammar))
 		if isFault(err) {
 			err = s.explainTools(ctx, tools, err)
 		}
 		return &engine.Guide{Grammar: matcher}, err
 	}
-	if len(c.Triggers) == 0 || checkTools(tools) != "" {
-		return nil, nil // nobody asked for a grammar: calls are written freely
+	if len(c.Triggers) == 0 {
+		return nil, nil
 	}
 	g := &engine.Guide{NewDetokenizer: func() engine.Detokenizer { return token.NewDecoder(m.tok, ids) }}
 	for _, t := range c.Triggers {
@@ -40,7 +36,7 @@ func (s *Server) chatGuide(ctx context.Context, m *model, ids []int32, format ch
 		case err == nil:
 			g.Triggers = append(g.Triggers, engine.Trigger{Text: t.Text, AtStart: t.AtStart, Grammar: matcher})
 		case isFault(err):
-			// As above, for calls in this form.
+			// Nobody asked for a grammar: calls in this form are written freely.
 		default:
 			closeTriggers(g.Triggers)
 			return nil, err
@@ -52,30 +48,22 @@ func (s *Server) chatGuide(ctx context.Context, m *model, ids []int32, format ch
 	return g, nil
 }
 
-// checkTools returns what is wrong with a tool's schema, or costs too much. A
-// grammar of calls must not be compiled before: the library has no such limits
-// inside of one.
-func checkTools(tools []chat.Tool) (fault string) {
-	for _, t := range tools {
-		if err := schemaOf(t).Check(); err != nil {
-			return fmt.Sprintf("parameters of %s: %v", t.Name, err)
-		}
-	}
-	return ""
-}
-
 // explainTools says which tool is at fault when the grammar of all calls has
 // failed with err.
 func (s *Server) explainTools(ctx context.Context, tools []chat.Tool, err error) error {
+	prefix := badGrammar("").Msg
 	for _, t := range tools {
-		matcher, fault := s.matcher(ctx, schemaOf(t))
+		matcher, fault := s.matcher(ctx, grammar.Spec{Kind: grammar.JSONSchema, Text: string(t.Parameters)})
 		if fault == nil {
 			matcher.Close()
 			continue
 		}
-		if reason, ok := strings.CutPrefix(fault.Error(), badGrammar("").Msg); ok {
-			return badGrammar("parameters of %s: %s", t.Name, reason)
+		if reason, ok := strings.CutPrefix(fault.Error(), prefix); ok {
+			return badGrammar("tools[%d].function.parameters%s", t.Index, reason)
 		}
+	}
+	if _, reason, ok := strings.Cut(err.Error(), "lark"); ok {
+		return badGrammar("tools: the grammar of all their calls%s", reason)
 	}
 	return err
 }
@@ -90,10 +78,6 @@ func closeTriggers(triggers []engine.Trigger) {
 	for _, t := range triggers {
 		t.Grammar.Close()
 	}
-}
-
-func schemaOf(t chat.Tool) grammar.Spec {
-	return grammar.Spec{Kind: grammar.JSONSchema, Text: string(t.Parameters)}
 }
 
 func specOf(g chat.Grammar) grammar.Spec {

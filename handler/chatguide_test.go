@@ -14,7 +14,7 @@ import (
 func TestChatGuides(t *testing.T) {
 	const (
 		object = `{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"],"additionalProperties":false}`
-		not    = `"tools":[{"type":"function","function":{"name":"weather","parameters":{"type":"object","properties":{"a":{"not":{}}}}}}]`
+		not    = `"tools":[{"type":"function","function":{"name":"weather","parameters":{"type":"object","properties":{"a":{"not":{"type":"null"}}}}}}]`
 		named  = `"tool_choice":{"type":"function","function":{"name":"weather"}}`
 	)
 	text, _ := json.Marshal(object)
@@ -37,7 +37,7 @@ func TestChatGuides(t *testing.T) {
 		{name: "tools hidden", template: hermesTemplate, fields: weather + `,"tool_choice":"none"`},
 		{name: "tools, in any case", template: hermesTemplate, fields: weather + `,"tool_choice":"required"`, yes: "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\":\"x\"}}\n</tool_call>", no: "No"},
 		{name: "a named tool", fields: weather + `,` + named, yes: `{"function": {"_name":"weather","city":"x"}}`, no: `{"function": {"_name":"f"}}`},
-		{name: "a schema that cannot be held, if it likes (tool schemas)", fields: not},
+		{name: "a schema that cannot be held, if it likes (tool schemas)", fields: not, triggers: []string{`{"function":`, `{"name":`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.template == "" {
@@ -72,11 +72,12 @@ func TestChatGuides(t *testing.T) {
 		})
 	}
 	for _, tt := range []struct{ name, fields, want string }{
-		{"a schema that cannot be held", `"response_format":{"type":"json","value":{"not":{}}}`, "Input validation error: grammar is not valid: keywords that are not supported: not"},
+		{"a schema that cannot be held", `"response_format":{"type":"json","value":{"not":{"type":"null"}}}`, "Input validation error: grammar is not valid: #/not: the keyword is not supported"},
 		{"a regex that is none", `"response_format":{"type":"regex","value":"("}`, "Input validation error: grammar is not valid: regex: unclosed group"},
-		{"a tool that cannot be held to", not + `,"tool_choice":"required"`, "Input validation error: grammar is not valid: parameters of weather: keywords that are not supported: not"},
-		{"a tool that costs too much", strings.Replace(not, `{"not":{}}`, `{"multipleOf":999999,"type":"integer"}`, 1) + `,"tool_choice":"required"`, "Input validation error: grammar is not valid: parameters of weather: multipleOf"},
-		{"a tool that takes no object", `"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"string"}}}]`, "Tool error: parameters of f: type is \"string\", expected \"object\""},
+		{"a tool that cannot be held to", not + `,"tool_choice":"required"`, "Tool error: tools[0].function.parameters#/properties/a/not: the keyword is not supported"},
+		{"a tool that costs too much", strings.Replace(not, `{"not":{"type":"null"}}`, `{"multipleOf":999999,"type":"integer"}`, 1) + `,"tool_choice":"required"`, "Tool error: tools[0].function.parameters#/properties/a/multipleOf: "},
+		{"a tool that takes no object", `"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"string"}}}],"tool_choice":"required"`, "Tool error: tools[0].function.parameters#/type: the schema must be one of an object"},
+		{"a tool with a wrong pattern", strings.Replace(not, `{"not":{"type":"null"}}`, `{"type":"string","pattern":"(x"}`, 1) + `,"tool_choice":"required"`, "Input validation error: grammar is not valid: tools[0].function.parameters#/properties/a/pattern: unclosed group"},
 	} {
 		gen := &fake{}
 		s := newTestServer(gen)

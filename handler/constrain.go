@@ -28,13 +28,14 @@ func (s *Server) matcher(ctx context.Context, spec grammar.Spec) (*grammar.Match
 		e.Err = err
 		return nil, e
 	}
+	spec.Open = s.opt.OpenObjects
 	matcher, err := compiler.Compile(ctx, spec)
 	var fault *grammar.Error
 	switch {
 	case err == nil:
 		return matcher, nil
 	case errors.As(err, &fault):
-		return nil, badGrammar("%s", fault.Reason)
+		return nil, badGrammar("%v", fault)
 	case errors.Is(err, grammar.ErrBusy):
 		return nil, overloaded(err)
 	case ctx.Err() != nil:

@@ -35,6 +35,9 @@ type Options struct {
 	DiscardPrompt bool
 	// DisableGrammar refuses every grammar.
 	DisableGrammar bool
+	// OpenObjects gives JSON schemas their own meaning: without a type they are
+	// for any value, and objects may have members that they do not name.
+	OpenObjects bool
 	// DefaultMaxTokens is the limit of a chat's answer without max_tokens; 0:
 	// what the prompt leaves.
 	DefaultMaxTokens int

@@ -33,7 +33,7 @@ func TestFaultsAreNamed(t *testing.T) {
 		text, want string
 	}{
 		{JSONSchema, `{"not":{"type":"string"}}`, "#/not: the keyword"},
-		{JSONSchema, `{"not":{}}`, "#: none of the values"},
+		{JSONSchema, `{"not":{}}`, "#/not: no value is valid"},
 		{JSONSchema, `{"if":{},"then":{}}`, "#/if: the keyword"},
 		{JSONSchema, `{"type":"array","contains":{"type":"integer"}}`, "#/contains"},
 		{JSONSchema, `{"type":"object","dependentRequired":{"a":["b"]}}`, "#/dependentRequired"},

@@ -1,6 +1,7 @@
 package grammar
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,10 +12,16 @@ type SchemaOptions struct {
 	// Open keeps JSON Schema's own meaning: a schema without a type is one for
 	// all types, an object may have members that no keyword names.
 	Open bool
+	// Object asks for an object, whatever the schema says about types.
+	Object bool
 	// Member, if it is not "", is a member that comes before all others of the
-	// value, which must be an object. Its value is Value.
+	// object; its value is Value.
 	Member, Value string
 }
+
+// ErrMemberTaken says that the schema has a property of the name that
+// SchemaOptions want to give to another.
+var ErrMemberTaken = errors.New("the schema has a property of this name")
 
 // NormalizeSchema returns a schema of the same values, as the package comment
 // has it, made of nothing but what the parser enforces: annotations are left
@@ -37,10 +44,8 @@ const (
 	maxIntersected = 12
 	// maxRemainders bounds the states of multipleOf: one for each remainder.
 	maxRemainders = 100_000
-	// maxNormal bounds the bytes of a normal form, maxWork the schemas that
-	// are looked at for it: allOf of anyOf multiplies.
+	// maxNormal bounds the bytes of a normal form.
 	maxNormal = 1 << 20
-	maxWork   = 200_000
 	// maxSet is the size of a set of which all arrangements are written out.
 	maxSet = 4
 )
@@ -53,7 +58,8 @@ type schemaWriter struct {
 
 	definitions map[string]int // names, by what applies to the value
 	pending     []definition
-	work, size  int
+	work        int // how many schemas may still be looked at: allOf of anyOf multiplies
+	size        int // what was written for them
 	inside      int // alternatives with a common part: it is written for each
 
 	// unsatisfiable is the first reason why a part of the schema has no value.
@@ -70,6 +76,9 @@ type definition struct {
 type placedPattern struct{ text, place string }
 
 func normalize(text string, o SchemaOptions) (*schemaWriter, error) {
+	if len(text) > maxSchemaBytes {
+		return nil, errorf("the schema has %d bytes, the limit is %d", len(text), maxSchemaBytes)
+	}
 	v, err := decodeJSON([]byte(text))
 	if err != nil {
 		return nil, err
@@ -78,7 +87,7 @@ func normalize(text string, o SchemaOptions) (*schemaWriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &schemaWriter{document: d, SchemaOptions: o, definitions: map[string]int{}}
+	w := &schemaWriter{document: d, SchemaOptions: o, definitions: map[string]int{}, work: 2000 + 2*len(text)}
 	root, err := w.rootSchema()
 	if err != nil {
 		return nil, err
@@ -163,12 +172,12 @@ func (w *schemaWriter) rootSchema() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return w.body(items, w.root, w.Member != "")
+	return w.body(items, w.root, w.Object)
 }
 
 // step counts a schema that is looked at.
 func (w *schemaWriter) step(n *node) error {
-	if w.work++; w.work > maxWork || w.size > maxNormal {
+	if w.work--; w.work < 0 || w.size > maxNormal {
 		return n.fault("", "the schema is too large when its references and alternatives are written out")
 	}
 	return nil
@@ -335,14 +344,14 @@ func (w *schemaWriter) isLeaf(n *node) bool {
 }
 
 func (f *facts) onlyTypes() bool {
-	return f.types != 0 && f.enums == nil && !f.object && !f.array && !f.text && !f.digit
+	return f.types != 0 && !f.never && f.enums == nil && !f.object && !f.array && !f.text && !f.digit
 }
 
-// body writes what items allow. With named the values are objects that begin
-// with the member of the options.
-func (w *schemaWriter) body(items []item, top *node, named bool) ([]byte, error) {
+// body writes what items allow. For the root the
+// options say more.
+func (w *schemaWriter) body(items []item, top *node, root bool) ([]byte, error) {
 	var alternatives [][]byte
-	if err := w.alternatives(items, top, named, &alternatives); err != nil {
+	if err := w.alternatives(items, top, root, &alternatives); err != nil {
 		return nil, err
 	}
 	switch len(alternatives) {
@@ -364,7 +373,7 @@ func (w *schemaWriter) body(items []item, top *node, named bool) ([]byte, error)
 // alternatives appends the schemas one of which a value must have. A choice
 // beside other keywords is written out: each of its branches together with
 // them, since a branch decides which members an object may have.
-func (w *schemaWriter) alternatives(items []item, top *node, named bool, out *[][]byte) error {
+func (w *schemaWriter) alternatives(items []item, top *node, root bool, out *[][]byte) error {
 	if len(items) > 0 {
 		if err := w.step(items[0].node); err != nil {
 			return err
@@ -372,7 +381,7 @@ func (w *schemaWriter) alternatives(items []item, top *node, named bool, out *[]
 	}
 	at := slices.IndexFunc(items, func(i item) bool { return i.keyword != "" })
 	if at < 0 {
-		b, err := w.conjunction(items, top, named)
+		b, err := w.conjunction(items, top, root)
 		if err == nil && string(b) != never {
 			w.size += len(b)
 			*out = append(*out, b)
@@ -389,7 +398,7 @@ func (w *schemaWriter) alternatives(items []item, top *node, named bool, out *[]
 	if err != nil {
 		return err
 	}
-	alone = alone && !named
+	alone = alone && !(root && w.Object)
 	for _, branch := range branches {
 		expanded, _, err := w.expand(branch, choice.path, nil)
 		if alone && err == nil {
@@ -412,7 +421,7 @@ func (w *schemaWriter) alternatives(items []item, top *node, named bool, out *[]
 		if len(branches) > 1 {
 			w.inside++
 		}
-		err = w.alternatives(all, top, named, out)
+		err = w.alternatives(all, top, root, out)
 		if len(branches) > 1 {
 			w.inside--
 		}
@@ -492,8 +501,9 @@ func (w *schemaWriter) impliedType(all []*facts) types {
 }
 
 // conjunction writes the schema of the values that the keywords of all items allow.
-func (w *schemaWriter) conjunction(items []item, top *node, named bool) ([]byte, error) {
-	if len(items) == 0 && !named {
+func (w *schemaWriter) conjunction(items []item, top *node, root bool) ([]byte, error) {
+	asObject := root && w.Object
+	if len(items) == 0 && !asObject {
 		return []byte(anything), nil
 	}
 	set := types(0)
@@ -516,6 +526,8 @@ func (w *schemaWriter) conjunction(items []item, top *node, named bool) ([]byte,
 		all = append(all, f)
 		nodes = append(nodes, i.node)
 		switch {
+		case f.never:
+			return w.impossible(i.node.fault("not", "no value is valid")), nil
 		case f.types == 0:
 		case set == 0:
 			set = f.types
@@ -529,13 +541,13 @@ func (w *schemaWriter) conjunction(items []item, top *node, named bool) ([]byte,
 	if set == 0 {
 		set = w.impliedType(all)
 	}
-	if named {
+	if asObject {
 		if set != 0 && set&typeObject == 0 {
-			return w.impossible(nodes[0].fault("type", "not an object")), nil
+			return w.impossible(nodes[0].fault("type", "the schema must be one of an object")), nil
 		}
 		set = typeObject
 	}
-	c := conjunct{w, all, nodes, top, named, set, nil}
+	c := conjunct{w, all, nodes, top, asObject && w.Member != "", set, nil}
 	c.begin()
 	for _, part := range []func() (*Error, error){c.values, c.numbers, c.strings, c.arrays, c.objects} {
 		reason, err := part()

@@ -269,6 +269,7 @@ func (d *document) target(n *node, keyword string) (*node, error) {
 // other schemas to the same value.
 type facts struct {
 	none  bool  // nothing
+	never bool  // no value is valid, by not
 	types types // 0 if there is no type
 	enums [][]any
 
@@ -421,7 +422,7 @@ func unsupported(n *node, f *facts, key string, v any) (relevant bool, err error
 	switch o, _ := v.(*jsonObject); key {
 	case "not":
 		if v == true || o != nil && len(o.keys) == 0 {
-			f.enums = append(f.enums, nil) // no value is valid
+			f.never = true
 			return true, nil
 		}
 		if v == false {

@@ -17,8 +17,8 @@ type conjunct struct {
 	all   []*facts
 	nodes []*node // of all
 	top   *node   // the schema that all the others are part of, nil if it does not matter
-	named bool
-	set   types // 0 for all, as it is written
+	named bool    // begins with the member of the options
+	set   types   // 0 for all, as it is written
 	out   []byte
 }
 
@@ -702,7 +702,10 @@ func (o *objectParts) names(c *conjunct) error {
 // write writes the keywords. A member that cannot have a value is left out of
 // what may come, unless it is required.
 func (o *objectParts) write(c *conjunct) (*Error, error) {
-	if c.named && (o.listed != nil || c.Member != "") {
+	if c.named {
+		if _, ok := o.named[c.Member]; ok {
+			return nil, ErrMemberTaken
+		}
 		o.required[c.Member] = true
 		o.order = slices.Insert(o.order, 0, c.Member)
 		o.least++

@@ -2,6 +2,7 @@ package grammar
 
 import (
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -96,20 +97,73 @@ func (s Spec) source() (string, error) {
 	case Regex:
 		return s.Text, checkNesting(s.Text, string(Regex))
 	case Lark:
-		// Each & multiplies the states of its sides.
-		if n := strings.Count(s.Text, "&"); n > maxIntersected {
-			return "", errorf("lark: %d uses of &, the limit is %d", n, maxIntersected)
-		}
-		return s.Text, checkNesting(s.Text, string(Lark))
+		return larkSource(s.Text, s.Open)
 	}
 	return "", errorf("unknown kind of grammar %q", s.Kind)
 }
 
-// Check returns the *Error that Compile would return without trying: what is
-// not of the Spec's language, or would cost too much.
-func (s Spec) Check() error {
-	_, err := s.source()
-	return err
+// larkSource checks a Lark grammar and normalizes the schemas in it.
+func larkSource(text string, open bool) (string, error) {
+	const schema = "%json"
+	var out strings.Builder
+	rest := text
+	joins, depth := 0, 0
+	for rest != "" {
+		n := 1
+		switch c := rest[0]; {
+		case strings.HasPrefix(rest, schema):
+			d := json.NewDecoder(strings.NewReader(rest[len(schema):]))
+			var raw json.RawMessage
+			if err := d.Decode(&raw); err != nil {
+				return "", errorf("lark: %s: not JSON: %v", schema, err)
+			}
+			normal, err := NormalizeSchema(string(raw), SchemaOptions{Open: open})
+			if err != nil {
+				return "", err
+			}
+			out.WriteString(schema + " " + normal)
+			rest = rest[len(schema)+int(d.InputOffset()):]
+			continue
+		case strings.HasPrefix(rest, "//"), c == '#':
+			n = max(strings.IndexByte(rest, '\n'), 1)
+		case c == '"':
+			for n < len(rest) && rest[n] != '"' {
+				if rest[n] == '\\' {
+					n++
+				}
+				n++
+			}
+			n = min(n+1, len(rest))
+		case c == '/': // a regular expression, which may have its own &
+			for n < len(rest) && rest[n] != '/' && rest[n] != '\n' {
+				if rest[n] == '&' {
+					joins++
+				}
+				if rest[n] == '\\' {
+					n++
+				}
+				n++
+			}
+			n = min(n+1, len(rest))
+			if err := checkNesting(rest[:n], "lark"); err != nil {
+				return "", err
+			}
+		case c == '&': // each multiplies the states of its sides
+			joins++
+		case c == '(' || c == '[' || c == '{':
+			if depth++; depth > maxNesting {
+				return "", errorf("lark is nested deeper than %d levels", maxNesting)
+			}
+		case c == ')' || c == ']' || c == '}':
+			depth = max(depth-1, 0)
+		}
+		if joins > maxIntersected {
+			return "", errorf("lark: more than %d uses of &", maxIntersected)
+		}
+		out.WriteString(rest[:n])
+		rest = rest[n:]
+	}
+	return out.String(), nil
 }
 
 // checkNesting bounds the depth of brackets, counted without regard to quotes

@@ -35,11 +35,14 @@ const (
 	memberText // arguments as a string
 )
 
+// inlineName is the member of TGI's calls that has the tool's name.
+const inlineName = "_name"
+
 func memberOf(key string) (m member, ok bool) {
 	switch key {
 	case "name":
 		return memberName, true
-	case "_name":
+	case inlineName:
 		return memberInlineName, true
 	case "function":
 		return memberFunction, true

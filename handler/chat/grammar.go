@@ -1,10 +1,12 @@
 package chat
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/millrace-ai/millrace/engine/grammar"
 )
 
 // GrammarKind is the language that a grammar is written in, by llguidance's name.
@@ -69,25 +71,20 @@ const (
 
 // Constraint returns how to hold the answer to calls of the selected tools. A
 // required call is constrained from its first byte, a voluntary one from where
-// the model begins it. The error is for the client: a tool's schema is none
-// for an object.
+// the model begins it. The error is for the client: a tool's schema cannot be
+// enforced. The arguments of a voluntary call may be any then.
 func (s Selection) Constraint(f Format) (Constraint, error) {
 	if len(s.Tools) == 0 {
 		return Constraint{}, nil
 	}
 	w := larkWriter{parallel: s.Parallel}
-	for _, t := range s.Tools {
-		schema, err := t.argumentSchema(false)
-		if err != nil {
-			return Constraint{}, err
+	for i := range s.Tools {
+		t := &s.Tools[i]
+		tool, err := t.lark(f, s.OpenObjects)
+		if err != nil && s.Required {
+			return Constraint{}, toolError("tools[%d].function.parameters%v", t.Index, err)
 		}
-		inlined := ""
-		if f == FormatTGI {
-			if inlined, err = t.argumentSchema(true); err != nil {
-				return Constraint{}, err
-			}
-		}
-		w.tools = append(w.tools, larkTool{t.Name, schema, inlined})
+		w.tools = append(w.tools, tool)
 	}
 	if s.Required {
 		prefix, start := w.required(f)
@@ -104,7 +101,36 @@ func (s Selection) Constraint(f Format) (Constraint, error) {
 type larkTool struct {
 	name    string
 	schema  string // of the arguments
-	inlined string // of TGI's object, which has the name and the arguments
+	inlined string // of TGI's object, which has the name and the arguments; "": the form is not for this tool
+}
+
+// anyObject is the schema of any arguments.
+const anyObject = `{"type":"object"}`
+
+// lark returns the schemas of a tool's calls, in their normal form. With an
+// error they are those of any arguments.
+func (t *Tool) lark(f Format, open bool) (larkTool, error) {
+	tool := larkTool{name: t.Name}
+	o := grammar.SchemaOptions{Open: open, Object: true}
+	var err error
+	parameters := string(t.Parameters)
+	if tool.schema, err = grammar.NormalizeSchema(parameters, o); err != nil {
+		parameters = anyObject
+		tool.schema = anyObject
+	}
+	if f != FormatTGI {
+		return tool, err
+	}
+	// The member that has the name stands among the arguments. Where one of
+	// these is called like it, only the other form can tell them apart.
+	o.Member, o.Value = inlineName, t.Name
+	inlined, fault := grammar.NormalizeSchema(parameters, o)
+	if fault == nil {
+		tool.inlined = inlined
+	} else if !errors.Is(fault, grammar.ErrMemberTaken) && err == nil {
+		err = fault
+	}
+	return tool, err
 }
 
 // larkWriter writes the Lark grammars of a set of tools.
@@ -122,6 +148,18 @@ type triggerRules struct {
 	start   rules
 }
 
+// calls are the forms in which nothing announces a call of FormatTGI.
+func (w *larkWriter) calls() string {
+	if !w.hasInlined() {
+		return namedCall
+	}
+	return inlinedCall + " | " + namedCall
+}
+
+func (w *larkWriter) hasInlined() bool {
+	return slices.ContainsFunc(w.tools, func(t larkTool) bool { return t.inlined != "" })
+}
+
 // required returns the rules for an answer that is nothing but calls.
 func (w *larkWriter) required(f Format) (prefix string, r rules) {
 	switch f {
@@ -134,7 +172,7 @@ func (w *larkWriter) required(f Format) (prefix string, r rules) {
 	case FormatMistralArgs:
 		return mistralOpen, w.args()
 	}
-	return "", w.bare(inlinedCall+" | "+namedCall, "")
+	return "", w.bare(w.calls(), "")
 }
 
 // Calls in the forms that nothing announces.
@@ -159,10 +197,11 @@ func (w *larkWriter) triggers(f Format) []triggerRules {
 	case FormatMistralArgs:
 		return []triggerRules{{mistralOpen, false, w.args()}}
 	}
-	return []triggerRules{
-		{`{"function":`, true, w.bare(inlinedCall+" | "+namedCall, `" "? inlined "}"`)},
-		{`{"name":`, true, w.bare(inlinedCall+" | "+namedCall, `" "? named_parameters "}"`)},
+	named := triggerRules{`{"name":`, true, w.bare(w.calls(), `" "? named_parameters "}"`)}
+	if !w.hasInlined() {
+		return []triggerRules{named}
 	}
+	return []triggerRules{{`{"function":`, true, w.bare(w.calls(), `" "? inlined "}"`)}, named}
 }
 
 func hermesCall() string {
@@ -217,7 +256,9 @@ func (w *larkWriter) grammar(r rules) Grammar {
 			arguments := fmt.Sprintf("arguments_%d", i)
 			switch form.rule {
 			case "inlined": // the name is inside the schema
-				alternatives = append(alternatives, fmt.Sprintf("inlined_%d", i))
+				if t.inlined != "" {
+					alternatives = append(alternatives, fmt.Sprintf("inlined_%d", i))
+				}
 			case "named":
 				alternatives = append(alternatives, quoted(t.name+form.between)+" "+arguments)
 			default:
@@ -233,70 +274,4 @@ func (w *larkWriter) grammar(r rules) Grammar {
 		}
 	}
 	return Grammar{Kind: Lark, Text: b.String()}
-}
-
-// whiteSpace lets JSON have one space where it may have any: a weak model
-// would go on with blanks for ever. TGI's grammars allow the same.
-const whiteSpace = `"x-guidance": {"whitespace_pattern": " ?"}`
-
-// argumentSchema returns the JSON schema of a call's arguments. With inlineName
-// it is that of TGI's object, which has the tool's name as `_name` before them.
-func (t *Tool) argumentSchema(inlineName bool) (string, error) {
-	var top map[string]json.RawMessage
-	if err := json.Unmarshal(t.Parameters, &top); err != nil {
-		return "", toolError("parameters of %s: %v", t.Name, err)
-	}
-	if kind, ok := top["type"]; ok && string(kind) != `"object"` {
-		return "", toolError("parameters of %s: type is %s, expected \"object\"", t.Name, kind)
-	}
-	delete(top, "x-guidance") // settings of the grammar engine, not a client's to make
-	top["type"] = json.RawMessage(`"object"`)
-	if inlineName {
-		if err := t.inlineName(top); err != nil {
-			return "", err
-		}
-	}
-	var b strings.Builder
-	b.WriteString("{" + whiteSpace)
-	keys := make([]string, 0, len(top))
-	for key := range top {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys) // the order of a schema's keywords has no meaning
-	for _, key := range keys {
-		b.WriteString(", " + quoted(key) + ": ")
-		b.Write(top[key])
-	}
-	b.WriteString("}")
-	return b.String(), nil
-}
-
-// inlineName adds the member `_name` to an object's schema, before all others.
-func (t *Tool) inlineName(schema map[string]json.RawMessage) error {
-	name := `"_name": {"const": ` + quoted(t.Name) + `}`
-	members, ok := strings.CutPrefix(strings.TrimSpace(string(schema["properties"])), "{")
-	switch {
-	case !ok && len(schema["properties"]) > 0:
-		return toolError("parameters of %s: properties is not an object", t.Name)
-	case !ok || strings.TrimSpace(members) == "}":
-		members = name + "}"
-	default:
-		members = name + ", " + members
-	}
-	schema["properties"] = json.RawMessage("{" + members)
-	required := []string{"_name"}
-	if r, ok := schema["required"]; ok {
-		var more []string
-		if err := json.Unmarshal(r, &more); err != nil {
-			return toolError("parameters of %s: required is not a list of names", t.Name)
-		}
-		required = append(required, more...)
-	}
-	list, err := json.Marshal(required)
-	schema["required"] = list
-	// TGI's own default; otherwise whatever follows the name would be allowed.
-	if _, ok := schema["additionalProperties"]; !ok {
-		schema["additionalProperties"] = json.RawMessage("false")
-	}
-	return err
 }

@@ -146,9 +146,9 @@ func TestTriggeredCalls(t *testing.T) {
 
 func TestConstraintErrors(t *testing.T) {
 	for _, tt := range []struct{ name, parameters, want string }{
-		{"not an object", `{"type": "string"}`, `Tool error: parameters of f: type is "string", expected "object"`},
-		{"properties", `{"properties": 1}`, "Tool error: parameters of f: properties is not an object"},
-		{"required", `{"required": "a"}`, "Tool error: parameters of f: required is not a list of names"},
+		{"not an object", `{"type": "string"}`, "Tool error: tools[0].function.parameters#/type: the schema must be one of an object"},
+		{"properties", `{"properties": 1}`, "Tool error: tools[0].function.parameters#/properties: not an object"},
+		{"required", `{"required": "a"}`, "Tool error: tools[0].function.parameters#/required: not a list of names"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := Selection{Tools: []Tool{{Name: "f", Parameters: []byte(tt.parameters)}}, Required: true}

@@ -5,6 +5,9 @@ type Selection struct {
 	Tools    []Tool // shown to the model, and callable; none: a plain chat
 	Required bool   // the answer is a call
 	Parallel bool   // it may be several
+	// OpenObjects lets calls have arguments that no schema names, as
+	// grammar.SchemaOptions has it.
+	OpenObjects bool
 }
 
 // SelectRequest is what a request says about tools.

@@ -6,6 +6,7 @@ import (
 
 // Tool is a function that the model may call.
 type Tool struct {
+	Index      int // in the request's list
 	Name       string
 	Parameters []byte // JSON schema of the arguments, an object
 	// Spec is the tool as a template sees it: the client's JSON, with the schema
@@ -29,8 +30,9 @@ func DecodeTools(r *body.Reader) (tools []Tool, present bool, err error) {
 	if null, err := r.Null(); null {
 		return nil, false, err
 	}
-	err = r.Array("a sequence", func(int) error {
+	err = r.Array("a sequence", func(i int) error {
 		tool, err := decodeTool(r)
+		tool.Index = i
 		tools = append(tools, tool)
 		return err
 	})
