@@ -81,9 +81,9 @@ func (s *Server) chatEvents(x *exchange, a *chatAnswer, includeUsage bool) error
 // chatJob is a chat that has passed every check.
 type chatJob struct {
 	job
-	seeds  []uint64    // of its choices
-	tools  []chat.Tool // that may be called
-	prefix string      // what the prompt ends with of the model's own words
+	seeds  []uint64       // of its choices
+	tools  chat.Selection // those that may be called
+	prefix string         // what the prompt ends with of the model's own words
 }
 
 // startChat checks req, takes permits and submits: x.choices yield the tokens.
@@ -181,12 +181,28 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 	if err != nil {
 		return nil, err
 	}
-	j := &chatJob{job: *common, seeds: seedsOf(p.seed, int(req.n.or(1))), tools: prompt.selection.Tools, prefix: prompt.constraint.Prefix}
+	j := &chatJob{
+		job: job{
+			inputs: prompt.text,
+			chars:  utf8.RuneCountInString(prompt.text),
+			stops:  p.stop,
+			req: engine.Request{
+				ID:           strconv.FormatInt(s.requests.Add(1), 10),
+				Tokens:       ids,
+				MaxNewTokens: maxNew,
+				Params:       req.sampling(p),
+				LogitBias:    req.logitBias,
+			},
+		},
+		seeds:  seedsOf(p.seed, int(req.n.or(1))),
+		tools:  prompt.selection,
+		prefix: prompt.constraint.Prefix,
+	}
 	j.req.Params.Seed = j.seeds[0]
 	if j.req.Guide, err = s.chatGuide(ctx, m, ids, req.tools.Format, j.tools, prompt.constraint); err != nil {
 		return nil, within(err, req.formatField)
 	}
-	j.req.Guide, err = s.chatGuide(x.r.Context(), m, ids, req.tools.Format, j.tools, prompt.constraint)
+	j.req.Guide, err = s.chatGuide(ctx, m, ids, req.tools.Format, j.tools.Tools, prompt.constraint)
 	return j, err
 }
 

@@ -30,7 +30,7 @@ const (
 func newChatServer(t testing.TB, template string, gen *fake, edit ...func(*Options)) *Server {
 	t.Helper()
 	s := newTestServer(gen, edit...)
-	s.SetReady(Model{Generator: gen, Tokenizer: testTokenizer(), Template: loadTemplate(t, template)})
+	s.SetReady(Model{Generator: gen, Tokenizer: testTokenizer(), Template: loadTemplate(t, template), Compiler: testCompiler})
 	return s
 }
 
@@ -117,6 +117,10 @@ func TestChatAnswers(t *testing.T) {
 		{name: "two calls", template: hermesTemplate, body: chatBody(weather), says: hermesCall + "\n" + hermesCall + "<|eot_id|>", want: whole(calls("null", call+","+call, "tool_calls"))},
 		{name: "a call cut off keeps its arguments", template: hermesTemplate, body: chatBody(weather, `"max_tokens":38`), says: hermesCall,
 			want: whole(calls("null", `{"id":"CALL","type":"function","function":{"name":"weather","arguments":"{\"city\": \"R"}}`, "length"))},
+		{name: "a required call, cut off in its name", template: hermesTemplate, body: chatBody(weather, `"tool_choice":"required","max_tokens":20`), says: hermesCall,
+			want: whole(calls("null", `{"id":"CALL","type":"function","function":{"name":"weather","arguments":""}}`, "length"))},
+		{name: "a stop string inside a call", template: hermesTemplate, body: chatBody(weather, `"stop":["ci"]`), says: hermesCall + "<|eot_id|>",
+			want: whole(calls("null", `{"id":"CALL","type":"function","function":{"name":"weather","arguments":"{\""}}`, "stop"))},
 		{name: "an unknown tool is text", template: hermesTemplate, body: chatBody(weather), says: "<tool_call>x<|eot_id|>", want: whole(says1("<tool_call>x", "stop"))},
 		{name: "tools hidden", template: hermesTemplate, body: chatBody(weather, `"tool_choice":"none"`), says: hermesCall + "<|eot_id|>",
 			want: whole(says1(`<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>`, "stop"))},
@@ -181,7 +185,9 @@ func TestChatEvents(t *testing.T) {
 		{name: "TGI's form of a call", template: hermesTemplate, body: chatBody(weather, `"stream":true,"stop":["ci"]`), says: hermesCall, edit: object,
 			want: event(`"tool_calls":{"index":0,"id":"CALL","type":"function","function":{"name":"weather","arguments":""}}`, "null") +
 				event(`"tool_calls":{"index":0,"id":"CALL","type":"function","function":{"name":null,"arguments":"{\""}}`, "null") +
-				text("", "tool_calls") + done},
+				text("", "stop") + done},
+		{name: "a required call, cut off in its name", template: hermesTemplate, body: chatBody(weather, `"stream":true,"tool_choice":"required","max_tokens":20`), says: hermesCall,
+			want: call(`{"index":0,"id":"CALL","type":"function","function":{"name":"weather","arguments":""}}`) + text("", "length") + done},
 		{name: "log-probabilities wait for the text they belong to", template: hermesTemplate, body: chatBody(weather, `"stream":true,"logprobs":true`), says: "<t b<|eot_id|>",
 			want: strings.Replace(text("<t b", "null"), `"logprobs":null`, `"logprobs":{"content":[`+entry("<", "60")+","+entry("t", "116")+","+entry(" b", "32,98")+`]}`, 1) +
 				strings.Replace(text("", "stop"), `"logprobs":null`, `"logprobs":{"content":[`+entry("<|eot_id|>", "60,124,101,111,116,95,105,100,124,62")+`]}`, 1) + done},

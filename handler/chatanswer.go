@@ -32,11 +32,11 @@ type chatMessage struct {
 
 // newChatAnswer returns the answer of n choices. prefix is what their prompt
 // ends with of the model's own words.
-func newChatAnswer(head openAIHead, tok *token.Tokenizer, n int, tools []chat.Tool, prefix string) *chatAnswer {
+func newChatAnswer(head openAIHead, tok *token.Tokenizer, n int, tools chat.Selection, prefix string) *chatAnswer {
 	a := &chatAnswer{head: head, tok: tok, messages: make([]*chatMessage, n)}
 	for i := range a.messages {
 		m := new(chatMessage)
-		if len(tools) > 0 {
+		if len(tools.Tools) > 0 {
 			m.parser = chat.NewParser(tools, chat.NewID)
 			m.parser.Write(prefix) // a marker: nothing is known by it
 		}
@@ -53,11 +53,11 @@ func (m *chatMessage) shows(c *choice, p *engine.Piece) bool {
 
 // finish returns the reason why c has ended.
 func (m *chatMessage) finish(c *choice) string {
-	calls := 0
+	calls, cut := 0, false
 	if m.parser != nil {
-		calls = m.parser.Calls()
+		calls, cut = m.parser.Calls(), m.parser.Cut()
 	}
-	return chat.FinishReason(isCut(c.text.Finish()), calls)
+	return chat.FinishReason(isCut(c.text.Finish()), calls, cut)
 }
 
 // take adds pieces to a whole answer; none are its end.

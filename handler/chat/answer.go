@@ -34,12 +34,13 @@ func (c Call) Object() ([]byte, error) {
 }
 
 // FinishReason returns OpenAI's word for the end of an answer: length if the
-// limit of tokens ended it, tool_calls if there are calls, else stop.
-func FinishReason(limited bool, calls int) string {
+// limit of tokens ended it, tool_calls if there are calls and the last is
+// whole, else stop.
+func FinishReason(limited bool, calls int, cut bool) string {
 	switch {
 	case limited:
 		return "length"
-	case calls > 0:
+	case calls > 0 && !cut:
 		return "tool_calls"
 	}
 	return "stop"

@@ -71,6 +71,18 @@ func (c *callScan) ready() bool {
 
 func (c *callScan) done() bool { return c.json.state == scanDone }
 
+// partialName returns the name, or what there is of it if it is being read: its
+// end may be missing, so that it may be another's.
+func (c *callScan) partialName() string {
+	if (c.member == memberName || c.member == memberInlineName) && c.json.state == scanString && !c.json.key && len(c.text) > 0 {
+		return string(c.text[1:]) // without its quote
+	}
+	return c.name
+}
+
+// whole reports whether the arguments have ended, if not all that is around them.
+func (c *callScan) whole() bool { return c.begun && !c.inline && len(c.json.open) <= c.level }
+
 // take returns the arguments that came since the last take.
 func (c *callScan) take() []byte {
 	if c.done() && !c.begun {

@@ -182,10 +182,11 @@ func TestFinishReason(t *testing.T) {
 	for _, tt := range []struct {
 		limited bool
 		calls   int
+		cut     bool
 		want    string
-	}{{true, 0, "length"}, {true, 1, "length"}, {false, 0, "stop"}, {false, 2, "tool_calls"}} {
-		if got := FinishReason(tt.limited, tt.calls); got != tt.want {
-			t.Errorf("FinishReason(%v, %d) = %s, want %s", tt.limited, tt.calls, got, tt.want)
+	}{{true, 0, false, "length"}, {true, 1, true, "length"}, {false, 0, false, "stop"}, {false, 2, false, "tool_calls"}, {false, 1, true, "stop"}} {
+		if got := FinishReason(tt.limited, tt.calls, tt.cut); got != tt.want {
+			t.Errorf("FinishReason(%v, %d, %v) = %s, want %s", tt.limited, tt.calls, tt.cut, got, tt.want)
 		}
 	}
 }

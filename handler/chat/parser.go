@@ -28,11 +28,15 @@ type CallDelta struct {
 // pieces makes no difference to content and calls as a whole.
 //
 // A call whose arguments stop being JSON, or that the answer's end cuts off,
-// ends there; the text behind it is content. As much as the client has seen
-// of it cannot be taken back.
+// ends there (see Cut); the text after it is content. As much as the client
+// has seen of it cannot be taken back. A call that is cut off after its name
+// has no arguments. Where the answer must be a call, what was to be its name is
+// no content either.
 type Parser struct {
-	known map[string]bool
-	newID func() string
+	known    map[string]bool
+	required bool // the answer is a call
+	cut      bool // the last call is not whole
+	newID    func() string
 
 	state parserState
 	held  []byte    // text that is neither content nor certain to be a call
@@ -74,12 +78,12 @@ func IsMarker(text []byte) bool {
 
 // NewParser returns a Parser for one answer. newID makes the ids of calls.
 // Without tools all text is content.
-func NewParser(tools []Tool, newID func() string) *Parser {
-	p := &Parser{known: map[string]bool{}, newID: newID, bare: true}
-	for _, t := range tools {
+func NewParser(s Selection, newID func() string) *Parser {
+	p := &Parser{known: map[string]bool{}, required: s.Required, newID: newID, bare: true}
+	for _, t := range s.Tools {
 		p.known[t.Name] = true
 	}
-	if len(tools) == 0 {
+	if len(s.Tools) == 0 {
 		p.state = inText
 	}
 	return p
@@ -104,7 +108,10 @@ func (p *Parser) Write(piece string) []Delta {
 func (p *Parser) Close() []Delta {
 	p.out = nil
 	switch {
-	case p.state == inCall && p.hasBegun, p.state == inBetween:
+	case p.state == inCall && p.hasBegun:
+		p.cut = !p.call.whole()
+	case p.state == inBetween:
+	case p.state != inText && p.cutCall():
 	case p.state == inMarker && p.mark == hermesOpen && strings.HasPrefix(hermesClose, string(p.held[p.from:])):
 		// The end of the call that was read, cut off.
 	default:
@@ -115,8 +122,47 @@ func (p *Parser) Close() []Delta {
 	return p.out
 }
 
+// cutCall begins a call whose arguments did not begin, and reports whether the
+// held text is no content.
+func (p *Parser) cutCall() bool {
+	name, begun := "", ""
+	switch p.state {
+	case inCall:
+		name, begun = p.call.name, p.call.partialName()
+	case inName, inArgs:
+		name, begun = p.call.name, p.call.name
+	}
+	if !p.known[name] && p.required && p.calls == 0 && len(p.held) > 0 {
+		name = p.onlyName(begun)
+	}
+	if !p.known[name] {
+		return p.required
+	}
+	p.begun(name)
+	p.cut = true
+	return true
+}
+
+// onlyName returns the one name that begins so, "" if there are several.
+func (p *Parser) onlyName(begun string) (name string) {
+	for known := range p.known {
+		switch {
+		case !strings.HasPrefix(known, begun):
+		case name != "":
+			return ""
+		default:
+			name = known
+		}
+	}
+	return name
+}
+
 // Calls returns how many calls the answer has so far.
 func (p *Parser) Calls() int { return p.calls }
+
+// Cut reports whether the last call is not whole: its end, or that of the
+// answer, came before that of its arguments.
+func (p *Parser) Cut() bool { return p.cut }
 
 // maxHeld bounds what is held back, maxSpace the white space of it and maxName
 // a name outside of JSON: a text that goes on like that is content.
@@ -286,6 +332,7 @@ func (p *Parser) inCall(c byte) {
 	}
 	switch ok := p.call.next(c); {
 	case !ok && p.hasBegun:
+		p.cut = true
 		p.release(0)
 		p.step(c)
 	case !ok || len(p.held) > maxHeld:
@@ -304,16 +351,22 @@ func (p *Parser) progress() {
 		return
 	}
 	if !p.hasBegun {
-		p.flush()
-		p.out = append(p.out, Delta{Call: &CallDelta{Index: p.calls, ID: p.newID(), Name: p.call.name}})
+		p.begun(p.call.name)
 		p.hasBegun = true
-		p.calls++
 		p.held = p.held[:0]
 	}
 	p.put(true, p.call.take()...)
 	if p.call.done() {
 		p.state = inBetween
 	}
+}
+
+// begun sends that a call has begun.
+func (p *Parser) begun(name string) {
+	p.flush()
+	p.out = append(p.out, Delta{Call: &CallDelta{Index: p.calls, ID: p.newID(), Name: name}})
+	p.calls++
+	p.cut = false
 }
 
 // put adds bytes to what is to be sent.

@@ -28,7 +28,7 @@ func countingIDs() func() string {
 // parse feeds the pieces to a Parser and checks the order of its deltas.
 func parse(t testing.TB, tools []Tool, pieces ...string) Answer {
 	t.Helper()
-	p := NewParser(tools, countingIDs())
+	p := NewParser(Selection{Tools: tools}, countingIDs())
 	var a Answer
 	begun := 0
 	for i := 0; i <= len(pieces); i++ {
@@ -130,7 +130,11 @@ var parserCases = []struct{ name, text, want string }{
 	{"arguments are a list", `{"name": "f", "arguments": [1]}`, `"{\"name\": \"f\", \"arguments\": [1]}"`},
 	{"key with an escape", `{"name": "f", "\u0061": {}}`, `"{\"name\": \"f\", \"\\u0061\": {}}"`},
 	{"cut in the name", `{"name": "f`, `"{\"name\": \"f"`},
-	{"cut before the arguments", `<tool_call>{"name": "f", "argu`, `"<tool_call>{\"name\": \"f\", \"argu"`},
+	{"cut before the arguments", `<tool_call>{"name": "f", "argu`, `"" f()`},
+	{"cut behind the name", `{"name": "f"`, `"" f()`},
+	{"mistral, cut behind the name", `[TOOL_CALLS]f[AR`, `"" f()`},
+	{"tgi, cut behind the name", `{"function": {"_name": "f"`, `"" f()`},
+	{"a second call, cut before its arguments", `{"name": "f", "parameters": {}}` + "\n" + `{"name": "g", "par`, `"" f({}) g()`},
 	{"cut in the arguments", `{"name": "f", "parameters": {"a": "x`, `"" f({"a": "x)`},
 	{"arguments that stop being JSON", `{"name": "f", "parameters": {"a": oops}} and more`, `"oops}} and more" f({"a": )`},
 	{"a bracket too many", `{"name": "f", "parameters": {}}}`, `"}" f({})`},
@@ -161,7 +165,7 @@ func TestParser(t *testing.T) {
 
 // Content and arguments go out as soon as they are certain.
 func TestParserIsPrompt(t *testing.T) {
-	p := NewParser(tools("f"), countingIDs())
+	p := NewParser(Selection{Tools: tools("f")}, countingIDs())
 	for _, step := range []struct{ piece, want string }{
 		{"Let", `"Let"`},
 		{" me <", `" me "`},
@@ -190,6 +194,44 @@ func TestParserIsPrompt(t *testing.T) {
 	}
 }
 
+// An answer that must be a call, cut anywhere, is a call with what there is of
+// it, and nothing of its JSON is content.
+func TestCutRequiredCalls(t *testing.T) {
+	for _, tt := range []struct{ name, text string }{
+		{"llama", `{"name": "get_weather", "parameters": {"city": "Bern"}}`},
+		{"hermes", "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Bern\"}}\n</tool_call>"},
+		{"mistral", `[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Bern"}}]`},
+		{"mistral, arguments", `[TOOL_CALLS]get_weather[ARGS]{"city": "Bern"}`},
+		{"tgi", `{"function": {"_name": "get_weather", "city": "Bern"}}`},
+		{"tgi, two", `{"function": {"_name": "get_weather", "city": "Bern"}}` + "\n" + `{"name": "get_weather", "parameters": {"city": "Rom"}}`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, names := range [][]string{{"get_weather"}, {"get_weather", "get_time"}} {
+				for n := 1; n <= len(tt.text); n++ {
+					p := NewParser(Selection{Tools: tools(names...), Required: true}, countingIDs())
+					var whole Answer
+					for _, d := range append(p.Write(tt.text[:n]), p.Close()...) {
+						whole.Add(d)
+					}
+					named := len(names) == 1 || strings.Contains(tt.text[:n], "get_w")
+					if whole.Content != "" || named && len(whole.Calls) == 0 || !named && len(whole.Calls) > 0 {
+						t.Errorf("%d tools, %q: %s", len(names), tt.text[:n], whole)
+					}
+					for i, c := range whole.Calls {
+						last := i == len(whole.Calls)-1
+						if c.Name != "get_weather" || !strings.HasPrefix(`{"city": "Bern"}{"city": "Rom"}`, c.Arguments) && !strings.HasPrefix(`{"city": "Rom"}`, c.Arguments) {
+							t.Errorf("%q: %s", tt.text[:n], whole)
+						}
+						if isWhole := strings.HasSuffix(c.Arguments, "}"); last && isWhole == p.Cut() {
+							t.Errorf("%q: cut %v, but %s", tt.text[:n], p.Cut(), whole)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
 func TestParserWithoutTools(t *testing.T) {
 	text := `<tool_call>{"name": "f", "arguments": {}}`
 	if got := parse(t, nil, text); got.Content != text || len(got.Calls) > 0 {
@@ -211,7 +253,7 @@ func TestParserHoldsLittle(t *testing.T) {
 		{"white space behind a call", `{"name": "f"}`, " "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := NewParser(tools("f"), countingIDs())
+			p := NewParser(Selection{Tools: tools("f")}, countingIDs())
 			p.Write(tt.begin)
 			for range 2 * maxHeld {
 				p.Write(tt.more)
@@ -260,7 +302,7 @@ func FuzzParser(f *testing.F) {
 			if !slices.Contains([]string{"f", "g", "get_weather"}, c.Name) {
 				t.Errorf("%q gives a call of %q", text, c.Name)
 			}
-			if !strings.HasPrefix(c.Arguments, "{") {
+			if c.Arguments != "" && !strings.HasPrefix(c.Arguments, "{") {
 				t.Errorf("%q gives the arguments %q", text, c.Arguments)
 			}
 		}
@@ -286,7 +328,7 @@ func BenchmarkParser(b *testing.B) {
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {
-		p := NewParser(list, func() string { return "call" })
+		p := NewParser(Selection{Tools: list}, func() string { return "call" })
 		for i := 0; i < len(text); i += 4 {
 			p.Write(text[i:min(i+4, len(text))])
 		}
