@@ -74,12 +74,18 @@ func (g *Guide) clone() (*Guide, error) {
 }
 
 // guidance is a Guide at work. Its matcher has been told of every token that is
-// committed, and of no other: what is in flight may still come to nothing.
+// committed, and of pending, but of nothing that is in flight, which may still come
+// to nothing. What it is told, it is told by the compiler's workers.
 type guidance struct {
 	compiler *grammar.Compiler
 	matcher  *grammar.Matcher // the grammar that holds; nil while there is none
 	watch    *watch           // for triggers, while there is none
-	forced   []int32          // scratch of steer
+	entering *Trigger         // one whose grammar holds if it takes the text after Text
+	started  bool             // the first mask is in the making
+	moving   *grammar.Matcher // whose place the workers have not said yet
+	patient  bool             // moving has not been waited for yet
+	pending  []int32          // forced tokens to commit, the next first
+	end      bool             // nothing but the end may come after them
 }
 
 // guide makes the guidance of a sequence, nil for free text.
@@ -100,32 +106,28 @@ func (e *Engine) guide(g *Guide) (*guidance, error) {
 	if got, want := c.MaskWords(), device.MaskWords(e.cfg.Plan.Vocab); got != want {
 		return nil, &Error{Kind: Internal, Msg: fmt.Sprintf("the grammar's masks have %d words, the model's %d", got, want)}
 	}
-	made := &guidance{compiler: c, matcher: g.Grammar, forced: make([]int32, 0, maxForced)}
+	made := &guidance{compiler: c, matcher: g.Grammar}
 	if g.Grammar == nil {
 		made.watch = newWatch(g.Triggers, g.NewDetokenizer())
 	}
 	return made, nil
 }
 
-// maxForced is room for the tokens that a matcher forces at once.
-const maxForced = 64
-
-// read takes in a committed token. over is true when nothing guides the
-// sequence any more.
-func (g *guidance) read(token int32) (over bool, err error) {
-	if g.matcher != nil {
-		return false, g.matcher.Accept(token)
-	}
-	if g.matcher = g.watch.read(token); g.matcher == nil {
-		return g.watch.over(), nil
-	}
-	g.watch.close()
-	g.watch = nil
-	return false, nil
-}
-
 // constrained reports whether a grammar holds the sequence.
 func (s *sequence) constrained() bool { return s.guide != nil && s.guide.matcher != nil }
+
+// undecided reports whether it is not known yet what holds s.
+func (s *sequence) undecided() bool { return s.guide != nil && s.guide.moving != nil }
+
+// forcing reports whether the token after all known ones is known to a grammar. The
+// first token of a sequence is sampled, even where there is no choice.
+func (s *sequence) forcing() bool {
+	g := s.guide
+	return g != nil && s.generated > 0 && (len(g.pending) > 0 || g.end)
+}
+
+// masked reports whether the token after all known ones needs a mask.
+func (s *sequence) masked() bool { return s.constrained() || s.rules.hold(s.generated) }
 
 // unguide lets the sequence go on, or end, without its grammars.
 func (s *sequence) unguide() {
@@ -135,9 +137,12 @@ func (s *sequence) unguide() {
 	}
 	s.guide = nil
 	if g.matcher != nil {
-		g.matcher.Close()
+		discard(g.matcher)
 	}
 	if g.watch != nil {
-		g.watch.close()
+		g.watch.close(nil)
 	}
 }
+
+// discard closes a matcher elsewhere: to give back what a large one has takes time.
+func discard(m *grammar.Matcher) { go m.Close() }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/engine/grammar/grammartest"
 	"github.com/millrace-ai/millrace/engine/sample"
@@ -223,6 +224,9 @@ func (g *guideSpec) expect(t testing.TB, model sim.Model, req *Request, params s
 	for i := range want {
 		if o.forced[i] {
 			want[i].Logprob, want[i].Top = 0, nil
+			if req.TopN > 0 {
+				want[i].Top = []device.Alternative{{Token: want[i].Token}}
+			}
 		}
 	}
 	return want, o.behind

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"errors"
 	"time"
 
@@ -9,70 +8,148 @@ import (
 	"github.com/millrace-ai/millrace/engine/grammar"
 )
 
-// steer follows a committed token of a guided sequence that has not ended by
-// it. Tokens that the grammar forces are committed too, and computed together
-// in the next step; what that step's forerunner, in flight, would have sampled
-// in their place is dropped.
+// steer follows a sampled token of a guided sequence that has not ended by it. What
+// comes of it is known once the workers have moved its matcher (follow).
 func (e *Engine) steer(s *sequence) {
 	g := s.guide
-	over, err := g.read(s.token(s.known() - 1))
-	if over {
+	token := s.token(s.known() - 1)
+	switch {
+	case len(g.pending) > 0: // the first token of the sequence, for which there was no choice
+		g.pending = g.pending[1:]
+	case g.matcher != nil:
+		g.compiler.Advance(g.matcher, token, s.limit-s.known())
+		g.moving, g.patient = g.matcher, true
+	default:
+		g.watch.read(token)
+		e.look(s)
+	}
+	e.announce(s)
+}
+
+// look goes on to look for triggers in the text that the last token completed.
+func (e *Engine) look(s *sequence) {
+	g := s.guide
+	t, rest := g.watch.next()
+	if g.entering = t; t != nil {
+		g.compiler.Enter(t.Grammar, rest, s.limit-s.known())
+		g.moving, g.patient = t.Grammar, true
+	} else if g.watch.over() {
 		s.unguide()
 	}
-	if err == nil && s.constrained() {
-		err = e.fastForward(s)
+}
+
+// follow takes in where the workers have moved matchers, and commits tokens that are
+// forced. It waits until the deadline for matchers that it has not waited for before,
+// and reports whether anything changed.
+func (e *Engine) follow(deadline time.Time) (changed bool) {
+	m := &e.masking
+	m.moving, m.matchers = m.moving[:0], m.matchers[:0]
+	add := func(s *sequence) {
+		if s.guide != nil && s.guide.moving != nil {
+			m.moving = append(m.moving, s)
+			if s.guide.patient {
+				m.matchers = append(m.matchers, s.guide.moving)
+			}
+			s.guide.patient = false
+		}
 	}
+	for _, s := range e.active {
+		add(s)
+	}
+	left := e.preempted
+	for s := e.waiting.head; s != nil && left > 0; s = s.next {
+		if s.admitted { // with its last token in flight when it was preempted
+			add(s)
+			left--
+		}
+	}
+	if e.late != nil {
+		deadline = time.Time{}
+	}
+	if len(m.matchers) > 0 {
+		m.moving[0].guide.compiler.Moves(m.matchers, deadline)
+	}
+	for _, s := range m.moving {
+		if e.late == nil || !e.late() {
+			changed = e.moved(s) || changed
+		}
+	}
+	clear(m.moving)
+	clear(m.matchers)
+	for _, s := range e.active {
+		if s.state == active && s.forcing() {
+			e.force(s)
+		}
+	}
+	e.sweep()
+	return changed
+}
+
+// moved takes in where the matcher of s is, if that is known by now.
+func (e *Engine) moved(s *sequence) bool {
+	g := s.guide
+	move, ok, err := g.moving.Moved()
+	if !ok {
+		return false
+	}
+	g.moving = nil
 	switch {
 	case err != nil:
 		e.end(s, NotFinished, ungrammatical(err))
-	case s.state == ended:
-	default:
-		if s.constrained() {
-			g.compiler.Begin(g.matcher)
-		}
-		e.announce(s)
+		return true
+	case move.Refused:
+		e.look(s)
+		return true
+	case g.entering != nil:
+		g.matcher = g.entering.Grammar
+		g.watch.close(g.entering)
+		g.watch, g.entering = nil, nil
 	}
+	g.pending, g.end = move.Forced, move.End
+	s.stream.hold.grow(int64(len(g.pending)) * 4)
+	if g.end && len(g.pending) == 0 && s.state == waiting {
+		e.force(s) // it need not be computed again for that
+	}
+	return true
 }
 
-// fastForward commits what can only come next, up to the end of the sequence.
-func (e *Engine) fastForward(s *sequence) error {
+// force commits tokens that can only come next, as many as a step may compute, and
+// drops what a step in flight would sample in their place. They are computed
+// together, like a part of the prompt.
+func (e *Engine) force(s *sequence) {
 	g := s.guide
-	first := s.generated
-	for {
-		if err := g.matcher.Err(); err != nil {
-			return err
+	for n := e.budget - (s.known() - s.computed); n > 0 && len(g.pending) > 0; n-- {
+		if !e.forced(s, g.pending[0]) {
+			return
 		}
-		if g.matcher.Done() {
-			e.forced(s, g.compiler.EOS()[0])
-			e.end(s, cmp.Or(e.finished(s), FinishEOS), nil)
-			return nil
-		}
-		g.forced = g.matcher.Forced(g.forced[:0])
-		if len(g.forced) == 0 {
-			break
-		}
-		for _, token := range g.forced {
-			e.forced(s, token)
-			if reason := e.finished(s); reason != NotFinished {
-				e.end(s, reason, nil)
-				return nil
-			}
-			if err := g.matcher.Accept(token); err != nil {
-				return err
-			}
-		}
+		g.pending = g.pending[1:]
 	}
-	if s.generated > first {
-		e.skip(s)
+	if g.end && len(g.pending) == 0 && e.forced(s, g.compiler.EOS()[0]) {
+		e.end(s, FinishEOS, nil)
 	}
-	return nil
 }
 
-func (e *Engine) forced(s *sequence, token int32) {
+// forced commits a token that nothing could have come in place of, and reports
+// whether s goes on.
+func (e *Engine) forced(s *sequence, token int32) bool {
+	if !s.rules.admits(s, token) {
+		e.end(s, NotFinished, errExcluded)
+		return false
+	}
+	e.skip(s)
 	s.force(token)
+	s.total = s.known()
 	e.stats.generatedTokens.Add(1)
 	e.stats.forcedTokens.Add(1)
+	if reason := e.finished(s); reason != NotFinished {
+		e.end(s, reason, nil)
+		return false
+	}
+	e.announce(s)
+	return true
 }
+
+var errExcluded error = &Error{Kind: Failed, Msg: "no token may come next: what the request allows, bans and holds to a grammar excludes all"}
 
 // skip drops what the step in flight, if there is one, samples for s, before it
 // does. The next step computes the known tokens that are left or, if there are
@@ -88,27 +165,32 @@ func (e *Engine) skip(s *sequence) {
 
 // masking is the scratch memory of masks being made, by mask.
 type masking struct {
-	seqs     []*sequence
+	seqs  []*sequence
+	masks [][]uint32
+	first int32 // Row.Mask of the first
+
+	// Of those that a grammar makes, and of matchers on their way.
 	matchers []*grammar.Matcher
-	masks    [][]uint32
+	made     [][]uint32
 	errs     []error
-	first    int32 // Row.Mask of the first
+	moving   []*sequence
 }
 
 func newMasking(slots int) masking {
 	return masking{
 		seqs:     make([]*sequence, 0, slots),
-		matchers: make([]*grammar.Matcher, 0, slots),
 		masks:    make([][]uint32, 0, slots),
+		matchers: make([]*grammar.Matcher, 0, slots),
+		made:     make([][]uint32, 0, slots),
 		errs:     make([]error, slots),
+		moving:   make([]*sequence, 0, slots),
 	}
 }
 
 // begin forgets those of the last batch.
 func (m *masking) begin(b *device.Batch) {
 	clear(m.seqs)
-	clear(m.matchers)
-	m.seqs, m.matchers, m.masks = m.seqs[:0], m.matchers[:0], m.masks[:0]
+	m.seqs, m.masks = m.seqs[:0], m.masks[:0]
 	m.first = int32(len(b.Masks)/b.MaskWords) + 1
 }
 
@@ -117,27 +199,52 @@ func (m *masking) add(b *device.Batch, s *sequence) {
 	b.Masks = b.Masks[:len(b.Masks)+b.MaskWords]
 	m.masks = append(m.masks, b.Mask(m.first+int32(len(m.seqs))))
 	m.seqs = append(m.seqs, s)
-	m.matchers = append(m.matchers, s.guide.matcher)
 }
 
-// makeMasks computes the masks until the deadline, and has done called for each, with
-// its Row.Mask or what is wrong with it.
+// makeMasks makes the masks until the deadline, each of the token after all known
+// ones, and has done called for each, with its Row.Mask or what is wrong with it.
 func (e *Engine) makeMasks(deadline time.Time, done func(s *sequence, mask int32, err error)) {
 	m := &e.masking
-	if len(m.seqs) == 0 {
-		return
-	}
 	if e.late != nil {
 		deadline = time.Time{}
 	}
-	m.seqs[0].guide.compiler.Masks(m.matchers, m.masks, m.errs, deadline)
+	m.matchers, m.made = m.matchers[:0], m.made[:0]
+	var compiler *grammar.Compiler
 	for i, s := range m.seqs {
-		err := m.errs[i]
-		if e.late != nil && err == nil && e.late() {
-			err = grammar.ErrLate
+		if s.constrained() && len(s.guide.pending) == 0 {
+			compiler = s.guide.compiler
+			m.matchers, m.made = append(m.matchers, s.guide.matcher), append(m.made, m.masks[i])
+		}
+	}
+	if len(m.matchers) > 0 {
+		compiler.Masks(m.matchers, m.made, m.errs, deadline)
+	}
+	made := 0
+	for i, s := range m.seqs {
+		var err error
+		switch mask := m.masks[i]; {
+		case !s.constrained():
+			s.rules.begin(mask)
+		case len(s.guide.pending) > 0:
+			clear(mask)
+			next := s.guide.pending[0]
+			mask[next/32] |= 1 << (next % 32)
+		default:
+			err = m.errs[made]
+			made++
+			switch {
+			case err == nil && e.late != nil && e.late():
+				err = grammar.ErrLate
+			case err != nil && !errors.Is(err, grammar.ErrLate):
+				err = ungrammatical(err)
+			}
+		}
+		if err == nil && s.rules != nil && !s.rules.narrow(m.masks[i], s, s.generated) {
+			err = errExcluded
 		}
 		done(s, m.first+int32(i), err)
 	}
+	clear(m.matchers)
 }
 
 // mask says what the rows of the step in flight may sample. A row whose mask is
@@ -145,24 +252,37 @@ func (e *Engine) makeMasks(deadline time.Time, done func(s *sequence, mask int32
 func (e *Engine) mask(st *step) {
 	m := &e.masking
 	b := st.batch
+	deadline := e.maskDeadline()
+	e.follow(deadline)
 	m.begin(b)
 	for i, s := range st.rows {
-		if s != nil && s.state == active && s.constrained() && i == s.row && b.Rows[i].Kind == device.RowSample {
+		if s == nil || s.state != active || i != s.row || b.Rows[i].Kind != device.RowSample || b.Rows[i].Mask != 0 {
+			continue
+		}
+		switch {
+		case s.undecided():
+			e.sitOut(s)
+		case s.masked():
 			m.add(b, s)
 		}
 	}
-	e.makeMasks(e.maskDeadline(), func(s *sequence, mask int32, err error) {
+	e.makeMasks(deadline, func(s *sequence, mask int32, err error) {
 		switch {
 		case err == nil:
 			b.Rows[s.row].Mask = mask
 		case errors.Is(err, grammar.ErrLate):
-			e.skip(s)
-			e.stats.lateMasks.Add(1)
+			e.sitOut(s)
 		default:
-			e.end(s, NotFinished, ungrammatical(err))
+			e.end(s, NotFinished, err)
 		}
 	})
 	e.sweep()
+}
+
+// sitOut has a later step sample the token of s.
+func (e *Engine) sitOut(s *sequence) {
+	e.skip(s)
+	e.stats.lateMasks.Add(1)
 }
 
 // sampleAgain gives the step the rows whose masks were late, as far as they are
@@ -172,27 +292,38 @@ func (e *Engine) sampleAgain(st *step, deadline time.Time) {
 	b := st.batch
 	b.Masks, st.late = b.Masks[:0], 0
 	used := 0
+	again := func(s *sequence, mask int32) {
+		s.row, s.batch = len(st.rows), st.number
+		st.row(s, device.Row{
+			Token: -1, Slot: s.slot, Kind: device.RowAgain, Mask: mask,
+			Index: int32(s.total - len(s.req.Tokens)), TopN: int32(s.req.TopN),
+		})
+		s.total++
+	}
 	m.begin(b)
 	for _, s := range e.active {
-		if s.again() {
+		switch {
+		case !s.again():
+		case s.undecided():
+			st.late++
+		case s.masked():
 			m.add(b, s)
+		case st.rowsLeft() == 0:
+			st.late++
+		default: // its text might have come under a grammar, and did not
+			again(s, 0)
 		}
 	}
 	e.makeMasks(deadline, func(s *sequence, mask int32, err error) {
 		switch {
-		case errors.Is(err, grammar.ErrLate) || st.rowsLeft() == 0:
+		case errors.Is(err, grammar.ErrLate) || err == nil && st.rowsLeft() == 0:
 			st.late++
 		case err != nil:
-			e.end(s, NotFinished, ungrammatical(err))
+			e.end(s, NotFinished, err)
 		default:
 			copy(b.Masks[used*b.MaskWords:], b.Mask(mask)) // no gap where another was late
 			used++
-			s.row, s.batch = len(st.rows), st.number
-			st.row(s, device.Row{
-				Token: -1, Slot: s.slot, Kind: device.RowAgain, Mask: int32(used),
-				Index: int32(s.total - len(s.req.Tokens)), TopN: int32(s.req.TopN),
-			})
-			s.total++
+			again(s, int32(used))
 		}
 	})
 	b.Masks = b.Masks[:used*b.MaskWords]

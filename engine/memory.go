@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/page"
 )
 
@@ -63,20 +64,32 @@ const (
 	tokenBytes       = int64(unsafe.Sizeof(Token{}))
 	alternativeBytes = int64(unsafe.Sizeof(Alternative{}))
 	keyBytes         = int64(unsafe.Sizeof(page.Key{}))
+	listBytes        = int64(unsafe.Sizeof([]int32{}))
 	// A sequence, its Stream and what keeps its context.
 	sequenceBytes = int64(unsafe.Sizeof(sequence{})+unsafe.Sizeof(Stream{})) + 512
 )
 
 // requestBytes is what a sequence of r takes before it generates. Forks of one
 // prompt share it and its keys.
-func requestBytes(r *Request, fork bool) int64 {
+func requestBytes(r *Request, vocab int, fork bool) int64 {
+	mask := int64(device.MaskWords(vocab)) * 4
 	n := sequenceBytes + int64(min(r.MaxNewTokens, firstChunk))*tokenBytes
+	if r.Guide != nil {
+		n += mask
+	}
 	if fork {
 		return n
 	}
 	n += int64(len(r.Tokens))*4 + int64(keysRoom(r))*keyBytes + int64(len(r.LogitBias))*8
+	n += int64(len(r.StopTokens)+len(r.AllowedTokens)) * 4
+	for _, ban := range r.BannedTokens {
+		n += listBytes + int64(len(ban))*4
+	}
+	if r.AllowedTokens != nil || len(r.BannedTokens) > 0 {
+		n += mask
+	}
 	if r.PromptLogprobs {
-		n += int64(len(r.Tokens)) * tokenBytes
+		n += int64(len(r.Tokens)) * (tokenBytes + int64(r.TopN)*alternativeBytes)
 	}
 	return n
 }

@@ -62,7 +62,7 @@ func TestAccountIsSettled(t *testing.T) {
 		if _, err := w.submitN(t, r, nil, make([]uint64, 1+i%3)); err != nil {
 			t.Fatal(err)
 		}
-		want += requestBytes(r, false) + int64(i%3)*requestBytes(r, true)
+		want += requestBytes(r, testModel.Vocab, false) + int64(i%3)*requestBytes(r, testModel.Vocab, true)
 	}
 	if got := w.e.account.used.Load(); got != want {
 		t.Errorf("%d bytes accounted for at first, want %d", got, want)
@@ -89,7 +89,7 @@ func TestAccountIsSettled(t *testing.T) {
 // Beyond the budget requests are refused at once.
 func TestMemoryBudget(t *testing.T) {
 	cfg := simConfig(sim.Config{Model: testModel})
-	cfg.Memory = 5 * requestBytes(greedy(1, 100, 20), false) / 2
+	cfg.Memory = 5 * requestBytes(greedy(1, 100, 20), testModel.Vocab, false) / 2
 	e, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -19,7 +19,7 @@ type Request struct {
 	IgnoreEOS      bool          // generate past the model's end tokens
 	StopTokens     []int32       // end the sequence as the model's end tokens do; at most MaxStopTokens
 	AllowedTokens  []int32       // nothing else is generated; nil: all, at most MaxAllowedTokens
-	BannedTokens   [][]int32     // token sequences that are not generated; at most MaxBannedSequences of MaxBannedLength
+	BannedTokens   [][]int32     // token sequences that are not generated; at most MaxBannedSequences of MaxBannedTokens in all
 	LogitBias      []sample.Bias // ids distinct, at most sample.MaxBiases, each at most sample.MaxBias
 	Guide          *Guide        // nil: free text
 	Adapter        int32         // 0: none, else at most Config.Adapters; an id never stands for another adapter
@@ -35,11 +35,11 @@ type FinishReason int
 
 // Reasons to end. Stop strings belong to Text, which sees the characters.
 const (
-	NotFinished    FinishReason = iota
-	FinishLength                // MaxNewTokens reached
-	FinishEOS                   // the last Token is an end token: the model's, or because its grammar allows nothing else
-	FinishDeadline              // the first token after the request's deadline, or an Error of the kind Expired
-	FinishStopToken             // the last Token is one of StopTokens
+	NotFinished     FinishReason = iota
+	FinishLength                 // MaxNewTokens reached
+	FinishEOS                    // the last Token is an end token: the model's, or because its grammar allows nothing else
+	FinishDeadline               // the first token after the request's deadline, or an Error of the kind Expired
+	FinishStopToken              // the last Token is one of StopTokens
 )
 
 // Bounds of the token lists of a Request.
@@ -47,7 +47,7 @@ const (
 	MaxStopTokens      = 1024
 	MaxAllowedTokens   = 1 << 16
 	MaxBannedSequences = 1024
-	MaxBannedLength    = 64 // tokens of one sequence
+	MaxBannedTokens    = 4096 // of all sequences together
 )
 
 // Token is one generated token, or one scored prompt token.

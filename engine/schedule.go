@@ -14,6 +14,11 @@ import (
 func (e *Engine) schedule(st *step) {
 	st.reset(e.launched, e.budget, e.now())
 	e.lengthen(st)
+	patience := time.Duration(0)
+	if !e.ahead { // nothing is computed meanwhile
+		patience = minPatience
+	}
+	e.follow(time.Now().Add(patience))
 	e.sampleAgain(st, time.Now())
 	prompts := 0    // that would take all they can get
 	waited := false // for a token of this step
@@ -62,8 +67,17 @@ func (e *Engine) schedule(st *step) {
 	}
 	e.cache.States.Release(st.pinned)
 	st.pinned = st.pinned[:0]
-	if st.empty() {
-		e.sampleAgain(st, time.Now().Add(maxPatience)) // nothing else is to be done
+	if st.empty() { // nothing else is to be done
+		for _, s := range e.active {
+			if s.guide != nil {
+				s.guide.patient = true
+			}
+		}
+		changed := e.follow(time.Now().Add(maxPatience))
+		e.sampleAgain(st, time.Now().Add(maxPatience))
+		if changed {
+			st.late++ // what there is to do now is for the next step
+		}
 	}
 }
 
@@ -118,6 +132,7 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 				Slot:   s.slot,
 				Kind:   device.RowScore,
 				Target: s.req.Tokens[target],
+				TopN:   int32(s.req.TopN),
 			})
 			s.scored = target + 1
 		}
@@ -130,16 +145,25 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 	})
 	st.seqs = append(st.seqs, s)
 	s.row = -1
-	if s.computed == s.total {
+	if s.computed == s.total && !s.forcing() {
 		s.row = len(st.rows)
-		st.guided = st.guided || s.guide != nil
-		st.row(s, device.Row{
+		row := device.Row{
 			Token: int32(start + n - 1),
 			Slot:  s.slot,
 			Kind:  device.RowSample,
 			Index: int32(s.total - len(s.req.Tokens)),
 			TopN:  int32(s.req.TopN),
-		})
+		}
+		switch {
+		case s.guide != nil || s.rules.wait():
+			st.guided = true
+		case s.rules.hold(int(row.Index)):
+			b.Masks = b.Masks[:len(b.Masks)+b.MaskWords]
+			row.Mask = int32(len(b.Masks) / b.MaskWords)
+			s.rules.begin(b.Mask(row.Mask))
+			s.rules.narrow(b.Mask(row.Mask), s, int(row.Index)) // leaves some: rules has looked
+		}
+		st.row(s, row)
 		s.total++
 	}
 	st.left -= n

@@ -39,6 +39,7 @@ type sequence struct {
 	output
 	req   *Request
 	guide *guidance   // nil in free text
+	rules *rules      // nil if there are none
 	forks []*sequence // of the same prompt, held until it is computed
 	ctx   context.Context
 	done  <-chan struct{} // ctx.Done()
@@ -113,13 +114,23 @@ func pagesFor(n int) int { return (n + page.Tokens - 1) / page.Tokens }
 func (s *sequence) known() int { return len(s.req.Tokens) + s.generated }
 
 // wants returns how many tokens the next step may compute: none once every
-// token that the request may produce is in flight.
+// token that the request may produce is in flight. The last one of a prompt that is
+// only scored has nothing to tell.
 func (s *sequence) wants() int {
-	if s.total == s.limit {
+	switch {
+	case s.scoreOnly():
+		return s.total - 1 - s.computed
+	case s.total == s.limit:
 		return 0
 	}
 	return s.total - s.computed
 }
+
+// scoreOnly reports whether nothing is to be generated.
+func (s *sequence) scoreOnly() bool { return s.req.MaxNewTokens == 0 }
+
+// scoredAll reports whether s is done since nothing is to be generated.
+func (s *sequence) scoredAll() bool { return s.scoreOnly() && len(s.score) == len(s.req.Tokens) }
 
 // token returns the known token at position i.
 func (s *sequence) token(i int) int32 {
@@ -177,6 +188,12 @@ func (s *sequence) cancelled() bool {
 
 // commit adds a sampled token with its alternatives.
 func (s *sequence) commit(r device.RowResult, top []device.Alternative) {
+	s.append(s.made(r, top))
+	s.counted = s.known()
+}
+
+// made is a token as the device returns it.
+func (s *sequence) made(r device.RowResult, top []device.Alternative) Token {
 	t := Token{ID: r.Token, Logprob: r.Logprob}
 	if len(top) > 0 {
 		t.Top = s.alternatives(len(top))
@@ -184,24 +201,36 @@ func (s *sequence) commit(r device.RowResult, top []device.Alternative) {
 			t.Top[i] = Alternative{ID: a.Token, Logprob: a.Logprob}
 		}
 	}
-	s.append(t)
-	s.counted = s.known()
+	return t
 }
 
 // force adds a token that nothing could have come in place of. The device has
 // not seen it, so does not count it by itself.
-func (s *sequence) force(token int32) { s.append(Token{ID: token}) }
+func (s *sequence) force(token int32) {
+	t := Token{ID: token}
+	if s.req.TopN > 0 {
+		t.Top = s.alternatives(1)
+		t.Top[0] = Alternative{ID: token}
+	}
+	s.append(t)
+}
 
 // again reports whether the token after all known ones is still to be sampled
 // from what is computed: when its mask was late.
-func (s *sequence) again() bool { return s.computed == s.total && s.total < s.limit }
+func (s *sequence) again() bool { return s.computed == s.total && s.total < s.limit && !s.forcing() }
 
 // alternatives returns n entries cut from a slab, which is renewed as needed.
 func (s *sequence) alternatives(n int) []Alternative {
 	const tokensPerSlab = 64
 	if len(s.top) < n {
-		s.top = make([]Alternative, max(n, s.req.TopN*min(tokensPerSlab, s.limit-s.total+1)))
-		s.stream.hold.grow(int64(len(s.top)) * alternativeBytes)
+		left := s.limit - s.total + 1
+		if s.score != nil && len(s.score) < len(s.req.Tokens) {
+			left += len(s.req.Tokens) - len(s.score)
+		}
+		s.top = make([]Alternative, max(n, s.req.TopN*min(tokensPerSlab, left)))
+		if s.score == nil || len(s.score) == len(s.req.Tokens) { // else there from the beginning
+			s.stream.hold.grow(int64(len(s.top)) * alternativeBytes)
+		}
 	}
 	cut := s.top[:n:n]
 	s.top = s.top[n:]

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
@@ -126,6 +127,9 @@ func (e *Engine) receive() {
 		next := s.next
 		e.welcome(s)
 		e.waiting.pushBack(s)
+		if s.scoredAll() { // of one token, before which there is nothing
+			e.end(s, FinishLength, nil)
+		}
 		if len(s.forks) > 0 && !e.shares(s) {
 			for _, f := range s.forks {
 				f.state = waiting
@@ -224,10 +228,12 @@ func (e *Engine) retire(st *step) error {
 		case r.Invalid != 0:
 			e.spoiled(s)
 		case b.Rows[i].Kind == device.RowScore:
-			s.score = append(s.score, Token{ID: r.Token, Logprob: r.Logprob})
+			s.score = append(s.score, s.made(r, tops[i*device.MaxTopN:][:r.TopCount]))
+			if s.scoredAll() {
+				e.end(s, FinishLength, nil)
+			}
 		default:
-			top := i * device.MaxTopN
-			s.commit(r, tops[top:top+int(r.TopCount)])
+			s.commit(r, tops[i*device.MaxTopN:][:r.TopCount])
 			e.committed(s, waited)
 		}
 	}
@@ -265,6 +271,8 @@ func (e *Engine) finished(s *sequence) FinishReason {
 		return FinishLength
 	case e.endsSequence(s.token(s.known()-1)) && (!s.req.IgnoreEOS || s.constrained()):
 		return FinishEOS
+	case len(s.req.StopTokens) > 0 && s.generated > s.req.MinNewTokens && slices.Contains(s.req.StopTokens, s.token(s.known()-1)):
+		return FinishStopToken
 	case e.overdue(s):
 		return FinishDeadline
 	}
@@ -310,11 +318,15 @@ func (e *Engine) end(s *sequence, reason FinishReason, err error) {
 	if s.generated > 0 {
 		e.reserve = max(e.reserve-caution*preemptRate, caution)
 		// Who closes a Stream has had enough, of a text that was complete.
-		e.lengths.learn(s.generated, reason != FinishEOS && !s.stream.closed.Load())
+		said := reason == FinishEOS || reason == FinishStopToken
+		e.lengths.learn(s.generated, !said && !s.stream.closed.Load())
 	}
 	s.state = ended
 	e.bequeath(s)
 	s.unguide()
+	if s.scoreOnly() {
+		s.stream.prompt = s.score
+	}
 	s.stream.finish, s.stream.err = reason, err
 	s.stream.finished, s.stream.preempted = e.now(), s.preempted
 	e.announce(s)

@@ -86,7 +86,7 @@ func (s *Stream) Done() bool { return s.state.Load() == int64(s.read)<<1|1 }
 func (s *Stream) Finish() FinishReason { return s.finish }
 
 // Prompt returns the scored prompt, one Token per prompt token, if the
-// request asked for it; valid once Next has returned a token.
+// request asked for it; valid once Next has returned a token, or io.EOF.
 func (s *Stream) Prompt() []Token { return s.prompt }
 
 // Times returns when things happened; valid from the first token on, complete

@@ -59,8 +59,11 @@ func (e *Engine) accepts(ctx context.Context, req *Request, n int) error {
 	if err := e.check(req); err != nil {
 		return err
 	}
-	if n < 1 {
+	switch {
+	case n < 1:
 		return &Error{Kind: Internal, Msg: "no seed, so no sequence to generate"}
+	case n > 1 && req.MaxNewTokens == 0:
+		return invalid("%d sequences that generate nothing, must be 1", n)
 	}
 	if err := ctx.Err(); err != nil {
 		return &Error{Kind: Cancelled, Msg: "request cancelled", Err: err}
@@ -78,7 +81,7 @@ func (e *Engine) accepts(ctx context.Context, req *Request, n int) error {
 // family makes the sequences of a request, the others held by the first, and
 // returns their Streams. Their grammars are closed if it fails.
 func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (leader *sequence, streams []*Stream, err error) {
-	first, other := requestBytes(req, false), requestBytes(req, true)
+	first, other := requestBytes(req, e.limits.Vocab, false), requestBytes(req, e.limits.Vocab, true)
 	bytes := first + int64(len(seeds)-1)*other
 	guides := make([]*Guide, len(seeds))
 	guides[0] = req.Guide
@@ -99,6 +102,10 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 			return nil, nil, &Error{Kind: Failed, Msg: "the request's grammar cannot be copied", Err: err}
 		}
 	}
+	rules, err := e.rules(req)
+	if err != nil {
+		return nil, nil, err
+	}
 	root := e.root(req, e.ropeLen(len(req.Tokens)))
 	var keys []page.Key
 	if !e.cfg.NoPrefixCache {
@@ -114,7 +121,7 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 		r.PromptLogprobs = req.PromptLogprobs && i == 0
 		s := e.newSequence(ctx, &r, root, keys)
 		keys = keys[:len(keys):len(keys)] // the room is the first one's
-		s.guide, r.Guide = guide, nil
+		s.guide, s.rules, r.Guide = guide, rules, nil
 		streams = append(streams, s.stream)
 		if i == 0 {
 			leader = s
@@ -130,28 +137,19 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 	return leader, streams, nil
 }
 
+func invalid(format string, args ...any) error {
+	return &Error{Kind: Invalid, Msg: fmt.Sprintf(format, args...)}
+}
+
 // check refuses what the loop, or the device, could not serve.
 func (e *Engine) check(req *Request) error {
-	invalid := func(format string, args ...any) error {
-		return &Error{Kind: Invalid, Msg: fmt.Sprintf(format, args...)}
-	}
 	n := len(req.Tokens)
 	switch {
-	case req.Params.MinP != 0:
-		return invalid("min_p is not supported yet")
-	case req.MinNewTokens != 0:
-		return invalid("min_new_tokens is not supported yet")
-	case req.StopTokens != nil:
-		return invalid("stop tokens are not supported yet")
-	case req.AllowedTokens != nil:
-		return invalid("allowed tokens are not supported yet")
-	case req.BannedTokens != nil:
-		return invalid("banned tokens are not supported yet")
 	case n == 0:
 		return invalid("the prompt has no tokens")
 	case n > e.limits.MaxInput:
 		return invalid("the prompt has %d tokens, the limit is %d", n, e.limits.MaxInput)
-	case req.MaxNewTokens < 1:
+	case req.MaxNewTokens < 1 && !(req.MaxNewTokens == 0 && req.PromptLogprobs):
 		return invalid("max_new_tokens is %d, must be at least 1", req.MaxNewTokens)
 	case req.MaxNewTokens > e.limits.MaxTotal-n:
 		return invalid("%d prompt tokens and %d new tokens exceed the limit of %d", n, req.MaxNewTokens, e.limits.MaxTotal)

@@ -25,6 +25,10 @@ type watch struct {
 	dec      Detokenizer
 	text     []byte // the end of the text, as much as a trigger may begin in
 	inked    bool   // what came before text was not all white space
+
+	// Where to look on for what the token read last completes.
+	end int // of a Text
+	at  int // in triggers
 }
 
 func newWatch(triggers []Trigger, dec Detokenizer) *watch {
@@ -33,38 +37,27 @@ func newWatch(triggers []Trigger, dec Detokenizer) *watch {
 	return w
 }
 
-// read takes in a token and returns the grammar that holds from behind it on,
-// nil if the text goes on free. The caller closes the grammar.
-func (w *watch) read(token int32) *grammar.Matcher {
-	from := len(w.text)
+// read takes in a token.
+func (w *watch) read(token int32) {
+	w.end, w.at = len(w.text)+1, 0
 	w.text = w.dec.Append(w.text, token)
-	for end := from + 1; end <= len(w.text); end++ {
-		for i := range w.triggers {
-			t := &w.triggers[i]
-			start := end - len(t.Text)
-			if start < 0 || string(w.text[start:end]) != t.Text || t.AtStart && !w.blank(start) {
-				continue
-			}
-			if m := t.begin(w.text[end:]); m != nil {
-				return m
+}
+
+// next returns the next trigger that the token read last completes, and what of the
+// text is after its Text; nil if there are no more.
+func (w *watch) next() (t *Trigger, rest []byte) {
+	for ; w.end <= len(w.text); w.end, w.at = w.end+1, 0 {
+		for w.at < len(w.triggers) {
+			t := &w.triggers[w.at]
+			w.at++
+			start := w.end - len(t.Text)
+			if start >= 0 && string(w.text[start:w.end]) == t.Text && (!t.AtStart || w.blank(start)) {
+				return t, w.text[w.end:]
 			}
 		}
 	}
 	w.forget()
-	return nil
-}
-
-// begin returns the grammar of t behind rest, nil if it refuses that.
-func (t *Trigger) begin(rest []byte) *grammar.Matcher {
-	m, err := t.Grammar.Clone()
-	if err != nil {
-		return nil
-	}
-	if len(rest) > 0 && m.AcceptText(rest) != nil {
-		m.Close()
-		return nil
-	}
-	return m
+	return nil, nil
 }
 
 // blank reports whether the text before w.text[n] is white space.
@@ -85,8 +78,11 @@ func (w *watch) over() bool {
 	return w.inked && !slices.ContainsFunc(w.triggers, func(t Trigger) bool { return !t.AtStart })
 }
 
-func (w *watch) close() {
-	for _, t := range w.triggers {
-		t.Grammar.Close()
+// close closes the grammars, but for that of one trigger.
+func (w *watch) close(but *Trigger) {
+	for i := range w.triggers {
+		if t := &w.triggers[i]; t != but {
+			discard(t.Grammar)
+		}
 	}
 }

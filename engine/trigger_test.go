@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"github.com/millrace-ai/millrace/engine/grammar"
 	"testing"
+	"time"
 
 	"github.com/millrace-ai/millrace/engine/grammar/grammartest"
 )
@@ -41,11 +43,23 @@ func TestWatch(t *testing.T) {
 			w := newWatch(triggers, vocabulary)
 			fired := -1
 			for i, text := range tt.text {
-				m := w.read(tokenOf(t, text))
+				w.read(tokenOf(t, text))
+				var m *grammar.Matcher
+				for fires, rest := w.next(); fires != nil && m == nil; fires, rest = w.next() {
+					compiler(t).Enter(fires.Grammar, rest, 0)
+					compiler(t).Moves([]*grammar.Matcher{fires.Grammar}, time.Time{})
+					move, ok, err := fires.Grammar.Moved()
+					if !ok || err != nil {
+						t.Fatal(ok, err)
+					}
+					if !move.Refused {
+						m = fires.Grammar
+						break
+					}
+				}
 				if m == nil {
 					continue
 				}
-				defer m.Close()
 				fired = i
 				if err := m.AcceptText([]byte(tt.next)); err != nil || !m.Accepting() {
 					t.Errorf("%q does not follow: %v", tt.next, err)

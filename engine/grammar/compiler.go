@@ -43,7 +43,8 @@ type Compiler struct {
 	cache *cache
 
 	jobs  chan job    // for the workers
-	timer *time.Timer // of Masks
+	long  chan job    // for the one that makes tokens of long texts
+	timer *time.Timer // of wait
 
 	// users counts the Compiler itself, until Close, and every grammar in the
 	// library's memory; the last one takes the trie and the workers with it.
@@ -81,13 +82,15 @@ func NewCompiler(tokenizer Vocabulary, size int, eos []int32) (*Compiler, error)
 		slots:      make(chan struct{}, workers),
 		limit:      CompileLimit,
 		jobs:       make(chan job, 1024),
+		long:       make(chan job, 1024),
 		timer:      time.NewTimer(time.Hour),
 	}
 	c.users.Store(1)
 	c.cache = newCache(cacheEntries, cacheBytes, c.free)
 	for range workers {
-		go c.work()
+		go c.work(c.jobs, longText)
 	}
+	go c.work(c.long, anyText)
 	return c, nil
 }
 
@@ -125,6 +128,7 @@ func (c *Compiler) free(m *native.Matcher) {
 func (c *Compiler) release() {
 	if c.users.Add(-1) == 0 {
 		close(c.jobs)
+		close(c.long)
 		c.trie.Free()
 	}
 }

@@ -2,6 +2,9 @@ package grammar
 
 import (
 	"errors"
+	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine/native"
@@ -11,42 +14,224 @@ import (
 // it; the sequence sits this step out and asks again.
 var ErrLate = errors.New("grammar mask is late")
 
-// work computes masks, one library call each. A call that computes a whole
-// step's would use one core, and hold every row back for the slowest.
-func (c *Compiler) work() {
-	for j := range c.jobs {
-		j.done <- j.native.Mask(j.mask)
+// A Move is where a Matcher came.
+type Move struct {
+	// Forced are the tokens that must come next, those that the model would have
+	// read their text as. The matcher is past them.
+	Forced  []int32
+	End     bool // nothing but the end may follow
+	Refused bool // the grammar does not allow the text; the matcher is where it was
+}
+
+// A job is a Matcher to move, and its next mask to compute. It has what it needs
+// of the Matcher, which may be closed meanwhile.
+type job struct {
+	native  *native.Matcher
+	token   int32  // to accept first; none if negative
+	text    []byte // to accept first, all of it or nothing
+	room    int    // how many forced tokens are of use
+	move    Move   // so far
+	mask    []uint32
+	results chan<- result
+}
+
+// A result is what a worker says of a job: first where the matcher came, then that
+// its mask is made, or is of no use.
+type result struct {
+	native *native.Matcher
+	move   *Move // nil: of the mask
+	made   bool
+	what   string // failed
+	err    error
+}
+
+// Forced text is shown to the tokenizer whole and once: cut into pieces it could
+// become other tokens. Where it is longer than longText bytes that takes longer
+// than a mask should, so one worker does it for all, and nobody's mask waits for it.
+const (
+	longText = 2 << 10
+	anyText  = math.MaxInt
+)
+
+// A worker moves matchers and computes their masks, one library call each. A call
+// that computes a whole step's masks would use one core, and hold every row back
+// for the slowest.
+type worker struct {
+	c        *Compiler
+	tokenize native.Tokenize
+	most     int     // bytes of forced text that it makes tokens of
+	tooLong  bool    // the last text was longer
+	count    int     // tokens of the last text
+	forced   []int32 // room for them
+
+	// The last text of more than longText, and its tokens: sequences of one
+	// prompt have the same.
+	text   string
+	tokens []int32
+}
+
+func (c *Compiler) work(jobs <-chan job, most int) {
+	w := &worker{c: c, most: most, forced: make([]int32, longText)}
+	w.tokenize = native.NewTokenize(w.encode)
+	defer w.tokenize.Free()
+	for j := range jobs {
+		w.run(j)
 	}
 }
 
-// A job is a mask to compute. It has what it needs of its Matcher, which may
-// be closed meanwhile.
-type job struct {
-	native *native.Matcher
-	mask   []uint32
-	done   chan<- error
+// encode makes tokens of forced text, none if it is too long for this worker.
+func (w *worker) encode(text []byte) []int32 {
+	var tokens []int32
+	switch {
+	case len(text) > w.most:
+		w.tooLong = true
+	case len(text) <= longText:
+		tokens = w.c.vocabulary.encode(text)
+	default:
+		if w.text != string(text) {
+			w.text, w.tokens = string(text), w.c.vocabulary.encode(text)
+		}
+		tokens = w.tokens
+	}
+	w.count = len(tokens)
+	return tokens
 }
 
-// Begin has the workers compute the next mask of m. Any method of m waits for
-// it; Masks collects it.
+// run does a job, or hands it on.
+func (w *worker) run(j job) {
+	what, err := w.enter(&j)
+	if err == nil && !j.move.Refused {
+		what, err = w.follow(&j)
+	}
+	if w.tooLong {
+		w.tooLong = false
+		w.c.long <- j
+		return
+	}
+	j.results <- result{native: j.native, move: &j.move, what: what, err: err}
+	// Whose forced tokens fill all the room ends with them.
+	made := err == nil && !j.move.Refused && (j.room > 0 || len(j.move.Forced) == 0)
+	if made {
+		what, err = "mask", j.native.Mask(j.mask)
+	}
+	j.results <- result{native: j.native, made: made && err == nil, what: what, err: err}
+}
+
+// enter moves the matcher past the token or the text that a job begins with. It
+// says what failed.
+func (w *worker) enter(j *job) (what string, err error) {
+	if j.token >= 0 {
+		if err := j.native.Accept(j.token); err != nil {
+			return fmt.Sprintf("does not allow token %d", j.token), err
+		}
+		j.token = -1
+	}
+	if len(j.text) == 0 {
+		return "", nil
+	}
+	before := w.c.adopt(j.native.Clone())
+	tokens := w.c.vocabulary.encode(j.text)
+	j.move.Refused = w.c.vocabulary.text(tokens) != string(j.text)
+	for i := 0; i < len(tokens) && !j.move.Refused; i++ {
+		j.move.Refused = j.native.Accept(tokens[i]) != nil
+	}
+	if j.move.Refused {
+		before, j.native = j.native, before
+	}
+	w.c.free(before)
+	j.text = nil
+	return "", nil
+}
+
+// follow moves the matcher past all that can only come next.
+func (w *worker) follow(j *job) (what string, err error) {
+	for j.room > 0 {
+		if j.move.End = j.native.Stopped(); j.move.End {
+			return "", nil
+		}
+		w.count = 0
+		n, err := j.native.Forced(w.forced, w.tokenize)
+		if err == nil && len(w.forced) < min(w.count, j.room) {
+			w.forced = make([]int32, w.count)
+			n, err = j.native.Forced(w.forced, w.tokenize)
+		}
+		if err != nil {
+			return "forced tokens", err
+		}
+		if n == 0 || w.tooLong {
+			return "", nil
+		}
+		n = min(n, j.room)
+		j.room -= n
+		j.move.Forced = slices.Concat(j.move.Forced, w.forced[:n])
+		for _, token := range w.forced[:n] {
+			if err := j.native.Accept(token); err != nil {
+				return fmt.Sprintf("does not allow token %d", token), err
+			}
+		}
+	}
+	return "", nil
+}
+
+// Begin has the workers compute the next mask of m, which does not move.
 func (c *Compiler) Begin(m *Matcher) {
-	if m.begun || m.ready || m.err != nil || m.native == nil {
+	if !m.ready && m.due == 0 {
+		c.begin(m, job{token: -1})
+	}
+}
+
+// Start has the workers move m past what must come next, as far as room tokens,
+// and compute the mask of what may come then. Moves and Masks collect that; any
+// other method of m waits for it.
+func (c *Compiler) Start(m *Matcher, room int) { c.begin(m, job{token: -1, room: room}) }
+
+// Advance is Start from behind a token, which the grammar must allow.
+func (c *Compiler) Advance(m *Matcher, token int32, room int) {
+	c.begin(m, job{token: token, room: room})
+}
+
+// Enter is Start from behind a text, however that is cut into tokens. If the
+// grammar does not allow it, or no tokens spell it, Move.Refused says so.
+func (c *Compiler) Enter(m *Matcher, text []byte, room int) {
+	c.begin(m, job{token: -1, text: slices.Clone(text), room: room})
+}
+
+func (c *Compiler) begin(m *Matcher, j job) {
+	if m.settle() != nil {
 		return
 	}
 	if m.mask == nil {
 		m.mask = make([]uint32, c.MaskWords())
 	}
-	m.begun = true
-	c.jobs <- job{m.native, m.mask, m.done}
+	m.ready, m.move, m.due = false, nil, 2
+	j.native, j.mask, j.results = m.native, m.mask, m.results
+	c.jobs <- j
 }
 
-// Masks computes the masks of a step in parallel, those not begun and those
-// that are: rows[i] becomes the mask of ms[i], each of them a different one, or
-// errs[i] says why not. ErrLate where the deadline came first (never, if it is zero).
+// Moves waits until the workers have moved ms, each of them a different one, or
+// the deadline has come (never, if it is zero). Matcher.Moved has the results.
+func (c *Compiler) Moves(ms []*Matcher, deadline time.Time) {
+	c.wait(ms, 1, deadline)
+}
+
+// Masks collects the masks of a step, those not begun too: rows[i] becomes the
+// mask of ms[i], each of them a different one, or errs[i] says why not. ErrLate
+// where the deadline came first (never, if it is zero).
 func (c *Compiler) Masks(ms []*Matcher, rows [][]uint32, errs []error, deadline time.Time) {
 	for _, m := range ms {
 		c.Begin(m)
 	}
+	c.wait(ms, 0, deadline)
+	for i, m := range ms {
+		if errs[i] = ErrLate; m.due == 0 {
+			errs[i] = m.Mask(rows[i])
+		}
+	}
+}
+
+// wait takes in results until no more than due are to come of each matcher, or the
+// deadline has come.
+func (c *Compiler) wait(ms []*Matcher, due int, deadline time.Time) {
 	var late <-chan time.Time
 	if !deadline.IsZero() {
 		c.timer.Reset(time.Until(deadline))
@@ -54,25 +239,24 @@ func (c *Compiler) Masks(ms []*Matcher, rows [][]uint32, errs []error, deadline 
 		late = c.timer.C
 	}
 	expired := false
-	for i, m := range ms {
-		errs[i] = nil
-		if m.begun && !expired {
-			select {
-			case err := <-m.done:
-				m.settled(err)
-			case <-late:
-				expired = true
-			}
-		}
-		if m.begun {
-			select {
-			case err := <-m.done:
-				m.settled(err)
-			default:
-				errs[i] = ErrLate
+	for _, m := range ms {
+		for m.due > due {
+			if !expired {
+				select {
+				case r := <-m.results:
+					m.take(r)
+				case <-late:
+					expired = true
+				}
 				continue
 			}
+			select {
+			case r := <-m.results:
+				m.take(r)
+				continue
+			default:
+			}
+			break
 		}
-		errs[i] = m.Mask(rows[i])
 	}
 }

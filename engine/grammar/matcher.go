@@ -1,6 +1,7 @@
 package grammar
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -13,30 +14,27 @@ var errClosed = errors.New("matcher is closed")
 // at a time. A method that fails leaves it failed: that sequence cannot go on,
 // others are not concerned.
 type Matcher struct {
-	c      *Compiler
-	native *native.Matcher // nil after Close
+	c *Compiler
 
-	// From Begin until done has answered, native and mask are a worker's.
-	mask  []uint32
-	done  chan error
-	begun bool // done will answer
-	ready bool // mask is that of the present place
+	// While results are due, native and mask are a worker's.
+	native  *native.Matcher // nil after Close
+	mask    []uint32
+	results chan result
+	due     int   // results to come
+	move    *Move // of the last job, once it is there
+	ready   bool  // mask is that of the present place
 
-	err    error // why it failed
-	forced [maxForced]int32
+	err error // why it failed
 }
-
-// maxForced bounds the tokens of one Forced; the rest come with the next.
-const maxForced = 64
 
 func (c *Compiler) matcher(m *native.Matcher) *Matcher {
-	return &Matcher{c: c, native: m, done: make(chan error, 1)}
+	return &Matcher{c: c, native: m, results: make(chan result, 2)}
 }
 
-// settle waits for a mask that is being computed.
+// settle waits for what the workers do with m.
 func (m *Matcher) settle() error {
-	if m.begun {
-		m.settled(<-m.done)
+	for m.due > 0 {
+		m.take(<-m.results)
 	}
 	if m.native == nil {
 		return errClosed
@@ -44,12 +42,36 @@ func (m *Matcher) settle() error {
 	return m.err
 }
 
-func (m *Matcher) settled(err error) {
-	m.begun = false
-	m.ready = err == nil
-	if err != nil {
-		m.err = failure("mask", err)
+// take takes in a result.
+func (m *Matcher) take(r result) {
+	m.due--
+	m.native = r.native
+	if r.move != nil {
+		m.move = r.move
 	}
+	m.ready = r.made
+	if r.err != nil {
+		m.err = failure(r.what, r.err)
+	}
+}
+
+// Moved returns where the last Start, Advance or Enter brought m; ok is false if
+// that is not known yet. It does not wait: Moves does.
+func (m *Matcher) Moved() (move Move, ok bool, err error) {
+	if m.due > 0 && m.move == nil {
+		select {
+		case r := <-m.results:
+			m.take(r)
+		default:
+		}
+	}
+	switch {
+	case m.err != nil || m.native == nil:
+		return Move{}, true, cmp.Or(m.err, errClosed)
+	case m.move == nil:
+		return Move{}, false, nil
+	}
+	return *m.move, true, nil
 }
 
 func (m *Matcher) fail(what string, err error) error {
@@ -109,15 +131,16 @@ func (m *Matcher) AcceptText(text []byte) error {
 // how the text is cut. The matcher does not move: Accept each. A failure shows
 // with the next Mask.
 func (m *Matcher) Forced(dst []int32) []int32 {
-	if m.settle() != nil {
-		return dst
+	for size := 64; m.settle() == nil; size *= 4 {
+		forced := make([]int32, size)
+		n, err := m.native.Forced(forced, 0)
+		if err != nil {
+			m.err = failure("forced tokens", err)
+		} else if n < size {
+			return append(dst, forced[:n]...)
+		}
 	}
-	n, err := m.native.Forced(m.forced[:])
-	if err != nil {
-		m.err = failure("forced tokens", err)
-		return dst
-	}
-	return append(dst, m.forced[:n]...)
+	return dst
 }
 
 // Accepting reports whether the text so far is complete: it may end here.
@@ -150,17 +173,18 @@ func (m *Matcher) Clone() (*Matcher, error) {
 	return m.c.matcher(m.c.adopt(m.native.Clone())), nil
 }
 
-// Close gives the memory back. It does not wait for a mask that is being
-// computed, and may be called again.
+// Close gives the memory back. It does not wait for the workers, and may be called
+// again.
 func (m *Matcher) Close() {
-	n := m.native
-	m.native = nil
+	n, due := m.native, m.due
+	m.native, m.due = nil, 0
 	switch {
 	case n == nil:
-	case m.begun:
-		m.begun = false
+	case due > 0:
 		go func() {
-			<-m.done //nolint:errcheck // of no interest any more
+			for ; due > 0; due-- {
+				n = (<-m.results).native
+			}
 			m.c.free(n)
 		}()
 	default:

@@ -8,8 +8,18 @@ package native
 
 extern size_t millraceTokenize(uintptr_t user, uint8_t *text, size_t len, uint32_t *out, size_t out_len);
 
+// instead is the tokenizer of the call that this thread makes, 0: the trie's.
+static __thread uintptr_t instead;
+
 static size_t tokenize(const void *user, const uint8_t *text, size_t len, uint32_t *out, size_t out_len) {
-  return millraceTokenize((uintptr_t)user, (uint8_t *)text, len, out, out_len);
+  return millraceTokenize(instead ? instead : (uintptr_t)user, (uint8_t *)text, len, out, out_len);
+}
+
+static int32_t compute_ff_tokens(LlgMatcher *matcher, uint32_t *out, size_t out_len, uintptr_t tokenizer) {
+  instead = tokenizer;
+  int32_t n = llg_matcher_compute_ff_tokens(matcher, out, out_len);
+  instead = 0;
+  return n;
 }
 
 // new_trie takes its input flat: a struct of Go pointers may not be passed to C.
@@ -209,12 +219,24 @@ func (m *Matcher) Accept(token int32) error {
 	return m.check(C.llg_matcher_consume_token(m.matcher, C.uint32_t(token)))
 }
 
-// Forced fills dst with the tokens that must come next, and returns how many they are.
-func (m *Matcher) Forced(dst []int32) (int, error) {
+// A Tokenize is a function that takes the place of a trie's for some calls.
+type Tokenize cgo.Handle
+
+// NewTokenize returns a Tokenize of f, which is as NewTokenTrie's but for the
+// goroutines that use it alone. Free it.
+func NewTokenize(f func([]byte) []int32) Tokenize { return Tokenize(cgo.NewHandle(f)) }
+
+// Free ends the use of t.
+func (t Tokenize) Free() { cgo.Handle(t).Delete() }
+
+// Forced fills dst with the tokens that must come next, and returns how many they
+// are. All of the text that must come next is shown to tokenize, or to the trie's
+// function if that is zero. The matcher asks anew each time.
+func (m *Matcher) Forced(dst []int32, tokenize Tokenize) (int, error) {
 	if len(dst) == 0 {
 		return 0, nil
 	}
-	n := C.llg_matcher_compute_ff_tokens(m.matcher, (*C.uint32_t)(unsafe.Pointer(unsafe.SliceData(dst))), C.size_t(len(dst)))
+	n := C.compute_ff_tokens(m.matcher, (*C.uint32_t)(unsafe.Pointer(unsafe.SliceData(dst))), C.size_t(len(dst)), C.uintptr_t(tokenize))
 	return max(int(n), 0), m.check(n)
 }
 
