@@ -158,6 +158,8 @@ func (s *Server) checkCompletion(req *completionRequest, suffixes bool) (best ui
 		return 0, refusal("prompt", "batch size exceeded", "Number of prompts exceeds the maximum allowed batch size of %d", s.opt.MaxClientBatchSize)
 	case best < n:
 		return 0, invalid("`best_of` must be >= `n`. Given: %d and %d", best, n)
+	case best > n && req.maxTokens.set && req.maxTokens.v == 0:
+		return 0, invalid("`best_of` must be 1 where no tokens are generated. Given: %d", best)
 	case best > n && req.stream:
 		return 0, invalid("`best_of` != 1 is not supported when streaming tokens")
 	case best > n && int64(best) > int64(s.opt.MaxBestOf):

@@ -104,12 +104,13 @@ func TestPromptLogprobs(t *testing.T) {
 				completionsPath: `{"prompt":[[640,87],[640,87]],"n":2,"max_tokens":` + most + `,` + tt.fields + `}`,
 			} {
 				if most == "0" {
+					body = strings.Replace(body, `"n":2`, `"n":1`, 1)
 					s = newChatServer(t, `{{ messages[0].content }}`, &fake{script: func(_ *engine.Request, out *engine.Scripted) { out.End(engine.FinishLength, nil) }})
 				}
 				got := post(t, s, path, body)
 				want := 1
 				if path == completionsPath {
-					want = 4
+					want = 2 + 2*len(strings.Trim(most, "0"))
 				}
 				if got.status != 200 || strings.Count(got.body, tt.want) != want || !json.Valid([]byte(got.body)) || !strings.Contains(got.body, `"finish_reason":"length"`) {
 					t.Errorf("%s %s: %d %s\nwant %s", path, body, got.status, got.body, tt.want)
@@ -120,9 +121,9 @@ func TestPromptLogprobs(t *testing.T) {
 			}
 		}
 	}
-	for _, body := range []string{`{"prompt":"x","echo":true,"max_tokens":0,"stream":true}`, `{"prompt":["x"],"echo":true,"max_tokens":0,"stream":true,"n":2}`} {
+	for _, body := range []string{`{"prompt":"x","echo":true,"max_tokens":0,"stream":true}`, `{"prompt":["x","x"],"echo":true,"max_tokens":0,"stream":true}`} {
 		got := post(t, newTestServer(&fake{script: func(_ *engine.Request, out *engine.Scripted) { out.End(engine.FinishLength, nil) }}), completionsPath, body)
-		if n := max(1, 2*strings.Count(body, "\"n\"")); got.status != 200 || strings.Count(got.body, `"text":"x","logprobs":null,"finish_reason":"length"`) != n {
+		if n := strings.Count(body, `"x"`); got.status != 200 || strings.Count(got.body, `"text":"x","logprobs":null,"finish_reason":"length"`) != n {
 			t.Errorf("%s: %d %s", body, got.status, got.body)
 		}
 	}
@@ -217,6 +218,8 @@ func TestCompletionProbes(t *testing.T) {
 		{"five stop strings", `{"prompt":"a","stop":["a","b","c","d","e"]}`, valid + "`stop` supports up to 4 stop sequences. Given: 5", "validation"},
 		{"logprobs 20 (top_logprobs)", `{"prompt":"a","logprobs":20,"max_tokens":1}`, "", ""},
 		{"logprobs 21 (top_logprobs)", `{"prompt":"a","logprobs":21}`, valid + "`logprobs` must be >= 0 and <= 20. Given: 21", "validation"},
+		{"no tokens, twice", `{"prompt":"a","echo":true,"max_tokens":0,"n":2}`, valid + "`n` must be 1 where no tokens are generated. Given: 2", "validation"},
+		{"the best of no tokens", `{"prompt":"a","echo":true,"max_tokens":0,"best_of":2}`, valid + "`best_of` must be 1 where no tokens are generated. Given: 2", "validation"},
 		{"logprobs true", `{"prompt":"a","logprobs":true}`, shape + "logprobs: invalid type: boolean `true`, expected u32 at line 1 column 29", "validation"},
 		{"alternatives to the prompt (echo)", `{"prompt":"a","logprobs":1,"echo":true,"max_tokens":1}`, "", ""},
 		{"the prompt alone (echo)", `{"prompt":"a","logprobs":1,"echo":true,"max_tokens":0}`, "", ""},

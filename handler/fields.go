@@ -93,6 +93,7 @@ func (s *Server) applyRules(ctx context.Context, m *model, req *engine.Request, 
 	}
 	req.MinNewTokens, req.IgnoreEOS, req.CacheSalt = int(t.minTokens), t.ignoreEOS, t.cacheSalt
 	req.StopTokens, req.AllowedTokens = t.stopTokens, t.allowed
+	banned := 0 // tokens
 	for _, word := range t.badWords {
 		if word == "" || len(word) > maxBadWordBytes {
 			return invalid("`bad_words` must have 1 to %d bytes each. Given: %d", maxBadWordBytes, len(word))
@@ -105,8 +106,8 @@ func (s *Server) applyRules(ctx context.Context, m *model, req *engine.Request, 
 			if err != nil {
 				return err
 			}
-			if len(ids) > engine.MaxBannedLength {
-				return invalid("`bad_words` must have at most %d tokens each. Given: %d", engine.MaxBannedLength, len(ids))
+			if banned += len(ids); banned > engine.MaxBannedTokens {
+				return invalid("`bad_words` must have at most %d tokens, half of them behind a space", engine.MaxBannedTokens)
 			}
 			if len(ids) > 0 {
 				req.BannedTokens = append(req.BannedTokens, ids)

@@ -197,6 +197,8 @@ func (s *Server) checkOpenAI(p *openAIParameters, vocab int) error {
 		return e
 	case n < 1 || int64(n) > int64(limit):
 		return invalid("`n` must be > 0 and <= %d. Given: %d", limit, n)
+	case p.maxTokens.set && p.maxTokens.v == 0 && p.n.or(1) > 1:
+		return invalid("`n` must be 1 where no tokens are generated. Given: %d", p.n.v)
 	case p.promptLogprobs.set && p.stream:
 		return invalid("`prompt_logprobs` is not supported with `stream`")
 	case p.promptLogprobs.or(0) > uint32(max(maxTopLogprobs, s.opt.MaxTopNTokens)):
