@@ -42,7 +42,7 @@ func (s *Server) chat(x *exchange, req *chatRequest) error {
 	}
 	a := newChatAnswer(s.newOpenAIHead(object, "chatcmpl-"), m.tok, len(x.choices), j.tools, j.prefix)
 	a.logprobs, a.top, a.object = req.logprobs, int(req.topLogprobs.or(0)), s.opt.ToolCallObject
-	a.promptLogprobs = req.promptLogprobs
+	a.promptLogprobs, a.usageEach = req.promptLogprobs, req.usageEach
 	if req.stream {
 		return s.chatEvents(x, a, req.includeUsage)
 	}

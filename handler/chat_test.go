@@ -262,6 +262,21 @@ func TestChatUsage(t *testing.T) {
 	}
 }
 
+// TestUsageSoFar pins vLLM's continuous_usage_stats.
+func TestUsageSoFar(t *testing.T) {
+	for _, b := range routeBodies[:2] {
+		gen := &fake{script: says(" b c<|eot_id|>")}
+		got := post(t, newChatServer(t, plainTemplate, gen), b.path, fmt.Sprintf(b.body, `"stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true}`))
+		prompt := len(gen.request().Tokens)
+		events := strings.Split(got.body, "\n\n")
+		for i, completion := range []int{1, 2, 3, 3} {
+			if want := fmt.Sprintf(`"usage":{"prompt_tokens":%d,"completion_tokens":%d,`, prompt, completion); i >= len(events) || !strings.Contains(events[i], want) {
+				t.Errorf("%s: event %d of %s, want %s", b.path, i, got.body, want)
+			}
+		}
+	}
+}
+
 // TestChatSeeds pins that the choices of a request draw differently, and the
 // same again the next time.
 func TestChatSeeds(t *testing.T) {

@@ -19,6 +19,7 @@ type chatAnswer struct {
 	messages []*chatMessage
 
 	promptLogprobs optional[uint32] // show the prompt's, with so many alternatives
+	usageEach      bool             // every event tells the usage so far
 }
 
 // chatMessage is what has been read of one choice.
@@ -28,6 +29,7 @@ type chatMessage struct {
 	answer   chat.Answer  // what the parser found in a whole answer
 	callID   string       // of the call that a stream is in
 	logprobs []byte       // of tokens, as a list's elements: all, or those that no event has shown
+	tokens   int          // in a stream
 }
 
 // newChatAnswer returns the answer of n choices. prefix is what their prompt
@@ -163,6 +165,7 @@ func (a *chatAnswer) events(dst []byte, c *choice, pieces []engine.Piece) []byte
 	m := a.messages[c.index]
 	for i := range pieces {
 		p := &pieces[i]
+		m.tokens++
 		if a.logprobs {
 			m.logprobs = appendComma(m.logprobs)
 			m.logprobs = appendLogprob(m.logprobs, a.tok, p, a.top)
@@ -265,12 +268,19 @@ func (a *chatAnswer) endChunk(dst []byte, c *choice, last bool) []byte {
 	dst = append(dst, `},"logprobs":`...)
 	dst = a.appendLogprobs(dst, m)
 	m.logprobs = m.logprobs[:0]
-	if !last {
-		return append(dst, `,"finish_reason":null}],"usage":null}`+"\n\n"...)
-	}
 	dst = append(dst, ',')
-	dst = appendReason(dst, m.finish(c), c.text.Finish())
-	return append(dst, `}],"usage":null}`+"\n\n"...)
+	if last {
+		dst = appendReason(dst, m.finish(c), c.text.Finish())
+	} else {
+		dst = append(dst, `"finish_reason":null`...)
+	}
+	dst = append(dst, `}],"usage":`...)
+	if a.usageEach {
+		dst = usage{len(c.job.req.Tokens), m.tokens}.append(dst)
+	} else {
+		dst = append(dst, "null"...)
+	}
+	return append(dst, "}\n\n"...)
 }
 
 // appendLogprobs appends the member of m's log-probabilities.

@@ -17,6 +17,7 @@ type completionAnswer struct {
 	logprobs   bool // show them
 	top        int  // with so many alternatives
 	usageApart bool // usage has an event of its own
+	usageEach  bool // every event tells the usage so far
 	texts      []*completionText
 
 	promptLogprobs optional[uint32] // show the prompt's, with so many alternatives
@@ -31,6 +32,7 @@ type completionText struct {
 	text  []byte // of the answer
 	chars int    // characters of the answer up to the next token
 	score float64
+	count int // tokens
 
 	// Elements of the lists of logprobs.
 	tokens, logprobs, top, offsets []byte
@@ -41,7 +43,7 @@ func (t *completionText) mean(c *choice) float64 { return meanOf(t.score, c.text
 
 func newCompletionAnswer(head openAIHead, tok *token.Tokenizer, req *completionRequest, choices []*choice) *completionAnswer {
 	a := &completionAnswer{
-		head: head, tok: tok, echo: req.echo, logprobs: req.logprobs.set, top: int(req.logprobs.or(0)), usageApart: req.includeUsage,
+		head: head, tok: tok, echo: req.echo, logprobs: req.logprobs.set, top: int(req.logprobs.or(0)), usageApart: req.includeUsage, usageEach: req.usageEach,
 		texts: make([]*completionText, len(choices)), promptLogprobs: req.promptLogprobs,
 	}
 	for i, c := range choices {
@@ -73,6 +75,7 @@ func (a *completionAnswer) end(c *choice) {
 func (a *completionAnswer) add(c *choice, p *engine.Piece) {
 	t, shown := a.begin(c), c.shows(p)
 	t.score += float64(p.Logprob)
+	t.count++
 	t.text = c.ending.add(t.text, p.Text, shown, p.Last)
 	if a.logprobs {
 		a.addToken(t, p.ID, p.Logprob, p.Top)
@@ -217,11 +220,12 @@ func (a *completionAnswer) appendEvent(dst []byte, c *choice, last bool) []byte 
 	dst = append(dst, `,"choices":[`...)
 	dst = a.appendChoice(dst, c.index, t, reason)
 	dst = append(dst, ']')
-	if whole {
-		dst = append(dst, `,"usage":`...)
-		dst = usageOf([]*choice{c}).append(dst)
-	} else {
+	if !whole {
 		dst = append(dst, a.head.model...)
+	}
+	if whole || a.usageEach {
+		dst = append(dst, `,"usage":`...)
+		dst = usage{len(c.job.req.Tokens), t.count}.append(dst)
 	}
 	t.text, t.tokens, t.logprobs, t.top, t.offsets = t.text[:0], t.tokens[:0], t.logprobs[:0], t.top[:0], t.offsets[:0]
 	return append(dst, "}\n\n"...)

@@ -85,6 +85,9 @@ func documentFields(doc object) {
 	}
 	at(schemas, "ChatRequest", "properties", "top_logprobs")["description"] = "How many alternatives to each token to show, with logprobs; at most 20, or --max-top-n-tokens"
 
+	at(schemas, "StreamOptions", "properties")["continuous_usage_stats"] = object{
+		"type": "boolean", "nullable": true, "description": "Whether every chunk tells the usage of its choice so far"}
+
 	schemas["PromptLogprobs"] = object{
 		"type": "array", "nullable": true, "description": "For each token of the prompt but the first, by their ids, it and its alternatives",
 		"items": object{"type": "object", "nullable": true, "additionalProperties": object{

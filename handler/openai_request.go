@@ -29,6 +29,7 @@ type openAIParameters struct {
 	logitBias        []sample.Bias
 	stream           bool
 	includeUsage     bool // one more chunk, which tells the usage
+	usageEach        bool // every chunk tells the usage so far
 
 	// What vLLM has beyond OpenAI.
 	tokenRules
@@ -52,7 +53,7 @@ var (
 		"top_k", "typical_p", "repetition_penalty", "include_stop_str_in_output", "skip_special_tokens",
 		"spaces_between_special_tokens", "prompt_logprobs", "truncate_prompt_tokens", "add_special_tokens",
 	}, formatFields, ruleFields)
-	streamOptionsFields = []string{"include_usage"}
+	streamOptionsFields = []string{"include_usage", "continuous_usage_stats"}
 )
 
 // decode reads the value, which is not null, of a field that is one of
@@ -86,11 +87,15 @@ func (p *openAIParameters) decode(r *body.Reader, field string) (err error) {
 	case "stream":
 		p.stream, err = r.Bool()
 	case "stream_options":
-		err = r.Object("struct StreamOptions", streamOptionsFields, func(int) error {
+		err = r.Object("struct StreamOptions", streamOptionsFields, func(field int) error {
 			if null, err := r.Null(); null {
 				return err
 			}
-			p.includeUsage, err = r.Bool()
+			if field == 0 {
+				p.includeUsage, err = r.Bool()
+			} else {
+				p.usageEach, err = r.Bool()
+			}
 			return err
 		})
 	case "top_k":
