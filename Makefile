@@ -117,6 +117,12 @@ image: ## build the docker image (IMAGE=name:tag, PLATFORM=linux/arm64)
 test-image:
 	@cd container/harness && MILLRACE_TEST_IMAGE=$(if $(ALL),all,1) go test -count 1 -timeout 60m
 
+# Good and hostile clients against the real binary, for an hour: does it keep its
+# memory, its goroutines and its answers?
+.PHONY: soak
+soak: tools native ## abuse the server for an hour (MILLRACE_SOAK=duration)
+	MILLRACE_SOAK=$${MILLRACE_SOAK:-60m} go test -count 1 -timeout 0 -run '^TestSoak$$' -v ./container
+
 .PHONY: check
 check: lint race ## formatting, vet, lint, and the tests under the race detector
 

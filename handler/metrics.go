@@ -2,6 +2,7 @@ package handler
 
 import (
 	"net/http"
+	"runtime"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -114,6 +115,9 @@ func (m *Metrics) addOurs(buckets []float64) {
 		}, func() float64 {
 			s := m.engineStats()
 			return float64(s.PagesUsed) / float64(max(1, s.PagesTotal))
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "go_goroutines", Help: "Goroutines of the process"}, func() float64 {
+			return float64(runtime.NumGoroutine())
 		}),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }

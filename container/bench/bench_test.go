@@ -298,15 +298,15 @@ func TestLengths(t *testing.T) {
 
 func TestHistogram(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	var a, b histogram
+	var a, b Histogram
 	var all []time.Duration
 	for i := range 10_000 {
 		d := time.Duration(r.ExpFloat64() * float64(10*time.Millisecond))
 		all = append(all, d)
 		if i%2 == 0 {
-			a.add(d)
+			a.Add(d)
 		} else {
-			b.add(d)
+			b.Add(d)
 		}
 	}
 	a.merge(&b)
@@ -317,7 +317,7 @@ func TestHistogram(t *testing.T) {
 			t.Errorf("quantile %g: %v; exactly %v", q, got, exact)
 		}
 	}
-	if l := (&histogram{}).latency(); l != (Latency{}) {
+	if l := (&Histogram{}).Latency(); l != (Latency{}) {
 		t.Errorf("empty: %+v", l)
 	}
 }

@@ -98,7 +98,7 @@ type client struct {
 	http *http.Client
 	buf  []byte // for the reads of a stream
 
-	firstToken, interToken, total histogram
+	firstToken, interToken, total Histogram
 	requests, tokens              int64
 	errors                        map[string]int64
 }
@@ -131,8 +131,8 @@ func (c *client) do(ctx context.Context, p prompt) {
 	}
 	c.requests++
 	c.tokens += int64(reply.tokens)
-	c.firstToken.add(reply.first.Sub(start))
-	c.total.add(reply.last.Sub(start))
+	c.firstToken.Add(reply.first.Sub(start))
+	c.total.Add(reply.last.Sub(start))
 }
 
 // reply is a complete answer.
@@ -195,7 +195,7 @@ func (c *client) readStream(body io.Reader) (reply, error) {
 				if rep.tokens == 0 {
 					rep.first = now
 				} else {
-					c.interToken.add(now.Sub(rep.last))
+					c.interToken.Add(now.Sub(rep.last))
 				}
 				rep.tokens++
 				rep.last = now

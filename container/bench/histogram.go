@@ -15,16 +15,17 @@ var (
 	histLogGrowth = math.Log(histGrowth)
 )
 
-// histogram counts durations in buckets that grow by 1 %, which is the error
+// Histogram counts durations in buckets that grow by 1 %, which is the error
 // of a quantile. The zero value is empty.
-type histogram struct {
+type Histogram struct {
 	counts [histBuckets]uint32
 	n      int64
 	sum    time.Duration
 	max    time.Duration
 }
 
-func (h *histogram) add(d time.Duration) {
+// Add counts a duration.
+func (h *Histogram) Add(d time.Duration) {
 	h.n++
 	h.sum += d
 	h.max = max(h.max, d)
@@ -35,7 +36,7 @@ func (h *histogram) add(d time.Duration) {
 	h.counts[i]++
 }
 
-func (h *histogram) merge(o *histogram) {
+func (h *Histogram) merge(o *Histogram) {
 	for i, c := range o.counts {
 		h.counts[i] += c
 	}
@@ -46,7 +47,7 @@ func (h *histogram) merge(o *histogram) {
 
 // quantile returns a duration that a share q of the counted ones does not
 // exceed, 0 if there are none.
-func (h *histogram) quantile(q float64) time.Duration {
+func (h *Histogram) quantile(q float64) time.Duration {
 	if h.n == 0 {
 		return 0
 	}
@@ -70,7 +71,8 @@ type Latency struct {
 	Max   float64 `json:"max_ms"`
 }
 
-func (h *histogram) latency() Latency {
+// Latency sums up what was counted.
+func (h *Histogram) Latency() Latency {
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	l := Latency{Count: h.n, P50: ms(h.quantile(0.5)), P90: ms(h.quantile(0.9)), P99: ms(h.quantile(0.99)), Max: ms(h.max)}
 	if h.n > 0 {

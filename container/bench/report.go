@@ -44,7 +44,7 @@ func newReport(o *Options, clients []*client, elapsed time.Duration) *Report {
 	if o.Prompt == "" {
 		r.PromptWords = o.PromptWords.String()
 	}
-	var first, inter, total histogram
+	var first, inter, total Histogram
 	for _, c := range clients {
 		first.merge(&c.firstToken)
 		inter.merge(&c.interToken)
@@ -57,7 +57,7 @@ func newReport(o *Options, clients []*client, elapsed time.Duration) *Report {
 	}
 	r.RequestsPerSecond = float64(r.Requests) / r.Seconds
 	r.TokensPerSecond = float64(r.Tokens) / r.Seconds
-	r.FirstToken, r.InterToken, r.Total = first.latency(), inter.latency(), total.latency()
+	r.FirstToken, r.InterToken, r.Total = first.Latency(), inter.Latency(), total.Latency()
 	return r
 }
 

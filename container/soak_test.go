@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/millrace-ai/millrace/container/abuse"
+)
+
+// Good and hostile clients at once, under full load: see package abuse.
+// MILLRACE_SOAK says for how long, as in `make soak`; then memory has the time
+// to show whether it grows.
+func TestSoak(t *testing.T) {
+	o := abuse.Options{Duration: 20 * time.Second, Phase: 4 * time.Second, Good: 16, Hostile: 8, Deck: 48, Seed: 1, Log: t.Output()}
+	text, long := os.LookupEnv("MILLRACE_SOAK")
+	switch {
+	case long:
+		var err error
+		if o.Duration, err = time.ParseDuration(text); err != nil {
+			t.Fatalf("MILLRACE_SOAK: %v", err)
+		}
+		o.Phase = min(time.Minute, o.Duration/10)
+	case testing.Short():
+		o.Duration, o.Phase = 6*time.Second, 3*time.Second
+	}
+	p := start(t, nil).ready()
+	o.URL = p.url
+	report, err := abuse.Run(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range report.Failures {
+		if i == 20 {
+			t.Errorf("and %d failures more", len(report.Failures)-i)
+			break
+		}
+		t.Error(f)
+	}
+	if grown := report.Growth(); long && grown > 0.05 {
+		t.Errorf("memory grew by %.1f %%", 100*grown)
+	}
+}
