@@ -2,6 +2,7 @@ package grammar
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"runtime"
@@ -14,12 +15,27 @@ import (
 	"github.com/millrace-ai/millrace/engine/native"
 )
 
-// ErrBusy says that every slot for compiling is taken by a grammar that
-// overran its time, and none became free in time.
+// ErrBusy says that others' grammars take the places or the memory that this
+// one would need, and none became free in time.
 var ErrBusy = errors.New("grammar compiler is busy")
 
 // CompileLimit is how long Compile keeps its caller waiting, at most.
-const CompileLimit = time.Second
+const CompileLimit = 2 * time.Second
+
+const (
+	// maxCompiled bounds the memory of one compiled grammar, in bytes: a constant
+	// of 100 kB takes half of it.
+	maxCompiled = 96 << 20
+	// maxMatchers bounds that of all matchers together, in bytes.
+	maxMatchers = 512 << 20
+	// MaxMemory is the most that compiled grammars take: in matchers, in the
+	// cache, and those that are being compiled or tried.
+	MaxMemory = maxMatchers + cacheBytes + 4*trialMemory
+	// maxUntried bounds a source that is compiled without a trial.
+	maxUntried = 16 << 10
+	// heavy is a compilation that must not take the place of others.
+	heavy = 30 * time.Millisecond
+)
 
 // limits are those of every grammar. Those of one mask keep it in the tens of
 // milliseconds, the lexer states keep a matcher under 20 MB or so.
@@ -31,6 +47,29 @@ var limits = native.MatcherLimits{
 	GrammarSize: 200_000,
 }
 
+// limitsOf are the limits for one grammar: each byte of a constant is a state
+// of its lexer.
+func limitsOf(source string) native.MatcherLimits {
+	const long = 1000
+	l := limits
+	start := -1 // of a quoted text
+	for i := 0; i < len(source); i++ {
+		switch {
+		case source[i] == '\\':
+			i++
+		case source[i] != '"':
+		case start < 0:
+			start = i
+		default:
+			if n := i - start; n > long {
+				l.LexerStates += n
+			}
+			start = -1
+		}
+	}
+	return l
+}
+
 // A Compiler turns Specs into Matchers for one vocabulary. Its methods may be
 // called by any number of goroutines, Masks by one at a time.
 type Compiler struct {
@@ -38,9 +77,17 @@ type Compiler struct {
 	vocabulary *vocabulary
 	eos        []int32
 
-	slots chan struct{} // one for each compilation that may run
-	limit time.Duration // CompileLimit; tests on busy machines take more
-	cache *cache
+	trials *trials
+	slots  chan struct{} // one for each compilation that may run here
+	heavy  chan struct{} // and for each that takes long
+	limit  time.Duration // CompileLimit; tests on busy machines take more
+	cache  *cache
+
+	mu      sync.Mutex
+	flights map[[sha256.Size]byte]*flight
+
+	bytes atomic.Int64 // of all matchers
+	trim  *time.Timer
 
 	jobs  chan job    // for the workers
 	long  chan job    // for the one that makes tokens of long texts
@@ -80,11 +127,15 @@ func NewCompiler(tokenizer Vocabulary, size int, eos []int32) (*Compiler, error)
 		vocabulary: v,
 		eos:        slices.Clone(eos),
 		slots:      make(chan struct{}, workers),
+		heavy:      make(chan struct{}, 1),
 		limit:      CompileLimit,
+		flights:    map[[sha256.Size]byte]*flight{},
 		jobs:       make(chan job, 1024),
 		long:       make(chan job, 1024),
 		timer:      time.NewTimer(time.Hour),
 	}
+	c.trials = newTrials(func() (*native.TrialProcess, error) { return native.StartTrials(v.tokens, eos) })
+	c.trim = time.AfterFunc(time.Hour, native.Trim)
 	c.users.Store(1)
 	c.cache = newCache(cacheEntries, cacheBytes, c.free)
 	for range workers {
@@ -114,96 +165,291 @@ func (c *Compiler) Close() {
 	})
 }
 
+// Untried returns why grammars are compiled without a trial in a process of its
+// own, nil if they are tried. Only those of up to 16 kB are compiled then, and
+// one that overruns keeps its place and its memory until it ends.
+func (c *Compiler) Untried(ctx context.Context) error {
+	trial, err := c.trials.take(ctx)
+	if err == nil {
+		c.trials.put(trial)
+		return nil
+	}
+	c.trials.mu.Lock()
+	defer c.trials.mu.Unlock()
+	if c.trials.fault != nil {
+		return fmt.Errorf("%w: %w", err, c.trials.fault)
+	}
+	return err
+}
+
 // adopt counts a grammar in the library's memory, free gives it back.
 func (c *Compiler) adopt(m *native.Matcher) *native.Matcher {
 	c.users.Add(1)
+	c.bytes.Add(int64(m.Bytes))
 	return m
 }
 
 func (c *Compiler) free(m *native.Matcher) {
+	const large = 4 << 20 // the system would not get it back by itself
+	c.bytes.Add(-int64(m.Bytes))
 	m.Free()
+	if m.Bytes > large {
+		c.trim.Reset(100 * time.Millisecond)
+	}
 	c.release()
 }
 
 func (c *Compiler) release() {
 	if c.users.Add(-1) == 0 {
+		c.trials.close()
+		c.trim.Stop()
 		close(c.jobs)
 		close(c.long)
 		c.trie.Free()
 	}
 }
 
+// clone returns a matcher at the same place, or ErrBusy if there is no memory for it.
+func (c *Compiler) clone(m *native.Matcher) (*Matcher, error) {
+	if c.bytes.Load()+int64(m.Bytes) > maxMatchers+cacheBytes {
+		return nil, ErrBusy
+	}
+	return c.matcher(c.adopt(m.Clone())), nil
+}
+
+// A flight is a compilation with all those that wait for it. It goes on until
+// it ends or the last of them leaves.
+type flight struct {
+	cancel  context.CancelFunc
+	waiters map[chan<- result]bool // guarded by Compiler.mu
+	landed  bool                   // the same: each waiter gets its result, also one that leaves
+}
+
+type result struct {
+	m   *Matcher
+	err error
+}
+
 // Compile returns a Matcher at the beginning of the grammar. The error is an
 // *Error if the grammar is at fault, ErrBusy, or the context's. It returns
-// within CompileLimit, or twice that where all slots are taken; a compilation
-// that takes longer keeps its slot until it ends.
+// within CompileLimit, and what it has begun ends within that, too.
 func (c *Compiler) Compile(ctx context.Context, spec Spec) (*Matcher, error) {
 	key := spec.key()
-	if m := c.cache.clone(key); m != nil {
-		return c.matcher(c.adopt(m)), nil
+	if m, err := c.cache.clone(key, c.clone); m != nil || err != nil {
+		return m, err
 	}
 	source, err := spec.source()
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, 2*c.limit, ErrBusy)
-	defer cancel()
+	done := make(chan result, 1)
+	c.mu.Lock()
+	f := c.flights[key]
+	if f == nil {
+		f = &flight{waiters: map[chan<- result]bool{}}
+		c.flights[key] = f
+		var flying context.Context
+		flying, f.cancel = context.WithTimeoutCause(context.Background(), c.limit, ErrBusy)
+		c.users.Add(1)
+		go func() {
+			m, bytes, err := c.compile(flying, spec.Kind, source)
+			c.land(key, f, m, bytes, err)
+			f.cancel()
+			c.release()
+		}()
+	}
+	f.waiters[done] = true
+	c.mu.Unlock()
+
 	select {
-	case c.slots <- struct{}{}:
+	case r := <-done:
+		return r.m, r.err
 	case <-ctx.Done():
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.landed {
+		go func() {
+			if r := <-done; r.m != nil {
+				r.m.Close()
+			}
+		}()
 		return nil, context.Cause(ctx)
 	}
+	delete(f.waiters, done)
+	if len(f.waiters) == 0 {
+		f.cancel()
+		delete(c.flights, key) // who comes now shall not wait for what is given up
+	}
+	return nil, context.Cause(ctx)
+}
 
-	type result struct {
+// land gives the grammar m, which takes so many bytes in the cache, or the
+// error to all who wait for it.
+func (c *Compiler) land(key [sha256.Size]byte, f *flight, m *native.Matcher, bytes int, err error) {
+	c.mu.Lock()
+	f.landed = true
+	if c.flights[key] == f {
+		delete(c.flights, key)
+	}
+	c.mu.Unlock()
+	for done := range f.waiters {
+		r := result{err: err}
+		if m != nil {
+			r.m, r.err = c.clone(m)
+		}
+		done <- r
+	}
+	var fault *Error
+	switch {
+	case m != nil:
+		c.cache.add(key, m, bytes)
+	case errors.As(err, &fault):
+		c.cache.refuse(key, fault)
+	}
+}
+
+// compile tries a grammar and then makes it here, with its first mask, which
+// shows whether any text satisfies it at all and spares the requests that share
+// it some work.
+func (c *Compiler) compile(ctx context.Context, kind Kind, source string) (m *native.Matcher, bytes int, err error) {
+	l := limitsOf(source)
+	tried, err := c.trials.run(ctx, kind, source, l)
+	switch {
+	case errors.Is(err, errNoTrial):
+		if len(source) > maxUntried {
+			return nil, 0, errorf("%s of %d bytes: the limit is %d where grammars cannot be tried before they are compiled", kind, len(source), maxUntried)
+		}
+		tried.CPU = heavy
+		tried.Bytes = compiledBytes(len(source))
+		tried.CloneBytes = tried.Bytes
+	case err != nil:
+		return nil, 0, err
+	default:
+		if err := verdict(kind, tried); err != nil {
+			return nil, 0, err
+		}
+	}
+
+	slots, nice := c.slots, 0
+	if tried.CPU >= heavy {
+		slots, nice = c.heavy, trialNice
+	}
+	select {
+	case slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, 0, context.Cause(ctx)
+	}
+	type made struct {
 		m   *native.Matcher
 		err error
 	}
-	done := make(chan result, 1)
-	c.users.Add(1) // the compilation uses the trie, and who takes its result then
+	done := make(chan made)
+	c.users.Add(1)
 	go func() {
-		m, err := c.compile(spec.Kind, source)
-		<-c.slots
-		done <- result{m, err}
+		defer c.release()
+		m, err := c.make(kind, source, l, nice, tried.CloneBytes)
+		<-slots
+		if tried.Peak > tried.Bytes+8<<20 {
+			c.trim.Reset(100 * time.Millisecond)
+		}
+		select {
+		case done <- made{m, err}:
+		case <-ctx.Done():
+			if m != nil {
+				c.free(m)
+			}
+		}
 	}()
-	late := time.NewTimer(c.limit)
-	defer late.Stop()
 	select {
 	case r := <-done:
-		defer c.release()
-		if r.err != nil {
-			return nil, spec.located(r.err)
-		}
-		clone := c.matcher(c.adopt(r.m.Clone()))
-		c.cache.add(key, r.m, len(source))
-		return clone, nil
-	case <-late.C:
-		err = errorf("%s takes longer than %v to compile", spec.Kind, c.limit)
+		return r.m, tried.Bytes, r.err
 	case <-ctx.Done():
-		err = context.Cause(ctx)
+		return nil, 0, context.Cause(ctx)
 	}
-	go func() {
-		defer c.release()
-		if r := <-done; r.m != nil {
-			c.free(r.m)
-		}
-	}()
-	return nil, err
 }
 
-// compile makes a grammar and its first mask, which shows whether any text
-// satisfies it at all and spares the requests that share it some work.
-func (c *Compiler) compile(kind Kind, source string) (*native.Matcher, error) {
-	m, err := c.trie.NewMatcher(string(kind), source, limits)
+// verdict returns what is wrong with a grammar by its trial.
+func verdict(kind Kind, r native.TrialResult) error {
+	const mega = 1 << 20
+	switch r.Status {
+	case native.TrialOK:
+		if r.Bytes > maxCompiled {
+			return errorf("%s is too complex: it compiles to %d MB, the limit is %d", kind, r.Bytes/mega, maxCompiled/mega)
+		}
+		return nil
+	case native.TrialRefused:
+		return explain(kind, errors.New(r.Message))
+	case native.TrialNoMask:
+		return noMask(kind, errors.New(r.Message))
+	case native.TrialNoWalk:
+		// An end that no text leads out of is no fault of the limits: it may never be reached.
+		if isDeadEnd(r.Message) {
+			return nil
+		}
+		return errorf("%s is too complex: %s", kind, r.Message)
+	case native.TrialLate:
+		return errorf("%s is too complex: it takes longer than %v to compile", kind, trialCPU)
+	case native.TrialBusy:
+		return ErrBusy
+	}
+	return errorf("%s is too complex: to compile it takes more than %d MB of memory, or the grammar library fails on it", kind, trialMemory/mega)
+}
+
+// make compiles.
+func (c *Compiler) make(kind Kind, source string, l native.MatcherLimits, nice, bytes int) (*native.Matcher, error) {
+	m, err := c.trie.NewMatcher(string(kind), source, l, nice)
 	if err != nil {
 		return nil, explain(kind, err)
 	}
+	m.Bytes = bytes
 	c.adopt(m)
 	if err := m.Mask(make([]uint32, c.trie.Words())); err != nil {
 		c.free(m)
-		if strings.Contains(err.Error(), "NoExtensionBias") {
-			return nil, errorf("%s: no text satisfies it", kind)
-		}
-		return nil, errorf("%s is too complex: %v", kind, err)
+		return nil, noMask(kind, err)
 	}
 	return m, nil
 }
+
+func noMask(kind Kind, err error) *Error {
+	if strings.Contains(err.Error(), "NoExtensionBias") {
+		return errorf("%s: no text satisfies it", kind)
+	}
+	return errorf("%s is too complex: %v", kind, err)
+}
+
+// explain turns the library's error into one for the client.
+func explain(kind Kind, err error) *Error {
+	text := err.Error()
+	if strings.HasPrefix(text, "panic") {
+		return errorf("%s is not supported: the grammar library failed on it", kind)
+	}
+	if keywords, ok := strings.CutPrefix(text, "Unimplemented keys: "); ok {
+		return errorf("keywords that are not supported: %s", strings.Trim(strings.ReplaceAll(keywords, `"`, ""), "[]"))
+	}
+	if strings.HasPrefix(text, "Unable to determine if regex is empty") {
+		return errorf("pattern: too complex together with format, minLength or maxLength")
+	}
+	// A faulty regular expression is quoted whole, with a mark under the fault.
+	regex := kind == Regex
+	if _, fault, ok := strings.Cut(text, "\nerror: "); ok {
+		text, regex = fault, true
+	} else if _, fault, ok := strings.Cut(text, "(in regex): "); ok {
+		text, regex = fault, true
+	}
+	text, _, _ = strings.Cut(text, "\n")
+	switch {
+	case regex && kind == JSONSchema:
+		text = "pattern: " + text
+	case regex:
+		text = "regex: " + text
+	case kind == Lark:
+		text = "lark: " + text
+	case strings.HasPrefix(text, "Pointer "), strings.HasPrefix(text, "Resource "):
+		text = "$ref: " + text
+	}
+	return errorf("%s", text)
+}
+
+// isDeadEnd reports whether the library says that no text goes on from here.
+func isDeadEnd(message string) bool { return strings.Contains(message, "NoExtension") }

@@ -165,12 +165,13 @@ func (m *Matcher) Reset() error {
 }
 
 // Clone returns a matcher at the same place that moves by itself, for a
-// sequence that forks. A failed matcher has none.
+// sequence that forks. A failed matcher has none, and ErrBusy is the error
+// where there is no memory for it.
 func (m *Matcher) Clone() (*Matcher, error) {
 	if err := m.settle(); err != nil {
 		return nil, err
 	}
-	return m.c.matcher(m.c.adopt(m.native.Clone())), nil
+	return m.c.clone(m.native)
 }
 
 // Close gives the memory back. It does not wait for the workers, and may be called

@@ -1,10 +1,8 @@
 package native
 
 /*
-#include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
-#include "llguidance.h"
+#include "grammar.h"
 
 extern size_t millraceTokenize(uintptr_t user, uint8_t *text, size_t len, uint32_t *out, size_t out_len);
 
@@ -22,50 +20,10 @@ static int32_t compute_ff_tokens(LlgMatcher *matcher, uint32_t *out, size_t out_
   return n;
 }
 
-// new_trie takes its input flat: a struct of Go pointers may not be passed to C.
-static LlgTokenizer *new_trie(const uint32_t *lens, const uint8_t *bytes, uint32_t vocab,
-                              const uint32_t *eos, uint32_t eos_count, uintptr_t user,
-                              char *error, size_t error_len) {
-  LlgTokenizerInitV2 init;
-  memset(&init, 0, sizeof init);
-  init.struct_size = sizeof init;
-  init.vocab_size = vocab;
-  init.tok_eos = eos[0];
-  init.tok_eos_extra = eos + 1;
-  init.tok_eos_extra_count = eos_count - 1;
-  init.token_lens = lens;
-  init.token_bytes = bytes;
-  init.tokenize_assumes_string = true;
-  init.tokenize_fn = tokenize;
-  init.tokenize_user_data = (const void *)user;
-  return llg_new_tokenizer_v2(&init, error, error_len);
-}
-
-typedef struct {
-  const LlgConstraintInit *init;
-  const char *kind, *data;
-  LlgMatcher *matcher;
-} compilation;
-
-static void *compile(void *arg) {
-  compilation *c = arg;
-  c->matcher = llg_new_matcher(c->init, c->kind, c->data);
-  return NULL;
-}
-
-// new_matcher compiles on a thread with a stack of its own: the library
-// recurses along references and groups, and an overflow would end the process.
-// Null if there is no thread to be had.
-static LlgMatcher *new_matcher(const LlgConstraintInit *init, const char *kind, const char *data, size_t stack) {
-  compilation c = {init, kind, data, NULL};
-  pthread_attr_t attr;
-  pthread_t thread;
-  if (pthread_attr_init(&attr) != 0) return NULL;
-  int failed = pthread_attr_setstacksize(&attr, stack);
-  if (!failed) failed = pthread_create(&thread, &attr, compile, &c);
-  pthread_attr_destroy(&attr);
-  if (!failed) pthread_join(thread, NULL);
-  return c.matcher;
+// new_trie has tokenize call back to Go: the handle is a number and not a pointer.
+static LlgTokenizer *new_trie(const uint32_t *lens, const uint8_t *bytes, uint32_t vocab, const uint32_t *eos,
+                              uint32_t eos_count, uintptr_t user, char *error, size_t error_len) {
+  return mr_new_trie(lens, bytes, vocab, eos, eos_count, tokenize, (const void *)user, error, error_len);
 }
 */
 import "C"
@@ -138,17 +96,16 @@ type MatcherLimits struct {
 // goroutine at a time, and not to be used after Free. A method that fails
 // leaves the matcher failed for good.
 type Matcher struct {
+	Bytes int // the memory it takes, if who made it says so; clones take as much
+
 	matcher *C.LlgMatcher
 	words   int
 }
 
-// compileStack is the stack of a compilation, in bytes. Only what is touched is
-// backed by memory.
-const compileStack = 256 << 20
-
 // NewMatcher compiles a grammar, text of the given kind: "json_schema",
-// "regex" or "lark". The call cannot be interrupted.
-func (t *TokenTrie) NewMatcher(kind, text string, limits MatcherLimits) (*Matcher, error) {
+// "regex" or "lark", on a thread that is nice by so much. The call cannot be
+// interrupted.
+func (t *TokenTrie) NewMatcher(kind, text string, limits MatcherLimits, nice int) (*Matcher, error) {
 	if strings.ContainsRune(text, 0) {
 		return nil, errors.New("a grammar cannot contain NUL")
 	}
@@ -175,7 +132,7 @@ func (t *TokenTrie) NewMatcher(kind, text string, limits MatcherLimits) (*Matche
 	k, data := C.CString(kind), C.CString(text)
 	defer C.free(unsafe.Pointer(k))
 	defer C.free(unsafe.Pointer(data))
-	m := &Matcher{matcher: C.new_matcher(&init, k, data, compileStack), words: t.words}
+	m := &Matcher{matcher: C.mr_new_matcher(&init, k, data, C.int(nice)), words: t.words}
 	if m.matcher == nil {
 		return nil, errors.New("no thread to compile the grammar on")
 	}
@@ -251,8 +208,11 @@ func (m *Matcher) Reset() error { return m.check(C.llg_matcher_reset(m.matcher))
 
 // Clone returns an independent matcher at the same place.
 func (m *Matcher) Clone() *Matcher {
-	return &Matcher{matcher: C.llg_clone_matcher(m.matcher), words: m.words}
+	return &Matcher{Bytes: m.Bytes, matcher: C.llg_clone_matcher(m.matcher), words: m.words}
 }
 
 // Free gives the matcher's memory back.
 func (m *Matcher) Free() { C.llg_free_matcher(m.matcher) }
+
+// Trim gives memory back to the system that the library has freed.
+func Trim() { C.mr_trim() }

@@ -1,0 +1,202 @@
+package grammar
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine/native"
+)
+
+// What a trial may take. Grammars that people write take a few milliseconds
+// and a megabyte.
+const (
+	trialQuick  = 100 * time.Millisecond // so long it has a quick place
+	trialCPU    = 500 * time.Millisecond
+	trialWall   = time.Second
+	trialMemory = 192 << 20
+	trialSteps  = 24
+	trialNice   = 5
+	// trialIdle is how long the trial process waits for the next grammar.
+	trialIdle = 5 * time.Minute
+)
+
+// errNoTrial says that there is no process to try grammars in.
+var errNoTrial = errors.New("no process to try grammars in")
+
+// trials tries grammars in a process of its own before they are compiled here:
+// a compilation cannot be interrupted, but a process can be killed, and it
+// gives all its memory back. The process has the vocabulary and does exactly
+// what the server would do; what it takes the server will take, so only what
+// it proves to be cheap is compiled here.
+//
+// A trial begins in a quick place. What takes longer moves to a slow one, or
+// ends where there is none, so that a flood of hostile grammars, which are
+// slow, does not keep the others from theirs.
+type trials struct {
+	start func() (*native.TrialProcess, error)
+
+	quick, slow chan struct{}
+
+	mu      sync.Mutex
+	process *native.TrialProcess // nil when idle
+	spare   *native.Trial        // forked before it is wanted
+	users   int                  // trials that run
+	idle    *time.Timer
+	fault   error // why there is no process
+	closed  bool
+}
+
+func newTrials(start func() (*native.TrialProcess, error)) *trials {
+	t := &trials{
+		start: start,
+		quick: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))),
+		slow:  make(chan struct{}, 2),
+	}
+	t.idle = time.AfterFunc(trialIdle, t.rest)
+	return t
+}
+
+// run tries a grammar. The error is the context's, ErrBusy, or errNoTrial.
+func (t *trials) run(ctx context.Context, kind Kind, source string, limits native.MatcherLimits) (r native.TrialResult, err error) {
+	place := t.quick
+	select {
+	case place <- struct{}{}:
+	case <-ctx.Done():
+		return r, context.Cause(ctx)
+	}
+	defer func() { <-place }()
+	trial, err := t.take(ctx)
+	if err != nil {
+		return r, err
+	}
+	defer t.put(trial)
+	if err := trial.Start(string(kind), source, native.TrialLimits{
+		Matcher: limits,
+		Quick:   trialQuick,
+		Nice:    trialNice,
+		CPU:     trialCPU,
+		Wall:    trialWall,
+		Memory:  trialMemory,
+		Steps:   trialSteps,
+	}); err != nil {
+		return native.TrialResult{Status: native.TrialDied}, nil
+	}
+	r, err = trial.Result(ctx, time.Now().Add(trialQuick))
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return r, err
+	}
+	select {
+	case t.slow <- struct{}{}:
+	default:
+		return r, ErrBusy
+	}
+	<-place
+	place = t.slow
+	return trial.Result(ctx, time.Time{})
+}
+
+// take returns a trial that can start at once.
+func (t *trials) take(ctx context.Context) (*native.Trial, error) {
+	t.mu.Lock()
+	t.users++
+	t.mu.Unlock()
+	for again := range 2 { // a process that was killed while it was idle shows only now
+		trial, process, err := t.next()
+		if err == nil {
+			if err = trial.Ready(ctx); err == nil {
+				return trial, nil
+			}
+			trial.Close()
+			if ctx.Err() != nil {
+				t.put(nil)
+				return nil, context.Cause(ctx)
+			}
+		}
+		t.mu.Lock()
+		if again > 0 {
+			t.fault = err
+		}
+		if process == t.process {
+			t.stop()
+		}
+		t.mu.Unlock()
+	}
+	t.put(nil)
+	return nil, errNoTrial
+}
+
+// next returns the spare trial or a new one, of a new process where there is none.
+func (t *trials) next() (*native.Trial, *native.TrialProcess, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if trial := t.spare; trial != nil {
+		t.spare = nil
+		return trial, t.process, nil
+	}
+	if t.process == nil {
+		if t.closed {
+			return nil, nil, os.ErrClosed
+		}
+		process, err := t.start()
+		if err != nil {
+			return nil, nil, err
+		}
+		t.process = process
+	}
+	trial, err := t.process.NewTrial()
+	return trial, t.process, err
+}
+
+// put ends a trial that next gave, nil if it gave none, and has the next one forked.
+func (t *trials) put(trial *native.Trial) {
+	if trial != nil {
+		trial.Close()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.users--
+	if trial != nil {
+		t.fault = nil
+	}
+	if t.closed {
+		t.stop()
+		return
+	}
+	if t.process != nil && t.spare == nil {
+		t.spare, _ = t.process.NewTrial() //nolint:errcheck // then the next trial finds out
+	}
+	t.idle.Reset(trialIdle)
+}
+
+// rest ends the process if nobody needs it.
+func (t *trials) rest() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.users == 0 {
+		t.stop()
+	}
+}
+
+// stop lets the process end after the trials that run. The caller holds mu.
+func (t *trials) stop() {
+	if t.spare != nil {
+		t.spare.Close()
+		t.spare = nil
+	}
+	if t.process != nil {
+		t.process.Close()
+		t.process = nil
+	}
+}
+
+func (t *trials) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	t.idle.Stop()
+	t.stop()
+}
