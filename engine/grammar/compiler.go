@@ -24,8 +24,8 @@ const CompileLimit = 2 * time.Second
 
 const (
 	// maxCompiled bounds the memory of one compiled grammar, in bytes: a constant
-	// of 100 kB takes half of it.
-	maxCompiled = 96 << 20
+	// of 100 kB takes 44 MB.
+	maxCompiled = 64 << 20
 	// maxMatchers bounds that of all matchers together, in bytes.
 	maxMatchers = 512 << 20
 	// MaxMemory is the most that compiled grammars take: in matchers, in the
@@ -42,7 +42,7 @@ const (
 var limits = native.MatcherLimits{
 	InitialFuel: 1_000_000,
 	StepFuel:    100_000,
-	StepItems:   50_000,
+	StepItems:   250_000,
 	LexerStates: 10_000,
 	GrammarSize: 200_000,
 }
@@ -261,6 +261,8 @@ func (c *Compiler) Compile(ctx context.Context, spec Spec) (*Matcher, error) {
 	f.waiters[done] = true
 	c.mu.Unlock()
 
+	ctx, cancel := context.WithTimeoutCause(ctx, c.limit, ErrBusy)
+	defer cancel()
 	select {
 	case r := <-done:
 		return r.m, r.err
@@ -350,7 +352,7 @@ func (c *Compiler) compile(ctx context.Context, kind Kind, source string) (m *na
 		defer c.release()
 		m, err := c.make(kind, source, l, nice, tried.CloneBytes)
 		<-slots
-		if tried.Peak > tried.Bytes+8<<20 {
+		if max(tried.Peak, tried.Bytes) > 8<<20 {
 			c.trim.Reset(100 * time.Millisecond)
 		}
 		select {
@@ -389,7 +391,7 @@ func verdict(kind Kind, r native.TrialResult) error {
 		}
 		return errorf("%s is too complex: %s", kind, r.Message)
 	case native.TrialLate:
-		return errorf("%s is too complex: it takes longer than %v to compile", kind, trialCPU)
+		return errorf("%s is too complex: it takes too long to compile", kind)
 	case native.TrialBusy:
 		return ErrBusy
 	}

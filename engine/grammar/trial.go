@@ -18,8 +18,10 @@ const (
 	trialCPU    = 500 * time.Millisecond
 	trialWall   = time.Second
 	trialMemory = 192 << 20
-	trialSteps  = 24
 	trialNice   = 5
+	// trialSteps is how many tokens of a text are tried: a mask may cost more than
+	// it may where the first does not, most of all under a regular expression.
+	trialSteps, trialRegexSteps = 24, 64
 	// trialIdle is how long the trial process waits for the next grammar.
 	trialIdle = 5 * time.Minute
 )
@@ -74,6 +76,10 @@ func (t *trials) run(ctx context.Context, kind Kind, source string, limits nativ
 		return r, err
 	}
 	defer t.put(trial)
+	steps := trialSteps
+	if kind == Regex {
+		steps = trialRegexSteps
+	}
 	if err := trial.Start(string(kind), source, native.TrialLimits{
 		Matcher: limits,
 		Quick:   trialQuick,
@@ -81,7 +87,7 @@ func (t *trials) run(ctx context.Context, kind Kind, source string, limits nativ
 		CPU:     trialCPU,
 		Wall:    trialWall,
 		Memory:  trialMemory,
-		Steps:   trialSteps,
+		Steps:   steps,
 	}); err != nil {
 		return native.TrialResult{Status: native.TrialDied}, nil
 	}

@@ -41,6 +41,11 @@ func StartTrials(tokens [][]byte, eos []int32) (*TrialProcess, error) {
 	if path, ok := os.LookupEnv("LD_LIBRARY_PATH"); ok {
 		env = []string{"LD_LIBRARY_PATH=" + path}
 	}
+	// A process that does not read is of no use.
+	if err := syscall.SetsockoptTimeval(ours, syscall.SOL_SOCKET, syscall.SO_SNDTIMEO, &syscall.Timeval{Sec: 2}); err != nil {
+		syscall.Close(ours)
+		return nil, os.NewSyscallError("setsockopt", err)
+	}
 	process, err := os.StartProcess("/proc/self/exe", []string{trialName}, &os.ProcAttr{
 		Dir:   "/",
 		Env:   append([]string{}, env...), // nil would be the server's own
