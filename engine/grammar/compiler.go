@@ -30,7 +30,7 @@ const (
 	maxMatchers = 512 << 20
 	// MaxMemory is the most that compiled grammars take: in matchers, in the
 	// cache, and those that are being compiled or tried.
-	MaxMemory = maxMatchers + cacheBytes + 4*trialMemory
+	MaxMemory = maxMatchers + cacheBytes + (quickTrials+slowTrials)*trialMemory + 2*maxCompiled
 	// maxUntried bounds a source that is compiled without a trial.
 	maxUntried = 16 << 10
 	// heavy is a compilation that must not take the place of others.

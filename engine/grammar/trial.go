@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"runtime"
 	"sync"
 	"time"
 
@@ -17,8 +16,10 @@ const (
 	trialQuick  = 100 * time.Millisecond // so long it has a quick place
 	trialCPU    = 500 * time.Millisecond
 	trialWall   = time.Second
-	trialMemory = 192 << 20
+	trialMemory = 128 << 20
 	trialNice   = 5
+	quickTrials = 2
+	slowTrials  = 4
 	// trialSteps is how many tokens of a text are tried: a mask may cost more than
 	// it may where the first does not, most of all under a regular expression.
 	trialSteps, trialRegexSteps = 24, 64
@@ -55,8 +56,8 @@ type trials struct {
 func newTrials(start func() (*native.TrialProcess, error)) *trials {
 	t := &trials{
 		start: start,
-		quick: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))),
-		slow:  make(chan struct{}, 2),
+		quick: make(chan struct{}, quickTrials),
+		slow:  make(chan struct{}, slowTrials),
 	}
 	t.idle = time.AfterFunc(trialIdle, t.rest)
 	return t

@@ -145,12 +145,15 @@ func (t *TokenTrie) NewMatcher(kind, text string, limits MatcherLimits, nice int
 
 // err returns the reason why the matcher failed, in the library's words.
 func (m *Matcher) err() error {
-	reason := C.llg_matcher_get_error(m.matcher)
-	if reason == nil {
+	text := C.llg_matcher_get_error(m.matcher)
+	if text == nil {
 		return nil
 	}
-	return errors.New(strings.TrimSuffix(C.GoString(reason), "\n<non-verbose/>"))
+	return errors.New(reason(C.GoString(text)))
 }
+
+// reason is an error's text without the mark that the library puts under it.
+func reason(text string) string { return strings.TrimSuffix(text, "\n<non-verbose/>") }
 
 func (m *Matcher) check(status C.int32_t) error {
 	if status >= 0 {

@@ -203,7 +203,7 @@ func (t *Trial) Result(ctx context.Context, until time.Time) (TrialResult, error
 	if err := t.read(ctx, time.Time{}, message); err != nil {
 		return TrialResult{Status: TrialDied}, nil
 	}
-	r.Message = string(message)
+	r.Message = reason(string(message))
 	return r, nil
 }
 

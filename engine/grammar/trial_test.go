@@ -1,0 +1,457 @@
+package grammar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine/native"
+)
+
+// ownCompiler is a compiler of bytes for a test that looks at its insides.
+func ownCompiler(t testing.TB) *Compiler {
+	t.Helper()
+	c, err := NewCompiler(bytesVocabulary{}, bytesSize, []int32{bytesEOS, bytesEOT})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.limit = time.Minute // on a busy machine
+	t.Cleanup(c.Close)
+	return c
+}
+
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not after a minute: ", what)
+		}
+	}
+}
+
+// idle waits until no compilation holds anything: no place, no process, no grammar.
+func idle(t testing.TB, c *Compiler, open int) {
+	t.Helper()
+	eventually(t, "all places are free", func() bool {
+		c.trials.mu.Lock()
+		users := c.trials.users
+		c.trials.mu.Unlock()
+		c.mu.Lock()
+		flights := len(c.flights)
+		c.mu.Unlock()
+		return users+flights+len(c.slots)+len(c.heavy)+len(c.trials.quick)+len(c.trials.slow) == 0
+	})
+	c.cache.clear()
+	eventually(t, fmt.Sprintf("%d grammars are open", open), func() bool { return c.Open() == open })
+}
+
+// rss is the resident memory of this process and its trial process, in bytes.
+func rss(t testing.TB, c *Compiler) int {
+	t.Helper()
+	native.Trim()
+	debug.FreeOSMemory()
+	pids := []string{"self"}
+	c.trials.mu.Lock()
+	if c.trials.process != nil {
+		pids = append(pids, strconv.Itoa(c.trials.process.Pid()))
+	}
+	c.trials.mu.Unlock()
+	pages := 0
+	for _, pid := range pids {
+		b, err := os.ReadFile("/proc/" + pid + "/statm")
+		var size, resident int
+		if _, scan := fmt.Sscan(string(b), &size, &resident); err != nil || scan != nil {
+			t.Skip("the system does not tell a process's memory")
+		}
+		pages += resident
+	}
+	return pages * os.Getpagesize()
+}
+
+func properties(n int, schema string, required bool) string {
+	name := func(i int) string { return fmt.Sprintf(`"p%d"`, i) }
+	s := `{"type":"object","additionalProperties":false,"properties":{` + joined(n, func(i int) string { return name(i) + ":" + schema }) + `}`
+	if required {
+		s += `,"required":[` + joined(n, name) + `]`
+	}
+	return s + `}`
+}
+
+func constant(n int, with string) string {
+	return `{"const":"` + strings.Repeat(with, n/len(with)) + `"}`
+}
+
+// behind puts schemas where only a reference finds them.
+func behind(schemas string) string {
+	return `{"allOf":[{"$ref":"#/description/0"},{"$ref":"#/description/1"}],"description":[` + schemas + `]}`
+}
+
+var overrunning = map[string]Spec{
+	"patterns behind references":  {JSONSchema, behind(`{"allOf":[` + joined(60, func(i int) string { return fmt.Sprintf(`{"type":"string","pattern":"(a|b)*a(a|b){%d}"}`, i) }) + `]},true`)},
+	"multiples behind references": {JSONSchema, behind(`{"type":"integer","multipleOf":65537},{"multipleOf":65539}`)},
+	"a constant of 240 kB":        {JSONSchema, constant(240_000, "x")},
+	"words of 240 kB":             {JSONSchema, constant(240_000, "word ")},
+	"8,000 properties":            {JSONSchema, properties(8_000, `{"type":"string"}`, false)},
+	"a{99999999}":                 {Regex, `a{99999999}`},
+	"a{1000000000}":               {Regex, `a{1000000000}`},
+	"((a{100}){100}){100}":        {Regex, `((a{100}){100}){100}`},
+	"a state for each remainder":  {JSONSchema, `{"type":"integer","multipleOf":99991}`},
+}
+
+// Grammars that cost too much are refused, and while they are, others compile.
+// Nothing of them is left then.
+func TestOverrunningGrammarsAreStopped(t *testing.T) {
+	c := ownCompiler(t)
+	mustCompile(t, c, Spec{Regex, "warm"}).Close()
+	idle(t, c, 0)
+	before := rss(t, c)
+
+	ctx, stop := context.WithCancel(t.Context())
+	var hostile sync.WaitGroup
+	for name, spec := range overrunning {
+		hostile.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				spec := spec
+				if spec.Kind == JSONSchema { // what was refused once is refused at once
+					spec.Text = fmt.Sprintf(`{"title":"%d",%s`, n, spec.Text[1:])
+				}
+				m, err := c.Compile(ctx, spec)
+				var fault *Error
+				switch {
+				case err == nil:
+					m.Close()
+					t.Errorf("%s compiles", name)
+					return
+				case errors.As(err, &fault):
+					t.Log(name, ": ", fault)
+					return
+				case !errors.Is(err, ErrBusy) && ctx.Err() == nil:
+					t.Errorf("%s: %v", name, err)
+					return
+				}
+				time.Sleep(time.Second)
+			}
+		})
+	}
+	for i := range 50 {
+		m, err := c.Compile(ctx, Spec{JSONSchema, properties(5, fmt.Sprintf(`{"type":"string","maxLength":%d}`, i+1), true)})
+		if err != nil {
+			t.Fatalf("a good grammar beside the hostile ones: %v", err)
+		}
+		m.Close()
+	}
+	hostile.Wait()
+	stop()
+	idle(t, c, 0)
+	if after := rss(t, c); after > before+before/10+16<<20 {
+		t.Errorf("memory of %d MB before, %d MB after", before>>20, after>>20)
+	}
+}
+
+func TestRefusalsAreRemembered(t *testing.T) {
+	c := ownCompiler(t)
+	first := refuses(t, c, overrunning["a{99999999}"])
+	c.trials.close() // so that a trial would be seen
+	if again := refuses(t, c, overrunning["a{99999999}"]); again != first {
+		t.Errorf("refused with %q, then with %q", first, again)
+	}
+}
+
+// What only a later mask would show is an error of the grammar, not of the generation.
+func TestLaterMasksAreTried(t *testing.T) {
+	c := ownCompiler(t)
+	for _, spec := range []Spec{
+		{Regex, `a{99999999}`},
+		{Regex, `((a{100}){100}){100}`},
+		{Regex, `a{1000000000}`},
+		{JSONSchema, properties(1000, `{"type":"string"}`, false)},
+	} {
+		if got := refuses(t, c, spec); !strings.Contains(got, "too complex") {
+			t.Errorf("%.40s is refused with %q", spec.Text, got)
+		}
+	}
+	mustCompile(t, c, Spec{JSONSchema, constant(100_000, "x")})
+
+	// Behind a constant with more states than the lexer of another grammar may have.
+	long := strings.Repeat("x", limits.LexerStates+1000)
+	m := mustCompile(t, c, Spec{JSONSchema, `{"type":"object","required":["a","b"],"additionalProperties":false,"properties":{"a":{"const":"` + long + `"},"b":{"type":"integer"}}}`})
+	mask := make([]uint32, c.MaskWords())
+	for i, text := range []string{`{"a":"` + long + `"`, `,"b":1`, `2}`} {
+		if err := m.AcceptText([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Mask(mask); err != nil {
+			t.Fatalf("the mask after part %d: %v", i, err)
+		}
+	}
+}
+
+// Requests for the same grammar share one compilation, and each may leave it.
+func TestCompilationsAreShared(t *testing.T) {
+	c := ownCompiler(t)
+	spec := Spec{JSONSchema, properties(400, `{"type":"string"}`, true)}
+	given, giveUp := context.WithCancel(t.Context())
+	var wait sync.WaitGroup
+	for i := range 40 {
+		wait.Go(func() {
+			ctx := t.Context()
+			if i%2 == 0 {
+				ctx = given
+			}
+			m, err := c.Compile(ctx, spec)
+			if i%2 == 0 {
+				giveUp() // the first to have it
+			}
+			switch {
+			case err == nil:
+				m.Close()
+			case i%2 != 0 || !errors.Is(err, context.Canceled):
+				t.Errorf("request %d: %v", i, err)
+			}
+		})
+	}
+	wait.Wait()
+	idle(t, c, 0)
+
+	// All who wait for one that overruns give up: it ends.
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	for range 4 {
+		wait.Go(func() {
+			if m, err := c.Compile(ctx, overrunning["patterns behind references"]); err == nil {
+				m.Close()
+				t.Error("it compiles")
+			}
+		})
+	}
+	wait.Wait()
+	idle(t, c, 0)
+	giveUp()
+}
+
+// The process may be killed at any time, and ends when it has been idle.
+func TestTrialProcessComesBack(t *testing.T) {
+	c := ownCompiler(t)
+	for i, end := range []func(){
+		func() {},
+		func() { syscall.Kill(c.trials.process.Pid(), syscall.SIGKILL) },
+		func() { c.trials.rest() },
+	} {
+		mustCompile(t, c, Spec{Regex, fmt.Sprintf("a{%d}", i+1)}).Close()
+		eventually(t, "the trial has ended", func() bool {
+			c.trials.mu.Lock()
+			defer c.trials.mu.Unlock()
+			return c.trials.users == 0 && c.trials.process != nil
+		})
+		end()
+	}
+	if c.trials.process != nil {
+		t.Error("the process is there when it is idle")
+	}
+	mustCompile(t, c, Spec{Regex, "b"}).Close()
+	if err := c.Untried(t.Context()); err != nil {
+		t.Errorf("untried: %v", err)
+	}
+}
+
+// Where no process can be started, small grammars still compile, and it can be told.
+func TestWithoutTrials(t *testing.T) {
+	c := ownCompiler(t)
+	c.trials.start = func() (*native.TrialProcess, error) { return nil, errors.New("not permitted") }
+	if m := mustCompile(t, c, Spec{JSONSchema, walkSchemas[3]}); !admits(t, m, `{"v":true}`) {
+		t.Error("the grammar does not admit what it should")
+	}
+	if got := refuses(t, c, Spec{JSONSchema, constant(20_000, "x")}); !strings.Contains(got, "the limit is 16384") {
+		t.Errorf("refused with %q", got)
+	}
+	if err := c.Untried(t.Context()); err == nil || !strings.Contains(err.Error(), "not permitted") {
+		t.Errorf("untried: %v", err)
+	}
+}
+
+// What a trial measures is what the grammar takes here.
+func TestSizesAreMeasured(t *testing.T) {
+	const copies = 8
+	for name, spec := range map[string]func(i int) Spec{
+		"constants": func(i int) Spec { return Spec{JSONSchema, constant(30_000+i, "x")} },
+		"enums": func(i int) Spec {
+			return Spec{JSONSchema, `{"enum":[` + joined(8_000, func(j int) string { return fmt.Sprintf(`"%d %d"`, i, j) }) + `]}`}
+		},
+		"properties": func(i int) Spec {
+			return Spec{JSONSchema, properties(400, fmt.Sprintf(`{"type":"string","maxLength":%d}`, i+1), true)}
+		},
+		"regexes": func(i int) Spec { return Spec{Regex, fmt.Sprintf(`a{%d}`, 10_000+i)} },
+		"small": func(i int) Spec {
+			return Spec{JSONSchema, properties(6, fmt.Sprintf(`{"type":"string","maxLength":%d}`, i+1), true)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := ownCompiler(t)
+			c.cache.maxBytes = 1 << 30
+			n := copies
+			if name == "small" {
+				n = 100
+			}
+			mustCompile(t, c, spec(0)).Close()
+			before, had := rss(t, c), c.cache.bytes
+			for i := range n {
+				mustCompile(t, c, spec(i+1)).Close()
+			}
+			idleTrials(t, c)
+			took, measured := rss(t, c)-before, c.cache.bytes-had
+			t.Logf("measured %d kB each, took %d kB", measured/n>>10, took/n>>10)
+			const noise = 4 << 20
+			if float64(took-noise) > 1.5*float64(measured) || float64(took+noise) < float64(measured)/1.5 {
+				t.Errorf("%d grammars were measured at %d kB, and took %d kB", n, measured>>10, took>>10)
+			}
+		})
+	}
+}
+
+func idleTrials(t *testing.T, c *Compiler) {
+	t.Helper()
+	eventually(t, "no trial runs", func() bool {
+		c.trials.mu.Lock()
+		defer c.trials.mu.Unlock()
+		return c.trials.users == 0
+	})
+}
+
+// Schemas drawn at random, deep, wide, recursive, with references anywhere: each
+// ends, and nothing of them is left.
+func TestGeneratedGrammars(t *testing.T) {
+	n := 300
+	if testing.Short() {
+		n = 100
+	}
+	if s := os.Getenv("MILLRACE_GRAMMARS"); s != "" {
+		var err error
+		if n, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := ownCompiler(t)
+	mustCompile(t, c, Spec{Regex, "warm"}).Close()
+	idle(t, c, 0)
+	before := rss(t, c)
+	var wait sync.WaitGroup
+	var mu sync.Mutex
+	ends, longest := map[string]int{}, time.Duration(0)
+	for worker := range 4 {
+		wait.Go(func() {
+			for i := worker; i < n; i += 4 {
+				text := generated(uint64(i))
+				start := time.Now()
+				m, err := c.Compile(t.Context(), Spec{JSONSchema, text})
+				took := time.Since(start)
+				end := "compiled"
+				var fault *Error
+				switch {
+				case err == nil:
+					m.Close()
+				case errors.As(err, &fault):
+					end, _, _ = strings.Cut(fault.Error(), ":")
+				case errors.Is(err, ErrBusy):
+					end = "busy"
+				default:
+					t.Errorf("schema %d: %v", i, err)
+				}
+				mu.Lock()
+				ends[end]++
+				longest = max(longest, took)
+				mu.Unlock()
+			}
+		})
+	}
+	wait.Wait()
+	idle(t, c, 0)
+	t.Logf("%d schemas, the longest took %v: %v", n, longest, ends)
+	if ends["compiled"] < n/10 {
+		t.Errorf("only %d of %d compile", ends["compiled"], n)
+	}
+	if after := rss(t, c); after > before+before/10+16<<20 {
+		t.Errorf("memory of %d MB before, %d MB after", before>>20, after>>20)
+	}
+}
+
+// generated draws a schema.
+func generated(seed uint64) string {
+	r := rand.New(rand.NewPCG(seed, 0))
+	definitions := 1 + r.IntN(12)
+	depth := 2 + r.IntN(6)
+	width := 2 + r.IntN(5)
+	if r.IntN(10) == 0 {
+		depth, width = 2, 200
+	}
+	ref := func() string {
+		place := []string{"$defs", "x-other", "description"}[r.IntN(3)]
+		return fmt.Sprintf(`{"$ref":"#/%s/d%d"}`, place, r.IntN(definitions))
+	}
+	var schema func(depth int) string
+	schema = func(depth int) string {
+		list := func() string { return joined(1+r.IntN(width), func(int) string { return schema(depth - 1) }) }
+		kinds := 16
+		if depth <= 0 {
+			kinds = 9
+		}
+		switch r.IntN(kinds) {
+		case 0:
+			return `{"type":"string"}`
+		case 1:
+			return fmt.Sprintf(`{"type":"integer","minimum":%d,"multipleOf":%d}`, r.IntN(1000)-500, 1+r.IntN(5000))
+		case 2:
+			return fmt.Sprintf(`{"type":"string","minLength":%d,"maxLength":%d}`, r.IntN(50), 50+r.IntN(5000))
+		case 3:
+			return fmt.Sprintf(`{"type":"string","pattern":"%s"}`, generatedPattern(r))
+		case 4:
+			return `{"enum":[` + joined(1+r.IntN(300), func(i int) string { return fmt.Sprintf(`"%x %d"`, r.Uint64(), i) }) + `]}`
+		case 5:
+			return constant(1+r.IntN(1<<r.IntN(15)), "x")
+		case 6:
+			return fmt.Sprintf(`{"type":"string","format":"%s"}`, []string{"date", "uuid", "email", "uri", "ipv6", "date-time"}[r.IntN(6)])
+		case 7, 8:
+			return ref()
+		case 9, 10:
+			s := `{"type":"object","properties":{` + joined(1+r.IntN(width), func(i int) string { return fmt.Sprintf(`"p%d":%s`, i, schema(depth-1)) }) + `}`
+			if r.IntN(2) == 0 {
+				s += `,"required":["p0"]`
+			}
+			if r.IntN(2) == 0 {
+				s += `,"additionalProperties":` + schema(depth-1)
+			}
+			return s + `}`
+		case 11:
+			return fmt.Sprintf(`{"type":"array","items":%s,"minItems":%d,"maxItems":%d}`, schema(depth-1), r.IntN(20), 20+r.IntN(2000))
+		case 12:
+			return `{"anyOf":[` + list() + `]}`
+		case 13:
+			return `{"allOf":[` + list() + `]}`
+		case 14:
+			return `{"oneOf":[` + list() + `],"type":["object","string","integer"]}`
+		}
+		return `{"type":"object","patternProperties":{"` + generatedPattern(r) + `":` + schema(depth-1) + `}}`
+	}
+	places := []string{}
+	for _, place := range []string{"$defs", "x-other", "description"} {
+		places = append(places, fmt.Sprintf(`"%s":{%s}`, place, joined(definitions, func(i int) string { return fmt.Sprintf(`"d%d":%s`, i, schema(depth)) })))
+	}
+	return `{"allOf":[` + schema(depth) + `],` + strings.Join(places, ",") + `}`
+}
+
+func generatedPattern(r *rand.Rand) string {
+	parts := []string{"a", "b", ".", "[a-z]", "(a|b)*", "(ab|ba)+", "x?", "[^c]{2,9}", "(a|b)*a", fmt.Sprintf("(a|b){%d}", r.IntN(200)), `\\w+`, `\\d{3}`}
+	var b strings.Builder
+	for range 1 + r.IntN(8) {
+		b.WriteString(parts[r.IntN(len(parts))])
+	}
+	return b.String()
+}
