@@ -29,6 +29,7 @@ type Tokenizer struct {
 	table      *table
 	named      namedTokens
 	leading    int
+	longest    int // bytes of a text that become one token, at most; 0: not known
 }
 
 // Span is one token of a text. Start and Stop count the characters (code
@@ -50,6 +51,7 @@ func newTokenizer(tokenizerJSON []byte, config config) (*Tokenizer, error) {
 		t.Close()
 		return nil, err
 	}
+	t.longest = t.findLongest(tokenizerJSON)
 	return t, nil
 }
 
