@@ -69,8 +69,9 @@ func modelName(place string) string {
 func arrivesSlowly(place string) bool { return source.IsS3(place) || source.IsArchive(place) }
 
 // openModel opens the model at a place. templatePath is
-// --tokenizer-config-path. ctx bounds all reading of it.
-func openModel(ctx context.Context, place, templatePath string) (*model, error) {
+// --tokenizer-config-path. ctx bounds all reading of it, and memory the bytes
+// that may be held of an archive until it is known what it holds.
+func openModel(ctx context.Context, place, templatePath string, memory int64) (*model, error) {
 	m := &model{id: modelName(place), place: place}
 	var err error
 	if templatePath != "" {
@@ -84,7 +85,7 @@ func openModel(ctx context.Context, place, templatePath string) (*model, error) 
 		m.checkpoint, err = weights.OpenFS(m.files)
 	} else {
 		var opened *source.Model
-		if opened, err = source.Open(ctx, place, slog.Default()); err == nil {
+		if opened, err = source.Open(ctx, place, memory, slog.Default()); err == nil {
 			m.files, m.checkpoint = opened.Files, opened.Checkpoint
 		}
 	}

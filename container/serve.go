@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"os/signal"
 	"slices"
@@ -135,7 +136,11 @@ func (s *server) name() string { return cmp.Or(s.cfg.ServedModelName, modelName(
 
 // openModel opens the model and fits the flags to it.
 func (s *server) openModel(ctx context.Context) (err error) {
-	if s.model, err = openModel(ctx, s.place, s.cfg.TokenizerConfigPath); err != nil {
+	free, bound := availableMemory(os.DirFS("/"), s.memory)
+	if bound == boundUnknown {
+		free = math.MaxInt64
+	}
+	if s.model, err = openModel(ctx, s.place, s.cfg.TokenizerConfigPath, free); err != nil {
 		return err
 	}
 	s.phases.mark("open")

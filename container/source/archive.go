@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -19,31 +18,38 @@ import (
 	"github.com/millrace-ai/millrace/engine/weights"
 )
 
-// maxText bounds what is kept of files that are not weights.
+// maxText bounds a file that is not weights, and what is kept of all those of an
+// archive. Whole models have a tenth of it.
 const maxText = 256 << 20
 
 // archive is the files of a model that are unpacked into memory while the
 // archive is read: a weights.Store. What asks for a file waits until it has
 // arrived, or until the end says that there is none. The memory of weights is
 // used again as Stream hands them over; until Stream is called, and where they
-// come in another order than it wants, as much of it is taken as has arrived.
+// come in another order than it wants, as much of it is taken as has arrived, if
+// that much is free.
 type archive struct {
 	name   string
+	memory int64 // bytes of weights that may be held
 	cancel context.CancelFunc
 	closer io.Closer
 	log    *slog.Logger
 	done   chan struct{} // reading has ended
 	chunks *arena
 
-	mu      sync.Mutex
-	changed sync.Cond
-	texts   map[string][]byte    // complete
-	files   map[string]*unpacked // begun
-	others  []memInfo            // passed over
-	dir     string               // that holds config.json, ends in "/" or is empty
-	found   bool                 // dir is known
-	ended   bool
-	err     error // why it ended, nil for the archive's end
+	mu       sync.Mutex
+	changed  sync.Cond
+	texts    map[string][]byte    // complete
+	length   int64                // of all texts
+	files    map[string]*unpacked // begun
+	others   []memInfo            // passed over
+	dir      string               // that holds config.json, ends in "/" or is empty
+	found    bool                 // dir is known
+	ended    bool
+	err      error // why it ended, nil for the archive's end
+	waiters  []*waiter
+	opened   bool // headers and config.json are known: Stream will follow, or Close
+	streamed bool // no weights are wanted any more
 	// What Stream wants or has just taken; "" before and after it.
 	wantFile string
 	wantEnd  int64 // in the file
@@ -51,9 +57,16 @@ type archive struct {
 
 var _ weights.Store = (*archive)(nil)
 
-// openArchive begins to read r, called name in messages. The archive closes r.
-func openArchive(name string, r io.ReadCloser, log *slog.Logger) *archive {
-	a := &archive{name: name, closer: r, log: log, done: make(chan struct{}), chunks: newArena(chunkBytes, mostKept), texts: map[string][]byte{}, files: map[string]*unpacked{}}
+// waiter is somebody who waits until something has come.
+type waiter struct {
+	ready   func() bool
+	weights bool // it is weights
+}
+
+// openArchive begins to read r, called name in messages, of whose weights memory
+// bytes may be held. The archive closes r.
+func openArchive(name string, r io.ReadCloser, memory int64, log *slog.Logger) *archive {
+	a := &archive{name: name, memory: memory, closer: r, log: log, done: make(chan struct{}), chunks: newArena(chunkBytes, mostKept), texts: map[string][]byte{}, files: map[string]*unpacked{}}
 	a.changed.L = &a.mu
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
@@ -62,12 +75,12 @@ func openArchive(name string, r io.ReadCloser, log *slog.Logger) *archive {
 }
 
 // openArchiveFile begins to read the archive at a path.
-func openArchiveFile(path string, log *slog.Logger) (*archive, error) {
-	f, err := os.Open(path)
+func openArchiveFile(path string, memory int64, log *slog.Logger) (*archive, error) {
+	f, err := weights.OpenFile(path)
 	if err != nil {
 		return nil, err
 	}
-	return openArchive(path, f, log), nil
+	return openArchive(path, f, memory, log), nil
 }
 
 func (a *archive) read(ctx context.Context, r io.Reader) {
@@ -103,6 +116,9 @@ func (a *archive) keep(ctx context.Context, e entry, body io.Reader) error {
 	case strings.HasSuffix(e.name, weightsEnd) && !strings.HasPrefix(path.Base(e.name), "consolidated") && (!a.found || a.inDir(e.name)):
 		return a.keepWeights(ctx, e, body)
 	case slices.Contains([]string{".json", ".jinja", ".txt", ".yaml", ".yml", ".model"}, path.Ext(e.name)) && e.size <= maxText:
+		if a.length += e.size; a.length > maxText {
+			return fmt.Errorf("%q has %d MB, beside %d MB of files that are not weights: they may have %d MB together; pack the files of the model alone", e.name, e.size>>20, (a.length-e.size)>>20, maxText>>20)
+		}
 		data := make([]byte, e.size)
 		if _, err := io.ReadFull(body, data); err != nil {
 			return err
@@ -142,6 +158,9 @@ func (a *archive) keepWeights(ctx context.Context, e entry, body io.Reader) erro
 		if err != nil {
 			return fmt.Errorf("%q: %w", e.name, err)
 		}
+		if chunk == nil {
+			return nil // the rest is passed over
+		}
 		for len(chunk) > 0 {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -161,13 +180,27 @@ func (a *archive) keepWeights(ctx context.Context, e entry, body io.Reader) erro
 	return nil
 }
 
-// newChunk makes room for what comes next of f. While Stream has enough of f to
-// take, it waits.
+// newChunk makes room for what comes next of f, nil if no weights are wanted any
+// more. While Stream has enough of f to take, it waits. It also does while the
+// memory is full, unless somebody waits for what comes later: that will not come.
 func (a *archive) newChunk(ctx context.Context, name string, f *unpacked) ([]byte, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for a.wantFile == name && f.arrived >= a.wantEnd && len(f.chunks)-f.given >= mostKept && ctx.Err() == nil {
+	enough := func() bool {
+		return a.wantFile == name && f.arrived >= a.wantEnd && len(f.chunks)-f.given >= mostKept
+	}
+	full := func() bool {
+		held := a.chunks.lent()
+		return held > mostKept*chunkBytes && held+chunkBytes > a.memory
+	}
+	for !a.streamed && ctx.Err() == nil && (enough() || full()) {
+		if full() && slices.ContainsFunc(a.waiters, func(w *waiter) bool { return !(a.found && w.ready()) && (w.weights || !a.opened) }) {
+			return nil, fmt.Errorf("%d MB of weights are held, because what is needed first comes later in the archive, and no more memory is free: pack config.json and the index first, then the weights in the order of their names, or give a folder", a.chunks.lent()>>20)
+		}
 		a.changed.Wait()
+	}
+	if a.streamed {
+		return nil, nil
 	}
 	chunk, err := a.chunks.get()
 	if err != nil {
@@ -215,13 +248,28 @@ func (a *archive) findDir() error {
 }
 
 // wait waits until ready says so, called with the lock held and the folder of
-// the model known, or until the end. It returns with the lock held.
-func (a *archive) wait(ready func() bool) error {
+// the model known, or until the end. ofWeights says what is waited for. It
+// returns with the lock held.
+func (a *archive) wait(ofWeights bool, ready func() bool) error {
 	a.mu.Lock()
-	for !a.ended && !(a.found && ready()) {
-		a.changed.Wait()
+	if !a.ended && !(a.found && ready()) {
+		w := &waiter{ready, ofWeights}
+		a.waiters = append(a.waiters, w)
+		a.changed.Broadcast() // reading may wait for somebody to take what is there
+		for !a.ended && !(a.found && ready()) {
+			a.changed.Wait()
+		}
+		a.waiters = slices.DeleteFunc(a.waiters, func(o *waiter) bool { return o == w })
 	}
 	return a.err
+}
+
+// open notes that the checkpoint is open.
+func (a *archive) open() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.opened = true
+	a.changed.Broadcast()
 }
 
 func (a *archive) missing(operation, name string) error {
@@ -231,7 +279,7 @@ func (a *archive) missing(operation, name string) error {
 // file waits for the beginning of a weight file, up to byte end. It returns with
 // the lock held.
 func (a *archive) file(name string, end int64) (*unpacked, error) {
-	err := a.wait(func() bool {
+	err := a.wait(true, func() bool {
 		f := a.files[a.dir+name]
 		return f != nil && f.arrived >= min(end, f.size)
 	})
@@ -305,7 +353,11 @@ func (a *archive) Stream(pieces []weights.Piece, take func(i int, data []byte) e
 	}
 	a.want("", 0)
 	// The checksums of the archive are compared at its end.
-	err := a.wait(func() bool { return false })
+	a.mu.Lock()
+	a.streamed = true
+	a.changed.Broadcast()
+	a.mu.Unlock()
+	err := a.wait(false, func() bool { return false })
 	a.mu.Unlock()
 	return err
 }
@@ -343,7 +395,7 @@ func (a *archive) Open(name string) (fs.File, error) {
 	if !fs.ValidPath(name) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
 	}
-	err := a.wait(func() bool {
+	err := a.wait(false, func() bool {
 		if name == "." {
 			return a.hasWeights(a.dir)
 		}

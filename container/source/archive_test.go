@@ -5,9 +5,11 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -100,7 +102,7 @@ func TestArchive(t *testing.T) {
 				if err := os.WriteFile(path, pack(t, tt.packed, tt.end, r), 0o600); err != nil {
 					t.Fatal(err)
 				}
-				m, err := Open(t.Context(), path, silent)
+				m, err := Open(t.Context(), path, math.MaxInt64, silent)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -145,7 +147,7 @@ func TestArchiveRefused(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			server := s3test.NewServer(t)
 			server.Put("models", "m.tar.gz", tt.data)
-			m, err := openBucket(t.Context(), testBucket(t, server.URL, "s3://models/m.tar.gz", quick))
+			m, err := openBucket(t.Context(), testBucket(t, server.URL, "s3://models/m.tar.gz", quick), math.MaxInt64)
 			if err == nil {
 				_, err = hashes(m.Checkpoint, nil)
 				m.Checkpoint.Close()
@@ -188,7 +190,7 @@ func TestArchiveWhileItArrives(t *testing.T) {
 				_, _ = out.Write(data[end:])
 				_ = out.Close()
 			}()
-			a := openArchive("m.tar", in, silent)
+			a := openArchive("m.tar", in, math.MaxInt64, silent)
 			c, err := weights.OpenStore(a)
 			if err != nil {
 				t.Fatal(err)
@@ -225,7 +227,7 @@ func TestArchiveCloses(t *testing.T) {
 	for _, end := range []int{1 << 20, 5 << 20, len(data)} {
 		in, out := io.Pipe()
 		go func() { _, _ = out.Write(data[:end]) }()
-		c, err := weights.OpenStore(openArchive("m.tar", in, silent))
+		c, err := weights.OpenStore(openArchive("m.tar", in, math.MaxInt64, silent))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -240,5 +242,158 @@ func TestArchiveCloses(t *testing.T) {
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestArchiveBounds reads archives that would take memory or time beyond all
+// measure.
+func TestArchiveBounds(t *testing.T) {
+	header := func(name string, size int64) tar.Header {
+		return tar.Header{Name: name, Mode: 0o644, Size: size, Typeflag: tar.TypeReg}
+	}
+	// write packs headers, and zeros for their bodies, until one does not fit
+	// any more.
+	write := func(t *testing.T, end string, most int64, headers ...tar.Header) string {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "model.tar"+end)
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		var w io.WriteCloser = f
+		if end != "" {
+			if w, err = zstd.NewWriter(f, zstd.WithEncoderLevel(zstd.SpeedFastest)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		archive := tar.NewWriter(w)
+		for _, h := range headers {
+			if err := archive.WriteHeader(&h); err != nil {
+				t.Fatal(err)
+			}
+			if h.Size > most {
+				break
+			}
+			if _, err := io.CopyN(archive, zeros{}, h.Size); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if end != "" {
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return path
+	}
+	many := make([]tar.Header, 100_000)
+	for i := range many {
+		many[i] = header(fmt.Sprintf("notes/%d.bin", i), 0)
+	}
+	for _, tt := range []struct {
+		name string
+		path string
+		want string
+	}{
+		{"texts", write(t, "", 100, header("a.json", 100), header("b.json", maxText)), `"b.json" has 256 MB, beside 0 MB of files that are not weights: they may have 256 MB together`},
+		{"zeros", write(t, ".zst", 1<<40, header("pytorch_model.bin", 400<<20)), "an archive of a model grows to less than 50 times its size"},
+		{"files", write(t, "", 0, many...), "more than 20000 files and folders"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m, err := Open(t.Context(), tt.path, math.MaxInt64, silent)
+			if err == nil {
+				m.Checkpoint.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%v; want %q in it", err, tt.want)
+			}
+		})
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// TestArchiveMemory bounds the weights that are held because config.json comes
+// after them. In order they need not be held, however long nobody takes them.
+func TestArchiveMemory(t *testing.T) {
+	const memory = 10 << 20
+	files := randomModel(7, 1, 12, 50_000)
+	if size := len(files["model.safetensors"]); size < 2*memory {
+		t.Fatalf("%d bytes of weights are too few for this test", size)
+	}
+	headersOf := func(names ...string) (list []tar.Header) {
+		for _, name := range names {
+			list = append(list, tar.Header{Name: name, Mode: 0o644, Size: int64(len(files[name])), Typeflag: tar.TypeReg})
+		}
+		return list
+	}
+	write := func(headers []tar.Header) string {
+		path := filepath.Join(t.TempDir(), "model.tar")
+		if err := os.WriteFile(path, packHeaders(t, headers, files, ""), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	_, err := Open(t.Context(), write(headersOf("model.safetensors", "config.json")), memory, silent)
+	if want := "pack config.json and the index first"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("weights first: %v; want %q in it", err, want)
+	}
+
+	m, err := Open(t.Context(), write(headersOf("config.json", "model.safetensors", "generation_config.json")), memory, silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := m.Files.(*archive)
+	later := make(chan error, 1)
+	go func() { // a text after the weights is waited for, which holds up nothing
+		_, err := fs.ReadFile(a, "generation_config.json")
+		later <- err
+	}()
+	for full := false; !full; time.Sleep(time.Millisecond) {
+		a.mu.Lock()
+		held := a.chunks.lent()
+		full = held+chunkBytes > memory && len(a.waiters) > 0
+		ended, err := a.ended, a.err
+		a.mu.Unlock()
+		if held > memory || ended {
+			t.Fatalf("%d bytes are held, ended %v, %v", held, ended, err)
+		}
+	}
+	got, err := hashes(m.Checkpoint, nil)
+	if err != nil || !maps.Equal(got, wantHashes(t, files)) {
+		t.Errorf("other weights, or %v", err)
+	}
+	if err := <-later; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFoldersInLinearTime lists a folder of so many files that comparing each
+// with every other would take minutes.
+func TestFoldersInLinearTime(t *testing.T) {
+	all := make([]memInfo, 300_000)
+	for i := range all {
+		all[i] = memInfo{name: fmt.Sprintf("%d.json", i)}
+	}
+	ended := make(chan int, 1)
+	go func() {
+		f, err := openDir(".", all)
+		if err != nil {
+			t.Error(err)
+		}
+		ended <- len(f.(*memDir).entries)
+	}()
+	select {
+	case n := <-ended:
+		if n != len(all) {
+			t.Errorf("%d entries, want %d", n, len(all))
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("listing takes more than a minute")
 	}
 }

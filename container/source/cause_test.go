@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -49,7 +50,7 @@ func TestCauses(t *testing.T) {
 				s3test.Fail(w, tt.status, tt.code, tt.message)
 				return true
 			}
-			_, err := openBucket(t.Context(), testBucket(t, proxy.URL, tt.location, quick))
+			_, err := openBucket(t.Context(), testBucket(t, proxy.URL, tt.location, quick), math.MaxInt64)
 			if err == nil || strings.Contains(err.Error(), "\n") || len(err.Error()) > 1000 {
 				t.Fatalf("got %v, want one line", err)
 			}
@@ -68,7 +69,7 @@ func TestCauseWithoutAnswer(t *testing.T) {
 		{"no such host", "http://s3.invalid", "S3 cannot be reached: no address for"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := openBucket(t.Context(), testBucket(t, tt.url, "s3://models/llama", quick))
+			_, err := openBucket(t.Context(), testBucket(t, tt.url, "s3://models/llama", quick), math.MaxInt64)
 			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "s3://models/llama/: ") {
 				t.Errorf("got %v; want %q in it", err, tt.want)
 			}
@@ -89,7 +90,7 @@ func TestCauseWithoutCredentials(t *testing.T) {
 			failing := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 				return aws.Credentials{}, errors.New(tt.failure)
 			})
-			_, err := openBucket(t.Context(), newBucket(testConfig(t, "http://127.0.0.1:1", failing), l, quick, silent))
+			_, err := openBucket(t.Context(), newBucket(testConfig(t, "http://127.0.0.1:1", failing), l, quick, silent), math.MaxInt64)
 			if err == nil || !strings.Contains(err.Error(), "s3://models/llama/: "+tt.want) {
 				t.Errorf("got %v; want %q in it", err, tt.want)
 			}
@@ -140,7 +141,7 @@ func TestMissingObjectIsNotExist(t *testing.T) {
 	server := s3test.NewServer(t)
 	server.Put("models", "x", nil)
 	for _, location := range []string{"s3://models/llama", "s3://models/m.tar.gz"} {
-		if _, err := openBucket(t.Context(), testBucket(t, server.URL, location, quick)); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := openBucket(t.Context(), testBucket(t, server.URL, location, quick), math.MaxInt64); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: %v, want that it does not exist", location, err)
 		}
 	}

@@ -3,6 +3,7 @@ package source
 import (
 	"bytes"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -43,7 +44,7 @@ func TestRealServer(t *testing.T) {
 	g.Put(t, "models", "m.tar.gz", pack(t, files, ".gz", nil))
 	want := wantHashes(t, files)
 	for _, location := range []string{"s3://models/a/llama", "s3://models/m.tar.gz"} {
-		m, err := Open(t.Context(), location, silent)
+		m, err := Open(t.Context(), location, math.MaxInt64, silent)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +74,7 @@ func TestRealServer(t *testing.T) {
 	}
 	b.cfg.Credentials = aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider(g.AccessKey, "wrong", ""))
 	b.connect("us-east-1")
-	if _, err := openBucket(t.Context(), b); err == nil || !strings.Contains(err.Error(), "the credentials are not valid") {
+	if _, err := openBucket(t.Context(), b, math.MaxInt64); err == nil || !strings.Contains(err.Error(), "the credentials are not valid") {
 		t.Errorf("wrong secret: %v", err)
 	}
 }
@@ -131,7 +132,7 @@ func BenchmarkRead(b *testing.B) {
 	rate := func(took time.Duration) float64 { return float64(size) / 1e6 / took.Seconds() }
 	for b.Loop() {
 		plain = append(plain, rate(g.PlainGets(b, "models", "llama/model.safetensors", defaultTuning.connections)))
-		m, err := Open(b.Context(), "s3://models/llama", silent)
+		m, err := Open(b.Context(), "s3://models/llama", math.MaxInt64, silent)
 		if err != nil {
 			b.Fatal(err)
 		}

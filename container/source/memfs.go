@@ -73,6 +73,7 @@ func openDir(name string, all []memInfo) (fs.File, error) {
 		prefix = ""
 	}
 	d := &memDir{memInfo: memInfo{name: path.Base(name), dir: true}}
+	listed := map[string]bool{}
 	for _, f := range all {
 		rest, ok := strings.CutPrefix(f.name, prefix)
 		if !ok {
@@ -82,7 +83,8 @@ func openDir(name string, all []memInfo) (fs.File, error) {
 		if sub, _, deeper := strings.Cut(rest, "/"); deeper {
 			f = memInfo{name: sub, dir: true}
 		}
-		if !slices.ContainsFunc(d.entries, func(e fs.DirEntry) bool { return e.Name() == f.name }) {
+		if !listed[f.name] {
+			listed[f.name] = true
 			d.entries = append(d.entries, f)
 		}
 	}

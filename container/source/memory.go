@@ -36,6 +36,13 @@ func (a *arena) get() ([]byte, error) {
 	return buf, err
 }
 
+// lent returns how many bytes are lent.
+func (a *arena) lent() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return int64(len(a.all)-len(a.free)) * int64(a.size)
+}
+
 // put takes a buffer back, of whatever length it is now.
 func (a *arena) put(buf []byte) {
 	a.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -144,7 +145,7 @@ func wantHashes(t testing.TB, files map[string][]byte) map[string][32]byte {
 
 // read opens the model at b and reads all of it.
 func read(ctx context.Context, b *bucket) (sums map[string][32]byte, tokenizer []byte, err error) {
-	m, err := openBucket(ctx, b)
+	m, err := openBucket(ctx, b, math.MaxInt64)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -76,6 +76,9 @@ func wholeChecksum(kind types.ChecksumType, nvme, ieee, castagnoli *string) chec
 
 // readAll reads the whole object into memory.
 func (o *object) readAll(ctx context.Context) ([]byte, error) {
+	if o.size > maxText {
+		return nil, &Error{fmt.Sprintf("%s: %d MB, the limit is %d MB", o.name(), o.size>>20, maxText>>20), errors.ErrUnsupported}
+	}
 	c := &cursor{object: o, end: o.size, whole: true}
 	defer c.close()
 	data := make([]byte, o.size)

@@ -19,8 +19,9 @@ type Model struct {
 
 // Open opens the model at a location: a folder or an archive on the disk, or
 // s3://… of either. ctx bounds all reading until the checkpoint is closed. An
-// archive is read until config.json and the headers of the weights have come.
-func Open(ctx context.Context, location string, log *slog.Logger) (*Model, error) {
+// archive is read until config.json and the headers of the weights have come;
+// memory is how many bytes of weights may be held that come before those.
+func Open(ctx context.Context, location string, memory int64, log *slog.Logger) (*Model, error) {
 	switch {
 	case IsS3(location):
 		l, err := parseLocation(location)
@@ -31,13 +32,13 @@ func Open(ctx context.Context, location string, log *slog.Logger) (*Model, error
 		if err != nil {
 			return nil, err
 		}
-		return openBucket(ctx, newBucket(cfg, l, defaultTuning, log))
+		return openBucket(ctx, newBucket(cfg, l, defaultTuning, log), memory)
 	case IsArchive(location) && isFile(location):
-		a, err := openArchiveFile(location, log)
+		a, err := openArchiveFile(location, memory, log)
 		if err != nil {
 			return nil, err
 		}
-		return openStore(location, a)
+		return openPacked(a)
 	}
 	dir, err := Folder(location)
 	if err != nil {
@@ -56,13 +57,13 @@ func isFile(path string) bool {
 }
 
 // openBucket opens the model at b's location.
-func openBucket(ctx context.Context, b *bucket) (*Model, error) {
+func openBucket(ctx context.Context, b *bucket, memory int64) (*Model, error) {
 	if IsArchive(b.key) {
 		o, err := b.object(ctx, b.key)
 		if err != nil {
 			return nil, err
 		}
-		return openStore(o.name(), openArchive(o.name(), newAhead(ctx, o), b.log))
+		return openPacked(openArchive(o.name(), newAhead(ctx, o), memory, b.log))
 	}
 	t, err := openTree(ctx, b)
 	if err != nil {
@@ -70,6 +71,14 @@ func openBucket(ctx context.Context, b *bucket) (*Model, error) {
 	}
 	warnOfSettings(b.log, b.uri(t.dir), func(name string) bool { return t.texts[name] != nil })
 	return openStore(b.uri(t.dir), t)
+}
+
+func openPacked(a *archive) (*Model, error) {
+	m, err := openStore(a.name, a)
+	if err == nil {
+		a.open()
+	}
+	return m, err
 }
 
 func openStore(name string, s weights.Store) (*Model, error) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -29,7 +30,7 @@ func TestTree(t *testing.T) {
 			put(server, "models", tt.put, files)
 			server.Put("models", tt.put, nil)                                    // a folder, as the console makes it
 			server.Put("models", tt.put+"original/model.safetensors", []byte{1}) // of no interest
-			m, err := openBucket(t.Context(), testBucket(t, server.URL, tt.location, quick))
+			m, err := openBucket(t.Context(), testBucket(t, server.URL, tt.location, quick), math.MaxInt64)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -65,7 +66,7 @@ func TestPartOfTheTensors(t *testing.T) {
 	server := s3test.NewServer(t)
 	put(server, "models", "llama/", files)
 	for skipped := range want {
-		m, err := openBucket(t.Context(), testBucket(t, server.URL, "s3://models/llama", quick))
+		m, err := openBucket(t.Context(), testBucket(t, server.URL, "s3://models/llama", quick), math.MaxInt64)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +118,7 @@ func TestReplacedBetweenFiles(t *testing.T) {
 	files := randomModel(3, 2, 4, 2000)
 	server := s3test.NewServer(t)
 	put(server, "models", "llama/", files)
-	m, err := openBucket(t.Context(), testBucket(t, server.URL, "s3://models/llama", quick))
+	m, err := openBucket(t.Context(), testBucket(t, server.URL, "s3://models/llama", quick), math.MaxInt64)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
@@ -19,7 +20,42 @@ const (
 	gzipBlocks  = 4
 	zstdWindow  = 32 << 20 // what --long=25 takes; more would not fit into what a start may take
 	magicLength = 4
+
+	// What a model's archive stays far below. Weights hardly shrink when they
+	// are packed, texts to a tenth; a thousandth is made to fill memory or disk.
+	mostEntries  = 20_000
+	mostTimes    = 50        // what is unpacked, of what is packed
+	freeUnpacked = 256 << 20 // bytes that may be unpacked of however little
 )
+
+// counted counts the bytes read.
+type counted struct {
+	io.Reader
+	n atomic.Int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// proportionate reads what is unpacked, as long as it is in proportion to what
+// has been read of the archive.
+type proportionate struct {
+	io.Reader
+	packed *counted
+	n      int64
+}
+
+func (b *proportionate) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	b.n += int64(n)
+	if packed := b.packed.n.Load(); b.n > freeUnpacked+mostTimes*packed {
+		return n, fmt.Errorf("%d MB unpack to more than %d MB: an archive of a model grows to less than %d times its size", (packed+1<<20-1)>>20, b.n>>20, mostTimes)
+	}
+	return n, err
+}
 
 // entry is a regular file of an archive.
 type entry struct {
@@ -29,15 +65,22 @@ type entry struct {
 
 // unpack reads a tar archive, plain or compressed with gzip or zstd, and calls
 // visit for each regular file; body is the file's bytes, as many as its size
-// says. It reads to the very end, so that all checksums are compared.
+// says. It reads to the very end, so that all checksums are compared. Archives
+// that unpack to more than any model's are refused on the way.
 func unpack(r io.Reader, visit func(e entry, body io.Reader) error) error {
-	plain, err := decompress(r)
+	packed := &counted{Reader: r}
+	unpacked, err := decompress(packed)
 	if err != nil {
 		return err
 	}
-	defer plain.Close()
+	defer unpacked.Close()
+	plain := &proportionate{Reader: unpacked, packed: packed}
 	archive := tar.NewReader(plain)
-	for first := true; ; first = false {
+	for entries := 0; ; entries++ {
+		if entries > mostEntries {
+			return fmt.Errorf("more than %d files and folders: pack the files of the model alone", mostEntries)
+		}
+		first := entries == 0
 		h, err := archive.Next()
 		if errors.Is(err, io.EOF) {
 			break
