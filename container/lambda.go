@@ -112,6 +112,9 @@ func serveLambda(cfg *config.Serve, settings []config.Setting, notes []string) e
 	}
 	f.fit(cfg, settings, os.Getenv)
 	s, err := newServer(cfg, settings, notes)
+	if errors.Is(err, errEnded) {
+		return nil
+	}
 	if err != nil {
 		return usageError{err}
 	}

@@ -234,3 +234,35 @@ func TestNativeFault(t *testing.T) {
 		t.Errorf("exit status %d, and the log says\n%s", status, p.logged())
 	}
 }
+
+// TestSignalAtOnce sends a signal as soon as there is anything in the log: the
+// process ends in order, wherever it is.
+func TestSignalAtOnce(t *testing.T) {
+	for range 5 {
+		cmd := command(nil, "serve", "--port", "0", "--hostname", "127.0.0.1", "--env")
+		log, err := cmd.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		timer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+		lines := bufio.NewReader(log)
+		first, err := lines.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		rest, err := io.ReadAll(lines)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil || !strings.Contains(string(rest), "signal=terminated") {
+			t.Errorf("%v, and the log says\n%s%s", err, first, rest)
+		}
+		timer.Stop()
+	}
+}

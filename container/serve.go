@@ -33,7 +33,8 @@ type server struct {
 	tracing *tracing
 	api     *handler.Server
 	phases  phases
-	memory  int64 // bytes that the platform says this process may have, 0 if it says nothing
+	signals chan os.Signal // that end the server
+	memory  int64          // bytes that the platform says this process may have, 0 if it says nothing
 }
 
 // front is where a server's requests come from: a port, or Lambda.
@@ -57,6 +58,9 @@ type front interface {
 // this machine.
 func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
 	s, err := newServer(cfg, settings, notes)
+	if errors.Is(err, errEnded) {
+		return nil
+	}
 	if err != nil {
 		return usageError{err}
 	}
@@ -70,11 +74,15 @@ func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
 	return s.run(p)
 }
 
+// errEnded is that a signal has ended the server, of which the log tells.
+var errEnded = errors.New("ended by a signal")
+
 // newServer checks what can be checked at once and makes the API, which has no
-// model yet.
+// model yet. It returns errEnded if a signal comes first.
 func newServer(cfg *config.Serve, settings []config.Setting, notes []string) (*server, error) {
-	s := &server{cfg: cfg, log: newLogger(cfg)}
+	s := &server{cfg: cfg, log: newLogger(cfg), signals: make(chan os.Signal, 2)}
 	slog.SetDefault(s.log)
+	signal.Notify(s.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	for _, note := range notes {
 		s.log.Warn(note)
 	}
@@ -90,8 +98,16 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string) (*s
 		return nil, err
 	}
 	if !arrivesSlowly(s.place) {
-		if err = s.openModel(context.Background()); err != nil {
-			return nil, err
+		opened := make(chan error, 1)
+		go func() { opened <- s.openModel(context.Background()) }()
+		select {
+		case err := <-opened:
+			if err != nil {
+				return nil, err
+			}
+		case sig := <-s.signals: // a folder may be far away, too
+			s.log.Info("ending while opening the model", "signal", sig.String())
+			return nil, errEnded
 		}
 	}
 	if s.tracing, err = startTracing(cfg, s.log); err != nil {
@@ -151,9 +167,6 @@ func (s *server) openModel(ctx context.Context) (err error) {
 // run is the life of a server behind a front: load, serve, drain. It ends with
 // a signal or with what fails.
 func (s *server) run(f front) error {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	defer signal.Stop(signals)
 	broken := make(chan error, 1)
 	go func() { broken <- f.Serve() }()
 
@@ -173,7 +186,7 @@ func (s *server) run(f front) error {
 		}
 	case err := <-broken:
 		return err
-	case sig := <-signals:
+	case sig := <-s.signals:
 		s.log.Info("ending while loading", "signal", sig.String())
 		return nil
 	}
@@ -201,8 +214,8 @@ func (s *server) run(f front) error {
 		return fmt.Errorf("the engine has failed: %w", err)
 	case err := <-broken:
 		return err
-	case sig := <-signals:
-		go s.exitOnSecond(signals)
+	case sig := <-s.signals:
+		go s.exitOnSecond()
 		if s.drain(f, sig, loaded.engine) {
 			loaded.compiler.close()
 		}
@@ -240,9 +253,9 @@ func (s *server) shutdown(f front) bool {
 // exitOnSecond ends the process at once if the operator insists. A signal right
 // behind the first is no insistence: timeout(1) sends it to the process and to
 // its group.
-func (s *server) exitOnSecond(signals <-chan os.Signal) {
+func (s *server) exitOnSecond() {
 	for first := time.Now(); ; {
-		if sig := <-signals; time.Since(first) > 100*time.Millisecond {
+		if sig := <-s.signals; time.Since(first) > 100*time.Millisecond {
 			s.log.Warn("ended at once by a second signal", "signal", sig.String())
 			exit(1, "")
 		}
