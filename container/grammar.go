@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"log/slog"
+	"os"
 	"sync"
 
 	"github.com/millrace-ai/millrace/engine/grammar"
@@ -27,6 +30,13 @@ func (l *lazyCompiler) get() (*grammar.Compiler, error) {
 		l.compiler, l.err = l.make()
 	}
 	return l.compiler, l.err
+}
+
+// warnUntried logs once if grammars cannot be tried before they are compiled.
+func warnUntried(log *slog.Logger, c *grammar.Compiler) {
+	if err := c.Untried(context.Background()); err != nil && !errors.Is(err, os.ErrClosed) {
+		log.Warn("large grammars are refused, and one that takes long cannot be stopped: no process can be started to try them in", "err", err)
+	}
 }
 
 // close gives the compiler's memory back once the last grammar is closed. No

@@ -84,7 +84,11 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 	}
 	if err == nil {
 		l.compiler.make = func() (*grammar.Compiler, error) {
-			return grammar.NewCompiler(l.tokenizer, s.model.plan.Vocab, s.model.config.EOS)
+			c, err := grammar.NewCompiler(l.tokenizer, s.model.plan.Vocab, s.model.config.EOS)
+			if err == nil {
+				go warnUntried(s.log, c)
+			}
+			return c, err
 		}
 		err = s.newEngine(l)
 	}

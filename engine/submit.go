@@ -2,8 +2,10 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/sample"
 )
@@ -99,7 +101,11 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 	}()
 	for i := range guides[1:] {
 		if guides[i+1], err = req.Guide.clone(); err != nil {
-			return nil, nil, &Error{Kind: Failed, Msg: "the request's grammar cannot be copied", Err: err}
+			kind := Failed
+			if errors.Is(err, grammar.ErrBusy) {
+				kind = Overloaded
+			}
+			return nil, nil, &Error{Kind: kind, Msg: "the request's grammar cannot be copied", Err: err}
 		}
 	}
 	rules, err := e.rules(req)

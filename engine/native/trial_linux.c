@@ -323,6 +323,7 @@ static void shed(void) {
   struct rlimit none = {0, 0};
   setrlimit(RLIMIT_CORE, &none);
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  prctl(PR_SET_NAME, "grammar-trial");
   signal(SIGPIPE, SIG_IGN);
   signal(SIGCHLD, SIG_IGN);  // ended children need no wait
   // Where memory is short, the kernel shall take this process and not the server.
