@@ -221,11 +221,11 @@ func (c *Compiler) clone(m *native.Matcher) (*Matcher, error) {
 // it ends or the last of them leaves.
 type flight struct {
 	cancel  context.CancelFunc
-	waiters map[chan<- result]bool // guarded by Compiler.mu
-	landed  bool                   // the same: each waiter gets its result, also one that leaves
+	waiters map[chan<- landing]bool // guarded by Compiler.mu
+	landed  bool                    // the same: each waiter gets its result, also one that leaves
 }
 
-type result struct {
+type landing struct {
 	m   *Matcher
 	err error
 }
@@ -242,11 +242,11 @@ func (c *Compiler) Compile(ctx context.Context, spec Spec) (*Matcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	done := make(chan result, 1)
+	done := make(chan landing, 1)
 	c.mu.Lock()
 	f := c.flights[key]
 	if f == nil {
-		f = &flight{waiters: map[chan<- result]bool{}}
+		f = &flight{waiters: map[chan<- landing]bool{}}
 		c.flights[key] = f
 		var flying context.Context
 		flying, f.cancel = context.WithTimeoutCause(context.Background(), c.limit, ErrBusy)
@@ -296,7 +296,7 @@ func (c *Compiler) land(key [sha256.Size]byte, f *flight, m *native.Matcher, byt
 	}
 	c.mu.Unlock()
 	for done := range f.waiters {
-		r := result{err: err}
+		r := landing{err: err}
 		if m != nil {
 			r.m, r.err = c.clone(m)
 		}
