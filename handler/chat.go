@@ -120,6 +120,10 @@ type chatPrompt struct {
 // renderChat makes the prompt of req. Its errors come before all others, as
 // TGI's do.
 func (s *Server) renderChat(x *exchange, m *model, req *chatRequest) (p chatPrompt, err error) {
+	x.route = req.route
+	if req.refused != nil {
+		return p, req.refused
+	}
 	if p.selection, err = chat.Select(req.tools); err != nil {
 		return p, err
 	}
@@ -177,7 +181,7 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 	if !req.logprobs {
 		p.topNTokens = optional[uint32]{}
 	}
-	common, err := s.openAIJob(ctx, m, &req.openAIParameters, &p, prompt.text, ids)
+	common, err := s.openAIJob(x, m, &req.openAIParameters, &p, prompt.text, ids, 1)
 	if err != nil {
 		return nil, err
 	}

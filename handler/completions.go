@@ -74,6 +74,7 @@ func (s *Server) completionEvents(x *exchange, a *completionAnswer) error {
 // tokens, those of a prompt one after the other. Nothing is submitted before
 // all prompts have passed the checks.
 func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) error {
+	x.route = &completionNames
 	best, err := s.checkCompletion(req, m.template.Completes())
 	if err != nil {
 		return err
@@ -89,7 +90,8 @@ func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) 
 	}
 	jobs := make([]*job, len(req.prompts))
 	for i, p := range req.prompts {
-		if jobs[i], err = s.prepareCompletion(x, m, req, p); err != nil {
+		if jobs[i], err = s.prepareCompletion(x, m, req, p, int(best)); err != nil {
+			closeGuides(jobs[:i])
 			return err
 		}
 	}
@@ -119,10 +121,9 @@ func closeGuides(jobs []*job) {
 }
 
 // prepareCompletion checks the request for one prompt and makes of it what the
-// engine needs.
-func (s *Server) prepareCompletion(x *exchange, m *model, req *completionRequest, p prompt) (*job, error) {
-	params := req.parameters()
-	params.repetitionPenalty = req.repetitionPenalty
+// engine needs for best sequences.
+func (s *Server) prepareCompletion(x *exchange, m *model, req *completionRequest, p prompt, best int) (*job, error) {
+	params := req.parameters(&completionNames)
 	params.topNTokens = req.logprobs
 	params.scoring = req.echo || req.promptLogprobs.set
 	if !params.maxNewTokens.set {
@@ -135,11 +136,13 @@ func (s *Server) prepareCompletion(x *exchange, m *model, req *completionRequest
 	if err != nil {
 		return nil, err
 	}
-	j, err := s.openAIJob(ctx, m, &req.openAIParameters, &params, text, ids)
+	if req.echo && !req.logprobs.set {
+		params.scoring = req.promptLogprobs.set
+	}
+	j, err := s.openAIJob(x, m, &req.openAIParameters, &params, text, ids, best)
 	if err != nil {
 		return nil, err
 	}
-	j.req.PromptLogprobs = j.req.PromptLogprobs || req.echo && req.logprobs.set
 	if g := req.format.Grammar(); g.Kind != "" {
 		matcher, err := s.matcher(ctx, specOf(g))
 		if err != nil {

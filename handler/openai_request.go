@@ -248,12 +248,23 @@ func (p *openAIParameters) sampling(g *parameters) sample.Params {
 	return sampling(g)
 }
 
-// openAIJob returns the members of a job that are the same on both routes; ids are
-// the tokens of inputs.
-func (s *Server) openAIJob(ctx context.Context, m *model, p *openAIParameters, g *parameters, inputs string, ids []int32) (*job, error) {
+// scoredBytes is the memory that an answer takes for the log-probability of a
+// prompt's token, or of an alternative to it.
+const scoredBytes = 160
+
+// openAIJob returns the members of a job that are the same on both routes; ids
+// are the tokens of inputs. So many choices show those of the prompt if they
+// are scored.
+func (s *Server) openAIJob(x *exchange, m *model, p *openAIParameters, g *parameters, inputs string, ids []int32, choices int) (*job, error) {
 	maxNew, err := m.room(len(ids), g)
 	if err != nil {
 		return nil, err
+	}
+	topN := int(max(g.topNTokens.or(0), p.promptLogprobs.or(0)))
+	if g.scoring {
+		if err := s.hold(x, scoredBytes*int64(len(ids))*int64(1+topN)*int64(choices)); err != nil {
+			return nil, err
+		}
 	}
 	j := &job{
 		inputs:   inputs,
@@ -266,8 +277,8 @@ func (s *Server) openAIJob(ctx context.Context, m *model, p *openAIParameters, g
 			Tokens:         ids,
 			MaxNewTokens:   maxNew,
 			Params:         p.sampling(g),
-			TopN:           int(max(g.topNTokens.or(0), p.promptLogprobs.or(0))),
-			PromptLogprobs: p.promptLogprobs.set || maxNew == 0,
+			TopN:           topN,
+			PromptLogprobs: g.scoring || maxNew == 0,
 			LogitBias:      p.logitBias,
 		},
 	}

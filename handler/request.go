@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -68,12 +69,7 @@ type grammarType struct {
 }
 
 // names returns what the request's route calls its fields.
-func (p *parameters) names() *fieldNames {
-	if p.route == nil {
-		return &generateNames
-	}
-	return p.route
-}
+func (p *parameters) names() *fieldNames { return cmp.Or(p.route, &generateNames) }
 
 // defaultMaxNewTokens is used when max_new_tokens is absent.
 const defaultMaxNewTokens = 100

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"strconv"
 	"unicode/utf8"
@@ -218,7 +219,7 @@ const encodeBytes = 240
 // encode tokenizes text when it is its turn. With addSpecial the tokenizer adds
 // its special tokens; a chat's template has them.
 func (s *Server) encode(x *exchange, m *model, text string, addSpecial bool) (ids []int32, err error) {
-	err = s.work(x, "`inputs`", encodeBytes*int64(len(text)), func() error {
+	err = s.work(x, "`"+cmp.Or(x.route, &generateNames).inputs+"`", encodeBytes*int64(len(text)), func() error {
 		if ids, err = m.tok.Encode(text, addSpecial); err != nil {
 			return invalid("tokenizer error %v", err)
 		}
@@ -232,7 +233,7 @@ func (s *Server) encodeSpans(x *exchange, m *model, text string, addSpecial bool
 	if text == "" {
 		return nil, nil
 	}
-	err = s.work(x, "`inputs`", encodeBytes*int64(len(text)), func() error {
+	err = s.work(x, "`"+cmp.Or(x.route, &generateNames).inputs+"`", encodeBytes*int64(len(text)), func() error {
 		if spans, err = m.tok.EncodeSpans(text, addSpecial); err != nil {
 			return invalid("tokenizer error %v", err)
 		}
