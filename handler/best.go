@@ -35,7 +35,7 @@ func (s *Server) startBest(x *exchange, m *model, j *job, best int) error {
 // Those that their deadline found without a token are among the others.
 func (s *Server) readBest(x *exchange, j *job) (best *generation, others []*generation, err error) {
 	all := append([]*generation{&x.generation}, x.others...)
-	expired, err := s.sideBySide(x, len(all), func(ctx context.Context, i int) error { return all[i].read(ctx, j) })
+	expired, err := s.sideBySide(x, len(all), func(ctx context.Context, i int) error { return all[i].read(ctx, x, j) })
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net/http"
 	"time"
@@ -91,6 +92,10 @@ func (s *Server) startChat(x *exchange, m *model, req *chatRequest) (*chatJob, e
 	if err := s.takePermits(x, max(1, int(min(req.n.or(1), maxChoices)))); err != nil {
 		return nil, err
 	}
+	if err := m.checkMessages(req); err != nil {
+		return nil, err
+	}
+	x.shown = req.logprobs
 	prompt, err := s.renderChat(x, m, req)
 	if err != nil {
 		return nil, err
@@ -133,7 +138,7 @@ func (s *Server) renderChat(x *exchange, m *model, req *chatRequest) (p chatProm
 	p.selection.OpenObjects = s.opt.OpenObjects
 	r := req.prompt
 	r.Tools = p.selection.Tools
-	prompt, err := m.template.Render(r)
+	prompt, err := s.render(x, m, r)
 	if err != nil {
 		return p, err
 	}
@@ -141,7 +146,7 @@ func (s *Server) renderChat(x *exchange, m *model, req *chatRequest) (p chatProm
 		without := prompt.Text
 		req.setVariable("documents", req.documents)
 		r.Variables = req.prompt.Variables
-		if prompt, err = m.template.Render(r); err != nil {
+		if prompt, err = s.render(x, m, r); err != nil {
 			return p, err
 		}
 		if prompt.Text == without {
@@ -150,6 +155,31 @@ func (s *Server) renderChat(x *exchange, m *model, req *chatRequest) (p chatProm
 	}
 	p.constraint, err = p.selection.Constraint(m.template.Format())
 	p.text = prompt.Text + p.constraint.Prefix
+	return p, err
+}
+
+// checkMessages refuses a chat of more messages than a prompt may have tokens.
+func (m *model) checkMessages(req *chatRequest) error {
+	if n := len(req.prompt.Messages); n > m.limits.MaxInput && !req.truncate.set {
+		return tooLong("`messages` must have less than %d tokens. Given: %d messages", m.limits.MaxInput, n)
+	}
+	return nil
+}
+
+// render has the template write a prompt when it is its turn.
+func (s *Server) render(x *exchange, m *model, r chat.Request) (p chat.Prompt, err error) {
+	r.MaxBytes = s.tokenizable()
+	err = s.work(x, "messages", x.shape.rendering(), func() error {
+		p, err = m.template.Render(r)
+		var long *chat.LengthError
+		switch {
+		case errors.As(err, &long):
+			return tooLong("`messages` make a prompt of more than the %d bytes that there is memory to tokenize", long.Limit)
+		case err != nil:
+			return err
+		}
+		return x.hold(int64(len(p.Text)))
+	})
 	return p, err
 }
 
@@ -171,7 +201,10 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 	if err := s.checkOpenAI(&req.openAIParameters, m.limits.Vocab); err != nil {
 		return nil, err
 	}
-	ids, err := s.encode(x, m, prompt.text, false)
+	if err := m.checkTruncate(&p); err != nil {
+		return nil, err
+	}
+	ids, err := s.encode(x, m, prompt.text, req.addSpecial.or(false), &p)
 	if err != nil {
 		return nil, err
 	}

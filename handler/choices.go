@@ -163,6 +163,9 @@ func (s *Server) gather(x *exchange, choices []*choice, take func(c *choice, pie
 			if err != nil {
 				return err
 			}
+			if err := x.holdPieces(pieces); err != nil {
+				return err
+			}
 			take(c, pieces)
 			if pieces[len(pieces)-1].Last {
 				return nil

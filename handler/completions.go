@@ -74,7 +74,7 @@ func (s *Server) completionEvents(x *exchange, a *completionAnswer) error {
 // tokens, those of a prompt one after the other. Nothing is submitted before
 // all prompts have passed the checks.
 func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) error {
-	x.route = &completionNames
+	x.shown = req.logprobs.set
 	best, err := s.checkCompletion(req, m.template.Completes())
 	if err != nil {
 		return err
@@ -165,19 +165,25 @@ func (s *Server) encodePrompt(x *exchange, m *model, req *completionRequest, p p
 				return nil, "", invalid("`prompt` must name tokens below %d. Given: %d at %d", m.limits.Vocab, id, i)
 			}
 		}
-		text = m.tok.Decode(p.ids, true)
-		return cut(p.ids), text, nil
+		if ids = cut(p.ids); len(ids) < len(p.ids) {
+			return ids, text, nil
+		}
+		if err := m.checkLength(len(ids), int(params.maxNewTokens.or(0)), "", params); err != nil {
+			return nil, "", err // before their text is made, which may be many times as long
+		}
+		text = m.tok.Decode(ids, true)
+		return ids, text, x.hold(int64(len(text)))
 	}
 	if text = p.text; req.suffix.set {
-		if text, err = m.template.RenderCompletion(p.text, req.suffix.v, 0); err != nil {
+		if text, err = m.template.RenderCompletion(p.text, req.suffix.v, s.tokenizable()); err != nil {
 			return nil, "", err
 		}
 	}
 	if err := checkInputs(text, params); err != nil {
 		return nil, "", err
 	}
-	ids, err = s.encode(x, m, text, true)
-	return ids, text, err
+	ids, err = s.encode(x, m, text, req.addSpecial.or(true), params)
+	return cut(ids), text, err
 }
 
 // bestOf returns the n of choices whose tokens are the likeliest, on average,

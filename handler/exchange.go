@@ -38,7 +38,10 @@ type exchange struct {
 	outcome outcome // how it ended
 
 	permits int64         // of Server.permits that are held
-	held    atomic.Int64  // bytes of Server.memory that are held
+	memory  *memory       // the server's
+	held    atomic.Int64  // bytes of it
+	shape   bodyShape     // of the body
+	shown   bool          // the answer has the tokens' log-probabilities
 	choices []*choice     // of an OpenAI route's answer
 	others  []*generation // beside the one below, with best_of
 
@@ -57,6 +60,7 @@ const maxKept = 1 << 20
 // serve runs h for one request and answers its error or panic.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, h handlerFunc) {
 	x := exchanges.Get().(*exchange)
+	x.memory, x.shown = &s.memory, false
 	x.w, x.r, x.begun, x.allowed, x.streaming, x.inParts, x.openAI = w, r, time.Now(), time.Time{}, false, false, false
 	s.answer(x, s.protect(x, h))
 	s.conclude(x)
@@ -186,13 +190,14 @@ func (s *Server) readBody(x *exchange) error {
 		if err := s.checkSize(int64(len(x.body))); err != nil {
 			return err
 		}
-		if err := s.hold(x, int64(n)); err != nil {
+		if err := x.hold(int64(n)); err != nil {
 			return err
 		}
 		switch {
 		case err == io.EOF:
 			conn.SetReadDeadline(time.Time{}) //nolint:errcheck // as in mayWrite
-			return s.hold(x, decodedBytes(x.body))
+			x.shape = shapeOf(x.body)
+			return x.hold(x.shape.decoded())
 		case err != nil:
 			return unreadable(err)
 		}
@@ -211,16 +216,22 @@ func (s *Server) checkSize(n int64) error {
 	return nil
 }
 
-// decodedBytes is how much memory what is decoded from a body takes at most:
-// a copy of its strings, and what the lists of values grow by.
-func decodedBytes(data []byte) int64 {
-	const (
-		perValue  = 64  // a string or a number in a list, which doubles as it grows
-		perObject = 320 // a message or a call, likewise
-	)
+// bodyShape is what the memory that a body takes depends on.
+type bodyShape struct{ bytes, values, objects int64 }
+
+func shapeOf(data []byte) bodyShape {
 	values, objects := body.Count(data)
-	return int64(len(data) + perValue*values + perObject*objects)
+	return bodyShape{int64(len(data)), int64(values), int64(objects)}
 }
+
+// decoded is how many bytes what is decoded from a body takes at most: a copy of
+// its strings, and lists of values (strings, numbers) and of objects (messages,
+// calls), which double as they grow.
+func (b bodyShape) decoded() int64 { return b.bytes + 64*b.values + 320*b.objects }
+
+// rendering is how many bytes a template takes for a chat of such a body: the
+// variables as text, as a tree, and as the values of the template.
+func (b bodyShape) rendering() int64 { return 8*b.bytes + 128*b.values + 1024*b.objects }
 
 // unreadable is a body that broke off: mostly the client has gone.
 func unreadable(err error) error {

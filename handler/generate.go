@@ -100,7 +100,7 @@ func (s *Server) generateOnce(x *exchange, req *generateRequest, array bool) err
 	best := &x.generation
 	var others []*generation
 	if len(x.others) == 0 {
-		err = best.read(x.r.Context(), j)
+		err = best.read(x.r.Context(), x, j)
 	} else {
 		best, others, err = s.readBest(x, j)
 	}

@@ -42,7 +42,7 @@ func (g *generation) reset(tok *token.Tokenizer, j *job, stream *engine.Stream) 
 }
 
 // read reads the sequence to its end.
-func (g *generation) read(ctx context.Context, j *job) error {
+func (g *generation) read(ctx context.Context, x *exchange, j *job) error {
 	for {
 		pieces, err := g.text.Next(ctx)
 		if err == io.EOF {
@@ -52,6 +52,9 @@ func (g *generation) read(ctx context.Context, j *job) error {
 			return nil
 		}
 		if err != nil {
+			return err
+		}
+		if err := x.holdPieces(pieces); err != nil {
 			return err
 		}
 		g.collect(j, pieces)

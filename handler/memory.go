@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/millrace-ai/millrace/engine"
 )
 
 // memory bounds the bytes that all requests together hold in this package.
@@ -34,35 +36,41 @@ func (m *memory) setSize(size int64, workers int) {
 
 // hold takes n more bytes for as long as x lasts. A request that could never
 // have so many is refused as a whole, one that would have to wait as overload.
-func (s *Server) hold(x *exchange, n int64) error {
-	m := &s.memory
-	switch most := m.most.Load(); {
+func (x *exchange) hold(n int64) error {
+	switch most := x.memory.most.Load(); {
 	case x.held.Load()+n > most:
 		return invalid("the request takes more memory than the %d bytes that all requests together may hold: make it shorter", most)
-	case m.held.Add(n) > most:
-		m.held.Add(-n)
+	case !x.memory.take(n):
 		return overloaded(nil)
 	}
 	x.held.Add(n)
 	return nil
 }
 
-// Hold takes n bytes of what requests may hold, for a caller that keeps a body
-// around requests of its own. Release gives them back.
-func (s *Server) Hold(n int64) error {
-	return s.hold(new(exchange), n)
+// take takes n bytes that last, if there are so many.
+func (m *memory) take(n int64) bool {
+	if m.held.Add(n) > m.most.Load() {
+		m.held.Add(-n)
+		return false
+	}
+	return true
 }
+
+// Hold takes n bytes of what requests may hold, for a caller that keeps a body
+// around requests of its own, and reports whether there were so many. Release
+// gives them back.
+func (s *Server) Hold(n int64) bool { return s.memory.take(n) }
 
 // Release gives back what Hold has taken.
 func (s *Server) Release(n int64) { s.memory.held.Add(-n) }
 
 // work runs f when it is its turn, with so many bytes for it that are given
-// back when f returns. What is what f works on, for a client that wants too
-// much.
+// back when f returns. What is the field that f works on, for a client that
+// wants too much.
 func (s *Server) work(x *exchange, what string, bytes int64, f func() error) error {
 	t := &s.memory.turns
 	if most := t.longest(); bytes > most {
-		return invalid("%s is too long: it takes %d bytes of memory to read, and %d are there for that", what, bytes, most)
+		return invalid("`%s` is too long: it takes %d bytes of memory to read, and %d are there for that", what, bytes, most)
 	}
 	if err := t.take(x.r.Context(), bytes); err != nil {
 		return errClientGone
@@ -185,4 +193,30 @@ func (t *turns) start() {
 		close(w.ready)
 		return true
 	})
+}
+
+// bytesPerToken is what a token takes in an answer, beside its text, that shows
+// its log-probability, and what each alternative takes: as JSON, twice while
+// the answer is put together.
+const bytesPerToken = 200
+
+// holdScores takes the memory for the log-probabilities of a prompt, if req asks
+// for them.
+func (x *exchange) holdScores(req *engine.Request) error {
+	if !req.PromptLogprobs {
+		return nil
+	}
+	return x.hold(int64(len(req.Tokens)) * bytesPerToken * int64(1+req.TopN))
+}
+
+// holdPieces takes the memory for pieces of an answer that is sent whole.
+func (x *exchange) holdPieces(pieces []engine.Piece) error {
+	n := 0
+	for i := range pieces {
+		n += 2 * len(pieces[i].Text)
+		if x.shown {
+			n += bytesPerToken * (1 + len(pieces[i].Top))
+		}
+	}
+	return x.hold(int64(n))
 }

@@ -65,7 +65,7 @@ func TestNeverFits(t *testing.T) {
 		{"what is decoded, to be tokenized", "/chat_tokenize", chat(1000), 422, "more memory than the 100000 bytes"},
 		{"what tokenizing takes", "/tokenize", text(2000), 422, "`inputs` is too long: it takes"},
 		{"what tokenizing takes, to generate", "/generate", text(2000), 422, "`inputs` is too long: it takes"},
-		{"what tokenizing a completion takes", "/v1/completions", `{"model":"tgi","prompt":"` + strings.Repeat("a", 2000) + `"}`, 422, "`inputs` is too long: it takes"},
+		{"what tokenizing a completion takes", "/v1/completions", `{"model":"tgi","prompt":"` + strings.Repeat("a", 2000) + `"}`, 422, "`prompt` is too long: it takes"},
 		{"nothing large", "/tokenize", text(10), 200, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -226,6 +226,64 @@ func TestMoreThanThereAre(t *testing.T) {
 	} {
 		if got := post(t, s, path, body); got.status != 422 || !strings.Contains(got.body, " that may run at once") {
 			t.Errorf("%s: %d %s, want 422", path, got.status, got.body)
+		}
+	}
+}
+
+// TestRefusedByBytes sends prompts that have too many tokens however they are
+// cut, while all workers are busy: the answer must not wait for them.
+func TestRefusedByBytes(t *testing.T) {
+	s := newTestServer(&fake{})
+	for range s.opt.ValidationWorkers {
+		if err := s.memory.turns.take(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bytes, known := testTokenizer().MaxBytes(4001)
+	if !known {
+		t.Fatal("the tokenizer is not one whose bound is known")
+	}
+	text := strings.Repeat("a", bytes)
+	var ids strings.Builder
+	for range 4001 {
+		ids.WriteString("276,")
+	}
+	for _, tt := range []struct{ name, path, body, want string }{
+		{"generate", "/generate", `{"inputs":"` + text + `"}`, "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: at least 4001 `inputs` tokens and 100 `max_new_tokens`"},
+		{"generate what is left", "/generate", `{"inputs":"` + text + `","parameters":{"max_new_tokens":null}}`, "`inputs` must have less than 4000 tokens. Given: at least 4001"},
+		{"invocations", "/invocations", `{"inputs":"` + text + `"}`, "at least 4001 `inputs` tokens"},
+		{"completions", "/v1/completions", `{"prompt":"` + text + `"}`, "at least 4001 `prompt` tokens"},
+		{"token ids", "/v1/completions", `{"prompt":[` + ids.String() + `276]}`, "Given: 4002 `prompt` tokens"},
+		{"vertex", "/vertex", `{"instances":[{"inputs":"` + text + `"}]}`, "at least 4001"},
+		{"more messages than tokens", "/v1/chat/completions", `{"messages":[` + strings.Repeat(`{"role":"user","content":""},`, 4000) + `{"role":"user","content":""}]}`,
+			"`messages` must have less than 4000 tokens. Given: 4001 messages"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := post(t, s, tt.path, tt.body); got.status != 422 || !strings.Contains(got.body, tt.want) {
+				t.Errorf("%d %s, want 422 and %q", got.status, got.body, tt.want)
+			}
+		})
+	}
+}
+
+// TestAnswerIsHeld grows an answer beyond what requests may hold together.
+func TestAnswerIsHeld(t *testing.T) {
+	gen := &fake{script: func(_ *engine.Request, out *engine.Scripted) {
+		out.End(engine.FinishLength, nil, make([]engine.Token, 1000)...)
+	}}
+	s := newTestServer(gen)
+	s.memory.most.Store(100_000)
+	for body, want := range map[string]int{
+		`{"inputs":"x","parameters":{"max_new_tokens":1000}}`:                                                           200,
+		`{"inputs":"x","parameters":{"max_new_tokens":1000,"details":true}}`:                                            422, // 200 kB, more than there is
+		`{"inputs":"x y z","parameters":{"max_new_tokens":1,"decoder_input_details":true}}`:                             200,
+		`{"inputs":"` + strings.Repeat("x ", 600) + `","parameters":{"max_new_tokens":1,"decoder_input_details":true}}`: 422,
+	} {
+		if got := post(t, s, "/generate", body); got.status != want {
+			t.Errorf("%.80s: %d %.200s, want %d", body, got.status, got.body, want)
+		}
+		if held := s.memory.held.Load(); held != 0 {
+			t.Errorf("%.80s: %d bytes are still held", body, held)
 		}
 	}
 }

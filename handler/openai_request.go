@@ -282,5 +282,8 @@ func (s *Server) openAIJob(x *exchange, m *model, p *openAIParameters, g *parame
 			LogitBias:      p.logitBias,
 		},
 	}
-	return j, s.applyRules(ctx, m, &j.req, g)
+	if err := x.holdScores(&j.req); err != nil {
+		return nil, err
+	}
+	return j, s.applyRules(x, m, &j.req, g)
 }

@@ -108,7 +108,7 @@ func (s *Server) prepare(x *exchange, m *model, req *generateRequest) (*job, err
 	if err := m.checkTruncate(p); err != nil {
 		return nil, err
 	}
-	ids, err := s.encode(x, m, req.inputs, true)
+	ids, err := s.encode(x, m, req.inputs, true, p)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +138,11 @@ func (s *Server) prepare(x *exchange, m *model, req *generateRequest) (*job, err
 			PromptLogprobs: p.decoderInputDetails,
 		},
 	}
-	if err := s.applyRules(ctx, m, &j.req, p); err != nil {
+	x.shown = j.details
+	if err := x.holdScores(&j.req); err != nil {
+		return nil, err
+	}
+	if err := s.applyRules(x, m, &j.req, p); err != nil {
 		return nil, err
 	}
 	if p.grammar.set {
@@ -175,14 +179,30 @@ func (m *model) checkTruncate(p *parameters) error {
 // it: what is asked for, or what the limit of both together leaves.
 func (m *model) room(prompt int, p *parameters) (int, error) {
 	maxNew := int(p.maxNewTokens.or(uint32(max(0, m.limits.MaxTotal-prompt))))
+	return maxNew, m.checkLength(prompt, maxNew, "", p)
+}
+
+// checkLength refuses a prompt that is too long, or too long for what shall
+// follow it. least is "" or says that it may have more tokens.
+func (m *model) checkLength(prompt, maxNew int, least string, p *parameters) error {
 	names := p.names()
 	switch {
 	case prompt+maxNew > m.limits.MaxTotal:
-		return 0, tooLong("`%s` tokens + `%s` must be <= %d. Given: %d `%[1]s` tokens and %[5]d `%[2]s`", names.inputs, names.maxNew, m.limits.MaxTotal, prompt, maxNew)
+		return tooLong("`%s` tokens + `%s` must be <= %d. Given: %s%d `%[1]s` tokens and %[6]d `%[2]s`", names.inputs, names.maxNew, m.limits.MaxTotal, least, prompt, maxNew)
 	case prompt > m.limits.MaxInput:
-		return 0, tooLong("`%s` must have less than %d tokens. Given: %d", names.inputs, m.limits.MaxInput, prompt)
+		return tooLong("`%s` must have less than %d tokens. Given: %s%d", names.inputs, m.limits.MaxInput, least, prompt)
 	}
-	return maxNew, nil
+	return nil
+}
+
+// checkBytes refuses a prompt of so many bytes that has too many tokens however
+// they are cut, unless it is to be truncated. The tokens of a short one are
+// counted instead: that is quick, and the error has the number.
+func (m *model) checkBytes(bytes int, p *parameters) error {
+	if p.truncate.set || encodeBytes*int64(bytes) <= shortWork {
+		return nil
+	}
+	return m.checkLength(m.tok.MinTokens(bytes), int(p.maxNewTokens.or(0)), "at least ", p)
 }
 
 // tooLong is a request that does not fit the model's context.
@@ -214,30 +234,37 @@ func sampling(p *parameters) sample.Params {
 }
 
 // encodeBytes is the memory that tokenizing takes for each byte of a text.
-const encodeBytes = 240
+const encodeBytes = 300
+
+// tokenizable is how many bytes of text there is memory to tokenize.
+func (s *Server) tokenizable() int { return int(s.memory.turns.longest() / encodeBytes) }
 
 // encode tokenizes text when it is its turn. With addSpecial the tokenizer adds
-// its special tokens; a chat's template has them.
-func (s *Server) encode(x *exchange, m *model, text string, addSpecial bool) (ids []int32, err error) {
-	err = s.work(x, "`"+cmp.Or(x.route, &generateNames).inputs+"`", encodeBytes*int64(len(text)), func() error {
+// its special tokens; a chat's template has them. A prompt with parameters p is
+// refused before that if it is too long for them in any case.
+func (s *Server) encode(x *exchange, m *model, text string, addSpecial bool, p *parameters) (ids []int32, err error) {
+	if err := m.checkBytes(len(text), p); err != nil {
+		return nil, err
+	}
+	err = s.work(x, p.names().inputs, encodeBytes*int64(len(text)), func() error {
 		if ids, err = m.tok.Encode(text, addSpecial); err != nil {
 			return invalid("tokenizer error %v", err)
 		}
-		return s.hold(x, 4*int64(len(ids)))
+		return x.hold(4 * int64(len(ids)))
 	})
 	return ids, err
 }
 
-// encodeSpans is encode with the places of the tokens.
+// encodeSpans is encode with the places of the tokens, for a text of any length.
 func (s *Server) encodeSpans(x *exchange, m *model, text string, addSpecial bool) (spans []token.Span, err error) {
 	if text == "" {
 		return nil, nil
 	}
-	err = s.work(x, "`"+cmp.Or(x.route, &generateNames).inputs+"`", encodeBytes*int64(len(text)), func() error {
+	err = s.work(x, "inputs", encodeBytes*int64(len(text)), func() error {
 		if spans, err = m.tok.EncodeSpans(text, addSpecial); err != nil {
 			return invalid("tokenizer error %v", err)
 		}
-		return s.hold(x, int64(len(spans))*int64(unsafe.Sizeof(token.Span{})))
+		return x.hold(int64(len(spans)) * int64(unsafe.Sizeof(token.Span{})))
 	})
 	return spans, err
 }

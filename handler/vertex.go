@@ -121,6 +121,9 @@ func (s *Server) prepareInstance(x *exchange, m *model, i *vertexInstance) (*job
 	if i.text != nil {
 		return s.prepare(x, m, i.text)
 	}
+	if err := m.checkMessages(&i.chat); err != nil {
+		return nil, err
+	}
 	prompt, err := s.renderChat(x, m, &i.chat)
 	if err != nil {
 		return nil, err

@@ -14,10 +14,7 @@ import (
 )
 
 const (
-	mostLines = 100_000
-	// batchRoom keeps many large bodies at once from filling the memory,
-	// unless a few of the largest that are allowed are more.
-	batchRoom     = 512 << 20
+	mostLines     = 100_000
 	bodyPatience  = time.Minute      // for a whole body to arrive
 	writePatience = 90 * time.Second // for the client to take an answer
 )
@@ -68,7 +65,9 @@ func (h *Hosting) batch(in *invocation) error {
 		workers sync.WaitGroup
 		next    atomic.Int64
 		again   atomic.Pointer[answer] // one that must be repeated
+		held    atomic.Int64           // bytes of the answers, twice: they are joined at the end
 	)
+	defer func() { h.api.Release(held.Load()) }()
 	for range min(len(lines), h.opt.Slots) {
 		workers.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(lines)); i = next.Add(1) - 1 {
@@ -84,6 +83,11 @@ func (h *Hosting) batch(in *invocation) error {
 				<-h.lanes
 				if a.streamed {
 					a.refuseStream()
+				}
+				if n := 2 * int64(len(a.body)); h.api.Hold(n) {
+					held.Add(n)
+				} else {
+					a.refuseFull()
 				}
 				answers[i] = a
 				if a.status == http.StatusTooManyRequests || a.status == http.StatusServiceUnavailable {
@@ -132,33 +136,46 @@ func (a *answer) refuseStream() {
 	a.body = []byte(`{"error":"stream: a line of a batch has one line for its answer; leave stream out","error_type":"validation"}`)
 }
 
-// readBatch reads a whole body. free gives its room back.
+// refuseFull is the answer to a line for whose answer there is no memory.
+func (a *answer) refuseFull() {
+	a.status = http.StatusTooManyRequests
+	a.body = []byte(`{"error":"Model is overloaded","error_type":"overloaded"}`)
+}
+
+// readBatch reads a whole body, and takes the memory for it as it arrives. free
+// gives that back.
 func (h *Hosting) readBatch(in *invocation) (body []byte, free func(), err error) {
-	limit := h.opt.PayloadLimit
-	need := in.r.ContentLength
-	if need < 0 {
-		need = limit
-	}
-	free = func() {}
-	if need > limit {
+	held, limit := int64(0), h.opt.PayloadLimit
+	free = func() { h.api.Release(held) }
+	if in.r.ContentLength > limit {
 		return nil, free, tooLarge(limit)
-	}
-	free = func() { h.batches.Add(-need) }
-	if h.batches.Add(need) > max(batchRoom, 4*limit) {
-		return nil, free, failure(http.StatusTooManyRequests, "overloaded", "Model is overloaded")
 	}
 	conn := http.NewResponseController(in.w)
 	conn.SetReadDeadline(time.Now().Add(bodyPatience)) //nolint:errcheck // not every writer has deadlines
-	body, err = io.ReadAll(http.MaxBytesReader(in.w, in.r.Body, limit))
-	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
-		return nil, free, tooLarge(limit)
-	} else if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, free, failure(http.StatusRequestTimeout, "request_timeout", "The request body did not arrive in time")
-	} else if err != nil {
-		return nil, free, badRequest("Failed to buffer the request body")
+	body = make([]byte, 0, 4<<10)
+	for {
+		n, err := in.r.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		switch {
+		case int64(len(body)) > limit:
+			return nil, free, tooLarge(limit)
+		case !h.api.Hold(int64(n)):
+			return nil, free, failure(http.StatusTooManyRequests, "overloaded", "Model is overloaded")
+		}
+		held += int64(n)
+		switch {
+		case err == io.EOF:
+			conn.SetReadDeadline(time.Time{}) //nolint:errcheck // as above
+			return body, free, nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, free, failure(http.StatusRequestTimeout, "request_timeout", "The request body did not arrive in time")
+		case err != nil:
+			return nil, free, badRequest("Failed to buffer the request body")
+		}
+		if len(body) == cap(body) {
+			body = append(make([]byte, 0, 2*cap(body)), body...)
+		}
 	}
-	conn.SetReadDeadline(time.Time{}) //nolint:errcheck // as above
-	return body, free, nil
 }
 
 func tooLarge(limit int64) error {

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/millrace-ai/millrace/handler"
@@ -18,6 +17,10 @@ type API interface {
 	// Route returns a route that the API does not have itself and that
 	// behaves as its own do.
 	Route(handler.Methods) http.Handler
+	// Hold takes so many bytes of what requests may hold together, if there are
+	// so many. Release gives them back.
+	Hold(bytes int64) bool
+	Release(bytes int64)
 }
 
 // Options are what the operator and the platform decide.
@@ -48,7 +51,6 @@ type Hosting struct {
 	routes   map[string]http.Handler // by path
 	sessions *sessions               // nil: there are none
 	lanes    chan struct{}           // capacity Slots: lines being served, of all batches
-	batches  atomic.Int64            // bytes of all batches in memory
 	duplex   duplex
 }
 

@@ -25,6 +25,9 @@ type api struct {
 
 func (a api) Route(m handler.Methods) http.Handler { return a.routes.Route(m) }
 
+func (a api) Hold(bytes int64) bool { return a.routes.Hold(bytes) }
+func (a api) Release(bytes int64)   { a.routes.Release(bytes) }
+
 func newAPI(serve http.HandlerFunc) api {
 	return api{serve, handler.New(handler.Options{ModelID: "MODEL", Logger: slog.New(slog.DiscardHandler)})}
 }
