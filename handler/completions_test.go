@@ -246,7 +246,7 @@ func TestCompletionProbes(t *testing.T) {
 			if tt.kind == "bad_request" {
 				status = 400
 			}
-			if msg, kind := mustError(t, got); got.status != status || msg != tt.want || kind != tt.kind {
+			if msg, kind := mustError(t, got); got.status != status || msg != tt.want || kind != tt.kind || namesOfTGI.MatchString(msg) {
 				t.Errorf("%.100s\n got %d %s\nwant %d %s %s", tt.body, got.status, got.body, status, tt.want, tt.kind)
 			}
 		})

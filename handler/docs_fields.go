@@ -29,10 +29,10 @@ func documentFields(doc object) {
 		"allowed_token_ids": ids("No other tokens are generated"),
 		"stop_token_ids":    ids("These tokens end the text, too"),
 		"bad_words":         words("These words are not written, with or without a space before them"),
-		"cache_salt":        object{"type": "string", "maxLength": maxSaltBytes, "description": "The cache of prompts is shared with requests of the same salt alone"},
+		"cache_salt":        {"type": "string", "maxLength": maxSaltBytes, "description": "The cache of prompts is shared with requests of the same salt alone"},
 	}
 	openAI := map[string]object{
-		"top_k":                         object{"type": "integer", "format": "int32", "minimum": -1, "description": "Only so many of the likeliest tokens are drawn; -1 and 0: all"},
+		"top_k":                         {"type": "integer", "format": "int32", "minimum": -1, "description": "Only so many of the likeliest tokens are drawn; -1 and 0: all"},
 		"typical_p":                     number(0, 1, "Typical sampling; 1 is off"),
 		"repetition_penalty":            number(0, 1000, "1 is off"),
 		"min_tokens":                    count("No end token or stop string counts before so many tokens"),
@@ -41,22 +41,22 @@ func documentFields(doc object) {
 		"skip_special_tokens":           yesNo(true, "Whether the text is without special tokens"),
 		"spaces_between_special_tokens": yesNo(false, "Refused with true where special tokens are shown"),
 		"prompt_logprobs":               count("Show the log-probabilities of the prompt's tokens, and of so many likelier ones"),
-		"truncate_prompt_tokens":        object{"type": "integer", "format": "int32", "minimum": -1, "description": "So many tokens of the prompt are kept, the last ones; -1: as many as fit"},
-		"add_special_tokens":            object{"type": "boolean", "description": "Whether the tokenizer adds its special tokens; by default to completions alone"},
-		"response_format":               object{"allOf": []object{ref("ResponseFormat")}},
+		"truncate_prompt_tokens":        {"type": "integer", "format": "int32", "minimum": -1, "description": "So many tokens of the prompt are kept, the last ones; -1: as many as fit"},
+		"add_special_tokens":            {"type": "boolean", "description": "Whether the tokenizer adds its special tokens; by default to completions alone"},
+		"response_format":               {"allOf": []object{ref("ResponseFormat")}},
 		"guided_json":                   schema("A JSON schema that the text follows"),
 		"json_schema":                   schema("Another name of guided_json"),
-		"guided_regex":                  object{"type": "string", "description": "A regular expression that the whole text matches"},
+		"guided_regex":                  {"type": "string", "description": "A regular expression that the whole text matches"},
 		"guided_choice":                 words("The text is one of these"),
-		"grammar":                       object{"allOf": []object{ref("GrammarType")}},
-		"structured_outputs": object{"type": "object", "description": "One of json, regex, choice and json_object", "properties": object{
+		"grammar":                       {"allOf": []object{ref("GrammarType")}},
+		"structured_outputs": {"type": "object", "description": "One of json, regex, choice and json_object", "properties": object{
 			"json": schema(""), "regex": object{"type": "string"}, "choice": words(""), "json_object": object{"type": "boolean"}}},
 	}
 	chat := map[string]object{
-		"documents":              object{"type": "array", "items": object{"type": "object"}, "description": "What the model is to draw on, if its chat template shows documents"},
-		"reasoning_effort":       object{"type": "string", "enum": efforts, "description": "For chat templates that read it"},
+		"documents":              {"type": "array", "items": object{"type": "object"}, "description": "What the model is to draw on, if its chat template shows documents"},
+		"reasoning_effort":       {"type": "string", "enum": efforts, "description": "For chat templates that read it"},
 		"add_generation_prompt":  yesNo(true, "Whether the prompt ends with the beginning of an answer"),
-		"continue_final_message": object{"type": "boolean", "description": "Whether the answer continues the last message; by default, if it is the assistant's"},
+		"continue_final_message": {"type": "boolean", "description": "Whether the answer continues the last message; by default, if it is the assistant's"},
 	}
 	generate := map[string]object{
 		"min_new_tokens":             openAI["min_tokens"],

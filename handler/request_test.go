@@ -2,7 +2,7 @@ package handler
 
 import (
 	"encoding/json"
-	"reflect"
+	"fmt"
 	"strconv"
 	"testing"
 )
@@ -109,14 +109,8 @@ func FuzzDecodeGenerate(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%q: written as %q: %v", data, encodeGenerate(req), err)
 		}
-		if len(req.parameters.stop) == 0 {
-			req.parameters.stop, again.parameters.stop = nil, nil
-		}
-		if len(req.parameters.badWords) == 0 {
-			req.parameters.badWords, again.parameters.badWords = nil, nil
-		}
-		if !reflect.DeepEqual(req, again) {
-			t.Fatalf("%q:\n%+v\n%+v", data, req, again)
+		if was, is := fmt.Sprintf("%+v", req), fmt.Sprintf("%+v", again); was != is {
+			t.Fatalf("%q:\n%s\n%s", data, was, is)
 		}
 		var peer map[string]json.RawMessage
 		if json.Unmarshal(data, &peer) != nil {

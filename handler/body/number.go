@@ -42,9 +42,9 @@ func (r *Reader) Usize() (uint64, error) {
 	return n.u, err
 }
 
-// Seed reads an integer of -2⁶³ … 2⁶⁴-1. A negative one is returned as its
-// two's complement.
-func (r *Reader) Seed() (bits uint64, below0 bool, err error) {
+// Seed reads an integer of -2⁶³ … 2⁶⁴-1. It returns its two's complement, and
+// whether it is below zero.
+func (r *Reader) Seed() (bits uint64, below bool, err error) {
 	n, err := r.integer("u64", math.MinInt64, math.MaxUint64)
 	if n.kind == negative {
 		return uint64(n.i), true, err

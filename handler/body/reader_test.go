@@ -3,6 +3,8 @@ package body
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -126,6 +128,50 @@ func TestReaderLimits(t *testing.T) {
 	long := `{"u32":"` + strings.Repeat("é", 5000) + `"}`
 	if err := new(sample).read(NewReader([]byte(long))); err == nil || len(err.Error()) > 300 {
 		t.Errorf("long echo: %v", err)
+	}
+}
+
+// TestReaderFields reads objects of many fields, of which none may come twice.
+func TestReaderFields(t *testing.T) {
+	fields := make([]string, 128)
+	for i := range fields {
+		fields[i] = "f" + strconv.Itoa(i)
+	}
+	for i, name := range fields {
+		n := 0
+		read := func(text string) error {
+			r := NewReader([]byte(text))
+			return r.Object("struct Sample", fields, func(field int) error {
+				if field != i {
+					t.Errorf("%s is field %d", name, field)
+				}
+				n++
+				return r.Skip()
+			})
+		}
+		if err := read(`{"` + name + `":1,"f128":2}`); err != nil || n != 1 {
+			t.Errorf("%s: read %d times, %v", name, n, err)
+		}
+		if err := read(`{"` + name + `":1,"` + name + `":2}`); err == nil || !strings.HasPrefix(err.Error(), "duplicate field `"+name+"`") {
+			t.Errorf("%s twice: %v", name, err)
+		}
+	}
+}
+
+// TestReaderSeed reads the integers of 64 bits with and without a sign.
+func TestReaderSeed(t *testing.T) {
+	for text, want := range map[string]string{
+		"0": "0 false", "18446744073709551615": "18446744073709551615 false", "-1": "18446744073709551615 true",
+		"-9223372036854775808": "9223372036854775808 true", "1.0": "invalid type", "18446744073709551616": "invalid type", "-9223372036854775809": "invalid type",
+	} {
+		bits, below, err := NewReader([]byte(text)).Seed()
+		got := fmt.Sprint(bits, below)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
 	}
 }
 
