@@ -69,7 +69,7 @@ func (t *Text) Reset(stream *Stream, dec Detokenizer, specials Specials, stops *
 	}
 }
 
-// StopAfter makes t look for stop strings only behind the first n tokens. Call
+// StopAfter makes t look for stop strings only after the first n tokens. Call
 // it after Reset.
 func (t *Text) StopAfter(n int) { t.free = n }
 

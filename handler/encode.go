@@ -8,9 +8,9 @@ import (
 
 // The encoder appends JSON as serde_json prints it, except for the characters
 // that Python's splitlines takes for the end of a line: clients that read a
-// stream with it, huggingface_hub among them, would break an event there. Token events are written
-// by hand because they are the whole cost of a stream: no reflection, no
-// allocation.
+// stream with it, huggingface_hub among them, would break an event there. Token
+// events are written by hand because they are the whole cost of a stream: no
+// reflection, no allocation.
 
 const hexDigits = "0123456789abcdef"
 

@@ -13,8 +13,8 @@ import (
 )
 
 // Fields of vLLM, LMI and OpenAI that TGI's contract does not have. One that
-// would change the answer is honoured or refused by name; one that would not is
-// ignored, as is any name that stands in no list, the way serde does it.
+// would change the answer is honoured or refused by name. One that would not is
+// ignored, and so is any name that is not listed, as serde ignores it.
 
 // tokenRules say which tokens may be generated and when a text may end.
 type tokenRules struct {
@@ -28,8 +28,8 @@ type tokenRules struct {
 	refused    *Error   // the first field that was refused
 }
 
-// ruleFields are the names of the rules. Those of the generate routes come
-// with LMI's names, and with the contract's new for max.
+// ruleFields are the names of the rules. The generate routes also have LMI's
+// names, and min_new_tokens beside max_new_tokens.
 var (
 	ruleFields         = []string{"min_p", "min_tokens", "ignore_eos", "stop_token_ids", "allowed_token_ids", "bad_words", "cache_salt"}
 	generateRuleFields = append([]string{"min_new_tokens", "ignore_eos_token", "bad_sequences"}, ruleFields...)
@@ -107,7 +107,7 @@ func (s *Server) applyRules(ctx context.Context, m *model, req *engine.Request, 
 				return err
 			}
 			if banned += len(ids); banned > engine.MaxBannedTokens {
-				return invalid("`bad_words` must have at most %d tokens, half of them behind a space", engine.MaxBannedTokens)
+				return invalid("`bad_words` must have at most %d tokens, half of them for the words after a space", engine.MaxBannedTokens)
 			}
 			if len(ids) > 0 {
 				req.BannedTokens = append(req.BannedTokens, ids)
@@ -132,14 +132,13 @@ const (
 type refusedField struct {
 	name    string
 	routes  routes
-	neutral string // JSON values that ask for nothing, between spaces
+	neutral string // JSON values that ask for nothing, separated by spaces
 	instead string // what to send instead, "" for nothing
 }
 
-// refusedFields are all that are refused by name. An honoured field of the same
-// name on the same route would come first.
+// refusedFields are all that are refused by name.
 var refusedFields = []refusedField{
-	// Beam search and its kin.
+	// Beam search, and other ways to several sequences.
 	{"use_beam_search", onAll, "false", ""},
 	{"num_beams", onAll, "1", ""},
 	{"num_beam_groups", onGenerate, "1", ""},
@@ -151,7 +150,7 @@ var refusedFields = []refusedField{
 	{"n", onGenerate, "1", "`best_of`"},
 	{"num_return_sequences", onGenerate, "1", "`best_of`"},
 
-	// Other names of fields that there are.
+	// Names that fields have elsewhere.
 	{"max_new_tokens", onOpenAI, "", "`max_tokens`"},
 	{"max_tokens", onGenerate, "", "`max_new_tokens`"},
 	{"max_completion_tokens", onGenerate, "", "`max_new_tokens`"},
@@ -180,7 +179,7 @@ var refusedFields = []refusedField{
 	{"skip_special_tokens", onGenerate, "true", "/v1/completions"},
 	{"adapter_id", onOpenAI, `"" "tgi"`, "`model`"},
 
-	// Grammars in a language that is not bounded here, and what only others' grammars have.
+	// Grammars in languages that are not bounded here; on the generate routes, those beside TGI's.
 	{"guided_grammar", onOpenAI, "", "`guided_json` or `guided_regex`"},
 	{"guided_whitespace_pattern", onOpenAI, "", ""},
 	{"structural_tag", onOpenAI, "", "`tools`"},
@@ -191,7 +190,7 @@ var refusedFields = []refusedField{
 	{"structured_outputs", onGenerate, "", "`grammar`"},
 	{"response_format", onGenerate, "", "`grammar`"},
 
-	// Other changes of the distribution or of the end.
+	// Changes to the distribution, or to where the text ends.
 	{"logit_bias", onGenerate, "{}", ""},
 	{"logits_processors", onAll, "[]", ""},
 	{"no_repeat_ngram_size", onAll, "0", "`frequency_penalty`"},
@@ -207,13 +206,13 @@ var refusedFields = []refusedField{
 	{"watermark", onOpenAI, "false", ""},
 	{"vllm_xargs", onOpenAI, "{}", ""},
 
-	// Other prompts.
+	// Changes to the prompt.
 	{"chat_template", onChat, `""`, "`chat_template_kwargs`"},
 	{"prompt_embeds", onCompletion, "[]", "`prompt`"},
 	{"truncation_side", onOpenAI, `"left"`, ""},
 	{"web_search_options", onChat, "", ""},
 
-	// Other forms of an answer.
+	// Changes to the form of the answer.
 	{"functions", onChat, "[]", "`tools`"},
 	{"function_call", onChat, `"none" "auto"`, "`tool_choice`"},
 	{"modalities", onChat, `["text"] []`, ""},

@@ -64,6 +64,7 @@ func TestHonouredFields(t *testing.T) {
 		{onOpenAI, `"truncate_prompt_tokens":-1`, func(r *request) bool { return len(r.Tokens) >= 2 }},
 		{onCompletion, `"add_special_tokens":false`, func(r *request) bool { return len(r.Tokens) == 1 }},
 		{onCompletion, `"add_special_tokens":true`, func(r *request) bool { return len(r.Tokens) == 2 }},
+		{onOpenAI, `"grammar":"","guided_decoding_backend":"auto"`, func(r *request) bool { return r.Guide == nil }},
 		{onChat, `"add_special_tokens":true`, func(r *request) bool { return r.Tokens[0] == 640 && r.Tokens[1] == 640 }},
 		{onAll, `"user":"u","metadata":{},"store":true,"service_tier":"auto","priority":3,"prediction":{},"verbosity":"low","request_id":"r","kv_transfer_params":{},"guided_decoding_backend":"xgrammar"`,
 			func(r *request) bool { return r.TopN == 0 && r.Guide == nil }},

@@ -38,7 +38,7 @@ type openAIParameters struct {
 	repetitionPenalty optional[float32]
 	keepStop          bool             // show what ended the text
 	showSpecial       bool             // show special tokens
-	spaces            bool             // spaces between special tokens are asked for
+	spaces            bool             // put spaces between special tokens
 	promptLogprobs    optional[uint32] // show those of the prompt, and that many alternatives
 	truncate          optional[uint64] // tokens of the prompt that are kept
 	addSpecial        optional[bool]   // whether the tokenizer adds its special tokens to the prompt

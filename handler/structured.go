@@ -35,9 +35,12 @@ func (p *openAIParameters) decodeFormat(r *body.Reader, field string) (err error
 	case "structured_outputs":
 		return p.decodeStructured(r)
 	case "grammar":
-		if r.IsString() {
-			p.refuse(unsupported(field, "in GBNF or Lark is not supported: send a JSON schema or a regular expression"))
-			return r.Skip()
+		if r.IsString() { // llama.cpp's
+			text, err := r.String()
+			if text != "" {
+				p.refuse(unsupported(field, "in GBNF or Lark is not supported: send a JSON schema or a regular expression"))
+			}
+			return err
 		}
 		var g grammarType
 		if g, err = decodeGrammar(r); err == nil {

@@ -53,7 +53,7 @@ func (s *Server) chatTokenize(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	spans, err := s.encodeSpans(x, m, prompt.text, false)
+	spans, err := s.encodeSpans(x, m, prompt.text, req.addSpecial.or(false))
 	if err != nil {
 		return err
 	}
