@@ -222,7 +222,7 @@ func (c *Compiler) clone(m *native.Matcher) (*Matcher, error) {
 type flight struct {
 	cancel  context.CancelFunc
 	waiters map[chan<- landing]bool // guarded by Compiler.mu
-	landed  bool                    // the same: each waiter gets its result, also one that leaves
+	landed  bool                   // the same: each waiter gets its result, also one that leaves
 }
 
 type landing struct {
