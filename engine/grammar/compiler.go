@@ -335,7 +335,7 @@ func (c *Compiler) compile(ctx context.Context, kind Kind, source string) (m *na
 
 	slots, nice := c.slots, 0
 	if tried.CPU >= heavy {
-		slots, nice = c.heavy, trialNice
+		slots, nice = c.heavy, quickNice
 	}
 	select {
 	case slots <- struct{}{}:

@@ -13,13 +13,14 @@ import (
 // What a trial may take. Grammars that people write take a few milliseconds
 // and a megabyte.
 const (
-	trialQuick  = 100 * time.Millisecond // so long it has a quick place
+	trialQuick  = 50 * time.Millisecond // of processor time: so long it has a quick place
 	trialCPU    = 500 * time.Millisecond
-	trialWall   = time.Second
+	trialWall   = 1400 * time.Millisecond
 	trialMemory = 128 << 20
-	trialNice   = 5
 	quickTrials = 2
 	slowTrials  = 4
+	quickNice   = 5 // what waits for a mask or a token goes first
+	slowNice    = 10
 	// trialSteps is how many tokens of a text are tried: a mask may cost more than
 	// it may where the first does not, most of all under a regular expression.
 	trialSteps, trialRegexSteps = 24, 64
@@ -82,18 +83,18 @@ func (t *trials) run(ctx context.Context, kind Kind, source string, limits nativ
 		steps = trialRegexSteps
 	}
 	if err := trial.Start(string(kind), source, native.TrialLimits{
-		Matcher: limits,
-		Quick:   trialQuick,
-		Nice:    trialNice,
-		CPU:     trialCPU,
-		Wall:    trialWall,
-		Memory:  trialMemory,
-		Steps:   steps,
+		Matcher:  limits,
+		Nice:     quickNice,
+		SlowNice: slowNice,
+		Quick:    trialQuick,
+		CPU:      trialCPU,
+		Wall:     trialWall,
+		Memory:   trialMemory,
+		Steps:    steps,
 	}); err != nil {
 		return native.TrialResult{Status: native.TrialDied}, nil
 	}
-	r, err = trial.Result(ctx, time.Now().Add(trialQuick))
-	if !errors.Is(err, os.ErrDeadlineExceeded) {
+	if r, err = trial.Result(ctx); err != nil || r.Status != native.TrialSlow {
 		return r, err
 	}
 	select {
@@ -103,7 +104,7 @@ func (t *trials) run(ctx context.Context, kind Kind, source string, limits nativ
 	}
 	<-place
 	place = t.slow
-	return trial.Result(ctx, time.Time{})
+	return trial.Result(ctx)
 }
 
 // take returns a trial that can start at once.

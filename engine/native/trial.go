@@ -9,13 +9,13 @@ import (
 
 // TrialLimits bound what a trial may cost.
 type TrialLimits struct {
-	Matcher MatcherLimits
-	Quick   time.Duration // from then on the trial is nice
-	Nice    int
-	CPU     time.Duration // processor time
-	Wall    time.Duration
-	Memory  int // bytes
-	Steps   int // tokens of one text of the grammar that are tried after the first mask
+	Matcher        MatcherLimits
+	Nice, SlowNice int           // before and after it is slow
+	Quick          time.Duration // of processor time: then it is slow
+	CPU            time.Duration // of processor time
+	Wall           time.Duration
+	Memory         int // bytes
+	Steps          int // tokens of one text of the grammar that are tried after the first mask
 }
 
 // TrialStatus is how a trial ended.
@@ -29,6 +29,7 @@ const (
 	TrialNoWalk              // the first mask does not fail, a later one does
 	TrialLate                // it takes more processor time than it may
 	TrialBusy                // it did not get that much processor time
+	TrialSlow                // it has not ended: it goes on as a slow one
 	TrialDied                // the process ended without an answer: out of memory or by a fault
 )
 
@@ -64,7 +65,7 @@ func parseAnswer(b []byte) (r TrialResult, message int, err error) {
 			return r, 0, fmt.Errorf("%w: %d", errAnswer, v)
 		}
 	}
-	if n[0] > uint64(TrialBusy) || n[5] > maxMessage {
+	if n[0] > uint64(TrialSlow) || n[5] > maxMessage {
 		return r, 0, fmt.Errorf("%w: status %d, a message of %d bytes", errAnswer, n[0], n[5])
 	}
 	return TrialResult{

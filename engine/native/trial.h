@@ -4,7 +4,8 @@
 // lengths, their bytes and the ends of sequence, then single bytes that each
 // carry a descriptor: a socket. For each it forks. The child writes one byte
 // there when it is ready, reads a trial_request with the grammar's kind and
-// text, writes a trial_answer with its message, and ends. It is killed when the
+// text, writes a trial_answer with its message, perhaps one of TRIAL_SLOW before
+// that, and ends. It is killed when the
 // other end of its socket is closed.
 #ifndef MILLRACE_TRIAL_H
 #define MILLRACE_TRIAL_H
@@ -22,14 +23,14 @@ typedef struct {
 typedef struct {
   uint64_t kind_len, text_len;
   uint64_t items_in_row, initial_fuel, step_fuel, step_items, lexer_states, grammar_size;
-  uint64_t quick_us;  // from then on the trial is nice by so much
-  uint64_t nice;
+  uint64_t nice, slow_nice;
+  uint64_t quick_us;         // of processor time: then the trial is slow, and says so
   uint64_t cpu_us, wall_us;  // the trial ends itself then
   uint64_t memory;           // bytes
   uint64_t steps;            // tokens drawn after the first mask
 } trial_request;
 
-enum { TRIAL_OK, TRIAL_REFUSED, TRIAL_NO_MASK, TRIAL_NO_WALK, TRIAL_LATE, TRIAL_BUSY };
+enum { TRIAL_OK, TRIAL_REFUSED, TRIAL_NO_MASK, TRIAL_NO_WALK, TRIAL_LATE, TRIAL_BUSY, TRIAL_SLOW };
 
 typedef struct {
   uint64_t status;

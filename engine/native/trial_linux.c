@@ -188,6 +188,7 @@ static int walk(trial *t, LlgMatcher *m, uint32_t *mask) {
 static void *compile_and_walk(void *arg) {
   trial *t = arg;
   t->thread = syscall(SYS_gettid);
+  setpriority(PRIO_PROCESS, t->thread, (int)t->request.nice);
   LlgConstraintInit init;
   llg_constraint_init_set_defaults(&init, trie);
   init.log_stderr_level = 0;
@@ -274,8 +275,10 @@ static void one(int fd) {
       t->answer.status = used > t->request.cpu_us / 4 ? TRIAL_LATE : TRIAL_BUSY;
       break;
     }
-    if (quick && took > t->request.quick_us && t->thread) {
-      setpriority(PRIO_PROCESS, t->thread, (int)t->request.nice);
+    if (quick && used > t->request.quick_us) {
+      trial_answer slow = {.status = TRIAL_SLOW};
+      write_all(fd, &slow, sizeof slow);
+      setpriority(PRIO_PROCESS, t->thread, (int)t->request.slow_nice);
       quick = 0;
     }
   }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"time"
 )
 
 // trialName is MR_TRIAL_NAME of trial.h: as the name of a process it makes it a trial process.
@@ -163,16 +162,16 @@ func (t *Trial) Close() { t.socket.Close() }
 // that the process could not fork or has ended.
 func (t *Trial) Ready(ctx context.Context) error {
 	var b [1]byte
-	return t.read(ctx, time.Time{}, b[:])
+	return t.read(ctx, b[:])
 }
 
 // Start begins the trial.
 func (t *Trial) Start(kind, text string, l TrialLimits) error {
-	b := make([]byte, 0, 14*8+len(kind)+len(text))
+	b := make([]byte, 0, 15*8+len(kind)+len(text))
 	for _, n := range []int{
 		len(kind), len(text),
 		l.Matcher.ItemsInRow, l.Matcher.InitialFuel, l.Matcher.StepFuel, l.Matcher.StepItems, l.Matcher.LexerStates, l.Matcher.GrammarSize,
-		int(l.Quick.Microseconds()), l.Nice, int(l.CPU.Microseconds()), int(l.Wall.Microseconds()), l.Memory, l.Steps,
+		l.Nice, l.SlowNice, int(l.Quick.Microseconds()), int(l.CPU.Microseconds()), int(l.Wall.Microseconds()), l.Memory, l.Steps,
 	} {
 		b = binary.NativeEndian.AppendUint64(b, uint64(n))
 	}
@@ -181,18 +180,14 @@ func (t *Trial) Start(kind, text string, l TrialLimits) error {
 	return err
 }
 
-// Result waits for the trial's end until a time, which may be zero. Then the
-// error is os.ErrDeadlineExceeded, and Result may be called again: the trial
-// goes on. It does not once ctx is at its end; the error is its cause then.
-func (t *Trial) Result(ctx context.Context, until time.Time) (TrialResult, error) {
+// Result waits for the trial's end, or until it is slow: then Result is called
+// again. The error is the cause of ctx, which ends the trial.
+func (t *Trial) Result(ctx context.Context) (TrialResult, error) {
 	var header [answerHeader]byte
-	switch err := t.read(ctx, until, header[:]); {
-	case err == nil:
-	case ctx.Err() != nil:
-		return TrialResult{}, err
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return TrialResult{}, err
-	default:
+	if err := t.read(ctx, header[:]); err != nil {
+		if ctx.Err() != nil {
+			return TrialResult{}, err
+		}
 		return TrialResult{Status: TrialDied}, nil
 	}
 	r, n, err := parseAnswer(header[:])
@@ -200,20 +195,16 @@ func (t *Trial) Result(ctx context.Context, until time.Time) (TrialResult, error
 		return TrialResult{Status: TrialDied, Message: err.Error()}, nil
 	}
 	message := make([]byte, n)
-	if err := t.read(ctx, time.Time{}, message); err != nil {
+	if err := t.read(ctx, message); err != nil {
 		return TrialResult{Status: TrialDied}, nil
 	}
 	r.Message = reason(string(message))
 	return r, nil
 }
 
-// read fills b, unless the time is over before its first byte. The end of ctx
-// closes the trial.
-func (t *Trial) read(ctx context.Context, until time.Time, b []byte) error {
+// read fills b. The end of ctx closes the trial.
+func (t *Trial) read(ctx context.Context, b []byte) error {
 	defer context.AfterFunc(ctx, t.Close)()
-	if err := t.socket.SetReadDeadline(until); err != nil {
-		return err
-	}
 	if _, err := io.ReadFull(t.socket, b); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

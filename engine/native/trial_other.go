@@ -5,7 +5,6 @@ package native
 import (
 	"context"
 	"errors"
-	"time"
 )
 
 // A TrialProcess is for Linux: see trial_linux.go.
@@ -35,7 +34,7 @@ func (*Trial) Ready(context.Context) error { return errors.New("trials need Linu
 func (*Trial) Start(string, string, TrialLimits) error { return errors.New("trials need Linux") }
 
 // Result fails.
-func (*Trial) Result(context.Context, time.Time) (TrialResult, error) {
+func (*Trial) Result(context.Context) (TrialResult, error) {
 	return TrialResult{}, errors.New("trials need Linux")
 }
 
