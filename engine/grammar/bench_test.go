@@ -32,16 +32,20 @@ func BenchmarkCompile(b *testing.B) {
 		c := realCompiler(b, size)
 		for _, cached := range []bool{false, true} {
 			b.Run(fmt.Sprintf("%d/cached=%v", size, cached), func(b *testing.B) {
+				var all []time.Duration
 				for b.Loop() {
 					if !cached {
 						c.cache.clear()
 					}
+					start := time.Now()
 					m, err := c.Compile(b.Context(), Spec{Kind: JSONSchema, Text: walkSchemas[0]})
 					if err != nil {
 						b.Fatal(err)
 					}
+					all = append(all, time.Since(start))
 					m.Close()
 				}
+				report(b, "compile", all)
 			})
 		}
 	}

@@ -254,8 +254,6 @@ func (c *Compiler) Compile(ctx context.Context, spec Spec) (*Matcher, error) {
 		go func() {
 			m, bytes, err := c.compile(flying, spec.Kind, source)
 			c.land(key, f, m, bytes, err)
-			f.cancel()
-			c.release()
 		}()
 	}
 	f.waiters[done] = true
@@ -287,7 +285,7 @@ func (c *Compiler) Compile(ctx context.Context, spec Spec) (*Matcher, error) {
 }
 
 // land gives the grammar m, which takes so many bytes in the cache, or the
-// error to all who wait for it.
+// error to all who wait for it. When they have it, nothing of the flight is left.
 func (c *Compiler) land(key [sha256.Size]byte, f *flight, m *native.Matcher, bytes int, err error) {
 	c.mu.Lock()
 	f.landed = true
@@ -295,12 +293,14 @@ func (c *Compiler) land(key [sha256.Size]byte, f *flight, m *native.Matcher, byt
 		delete(c.flights, key)
 	}
 	c.mu.Unlock()
+	f.cancel()
+	results := map[chan<- landing]landing{}
 	for done := range f.waiters {
 		r := landing{err: err}
 		if m != nil {
 			r.m, r.err = c.clone(m)
 		}
-		done <- r
+		results[done] = r
 	}
 	var fault *Error
 	switch {
@@ -308,6 +308,10 @@ func (c *Compiler) land(key [sha256.Size]byte, f *flight, m *native.Matcher, byt
 		c.cache.add(key, m, bytes)
 	case errors.As(err, &fault):
 		c.cache.refuse(key, fault)
+	}
+	c.release()
+	for done, r := range results {
+		done <- r
 	}
 }
 
@@ -349,12 +353,12 @@ func (c *Compiler) compile(ctx context.Context, kind Kind, source string) (m *na
 	done := make(chan made)
 	c.users.Add(1)
 	go func() {
-		defer c.release()
 		m, err := c.make(kind, source, l, nice, tried.CloneBytes)
 		<-slots
 		if max(tried.Peak, tried.Bytes) > 8<<20 {
 			c.trim.Reset(100 * time.Millisecond)
 		}
+		c.release() // a grammar counts by itself
 		select {
 		case done <- made{m, err}:
 		case <-ctx.Done():

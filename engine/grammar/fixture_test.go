@@ -44,7 +44,11 @@ func (bytesVocabulary) Encode(text string, _ bool) ([]int32, error) {
 }
 
 var bytesCompiler = sync.OnceValues(func() (*Compiler, error) {
-	return NewCompiler(bytesVocabulary{}, bytesSize, []int32{bytesEOS, bytesEOT})
+	c, err := NewCompiler(bytesVocabulary{}, bytesSize, []int32{bytesEOS, bytesEOT})
+	if err == nil {
+		patient(c)
+	}
+	return c, err
 })
 
 func compilerOfBytes(t testing.TB) *Compiler {

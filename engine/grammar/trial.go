@@ -44,6 +44,7 @@ type trials struct {
 	start func() (*native.TrialProcess, error)
 
 	quick, slow chan struct{}
+	wall        time.Duration // trialWall; tests on busy machines take more
 
 	mu      sync.Mutex
 	process *native.TrialProcess // nil when idle
@@ -59,6 +60,7 @@ func newTrials(start func() (*native.TrialProcess, error)) *trials {
 		start: start,
 		quick: make(chan struct{}, quickTrials),
 		slow:  make(chan struct{}, slowTrials),
+		wall:  trialWall,
 	}
 	t.idle = time.AfterFunc(trialIdle, t.rest)
 	return t
@@ -88,7 +90,7 @@ func (t *trials) run(ctx context.Context, kind Kind, source string, limits nativ
 		SlowNice: slowNice,
 		Quick:    trialQuick,
 		CPU:      trialCPU,
-		Wall:     trialWall,
+		Wall:     t.wall,
 		Memory:   trialMemory,
 		Steps:    steps,
 	}); err != nil {

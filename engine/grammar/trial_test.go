@@ -24,10 +24,13 @@ func ownCompiler(t testing.TB) *Compiler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.limit = time.Minute // on a busy machine
+	patient(c)
 	t.Cleanup(c.Close)
 	return c
 }
+
+// patient gives a compiler the time that it may need on a busy machine.
+func patient(c *Compiler) { c.limit, c.trials.wall = time.Minute, time.Minute }
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
@@ -310,7 +313,8 @@ func TestSizesAreMeasured(t *testing.T) {
 			took, measured := rss(t, c)-before, c.cache.bytes-had
 			t.Logf("measured %d kB each, took %d kB", measured/n>>10, took/n>>10)
 			const noise = 4 << 20
-			if float64(took-noise) > 1.5*float64(measured) || float64(took+noise) < float64(measured)/1.5 {
+			// What was free before may be used again: then it seems to take less.
+			if float64(took-noise) > 1.5*float64(measured) || float64(took+noise) < float64(measured)/3 {
 				t.Errorf("%d grammars were measured at %d kB, and took %d kB", n, measured>>10, took>>10)
 			}
 		})

@@ -271,8 +271,8 @@ static void one(int fd) {
     uint64_t took = wall_us() - wall, used = cpu_us() - cpu;
     if (used > t->request.cpu_us || took > t->request.wall_us) {
       memset(&t->answer, 0, sizeof t->answer);
-      // On a busy machine a small part of the processor time is no proof of anything.
-      t->answer.status = used > t->request.cpu_us / 4 ? TRIAL_LATE : TRIAL_BUSY;
+      // On a busy machine a part of the processor time is no proof of anything.
+      t->answer.status = used > t->request.cpu_us / 2 ? TRIAL_LATE : TRIAL_BUSY;
       break;
     }
     if (quick && used > t->request.quick_us) {
