@@ -1,9 +1,11 @@
 package grammar
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -62,6 +64,8 @@ type schemaWriter struct {
 	size        int // what was written for them
 	inside      int // alternatives with a common part: it is written for each
 
+	// without are the definitions that have no values.
+	without map[string]bool
 	// unsatisfiable is the first reason why a part of the schema has no value.
 	unsatisfiable *Error
 	// patterns tell where a pattern stands that the library refuses.
@@ -69,6 +73,7 @@ type schemaWriter struct {
 }
 
 type definition struct {
+	key   string // in definitions
 	items []item
 	top   *node
 }
@@ -87,17 +92,36 @@ func normalize(text string, o SchemaOptions) (*schemaWriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &schemaWriter{document: d, SchemaOptions: o, definitions: map[string]int{}, work: 2000 + 2*len(text)}
-	root, err := w.rootSchema()
+	w := &schemaWriter{document: d, SchemaOptions: o, work: 2000 + 2*len(text), without: map[string]bool{}}
+	for {
+		if err := w.write(); err != nil {
+			return nil, err
+		}
+		if found, err := w.withoutValues(); err != nil || !found {
+			return w, err
+		}
+	}
+}
+
+// write writes the normal form, as if the definitions in without had no values.
+func (w *schemaWriter) write() error {
+	w.text, w.definitions, w.pending, w.patterns = nil, map[string]int{}, nil, nil
+	items, _, err := w.expand(w.root, nil, nil)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	root, err := w.body(items, w.root, true)
+	if err != nil {
+		return err
 	}
 	if string(root) == never {
-		return nil, w.noValue(d.root)
+		if w.unsatisfiable != nil {
+			return w.unsatisfiable
+		}
+		return w.root.fault("", "no value is valid")
 	}
-	// Of two equal keys the library would take the last; there is only ours.
 	w.text = append(w.text, `{`+schemaOptions...)
-	if string(root) != "{}" {
+	if string(root) != anything {
 		w.text = append(append(w.text, ','), root[1:len(root)-1]...)
 	}
 	for i := 0; i < len(w.pending); i++ {
@@ -109,7 +133,7 @@ func normalize(text string, o SchemaOptions) (*schemaWriter, error) {
 		w.text = fmt.Appendf(w.text, `"%d":`, i)
 		body, err := w.body(w.pending[i].items, w.pending[i].top, false)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		w.text = append(w.text, body...)
 	}
@@ -117,15 +141,156 @@ func normalize(text string, o SchemaOptions) (*schemaWriter, error) {
 		w.text = append(w.text, '}')
 	}
 	w.text = append(w.text, '}')
-	return w, nil
+	return nil
 }
 
-// noValue is the error for a schema that nothing satisfies.
-func (w *schemaWriter) noValue(n *node) *Error {
-	if w.unsatisfiable != nil {
-		return w.unsatisfiable
+// withoutValues notes the definitions that no value satisfies, and reports
+// whether there are any: what requires itself is without end.
+func (w *schemaWriter) withoutValues() (bool, error) {
+	if len(w.pending) == 0 {
+		return false, nil
 	}
-	return n.fault("", "no value is valid")
+	v, err := decodeJSON(w.text)
+	if err != nil {
+		return false, err
+	}
+	root := v.(*jsonObject)
+	bodies := root.values["$defs"].(*jsonObject)
+	const passes = 20 // of a chain that is not in order; then it is left to the library
+	ends := map[string]bool{}
+	for range passes {
+		before := len(ends)
+		for i := len(w.pending) - 1; i >= 0; i-- {
+			name := strconv.Itoa(i)
+			if ref := "#/$defs/" + name; !ends[ref] && hasEnd(bodies.values[name], ends) {
+				ends[ref] = true
+			}
+		}
+		switch len(ends) {
+		case len(w.pending):
+			w.renumber(root, bodies)
+			return false, nil
+		case before:
+			for i, d := range w.pending {
+				if !ends["#/$defs/"+strconv.Itoa(i)] {
+					w.without[d.key] = true
+					w.impossible(d.items[0].node.fault("", "no value is valid: each would contain another, without end"))
+				}
+			}
+			return true, nil
+		}
+	}
+	w.renumber(root, bodies)
+	return false, nil
+}
+
+// renumber leaves out the definitions that only parts without values used, and
+// numbers the others in the order in which they are used.
+func (w *schemaWriter) renumber(root, bodies *jsonObject) {
+	names := map[string]int{}
+	var used []definition
+	ordered := &jsonObject{values: map[string]any{}}
+	same := true
+	var visit func(v any)
+	visit = func(v any) {
+		switch v := v.(type) {
+		case []any:
+			for _, e := range v {
+				visit(e)
+			}
+		case *jsonObject:
+			if ref, ok := v.values["$ref"].(string); ok {
+				old := strings.TrimPrefix(ref, "#/$defs/")
+				if body, ok := bodies.values[old].(*jsonObject); ok && len(body.keys) == 0 { // any value
+					v.keys, v.values, same = nil, map[string]any{}, false
+					return
+				}
+				name, ok := names[old]
+				if !ok {
+					i, _ := strconv.Atoi(old)
+					name = len(used)
+					names[old] = name
+					used = append(used, w.pending[i])
+					ordered.set(strconv.Itoa(name), bodies.values[old])
+					same = same && name == i
+				}
+				v.values["$ref"] = "#/$defs/" + strconv.Itoa(name)
+				return
+			}
+			for _, key := range v.keys {
+				switch {
+				case key == "enum" || key == "$defs" || key == "required":
+				case key == "properties" || key == "patternProperties":
+					members := v.values[key].(*jsonObject)
+					for _, name := range members.keys {
+						visit(members.values[name])
+					}
+				default:
+					visit(v.values[key])
+				}
+			}
+		}
+	}
+	visit(root)
+	for i := 0; i < len(used); i++ {
+		visit(ordered.values[strconv.Itoa(i)])
+	}
+	if same && len(used) == len(w.pending) {
+		return
+	}
+	w.pending = used
+	if root.set("$defs", ordered); len(used) == 0 {
+		delete(root.values, "$defs")
+		root.keys = slices.DeleteFunc(root.keys, func(key string) bool { return key == "$defs" })
+	}
+	w.text = appendJSON(nil, root)
+}
+
+// hasEnd reports whether a schema in normal form has a value, if the
+// references in ends have.
+func hasEnd(v any, ends map[string]bool) bool {
+	o, ok := v.(*jsonObject)
+	if !ok {
+		return v != false
+	}
+	if ref, ok := o.values["$ref"].(string); ok {
+		return ends[ref]
+	}
+	if list, ok := o.values["anyOf"].([]any); ok {
+		return slices.ContainsFunc(list, func(e any) bool { return hasEnd(e, ends) })
+	}
+	if o.values["enum"] != nil {
+		return true
+	}
+	list, ok := o.values["type"].([]any)
+	if !ok {
+		list = []any{o.values["type"]}
+	}
+	return slices.ContainsFunc(list, func(t any) bool {
+		switch t {
+		case "object":
+			properties, _ := o.values["properties"].(*jsonObject)
+			required, _ := o.values["required"].([]any)
+			return !slices.ContainsFunc(required, func(name any) bool {
+				if properties == nil {
+					return false
+				}
+				property, ok := properties.values[name.(string)]
+				return ok && !hasEnd(property, ends)
+			})
+		case "array":
+			prefix, _ := o.values["prefixItems"].([]any)
+			number, _ := o.values["minItems"].(json.Number)
+			least, _ := strconv.Atoi(number.String())
+			if least > len(prefix) {
+				if items, ok := o.values["items"]; ok && !hasEnd(items, ends) {
+					return false
+				}
+			}
+			return !slices.ContainsFunc(prefix[:min(least, len(prefix))], func(e any) bool { return !hasEnd(e, ends) })
+		}
+		return true
+	})
 }
 
 // never is a schema without values, anything one of all.
@@ -166,15 +331,6 @@ func (t *trail) has(n *node) bool {
 	return false
 }
 
-// rootSchema writes the root.
-func (w *schemaWriter) rootSchema() ([]byte, error) {
-	items, _, err := w.expand(w.root, nil, nil)
-	if err != nil {
-		return nil, err
-	}
-	return w.body(items, w.root, w.Object)
-}
-
 // step counts a schema that is looked at.
 func (w *schemaWriter) step(n *node) error {
 	if w.work--; w.work < 0 || w.size > maxNormal {
@@ -210,6 +366,7 @@ func (w *schemaWriter) expand(n *node, path *trail, items []item) (_ []item, ref
 	if err != nil {
 		return nil, false, err
 	}
+	placed := false
 	for _, key := range n.members.keys {
 		var more bool
 		switch key {
@@ -240,10 +397,8 @@ func (w *schemaWriter) expand(n *node, path *trail, items []item) (_ []item, ref
 		default:
 			// The keywords count where the first of them stands that orders
 			// properties, or the first of all.
-			if f.none || slices.ContainsFunc(items, func(i item) bool { return i.node == n && i.keyword == "" }) {
-				continue
-			}
-			if relevant := keywordMatters(key); relevant && (key == "properties" || f.properties == nil) {
+			if !placed && !f.none && keywordMatters(key) && (key == "properties" || f.properties == nil) {
+				placed = true
 				items = append(items, item{node: n})
 			}
 		}
@@ -272,13 +427,16 @@ func (w *schemaWriter) schema(nodes ...*node) ([]byte, error) {
 	var items []item
 	var top *node
 	referred := false
+	seen := map[item]bool{}
 	for _, n := range nodes {
 		more, r, err := w.expand(n, nil, nil)
 		if err != nil {
 			return nil, err
 		}
 		for _, i := range more {
-			if !slices.ContainsFunc(items, func(j item) bool { return i.node == j.node && i.keyword == j.keyword }) {
+			same := item{node: i.node, keyword: i.keyword}
+			if !seen[same] {
+				seen[same] = true
 				items = append(items, i)
 			}
 		}
@@ -298,7 +456,7 @@ func (w *schemaWriter) schema(nodes ...*node) ([]byte, error) {
 		return nil, err
 	}
 	leaf := len(items) == 1 && items[0].keyword == "" && w.isLeaf(items[0].node)
-	if leaf || simple && !referred && w.inside == 0 {
+	if !referred && (leaf || simple && w.inside == 0) {
 		return w.body(items, top, false)
 	}
 	var key strings.Builder
@@ -308,6 +466,9 @@ func (w *schemaWriter) schema(nodes ...*node) ([]byte, error) {
 	if top != nil {
 		fmt.Fprintf(&key, "!%d", top.id)
 	}
+	if w.without[key.String()] {
+		return []byte(never), nil
+	}
 	name, ok := w.definitions[key.String()]
 	if !ok {
 		name = len(w.pending)
@@ -315,27 +476,31 @@ func (w *schemaWriter) schema(nodes ...*node) ([]byte, error) {
 			return nil, items[0].node.fault("", "the schema needs more than %d definitions", maxReferences)
 		}
 		w.definitions[key.String()] = name
-		w.pending = append(w.pending, definition{items, top})
+		w.pending = append(w.pending, definition{key.String(), items, top})
 	}
 	return fmt.Appendf(nil, `{"$ref":"#/$defs/%d"}`, name), nil
 }
 
-// simple reports whether items are the keywords of one schema, or one choice.
+// simple reports whether items are the keywords of one schema, with further
+// patterns in its allOf, or one choice.
 func (w *schemaWriter) simple(items []item) (bool, error) {
-	n := 0
+	var first *node
 	for _, i := range items {
 		if i.keyword == "" && i.node.members != nil {
 			f, err := w.facts(i.node)
 			if err != nil {
 				return false, err
 			}
-			if f.onlyTypes() {
+			if f.onlyTypes() || first != nil && i.node.parent == first && w.isLeaf(i.node) {
 				continue
 			}
 		}
-		n++
+		if first != nil {
+			return false, nil
+		}
+		first = i.node
 	}
-	return n <= 1, nil
+	return true, nil
 }
 
 // isLeaf reports whether n has no schemas inside. Its facts were read.
@@ -375,6 +540,7 @@ func (w *schemaWriter) body(items []item, top *node, root bool) ([]byte, error) 
 // them, since a branch decides which members an object may have.
 func (w *schemaWriter) alternatives(items []item, top *node, root bool, out *[][]byte) error {
 	if len(items) > 0 {
+		w.work -= len(items) - 1
 		if err := w.step(items[0].node); err != nil {
 			return err
 		}
@@ -509,6 +675,7 @@ func (w *schemaWriter) conjunction(items []item, top *node, root bool) ([]byte, 
 	set := types(0)
 	var all []*facts
 	var nodes []*node
+	seen := map[*node]bool{}
 	for _, i := range items {
 		if err := w.step(i.node); err != nil {
 			return nil, err
@@ -516,9 +683,10 @@ func (w *schemaWriter) conjunction(items []item, top *node, root bool) ([]byte, 
 		if i.node.members == nil { // false
 			return w.impossible(i.node.fault("", "no value is valid")), nil
 		}
-		if slices.Contains(nodes, i.node) {
+		if seen[i.node] {
 			continue
 		}
+		seen[i.node] = true
 		f, err := w.facts(i.node)
 		if err != nil {
 			return nil, err

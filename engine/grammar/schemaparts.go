@@ -61,41 +61,59 @@ func (c *conjunct) typeList() string {
 	return "[" + strings.Join(names, ",") + "]"
 }
 
-// values writes enum and const: those of the first schema that have the types,
-// the others beside them.
+// values writes enum and const: the values that all have, and that have the types.
 func (c *conjunct) values() (*Error, error) {
-	written := 0
+	var left []any
+	begun := false
 	for i, f := range c.all {
 		for _, enum := range f.enums {
-			var left []any
-			for _, v := range enum {
-				if c.set == 0 || c.set&valueType(v) != 0 {
-					left = append(left, v)
+			c.work -= len(enum)
+			var next []any
+			var have map[string]bool
+			if begun {
+				have = map[string]bool{}
+				for _, v := range left {
+					have[sameValue(v)] = true
 				}
 			}
-			if len(left) == 0 {
+			for _, v := range enum {
+				if (c.set == 0 || c.set&valueType(v) != 0) && (!begun || have[sameValue(v)]) {
+					next = append(next, v)
+				}
+			}
+			if left, begun = next, true; len(left) == 0 {
 				return c.nodes[i].fault("", "none of the values of enum or const is valid"), nil
 			}
-			switch written {
-			case 0:
-				c.key("enum")
-			case 1:
-				c.key("allOf")
-				c.out = append(c.out, `[{"enum":`...)
-			default:
-				c.out = append(c.out, `,{"enum":`...)
-			}
-			c.out = appendJSON(c.out, left)
-			if written > 0 {
-				c.out = append(c.out, '}')
-			}
-			written++
 		}
 	}
-	if written > 1 {
-		c.out = append(c.out, ']')
+	if begun {
+		c.key("enum")
+		c.out = appendJSON(c.out, left)
 	}
 	return nil, nil
+}
+
+// sameValue returns a text that equal values have in common.
+func sameValue(v any) string {
+	switch v := v.(type) {
+	case json.Number:
+		if f, err := v.Float64(); err == nil && len(v) < 60 && abs(f) < 1e60 && (f == 0 || abs(f) > 1e-60) {
+			return rational(v).RatString()
+		}
+	case []any:
+		var b strings.Builder
+		for _, e := range v {
+			b.WriteString(sameValue(e) + ",")
+		}
+		return "[" + b.String() + "]"
+	case *jsonObject:
+		var b strings.Builder
+		for _, key := range slices.Sorted(slices.Values(v.keys)) {
+			b.WriteString(strconv.Quote(key) + ":" + sameValue(v.values[key]) + ",")
+		}
+		return "{" + b.String() + "}"
+	}
+	return string(appendJSON(nil, v))
 }
 
 func valueType(v any) types {
@@ -415,7 +433,7 @@ func (c *conjunct) finite(schemas []*node) (values []any, ok bool, err error) {
 		var left []any
 		seen := map[string]bool{}
 		for _, v := range values {
-			text := string(appendJSON(nil, v))
+			text := sameValue(v)
 			if set&valueType(v) != 0 && !seen[text] {
 				seen[text] = true
 				left = append(left, v)
@@ -554,6 +572,9 @@ func (o *objectParts) members(c *conjunct) error {
 		}
 		if f.patterns != nil {
 			return o.last.fault("patternProperties", "not supported beside properties in another part of allOf, anyOf or oneOf")
+		}
+		if c.work -= len(o.listed); c.work < 0 {
+			return c.step(o.last)
 		}
 		own := map[string]bool{}
 		for _, p := range f.properties {
@@ -748,9 +769,6 @@ func (o *objectParts) write(c *conjunct) (*Error, error) {
 	}
 	if begun {
 		c.out = append(c.out, '}')
-	} else if o.closed || o.listed != nil {
-		c.key("properties")
-		c.out = append(c.out, "{}"...)
 	}
 	if len(o.patterns) > 0 {
 		c.key("patternProperties")
