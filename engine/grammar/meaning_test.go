@@ -128,6 +128,11 @@ func TestNormalFormIsNormal(t *testing.T) {
 	for _, tt := range meanings {
 		schemas = append(schemas, tt.schema)
 	}
+	schemas = append(schemas,
+		`{"oneOf":[{"$ref":"#/$defs/cat"}],"$defs":{"cat":{"required":[]}}}`,
+		// The root is a definition that stands elsewhere too, after others.
+		`{"anyOf":[{"$ref":"#/$defs/t"},false],"$defs":{"t":{"properties":{"a":{"$ref":"#/$defs/a"},"t":{"$ref":"#/$defs/t"},"b":{"$ref":"#/$defs/b"}}},"a":{"type":"null"},"b":{"type":"boolean"}}}`,
+		`{"anyOf":[{"properties":{"x":{"$ref":"#/$defs/b"},"y":false},"required":["y"]},{"$ref":"#/$defs/t"}],"properties":{"z":{"$ref":"#/$defs/a"}},"$defs":{"t":{"properties":{"a":{"$ref":"#/$defs/a"},"t":{"$ref":"#/$defs/t"},"b":{"$ref":"#/$defs/b"}}},"a":{"type":"null"},"b":{"type":"boolean"}}}`)
 	for _, schema := range append(schemas, walkSchemas...) {
 		checkNormal(t, schema)
 	}

@@ -191,6 +191,28 @@ func (w *schemaWriter) renumber(root, bodies *jsonObject) {
 	var used []definition
 	ordered := &jsonObject{values: map[string]any{}}
 	same := true
+	definition := func(ref string) (name string) {
+		for range maxReferences { // what is nothing but a reference is its target
+			name = strings.TrimPrefix(ref, "#/$defs/")
+			body, _ := bodies.values[name].(*jsonObject)
+			if body == nil || len(body.keys) != 1 || body.values["$ref"] == nil {
+				break
+			}
+			ref, same = body.values["$ref"].(string), false
+		}
+		return name
+	}
+	if ref, ok := root.values["$ref"].(string); ok {
+		if body, ok := bodies.values[definition(ref)].(*jsonObject); ok {
+			whole := &jsonObject{values: map[string]any{}}
+			whole.set(root.keys[0], root.values[root.keys[0]])
+			for _, key := range body.keys {
+				whole.set(key, body.values[key])
+			}
+			root, same = whole, false
+		}
+	}
+	done := map[*jsonObject]bool{} // the root and a definition may have some in common
 	var visit func(v any)
 	visit = func(v any) {
 		switch v := v.(type) {
@@ -199,8 +221,12 @@ func (w *schemaWriter) renumber(root, bodies *jsonObject) {
 				visit(e)
 			}
 		case *jsonObject:
+			if done[v] {
+				return
+			}
+			done[v] = true
 			if ref, ok := v.values["$ref"].(string); ok {
-				old := strings.TrimPrefix(ref, "#/$defs/")
+				old := definition(ref)
 				if body, ok := bodies.values[old].(*jsonObject); ok && len(body.keys) == 0 { // any value
 					v.keys, v.values, same = nil, map[string]any{}, false
 					return
