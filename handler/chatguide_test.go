@@ -36,6 +36,7 @@ func TestChatGuides(t *testing.T) {
 		{name: "tools in TGI's form, if it likes", fields: weather, triggers: []string{`{"function":`, `{"name":`}},
 		{name: "tools hidden", template: hermesTemplate, fields: weather + `,"tool_choice":"none"`},
 		{name: "tools, in any case", template: hermesTemplate, fields: weather + `,"tool_choice":"required"`, yes: "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\":\"x\"}}\n</tool_call>", no: "No"},
+		{name: "a tool with many links in its description", fields: strings.Replace(weather, `"properties"`, `"description":"`+strings.Repeat("https://x.test/?a=1&b=2 ", 40)+`","properties"`, 1) + `,"tool_choice":"required"`, yes: `{"function": {"_name":"weather","city":"x"}}`, no: `{"function": {"_name":"weather","town":"x"}}`},
 		{name: "a named tool", fields: weather + `,` + named, yes: `{"function": {"_name":"weather","city":"x"}}`, no: `{"function": {"_name":"f"}}`},
 		{name: "a schema that cannot be held, if it likes (tool schemas)", fields: not, triggers: []string{`{"function":`, `{"name":`}},
 	} {

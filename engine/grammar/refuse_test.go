@@ -145,6 +145,17 @@ func TestHostileGrammarsAreRefused(t *testing.T) {
 		{"common multiples", Spec{Kind: JSONSchema, Text: `{"allOf":[{"multipleOf":65537},{"multipleOf":65539},{"multipleOf":65543}]}`}},
 		{"huge multiple", Spec{Kind: JSONSchema, Text: `{"multipleOf":4294967291,"minimum":1}`}},
 		{"huge exponent", Spec{Kind: JSONSchema, Text: `{"multipleOf":1e999999999}`}},
+		{"patterns where no keyword leads", Spec{Kind: JSONSchema, Text: `{"$ref":"#/description/0","description":[{"allOf":[` +
+			joined(60, func(i int) string { return fmt.Sprintf(`{"type":"string","pattern":"(a|b)*a(a|b){%d}"}`, i) }) + `]}]}`}},
+		{"patterns behind an unknown keyword", Spec{Kind: JSONSchema, Text: `{"properties":{"a":{"$ref":"#/x-foo/bar"}},"x-foo":{"bar":{"allOf":[` +
+			joined(60, func(i int) string { return fmt.Sprintf(`{"type":"string","pattern":"(a|b)*a(a|b){%d}"}`, i) }) + `]}}}`}},
+		{"patterns in a value", Spec{Kind: JSONSchema, Text: `{"$ref":"#/$defs/a/enum/0","$defs":{"a":{"enum":[{"allOf":[` +
+			joined(60, func(i int) string { return fmt.Sprintf(`{"type":"string","pattern":"(a|b)*a(a|b){%d}"}`, i) }) + `]}]}}}`}},
+		{"patterns behind anchors", Spec{Kind: JSONSchema, Text: `{"$id":"https://x.test/","allOf":[` +
+			joined(30, func(i int) string { return fmt.Sprintf(`{"$ref":"#a%d"}`, i) }) + `],"$defs":{` +
+			joined(30, func(i int) string { return fmt.Sprintf(`"%d":{"$anchor":"a%d","type":"string","pattern":"(a|b)*a(a|b){%d}"}`, i, i, i) }) + `}}`}},
+		{"a multiple where no keyword leads", Spec{Kind: JSONSchema, Text: `{"$ref":"#/description/0","description":[{"multipleOf":4294967291,"minimum":1}]}`}},
+		{"multiples by way of references", Spec{Kind: JSONSchema, Text: `{"$ref":"#/x/0","multipleOf":65537,"x":[{"$ref":"#/x/1","multipleOf":65539},{"multipleOf":65543}]}`}},
 		{"lark conjunctions", Spec{Kind: Lark, Text: `start: A` + "\nA: " + strings.Repeat(`/(a|b)*a(a|b){9}/ & `, 60) + "/a/"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) { t.Log(refuses(t, c, tt.spec)) })

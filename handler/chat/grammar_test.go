@@ -102,6 +102,132 @@ func TestRequiredCalls(t *testing.T) {
 	}
 }
 
+// Whatever the schema's root is, every model's form holds calls to it.
+func TestArgumentsOfAllForms(t *testing.T) {
+	trie := byteTrie(t)
+	for _, tt := range []struct{ name, parameters, good, bad string }{
+		{"properties", `{"type":"object","properties":{"a":{"type":"integer"}}}`, `"a": 1`, `"b": 1`},
+		{"without a type", `{"properties":{"a":{"type":"integer"}},"required":["a"]}`, `"a": 1`, ``},
+		{"a reference", `{"$ref":"#/$defs/x","$defs":{"x":{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}}}`, `"a": 1`, `"a": "x"`},
+		{"a recursive reference", `{"$ref":"#/$defs/x","$defs":{"x":{"type":"object","properties":{"a":{"$ref":"#/$defs/x"}}}}}`, `"a": {"a": {}}`, `"a": {"_name": "f"}`},
+		{"itself inside", `{"type":"object","properties":{"a":{"$ref":"#"}}}`, `"a": {"a": {}}`, `"a": {"_name": "f"}`},
+		{"anyOf", `{"anyOf":[{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]},{"type":"object","properties":{"b":{"type":"integer"}},"required":["b"]}]}`, `"b": 1`, `"a": 1, "b": 1`},
+		{"oneOf", `{"oneOf":[{"$ref":"#/$defs/x"},{"$ref":"#/$defs/y"}],"$defs":{"x":{"properties":{"k":{"const":"x"}},"required":["k"]},"y":{"properties":{"k":{"const":"y"},"n":{"type":"integer"}},"required":["k"]}}}`, `"k": "y", "n": 2`, `"k": "x", "n": 2`},
+		{"oneOf inside", `{"properties":{"a":{"oneOf":[{"type":"integer"},{"type":"string","maxLength":1}]}},"required":["a"]}`, `"a": "x"`, `"a": null`},
+		{"allOf", `{"allOf":[{"properties":{"a":{"type":"integer"}},"required":["a"]},{"properties":{"b":{"type":"integer"}},"required":["b"]}]}`, `"a": 1, "b": 2`, `"a": 1`},
+		{"maxProperties", `{"type":"object","additionalProperties":{"type":"integer"},"maxProperties":1}`, `"x": 1`, `"x": 1, "y": 2`},
+		{"minProperties", `{"type":"object","additionalProperties":{"type":"integer"},"minProperties":2}`, `"x": 1, "y": 2`, `"x": 1`},
+		{"open", `{"type":"object","properties":{"a":{"type":"integer"}},"additionalProperties":true}`, `"a": 1, "x": [2]`, `"a": "x"`},
+		{"anything", `{}`, `"x": [2]`, `1`},
+		{"names of a set", `{"type":"object","propertyNames":{"enum":["a"]}}`, `"a": 1`, `"b": 1`},
+		{"many links in a description", `{"type":"object","description":"` + strings.Repeat(`https://x.test/?a=1&b=2 `, 40) + `","properties":{"a":{"type":"integer","description":"a & b & c"}}}`, `"a": 1`, `"b": 1`},
+		{"many ampersands in a name", `{"type":"object","properties":{"` + strings.Repeat("&", 40) + `":{"type":"integer"}}}`, `"` + strings.Repeat("&", 40) + `": 1`, `"b": 1`},
+		{"formats and sets", `{"type":"object","properties":{"a":{"type":"string","format":"path"},"b":{"type":"array","items":{"type":"integer"},"uniqueItems":true}}}`, `"a": "/", "b": [1]`, `"b": ["x"]`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tools := []Tool{{Name: "f", Parameters: []byte(tt.parameters)}}
+			for format, forms := range map[Format][]string{
+				FormatTGI:         {`{"function": {"_name": "f", %s}}`, `{"name": "f", "parameters": {%s}}`},
+				FormatLlama:       {`{"name": "f", "parameters": {%s}}`},
+				FormatHermes:      {"<tool_call>\n{\"name\": \"f\", \"arguments\": {%s}}\n</tool_call>"},
+				FormatMistral:     {` [{"name": "f", "arguments": {%s}}]`},
+				FormatMistralArgs: {`f[ARGS]{%s}`},
+			} {
+				c, err := Selection{Tools: tools, Required: true, Parallel: true}.Constraint(format)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, form := range forms {
+					text := strings.Replace(form, "%s", tt.good, 1)
+					if whole, allowed := matches(t, trie, c.Grammar, text); !whole {
+						t.Errorf("%q: only %q is allowed by\n%s", text, allowed, c.Grammar.Text)
+					}
+					if calls := parse(t, tools, c.Prefix+text).Calls; len(calls) != 1 || calls[0].Arguments != "{"+tt.good+"}" {
+						t.Errorf("%q: the Parser sees %v", text, calls)
+					}
+					text = strings.Replace(form, "%s", tt.bad, 1)
+					if whole, _ := matches(t, trie, c.Grammar, text); whole {
+						t.Errorf("%q is allowed by\n%s", text, c.Grammar.Text)
+					}
+				}
+			}
+		})
+	}
+}
+
+// A property of the name that TGI's form has for the tool's is not lost: the
+// call is written in the other form.
+func TestPropertyNamedLikeTheTool(t *testing.T) {
+	trie := byteTrie(t)
+	tools := []Tool{
+		{Name: "f", Parameters: []byte(`{"properties":{"_name":{"type":"string"},"a":{"type":"integer"}},"required":["_name"]}`)},
+		{Name: "g", Parameters: []byte(`{"properties":{"a":{"type":"integer"}}}`)},
+	}
+	for n := 1; n <= 2; n++ {
+		s := Selection{Tools: tools[:n], Required: true}
+		c, err := s.Constraint(FormatTGI)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for text, want := range map[string]string{
+			`{"name": "f", "parameters": {"_name": "x", "a": 1}}`: `"" f({"_name": "x", "a": 1})`,
+			`{"function": {"_name": "f", "_name": "x", "a": 1}}`:  "",
+			`{"function": {"_name": "g", "a": 1}}`:                map[int]string{2: `"" g({"a": 1})`}[n],
+		} {
+			whole, _ := matches(t, trie, c.Grammar, text)
+			if whole != (want != "") {
+				t.Errorf("%d tools: %q: allowed %v by\n%s", n, text, whole, c.Grammar.Text)
+			}
+			if got := parse(t, s.Tools, text).String(); want != "" && got != want {
+				t.Errorf("%d tools: %q: the Parser sees %s", n, text, got)
+			}
+		}
+		s.Required = false
+		c, err = s.Constraint(FormatTGI)
+		if err != nil || len(c.Triggers) != n {
+			t.Errorf("%d tools: %d triggers, %v", n, len(c.Triggers), err)
+		}
+	}
+}
+
+// A tool whose schema cannot be held is written freely where nobody asked for
+// a grammar, and the others are held to theirs.
+func TestVoluntaryCallsOfUnheldTools(t *testing.T) {
+	trie := byteTrie(t)
+	tools := []Tool{
+		{Name: "f", Parameters: []byte(`{"type":"object","properties":{"a":{"not":{"type":"null"}}}}`)},
+		{Index: 1, Name: "g", Parameters: []byte(`{"properties":{"a":{"type":"integer"}}}`)},
+	}
+	for _, format := range []Format{FormatTGI, FormatLlama, FormatHermes} {
+		c, err := Selection{Tools: tools, Parallel: true}.Constraint(format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := c.Triggers[len(c.Triggers)-1].Grammar
+		begin, end := ` "f", "parameters": `, `}`
+		if format == FormatHermes {
+			begin, end = "\n"+`{"name": "f", "arguments": `, "}\n</tool_call>"
+		}
+		for text, want := range map[string]bool{
+			begin + `{"x": [1]}` + end:                              true,
+			strings.Replace(begin, "f", "g", 1) + `{"a": 1}` + end:  true,
+			strings.Replace(begin, "f", "g", 1) + `{"x": []}` + end: false,
+		} {
+			if got, allowed := matches(t, trie, g, text); got != want {
+				t.Errorf("%q: %v (allowed %q) by\n%s", text, got, allowed, g.Text)
+			}
+		}
+	}
+	_, err := Selection{Tools: tools[1:], Required: true}.Constraint(FormatTGI)
+	if err != nil {
+		t.Error(err)
+	}
+	tools[1].Parameters = tools[0].Parameters
+	if _, err = (Selection{Tools: tools[1:], Required: true}).Constraint(FormatTGI); err == nil || !strings.Contains(err.Error(), "tools[1].function.parameters#/properties/a/not: ") {
+		t.Error(err)
+	}
+}
+
 // Behind its trigger each grammar allows the rest of a call, which the Parser
 // takes.
 func TestTriggeredCalls(t *testing.T) {
