@@ -153,7 +153,9 @@ func TestHostileGrammarsAreRefused(t *testing.T) {
 			joined(60, func(i int) string { return fmt.Sprintf(`{"type":"string","pattern":"(a|b)*a(a|b){%d}"}`, i) }) + `]}]}}}`}},
 		{"patterns behind anchors", Spec{Kind: JSONSchema, Text: `{"$id":"https://x.test/","allOf":[` +
 			joined(30, func(i int) string { return fmt.Sprintf(`{"$ref":"#a%d"}`, i) }) + `],"$defs":{` +
-			joined(30, func(i int) string { return fmt.Sprintf(`"%d":{"$anchor":"a%d","type":"string","pattern":"(a|b)*a(a|b){%d}"}`, i, i, i) }) + `}}`}},
+			joined(30, func(i int) string {
+				return fmt.Sprintf(`"%d":{"$anchor":"a%d","type":"string","pattern":"(a|b)*a(a|b){%d}"}`, i, i, i)
+			}) + `}}`}},
 		{"a multiple where no keyword leads", Spec{Kind: JSONSchema, Text: `{"$ref":"#/description/0","description":[{"multipleOf":4294967291,"minimum":1}]}`}},
 		{"multiples by way of references", Spec{Kind: JSONSchema, Text: `{"$ref":"#/x/0","multipleOf":65537,"x":[{"$ref":"#/x/1","multipleOf":65539},{"multipleOf":65543}]}`}},
 		{"lark conjunctions", Spec{Kind: Lark, Text: `start: A` + "\nA: " + strings.Repeat(`/(a|b)*a(a|b){9}/ & `, 60) + "/a/"}},
