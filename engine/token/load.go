@@ -43,6 +43,9 @@ func LoadFS(fsys fs.FS, name string) (*Tokenizer, error) {
 			return nil, err
 		}
 	}
+	if err := checkGrowth(tokenizerJSON); err != nil {
+		return nil, inFile(in.name+file, err)
+	}
 	t, err := newTokenizer(tokenizerJSON, config)
 	return t, inFile(in.name+file, err)
 }
@@ -55,6 +58,9 @@ func LoadBytes(tokenizerJSON, configJSON []byte) (*Tokenizer, error) {
 		if err := config.read(configJSON); err != nil {
 			return nil, inFile("tokenizer_config.json", err)
 		}
+	}
+	if err := checkGrowth(tokenizerJSON); err != nil {
+		return nil, inFile("tokenizer.json", err)
 	}
 	t, err := newTokenizer(tokenizerJSON, config)
 	return t, inFile("tokenizer.json", err)
