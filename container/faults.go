@@ -23,7 +23,8 @@ func reportFaults() {
 	signal.Notify(faults, syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGILL, syscall.SIGFPE)
 	go func() {
 		sig := <-faults
-		exit(1, fmt.Sprintf("millrace: %s (%s) on a native thread: a fault of this program or of the machine's memory; please report it with what is in the log above\n", signalName(sig), sig))
+		say(fmt.Sprintf("millrace: %s (%s) on a native thread: a fault of this program or of the machine's memory; please report it with what is in the log above\n", signalName(sig), sig))
+		exit(1)
 	}()
 }
 

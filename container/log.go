@@ -120,15 +120,17 @@ func (q *logQueue) Dropped() int64 {
 	return q.dropped
 }
 
-// exit ends the process after a last line, if there is one, which has room even
-// if the queue has none.
-func exit(status int, last string) {
-	if last != "" {
-		stderr.mu.Lock()
-		stderr.room += len(last)
-		stderr.mu.Unlock()
-		fmt.Fprint(stderr, last)
-	}
+// say writes a last word, which has room even if the queue has none.
+func say(line string) {
+	stderr.mu.Lock()
+	stderr.room += len(line)
+	stderr.mu.Unlock()
+	fmt.Fprint(stderr, line)
+	stderr.flush(lastLines)
+}
+
+// exit ends the process once its last lines are written.
+func exit(status int) {
 	stderr.flush(lastLines)
 	os.Exit(status)
 }

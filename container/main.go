@@ -58,15 +58,15 @@ func (e usageError) Unwrap() error { return e.err }
 func main() {
 	err := run(os.Args[1:], os.Environ())
 	if err == nil {
-		exit(0, "")
+		exit(0)
 	}
-	status := 1
+	say(fmt.Sprintf("millrace: %v\n", err))
+	tellLambda(err)
 	var usage usageError
 	if errors.As(err, &usage) {
-		status = 2
+		exit(2)
 	}
-	tellLambda(err)
-	exit(status, fmt.Sprintf("millrace: %v\n", err))
+	exit(1)
 }
 
 func run(args, environ []string) error {

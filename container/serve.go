@@ -257,7 +257,7 @@ func (s *server) exitOnSecond() {
 	for first := time.Now(); ; {
 		if sig := <-s.signals; time.Since(first) > 100*time.Millisecond {
 			s.log.Warn("ended at once by a second signal", "signal", sig.String())
-			exit(1, "")
+			exit(1)
 		}
 	}
 }

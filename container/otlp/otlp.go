@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/go-logr/logr"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
@@ -43,6 +44,7 @@ func Start(cfg Config) (*trace.TracerProvider, error) {
 	}
 	quiet := newReporter(cfg.Logger)
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(quiet.report))
+	otel.SetLogger(logr.FromSlogHandler(cfg.Logger.Handler())) // its own writes to standard error, which may block
 	return trace.NewTracerProvider(
 		trace.WithBatcher(exporter, trace.WithBatchTimeout(2*time.Second), trace.WithExportTimeout(10*time.Second)),
 		trace.WithResource(resource.NewSchemaless(
