@@ -12,6 +12,7 @@ import (
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 
+	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/sagemaker/awserr"
 )
 
@@ -81,6 +82,9 @@ func regionOf(err error) string {
 // needs are the permissions an operation takes.
 var needs = map[string]string{"list": "s3:ListBucket", "get": "s3:GetObject"}
 
+// urls are those in a message of the SDK, which quotes the endpoint it is given.
+var urls = regexp.MustCompile("[^\\s`\"']+://[^\\s`\"']+")
+
 // permission is how IAM's messages name what was refused.
 var permission = regexp.MustCompile(`not authorized to perform: (\S+)`)
 
@@ -95,7 +99,8 @@ func explain(l location, operation, key string, err error) error {
 		where += "?versionId=" + l.version
 	}
 	say := func(format string, args ...any) error {
-		return &Error{where + ": " + fmt.Sprintf(format, args...), err}
+		text := urls.ReplaceAllStringFunc(fmt.Sprintf(format, args...), config.HideSecrets)
+		return &Error{where + ": " + text, err}
 	}
 	code, status, message := awserr.Code(err), awserr.Status(err), awserr.Message(err)
 	lower := strings.ToLower(message)

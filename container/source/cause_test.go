@@ -67,10 +67,12 @@ func TestCauseWithoutAnswer(t *testing.T) {
 	for _, tt := range []struct{ name, url, want string }{
 		{"nobody listens", "http://127.0.0.1:1", "connection refused"},
 		{"no such host", "http://s3.invalid", "S3 cannot be reached: no address for"},
+		{"secret in the endpoint's query", "http://127.0.0.1:1/?token=hunter2", "Custom endpoint `http://127.0.0.1:1/?token=***`"},
+		{"secret in a wrong endpoint", "ht!tp://user:hunter2@h", "Custom endpoint `ht!tp://***@h`"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := openBucket(t.Context(), testBucket(t, tt.url, "s3://models/llama", quick), math.MaxInt64)
-			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "s3://models/llama/: ") {
+			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "s3://models/llama/: ") || strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("got %v; want %q in it", err, tt.want)
 			}
 		})
