@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -303,7 +304,7 @@ func TestSettingsOfTheModel(t *testing.T) {
 func TestNoFilesInAModelFolder(t *testing.T) {
 	for _, name := range []string{
 		"config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-		"generation_config.json", "chat_template.jinja", "millrace.yaml",
+		"generation_config.json", "chat_template.jinja", "additional_chat_templates/a.jinja", "millrace.yaml",
 	} {
 		for kind, put := range map[string]func(path string) error{
 			"pipe":   func(path string) error { return syscall.Mkfifo(path, 0o600) },
@@ -317,7 +318,8 @@ func TestNoFilesInAModelFolder(t *testing.T) {
 					delete(files, "model.safetensors")
 				}
 				dir := weightstest.Folder(t, files)
-				if err := put(filepath.Join(dir, name)); err != nil {
+				path := filepath.Join(dir, name)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), put(path)); err != nil {
 					t.Fatal(err)
 				}
 				status, stderr := refused(t, nil, "--model-id", dir, "--port", "0", "--hostname", "127.0.0.1", "--log-level", "warn")

@@ -40,8 +40,19 @@ func OpenFile(path string) (*os.File, error) {
 }
 
 // Folder is the file system of a model folder: it opens regular files and
-// folders only, as OpenFile does.
+// folders only, as OpenFile does. A file is as long as it was when it was opened:
+// what the kernel calls a regular file of no length, like /proc/kmsg, may be read
+// for ever.
 type Folder string
+
+// sized is a file whose end is fixed.
+type sized struct {
+	io.Reader
+	file *os.File
+}
+
+func (f sized) Stat() (fs.FileInfo, error) { return f.file.Stat() }
+func (f sized) Close() error               { return f.file.Close() }
 
 var _ fs.StatFS = Folder("")
 
@@ -54,7 +65,16 @@ func (f Folder) Open(name string) (fs.File, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return os.Open(path)
 	}
-	return OpenFile(path)
+	opened, err := OpenFile(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := opened.Stat()
+	if err != nil {
+		opened.Close()
+		return nil, err
+	}
+	return sized{io.NewSectionReader(opened, 0, info.Size()), opened}, nil
 }
 
 // Stat implements fs.StatFS. It opens nothing.

@@ -96,7 +96,7 @@ func (s *sources) readAdditional(folder fs.FS) error {
 	for _, file := range files {
 		data, err := readFile(folder, file)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", file, err)
 		}
 		s.add(strings.TrimSuffix(path.Base(file), ".jinja"), source{file, string(data)})
 	}
