@@ -11,9 +11,12 @@ import (
 type rules struct {
 	vocab  int
 	base   []uint32  // a mask of the tokens that may come at all; nil: all
-	ends   []int32   // end the sequence, so may not come before
-	least  int       // so many tokens
 	banned [][]int32 // sequences of two tokens or more
+	least  int       // so many tokens must come before one of
+	stops  []int32   // or of
+	eos    []int32   // the model's, unless
+	ignore bool      // they end nothing; those of a grammar end it all the same
+	kept   []int32   // scratch of narrow
 }
 
 // rules makes those of a request, nil if it has none. It says which of its lists are
@@ -25,18 +28,10 @@ func (e *Engine) rules(req *Request) (*rules, error) {
 	if err := e.checkLists(req); err != nil {
 		return nil, err
 	}
-	r := &rules{vocab: e.limits.Vocab, least: req.MinNewTokens}
-	if r.least > 0 {
-		r.ends = slices.Clone(req.StopTokens)
-		if !req.IgnoreEOS {
-			r.ends = append(r.ends, e.cfg.EOS...)
-		}
-	}
+	r := &rules{vocab: e.limits.Vocab, least: req.MinNewTokens, stops: req.StopTokens, eos: e.cfg.EOS, ignore: req.IgnoreEOS}
 	if req.AllowedTokens != nil {
 		r.base = make([]uint32, device.MaskWords(r.vocab))
-		for _, t := range req.AllowedTokens {
-			r.base[t/32] |= 1 << (t % 32)
-		}
+		allow(r.base, req.AllowedTokens)
 	}
 	for _, ban := range req.BannedTokens {
 		if len(ban) > 1 {
@@ -52,9 +47,12 @@ func (e *Engine) rules(req *Request) (*rules, error) {
 	if r.base != nil {
 		first := slices.Clone(r.base)
 		if r.least > 0 {
-			forbid(first, r.ends...)
+			forbid(first, r.stops...)
+			if !r.ignore {
+				forbid(first, r.eos...)
+			}
 		}
-		if empty(first) {
+		if empty(first) && req.Guide == nil {
 			return nil, &Error{Kind: Invalid, Msg: "the token lists leave no token to begin with: all that are allowed are banned, or would end the text too early"}
 		}
 	}
@@ -116,9 +114,15 @@ func (r *rules) begin(mask []uint32) {
 
 // narrow takes from a mask what the rules do not admit as the token with an index
 // among those that s generates, which knows those before it if they matter. It
-// reports whether anything is left. A grammar that admits nothing but an end may
-// have it at any time.
+// reports whether anything is left. A grammar that has nothing else to come may end,
+// whatever the rules say.
 func (r *rules) narrow(mask []uint32, s *sequence, index int) bool {
+	guided := s.constrained()
+	ends := 0 // of kept
+	if guided {
+		r.kept = appendSet(r.kept[:0], mask, r.eos)
+		ends = len(r.kept)
+	}
 	if r.base != nil {
 		for i := range mask {
 			mask[i] &= r.base[i]
@@ -130,28 +134,27 @@ func (r *rules) narrow(mask []uint32, s *sequence, index int) bool {
 		}
 	}
 	if index < r.least {
-		var only []int32
-		if s.constrained() {
-			for _, t := range r.ends {
-				if has(mask, t) {
-					only = append(only, t)
-				}
-			}
+		if guided {
+			r.kept = appendSet(appendSet(r.kept, mask, r.stops), mask, r.eos)
 		}
-		forbid(mask, r.ends...)
-		if len(only) > 0 && empty(mask) {
-			for _, t := range only {
-				mask[t/32] |= 1 << (t % 32)
-			}
+		forbid(mask, r.stops...)
+		if guided || !r.ignore {
+			forbid(mask, r.eos...)
 		}
+		if guided && empty(mask) {
+			allow(mask, r.kept[ends:])
+		}
+	}
+	if guided && empty(mask) {
+		allow(mask, r.kept[:ends])
 	}
 	return !empty(mask)
 }
 
 // admits reports whether the rules let a token be the next one of s, which nothing
-// else could be: so it may be an end at any time.
+// else could be.
 func (r *rules) admits(s *sequence, token int32) bool {
-	if r == nil {
+	if r == nil || slices.Contains(r.eos, token) {
 		return true
 	}
 	return (r.base == nil || has(r.base, token)) && !slices.ContainsFunc(r.banned, func(ban []int32) bool {
@@ -174,6 +177,22 @@ func (r *rules) completes(ban []int32, s *sequence, index int) bool {
 }
 
 func has(mask []uint32, token int32) bool { return mask[token/32]>>(token%32)&1 == 1 }
+
+// appendSet appends those of tokens that a mask has.
+func appendSet(dst []int32, mask []uint32, tokens []int32) []int32 {
+	for _, t := range tokens {
+		if has(mask, t) {
+			dst = append(dst, t)
+		}
+	}
+	return dst
+}
+
+func allow(mask []uint32, tokens []int32) {
+	for _, t := range tokens {
+		mask[t/32] |= 1 << (t % 32)
+	}
+}
 
 func forbid(mask []uint32, tokens ...int32) {
 	for _, t := range tokens {

@@ -103,6 +103,7 @@ void Sampler::choose(float* logits, const Input& in, const mr_row& row, mr_row_r
       typical_p(logits, peak, params.typical_p);
       peak = kernels_.highest(logits, vocab_);
     }
+    if (params.min_p > 0) min_p(logits, peak, params.min_p);
   }
   const double sum = kernels_.exp_sum(logits, peak, vocab_), norm = peak + std::log(sum);
   const int32_t token = params.sample == 1 ? draw(logits, peak, sum, uniform(params.seed, row.index))
@@ -163,6 +164,14 @@ void Sampler::typical_p(float* logits, float peak, double p) {
   mean /= mass;  // of ln p + ln mass, so that |-ln p - H| = |mean - key|
   for (Candidate& c : ranked_) c.key = std::fabs(mean - c.key);
   keep(logits, shortest(p * mass));
+}
+
+void Sampler::min_p(float* logits, float peak, double p) {
+  const double least = std::log(p), doubt = 1e-6;  // exponentials are worth it near the bound only
+  for (int i = 0; i < vocab_; i++) {
+    const double l = double(logits[i]) - double(peak);
+    if (l < least - doubt || (l < least + doubt && std::exp(l) < p)) logits[i] = -kInfinity;
+  }
 }
 
 // Filters out all but the first n of ranked_.

@@ -67,6 +67,7 @@ class Sampler {
   void top_k(float* logits, int k);
   void top_p(float* logits, float peak, double p);
   void typical_p(float* logits, float peak, double p);
+  void min_p(float* logits, float peak, double p);
   void keep(float* logits, size_t n);
   size_t shortest(double need);
   int32_t draw(const float* logits, float peak, double sum, double u);

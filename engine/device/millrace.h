@@ -171,7 +171,8 @@ typedef struct {
   float temperature;
   int32_t top_k;
   float top_p, typical_p, repetition_penalty, frequency_penalty, presence_penalty;
-  int32_t sample, watermark, reserved;
+  int32_t sample, watermark;
+  float min_p;
 } mr_params;
 
 typedef struct { int32_t slot, start, count, kv_len, adapter, rope_len; } mr_seq;

@@ -31,19 +31,22 @@
 //     now and H its entropy, in the order |-ln p - H| ascending, then id
 //     ascending: keep a token if the mass before it is less than typical_p;
 //     always at least one (Meister et al., Locally Typical Sampling, 2022).
-//  12. Greedy: the largest l, on ties the lowest id. Sampling: walk the kept
+//  12. Params.Sample = 1, min_p > 0: keep a token if exp(l - max l) is at least
+//     min_p, with the largest l that is kept now (Nguyen et al., Turning Up the
+//     Heat: Min-p Sampling, 2024).
+//  13. Greedy: the largest l, on ties the lowest id. Sampling: walk the kept
 //     tokens by id, adding exp(l - max l) in float64; the first whose running
 //     sum exceeds u times the whole sum is chosen (the last kept one if
 //     rounding leaves none).
-//  13. The log-probability of a token is its l minus the log of the summed
+//  14. The log-probability of a token is its l minus the log of the summed
 //     exponentials of the kept, in float64, rounded to float32 at the end. A
 //     filtered-out token has none, and a token alone, by top_k = 1 or a mask,
 //     has 0.
-//  14. The n alternatives are the kept tokens in the order l descending, then
+//  15. The n alternatives are the kept tokens in the order l descending, then
 //     id ascending; those that tie in l with the n-th follow, up to a cap.
 //
-// Prompt scores are the log-softmax of the raw logits: steps 2 to 11 are left
-// out, 13 and 14 hold.
+// Prompt scores are the log-softmax of the raw logits: steps 2 to 12 are left
+// out, 14 and 15 hold.
 //
 // # The watermark
 //

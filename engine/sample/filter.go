@@ -57,6 +57,16 @@ func (s *Sampler) typicalP(l []float32, p float64) {
 	s.keep(l, shortest(s.ranked, p*mass))
 }
 
+// minP filters out what is less likely than the part p of the likeliest token.
+func minP(l []float32, p float64) {
+	peak, _ := largest(l)
+	for i, v := range l {
+		if weight(v, peak) < p {
+			l[i] = -inf32
+		}
+	}
+}
+
 // rank fills s.ranked with the tokens not yet filtered out.
 func (s *Sampler) rank(l []float32, measure func(v float32) (key, weight float64)) {
 	s.ranked = s.ranked[:0]

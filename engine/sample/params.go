@@ -13,7 +13,7 @@ type Params struct {
 	PresencePenalty   float32 // 0: off; once for each id among the generated tokens
 	Sample            int32   // 1: draw from the distribution, 0: the best token
 	Watermark         int32   // 1: raise the tokens that Green tells, 0: off
-	MinP              float32 // 0: off
+	MinP              float32 // 0: off; at most 1
 }
 
 // Bias is added to the logit of one token, in each row of a sequence. C layout.

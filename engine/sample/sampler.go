@@ -62,7 +62,7 @@ func (s *Sampler) Score(logits []float32, target int32, n int, top []Alternative
 	return Alternative{target, logprob(logits[target], norm)}, s.alternatives(logits, norm, n, top), true
 }
 
-// process is steps 2 to 11 of the definition, in place.
+// process is steps 2 to 12 of the definition, in place.
 func (s *Sampler) process(l []float32, in *Input) {
 	p := in.Params
 	if in.Mask != nil {
@@ -97,6 +97,9 @@ func (s *Sampler) process(l []float32, in *Input) {
 	}
 	if p.TypicalP < 1 {
 		s.typicalP(l, float64(p.TypicalP))
+	}
+	if p.MinP > 0 {
+		minP(l, float64(p.MinP))
 	}
 }
 
@@ -190,7 +193,7 @@ func draw(l []float32, peak float32, u float64) int32 {
 	return last
 }
 
-// alternatives is step 10.
+// alternatives is step 15.
 func (s *Sampler) alternatives(l []float32, norm float64, n int, top []Alternative) int {
 	n = min(n, len(top))
 	if n <= 0 {

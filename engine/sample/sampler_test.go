@@ -40,6 +40,7 @@ func TestProcessMatchesTransformers(t *testing.T) {
 			TopK              int32    `json:"top_k"`
 			TopP              *float32 `json:"top_p"`
 			TypicalP          *float32 `json:"typical_p"`
+			MinP              *float32 `json:"min_p"`
 			RepetitionPenalty *float32 `json:"repetition_penalty"`
 		}
 		Seen   []int32
@@ -63,6 +64,7 @@ func TestProcessMatchesTransformers(t *testing.T) {
 				{&p.Temperature, tt.Params.Temperature},
 				{&p.TopP, tt.Params.TopP},
 				{&p.TypicalP, tt.Params.TypicalP},
+				{&p.MinP, tt.Params.MinP},
 				{&p.RepetitionPenalty, tt.Params.RepetitionPenalty},
 			} {
 				if set.from != nil {
@@ -227,6 +229,8 @@ func TestSample(t *testing.T) {
 		{name: "tiny temperature does not overflow", logits: []float32{50, 80, 79.9}, token: 1,
 			params: with(func(p *Params) { p.Temperature = 1e-40 })},
 		{name: "tiny top_p keeps one", logits: []float32{0, 0, 0}, params: with(func(p *Params) { p.TopP = 1e-9 })},
+		{name: "min_p of one keeps the best", logits: []float32{0, 3, 3}, params: with(func(p *Params) { p.MinP, p.Seed = 1, 2 }), token: 1, logprob: -math.Ln2},
+		{name: "greedy reads no min_p", logits: []float32{0, 0}, params: func() Params { p := Greedy(); p.MinP = 1; return p }(), logprob: -math.Ln2},
 		{name: "tiny typical_p keeps one", logits: []float32{0, 0, 0}, params: with(func(p *Params) { p.TypicalP = 1e-9 })},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -291,7 +295,7 @@ func TestSampleDoesNotAllocate(t *testing.T) {
 		logits[i] = float32(rng.NormFloat64())
 	}
 	p := drawParams()
-	p.Temperature, p.TopK, p.TopP, p.TypicalP, p.RepetitionPenalty = 0.8, 100, 0.9, 0.9, 1.1
+	p.Temperature, p.TopK, p.TopP, p.TypicalP, p.MinP, p.RepetitionPenalty = 0.8, 100, 0.9, 0.9, 0.01, 1.1
 	counts := countsOf(vocab, []int32{1, 2, 3}, []int32{4})
 	top := make([]Alternative, 32)
 	var s Sampler

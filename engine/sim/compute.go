@@ -149,7 +149,8 @@ func (b *Backend) result(e *entry, s *slot, row int) {
 		s.last, s.hidden = 0, ^s.hidden
 		return
 	case r.Kind == device.RowScore:
-		*out = device.RowResult{Token: r.Target, Logprob: score(s.hidden, r.Target)}
+		c := score(s.hidden, r.Target)
+		b.answer(e, row, &c)
 		return
 	}
 	c := choice{x: m.draw(s.hidden, s.counts, s.biases, &s.params, r.Index), mask: e.batch.Mask(r.Mask)}
@@ -158,12 +159,18 @@ func (b *Backend) result(e *entry, s *slot, row int) {
 		s.last, s.void = 0, verify
 		return
 	}
-	*out = device.RowResult{Token: c.token, Logprob: c.logprob, TopCount: int32(c.tops(int(r.TopN)))}
-	for k := range int(out.TopCount) {
-		e.batch.Top[row*device.MaxTopN+k] = c.alternative(m, k)
-	}
+	b.answer(e, row, &c)
 	s.last, s.void = c.token, verify && c.token != r.Target
 	s.counts += countOf(c.token, 1)
+}
+
+// answer writes a choice and its alternatives as the result of a row.
+func (b *Backend) answer(e *entry, row int, c *choice) {
+	tops := c.tops(int(e.batch.Rows[row].TopN))
+	e.batch.Results[row] = device.RowResult{Token: c.token, Logprob: c.logprob, TopCount: int32(tops)}
+	for k := range tops {
+		e.batch.Top[row*device.MaxTopN+k] = c.alternative(&b.cfg.Model, k)
+	}
 }
 
 // computeFast samples every row from its slot's last token and its number.

@@ -105,14 +105,19 @@ func (m Model) ContinueSteered(prompt []int32, p sample.Params, by Steering, top
 	return out
 }
 
-// Score returns the log-probability of each prompt token but the first, whose
-// entry is NaN.
-func (m Model) Score(prompt []int32, by Steering) []float32 {
-	out := []float32{float32(math.NaN())}
+// Score returns the prompt's tokens with their log-probabilities, NaN for the first,
+// and topN alternatives for each but that.
+func (m Model) Score(prompt []int32, by Steering, topN int) []Choice {
+	out := []Choice{{Token: prompt[0], Logprob: float32(math.NaN())}}
 	r := m.start(&by)
 	for i := 1; i < len(prompt); i++ {
 		r.feed(prompt[i-1])
-		out = append(out, score(r.sum(), prompt[i]))
+		made := score(r.sum(), prompt[i])
+		c := Choice{Token: made.token, Logprob: made.logprob}
+		for k := range topN {
+			c.Top = append(c.Top, made.alternative(&m, k))
+		}
+		out = append(out, c)
 	}
 	return out
 }
@@ -251,6 +256,9 @@ func (m *Model) draw(sum, counts, biases uint64, p *sample.Params, index int32) 
 		x = mix(x, uint64(math.Float32bits(p.RepetitionPenalty))<<32|uint64(math.Float32bits(p.FrequencyPenalty)))
 		x = mix(x, counts)
 	}
+	if p.MinP != 0 {
+		x = mix(x, uint64(math.Float32bits(p.MinP)))
+	}
 	if p.PresencePenalty != 0 || p.Watermark != 0 {
 		x = mix(x, uint64(math.Float32bits(p.PresencePenalty))<<32|uint64(p.Watermark))
 	}
@@ -350,7 +358,11 @@ func (c *choice) alternative(m *Model, k int) device.Alternative {
 	return device.Alternative{Token: id, Logprob: c.logprob - float32(k)}
 }
 
-func score(sum uint64, target int32) float32 { return logprob(mix(sum, uint64(uint32(target)))) }
+// score is what stands for a choice of target.
+func score(sum uint64, target int32) choice {
+	x := mix(sum, uint64(uint32(target)))
+	return choice{x: x, token: target, logprob: logprob(x)}
+}
 
 func logprob(x uint64) float32 { return -8 * float32(x>>40) / (1 << 24) }
 

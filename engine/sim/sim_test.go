@@ -515,7 +515,7 @@ func TestSteering(t *testing.T) {
 				if again {
 					x.Rows[0].Kind, x.Rows[0].Target = device.RowScore, 5
 					h.mustRun()
-					if got, want := x.Results[0].Logprob, m.Score(append(prompt, 5), Steering{})[6]; got != want {
+					if got, want := x.Results[0].Logprob, m.Score(append(prompt, 5), Steering{}, 0)[6].Logprob; got != want {
 						t.Errorf("log-probability %v, want %v", got, want)
 					}
 					x = h.batch()

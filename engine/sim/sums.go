@@ -52,6 +52,7 @@ func checksum(x *device.Batch) uint64 {
 	for i := range x.Params {
 		p := &x.Params[i]
 		add(p.Slot, int32(math.Float32bits(p.Params.Temperature)))
+		add(int32(math.Float32bits(p.Params.MinP)), 0)
 		h = mix(h, p.Params.Seed)
 	}
 	for _, c := range x.Counts {

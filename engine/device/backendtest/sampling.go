@@ -56,7 +56,7 @@ var samplingCases = []struct {
 	params sample.Params
 }{
 	{"greedy", greedy(func(p *sample.Params) {})},
-	{"greedy reads no filter", greedy(func(p *sample.Params) { p.Temperature, p.TopK, p.TopP, p.TypicalP = 0.1, 3, 0.5, 0.5 })},
+	{"greedy reads no filter", greedy(func(p *sample.Params) { p.Temperature, p.TopK, p.TopP, p.TypicalP, p.MinP = 0.1, 3, 0.5, 0.5, 1 })},
 	{"greedy, repetition penalty", greedy(func(p *sample.Params) { p.RepetitionPenalty = 1.8 })},
 	{"greedy, frequency penalty", greedy(func(p *sample.Params) { p.FrequencyPenalty = 1.25 })},
 	{"greedy, rewards", greedy(func(p *sample.Params) { p.RepetitionPenalty, p.FrequencyPenalty = 0.7, -0.5 })},
@@ -79,8 +79,12 @@ var samplingCases = []struct {
 	{"typical_p", sampled(func(p *sample.Params) { p.TypicalP = 0.6 })},
 	{"typical_p tiny", sampled(func(p *sample.Params) { p.TypicalP = 1e-6 })},
 	{"typical_p near one", sampled(func(p *sample.Params) { p.TypicalP = 0.9999 })},
+	{"min_p", sampled(func(p *sample.Params) { p.MinP = 0.2 })},
+	{"min_p tiny", sampled(func(p *sample.Params) { p.MinP, p.Temperature = 1e-7, 2 })},
+	{"min_p of one", sampled(func(p *sample.Params) { p.MinP = 1 })},
+	{"typical_p and min_p", sampled(func(p *sample.Params) { p.TypicalP, p.MinP = 0.7, 0.3 })},
 	{"everything", sampled(func(p *sample.Params) {
-		p.Temperature, p.TopK, p.TopP, p.TypicalP = 1.4, 60, 0.95, 0.9
+		p.Temperature, p.TopK, p.TopP, p.TypicalP, p.MinP = 1.4, 60, 0.95, 0.9, 0.05
 		p.RepetitionPenalty, p.FrequencyPenalty, p.PresencePenalty, p.Watermark = 1.3, 0.4, 0.6, 1
 	})},
 }

@@ -62,6 +62,7 @@ func (s *suite) steering(t *testing.T) {
 		{name: "mask of fewer than top_k", params: sampled(func(p *sample.Params) { p.TopK = 200 }), share: 0.01},
 		{name: "mask and top_p", params: sampled(func(p *sample.Params) { p.TopP = 0.7 }), share: 0.3},
 		{name: "mask and typical_p", params: sampled(func(p *sample.Params) { p.TypicalP = 0.6 }), share: 0.3},
+		{name: "mask and min_p", params: sampled(func(p *sample.Params) { p.MinP = 0.3 }), share: 0.3},
 		{name: "greedy, biases", params: sample.Greedy(), biases: 40},
 		{name: "biases", params: sampled(func(p *sample.Params) { p.Temperature = 0.8 }), biases: 40},
 		{name: "the most biases", params: sampled(func(p *sample.Params) {}), biases: sample.MaxBiases},

@@ -36,6 +36,8 @@ func Cases() []Case {
 		{Name: "top_p", Params: sample.Params{TopP: 0.83}},
 		{Name: "typical_p", Params: sample.Params{TypicalP: 0.47}},
 		{Name: "top_k, top_p and typical_p", Params: sample.Params{Temperature: 1.7, TopK: 9, TopP: 0.93, TypicalP: 0.71}},
+		{Name: "min_p", Params: sample.Params{MinP: 0.23}},
+		{Name: "typical_p and min_p", Params: sample.Params{Temperature: 1.4, TypicalP: 0.81, MinP: 0.4}},
 		{Name: "repetition penalty", Params: sample.Params{RepetitionPenalty: 1.6}},
 		{Name: "frequency penalty", Params: sample.Params{FrequencyPenalty: 0.7}},
 		{Name: "presence penalty", Params: sample.Params{PresencePenalty: 1.1}},
@@ -46,7 +48,7 @@ func Cases() []Case {
 		{
 			Name: "all",
 			Params: sample.Params{
-				Temperature: 1.7, TopK: 9, TopP: 0.95, TypicalP: 0.9,
+				Temperature: 1.7, TopK: 9, TopP: 0.95, TypicalP: 0.9, MinP: 0.15,
 				RepetitionPenalty: 1.3, FrequencyPenalty: 0.3, PresencePenalty: 0.4, Watermark: 1,
 			},
 			Mask:   []uint32{0xfbd},

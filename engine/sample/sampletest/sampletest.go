@@ -5,12 +5,13 @@ package sampletest
 
 import (
 	"math"
+	"slices"
 	"sort"
 
 	"github.com/millrace-ai/millrace/engine/sample"
 )
 
-// Distribution returns the probability of each token, steps 2 to 11 of the
+// Distribution returns the probability of each token, steps 2 to 12 of the
 // definition done by sorting. in.Params.Sample must be 1.
 func Distribution(logits []float32, in *sample.Input) []float64 {
 	kept := processed(logits, in)
@@ -36,6 +37,13 @@ func Distribution(logits []float32, in *sample.Input) []float64 {
 			return math.Abs(-math.Log(kept[i].p)-h) < math.Abs(-math.Log(kept[j].p)-h)
 		})
 		kept = kept.prefix(p)
+	}
+	if p := float64(in.Params.MinP); p > 0 {
+		best := 0.0
+		for _, k := range kept {
+			best = max(best, k.p)
+		}
+		kept = slices.DeleteFunc(kept, func(k token) bool { return k.p < p*best }).normalised()
 	}
 	out := make([]float64, len(logits))
 	for _, k := range kept {

@@ -12,6 +12,7 @@ import sys
 
 import torch
 from transformers import (
+    MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -32,7 +33,11 @@ CASES = [
     ("typical_p near one", dict(typical_p=0.99)),
     ("repetition", dict(repetition_penalty=1.3)),
     ("repetition reward", dict(repetition_penalty=0.8)),
-    ("all", dict(temperature=1.4, top_k=20, top_p=0.9, typical_p=0.7, repetition_penalty=1.2)),
+    ("all but min_p", dict(temperature=1.4, top_k=20, top_p=0.9, typical_p=0.7, repetition_penalty=1.2)),
+    ("min_p", dict(min_p=0.1)),
+    ("min_p small", dict(min_p=1e-6)),
+    ("min_p near one", dict(min_p=0.9)),
+    ("all", dict(temperature=1.4, top_k=20, top_p=0.9, typical_p=0.9, min_p=0.3, repetition_penalty=1.2)),
 ]
 
 
@@ -48,6 +53,8 @@ def processed(scores, seen, p):
         steps.append(TopPLogitsWarper(p["top_p"]))
     if "typical_p" in p:
         steps.append(TypicalLogitsWarper(p["typical_p"]))
+    if "min_p" in p:
+        steps.append(MinPLogitsWarper(p["min_p"]))
     for step in steps:
         scores = step(seen, scores)
     return scores
