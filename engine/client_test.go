@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
+	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/sim"
 )
 
@@ -16,7 +18,9 @@ type client struct {
 	stream *Stream
 	cancel context.CancelFunc
 	want   []sim.Choice
-	scores []float32
+	eos    int32
+	scores []sim.Choice
+	stuck  bool // no token may come after those
 	spec   *guideSpec // nil: free text
 	behind behind
 	family []*client // of one prompt, this one too
@@ -79,16 +83,23 @@ func (c *client) checkToken(got Token) error {
 		return fmt.Errorf("token %d of prompt[%d]: got %d (%g), want %d (%g); %d preemptions, %d cached",
 			n, len(c.req.Tokens), got.ID, got.Logprob, want.Token, want.Logprob, c.stream.preempted, c.stream.times.CachedTokens)
 	}
-	if len(got.Top) != len(want.Top) {
-		return fmt.Errorf("token %d: %d alternatives, want %d", n, len(got.Top), len(want.Top))
-	}
-	for k, a := range want.Top {
-		if got.Top[k] != (Alternative{a.Token, a.Logprob}) {
-			return fmt.Errorf("token %d: alternative %d is %v, want %v", n, k, got.Top[k], a)
-		}
+	if err := sameTop(got.Top, want.Top); err != nil {
+		return fmt.Errorf("token %d: %w", n, err)
 	}
 	if n == 0 {
 		return c.checkScores()
+	}
+	return nil
+}
+
+func sameTop(got []Alternative, want []device.Alternative) error {
+	if len(got) != len(want) {
+		return fmt.Errorf("%d alternatives, want %d", len(got), len(want))
+	}
+	for k, a := range want {
+		if got[k] != (Alternative{a.Token, a.Logprob}) {
+			return fmt.Errorf("alternative %d is %v, want %v", k, got[k], a)
+		}
 	}
 	return nil
 }
@@ -100,9 +111,12 @@ func (c *client) checkScores() error {
 	}
 	for i, got := range prompt {
 		want := c.scores[i]
-		same := got.Logprob == want || math.IsNaN(float64(got.Logprob)) && math.IsNaN(float64(want))
-		if got.ID != c.req.Tokens[i] || !same {
-			return fmt.Errorf("prompt token %d: %d (%g), want %d (%g)", i, got.ID, got.Logprob, c.req.Tokens[i], want)
+		same := got.Logprob == want.Logprob || math.IsNaN(float64(got.Logprob)) && math.IsNaN(float64(want.Logprob))
+		if got.ID != want.Token || !same {
+			return fmt.Errorf("prompt token %d: %d (%g), want %d (%g)", i, got.ID, got.Logprob, want.Token, want.Logprob)
+		}
+		if err := sameTop(got.Top, want.Top); err != nil {
+			return fmt.Errorf("prompt token %d: %w", i, err)
 		}
 	}
 	return nil
@@ -118,14 +132,25 @@ func (c *client) checkEnd() error {
 		if e.Kind == Cancelled && !c.gone {
 			return fmt.Errorf("ended with kind %v, gone is %v", e.Kind, c.gone)
 		}
+		if errors.Is(e, errExcluded) && !(c.stuck && len(c.got) == len(c.want)) {
+			return fmt.Errorf("no token may come after %d of %d: %w", len(c.got), len(c.want), e)
+		}
 		return nil
 	}
 	reason := FinishEOS
-	if len(c.want) == c.req.MaxNewTokens {
+	switch {
+	case len(c.want) == c.req.MaxNewTokens:
 		reason = FinishLength
+	case slices.Contains(c.req.StopTokens, c.want[len(c.want)-1].Token):
+		reason = FinishStopToken
+	}
+	if len(c.want) == 0 {
+		if err := c.checkScores(); err != nil {
+			return err
+		}
 	}
 	if c.stream.Finish() == FinishDeadline {
-		if c.req.Deadline.IsZero() || len(c.got) == 0 || len(c.got) >= len(c.want) {
+		if c.req.Deadline.IsZero() || len(c.got) == 0 || len(c.got) >= len(c.want) && !c.stuck {
 			return fmt.Errorf("cut at a deadline %v after %d of %d tokens", c.req.Deadline, len(c.got), len(c.want))
 		}
 		return nil
@@ -133,7 +158,7 @@ func (c *client) checkEnd() error {
 	if err := c.checkGrammar(); err != nil {
 		return err
 	}
-	if len(c.got) != len(c.want) || c.stream.Finish() != reason {
+	if c.stuck || len(c.got) != len(c.want) || c.stream.Finish() != reason {
 		return fmt.Errorf("ended with %d tokens and reason %d, want %d, %d", len(c.got), c.stream.Finish(), len(c.want), reason)
 	}
 	return nil

@@ -52,7 +52,8 @@ func TestSimulated(t *testing.T) {
 		t.Errorf("%d tokens computed for %d; someone was passed by %d", sum.Computed, sum.Needed, sum.Passed)
 	}
 	for _, n := range []int{sum.Requests, sum.Complete, sum.Cut, sum.Expired, sum.Cancelled, sum.Failed, sum.Refused, sum.Lost, sum.Preemptions, sum.CachedTokens,
-		sum.Guided, sum.Constrained, sum.Forced, sum.Late, sum.Forks, sum.Windows, sum.Recurrent, sum.Resumed, sum.Adapters, sum.Lengthened} {
+		sum.Guided, sum.Constrained, sum.Forced, sum.Late, sum.Forks, sum.Windows, sum.Recurrent, sum.Resumed, sum.Adapters, sum.Lengthened,
+		sum.Ruled, sum.Contradictory, sum.Stuck, sum.StopTokens, sum.Scored} {
 		if n == 0 {
 			t.Errorf("something never happened in %d runs: %+v", runs, sum)
 		}
@@ -65,6 +66,7 @@ type tally struct {
 	Steps, Tokens, Preemptions, CachedTokens                           int
 	Guided, Constrained, Forced, Late, Forks                           int
 	Windows, Recurrent, Resumed, Adapters, Lengthened                  int
+	Ruled, Contradictory, Stuck, StopTokens, Scored                    int
 
 	// Of runs in which nothing goes wrong and lengths are not misjudged on purpose:
 	Waits            int     // turns after which someone waited
@@ -182,6 +184,9 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		if chance(0.3) {
 			p.RepetitionPenalty = 1.2
 		}
+		if chance(0.2) {
+			p.MinP = rng.Float32()
+		}
 		var biases []sample.Bias
 		for i := range max(0, between(-3, 3)) {
 			biases = append(biases, sample.Bias{Token: int32(i), Bias: rng.Float32()})
@@ -221,10 +226,23 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 			seeds[i] = rng.Uint64()
 		}
 		sum.Forks += len(seeds) - 1
+		switch {
+		case grows:
+		case chance(0.2):
+			addRules(rng, r, &model)
+			sum.Ruled++
+		case chance(0.04) && spec == nil:
+			r.MaxNewTokens, r.PromptLogprobs, seeds = 0, true, seeds[:1]
+			sum.Scored++
+		}
 		_, err := w.submitN(t, r, spec, seeds)
 		var e *Error
 		if errors.As(err, &e) && e.Kind == Overloaded {
 			sum.Refused++
+			return nil
+		}
+		if errors.As(err, &e) && e.Kind == Invalid && spec == nil && empty(admitted(r, &model, nil, nil)) {
+			sum.Contradictory++
 			return nil
 		}
 		return err
@@ -290,9 +308,14 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 			sum.Cut++
 		case c.err == io.EOF:
 			sum.Complete++
+			if c.stream.Finish() == FinishStopToken {
+				sum.StopTokens++
+			}
 			if c.behind.from >= 0 && c.spec != nil {
 				sum.Constrained++
 			}
+		case errors.Is(e, errExcluded):
+			sum.Stuck++
 		case e.Kind == Cancelled && c.gone:
 			sum.Cancelled++
 		case e.Kind == Expired && !c.req.Deadline.IsZero():

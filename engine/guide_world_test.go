@@ -65,6 +65,7 @@ var testGrammars = []testGrammar{
 type behind struct {
 	grammar *testGrammar
 	from    int // in the text; -1: not yet
+	ended   bool
 }
 
 // guideSpec is what a guided request asks for, in the words of the test.
@@ -131,7 +132,7 @@ func (o *oracle) enter(g *testGrammar, from int) bool {
 		m.Close()
 		return false
 	}
-	o.matcher, o.behind = m, behind{g, from}
+	o.matcher, o.behind = m, behind{grammar: g, from: from}
 	return true
 }
 
@@ -212,14 +213,14 @@ func (g *guideSpec) expect(t testing.TB, model sim.Model, req *Request, params s
 	if g.grammar != nil {
 		o.enter(g.grammar, 0)
 	}
-	by.Mask = o.mask
+	by.Mask = func(out []sim.Choice) []uint32 { return admitted(req, &model, o.mask(out), out) }
 	want := model.ContinueSteered(req.Tokens, params, by, req.TopN, req.MaxNewTokens, false)
 	o.mask(want)
 	if o.matcher != nil {
 		o.matcher.Close()
 	}
 	if o.end > 0 {
-		want = want[:o.end]
+		want, o.behind.ended = want[:o.end], true
 	}
 	for i := range want {
 		if o.forced[i] {

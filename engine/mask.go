@@ -320,6 +320,7 @@ func (e *Engine) sampleAgain(st *step, deadline time.Time) {
 			st.late++
 		case err != nil:
 			e.end(s, NotFinished, err)
+			st.late++ // what it held is there for the next step
 		default:
 			copy(b.Masks[used*b.MaskWords:], b.Mask(mask)) // no gap where another was late
 			used++

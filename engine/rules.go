@@ -16,6 +16,7 @@ type rules struct {
 	stops  []int32   // or of
 	eos    []int32   // the model's, unless
 	ignore bool      // they end nothing; those of a grammar end it all the same
+	guided bool      // what a grammar leaves of them is not known before
 	kept   []int32   // scratch of narrow
 }
 
@@ -28,7 +29,7 @@ func (e *Engine) rules(req *Request) (*rules, error) {
 	if err := e.checkLists(req); err != nil {
 		return nil, err
 	}
-	r := &rules{vocab: e.limits.Vocab, least: req.MinNewTokens, stops: req.StopTokens, eos: e.cfg.EOS, ignore: req.IgnoreEOS}
+	r := &rules{vocab: e.limits.Vocab, least: req.MinNewTokens, stops: req.StopTokens, eos: e.cfg.EOS, ignore: req.IgnoreEOS, guided: req.Guide != nil}
 	if req.AllowedTokens != nil {
 		r.base = make([]uint32, device.MaskWords(r.vocab))
 		allow(r.base, req.AllowedTokens)
@@ -52,7 +53,7 @@ func (e *Engine) rules(req *Request) (*rules, error) {
 				forbid(first, r.eos...)
 			}
 		}
-		if empty(first) && req.Guide == nil {
+		if empty(first) && !r.guided {
 			return nil, &Error{Kind: Invalid, Msg: "the token lists leave no token to begin with: all that are allowed are banned, or would end the text too early"}
 		}
 	}
@@ -94,8 +95,8 @@ func (e *Engine) checkLists(req *Request) error {
 }
 
 // wait reports whether the rules depend on the token before, which a step that is
-// launched ahead does not know yet.
-func (r *rules) wait() bool { return r != nil && len(r.banned) > 0 }
+// launched ahead does not know yet, or may leave none.
+func (r *rules) wait() bool { return r != nil && (len(r.banned) > 0 || r.guided) }
 
 // hold reports whether a mask is needed for the token with an index among those
 // generated.

@@ -91,14 +91,15 @@ func (w *world) submitN(t testing.TB, req *Request, spec *guideSpec, seeds []uin
 	for i, s := range streams {
 		p := req.Params
 		p.Seed = seeds[i]
-		c := &client{req: req, stream: s, cancel: leave, spec: spec, family: family}
+		c := &client{req: req, stream: s, cancel: leave, spec: spec, family: family, eos: w.model.EOS}
 		if spec != nil {
 			c.want, c.behind = spec.expect(t, w.model, req, p, w.steering(req))
 		} else {
 			c.want = w.expect(req, p)
 		}
+		c.cutShort()
 		if req.PromptLogprobs && i == 0 {
-			c.scores = w.model.Score(req.Tokens, w.steering(req))
+			c.scores = w.model.Score(req.Tokens, w.steering(req), req.TopN)
 		}
 		family[i] = c
 	}
@@ -128,6 +129,9 @@ func (w *world) growsLonger(req *Request) bool {
 func (w *world) expect(req *Request, p sample.Params) []sim.Choice {
 	by := w.steering(req)
 	before := w.model.RopeOriginal - len(req.Tokens) + 1
+	if ruled(req) {
+		by.Mask = func(out []sim.Choice) []uint32 { return admitted(req, &w.model, nil, out) }
+	}
 	if !w.growsLonger(req) {
 		return w.model.ContinueSteered(req.Tokens, p, by, req.TopN, req.MaxNewTokens, !req.IgnoreEOS)
 	}

@@ -302,8 +302,12 @@ func (c *choice) make(m *Model) bool {
 	for word := range c.mask {
 		c.allowed += bits.OnesCount32(c.bits(m, word))
 	}
-	if c.allowed == 0 {
+	switch c.allowed {
+	case 0:
 		return false
+	case m.Vocab: // as good as none
+		c.mask = nil
+		return true
 	}
 	if c.allowed == 1 {
 		c.logprob = 0
