@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"os"
 	"os/signal"
 	"slices"
@@ -152,9 +151,9 @@ func (s *server) name() string { return cmp.Or(s.cfg.ServedModelName, modelName(
 
 // openModel opens the model and fits the flags to it.
 func (s *server) openModel(ctx context.Context) (err error) {
-	free, bound := availableMemory(os.DirFS("/"), s.memory)
-	if bound == boundUnknown {
-		free = math.MaxInt64
+	free, _, err := availableMemory(os.DirFS("/"), s.memory)
+	if err != nil {
+		return err
 	}
 	if s.model, err = openModel(ctx, s.place, s.cfg.TokenizerConfigPath, free); err != nil {
 		return err
