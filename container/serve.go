@@ -151,9 +151,9 @@ func (s *server) name() string { return cmp.Or(s.cfg.ServedModelName, modelName(
 
 // openModel opens the model and fits the flags to it.
 func (s *server) openModel(ctx context.Context) (err error) {
-	free, _, err := availableMemory(os.DirFS("/"), s.memory)
-	if err != nil {
-		return err
+	free, _, unknown := availableMemory(os.DirFS("/"), s.memory)
+	if unknown != nil {
+		free = math.MaxInt64
 	}
 	if s.model, err = openModel(ctx, s.place, s.cfg.TokenizerConfigPath, free); err != nil {
 		return err
