@@ -319,6 +319,9 @@ func TestSelect(t *testing.T) {
 			if err != nil {
 				text = err.Error()
 			}
+			if named := tt.request.Choice.Mode == ToolNamed; err == nil && len(names) > 0 && s.Parallel == named {
+				t.Errorf("parallel %v, named %v", s.Parallel, named)
+			}
 			if got := strings.Join(names, " "); got != tt.want || s.Required != tt.required || text != tt.err {
 				t.Errorf("got %q, required %v, %v", got, s.Required, err)
 			}

@@ -20,9 +20,9 @@ type SelectRequest struct {
 }
 
 // Select applies a tool_choice. As in TGI a named tool is the only one that
-// the model is shown, `none` hides them all, a choice without tools means
-// nothing, and a response format excludes tools. Unlike there, an empty list
-// of tools is a plain chat.
+// the model is shown, and as from OpenAI it is called once; `none` hides them
+// all, a choice without tools means nothing, and a response format excludes
+// tools. Unlike in TGI, an empty list of tools is a plain chat.
 func Select(r SelectRequest) (Selection, error) {
 	if r.Present && r.Format.Kind != "" {
 		return Selection{}, toolError("Grammar and tools are mutually exclusive")
@@ -38,7 +38,7 @@ func Select(r SelectRequest) (Selection, error) {
 	}
 	for i, t := range r.Tools {
 		if t.Name == r.Choice.Name {
-			s.Tools = r.Tools[i : i+1]
+			s.Tools, s.Parallel = r.Tools[i:i+1], false
 			return s, nil
 		}
 	}
