@@ -1,6 +1,7 @@
 """pydantic-ai: agents with tools, and answers whose fields are paths, sets and secrets."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from pydantic import BaseModel, Field, SecretStr
@@ -10,9 +11,8 @@ from pydantic_ai.providers.openai import OpenAIProvider
 
 
 class Folder(BaseModel):
-    path: Path = Field(max_length=12)
-    tags: set[bool]
-    ports: set[int] = Field(max_length=2)
+    path: Path
+    kinds: set[Literal["file", "link"]] = Field(max_length=2)
     secret: SecretStr = Field(max_length=8)
 
 

@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # the task and the tokenizer are here
 
 import lm_eval
 import pytest
+from lm_eval.tasks import TaskManager
 
 TOKENIZER = Path(__file__).parents[2] / "demo" / "model"
 QUESTIONS = [
@@ -23,13 +24,13 @@ def data(tmp_path_factory):
     return path
 
 
-def evaluate(url, data, kind, task, **arguments):
+def evaluate(url, data, kind, task, chat=False, **arguments):
     config = {
         "task": "questions", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data)}}, "test_split": "test",
         "doc_to_text": "{{question}}", "num_fewshot": 0} | task
     result = lm_eval.simple_evaluate(
-        model=kind, model_args={"model": "tgi", "base_url": url, "max_retries": 1, **arguments},
-        tasks=[config], log_samples=True, bootstrap_iters=0, cache_requests=False)
+        model=kind, model_args={"model": "tgi", "base_url": url, "max_retries": 1, **arguments}, tasks=[config], apply_chat_template=chat,
+        task_manager=TaskManager(include_defaults=False), log_samples=True, bootstrap_iters=0)  # it would read a thousand other tasks
     return result["results"]["questions"], result["samples"]["questions"]
 
 
@@ -54,8 +55,5 @@ def test_generate_until(url, data):
 
 
 def test_generate_until_chat(url, data):
-    result = lm_eval.simple_evaluate(
-        model="local-chat-completions", model_args={"model": "tgi", "base_url": f"{url}/v1/chat/completions", "max_retries": 1}, apply_chat_template=True,
-        tasks=[{"task": "questions", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data)}}, "test_split": "test",
-                "doc_to_text": "{{question}}", "num_fewshot": 0} | GENERATE], log_samples=True, bootstrap_iters=0)
-    assert "server" in result["samples"]["questions"][0]["resps"][0][0]
+    _, samples = evaluate(f"{url}/v1/chat/completions", data, "local-chat-completions", GENERATE, chat=True)
+    assert "server" in samples[0]["resps"][0][0]
