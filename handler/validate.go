@@ -239,6 +239,15 @@ const encodeBytes = 300
 // tokenizable is how many bytes of text there is memory to tokenize.
 func (s *Server) tokenizable() int { return int(s.memory.turns.longest() / encodeBytes) }
 
+// tokenizing runs f, which tokenizes text, when it is its turn; name is the
+// field that the text comes from.
+func (s *Server) tokenizing(x *exchange, name, text string, f func() error) error {
+	if most := s.tokenizable(); len(text) > most {
+		return tooLong("`%s` has %d bytes, and there is memory to tokenize %d", name, len(text), most)
+	}
+	return s.work(x, name, encodeBytes*int64(len(text)), f)
+}
+
 // encode tokenizes text when it is its turn. With addSpecial the tokenizer adds
 // its special tokens; a chat's template has them. A prompt with parameters p is
 // refused before that if it is too long for them in any case.
@@ -246,7 +255,7 @@ func (s *Server) encode(x *exchange, m *model, text string, addSpecial bool, p *
 	if err := m.checkBytes(len(text), p); err != nil {
 		return nil, err
 	}
-	err = s.work(x, p.names().inputs, encodeBytes*int64(len(text)), func() error {
+	err = s.tokenizing(x, p.names().inputs, text, func() error {
 		if ids, err = m.tok.Encode(text, addSpecial); err != nil {
 			return invalid("tokenizer error %v", err)
 		}
@@ -260,7 +269,7 @@ func (s *Server) encodeSpans(x *exchange, m *model, text string, addSpecial bool
 	if text == "" {
 		return nil, nil
 	}
-	err = s.work(x, "inputs", encodeBytes*int64(len(text)), func() error {
+	err = s.tokenizing(x, "inputs", text, func() error {
 		if spans, err = m.tok.EncodeSpans(text, addSpecial); err != nil {
 			return invalid("tokenizer error %v", err)
 		}

@@ -160,6 +160,7 @@ func (t *Tokenizer) Encode(text string, addSpecial bool) ([]int32, error) {
 		return nil, err
 	}
 	ids, err := native.Encode(h, text, addSpecial)
+	trim(len(text))
 	if err != nil {
 		return nil, fmt.Errorf("encode %d bytes: %w", len(text), err)
 	}
@@ -175,6 +176,7 @@ func (t *Tokenizer) EncodeSpans(text string, addSpecial bool) ([]Span, error) {
 		return nil, err
 	}
 	raw, err := native.EncodeSpans(h, text, addSpecial)
+	trim(len(text))
 	if err != nil {
 		return nil, fmt.Errorf("encode %d bytes: %w", len(text), err)
 	}
@@ -183,6 +185,17 @@ func (t *Tokenizer) EncodeSpans(text string, addSpecial bool) ([]Span, error) {
 		spans[i] = Span{int32(s.ID), int32(s.Start), int32(s.Stop)}
 	}
 	return spans, nil
+}
+
+// trimmed is how long a text must be for the memory that it took to be worth
+// giving back to the system.
+const trimmed = 64 << 10
+
+// trim gives back what encoding a text of so many bytes took.
+func trim(bytes int) {
+	if bytes >= trimmed {
+		native.Trim()
+	}
 }
 
 // Decode returns the text of ids as the library decodes them: bytes that make
