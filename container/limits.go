@@ -7,6 +7,7 @@ import (
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/handler"
 )
 
 const (
@@ -75,22 +76,17 @@ type budget struct {
 
 // requestMemory is what all requests together may hold in the API (bodies,
 // prompts, answers, and what tokenizing takes) if so much memory is free: what
-// a few of the largest bodies take, but no more than an eighth.
-func requestMemory(free, payloadLimit int64) int64 {
-	const least, usual = 32 << 20, 256 << 20
-	return max(least, min(max(usual, 4*payloadLimit), free/8))
-}
-
-// headroom is what requests take beside the caches.
-func (s *sizing) headroom(free int64) int64 {
-	return engineBytes + otherBytes + requestMemory(free, s.cfg.PayloadLimit)
+// they should have, but no more than an eighth.
+func (s *sizing) requestMemory(free int64) int64 {
+	const least = 32 << 20
+	return max(least, min(handler.RequestMemory(s.total, s.cfg.PayloadLimit), free/8))
 }
 
 // fit divides the memory that is free once the weights are loaded, by what
 // bounds it. info has the bytes of a page and of a state, 0 if the model has
 // none.
 func (s *sizing) fit(info device.ModelInfo, free int64, bound string) (budget, error) {
-	headroom := s.headroom(free)
+	headroom := engineBytes + otherBytes + s.requestMemory(free)
 	noRoom := func(what string, bytes int64) error {
 		return fmt.Errorf("not enough memory to handle %s: it takes %s beside %s for requests on their way, the %s has %s left", what, size(bytes), size(headroom), bound, size(free))
 	}

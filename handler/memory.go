@@ -28,6 +28,15 @@ type memory struct {
 // defaultRequestMemory is what requests may hold if nobody has planned it.
 const defaultRequestMemory = 256 << 20
 
+// RequestMemory returns the bytes that requests should be able to hold together
+// for a model of sequences of so many tokens: a few of the largest bodies and
+// two of the longest prompts.
+func RequestMemory(tokens int, payloadLimit int64) int64 {
+	const bytesPerWord = 5 // of a token, on average, in English
+	prompt := int64(tokens) * bytesPerWord * encodeBytes
+	return max(defaultRequestMemory, 4*payloadLimit, 2*prompt*shareForShort/(shareForShort-1))
+}
+
 // setSize divides size bytes. Nothing may be held for work at the time.
 func (m *memory) setSize(size int64, workers int) {
 	m.most.Store(size / 2)

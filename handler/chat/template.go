@@ -151,12 +151,19 @@ func (t *Template) Render(r Request) (Prompt, error) {
 	return Prompt{text, w.images}, err
 }
 
+// largeContext is how long a context must be for the memory that rendering took
+// to be worth giving back to the system.
+const largeContext = 64 << 10
+
 // render renders a context. What the template raises is for the client.
 func render(t *native.ChatTemplate, context []byte, maxBytes int) (string, error) {
 	if maxBytes <= 0 {
 		maxBytes = DefaultMaxBytes
 	}
 	text, err := t.Render(context, maxBytes)
+	if len(context) > largeContext {
+		native.Trim()
+	}
 	switch {
 	case errors.Is(err, native.ErrTooLong):
 		return "", &LengthError{maxBytes}
