@@ -150,10 +150,10 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string) (*s
 func (s *server) name() string { return cmp.Or(s.cfg.ServedModelName, modelName(s.place)) }
 
 // openModel opens the model and fits the flags to it.
-func (s *server) openModel(ctx context.Context) (err error) {
-	free, _, unknown := availableMemory(os.DirFS("/"), s.memory)
-	if unknown != nil {
-		free = math.MaxInt64
+func (s *server) openModel(ctx context.Context) error {
+	free, _, err := availableMemory(os.DirFS("/"), s.memory)
+	if err != nil {
+		return err
 	}
 	if s.model, err = openModel(ctx, s.place, s.cfg.TokenizerConfigPath, free); err != nil {
 		return err
