@@ -451,29 +451,30 @@ func keywordMatters(key string) bool {
 // schema writes what all of several schemas allow.
 func (w *schemaWriter) schema(nodes ...*node) ([]byte, error) {
 	var items []item
-	var top *node
 	referred := false
-	seen := map[item]bool{}
 	for _, n := range nodes {
-		more, r, err := w.expand(n, nil, nil)
-		if err != nil {
+		var r bool
+		var err error
+		if items, r, err = w.expand(n, nil, items); err != nil {
 			return nil, err
 		}
-		for _, i := range more {
-			same := item{node: i.node, keyword: i.keyword}
-			if !seen[same] {
-				seen[same] = true
-				items = append(items, i)
-			}
-		}
 		referred = referred || r
-		top = n
+	}
+	if len(items) > 1 {
+		seen := map[item]bool{}
+		items = slices.DeleteFunc(items, func(i item) bool {
+			i.path = nil
+			again := seen[i]
+			seen[i] = true
+			return again
+		})
 	}
 	if len(items) == 0 {
 		return []byte(anything), nil
 	}
-	if len(nodes) > 1 || top.members == nil || top.members.values["unevaluatedProperties"] == nil && top.members.values["unevaluatedItems"] == nil {
-		top = nil
+	var top *node // where it matters
+	if n := nodes[0]; len(nodes) == 1 && n.members != nil && (n.members.values["unevaluatedProperties"] != nil || n.members.values["unevaluatedItems"] != nil) {
+		top = n
 	}
 	// What only stands in one place is written there. All else is a definition,
 	// which others share and which may contain itself.
