@@ -69,6 +69,10 @@ const (
 	pythonTag   = "<|python_tag|>"
 )
 
+// maxSchemas bounds the bytes of the schemas of all tools. Beyond it calls
+// cannot be held to them.
+const maxSchemas = 1 << 20
+
 // Constraint returns how to hold the answer to calls of the selected tools. A
 // required call is constrained from its first byte, a voluntary one from where
 // the model begins it. The error is for the client: a tool's schema cannot be
@@ -76,6 +80,16 @@ const (
 func (s Selection) Constraint(f Format) (Constraint, error) {
 	if len(s.Tools) == 0 {
 		return Constraint{}, nil
+	}
+	bytes := 0
+	for _, t := range s.Tools {
+		bytes += len(t.Parameters)
+	}
+	if bytes > maxSchemas {
+		if !s.Required {
+			return Constraint{}, nil
+		}
+		return Constraint{}, toolError("tools: their parameters have %d bytes, the limit is %d", bytes, maxSchemas)
 	}
 	w := larkWriter{parallel: s.Parallel}
 	for i := range s.Tools {

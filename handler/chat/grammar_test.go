@@ -283,6 +283,14 @@ func TestConstraintErrors(t *testing.T) {
 			}
 		})
 	}
+	large := Selection{Tools: []Tool{{Name: "f", Parameters: []byte(`{"description":"` + strings.Repeat("x", maxSchemas) + `"}`)}}}
+	if c, err := large.Constraint(FormatHermes); err != nil || c.Triggers != nil {
+		t.Errorf("large schemas: %d triggers, %v", len(c.Triggers), err)
+	}
+	large.Required = true
+	if _, err := large.Constraint(FormatHermes); err == nil {
+		t.Error("large schemas are held")
+	}
 	if c, err := (Selection{}).Constraint(FormatLlama); err != nil || c.Grammar.Kind != "" || len(c.Triggers) > 0 {
 		t.Errorf("without tools: %+v, %v", c, err)
 	}
