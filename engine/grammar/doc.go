@@ -11,16 +11,34 @@
 // The parser is llguidance (github.com/guidance-ai/llguidance), reached
 // through engine/native. What this package adds is what a server needs around
 // it: canonical tokens for forced text, limits on what a stranger's grammar
-// may cost, errors that name the fault, a cache of compiled grammars.
+// may cost, errors that name the fault and its place, a cache of compiled grammars.
 //
 // # What a schema means here
 //
-// Properties come in the schema's order. Between the tokens of JSON one space
-// may stand, as TGI's grammars allow it; no other white space. oneOf admits
-// what anyOf would: a text that two branches match is not refused. Keywords
-// that cannot be enforced while text is written (not, if, uniqueItems,
-// contains, ...) and formats that are not known are errors, never ignored;
-// annotations and keywords that JSON Schema does not define are ignored.
+// A schema is brought into a normal form before the library sees it
+// (NormalizeSchema): one place decides what it means, for response formats,
+// for TGI's grammars and for tools, and nothing is compiled that was not read.
+//
+// A schema without a type that has properties is one of an object, as in
+// TGI's grammars, and so is one whose keywords are all for objects. An object
+// has the members that its schemas name, in their order, and no others, unless
+// additionalProperties or unevaluatedProperties allow them, or no schema names
+// any. What applies to one value counts together: the keywords of a schema,
+// its $ref, the parts of its allOf, and one branch of each anyOf. A tuple
+// without items, minItems and maxItems is that tuple. With SchemaOptions.Open
+// JSON Schema's own meaning holds instead.
+//
+// Between the tokens of JSON one space may stand, as TGI's grammars allow it;
+// no other white space. oneOf admits what anyOf would: a text that two
+// branches match is not refused.
+//
+// Keywords that cannot be enforced while text is written (not, if, contains,
+// dependentRequired, ...) are errors with the place in the schema, never
+// ignored. One is an exception, since every set of a program has it:
+// uniqueItems is enforced where the items are of a few values, and has no
+// effect elsewhere. Annotations have none: unknown keywords, titles,
+// contentEncoding, and formats other than date, date-time, duration, email,
+// hostname, ipv4, ipv6, time, uri and uuid.
 //
 // Not here: which requests carry a grammar, and what TGI requires of it
 // (handler), putting masks onto logits (the backends).
