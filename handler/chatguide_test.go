@@ -109,3 +109,36 @@ func accepts(t *testing.T, guide *engine.Guide, text string) bool {
 	}
 	return m.Accepting()
 }
+
+// TestObjectsOfSchemas pins what a schema without a type and without
+// additionalProperties means, for everything that has a schema: what TGI's
+// grammars write, or with --open-objects what JSON Schema says.
+func TestObjectsOfSchemas(t *testing.T) {
+	const schema = `{"properties":{"city":{"type":"string"}},"required":["city"]}`
+	for _, tt := range []struct{ name, path, body, form string }{
+		{"a grammar", "/generate", `{"inputs":"x","parameters":{"grammar":{"type":"json","value":` + schema + `}}}`, `%s`},
+		{"a response format", chatPath, chatBody(`"response_format":{"type":"json_schema","json_schema":{"schema":` + schema + `}}`), `%s`},
+		{"a tool", chatPath, chatBody(`"tools":[{"type":"function","function":{"name":"f","parameters":`+schema+`}}]`, `"tool_choice":"required"`), `{"name": "f", "parameters": %s}`},
+	} {
+		for _, open := range []bool{false, true} {
+			gen := &fake{script: says("<|eot_id|>")}
+			gen.guided = func(guide *engine.Guide) {
+				for text, want := range map[string]bool{
+					`{"city":"x"}`:          true,
+					`{"city":"x","more":1}`: open,
+					`", "`:                  open && tt.name != "a tool",
+					`{}`:                    false,
+				} {
+					if got := accepts(t, guide, strings.Replace(tt.form, "%s", text, 1)); got != want {
+						t.Errorf("%s, open objects %v: takes %s: %v, want %v", tt.name, open, text, got, want)
+					}
+				}
+			}
+			s := newTestServer(gen, func(o *Options) { o.OpenObjects = open })
+			s.SetReady(Model{Generator: gen, Tokenizer: testTokenizer(), Template: loadTemplate(t, plainTemplate), Compiler: testCompiler})
+			if got := post(t, s, tt.path, tt.body); got.status != 200 {
+				t.Errorf("%s: %d %s", tt.name, got.status, got.body)
+			}
+		}
+	}
+}
