@@ -18,11 +18,11 @@ var errNotRegular = errors.New("not a regular file")
 // for ever, or have an effect.
 func OpenFile(path string) (*os.File, error) {
 	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
+	if err == nil && !info.Mode().IsRegular() {
+		err = errNotRegular
 	}
-	if !info.Mode().IsRegular() {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: errNotRegular}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: reason(err)}
 	}
 	// It may have been replaced meanwhile: then at least opening does not wait.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
