@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
@@ -264,5 +265,56 @@ func TestSignalAtOnce(t *testing.T) {
 			t.Errorf("%v, and the log says\n%s%s", err, first, rest)
 		}
 		timer.Stop()
+	}
+}
+
+// TestEveryEndHasALine ends the process in all ways that leave it the time for a
+// word: there is a line that names the cause. SIGKILL, also from a kernel that is
+// out of memory, leaves none.
+func TestEveryEndHasALine(t *testing.T) {
+	for sig, want := range map[syscall.Signal]string{
+		syscall.SIGTERM: `"message":"ended"`,
+		syscall.SIGINT:  `"message":"ended"`,
+		syscall.SIGHUP:  `"message":"ended"`,
+		syscall.SIGQUIT: "SIGQUIT: quit\n",
+		syscall.SIGABRT: "SIGABRT: abort\n",
+		syscall.SIGSEGV: "millrace: SIGSEGV (segmentation fault)",
+		syscall.SIGBUS:  "millrace: SIGBUS (bus error)",
+		syscall.SIGILL:  "millrace: SIGILL (illegal instruction)",
+		syscall.SIGFPE:  "millrace: SIGFPE (floating point exception)",
+		syscall.SIGSYS:  "SIGSYS: bad system call\n",
+		syscall.SIGTRAP: "SIGTRAP: trace trap\n",
+	} {
+		t.Run(sig.String(), func(t *testing.T) {
+			p := start(t, nil).ready()
+			if err := p.cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			if p.wait(); !strings.Contains(p.logged(), want) {
+				t.Errorf("%v; want %q in the log:\n%s", p.err, want, p.logged())
+			}
+		})
+	}
+	// How far a process comes with so little depends on the machine.
+	for _, tt := range []struct{ limit, want string }{
+		{"-v 1000000", ""},
+		{"-v 400000", ""},
+		{"-n 4", ""},
+		{"-n 8", "too many open files"},
+	} {
+		t.Run(tt.limit, func(t *testing.T) {
+			cmd := exec.Command("sh", "-c", `ulimit `+tt.limit+`; exec "$0" serve --port 0 --hostname 127.0.0.1`, millrace)
+			var out bytes.Buffer
+			cmd.Stderr = &out
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			timer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+			defer timer.Stop()
+			err := cmd.Wait()
+			if cmd.ProcessState.ExitCode() <= 0 || out.Len() == 0 || !strings.Contains(out.String(), tt.want) {
+				t.Errorf("%v; want an exit status, and %q in\n%s", err, tt.want, out.String())
+			}
+		})
 	}
 }

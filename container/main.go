@@ -14,7 +14,8 @@
 //
 // Exit status: 0 after an orderly end, 1 if something failed while running, 2
 // if the command line, the configuration or the model is wrong, which one line
-// on standard error then names.
+// on standard error then names. A panic, and what Go's runtime calls fatal, end
+// it with 2 and Go's report.
 package main
 
 import (

@@ -182,9 +182,9 @@ func TestReadOfAShrunkFile(t *testing.T) {
 	})
 }
 
-// TestOpenRefusesWhatIsNoFile puts pipes, sockets, devices, links to them and
+// TestOpenRefusesWhatIsNotAFile puts pipes, sockets, devices, links to them and
 // folders where files should be: none is opened, which would wait for ever.
-func TestOpenRefusesWhatIsNoFile(t *testing.T) {
+func TestOpenRefusesWhatIsNotAFile(t *testing.T) {
 	shard := "model-00001-of-00001.safetensors"
 	index := []byte(`{"weight_map":{"b":"` + shard + `"}}`)
 	for _, name := range []string{configName, singleName, indexName, shard, generationName} {
