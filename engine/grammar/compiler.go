@@ -315,28 +315,14 @@ func (c *Compiler) land(key [sha256.Size]byte, f *flight, m *native.Matcher, byt
 	}
 }
 
-// compile tries a grammar and then makes it here, with its first mask, which
-// shows whether any text satisfies it at all and spares the requests that share
-// it some work.
+// compile makes a grammar, with its first mask, which shows whether any text
+// satisfies it at all and spares the requests that share it some work.
 func (c *Compiler) compile(ctx context.Context, kind Kind, source string) (m *native.Matcher, bytes int, err error) {
 	l := limitsOf(source)
-	tried, err := c.trials.run(ctx, kind, source, l)
-	switch {
-	case errors.Is(err, errNoTrial):
-		if len(source) > maxUntried {
-			return nil, 0, errorf("%s of %d bytes: the limit is %d where grammars cannot be tried before they are compiled", kind, len(source), maxUntried)
-		}
-		tried.CPU = heavy
-		tried.Bytes = compiledBytes(len(source))
-		tried.CloneBytes = tried.Bytes
-	case err != nil:
+	tried, err := c.cost(ctx, kind, source, l)
+	if err != nil {
 		return nil, 0, err
-	default:
-		if err := verdict(kind, tried); err != nil {
-			return nil, 0, err
-		}
 	}
-
 	slots, nice := c.slots, 0
 	if tried.CPU >= heavy {
 		slots, nice = c.heavy, quickNice
@@ -373,6 +359,25 @@ func (c *Compiler) compile(ctx context.Context, kind Kind, source string) (m *na
 	case <-ctx.Done():
 		return nil, 0, context.Cause(ctx)
 	}
+}
+
+// cost tries a grammar, unless it is known to be cheap.
+func (c *Compiler) cost(ctx context.Context, kind Kind, source string, l native.MatcherLimits) (native.TrialResult, error) {
+	bytes := compiledBytes(len(source))
+	if cheap(kind, source) {
+		return native.TrialResult{Bytes: bytes, CloneBytes: bytes}, nil
+	}
+	r, err := c.trials.run(ctx, kind, source, l)
+	switch {
+	case err == nil:
+		return r, verdict(kind, r)
+	case !errors.Is(err, errNoTrial):
+		return r, err
+	case len(source) > maxUntried:
+		return r, errorf("%s of %d bytes: the limit is %d where grammars cannot be tried before they are compiled", kind, len(source), maxUntried)
+	}
+	bytes *= 3 // constants take the most for their length
+	return native.TrialResult{CPU: heavy, Bytes: bytes, CloneBytes: bytes}, nil
 }
 
 // verdict returns what is wrong with a grammar by its trial.
