@@ -20,7 +20,7 @@ import (
 var ErrBusy = errors.New("grammar compiler is busy")
 
 // CompileLimit is how long Compile keeps its caller waiting, at most.
-const CompileLimit = 2 * time.Second
+const CompileLimit = 1800 * time.Millisecond
 
 const (
 	// maxCompiled bounds the memory of one compiled grammar, in bytes: a constant

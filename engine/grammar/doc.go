@@ -2,8 +2,8 @@
 // expression or a Lark grammar.
 //
 // A Compiler is made once from the model's vocabulary. Compile turns a Spec
-// into a Matcher on the request's own goroutine; the Matcher then follows one
-// generated sequence. At each step it says which tokens may come next (Mask)
+// into a Matcher; requests for the same Spec share one compilation. The Matcher
+// then follows one generated sequence. At each step it says which tokens may come next (Mask)
 // or must come next (Forced), and is told which one came (Accept). The masks
 // of all sequences of a step are computed by the Compiler's workers while the
 // model runs (Begin, Masks).
@@ -12,6 +12,26 @@
 // through engine/native. What this package adds is what a server needs around
 // it: canonical tokens for forced text, limits on what a stranger's grammar
 // may cost, errors that name the fault and its place, a cache of compiled grammars.
+//
+// # What a grammar may cost
+//
+// The library cannot be interrupted while it compiles, and no check of a source
+// foresees what that costs. So a grammar is compiled in a process of its own
+// first, the trial, which measures time and memory and follows a text of the
+// grammar for some tokens: what a later mask would fail at shows there. A trial
+// that overruns is killed, with all that it has taken, and the grammar is
+// refused. Only what a trial has shown to be affordable is compiled in the
+// server, and small grammars without anything that could be expensive (cheap).
+//
+// Trials begin in one of two quick places. One that takes more than 50 ms of
+// processor time moves to a slow one or ends as ErrBusy where those are taken,
+// so that expensive grammars wait for each other and not the others for them.
+// They are nice: masks and the model go first.
+//
+// The process is this executable, started again with the first grammar that
+// needs it; after five minutes without one it ends. It has the vocabulary and
+// nothing else of the server: no environment, no files, no connections. Where
+// no process can be started, Untried says so, and larger grammars are refused.
 //
 // # What a schema means here
 //
