@@ -20,7 +20,7 @@ type client struct {
 	want   []sim.Choice
 	eos    int32
 	scores []sim.Choice
-	stuck  bool // no token may come after those
+	stuck  bool       // no token may come after those
 	spec   *guideSpec // nil: free text
 	behind behind
 	family []*client // of one prompt, this one too

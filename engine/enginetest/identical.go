@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine"
@@ -42,12 +43,22 @@ func Identical(t *testing.T, open Open) {
 		score  bool
 		bias   []sample.Bias
 		guide  func(t testing.TB, c *grammar.Compiler) *engine.Guide
+		rules  func(r *engine.Request, vocab int)
 	}{
 		{name: "greedy", params: func(p *sample.Params) {}, topN: 4},
-		{name: "scored prompt", params: func(p *sample.Params) {}, score: true},
+		{name: "scored prompt", params: func(p *sample.Params) {}, score: true, topN: 3},
 		{name: "penalties", params: func(p *sample.Params) { p.RepetitionPenalty, p.FrequencyPenalty = 1.2, 0.3 }},
 		{name: "sampled", params: func(p *sample.Params) {
 			p.Sample, p.Seed, p.Temperature, p.TopK, p.TopP, p.RepetitionPenalty = 1, 17, 0.9, 50, 0.95, 1.1
+		}},
+		{name: "min_p", params: func(p *sample.Params) { p.Sample, p.Seed, p.Temperature, p.MinP = 1, 2, 1.5, 0.05 }, topN: 2},
+		{name: "ruled", params: func(p *sample.Params) { p.Sample, p.Seed = 1, 11 }, topN: 2, rules: lists},
+		{name: "ruled, scored", params: func(p *sample.Params) { p.RepetitionPenalty = 1.2 }, score: true, rules: func(r *engine.Request, vocab int) {
+			lists(r, vocab)
+			r.BannedTokens = r.BannedTokens[:1] // none that depend on the text
+		}},
+		{name: "ruled, under a grammar", params: func(p *sample.Params) { p.Sample, p.Seed = 1, 4 }, guide: schema, rules: func(r *engine.Request, _ int) {
+			r.MinNewTokens, r.BannedTokens = 20, [][]int32{{31, 32}, {32, 31}, {33, 33}}
 		}},
 		{name: "biased, present", params: func(p *sample.Params) { p.PresencePenalty = 0.7 }, bias: []sample.Bias{{Token: 5, Bias: 3}, {Token: 100, Bias: -100}}},
 		{name: "under a grammar", params: func(p *sample.Params) { p.FrequencyPenalty = 0.1 }, topN: 2, guide: schema},
@@ -59,6 +70,9 @@ func Identical(t *testing.T, open Open) {
 				r := random(rand.New(rand.NewPCG(1, 1)), vocab, promptLen, newTokens)
 				kind.params(&r.Params)
 				r.TopN, r.PromptLogprobs, r.LogitBias = kind.topN, kind.score, kind.bias
+				if kind.rules != nil {
+					kind.rules(r, vocab)
+				}
 				return r
 			}
 			var want *answer
@@ -87,7 +101,7 @@ func Identical(t *testing.T, open Open) {
 					if (s.pages > 0) != (got.times.Preempted > 0) {
 						t.Errorf("preempted %d times", got.times.Preempted)
 					}
-					if hit := got.times.CachedTokens > 0; hit != (s.cached && !kind.score) {
+					if hit := got.times.CachedTokens > 0; hit != ((s.cached || s.fork > 0) && !kind.score) {
 						t.Errorf("%d tokens came from the cache", got.times.CachedTokens)
 					}
 				})
@@ -104,6 +118,7 @@ type situation struct {
 	before int  // others submitted before, and
 	after  int  // after it
 	cached bool // its prompt has been seen
+	fork   int  // it is one of so many of its prompt
 	pages  int  // so few, and so low an estimate, that it is preempted
 }
 
@@ -118,8 +133,23 @@ var situations = []situation{
 	{name: "in chunks beside others", budget: 33, before: 6, after: 6},
 	{name: "cached", cached: true},
 	{name: "cached, among others", cached: true, before: 8, after: 8},
+	{name: "forked", fork: 4, after: 5},
 	{name: "preempted", pages: 20, before: 3},
 	{name: "preempted, in chunks", pages: 20, before: 3, budget: 19},
+}
+
+// lists are rules of half of the vocabulary and some bans.
+func lists(r *engine.Request, vocab int) {
+	r.IgnoreEOS, r.MinNewTokens = true, newTokens
+	r.BannedTokens = [][]int32{{6}}
+	for t := int32(4); int(t) < vocab; t += 2 {
+		r.AllowedTokens = append(r.AllowedTokens, t)
+		r.BannedTokens = append(r.BannedTokens, []int32{t, t}, []int32{t, 6 + t%10, t})
+		if t%16 == 0 && len(r.StopTokens) < 20 {
+			r.StopTokens = append(r.StopTokens, t)
+		}
+	}
+	r.BannedTokens = r.BannedTokens[:min(len(r.BannedTokens), 1000)]
 }
 
 // schema guides a sequence from its first token on.
@@ -203,7 +233,7 @@ func (s *situation) run(t *testing.T, b device.Backend, p *plan.Plan, req *engin
 	if s.cached {
 		run()
 		first := *req
-		first.PromptLogprobs, first.MaxNewTokens, first.Guide = false, 1, nil
+		first.PromptLogprobs, first.MaxNewTokens, first.MinNewTokens, first.Guide = false, 1, 0, nil
 		read(t, submit(t, e, &first))
 	}
 	if s.pages > 0 {
@@ -215,7 +245,23 @@ func (s *situation) run(t *testing.T, b device.Backend, p *plan.Plan, req *engin
 		}
 	}
 	crowd(s.before)
-	stream := submit(t, e, req)
+	seeds := []uint64{req.Params.Seed}
+	for i := range s.fork - 1 { // it is the last one, or the only one that scores
+		seeds = append(seeds, uint64(100+i))
+	}
+	if !req.PromptLogprobs {
+		slices.Reverse(seeds)
+	}
+	family, err := e.SubmitN(t.Context(), req, seeds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream := family[slices.Index(seeds, req.Params.Seed)]
+	for _, other := range family {
+		if other != stream {
+			others = append(others, other)
+		}
+	}
 	crowd(s.after)
 	if !s.cached {
 		run() // only now, so that who meets whom does not depend on the time

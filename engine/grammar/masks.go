@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine/native"
@@ -74,6 +76,11 @@ func (c *Compiler) work(jobs <-chan job, most int) {
 	w := &worker{c: c, most: most, forced: make([]int32, longText)}
 	w.tokenize = native.NewTokenize(w.encode)
 	defer w.tokenize.Free()
+	if most == anyText && runtime.GOOS == "linux" {
+		// Steps and masks go first. The thread, whose own this is, ends with the worker.
+		runtime.LockOSThread()
+		_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, slowNice) //nolint:errcheck // a thread that stays as it was does no harm
+	}
 	for j := range jobs {
 		w.run(j)
 	}

@@ -1,0 +1,164 @@
+package grammar
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// moved waits for where m was sent.
+func moved(t *testing.T, c *Compiler, m *Matcher) Move {
+	t.Helper()
+	c.Moves([]*Matcher{m}, time.Time{})
+	move, ok, err := m.Moved()
+	if !ok || err != nil {
+		t.Fatalf("moved: %v, %v", ok, err)
+	}
+	return move
+}
+
+func textOf(tokens []int32) string {
+	var b []byte
+	for _, t := range tokens {
+		b = append(b, byte(t))
+	}
+	return string(b)
+}
+
+func TestMoves(t *testing.T) {
+	c := compilerOfBytes(t)
+	mask := make([]uint32, c.MaskWords())
+	allowed := func(m *Matcher) string {
+		errs := make([]error, 1)
+		c.Masks([]*Matcher{m}, [][]uint32{mask}, errs, time.Time{})
+		if errs[0] != nil {
+			t.Fatal(errs[0])
+		}
+		text := ""
+		for id := range int32(128) {
+			if isSet(mask, id) {
+				text += string(rune(id))
+			}
+		}
+		return text
+	}
+	m := mustCompile(t, c, Spec{Kind: Regex, Text: "ab(c|d)ef(g|h)|ab(c|d)eg"})
+	c.Start(m, 100)
+	if move := moved(t, c, m); textOf(move.Forced) != "ab" || move.End || allowed(m) != "cd" {
+		t.Errorf("started: %+v, then %q may come", move, allowed(m))
+	}
+	for _, text := range []string{"cx", "\xff", "de" + "z"} {
+		c.Enter(m, []byte(text), 100)
+		if move := moved(t, c, m); !move.Refused || move.Forced != nil || allowed(m) != "cd" {
+			t.Errorf("%q: %+v, then %q may come", text, move, allowed(m))
+		}
+	}
+	fork, err := m.Clone()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fork.Close()
+	c.Enter(m, []byte("ce"), 100)
+	if move := moved(t, c, m); move.Refused || move.Forced != nil || allowed(m) != "fg" {
+		t.Errorf("entered: %+v, then %q may come", move, allowed(m))
+	}
+	c.Advance(m, 'g', 100)
+	if move := moved(t, c, m); !move.End || move.Forced != nil || allowed(m) != "" || !isSet(mask, bytesEOS) {
+		t.Errorf("at the end: %+v, then %q may come", move, allowed(m))
+	}
+	c.Advance(fork, 'd', 100)
+	if move := moved(t, c, fork); textOf(move.Forced) != "e" || allowed(fork) != "fg" {
+		t.Errorf("the fork: %+v, then %q may come", move, allowed(fork))
+	}
+	c.Advance(fork, 'x', 100)
+	c.Moves([]*Matcher{fork}, time.Time{})
+	if _, ok, err := fork.Moved(); !ok || err == nil || !strings.Contains(err.Error(), "does not allow token 120") {
+		t.Errorf("a token that is not allowed: %v, %v", ok, err)
+	}
+	c.Start(fork, 100)
+	if _, ok, err := fork.Moved(); !ok || err == nil {
+		t.Errorf("a failed matcher is moved: %v, %v", ok, err)
+	}
+
+	// No more than there is room for.
+	m = mustCompile(t, c, Spec{Kind: Regex, Text: "abcdef"})
+	c.Start(m, 3)
+	if move := moved(t, c, m); textOf(move.Forced) != "abc" || move.End {
+		t.Errorf("with room for three: %+v", move)
+	}
+}
+
+// blockingVocabulary waits before it makes tokens of a long text, if it is told to.
+type blockingVocabulary struct {
+	bytesVocabulary
+	waits *atomic.Bool
+	begin chan struct{}
+	bytes *atomic.Int64
+}
+
+func (v blockingVocabulary) Encode(text string, special bool) ([]int32, error) {
+	if len(text) > longText && v.waits.Load() {
+		<-v.begin
+		v.bytes.Add(int64(len(text)))
+	}
+	return v.bytesVocabulary.Encode(text, special)
+}
+
+// Long forced texts keep neither the masks of others waiting nor more than one
+// worker busy, and what sequences have in common is read once.
+func TestLongTextsKeepNobodyWaiting(t *testing.T) {
+	v := blockingVocabulary{waits: new(atomic.Bool), begin: make(chan struct{}), bytes: new(atomic.Int64)}
+	c, err := NewCompiler(v, bytesSize, []int32{bytesEOS})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.limit = time.Minute
+	text := strings.Repeat("0123456789", longText/5)
+	long := []*Matcher{mustCompile(t, c, Spec{Kind: JSONSchema, Text: fmt.Sprintf(`{"const":%q}`, text)})}
+	for range 2 * runtime.GOMAXPROCS(0) {
+		m, err := long[0].Clone()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(m.Close)
+		long = append(long, m)
+	}
+	v.waits.Store(true)
+	for _, m := range long {
+		c.Start(m, 1<<20)
+	}
+
+	short := mustCompile(t, c, Spec{Kind: Regex, Text: "a[bc]*"})
+	for i := range 50 { // would wait for ever if the long ones had the workers
+		if i == 0 {
+			c.Start(short, 100)
+		} else {
+			c.Advance(short, 'b', 100)
+		}
+		moved(t, c, short)
+		masks, errs := [][]uint32{make([]uint32, c.MaskWords())}, make([]error, 1)
+		if c.Masks([]*Matcher{short}, masks, errs, time.Time{}); errs[0] != nil {
+			t.Fatal(errs[0])
+		}
+	}
+	closed := long[len(long)-1]
+	closed.Close() // before it is looked at
+	for _, m := range long[:len(long)-1] {
+		if _, ok, err := m.Moved(); ok || err != nil {
+			t.Errorf("moved: %v, %v; want nothing yet", ok, err)
+		}
+	}
+	close(v.begin)
+	for i, m := range long[:len(long)-1] {
+		if move := moved(t, c, m); textOf(move.Forced) != `"`+text+`"` || !move.End {
+			t.Errorf("matcher %d: %d tokens, end %v", i, len(move.Forced), move.End)
+		}
+	}
+	if n := v.bytes.Load(); n > int64(len(text))+2 {
+		t.Errorf("%d bytes were read of %d sequences of %d", n, len(long), len(text)+2)
+	}
+}
