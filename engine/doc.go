@@ -43,14 +43,21 @@
 // # Grammars and forks
 //
 // A guided sequence is held to a grammar, from its beginning or after a trigger in
-// its text. Its matcher moves when a token is committed, never
-// before, so preemption, failed steps and what is in flight do not concern it.
-// The mask of its next row needs the last step's token: a step with such rows
-// is launched as ever, but told to sample only when the masks are there, while its
-// forward pass runs (mask). A row whose mask is late is not sampled; a later step
-// samples from what was computed for it (again). Tokens that the grammar forces
-// are committed at once, and the row launched too early is one that nobody reads
-// (skip). No token is computed twice for either.
+// its text. Its matcher moves when a token is committed, never before, so
+// preemption, failed steps and what is in flight do not concern it. It is moved by
+// the grammar's workers, as masks are made by them: the loop makes no call that a
+// client's grammar makes long (steer, follow). The mask of a row needs the last
+// step's token: a step with such rows is launched as ever, but told to sample only
+// when the masks are there, while its forward pass runs (mask). A row whose mask is
+// late is not sampled; a later step samples from what was computed for it (again).
+// Tokens that the grammar forces are committed as many at a time as a step may
+// compute (force), and the row launched too early is one that nobody reads (skip).
+// No token is computed twice for either. The workers make tokens of a forced text
+// once and as a whole, so they are what the model would have read it as, however
+// they are then fed.
+//
+// What else a request says of its tokens narrows the masks (rules). Where that does
+// not depend on the last token a step need not wait for it.
 //
 // Sequences of one prompt (SubmitN) are held at the first of them until its
 // prompt's pages are in the cache, and start from there.

@@ -66,8 +66,13 @@ type worker struct {
 	count    int     // tokens of the last text
 	forced   []int32 // room for them
 
-	// The last text of more than longText, and its tokens: sequences of one
-	// prompt have the same.
+	// The last texts of more than longText: sequences of one prompt have the same,
+	// and the library may ask for one with and without the token before it.
+	read [2]reading
+}
+
+// A reading is a text and its tokens.
+type reading struct {
 	text   string
 	tokens []int32
 }
@@ -79,7 +84,7 @@ func (c *Compiler) work(jobs <-chan job, most int) {
 	if most == anyText && runtime.GOOS == "linux" {
 		// Steps and masks go first. The thread, whose own this is, ends with the worker.
 		runtime.LockOSThread()
-		_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, slowNice) //nolint:errcheck // a thread that stays as it was does no harm
+		syscall.Setpriority(syscall.PRIO_PROCESS, 0, slowNice) //nolint:errcheck // a thread that stays as it was does no harm
 	}
 	for j := range jobs {
 		w.run(j)
@@ -94,11 +99,13 @@ func (w *worker) encode(text []byte) []int32 {
 		w.tooLong = true
 	case len(text) <= longText:
 		tokens = w.c.vocabulary.encode(text)
+	case w.read[0].text == string(text):
+		tokens = w.read[0].tokens
+	case w.read[1].text == string(text):
+		tokens = w.read[1].tokens
 	default:
-		if w.text != string(text) {
-			w.text, w.tokens = string(text), w.c.vocabulary.encode(text)
-		}
-		tokens = w.tokens
+		tokens = w.c.vocabulary.encode(text)
+		w.read[0], w.read[1] = reading{string(text), tokens}, w.read[0]
 	}
 	w.count = len(tokens)
 	return tokens
@@ -170,7 +177,7 @@ func (w *worker) follow(j *job) (what string, err error) {
 		}
 		n = min(n, j.room)
 		j.room -= n
-		j.move.Forced = slices.Concat(j.move.Forced, w.forced[:n])
+		j.move.Forced = append(j.move.Forced, w.forced[:n]...)
 		for _, token := range w.forced[:n] {
 			if err := j.native.Accept(token); err != nil {
 				return fmt.Sprintf("does not allow token %d", token), err
