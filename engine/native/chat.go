@@ -6,7 +6,6 @@ package native
 import "C"
 
 import (
-	"errors"
 	"runtime"
 	"unsafe"
 )
@@ -18,7 +17,8 @@ type ChatTemplate struct {
 }
 
 // NewChatTemplate compiles the text of a chat_template. Its memory is given
-// back when the template becomes unreachable.
+// back when the template becomes unreachable. One that is too large or too
+// deep is a *LimitError.
 func NewChatTemplate(source string) (*ChatTemplate, error) {
 	p, n := text(source)
 	o, err := takeObject(C.mr_chat_new(p, n))
@@ -30,20 +30,15 @@ func NewChatTemplate(source string) (*ChatTemplate, error) {
 	return t, nil
 }
 
-// ErrTooLong says that what a template wrote had more bytes than it may have.
-var ErrTooLong = errors.New("the text is too long")
-
 // Render renders the template with the members of a JSON object as its
 // variables (messages, tools, add_generation_prompt, bos_token, ...). The
 // object's key order is kept. An error raised by the template has the
 // template's own words. A text of more than maxBytes is ErrTooLong, and is
-// never held in full.
+// never held in full. A template that takes more steps, memory, stack or time
+// than a context of this size can need is a *LimitError.
 func (t *ChatTemplate) Render(context []byte, maxBytes int) (string, error) {
 	p, n := raw(context)
 	r := C.mr_chat_render((*C.mr_chat)(unsafe.Pointer(t.chat)), p, n, C.size_t(maxBytes))
 	runtime.KeepAlive(t)
-	if r.failed && r.data == nil {
-		return "", ErrTooLong
-	}
 	return takeString(r)
 }

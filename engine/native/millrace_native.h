@@ -9,8 +9,11 @@
 //   with mr_free(data, len), objects with the function named beside their maker.
 //
 // Errors
-//   failed = true: data is the reason, UTF-8, not NUL-terminated. A panic in
+//   failed = MR_FAILED: data is the reason, UTF-8, not NUL-terminated. A panic in
 //   Rust arrives here too ("internal error: ..."); none crosses the border.
+//   MR_LIMIT is the same for input that asks for more than it may have.
+//   MR_TOO_LONG: the answer would be longer than the caller allows; no data.
+//   Out of memory ends the process with one line and status 1.
 //
 // Threads
 //   An object may be used by any number of threads at once, except while
@@ -22,10 +25,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { MR_FAILED = 1, MR_LIMIT = 2, MR_TOO_LONG = 3 };
+
 typedef struct {
   void *data;  // bytes, an object, or (failed) the reason; null if empty
   size_t len;  // bytes; 0 for an object
-  bool failed;
+  uint8_t failed;
 } mr_result;
 
 void mr_free(void *data, size_t len);
@@ -72,11 +77,13 @@ typedef struct mr_chat mr_chat;
 
 // Object: a compiled Jinja template, in transformers' environment (trim_blocks,
 // lstrip_blocks, loop controls, raise_exception, strftime_now, Python's tojson).
+// MR_LIMIT for one that is too large or too deep to be compiled.
 mr_result mr_chat_new(const uint8_t *source, size_t len);
 
 // UTF-8: the template rendered with the members of a JSON object as variables.
-// What the template raises is the reason word for word. A text of more than
-// max_bytes fails without a reason.
+// What the template raises is the reason word for word. MR_TOO_LONG for a text
+// of more than max_bytes; MR_LIMIT for a template that takes more steps, memory,
+// stack or time than a context of this size can need.
 mr_result mr_chat_render(const mr_chat *chat, const uint8_t *context, size_t len, size_t max_bytes);
 
 void mr_chat_free(mr_chat *chat);

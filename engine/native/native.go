@@ -23,11 +23,31 @@ import (
 	"unsafe"
 )
 
-// bytes copies a result into Go memory and frees it.
+// ErrTooLong says that a result would be longer than the caller allows.
+var ErrTooLong = errors.New("the result is too long")
+
+// A LimitError is an input that asks for more than any input may have.
+type LimitError struct{ Reason string }
+
+func (e *LimitError) Error() string { return e.Reason }
+
+// fault is the error of a failed result, which is not freed yet.
+func fault(r C.mr_result) error {
+	reason := string(unsafe.Slice((*byte)(r.data), r.len))
+	switch r.failed {
+	case C.MR_TOO_LONG:
+		return ErrTooLong
+	case C.MR_LIMIT:
+		return &LimitError{reason}
+	}
+	return errors.New(reason)
+}
+
+// take copies a result into Go memory and frees it.
 func take(r C.mr_result) ([]byte, error) {
 	defer C.mr_free(r.data, r.len)
-	if r.failed {
-		return nil, errors.New(string(unsafe.Slice((*byte)(r.data), r.len)))
+	if r.failed != 0 {
+		return nil, fault(r)
 	}
 	b := make([]byte, r.len)
 	copy(b, unsafe.Slice((*byte)(r.data), r.len))
@@ -37,16 +57,15 @@ func take(r C.mr_result) ([]byte, error) {
 // takeString is take for a text.
 func takeString(r C.mr_result) (string, error) {
 	defer C.mr_free(r.data, r.len)
-	s := string(unsafe.Slice((*byte)(r.data), r.len))
-	if r.failed {
-		return "", errors.New(s)
+	if r.failed != 0 {
+		return "", fault(r)
 	}
-	return s, nil
+	return string(unsafe.Slice((*byte)(r.data), r.len)), nil
 }
 
 // takeArray is take for an array of T, which must have no pointers and the layout that the header gives.
 func takeArray[T any](r C.mr_result) ([]T, error) {
-	if r.failed {
+	if r.failed != 0 {
 		_, err := take(r)
 		return nil, err
 	}
@@ -59,7 +78,7 @@ func takeArray[T any](r C.mr_result) ([]T, error) {
 
 // takeObject returns the object of a result.
 func takeObject(r C.mr_result) (unsafe.Pointer, error) {
-	if r.failed {
+	if r.failed != 0 {
 		_, err := take(r)
 		return nil, err
 	}

@@ -17,6 +17,9 @@ func (e *LengthError) Error() string {
 	return fmt.Sprintf("the prompt has more than %d bytes", e.Limit)
 }
 
+// Unwrap makes it an *Error for those that know of no limits.
+func (e *LengthError) Unwrap() error { return &Error{"validation", e.Error()} }
+
 func templateError(format string, args ...any) error {
 	return &Error{"template_error", "Template error: " + fmt.Sprintf(format, args...)}
 }

@@ -61,9 +61,10 @@ var formats = []struct {
 	{FormatLlama, regexp.MustCompile(`\{"name":\s*"probetool",\s*"parameters":\s*\{"probekey"`)},
 }
 
-// observe tries the template. tokens are those of a context.
-func (c *compiled) observe(tokens []byte) habits {
-	p := prober{c, tokens}
+// observe tries the template. tokens are those of a context. The error is of a
+// template that goes beyond the limits of rendering.
+func (c *compiled) observe(tokens []byte) (habits, error) {
+	p := &prober{c: c, tokens: tokens}
 	user := Message{Role: "user", Content: Content{Text: probeWord}}
 	list := Message{Role: "user", Content: Content{Chunks: []Chunk{{Text: probeWord}}}}
 
@@ -82,11 +83,12 @@ func (c *compiled) observe(tokens []byte) habits {
 	h.tools = p.shows(h, withTool, probeTool)
 	guideline := probeResult
 	h.guideline = p.shows(h, Request{Messages: []Message{user}, Guideline: &guideline}, probeResult)
-	return p.observeCalls(h, user, withTool.Tools)
+	h = p.observeCalls(h, user, withTool.Tools)
+	return h, p.overrun
 }
 
 // observeCalls finds the shape in which the template shows a call and its result.
-func (p prober) observeCalls(h habits, user Message, tools []Tool) habits {
+func (p *prober) observeCalls(h habits, user Message, tools []Tool) habits {
 	const id = "call_0123456789"
 	conversation := []Message{
 		user,
@@ -146,25 +148,30 @@ const maxProbeBytes = 1 << 20
 
 // prober renders made-up conversations with a template.
 type prober struct {
-	c      *compiled
-	tokens []byte
+	c       *compiled
+	tokens  []byte
+	overrun error // the first; nothing is rendered after it
 }
 
-func (p prober) render(h habits, r Request) (string, bool) {
+func (p *prober) render(h habits, r Request) (string, bool) {
+	if p.overrun != nil {
+		return "", false
+	}
 	w := contextWriter{habits: h}
-	text, err := p.c.chat.Render(w.context(r.Messages, r, p.tokens, true), maxProbeBytes)
+	text, err := render(p.c.chat, w.context(r.Messages, r, p.tokens, true), maxProbeBytes)
+	p.overrun = overrun(err)
 	return text, err == nil
 }
 
 // shows reports whether word is in the prompt.
-func (p prober) shows(h habits, r Request, word string) bool {
+func (p *prober) shows(h habits, r Request, word string) bool {
 	text, ok := p.render(h, r)
 	return ok && strings.Contains(text, word)
 }
 
 // showsChunks reports whether a list of chunks is shown as the text in it, and
 // not as a list in Python's or JSON's notation.
-func (p prober) showsChunks(h habits, m Message) bool {
+func (p *prober) showsChunks(h habits, m Message) bool {
 	text, ok := p.render(h, Request{Messages: []Message{m}})
 	at := strings.Index(text, probeWord)
 	if !ok || at < 0 {

@@ -54,7 +54,9 @@ func Load(folder fs.FS, override Override) (*Template, error) {
 			return nil, oneLine(fmt.Errorf("%s: template %q: %w", src.file, name, err))
 		}
 		c := &compiled{file: src.file, chat: chat}
-		c.habits = c.observe(t.tokens)
+		if c.habits, err = c.observe(t.tokens); err != nil {
+			return nil, oneLine(fmt.Errorf("%s: template %q: %w", src.file, name, err))
+		}
 		c.guidelineChecked = guidelineCheck.MatchString(src.text)
 		c.developer = developerRole.MatchString(src.text)
 		t.byName[name] = c
@@ -62,6 +64,10 @@ func Load(folder fs.FS, override Override) (*Template, error) {
 	t.standard, _ = s.pick()
 	if src := s.completion; src.text != "" {
 		if t.completion, err = native.NewChatTemplate(src.text); err != nil {
+			return nil, oneLine(fmt.Errorf("%s: %w", src.file, err))
+		}
+		_, err := t.RenderCompletion(probeWord, probeWord, maxProbeBytes)
+		if err = overrun(err); err != nil {
 			return nil, oneLine(fmt.Errorf("%s: %w", src.file, err))
 		}
 	}
@@ -167,14 +173,31 @@ func render(t *native.ChatTemplate, context []byte, maxBytes int) (string, error
 	switch {
 	case errors.Is(err, native.ErrTooLong):
 		return "", &LengthError{maxBytes}
+	case errors.As(err, new(*native.LimitError)):
+		return "", fmt.Errorf("%w: %w", templateError("%s", err), err)
 	case err != nil:
 		return "", templateError("%s", err)
 	}
 	return text, nil
 }
 
-// Continues reports whether the model can go on with m.
-func (m Message) Continues() bool {
+// overrun returns what err says of limits that a rendering went beyond, nil if
+// it says nothing of them. No template goes there on a few words unless it is
+// made to.
+func overrun(err error) error {
+	var limit *native.LimitError
+	var length *LengthError
+	switch {
+	case errors.As(err, &limit):
+		return limit
+	case errors.As(err, &length):
+		return length
+	}
+	return nil
+}
+
+// continues reports whether the model goes on with m.
+func continues(m Message) bool {
 	return m.Role == "assistant" && len(m.Calls) == 0 && strings.TrimSpace(m.Content.plain()) != ""
 }
 

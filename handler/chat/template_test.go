@@ -274,6 +274,42 @@ func TestImages(t *testing.T) {
 	}
 }
 
+// A template that goes beyond its limits on the conversations that it is tried
+// on is refused in one line; one that does later fails that request.
+func TestHostileTemplate(t *testing.T) {
+	for _, tt := range []struct{ name, template, want string }{
+		{"source", "{{ 1" + strings.Repeat("~1", 100000) + " }}", "a tag has more than"},
+		{"steps", strings.Repeat("{% for i in range(1000) %}", 3) + strings.Repeat("{% endfor %}", 3), "too many steps"},
+		{"memory", "{{ '%1000000000d' % 1 }}", "too much memory"},
+		{"text", "{{ 'a' * 2000000 }}", "more than 1048576 bytes"},
+		{"with tools only", "{% if tools %}{{ '%1000000000d' % 1 }}{% endif %}", "too much memory"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for file, key := range map[string]string{"tokenizer_config.json": "chat_template", "chat_template.json": "completion_template"} {
+				if key == "completion_template" && tt.name == "with tools only" {
+					continue
+				}
+				data, err := json.Marshal(map[string]string{key: tt.template})
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = Load(fstest.MapFS{file: {Data: data}}, Override{})
+				if err == nil || !strings.HasPrefix(err.Error(), file+": ") || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+					t.Errorf("error %v, want one line about %q in %s", err, tt.want, file)
+				}
+			}
+		})
+	}
+	late := load(t, "{% if messages|length > 9 %}{% for a in range(1000) %}{% for b in range(1000) %}{% for c in range(1000) %}{% endfor %}{% endfor %}{% endfor %}{% endif %}")
+	var e *Error
+	if _, err := late.Render(Request{Messages: make([]Message, 10)}); !errors.As(err, &e) || !strings.Contains(e.Msg, "too many steps") {
+		t.Errorf("error %v", err)
+	}
+	if got, err := loadFile(t, "chatml").Render(Request{Messages: []Message{{Role: "user", Content: Content{Text: "hello"}}}, MaxBytes: 10}); !errors.As(err, new(*LengthError)) {
+		t.Errorf("within 10 bytes rendered %q, %v", got.Text, err)
+	}
+}
+
 // Clients' messages neither break a template's rendering nor make it long.
 func FuzzRender(f *testing.F) {
 	var templates []*Template

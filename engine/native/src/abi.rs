@@ -11,31 +11,65 @@ use std::sync::Once;
 pub struct MrResult {
     data: *mut u8,
     len: usize,
-    failed: bool,
+    failed: u8,
+}
+
+/// Why there is no answer.
+pub enum Fault {
+    Failed(String),
+    /// The input asks for more than it may have.
+    Limit(String),
+    /// The answer is longer than the caller allows.
+    TooLong,
+}
+
+impl From<String> for Fault {
+    fn from(reason: String) -> Fault {
+        Fault::Failed(reason)
+    }
+}
+
+impl From<&str> for Fault {
+    fn from(reason: &str) -> Fault {
+        Fault::Failed(reason.to_string())
+    }
 }
 
 /// Runs `f`; its bytes, its error or its panic become the result.
 pub fn answer<T: Into<Vec<u8>>>(f: impl FnOnce() -> Result<T, String>) -> MrResult {
+    answer_within(|| Ok(f()?))
+}
+
+/// As [`answer`], for functions that have limits.
+pub fn answer_within<T: Into<Vec<u8>>>(f: impl FnOnce() -> Result<T, Fault>) -> MrResult {
     match guard(f) {
-        Ok(v) => own(v.into(), false),
-        Err(e) => own(e.into_bytes(), true),
+        Ok(v) => own(v.into(), 0),
+        Err(e) => fault(e),
     }
 }
 
-/// As [`answer`], for functions that make an object; the object is the caller's.
-pub fn answer_object<T>(f: impl FnOnce() -> Result<T, String>) -> MrResult {
+/// As [`answer_within`], for functions that make an object; the object is the caller's.
+pub fn answer_object<T>(f: impl FnOnce() -> Result<T, Fault>) -> MrResult {
     match guard(f) {
-        Ok(v) => MrResult { data: Box::into_raw(Box::new(v)).cast(), len: 0, failed: false },
-        Err(e) => own(e.into_bytes(), true),
+        Ok(v) => MrResult { data: Box::into_raw(Box::new(v)).cast(), len: 0, failed: 0 },
+        Err(e) => fault(e),
     }
 }
 
-fn guard<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+fn fault(f: Fault) -> MrResult {
+    match f {
+        Fault::Failed(reason) => own(reason.into_bytes(), 1),
+        Fault::Limit(reason) => own(reason.into_bytes(), 2),
+        Fault::TooLong => own(Vec::new(), 3),
+    }
+}
+
+fn guard<T>(f: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     static QUIET: Once = Once::new();
     QUIET.call_once(quiet_panics);
     // Unwind safety: the objects behind the exports are only read after they
     // are made, and their caches lie behind locks that a panic poisons.
-    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|p| Err(panic_text(p)))
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|p| Err(Fault::Failed(panic_text(p))))
 }
 
 /// A panic's message may quote the text it stumbled over, and prompts must
@@ -58,7 +92,7 @@ fn panic_text(p: Box<dyn Any + Send>) -> String {
     format!("internal error: {reason}")
 }
 
-fn own(bytes: Vec<u8>, failed: bool) -> MrResult {
+fn own(bytes: Vec<u8>, failed: u8) -> MrResult {
     if bytes.is_empty() {
         return MrResult { data: ptr::null_mut(), len: 0, failed };
     }

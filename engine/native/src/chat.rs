@@ -5,23 +5,33 @@
 //! Known differences that remain: attributes that Python objects have and JSON
 //! values do not, the globals `joiner` and `cycler`, and the format `%r`.
 
-use crate::abi::{answer, answer_object, input, MrResult};
+use crate::abi::{answer_object, answer_within, input, Fault, MrResult};
+use crate::bounded::{run, Bounds, Failure};
 use crate::json::{dumps, float, Style};
 use crate::rewrite::{rewrite, PERCENT};
 use minijinja::formatting::{format, FormatStyle};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, ValueKind};
+use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{escape_formatter, AutoEscape, Environment, Error, ErrorKind, Output, State, Value};
 use std::fmt::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
 
 const NAME: &str = "chat_template";
 
 /// A compiled template; rendering only reads it.
 pub struct Chat {
     env: Environment<'static>,
+    /// How many renderings were stopped: what they hold is never given back.
+    stopped: AtomicUsize,
 }
 
-fn compile(source: &str) -> Result<Chat, Error> {
+fn compile(source: &str) -> Result<Chat, Fault> {
+    environment(&rewrite(source).map_err(Fault::Limit)?).map_err(|e| Fault::Failed(reason(e)))
+}
+
+fn environment(source: &str) -> Result<Chat, Error> {
     let mut env = Environment::new();
     env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
@@ -32,18 +42,29 @@ fn compile(source: &str) -> Result<Chat, Error> {
     env.add_filter("tojson", tojson);
     env.add_test("iterable", is_iterable);
     env.add_function(PERCENT, percent);
-    env.add_template_owned(NAME, rewrite(source))?;
-    Ok(Chat { env })
+    env.add_template_owned(NAME, source.to_string())?;
+    Ok(Chat { env, stopped: AtomicUsize::new(0) })
 }
 
-fn render(chat: &Chat, context: &serde_json::Value, max_bytes: usize) -> Result<String, String> {
+/// Renders `context`, a JSON object.
+fn render(chat: &Chat, context: &[u8], max_bytes: usize) -> Result<String, Fault> {
+    let fuel = FUEL + FUEL_PER_BYTE * context.len() as u64;
+    let context: Value = serde_json::from_slice(context).map_err(|e| format!("context: {e}"))?;
     let mut text = Text { bytes: Vec::new(), max: max_bytes, over: false };
-    let template = chat.env.get_template(NAME).map_err(reason)?;
-    match template.render_captured_to(Value::from(Serde(context)), &mut text) {
-        Err(_) if text.over => Err(String::new()),
-        Err(e) => Err(reason(e)),
-        Ok(_) => String::from_utf8(text.bytes).map_err(|e| e.to_string()),
+    let mut env = chat.env.clone();
+    env.set_fuel(Some(fuel));
+    let template = env.get_template(NAME).map_err(reason)?;
+    let rendered = template.render_captured_to(context, &mut text).map(drop);
+    match rendered {
+        Err(_) if text.over => Err(Fault::TooLong),
+        Err(e) if out_of_fuel(&e) => Err(Fault::Limit("the template takes too many steps".to_string())),
+        Err(e) => Err(Fault::Failed(reason(e))),
+        Ok(_) => Ok(String::from_utf8(text.bytes).map_err(|e| e.to_string())?),
     }
+}
+
+fn out_of_fuel(e: &Error) -> bool {
+    e.kind() == ErrorKind::OutOfFuel || std::error::Error::source(e).and_then(|e| e.downcast_ref()).is_some_and(out_of_fuel)
 }
 
 /// What a template has written, up to a limit.
@@ -140,8 +161,52 @@ fn printf(template: &str, right: &Value) -> Result<Value, Error> {
     Ok(Value::from(text))
 }
 
-/// One line for a client: what a template raised itself, else what is wrong and where.
+/// The longest reason, in bytes.
+const MAX_REASON: usize = 1000;
+
+/// The longest source. The largest templates in use have 30 kB.
+const MAX_SOURCE: usize = 256 << 10;
+
+/// Steps of a rendering: instructions, and 64 bytes of text each.
+const FUEL: u64 = 1 << 20;
+const FUEL_PER_BYTE: u64 = 32; // of the context: some templates look at each character
+
+/// How often a template is stopped before it is given up.
+const MAX_STOPPED: usize = 4;
+
+/// What compiling may take. The parser goes down by a frame for each byte of a
+/// chain of signs, and looks at all that is below again and again: the depth
+/// bounds that.
+fn compile_bounds(source: &str) -> Bounds {
+    Bounds { memory: 64 << 20, depth: 2 << 20, stack: 2048 * source.len(), time: Duration::from_secs(1) }
+}
+
+/// What rendering may take. Known templates hold up to 14 times the context. A
+/// nested value has 40 bytes or more a level, and its end takes less than 320 of stack.
+fn render_bounds(context: &[u8]) -> Bounds {
+    let memory = (16 << 20) + 32 * context.len();
+    let time = Duration::from_secs(1) + Duration::from_micros(4) * context.len() as u32;
+    Bounds { memory, depth: 16 << 20, stack: 8 * memory, time }
+}
+
+fn over(f: Failure) -> Fault {
+    match f {
+        Failure::NoThread(e) => Fault::Failed(format!("no thread for the template: {e}")),
+        Failure::Memory => Fault::Limit("the template takes too much memory".to_string()),
+        Failure::Stack => Fault::Limit("the template is nested too deeply".to_string()),
+        Failure::Time => Fault::Limit("the template takes too much time".to_string()),
+    }
+}
+
+/// For a client: what a template raised itself, else what is wrong and where.
 fn reason(e: Error) -> String {
+    let mut text = whole_reason(e);
+    let end = text.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|&end| end <= MAX_REASON).last();
+    text.truncate(end.unwrap_or(0));
+    text
+}
+
+fn whole_reason(e: Error) -> String {
     let cause = std::error::Error::source(&e).map(|c| format!(": {c}")).unwrap_or_default();
     let place = e.line().map(|n| format!(" (line {n} of the template)")).unwrap_or_default();
     match (e.kind(), e.detail()) {
@@ -155,26 +220,39 @@ fn reason(e: Error) -> String {
 #[no_mangle]
 pub unsafe extern "C" fn mr_chat_new(source: *const u8, len: usize) -> MrResult {
     answer_object(|| {
-        let source = std::str::from_utf8(input(source, len)).map_err(|e| e.to_string())?;
-        compile(source).map_err(reason)
+        if len > MAX_SOURCE {
+            return Err(Fault::Limit(format!("the template has {len} bytes, the limit is {MAX_SOURCE}")));
+        }
+        let source = std::str::from_utf8(input(source, len)).map_err(|e| e.to_string())?.to_string();
+        let chat = run(compile_bounds(&source), move || compile(&source)).map_err(over)??;
+        Ok(Arc::new(chat))
     })
 }
 
-/// Renders with the JSON object `context` as the template's variables. A text
-/// of more than `max_bytes` fails without a reason.
+/// Renders with the JSON object `context` as the template's variables.
 #[no_mangle]
-pub unsafe extern "C" fn mr_chat_render(chat: *const Chat, context: *const u8, len: usize, max_bytes: usize) -> MrResult {
-    answer(|| {
-        let chat = chat.as_ref().ok_or("null template")?;
-        let context = serde_json::from_slice(input(context, len)).map_err(|e| format!("context: {e}"))?;
-        render(chat, &context, max_bytes)
+pub unsafe extern "C" fn mr_chat_render(chat: *const Arc<Chat>, context: *const u8, len: usize, max_bytes: usize) -> MrResult {
+    answer_within(|| {
+        let chat = chat.as_ref().ok_or("null template")?.clone();
+        // A copy, because a rendering that is stopped never gives back what it has.
+        let context = input(context, len).to_vec();
+        if chat.stopped.load(Ordering::Relaxed) >= MAX_STOPPED {
+            return Err(Fault::Limit("the template took too much before and is not used any more".to_string()));
+        }
+        let it = chat.clone();
+        run(render_bounds(&context), move || render(&it, &context, max_bytes)).map_err(|f| {
+            if !matches!(f, Failure::NoThread(_)) {
+                chat.stopped.fetch_add(1, Ordering::Relaxed);
+            }
+            over(f)
+        })?
     })
 }
 
 /// # Safety
 /// `chat` came from `mr_chat_new` and is not used after this.
 #[no_mangle]
-pub unsafe extern "C" fn mr_chat_free(chat: *mut Chat) {
+pub unsafe extern "C" fn mr_chat_free(chat: *mut Arc<Chat>) {
     if !chat.is_null() {
         drop(Box::from_raw(chat));
     }

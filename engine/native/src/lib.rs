@@ -7,6 +7,7 @@ mod daulet {
     include!(env!("DAULET_TOKENIZERS_LIB"));
 }
 mod abi;
+mod bounded;
 mod chat;
 mod json;
 mod rewrite;

@@ -12,25 +12,38 @@
 /// The function that stands for the operator `%`.
 pub const PERCENT: &str = "_percent";
 
-pub fn rewrite(source: &str) -> String {
+///
+/// Fails if a tag has too many tokens.
+pub fn rewrite(source: &str) -> Result<String, String> {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(at) = rest.find('{') {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
         let taken = match rest.as_bytes().get(1) {
-            Some(b'#') => copy(through(rest, "#}"), &mut out),
+            Some(b'#') => copy(through(rest, "#}"), &mut out).ok_or(Stop::End),
             Some(b'{') => Tag::new(rest, "}}", &mut out).rewrite(),
             Some(b'%') => statement(rest, &mut out),
-            _ => copy(Some(&rest[..1]), &mut out),
+            _ => copy(Some(&rest[..1]), &mut out).ok_or(Stop::End),
         };
         match taken {
-            Some(n) => rest = &rest[n..],
-            None => break,
+            Ok(n) => rest = &rest[n..],
+            Err(Stop::End) => break,
+            Err(Stop::TooLong) => {
+                let line = 1 + source[..source.len() - rest.len()].matches('\n').count();
+                return Err(format!("a tag has more than {MAX_TOKENS} words and signs (line {line} of the template)"));
+            }
         }
     }
     out.push_str(rest);
-    out
+    Ok(out)
+}
+
+/// Why a tag is not rewritten.
+enum Stop {
+    /// It does not lex.
+    End,
+    TooLong,
 }
 
 fn copy(text: Option<&str>, out: &mut String) -> Option<usize> {
@@ -44,21 +57,21 @@ fn through<'a>(text: &'a str, end: &str) -> Option<&'a str> {
 }
 
 /// Rewrites the `{% ... %}` at the beginning of `rest`; returns how long it was.
-fn statement(rest: &str, out: &mut String) -> Option<usize> {
-    let tag = through(rest, "%}")?;
+fn statement(rest: &str, out: &mut String) -> Result<usize, Stop> {
+    let tag = through(rest, "%}").ok_or(Stop::End)?;
     let body = tag[2..tag.len() - 2].trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
     let replacement = match body {
         "raw" => {
-            let raw_end = rest.find("endraw")?;
-            let end = raw_end + through(&rest[raw_end..], "%}")?.len();
-            return copy(Some(&rest[..end]), out);
+            let raw_end = rest.find("endraw").ok_or(Stop::End)?;
+            let end = raw_end + through(&rest[raw_end..], "%}").ok_or(Stop::End)?.len();
+            return copy(Some(&rest[..end]), out).ok_or(Stop::End);
         }
         "generation" => "if true",
         "endgeneration" => "endif",
         _ => return Tag::new(rest, "%}", out).rewrite(),
     };
     out.push_str(&tag.replacen(body, replacement, 1));
-    Some(tag.len())
+    Ok(tag.len())
 }
 
 /// What is known of the expression inside one pair of brackets.
@@ -77,21 +90,30 @@ struct Tag<'a> {
     end: &'static str,
     out: &'a mut String,
     from: usize, // length of out before the tag
+    count: usize, // of its tokens
 }
+
+/// The most tokens of a tag. Known templates have up to 150; the compiler goes
+/// down a level for each link of a chain, and at each level looks at all of them.
+const MAX_TOKENS: usize = 1024;
+
 
 impl<'a> Tag<'a> {
     fn new(text: &'a str, end: &'static str, out: &'a mut String) -> Tag<'a> {
         let from = out.len();
-        Tag { text, end, out, from }
+        Tag { text, end, out, from, count: 0 }
     }
 
-    /// Copies the tag with its `%` rewritten; None, and nothing copied, if it does not lex.
-    fn rewrite(mut self) -> Option<usize> {
-        let n = self.tokens();
-        if n.is_none() {
-            self.out.truncate(self.from);
+    /// Copies the tag with its `%` rewritten; nothing is copied if it cannot be.
+    fn rewrite(mut self) -> Result<usize, Stop> {
+        match self.tokens() {
+            Some(n) => Ok(n),
+            None if self.count > MAX_TOKENS => Err(Stop::TooLong),
+            None => {
+                self.out.truncate(self.from);
+                Err(Stop::End)
+            }
         }
-        n
     }
 
     fn tokens(&mut self) -> Option<usize> {
@@ -101,7 +123,7 @@ impl<'a> Tag<'a> {
         loop {
             let rest = &self.text[at..];
             let c = rest.chars().next()?;
-            if frames.len() == 1 && rest.trim_start_matches(['-', '+']).starts_with(self.end) {
+            if frames.len() == 1 && rest.strip_prefix(['-', '+']).unwrap_or(rest).starts_with(self.end) {
                 self.close(&mut frames);
                 let end = rest.find(self.end)? + self.end.len();
                 return Some(at + copy(Some(&rest[..end]), self.out)?);
@@ -144,6 +166,10 @@ impl<'a> Tag<'a> {
             }
             after_operand = matches!(token, ")" | "]" | "}") || !separates(token) && is_operand(c);
             self.out.push_str(token);
+            self.count += 1;
+            if self.count > MAX_TOKENS {
+                return None;
+            }
         }
     }
 
