@@ -59,6 +59,9 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 		if r.tokenizer, r.err = s.model.loadTokenizer(); r.err == nil {
 			r.template, r.err = s.model.loadTemplate()
 		}
+		if r.err == nil && s.cfg.EscapeSpecialTokens {
+			r.err = r.template.Escape(r.tokenizer.Special())
+		}
 		s.phases.mark("tokenizer")
 		text <- r
 	}()

@@ -118,6 +118,8 @@ func (s *Server) startChat(x *exchange, m *model, req *chatRequest) (*chatJob, e
 // chatPrompt is what a model gets to read, and how its answer is understood.
 type chatPrompt struct {
 	text       string // with the constraint's prefix
+	marked     string // to be tokenized: text, with marks as in chat.Prompt
+	mark       rune   // 0: none
 	selection  chat.Selection
 	constraint chat.Constraint
 }
@@ -155,6 +157,10 @@ func (s *Server) renderChat(x *exchange, m *model, req *chatRequest) (p chatProm
 	}
 	p.constraint, err = p.selection.Constraint(m.template.Format())
 	p.text = prompt.Text + p.constraint.Prefix
+	p.marked, p.mark = p.text, prompt.Mark
+	if p.mark != 0 {
+		p.marked = prompt.Marked + p.constraint.Prefix
+	}
 	return p, err
 }
 
@@ -177,6 +183,9 @@ func (s *Server) render(x *exchange, m *model, r chat.Request) (p chat.Prompt, e
 			return tooLong("`messages` make a prompt of more than the %d bytes that there is memory to tokenize", long.Limit)
 		case err != nil:
 			return err
+		}
+		if p.Mark != 0 {
+			return x.hold(int64(len(p.Text) + len(p.Marked)))
 		}
 		return x.hold(int64(len(p.Text)))
 	})
@@ -204,7 +213,7 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 	if err := m.checkTruncate(&p); err != nil {
 		return nil, err
 	}
-	ids, err := s.encode(x, m, prompt.text, req.addSpecial.or(false), &p)
+	ids, err := s.encode(x, m, prompt.marked, prompt.mark, req.addSpecial.or(false), &p)
 	if err != nil {
 		return nil, err
 	}

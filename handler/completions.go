@@ -182,7 +182,7 @@ func (s *Server) encodePrompt(x *exchange, m *model, req *completionRequest, p p
 	if err := checkInputs(text, params); err != nil {
 		return nil, "", err
 	}
-	ids, err = s.encode(x, m, text, req.addSpecial.or(true), params)
+	ids, err = s.encode(x, m, text, 0, req.addSpecial.or(true), params)
 	return cut(ids), text, err
 }
 

@@ -102,7 +102,7 @@ func (s *Server) applyRules(ctx context.Context, m *model, req *engine.Request, 
 		// does not; the tokens differ.
 		bare := strings.TrimLeft(word, " ")
 		for _, text := range []string{bare, " " + bare} {
-			ids, err := s.encode(x, m, text, false, &parameters{})
+			ids, err := s.encode(x, m, text, 0, false, &parameters{})
 			if err != nil {
 				return err
 			}

@@ -21,7 +21,7 @@ func (s *Server) tokenize(x *exchange) error {
 	if err := s.takePermits(x, 1); err != nil {
 		return err
 	}
-	spans, err := s.encodeSpans(x, m, req.inputs, true)
+	spans, err := s.encodeSpans(x, m, req.inputs, 0, true)
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (s *Server) chatTokenize(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	spans, err := s.encodeSpans(x, m, prompt.text, req.addSpecial.or(false))
+	spans, err := s.encodeSpans(x, m, prompt.marked, prompt.mark, req.addSpecial.or(false))
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 	"unsafe"
 
@@ -108,7 +109,7 @@ func (s *Server) prepare(x *exchange, m *model, req *generateRequest) (*job, err
 	if err := m.checkTruncate(p); err != nil {
 		return nil, err
 	}
-	ids, err := s.encode(x, m, req.inputs, true, p)
+	ids, err := s.encode(x, m, req.inputs, 0, true, p)
 	if err != nil {
 		return nil, err
 	}
@@ -249,14 +250,19 @@ func (s *Server) tokenizing(x *exchange, name, text string, f func() error) erro
 }
 
 // encode tokenizes text when it is its turn. With addSpecial the tokenizer adds
-// its special tokens; a chat's template has them. A prompt with parameters p is
+// its special tokens; a chat's template has them. mark is as in chat.Prompt, 0
+// for none. A prompt with parameters p is
 // refused before that if it is too long for them in any case.
-func (s *Server) encode(x *exchange, m *model, text string, addSpecial bool, p *parameters) (ids []int32, err error) {
-	if err := m.checkBytes(len(text), p); err != nil {
+func (s *Server) encode(x *exchange, m *model, text string, mark rune, addSpecial bool, p *parameters) (ids []int32, err error) {
+	n := len(text)
+	if mark != 0 {
+		n -= strings.Count(text, string(mark)) * utf8.RuneLen(mark)
+	}
+	if err := m.checkBytes(n, p); err != nil {
 		return nil, err
 	}
 	err = s.tokenizing(x, p.names().inputs, text, func() error {
-		if ids, err = m.tok.Encode(text, addSpecial); err != nil {
+		if ids, err = m.tok.EncodeMarked(text, addSpecial, mark); err != nil {
 			return invalid("tokenizer error %v", err)
 		}
 		return x.hold(4 * int64(len(ids)))
@@ -265,12 +271,12 @@ func (s *Server) encode(x *exchange, m *model, text string, addSpecial bool, p *
 }
 
 // encodeSpans is encode with the places of the tokens, for a text of any length.
-func (s *Server) encodeSpans(x *exchange, m *model, text string, addSpecial bool) (spans []token.Span, err error) {
+func (s *Server) encodeSpans(x *exchange, m *model, text string, mark rune, addSpecial bool) (spans []token.Span, err error) {
 	if text == "" {
 		return nil, nil
 	}
 	err = s.tokenizing(x, "inputs", text, func() error {
-		if spans, err = m.tok.EncodeSpans(text, addSpecial); err != nil {
+		if spans, err = m.tok.EncodeSpansMarked(text, addSpecial, mark); err != nil {
 			return invalid("tokenizer error %v", err)
 		}
 		return x.hold(int64(len(spans)) * int64(unsafe.Sizeof(token.Span{})))

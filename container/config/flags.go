@@ -43,7 +43,9 @@ type Serve struct {
 	ReturnFullText        bool     `name:"return-full-text" default:"true" negatable:"" help:"Whether / and /invocations repeat the prompt when a request does not say."`
 	DefaultMaxTokens      int      `name:"default-max-tokens" min:"1" placeholder:"N" help:"Most tokens of a chat's answer when a request does not say. Left out: what the prompt leaves; TGI's is 100."`
 	ToolCallFormat        string   `name:"tool-call-format" default:"openai" enum:"openai,tgi" help:"Form of tool calls in answers: OpenAI's, or that of TGI's document, whose arguments are an object."`
-	TokenizerConfigPath   string   `name:"tokenizer-config-path" placeholder:"FILE" help:"Chat template to use instead of the model's: a file like tokenizer_config.json, or a template itself if it ends in .jinja."`
+	ErrorFormat           string   `name:"error-format" default:"tgi" enum:"tgi,openai" help:"Body of errors on the /v1 routes: that of TGI's document, or OpenAI's error object."`
+	TokenizerConfigPath   string   `name:"tokenizer-config-path" operator:"" placeholder:"FILE" help:"Chat template to use instead of the model's: a file like tokenizer_config.json, or a template itself if it ends in .jinja."`
+	EscapeSpecialTokens   bool     `name:"escape-special-tokens" default:"true" negatable:"" help:"Keep what is spelled like a special token in the messages and tools of a chat as text. TGI's chats take it for the token."`
 	OpenObjects           bool     `name:"open-objects" help:"Read JSON schemas as JSON Schema does: one without a type is for any value, and objects may have properties that it does not name. TGI's grammars write no others."`
 	DisableGrammarSupport bool     `name:"disable-grammar-support" help:"Refuse requests with a grammar."`
 	PayloadLimit          int64    `name:"payload-limit" operator:"" default:"2000000" min:"1" help:"Largest request body in bytes. Left out: 2000000, and on SageMaker its own limit of 25 MB."`

@@ -36,9 +36,36 @@ func NewChatTemplate(source string) (*ChatTemplate, error) {
 // template's own words. A text of more than maxBytes is ErrTooLong, and is
 // never held in full. A template that takes more steps, memory, stack or time
 // than a context of this size can need is a *LimitError.
-func (t *ChatTemplate) Render(context []byte, maxBytes int) (string, error) {
+//
+// With marks, which may be nil, the text has the rune inside of what the context
+// spells like a special token; 0 if there is nothing of the kind.
+func (t *ChatTemplate) Render(context []byte, maxBytes int, marks *Marks) (text string, mark rune, err error) {
 	p, n := raw(context)
-	r := C.mr_chat_render((*C.mr_chat)(unsafe.Pointer(t.chat)), p, n, C.size_t(maxBytes))
+	var m *C.mr_marks
+	if marks != nil {
+		m = marks.marks
+	}
+	var found C.uint32_t
+	text, err = takeString(C.mr_chat_render((*C.mr_chat)(unsafe.Pointer(t.chat)), p, n, C.size_t(maxBytes), m, &found))
 	runtime.KeepAlive(t)
-	return takeString(r)
+	runtime.KeepAlive(marks)
+	return text, rune(found), err
+}
+
+// Marks find what is spelled like special tokens. They may be used by any
+// number of goroutines.
+type Marks struct {
+	marks *C.mr_marks
+}
+
+// NewMarks returns what finds these spellings, given as a JSON list.
+func NewMarks(spellings []byte) (*Marks, error) {
+	p, n := raw(spellings)
+	o, err := takeObject(C.mr_marks_new(p, n))
+	if err != nil {
+		return nil, err
+	}
+	m := &Marks{(*C.mr_marks)(o)}
+	runtime.AddCleanup(m, func(m *C.mr_marks) { C.mr_marks_free(m) }, m.marks)
+	return m, nil
 }

@@ -53,7 +53,12 @@ func render(source string, context []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return c.Render(context, maxBytes)
+	return renderWithin(c, context, maxBytes)
+}
+
+func renderWithin(c *ChatTemplate, context []byte, most int) (string, error) {
+	text, _, err := c.Render(context, most, nil)
+	return text, err
 }
 
 func TestChatErrors(t *testing.T) {
@@ -84,11 +89,11 @@ func TestChatTooLong(t *testing.T) {
 		t.Fatal(err)
 	}
 	context := []byte(`{"messages":["aa","bb","cc"]}`)
-	if got, err := c.Render(context, 12); err != nil || got != "<aa><bb><cc>" {
+	if got, err := renderWithin(c, context, 12); err != nil || got != "<aa><bb><cc>" {
 		t.Errorf("rendered %q, %v", got, err)
 	}
 	for n := range 12 {
-		if got, err := c.Render(context, n); !errors.Is(err, ErrTooLong) {
+		if got, err := renderWithin(c, context, n); !errors.Is(err, ErrTooLong) {
 			t.Errorf("with %d bytes rendered %q, %v; want ErrTooLong", n, got, err)
 		}
 	}
@@ -110,7 +115,7 @@ func TestChatConcurrentUse(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 100 {
-				if got, err := c.Render([]byte(`{"messages":["a","b"]}`), maxBytes); err != nil || got != "a;b;" {
+				if got, err := renderWithin(c, []byte(`{"messages":["a","b"]}`), maxBytes); err != nil || got != "a;b;" {
 					t.Errorf("rendered %q, %v", got, err)
 				}
 			}
@@ -127,7 +132,7 @@ func BenchmarkRender(b *testing.B) {
 	context := []byte(`{"messages":[{"role":"system","content":"x"},{"role":"user","content":"y"}]}`)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := c.Render(context, maxBytes); err != nil {
+		if _, err := renderWithin(c, context, maxBytes); err != nil {
 			b.Fatal(err)
 		}
 	}

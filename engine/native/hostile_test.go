@@ -184,14 +184,14 @@ func TestTemplateIsGivenUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 4 {
-		if got, err := c.Render([]byte("{}"), maxBytes); err != nil || got != "ok" {
+		if got, err := renderWithin(c, []byte("{}"), maxBytes); err != nil || got != "ok" {
 			t.Fatalf("after %d stops rendered %q, %v", i, got, err)
 		}
-		if _, err := c.Render([]byte(`{"bad":true}`), maxBytes); !errors.As(err, new(*LimitError)) {
+		if _, err := renderWithin(c, []byte(`{"bad":true}`), maxBytes); !errors.As(err, new(*LimitError)) {
 			t.Fatalf("error %v", err)
 		}
 	}
-	if _, err := c.Render([]byte("{}"), maxBytes); err == nil || !strings.Contains(err.Error(), "not used any more") {
+	if _, err := renderWithin(c, []byte("{}"), maxBytes); err == nil || !strings.Contains(err.Error(), "not used any more") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -47,12 +47,14 @@ mr_result mr_tokenizer_new(const uint8_t *json, size_t len);
 mr_result mr_tokenizer_frame(void *handle, const uint8_t *bos, size_t bos_len, const uint8_t *eos, size_t eos_len);
 
 // uint32_t[]: the ids of text. Invalid UTF-8 is read as U+FFFD, one for each
-// maximal part, as everywhere here. add_special: let the post-processor add its tokens.
-mr_result mr_encode(const void *handle, const uint8_t *text, size_t len, bool add_special);
+// maximal part, as everywhere here. add_special: let the post-processor add its
+// tokens. mark: a character that is in text only to keep special tokens from
+// being found, and is not tokenized; 0: none.
+mr_result mr_encode(const void *handle, const uint8_t *text, size_t len, bool add_special, uint32_t mark);
 
 // uint32_t[][3]: id, start, stop of each token; offsets count characters of
-// text, and are 0, 0 for what the post-processor added.
-mr_result mr_encode_spans(const void *handle, const uint8_t *text, size_t len, bool add_special);
+// text without marks, and are 0, 0 for what the post-processor added.
+mr_result mr_encode_spans(const void *handle, const uint8_t *text, size_t len, bool add_special, uint32_t mark);
 
 // UTF-8: the text of ids. An id without a token adds nothing.
 mr_result mr_decode(const void *handle, const uint32_t *ids, size_t count, bool skip_special);
@@ -74,6 +76,7 @@ mr_result mr_decoder_json(const void *handle);
 // --- Chat templates ---------------------------------------------------------
 
 typedef struct mr_chat mr_chat;
+typedef struct mr_marks mr_marks;
 
 // Object: a compiled Jinja template, in transformers' environment (trim_blocks,
 // lstrip_blocks, loop controls, raise_exception, strftime_now, Python's tojson).
@@ -83,9 +86,17 @@ mr_result mr_chat_new(const uint8_t *source, size_t len);
 // UTF-8: the template rendered with the members of a JSON object as variables.
 // What the template raises is the reason word for word. MR_TOO_LONG for a text
 // of more than max_bytes; MR_LIMIT for a template that takes more steps, memory,
-// stack or time than a context of this size can need.
-mr_result mr_chat_render(const mr_chat *chat, const uint8_t *context, size_t len, size_t max_bytes);
+// stack or time than a context of this size can need. *mark is the character
+// that stands in spellings of special tokens that the context has, 0 if it has
+// none; null marks look for none.
+mr_result mr_chat_render(const mr_chat *chat, const uint8_t *context, size_t len, size_t max_bytes, const mr_marks *marks, uint32_t *mark);
 
 void mr_chat_free(mr_chat *chat);
+
+// Object: what finds these spellings, a JSON list of texts. bos_token and its
+// like in a context are the checkpoint's, and stay as they are.
+mr_result mr_marks_new(const uint8_t *spellings, size_t len);
+
+void mr_marks_free(mr_marks *marks);
 
 #endif

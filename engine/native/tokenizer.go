@@ -49,16 +49,18 @@ func Frame(h Handle, bos, eos string) error {
 	return err
 }
 
-// Encode returns the ids of s. Invalid UTF-8 is read as U+FFFD.
-func Encode(h Handle, s string, addSpecial bool) ([]int32, error) {
+// Encode returns the ids of s. Invalid UTF-8 is read as U+FFFD. mark, if it is
+// not 0, is a character that is in s only to keep special tokens from being
+// found, and is not tokenized.
+func Encode(h Handle, s string, addSpecial bool, mark rune) ([]int32, error) {
 	p, n := text(s)
-	return takeArray[int32](C.mr_encode(unsafe.Pointer(h), p, n, C.bool(addSpecial)))
+	return takeArray[int32](C.mr_encode(unsafe.Pointer(h), p, n, C.bool(addSpecial), C.uint32_t(mark)))
 }
 
-// EncodeSpans is Encode with the place of each token.
-func EncodeSpans(h Handle, s string, addSpecial bool) ([]Span, error) {
+// EncodeSpans is Encode with the place of each token in s without marks.
+func EncodeSpans(h Handle, s string, addSpecial bool, mark rune) ([]Span, error) {
 	p, n := text(s)
-	return takeArray[Span](C.mr_encode_spans(unsafe.Pointer(h), p, n, C.bool(addSpecial)))
+	return takeArray[Span](C.mr_encode_spans(unsafe.Pointer(h), p, n, C.bool(addSpecial), C.uint32_t(mark)))
 }
 
 // Decode returns the text of ids; an id without a token adds nothing.

@@ -76,7 +76,7 @@ func TestFrame(t *testing.T) {
 	if err := Frame(h, "<s>", "b"); err != nil {
 		t.Fatal(err)
 	}
-	spans, err := EncodeSpans(h, "a", true)
+	spans, err := EncodeSpans(h, "a", true, 0)
 	if want := []Span{{ID: 4}, {ID: 0, Stop: 1}, {ID: 1}}; err != nil || len(spans) != 3 || [3]Span(spans) != [3]Span(want) {
 		t.Errorf("EncodeSpans = %v, %v; want %v", spans, err, want)
 	}

@@ -79,7 +79,7 @@ func (t *Tokenizer) init(h native.Handle, config config) (err error) {
 // frame counts the tokens that the post-processor puts before a text, after
 // changing it where tokenizer_config.json asks for others.
 func (t *Tokenizer) frame(h native.Handle, config config) error {
-	framed, err := native.Encode(h, "", true)
+	framed, err := native.Encode(h, "", true, 0)
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (t *Tokenizer) frame(h native.Handle, config config) error {
 			}
 		}
 	}
-	spans, err := native.EncodeSpans(h, "a", true)
+	spans, err := native.EncodeSpans(h, "a", true, 0)
 	if err != nil {
 		return err
 	}
@@ -153,13 +153,20 @@ func (t *Tokenizer) handle() (native.Handle, error) {
 // tokens (usually a BOS). Special tokens that text spells out are recognised
 // either way. Invalid UTF-8 is read as ToValid says.
 func (t *Tokenizer) Encode(text string, addSpecial bool) ([]int32, error) {
+	return t.EncodeMarked(text, addSpecial, 0)
+}
+
+// EncodeMarked is Encode for a text in which mark, unless it is 0, stands inside
+// of what is spelled like a special token and is not one. The ids are those of
+// the text without the marks.
+func (t *Tokenizer) EncodeMarked(text string, addSpecial bool, mark rune) ([]int32, error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	h, err := t.handle()
 	if err != nil {
 		return nil, err
 	}
-	ids, err := native.Encode(h, text, addSpecial)
+	ids, err := native.Encode(h, text, addSpecial, mark)
 	trim(len(text))
 	if err != nil {
 		return nil, fmt.Errorf("encode %d bytes: %w", len(text), err)
@@ -169,13 +176,19 @@ func (t *Tokenizer) Encode(text string, addSpecial bool) ([]int32, error) {
 
 // EncodeSpans is Encode with the place of each token in the text.
 func (t *Tokenizer) EncodeSpans(text string, addSpecial bool) ([]Span, error) {
+	return t.EncodeSpansMarked(text, addSpecial, 0)
+}
+
+// EncodeSpansMarked is EncodeMarked with the place of each token in the text
+// without the marks.
+func (t *Tokenizer) EncodeSpansMarked(text string, addSpecial bool, mark rune) ([]Span, error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	h, err := t.handle()
 	if err != nil {
 		return nil, err
 	}
-	raw, err := native.EncodeSpans(h, text, addSpecial)
+	raw, err := native.EncodeSpans(h, text, addSpecial, mark)
 	trim(len(text))
 	if err != nil {
 		return nil, fmt.Errorf("encode %d bytes: %w", len(text), err)
@@ -244,6 +257,17 @@ func (t *Tokenizer) decodeUncut(ids []int32, skipSpecial bool) string {
 // VocabSize returns the largest id plus one, added tokens included. A model's
 // embedding may have more rows.
 func (t *Tokenizer) VocabSize() int { return len(t.vocabulary) }
+
+// Special returns how the special tokens are spelled.
+func (t *Tokenizer) Special() []string {
+	var spellings []string
+	for id, token := range t.vocabulary {
+		if token.Exists && t.IsSpecial(int32(id)) {
+			spellings = append(spellings, token.Spelling)
+		}
+	}
+	return spellings
+}
 
 // IsSpecial reports whether id is an added token that is marked special.
 func (t *Tokenizer) IsSpecial(id int32) bool { return t.table.has(id, flagSpecial) }

@@ -13,5 +13,6 @@ func (t *Template) Completes() bool { return t.completion != nil }
 func (t *Template) RenderCompletion(prompt, suffix string, maxBytes int) (string, error) {
 	context := appendString([]byte(`{"prompt": `), prompt)
 	context = appendString(append(context, `, "suffix": `...), suffix)
-	return render(t.completion, fmt.Appendf(context, "%s}", t.tokens), maxBytes)
+	text, _, err := render(t.completion, fmt.Appendf(context, "%s}", t.tokens), maxBytes, nil)
+	return text, err
 }

@@ -158,7 +158,7 @@ func (p *prober) render(h habits, r Request) (string, bool) {
 		return "", false
 	}
 	w := contextWriter{habits: h}
-	text, err := render(p.c.chat, w.context(r.Messages, r, p.tokens, true), maxProbeBytes)
+	text, _, err := render(p.c.chat, w.context(r.Messages, r, p.tokens, true), maxProbeBytes, nil)
 	p.overrun = overrun(err)
 	return text, err == nil
 }

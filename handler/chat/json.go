@@ -33,6 +33,18 @@ func appendCharacter(dst []byte, c rune) []byte {
 	return utf8.AppendRune(dst, c)
 }
 
+// stringList returns a JSON list of strings.
+func stringList(list []string) []byte {
+	dst := []byte("[")
+	for i, s := range list {
+		if i > 0 {
+			dst = append(dst, ", "...)
+		}
+		dst = appendString(dst, s)
+	}
+	return append(dst, ']')
+}
+
 // quoted returns s as a JSON string, which is a string of Lark too.
 func quoted(s string) string { return string(appendString(nil, s)) }
 

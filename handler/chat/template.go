@@ -19,6 +19,7 @@ type Template struct {
 	standard   string               // the name of the one to use, "" if there is none
 	completion *native.ChatTemplate // nil: none
 	tokens     []byte               // special tokens, as members of a JSON object
+	marks      *native.Marks        // nil: special tokens in messages count
 }
 
 // compiled is one template and what trying it has told.
@@ -74,6 +75,14 @@ func Load(folder fs.FS, override Override) (*Template, error) {
 	return t, nil
 }
 
+// Escape makes every text of a request, from messages to tools and variables,
+// one that cannot hold special tokens: what is spelled like one stays text. Call
+// it before t is shared, with the spellings of the tokens.
+func (t *Template) Escape(special []string) (err error) {
+	t.marks, err = native.NewMarks(stringList(special))
+	return err
+}
+
 func oneLine(err error) error {
 	return fmt.Errorf("%s", strings.Join(strings.Fields(err.Error()), " "))
 }
@@ -123,6 +132,11 @@ const DefaultMaxBytes = 64 << 20
 type Prompt struct {
 	Text   string
 	Images []string // URLs, in the order of their places in the text
+
+	// What to tokenize: Text with Mark inside of what is spelled like a special
+	// token and is not one. Mark is 0 if there is nothing of the kind.
+	Marked string
+	Mark   rune
 }
 
 // Render makes the prompt of a request, as transformers makes it.
@@ -144,17 +158,25 @@ func (t *Template) Render(r Request) (Prompt, error) {
 	if last := len(messages) - 1; last >= 0 && messages[last].Continues() && !r.NewTurn {
 		messages = slices.Clone(messages)
 		messages[last].Content = messages[last].Content.tagged()
-		text, err := render(c.chat, w.context(messages, r, t.tokens, false), r.MaxBytes)
+		text, mark, err := render(c.chat, w.context(messages, r, t.tokens, false), r.MaxBytes, t.marks)
 		if err != nil {
 			return Prompt{}, err
 		}
 		if before, ok := cutTag(text); ok {
-			return Prompt{before, w.images}, nil
+			return newPrompt(before, mark, w.images), nil
 		}
 		return Prompt{}, templateError("the template leaves out the last message, which is the assistant's and would be continued")
 	}
-	text, err := render(c.chat, w.context(messages, r, t.tokens, true), r.MaxBytes)
-	return Prompt{text, w.images}, err
+	text, mark, err := render(c.chat, w.context(messages, r, t.tokens, !r.NoGenerationPrompt), r.MaxBytes, t.marks)
+	return newPrompt(text, mark, w.images), err
+}
+
+func newPrompt(marked string, mark rune, images []string) Prompt {
+	p := Prompt{Text: marked, Images: images, Marked: marked, Mark: mark}
+	if mark != 0 {
+		p.Text = strings.ReplaceAll(marked, string(mark), "")
+	}
+	return p
 }
 
 // largeContext is how long a context must be for the memory that rendering took
@@ -162,23 +184,23 @@ func (t *Template) Render(r Request) (Prompt, error) {
 const largeContext = 64 << 10
 
 // render renders a context. What the template raises is for the client.
-func render(t *native.ChatTemplate, context []byte, maxBytes int) (string, error) {
+func render(t *native.ChatTemplate, context []byte, maxBytes int, marks *native.Marks) (text string, mark rune, err error) {
 	if maxBytes <= 0 {
 		maxBytes = DefaultMaxBytes
 	}
-	text, err := t.Render(context, maxBytes)
+	text, mark, err = t.Render(context, maxBytes, marks)
 	if len(context) > largeContext {
 		native.Trim()
 	}
 	switch {
 	case errors.Is(err, native.ErrTooLong):
-		return "", &LengthError{maxBytes}
+		err = &LengthError{maxBytes}
 	case errors.As(err, new(*native.LimitError)):
-		return "", fmt.Errorf("%w: %w", templateError("%s", err), err)
+		err = fmt.Errorf("%w: %w", templateError("%s", err), err)
 	case err != nil:
-		return "", templateError("%s", err)
+		err = templateError("%s", err)
 	}
-	return text, nil
+	return text, mark, err
 }
 
 // overrun returns what err says of limits that a rendering went beyond, nil if

@@ -7,6 +7,7 @@
 
 use crate::abi::{answer_object, answer_within, input, Fault, MrResult};
 use crate::bounded::{run, Bounds, Failure};
+use crate::marks::{unescape, Marks};
 use crate::json::{dumps, float, Style};
 use crate::rewrite::{rewrite, PERCENT};
 use minijinja::formatting::{format, FormatStyle};
@@ -46,10 +47,14 @@ fn environment(source: &str) -> Result<Chat, Error> {
     Ok(Chat { env, stopped: AtomicUsize::new(0) })
 }
 
-/// Renders `context`, a JSON object.
-fn render(chat: &Chat, context: &[u8], max_bytes: usize) -> Result<String, Fault> {
+/// Renders `context`, a JSON object. With a character: what marks spellings of special tokens in the text.
+fn render(chat: &Chat, context: &[u8], max_bytes: usize, marks: Option<&Marks>) -> Result<(String, Option<char>), Fault> {
     let fuel = FUEL + FUEL_PER_BYTE * context.len() as u64;
-    let context: Value = serde_json::from_slice(context).map_err(|e| format!("context: {e}"))?;
+    let read = match marks {
+        Some(marks) => marks.read(context),
+        None => serde_json::from_slice(context).map(|v| (v, None)).map_err(|e| e.to_string()),
+    };
+    let (context, mark) = read.map_err(|e| format!("context: {e}"))?;
     let mut text = Text { bytes: Vec::new(), max: max_bytes, over: false };
     let mut env = chat.env.clone();
     env.set_fuel(Some(fuel));
@@ -59,7 +64,10 @@ fn render(chat: &Chat, context: &[u8], max_bytes: usize) -> Result<String, Fault
         Err(_) if text.over => Err(Fault::TooLong),
         Err(e) if out_of_fuel(&e) => Err(Fault::Limit("the template takes too many steps".to_string())),
         Err(e) => Err(Fault::Failed(reason(e))),
-        Ok(_) => Ok(String::from_utf8(text.bytes).map_err(|e| e.to_string())?),
+        Ok(_) => {
+            let text = String::from_utf8(text.bytes).map_err(|e| e.to_string())?;
+            Ok((if let Some(mark) = mark { unescape(text, mark) } else { text }, mark))
+        }
     }
 }
 
@@ -231,7 +239,14 @@ pub unsafe extern "C" fn mr_chat_new(source: *const u8, len: usize) -> MrResult 
 
 /// Renders with the JSON object `context` as the template's variables.
 #[no_mangle]
-pub unsafe extern "C" fn mr_chat_render(chat: *const Arc<Chat>, context: *const u8, len: usize, max_bytes: usize) -> MrResult {
+pub unsafe extern "C" fn mr_chat_render(
+    chat: *const Arc<Chat>,
+    context: *const u8,
+    len: usize,
+    max_bytes: usize,
+    marks: *const Arc<Marks>,
+    mark: *mut u32,
+) -> MrResult {
     answer_within(|| {
         let chat = chat.as_ref().ok_or("null template")?.clone();
         // A copy, because a rendering that is stopped never gives back what it has.
@@ -239,13 +254,15 @@ pub unsafe extern "C" fn mr_chat_render(chat: *const Arc<Chat>, context: *const 
         if chat.stopped.load(Ordering::Relaxed) >= MAX_STOPPED {
             return Err(Fault::Limit("the template took too much before and is not used any more".to_string()));
         }
-        let it = chat.clone();
-        run(render_bounds(&context), move || render(&it, &context, max_bytes)).map_err(|f| {
+        let (it, marks) = (chat.clone(), marks.as_ref().cloned());
+        let (text, used) = run(render_bounds(&context), move || render(&it, &context, max_bytes, marks.as_deref())).map_err(|f| {
             if !matches!(f, Failure::NoThread(_)) {
                 chat.stopped.fetch_add(1, Ordering::Relaxed);
             }
             over(f)
-        })?
+        })??;
+        *mark = used.map_or(0, u32::from);
+        Ok(text)
     })
 }
 
@@ -255,5 +272,23 @@ pub unsafe extern "C" fn mr_chat_render(chat: *const Arc<Chat>, context: *const 
 pub unsafe extern "C" fn mr_chat_free(chat: *mut Arc<Chat>) {
     if !chat.is_null() {
         drop(Box::from_raw(chat));
+    }
+}
+
+/// Makes marks of a JSON list of spellings; the object is freed with `mr_marks_free`.
+#[no_mangle]
+pub unsafe extern "C" fn mr_marks_new(spellings: *const u8, len: usize) -> MrResult {
+    answer_object(|| {
+        let spellings: Vec<String> = serde_json::from_slice(input(spellings, len)).map_err(|e| e.to_string())?;
+        Ok(Arc::new(Marks::new(&spellings)?))
+    })
+}
+
+/// # Safety
+/// `marks` came from `mr_marks_new` and is not used after this.
+#[no_mangle]
+pub unsafe extern "C" fn mr_marks_free(marks: *mut Arc<Marks>) {
+    if !marks.is_null() {
+        drop(Box::from_raw(marks));
     }
 }

@@ -9,7 +9,9 @@ mod daulet {
 mod abi;
 mod bounded;
 mod chat;
+mod encode;
 mod json;
+mod marks;
 mod rewrite;
 mod tokenizer;
 

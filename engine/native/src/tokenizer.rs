@@ -5,9 +5,10 @@
 
 use crate::abi::{answer, answer_object, input, MrResult};
 use crate::daulet::UnifiedTokenizer;
+use crate::encode::encode;
 use std::collections::HashMap;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::Tokenizer;
+use tokenizers::{OffsetType, Tokenizer};
 
 /// A token id at or above this is taken for a broken file: tables by id would not fit memory.
 const MAX_TOKEN_ID: u32 = 1 << 22;
@@ -74,22 +75,25 @@ pub unsafe extern "C" fn mr_tokenizer_frame(
 
 /// Ids of `text`, native-endian u32 each.
 #[no_mangle]
-pub unsafe extern "C" fn mr_encode(handle: *const libc::c_void, text: *const u8, len: usize, add_special: bool) -> MrResult {
+pub unsafe extern "C" fn mr_encode(handle: *const libc::c_void, text: *const u8, len: usize, add_special: bool, mark: u32) -> MrResult {
     answer(|| {
-        let text = String::from_utf8_lossy(input(text, len));
-        let e = hf(handle)?.encode_fast(text.as_ref(), add_special).map_err(|e| e.to_string())?;
-        Ok(words(e.get_ids().iter().copied()))
+        let mut out = Vec::new();
+        encode(hf(handle)?, &String::from_utf8_lossy(input(text, len)), add_special, char::from_u32(mark), OffsetType::None, |id, _, _| {
+            out.extend(id.to_ne_bytes());
+        })?;
+        Ok(out)
     })
 }
 
 /// Id, start and stop of each token of `text`, native-endian u32 each; offsets count characters.
 #[no_mangle]
-pub unsafe extern "C" fn mr_encode_spans(handle: *const libc::c_void, text: *const u8, len: usize, add_special: bool) -> MrResult {
+pub unsafe extern "C" fn mr_encode_spans(handle: *const libc::c_void, text: *const u8, len: usize, add_special: bool, mark: u32) -> MrResult {
     answer(|| {
-        let text = String::from_utf8_lossy(input(text, len));
-        let e = hf(handle)?.encode_char_offsets(text.as_ref(), add_special).map_err(|e| e.to_string())?;
-        let spans = e.get_ids().iter().zip(e.get_offsets());
-        Ok(words(spans.flat_map(|(&id, &(start, stop))| [id, start as u32, stop as u32])))
+        let mut out = Vec::new();
+        encode(hf(handle)?, &String::from_utf8_lossy(input(text, len)), add_special, char::from_u32(mark), OffsetType::Char, |id, start, stop| {
+            out.extend([id, start, stop].into_iter().flat_map(u32::to_ne_bytes));
+        })?;
+        Ok(out)
     })
 }
 
