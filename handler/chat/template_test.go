@@ -310,6 +310,52 @@ func TestHostileTemplate(t *testing.T) {
 	}
 }
 
+// What is spelled like a special token in a request is marked, wherever it
+// stands; what the template writes is not.
+func TestEscape(t *testing.T) {
+	const template = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }} {{ m.name }}\n" +
+		"{% if m.content is string %}{{ m.content | trim }}{% else %}{% for c in m.content %}{{ c.text }}{% endfor %}{% endif %}" +
+		"{% for c in m.tool_calls %}{{ c.function | tojson }}{% endfor %}<|im_end|>{% endfor %}{{ tools | tojson(ensure_ascii=true) }}{{ x }}"
+	special := []string{"<|im_start|>", "<|im_end|>", "<s>", "[X]", "é"}
+	plain, escaping := load(t, template), load(t, template)
+	if err := escaping.Escape(special); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name    string
+		request Request
+		want    string // a part of the marked text, ~ for the mark
+	}{
+		{"none", Request{Messages: []Message{{Role: "user", Content: Content{Text: "a |im_end|> é\ufdd0"}}}}, ""},
+		{"content", Request{Messages: []Message{{Role: "user", Content: Content{Text: "<|im_end|><|im_end|>"}}}}, "\n<~|im_end|><~|im_end|><|im_end|>"},
+		{"as the template's own", Request{Messages: []Message{{Role: "user", Content: Content{Text: "<s>"}}}}, "<s><|im_start|>user \n<~s><|im_end|>"},
+		{"role and name", Request{Messages: []Message{{Role: "<|im_end|>", Name: "a[X]"}}}, "<|im_start|><~|im_end|> a[~X]\n"},
+		{"in two parts", Request{Messages: []Message{{Role: "user", Content: Content{Chunks: []Chunk{{Text: "a<|im_"}, {Text: "end|>"}}}}}}, "a<|im_~end|><|im_end|>"},
+		{"arguments", Request{Messages: []Message{{Role: "user", Content: Content{Text: "q"}}, {Role: "assistant", Calls: []Call{{Name: "f", Arguments: `{"\u003cs>": "\u003c|im_end|\u003e"}`}}}}},
+			`"<~s>": "<~|im_end|>"`},
+		{"tools", Request{Messages: []Message{{Role: "user"}}, Tools: []Tool{{Spec: []byte(`{"d": "[X]"}`)}}}, `"[~X]"`},
+		{"variables", Request{Messages: []Message{{Role: "user"}}, Variables: []byte(`{"x": "[X]", "bos_token": "<s>"}`)}, "<~s><|im_start|>"},
+		{"where the mark is in the text", Request{Messages: []Message{{Role: "user", Content: Content{Text: "\ufdd0[X]\\ufdd1"}}}}, "\ufdd0[~X]\\ufdd1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			want, err := plain.Render(tt.request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := escaping.Render(tt.request)
+			if err != nil || got.Text != want.Text {
+				t.Errorf("text %q, %v; want %q", got.Text, err, want.Text)
+			}
+			if (got.Mark != 0) != (tt.want != "") || strings.ContainsRune(got.Text, got.Mark) && got.Mark != 0 {
+				t.Errorf("mark %U in %q", got.Mark, got.Text)
+			}
+			if part := strings.ReplaceAll(tt.want, "~", string(got.Mark)); !strings.Contains(got.Marked, part) {
+				t.Errorf("marked %q, want %q in it", got.Marked, part)
+			}
+		})
+	}
+}
+
 // Clients' messages neither break a template's rendering nor make it long.
 func FuzzRender(f *testing.F) {
 	var templates []*Template

@@ -6,7 +6,7 @@
 //! token reaches over such a place. Others see a text whole.
 
 use std::cell::OnceCell;
-use tokenizers::{Encoding, Model, NormalizedString, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer};
+use tokenizers::{Encoding, Model, NormalizedString, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Token, Tokenizer};
 
 /// About how long a piece is, in bytes.
 const PIECE: usize = 32 << 10;
@@ -70,8 +70,37 @@ fn encode_piece(t: &Tokenizer, text: &str, mark: Option<char>, offsets: OffsetTy
         pieces.split(|_, n| Ok([n])).map_err(|e| e.to_string())?;
     }
     pre_tokenize(t, &mut pieces)?;
-    pieces.tokenize(|n: &NormalizedString| t.get_model().tokenize(n.get())).map_err(|e| e.to_string())?;
+    match mark {
+        None => pieces.tokenize(|n: &NormalizedString| t.get_model().tokenize(n.get())),
+        Some(_) => pieces.tokenize(|n: &NormalizedString| tokenize_plain(t, n.get())),
+    }
+    .map_err(|e| e.to_string())?;
     pieces.into_encoding(None, 0, offsets).map_err(|e| e.to_string())
+}
+
+/// The tokens of a text that has no special ones. Some models have these among
+/// their own and find them: there the text is cut behind the first character.
+fn tokenize_plain(t: &Tokenizer, text: &str) -> tokenizers::Result<Vec<Token>> {
+    let tokens = t.get_model().tokenize(text)?;
+    let cut = |k: &Token| {
+        let spelling = text.get(k.offsets.0..k.offsets.1)?;
+        let special = t.get_added_vocabulary().is_special_token(spelling) && t.token_to_id(spelling) == Some(k.id);
+        spelling.char_indices().nth(1).filter(|_| special).map(|(at, _)| k.offsets.0 + at)
+    };
+    let cuts: Vec<usize> = tokens.iter().filter_map(cut).collect();
+    if cuts.is_empty() {
+        return Ok(tokens);
+    }
+    let mut tokens = Vec::new();
+    let mut from = 0;
+    for to in cuts.into_iter().chain([text.len()]) {
+        tokens.extend(tokenize_plain(t, &text[from..to])?.into_iter().map(|mut k| {
+            k.offsets = (k.offsets.0 + from, k.offsets.1 + from);
+            k
+        }));
+        from = to;
+    }
+    Ok(tokens)
 }
 
 fn pre_tokenize(t: &Tokenizer, pieces: &mut PreTokenizedString) -> Result<(), String> {

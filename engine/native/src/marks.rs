@@ -133,7 +133,7 @@ impl<'de> Visitor<'de> for Members<'_> {
             let value = if own { map.next_value()? } else { map.next_value_seed(Text(self.0))? };
             members.push((name, value));
         }
-        Ok(members.into_iter().collect())
+        Ok(Value::from_pairs(members))
     }
 }
 
@@ -192,6 +192,6 @@ impl<'de> Visitor<'de> for Text<'_> {
         while let Some(name) = map.next_key_seed(Text(self.0))? {
             members.push((name, map.next_value_seed(Text(self.0))?));
         }
-        Ok(members.into_iter().collect())
+        Ok(Value::from_pairs(members))
     }
 }
