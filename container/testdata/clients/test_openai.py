@@ -157,3 +157,31 @@ def test_async(url):
         client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="-")
         return await asyncio.gather(*(client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=20, temperature=0) for _ in range(8)))
     assert len({a.choices[0].message.content for a in asyncio.run(answers())}) == 1
+
+
+def test_model(client):
+    model = client.models.list().data[0]
+    assert client.models.retrieve(model.id).id == model.id and model.max_model_len > 0
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-4o/x")
+
+
+def test_fields_of_vllm(client):
+    """Fields of vLLM in extra_body: honoured, or refused by name."""
+    out = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=30, extra_body={"guided_choice": ["yes it is", "no"]})
+    assert out.choices[0].message.content in ("yes it is", "no")
+    out = client.completions.create(model=MODEL, prompt="a", max_tokens=9, temperature=0, extra_body={"min_tokens": 9, "ignore_eos": True, "top_k": -1, "min_p": 0.1})
+    assert out.usage.completion_tokens == 9
+    out = client.completions.create(model=MODEL, prompt="a", max_tokens=30, extra_body={"response_format": {"type": "json_object"}, "structured_outputs": None})
+    assert out.choices[0].text.startswith("{")
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.chat.completions.create(model=MODEL, messages=QUESTION, extra_body={"use_beam_search": True})
+    assert "`use_beam_search` is not supported" in refused.value.response.json()["error"]
+
+
+def test_scores(client):
+    """The log-probabilities of a prompt, in OpenAI's form and in vLLM's."""
+    scored = client.completions.create(model=MODEL, prompt="What is Millrace?", max_tokens=0, echo=True, logprobs=1, temperature=0).choices[0].logprobs
+    out = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=1, extra_body={"prompt_logprobs": 2})
+    assert scored.token_logprobs[0] is None and all(p < 0 for p in scored.token_logprobs[1:])
+    assert out.prompt_logprobs[0] is None and all(2 <= len(p) <= 3 for p in out.prompt_logprobs[1:])
