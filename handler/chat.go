@@ -89,7 +89,11 @@ type chatJob struct {
 
 // startChat checks req, takes permits and submits: x.choices yield the tokens.
 func (s *Server) startChat(x *exchange, m *model, req *chatRequest) (*chatJob, error) {
-	if err := s.takePermits(x, max(1, int(min(req.n.or(1), maxChoices)))); err != nil {
+	n, err := s.choices(&req.openAIParameters)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.takePermits(x, n); err != nil {
 		return nil, err
 	}
 	if err := m.checkMessages(req); err != nil {

@@ -75,6 +75,9 @@ func (s *Server) completionEvents(x *exchange, a *completionAnswer) error {
 // all prompts have passed the checks.
 func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) error {
 	x.shown = req.logprobs.set
+	if _, err := s.choices(&req.openAIParameters); err != nil {
+		return err
+	}
 	best, err := s.checkCompletion(req, m.template.Completes())
 	if err != nil {
 		return err

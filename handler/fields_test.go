@@ -187,6 +187,16 @@ func TestFieldValues(t *testing.T) {
 			}
 		}
 	}
+	// A number of choices that can never run is refused, also while others run.
+	busy := newChatServer(t, plainTemplate, &fake{}, func(o *Options) { o.MaxConcurrentRequests = 7 })
+	busy.permits.Store(7)
+	for n, want := range map[string]int{"1": 429, "7": 429, "0": 422, "8": 422, "1000": 422} {
+		for _, b := range routeBodies[:2] {
+			if got := post(t, busy, b.path, fmt.Sprintf(b.body, `"n":`+n)); got.status != want {
+				t.Errorf("%s: n %s: %d %s, want %d", b.path, n, got.status, got.body, want)
+			}
+		}
+	}
 	for body, want := range map[string]int{`{"inputs":"a","adapters":""}`: 200, `{"inputs":"a","adapters":["tgi"]}`: 200, `{"inputs":"a","adapters":"lora"}`: 422, `{"inputs":"a","adapters":["a","b"]}`: 422} {
 		if got := post(t, newTestServer(&fake{}), "/invocations", body); got.status != want {
 			t.Errorf("%s: %d %s", body, got.status, got.body)

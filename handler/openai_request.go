@@ -194,14 +194,11 @@ const maxChoices = 128
 // checkOpenAI refuses values out of range that generate requests do not have.
 // vocab is the number of token ids.
 func (s *Server) checkOpenAI(p *openAIParameters, vocab int) error {
-	limit := min(maxChoices, s.opt.MaxConcurrentRequests)
-	switch n := p.n.or(1); {
+	switch {
 	case !s.isBaseModel(p.model) && !isFiller(p.model):
 		e := invalid("there is no model %q: this server has %q, which \"tgi\" means, too", body.Cut(p.model), s.opt.ModelID)
 		e.param, e.code = "model", "model_not_found"
 		return e
-	case n < 1 || int64(n) > int64(limit):
-		return invalid("`n` must be > 0 and <= %d. Given: %d", limit, n)
 	case p.maxTokens.set && p.maxTokens.v == 0 && p.n.or(1) > 1:
 		return invalid("`n` must be 1 where no tokens are generated. Given: %d", p.n.v)
 	case p.promptLogprobs.set && p.stream:
@@ -212,6 +209,19 @@ func (s *Server) checkOpenAI(p *openAIParameters, vocab int) error {
 		return unsupported("spaces_between_special_tokens", "is not supported with `skip_special_tokens` false, except for false")
 	}
 	return checkLogitBias(p.logitBias, vocab)
+}
+
+// choices returns how many choices p asks for. More than can ever run are
+// refused, whatever else runs.
+func (s *Server) choices(p *openAIParameters) (int, error) {
+	n, limit, why := p.n.or(1), maxChoices, ""
+	if s.opt.MaxConcurrentRequests < limit {
+		limit, why = s.opt.MaxConcurrentRequests, ", the sequences that may run at once"
+	}
+	if n < 1 || int64(n) > int64(limit) {
+		return 0, invalid("`n` must be > 0 and <= %d%s. Given: %d", limit, why, n)
+	}
+	return int(n), nil
 }
 
 // isFiller reports whether a client has put the name in where its user gave
