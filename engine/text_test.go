@@ -90,6 +90,30 @@ func TestText(t *testing.T) {
 	}
 }
 
+// TestStopAfter looks for stop strings only after the first tokens; what is in
+// them begins none, and the next text is free of the bound.
+func TestStopAfter(t *testing.T) {
+	words := letters{"a", "b", "c", "b", "c", "d"}
+	var x Text
+	for _, tt := range []struct {
+		after int
+		want  string
+	}{{1, "a|b|c.|"}, {2, "a|b|c|b|c.|"}, {4, "a|b|c|b|c|d~.|"}, {0, "a|b|c.|"}} {
+		s := NewScripted(Request{MaxNewTokens: len(words)})
+		x.Reset(s.Stream(), words, words, stop.New([]string{"bc"}))
+		if tt.after > 0 {
+			x.StopAfter(tt.after)
+		}
+		for id := range words[:len(words)-1] {
+			s.Emit(Token{ID: int32(id)})
+		}
+		s.End(FinishLength, nil, Token{ID: int32(len(words) - 1)})
+		if got, err := read(t, &x); err != io.EOF || got != tt.want {
+			t.Errorf("after %d: %q (%v), want %q", tt.after, got, err, tt.want)
+		}
+	}
+}
+
 func TestTextOfFailure(t *testing.T) {
 	s := NewScripted(Request{MaxNewTokens: 3})
 	failure := &Error{Kind: Failed, Msg: "no"}
