@@ -268,18 +268,17 @@ func (a *chatAnswer) endChunk(dst []byte, c *choice, last bool) []byte {
 	dst = append(dst, `},"logprobs":`...)
 	dst = a.appendLogprobs(dst, m)
 	m.logprobs = m.logprobs[:0]
-	dst = append(dst, ',')
 	if last {
+		dst = append(dst, ',')
 		dst = appendReason(dst, m.finish(c), c.text.Finish())
 	} else {
-		dst = append(dst, `"finish_reason":null`...)
+		dst = append(dst, `,"finish_reason":null`...)
+	}
+	if !a.usageEach {
+		return append(dst, `}],"usage":null}`+"\n\n"...)
 	}
 	dst = append(dst, `}],"usage":`...)
-	if a.usageEach {
-		dst = usage{len(c.job.req.Tokens), m.tokens}.append(dst)
-	} else {
-		dst = append(dst, "null"...)
-	}
+	dst = usage{len(c.job.req.Tokens), m.tokens}.append(dst)
 	return append(dst, "}\n\n"...)
 }
 
