@@ -37,7 +37,7 @@ func listen(cfg *config.Serve, log *slog.Logger, h *sagemaker.Hosting) (*port, e
 
 // Serve answers requests; see front.
 func (p *port) Serve() error {
-	err := p.Server.Serve(p.listener)
+	err := p.Server.Serve(handler.Guard(p.listener))
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

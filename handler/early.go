@@ -33,6 +33,15 @@ func AnswerEarly(h http.Handler) http.Handler {
 			return
 		}
 		conn := http.NewResponseController(w)
+		bad, closes := nextHead(r)
+		if bad || closes {
+			w.Header().Set("Connection", "close")
+		}
+		if bad {
+			writeJSON(w, http.StatusBadRequest, appendError(nil, failure(0, "bad_request", "Each line of a request's head must end with CR LF and be complete")))
+			conn.SetReadDeadline(time.Now().Add(lingerTime)) //nolint:errcheck // not every writer has deadlines
+			return
+		}
 		if r.ContentLength == 0 {
 			conn.SetReadDeadline(time.Time{}) //nolint:errcheck // not every writer has deadlines
 			h.ServeHTTP(w, r)

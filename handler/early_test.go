@@ -46,6 +46,7 @@ func TestUnreadBodies(t *testing.T) {
 		{"405", ready, "PUT /generate", key + jsonBody + length, 405},
 		{"405, GET", ready, "GET /generate", key + jsonBody + length, 405},
 		{"415", ready, "POST /generate", key + length, 415},
+		{"417", ready, "POST /generate", key + jsonBody + length + "expect: coffee\r\n", 417},
 		{"ping with a body", ready, "GET /ping", length, 200},
 		{"ping with chunks", ready, "GET /ping", chunks, 200},
 		{"metrics with a body", ready, "GET /metrics", length, 200},

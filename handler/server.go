@@ -140,6 +140,7 @@ func NewHTTPServer(addr string, h http.Handler) *http.Server {
 	srv := &http.Server{
 		Addr:                         addr,
 		Handler:                      AnswerEarly(h),
+		ConnContext:                  withConn,
 		ReadHeaderTimeout:            10 * time.Second,
 		ReadTimeout:                  bodyPatience, // for a body that no handler gets to see; AnswerEarly lifts it
 		WriteTimeout:                 writePatience,

@@ -296,7 +296,7 @@ func serve(t testing.TB, s *Server) string {
 		t.Fatal(err)
 	}
 	srv := NewHTTPServer("", s)
-	go srv.Serve(l) //nolint:errcheck // it ends with the test
+	go srv.Serve(Guard(l)) //nolint:errcheck // it ends with the test
 	t.Cleanup(func() { srv.Close() })
 	return "http://" + l.Addr().String()
 }
