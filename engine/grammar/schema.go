@@ -244,9 +244,9 @@ func (w *schemaWriter) renumber(root, bodies *jsonObject) {
 				return
 			}
 			for _, key := range v.keys {
-				switch {
-				case key == "enum" || key == "$defs" || key == "required":
-				case key == "properties" || key == "patternProperties":
+				switch key {
+				case "enum", "$defs", "required":
+				case "properties", "patternProperties":
 					members := v.values[key].(*jsonObject)
 					for _, name := range members.keys {
 						visit(members.values[name])

@@ -457,7 +457,8 @@ func (d *document) arrayKeyword(n *node, f *facts, key string, v any) (relevant 
 		}
 		f.items, err = d.node(n, "/"+key, v)
 	case "additionalItems":
-		_, relevant = n.members.values["items"].([]any)
+		_, list := n.members.values["items"].([]any)
+		return list, nil
 	case "unevaluatedItems":
 		f.unevaluatedItems, err = d.node(n, "/"+key, v)
 	case "uniqueItems":
