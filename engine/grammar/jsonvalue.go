@@ -26,52 +26,94 @@ func decodeJSON(raw []byte) (any, error) {
 	if err := checkJSONDepth(raw); err != nil {
 		return nil, err
 	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber()
-	v, err := decodeValue(d)
-	if err != nil {
-		return nil, errorf("not JSON: %v", err)
-	}
-	if d.More() || len(bytes.TrimSpace(raw[d.InputOffset():])) > 0 {
+	if !json.Valid(raw) {
+		d := json.NewDecoder(bytes.NewReader(raw))
+		var first json.RawMessage
+		if err := d.Decode(&first); err != nil {
+			return nil, errorf("not JSON: %v", err)
+		}
 		return nil, errorf("not JSON: text after the schema at byte %d", d.InputOffset())
 	}
-	return v, nil
+	p := jsonParser{raw, 0}
+	return p.value(), nil
 }
 
-func decodeValue(d *json.Decoder) (any, error) {
-	t, err := d.Token()
-	if err != nil {
-		return nil, err
+// A jsonParser reads text that is known to be JSON.
+type jsonParser struct {
+	text []byte
+	at   int
+}
+
+// next returns the first byte that is no white space, without reading it.
+func (p *jsonParser) next() byte {
+	for ; ; p.at++ {
+		switch c := p.text[p.at]; c {
+		case ' ', '\t', '\n', '\r':
+		default:
+			return c
+		}
 	}
-	switch t {
-	case json.Delim('{'):
+}
+
+func (p *jsonParser) value() any {
+	switch p.next() {
+	case '{':
 		o := &jsonObject{values: map[string]any{}}
-		for d.More() {
-			key, err := d.Token()
-			if err != nil {
-				return nil, err
+		for p.at++; p.next() != '}'; {
+			if p.next() == ',' {
+				p.at++
+				p.next()
 			}
-			v, err := decodeValue(d)
-			if err != nil {
-				return nil, err
-			}
-			o.set(key.(string), v)
+			key := p.string()
+			p.next()
+			p.at++ // the colon
+			o.set(key, p.value())
 		}
-		_, err := d.Token()
-		return o, err
-	case json.Delim('['):
+		p.at++
+		return o
+	case '[':
 		list := []any{}
-		for d.More() {
-			v, err := decodeValue(d)
-			if err != nil {
-				return nil, err
+		for p.at++; p.next() != ']'; {
+			if p.next() == ',' {
+				p.at++
 			}
-			list = append(list, v)
+			list = append(list, p.value())
 		}
-		_, err := d.Token()
-		return list, err
+		p.at++
+		return list
+	case '"':
+		return p.string()
 	}
-	return t, nil
+	from := p.at
+	for p.at < len(p.text) && !strings.ContainsRune(" \t\n\r,]}", rune(p.text[p.at])) {
+		p.at++
+	}
+	switch word := string(p.text[from:p.at]); word {
+	case "true":
+		return true
+	case "false":
+		return false
+	case "null":
+		return nil
+	default:
+		return json.Number(word)
+	}
+}
+
+func (p *jsonParser) string() (s string) {
+	from, escaped := p.at, false
+	for p.at++; p.text[p.at] != '"'; p.at++ {
+		if p.text[p.at] == '\\' {
+			escaped = true
+			p.at++
+		}
+	}
+	p.at++
+	if !escaped {
+		return string(p.text[from+1 : p.at-1])
+	}
+	json.Unmarshal(p.text[from:p.at], &s) //nolint:errcheck // it is a string
+	return s
 }
 
 // appendJSON appends a value that decodeJSON has read.

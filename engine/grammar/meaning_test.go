@@ -175,6 +175,7 @@ func FuzzNormalize(f *testing.F) {
 	for _, tt := range meanings {
 		f.Add(tt.schema)
 	}
+	f.Add("{\"properties\":{\"\x93\":{}}}")
 	f.Add(`{"$ref":"#/description/0","description":[{"multipleOf":3}]}`)
 	f.Add(`{"allOf":[{"anyOf":[{"$ref":"#"},{"properties":{"a":{"$ref":"#/allOf/0"}}}]},true,false]}`)
 	f.Fuzz(func(t *testing.T, schema string) { checkNormal(t, schema) })

@@ -62,6 +62,7 @@ func TestFaultsAreNamed(t *testing.T) {
 		{JSONSchema, `{"$ref":"#"}`, "#: the schema refers to itself"},
 		{JSONSchema, `{"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}`, "#/$defs/a: the schema refers to itself"},
 		{JSONSchema, `{"properties":{"a":{"$ref":"#"}},"required":["a"]}`, "#: no value is valid: each would contain another"},
+		{JSONSchema, `{"type":"object","additionalProperties":{"$ref":"#"},"minProperties":1}`, "#: no value is valid: each would contain another"},
 		{JSONSchema, `{"type":"array","items":{"$ref":"#"},"minItems":1}`, "#: no value is valid: each would contain another"},
 		{JSONSchema, `{"type":"integer","minimum":5,"maximum":3}`, "minimum (5) is greater than maximum (3)"},
 		{JSONSchema, `{"type":"integer","minimum":1.5,"maximum":1.7}`, "no integer"},

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // SchemaOptions says how a JSON schema is read.
@@ -29,7 +30,7 @@ var ErrMemberTaken = errors.New("the schema has a property of this name")
 // has it, made of nothing but what the parser enforces: annotations are left
 // out, references lead to definitions of its own, alternatives are written
 // out, objects say whether they are open. It is its own normal form. The error
-// is an *Error with the place of the fault.
+// is an *Error with the place of the fault, or ErrMemberTaken.
 func NormalizeSchema(text string, o SchemaOptions) (string, error) {
 	w, err := normalize(text, o)
 	if err != nil {
@@ -83,6 +84,9 @@ type placedPattern struct{ text, place string }
 func normalize(text string, o SchemaOptions) (*schemaWriter, error) {
 	if len(text) > maxSchemaBytes {
 		return nil, errorf("the schema has %d bytes, the limit is %d", len(text), maxSchemaBytes)
+	}
+	if !utf8.ValidString(text) {
+		return nil, errorf("the schema is not valid UTF-8")
 	}
 	v, err := decodeJSON([]byte(text))
 	if err != nil {
@@ -297,6 +301,11 @@ func hasEnd(v any, ends map[string]bool) bool {
 		case "object":
 			properties, _ := o.values["properties"].(*jsonObject)
 			required, _ := o.values["required"].([]any)
+			if o.values["minProperties"] != nil && !anyEnds(o.values["properties"], ends) && !anyEnds(o.values["patternProperties"], ends) {
+				if rest, ok := o.values["additionalProperties"]; ok && !hasEnd(rest, ends) {
+					return false
+				}
+			}
 			return !slices.ContainsFunc(required, func(name any) bool {
 				if properties == nil {
 					return false
@@ -317,6 +326,12 @@ func hasEnd(v any, ends map[string]bool) bool {
 		}
 		return true
 	})
+}
+
+// anyEnds reports whether one of several schemas has a value.
+func anyEnds(v any, ends map[string]bool) bool {
+	o, ok := v.(*jsonObject)
+	return ok && slices.ContainsFunc(o.keys, func(name string) bool { return hasEnd(o.values[name], ends) })
 }
 
 // never is a schema without values, anything one of all.
