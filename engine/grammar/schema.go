@@ -65,6 +65,7 @@ type schemaWriter struct {
 	size        int // what was written for them
 	inside      int // alternatives with a common part: it is written for each
 
+	sets map[*node]valueSet // of items that are to be unique
 	// without are the definitions that have no values.
 	without map[string]bool
 	// unsatisfiable is the first reason why a part of the schema has no value.
@@ -77,6 +78,11 @@ type definition struct {
 	key   string // in definitions
 	items []item
 	top   *node
+}
+
+type valueSet struct {
+	values []any
+	ok     bool // there is no other value
 }
 
 type placedPattern struct{ text, place string }
@@ -96,7 +102,7 @@ func normalize(text string, o SchemaOptions) (*schemaWriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &schemaWriter{document: d, SchemaOptions: o, work: 2000 + 2*len(text), without: map[string]bool{}}
+	w := &schemaWriter{document: d, SchemaOptions: o, work: 2000 + 2*len(text), without: map[string]bool{}, sets: map[*node]valueSet{}}
 	for {
 		if err := w.write(); err != nil {
 			return nil, err
@@ -402,6 +408,7 @@ func (w *schemaWriter) expand(n *node, path *trail, items []item) (_ []item, ref
 	if depth > maxReferences {
 		return nil, false, n.fault("", "more than %d schemas in a row refer to one another", maxReferences)
 	}
+	w.work -= depth / 8 // it was searched
 	path = &trail{n, path, depth}
 	f, err := w.facts(n)
 	if err != nil {
@@ -412,9 +419,15 @@ func (w *schemaWriter) expand(n *node, path *trail, items []item) (_ []item, ref
 		var more bool
 		switch key {
 		case "$ref", "$dynamicRef":
-			var target *node
-			if target, err = w.target(n, key); err != nil {
-				return nil, false, err
+			target := n.targets[key]
+			if target == nil {
+				if target, err = w.target(n, key); err != nil {
+					return nil, false, err
+				}
+				if n.targets == nil {
+					n.targets = map[string]*node{}
+				}
+				n.targets[key] = target
 			}
 			items, _, err = w.expand(target, path, items)
 			more = true

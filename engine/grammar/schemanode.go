@@ -48,13 +48,14 @@ func typeOf(name string) (types, bool) {
 
 // A node is a schema inside of a document.
 type node struct {
-	id      int         // of the document's nodes; boolean schemas have none
-	members *jsonObject // nil for true and false
-	never   bool        // false
-	parent  *node       // nil for the root
-	step    string      // from the parent, a JSON pointer
-	base    *url.URL    // what references are relative to
-	read    *facts      // what it says, nil until someone asks
+	id      int              // of the document's nodes; boolean schemas have none
+	members *jsonObject      // nil for true and false
+	never   bool             // false
+	parent  *node            // nil for the root
+	step    string           // from the parent, a JSON pointer
+	base    *url.URL         // what references are relative to
+	read    *facts           // what it says, nil until someone asks
+	targets map[string]*node // of its references, as far as they were followed
 }
 
 // place is where a schema stands, as a JSON pointer.

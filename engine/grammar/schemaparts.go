@@ -371,10 +371,11 @@ func (c *conjunct) arrays() (*Error, error) {
 // small that this is short. Of a larger set it bounds the length. Where there
 // is no set the keyword has no effect: no grammar can remember what was written.
 func (c *conjunct) uniqueItems(n *node, items []*node, least int, most *int) (done bool, reason *Error, err error) {
-	values, ok, err := c.finite(items)
-	if err != nil || !ok {
+	set, err := c.finite(items)
+	if err != nil || !set.ok {
 		return false, nil, err
 	}
+	values := set.values
 	if *most < 0 || *most > len(values) {
 		*most = len(values)
 	}
@@ -402,55 +403,65 @@ func (c *conjunct) uniqueItems(n *node, items []*node, least int, most *int) (do
 	return true, nil, nil
 }
 
-// finite returns the values that schemas allow, if these are few.
-func (c *conjunct) finite(schemas []*node) (values []any, ok bool, err error) {
+// finite returns the values that schemas allow, if there are only so many.
+func (c *conjunct) finite(schemas []*node) (set valueSet, err error) {
 	var items []item
 	for _, n := range schemas {
 		if items, _, err = c.expand(n, nil, items); err != nil {
-			return nil, false, err
+			return set, err
 		}
 	}
-	set := types(allTypes)
+	if len(items) == 1 {
+		if set, ok := c.sets[items[0].node]; ok {
+			return set, nil
+		}
+		defer func() { c.sets[items[0].node] = set }()
+	}
+	allowed := types(allTypes)
+	var values []any
 	for _, i := range items {
 		if i.keyword != "" || i.node.members == nil {
-			return nil, false, nil
+			return set, nil
 		}
 		f, err := c.facts(i.node)
 		if err != nil {
-			return nil, false, err
+			return set, err
 		}
 		if f.types != 0 {
-			set &= f.types
+			allowed &= f.types
 		}
 		for _, enum := range f.enums {
 			if values != nil {
-				return nil, false, nil
+				return set, nil
 			}
 			values = enum
 		}
 	}
-	if values != nil {
-		var left []any
+	switch {
+	case values != nil:
+		if c.work -= len(values); c.work < 0 {
+			return set, c.step(schemas[0])
+		}
 		seen := map[string]bool{}
 		for _, v := range values {
 			text := sameValue(v)
-			if set&valueType(v) != 0 && !seen[text] {
+			if allowed&valueType(v) != 0 && !seen[text] {
 				seen[text] = true
-				left = append(left, v)
+				set.values = append(set.values, v)
 			}
 		}
-		return left, true, nil
+	case allowed == 0 || allowed&^(typeBoolean|typeNull) != 0:
+		return set, nil
+	default:
+		if allowed&typeNull != 0 {
+			set.values = append(set.values, nil)
+		}
+		if allowed&typeBoolean != 0 {
+			set.values = append(set.values, true, false)
+		}
 	}
-	if set == 0 || set&^(typeBoolean|typeNull) != 0 {
-		return nil, false, nil
-	}
-	if set&typeNull != 0 {
-		values = append(values, nil)
-	}
-	if set&typeBoolean != 0 {
-		values = append(values, true, false)
-	}
-	return values, true, nil
+	set.ok = true
+	return set, nil
 }
 
 // member is a member of an object, and all schemas of its value.
