@@ -181,6 +181,7 @@ func TestFaults(t *testing.T) {
 		{name: "places of the model's making", file: "max-concurrent-requests: 1000000\n", want: "cannot set max-concurrent-requests"},
 		{name: "template from elsewhere", file: "tokenizer-config-path: /etc/passwd\n", want: "cannot set tokenizer-config-path"},
 		{name: "log that shows values", file: "log-level: debug\n", want: "cannot set log-level"},
+		{name: "file of a megabyte", file: "threads: 1\n" + strings.Repeat("# x\n", 1<<18), want: "millrace.yaml: 1024 kB, the limit is 1024 kB"},
 		{name: "missing file", args: []string{"--config", "/nowhere/m.yaml"}, want: "/nowhere/m.yaml: no such file"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -30,12 +30,18 @@ func (f *file) lookup(key string) (entry, bool) {
 	return entry{}, false
 }
 
+// maxFile bounds a config file, which has some hundred keys.
+const maxFile = 1 << 20
+
 // readFile reads YAML; JSON is a part of it. Keys may be written as flags or
 // as variables are: max-total-tokens, max_total_tokens, MAX_TOTAL_TOKENS.
 func readFile(path string, read func(path string) ([]byte, error)) (*file, error) {
 	data, err := read(path)
 	if err != nil {
 		return nil, errorf("config file: %v", err)
+	}
+	if len(data) > maxFile {
+		return nil, errorf("config file %s: %d kB, the limit is %d kB", path, len(data)>>10, maxFile>>10)
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
@@ -49,14 +55,14 @@ func readFile(path string, read func(path string) ([]byte, error)) (*file, error
 	if root.Kind != yaml.MappingNode {
 		return nil, errorf("config file %s: expected a map of flag names to values", path)
 	}
+	first := map[string]int{} // line of a key
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		k := root.Content[i]
 		e := entry{key: strings.ToLower(strings.ReplaceAll(k.Value, "_", "-")), line: k.Line}
-		for _, other := range f.entries {
-			if other.key == e.key {
-				return nil, errorf("%s:%d: %s is set twice, first in line %d", path, e.line, e.key, other.line)
-			}
+		if line := first[e.key]; line > 0 {
+			return nil, errorf("%s:%d: %s is set twice, first in line %d", path, e.line, e.key, line)
 		}
+		first[e.key] = e.line
 		if e.values, err = scalars(root.Content[i+1]); err != nil {
 			return nil, errorf("%s:%d: %s: %v", path, e.line, e.key, err)
 		}

@@ -286,6 +286,16 @@ func TestArchiveBounds(t *testing.T) {
 		}
 		return path
 	}
+	// A terabyte in a file that GNU tar calls sparse and archive/tar expands,
+	// whose writer does not know it.
+	sparse := filepath.Join(t.TempDir(), "sparse.tar")
+	holes := append([]byte("1\n1099511627776\n0\n"), make([]byte, 512-18)...)
+	packed := packHeaders(t, []tar.Header{{Name: "pytorch_model.bin", Mode: 0o644, Size: 512, Typeflag: tar.TypeReg, PAXRecords: map[string]string{
+		"XXX.sparse.major": "1", "XXX.sparse.minor": "0", "XXX.sparse.name": "pytorch_model.bin", "XXX.sparse.realsize": "1099511627776",
+	}}}, map[string][]byte{"pytorch_model.bin": holes}, "")
+	if err := os.WriteFile(sparse, bytes.ReplaceAll(packed, []byte("XXX.sparse"), []byte("GNU.sparse")), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	many := make([]tar.Header, 100_000)
 	for i := range many {
 		many[i] = header(fmt.Sprintf("notes/%d.bin", i), 0)
@@ -297,6 +307,7 @@ func TestArchiveBounds(t *testing.T) {
 	}{
 		{"texts", write(t, "", 100, header("a.json", 100), header("b.json", maxText)), `"b.json" has 256 MB, beside 0 MB of files that are not weights: they may have 256 MB together`},
 		{"zeros", write(t, ".zst", 1<<40, header("pytorch_model.bin", 400<<20)), "an archive of a model grows to less than 50 times its size"},
+		{"holes", sparse, `"pytorch_model.bin" is a sparse file`},
 		{"files", write(t, "", 0, many...), "more than 20000 files and folders"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

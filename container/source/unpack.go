@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -90,6 +92,9 @@ func unpack(r io.Reader, visit func(e entry, body io.Reader) error) error {
 		}
 		if err != nil {
 			return cutShort(err)
+		}
+		if h.Typeflag == tar.TypeGNUSparse || slices.ContainsFunc(slices.Collect(maps.Keys(h.PAXRecords)), func(key string) bool { return strings.HasPrefix(key, "GNU.sparse.") }) {
+			return fmt.Errorf("%q is a sparse file, whose length the archive's does not bound: pack it without --sparse", h.Name)
 		}
 		switch h.Typeflag {
 		case tar.TypeReg:
