@@ -32,6 +32,13 @@ func (l *lazyCompiler) get() (*grammar.Compiler, error) {
 	return l.compiler, l.err
 }
 
+// grammarMemory is what grammars may take where so much memory is free. It is
+// taken when they are compiled, and given back.
+func grammarMemory(free int64) int {
+	const least = 64 << 20
+	return int(max(least, min(grammar.DefaultMemory, free/8)))
+}
+
 // warnUntried logs once if grammars cannot be tried before they are compiled.
 func warnUntried(log *slog.Logger, c *grammar.Compiler) {
 	if err := c.Untried(context.Background()); err != nil && !errors.Is(err, os.ErrClosed) {

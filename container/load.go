@@ -26,16 +26,17 @@ type loadedModel struct {
 	template  *chat.Template
 	compiler  lazyCompiler
 
-	name    string // as answers call it
-	place   string // where it is from, "" for the one built in
-	caps    device.Caps
-	info    device.ModelInfo
-	budget  budget
-	request int64 // bytes that requests may hold in the API
-	tokens  int   // that the cache holds
-	slots   int
-	family  string
-	seconds float64 // to load
+	name     string // as answers call it
+	place    string // where it is from, "" for the one built in
+	caps     device.Caps
+	info     device.ModelInfo
+	budget   budget
+	request  int64 // bytes that requests may hold in the API
+	grammars int   // bytes that their grammars may take
+	tokens   int   // that the cache holds
+	slots    int
+	family   string
+	seconds  float64 // to load
 }
 
 // load makes the model ready. The caller runs the engine and closes the
@@ -89,6 +90,7 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 		l.compiler.make = func() (*grammar.Compiler, error) {
 			c, err := grammar.NewCompiler(l.tokenizer, s.model.plan.Vocab, s.model.config.EOS)
 			if err == nil {
+				c.SetMemory(l.grammars)
 				go warnUntried(s.log, c)
 			}
 			return c, err
@@ -130,7 +132,8 @@ func (s *server) newEngine(l *loadedModel) (err error) {
 		return err
 	}
 	l.tokens = s.sizing.tokens(l.budget.pages)
-	l.request = s.sizing.requestMemory(free)
+	l.request = requestMemory(free, s.cfg.PayloadLimit)
+	l.grammars = grammarMemory(free)
 	limitHeap(l.request)
 	l.engine, err = engine.New(engine.Config{
 		Backend:        l.backend,

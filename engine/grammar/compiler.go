@@ -23,14 +23,9 @@ var ErrBusy = errors.New("grammar compiler is busy")
 const CompileLimit = 1800 * time.Millisecond
 
 const (
-	// maxCompiled bounds the memory of one compiled grammar, in bytes: a constant
-	// of 100 kB takes 44 MB.
-	maxCompiled = 64 << 20
-	// maxMatchers bounds that of all matchers together, in bytes.
-	maxMatchers = 512 << 20
-	// MaxMemory is the most that compiled grammars take: in matchers, in the
-	// cache, and those that are being compiled or tried.
-	MaxMemory = maxMatchers + cacheBytes + (quickTrials+slowTrials)*trialMemory + 2*maxCompiled
+	// DefaultMemory is what grammars may take in all where SetMemory says nothing
+	// else. It suffices for a constant of 100 kB, which takes 44 MB.
+	DefaultMemory = 2 * (quickTrials + slowTrials) * trialMemory
 	// maxUntried bounds a source that is compiled without a trial.
 	maxUntried = 16 << 10
 	// heavy is a compilation that must not take the place of others.
@@ -82,6 +77,7 @@ type Compiler struct {
 	heavy  chan struct{} // and for each that takes long
 	limit  time.Duration // CompileLimit; tests on busy machines take more
 	cache  *cache
+	memory memory
 
 	mu      sync.Mutex
 	flights map[[sha256.Size]byte]*flight
@@ -138,11 +134,27 @@ func NewCompiler(tokenizer Vocabulary, size int, eos []int32) (*Compiler, error)
 	c.trim = time.AfterFunc(time.Hour, native.Trim)
 	c.users.Store(1)
 	c.cache = newCache(cacheEntries, cacheBytes, c.free)
+	c.SetMemory(DefaultMemory)
 	for range workers {
 		go c.work(c.jobs, longText)
 	}
 	go c.work(c.long, anyText)
 	return c, nil
+}
+
+// memory bounds what grammars take, in bytes.
+type memory struct {
+	compiled int // one grammar
+	matchers int // all of them, with those in the cache
+}
+
+// SetMemory sets how many bytes grammars may take in all: a half is for
+// matchers and the cache, the other for what is compiled or tried. It is called
+// before the first Compile.
+func (c *Compiler) SetMemory(bytes int) {
+	c.trials.memory = min(trialMemory, bytes/2/(quickTrials+slowTrials))
+	c.memory = memory{compiled: c.trials.memory / 2, matchers: bytes / 2}
+	c.cache.maxBytes = min(cacheBytes, bytes/6)
 }
 
 // MaskWords returns the length of a mask: one bit for each logit, in uint32s,
@@ -211,7 +223,7 @@ func (c *Compiler) release() {
 
 // clone returns a matcher at the same place, or ErrBusy if there is no memory for it.
 func (c *Compiler) clone(m *native.Matcher) (*Matcher, error) {
-	if c.bytes.Load()+int64(m.Bytes) > maxMatchers+cacheBytes {
+	if c.bytes.Load()+int64(m.Bytes) > int64(c.memory.matchers) {
 		return nil, ErrBusy
 	}
 	return c.matcher(c.adopt(m.Clone())), nil
@@ -370,7 +382,7 @@ func (c *Compiler) cost(ctx context.Context, kind Kind, source string, l native.
 	r, err := c.trials.run(ctx, kind, source, l)
 	switch {
 	case err == nil:
-		return r, verdict(kind, r)
+		return r, c.verdict(kind, r)
 	case !errors.Is(err, errNoTrial):
 		return r, err
 	case len(source) > maxUntried:
@@ -381,12 +393,12 @@ func (c *Compiler) cost(ctx context.Context, kind Kind, source string, l native.
 }
 
 // verdict returns what is wrong with a grammar by its trial.
-func verdict(kind Kind, r native.TrialResult) error {
+func (c *Compiler) verdict(kind Kind, r native.TrialResult) error {
 	const mega = 1 << 20
 	switch r.Status {
 	case native.TrialOK:
-		if r.Bytes > maxCompiled {
-			return errorf("%s is too complex: it compiles to %d MB, the limit is %d", kind, r.Bytes/mega, maxCompiled/mega)
+		if r.Bytes > c.memory.compiled {
+			return errorf("%s is too complex: it compiles to %d MB, the limit is %d", kind, r.Bytes/mega, c.memory.compiled/mega)
 		}
 		return nil
 	case native.TrialRefused:
@@ -404,7 +416,7 @@ func verdict(kind Kind, r native.TrialResult) error {
 	case native.TrialBusy:
 		return ErrBusy
 	}
-	return errorf("%s is too complex: to compile it takes more than %d MB of memory, or the grammar library fails on it", kind, trialMemory/mega)
+	return errorf("%s is too complex: to compile it takes more than %d MB of memory, or the grammar library fails on it", kind, c.trials.memory/mega)
 }
 
 // make compiles.

@@ -44,6 +44,7 @@ type trials struct {
 	start func() (*native.TrialProcess, error)
 
 	quick, slow chan struct{}
+	memory      int           // of one, in bytes
 	wall        time.Duration // trialWall; tests on busy machines take more
 
 	mu      sync.Mutex
@@ -91,7 +92,7 @@ func (t *trials) run(ctx context.Context, kind Kind, source string, limits nativ
 		Quick:    trialQuick,
 		CPU:      trialCPU,
 		Wall:     t.wall,
-		Memory:   trialMemory,
+		Memory:   t.memory,
 		Steps:    steps,
 	}); err != nil {
 		return native.TrialResult{Status: native.TrialDied}, nil

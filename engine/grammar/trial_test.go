@@ -282,6 +282,41 @@ func TestWithoutTrials(t *testing.T) {
 	}
 }
 
+// The memory of all grammars together is bounded, and comes back.
+func TestMemoryIsBounded(t *testing.T) {
+	c := ownCompiler(t)
+	c.SetMemory(48 << 20)
+	if got := refuses(t, c, Spec{Kind: JSONSchema, Text: constant(30_000, "x")}); !strings.Contains(got, "MB") {
+		t.Errorf("a large one is refused with %q", got)
+	}
+	spec := Spec{Kind: Regex, Text: `a{3000}`}
+	var all []*Matcher
+	for {
+		m, err := c.Compile(t.Context(), spec)
+		if errors.Is(err, ErrBusy) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, m)
+		if len(all)*m.native.Bytes > 48<<20 {
+			t.Fatalf("%d matchers of %d bytes", len(all), m.native.Bytes)
+		}
+	}
+	if _, err := all[0].Clone(); !errors.Is(err, ErrBusy) {
+		t.Errorf("a clone beyond the limit: %v", err)
+	}
+	for _, m := range all {
+		m.Close()
+	}
+	mustCompile(t, c, spec).Close()
+	idle(t, c, 0)
+	if n := c.bytes.Load(); n != 0 {
+		t.Errorf("%d bytes are counted where nothing is open", n)
+	}
+}
+
 // What a trial measures is what the grammar takes here.
 func TestSizesAreMeasured(t *testing.T) {
 	const copies = 8
