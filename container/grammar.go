@@ -1,10 +1,7 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"log/slog"
-	"os"
 	"sync"
 
 	"github.com/millrace-ai/millrace/engine/grammar"
@@ -39,11 +36,9 @@ func grammarMemory(free int64) int {
 	return int(max(least, min(grammar.DefaultMemory, free/8)))
 }
 
-// warnUntried logs once if grammars cannot be tried before they are compiled.
-func warnUntried(log *slog.Logger, c *grammar.Compiler) {
-	if err := c.Untried(context.Background()); err != nil && !errors.Is(err, os.ErrClosed) {
-		log.Warn("large grammars are refused, and one that takes long cannot be stopped: no process can be started to try them in", "err", err)
-	}
+// warnUntried says that grammars cannot be tried before they are compiled.
+func (s *server) warnUntried(err error) {
+	s.log.Warn("large grammars are refused, and one that takes long cannot be stopped", "err", err)
 }
 
 // close gives the compiler's memory back once the last grammar is closed. No

@@ -91,7 +91,7 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 			c, err := grammar.NewCompiler(l.tokenizer, s.model.plan.Vocab, s.model.config.EOS)
 			if err == nil {
 				c.SetMemory(l.grammars)
-				go warnUntried(s.log, c)
+				c.OnUntried(s.warnUntried)
 			}
 			return c, err
 		}

@@ -79,6 +79,8 @@ type Compiler struct {
 	cache  *cache
 	memory memory
 
+	untried func(error) // see OnUntried
+
 	mu      sync.Mutex
 	flights map[[sha256.Size]byte]*flight
 
@@ -126,6 +128,7 @@ func NewCompiler(tokenizer Vocabulary, size int, eos []int32) (*Compiler, error)
 		heavy:      make(chan struct{}, 1),
 		limit:      CompileLimit,
 		flights:    map[[sha256.Size]byte]*flight{},
+		untried:    func(error) {},
 		jobs:       make(chan job, 1024),
 		long:       make(chan job, 1024),
 		timer:      time.NewTimer(time.Hour),
@@ -177,21 +180,13 @@ func (c *Compiler) Close() {
 	})
 }
 
-// Untried returns why grammars are compiled without a trial in a process of its
-// own, nil if they are tried. Only those of up to 16 kB are compiled then, and
-// one that overruns keeps its place and its memory until it ends.
-func (c *Compiler) Untried(ctx context.Context) error {
-	trial, err := c.trials.take(ctx)
-	if err == nil {
-		c.trials.put(trial)
-		return nil
-	}
-	c.trials.mu.Lock()
-	defer c.trials.mu.Unlock()
-	if c.trials.fault != nil {
-		return fmt.Errorf("%w: %w", err, c.trials.fault)
-	}
-	return err
+// OnUntried has f called, once, when a grammar cannot be tried in a process of
+// its own, with the reason. Only those of up to 16 kB are compiled then, and one
+// that overruns keeps its place and its memory until it ends. It is called
+// before the first Compile.
+func (c *Compiler) OnUntried(f func(error)) {
+	var once sync.Once
+	c.untried = func(err error) { once.Do(func() { f(err) }) }
 }
 
 // adopt counts a grammar in the library's memory, free gives it back.
@@ -385,7 +380,9 @@ func (c *Compiler) cost(ctx context.Context, kind Kind, source string, l native.
 		return r, c.verdict(kind, r)
 	case !errors.Is(err, errNoTrial):
 		return r, err
-	case len(source) > maxUntried:
+	}
+	c.untried(err)
+	if len(source) > maxUntried {
 		return r, errorf("%s of %d bytes: the limit is %d where grammars cannot be tried before they are compiled", kind, len(source), maxUntried)
 	}
 	bytes *= 3 // constants take the most for their length

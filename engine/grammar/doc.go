@@ -31,7 +31,7 @@
 // The process is this executable, started again with the first grammar that
 // needs it; after five minutes without one it ends. It has the vocabulary and
 // nothing else of the server: no environment, no files, no connections. Where
-// no process can be started, Untried says so, and larger grammars are refused.
+// no process can be started, OnUntried tells, and larger grammars are refused.
 //
 // # What a schema means here
 //

@@ -3,6 +3,7 @@ package grammar
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"time"
@@ -52,7 +53,6 @@ type trials struct {
 	spare   *native.Trial        // forked before it is wanted
 	users   int                  // trials that run
 	idle    *time.Timer
-	fault   error // why there is no process
 	closed  bool
 }
 
@@ -81,6 +81,7 @@ func (t *trials) run(ctx context.Context, kind Kind, source string, limits nativ
 		return r, err
 	}
 	defer t.put(trial)
+	defer context.AfterFunc(ctx, trial.Close)()
 	steps := trialSteps
 	if kind == Regex {
 		steps = trialRegexSteps
@@ -115,9 +116,11 @@ func (t *trials) take(ctx context.Context) (*native.Trial, error) {
 	t.mu.Lock()
 	t.users++
 	t.mu.Unlock()
-	for again := range 2 { // a process that was killed while it was idle shows only now
-		trial, process, err := t.next()
-		if err == nil {
+	var err error
+	for range 2 { // a process that was killed while it was idle shows only now
+		var trial *native.Trial
+		var process *native.TrialProcess
+		if trial, process, err = t.next(); err == nil {
 			if err = trial.Ready(ctx); err == nil {
 				return trial, nil
 			}
@@ -128,16 +131,13 @@ func (t *trials) take(ctx context.Context) (*native.Trial, error) {
 			}
 		}
 		t.mu.Lock()
-		if again > 0 {
-			t.fault = err
-		}
 		if process == t.process {
 			t.stop()
 		}
 		t.mu.Unlock()
 	}
 	t.put(nil)
-	return nil, errNoTrial
+	return nil, fmt.Errorf("%w: %w", errNoTrial, err)
 }
 
 // next returns the spare trial or a new one, of a new process where there is none.
@@ -170,9 +170,6 @@ func (t *trials) put(trial *native.Trial) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.users--
-	if trial != nil {
-		t.fault = nil
-	}
 	if t.closed {
 		t.stop()
 		return

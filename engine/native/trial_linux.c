@@ -327,6 +327,10 @@ static void shed(void) {
   setrlimit(RLIMIT_CORE, &none);
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   prctl(PR_SET_NAME, "grammar-trial");
+  sigset_t mask;
+  sigemptyset(&mask);
+  sigprocmask(SIG_SETMASK, &mask, NULL);
+  signal(SIGIO, SIG_DFL);
   signal(SIGPIPE, SIG_IGN);
   signal(SIGCHLD, SIG_IGN);  // ended children need no wait
   // Where memory is short, the kernel shall take this process and not the server.
