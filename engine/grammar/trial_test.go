@@ -555,8 +555,10 @@ func TestGeneratedGrammars(t *testing.T) {
 	if ends["compiled"] < n/10 {
 		t.Errorf("only %d of %d compile", ends["compiled"], n)
 	}
-	if after := rss(t, c); after > before+before/10+16<<20 {
-		t.Errorf("memory of %d MB before, %d MB after", before>>20, after>>20)
+	after := rss(t, c)
+	t.Logf("memory of %d MB before, %d MB after", before>>20, after>>20)
+	if after > before+before/10+16<<20 {
+		t.Error("memory is not given back")
 	}
 }
 
