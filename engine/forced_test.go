@@ -30,7 +30,7 @@ func (v countingVocabulary) Encode(text string, special bool) ([]int32, error) {
 // it on the loop, and is computed within the budget of steps: who reads beside it has
 // a token of each. Its tokens are those of the whole text.
 func TestLongForcedText(t *testing.T) {
-	const size, budget, forks = 100_000, 512, 4
+	const size, budget, forks = 30_000, 256, 4
 	text := strings.Repeat("abcab true, xya", size/15)
 	want, err := vocabulary.Encode(fmt.Sprintf("%q", text), false)
 	if err != nil {
@@ -54,7 +54,7 @@ func TestLongForcedText(t *testing.T) {
 			}, sim.Config{Model: guidedModel, Synchronous: synchronous, Fast: true})
 			w.e.cfg.Compiler = func() (*grammar.Compiler, error) { return c, nil }
 
-			reader := mustSubmit(t, w.e, guidedRequest(20_000))
+			reader := mustSubmit(t, w.e, guidedRequest(10_000))
 			var streams []*Stream
 			for _, schema := range schemas {
 				r := guidedRequest(len(want) + 1)

@@ -14,7 +14,7 @@ type Request struct {
 	MaxNewTokens   int           // ≥ 1, or 0 to score the prompt alone; prompt and new tokens together fit Limits.MaxTotal
 	MinNewTokens   int           // no end or stop token before so many new tokens; at most MaxNewTokens
 	Params         sample.Params // checked by the caller
-	TopN           int           // alternatives per generated token, 0 … Limits.MaxTopN
+	TopN           int           // alternatives of each token that is generated or scored, 0 … Limits.MaxTopN
 	PromptLogprobs bool          // score the prompt; skips reading the prefix cache
 	IgnoreEOS      bool          // generate past the model's end tokens
 	StopTokens     []int32       // end the sequence as the model's end tokens do; at most MaxStopTokens
@@ -54,7 +54,7 @@ const (
 type Token struct {
 	ID      int32
 	Logprob float32       // natural log under the processed scores (prompt: raw); NaN for the first prompt token
-	Top     []Alternative // as many as TopN asked for; none where a grammar left no choice, then Logprob is 0
+	Top     []Alternative // as many as TopN asked for; itself alone where a grammar left no choice, then Logprob is 0
 }
 
 // Alternative is one entry of Token.Top, best first.
