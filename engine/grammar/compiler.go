@@ -91,6 +91,8 @@ type Compiler struct {
 	long  chan job    // for the one that makes tokens of long texts
 	timer *time.Timer // of wait
 
+	replaced atomic.Int32 // workers in a slow call that others work in the place of
+
 	// users counts the Compiler itself, until Close, and every grammar in the
 	// library's memory; the last one takes the trie and the workers with it.
 	users  atomic.Int64
@@ -139,9 +141,9 @@ func NewCompiler(tokenizer Vocabulary, size int, eos []int32) (*Compiler, error)
 	c.cache = newCache(cacheEntries, cacheBytes, c.free)
 	c.SetMemory(DefaultMemory)
 	for range workers {
-		go c.work(c.jobs, longText)
+		go c.work()
 	}
-	go c.work(c.long, anyText)
+	go c.workLong()
 	return c, nil
 }
 

@@ -6,7 +6,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine/native"
@@ -49,10 +49,16 @@ type result struct {
 
 // Forced text is shown to the tokenizer whole and once: cut into pieces it could
 // become other tokens. Where it is longer than longText bytes that takes longer
-// than a mask should, so one worker does it for all, and nobody's mask waits for it.
+// than a mask should, and so does the library to find it. One worker, at a lower
+// priority, does what takes long for all, and nobody's mask waits for it.
 const (
 	longText = 2 << 10
 	anyText  = math.MaxInt
+
+	slowCall  = 5 * time.Millisecond // who takes longer goes to that worker the next time
+	quickCall = time.Millisecond     // and comes back
+
+	maxReplaced = 4 // workers that are in a slow call and have others in their place
 )
 
 // A worker moves matchers and computes their masks, one library call each. A call
@@ -66,6 +72,11 @@ type worker struct {
 	count    int     // tokens of the last text
 	forced   []int32 // room for them
 
+	// A worker that does not come back from a call has another take its place.
+	state atomic.Int32 // atWork while it has a job
+	slow  *atomic.Bool // Slow of its matcher
+	watch *time.Timer
+
 	// The last texts of more than longText: sequences of one prompt have the same,
 	// and the library may ask for one with and without the token before it.
 	read [2]reading
@@ -77,18 +88,64 @@ type reading struct {
 	tokens []int32
 }
 
-func (c *Compiler) work(jobs <-chan job, most int) {
-	w := &worker{c: c, most: most, forced: make([]int32, longText)}
-	w.tokenize = native.NewTokenize(w.encode)
+// States of a worker.
+const (
+	free = iota
+	atWork
+	replaced
+)
+
+// work does jobs of other matchers than those that are slow.
+func (c *Compiler) work() {
+	w, thread := c.newWorker(longText)
 	defer w.tokenize.Free()
-	if most == anyText && runtime.GOOS == "linux" {
-		// Steps and masks go first. The thread, whose own this is, ends with the worker.
-		runtime.LockOSThread()
-		syscall.Setpriority(syscall.PRIO_PROCESS, 0, slowNice) //nolint:errcheck // a thread that stays as it was does no harm
-	}
-	for j := range jobs {
+	w.watch = time.AfterFunc(time.Hour, func() {
+		switch {
+		case c.replaced.Load() >= maxReplaced:
+			w.watch.Reset(slowCall)
+		case w.state.CompareAndSwap(atWork, replaced):
+			c.replaced.Add(1)
+			w.slow.Store(true)
+			giveWay(thread)
+			go c.work()
+		}
+	})
+	defer w.watch.Stop()
+	for j := range c.jobs {
+		if j.native.Slow.Load() {
+			c.long <- j
+			continue
+		}
+		w.slow = j.native.Slow
+		w.state.Store(atWork)
+		w.watch.Reset(slowCall)
 		w.run(j)
+		w.watch.Stop()
+		if !w.state.CompareAndSwap(atWork, free) {
+			c.replaced.Add(-1)
+			return
+		}
 	}
+}
+
+// workLong does the jobs that take long.
+func (c *Compiler) workLong() {
+	w, thread := c.newWorker(anyText)
+	defer w.tokenize.Free()
+	giveWay(thread)
+	for j := range c.long {
+		start, slow := time.Now(), j.native.Slow
+		w.run(j)
+		slow.Store(time.Since(start) > quickCall)
+	}
+}
+
+// newWorker returns a worker and its thread, which is its own and ends with it.
+func (c *Compiler) newWorker(most int) (w *worker, thread int) {
+	runtime.LockOSThread()
+	w = &worker{c: c, most: most, forced: make([]int32, longText)}
+	w.tokenize = native.NewTokenize(w.encode)
+	return w, threadID()
 }
 
 // encode makes tokens of forced text, none if it is too long for this worker.

@@ -32,6 +32,7 @@ import (
 	"errors"
 	"runtime/cgo"
 	"strings"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -96,7 +97,8 @@ type MatcherLimits struct {
 // goroutine at a time, and not to be used after Free. A method that fails
 // leaves the matcher failed for good.
 type Matcher struct {
-	Bytes int // the memory it takes, if who made it says so; clones take as much
+	Bytes int          // the memory it takes, if who made it says so; clones take as much
+	Slow  *atomic.Bool // for who uses it: its calls take long, as those of its clones do
 
 	matcher *C.LlgMatcher
 	words   int
@@ -132,7 +134,7 @@ func (t *TokenTrie) NewMatcher(kind, text string, limits MatcherLimits, nice int
 	k, data := C.CString(kind), C.CString(text)
 	defer C.free(unsafe.Pointer(k))
 	defer C.free(unsafe.Pointer(data))
-	m := &Matcher{matcher: C.mr_new_matcher(&init, k, data, C.int(nice)), words: t.words}
+	m := &Matcher{Slow: new(atomic.Bool), matcher: C.mr_new_matcher(&init, k, data, C.int(nice)), words: t.words}
 	if m.matcher == nil {
 		return nil, errors.New("no thread to compile the grammar on")
 	}
@@ -211,7 +213,7 @@ func (m *Matcher) Reset() error { return m.check(C.llg_matcher_reset(m.matcher))
 
 // Clone returns an independent matcher at the same place.
 func (m *Matcher) Clone() *Matcher {
-	return &Matcher{Bytes: m.Bytes, matcher: C.llg_clone_matcher(m.matcher), words: m.words}
+	return &Matcher{Bytes: m.Bytes, Slow: m.Slow, matcher: C.llg_clone_matcher(m.matcher), words: m.words}
 }
 
 // Free gives the matcher's memory back.
