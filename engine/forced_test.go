@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/grammar"
@@ -105,5 +106,32 @@ func TestLongForcedText(t *testing.T) {
 				t.Errorf("%d bytes were shown to the tokenizer for texts of %d", n, size)
 			}
 		})
+	}
+}
+
+// Beside a sequence that someone reads, steps with forced text are not as long as
+// those with prompts may be.
+func TestForcedTextIsPaced(t *testing.T) {
+	text := strings.Repeat("abcab true, xya", 100)
+	pages := 60
+	w := newWorld(t, Config{
+		Device: device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 4, MaxPagesPerSlot: pages}, Pages: 4 * pages,
+	}, sim.Config{Model: guidedModel, Fast: true, Latency: func(tokens int) time.Duration { return time.Duration(tokens) * time.Millisecond }})
+	mustSubmit(t, w.e, guidedRequest(900))
+	r := guidedRequest(900)
+	r.Guide = &Guide{Grammar: grammartest.Compile(t, compiler(t), grammar.JSONSchema, fmt.Sprintf(`{"const":%q}`, text))}
+	s := mustSubmit(t, w.e, r)
+	longest, total := 0, 0
+	w.onStep = func(st *step) {
+		total += len(st.batch.Tokens)
+		longest = max(longest, len(st.batch.Tokens))
+	}
+	for !s.Done() && s.state.Load()&1 == 0 {
+		if _, err := w.turn(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if total < 500 || longest > 50 {
+		t.Errorf("%d tokens in steps of up to %d, want no more than what takes 50 ms", total, longest)
 	}
 }

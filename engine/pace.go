@@ -30,9 +30,10 @@ type prompted struct {
 
 // Bounds of a step beside which sequences generate.
 const (
-	minStep    = 100 * time.Millisecond
-	decodeSpan = 2   // or so many times as long as one without prompts, if that is more
-	aim        = 0.9 // of these, since no prediction is exact
+	promptStep = 100 * time.Millisecond
+	forcedStep = 50 * time.Millisecond // with nothing but text that a grammar forces, of which there may be much
+	decodeSpan = 2                     // or so many times as long as one without prompts, if that is more
+	aim        = 0.9                   // of these, since no prediction is exact
 	// leastPrompt is how many tokens of prompts a step computes however long they
 	// take. Far into a long prompt a page of them may take several steps' time.
 	leastPrompt = 4
@@ -83,13 +84,13 @@ func (p *pace) alone(decodes int) time.Duration {
 	return 0
 }
 
-// prompts returns how many tokens of prompts fit into a step beside so many
-// sequences that decode: leastPrompt at least, so that prompts advance, and at
+// prompts returns how many tokens of prompts fit into a step of a given time beside
+// so many sequences that decode: leastPrompt at least, so that prompts advance, and at
 // most a page or twice as many as were tried lately, since what few tokens took
 // says little about many.
-func (p *pace) prompts(decodes int) int {
+func (p *pace) prompts(decodes int, step time.Duration) int {
 	alone := p.alone(decodes)
-	left := float64(max(minStep, decodeSpan*alone))*aim - float64(alone)
+	left := float64(max(step, decodeSpan*alone))*aim - float64(alone)
 	n := max(page.Tokens, 2*p.largest)
 	if p.prompt > 0 {
 		n = min(n, left/p.prompt)

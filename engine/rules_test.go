@@ -87,7 +87,7 @@ func TestTokenRules(t *testing.T) {
 		}, func(got []int32) bool {
 			text := ""
 			for _, t := range got {
-				text += string(rune('0' + t))
+				text += string('0' + t)
 			}
 			return !strings.Contains(text, "55") && !strings.Contains(text, "656") && len(got) == 40
 		}, FinishLength},

@@ -33,8 +33,10 @@ func (e *Engine) schedule(st *step) {
 		}
 	}
 	st.decodes = len(st.seqs)
+	forced := st.left
 	if waited {
-		st.left = min(st.left, e.pace.prompts(st.decodes))
+		st.left = min(st.left, e.pace.prompts(st.decodes, promptStep))
+		forced = min(st.left, e.pace.prompts(st.decodes, forcedStep))
 	}
 	st.share = max(1, st.left/2)
 
@@ -42,8 +44,17 @@ func (e *Engine) schedule(st *step) {
 		prompts += min(e.waiting.length, len(e.freeSlots))
 	}
 	for i := 0; i < len(e.active) && st.left > 0; i++ {
-		if s := e.active[i]; s.wants() > 1 {
-			e.place(st, s, e.chunk(st, s, prompts > 1))
+		s := e.active[i]
+		if s.wants() <= 1 {
+			continue
+		}
+		n := e.chunk(st, s, prompts > 1)
+		if s.computed >= len(s.req.Tokens) {
+			n = min(n, forced)
+			forced -= n
+		}
+		if n > 0 {
+			e.place(st, s, n)
 		}
 	}
 

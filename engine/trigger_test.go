@@ -45,7 +45,7 @@ func TestWatch(t *testing.T) {
 			for i, text := range tt.text {
 				w.read(tokenOf(t, text))
 				var m *grammar.Matcher
-				for fires, rest := w.next(); fires != nil && m == nil; fires, rest = w.next() {
+				for fires, rest := w.next(); fires != nil; fires, rest = w.next() {
 					compiler(t).Enter(fires.Grammar, rest, 0)
 					compiler(t).Moves([]*grammar.Matcher{fires.Grammar}, time.Time{})
 					move, ok, err := fires.Grammar.Moved()

@@ -40,7 +40,7 @@ func TestMoves(t *testing.T) {
 		text := ""
 		for id := range int32(128) {
 			if isSet(mask, id) {
-				text += string(rune(id))
+				text += string(id)
 			}
 		}
 		return text
