@@ -58,7 +58,7 @@ type process struct {
 	err    error // valid once exited
 
 	mu  sync.Mutex
-	log []string
+	log []string // the last lines
 }
 
 // start runs the server on a free port and returns once it listens.
@@ -112,6 +112,9 @@ func start(t testing.TB, env []string, args ...string) *process {
 func (p *process) note(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if len(p.log) == 1000 {
+		p.log = p.log[:copy(p.log, p.log[500:])]
+	}
 	p.log = append(p.log, line)
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,6 +38,10 @@ func TestSoak(t *testing.T) {
 			break
 		}
 		t.Error(f)
+	}
+	if report.Leaked { // its goroutines show what
+		p.cmd.Process.Signal(syscall.SIGQUIT)
+		p.wait()
 	}
 	if grown := report.Growth(); long && grown > 0.05 {
 		t.Errorf("memory grew by %.1f %%", 100*grown)

@@ -15,13 +15,13 @@ import (
 	"github.com/coder/websocket"
 )
 
-// dial opens a bare connection, which ends with ctx or after some seconds.
-func (h *hostile) dial(ctx context.Context, seconds int) (net.Conn, func(), error) {
+// dial opens a bare connection, which ends with ctx or after some time.
+func (h *hostile) dial(ctx context.Context, after time.Duration) (net.Conn, func(), error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", h.host)
 	if err != nil {
 		return nil, nil, err
 	}
-	timed, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second)
+	timed, cancel := context.WithTimeout(ctx, after)
 	stop := context.AfterFunc(timed, func() { conn.Close() })
 	return conn, func() { stop(); cancel(); conn.Close() }, nil
 }
@@ -32,7 +32,7 @@ func head(method, path string, length int) string {
 
 // slowReader asks for long streams and reads none.
 func (h *hostile) slowReader(ctx context.Context) error {
-	conn, done, err := h.dial(ctx, 5)
+	conn, done, err := h.dial(ctx, h.hold)
 	if err != nil {
 		return nil //nolint:nilerr // no connection: nothing to hold
 	}
@@ -42,14 +42,14 @@ func (h *hostile) slowReader(ctx context.Context) error {
 	fmt.Fprint(conn, head("POST", "/generate_stream", len(body))+body)
 	select {
 	case <-ctx.Done():
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Duration(h.rand.Int64N(int64(h.hold)))):
 	}
 	return nil
 }
 
 // unreadBody announces a body that never comes, where it is not wanted.
 func (h *hostile) unreadBody(ctx context.Context) error {
-	conn, done, err := h.dial(ctx, int(patience.Seconds()))
+	conn, done, err := h.dial(ctx, patience)
 	if err != nil {
 		return nil //nolint:nilerr // no connection: nothing to hold
 	}
@@ -75,7 +75,7 @@ func (h *hostile) await(ctx context.Context, conn net.Conn) error {
 
 // halfRequest stops in the middle of the head, or of the body.
 func (h *hostile) halfRequest(ctx context.Context) error {
-	conn, done, err := h.dial(ctx, 3+h.rand.IntN(10))
+	conn, done, err := h.dial(ctx, time.Duration(h.rand.Int64N(int64(h.hold))))
 	if err != nil {
 		return nil //nolint:nilerr // no connection: nothing to hold
 	}
@@ -89,7 +89,7 @@ func (h *hostile) halfRequest(ctx context.Context) error {
 // disconnect leaves in the middle of what it asked for.
 func (h *hostile) disconnect(ctx context.Context) error {
 	for range 20 {
-		conn, done, err := h.dial(ctx, 5)
+		conn, done, err := h.dial(ctx, h.hold)
 		if err != nil {
 			return nil //nolint:nilerr // no connection: nothing to leave
 		}
@@ -106,11 +106,22 @@ func (h *hostile) disconnect(ctx context.Context) error {
 
 // cancelled opens streams of HTTP/2 and resets them at once.
 func (h *hostile) cancelled(ctx context.Context) error {
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		open []net.Conn
+	)
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	transport := &http.Transport{Protocols: protocols}
-	defer transport.CloseIdleConnections()
-	var wg sync.WaitGroup
+	transport := &http.Transport{Protocols: protocols, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err == nil {
+			mu.Lock()
+			defer mu.Unlock()
+			open = append(open, conn)
+		}
+		return conn, err
+	}}
 	for range 100 {
 		leave, cancel := context.WithTimeout(ctx, time.Duration(h.rand.IntN(20))*time.Millisecond)
 		wg.Go(func() {
@@ -127,12 +138,18 @@ func (h *hostile) cancelled(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
+	// The transport would keep those whose requests were cancelled too early.
+	mu.Lock()
+	defer mu.Unlock()
+	for _, conn := range open {
+		conn.Close()
+	}
 	return nil
 }
 
 // socket sends a WebSocket what it does not expect, and leaves it open or not.
 func (h *hostile) socket(ctx context.Context) error {
-	timed, cancel := context.WithTimeout(ctx, 5*time.Second)
+	timed, cancel := context.WithTimeout(ctx, h.hold)
 	defer cancel()
 	conn, _, err := websocket.Dial(timed, strings.Replace(h.url, "http", "ws", 1)+"/invocations-bidirectional-stream", nil) //nolint:bodyclose // there is none
 	if err != nil {

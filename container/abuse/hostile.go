@@ -23,6 +23,7 @@ var errSilent = errors.New("no answer")
 // hostile is one hostile client. It makes one attack after the other.
 type hostile struct {
 	url, host string
+	hold      time.Duration // the longest that a connection is held for nothing
 	rand      *rand.Rand
 	http      *http.Client
 	answered  func(status int) // notes an answer to the attack that is made

@@ -55,6 +55,7 @@ func sample(ctx context.Context, client *http.Client, url string) (Sample, error
 // Report is what a run has found.
 type Report struct {
 	Before, After Sample // without clients
+	Leaked        bool   // more goroutines, descriptors or pages after than before
 	Samples       []Sample
 	Statuses      map[string]map[int]int // of hostile requests, by attack
 	Failures      []string
