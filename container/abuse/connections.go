@@ -110,6 +110,7 @@ func (h *hostile) cancelled(ctx context.Context) error {
 		wg   sync.WaitGroup
 		mu   sync.Mutex
 		open []net.Conn
+		over bool
 	)
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
@@ -119,6 +120,9 @@ func (h *hostile) cancelled(ctx context.Context) error {
 			mu.Lock()
 			defer mu.Unlock()
 			open = append(open, conn)
+			if over {
+				conn.Close()
+			}
 		}
 		return conn, err
 	}}
@@ -138,9 +142,11 @@ func (h *hostile) cancelled(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
-	// The transport would keep those whose requests were cancelled too early.
+	// The transport would keep those whose requests were cancelled too early, and
+	// still opens some.
 	mu.Lock()
 	defer mu.Unlock()
+	over = true
 	for _, conn := range open {
 		conn.Close()
 	}
