@@ -5,12 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/millrace-ai/millrace/handler"
 )
 
 const (
@@ -65,9 +66,14 @@ func (h *Hosting) batch(in *invocation) error {
 		workers sync.WaitGroup
 		next    atomic.Int64
 		again   atomic.Pointer[answer] // one that must be repeated
-		held    atomic.Int64           // bytes of the answers, twice: they are joined at the end
 	)
-	defer func() { h.api.Release(held.Load()) }()
+	defer func() {
+		for _, a := range answers {
+			if a != nil {
+				a.release()
+			}
+		}
+	}()
 	for range min(len(lines), h.opt.Slots) {
 		workers.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(lines)); i = next.Add(1) - 1 {
@@ -76,18 +82,13 @@ func (h *Hosting) batch(in *invocation) error {
 				case <-ctx.Done():
 					return
 				}
-				a := new(answer)
+				a := &answer{api: h.api}
 				if ctx.Err() == nil { // a lane may have come at the same moment
-					a.serve(h.api, withBody(ctx, in.r, header, lines[i]))
+					a.serve(withBody(ctx, in.r, header, lines[i]))
 				}
 				<-h.lanes
 				if a.streamed {
 					a.refuseStream()
-				}
-				if n := 2 * int64(len(a.body)); h.api.Hold(n) {
-					held.Add(n)
-				} else {
-					a.refuseFull()
 				}
 				answers[i] = a
 				if a.status == http.StatusTooManyRequests || a.status == http.StatusServiceUnavailable {
@@ -136,46 +137,35 @@ func (a *answer) refuseStream() {
 	a.body = []byte(`{"error":"stream: a line of a batch has one line for its answer; leave stream out","error_type":"validation"}`)
 }
 
-// refuseFull is the answer to a line for whose answer there is no memory.
-func (a *answer) refuseFull() {
-	a.status = http.StatusTooManyRequests
-	a.body = []byte(`{"error":"Model is overloaded","error_type":"overloaded"}`)
-}
-
-// readBatch reads a whole body, and takes the memory for it as it arrives. free
-// gives that back.
+// readBatch reads a whole body, and holds the memory for it. free gives that
+// back.
 func (h *Hosting) readBatch(in *invocation) (body []byte, free func(), err error) {
-	held, limit := int64(0), h.opt.PayloadLimit
-	free = func() { h.api.Release(held) }
+	free = func() { h.api.Release(int64(len(body))) }
+	limit := h.opt.PayloadLimit
 	if in.r.ContentLength > limit {
 		return nil, free, tooLarge(limit)
 	}
 	conn := http.NewResponseController(in.w)
 	conn.SetReadDeadline(time.Now().Add(bodyPatience)) //nolint:errcheck // not every writer has deadlines
-	body = make([]byte, 0, 4<<10)
-	for {
-		n, err := in.r.Body.Read(body[len(body):cap(body)])
-		body = body[:len(body)+n]
-		switch {
-		case int64(len(body)) > limit:
-			return nil, free, tooLarge(limit)
-		case !h.api.Hold(int64(n)):
-			return nil, free, failure(http.StatusTooManyRequests, "overloaded", "Model is overloaded")
-		}
-		held += int64(n)
-		switch {
-		case err == io.EOF:
-			conn.SetReadDeadline(time.Time{}) //nolint:errcheck // as above
-			return body, free, nil
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, free, failure(http.StatusRequestTimeout, "request_timeout", "The request body did not arrive in time")
-		case err != nil:
-			return nil, free, badRequest("Failed to buffer the request body")
-		}
-		if len(body) == cap(body) {
-			body = append(make([]byte, 0, 2*cap(body)), body...)
-		}
+	body, err = readHeld(h.api, http.MaxBytesReader(in.w, in.r.Body, limit))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return nil, free, tooLarge(limit)
+	case errors.Is(err, errFull):
+		return nil, free, overloaded()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, free, failure(http.StatusRequestTimeout, "request_timeout", "The request body did not arrive in time")
+	case err != nil:
+		return nil, free, badRequest("Failed to buffer the request body")
 	}
+	conn.SetReadDeadline(time.Time{}) //nolint:errcheck // as above
+	return body, free, nil
+}
+
+// overloaded is a request that there is no memory for now.
+func overloaded() *handler.Error {
+	return failure(http.StatusTooManyRequests, "overloaded", "Model is overloaded")
 }
 
 func tooLarge(limit int64) error {

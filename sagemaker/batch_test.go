@@ -54,12 +54,13 @@ func TestBatch(t *testing.T) {
 		{"text in a job", "text/plain", true, "1\n2", 200, plain, "[1\n2]"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			h := Wrap(newAPI(numbered), Options{Slots: 2, Batch: tt.job})
+			a := newAPI(numbered)
+			h, free := Wrap(a, Options{Slots: 2, Batch: tt.job}), freeBytes(a)
 			got := ask(h, "POST", "/invocations", tt.body, "Content-Type: "+tt.contentType)
 			if got.status != tt.status || got.body != tt.want || got.header.Get("Content-Type") != tt.answerType {
 				t.Errorf("%d %s %q; want %d %s %q", got.status, got.header.Get("Content-Type"), got.body, tt.status, tt.answerType, tt.want)
 			}
-			if n := heldBytes(h); n != 0 || len(h.lanes) != 0 {
+			if n := free - freeBytes(a); n != 0 || len(h.lanes) != 0 {
 				t.Errorf("%d bytes and %d lanes are lost", n, len(h.lanes))
 			}
 		})
@@ -131,17 +132,4 @@ func TestBatchPanics(t *testing.T) {
 	if want := "[]\n" + `{"error":"Internal error","error_type":"internal"}`; got.status != 200 || got.body != want {
 		t.Errorf("%d %q, want %q", got.status, got.body, want)
 	}
-}
-
-// heldBytes is what requests hold at a time when none runs: what is missing of
-// the most that can be held.
-func heldBytes(h *Hosting) (n int64) {
-	const most = 128 << 20 // half of what a handler.Server has by default
-	for free := int64(most); free > 0; free /= 2 {
-		for n+free <= most && h.api.Hold(free) {
-			n += free
-		}
-	}
-	h.api.Release(n)
-	return most - n
 }

@@ -42,7 +42,7 @@ const (
 // A message that is no request is answered with an error whose id is null, and
 // the socket goes on.
 type socket struct {
-	api   http.Handler
+	api   API
 	first *http.Request // what the messages' requests are like
 	limit int64         // bytes of a message
 
@@ -76,7 +76,15 @@ func (s *socket) run(conn *websocket.Conn, ping, lifetime time.Duration) {
 	over := time.AfterFunc(lifetime, func() { s.finish("its time is over") })
 	defer over.Stop()
 	for {
-		_, message, err := conn.Read(ctx)
+		_, r, err := conn.Reader(ctx)
+		if err != nil {
+			break
+		}
+		message, err := readHeld(s.api, r)
+		if errors.Is(err, errFull) { // the rest of the message is not read: the socket ends
+			s.sendError([]byte("null"), overloaded())
+			conn.Close(websocket.StatusTryAgainLater, "no memory for the message") //nolint:errcheck // as in finish
+		}
 		if err != nil {
 			break
 		}
@@ -106,7 +114,7 @@ func (s *socket) finish(why string) {
 	}
 }
 
-// take handles one message.
+// take handles one message, which is held.
 func (s *socket) take(message []byte) {
 	id, cancelled, err := parseMessage(message)
 	switch {
@@ -116,7 +124,9 @@ func (s *socket) take(message []byte) {
 		s.cancel(cancelled)
 	default:
 		s.begin(id, message)
+		return // it holds the message
 	}
+	s.api.Release(int64(len(message)))
 }
 
 // parseMessage returns the name of a request, which may be "", or of the one
@@ -161,17 +171,19 @@ func (s *socket) cancel(id string) {
 	}
 }
 
-// begin runs a request beside the others.
+// begin runs a request beside the others, and releases its body.
 func (s *socket) begin(id string, body []byte) {
 	id, ctx, err := s.enter(id)
 	name, _ := json.Marshal(id) //nolint:errchkjson // no string fails
 	if err != nil {
+		s.api.Release(int64(len(body)))
 		s.sendError(name, err)
 		return
 	}
 	go func() {
 		defer s.ended.Done()
 		last := s.serve(ctx, name, body)
+		s.api.Release(int64(len(body)))
 		s.leave(id)
 		s.send(last) //nolint:errcheck // the read loop ends, too
 	}()
@@ -212,10 +224,11 @@ func (s *socket) leave(id string) {
 
 // serve runs a request, sends its events and returns its last message.
 func (s *socket) serve(ctx context.Context, name, body []byte) (last []byte) {
-	a := &answer{event: func(data []byte) error {
+	a := &answer{api: s.api, event: func(data []byte) error {
 		return s.send(bytes.Join([][]byte{[]byte(`{"id":`), name, []byte(`,"data":`), data, []byte(`}`)}, nil))
 	}}
-	a.serve(s.api, withBody(ctx, s.first, s.first.Header, body))
+	defer a.release()
+	a.serve(withBody(ctx, s.first, s.first.Header, body))
 	switch {
 	case ctx.Err() != nil && a.status == 0 || ctx.Err() != nil && a.streamed:
 		return fmt.Appendf(nil, `{"id":%s,"cancelled":true,"done":true}`, name)
