@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/token"
 )
 
 // memory bounds the bytes that all requests together hold in this package.
@@ -33,7 +34,7 @@ const defaultRequestMemory = 256 << 20
 // two of the longest prompts.
 func RequestMemory(tokens int, payloadLimit int64) int64 {
 	const bytesPerWord = 5 // of a token, on average, in English
-	prompt := int64(tokens) * bytesPerWord * encodeBytes
+	prompt := int64(tokens) * bytesPerWord * token.MinCost
 	return max(defaultRequestMemory, 4*payloadLimit, 2*prompt*shareForShort/(shareForShort-1))
 }
 

@@ -63,9 +63,9 @@ func TestNeverFits(t *testing.T) {
 		{"a body", "/generate", text(100_001), 413, "there is memory for 100000 bytes"},
 		{"what is decoded", "/v1/chat/completions", chat(1000), 422, "more memory than the 100000 bytes"},
 		{"what is decoded, to be tokenized", "/chat_tokenize", chat(1000), 422, "more memory than the 100000 bytes"},
-		{"what tokenizing takes", "/tokenize", text(2000), 422, "`inputs` has 2000 bytes, and there is memory to tokenize 250"},
-		{"what tokenizing takes, to generate", "/generate", text(2000), 422, "`inputs` has 2000 bytes, and there is memory to tokenize 250"},
-		{"what tokenizing a completion takes", "/v1/completions", `{"model":"tgi","prompt":"` + strings.Repeat("a", 2000) + `"}`, 422, "`prompt` has 2000 bytes, and there is memory to tokenize 250"},
+		{"what tokenizing takes", "/tokenize", text(2000), 422, "`inputs` has 2000 bytes, which take 696000 bytes of memory to tokenize; there are 75000"},
+		{"what tokenizing takes, to generate", "/generate", text(2000), 422, "`inputs` has 2000 bytes, which take 696000 bytes of memory to tokenize; there are 75000"},
+		{"what tokenizing a completion takes", "/v1/completions", `{"model":"tgi","prompt":"` + strings.Repeat("a", 2000) + `"}`, 422, "`prompt` has 2000 bytes, which take 696000 bytes of memory to tokenize; there are 75000"},
 		{"nothing large", "/tokenize", text(10), 200, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

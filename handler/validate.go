@@ -196,11 +196,14 @@ func (m *model) checkLength(prompt, maxNew int, least string, p *parameters) err
 	return nil
 }
 
+// shortText is how many bytes are tokenized in a moment.
+const shortText = 4 << 10
+
 // checkBytes refuses a prompt of so many bytes that has too many tokens however
 // they are cut, unless it is to be truncated. The tokens of a short one are
 // counted instead: that is quick, and the error has the number.
 func (m *model) checkBytes(bytes int, p *parameters) error {
-	if p.truncate.set || encodeBytes*int64(bytes) <= shortWork {
+	if p.truncate.set || bytes <= shortText {
 		return nil
 	}
 	return m.checkLength(m.tok.MinTokens(bytes), int(p.maxNewTokens.or(0)), "at least ", p)
@@ -234,25 +237,23 @@ func sampling(p *parameters) sample.Params {
 	return out
 }
 
-// encodeBytes is the memory that tokenizing takes for each byte of a text.
-const encodeBytes = 300
-
-// tokenizable is how many bytes of text there is memory to tokenize.
-func (s *Server) tokenizable() int { return int(s.memory.turns.longest() / encodeBytes) }
+// tokenizable is how many bytes of text there is memory to tokenize at most.
+func (s *Server) tokenizable() int { return int(s.memory.turns.longest() / token.MinCost) }
 
 // tokenizing runs f, which tokenizes text, when it is its turn; name is the
 // field that the text comes from.
-func (s *Server) tokenizing(x *exchange, name, text string, f func() error) error {
-	if most := s.tokenizable(); len(text) > most {
-		return tooLong("`%s` has %d bytes, and there is memory to tokenize %d", name, len(text), most)
+func (s *Server) tokenizing(x *exchange, m *model, name, text string, f func() error) error {
+	cost := m.tok.Cost(text)
+	if most := s.memory.turns.longest(); cost > most {
+		return tooLong("`%s` has %d bytes, which take %d bytes of memory to tokenize; there are %d", name, len(text), cost, most)
 	}
-	return s.work(x, name, encodeBytes*int64(len(text)), f)
+	return s.work(x, name, cost, f)
 }
 
 // encode tokenizes text when it is its turn. With addSpecial the tokenizer adds
 // its special tokens; a chat's template has them. mark is as in chat.Prompt, 0
-// for none. A prompt with parameters p is
-// refused before that if it is too long for them in any case.
+// for none. A prompt with parameters p is refused before that if it is too long
+// for them in any case.
 func (s *Server) encode(x *exchange, m *model, text string, mark rune, addSpecial bool, p *parameters) (ids []int32, err error) {
 	n := len(text)
 	if mark != 0 {
@@ -261,7 +262,7 @@ func (s *Server) encode(x *exchange, m *model, text string, mark rune, addSpecia
 	if err := m.checkBytes(n, p); err != nil {
 		return nil, err
 	}
-	err = s.tokenizing(x, p.names().inputs, text, func() error {
+	err = s.tokenizing(x, m, p.names().inputs, text, func() error {
 		if ids, err = m.tok.EncodeMarked(text, addSpecial, mark); err != nil {
 			return invalid("tokenizer error %v", err)
 		}
@@ -275,7 +276,7 @@ func (s *Server) encodeSpans(x *exchange, m *model, text string, mark rune, addS
 	if text == "" {
 		return nil, nil
 	}
-	err = s.tokenizing(x, "inputs", text, func() error {
+	err = s.tokenizing(x, m, "inputs", text, func() error {
 		if spans, err = m.tok.EncodeSpansMarked(text, addSpecial, mark); err != nil {
 			return invalid("tokenizer error %v", err)
 		}

@@ -22,11 +22,86 @@ func (t *Tokenizer) MaxBytes(tokens int) (bytes int, known bool) {
 	return t.longest * tokens, t.longest > 0
 }
 
+// What encoding takes for each byte of a text: of the piece that the library has
+// before it, and of the whole, for the tokens.
+const (
+	bytesPerPieceByte = 300
+	bytesPerByte      = 48
+	pieceBytes        = 32 << 10 // as in engine/native
+)
+
+// Cost returns how many bytes of memory encoding text takes while it runs, at
+// most. A byte of it costs at least MinCost.
+func (t *Tokenizer) Cost(text string) int64 {
+	piece := len(text)
+	if t.cuts {
+		piece = min(piece, max(pieceBytes, longestPiece(text)))
+	}
+	return bytesPerByte*int64(len(text)) + bytesPerPieceByte*int64(piece)
+}
+
+// MinCost is what a byte of text costs at least; see Cost.
+const MinCost = bytesPerByte
+
+// longestPiece returns the longest part of a text between two places where it
+// may be cut: a letter before a space and a letter behind.
+func longestPiece(text string) (longest int) {
+	from := 0
+	for at := 1; at < len(text)-1; at++ {
+		n := strings.IndexByte(text[at:len(text)-1], ' ')
+		if n < 0 {
+			break
+		}
+		at += n
+		if isLetter(text[at-1]) && isLetter(text[at+1]) {
+			longest = max(longest, at-from)
+			from = at
+		}
+	}
+	return max(longest, len(text)-from)
+}
+
+func isLetter(b byte) bool { return 'a' <= b|0x20 && b|0x20 <= 'z' }
+
+// findCuts reports whether the library encodes long texts in pieces. Only what
+// engine/native does not refuse to cut is said to be so.
+func (p *pipeline) findCuts() bool {
+	known := p.Normalizer.Type == "" || p.Normalizer.Type == "NFC"
+	return known && p.PreTokenizer.stopsAtSpaces(new(bool)) && !p.PostProcessor.trims() &&
+		!slices.ContainsFunc(p.Added, func(a addedToken) bool {
+			return a.LStrip || a.RStrip || a.SingleWord || strings.Contains(a.Content, " ")
+		})
+}
+
+// stopsAtSpaces reports whether a pre-tokenizer is one of those in use that cut
+// before a space between letters, made of known parts: among them bytes.
+func (s textStep) stopsAtSpaces(bytes *bool) bool {
+	switch s.Type {
+	case "Sequence":
+		return !slices.ContainsFunc(s.PreTokenizers, func(s textStep) bool { return !s.stopsAtSpaces(bytes) }) && *bytes
+	case "ByteLevel":
+		*bytes = true
+		return !s.AddPrefixSpace
+	case "Digits":
+		return true
+	case "Split":
+		var pattern struct{ Regex string }
+		return json.Unmarshal(s.Pattern, &pattern) == nil && s.Behavior == "Isolated" && strings.Contains(pattern.Regex, `?\p{L}+`) && !strings.Contains(pattern.Regex, "(?<")
+	}
+	return false
+}
+
+// trims reports whether a post-processor moves the places of tokens.
+func (s textStep) trims() bool {
+	return s.TrimOffsets || slices.ContainsFunc(s.Processors, textStep.trims)
+}
+
 // findLongest returns the most bytes of a text that become one token. It is 0
 // unless every part of the tokenizer is known to keep all text: each byte that
 // comes in is in the text of a token that comes out.
 func (t *Tokenizer) findLongest(tokenizerJSON []byte) int {
 	spec, ok := readPipeline(tokenizerJSON)
+	t.cuts = ok && spec.findCuts()
 	if !ok || spec.Model.Type != "BPE" || spec.Model.Prefix != "" || spec.Model.Suffix != "" {
 		return 0
 	}
@@ -76,21 +151,24 @@ func fallbackName(b byte) string {
 
 // pipeline is what is read of a tokenizer.json to know what it does to a text.
 type pipeline struct {
-	Added        []addedToken
-	Normalizer   textStep
-	PreTokenizer textStep
-	Model        struct {
+	Added         []addedToken
+	Normalizer    textStep
+	PreTokenizer  textStep
+	PostProcessor textStep
+	Model         struct {
 		Type, Prefix, Suffix string
 		ByteFallback         bool
 	}
 }
 
 type addedToken struct {
-	LStrip bool `json:"lstrip"`
-	RStrip bool `json:"rstrip"`
+	Content    string `json:"content"`
+	LStrip     bool   `json:"lstrip"`
+	RStrip     bool   `json:"rstrip"`
+	SingleWord bool   `json:"single_word"`
 }
 
-// textStep is a normalizer or pre-tokenizer, or several in a sequence; Type is
+// textStep is a normalizer, pre-tokenizer or post-processor, or several in a sequence; Type is
 // "" for none.
 type textStep struct {
 	Type          string          `json:"type"`
@@ -99,6 +177,10 @@ type textStep struct {
 	Pattern       json.RawMessage `json:"pattern"`  // Replace, Split
 	Content       string          `json:"content"`  // Replace
 	Behavior      string          `json:"behavior"` // Split, Punctuation
+	Processors    []textStep      `json:"processors"`
+
+	AddPrefixSpace bool `json:"add_prefix_space"` // ByteLevel
+	TrimOffsets    bool `json:"trim_offsets"`     // ByteLevel as a post-processor
 }
 
 func (s textStep) steps() []textStep { return append(s.Normalizers, s.PreTokenizers...) }
@@ -177,6 +259,8 @@ func readPipeline(tokenizerJSON []byte) (p pipeline, ok bool) {
 			return into(&p.Normalizer)
 		case "pre_tokenizer":
 			return into(&p.PreTokenizer)
+		case "post_processor":
+			return into(&p.PostProcessor)
 		case "model":
 			return object(func(name string) bool {
 				switch name {
@@ -196,7 +280,7 @@ func readPipeline(tokenizerJSON []byte) (p pipeline, ok bool) {
 		}
 		return into(&skipped)
 	})
-	for _, name := range []string{"added_tokens", "normalizer", "pre_tokenizer", "type", "byte_fallback"} {
+	for _, name := range []string{"added_tokens", "normalizer", "pre_tokenizer", "post_processor", "type", "byte_fallback"} {
 		if !seen[name] {
 			return p, false
 		}

@@ -84,3 +84,24 @@ func TestMinTokensUnknown(t *testing.T) {
 		tok.Close()
 	}
 }
+
+// TestCost tells texts that are encoded in pieces from those that are not.
+func TestCost(t *testing.T) {
+	const size = 1 << 20
+	words, word := strings.Repeat("hello world ", size/12), strings.Repeat("x", size)
+	// llama3 here has an added token with a space in it.
+	for kind, cuts := range map[string]bool{"llama3": false, "qwen": true, "llama2": false, "gemma": false, "t5": false, "wordpiece": false} {
+		tok := load(t, kind)
+		if got := tok.Cost(words) < 100*size; got != cuts {
+			t.Errorf("%s: words of a megabyte take %d bytes", kind, tok.Cost(words))
+		}
+		if got := tok.Cost(word); got < 300*size {
+			t.Errorf("%s: a word of a megabyte takes %d bytes", kind, got)
+		}
+	}
+	for text, want := range map[string]int{"": 0, "a": 1, "a b": 2, "a bc": 3, " a b ": 3, "1 2": 3, "aaaa b cc d": 4, "aa  bb": 6, "a b c 123456": 9} {
+		if got := longestPiece(text); got != want {
+			t.Errorf("longestPiece(%q) = %d, want %d", text, got, want)
+		}
+	}
+}

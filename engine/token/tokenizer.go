@@ -29,7 +29,8 @@ type Tokenizer struct {
 	table      *table
 	named      namedTokens
 	leading    int
-	longest    int // bytes of a text that become one token, at most; 0: not known
+	longest    int  // bytes of a text that become one token, at most; 0: not known
+	cuts       bool // long texts are encoded in pieces
 }
 
 // Span is one token of a text. Start and Stop count the characters (code
