@@ -16,6 +16,7 @@ const (
 	usualLength  = 2048     // tokens of a sequence, on average, that the cache is made for
 	groupShare   = 0.9      // of a control group's or function's free memory: it is there for us
 	machineShare = 0.5      // of a machine's: others live there, too
+	addressShare = 0.25     // of an address space: each thread takes some that it does not use
 	engineBytes  = 64 << 20 // what the engine may hold for requests beside the caches
 	otherBytes   = 16 << 20 // connections, buffers between requests, garbage
 	snapshots    = 2        // states kept for a prompt to start from, for each slot
@@ -92,8 +93,11 @@ func (s *sizing) fit(info device.ModelInfo, free int64, bound string) (budget, e
 	}
 	usable := free - headroom
 	share := machineShare
-	if bound == boundGroup || bound == boundFunction {
+	switch bound {
+	case boundGroup, boundFunction:
 		share = groupShare
+	case boundAddress:
+		share = addressShare
 	}
 	room := max(0, min(usable, int64(float64(free)*share))) // bytes
 	var b budget

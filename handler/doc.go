@@ -12,6 +12,11 @@
 // body only slows itself. Errors are values until one place, handle, writes
 // them; a panic of one request is that request's 500.
 //
+// What requests hold is bounded before they get it (memory.go): bodies, prompts,
+// tokens and answers by a budget that refuses at once, rendering and tokenizing
+// by turns. Answers do not wait for a body that nobody reads (early.go), and
+// heads that a proxy could read in another way are refused (conn.go).
+//
 // Not here: configuration and signals (container), SageMaker's and Lambda's
 // hosting contracts (sagemaker, container/lambda), tokens (engine).
 package handler

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/token"
 )
@@ -42,6 +44,24 @@ func RequestMemory(tokens int, payloadLimit int64) int64 {
 func (m *memory) setSize(size int64, workers int) {
 	m.most.Store(size / 2)
 	m.turns.reset(size/2, workers)
+}
+
+// observe exports what is held.
+func (m *memory) observe(metrics *Metrics) {
+	metrics.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "millrace_request_memory_bytes", Help: "Bytes that requests may hold together for as long as they last",
+		}, func() float64 { return float64(m.most.Load()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "millrace_request_memory_held_bytes", Help: "Bytes that requests hold: bodies, prompts, tokens, answers",
+		}, func() float64 { return float64(m.held.Load()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "millrace_validations_waiting", Help: "Prompts that wait to be rendered or tokenized",
+		}, func() float64 {
+			m.turns.mu.Lock()
+			defer m.turns.mu.Unlock()
+			return float64(len(m.turns.waiting))
+		}))
 }
 
 // hold takes n more bytes for as long as x lasts. A request that could never

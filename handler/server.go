@@ -81,6 +81,7 @@ func New(opt Options) *Server {
 	s.metrics.total("millrace_log_lines_dropped_total", "Lines of the log that were dropped because nothing read them", func(engine.Stats) int64 { return opt.LogLinesDropped() })
 	s.document = sync.OnceValue(func() []byte { return newDocument(&opt) })
 	s.memory.setSize(defaultRequestMemory, opt.ValidationWorkers)
+	s.memory.observe(s.metrics)
 	s.SetPending("starting")
 	s.routes = s.newRoutes()
 	return s
