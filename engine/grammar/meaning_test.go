@@ -343,7 +343,7 @@ func lists(root, o *jsonObject, allowed *jsonObject, depth int) bool {
 // valid, and what is written has no member that no keyword names.
 func TestRandomSchemas(t *testing.T) {
 	c := compilerOfBytes(t)
-	n := 500
+	n := 300
 	if testing.Short() {
 		n = 100
 	}
