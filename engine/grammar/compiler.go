@@ -334,7 +334,7 @@ func (c *Compiler) compile(ctx context.Context, kind Kind, source string) (m *na
 	}
 	slots, nice := c.slots, 0
 	if tried.CPU >= heavy {
-		slots, nice = c.heavy, quickNice
+		slots, nice = c.heavy, heavyNice
 	}
 	select {
 	case slots <- struct{}{}:

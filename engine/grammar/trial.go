@@ -20,8 +20,9 @@ const (
 	trialMemory = 128 << 20
 	quickTrials = 2
 	slowTrials  = 4
-	quickNice   = 5 // what waits for a mask or a token goes first
-	slowNice    = 10
+	quickNice   = 5  // what waits for a mask or a token goes first
+	slowNice    = 10 // where there are others
+	heavyNice   = 2  // of what is compiled in the server, one at a time
 	// trialSteps is how many tokens of a text are tried: a mask may cost more than
 	// it may where the first does not, most of all under a regular expression.
 	trialSteps, trialRegexSteps = 24, 64
@@ -86,10 +87,14 @@ func (t *trials) run(ctx context.Context, kind Kind, source string, limits nativ
 	if kind == Regex {
 		steps = trialRegexSteps
 	}
+	nice := quickNice
+	if len(t.slow) > 0 {
+		nice = slowNice
+	}
 	if err := trial.Start(string(kind), source, native.TrialLimits{
 		Matcher:  limits,
 		Nice:     quickNice,
-		SlowNice: slowNice,
+		SlowNice: nice,
 		Quick:    trialQuick,
 		CPU:      trialCPU,
 		Wall:     t.wall,

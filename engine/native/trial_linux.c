@@ -217,9 +217,12 @@ static void *compile_and_walk(void *arg) {
     // Large arrays are not full: what was never touched takes no memory.
     if (t->answer.bytes > 1 << 20 && memory(&size, &now) && now > there && now - there < t->answer.bytes)
       t->answer.bytes = now - there;
-    LlgMatcher *clone = llg_clone_matcher(m);
-    t->answer.clone_bytes = allocated() - after;
-    llg_free_matcher(clone);
+    t->answer.clone_bytes = t->answer.bytes;
+    if (t->answer.bytes < 4 << 20) {  // of a large one, nearly all is cloned
+      LlgMatcher *clone = llg_clone_matcher(m);
+      t->answer.clone_bytes = allocated() - after;
+      llg_free_matcher(clone);
+    }
     if (!walk(t, m, mask)) fail(t, TRIAL_NO_WALK, m);
   }
   t->answer.peak = mallinfo2().arena - heap;
