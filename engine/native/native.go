@@ -14,6 +14,7 @@ package native
 
 /*
 #cgo LDFLAGS: -L${SRCDIR}/../../build/native -ltokenizers -ldl -lm
+#cgo linux LDFLAGS: -Wl,-z,relro -Wl,-z,now
 #include "millrace_native.h"
 */
 import "C"
