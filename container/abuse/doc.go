@@ -6,11 +6,11 @@
 // the deck is answered alone, one request after the other; every answer under
 // load, and all of them once more at the end, must have the same text.
 //
-// Time is divided into phases. In each second one hostile clients attack at
-// once, with what has hurt servers: huge bodies, schemas and patterns that take
-// long to compile, floods, connections that neither send nor read, clients that
-// leave. So latencies with and without them are of the same minutes. What takes
-// place just after a change of phase belongs to neither.
+// Time is divided into phases. In every other one hostile clients attack, with
+// what has hurt servers: huge bodies, schemas and patterns that take long to
+// compile, floods, connections that neither send nor read, clients that leave.
+// So latencies with and without them are of the same minutes. What takes place
+// just after a change of phase belongs to neither.
 //
 // A run fails if a good request fails or has another text, if a hostile one
 // gets a status of 5xx or no answer, or if goroutines, descriptors or pages of

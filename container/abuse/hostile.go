@@ -84,7 +84,7 @@ func marshal(v any) string {
 	return string(data)
 }
 
-// hugeBody sends 1.9 MB, a little less than the limit, to any route.
+// hugeBody sends 1.9 MB, a little less than the limit, to a route.
 func (h *hostile) hugeBody(ctx context.Context) error {
 	const size = 1_900_000
 	unit := h.pick("a", " ", "word ", "é", "9", "\\n", "a.b-c ", "<|x|>")

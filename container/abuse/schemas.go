@@ -128,9 +128,9 @@ func (h *hostile) pattern(ctx context.Context) error {
 	return h.post(ctx, "/generate", marshal(object{"inputs": "x", "parameters": object{"max_new_tokens": 8, "grammar": object{"type": "regex", "value": pattern}}}))
 }
 
-// constant makes the server write 100 kB that are known beforehand.
+// constant makes the server write up to 100 kB that are known beforehand.
 func (h *hostile) constant(ctx context.Context) error {
-	text := strings.Repeat(h.pick("a", "word ", "é", "12"), 100_000)[:100_000]
-	return h.post(ctx, "/generate", marshal(object{"inputs": "x", "parameters": object{"max_new_tokens": 3000, "grammar": object{
+	text := strings.Repeat(h.pick("a", "word ", "é", "12"), 100_000)[:10_000+h.rand.IntN(90_000)]
+	return h.post(ctx, "/generate", marshal(object{"inputs": "x", "parameters": object{"max_new_tokens": 1900, "grammar": object{
 		"type": "json", "value": object{"type": "object", "properties": object{"a": object{"const": text}}, "required": []string{"a"}}}}}))
 }
