@@ -238,6 +238,18 @@ static void limit_memory(uint64_t more) {
   setrlimit(RLIMIT_AS, &r);
 }
 
+static int other_end;
+
+// hang_up ends the process when the server has closed its end. SIGIO also comes
+// for what the server has sent: its writer may signal after the text was read.
+static void hang_up(int signal) {
+  (void)signal;
+  int before = errno;
+  char c;
+  if (recv(other_end, &c, 1, MSG_PEEK | MSG_DONTWAIT) == 0) _exit(0);
+  errno = before;
+}
+
 // one serves one request in a process of its own.
 static void one(int fd) {
   trial *t = must(calloc(1, sizeof *t));
@@ -247,11 +259,13 @@ static void one(int fd) {
   t->text = must(calloc(t->request.text_len + 1, 1));
   if (!read_all(fd, t->kind, t->request.kind_len) || !read_all(fd, t->text, t->request.text_len)) return;
 
-  // From here on the other end has nothing more to say but to hang up: SIGIO, which kills.
+  // From here on the other end has nothing more to say but to hang up.
+  other_end = fd;
+  struct sigaction action = {.sa_handler = hang_up, .sa_flags = SA_RESTART};
+  sigaction(SIGIO, &action, NULL);
   fcntl(fd, F_SETOWN, getpid());
   fcntl(fd, F_SETFL, O_ASYNC);
-  char c;
-  if (recv(fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) == 0) return;
+  hang_up(SIGIO);
 
   uint64_t wall = wall_us(), cpu = cpu_us();
   limit_memory(t->request.memory + MR_COMPILE_STACK);

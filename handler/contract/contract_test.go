@@ -206,7 +206,7 @@ func TestStreamContract(t *testing.T) {
 		{"/v1/chat/completions", messages + `,"max_tokens":3,"temperature":0,"n":2,"logprobs":true,"top_logprobs":1`},
 		{"/v1/chat/completions", messages + `,"max_tokens":3,"temperature":0,"stream_options":{"include_usage":true},` + tools},
 		{"/v1/chat/completions", messages + `,"max_tokens":3,"temperature":0,"stream_options":{"include_usage":true,"continuous_usage_stats":true}`},
-		{"/v1/completions", `"prompt":"x","max_tokens":3,"stream_options":{"continuous_usage_stats":true}`},
+		{"/v1/completions", `"prompt":"x","max_tokens":3,"min_tokens":3,"stream_options":{"continuous_usage_stats":true}`},
 		{"/v1/completions", `"prompt":["x","y"],"max_tokens":3`},
 		{"/v1/completions", `"prompt":"x","max_tokens":3,"n":2,"logprobs":2,"stream_options":{"include_usage":true}`},
 		{"/generate", `"inputs":"x","parameters":{"max_new_tokens":3,"details":true,"top_n_tokens":2}`},
