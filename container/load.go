@@ -132,7 +132,7 @@ func (s *server) newEngine(l *loadedModel) (err error) {
 		return err
 	}
 	l.tokens = s.sizing.tokens(l.budget.pages)
-	l.request = requestMemory(free, s.cfg.PayloadLimit)
+	l.request = s.sizing.requestMemory(free)
 	l.grammars = grammarMemory(free)
 	limitHeap(l.request)
 	l.engine, err = engine.New(engine.Config{

@@ -131,7 +131,6 @@ type chatPrompt struct {
 // renderChat makes the prompt of req. Its errors come before all others, as
 // TGI's do.
 func (s *Server) renderChat(x *exchange, m *model, req *chatRequest) (p chatPrompt, err error) {
-	x.route = req.route
 	if req.refused != nil {
 		return p, req.refused
 	}
@@ -198,8 +197,7 @@ func (s *Server) render(x *exchange, m *model, r chat.Request) (p chat.Prompt, e
 
 // prepareChat checks req and makes of it what the engine needs.
 func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt chatPrompt) (*chatJob, error) {
-	g := generateRequest{inputs: prompt.text, parameters: req.parameters()}
-	p := &g.parameters
+	p := req.parameters(req.route)
 	p.topNTokens = req.topLogprobs
 	p.scoring = req.promptLogprobs.set
 	if !p.maxNewTokens.set && s.opt.DefaultMaxTokens > 0 {
@@ -231,29 +229,12 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 	if err != nil {
 		return nil, err
 	}
-	j := &chatJob{
-		job: job{
-			inputs: prompt.text,
-			chars:  utf8.RuneCountInString(prompt.text),
-			stops:  p.stop,
-			req: engine.Request{
-				ID:           strconv.FormatInt(s.requests.Add(1), 10),
-				Tokens:       ids,
-				MaxNewTokens: maxNew,
-				Params:       req.sampling(p),
-				LogitBias:    req.logitBias,
-			},
-		},
-		seeds:  seedsOf(p.seed, int(req.n.or(1))),
-		tools:  prompt.selection,
-		prefix: prompt.constraint.Prefix,
-	}
+	j := &chatJob{job: *common, seeds: seedsOf(p.seed, int(req.n.or(1))), tools: prompt.selection, prefix: prompt.constraint.Prefix}
 	j.req.Params.Seed = j.seeds[0]
-	if j.req.Guide, err = s.chatGuide(ctx, m, ids, req.tools.Format, j.tools, prompt.constraint); err != nil {
+	if j.req.Guide, err = s.chatGuide(x.r.Context(), m, ids, req.tools.Format, j.tools.Tools, prompt.constraint); err != nil {
 		return nil, within(err, req.formatField)
 	}
-	j.req.Guide, err = s.chatGuide(ctx, m, ids, req.tools.Format, j.tools.Tools, prompt.constraint)
-	return j, err
+	return j, nil
 }
 
 // seedsOf returns the seeds of n choices: the request's own for the first, so

@@ -135,7 +135,10 @@ func (s *Server) prepareCompletion(x *exchange, m *model, req *completionRequest
 	if err := s.checkParameters(&params); err != nil {
 		return nil, err
 	}
-	ids, text, err := s.encodePrompt(x, m, req, p)
+	if err := m.checkTruncate(&params); err != nil {
+		return nil, err
+	}
+	ids, text, err := s.encodePrompt(x, m, req, &params, p)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +150,7 @@ func (s *Server) prepareCompletion(x *exchange, m *model, req *completionRequest
 		return nil, err
 	}
 	if g := req.format.Grammar(); g.Kind != "" {
-		matcher, err := s.matcher(ctx, specOf(g))
+		matcher, err := s.matcher(x.r.Context(), specOf(g))
 		if err != nil {
 			return nil, within(err, req.formatField)
 		}
@@ -158,7 +161,15 @@ func (s *Server) prepareCompletion(x *exchange, m *model, req *completionRequest
 
 // encodePrompt returns the tokens of a prompt, which are the given ones if it
 // has any, and its text.
-func (s *Server) encodePrompt(x *exchange, m *model, req *completionRequest, p prompt) (ids []int32, text string, err error) {
+func (s *Server) encodePrompt(x *exchange, m *model, req *completionRequest, params *parameters, p prompt) (ids []int32, text string, err error) {
+	cut := func(ids []int32) []int32 {
+		if !params.truncate.set || uint64(len(ids)) <= params.truncate.v {
+			return ids
+		}
+		ids = token.TruncateLeft(ids, int(params.truncate.v), m.tok.LeadingSpecial())
+		text = m.tok.Decode(ids, true)
+		return ids
+	}
 	if p.ids != nil {
 		if req.suffix.set {
 			return nil, "", invalid("`suffix` needs a `prompt` that is a text")

@@ -33,8 +33,6 @@ type exchange struct {
 	// openAI: an error, once streaming, is an event of an OpenAI stream.
 	openAI bool
 
-	route *fieldNames // what the request calls its fields; nil: generateNames
-
 	outcome outcome // how it ended
 
 	permits int64         // of Server.permits that are held
@@ -75,7 +73,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, h handlerFunc) {
 	}
 	s.permits.Add(-x.permits)
 	s.memory.held.Add(-x.held.Swap(0))
-	x.w, x.r, x.choices, x.others, x.permits, x.outcome, x.route = nil, nil, nil, nil, 0, outcome{}, nil
+	x.w, x.r, x.choices, x.others, x.permits, x.outcome = nil, nil, nil, nil, 0, outcome{}
 	for _, b := range []*[]byte{&x.body, &x.out, &x.tokens, &x.top} {
 		if cap(*b) > maxKept {
 			*b = nil

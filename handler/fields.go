@@ -2,7 +2,6 @@ package handler
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"slices"
 	"strconv"
@@ -75,7 +74,7 @@ const (
 )
 
 // applyRules puts the rules of p into req, whose other members are set.
-func (s *Server) applyRules(ctx context.Context, m *model, req *engine.Request, p *parameters) error {
+func (s *Server) applyRules(x *exchange, m *model, req *engine.Request, p *parameters) error {
 	t, names := &p.tokenRules, p.names()
 	switch {
 	case int64(t.minTokens) > int64(req.MaxNewTokens):

@@ -231,12 +231,12 @@ func (t *turns) start() {
 const bytesPerToken = 200
 
 // holdScores takes the memory for the log-probabilities of a prompt, if req asks
-// for them.
-func (x *exchange) holdScores(req *engine.Request) error {
+// for them; so many sequences show them.
+func (x *exchange) holdScores(req *engine.Request, shown int) error {
 	if !req.PromptLogprobs {
 		return nil
 	}
-	return x.hold(int64(len(req.Tokens)) * bytesPerToken * int64(1+req.TopN))
+	return x.hold(int64(len(req.Tokens)) * bytesPerToken * int64(1+req.TopN) * int64(shown))
 }
 
 // holdPieces takes the memory for pieces of an answer that is sent whole.

@@ -1,7 +1,6 @@
 package handler
 
 import (
-	"context"
 	"math"
 	"slices"
 	"strconv"
@@ -258,10 +257,6 @@ func (p *openAIParameters) sampling(g *parameters) sample.Params {
 	return sampling(g)
 }
 
-// scoredBytes is the memory that an answer takes for the log-probability of a
-// prompt's token, or of an alternative to it.
-const scoredBytes = 160
-
 // openAIJob returns the members of a job that are the same on both routes; ids
 // are the tokens of inputs. So many choices show those of the prompt if they
 // are scored.
@@ -269,12 +264,6 @@ func (s *Server) openAIJob(x *exchange, m *model, p *openAIParameters, g *parame
 	maxNew, err := m.room(len(ids), g)
 	if err != nil {
 		return nil, err
-	}
-	topN := int(max(g.topNTokens.or(0), p.promptLogprobs.or(0)))
-	if g.scoring {
-		if err := s.hold(x, scoredBytes*int64(len(ids))*int64(1+topN)*int64(choices)); err != nil {
-			return nil, err
-		}
 	}
 	j := &job{
 		inputs:   inputs,
@@ -287,12 +276,12 @@ func (s *Server) openAIJob(x *exchange, m *model, p *openAIParameters, g *parame
 			Tokens:         ids,
 			MaxNewTokens:   maxNew,
 			Params:         p.sampling(g),
-			TopN:           topN,
+			TopN:           int(max(g.topNTokens.or(0), p.promptLogprobs.or(0))),
 			PromptLogprobs: g.scoring || maxNew == 0,
 			LogitBias:      p.logitBias,
 		},
 	}
-	if err := x.holdScores(&j.req); err != nil {
+	if err := x.holdScores(&j.req, choices); err != nil {
 		return nil, err
 	}
 	return j, s.applyRules(x, m, &j.req, g)

@@ -1,7 +1,6 @@
 package handler
 
 import (
-	"cmp"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -140,7 +139,7 @@ func (s *Server) prepare(x *exchange, m *model, req *generateRequest) (*job, err
 		},
 	}
 	x.shown = j.details
-	if err := x.holdScores(&j.req); err != nil {
+	if err := x.holdScores(&j.req, int(max(1, p.bestOf.or(1)))); err != nil {
 		return nil, err
 	}
 	if err := s.applyRules(x, m, &j.req, p); err != nil {

@@ -38,7 +38,7 @@ type Serve struct {
 	MaxBatchSize          int  `name:"max-batch-size" min:"1" placeholder:"N" help:"Most requests computed together. Left out: 64."`
 	PrefixCaching         bool `name:"prefix-caching" default:"true" negatable:"" help:"Reuse the cache of equal prompt beginnings."`
 	MaxClientBatchSize    int  `name:"max-client-batch-size" default:"4" min:"1" help:"Most prompts of one completion request."`
-	ValidationWorkers     int  `name:"validation-workers" default:"2" min:"1" help:"Shown by /info; tokenizing runs on each request's own goroutine."`
+	ValidationWorkers     int  `name:"validation-workers" default:"2" min:"1" help:"Prompts rendered or tokenized at once; long ones leave a worker for short ones if there are several."`
 
 	ReturnFullText        bool     `name:"return-full-text" default:"true" negatable:"" help:"Whether / and /invocations repeat the prompt when a request does not say."`
 	DefaultMaxTokens      int      `name:"default-max-tokens" min:"1" placeholder:"N" help:"Most tokens of a chat's answer when a request does not say. Left out: what the prompt leaves; TGI's is 100."`

@@ -231,7 +231,7 @@ func (c *Compiler) clone(m *native.Matcher) (*Matcher, error) {
 type flight struct {
 	cancel  context.CancelFunc
 	waiters map[chan<- landing]bool // guarded by Compiler.mu
-	landed  bool                   // the same: each waiter gets its result, also one that leaves
+	landed  bool                    // the same: each waiter gets its result, also one that leaves
 }
 
 type landing struct {
@@ -262,6 +262,9 @@ func (c *Compiler) Compile(ctx context.Context, spec Spec) (*Matcher, error) {
 		c.users.Add(1)
 		go func() {
 			m, bytes, err := c.compile(flying, spec.Kind, source)
+			if err != nil {
+				err = spec.located(err)
+			}
 			c.land(key, f, m, bytes, err)
 		}()
 	}
@@ -438,39 +441,6 @@ func noMask(kind Kind, err error) *Error {
 		return errorf("%s: no text satisfies it", kind)
 	}
 	return errorf("%s is too complex: %v", kind, err)
-}
-
-// explain turns the library's error into one for the client.
-func explain(kind Kind, err error) *Error {
-	text := err.Error()
-	if strings.HasPrefix(text, "panic") {
-		return errorf("%s is not supported: the grammar library failed on it", kind)
-	}
-	if keywords, ok := strings.CutPrefix(text, "Unimplemented keys: "); ok {
-		return errorf("keywords that are not supported: %s", strings.Trim(strings.ReplaceAll(keywords, `"`, ""), "[]"))
-	}
-	if strings.HasPrefix(text, "Unable to determine if regex is empty") {
-		return errorf("pattern: too complex together with format, minLength or maxLength")
-	}
-	// A faulty regular expression is quoted whole, with a mark under the fault.
-	regex := kind == Regex
-	if _, fault, ok := strings.Cut(text, "\nerror: "); ok {
-		text, regex = fault, true
-	} else if _, fault, ok := strings.Cut(text, "(in regex): "); ok {
-		text, regex = fault, true
-	}
-	text, _, _ = strings.Cut(text, "\n")
-	switch {
-	case regex && kind == JSONSchema:
-		text = "pattern: " + text
-	case regex:
-		text = "regex: " + text
-	case kind == Lark:
-		text = "lark: " + text
-	case strings.HasPrefix(text, "Pointer "), strings.HasPrefix(text, "Resource "):
-		text = "$ref: " + text
-	}
-	return errorf("%s", text)
 }
 
 // isDeadEnd reports whether the library says that no text goes on from here.

@@ -113,7 +113,7 @@ var overrunning = map[string]Spec{
 // Nothing of them is left then.
 func TestOverrunningGrammarsAreStopped(t *testing.T) {
 	c := ownCompiler(t)
-	mustCompile(t, c, Spec{Regex, "warm"}).Close()
+	mustCompile(t, c, Spec{Kind: Regex, Text: "warm"}).Close()
 	idle(t, c, 0)
 	before := rss(t, c)
 
@@ -148,7 +148,7 @@ func TestOverrunningGrammarsAreStopped(t *testing.T) {
 		})
 	}
 	for i := range 50 {
-		m, err := c.Compile(ctx, Spec{JSONSchema, properties(5, fmt.Sprintf(`{"type":"string","maxLength":%d}`, i+1), true)})
+		m, err := c.Compile(ctx, Spec{Kind: JSONSchema, Text: properties(5, fmt.Sprintf(`{"type":"string","maxLength":%d}`, i+1), true)})
 		if err != nil {
 			t.Fatalf("a good grammar beside the hostile ones: %v", err)
 		}
@@ -175,20 +175,20 @@ func TestRefusalsAreRemembered(t *testing.T) {
 func TestLaterMasksAreTried(t *testing.T) {
 	c := ownCompiler(t)
 	for _, spec := range []Spec{
-		{Regex, `a{99999999}`},
-		{Regex, `((a{100}){100}){100}`},
-		{Regex, `a{1000000000}`},
-		{JSONSchema, properties(1000, `{"type":"string"}`, false)},
+		{Kind: Regex, Text: `a{99999999}`},
+		{Kind: Regex, Text: `((a{100}){100}){100}`},
+		{Kind: Regex, Text: `a{1000000000}`},
+		{Kind: JSONSchema, Text: properties(1000, `{"type":"string"}`, false)},
 	} {
 		if got := refuses(t, c, spec); !strings.Contains(got, "too complex") {
 			t.Errorf("%.40s is refused with %q", spec.Text, got)
 		}
 	}
-	mustCompile(t, c, Spec{JSONSchema, constant(100_000, "x")})
+	mustCompile(t, c, Spec{Kind: JSONSchema, Text: constant(100_000, "x")})
 
 	// Behind a constant with more states than the lexer of another grammar may have.
 	long := strings.Repeat("x", limits.LexerStates+1000)
-	m := mustCompile(t, c, Spec{JSONSchema, `{"type":"object","required":["a","b"],"additionalProperties":false,"properties":{"a":{"const":"` + long + `"},"b":{"type":"integer"}}}`})
+	m := mustCompile(t, c, Spec{Kind: JSONSchema, Text: `{"type":"object","required":["a","b"],"additionalProperties":false,"properties":{"a":{"const":"` + long + `"},"b":{"type":"integer"}}}`})
 	mask := make([]uint32, c.MaskWords())
 	for i, text := range []string{`{"a":"` + long + `"`, `,"b":1`, `2}`} {
 		if err := m.AcceptText([]byte(text)); err != nil {
@@ -203,7 +203,7 @@ func TestLaterMasksAreTried(t *testing.T) {
 // Requests for the same grammar share one compilation, and each may leave it.
 func TestCompilationsAreShared(t *testing.T) {
 	c := ownCompiler(t)
-	spec := Spec{JSONSchema, properties(400, `{"type":"string"}`, true)}
+	spec := Spec{Kind: JSONSchema, Text: properties(400, `{"type":"string"}`, true)}
 	given, giveUp := context.WithCancel(t.Context())
 	var wait sync.WaitGroup
 	for i := range 40 {
@@ -251,7 +251,7 @@ func TestTrialProcessComesBack(t *testing.T) {
 		func() { syscall.Kill(c.trials.process.Pid(), syscall.SIGKILL) },
 		func() { c.trials.rest() },
 	} {
-		mustCompile(t, c, Spec{Regex, fmt.Sprintf("a{%d}", i+1)}).Close()
+		mustCompile(t, c, Spec{Kind: Regex, Text: fmt.Sprintf("a{%d}", i+1)}).Close()
 		eventually(t, "the trial has ended", func() bool {
 			c.trials.mu.Lock()
 			defer c.trials.mu.Unlock()
@@ -323,16 +323,16 @@ func TestMemoryIsBounded(t *testing.T) {
 func TestSizesAreMeasured(t *testing.T) {
 	const copies = 8
 	for name, spec := range map[string]func(i int) Spec{
-		"constants": func(i int) Spec { return Spec{JSONSchema, constant(30_000+i, "x")} },
+		"constants": func(i int) Spec { return Spec{Kind: JSONSchema, Text: constant(30_000+i, "x")} },
 		"enums": func(i int) Spec {
-			return Spec{JSONSchema, `{"enum":[` + joined(8_000, func(j int) string { return fmt.Sprintf(`"%d %d"`, i, j) }) + `]}`}
+			return Spec{Kind: JSONSchema, Text: `{"enum":[` + joined(8_000, func(j int) string { return fmt.Sprintf(`"%d %d"`, i, j) }) + `]}`}
 		},
 		"properties": func(i int) Spec {
-			return Spec{JSONSchema, properties(400, fmt.Sprintf(`{"type":"string","maxLength":%d}`, i+1), true)}
+			return Spec{Kind: JSONSchema, Text: properties(400, fmt.Sprintf(`{"type":"string","maxLength":%d}`, i+1), true)}
 		},
-		"regexes": func(i int) Spec { return Spec{Regex, fmt.Sprintf(`a{%d}`, 10_000+i)} },
+		"regexes": func(i int) Spec { return Spec{Kind: Regex, Text: fmt.Sprintf(`a{%d}`, 10_000+i)} },
 		"small": func(i int) Spec {
-			return Spec{JSONSchema, properties(6, fmt.Sprintf(`{"type":"string","maxLength":%d}`, i+1), true)}
+			return Spec{Kind: JSONSchema, Text: properties(6, fmt.Sprintf(`{"type":"string","maxLength":%d}`, i+1), true)}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -519,7 +519,7 @@ func TestGeneratedGrammars(t *testing.T) {
 		}
 	}
 	c := ownCompiler(t)
-	mustCompile(t, c, Spec{Regex, "warm"}).Close()
+	mustCompile(t, c, Spec{Kind: Regex, Text: "warm"}).Close()
 	idle(t, c, 0)
 	before := rss(t, c)
 	var wait sync.WaitGroup
@@ -530,7 +530,7 @@ func TestGeneratedGrammars(t *testing.T) {
 			for i := worker; i < n; i += 4 {
 				text := generated(uint64(i))
 				start := time.Now()
-				m, err := c.Compile(t.Context(), Spec{JSONSchema, text})
+				m, err := c.Compile(t.Context(), Spec{Kind: JSONSchema, Text: text})
 				took := time.Since(start)
 				end := "compiled"
 				var fault *Error

@@ -219,5 +219,8 @@ func (m *Matcher) Clone() *Matcher {
 // Free gives the matcher's memory back.
 func (m *Matcher) Free() { C.llg_free_matcher(m.matcher) }
 
-// Trim gives memory back to the system that the library has freed.
+// Trim gives memory back to the system that the library has freed. The
+// allocator keeps what it got for large work, once for each thread that did
+// some: without this, one text after the other would take memory as if all
+// were tokenized at once.
 func Trim() { C.mr_trim() }

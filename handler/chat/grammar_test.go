@@ -33,7 +33,7 @@ func byteTrie(t *testing.T) *native.TokenTrie {
 // it is allowed.
 func matches(t *testing.T, trie *native.TokenTrie, g Grammar, text string) (bool, string) {
 	t.Helper()
-	m, err := trie.NewMatcher(string(g.Kind), g.Text, native.MatcherLimits{})
+	m, err := trie.NewMatcher(string(g.Kind), g.Text, native.MatcherLimits{}, 0)
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, g.Text)
 	}

@@ -122,6 +122,9 @@ type Request struct {
 	Variables  []byte  // JSON object of further variables (chat_template_kwargs), nil for none
 	Template   string  // the name of a template, "" for the usual one
 	MaxBytes   int     // of the prompt, 0 for DefaultMaxBytes
+
+	NewTurn            bool // a last message of the assistant is not continued
+	NoGenerationPrompt bool // the prompt ends with the last message
 }
 
 // DefaultMaxBytes is how long a prompt may be where no limit is given.
@@ -218,8 +221,8 @@ func overrun(err error) error {
 	return nil
 }
 
-// continues reports whether the model goes on with m.
-func continues(m Message) bool {
+// Continues reports whether the model can go on with m.
+func (m Message) Continues() bool {
 	return m.Role == "assistant" && len(m.Calls) == 0 && strings.TrimSpace(m.Content.plain()) != ""
 }
 
