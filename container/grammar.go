@@ -29,13 +29,6 @@ func (l *lazyCompiler) get() (*grammar.Compiler, error) {
 	return l.compiler, l.err
 }
 
-// grammarMemory is what grammars may take where so much memory is free. It is
-// taken when they are compiled, and given back.
-func grammarMemory(free int64) int {
-	const least = 64 << 20
-	return int(max(least, min(grammar.DefaultMemory, free/8)))
-}
-
 // warnUntried says that grammars cannot be tried before they are compiled.
 func (s *server) warnUntried(err error) {
 	s.log.Warn("large grammars are refused, and one that takes long cannot be stopped", "err", err)

@@ -6,6 +6,7 @@ import (
 	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/handler"
 )
@@ -83,11 +84,21 @@ func (s *sizing) requestMemory(free int64) int64 {
 	return max(least, min(handler.RequestMemory(s.total, s.cfg.PayloadLimit), free/8))
 }
 
+// grammarMemory is what all grammars together may take if so much memory is
+// free, also while they are compiled.
+func (s *sizing) grammarMemory(free int64) int64 {
+	const least = 16 << 20
+	if s.cfg.DisableGrammarSupport {
+		return 0
+	}
+	return max(least, min(grammar.DefaultMemory, free/8))
+}
+
 // fit divides the memory that is free once the weights are loaded, by what
 // bounds it. info has the bytes of a page and of a state, 0 if the model has
 // none.
 func (s *sizing) fit(info device.ModelInfo, free int64, bound string) (budget, error) {
-	headroom := engineBytes + otherBytes + s.requestMemory(free)
+	headroom := engineBytes + otherBytes + s.requestMemory(free) + s.grammarMemory(free)
 	noRoom := func(what string, bytes int64) error {
 		return fmt.Errorf("not enough memory to handle %s: it takes %s beside %s for requests on their way, the %s has %s left", what, size(bytes), size(headroom), bound, size(free))
 	}

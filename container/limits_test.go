@@ -27,8 +27,8 @@ func TestSizing(t *testing.T) {
 		{name: "few clients need a small cache", cfg: config.Serve{MaxConcurrentRequests: 2}, want: budget{pages: 63 * 2, maxTotal: 1000, maxInput: 999}},
 		{name: "long model: usual lengths, not longest ones", maxPos: 1 << 17, want: budget{pages: 8192, maxTotal: 1 << 17, maxInput: 1<<17 - 1}},
 		{name: "memory bounds the length", maxPos: 1 << 17, free: 2 * gib, want: budget{pages: 1024, maxTotal: 16384, maxInput: 16383}},
-		{name: "a container's memory is its own", maxPos: 1 << 17, free: 2 * gib, bound: boundGroup, want: budget{pages: 1712, maxTotal: 27392, maxInput: 27391}},
-		{name: "little memory keeps the headroom", free: 114 << 20, bound: boundGroup, want: budget{pages: 2, maxTotal: 32, maxInput: 31}},
+		{name: "a container's memory is its own", maxPos: 1 << 17, free: 2 * gib, bound: boundGroup, want: budget{pages: 1456, maxTotal: 23296, maxInput: 23295}},
+		{name: "little memory keeps the headroom", free: 130 << 20, bound: boundGroup, want: budget{pages: 1, maxTotal: 16, maxInput: 15}},
 		{name: "pages of no size", maxPos: 1 << 17, pageBytes: -1, free: 1, want: budget{pages: 8192, maxTotal: 1 << 17, maxInput: 1<<17 - 1}},
 		{name: "given length", cfg: config.Serve{MaxTotalTokens: 100}, want: budget{pages: 7 * 64, maxTotal: 100, maxInput: 99}},
 		{name: "given prompt length", cfg: config.Serve{MaxInputTokens: 100}, want: budget{pages: 63 * 64, maxTotal: 1000, maxInput: 100}},
@@ -40,7 +40,7 @@ func TestSizing(t *testing.T) {
 			want: budget{pages: 1024, maxTotal: 16 * (1024 - 33), maxInput: 16*(1024-33) - 1}},
 		{name: "states beside pages", state: 1 << 20, want: budget{pages: 63 * 64, states: 3 * 64, maxTotal: 1000, maxInput: 999}},
 		{name: "states take half of little memory", state: 10 << 20, free: 1255 << 20, bound: boundGroup,
-			want: budget{pages: 518, states: 50, maxTotal: 1000, maxInput: 999}},
+			want: budget{pages: 431, states: 43, maxTotal: 1000, maxInput: 999}},
 		{name: "states alone", pageBytes: -1, state: 1 << 20, groups: []plan.Group{}, maxPos: 1 << 17, want: budget{states: 3 * 64, maxTotal: 1 << 17, maxInput: 1<<17 - 1}},
 		{name: "no state fits", state: gib, free: gib, wantErr: "one state of the model's recurrent layers: it takes 1.0 GiB"},
 
@@ -48,9 +48,9 @@ func TestSizing(t *testing.T) {
 		{name: "prompt as long as the model", cfg: config.Serve{MaxInputTokens: 1000}, wantErr: "`max_input_tokens` must be < `max_total_tokens`. Given: 1000 and 1000"},
 		{name: "longer than the cache", cfg: config.Serve{MaxTotalTokens: 500, MaxBatchTotalTokens: 400}, wantErr: "`max_total_tokens` must be <= `max_batch_total_tokens`. Given: 500 and 400"},
 		{name: "step larger than the cache", cfg: config.Serve{MaxBatchPrefillTokens: 500, MaxBatchTotalTokens: 400}, wantErr: "`max_batch_prefill_tokens` must be <= `max_batch_total_tokens`. Given: 500 and 400"},
-		{name: "cache larger than memory", cfg: config.Serve{MaxBatchTotalTokens: 16 * 2000}, free: gib, wantErr: "`max_batch_total_tokens=32000`: it takes 2.0 GiB beside 208 MiB for requests on their way, the machine has 1.0 GiB left"},
-		{name: "length larger than memory", cfg: config.Serve{MaxTotalTokens: 1000}, free: 150 << 20, wantErr: "`max_total_tokens=1000`: it takes 63 MiB beside 112 MiB for requests on their way, the machine has 150 MiB left"},
-		{name: "prompt larger than memory", cfg: config.Serve{MaxInputTokens: 900}, free: 150 << 20, wantErr: "Given: 900 and 608 (what the memory allows)"},
+		{name: "cache larger than memory", cfg: config.Serve{MaxBatchTotalTokens: 16 * 2000}, free: gib, wantErr: "`max_batch_total_tokens=32000`: it takes 2.0 GiB beside 336 MiB for requests on their way, the machine has 1.0 GiB left"},
+		{name: "length larger than memory", cfg: config.Serve{MaxTotalTokens: 1000}, free: 150 << 20, wantErr: "`max_total_tokens=1000`: it takes 63 MiB beside 130 MiB for requests on their way, the machine has 150 MiB left"},
+		{name: "prompt larger than memory", cfg: config.Serve{MaxInputTokens: 900}, free: 150 << 20, wantErr: "Given: 900 and 304 (what the memory allows)"},
 		{name: "no memory", free: 1, wantErr: "one page of the key-value cache: it takes 1 MiB"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -133,7 +133,7 @@ func (s *server) newEngine(l *loadedModel) (err error) {
 	}
 	l.tokens = s.sizing.tokens(l.budget.pages)
 	l.request = s.sizing.requestMemory(free)
-	l.grammars = grammarMemory(free)
+	l.grammars = int(s.sizing.grammarMemory(free))
 	limitHeap(l.request)
 	l.engine, err = engine.New(engine.Config{
 		Backend:        l.backend,
