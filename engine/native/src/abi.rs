@@ -77,8 +77,18 @@ fn guard<T>(f: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
 fn quiet_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(|l| l.to_string()).unwrap_or_default();
-        eprintln!("native library: panic at {place}");
+        say(format!("native library: panic at {place}\n").as_bytes());
     }));
+}
+
+/// Writes a line to standard error, unless its reader has stalled: nothing waits for that.
+pub fn say(line: &[u8]) {
+    let mut stderr = libc::pollfd { fd: 2, events: libc::POLLOUT, revents: 0 };
+    unsafe {
+        if libc::poll(&mut stderr, 1, 0) > 0 {
+            libc::write(2, line.as_ptr().cast(), line.len());
+        }
+    }
 }
 
 fn panic_text(p: Box<dyn Any + Send>) -> String {

@@ -181,10 +181,8 @@ fn out_of_memory(n: usize) -> ! {
     let mut rest = &mut line[..];
     let _ = std::io::Write::write_fmt(&mut rest, format_args!("millrace: out of memory: no {n} bytes for the native library\n"));
     let unused = rest.len();
-    unsafe {
-        libc::write(2, line.as_ptr().cast(), line.len() - unused);
-        libc::_exit(1)
-    }
+    crate::abi::say(&line[..line.len() - unused]);
+    unsafe { libc::_exit(1) }
 }
 
 #[inline]
