@@ -412,7 +412,7 @@ func (c *Compiler) verdict(kind Kind, r native.TrialResult) error {
 		if isDeadEnd(r.Message) {
 			return nil
 		}
-		return errorf("%s is too complex: %s", kind, r.Message)
+		return tooComplex(kind)
 	case native.TrialLate:
 		return errorf("%s is too complex: it takes too long to compile", kind)
 	case native.TrialBusy:
@@ -436,11 +436,17 @@ func (c *Compiler) make(kind Kind, source string, l native.MatcherLimits, nice, 
 	return m, nil
 }
 
+// tooComplex is a grammar beyond the limits of the library, whose words for them
+// mean nothing to a client.
+func tooComplex(kind Kind) *Error {
+	return errorf("%s is too complex: it has too many states", kind)
+}
+
 func noMask(kind Kind, err error) *Error {
 	if strings.Contains(err.Error(), "NoExtensionBias") {
 		return errorf("%s: no text satisfies it", kind)
 	}
-	return errorf("%s is too complex: %v", kind, err)
+	return tooComplex(kind)
 }
 
 // isDeadEnd reports whether the library says that no text goes on from here.

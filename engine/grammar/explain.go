@@ -22,6 +22,9 @@ func explain(kind Kind, err error) *Error {
 	if strings.HasPrefix(text, "panic") {
 		return errorf("%s is not supported: the grammar library failed on it", kind)
 	}
+	if strings.Contains(text, "too many expressions") || strings.Contains(text, "too many states") {
+		return tooComplex(kind)
+	}
 	place := ""
 	if m := inDefinition.FindStringSubmatch(text); m != nil && kind == JSONSchema {
 		place = m[1]
