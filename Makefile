@@ -9,6 +9,12 @@ MODEL   ?=
 
 export CGO_ENABLED := 1
 
+# Everything is compiled to run at any address, tests too: else much would be
+# compiled twice.
+ifeq (,$(findstring -buildmode,$(GOFLAGS)))
+export GOFLAGS := $(strip -buildmode=pie $(GOFLAGS))
+endif
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -45,7 +51,7 @@ test: tools ## run all tests that need no GPU and no AWS account
 .PHONY: ci
 ci: tools
 	$(call PARTS,part-packages part-native part-linter part-client-packages part-compile part-lint part-race part-test-rest \
-	  part-test-clients part-test-terraform part-test-image)
+	  part-test-clients part-test-terraform part-test-image part-sanitize part-audit)
 
 # What takes the most to compile, or is used by several, is compiled first.
 part-build part-race part-test-image: part-native
@@ -70,8 +76,8 @@ test-go: tools native
 # .ci/packages says which are tested how. -short leaves what is only arithmetic
 # to the tests without the detector.
 .PHONY: race test-rest
-race: tools native
-	$(GO_TEST) -race -short $$(.ci/packages race)
+race: tools native # Go has no detector in what runs at any address
+	$(GO_TEST) -buildmode=default -race -short $$(.ci/packages race)
 
 test-rest: tools native
 	$(GO_TEST) -count 1 .
@@ -84,6 +90,13 @@ compile: build
 
 packages: # what the tests need beside the compilers
 	.ci/run packages
+
+.PHONY: sanitize audit
+sanitize: tools ## test the C++ under ASan and UBSan, its threads under TSan
+	.ci/sanitize
+
+audit: tools native ## look for known vulnerabilities in what is linked
+	.ci/audit
 
 # The clients that people have, of Python and of Node, against the real binary.
 .PHONY: test-clients client-packages

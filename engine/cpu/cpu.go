@@ -21,10 +21,14 @@
 // MILLRACE_CPU_ISA=portable|avx2|avx512 picks a lesser instruction set than
 // the best; "wide" is AVX-512's code on AVX2 registers, for tests.
 // MILLRACE_CPU_KV=f16 keeps small keys and values in f16, too.
+//
+// The build tag sanitize leaves optimization and hardening to CGO_CXXFLAGS:
+// `make sanitize` compiles with sanitizers, which do not go well with either.
 package cpu
 
 /*
-#cgo CXXFLAGS: -O3 -std=c++17 -Wall -Wextra -Wno-psabi
+#cgo CXXFLAGS: -std=c++17 -Wall -Wextra -Wno-psabi
+#cgo !sanitize CXXFLAGS: -O3 -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3
 #cgo linux LDFLAGS: -lpthread
 #include "backend.h"
 */

@@ -9,6 +9,10 @@
 #include <new>
 #include <utility>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace millrace {
 
 // Mapping is zeroed anonymous memory in huge pages where the kernel grants
@@ -22,7 +26,7 @@ class Mapping {
     if (bytes == 0) return;
     const size_t slack = bytes >= kHuge ? kHuge : 0;
     if (bytes > SIZE_MAX / 2) throw std::bad_alloc();
-    length_ = bytes + slack;
+    length_ = bytes + slack + kGuard;
     void* p = mmap(nullptr, length_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) throw std::bad_alloc();
     base_ = p;
@@ -31,6 +35,9 @@ class Mapping {
       data_ += (kHuge - reinterpret_cast<uintptr_t>(p) % kHuge) % kHuge;
       madvise(data_, bytes, MADV_HUGEPAGE);  // a hint: refusal costs speed only
     }
+#ifdef __SANITIZE_ADDRESS__
+    __asan_poison_memory_region(data_ + bytes, static_cast<char*>(base_) + length_ - (data_ + bytes));
+#endif
   }
   Mapping(Mapping&& other) noexcept { swap(other); }
   Mapping& operator=(Mapping&& other) noexcept {
@@ -38,7 +45,11 @@ class Mapping {
     return *this;
   }
   ~Mapping() {
-    if (base_ != nullptr) munmap(base_, length_);
+    if (base_ == nullptr) return;
+#ifdef __SANITIZE_ADDRESS__
+    __asan_unpoison_memory_region(base_, length_);
+#endif
+    munmap(base_, length_);
   }
 
   char* data() const { return data_; }
@@ -50,6 +61,13 @@ class Mapping {
 
  private:
   static constexpr size_t kHuge = size_t(2) << 20;
+  // AddressSanitizer knows nothing of mapped memory: this much after a mapping
+  // is poisoned by hand, as it does itself after what comes from the heap.
+#ifdef __SANITIZE_ADDRESS__
+  static constexpr size_t kGuard = 4096;
+#else
+  static constexpr size_t kGuard = 0;
+#endif
 
   void swap(Mapping& other) {
     std::swap(base_, other.base_);

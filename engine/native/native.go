@@ -13,6 +13,7 @@
 package native
 
 /*
+#cgo CFLAGS: -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3
 #cgo LDFLAGS: -L${SRCDIR}/../../build/native -ltokenizers -ldl -lm
 #cgo linux LDFLAGS: -Wl,-z,relro -Wl,-z,now
 #include "millrace_native.h"
