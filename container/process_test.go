@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "millrace-test-")
 	if err == nil {
 		millrace = filepath.Join(dir, "millrace")
-		build := exec.Command("go", "build", "-o", millrace, "-ldflags", "-X main.version=test", ".")
+		build := exec.Command("go", "build", "-buildmode=pie", "-o", millrace, "-ldflags", "-X main.version=test", ".")
 		build.Stderr = os.Stderr
 		err = build.Run()
 	}

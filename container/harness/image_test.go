@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/millrace-ai/millrace/container/harness"
 )
 
 // What platforms read from the image, and what it holds.
@@ -71,6 +73,17 @@ func TestImage(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// Its binary is hardened as the one of `make build` is, with nothing beside it.
+func TestImageHardened(t *testing.T) {
+	missing, err := harness.Weaknesses(binaryOf(t, tag))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range missing {
+		t.Errorf("not so: %s", what)
 	}
 }
 
