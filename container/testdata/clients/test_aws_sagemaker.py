@@ -96,7 +96,7 @@ def test_25_megabytes_are_a_body_and_no_byte_more(runtime):
 
 @pytest.mark.parametrize("body, status, cause", [
     ({"inputs": QUESTION, "parameters": {"temperature": -1}}, 422, "temperature"),
-    ({**CHAT, "max_tokens": 100_000}, 422, "max_new_tokens"),
+    ({**CHAT, "max_tokens": 100_000}, 422, "`max_tokens`"),
     ({**CHAT, "model": "gpt-4o"}, 422, "gpt-4o"),
     ({"inputs": QUESTION, "parameters": {"adapter_id": "absent"}}, 422, "absent"),
     ('{"inputs": ', 400, "EOF"),
