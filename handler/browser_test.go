@@ -241,6 +241,22 @@ func (b *browser) write(element, text string) {
 	b.must("Input.insertText", object{"text": text}, nil)
 }
 
+// checkVisit fails the test if the page asked any other host than url for
+// something, or met an error.
+func (b *browser) checkVisit(url string) {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for host := range b.hosts {
+		if host != url {
+			b.t.Errorf("the page asked %s for something", host)
+		}
+	}
+	for _, p := range b.problems {
+		b.t.Errorf("the page has met an error: %s", p)
+	}
+}
+
 func quoted(s string) string {
 	data, _ := json.Marshal(s) //nolint:errcheck // a string
 	return string(data)

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/millrace-ai/millrace/engine/token"
 	"github.com/millrace-ai/millrace/handler/chat"
 )
 
@@ -219,9 +218,7 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 	if err != nil {
 		return nil, err
 	}
-	if p.truncate.set {
-		ids = token.TruncateLeft(ids, int(p.truncate.v), m.tok.LeadingSpecial())
-	}
+	ids = m.truncate(ids, &p)
 	if !req.logprobs {
 		p.topNTokens = optional[uint32]{}
 	}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/engine"
-	"github.com/millrace-ai/millrace/engine/token"
 )
 
 // completions handles POST /v1/completions.
@@ -162,14 +161,6 @@ func (s *Server) prepareCompletion(x *exchange, m *model, req *completionRequest
 // encodePrompt returns the tokens of a prompt, which are the given ones if it
 // has any, and its text.
 func (s *Server) encodePrompt(x *exchange, m *model, req *completionRequest, params *parameters, p prompt) (ids []int32, text string, err error) {
-	cut := func(ids []int32) []int32 {
-		if !params.truncate.set || uint64(len(ids)) <= params.truncate.v {
-			return ids
-		}
-		ids = token.TruncateLeft(ids, int(params.truncate.v), m.tok.LeadingSpecial())
-		text = m.tok.Decode(ids, true)
-		return ids
-	}
 	if p.ids != nil {
 		if req.suffix.set {
 			return nil, "", invalid("`suffix` needs a `prompt` that is a text")
@@ -179,8 +170,8 @@ func (s *Server) encodePrompt(x *exchange, m *model, req *completionRequest, par
 				return nil, "", invalid("`prompt` must name tokens below %d. Given: %d at %d", m.limits.Vocab, id, i)
 			}
 		}
-		if ids = cut(p.ids); len(ids) < len(p.ids) {
-			return ids, text, nil
+		if ids = m.truncate(p.ids, params); len(ids) < len(p.ids) {
+			return ids, m.tok.Decode(ids, true), nil
 		}
 		if err := m.checkLength(len(ids), int(params.maxNewTokens.or(0)), "", params); err != nil {
 			return nil, "", err // before their text is made, which may be many times as long
@@ -196,8 +187,14 @@ func (s *Server) encodePrompt(x *exchange, m *model, req *completionRequest, par
 	if err := checkInputs(text, params); err != nil {
 		return nil, "", err
 	}
-	ids, err = s.encode(x, m, text, 0, req.addSpecial.or(true), params)
-	return cut(ids), text, err
+	whole, err := s.encode(x, m, text, 0, req.addSpecial.or(true), params)
+	if err != nil {
+		return nil, "", err
+	}
+	if ids = m.truncate(whole, params); len(ids) < len(whole) {
+		text = m.tok.Decode(ids, true)
+	}
+	return ids, text, nil
 }
 
 // bestOf returns the n of choices whose tokens are the likeliest, on average,

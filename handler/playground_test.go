@@ -124,14 +124,5 @@ func TestPlayground(t *testing.T) {
 		contains("#output", "b")
 	})
 
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for host := range b.hosts {
-		if host != server.URL {
-			t.Errorf("the page asked %s for something", host)
-		}
-	}
-	for _, p := range b.problems {
-		t.Errorf("the page has met an error: %s", p)
-	}
+	b.checkVisit(server.URL)
 }

@@ -112,9 +112,7 @@ func (s *Server) prepare(x *exchange, m *model, req *generateRequest) (*job, err
 	if err != nil {
 		return nil, err
 	}
-	if p.truncate.set {
-		ids = token.TruncateLeft(ids, int(p.truncate.v), m.tok.LeadingSpecial())
-	}
+	ids = m.truncate(ids, p)
 	maxNew, err := m.room(len(ids), p)
 	switch {
 	case err != nil:
@@ -173,6 +171,14 @@ func (m *model) checkTruncate(p *parameters) error {
 		return invalid("`%s` must be strictly positive and less than %d. Given: %d", p.names().truncate, maxInput, p.truncate.v)
 	}
 	return nil
+}
+
+// truncate returns the tokens of a prompt that `truncate` leaves, the last ones.
+func (m *model) truncate(ids []int32, p *parameters) []int32 {
+	if !p.truncate.set {
+		return ids
+	}
+	return token.TruncateLeft(ids, int(p.truncate.v), m.tok.LeadingSpecial())
 }
 
 // room checks the length of a prompt and returns how many tokens may follow
