@@ -311,17 +311,9 @@ func TestEveryEndHasALine(t *testing.T) {
 		{"-n 8", "too many open files"},
 	} {
 		t.Run(tt.limit, func(t *testing.T) {
-			cmd := exec.Command("sh", "-c", `ulimit `+tt.limit+`; exec "$0" serve --port 0 --hostname 127.0.0.1`, millrace)
-			var out bytes.Buffer
-			cmd.Stderr = &out
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			timer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
-			defer timer.Stop()
-			err := cmd.Wait()
-			if cmd.ProcessState.ExitCode() <= 0 || out.Len() == 0 || !strings.Contains(out.String(), tt.want) {
-				t.Errorf("%v; want an exit status, and %q in\n%s", err, tt.want, out.String())
+			status, stderr := ended(t, exec.Command("sh", "-c", `ulimit `+tt.limit+`; exec "$0" serve --port 0 --hostname 127.0.0.1`, millrace))
+			if status <= 0 || stderr == "" || !strings.Contains(stderr, tt.want) {
+				t.Errorf("exit status %d; want one above 0, and %q in\n%s", status, tt.want, stderr)
 			}
 		})
 	}

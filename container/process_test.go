@@ -189,7 +189,13 @@ func (p *process) wait() int {
 // wrote to standard error.
 func refused(t *testing.T, env []string, args ...string) (status int, stderr string) {
 	t.Helper()
-	cmd := command(env, args...)
+	return ended(t, command(env, args...))
+}
+
+// ended runs a command until it ends, or kills it after patience, and returns its
+// exit status and what it wrote to standard error.
+func ended(t *testing.T, cmd *exec.Cmd) (status int, stderr string) {
+	t.Helper()
 	var out bytes.Buffer
 	cmd.Stderr = &out
 	if err := cmd.Start(); err != nil {
