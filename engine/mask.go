@@ -129,7 +129,7 @@ func (e *Engine) force(s *sequence) {
 	}
 }
 
-// forced commits a token that nothing could have come in place of, and reports
+// forced commits a token that was the only choice, and reports
 // whether s goes on.
 func (e *Engine) forced(s *sequence, token int32) bool {
 	if !s.rules.admits(s, token) {

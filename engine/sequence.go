@@ -204,7 +204,7 @@ func (s *sequence) made(r device.RowResult, top []device.Alternative) Token {
 	return t
 }
 
-// force adds a token that nothing could have come in place of. The device has
+// force adds a token that was the only choice. The device has
 // not seen it, so does not count it by itself.
 func (s *sequence) force(token int32) {
 	t := Token{ID: token}

@@ -44,7 +44,7 @@ type jsonParser struct {
 	at   int
 }
 
-// next returns the first byte that is no white space, without reading it.
+// next returns the first byte that is not white space, without reading it.
 func (p *jsonParser) next() byte {
 	for ; ; p.at++ {
 		switch c := p.text[p.at]; c {

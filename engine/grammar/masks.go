@@ -256,12 +256,12 @@ func (c *Compiler) Begin(m *Matcher) {
 // other method of m waits for it.
 func (c *Compiler) Start(m *Matcher, room int) { c.begin(m, job{token: -1, room: room}) }
 
-// Advance is Start from behind a token, which the grammar must allow.
+// Advance is Start from after a token, which the grammar must allow.
 func (c *Compiler) Advance(m *Matcher, token int32, room int) {
 	c.begin(m, job{token: token, room: room})
 }
 
-// Enter is Start from behind a text, however that is cut into tokens. If the
+// Enter is Start from after a text, however that is cut into tokens. If the
 // grammar does not allow it, or no tokens spell it, Move.Refused says so.
 func (c *Compiler) Enter(m *Matcher, text []byte, room int) {
 	c.begin(m, job{token: -1, text: slices.Clone(text), room: room})

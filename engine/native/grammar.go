@@ -193,7 +193,7 @@ func (t Tokenize) Free() { cgo.Handle(t).Delete() }
 
 // Forced fills dst with the tokens that must come next, and returns how many they
 // are. All of the text that must come next is shown to tokenize, or to the trie's
-// function if that is zero. The matcher asks anew each time.
+// function if that is zero. The matcher asks again each time.
 func (m *Matcher) Forced(dst []int32, tokenize Tokenize) (int, error) {
 	if len(dst) == 0 {
 		return 0, nil

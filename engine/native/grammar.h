@@ -14,7 +14,7 @@ LlgTokenizer *mr_new_trie(const uint32_t *lens, const uint8_t *bytes, uint32_t v
 // mr_new_matcher compiles on a thread with a stack of MR_COMPILE_STACK bytes,
 // of which only what is touched is backed by memory: the library recurses along
 // references and groups, and an overflow would end the process. The thread is
-// nice by that much more than its caller. Null if there is no thread to be had.
+// nice by that much more than its caller. NULL if no thread can be created.
 LlgMatcher *mr_new_matcher(const LlgConstraintInit *init, const char *kind, const char *data, int nice);
 
 // mr_trim gives freed memory back to the system.

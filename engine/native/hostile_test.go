@@ -82,7 +82,7 @@ func hostile() map[string]string {
 		"list":                 "{% set s='a'*1000000 %}{{ s|list|length }}",
 		"caller":               "{% macro m() %}{{ caller() }}{% endmacro %}" + rep("{% call m() %}", 60) + "x" + rep("{% endcall %}", 60),
 	}
-	// What the parser, or the compiler behind it, goes down into by a level each time.
+	// Each level of these makes the parser, or the compiler after it, recurse once more.
 	for _, link := range []string{"~1", "+1", "-1", "*1", "/1", "//1", "%1", "**1", "==1", "<1", " and 1", " or 1", " in a", " not in a", " is odd", " is not odd",
 		"|trim", "|default(1)", ".a", ".a()", "[0]", "[:]", "()", " if 1 else 1", "\"a\""} {
 		for _, n := range []int{300, 30000} {
