@@ -25,7 +25,7 @@ func TestLambdaFirstEventBeforeTheModel(t *testing.T) {
 	}
 	var open atomic.Bool
 	proxy := s3test.NewProxy(t, server.URL, 1, func(int, *http.Request) s3test.Fault { return s3test.None })
-	proxy.Before = func(_ int, _ http.ResponseWriter, r *http.Request) bool {
+	proxy.Intercept(func(_ int, _ http.ResponseWriter, r *http.Request) bool {
 		if open.Load() {
 			return false
 		}
@@ -33,7 +33,7 @@ func TestLambdaFirstEventBeforeTheModel(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		panic(http.ErrAbortHandler) // ends the connection
-	}
+	})
 	f := startFunction(t, s3Env(proxy.URL), "--timeout", "5s", "--init-timeout", "1m", "--", "--model-id", "s3://models/tiny")
 	const event = `{"inputs":"the quick","parameters":{"max_new_tokens":3}}`
 	out := f.invoke(event)

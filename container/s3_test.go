@@ -76,14 +76,14 @@ func TestServeFromS3Refused(t *testing.T) {
 	server := s3test.NewServer(t)
 	release := make(chan struct{})
 	proxy := s3test.NewProxy(t, server.URL, 1, nil)
-	proxy.Before = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+	proxy.Intercept(func(_ int, w http.ResponseWriter, r *http.Request) bool {
 		select {
 		case <-release:
 		case <-r.Context().Done():
 		}
 		s3test.Fail(w, http.StatusForbidden, "AccessDenied", "x is not authorized to perform: s3:ListBucket on resource y")
 		return true
-	}
+	})
 	p := start(t, append(s3Env(proxy.URL), "MODEL_ID=s3://models/tiny"))
 	status, body := p.get("/health")
 	if status != http.StatusServiceUnavailable || !strings.Contains(body, "opening s3://models/tiny") {

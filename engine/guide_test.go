@@ -70,8 +70,9 @@ func TestForcedTokens(t *testing.T) {
 			if got := vocabulary.Text(ids...); got != tt.text || cs[0].stream.Finish() != tt.finish {
 				t.Errorf("%q, finish %d; want %q, %d", got, cs[0].stream.Finish(), tt.text, tt.finish)
 			}
-			if len(w.steps) != tt.steps {
-				t.Errorf("%d steps, want %d", len(w.steps), tt.steps)
+			// A row whose grammar is late is sampled again by one more step.
+			if most := tt.steps + int(w.e.Stats().LateMasks); len(w.steps) < tt.steps || len(w.steps) > most {
+				t.Errorf("%d steps, want %d, at most %d", len(w.steps), tt.steps, most)
 			}
 			if s := w.e.Stats(); s.GeneratedTokens != int64(len(ids)) || s.ForcedTokens != int64(len(ids)-1) {
 				t.Errorf("%d generated, %d forced; want %d, %d", s.GeneratedTokens, s.ForcedTokens, len(ids), len(ids)-1)
@@ -88,9 +89,9 @@ func TestForcedTokensAreOneChunk(t *testing.T) {
 	}
 	w.finish(t)
 	// The prompt; the row that was launched too early; what is forced; a digit
-	// and what was launched behind it.
-	if got := w.steps; len(got) > 5 || got[2] < 10 {
-		t.Errorf("steps of %v tokens", got)
+	// and what was launched after it; one more for each row whose grammar was late.
+	if got, late := w.steps, int(w.e.Stats().LateMasks); len(got) > 5+late || slices.Max(got[1:]) < 10 {
+		t.Errorf("steps of %v tokens, %d rows late", got, late)
 	}
 }
 

@@ -234,10 +234,10 @@ func TestAnswersWhileLoading(t *testing.T) {
 	}
 	release := make(chan struct{})
 	proxy := s3test.NewProxy(t, server.URL, 1, func(int, *http.Request) s3test.Fault { return s3test.None })
-	proxy.Before = func(int, http.ResponseWriter, *http.Request) bool {
+	proxy.Intercept(func(int, http.ResponseWriter, *http.Request) bool {
 		<-release
 		return false
-	}
+	})
 	port := freePort(t)
 	c := start(t, tag, port, []string{"--network", "host", "--read-only", "--tmpfs", "/tmp", "--user", "54321:54321",
 		"--env", fmt.Sprint("SAGEMAKER_BIND_TO_PORT=", port), "--env", "HF_MODEL_ID=s3://models/demo",

@@ -46,10 +46,10 @@ func TestCauses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			proxy := s3test.NewProxy(t, "", 1, nil)
-			proxy.Before = func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+			proxy.Intercept(func(_ int, w http.ResponseWriter, _ *http.Request) bool {
 				s3test.Fail(w, tt.status, tt.code, tt.message)
 				return true
-			}
+			})
 			_, err := openBucket(t.Context(), testBucket(t, proxy.URL, tt.location, quick), math.MaxInt64)
 			if err == nil || strings.Contains(err.Error(), "\n") || len(err.Error()) > 1000 {
 				t.Fatalf("got %v, want one line", err)
@@ -108,7 +108,7 @@ func TestRegion(t *testing.T) {
 	put(server, "models", "llama/", files)
 	proxy := s3test.NewProxy(t, server.URL, 1, func(int, *http.Request) s3test.Fault { return s3test.None })
 	redirected := 0
-	proxy.Before = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+	proxy.Intercept(func(_ int, w http.ResponseWriter, r *http.Request) bool {
 		if strings.Contains(r.Header.Get("Authorization"), "/eu-west-1/s3/") {
 			return false
 		}
@@ -116,7 +116,7 @@ func TestRegion(t *testing.T) {
 		w.Header().Set("X-Amz-Bucket-Region", "eu-west-1")
 		s3test.Fail(w, http.StatusMovedPermanently, "PermanentRedirect", "The bucket you are attempting to access must be addressed using the specified endpoint.")
 		return true
-	}
+	})
 	sums, _, err := read(t.Context(), testBucket(t, proxy.URL, "s3://models/llama", quick))
 	if err != nil || len(sums) != 3 || redirected != 1 {
 		t.Errorf("%d tensors, %v, redirected %d times; want 3, once", len(sums), err, redirected)
@@ -127,13 +127,13 @@ func TestRequesterPays(t *testing.T) {
 	server := s3test.NewServer(t)
 	put(server, "models", "llama/", randomModel(1, 1, 3, 500))
 	proxy := s3test.NewProxy(t, server.URL, 1, func(int, *http.Request) s3test.Fault { return s3test.None })
-	proxy.Before = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+	proxy.Intercept(func(_ int, w http.ResponseWriter, r *http.Request) bool {
 		if r.Header.Get("X-Amz-Request-Payer") == "requester" {
 			return false
 		}
 		s3test.Fail(w, http.StatusForbidden, "AccessDenied", "Access Denied")
 		return true
-	}
+	})
 	if _, _, err := read(t.Context(), testBucket(t, proxy.URL, "s3://models/llama?requestPayer=requester", quick)); err != nil {
 		t.Error(err)
 	}

@@ -158,12 +158,12 @@ func disturb(r *rand.Rand, out *outcome, server *s3test.Server, proxy *s3test.Pr
 	once := func(what string, do func()) {
 		out.story += fmt.Sprintf("; after %d requests %s", after, what)
 		var first sync.Once
-		proxy.Before = func(n int, w http.ResponseWriter, r *http.Request) bool {
+		proxy.Intercept(func(n int, w http.ResponseWriter, r *http.Request) bool {
 			if n >= after && r.Header.Get("If-Match") != "" {
 				first.Do(do)
 			}
 			return false
-		}
+		})
 	}
 	some := func() string { // one of the objects
 		names := make([]string, 0, len(files))
@@ -187,21 +187,21 @@ func disturb(r *rand.Rand, out *outcome, server *s3test.Server, proxy *s3test.Pr
 		also("no such object|the file is missing, though")
 	case 2:
 		out.story += fmt.Sprintf("; credentials expire every %d requests", after+3)
-		proxy.Before = keys.expire(after+3, true)
+		proxy.Intercept(keys.expire(after+3, true))
 		also("credentials have expired")
 	case 3:
 		out.story += fmt.Sprintf("; credentials expire for good after %d requests", after)
-		proxy.Before = keys.expire(after, false)
+		proxy.Intercept(keys.expire(after, false))
 		also("credentials have expired")
 	case 4:
 		out.story += fmt.Sprintf("; access is taken away after %d requests", after)
-		proxy.Before = func(n int, w http.ResponseWriter, r *http.Request) bool {
+		proxy.Intercept(func(n int, w http.ResponseWriter, r *http.Request) bool {
 			if n < after {
 				return false
 			}
 			s3test.Fail(w, http.StatusForbidden, "AccessDenied", "User: arn:aws:sts::1:assumed-role/r/i is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:us-east-1:1:key/k")
 			return true
-		}
+		})
 		also("kms:Decrypt is missing|access denied: s3:ListBucket")
 	case 5:
 		if !checksums {

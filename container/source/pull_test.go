@@ -112,12 +112,12 @@ func TestPullResumes(t *testing.T) {
 	// All is there: only the listing is read.
 	proxy := s3test.NewProxy(t, server.URL, 1, func(int, *http.Request) s3test.Fault { return s3test.None })
 	var reads atomic.Int32
-	proxy.Before = func(_ int, _ http.ResponseWriter, r *http.Request) bool {
+	proxy.Intercept(func(_ int, _ http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Query().Get("list-type") == "" {
 			reads.Add(1)
 		}
 		return false
-	}
+	})
 	if err := pull(t.Context(), testBucket(t, proxy.URL, "s3://models/llama", quick), dir, func(int64, int64) {}); err != nil || reads.Load() != 0 {
 		t.Errorf("again: %v, %d objects read; want none", err, reads.Load())
 	}

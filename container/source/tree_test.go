@@ -90,7 +90,7 @@ func TestHedge(t *testing.T) {
 	release := make(chan struct{})
 	proxy := s3test.NewProxy(t, server.URL, 1, func(int, *http.Request) s3test.Fault { return s3test.None })
 	var ranges atomic.Int32
-	proxy.Before = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+	proxy.Intercept(func(_ int, w http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasSuffix(r.URL.Path, ".safetensors") || r.Header.Get("Range") == "" || ranges.Add(1) != 20 {
 			return false
 		}
@@ -99,7 +99,7 @@ func TestHedge(t *testing.T) {
 		case <-r.Context().Done():
 		}
 		return false
-	}
+	})
 	tune := quick
 	tune.idle = time.Hour // so that only the second connection helps
 	got, _, err := read(t.Context(), testBucket(t, proxy.URL, "s3://models/llama", tune))
@@ -138,7 +138,7 @@ func TestListingStops(t *testing.T) {
 	put(server, "models", "llama/", files)
 	proxy := s3test.NewProxy(t, server.URL, 1, func(int, *http.Request) s3test.Fault { return s3test.None })
 	var lists atomic.Int32
-	proxy.Before = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+	proxy.Intercept(func(_ int, w http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Query().Get("list-type") == "" || lists.Add(1) != 1 {
 			return false
 		}
@@ -146,7 +146,7 @@ func TestListingStops(t *testing.T) {
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 		return true
-	}
+	})
 	tune := quick
 	tune.idle = 100 * time.Millisecond
 	if _, _, err := read(t.Context(), testBucket(t, proxy.URL, "s3://models/llama", tune)); err != nil {

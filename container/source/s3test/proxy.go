@@ -38,16 +38,15 @@ type Plan func(n int, r *http.Request) Fault
 // Proxy forwards to an S3 server and injects faults. Safe for concurrent use.
 type Proxy struct {
 	URL string
-	// Before, if not nil, sees the n-th request first; true means that it has
-	// answered itself.
-	Before func(n int, w http.ResponseWriter, r *http.Request) bool
 
-	to      string
-	plan    Plan
-	corrupt func(n int, r *http.Request) bool
-	client  *http.Client
+	to     string
+	plan   Plan
+	client *http.Client
 
-	mu  sync.Mutex
+	mu        sync.Mutex
+	intercept func(n int, w http.ResponseWriter, r *http.Request) bool
+	corrupt   func(n int, r *http.Request) bool
+
 	rng *rand.Rand
 	n   int
 	did [Faults]int
@@ -79,9 +78,20 @@ func NewProxy(tb testing.TB, url string, seed uint64, plan Plan) *Proxy {
 	return p
 }
 
+// Intercept has f see the n-th request first; true means that f has answered it.
+func (p *Proxy) Intercept(f func(n int, w http.ResponseWriter, r *http.Request) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.intercept = f
+}
+
 // CorruptOnly flips a bit of the answers that which chooses, where the plan has
 // nothing else for them.
-func (p *Proxy) CorruptOnly(which func(n int, r *http.Request) bool) { p.corrupt = which }
+func (p *Proxy) CorruptOnly(which func(n int, r *http.Request) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.corrupt = which
+}
 
 // stallFor are the lengths of a stall: some are waited for, some not.
 var stallFor = []time.Duration{20 * time.Millisecond, 100 * time.Millisecond, 2 * time.Second}
@@ -91,12 +101,13 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n := p.n
 	p.n++
 	where, stall, bit := p.rng.Float64(), stallFor[p.rng.IntN(len(stallFor))], p.rng.IntN(8)
+	intercept, corrupt := p.intercept, p.corrupt
 	p.mu.Unlock()
-	if p.Before != nil && p.Before(n, w, r) {
+	if intercept != nil && intercept(n, w, r) {
 		return
 	}
 	fault := p.plan(n, r)
-	if fault == None && p.corrupt != nil && p.corrupt(n, r) {
+	if fault == None && corrupt != nil && corrupt(n, r) {
 		fault = Corrupt
 	}
 	p.mu.Lock()
