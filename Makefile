@@ -101,10 +101,10 @@ audit: tools native ## look for known vulnerabilities in what is linked
 # The clients that people have, of Python and of Node, against the real binary.
 .PHONY: test-clients client-packages
 client-packages:
-	@container/testdata/clients/run.sh --install
+	@dev/clients/run.sh --install
 
 test-clients: build
-	@container/testdata/clients/run.sh
+	@dev/clients/run.sh
 
 # The Terraform modules, without an account and without a registry of providers.
 .PHONY: test-terraform terraform-readme
@@ -112,7 +112,7 @@ test-terraform:
 	terraform/test.sh
 
 terraform-readme:
-	cd terraform/standin && go run ./readme ../modules/*
+	cd dev/standin && go run ./readme ../../terraform/modules/*
 
 # The image, for this machine or with PLATFORM=linux/arm64 for another. Lambda
 # takes an image alone, not the index that attestations would make of it.
@@ -128,7 +128,7 @@ image: ## build the docker image (IMAGE=name:tag, PLATFORM=linux/arm64)
 # one for arm64, too, and everything compiled twice to compare.
 .PHONY: test-image
 test-image:
-	@cd container/harness && MILLRACE_TEST_IMAGE=$(if $(ALL),all,1) go test -count 1 -timeout 60m
+	@cd dev/harness && MILLRACE_TEST_IMAGE=$(if $(ALL),all,1) go test -count 1 -timeout 60m
 
 # Good and hostile clients against the real binary, for an hour: does it keep its
 # memory, its goroutines and its answers?
@@ -154,7 +154,7 @@ bench-cpu: tools native
 
 # The image's size, and docker run to first token.
 bench-image:
-	@cd container/harness && MILLRACE_TEST_IMAGE=1 go test -run '^$$' -bench . -benchtime 5x -timeout 60m
+	@cd dev/harness && MILLRACE_TEST_IMAGE=1 go test -run '^$$' -bench . -benchtime 5x -timeout 60m
 
 # Masks of a vocabulary of 128,000 tokens, and what they cost a full batch.
 bench-grammar: tools native
@@ -163,7 +163,7 @@ bench-grammar: tools native
 
 # Builds llama.cpp from the source package of llama-cpp-python: some minutes.
 bench-peer: tools native
-	@if command -v python3 >/dev/null && command -v cmake >/dev/null; then container/peer/run.sh; \
+	@if command -v python3 >/dev/null && command -v cmake >/dev/null; then dev/peer/run.sh; \
 	  else echo 'The comparison with llama.cpp is left out: it needs python3, python3-venv and cmake.'; fi
 
 # A real S3 server, versitygw, for the tests and figures that want one; without
@@ -190,7 +190,7 @@ lint: tools native $(GOLANGCI) # go vet is among it, as govet
 	@unformatted=$$(gofmt -l container engine handler sagemaker terraform *.go); \
 	  if [ -n "$$unformatted" ]; then echo "run gofmt -w on: $$unformatted"; exit 1; fi
 	$(GOLANGCI) run ./...
-	cd terraform/standin && $(CURDIR)/$(GOLANGCI) run ./...
+	cd dev/standin && $(CURDIR)/$(GOLANGCI) run ./...
 
 linter: $(GOLANGCI)
 

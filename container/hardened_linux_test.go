@@ -3,7 +3,7 @@ package main
 import (
 	"testing"
 
-	"github.com/millrace-ai/millrace/container/harness"
+	"github.com/millrace-ai/millrace/dev/harness"
 )
 
 // The program is linked so that a fault in its C++ or Rust is hard to use.

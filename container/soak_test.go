@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/millrace-ai/millrace/container/abuse"
+	"github.com/millrace-ai/millrace/dev/abuse"
 )
 
 // Good and hostile clients at once, under full load: see package abuse.

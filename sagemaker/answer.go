@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"strconv"
 
-	"github.com/millrace-ai/millrace/sagemaker/sse"
+	"github.com/millrace-ai/millrace/internal/sse"
 )
 
 // answer takes what the API answers to a request that was made in this

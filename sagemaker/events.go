@@ -3,7 +3,7 @@ package sagemaker
 import (
 	"io"
 
-	"github.com/millrace-ai/millrace/sagemaker/sse"
+	"github.com/millrace-ai/millrace/internal/sse"
 )
 
 // feed hands the events that a piece of the API's stream completes to emit,

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Tries the modules and the examples, without an account: formatting, validity,
 # the modules' tests, a plan of each example, the tables in the READMEs, and
-# checkov's rules. AWS's providers have a stand-in (see standin/main.go), since
+# checkov's rules. AWS's providers have a stand-in (see dev/standin/main.go), since
 # the registry that has them cannot be reached everywhere; where it can, the real
 # ones check the examples, and by them the modules, too. They are fetched once,
 # some hundred megabytes: MILLRACE_REAL_PROVIDERS=0 leaves them out, =1 insists
@@ -76,7 +76,7 @@ fi
 
 # --- The stand-in for the providers ----------------------------------------------
 
-(cd standin && go build -o "$build/standin" .)
+(cd ../dev/standin && go build -o "$build/standin" .)
 rm -rf "$build/mirror"
 # A mirror begins with the registry that the program takes providers from.
 host=$(cd modules/artifacts && "$terraform" providers | sed -n 's|.*provider\[\([^/]*\)/.*|\1|p' | sort -u)
@@ -93,12 +93,12 @@ cat >"$TF_CLI_CONFIG_FILE" <<-EOF
 	  }
 	}
 EOF
-(cd standin && MILLRACE_TERRAFORM=$terraform go test -count 1 ./...)
+(cd ../dev/standin && MILLRACE_TERRAFORM=$terraform go test -count 1 ./...)
 
 # --- Modules and examples ------------------------------------------------------
 
 "$terraform" fmt -check -recursive -diff .
-(cd standin && go run ./readme -check ../modules/*)
+(cd ../dev/standin && go run ./readme -check ../../terraform/modules/*)
 
 # In a copy: Terraform writes beside what it reads.
 rm -rf "$build/src"

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/millrace-ai/millrace/sagemaker/sse"
+	"github.com/millrace-ai/millrace/internal/sse"
 )
 
 // dialect is how one API asks for tokens and shows them.

@@ -19,7 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go/logging"
 
-	"github.com/millrace-ai/millrace/sagemaker/awserr"
+	"github.com/millrace-ai/millrace/internal/awserr"
 )
 
 // tuning is every number of reading from S3.

@@ -13,7 +13,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 
 	"github.com/millrace-ai/millrace/container/config"
-	"github.com/millrace-ai/millrace/sagemaker/awserr"
+	"github.com/millrace-ai/millrace/internal/awserr"
 )
 
 // fault is what to do about an error of S3.

@@ -8,7 +8,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/millrace-ai/millrace/sagemaker/sse"
+	"github.com/millrace-ai/millrace/internal/sse"
 )
 
 // answerBody is any of the container's answers: a generation, an event of one,

@@ -14,7 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sagemakerruntime"
 	"github.com/aws/aws-sdk-go-v2/service/sagemakerruntime/types"
 
-	"github.com/millrace-ai/millrace/sagemaker/awserr"
+	"github.com/millrace-ai/millrace/internal/awserr"
 )
 
 // Call is one call of an endpoint.

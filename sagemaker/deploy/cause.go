@@ -11,7 +11,7 @@ import (
 
 	"github.com/aws/smithy-go"
 
-	"github.com/millrace-ai/millrace/sagemaker/awserr"
+	"github.com/millrace-ai/millrace/internal/awserr"
 )
 
 // Error is a line for the operator.

@@ -10,7 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker"
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker/types"
 
-	"github.com/millrace-ai/millrace/sagemaker/awserr"
+	"github.com/millrace-ai/millrace/internal/awserr"
 )
 
 // Progress hears how many bytes of the total are there.

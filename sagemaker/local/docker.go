@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/millrace-ai/millrace/sagemaker/netns"
+	"github.com/millrace-ai/millrace/internal/netns"
 )
 
 // Docker starts each container by `docker run IMAGE serve`, as SageMaker

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/millrace-ai/millrace/sagemaker/child"
+	"github.com/millrace-ai/millrace/internal/child"
 )
 
 // Processes starts each container as a child process on a port of its own,

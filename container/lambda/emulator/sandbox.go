@@ -5,7 +5,7 @@ import (
 	"os/exec"
 	"syscall"
 
-	"github.com/millrace-ai/millrace/sagemaker/child"
+	"github.com/millrace-ai/millrace/internal/child"
 )
 
 // Launcher starts what the function is made of.

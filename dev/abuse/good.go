@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/millrace-ai/millrace/sagemaker/sse"
+	"github.com/millrace-ai/millrace/internal/sse"
 )
 
 type object = map[string]any

@@ -25,11 +25,11 @@ if [[ ! -x $dir/llama/bin/llama-batched-bench ]]; then
 		-DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_EXAMPLES=OFF >"$dir/cmake.log"
 	cmake --build "$dir/llama" --parallel 2 --target llama-bench llama-batched-bench >"$dir/build.log"
 fi
-go build -o "$dir/peer" ./container/peer
+go build -o "$dir/peer" ./dev/peer
 pace=-pace
 for shape in qwen2-0.5b qwen3.5-0.8b; do
 	if [[ ! -f $dir/$shape/model.gguf ]]; then
-		"$dir/venv/bin/python" container/peer/model.py "$dir/$shape" --shape "$shape"
+		"$dir/venv/bin/python" dev/peer/model.py "$dir/$shape" --shape "$shape"
 	fi
 	echo "$shape:"
 	"$dir/peer" -model "$dir/$shape" -llama "$dir/llama/bin" $pace "$@"

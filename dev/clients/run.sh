@@ -6,8 +6,8 @@
 # run.sh --install [client ...] makes the environments and runs nothing.
 set -euo pipefail
 cd "$(dirname "$0")"
-export MILLRACE=${MILLRACE:-$(cd ../../.. && pwd)/build/millrace}
-venvs=$(cd ../../.. && pwd)/build/clients
+export MILLRACE=${MILLRACE:-$(cd ../.. && pwd)/build/millrace}
+venvs=$(cd ../.. && pwd)/build/clients
 # What is imported is compiled once, and nothing is left in the source tree. (pip
 # would compile all of each package, most of which is never imported.)
 export PYTHONPYCACHEPREFIX=$venvs/pycache

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/millrace-ai/millrace/container/harness"
+	"github.com/millrace-ai/millrace/dev/harness"
 )
 
 // What platforms read from the image, and what it holds.

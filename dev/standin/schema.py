@@ -2,7 +2,7 @@
 """Write schema.json: what the stand-in provider serves.
 
     python3 -m pip download --no-deps -d build/wheels PACKAGE==VERSION ...
-    terraform/standin/schema.py build/wheels
+    dev/standin/schema.py build/wheels
 
 The Terraform registry cannot be reached everywhere, the Python registry nearly
 always can. CDK Terrain publishes, for each release of a provider, a package of

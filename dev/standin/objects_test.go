@@ -25,13 +25,13 @@ func TestObjectKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folders, err := filepath.Glob("../*/*/versions.tf")
+	folders, err := filepath.Glob("../../terraform/*/*/versions.tf")
 	if err != nil || len(folders) == 0 {
 		t.Fatalf("no modules found: %v", err)
 	}
 	for _, versions := range folders {
 		folder := filepath.Dir(versions)
-		t.Run(strings.TrimPrefix(folder, "../"), func(t *testing.T) {
+		t.Run(strings.TrimPrefix(folder, "../../terraform/"), func(t *testing.T) {
 			for _, problem := range objectProblems(t, folder, providers) {
 				t.Error(problem)
 			}

@@ -22,7 +22,8 @@ from muon import Muon
 from samples import Sampler
 
 HERE = Path(__file__).parent
-MODEL = HERE / "model"
+DEMO = HERE.parent.parent / "container/demo"  # what the binary embeds
+MODEL = DEMO / "model"
 VOCABULARY = 2048
 SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>"]
 # The split of Llama 3: contractions, words with their leading space, up to three digits, punctuation, line ends, blanks.
@@ -252,7 +253,7 @@ def main() -> None:
     model = LlamaForCausalLM.from_pretrained(MODEL, dtype=torch.float32)  # what was written, rounded as it is
     report = evaluate(model, Sampler(tok, 1))
     write_json(HERE / "eval.json", report)
-    write_model_test(HERE / "model_test.jsonl", model, Sampler(tok, 2))
+    write_model_test(DEMO / "model_test.jsonl", model, Sampler(tok, 2))
     logger(args.log)(json.dumps({k: report[k] for k in ("summary", "by_category", "by_format")}))
 
 

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/millrace-ai/millrace/sagemaker/netns"
+	"github.com/millrace-ai/millrace/internal/netns"
 )
 
 // Container is a container that runs or ran.

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/millrace-ai/millrace/container/harness"
+	"github.com/millrace-ai/millrace/dev/harness"
 )
 
 // What all tests share: the engine, and the image built from the working tree.

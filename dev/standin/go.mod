@@ -1,4 +1,4 @@
-module github.com/millrace-ai/millrace/terraform/standin
+module github.com/millrace-ai/millrace/dev/standin
 
 go 1.26
 
