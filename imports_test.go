@@ -75,7 +75,7 @@ var layers = map[string][]string{
 	"container":      {"container", "sagemaker", "handler", "engine", "internal"},
 	"sagemaker":      {"sagemaker", "handler", "engine", "internal"},
 	"internal":       {},
-	"handler":        {"handler", "engine"},
+	"handler":        {"handler", "engine", "internal"},
 	"engine":         {"engine/device", "engine/grammar", "engine/page", "engine/plan", "engine/sample", "engine/stop", "engine/token", "engine/weights"},
 	"engine/page":    {},
 	"engine/sample":  {},

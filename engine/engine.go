@@ -81,6 +81,7 @@ type Engine struct {
 	waiting   queue       // not admitted, or preempted
 	preempted int         // of these, how many have run before
 	active    []*sequence // admitted, in order of admission
+	prompts   []*sequence // scratch of schedule: those with more than a token to compute
 	freeSlots []int32
 	tables    [][]table // of each slot, by group
 	ring      [device.RingDepth]step
@@ -166,7 +167,7 @@ func New(cfg Config) (*Engine, error) {
 		reserve:  caution,
 	}
 	e.account.budget = cfg.Memory
-	e.active = make([]*sequence, 0, e.slots)
+	e.active, e.prompts = make([]*sequence, 0, e.slots), make([]*sequence, 0, e.slots)
 	e.news = make([]*sequence, 0, e.slots+cfg.MaxWaiting)
 	e.masking = newMasking(e.slots)
 	for slot := e.slots - 1; slot >= 0; slot-- {

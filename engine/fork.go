@@ -4,22 +4,28 @@ import "github.com/millrace-ai/millrace/engine/page"
 
 // Forks are sequences of one prompt (SubmitN). The first one leads: the others
 // are held at it, neither waiting nor active, until its prompt is computed, and
-// then start from its pages through the prefix cache.
+// then start from its pages through the prefix cache. One of them waits, with the
+// others held at it, and lets the next wait when it is admitted: so the forks of
+// one request take turns with other requests, however many they are.
 
 // shares reports whether the forks of s would find any page of its prompt.
 func (e *Engine) shares(s *sequence) bool {
 	return !e.cfg.NoPrefixCache && len(s.req.Tokens) > page.Tokens
 }
 
-// releaseForks lets the forks of s run, before all who wait: their prompt is
-// computed, or will be when the steps launched so far are done.
+// releaseForks lets the next fork of s wait, after one sequence that waits already.
 func (e *Engine) releaseForks(s *sequence) {
-	for i := len(s.forks) - 1; i >= 0; i-- { // the first is to be first in line
-		f := s.forks[i]
-		f.state = waiting
+	if len(s.forks) == 0 {
+		return
+	}
+	f := s.forks[0]
+	f.forks, s.forks = s.forks[1:], nil
+	f.state, f.released = waiting, true
+	if first := e.waiting.head; first != nil {
+		e.waiting.insert(f, first, first.next)
+	} else {
 		e.waiting.pushFront(f)
 	}
-	s.forks = nil
 }
 
 // bequeath makes the first fork of a sequence that has ended before its prompt
@@ -30,7 +36,7 @@ func (e *Engine) bequeath(s *sequence) {
 	}
 	heir := s.forks[0]
 	heir.forks, s.forks = s.forks[1:], nil
-	heir.state = waiting
+	heir.state, heir.released = waiting, s.released
 	e.waiting.pushFront(heir)
 }
 

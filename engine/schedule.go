@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
@@ -10,7 +11,9 @@ import (
 // token come first, since someone is reading them; then prompts that are
 // under way; then those that wait. It follows vLLM's version 1 scheduler: a
 // budget of tokens and no phases. While someone reads, the budget for prompts is
-// what can be computed in good time (pace).
+// what can be computed in good time (pace). Half of it is for the oldest prompt;
+// of the others those go first that a step can finish, the shortest before all,
+// so nobody with little to compute waits until others have computed much.
 func (e *Engine) schedule(st *step) {
 	st.reset(e.launched, e.budget, e.now())
 	e.lengthen(st)
@@ -43,11 +46,7 @@ func (e *Engine) schedule(st *step) {
 	if head := e.waiting.head; head != nil && head.refused != e.released {
 		prompts += min(e.waiting.length, len(e.freeSlots))
 	}
-	for i := 0; i < len(e.active) && st.left > 0; i++ {
-		s := e.active[i]
-		if s.wants() <= 1 {
-			continue
-		}
+	prompt := func(s *sequence) {
 		n := e.chunk(st, s, prompts > 1)
 		if s.computed >= len(s.req.Tokens) {
 			n = min(n, forced)
@@ -55,6 +54,26 @@ func (e *Engine) schedule(st *step) {
 		}
 		if n > 0 {
 			e.place(st, s, n)
+		}
+	}
+	rest := e.prompts[:0]
+	for i := 0; i < len(e.active) && st.left > 0; i++ { // which place may shorten
+		s := e.active[i]
+		if s.batch == st.number || s.wants() <= 1 {
+			continue
+		}
+		if len(rest) == 0 {
+			prompt(s)
+		}
+		rest = append(rest, s)
+	}
+	if len(rest) > 0 {
+		rest = rest[1:]
+	}
+	slices.SortStableFunc(rest, func(a, b *sequence) int { return a.wants() - b.wants() })
+	for ; len(rest) > 0 && rest[0].wants() <= st.left; rest = rest[1:] {
+		if rest[0].state == active { // and was not preempted for another
+			prompt(rest[0])
 		}
 	}
 
@@ -67,12 +86,18 @@ func (e *Engine) schedule(st *step) {
 		}
 		e.place(st, s, e.chunk(st, s, prompts > 1))
 	}
+	for _, s := range rest {
+		if st.left > 0 && s.state == active {
+			prompt(s)
+		}
+	}
+	clear(e.prompts[:cap(e.prompts)])
 
 	// Only now: within a step, one sequence cannot read what another writes.
 	for _, s := range st.seqs {
 		e.register(s, st)
 		e.slide(s)
-		if len(s.forks) > 0 && s.computed >= len(s.req.Tokens) {
+		if s.computed >= len(s.req.Tokens) {
 			e.releaseForks(s)
 		}
 	}

@@ -37,12 +37,13 @@ const (
 // is computed again like a prompt.
 type sequence struct {
 	output
-	req   *Request
-	guide *guidance   // nil in free text
-	rules *rules      // nil if there are none
-	forks []*sequence // of the same prompt, held until it is computed
-	ctx   context.Context
-	done  <-chan struct{} // ctx.Done()
+	req      *Request
+	guide    *guidance   // nil in free text
+	rules    *rules      // nil if there are none
+	forks    []*sequence // of the same prompt, held until it is computed
+	released bool        // its forks need not be held for the prompt
+	ctx      context.Context
+	done     <-chan struct{} // ctx.Done()
 
 	state      state
 	prev, next *sequence // in the queue it waits in; next also in the inbox

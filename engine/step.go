@@ -130,13 +130,7 @@ func (e *Engine) receive() {
 		if s.scoredAll() { // of one token, before which there is nothing
 			e.end(s, FinishLength, nil)
 		}
-		if len(s.forks) > 0 && !e.shares(s) {
-			for _, f := range s.forks {
-				f.state = waiting
-				e.waiting.pushBack(f)
-			}
-			s.forks = nil
-		}
+		s.released = !e.shares(s)
 		s = next
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/token"
+	"github.com/millrace-ai/millrace/internal/thread"
 )
 
 // memory bounds the bytes that all requests together hold in this package.
@@ -106,6 +107,9 @@ func (s *Server) work(x *exchange, what string, bytes int64, f func() error) err
 		return errClientGone
 	}
 	defer t.give(bytes)
+	if bytes > shortWork {
+		return thread.Nice(longNice, f)
+	}
 	return f()
 }
 
@@ -133,6 +137,7 @@ type turn struct {
 
 const (
 	shortWork     = 1 << 20  // bytes that short work takes at most
+	longNice      = 5        // of long work, so that streams go on at their pace
 	bytesPerTurn  = 64 << 20 // bytes of work that count as a second of waiting
 	shareForShort = 4        // the part of the memory that long work leaves, at most, is one in so many
 )

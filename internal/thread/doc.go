@@ -1,0 +1,2 @@
+// Package thread runs work on operating system threads of its own.
+package thread
