@@ -99,11 +99,11 @@ func TestNoAllocation(t *testing.T) {
 			t.Errorf("too quiet to tell: %+v", s)
 		}
 	})
-	t.Run("guided", func(t *testing.T) {
+	t.Run("constrained", func(t *testing.T) {
 		limits := device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 16, MaxPagesPerSlot: 64}
 		e, err := New(Config{
-			Backend: sim.New(limits, sim.Config{Model: guidedModel}).Checked(), Device: limits, Pages: 16 * 64,
-			Plan: guidedModel.Plan(), EOS: []int32{guidedModel.EOS}, Compiler: sharedCompiler,
+			Backend: sim.New(limits, sim.Config{Model: grammarModel}).Checked(), Device: limits, Pages: 16 * 64,
+			Plan: grammarModel.Plan(), EOS: []int32{grammarModel.EOS}, Compiler: sharedCompiler,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -111,14 +111,14 @@ func TestNoAllocation(t *testing.T) {
 		e.late = func() bool { return false }
 		endless := &testGrammar{kind: "regex", text: `([ab]{4}true, |[xy][0-9])*1`}
 		for i := range 16 {
-			r := guidedRequest(900)
+			r := constrainedRequest(900)
 			r.Tokens, r.TopN = []int32{int32(4 + i)}, 0
 			r.Params.Sample, r.Params.Seed = 1, uint64(i)
-			spec := &guideSpec{grammar: endless}
+			spec := &constraintSpec{grammar: endless}
 			if i%2 == 0 {
-				spec = &guideSpec{triggers: []triggerSpec{{"w", false, endless}}} // never comes
+				spec = &constraintSpec{triggers: []triggerSpec{{"w", false, endless}}} // never comes
 			}
-			r.Guide, r.IgnoreEOS = spec.guide(t), true
+			r.Constraint, r.IgnoreEOS = spec.compile(t), true
 			mustSubmit(t, e, r)
 		}
 		for range 30 {

@@ -165,11 +165,11 @@ func TestRotationsByLength(t *testing.T) {
 // A late mask costs a step, not a token: what was computed is sampled again.
 func TestLateMaskComputesNothing(t *testing.T) {
 	for _, synchronous := range []bool{false, true} {
-		w := newWorld(t, Config{Device: small, Pages: 32}, sim.Config{Model: guidedModel, Synchronous: synchronous})
+		w := newWorld(t, Config{Device: small, Pages: 32}, sim.Config{Model: grammarModel, Synchronous: synchronous})
 		turn := 0
 		w.e.late = func() bool { turn++; return turn%2 == 1 }
-		spec := &guideSpec{grammar: &testGrammars[0]}
-		r := guidedRequest(20)
+		spec := &constraintSpec{grammar: &testGrammars[0]}
+		r := constrainedRequest(20)
 		cs, err := w.submitN(t, r, spec, []uint64{1})
 		if err != nil {
 			t.Fatal(err)

@@ -20,8 +20,8 @@ type client struct {
 	want   []sim.Choice
 	eos    int32
 	scores []sim.Choice
-	stuck  bool       // no token may come after those
-	spec   *guideSpec // nil: free text
+	stuck  bool            // no token may come after those
+	spec   *constraintSpec // nil: free text
 	behind behind
 	family []*client // of one prompt, this one too
 

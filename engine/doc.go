@@ -42,11 +42,11 @@
 //
 // # Grammars and forks
 //
-// A guided sequence is held to a grammar, from its beginning or after a trigger in
+// A constrained sequence is held to a grammar, from its beginning or after a trigger in
 // its text. Its matcher moves when a token is committed, never before, so
 // preemption, failed steps and what is in flight do not concern it. It is moved by
 // the grammar's workers, as masks are made by them: the loop makes no call that a
-// client's grammar makes long (steer, follow). The mask of a row needs the last
+// client's grammar makes long (advance, follow). The mask of a row needs the last
 // step's token: a step with such rows is launched as ever, but told to sample only
 // when the masks are there, while its forward pass runs (mask). A row whose mask is
 // late is not sampled; a later step samples from what was computed for it (again).

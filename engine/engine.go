@@ -47,8 +47,8 @@ type Config struct {
 	NoPrefixCache bool     // neither read nor write the prefix cache
 	Observer      Observer // nil: none
 
-	// Compiler returns what made the matchers of guided requests; it is called
-	// once such a request is there. nil: no request may be guided.
+	// Compiler returns what made the matchers of constrained requests; it is called
+	// once such a request is there. nil: no request may be constrained.
 	Compiler func() (*grammar.Compiler, error)
 }
 
@@ -77,21 +77,20 @@ type Engine struct {
 	account  account
 
 	// Owned by the loop from here on.
-	cache     *page.Cache
-	waiting   queue       // not admitted, or preempted
-	preempted int         // of these, how many have run before
-	active    []*sequence // admitted, in order of admission
-	prompts   []*sequence // scratch of schedule: those with more than a token to compute
-	freeSlots []int32
-	tables    [][]table // of each slot, by group
-	ring      [device.RingDepth]step
-	launched  int   // steps launched so far: the next uses ring[launched % RingDepth]
-	inFlight  *step // launched, not yet retired
-	news      []*sequence
-	late      func() bool // tests: decides what mask is late, in place of the time
-	now       func() time.Time
-	masking   masking // scratch of mask
-	pace      pace
+	cache       *page.Cache
+	waiting     queue       // not admitted, or preempted
+	preempted   int         // of these, how many have run before
+	active      []*sequence // admitted, in order of admission
+	freeSlots   []int32
+	tables      [][]table // of each slot, by group
+	ring        [device.RingDepth]step
+	launched    int   // steps launched so far: the next uses ring[launched % RingDepth]
+	inFlight    *step // launched, not yet retired
+	unpublished []*sequence
+	late        func() bool // tests: decides what mask is late, in place of the time
+	now         func() time.Time
+	masking     masking // scratch of mask
+	pace        pace
 
 	lengths  lengths
 	outlook  outlook
@@ -167,8 +166,8 @@ func New(cfg Config) (*Engine, error) {
 		reserve:  caution,
 	}
 	e.account.budget = cfg.Memory
-	e.active, e.prompts = make([]*sequence, 0, e.slots), make([]*sequence, 0, e.slots)
-	e.news = make([]*sequence, 0, e.slots+cfg.MaxWaiting)
+	e.active = make([]*sequence, 0, e.slots)
+	e.unpublished = make([]*sequence, 0, e.slots+cfg.MaxWaiting)
 	e.masking = newMasking(e.slots)
 	for slot := e.slots - 1; slot >= 0; slot-- {
 		e.freeSlots = append(e.freeSlots, int32(slot))
@@ -244,7 +243,7 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 	}()
 	defer context.AfterFunc(ctx, func() {
 		e.halted.Store(true)
-		e.poke()
+		e.wakeLoop()
 	})()
 
 	for {
@@ -269,7 +268,7 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 // It returns when Run has, nil if everything was finished in time.
 func (e *Engine) Drain(ctx context.Context) error {
 	e.draining.Store(true)
-	e.poke()
+	e.wakeLoop()
 	if !e.running.Load() {
 		return nil
 	}
@@ -278,7 +277,7 @@ func (e *Engine) Drain(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		e.halted.Store(true)
-		e.poke()
+		e.wakeLoop()
 		<-e.done
 		return ctx.Err()
 	}
@@ -295,8 +294,8 @@ func (e *Engine) Stalled() time.Duration {
 	return max(0, time.Since(time.Unix(0, at)))
 }
 
-// poke makes the loop look up if it sleeps.
-func (e *Engine) poke() {
+// wakeLoop makes the loop look up if it sleeps.
+func (e *Engine) wakeLoop() {
 	select {
 	case e.wake <- struct{}{}:
 	default:
@@ -332,7 +331,7 @@ func (e *Engine) shutDown(cause error) {
 	for _, s := range e.active {
 		s.abandon(why)
 	}
-	for _, s := range e.news {
+	for _, s := range e.unpublished {
 		s.abandon(why)
 	}
 	e.queued.Store(0)

@@ -20,9 +20,9 @@ func expired(s *sequence) error {
 	return &Error{Kind: Expired, Msg: what}
 }
 
-// spoiled ends a sequence whose logits held no number. Its pages may be what
+// failInvalid ends a sequence whose logits held no number. Its pages may be what
 // is wrong, so nobody is to start from them; who shares them will notice.
-func (e *Engine) spoiled(s *sequence) {
+func (e *Engine) failInvalid(s *sequence) {
 	e.cache.Forget(s.keys)
 	e.end(s, NotFinished, &Error{Kind: Failed, Msg: "the model produced no valid logits for this request (NaN or infinite)"})
 }

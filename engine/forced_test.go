@@ -52,14 +52,14 @@ func TestLongForcedText(t *testing.T) {
 			w := newWorld(t, Config{
 				Device: device.Limits{MaxTokens: budget, MaxRows: budget, MaxSlots: 16, MaxPagesPerSlot: pages},
 				Pages:  pages * (len(schemas)*forks + 1), Memory: 1 << 30,
-			}, sim.Config{Model: guidedModel, Synchronous: synchronous, Fast: true})
+			}, sim.Config{Model: grammarModel, Synchronous: synchronous, Fast: true})
 			w.e.cfg.Compiler = func() (*grammar.Compiler, error) { return c, nil }
 
-			reader := mustSubmit(t, w.e, guidedRequest(10_000))
+			reader := mustSubmit(t, w.e, constrainedRequest(10_000))
 			var streams []*Stream
 			for _, schema := range schemas {
-				r := guidedRequest(len(want) + 1)
-				r.Guide = &Guide{Grammar: grammartest.Compile(t, c, grammar.JSONSchema, schema)}
+				r := constrainedRequest(len(want) + 1)
+				r.Constraint = &Constraint{Grammar: grammartest.Compile(t, c, grammar.JSONSchema, schema)}
 				family, err := w.e.SubmitN(t.Context(), r, make([]uint64, forks))
 				if err != nil {
 					t.Fatal(err)
@@ -116,10 +116,10 @@ func TestForcedTextIsPaced(t *testing.T) {
 	pages := 60
 	w := newWorld(t, Config{
 		Device: device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 4, MaxPagesPerSlot: pages}, Pages: 4 * pages,
-	}, sim.Config{Model: guidedModel, Fast: true, Latency: func(tokens int) time.Duration { return time.Duration(tokens) * time.Millisecond }})
-	mustSubmit(t, w.e, guidedRequest(900))
-	r := guidedRequest(900)
-	r.Guide = &Guide{Grammar: grammartest.Compile(t, compiler(t), grammar.JSONSchema, fmt.Sprintf(`{"const":%q}`, text))}
+	}, sim.Config{Model: grammarModel, Fast: true, Latency: func(tokens int) time.Duration { return time.Duration(tokens) * time.Millisecond }})
+	mustSubmit(t, w.e, constrainedRequest(900))
+	r := constrainedRequest(900)
+	r.Constraint = &Constraint{Grammar: grammartest.Compile(t, compiler(t), grammar.JSONSchema, fmt.Sprintf(`{"const":%q}`, text))}
 	s := mustSubmit(t, w.e, r)
 	longest, total := 0, 0
 	w.onStep = func(st *step) {

@@ -28,16 +28,16 @@ func (e *Engine) releaseForks(s *sequence) {
 	}
 }
 
-// bequeath makes the first fork of a sequence that has ended before its prompt
+// promoteFork makes the first fork of a sequence that has ended before its prompt
 // was computed lead the others.
-func (e *Engine) bequeath(s *sequence) {
+func (e *Engine) promoteFork(s *sequence) {
 	if len(s.forks) == 0 {
 		return
 	}
-	heir := s.forks[0]
-	heir.forks, s.forks = s.forks[1:], nil
-	heir.state, heir.released = waiting, s.released
-	e.waiting.pushFront(heir)
+	leader := s.forks[0]
+	leader.forks, s.forks = s.forks[1:], nil
+	leader.state = waiting
+	e.waiting.pushFront(leader)
 }
 
 // dropForks ends the forks of s whose caller has gone or whose deadline has

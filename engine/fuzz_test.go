@@ -52,7 +52,7 @@ func TestSimulated(t *testing.T) {
 		t.Errorf("%d tokens computed for %d; someone was passed by %d", sum.Computed, sum.Needed, sum.Passed)
 	}
 	for _, n := range []int{sum.Requests, sum.Complete, sum.Cut, sum.Expired, sum.Cancelled, sum.Failed, sum.Refused, sum.Lost, sum.Preemptions, sum.CachedTokens,
-		sum.Guided, sum.Constrained, sum.Forced, sum.Late, sum.Forks, sum.Windows, sum.Recurrent, sum.Resumed, sum.Adapters, sum.Lengthened,
+		sum.WithGrammar, sum.Constrained, sum.Forced, sum.Late, sum.Forks, sum.Windows, sum.Recurrent, sum.Resumed, sum.Adapters, sum.Lengthened,
 		sum.Ruled, sum.Contradictory, sum.Stuck, sum.StopTokens, sum.Scored} {
 		if n == 0 {
 			t.Errorf("something never happened in %d runs: %+v", runs, sum)
@@ -64,7 +64,7 @@ func TestSimulated(t *testing.T) {
 type tally struct {
 	Requests, Complete, Cut, Expired, Cancelled, Failed, Refused, Lost int
 	Steps, Tokens, Preemptions, CachedTokens                           int
-	Guided, Constrained, Forced, Late, Forks                           int
+	WithGrammar, Constrained, Forced, Late, Forks                      int
 	Windows, Recurrent, Resumed, Adapters, Lengthened                  int
 	Ruled, Contradictory, Stuck, StopTokens, Scored                    int
 
@@ -121,8 +121,8 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		cfg.Adapters = between(1, 3)
 	}
 	cfg.Pages = max(cfg.Pages, len(model.Windows)) // a sequence has a page in each group
-	guided := chance(0.4)
-	if guided {
+	constrained := chance(0.4)
+	if constrained {
 		model.Vocab, model.First, model.EOS = int(vocabulary), 1, grammartest.EOS
 	}
 	faults := 0.0
@@ -146,7 +146,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		},
 	})
 	open := compiler(t).Open()
-	if guided {
+	if constrained {
 		late := []float64{0, 0.1, 0.6}[rng.IntN(3)]
 		w.e.late = func() bool { return chance(late) }
 	}
@@ -211,15 +211,15 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 	submit := func() error {
 		sum.Requests++
 		r := request()
-		var spec *guideSpec
+		var spec *constraintSpec
 		grows := w.growsLonger(r)
 		if grows {
 			r.Params = sample.Greedy() // what the model is asked for then has no memory of indices and counts
 			sum.Lengthened++
 		}
-		if guided && !grows && chance(0.6) {
-			spec = randomGuide(rng)
-			sum.Guided++
+		if constrained && !grows && chance(0.6) {
+			spec = randomConstraint(rng)
+			sum.WithGrammar++
 		}
 		seeds := make([]uint64, 1+max(0, between(-6, 4)))
 		for i := range seeds {
@@ -326,7 +326,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 			return fmt.Errorf("client %d ended with %v, for which there was no cause", i, c.err)
 		}
 	}
-	if guided {
+	if constrained {
 		grammartest.CheckClosed(t, compiler(t), open)
 	}
 	sum.Forced += int(w.e.stats.forcedTokens.Load())

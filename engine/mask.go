@@ -8,10 +8,10 @@ import (
 	"github.com/millrace-ai/millrace/engine/grammar"
 )
 
-// steer follows a sampled token of a guided sequence that has not ended by it. What
+// advance follows a sampled token of a constrained sequence that has not ended by it. What
 // comes of it is known once the workers have moved its matcher (follow).
-func (e *Engine) steer(s *sequence) {
-	g := s.guide
+func (e *Engine) advance(s *sequence) {
+	g := s.constraint
 	token := s.token(s.known() - 1)
 	switch {
 	case len(g.pending) > 0: // the first token of the sequence, for which there was no choice
@@ -23,18 +23,18 @@ func (e *Engine) steer(s *sequence) {
 		g.watch.read(token)
 		e.look(s)
 	}
-	e.announce(s)
+	e.publishLater(s)
 }
 
 // look goes on to look for triggers in the text that the last token completed.
 func (e *Engine) look(s *sequence) {
-	g := s.guide
+	g := s.constraint
 	t, rest := g.watch.next()
 	if g.entering = t; t != nil {
 		g.compiler.Enter(t.Grammar, rest, s.limit-s.known())
 		g.moving, g.patient = t.Grammar, true
 	} else if g.watch.over() {
-		s.unguide()
+		s.dropConstraint()
 	}
 }
 
@@ -45,12 +45,12 @@ func (e *Engine) follow(deadline time.Time) (changed bool) {
 	m := &e.masking
 	m.moving, m.matchers = m.moving[:0], m.matchers[:0]
 	add := func(s *sequence) {
-		if s.guide != nil && s.guide.moving != nil {
+		if s.constraint != nil && s.constraint.moving != nil {
 			m.moving = append(m.moving, s)
-			if s.guide.patient {
-				m.matchers = append(m.matchers, s.guide.moving)
+			if s.constraint.patient {
+				m.matchers = append(m.matchers, s.constraint.moving)
 			}
-			s.guide.patient = false
+			s.constraint.patient = false
 		}
 	}
 	for _, s := range e.active {
@@ -67,7 +67,7 @@ func (e *Engine) follow(deadline time.Time) (changed bool) {
 		deadline = time.Time{}
 	}
 	if len(m.matchers) > 0 {
-		m.moving[0].guide.compiler.Moves(m.matchers, deadline)
+		m.moving[0].constraint.compiler.Moves(m.matchers, deadline)
 	}
 	for _, s := range m.moving {
 		if e.late == nil || !e.late() {
@@ -87,7 +87,7 @@ func (e *Engine) follow(deadline time.Time) (changed bool) {
 
 // moved takes in where the matcher of s is, if that is known by now.
 func (e *Engine) moved(s *sequence) bool {
-	g := s.guide
+	g := s.constraint
 	move, ok, err := g.moving.Moved()
 	if !ok {
 		return false
@@ -117,7 +117,7 @@ func (e *Engine) moved(s *sequence) bool {
 // drops what a step in flight would sample in their place. They are computed
 // together, like a part of the prompt.
 func (e *Engine) force(s *sequence) {
-	g := s.guide
+	g := s.constraint
 	for n := e.budget - (s.known() - s.computed); n > 0 && len(g.pending) > 0; n-- {
 		if !e.forced(s, g.pending[0]) {
 			return
@@ -145,7 +145,7 @@ func (e *Engine) forced(s *sequence, token int32) bool {
 		e.end(s, reason, nil)
 		return false
 	}
-	e.announce(s)
+	e.publishLater(s)
 	return true
 }
 
@@ -211,9 +211,9 @@ func (e *Engine) makeMasks(deadline time.Time, done func(s *sequence, mask int32
 	m.matchers, m.made = m.matchers[:0], m.made[:0]
 	var compiler *grammar.Compiler
 	for i, s := range m.seqs {
-		if s.constrained() && len(s.guide.pending) == 0 {
-			compiler = s.guide.compiler
-			m.matchers, m.made = append(m.matchers, s.guide.matcher), append(m.made, m.masks[i])
+		if s.constrained() && len(s.constraint.pending) == 0 {
+			compiler = s.constraint.compiler
+			m.matchers, m.made = append(m.matchers, s.constraint.matcher), append(m.made, m.masks[i])
 		}
 	}
 	if len(m.matchers) > 0 {
@@ -225,9 +225,9 @@ func (e *Engine) makeMasks(deadline time.Time, done func(s *sequence, mask int32
 		switch mask := m.masks[i]; {
 		case !s.constrained():
 			s.rules.begin(mask)
-		case len(s.guide.pending) > 0:
+		case len(s.constraint.pending) > 0:
 			clear(mask)
-			next := s.guide.pending[0]
+			next := s.constraint.pending[0]
 			mask[next/32] |= 1 << (next % 32)
 		default:
 			err = m.errs[made]

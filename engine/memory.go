@@ -74,7 +74,7 @@ const (
 func requestBytes(r *Request, vocab int, fork bool) int64 {
 	mask := int64(device.MaskWords(vocab)) * 4
 	n := sequenceBytes + int64(min(r.MaxNewTokens, firstChunk))*tokenBytes
-	if r.Guide != nil {
+	if r.Constraint != nil {
 		n += mask
 	}
 	if fork {

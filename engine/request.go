@@ -21,7 +21,7 @@ type Request struct {
 	AllowedTokens  []int32       // nothing else is generated; nil: all, at most MaxAllowedTokens
 	BannedTokens   [][]int32     // token sequences that are not generated; at most MaxBannedSequences of MaxBannedTokens in all
 	LogitBias      []sample.Bias // ids distinct, at most sample.MaxBiases, each at most sample.MaxBias
-	Guide          *Guide        // nil: free text
+	Constraint     *Constraint   // nil: free text
 	Adapter        int32         // 0: none, else at most Config.Adapters; an id never stands for another adapter
 	CacheSalt      string        // the prefix cache is shared with requests of the same salt alone
 	// Deadline is when the sequence ends with the tokens it has, FinishDeadline;

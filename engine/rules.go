@@ -9,15 +9,15 @@ import (
 // rules are what a request says of its tokens beside its grammar: they narrow the
 // mask of a row. Sequences of one prompt share them.
 type rules struct {
-	vocab  int
-	base   []uint32  // a mask of the tokens that may come at all; nil: all
-	banned [][]int32 // sequences of two tokens or more
-	least  int       // so many tokens must come before one of
-	stops  []int32   // or of
-	eos    []int32   // the model's, unless
-	ignore bool      // they end nothing; those of a grammar end it all the same
-	guided bool      // what a grammar leaves of them is not known before
-	kept   []int32   // scratch of narrow
+	vocab       int
+	base        []uint32  // a mask of the tokens that may come at all; nil: all
+	banned      [][]int32 // sequences of two tokens or more
+	least       int       // so many tokens must come before one of
+	stops       []int32   // or of
+	eos         []int32   // the model's, unless
+	ignore      bool      // they end nothing; those of a grammar end it all the same
+	constrained bool      // what a grammar leaves of them is not known before
+	kept        []int32   // scratch of narrow
 }
 
 // rules makes those of a request, nil if it has none. It says which of its lists are
@@ -29,7 +29,7 @@ func (e *Engine) rules(req *Request) (*rules, error) {
 	if err := e.checkLists(req); err != nil {
 		return nil, err
 	}
-	r := &rules{vocab: e.limits.Vocab, least: req.MinNewTokens, stops: req.StopTokens, eos: e.cfg.EOS, ignore: req.IgnoreEOS, guided: req.Guide != nil}
+	r := &rules{vocab: e.limits.Vocab, least: req.MinNewTokens, stops: req.StopTokens, eos: e.cfg.EOS, ignore: req.IgnoreEOS, constrained: req.Constraint != nil}
 	if req.AllowedTokens != nil {
 		r.base = make([]uint32, device.MaskWords(r.vocab))
 		allow(r.base, req.AllowedTokens)
@@ -53,7 +53,7 @@ func (e *Engine) rules(req *Request) (*rules, error) {
 				forbid(first, r.eos...)
 			}
 		}
-		if empty(first) && !r.guided {
+		if empty(first) && !r.constrained {
 			return nil, &Error{Kind: Invalid, Msg: "the token lists leave no token to begin with: all that are allowed are banned, or would end the text too early"}
 		}
 	}
@@ -96,7 +96,7 @@ func (e *Engine) checkLists(req *Request) error {
 
 // wait reports whether the rules depend on the token before, which a step that is
 // launched ahead does not know yet, or may leave none.
-func (r *rules) wait() bool { return r != nil && (len(r.banned) > 0 || r.guided) }
+func (r *rules) wait() bool { return r != nil && (len(r.banned) > 0 || r.constrained) }
 
 // hold reports whether a mask is needed for the token with an index among those
 // generated.
@@ -118,9 +118,9 @@ func (r *rules) begin(mask []uint32) {
 // reports whether anything is left. A grammar that has nothing else to come may end,
 // whatever the rules say.
 func (r *rules) narrow(mask []uint32, s *sequence, index int) bool {
-	guided := s.constrained()
+	constrained := s.constrained()
 	ends := 0 // of kept
-	if guided {
+	if constrained {
 		r.kept = appendSet(r.kept[:0], mask, r.eos)
 		ends = len(r.kept)
 	}
@@ -135,18 +135,18 @@ func (r *rules) narrow(mask []uint32, s *sequence, index int) bool {
 		}
 	}
 	if index < r.least {
-		if guided {
+		if constrained {
 			r.kept = appendSet(appendSet(r.kept, mask, r.stops), mask, r.eos)
 		}
 		forbid(mask, r.stops...)
-		if guided || !r.ignore {
+		if constrained || !r.ignore {
 			forbid(mask, r.eos...)
 		}
-		if guided && empty(mask) {
+		if constrained && empty(mask) {
 			allow(mask, r.kept[ends:])
 		}
 	}
-	if guided && empty(mask) {
+	if constrained && empty(mask) {
 		allow(mask, r.kept[:ends])
 	}
 	return !empty(mask)

@@ -144,12 +144,12 @@ func TestTokenRulesConflict(t *testing.T) {
 			}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := newWorld(t, Config{Device: small, Pages: 40}, sim.Config{Model: guidedModel})
-			r := guidedRequest(20)
+			w := newWorld(t, Config{Device: small, Pages: 40}, sim.Config{Model: grammarModel})
+			r := constrainedRequest(20)
 			tt.change(r)
-			var spec *guideSpec
+			var spec *constraintSpec
 			if tt.grammar != "" {
-				spec = &guideSpec{grammar: regex(tt.grammar)}
+				spec = &constraintSpec{grammar: regex(tt.grammar)}
 			}
 			cs, err := w.submitN(t, r, spec, []uint64{1})
 			if err != nil {
@@ -188,8 +188,8 @@ func TestStaticRulesDoNotWait(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.onStep = func(st *step) {
-			if st.guided != tt.waits {
-				t.Errorf("step %d waits: %v, want %v", st.number, st.guided, tt.waits)
+			if st.awaitsMasks != tt.waits {
+				t.Errorf("step %d waits: %v, want %v", st.number, st.awaitsMasks, tt.waits)
 			}
 		}
 		w.finish(t)
@@ -231,11 +231,11 @@ func TestScoreOnly(t *testing.T) {
 // A trigger whose text is refused is asked again for the next token, and the text
 // goes on free meanwhile.
 func TestTriggerIsAskedAgain(t *testing.T) {
-	w := newWorld(t, Config{Device: small, Pages: 40}, sim.Config{Model: guidedModel})
-	r := guidedRequest(40)
+	w := newWorld(t, Config{Device: small, Pages: 40}, sim.Config{Model: grammarModel})
+	r := constrainedRequest(40)
 	r.AllowedTokens = []int32{tokenOf(t, "a{"), tokenOf(t, `{"`), tokenOf(t, "x"), tokenOf(t, "1")}
-	spec := &guideSpec{triggers: []triggerSpec{{"{", false, &testGrammar{grammar.Regex, `1x1`, matching(`1x1`)}}, {"a", false, regex(`y`)}}}
-	spec.guide(t).close() // into the cache
+	spec := &constraintSpec{triggers: []triggerSpec{{"{", false, &testGrammar{grammar.Regex, `1x1`, matching(`1x1`)}}, {"a", false, regex(`y`)}}}
+	spec.compile(t).close() // into the cache
 	open := compiler(t).Open()
 	for seed := range uint64(20) {
 		r := *r

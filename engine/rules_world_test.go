@@ -31,13 +31,13 @@ func admitted(r *Request, m *sim.Model, mask []uint32, out []sim.Choice) []uint3
 				return len(ban) <= len(text) && slices.Equal(ban, text[len(text)-len(ban):])
 			})
 	}
-	guided := mask != nil
+	constrained := mask != nil
 	var free, early, end []int32
 	for t := range int32(m.Vocab) {
-		if guided && !sample.Allowed(mask, t) {
+		if constrained && !sample.Allowed(mask, t) {
 			continue
 		}
-		ends := slices.Contains(r.StopTokens, t) || t == m.EOS && (guided || !r.IgnoreEOS)
+		ends := slices.Contains(r.StopTokens, t) || t == m.EOS && (constrained || !r.IgnoreEOS)
 		switch {
 		case listed(t) && len(out) < r.MinNewTokens && ends:
 			early = append(early, t)
@@ -48,10 +48,10 @@ func admitted(r *Request, m *sim.Model, mask []uint32, out []sim.Choice) []uint3
 		}
 	}
 	// Where a grammar has nothing else, what comes too early is better than nothing.
-	if guided && len(free) == 0 {
+	if constrained && len(free) == 0 {
 		free = early
 	}
-	if guided && len(free) == 0 {
+	if constrained && len(free) == 0 {
 		free = end
 	}
 	words := make([]uint32, device.MaskWords(m.Vocab))

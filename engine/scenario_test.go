@@ -30,10 +30,10 @@ var update = flag.Bool("update", false, "write the transcripts of testdata/scena
 // its format that of cockroachdb/datadriven.
 //
 //	engine pages= slots= batch= perslot= windows= states= grid= adapters= rope= dynamic
-//	       eos= guided sync cost= each= waiting= memory=
-//	        what is served: windows=0,40 are two groups, states= makes it recurrent, guided
+//	       eos= grammars sync cost= each= waiting= memory=
+//	        what is served: windows=0,40 are two groups, states= makes it recurrent, grammars
 //	        gives it the vocabulary of grammars; a step takes cost, and each for a token
-//	ask NAME prompt= new= seed= n= salt= adapter= sample= penalty= score guide= deadline=
+//	ask NAME prompt= new= seed= n= salt= adapter= sample= penalty= score grammar= deadline=
 //	        requests with so many prompt tokens, of the same ones for the same seed
 //	extend NAME of= prompt= new=
 //	        one whose prompt is that of another, its answer and so many more
@@ -218,8 +218,8 @@ func (s *scenario) open(args arguments) {
 			model.Windows = append(model.Windows, n)
 		}
 	}
-	if _, ok := args["guided"]; ok {
-		model = guidedModel
+	if _, ok := args["grammars"]; ok {
+		model = grammarModel
 	}
 	if text, ok := args["eos"]; ok {
 		model.EOSRate, _ = strconv.ParseFloat(text, 64)
@@ -273,9 +273,9 @@ func (s *scenario) ask(name string, prompt []int32, args arguments) {
 	if d := args.duration("deadline"); d > 0 {
 		r.Deadline = s.w.e.now().Add(d)
 	}
-	var spec *guideSpec
-	if text, ok := args["guide"]; ok {
-		spec = &guideSpec{grammar: &testGrammar{kind: "regex", text: text}}
+	var spec *constraintSpec
+	if text, ok := args["grammar"]; ok {
+		spec = &constraintSpec{grammar: &testGrammar{kind: "regex", text: text}}
 	}
 	for i := range r.Tokens {
 		if int(r.Tokens[i]) >= s.w.model.Vocab {

@@ -105,8 +105,8 @@ func (e *Engine) schedule(st *step) {
 	st.pinned = st.pinned[:0]
 	if st.empty() { // nothing else is to be done
 		for _, s := range e.active {
-			if s.guide != nil {
-				s.guide.patient = true
+			if s.constraint != nil {
+				s.constraint.patient = true
 			}
 		}
 		changed := e.follow(time.Now().Add(maxPatience))
@@ -191,8 +191,8 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 			TopN:  int32(s.req.TopN),
 		}
 		switch {
-		case s.guide != nil || s.rules.wait():
-			st.guided = true
+		case s.constraint != nil || s.rules.wait():
+			st.awaitsMasks = true
 		case s.rules.hold(int(row.Index)):
 			b.Masks = b.Masks[:len(b.Masks)+b.MaskWords]
 			row.Mask = int32(len(b.Masks) / b.MaskWords)

@@ -15,7 +15,7 @@ const (
 	waiting state = iota // in Engine.waiting (or still in the inbox)
 	held                 // in forks of another, until that one's prompt is computed
 	active               // in Engine.active, has a slot
-	ended                // in neither; the Stream has been told or is in Engine.news
+	ended                // in neither; the Stream has been told or is in Engine.unpublished
 )
 
 // sequence is a Request on its way. The loop owns it from the moment it has
@@ -37,13 +37,12 @@ const (
 // is computed again like a prompt.
 type sequence struct {
 	output
-	req      *Request
-	guide    *guidance   // nil in free text
-	rules    *rules      // nil if there are none
-	forks    []*sequence // of the same prompt, held until it is computed
-	released bool        // its forks need not be held for the prompt
-	ctx      context.Context
-	done     <-chan struct{} // ctx.Done()
+	req        *Request
+	constraint *constraintState // nil in free text
+	rules      *rules           // nil if there are none
+	forks      []*sequence      // of the same prompt, held until it is computed
+	ctx        context.Context
+	done       <-chan struct{} // ctx.Done()
 
 	state      state
 	prev, next *sequence // in the queue it waits in; next also in the inbox
@@ -64,18 +63,18 @@ type sequence struct {
 	saved      page.ID // a snapshot on its way to the cache, or None
 	savedPages int     // after how many pages it was made
 
-	admitted  bool // has run before
-	preempted int
-	luck      float64 // of lengths.predict
-	refused   int     // Engine.released when there was no room for it
-	blocked   int     // number of the step when it was first refused as the first in line
-	due       int     // of the step when there is to be room for it
-	delays    int     // how often that was predicted
-	passed    int     // sequences admitted before it since, perhaps at its cost
-	batch     int     // number of the last step it was part of
-	row       int     // of its sample in that step; -1: none
-	counted   int     // tokens in the device's counts, if penalties need any
-	announced bool    // in Engine.news
+	admitted    bool // has run before
+	preempted   int
+	luck        float64 // of lengths.predict
+	refused     int     // Engine.released when there was no room for it
+	blocked     int     // number of the step when it was first refused as the first in line
+	due         int     // of the step when there is to be room for it
+	delays      int     // how often that was predicted
+	passed      int     // sequences admitted before it since, perhaps at its cost
+	batch       int     // number of the last step it was part of
+	row         int     // of its sample in that step; -1: none
+	counted     int     // tokens in the device's counts, if penalties need any
+	unpublished bool    // in Engine.unpublished
 
 	score  []Token // the prompt's, as far as applied; nil if not wanted
 	scored int     // prompt tokens scored, or in flight to be
@@ -245,7 +244,7 @@ func (s *sequence) abandon(why error) {
 		f.abandon(why)
 	}
 	s.forks = nil
-	s.unguide()
+	s.dropConstraint()
 	if s.stream.state.Load()&1 == 1 {
 		return
 	}

@@ -20,19 +20,19 @@ type step struct {
 	batch  *device.Batch
 	number int // counts steps
 
-	seqs       []*sequence
-	rows       []*sequence
-	registered []page.ID // cached pages that this step completes, as are
-	snapshots  []page.ID // these states
-	pinned     []page.ID // states that its sequences start from
-	left       int       // tokens of the budget not used
-	share      int       // of these, for one prompt among several
-	closed     bool      // nobody is admitted
-	late       int       // sequences that wait for a mask and nothing else
-	decodes    int       // sequences that compute one token
-	admitted   int       // sequences new in this step
-	guided     bool      // some rows depend on what the step before samples
-	launchErr  error
+	seqs        []*sequence
+	rows        []*sequence
+	registered  []page.ID // cached pages that this step completes, as are
+	snapshots   []page.ID // these states
+	pinned      []page.ID // states that its sequences start from
+	left        int       // tokens of the budget not used
+	share       int       // of these, for one prompt among several
+	closed      bool      // nobody is admitted
+	late        int       // sequences that wait for a mask and nothing else
+	decodes     int       // sequences that compute one token
+	admitted    int       // sequences new in this step
+	awaitsMasks bool      // some rows depend on what the step before samples
+	launchErr   error
 
 	planned, launched time.Time
 }
@@ -55,7 +55,7 @@ func (st *step) reset(number, budget int, now time.Time) {
 	clear(st.rows)
 	st.seqs, st.rows, st.registered, st.snapshots = st.seqs[:0], st.rows[:0], st.registered[:0], st.snapshots[:0]
 	st.number, st.left = number, budget
-	st.closed, st.guided, st.late, st.decodes, st.admitted, st.launchErr = false, false, 0, 0, 0, nil
+	st.closed, st.awaitsMasks, st.late, st.decodes, st.admitted, st.launchErr = false, false, 0, 0, 0, nil
 	st.planned = now
 }
 
@@ -108,7 +108,7 @@ func (e *Engine) tick() (worked bool, err error) {
 		err = e.retire(last)
 	}
 	if err == nil && next != nil {
-		if next.guided {
+		if next.awaitsMasks {
 			e.mask(next)
 			e.sample(next)
 		}
@@ -186,7 +186,7 @@ func (e *Engine) launch(st *step) {
 	st.launched = e.now()
 	e.progress.CompareAndSwap(0, st.launched.UnixNano())
 	st.launchErr = e.backend.Forward(st.index)
-	if !st.guided {
+	if !st.awaitsMasks {
 		e.sample(st)
 	}
 }
@@ -220,7 +220,7 @@ func (e *Engine) retire(st *step) error {
 		r := results[i]
 		switch {
 		case r.Invalid != 0:
-			e.spoiled(s)
+			e.failInvalid(s)
 		case b.Rows[i].Kind == device.RowScore:
 			s.score = append(s.score, s.made(r, tops[i*device.MaxTopN:][:r.TopCount]))
 			if s.scoredAll() {
@@ -250,10 +250,10 @@ func (e *Engine) committed(s *sequence, now time.Time) {
 	switch reason := e.finished(s); {
 	case reason != NotFinished:
 		e.end(s, reason, nil)
-	case s.guide != nil:
-		e.steer(s)
+	case s.constraint != nil:
+		e.advance(s)
 	default:
-		e.announce(s)
+		e.publishLater(s)
 	}
 }
 
@@ -273,11 +273,11 @@ func (e *Engine) finished(s *sequence) FinishReason {
 	return NotFinished
 }
 
-// announce has publish tell the reader of s.
-func (e *Engine) announce(s *sequence) {
-	if !s.announced {
-		s.announced = true
-		e.news = append(e.news, s)
+// publishLater has publish tell the reader of s.
+func (e *Engine) publishLater(s *sequence) {
+	if !s.unpublished {
+		s.unpublished = true
+		e.unpublished = append(e.unpublished, s)
 	}
 }
 
@@ -316,14 +316,14 @@ func (e *Engine) end(s *sequence, reason FinishReason, err error) {
 		e.lengths.learn(s.generated, !said && !s.stream.closed.Load())
 	}
 	s.state = ended
-	e.bequeath(s)
-	s.unguide()
+	e.promoteFork(s)
+	s.dropConstraint()
 	if s.scoreOnly() {
 		s.stream.prompt = s.score
 	}
 	s.stream.finish, s.stream.err = reason, err
 	s.stream.finished, s.stream.preempted = e.now(), s.preempted
-	e.announce(s)
+	e.publishLater(s)
 }
 
 // sweep closes the gaps that ended sequences left in active.
@@ -341,14 +341,14 @@ func (e *Engine) sweep() {
 // publish tells readers what has happened to their sequences, each once, when
 // everything has been brought in order.
 func (e *Engine) publish() {
-	for _, s := range e.news {
-		s.announced = false
+	for _, s := range e.unpublished {
+		s.unpublished = false
 		if s.state == ended {
 			s.stream.hold.letGo()
 		}
 		s.stream.publish(s.generated, s.state == ended)
 	}
-	clear(e.news)
-	e.news = e.news[:0]
+	clear(e.unpublished)
+	e.unpublished = e.unpublished[:0]
 	e.publishStats()
 }

@@ -32,7 +32,7 @@ func (e *Engine) Submit(ctx context.Context, req *Request) (*Stream, error) {
 // prompt.
 func (e *Engine) SubmitN(ctx context.Context, req *Request, seeds []uint64) ([]*Stream, error) {
 	if err := e.accepts(ctx, req, len(seeds)); err != nil {
-		req.Guide.close()
+		req.Constraint.close()
 		return nil, err
 	}
 	n := int64(len(seeds))
@@ -49,7 +49,7 @@ func (e *Engine) SubmitN(ctx context.Context, req *Request, seeds []uint64) ([]*
 		}
 		return nil, errStopping
 	}
-	e.poke()
+	e.wakeLoop()
 	return streams, nil
 }
 
@@ -85,22 +85,22 @@ func (e *Engine) accepts(ctx context.Context, req *Request, n int) error {
 func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (leader *sequence, streams []*Stream, err error) {
 	first, other := requestBytes(req, e.limits.Vocab, false), requestBytes(req, e.limits.Vocab, true)
 	bytes := first + int64(len(seeds)-1)*other
-	guides := make([]*Guide, len(seeds))
-	guides[0] = req.Guide
+	constraints := make([]*Constraint, len(seeds))
+	constraints[0] = req.Constraint
 	if err := e.account.take(bytes); err != nil {
-		req.Guide.close()
+		req.Constraint.close()
 		return nil, nil, err
 	}
 	defer func() {
 		if err != nil {
 			e.account.used.Add(-bytes)
-			for _, g := range guides {
+			for _, g := range constraints {
 				g.close()
 			}
 		}
 	}()
-	for i := range guides[1:] {
-		if guides[i+1], err = req.Guide.clone(); err != nil {
+	for i := range constraints[1:] {
+		if constraints[i+1], err = req.Constraint.clone(); err != nil {
 			kind := Failed
 			if errors.Is(err, grammar.ErrBusy) {
 				kind = Overloaded
@@ -118,7 +118,7 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 		keys = root.AppendKeys(make([]page.Key, 0, keysRoom(req)), req.Tokens)
 	}
 	for i, seed := range seeds {
-		guide, err := e.guide(guides[i])
+		constraint, err := e.newConstraintState(constraints[i])
 		if err != nil {
 			return nil, nil, err
 		}
@@ -127,7 +127,7 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 		r.PromptLogprobs = req.PromptLogprobs && i == 0
 		s := e.newSequence(ctx, &r, root, keys)
 		keys = keys[:len(keys):len(keys)] // the room is the first one's
-		s.guide, s.rules, r.Guide = guide, rules, nil
+		s.constraint, s.rules, r.Constraint = constraint, rules, nil
 		streams = append(streams, s.stream)
 		if i == 0 {
 			leader = s

@@ -14,7 +14,7 @@ package engine
 //	24  two counts of an image's tokens                    arrives with images
 //
 // Grammars (in 4) and forks of a sequence (in 15, 17) have their tests in
-// guide_test.go and fork_test.go, and take part in TestSimulated.
+// constraint_test.go and fork_test.go, and take part in TestSimulated.
 
 import (
 	"errors"

@@ -78,9 +78,9 @@ func (w *world) submit(req *Request) (*client, error) {
 
 // submitN hands in a request with as many sequences as there are seeds, held
 // to the grammars of spec, if any.
-func (w *world) submitN(t testing.TB, req *Request, spec *guideSpec, seeds []uint64) ([]*client, error) {
+func (w *world) submitN(t testing.TB, req *Request, spec *constraintSpec, seeds []uint64) ([]*client, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	req.Guide = spec.guide(t)
+	req.Constraint = spec.compile(t)
 	streams, err := w.e.SubmitN(ctx, req, seeds)
 	if err != nil {
 		cancel()
@@ -278,7 +278,7 @@ func (w *world) checkStep() {
 			continue // the step before failed and was not waited for
 		}
 		q := st.batch.Seqs[i]
-		for j := q.Start; j < q.Start+q.Count && s.guide != nil; j++ {
+		for j := q.Start; j < q.Start+q.Count && s.constraint != nil; j++ {
 			if last, unseen := st.batch.Tokens[j] == device.LastToken, int(st.batch.Pos[j]) >= s.known(); last && !unseen {
 				w.err = fmt.Errorf("position %d of %d known tokens is taken from the device", st.batch.Pos[j], s.known())
 			}
@@ -379,8 +379,8 @@ func (w *world) checkEngine() error {
 	if preempted != e.preempted || int64(queued) != e.queued.Load() {
 		return fmt.Errorf("%d sequences preempted and %d queued, counted %d and %d", preempted, queued, e.preempted, e.queued.Load())
 	}
-	if n != e.waiting.length || len(e.news) != 0 {
-		return fmt.Errorf("%d sequences wait, counted %d; %d not published", n, e.waiting.length, len(e.news))
+	if n != e.waiting.length || len(e.unpublished) != 0 {
+		return fmt.Errorf("%d sequences wait, counted %d; %d not published", n, e.waiting.length, len(e.unpublished))
 	}
 	return nil
 }

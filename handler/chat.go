@@ -228,7 +228,7 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 	}
 	j := &chatJob{job: *common, seeds: seedsOf(p.seed, int(req.n.or(1))), tools: prompt.selection, prefix: prompt.constraint.Prefix}
 	j.req.Params.Seed = j.seeds[0]
-	if j.req.Guide, err = s.chatGuide(x.r.Context(), m, ids, req.tools.Format, j.tools.Tools, prompt.constraint); err != nil {
+	if j.req.Constraint, err = s.chatGuide(x.r.Context(), m, ids, req.tools.Format, j.tools.Tools, prompt.constraint); err != nil {
 		return nil, within(err, req.formatField)
 	}
 	return j, nil

@@ -15,22 +15,22 @@ import (
 // chatGuide returns what holds the answer to a chat, behind a prompt of ids, to
 // its format or its calls to their tools; nil if all text is allowed. The
 // engine that gets it closes its matchers.
-func (s *Server) chatGuide(ctx context.Context, m *model, ids []int32, format chat.ResponseFormat, tools []chat.Tool, c chat.Constraint) (*engine.Guide, error) {
+func (s *Server) chatGuide(ctx context.Context, m *model, ids []int32, format chat.ResponseFormat, tools []chat.Tool, c chat.Constraint) (*engine.Constraint, error) {
 	if g := format.Grammar(); g.Kind != "" { // then there are no tools
 		matcher, err := s.matcher(ctx, specOf(g))
-		return &engine.Guide{Grammar: matcher}, err
+		return &engine.Constraint{Grammar: matcher}, err
 	}
 	if c.Grammar.Kind != "" {
 		matcher, err := s.matcher(ctx, specOf(c.Grammar))
 		if isFault(err) {
 			err = s.explainTools(ctx, tools, err)
 		}
-		return &engine.Guide{Grammar: matcher}, err
+		return &engine.Constraint{Grammar: matcher}, err
 	}
 	if len(c.Triggers) == 0 {
 		return nil, nil
 	}
-	g := &engine.Guide{NewDetokenizer: func() engine.Detokenizer { return token.NewDecoder(m.tok, ids) }}
+	g := &engine.Constraint{NewDetokenizer: func() engine.Detokenizer { return token.NewDecoder(m.tok, ids) }}
 	for _, t := range c.Triggers {
 		switch matcher, err := s.matcher(ctx, specOf(t.Grammar)); {
 		case err == nil:

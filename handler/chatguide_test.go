@@ -46,7 +46,7 @@ func TestChatGuides(t *testing.T) {
 			}
 			gen := &fake{script: says("<|eot_id|>")}
 			guided := false
-			gen.guided = func(guide *engine.Guide) {
+			gen.guided = func(guide *engine.Constraint) {
 				guided = true
 				if tt.yes != "" {
 					if guide.Triggers != nil || !accepts(t, guide, tt.yes) || accepts(t, guide, tt.no) {
@@ -91,7 +91,7 @@ func TestChatGuides(t *testing.T) {
 }
 
 // accepts reports whether text is a whole answer under guide.
-func accepts(t *testing.T, guide *engine.Guide, text string) bool {
+func accepts(t *testing.T, guide *engine.Constraint, text string) bool {
 	t.Helper()
 	m, err := guide.Grammar.Clone()
 	if err != nil {
@@ -122,7 +122,7 @@ func TestObjectsOfSchemas(t *testing.T) {
 	} {
 		for _, open := range []bool{false, true} {
 			gen := &fake{script: says("<|eot_id|>")}
-			gen.guided = func(guide *engine.Guide) {
+			gen.guided = func(guide *engine.Constraint) {
 				for text, want := range map[string]bool{
 					`{"city":"x"}`:          true,
 					`{"city":"x","more":1}`: open,

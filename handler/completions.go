@@ -116,8 +116,8 @@ func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) 
 // closeGuides closes the grammars of jobs that are not submitted.
 func closeGuides(jobs []*job) {
 	for _, j := range jobs {
-		if j.req.Guide != nil {
-			j.req.Guide.Grammar.Close()
+		if j.req.Constraint != nil {
+			j.req.Constraint.Grammar.Close()
 		}
 	}
 }
@@ -153,7 +153,7 @@ func (s *Server) prepareCompletion(x *exchange, m *model, req *completionRequest
 		if err != nil {
 			return nil, within(err, req.formatField)
 		}
-		j.req.Guide = &engine.Guide{Grammar: matcher}
+		j.req.Constraint = &engine.Constraint{Grammar: matcher}
 	}
 	return j, nil
 }

@@ -45,7 +45,7 @@ func (s *Server) matcher(ctx context.Context, spec grammar.Spec) (*grammar.Match
 }
 
 // guide compiles the grammar of a generate request.
-func (s *Server) guide(ctx context.Context, g grammarType) (*engine.Guide, error) {
+func (s *Server) guide(ctx context.Context, g grammarType) (*engine.Constraint, error) {
 	if s.opt.DisableGrammar {
 		return nil, invalid("grammar is not supported")
 	}
@@ -57,7 +57,7 @@ func (s *Server) guide(ctx context.Context, g grammarType) (*engine.Guide, error
 	if err != nil {
 		return nil, err
 	}
-	return &engine.Guide{Grammar: matcher}, nil
+	return &engine.Constraint{Grammar: matcher}, nil
 }
 
 // badGrammar is a grammar that no output can be held to.

@@ -117,11 +117,11 @@ func TestGuides(t *testing.T) {
 		if got.status != 200 || len(gen.all) != 2 {
 			t.Fatalf("%s: %d %s", grammar, got.status, got.body)
 		}
-		if g := gen.request().Guide; g == nil || g.Grammar == nil || len(g.Triggers) > 0 {
+		if g := gen.request().Constraint; g == nil || g.Grammar == nil || len(g.Triggers) > 0 {
 			t.Errorf("%s: guide %v", grammar, g)
 		}
 		post(t, s, "/generate", `{"inputs":"x","parameters":{"max_new_tokens":1,"grammar":null}}`)
-		if g := gen.request().Guide; g != nil {
+		if g := gen.request().Constraint; g != nil {
 			t.Errorf("without a grammar: guide %v", g)
 		}
 	}

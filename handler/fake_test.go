@@ -39,7 +39,7 @@ type fake struct {
 	// refuse is what Submit fails with, if not nil.
 	refuse error
 	// guided looks at the guide of a request while its matchers are open.
-	guided func(*engine.Guide)
+	guided func(*engine.Constraint)
 
 	mu   sync.Mutex
 	last *engine.Request
@@ -55,7 +55,7 @@ func (f *fake) submitted(req *engine.Request) int {
 }
 
 func (f *fake) SubmitN(_ context.Context, req *engine.Request, seeds []uint64) (streams []*engine.Stream, err error) {
-	if g := req.Guide; g != nil { // ours, as the engine has it
+	if g := req.Constraint; g != nil { // ours, as the engine has it
 		if f.guided != nil {
 			f.guided(g)
 		}

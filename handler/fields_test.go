@@ -64,10 +64,10 @@ func TestHonouredFields(t *testing.T) {
 		{onOpenAI, `"truncate_prompt_tokens":-1`, func(r *request) bool { return len(r.Tokens) >= 2 }},
 		{onCompletion, `"add_special_tokens":false`, func(r *request) bool { return len(r.Tokens) == 1 }},
 		{onCompletion, `"add_special_tokens":true`, func(r *request) bool { return len(r.Tokens) == 2 }},
-		{onOpenAI, `"grammar":"","guided_decoding_backend":"auto"`, func(r *request) bool { return r.Guide == nil }},
+		{onOpenAI, `"grammar":"","guided_decoding_backend":"auto"`, func(r *request) bool { return r.Constraint == nil }},
 		{onChat, `"add_special_tokens":true`, func(r *request) bool { return r.Tokens[0] == 640 && r.Tokens[1] == 640 }},
 		{onAll, `"user":"u","metadata":{},"store":true,"service_tier":"auto","priority":3,"prediction":{},"verbosity":"low","request_id":"r","kv_transfer_params":{},"guided_decoding_backend":"xgrammar"`,
-			func(r *request) bool { return r.TopN == 0 && r.Guide == nil }},
+			func(r *request) bool { return r.TopN == 0 && r.Constraint == nil }},
 	} {
 		for _, b := range routeBodies {
 			if b.route&tt.routes == 0 {
@@ -283,7 +283,7 @@ func TestFieldGuides(t *testing.T) {
 		for _, b := range routeBodies[:2] {
 			guides := 0
 			gen := &fake{script: says("<|eot_id|>")}
-			gen.guided = func(g *engine.Guide) {
+			gen.guided = func(g *engine.Constraint) {
 				if guides++; !accepts(t, g, tt.yes) || accepts(t, g, tt.no) {
 					t.Errorf("%s %s: takes %q: %v, %q: %v", b.path, tt.fields, tt.yes, accepts(t, g, tt.yes), tt.no, accepts(t, g, tt.no))
 				}

@@ -144,7 +144,7 @@ func (s *Server) prepare(x *exchange, m *model, req *generateRequest) (*job, err
 		return nil, err
 	}
 	if p.grammar.set {
-		if j.req.Guide, err = s.guide(x.r.Context(), p.grammar.v); err != nil {
+		if j.req.Constraint, err = s.guide(x.r.Context(), p.grammar.v); err != nil {
 			return nil, err
 		}
 	}

@@ -37,13 +37,13 @@ const (
 // any chunking, after a preemption and from the prefix cache.
 func Identical(t *testing.T, open Open) {
 	for _, kind := range []struct {
-		name   string
-		params func(p *sample.Params)
-		topN   int
-		score  bool
-		bias   []sample.Bias
-		guide  func(t testing.TB, c *grammar.Compiler) *engine.Guide
-		rules  func(r *engine.Request, vocab int)
+		name      string
+		params    func(p *sample.Params)
+		topN      int
+		score     bool
+		bias      []sample.Bias
+		constrain func(t testing.TB, c *grammar.Compiler) *engine.Constraint
+		rules     func(r *engine.Request, vocab int)
 	}{
 		{name: "greedy", params: func(p *sample.Params) {}, topN: 4},
 		{name: "scored prompt", params: func(p *sample.Params) {}, score: true, topN: 3},
@@ -57,13 +57,13 @@ func Identical(t *testing.T, open Open) {
 			lists(r, vocab)
 			r.BannedTokens = r.BannedTokens[:1] // none that depend on the text
 		}},
-		{name: "ruled, under a grammar", params: func(p *sample.Params) { p.Sample, p.Seed = 1, 4 }, guide: schema, rules: func(r *engine.Request, _ int) {
+		{name: "ruled, under a grammar", params: func(p *sample.Params) { p.Sample, p.Seed = 1, 4 }, constrain: schema, rules: func(r *engine.Request, _ int) {
 			r.MinNewTokens, r.BannedTokens = 20, [][]int32{{31, 32}, {32, 31}, {33, 33}}
 		}},
 		{name: "biased, present", params: func(p *sample.Params) { p.PresencePenalty = 0.7 }, bias: []sample.Bias{{Token: 5, Bias: 3}, {Token: 100, Bias: -100}}},
-		{name: "under a grammar", params: func(p *sample.Params) { p.FrequencyPenalty = 0.1 }, topN: 2, guide: schema},
-		{name: "under a grammar, sampled", params: func(p *sample.Params) { p.Sample, p.Seed, p.RepetitionPenalty = 1, 5, 1.2 }, guide: schema},
-		{name: "triggered", params: func(p *sample.Params) { p.Sample, p.Seed, p.Temperature = 1, 3, 2 }, guide: triggered},
+		{name: "under a grammar", params: func(p *sample.Params) { p.FrequencyPenalty = 0.1 }, topN: 2, constrain: schema},
+		{name: "under a grammar, sampled", params: func(p *sample.Params) { p.Sample, p.Seed, p.RepetitionPenalty = 1, 5, 1.2 }, constrain: schema},
+		{name: "triggered", params: func(p *sample.Params) { p.Sample, p.Seed, p.Temperature = 1, 3, 2 }, constrain: triggered},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
 			request := func(vocab int) *engine.Request {
@@ -83,14 +83,14 @@ func Identical(t *testing.T, open Open) {
 						b.Close() //nolint:errcheck // nothing was asked of it
 						t.Skip("nobody runs out of pages where there are none")
 					}
-					got := s.run(t, b, p, request(p.Vocab), kind.guide)
+					got := s.run(t, b, p, request(p.Vocab), kind.constrain)
 					// How steps are cut depends on time, so once in a while it gets by.
 					for range 8 {
 						if s.pages == 0 || got.times.Preempted > 0 {
 							break
 						}
 						b, p = open(t, limits)
-						got = s.run(t, b, p, request(p.Vocab), kind.guide)
+						got = s.run(t, b, p, request(p.Vocab), kind.constrain)
 					}
 					if want == nil {
 						want = got
@@ -152,16 +152,16 @@ func lists(r *engine.Request, vocab int) {
 	r.BannedTokens = r.BannedTokens[:min(len(r.BannedTokens), 1000)]
 }
 
-// schema guides a sequence from its first token on.
-func schema(t testing.TB, c *grammar.Compiler) *engine.Guide {
-	return &engine.Guide{Grammar: grammartest.Compile(t, c, grammar.JSONSchema,
+// schema constraints a sequence from its first token on.
+func schema(t testing.TB, c *grammar.Compiler) *engine.Constraint {
+	return &engine.Constraint{Grammar: grammartest.Compile(t, c, grammar.JSONSchema,
 		`{"type":"object","properties":{"abc":{"enum":["true","abc"]},"xy":{"type":"array","items":{"type":"integer"},"minItems":8}},"required":["abc","xy"],"additionalProperties":false}`)}
 }
 
-// triggered guides it from what it is soon to say on: one of several letters.
-func triggered(t testing.TB, c *grammar.Compiler) *engine.Guide {
+// triggered constraints it from what it is soon to say on: one of several letters.
+func triggered(t testing.TB, c *grammar.Compiler) *engine.Constraint {
 	v := grammartest.Vocabulary(32 * c.MaskWords())
-	g := &engine.Guide{NewDetokenizer: func() engine.Detokenizer { return v }}
+	g := &engine.Constraint{NewDetokenizer: func() engine.Detokenizer { return v }}
 	for _, text := range []string{"1", "2", "w"} {
 		g.Triggers = append(g.Triggers, engine.Trigger{Text: text, Grammar: grammartest.Compile(t, c, grammar.Regex, `[0-9]{0,3}([abc]{4}[0-9]|xy){60}`)})
 	}
@@ -174,8 +174,8 @@ type answer struct {
 	times          engine.Times
 }
 
-// run serves req and its company, all of them with a guide of their own.
-func (s *situation) run(t *testing.T, b device.Backend, p *plan.Plan, req *engine.Request, guide func(testing.TB, *grammar.Compiler) *engine.Guide) *answer {
+// run serves req and its company, all of them with a constraint of their own.
+func (s *situation) run(t *testing.T, b device.Backend, p *plan.Plan, req *engine.Request, constrain func(testing.TB, *grammar.Compiler) *engine.Constraint) *answer {
 	vocab := p.Vocab
 	cfg := engine.Config{
 		Backend: b, Device: limits, Plan: p, Pages: 32 * limits.MaxPagesPerSlot * max(1, len(p.Groups)), States: 2 * limits.MaxSlots, Root: page.Root(),
@@ -189,12 +189,12 @@ func (s *situation) run(t *testing.T, b device.Backend, p *plan.Plan, req *engin
 		cfg.MaxBatchTokens = s.budget
 	}
 	var compiler *grammar.Compiler
-	if guide != nil || s.pages > 0 {
+	if constrain != nil || s.pages > 0 {
 		compiler = grammartest.Vocabulary(vocab).Compiler(t)
 		cfg.Compiler, cfg.EOS = func() (*grammar.Compiler, error) { return compiler, nil }, compiler.EOS()
 	}
-	if guide != nil {
-		req.Guide = guide(t, compiler)
+	if constrain != nil {
+		req.Constraint = constrain(t, compiler)
 	}
 	e, err := engine.New(cfg)
 	if err != nil {
@@ -208,8 +208,8 @@ func (s *situation) run(t *testing.T, b device.Backend, p *plan.Plan, req *engin
 			if s.cached && rng.IntN(2) == 0 {
 				copy(r.Tokens, req.Tokens)
 			}
-			if guide != nil && s.pages == 0 && rng.IntN(3) > 0 { // a grammar may end early, pages must run out
-				r.Guide = guide(t, compiler)
+			if constrain != nil && s.pages == 0 && rng.IntN(3) > 0 { // a grammar may end early, pages must run out
+				r.Constraint = constrain(t, compiler)
 			}
 			others = append(others, submit(t, e, r))
 		}
@@ -233,14 +233,14 @@ func (s *situation) run(t *testing.T, b device.Backend, p *plan.Plan, req *engin
 	if s.cached {
 		run()
 		first := *req
-		first.PromptLogprobs, first.MaxNewTokens, first.MinNewTokens, first.Guide = false, 1, 0, nil
+		first.PromptLogprobs, first.MaxNewTokens, first.MinNewTokens, first.Constraint = false, 1, 0, nil
 		read(t, submit(t, e, &first))
 	}
 	if s.pages > 0 {
 		// Answers that can say but one word teach the engine to expect no more.
 		for range 100 {
 			r := random(rng, vocab, 1, 60)
-			r.Guide = &engine.Guide{Grammar: grammartest.Compile(t, compiler, grammar.Regex, "a")}
+			r.Constraint = &engine.Constraint{Grammar: grammartest.Compile(t, compiler, grammar.Regex, "a")}
 			others = append(others, submit(t, e, r))
 		}
 	}

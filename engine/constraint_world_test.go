@@ -17,7 +17,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/sim"
 )
 
-// vocabulary is that of guided requests, its first tokens special.
+// vocabulary is that of constrained requests, its first tokens special.
 var vocabulary = grammartest.Vocabulary(grammartest.MinSize)
 
 // sharedCompiler makes the compiler of all tests once, with testGrammars in its
@@ -68,8 +68,8 @@ type behind struct {
 	ended   bool
 }
 
-// guideSpec is what a guided request asks for, in the words of the test.
-type guideSpec struct {
+// constraintSpec is what a constrained request asks for, in the words of the test.
+type constraintSpec struct {
 	grammar  *testGrammar
 	triggers []triggerSpec
 }
@@ -80,13 +80,13 @@ type triggerSpec struct {
 	grammar *testGrammar
 }
 
-// guide compiles it.
-func (g *guideSpec) guide(t testing.TB) *Guide {
+// compile compiles it.
+func (g *constraintSpec) compile(t testing.TB) *Constraint {
 	if g == nil {
 		return nil
 	}
 	c := compiler(t)
-	made := &Guide{NewDetokenizer: func() Detokenizer { return vocabulary }}
+	made := &Constraint{NewDetokenizer: func() Detokenizer { return vocabulary }}
 	if g.grammar != nil {
 		made.Grammar = grammartest.Compile(t, c, g.grammar.kind, g.grammar.text)
 	}
@@ -96,13 +96,13 @@ func (g *guideSpec) guide(t testing.TB) *Guide {
 	return made
 }
 
-// randomGuide returns one of many.
-func randomGuide(rng *rand.Rand) *guideSpec {
+// randomConstraint returns one of many.
+func randomConstraint(rng *rand.Rand) *constraintSpec {
 	some := func() *testGrammar { return &testGrammars[rng.IntN(len(testGrammars))] }
 	if rng.IntN(2) == 0 {
-		return &guideSpec{grammar: some()}
+		return &constraintSpec{grammar: some()}
 	}
-	p := &guideSpec{}
+	p := &constraintSpec{}
 	for _, text := range []string{"<call>", "a{", "x", "{", " ", "1"}[rng.IntN(4):] {
 		p.triggers = append(p.triggers, triggerSpec{text, rng.IntN(3) == 0, some()})
 	}
@@ -113,7 +113,7 @@ func randomGuide(rng *rand.Rand) *guideSpec {
 // texts and fresh matchers where the engine has state.
 type oracle struct {
 	t       testing.TB
-	spec    *guideSpec
+	spec    *constraintSpec
 	matcher *grammar.Matcher
 	behind  behind
 	ids     []int32
@@ -208,7 +208,7 @@ func (o *oracle) mask(out []sim.Choice) []uint32 {
 }
 
 // expect returns what the request must yield, and where its grammar held.
-func (g *guideSpec) expect(t testing.TB, model sim.Model, req *Request, params sample.Params, by sim.Steering) ([]sim.Choice, behind) {
+func (g *constraintSpec) expect(t testing.TB, model sim.Model, req *Request, params sample.Params, by sim.Steering) ([]sim.Choice, behind) {
 	o := &oracle{t: t, spec: g, forced: map[int]bool{}, ignore: req.IgnoreEOS, behind: behind{from: -1}}
 	if g.grammar != nil {
 		o.enter(g.grammar, 0)

@@ -8,10 +8,10 @@ import (
 	"github.com/millrace-ai/millrace/engine/grammar"
 )
 
-// Guide holds the output of a request to a grammar, from the beginning or from
+// Constraint holds the output of a request to a grammar, from the beginning or from
 // behind a trigger on. Submit takes it over, also when it fails: the engine
 // closes its matchers.
-type Guide struct {
+type Constraint struct {
 	Grammar  *grammar.Matcher // from the first token on; nil: none
 	Triggers []Trigger        // only when Grammar is nil
 
@@ -21,7 +21,7 @@ type Guide struct {
 }
 
 // check refuses what would not work; the faults are the caller's, not a client's.
-func (g *Guide) check() error {
+func (g *Constraint) check() error {
 	if g.Grammar != nil && len(g.Triggers) > 0 {
 		return errors.New("a grammar and triggers for one")
 	}
@@ -36,7 +36,7 @@ func (g *Guide) check() error {
 	return nil
 }
 
-func (g *Guide) close() {
+func (g *Constraint) close() {
 	if g == nil {
 		return
 	}
@@ -50,12 +50,12 @@ func (g *Guide) close() {
 	}
 }
 
-// clone returns a Guide for another sequence.
-func (g *Guide) clone() (*Guide, error) {
+// clone returns a Constraint for another sequence.
+func (g *Constraint) clone() (*Constraint, error) {
 	if g == nil {
 		return nil, nil
 	}
-	c := &Guide{NewDetokenizer: g.NewDetokenizer}
+	c := &Constraint{NewDetokenizer: g.NewDetokenizer}
 	var err error
 	if g.Grammar != nil {
 		c.Grammar, err = g.Grammar.Clone()
@@ -73,10 +73,10 @@ func (g *Guide) clone() (*Guide, error) {
 	return c, nil
 }
 
-// guidance is a Guide at work. Its matcher has been told of every token that is
+// constraintState is a Constraint at work. Its matcher has been told of every token that is
 // committed, and of pending, but of nothing that is in flight, which may still come
 // to nothing. What it is told, it is told by the compiler's workers.
-type guidance struct {
+type constraintState struct {
 	compiler *grammar.Compiler
 	matcher  *grammar.Matcher // the grammar that holds; nil while there is none
 	watch    *watch           // for triggers, while there is none
@@ -88,8 +88,8 @@ type guidance struct {
 	end      bool             // nothing but the end may come after them
 }
 
-// guide makes the guidance of a sequence, nil for free text.
-func (e *Engine) guide(g *Guide) (*guidance, error) {
+// newConstraintState makes the state of a sequence, nil for free text.
+func (e *Engine) newConstraintState(g *Constraint) (*constraintState, error) {
 	if g == nil || g.Grammar == nil && len(g.Triggers) == 0 {
 		return nil, nil
 	}
@@ -106,7 +106,7 @@ func (e *Engine) guide(g *Guide) (*guidance, error) {
 	if got, want := c.MaskWords(), device.MaskWords(e.cfg.Plan.Vocab); got != want {
 		return nil, &Error{Kind: Internal, Msg: fmt.Sprintf("the grammar's masks have %d words, the model's %d", got, want)}
 	}
-	made := &guidance{compiler: c, matcher: g.Grammar}
+	made := &constraintState{compiler: c, matcher: g.Grammar}
 	if g.Grammar == nil {
 		made.watch = newWatch(g.Triggers, g.NewDetokenizer())
 	}
@@ -114,28 +114,28 @@ func (e *Engine) guide(g *Guide) (*guidance, error) {
 }
 
 // constrained reports whether a grammar holds the sequence.
-func (s *sequence) constrained() bool { return s.guide != nil && s.guide.matcher != nil }
+func (s *sequence) constrained() bool { return s.constraint != nil && s.constraint.matcher != nil }
 
 // undecided reports whether it is not known yet what holds s.
-func (s *sequence) undecided() bool { return s.guide != nil && s.guide.moving != nil }
+func (s *sequence) undecided() bool { return s.constraint != nil && s.constraint.moving != nil }
 
 // forcing reports whether the token after all known ones is known to a grammar. The
 // first token of a sequence is sampled, even where there is no choice.
 func (s *sequence) forcing() bool {
-	g := s.guide
+	g := s.constraint
 	return g != nil && s.generated > 0 && (len(g.pending) > 0 || g.end)
 }
 
 // masked reports whether the token after all known ones needs a mask.
 func (s *sequence) masked() bool { return s.constrained() || s.rules.hold(s.generated) }
 
-// unguide lets the sequence go on, or end, without its grammars.
-func (s *sequence) unguide() {
-	g := s.guide
+// dropConstraint lets the sequence go on, or end, without its grammars.
+func (s *sequence) dropConstraint() {
+	g := s.constraint
 	if g == nil {
 		return
 	}
-	s.guide = nil
+	s.constraint = nil
 	if g.matcher != nil {
 		discard(g.matcher)
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/millrace-ai/millrace/engine/sim"
 )
 
-// guidedModel samples any token but the padding.
-var guidedModel = sim.Model{Seed: 4, Vocab: int(vocabulary), First: 1, EOS: grammartest.EOS}
+// grammarModel samples any token but the padding.
+var grammarModel = sim.Model{Seed: 4, Vocab: int(vocabulary), First: 1, EOS: grammartest.EOS}
 
 func regex(pattern string) *testGrammar {
 	return &testGrammar{grammar.Regex, pattern, matching(pattern)}
@@ -28,7 +28,7 @@ func matcher(t testing.TB, pattern string) *grammar.Matcher {
 	return m
 }
 
-func guidedRequest(n int) *Request {
+func constrainedRequest(n int) *Request {
 	p := sample.Greedy()
 	p.FrequencyPenalty = 0.5
 	return &Request{Tokens: []int32{5, 6, 7}, MaxNewTokens: n, Params: p, TopN: 2}
@@ -52,10 +52,10 @@ func TestForcedTokens(t *testing.T) {
 		{name: "the end is one too many", grammar: regex(`1`), n: 1, text: "1", finish: FinishLength, steps: 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := newWorld(t, Config{Device: small, Pages: 40}, sim.Config{Model: guidedModel})
-			r := guidedRequest(tt.n)
+			w := newWorld(t, Config{Device: small, Pages: 40}, sim.Config{Model: grammarModel})
+			r := constrainedRequest(tt.n)
 			r.IgnoreEOS = tt.ignore
-			cs, err := w.submitN(t, r, &guideSpec{grammar: tt.grammar}, []uint64{1})
+			cs, err := w.submitN(t, r, &constraintSpec{grammar: tt.grammar}, []uint64{1})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -83,8 +83,8 @@ func TestForcedTokens(t *testing.T) {
 
 // A forced text is computed in one step, like a prompt.
 func TestForcedTokensAreOneChunk(t *testing.T) {
-	w := newWorld(t, Config{Device: small, Pages: 40}, sim.Config{Model: guidedModel})
-	if _, err := w.submitN(t, guidedRequest(50), &guideSpec{grammar: regex(`[ab], true, abcxy, 1234567[0-9]`)}, []uint64{1}); err != nil {
+	w := newWorld(t, Config{Device: small, Pages: 40}, sim.Config{Model: grammarModel})
+	if _, err := w.submitN(t, constrainedRequest(50), &constraintSpec{grammar: regex(`[ab], true, abcxy, 1234567[0-9]`)}, []uint64{1}); err != nil {
 		t.Fatal(err)
 	}
 	w.finish(t)
@@ -101,20 +101,20 @@ func TestGrammarFails(t *testing.T) {
 		name string
 		fail func(s *sequence)
 	}{
-		{"mask", func(s *sequence) { s.guide.matcher.Close() }},
+		{"mask", func(s *sequence) { s.constraint.matcher.Close() }},
 		{"token", func(s *sequence) {
-			if err := s.guide.matcher.Accept(grammartest.Pad); err == nil {
+			if err := s.constraint.matcher.Accept(grammartest.Pad); err == nil {
 				t.Error("the grammar takes padding")
 			}
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			open := compiler(t).Open()
-			w := newWorld(t, Config{Device: small, Pages: 40}, sim.Config{Model: guidedModel})
-			spec := &guideSpec{grammar: &testGrammars[1]}
+			w := newWorld(t, Config{Device: small, Pages: 40}, sim.Config{Model: grammarModel})
+			spec := &constraintSpec{grammar: &testGrammars[1]}
 			var cs []*client
 			for range 2 {
-				c, err := w.submitN(t, guidedRequest(30), spec, []uint64{3})
+				c, err := w.submitN(t, constrainedRequest(30), spec, []uint64{3})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -139,11 +139,11 @@ func TestMatchersAreClosed(t *testing.T) {
 	open := compiler(t).Open()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	spec := &guideSpec{grammar: &testGrammars[0]}
-	triggers := &guideSpec{triggers: []triggerSpec{{"a", false, &testGrammars[0]}, {"b", true, &testGrammars[1]}}}
+	spec := &constraintSpec{grammar: &testGrammars[0]}
+	triggers := &constraintSpec{triggers: []triggerSpec{{"a", false, &testGrammars[0]}, {"b", true, &testGrammars[1]}}}
 	for _, tt := range []struct {
 		name   string
-		spec   *guideSpec
+		spec   *constraintSpec
 		ctx    context.Context
 		change func(e *Engine, r *Request)
 		seeds  int
@@ -157,15 +157,15 @@ func TestMatchersAreClosed(t *testing.T) {
 		{name: "no grammars", spec: spec, change: func(e *Engine, _ *Request) { e.cfg.Compiler = nil }, seeds: 3, want: Internal},
 		{name: "a model of another size", spec: spec, change: func(e *Engine, _ *Request) { e.cfg.Plan = sim.Model{Vocab: 2 * e.cfg.Plan.Vocab}.Plan() }, seeds: 3, want: Internal},
 		{name: "both", spec: spec, change: func(_ *Engine, r *Request) {
-			r.Guide.Triggers = triggers.guide(t).Triggers
+			r.Constraint.Triggers = triggers.compile(t).Triggers
 		}, seeds: 1, want: Internal},
-		{name: "a trigger without text", spec: triggers, change: func(_ *Engine, r *Request) { r.Guide.Triggers[0].Text = "" }, seeds: 2, want: Internal},
-		{name: "triggers without text to watch", spec: triggers, change: func(_ *Engine, r *Request) { r.Guide.NewDetokenizer = nil }, seeds: 2, want: Internal},
+		{name: "a trigger without text", spec: triggers, change: func(_ *Engine, r *Request) { r.Constraint.Triggers[0].Text = "" }, seeds: 2, want: Internal},
+		{name: "triggers without text to watch", spec: triggers, change: func(_ *Engine, r *Request) { r.Constraint.NewDetokenizer = nil }, seeds: 2, want: Internal},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := newWorld(t, Config{Device: small, Pages: 40, MaxWaiting: 20}, sim.Config{Model: guidedModel})
-			r := guidedRequest(10)
-			r.Guide = tt.spec.guide(t)
+			w := newWorld(t, Config{Device: small, Pages: 40, MaxWaiting: 20}, sim.Config{Model: grammarModel})
+			r := constrainedRequest(10)
+			r.Constraint = tt.spec.compile(t)
 			if tt.change != nil {
 				tt.change(w.e, r)
 			}
@@ -182,10 +182,10 @@ func TestMatchersAreClosed(t *testing.T) {
 		})
 	}
 	t.Run("at the engine's end", func(t *testing.T) {
-		w := newWorld(t, Config{Device: small, Pages: 40, MaxBatchTokens: 2}, sim.Config{Model: guidedModel})
+		w := newWorld(t, Config{Device: small, Pages: 40, MaxBatchTokens: 2}, sim.Config{Model: grammarModel})
 		for range 3 { // running and waiting, with forks held, and in the inbox
-			for _, spec := range []*guideSpec{spec, triggers, spec} {
-				r := guidedRequest(30)
+			for _, spec := range []*constraintSpec{spec, triggers, spec} {
+				r := constrainedRequest(30)
 				r.Tokens = make([]int32, 40)
 				if _, err := w.submitN(t, r, spec, make([]uint64, 3)); err != nil {
 					t.Fatal(err)
@@ -240,20 +240,20 @@ func TestLogitBiases(t *testing.T) {
 	}
 }
 
-// Every step of guided sequences is sampled after the one before is applied;
+// Every step of constrained sequences is sampled after the one before is applied;
 // others are not delayed.
-func TestSampleAtOnceUnguided(t *testing.T) {
+func TestSampleAtOnceUnconstrained(t *testing.T) {
 	limits := device.Limits{MaxTokens: 64, MaxRows: 64, MaxSlots: 4, MaxPagesPerSlot: 8}
-	for _, guided := range []bool{false, true} {
-		b := &order{Backend: sim.New(limits, sim.Config{Model: guidedModel}).Checked()}
-		e, err := New(Config{Backend: b, Device: limits, Pages: 16, Plan: guidedModel.Plan(), Compiler: sharedCompiler})
+	for _, constrained := range []bool{false, true} {
+		b := &order{Backend: sim.New(limits, sim.Config{Model: grammarModel}).Checked()}
+		e, err := New(Config{Backend: b, Device: limits, Pages: 16, Plan: grammarModel.Plan(), Compiler: sharedCompiler})
 		if err != nil {
 			t.Fatal(err)
 		}
 		e.late = func() bool { return false }
-		r := guidedRequest(5)
-		if guided {
-			r.Guide = (&guideSpec{grammar: &testGrammars[1]}).guide(t)
+		r := constrainedRequest(5)
+		if constrained {
+			r.Constraint = (&constraintSpec{grammar: &testGrammars[1]}).compile(t)
 		}
 		mustSubmit(t, e, r)
 		for range 8 {
@@ -262,11 +262,11 @@ func TestSampleAtOnceUnguided(t *testing.T) {
 			}
 		}
 		want := "FSFSWFSW"
-		if guided {
+		if constrained {
 			want = "FSFWSFWS"
 		}
 		if got := string(b.calls); !strings.HasPrefix(got, want) {
-			t.Errorf("guided %v: calls %s, want %s...", guided, got, want)
+			t.Errorf("constrained %v: calls %s, want %s...", constrained, got, want)
 		}
 		e.shutDown(nil)
 	}

@@ -25,11 +25,11 @@ const ordersSchema = `{"type":"array","minItems":1000,"items":{"type":"object","
 	"address":{"type":"object","properties":{"street":{"type":"string"},"zip":{"type":"string","pattern":"^[0-9]{5}$"}},"required":["street","zip"],"additionalProperties":false}},
 	"required":["id","name","state","price"],"additionalProperties":false}}`
 
-// BenchmarkGuided is what grammars cost a full batch: 32 streams of JSON, a
+// BenchmarkConstrained is what grammars cost a full batch: 32 streams of JSON, a
 // vocabulary of 128,000 tokens and a device whose steps take a fixed time. It
 // reports how many fewer tokens a second there are than without grammars. What
 // is forced costs the row that was launched before it was known, and so counts.
-func BenchmarkGuided(b *testing.B) {
+func BenchmarkConstrained(b *testing.B) {
 	const streams, length = 32, 150
 	v := tokentest.Llama3(b, 128_000)
 	vocab := v.VocabSize()
@@ -53,13 +53,13 @@ func BenchmarkGuided(b *testing.B) {
 			go func() { done <- e.Run(ctx) }()
 
 			// serve returns the tokens per second while all streams run.
-			serve := func(guided bool) float64 {
+			serve := func(constrained bool) float64 {
 				var open []*Stream
 				for i := range streams {
 					r := &Request{Tokens: tokens(uint64(i), 40), MaxNewTokens: 2 * length, Params: sample.Greedy(), IgnoreEOS: true}
 					r.Params.Sample, r.Params.Seed = 1, uint64(i)
-					if guided {
-						r.Guide = &Guide{Grammar: grammartest.Compile(b, c, grammar.JSONSchema, ordersSchema)}
+					if constrained {
+						r.Constraint = &Constraint{Grammar: grammartest.Compile(b, c, grammar.JSONSchema, ordersSchema)}
 					}
 					open = append(open, mustSubmit(b, e, r))
 				}
@@ -84,13 +84,13 @@ func BenchmarkGuided(b *testing.B) {
 				}
 				return rate
 			}
-			var guided, free float64
+			var constrained, free float64
 			for b.Loop() {
 				free += serve(false)
-				guided += serve(true)
+				constrained += serve(true)
 			}
 			s := e.Stats()
-			b.ReportMetric(100*(1-guided/free), "%loss")
+			b.ReportMetric(100*(1-constrained/free), "%loss")
 			b.ReportMetric(100*float64(s.ForcedTokens)/float64(s.GeneratedTokens/2), "%forced")
 			b.ReportMetric(100*float64(s.LateMasks)/float64(s.GeneratedTokens/2), "%late")
 			b.ReportMetric(0, "ns/op")
