@@ -60,7 +60,7 @@ func TestText(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, together := range []bool{true, false} {
-				s := NewScripted(Request{MaxNewTokens: len(tt.words)})
+				s := NewStreamWriter(len(tt.words))
 				var tokens []Token
 				for id := range tt.words {
 					tokens = append(tokens, Token{ID: int32(id)})
@@ -99,7 +99,7 @@ func TestStopAfter(t *testing.T) {
 		after int
 		want  string
 	}{{1, "a|b|c.|"}, {2, "a|b|c|b|c.|"}, {4, "a|b|c|b|c|d~.|"}, {0, "a|b|c.|"}} {
-		s := NewScripted(Request{MaxNewTokens: len(words)})
+		s := NewStreamWriter(len(words))
 		x.Reset(s.Stream(), words, words, stop.New([]string{"bc"}))
 		if tt.after > 0 {
 			x.StopAfter(tt.after)
@@ -115,7 +115,7 @@ func TestStopAfter(t *testing.T) {
 }
 
 func TestTextOfFailure(t *testing.T) {
-	s := NewScripted(Request{MaxNewTokens: 3})
+	s := NewStreamWriter(3)
 	failure := &Error{Kind: Failed, Msg: "no"}
 	s.End(NotFinished, failure, Token{ID: 0})
 	var x Text
@@ -126,7 +126,7 @@ func TestTextOfFailure(t *testing.T) {
 }
 
 func TestTextWaits(t *testing.T) {
-	s := NewScripted(Request{MaxNewTokens: 3})
+	s := NewStreamWriter(3)
 	var x Text
 	x.Reset(s.Stream(), letters{"a"}, letters{"a"}, nil)
 	ctx, cancel := context.WithCancel(context.Background())

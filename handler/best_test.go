@@ -20,7 +20,7 @@ func TestBestOf(t *testing.T) {
 	scores := []float32{-2, -0.5, -0.5}
 	gen := func() *fake {
 		gen := new(fake)
-		gen.script = func(req *engine.Request, out *engine.Scripted) {
+		gen.script = func(req *engine.Request, out *engine.StreamWriter) {
 			i := gen.submitted(req)
 			if req.PromptLogprobs {
 				out.Prompt(scored(req.Tokens, 0))
@@ -100,7 +100,7 @@ func TestBestOfPermits(t *testing.T) {
 // TestBestOfFailure ends all with the one that fails.
 func TestBestOfFailure(t *testing.T) {
 	gen := &fake{}
-	gen.script = func(req *engine.Request, out *engine.Scripted) {
+	gen.script = func(req *engine.Request, out *engine.StreamWriter) {
 		if gen.submitted(req) == 1 {
 			out.End(engine.NotFinished, &engine.Error{Kind: engine.Failed, Msg: "device lost"})
 		} // the other never ends by itself

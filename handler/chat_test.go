@@ -218,8 +218,8 @@ func TestChatEvents(t *testing.T) {
 // TestChatFailures pins errors before and behind the first event.
 func TestChatFailures(t *testing.T) {
 	broken := &engine.Error{Kind: engine.Failed, Msg: "device lost"}
-	early := func(_ *engine.Request, out *engine.Scripted) { out.End(engine.NotFinished, broken) }
-	late := func(_ *engine.Request, out *engine.Scripted) {
+	early := func(_ *engine.Request, out *engine.StreamWriter) { out.End(engine.NotFinished, broken) }
+	late := func(_ *engine.Request, out *engine.StreamWriter) {
 		out.Emit(engine.Token{ID: 276})
 		out.End(engine.NotFinished, broken)
 	}
@@ -282,7 +282,7 @@ func TestUsageSoFar(t *testing.T) {
 func TestChatSeeds(t *testing.T) {
 	var mu sync.Mutex
 	seeds := map[uint64]int{}
-	gen := &fake{script: func(req *engine.Request, out *engine.Scripted) {
+	gen := &fake{script: func(req *engine.Request, out *engine.StreamWriter) {
 		mu.Lock()
 		seeds[req.Params.Seed]++
 		mu.Unlock()

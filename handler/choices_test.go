@@ -53,7 +53,7 @@ func TestEnding(t *testing.T) {
 // TestChoicesLeaveTogether checks that a client that leaves ends all choices.
 func TestChoicesLeaveTogether(t *testing.T) {
 	for _, more := range []string{"", `,"stream":true`} {
-		gen := &fake{script: func(_ *engine.Request, out *engine.Scripted) { out.Emit(engine.Token{ID: 276}) }}
+		gen := &fake{script: func(_ *engine.Request, out *engine.StreamWriter) { out.Emit(engine.Token{ID: 276}) }}
 		s := newChatServer(t, plainTemplate, gen)
 		ctx, cancel := context.WithCancel(context.Background())
 		req, err := http.NewRequestWithContext(ctx, "POST", serve(t, s)+chatPath, strings.NewReader(chatBody(`"n":3`+more)))
@@ -72,7 +72,7 @@ func TestChoicesLeaveTogether(t *testing.T) {
 		}
 		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 			gen.mu.Lock()
-			open := slices.ContainsFunc(gen.out, func(out *engine.Scripted) bool { return !out.Closed() })
+			open := slices.ContainsFunc(gen.out, func(out *engine.StreamWriter) bool { return !out.Closed() })
 			gen.mu.Unlock()
 			if !open && s.permits.Load() == 0 {
 				break
@@ -91,7 +91,7 @@ func TestChoicesLeaveTogether(t *testing.T) {
 // choices are silent, and the choices' events behind them.
 func TestChoicesKeepAlive(t *testing.T) {
 	next := make(chan struct{})
-	gen := &fake{script: func(_ *engine.Request, out *engine.Scripted) {
+	gen := &fake{script: func(_ *engine.Request, out *engine.StreamWriter) {
 		<-next
 		out.End(engine.FinishLength, nil, engine.Token{ID: 276})
 	}}

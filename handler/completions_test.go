@@ -105,7 +105,7 @@ func TestPromptLogprobs(t *testing.T) {
 			} {
 				if most == "0" {
 					body = strings.Replace(body, `"n":2`, `"n":1`, 1)
-					s = newChatServer(t, `{{ messages[0].content }}`, &fake{script: func(_ *engine.Request, out *engine.Scripted) { out.End(engine.FinishLength, nil) }})
+					s = newChatServer(t, `{{ messages[0].content }}`, &fake{script: func(_ *engine.Request, out *engine.StreamWriter) { out.End(engine.FinishLength, nil) }})
 				}
 				got := post(t, s, path, body)
 				want := 1
@@ -122,7 +122,7 @@ func TestPromptLogprobs(t *testing.T) {
 		}
 	}
 	for _, body := range []string{`{"prompt":"x","echo":true,"max_tokens":0,"stream":true}`, `{"prompt":["x","x"],"echo":true,"max_tokens":0,"stream":true}`} {
-		got := post(t, newTestServer(&fake{script: func(_ *engine.Request, out *engine.Scripted) { out.End(engine.FinishLength, nil) }}), completionsPath, body)
+		got := post(t, newTestServer(&fake{script: func(_ *engine.Request, out *engine.StreamWriter) { out.End(engine.FinishLength, nil) }}), completionsPath, body)
 		if n := strings.Count(body, `"x"`); got.status != 200 || strings.Count(got.body, `"text":"x","logprobs":null,"finish_reason":"length"`) != n {
 			t.Errorf("%s: %d %s", body, got.status, got.body)
 		}
@@ -318,7 +318,7 @@ func TestCompletionTotals(t *testing.T) {
 // TestCompletionBestOf pins that the likeliest are answered, the best first.
 func TestCompletionBestOf(t *testing.T) {
 	gen := &fake{}
-	gen.script = func(req *engine.Request, out *engine.Scripted) {
+	gen.script = func(req *engine.Request, out *engine.StreamWriter) {
 		// The second sequence is better, though longer.
 		if gen.submitted(req) == 0 {
 			out.End(engine.FinishLength, nil, engine.Token{ID: 276, Logprob: -2})
@@ -338,7 +338,7 @@ func TestCompletionFailures(t *testing.T) {
 	broken := &engine.Error{Kind: engine.Failed, Msg: "device lost"}
 	const message = "Request failed during generation: device lost"
 	for _, body := range []string{`{"prompt":"x"}`, `{"prompt":"x","stream":true}`, `{"prompt":["x","y"]}`, `{"prompt":["x","y"],"stream":true}`} {
-		s := newTestServer(&fake{script: func(_ *engine.Request, out *engine.Scripted) { out.End(engine.NotFinished, broken) }})
+		s := newTestServer(&fake{script: func(_ *engine.Request, out *engine.StreamWriter) { out.End(engine.NotFinished, broken) }})
 		got := post(t, s, completionsPath, body)
 		if msg, kind := mustError(t, got); got.status != 424 || msg != message || kind != "generation" {
 			t.Errorf("%s: %d %s", body, got.status, got.body)
@@ -348,7 +348,7 @@ func TestCompletionFailures(t *testing.T) {
 		}
 	}
 
-	late := func(req *engine.Request, out *engine.Scripted) {
+	late := func(req *engine.Request, out *engine.StreamWriter) {
 		out.Emit(engine.Token{ID: 276})
 		if req.Tokens[1] == 87 {
 			out.End(engine.NotFinished, broken)

@@ -14,7 +14,7 @@ import (
 // says of a text that it was cut there.
 func TestDeadlines(t *testing.T) {
 	d := Deadlines{Answer: time.Unix(1000, 0), Stream: time.Unix(2000, 0)}
-	cut := &fake{script: func(req *engine.Request, out *engine.Scripted) {
+	cut := &fake{script: func(req *engine.Request, out *engine.StreamWriter) {
 		tokens, _ := spell(" a b", 2)
 		out.End(engine.FinishDeadline, nil, tokens...)
 	}}
@@ -57,7 +57,7 @@ func TestDeadlines(t *testing.T) {
 // What has no token at its deadline is an error with a status of its own, in
 // a stream too.
 func TestExpired(t *testing.T) {
-	s := newTestServer(&fake{script: func(_ *engine.Request, out *engine.Scripted) {
+	s := newTestServer(&fake{script: func(_ *engine.Request, out *engine.StreamWriter) {
 		out.End(engine.NotFinished, &engine.Error{Kind: engine.Expired, Msg: "too late"})
 	}})
 	for _, path := range []string{"/generate", "/generate_stream"} {
@@ -107,7 +107,7 @@ func TestExpiredChoice(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			gen := &fake{}
-			gen.script = func(req *engine.Request, out *engine.Scripted) {
+			gen.script = func(req *engine.Request, out *engine.StreamWriter) {
 				i := gen.submitted(req)
 				switch {
 				case i >= len(tt.tokens) || tt.tokens[i] == 0:

@@ -20,7 +20,7 @@ import (
 func TestUnreadBodies(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
-	full := newTestServer(&fake{script: func(_ *engine.Request, out *engine.Scripted) {
+	full := newTestServer(&fake{script: func(_ *engine.Request, out *engine.StreamWriter) {
 		<-release
 		out.End(engine.FinishLength, nil, engine.Token{ID: 276})
 	}}, func(o *Options) { o.PayloadLimit, o.APIKey = 1000, "KEY" })

@@ -26,7 +26,7 @@ func TestSecrets(t *testing.T) {
 		var log bytes.Buffer
 		logger := slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, &slog.HandlerOptions{Level: level}))
 		edit := func(o *Options) { o.APIKey, o.Logger = key, logger }
-		broken := func(_ *engine.Request, out *engine.Scripted) {
+		broken := func(_ *engine.Request, out *engine.StreamWriter) {
 			out.End(engine.NotFinished, &engine.Error{Kind: engine.Failed, Msg: "device lost"})
 		}
 		for _, s := range []*Server{newChatServer(t, plainTemplate, &fake{script: says(output)}, edit), newChatServer(t, plainTemplate, &fake{script: broken}, edit)} {

@@ -105,7 +105,7 @@ func TestErrorObjects(t *testing.T) {
 		mustError(t, post(t, s, path, `{}`)) // other routes keep the contract's
 	}
 	// Behind the first token it is an event, of one choice or of all.
-	late := func(_ *engine.Request, out *engine.Scripted) {
+	late := func(_ *engine.Request, out *engine.StreamWriter) {
 		out.Emit(engine.Token{ID: 276})
 		out.End(engine.NotFinished, &engine.Error{Kind: engine.Failed, Msg: "device lost"})
 	}

@@ -35,7 +35,7 @@ type fake struct {
 	stalled atomic.Int64
 
 	// script writes the stream; nil: the word " a" until the limit.
-	script func(req *engine.Request, out *engine.Scripted)
+	script func(req *engine.Request, out *engine.StreamWriter)
 	// refuse is what Submit fails with, if not nil.
 	refuse error
 	// guided looks at the guide of a request while its matchers are open.
@@ -44,7 +44,7 @@ type fake struct {
 	mu   sync.Mutex
 	last *engine.Request
 	all  []*engine.Request
-	out  []*engine.Scripted
+	out  []*engine.StreamWriter
 }
 
 // submitted returns which of the requests req is, in the order they came.
@@ -77,7 +77,7 @@ func (f *fake) SubmitN(_ context.Context, req *engine.Request, seeds []uint64) (
 		r := *req
 		r.Params.Seed = seed
 		r.PromptLogprobs = req.PromptLogprobs && i == 0
-		out := engine.NewScripted(r)
+		out := engine.NewStreamWriter(r.MaxNewTokens)
 		if r.PromptLogprobs {
 			out.Prompt(scored(req.Tokens, req.TopN)) // as the engine: before all of them begin
 		}
@@ -103,8 +103,8 @@ func (f *fake) request() *engine.Request {
 
 // says is a script that generates the tokens of text, in one go, and ends at
 // the model's end token if text has one, at the limit otherwise.
-func says(text string) func(*engine.Request, *engine.Scripted) {
-	return func(req *engine.Request, out *engine.Scripted) {
+func says(text string) func(*engine.Request, *engine.StreamWriter) {
+	return func(req *engine.Request, out *engine.StreamWriter) {
 		tokens, why := spell(text, req.MaxNewTokens)
 		for i := range tokens {
 			for n := range req.TopN {

@@ -73,9 +73,9 @@ func TestHonouredFields(t *testing.T) {
 			if b.route&tt.routes == 0 {
 				continue
 			}
-			gen := &fake{script: func(_ *engine.Request, out *engine.Scripted) { out.End(engine.FinishEOS, nil, engine.Token{ID: 642}) }}
+			gen := &fake{script: func(_ *engine.Request, out *engine.StreamWriter) { out.End(engine.FinishEOS, nil, engine.Token{ID: 642}) }}
 			if strings.Contains(tt.fields, `"max_tokens":0`) {
-				gen.script = func(_ *engine.Request, out *engine.Scripted) { out.End(engine.FinishLength, nil) }
+				gen.script = func(_ *engine.Request, out *engine.StreamWriter) { out.End(engine.FinishLength, nil) }
 			}
 			s := newChatServer(t, plainTemplate, gen)
 			got := post(t, s, b.path, fmt.Sprintf(b.body, tt.fields))
@@ -206,8 +206,8 @@ func TestFieldValues(t *testing.T) {
 
 // TestFieldsOfText pins which text is shown with the fields that say so.
 func TestFieldsOfText(t *testing.T) {
-	ends := func(reason engine.FinishReason) func(*engine.Request, *engine.Scripted) {
-		return func(req *engine.Request, out *engine.Scripted) {
+	ends := func(reason engine.FinishReason) func(*engine.Request, *engine.StreamWriter) {
+		return func(req *engine.Request, out *engine.StreamWriter) {
 			tokens, _ := spell(" b<|begin_of_text|> c d<|eot_id|>", req.MaxNewTokens)
 			if reason == engine.FinishStopToken {
 				tokens = tokens[:len(tokens)-1]

@@ -60,7 +60,7 @@ func FuzzEvents(f *testing.F) {
 		if !utf8.ValidString(stop) || len(ids) == 0 {
 			return
 		}
-		script := func(req *engine.Request, out *engine.Scripted) {
+		script := func(req *engine.Request, out *engine.StreamWriter) {
 			for i := range req.MaxNewTokens - 1 {
 				out.Emit(engine.Token{ID: int32(ids[i%len(ids)]) * 5 / 2, Logprob: -float32(i)}) // special ones as well
 			}

@@ -161,8 +161,8 @@ func TestHeaders(t *testing.T) {
 
 // TestEngineErrors pins what each failure of the engine becomes.
 func TestEngineErrors(t *testing.T) {
-	fail := func(kind engine.Kind, after ...engine.Token) func(*engine.Request, *engine.Scripted) {
-		return func(_ *engine.Request, out *engine.Scripted) {
+	fail := func(kind engine.Kind, after ...engine.Token) func(*engine.Request, *engine.StreamWriter) {
+		return func(_ *engine.Request, out *engine.StreamWriter) {
 			if len(after) > 0 {
 				out.Emit(after...)
 			}
@@ -186,7 +186,7 @@ func TestEngineErrors(t *testing.T) {
 		{"failed after a token", &fake{script: fail(engine.Failed, word)}, 424, failed, "generation", failed},
 		{"stopping after a token", &fake{script: fail(engine.Stopping, word)}, 503, "The server is shutting down", "unavailable", "The server is shutting down"},
 		{"cancelled by the engine", &fake{script: fail(engine.Cancelled, word)}, 500, "Incomplete generation", "incomplete_generation", "Incomplete generation"},
-		{"ended without a token", &fake{script: func(_ *engine.Request, out *engine.Scripted) { out.End(engine.FinishLength, nil) }}, 500, "Incomplete generation", "incomplete_generation", ""},
+		{"ended without a token", &fake{script: func(_ *engine.Request, out *engine.StreamWriter) { out.End(engine.FinishLength, nil) }}, 500, "Incomplete generation", "incomplete_generation", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newTestServer(tt.gen)

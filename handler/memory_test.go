@@ -16,7 +16,7 @@ import (
 // finds it given back.
 func TestMemoryOfRequests(t *testing.T) {
 	release := make(chan struct{})
-	s := newTestServer(&fake{script: func(_ *engine.Request, out *engine.Scripted) {
+	s := newTestServer(&fake{script: func(_ *engine.Request, out *engine.StreamWriter) {
 		<-release
 		out.End(engine.FinishLength, nil, engine.Token{ID: 276})
 	}})
@@ -83,7 +83,7 @@ func TestNeverFits(t *testing.T) {
 // TestTokenizeTakesPermits fills the server with generations.
 func TestTokenizeTakesPermits(t *testing.T) {
 	release := make(chan struct{})
-	s := newTestServer(&fake{script: func(_ *engine.Request, out *engine.Scripted) {
+	s := newTestServer(&fake{script: func(_ *engine.Request, out *engine.StreamWriter) {
 		<-release
 		out.End(engine.FinishLength, nil, engine.Token{ID: 276})
 	}}, func(o *Options) { o.MaxConcurrentRequests = 1 })
@@ -268,7 +268,7 @@ func TestRefusedByBytes(t *testing.T) {
 
 // TestAnswerIsHeld grows an answer beyond what requests may hold together.
 func TestAnswerIsHeld(t *testing.T) {
-	gen := &fake{script: func(_ *engine.Request, out *engine.Scripted) {
+	gen := &fake{script: func(_ *engine.Request, out *engine.StreamWriter) {
 		out.End(engine.FinishLength, nil, make([]engine.Token, 1000)...)
 	}}
 	s := newTestServer(gen)

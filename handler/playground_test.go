@@ -115,7 +115,7 @@ func TestPlayground(t *testing.T) {
 		}
 	})
 	t.Run("stop", func(t *testing.T) {
-		gen.script = func(_ *engine.Request, out *engine.Scripted) { out.Emit(engine.Token{ID: 65, Logprob: -0.25}) }
+		gen.script = func(_ *engine.Request, out *engine.StreamWriter) { out.Emit(engine.Token{ID: 65, Logprob: -0.25}) }
 		b.eval("document.getElementById('generate-form').requestSubmit()")
 		b.until("document.querySelector('#output .token')")
 		b.press("Escape")

@@ -149,7 +149,7 @@ func TestReadiness(t *testing.T) {
 func TestPermits(t *testing.T) {
 	const places = 2
 	release := make(chan struct{})
-	gen := &fake{script: func(_ *engine.Request, out *engine.Scripted) {
+	gen := &fake{script: func(_ *engine.Request, out *engine.StreamWriter) {
 		out.Emit(engine.Token{ID: 276})
 		<-release
 		out.End(engine.FinishLength, nil, engine.Token{ID: 276})
@@ -217,7 +217,7 @@ func TestPayloadLimit(t *testing.T) {
 }
 
 func TestPanic(t *testing.T) {
-	gen := &fake{script: func(_ *engine.Request, out *engine.Scripted) {
+	gen := &fake{script: func(_ *engine.Request, out *engine.StreamWriter) {
 		out.Emit(engine.Token{ID: 276})
 		out.End(engine.FinishLength, nil, engine.Token{ID: -5}) // no such token
 	}}
@@ -305,7 +305,7 @@ func serve(t testing.TB, s *Server) string {
 // gives its permit back.
 func TestDisconnect(t *testing.T) {
 	for _, path := range []string{"/generate", "/generate_stream"} {
-		gen := &fake{script: func(_ *engine.Request, out *engine.Scripted) { out.Emit(engine.Token{ID: 276}) }}
+		gen := &fake{script: func(_ *engine.Request, out *engine.StreamWriter) { out.Emit(engine.Token{ID: 276}) }}
 		s := newTestServer(gen)
 		url := serve(t, s)
 		ctx, cancel := context.WithCancel(context.Background())
@@ -342,7 +342,7 @@ func TestDisconnect(t *testing.T) {
 // finds tokens that were ready together in one piece.
 func TestEventsLeaveAtOnce(t *testing.T) {
 	next := make(chan struct{})
-	gen := &fake{script: func(_ *engine.Request, out *engine.Scripted) {
+	gen := &fake{script: func(_ *engine.Request, out *engine.StreamWriter) {
 		for range 3 {
 			<-next
 			out.Emit(engine.Token{ID: 276})
@@ -390,7 +390,7 @@ func TestEventsLeaveAtOnce(t *testing.T) {
 // TestKeepAlive waits for comments, before the first token and between tokens.
 func TestKeepAlive(t *testing.T) {
 	next := make(chan struct{})
-	gen := &fake{script: func(_ *engine.Request, out *engine.Scripted) {
+	gen := &fake{script: func(_ *engine.Request, out *engine.StreamWriter) {
 		<-next
 		out.Emit(engine.Token{ID: 276})
 		<-next

@@ -34,7 +34,7 @@ func TestSlowBody(t *testing.T) {
 // place must come back. A patient server keeps it for a reader that is slow.
 func TestDeadReader(t *testing.T) {
 	const tokens = 200_000
-	gen := &fake{limits: engine.Limits{MaxInput: 100, MaxTotal: tokens + 100}, script: func(_ *engine.Request, out *engine.Scripted) {
+	gen := &fake{limits: engine.Limits{MaxInput: 100, MaxTotal: tokens + 100}, script: func(_ *engine.Request, out *engine.StreamWriter) {
 		out.End(engine.FinishLength, nil, make([]engine.Token, tokens)...)
 	}}
 	for _, path := range []string{"/generate", "/generate_stream"} {

@@ -33,12 +33,12 @@ func TestRequestLog(t *testing.T) {
 	chat := func(rest string) string {
 		return `{"messages":[{"role":"user","content":"` + secret + `"}],"max_tokens":3` + rest + `}`
 	}
-	fails := func(_ *engine.Request, out *engine.Scripted) {
+	fails := func(_ *engine.Request, out *engine.StreamWriter) {
 		out.End(engine.NotFinished, &engine.Error{Kind: engine.Failed, Msg: "device is gone", Err: errors.New("why")})
 	}
 	for _, tt := range []struct {
 		name, path, body string
-		script           func(*engine.Request, *engine.Scripted)
+		script           func(*engine.Request, *engine.StreamWriter)
 		level, message   string // "": no line
 		want             map[string]any
 	}{
