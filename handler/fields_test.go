@@ -73,7 +73,9 @@ func TestHonouredFields(t *testing.T) {
 			if b.route&tt.routes == 0 {
 				continue
 			}
-			gen := &fake{script: func(_ *engine.Request, out *engine.StreamWriter) { out.End(engine.FinishEOS, nil, engine.Token{ID: 642}) }}
+			gen := &fake{script: func(_ *engine.Request, out *engine.StreamWriter) {
+				out.End(engine.FinishEOS, nil, engine.Token{ID: 642})
+			}}
 			if strings.Contains(tt.fields, `"max_tokens":0`) {
 				gen.script = func(_ *engine.Request, out *engine.StreamWriter) { out.End(engine.FinishLength, nil) }
 			}
