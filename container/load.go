@@ -150,7 +150,7 @@ func (s *server) newEngine(l *loadedModel) (err error) {
 		MaxBatchTokens: s.cfg.MaxBatchPrefillTokens,
 		NoPrefixCache:  !s.cfg.PrefixCaching,
 		Observer:       s.api.Metrics(),
-		Compiler:       l.compiler.get,
+		Compiler:       func() (engine.Compiler, error) { return l.compiler.get() },
 	})
 	return err
 }

@@ -103,12 +103,11 @@ func TestNoAllocation(t *testing.T) {
 		limits := device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 16, MaxPagesPerSlot: 64}
 		e, err := New(Config{
 			Backend: sim.New(limits, sim.Config{Model: grammarModel}).Checked(), Device: limits, Pages: 16 * 64,
-			Plan: grammarModel.Plan(), EOS: []int32{grammarModel.EOS}, Compiler: sharedCompiler,
+			Plan: grammarModel.Plan(), EOS: []int32{grammarModel.EOS}, Compiler: lateIf(onTime),
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		e.late = func() bool { return false }
 		endless := &testGrammar{kind: "regex", text: `([ab]{4}true, |[xy][0-9])*1`}
 		for i := range 16 {
 			r := constrainedRequest(900)

@@ -167,7 +167,7 @@ func TestLateMaskComputesNothing(t *testing.T) {
 	for _, synchronous := range []bool{false, true} {
 		w := newWorld(t, Config{Device: small, Pages: 32}, sim.Config{Model: grammarModel, Synchronous: synchronous})
 		turn := 0
-		w.e.late = func() bool { turn++; return turn%2 == 1 }
+		w.e.cfg.Compiler = lateIf(func() bool { turn++; return turn%2 == 1 })
 		spec := &constraintSpec{grammar: &testGrammars[0]}
 		r := constrainedRequest(20)
 		cs, err := w.submitN(t, r, spec, []uint64{1})

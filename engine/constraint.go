@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/grammar"
@@ -73,11 +74,24 @@ func (g *Constraint) clone() (*Constraint, error) {
 	return c, nil
 }
 
+// Compiler is what the engine asks of the compiler that its requests' matchers
+// come from. A *grammar.Compiler is one.
+type Compiler interface {
+	EOS() []int32
+	MaskWords() int
+	Start(m *grammar.Matcher, room int)
+	Advance(m *grammar.Matcher, token int32, room int)
+	Enter(m *grammar.Matcher, text []byte, room int)
+	Moves(ms []*grammar.Matcher, deadline time.Time)
+	Moved(m *grammar.Matcher) (move grammar.Move, ok bool, err error)
+	Masks(ms []*grammar.Matcher, rows [][]uint32, errs []error, deadline time.Time)
+}
+
 // constraintState is a Constraint at work. Its matcher has been told of every token that is
 // committed, and of pending, but of nothing that is in flight, which may still come
 // to nothing. What it is told, it is told by the compiler's workers.
 type constraintState struct {
-	compiler *grammar.Compiler
+	compiler Compiler
 	matcher  *grammar.Matcher // the grammar that holds; nil while there is none
 	watch    *watch           // for triggers, while there is none
 	entering *Trigger         // one whose grammar holds if it takes the text after Text

@@ -44,7 +44,7 @@ func BenchmarkConstrained(b *testing.B) {
 			backend := sim.New(limits, sim.Config{Model: sim.Model{Vocab: vocab, EOS: v.EOS()}, Fast: true,
 				RealTime: true, Latency: func(int) time.Duration { return step }})
 			e, err := New(Config{Backend: backend, Device: limits, Pages: streams * 32, Plan: sim.Model{Vocab: vocab}.Plan(), EOS: []int32{v.EOS()},
-				Root: page.Root(), Compiler: func() (*grammar.Compiler, error) { return c, nil }})
+				Root: page.Root(), Compiler: func() (Compiler, error) { return c, nil }})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -246,11 +246,10 @@ func TestSampleAtOnceUnconstrained(t *testing.T) {
 	limits := device.Limits{MaxTokens: 64, MaxRows: 64, MaxSlots: 4, MaxPagesPerSlot: 8}
 	for _, constrained := range []bool{false, true} {
 		b := &order{Backend: sim.New(limits, sim.Config{Model: grammarModel}).Checked()}
-		e, err := New(Config{Backend: b, Device: limits, Pages: 16, Plan: grammarModel.Plan(), Compiler: sharedCompiler})
+		e, err := New(Config{Backend: b, Device: limits, Pages: 16, Plan: grammarModel.Plan(), Compiler: lateIf(onTime)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		e.late = func() bool { return false }
 		r := constrainedRequest(5)
 		if constrained {
 			r.Constraint = (&constraintSpec{grammar: &testGrammars[1]}).compile(t)

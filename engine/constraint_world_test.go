@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/grammar"
@@ -32,6 +33,41 @@ var sharedCompiler = sync.OnceValues(func() (*grammar.Compiler, error) {
 	}
 	return c, err
 })
+
+// lateCompiler has masks and moves be late when late says so, not when they are:
+// it waits for each of them, however long that takes.
+type lateCompiler struct {
+	*grammar.Compiler
+	late func() bool
+}
+
+// lateIf is a Config.Compiler that makes a lateCompiler.
+func lateIf(late func() bool) func() (Compiler, error) {
+	return func() (Compiler, error) {
+		c, err := sharedCompiler()
+		return &lateCompiler{c, late}, err
+	}
+}
+
+func onTime() bool { return false }
+
+func (c *lateCompiler) Moves(ms []*grammar.Matcher, _ time.Time) { c.Compiler.Moves(ms, time.Time{}) }
+
+func (c *lateCompiler) Moved(m *grammar.Matcher) (move grammar.Move, ok bool, err error) {
+	if c.late() {
+		return grammar.Move{}, false, nil
+	}
+	return c.Compiler.Moved(m)
+}
+
+func (c *lateCompiler) Masks(ms []*grammar.Matcher, rows [][]uint32, errs []error, _ time.Time) {
+	c.Compiler.Masks(ms, rows, errs, time.Time{})
+	for i := range ms {
+		if errs[i] == nil && c.late() {
+			errs[i] = grammar.ErrLate
+		}
+	}
+}
 
 func compiler(t testing.TB) *grammar.Compiler {
 	t.Helper()

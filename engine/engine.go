@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
-	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/plan"
 )
@@ -49,7 +48,7 @@ type Config struct {
 
 	// Compiler returns what made the matchers of constrained requests; it is called
 	// once such a request is there. nil: no request may be constrained.
-	Compiler func() (*grammar.Compiler, error)
+	Compiler func() (Compiler, error)
 }
 
 // Engine generates tokens for many requests at once on one backend.
@@ -87,7 +86,6 @@ type Engine struct {
 	launched    int   // steps launched so far: the next uses ring[launched % RingDepth]
 	inFlight    *step // launched, not yet retired
 	unpublished []*sequence
-	late        func() bool // tests: decides what mask is late, in place of the time
 	now         func() time.Time
 	masking     masking // scratch of mask
 	pace        pace

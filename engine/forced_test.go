@@ -53,7 +53,7 @@ func TestLongForcedText(t *testing.T) {
 				Device: device.Limits{MaxTokens: budget, MaxRows: budget, MaxSlots: 16, MaxPagesPerSlot: pages},
 				Pages:  pages * (len(schemas)*forks + 1), Memory: 1 << 30,
 			}, sim.Config{Model: grammarModel, Synchronous: synchronous, Fast: true})
-			w.e.cfg.Compiler = func() (*grammar.Compiler, error) { return c, nil }
+			w.e.cfg.Compiler = func() (Compiler, error) { return c, nil }
 
 			reader := mustSubmit(t, w.e, constrainedRequest(10_000))
 			var streams []*Stream

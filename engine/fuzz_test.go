@@ -148,7 +148,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 	open := compiler(t).Open()
 	if constrained {
 		late := []float64{0, 0.1, 0.6}[rng.IntN(3)]
-		w.e.late = func() bool { return chance(late) }
+		w.e.cfg.Compiler = lateIf(func() bool { return chance(late) })
 	}
 	w.e.grid = []int{16, 32, 80}[rng.IntN(3)]
 	patience := []time.Duration{time.Hour, 100 * time.Millisecond, 10 * time.Millisecond}[rng.IntN(3)]

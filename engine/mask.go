@@ -63,16 +63,11 @@ func (e *Engine) follow(deadline time.Time) (changed bool) {
 			left--
 		}
 	}
-	if e.late != nil {
-		deadline = time.Time{}
-	}
 	if len(m.matchers) > 0 {
 		m.moving[0].constraint.compiler.Moves(m.matchers, deadline)
 	}
 	for _, s := range m.moving {
-		if e.late == nil || !e.late() {
-			changed = e.moved(s) || changed
-		}
+		changed = e.moved(s) || changed
 	}
 	clear(m.moving)
 	clear(m.matchers)
@@ -88,7 +83,7 @@ func (e *Engine) follow(deadline time.Time) (changed bool) {
 // moved takes in where the matcher of s is, if that is known by now.
 func (e *Engine) moved(s *sequence) bool {
 	g := s.constraint
-	move, ok, err := g.moving.Moved()
+	move, ok, err := g.compiler.Moved(g.moving)
 	if !ok {
 		return false
 	}
@@ -205,11 +200,8 @@ func (m *masking) add(b *device.Batch, s *sequence) {
 // ones, and has done called for each, with its Row.Mask or what is wrong with it.
 func (e *Engine) makeMasks(deadline time.Time, done func(s *sequence, mask int32, err error)) {
 	m := &e.masking
-	if e.late != nil {
-		deadline = time.Time{}
-	}
 	m.matchers, m.made = m.matchers[:0], m.made[:0]
-	var compiler *grammar.Compiler
+	var compiler Compiler
 	for i, s := range m.seqs {
 		if s.constrained() && len(s.constraint.pending) == 0 {
 			compiler = s.constraint.compiler
@@ -232,10 +224,7 @@ func (e *Engine) makeMasks(deadline time.Time, done func(s *sequence, mask int32
 		default:
 			err = m.errs[made]
 			made++
-			switch {
-			case err == nil && e.late != nil && e.late():
-				err = grammar.ErrLate
-			case err != nil && !errors.Is(err, grammar.ErrLate):
+			if err != nil && !errors.Is(err, grammar.ErrLate) {
 				err = ungrammatical(err)
 			}
 		}

@@ -247,7 +247,7 @@ func (s *scenario) open(args arguments) {
 	s.w.e.grid = args.number("grid", snapshotGrid)
 	s.names, s.told = map[*client]string{}, map[*client]bool{}
 	s.w.onStep = s.step
-	s.w.e.late = func() bool { s.late--; return s.late >= 0 }
+	s.w.e.cfg.Compiler = lateIf(func() bool { s.late--; return s.late >= 0 })
 	s.w.onWait = func() {
 		if line := s.during; line != "" {
 			s.during = ""

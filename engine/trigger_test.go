@@ -48,7 +48,7 @@ func TestWatch(t *testing.T) {
 				for fires, rest := w.next(); fires != nil; fires, rest = w.next() {
 					compiler(t).Enter(fires.Grammar, rest, 0)
 					compiler(t).Moves([]*grammar.Matcher{fires.Grammar}, time.Time{})
-					move, ok, err := fires.Grammar.Moved()
+					move, ok, err := compiler(t).Moved(fires.Grammar)
 					if !ok || err != nil {
 						t.Fatal(ok, err)
 					}

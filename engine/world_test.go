@@ -44,7 +44,7 @@ func newWorld(t testing.TB, cfg Config, bc sim.Config) *world {
 		}
 	}
 	w.b = sim.New(cfg.Device, bc)
-	cfg.Compiler = sharedCompiler
+	cfg.Compiler = func() (Compiler, error) { return sharedCompiler() }
 	cfg.Backend, cfg.Plan, cfg.EOS, cfg.Root = w.b.Checked(), bc.Model.Plan(), []int32{bc.Model.EOS}, page.Root()
 	for id := 1; id <= cfg.Adapters; id++ {
 		w.adapters = append(w.adapters, bc.Model.Adapter(uint64(id)))

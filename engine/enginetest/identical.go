@@ -191,7 +191,7 @@ func (s *situation) run(t *testing.T, b device.Backend, p *plan.Plan, req *engin
 	var compiler *grammar.Compiler
 	if constrain != nil || s.pages > 0 {
 		compiler = grammartest.Vocabulary(vocab).Compiler(t)
-		cfg.Compiler, cfg.EOS = func() (*grammar.Compiler, error) { return compiler, nil }, compiler.EOS()
+		cfg.Compiler, cfg.EOS = func() (engine.Compiler, error) { return compiler, nil }, compiler.EOS()
 	}
 	if constrain != nil {
 		req.Constraint = constrain(t, compiler)

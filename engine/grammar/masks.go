@@ -1,6 +1,7 @@
 package grammar
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -280,9 +281,28 @@ func (c *Compiler) begin(m *Matcher, j job) {
 }
 
 // Moves waits until the workers have moved ms, each of them a different one, or
-// the deadline has come (never, if it is zero). Matcher.Moved has the results.
+// the deadline has come (never, if it is zero). Moved has the results.
 func (c *Compiler) Moves(ms []*Matcher, deadline time.Time) {
 	c.wait(ms, 1, deadline)
+}
+
+// Moved returns where the last Start, Advance or Enter brought m; ok is false if
+// that is not known yet. It does not wait: Moves does.
+func (c *Compiler) Moved(m *Matcher) (move Move, ok bool, err error) {
+	if m.due > 0 && m.move == nil {
+		select {
+		case r := <-m.results:
+			m.take(r)
+		default:
+		}
+	}
+	switch {
+	case m.err != nil || m.native == nil:
+		return Move{}, true, cmp.Or(m.err, errClosed)
+	case m.move == nil:
+		return Move{}, false, nil
+	}
+	return *m.move, true, nil
 }
 
 // Masks collects the masks of a step, those not begun too: rows[i] becomes the

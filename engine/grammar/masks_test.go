@@ -13,7 +13,7 @@ import (
 func moved(t *testing.T, c *Compiler, m *Matcher) Move {
 	t.Helper()
 	c.Moves([]*Matcher{m}, time.Time{})
-	move, ok, err := m.Moved()
+	move, ok, err := c.Moved(m)
 	if !ok || err != nil {
 		t.Fatalf("moved: %v, %v", ok, err)
 	}
@@ -75,11 +75,11 @@ func TestMoves(t *testing.T) {
 	}
 	c.Advance(fork, 'x', 100)
 	c.Moves([]*Matcher{fork}, time.Time{})
-	if _, ok, err := fork.Moved(); !ok || err == nil || !strings.Contains(err.Error(), "does not allow token 120") {
+	if _, ok, err := fork.c.Moved(fork); !ok || err == nil || !strings.Contains(err.Error(), "does not allow token 120") {
 		t.Errorf("a token that is not allowed: %v, %v", ok, err)
 	}
 	c.Start(fork, 100)
-	if _, ok, err := fork.Moved(); !ok || err == nil {
+	if _, ok, err := fork.c.Moved(fork); !ok || err == nil {
 		t.Errorf("a failed matcher is moved: %v, %v", ok, err)
 	}
 
@@ -148,7 +148,7 @@ func TestLongTextsKeepNobodyWaiting(t *testing.T) {
 	closed := long[len(long)-1]
 	closed.Close() // before it is looked at
 	for _, m := range long[:len(long)-1] {
-		if _, ok, err := m.Moved(); ok || err != nil {
+		if _, ok, err := m.c.Moved(m); ok || err != nil {
 			t.Errorf("moved: %v, %v; want nothing yet", ok, err)
 		}
 	}

@@ -1,7 +1,6 @@
 package grammar
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 
@@ -53,25 +52,6 @@ func (m *Matcher) take(r result) {
 	if r.err != nil {
 		m.err = failure(r.what, r.err)
 	}
-}
-
-// Moved returns where the last Start, Advance or Enter brought m; ok is false if
-// that is not known yet. It does not wait: Moves does.
-func (m *Matcher) Moved() (move Move, ok bool, err error) {
-	if m.due > 0 && m.move == nil {
-		select {
-		case r := <-m.results:
-			m.take(r)
-		default:
-		}
-	}
-	switch {
-	case m.err != nil || m.native == nil:
-		return Move{}, true, cmp.Or(m.err, errClosed)
-	case m.move == nil:
-		return Move{}, false, nil
-	}
-	return *m.move, true, nil
 }
 
 func (m *Matcher) fail(what string, err error) error {

@@ -36,7 +36,7 @@ func serve(t *testing.T, edit ...func(*handler.Options, *handler.Model)) (url st
 	simulated := sim.Model{Vocab: tok.VocabSize(), EOS: eos, EOSRate: 0.01}
 	e, err := engine.New(engine.Config{
 		Backend: sim.New(limits, sim.Config{Model: simulated}).Checked(),
-		Device:  limits, Plan: simulated.Plan(), Pages: 64, EOS: []int32{eos}, Compiler: compiler,
+		Device:  limits, Plan: simulated.Plan(), Pages: 64, EOS: []int32{eos}, Compiler: func() (engine.Compiler, error) { return compiler() },
 	})
 	if err != nil {
 		t.Fatal(err)
