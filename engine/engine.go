@@ -62,6 +62,7 @@ type Engine struct {
 	snapshots bool // states are kept for others to start from,
 	grid      int  // after each so many tokens, and at the end of prompts
 	ahead     bool // a step is launched before the results of the last are there
+	now       func() time.Time
 
 	// Shared with other goroutines.
 	inbox    inbox
@@ -75,21 +76,25 @@ type Engine struct {
 	stats    counters
 	account  account
 
-	// Owned by the loop from here on.
-	cache       *page.Cache
-	waiting     queue       // not admitted, or preempted
-	preempted   int         // of these, how many have run before
-	active      []*sequence // admitted, in order of admission
-	freeSlots   []int32
-	tables      [][]table // of each slot, by group
-	ring        [device.RingDepth]step
-	launched    int   // steps launched so far: the next uses ring[launched % RingDepth]
-	inFlight    *step // launched, not yet retired
-	unpublished []*sequence
-	now         func() time.Time
-	masking     masking // scratch of mask
-	pace        pace
+	loop
+}
 
+// loop is what the goroutine inside Run owns: nobody else touches it.
+type loop struct {
+	cache     *page.Cache
+	waiting   queue       // not admitted, or preempted
+	preempted int         // of these, how many have run before
+	active    []*sequence // admitted, in order of admission
+	freeSlots []int32
+	tables    [][]table // of each slot, by group
+
+	ring        [device.RingDepth]step
+	launched    int         // steps launched so far: the next uses ring[launched % RingDepth]
+	inFlight    *step       // launched, not yet retired
+	unpublished []*sequence // that changed since publish
+	masking     masking     // scratch of mask
+
+	pace     pace
 	lengths  lengths
 	outlook  outlook
 	reserve  float64 // the part of the pages that admission leaves free
@@ -134,18 +139,18 @@ func New(cfg Config) (*Engine, error) {
 	if err := cfg.Backend.InitCache(cfg.Pages, cfg.States); err != nil {
 		return nil, fmt.Errorf("reserve %d pages and %d states: %w", cfg.Pages, cfg.States, err)
 	}
+	// Every running sequence must be able to advance in every step.
 	slots := min(cfg.Device.MaxSlots, cfg.Device.MaxRows, cfg.MaxBatchTokens)
 	if shape.recurrent {
 		slots = min(slots, cfg.States)
 	}
 
 	e := &Engine{
-		cfg:     cfg,
-		backend: cfg.Backend,
-		now:     time.Now,
-		budget:  cfg.MaxBatchTokens,
-		ahead:   caps.LaunchDepth > 0,
-		// Every running sequence must be able to advance in every step.
+		cfg:       cfg,
+		backend:   cfg.Backend,
+		now:       time.Now,
+		budget:    cfg.MaxBatchTokens,
+		ahead:     caps.LaunchDepth > 0,
 		slots:     slots,
 		shape:     shape,
 		snapshots: shape.recurrent && !cfg.NoPrefixCache,
@@ -157,34 +162,45 @@ func New(cfg Config) (*Engine, error) {
 			Vocab:      cfg.Plan.Vocab,
 			MaxWaiting: cfg.MaxWaiting,
 		},
-		wake:     make(chan struct{}, 1),
-		done:     make(chan struct{}),
-		cache:    page.NewCache(shape.windows, cfg.Pages, cfg.States),
-		released: 1,
-		reserve:  caution,
+		wake: make(chan struct{}, 1),
+		done: make(chan struct{}),
+		loop: newLoop(&cfg, shape.windows, slots),
 	}
 	e.account.budget = cfg.Memory
-	e.active = make([]*sequence, 0, e.slots)
-	e.unpublished = make([]*sequence, 0, e.slots+cfg.MaxWaiting)
-	e.masking = newMasking(e.slots)
-	for slot := e.slots - 1; slot >= 0; slot-- {
-		e.freeSlots = append(e.freeSlots, int32(slot))
-	}
-	e.tables = make([][]table, e.slots)
-	for slot := range e.tables {
-		e.tables[slot] = make([]table, len(shape.windows))
-		for g := range e.tables[slot] {
-			e.tables[slot][g].pages = make([]page.ID, 0, min(usualTable, cfg.Device.MaxPagesPerSlot))
-		}
-	}
-	e.outlook.running = make([]future, 0, e.slots)
-	e.outlook.list = make([]future, 0, e.slots+1)
-	e.outlook.number = -1
-	for i := range e.ring {
-		e.ring[i].init(i, cfg.Backend.Batch(i), len(shape.windows))
-	}
 	e.stats.pagesTotal = cfg.Pages
 	return e, nil
+}
+
+// newLoop makes the loop of an engine with so many slots and the groups of
+// caches that windows describes. All that it needs at any time is made here.
+func newLoop(cfg *Config, windows []int, slots int) loop {
+	l := loop{
+		cache:       page.NewCache(windows, cfg.Pages, cfg.States),
+		active:      make([]*sequence, 0, slots),
+		unpublished: make([]*sequence, 0, slots+cfg.MaxWaiting),
+		tables:      make([][]table, slots),
+		masking:     newMasking(slots),
+		reserve:     caution,
+		released:    1,
+		outlook: outlook{
+			running: make([]future, 0, slots),
+			list:    make([]future, 0, slots+1),
+			number:  -1,
+		},
+	}
+	for slot := slots - 1; slot >= 0; slot-- {
+		l.freeSlots = append(l.freeSlots, int32(slot))
+	}
+	for slot := range l.tables {
+		l.tables[slot] = make([]table, len(windows))
+		for g := range l.tables[slot] {
+			l.tables[slot][g].pages = make([]page.ID, 0, min(usualTable, cfg.Device.MaxPagesPerSlot))
+		}
+	}
+	for i := range l.ring {
+		l.ring[i].init(i, cfg.Backend.Batch(i), len(windows))
+	}
+	return l
 }
 
 // check refuses what cannot work; room is the longest sequence that fits.

@@ -117,7 +117,7 @@ func (e *Engine) Stats() Stats {
 }
 
 // measure records a step whose results were there at waited and are applied.
-func (e *Engine) measure(st *step, waited time.Time, err error) {
+func (e *Engine) measure(st *step, waited time.Time, err error) StepInfo {
 	c := &e.stats
 	begun := st.launched
 	if c.lastWaited.After(begun) {
@@ -147,14 +147,12 @@ func (e *Engine) measure(st *step, waited time.Time, err error) {
 		c.failed[m].Add(1)
 	}
 	c.forward[m].Add(int64(info.Forward))
-	if err == nil {
-		e.pace.observe(info.Forward, st.decodes, info.Tokens-st.decodes)
-	}
 	c.tokens[m].Add(int64(info.Tokens))
 	c.seqs[m].Add(int64(info.Sequences))
 	if e.cfg.Observer != nil {
 		e.cfg.Observer.Step(info)
 	}
+	return info
 }
 
 // publishStats makes what has changed in this turn of the loop visible.

@@ -49,14 +49,23 @@ func (st *step) init(index int, b *device.Batch, groups int) {
 	}
 }
 
+// reset makes the step one with a new number, in which nothing is done yet.
 func (st *step) reset(number, budget int, now time.Time) {
 	st.batch.Clear()
 	clear(st.seqs)
 	clear(st.rows)
-	st.seqs, st.rows, st.registered, st.snapshots = st.seqs[:0], st.rows[:0], st.registered[:0], st.snapshots[:0]
-	st.number, st.left = number, budget
-	st.closed, st.awaitsMasks, st.late, st.decodes, st.admitted, st.launchErr = false, false, 0, 0, 0, nil
-	st.planned = now
+	*st = step{
+		index:      st.index,
+		batch:      st.batch,
+		number:     number,
+		seqs:       st.seqs[:0],
+		rows:       st.rows[:0],
+		registered: st.registered[:0],
+		snapshots:  st.snapshots[:0],
+		pinned:     st.pinned[:0],
+		left:       budget,
+		planned:    now,
+	}
 }
 
 func (st *step) rowsLeft() int { return cap(st.batch.Rows) - len(st.batch.Rows) }
@@ -232,7 +241,10 @@ func (e *Engine) retire(st *step) error {
 		}
 	}
 	e.sweep()
-	e.measure(st, waited, err)
+	info := e.measure(st, waited, err)
+	if err == nil {
+		e.pace.observe(info.Forward, st.decodes, info.Tokens-st.decodes)
+	}
 	if errors.Is(err, device.ErrLost) {
 		return err
 	}
