@@ -1,25 +1,19 @@
 package engine
 
-// Each test here is a mistake that continuous-batching servers have made. Most are
-// a file of testdata/scenarios, too, named after what would go wrong. The numbers
-// are those of our list of traps; what is not here is elsewhere or cannot happen
-// yet:
-//
-//	 7  adapters reloaded under one name share a cache     TestRootsOfRequests; sim tells adapters by content
-//	 8  images share one placeholder token                 arrives with images
-//	10  a chunk cuts through an image                      arrives with images
-//	11  stop strings across tokens and pages               package stop, Text
-//	12  characters cut in half                             Text
-//	19  rejected drafts counted as computed                arrives with speculation
-//	24  two counts of an image's tokens                    arrives with images
-//
-// Grammars (in 4) and forks of a sequence (in 15, 17) have their tests in
-// constraint_test.go and fork_test.go, and take part in TestSimulated.
+// The mistakes of TRAPS.md that a story of testdata/scenarios does not tell in
+// full.
 
 import (
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,6 +22,51 @@ import (
 	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/engine/sim"
 )
+
+// TestTraps holds TRAPS.md to the tests and the scenarios that there are.
+func TestTraps(t *testing.T) {
+	text, err := os.ReadFile("TRAPS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scenarios, _ := filepath.Glob("testdata/scenarios/*.txt")
+	for _, file := range scenarios {
+		if name := filepath.Base(file); !strings.Contains(string(text), "| "+name+" |") {
+			t.Errorf("TRAPS.md does not tell of %s", name)
+		}
+	}
+	for _, m := range regexp.MustCompile(`[a-z-]+\.txt`).FindAllString(string(text), -1) {
+		if _, err := os.Stat(filepath.Join("testdata/scenarios", m)); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, m := range regexp.MustCompile(`(?:(\w+): )?(Test\w+)`).FindAllStringSubmatch(string(text), -1) {
+		if !hasTest(t, m[1], m[2]) {
+			t.Errorf("TRAPS.md names %s, which does not exist", m[0])
+		}
+	}
+}
+
+// hasTest reports whether the package in dir has a test called name.
+func hasTest(t *testing.T, dir, name string) bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%s: no tests (%v)", dir, err)
+	}
+	for _, file := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range f.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && fn.Name.Name == name {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 // crowd is an engine with few pages whose estimate of output is too low, so
 // that sequences admitted late lose their pages.
@@ -49,7 +88,7 @@ func (w *world) preemptions() (n int) {
 
 // A sequence is preempted while a token of it is in flight: the token is
 // delivered once and the sequence goes on after it.
-func TestTrap01PreemptedInFlight(t *testing.T) {
+func TestPreemptedInFlight(t *testing.T) {
 	w := crowd(t, sim.Config{Model: testModel})
 	inFlight := 0
 	w.onWait = func() {
@@ -68,7 +107,7 @@ func TestTrap01PreemptedInFlight(t *testing.T) {
 
 // A request is aborted while its step is in flight: its pages are free at the
 // next turn and used at once by another, whom the late writes do not disturb.
-func TestTrap02AbortedInFlight(t *testing.T) {
+func TestAbortedInFlight(t *testing.T) {
 	limits := small
 	limits.MaxTokens = 128
 	w := newWorld(t, Config{Device: limits, Pages: 8, MaxBatchTokens: 120}, sim.Config{Model: testModel})
@@ -96,7 +135,7 @@ func TestTrap02AbortedInFlight(t *testing.T) {
 
 // One step is launched before the end token of the step before is seen. Its
 // token is dropped, not counted, and not part of any cached page.
-func TestTrap03TokenAfterTheEnd(t *testing.T) {
+func TestTokenAfterTheEnd(t *testing.T) {
 	model := sim.Model{Seed: 5, Vocab: 100, First: 3, EOS: 2, EOSRate: 0.1}
 	prompt := tokens(3, 5)
 	for i := range prompt {
@@ -129,7 +168,7 @@ func TestTrap03TokenAfterTheEnd(t *testing.T) {
 }
 
 // A stop by length is known ahead: nothing is computed past it.
-func TestTrap03NothingPastTheLength(t *testing.T) {
+func TestNothingPastTheLength(t *testing.T) {
 	for _, n := range []int{1, 2, 17} {
 		w := newWorld(t, Config{Device: small, Pages: 16}, sim.Config{Model: testModel})
 		w.ask(t, tokens(1, 20), n)
@@ -142,7 +181,7 @@ func TestTrap03NothingPastTheLength(t *testing.T) {
 
 // "The last token" is a mark in one step's batch: only for a token that is in
 // flight then, never for one that the host knows, also after a preemption.
-func TestTrap04LastTokenIsOnlyAFlag(t *testing.T) {
+func TestPlaceholderIsForOneStep(t *testing.T) {
 	w := crowd(t, sim.Config{Model: testModel})
 	flags := 0
 	w.onWait = func() {
@@ -174,7 +213,7 @@ func TestTrap04LastTokenIsOnlyAFlag(t *testing.T) {
 
 // Scores of a prompt need its logits: such a request reads no cached page. It
 // may write some.
-func TestTrap05ScoresSkipTheCache(t *testing.T) {
+func TestScoresSkipTheCache(t *testing.T) {
 	w := newWorld(t, Config{Device: small, Pages: 16, MaxBatchTokens: 24}, sim.Config{Model: testModel})
 	prompt := tokens(1, 50)
 	for _, tt := range []struct {
@@ -194,7 +233,7 @@ func TestTrap05ScoresSkipTheCache(t *testing.T) {
 }
 
 // Of a prompt that is cached in full, the last token is computed all the same.
-func TestTrap06WholePromptCached(t *testing.T) {
+func TestWholePromptCached(t *testing.T) {
 	for _, n := range []int{1, 15, 16, 17, 31, 32, 33, 64} {
 		w := newWorld(t, Config{Device: small, Pages: 16}, sim.Config{Model: testModel})
 		w.ask(t, tokens(1, n), 20)
@@ -209,7 +248,7 @@ func TestTrap06WholePromptCached(t *testing.T) {
 
 // What changes keys and values without being a token is in the root of all
 // keys: under another root nothing is found.
-func TestTrap09RootKeepsApart(t *testing.T) {
+func TestRootSeparatesCaches(t *testing.T) {
 	w := newWorld(t, Config{Device: small, Pages: 16}, sim.Config{Model: testModel})
 	prompt := tokens(1, 40)
 	for _, tt := range []struct {
@@ -227,7 +266,7 @@ func TestTrap09RootKeepsApart(t *testing.T) {
 
 // A preempted sequence computes what it generated like a prompt, but penalties
 // still tell the two apart.
-func TestTrap13PenaltiesAfterPreemption(t *testing.T) {
+func TestPenaltiesAfterPreemption(t *testing.T) {
 	w := crowd(t, sim.Config{Model: testModel})
 	p := sample.Greedy()
 	p.RepetitionPenalty, p.FrequencyPenalty = 1.3, 0.2
@@ -244,7 +283,7 @@ func TestTrap13PenaltiesAfterPreemption(t *testing.T) {
 
 // Random draws depend on the request's seed and the token's index, whatever
 // the slot, the step and the neighbours.
-func TestTrap14DrawsIgnoreTheBatch(t *testing.T) {
+func TestDrawsIgnoreTheBatch(t *testing.T) {
 	p := sample.Greedy()
 	p.Sample, p.Seed = 1, 99
 	req := &Request{Tokens: tokens(1, 20), MaxNewTokens: 40, Params: p}
@@ -275,7 +314,7 @@ func TestTrap14DrawsIgnoreTheBatch(t *testing.T) {
 }
 
 // Sequences that share a cached prefix write to pages of their own.
-func TestTrap15CachedPagesAreReadOnly(t *testing.T) {
+func TestCachedPagesAreReadOnly(t *testing.T) {
 	w := newWorld(t, Config{Device: small, Pages: 16}, sim.Config{Model: testModel})
 	w.ask(t, tokens(1, 40), 1)
 	w.finish(t)
@@ -300,7 +339,7 @@ func TestTrap15CachedPagesAreReadOnly(t *testing.T) {
 }
 
 // The pages of a long prompt leave the cache from its end.
-func TestTrap16TailLeavesFirst(t *testing.T) {
+func TestTailIsEvictedFirst(t *testing.T) {
 	w := newWorld(t, Config{Device: small, Pages: 8}, sim.Config{Model: testModel})
 	w.ask(t, tokens(1, 97), 1) // six full pages
 	w.finish(t)
@@ -314,7 +353,7 @@ func TestTrap16TailLeavesFirst(t *testing.T) {
 }
 
 // Two equal prompts in one step do not share: neither has written yet.
-func TestTrap17EqualPromptsInOneStep(t *testing.T) {
+func TestEqualPromptsInOneStep(t *testing.T) {
 	w := newWorld(t, Config{Device: small, Pages: 16}, sim.Config{Model: testModel})
 	var cached []int
 	for i, n := range []int{2, 1} { // two at once, one more later
@@ -339,7 +378,7 @@ func TestTrap17EqualPromptsInOneStep(t *testing.T) {
 
 // Requests that may generate far more than they do, in too few pages, do not
 // spend the time on pushing each other out.
-func TestTrap18NoPreemptionStorm(t *testing.T) {
+func TestNoPreemptionStorm(t *testing.T) {
 	limits := device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 32, MaxPagesPerSlot: 32}
 	for _, tt := range []struct {
 		name    string
@@ -368,9 +407,9 @@ func TestTrap18NoPreemptionStorm(t *testing.T) {
 	}
 }
 
-// Logits that are no numbers end their request alone, and what it computed is
+// NaN logits end their request alone, and what it computed is
 // not offered to others.
-func TestTrap20NaNEndsOneRequest(t *testing.T) {
+func TestNaNEndsOneRequest(t *testing.T) {
 	nan := -1
 	w := newWorld(t, Config{Device: small, Pages: 16}, sim.Config{Model: testModel, Fault: func(n int) sim.Fault {
 		if n == nan {
@@ -401,8 +440,9 @@ func TestTrap20NaNEndsOneRequest(t *testing.T) {
 	}
 }
 
-// Who has gone costs nothing from the next turn on, wherever the request is.
-func TestTrap21ClientGone(t *testing.T) {
+// A client that has gone costs nothing from the next turn on, wherever its request
+// is.
+func TestClientGone(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		turns   int // before the client leaves
@@ -439,13 +479,13 @@ func TestTrap21ClientGone(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.ask(t, tokens(3, 100), 20)
-		w.ask(t, tokens(4, 100), 20) // has the place of the one who left
+		w.ask(t, tokens(4, 100), 20) // takes the place of the one that left
 		w.finish(t)
 	})
 }
 
-// Readers that do not read hold up no one, and a full queue refuses at once.
-func TestTrap22SlowReaderFullQueue(t *testing.T) {
+// A reader that does not read holds up nobody, and a full queue refuses at once.
+func TestSlowReaderFullQueue(t *testing.T) {
 	w := newWorld(t, Config{Device: small, Pages: 16, MaxWaiting: 5}, sim.Config{Model: testModel})
 	for range 5 {
 		w.ask(t, tokens(1, 20), 50)
@@ -464,7 +504,7 @@ func TestTrap22SlowReaderFullQueue(t *testing.T) {
 }
 
 // A device that hangs shows as time without a step.
-func TestTrap23HangingDevice(t *testing.T) {
+func TestHangingDevice(t *testing.T) {
 	hang, entered := make(chan struct{}), make(chan struct{})
 	b := sim.New(small, sim.Config{Model: testModel, OnWait: func() { entered <- struct{}{}; <-hang }})
 	r := start(t, Config{Backend: b.Checked(), Device: small, Pages: 16, Plan: testModel.Plan()})
