@@ -32,7 +32,8 @@ func cheap(kind Kind, source string) bool {
 	return false
 }
 
-// cheapSource reads a schema as NormalizeSchema writes it.
+// cheapSource reads a schema as NormalizeSchema writes it: it judges the text that
+// the library is given, not what that was made of.
 func cheapSource(source string) bool {
 	d := json.NewDecoder(strings.NewReader(source))
 	d.UseNumber()
