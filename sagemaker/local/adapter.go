@@ -22,23 +22,23 @@ const (
 // registerAdapters makes a container that has started serve the adapters. One
 // that it refuses stays refused: calls of that inference component fail, as
 // those of a component whose creation failed.
-func (e *Endpoint) registerAdapters(ctx context.Context, in *instance) {
-	for _, name := range slices.Sorted(maps.Keys(e.cfg.Adapters)) {
-		err := e.registerAdapter(ctx, in, name, e.cfg.Adapters[name])
-		e.mu.Lock()
+func (fl *fleet) registerAdapters(ctx context.Context, in *instance) {
+	for _, name := range slices.Sorted(maps.Keys(fl.cfg.Adapters)) {
+		err := in.registerAdapter(ctx, name, fl.cfg.Adapters[name])
+		fl.mu.Lock()
 		if err != nil {
-			e.refused[name] = err.Error()
+			fl.refused[name] = err.Error()
 		}
-		e.mu.Unlock()
+		fl.mu.Unlock()
 		if err != nil {
-			e.cfg.Log.Error("inference component failed", "component", name, "instance", in.number, "why", err)
+			fl.cfg.Log.Error("inference component failed", "component", name, "instance", in.number, "why", err)
 		} else {
-			e.cfg.Log.Info("inference component in service", "component", name, "instance", in.number)
+			fl.cfg.Log.Info("inference component in service", "component", name, "instance", in.number)
 		}
 	}
 }
 
-func (e *Endpoint) registerAdapter(ctx context.Context, in *instance, name, src string) error {
+func (in *instance) registerAdapter(ctx context.Context, name, src string) error {
 	body, err := json.Marshal(map[string]string{"name": name, "src": src})
 	if err != nil {
 		return err

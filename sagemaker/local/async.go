@@ -65,7 +65,7 @@ func (e *Endpoint) invokeAsync(w http.ResponseWriter, r *http.Request) {
 		e.refuse(w, &call{op: opAsync}, f)
 		return
 	}
-	j, f := e.newJob(c, r.Header)
+	j, f := e.queue.newJob(c, r.Header)
 	if f == nil && !e.queue.add(j) {
 		f = unavailable("The queue of endpoint %s is full: %d requests.", e.cfg.Name, backlogLimit)
 	}
@@ -86,13 +86,13 @@ func (e *Endpoint) invokeAsync(w http.ResponseWriter, r *http.Request) {
 }
 
 // newJob reads what only asynchronous calls have.
-func (e *Endpoint) newJob(c *call, h http.Header) (*job, *fault) {
-	if e.queue.store == nil {
-		return nil, invalid("Endpoint %s has no asynchronous inference configuration.", e.cfg.Name)
+func (q *queue) newJob(c *call, h http.Header) (*job, *fault) {
+	if q.store == nil {
+		return nil, invalid("Endpoint %s has no asynchronous inference configuration.", q.e.cfg.Name)
 	}
 	j := &job{call: c}
 	var f *fault
-	if j.input, f = e.inputName(h.Get(headerInput), len(c.body)); f != nil {
+	if j.input, f = q.inputName(h.Get(headerInput), len(c.body)); f != nil {
 		return nil, f
 	}
 	ttl, f := seconds(h, headerTTL, "requestTTLSeconds", 60, 21600, 21600)
@@ -118,14 +118,14 @@ func (e *Endpoint) newJob(c *call, h http.Header) (*job, *fault) {
 	if extension != "" && (len(extension) > 512 || !extensionPattern.MatchString(extension)) {
 		return nil, constraint(extension, "s3OutputPathExtension", "Member must have length less than or equal to 512 and satisfy regular expression pattern: "+extensionPattern.String())
 	}
-	bucket := fmt.Sprintf("sagemaker-%s-%s/%s", e.cfg.Region, e.cfg.Account, e.cfg.Name)
+	bucket := fmt.Sprintf("sagemaker-%s-%s/%s", q.e.cfg.Region, q.e.cfg.Account, q.e.cfg.Name)
 	j.output = path.Join(bucket, "async-output", path.Clean("/"+extension), file+".out")
 	j.failure = path.Join(bucket, "async-failures", path.Clean("/"+extension), file+"-error.out")
 	return j, nil
 }
 
 // inputName returns the store's name for where the input lies.
-func (e *Endpoint) inputName(location string, inline int) (string, *fault) {
+func (q *queue) inputName(location string, inline int) (string, *fault) {
 	switch {
 	case location == "" && inline == 0:
 		return "", invalid("Exactly one of Body and InputLocation must be given, and neither is.")
@@ -136,7 +136,7 @@ func (e *Endpoint) inputName(location string, inline int) (string, *fault) {
 	case len(location) > 1024:
 		return "", constraint(location, "inputLocation", "Member must have length less than or equal to 1024")
 	}
-	name, err := e.queue.store.name(location)
+	name, err := q.store.name(location)
 	if err != nil {
 		return "", constraint(location, "inputLocation", err.Error())
 	}
@@ -204,7 +204,7 @@ func (q *queue) failRest() {
 	for {
 		select {
 		case j := <-q.jobs:
-			q.finish(j, invalid("Endpoint %s of account %s not found.", q.e.cfg.Name, q.e.cfg.Account))
+			q.finish(j, q.e.cfg.notFound(q.e.cfg.Name))
 		default:
 			return
 		}
@@ -219,7 +219,7 @@ func (q *queue) run(ctx context.Context, j *job) *fault {
 			return invalid("The input could not be read: %v.", err)
 		}
 	}
-	fl, f := q.e.board(j.call)
+	v, f := q.e.fleet.pick(j.call)
 	for f != nil {
 		if time.Now().After(j.expires) {
 			return invalid("The request has expired in the queue.")
@@ -228,10 +228,10 @@ func (q *queue) run(ctx context.Context, j *job) *fault {
 		case <-ctx.Done():
 			return f
 		case <-time.After(startPoll):
-			fl, f = q.e.board(j.call)
+			v, f = q.e.fleet.pick(j.call)
 		}
 	}
-	rep, f := q.e.answer(fl, j.call, j.limit)
+	rep, f := q.e.answer(v, j.call, j.limit)
 	if f != nil {
 		return f
 	}

@@ -139,14 +139,14 @@ func (e *Endpoint) checkName(name string) *fault {
 	if !namePattern.MatchString(name) {
 		return constraint(name, "endpointName", "Member must satisfy regular expression pattern: "+namePattern.String())
 	}
-	if name != e.cfg.Name || !e.inService() {
-		return e.notFound(name)
+	if name != e.cfg.Name || !e.fleet.inService() {
+		return e.cfg.notFound(name)
 	}
 	return nil
 }
 
-func (e *Endpoint) notFound(name string) *fault {
-	return invalid("Endpoint %s of account %s not found.", name, e.cfg.Account)
+func (c *Config) notFound(name string) *fault {
+	return invalid("Endpoint %s of account %s not found.", name, c.Account)
 }
 
 // checkTargets refuses what addresses something this endpoint does not have.
@@ -164,6 +164,37 @@ func (e *Endpoint) checkTargets(h http.Header, c *call) *fault {
 		return invalid("Endpoint %s has no explainer: EnableExplanations needs one.", e.cfg.Name)
 	}
 	return e.checkComponent(c.component)
+}
+
+// checkComponent refuses a call for an inference component that the endpoint
+// does not have, or that could not be created.
+func (e *Endpoint) checkComponent(name string) *fault {
+	_, adapter := e.cfg.Adapters[name]
+	switch {
+	case name == "" && e.cfg.Component != "":
+		f := invalid("Inference Component Name header is required for endpoints to which you plan to deploy inference components. " +
+			"Please include Inference Component Name header or consider using SageMaker models.")
+		f.code = "INFERENCE_COMPONENT_NAME_MISSING"
+		return f
+	case name == "" || name == e.cfg.Component:
+		return nil
+	case adapter:
+		if why := e.fleet.refusal(name); why != "" {
+			return invalid("Inference Component %s is not in service. Its creation failed: %s", name, why)
+		}
+		return nil
+	case e.cfg.Component == "" && len(e.cfg.Adapters) == 0:
+		return invalid("Endpoint %s does not host inference components. Please remove the Inference Component Name header and try again.", e.cfg.Name)
+	}
+	return invalid("Inference Component %s of account %s not found.", name, e.cfg.Account)
+}
+
+// who is the name of the container in messages to the caller.
+func (c *call) who() string {
+	if c.component != "" {
+		return c.component
+	}
+	return "primary"
 }
 
 // passHeaders copies the headers that reach the container: those AWS documents

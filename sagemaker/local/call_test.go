@@ -14,7 +14,7 @@ func FuzzCall(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	e.setPhase(inService)
+	e.fleet.setPhase(inService)
 	f.Add(uint8(0), "demo", headerAttributes, "a=b", []byte("{}"))
 	f.Add(uint8(1), "demo", headerAccept, "text/event-stream", []byte(""))
 	f.Add(uint8(2), "demo", headerInput, "s3://b/k", []byte(""))

@@ -11,6 +11,10 @@
 // outstanding requests, and stops all with SIGTERM and, 30 seconds later,
 // SIGKILL.
 //
+// The Endpoint is the runtime API (endpoint.go, call.go, invoke.go, stream.go,
+// async.go, openai.go); its fleet has the instances and picks one for each call
+// (fleet.go, instance.go, routing.go).
+//
 // Between caller and container it does what the platform does, so that what
 // works on a laptop and fails on SageMaker fails here, too:
 //
@@ -21,6 +25,9 @@
 //     becomes ModelStreamError inside the event stream (fault.go, stream.go);
 //   - the parts of a stream do not line up with what the container wrote
 //     (cutter.go).
+//
+// This package stands for the platform, and package sagemaker is inside of the
+// container: neither imports the other.
 //
 // Signatures are not checked and the control plane is not emulated. Where
 // AWS documents no rule the comments say what is assumed.

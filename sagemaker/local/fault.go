@@ -67,14 +67,14 @@ func (f *fault) write(w http.ResponseWriter) {
 
 // modelError is what the caller sees of a container's answer that is not 2xx,
 // or of none at all (status 0). who is the container's name.
-func (e *Endpoint) modelError(who string, status int, text string) *fault {
+func (c *Config) modelError(who string, status int, text string) *fault {
 	side, code := "server", "INTERNAL_FAILURE_FROM_MODEL"
 	if status >= 300 && status < 500 {
 		side, code = "client", "CLIENT_ERROR_FROM_MODEL"
 	}
-	group := "/aws/sagemaker/Endpoints/" + e.cfg.Name
+	group := "/aws/sagemaker/Endpoints/" + c.Name
 	see := fmt.Sprintf("See https://%[1]s.console.aws.amazon.com/cloudwatch/home?region=%[1]s#logEventViewer:group=%[2]s in account %[3]s for more information.",
-		e.cfg.Region, group, e.cfg.Account)
+		c.Region, group, c.Account)
 	head := fmt.Sprintf("Received %s error (%d) from %s with message \"", side, status, who)
 	room := max(0, messageLimit-len(head)-len(see)-len("\". "))
 	return &fault{
@@ -85,21 +85,21 @@ func (e *Endpoint) modelError(who string, status int, text string) *fault {
 		model:    true,
 		original: status,
 		text:     text,
-		logs:     fmt.Sprintf("arn:aws:logs:%s:%s:log-group:%s", e.cfg.Region, e.cfg.Account, group),
+		logs:     fmt.Sprintf("arn:aws:logs:%s:%s:log-group:%s", c.Region, c.Account, group),
 	}
 }
 
 // timedOut is the ModelError of a container that takes too long. The status
 // that clients know it by is 0.
-func (e *Endpoint) timedOut(who string) *fault {
-	return e.modelError(who, 0, fmt.Sprintf("Your invocation timed out while waiting for a response from container %s. "+
+func (c *Config) timedOut(who string) *fault {
+	return c.modelError(who, 0, fmt.Sprintf("Your invocation timed out while waiting for a response from container %s. "+
 		"Review the latency metrics for each container in Amazon CloudWatch, resolve the issue, and try again.", who))
 }
 
 // crashed is the ModelError of a container that closes the connection without
 // an answer.
-func (e *Endpoint) crashed(who string, err error) *fault {
-	return e.modelError(who, 0, fmt.Sprintf("An error occurred while handling request as the model process exited. (%v)", err))
+func (c *Config) crashed(who string, err error) *fault {
+	return c.modelError(who, 0, fmt.Sprintf("An error occurred while handling request as the model process exited. (%v)", err))
 }
 
 // cut returns the first limit bytes of s, less a character that would be cut

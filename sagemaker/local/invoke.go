@@ -19,12 +19,12 @@ type reply struct {
 
 // invoke is InvokeEndpoint.
 func (e *Endpoint) invoke(w http.ResponseWriter, r *http.Request) {
-	c, fl := e.admit(w, r, opInvoke)
+	c, v := e.admit(w, r, opInvoke)
 	if c == nil {
 		return
 	}
 	defer e.metrics.leave()
-	rep, f := e.answer(fl, c, e.cfg.Limits.Unary)
+	rep, f := e.answer(v, c, e.cfg.Limits.Unary)
 	if f != nil {
 		e.refuse(w, c, f)
 		return
@@ -45,7 +45,7 @@ func (e *Endpoint) invoke(w http.ResponseWriter, r *http.Request) {
 	if closed != "" {
 		h.Set(headerClosed, closed)
 	}
-	fl.noteSessions(opened, closed)
+	v.noteSessions(opened, closed)
 	e.logCall(c, http.StatusOK, "")
 	_, _ = w.Write(rep.body)
 }
@@ -53,19 +53,19 @@ func (e *Endpoint) invoke(w http.ResponseWriter, r *http.Request) {
 // admit checks a request and finds an instance for it. If it returns no call
 // the caller has had its answer; otherwise the request counts as running until
 // metrics.leave.
-func (e *Endpoint) admit(w http.ResponseWriter, r *http.Request, op operation) (*call, *flight) {
+func (e *Endpoint) admit(w http.ResponseWriter, r *http.Request, op operation) (*call, *invocation) {
 	c, f := e.parse(r, op)
 	if f != nil {
 		e.refuse(w, &call{op: op}, f)
 		return nil, nil
 	}
-	fl, f := e.board(c)
+	v, f := e.fleet.pick(c)
 	if f != nil {
 		e.refuse(w, c, f)
 		return nil, nil
 	}
 	e.metrics.enter()
-	return c, fl
+	return c, v
 }
 
 // refuse answers with an error.
@@ -90,14 +90,14 @@ func (e *Endpoint) logCall(c *call, status int, message string) {
 //
 // The container is not told when the time is up, nor when the caller leaves:
 // as on the platform it goes on, and counts as busy, until it has answered.
-func (e *Endpoint) answer(fl *flight, c *call, limit time.Duration) (*reply, *fault) {
+func (e *Endpoint) answer(v *invocation, c *call, limit time.Duration) (*reply, *fault) {
 	replies := make(chan *reply, 1)
 	go func() {
-		rep := fl.exchange(c)
+		rep := v.exchange(c)
 		if rep.status == 0 || rep.partial {
-			fl.land(broken)
+			v.done(broken)
 		} else {
-			fl.land(complete)
+			v.done(complete)
 		}
 		replies <- rep
 	}()
@@ -105,24 +105,24 @@ func (e *Endpoint) answer(fl *flight, c *call, limit time.Duration) (*reply, *fa
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return nil, e.timedOut(c.who())
+		return nil, e.cfg.timedOut(c.who())
 	case rep := <-replies:
-		return rep, e.judge(c, rep)
+		return rep, e.cfg.judge(c, rep)
 	}
 }
 
 // exchange sends a call to the container and reads its answer.
-func (fl *flight) exchange(c *call) *reply {
-	req, err := fl.in.request(fl.in.ctx, http.MethodPost, "/invocations", c.header, bytes.NewReader(c.body))
+func (v *invocation) exchange(c *call) *reply {
+	req, err := v.in.request(v.in.ctx, http.MethodPost, "/invocations", c.header, bytes.NewReader(c.body))
 	if err != nil {
 		return &reply{err: err}
 	}
-	resp, err := fl.in.transport.RoundTrip(req)
+	resp, err := v.in.transport.RoundTrip(req)
 	if err != nil {
 		return &reply{err: err}
 	}
 	defer resp.Body.Close()
-	limit := fl.e.cfg.Limits.Body
+	limit := v.fleet.cfg.Limits.Body
 	if c.op == opAsync {
 		limit = asyncLimit
 	}
@@ -136,16 +136,16 @@ func (fl *flight) exchange(c *call) *reply {
 }
 
 // judge turns all but a good answer into a fault.
-func (e *Endpoint) judge(c *call, rep *reply) *fault {
+func (cfg *Config) judge(c *call, rep *reply) *fault {
 	switch {
 	case rep.status == 0:
-		return e.crashed(c.who(), rep.err)
+		return cfg.crashed(c.who(), rep.err)
 	case rep.partial:
-		f := e.modelError(c.who(), rep.status, "")
+		f := cfg.modelError(c.who(), rep.status, "")
 		f.message = fmt.Sprintf("Received server error (%d) from %s and could not load the entire response body.", rep.status, c.who())
 		return f
 	case rep.status < 200 || rep.status > 299:
-		return e.modelError(c.who(), rep.status, string(rep.body))
+		return cfg.modelError(c.who(), rep.status, string(rep.body))
 	}
 	return nil
 }

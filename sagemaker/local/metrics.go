@@ -55,11 +55,11 @@ func (e *Endpoint) writeMetrics(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "# TYPE %s %s\n%[1]s{%[3]s} %d\n", m.name, m.kind, labels, m.value)
 	}
 	fmt.Fprintf(w, "# TYPE OutstandingRequests gauge\n")
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, in := range e.instances {
+	e.fleet.mu.Lock()
+	defer e.fleet.mu.Unlock()
+	for _, in := range e.fleet.instances {
 		if in != nil {
-			fmt.Fprintf(w, "OutstandingRequests{%s,Instance=\"%d\",State=%q} %d\n", labels, in.number, in.state, in.flights)
+			fmt.Fprintf(w, "OutstandingRequests{%s,Instance=\"%d\",State=%q} %d\n", labels, in.number, in.state, in.outstanding)
 		}
 	}
 }

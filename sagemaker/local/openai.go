@@ -25,18 +25,18 @@ func (e *Endpoint) chat(w http.ResponseWriter, r *http.Request) {
 		e.refuse(w, &call{op: opOpenAI}, f)
 		return
 	}
-	c, fl := e.admit(w, r, opOpenAI)
+	c, v := e.admit(w, r, opOpenAI)
 	if c == nil {
 		return
 	}
 	defer e.metrics.leave()
-	ctx, cancel := fl.context(r, e.cfg.Limits.Stream)
+	ctx, cancel := v.context(r, e.cfg.Limits.Stream)
 	defer cancel()
 	unary := time.AfterFunc(e.cfg.Limits.Unary, cancel)
-	resp, f := fl.open(ctx, c, "/v1/chat/completions")
+	resp, f := v.open(ctx, c, "/v1/chat/completions")
 	if f != nil {
 		if !unary.Stop() {
-			f = e.timedOut(c.who())
+			f = e.cfg.timedOut(c.who())
 		}
 		e.refuse(w, c, f)
 		return
@@ -55,16 +55,16 @@ func (e *Endpoint) chat(w http.ResponseWriter, r *http.Request) {
 	err := copyFlushing(w, resp.Body)
 	switch {
 	case err == nil:
-		fl.land(complete)
+		v.done(complete)
 		e.logCall(c, resp.StatusCode, "")
 		return
 	case r.Context().Err() != nil:
-		fl.land(left)
+		v.done(cancelled)
 	case ctx.Err() != nil:
-		fl.land(late)
+		v.done(timedOut)
 		e.metrics.midStreamError()
 	default:
-		fl.land(broken)
+		v.done(broken)
 		e.metrics.midStreamError()
 	}
 	e.logCall(c, resp.StatusCode, "the answer broke off: "+err.Error())

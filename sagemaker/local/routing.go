@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// stickiness is the instance that holds a session, until the session expires.
-type stickiness struct {
+// session is the instance that holds a session, until the session expires.
+type session struct {
 	in      *instance
 	expires time.Time
 }
@@ -16,32 +16,32 @@ type stickiness struct {
 type outcome int
 
 const (
-	complete outcome = iota // the container's answer, whatever its status, came whole
-	broken                  // the container closed the connection before its end
-	late                    // the platform's time was up
-	left                    // the caller went away
+	complete  outcome = iota // the container's answer, whatever its status, came whole
+	broken                   // the container closed the connection before its end
+	timedOut                 // the platform's time was up
+	cancelled                // the caller went away
 )
 
-// flight is a request that a container is working on.
-type flight struct {
-	e  *Endpoint
-	in *instance
+// invocation is a request that an instance is working on.
+type invocation struct {
+	fleet *fleet
+	in    *instance
 }
 
-// board chooses the instance for a call: the session's, otherwise the one in
+// pick chooses the instance for a call: the session's, otherwise the one in
 // service with the fewest outstanding requests, among equals a random one. The
-// flight must be landed.
-func (e *Endpoint) board(c *call) (*flight, *fault) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.phase == deleting { // since the call was checked
-		return nil, e.notFound(e.cfg.Name)
+// invocation must be told when it is done.
+func (fl *fleet) pick(c *call) (*invocation, *fault) {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	if fl.phase == deleting { // since the call was checked
+		return nil, fl.cfg.notFound(fl.cfg.Name)
 	}
 	var chosen *instance
 	if c.session != "" && c.session != newSession {
-		s, ok := e.sessions[c.session]
+		s, ok := fl.sessions[c.session]
 		if !ok || time.Now().After(s.expires) {
-			delete(e.sessions, c.session)
+			delete(fl.sessions, c.session)
 			return nil, invalid("Session %s does not exist or has expired.", c.session)
 		}
 		if s.in.state == serving {
@@ -49,47 +49,47 @@ func (e *Endpoint) board(c *call) (*flight, *fault) {
 		}
 	} else {
 		equals := 0
-		for _, in := range e.instances {
+		for _, in := range fl.instances {
 			switch {
 			case in == nil || in.state != serving:
-			case chosen == nil || in.flights < chosen.flights:
+			case chosen == nil || in.outstanding < chosen.outstanding:
 				chosen, equals = in, 1
-			case in.flights == chosen.flights:
-				if equals++; e.rng.IntN(equals) == 0 {
+			case in.outstanding == chosen.outstanding:
+				if equals++; fl.rng.IntN(equals) == 0 {
 					chosen = in
 				}
 			}
 		}
 	}
 	if chosen == nil {
-		return nil, unavailable("No instance of endpoint %s is in service.", e.cfg.Name)
+		return nil, unavailable("No instance of endpoint %s is in service.", fl.cfg.Name)
 	}
-	chosen.flights++
-	if _, adapter := e.cfg.Adapters[c.component]; adapter {
+	chosen.outstanding++
+	if _, adapter := fl.cfg.Adapters[c.component]; adapter {
 		c.header.Set(headerAdapter, c.component)
 		c.header.Set(headerAlias, c.component)
 	}
-	return &flight{e, chosen}, nil
+	return &invocation{fl, chosen}, nil
 }
 
-// land ends a flight. It must be called once.
-func (f *flight) land(o outcome) {
-	f.e.mu.Lock()
-	defer f.e.mu.Unlock()
-	f.in.flights--
-	if f.in.state != stopping {
+// done ends an invocation. It must be called once.
+func (v *invocation) done(o outcome) {
+	v.fleet.mu.Lock()
+	defer v.fleet.mu.Unlock()
+	v.in.outstanding--
+	if v.in.state != stopping {
 		return
 	}
 	switch o {
 	case complete:
-		f.in.ending.Complete++
+		v.in.ending.Complete++
 	case broken:
-		f.in.ending.Broken++
-	case late, left:
-		f.in.ending.Given++
+		v.in.ending.Broken++
+	case timedOut, cancelled:
+		v.in.ending.Given++
 	}
-	if f.in.flights == 0 {
-		close(f.in.drained)
+	if v.in.outstanding == 0 {
+		close(v.in.drained)
 	}
 }
 
@@ -108,12 +108,12 @@ func parseNewSession(header string) (id string, expires time.Time, ok bool) {
 
 // noteSessions makes calls stick to the instance that opened a session, until
 // a container says that it has closed it.
-func (f *flight) noteSessions(opened, closed string) {
-	e := f.e
-	e.mu.Lock()
-	defer e.mu.Unlock()
+func (v *invocation) noteSessions(opened, closed string) {
+	fl := v.fleet
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
 	if id, expires, ok := parseNewSession(opened); ok {
-		e.sessions[id] = stickiness{f.in, expires}
+		fl.sessions[id] = session{v.in, expires}
 	}
-	delete(e.sessions, strings.TrimSpace(closed))
+	delete(fl.sessions, strings.TrimSpace(closed))
 }

@@ -29,14 +29,14 @@ var (
 // A status of 2xx starts the stream, any other is the answer of the unary
 // call. If the caller leaves, the connection to the container is closed.
 func (e *Endpoint) invokeStream(w http.ResponseWriter, r *http.Request) {
-	c, fl := e.admit(w, r, opStream)
+	c, v := e.admit(w, r, opStream)
 	if c == nil {
 		return
 	}
 	defer e.metrics.leave()
-	ctx, cancel := fl.context(r, e.cfg.Limits.Stream)
+	ctx, cancel := v.context(r, e.cfg.Limits.Stream)
 	defer cancel()
-	resp, f := fl.open(ctx, c, "/invocations")
+	resp, f := v.open(ctx, c, "/invocations")
 	if f != nil {
 		e.refuse(w, c, f)
 		return
@@ -53,39 +53,36 @@ func (e *Endpoint) invokeStream(w http.ResponseWriter, r *http.Request) {
 	out := &events{w: w, flush: http.NewResponseController(w), encoder: eventstream.NewEncoder()}
 	out.send() // the headers
 
-	e.mu.Lock()
-	e.streams++
-	cut := newCutter(e.cfg.Seed, e.streams)
-	e.mu.Unlock()
+	cut := newCutter(e.cfg.Seed, e.streams.Add(1))
 	err := relay(ctx, out, cut, resp.Body)
 	how, message := complete, ""
 	switch {
 	case err == nil:
 	case errors.Is(context.Cause(ctx), errLate):
-		how, message = late, fmt.Sprintf("The model did not end its response within %v.", e.cfg.Limits.Stream)
+		how, message = timedOut, fmt.Sprintf("The model did not end its response within %v.", e.cfg.Limits.Stream)
 		out.fail("ModelStreamError", "ModelInvocationTimeExceeded", message)
 	case errors.Is(context.Cause(ctx), errTaken):
 		how, message = broken, "The instance was stopped before the end of the response."
 		out.fail("InternalStreamFailure", "", message)
 	case r.Context().Err() != nil || out.err != nil:
-		how, message = left, "the caller left"
+		how, message = cancelled, "the caller left"
 	default:
 		how, message = broken, fmt.Sprintf("The connection to the model broke before the end of its response: %v", err)
 		out.fail("ModelStreamError", "StreamBroken", message)
 	}
-	if how == late || how == broken {
+	if how == timedOut || how == broken {
 		e.metrics.midStreamError()
 	}
-	fl.land(how)
+	v.done(how)
 	e.logCall(c, http.StatusOK, message)
 }
 
 // context is the life of a streaming request: it ends with the caller, with
 // the instance, and when the time is up.
-func (fl *flight) context(r *http.Request, limit time.Duration) (context.Context, context.CancelFunc) {
+func (v *invocation) context(r *http.Request, limit time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancelTime := context.WithTimeoutCause(r.Context(), limit, errLate)
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(fl.in.ctx, func() { cancel(errTaken) })
+	stop := context.AfterFunc(v.in.ctx, func() { cancel(errTaken) })
 	return ctx, func() {
 		stop()
 		cancel(nil)
@@ -94,15 +91,15 @@ func (fl *flight) context(r *http.Request, limit time.Duration) (context.Context
 }
 
 // open sends a call to the container and returns once its answer begins. With
-// a fault the flight has landed, otherwise it is the caller's to land.
-func (fl *flight) open(ctx context.Context, c *call, path string) (*http.Response, *fault) {
-	e := fl.e
-	req, err := fl.in.request(ctx, http.MethodPost, path, c.header, bytes.NewReader(c.body))
+// a fault the invocation is done, otherwise the caller ends it.
+func (v *invocation) open(ctx context.Context, c *call, path string) (*http.Response, *fault) {
+	cfg := v.fleet.cfg
+	req, err := v.in.request(ctx, http.MethodPost, path, c.header, bytes.NewReader(c.body))
 	if err != nil {
-		fl.land(broken)
+		v.done(broken)
 		return nil, internal("%v", err)
 	}
-	resp, err := fl.in.transport.RoundTrip(req)
+	resp, err := v.in.transport.RoundTrip(req)
 	switch {
 	case err == nil && resp.StatusCode >= 200 && resp.StatusCode <= 299:
 		return resp, nil
@@ -110,20 +107,20 @@ func (fl *flight) open(ctx context.Context, c *call, path string) (*http.Respons
 		defer resp.Body.Close()
 		body, err := io.ReadAll(io.LimitReader(resp.Body, messageLimit))
 		if err != nil {
-			fl.land(broken)
+			v.done(broken)
 		} else {
-			fl.land(complete)
+			v.done(complete)
 		}
-		return nil, e.modelError(c.who(), resp.StatusCode, string(body))
+		return nil, cfg.modelError(c.who(), resp.StatusCode, string(body))
 	case errors.Is(context.Cause(ctx), errLate):
-		fl.land(late)
-		return nil, e.timedOut(c.who())
-	case errors.Is(context.Cause(ctx), context.Canceled) && fl.in.ctx.Err() == nil:
-		fl.land(left)
+		v.done(timedOut)
+		return nil, cfg.timedOut(c.who())
+	case errors.Is(context.Cause(ctx), context.Canceled) && v.in.ctx.Err() == nil:
+		v.done(cancelled)
 	default:
-		fl.land(broken)
+		v.done(broken)
 	}
-	return nil, e.crashed(c.who(), err)
+	return nil, cfg.crashed(c.who(), err)
 }
 
 // relay copies body to out until it ends, in the parts that cut makes. It

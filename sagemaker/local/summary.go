@@ -56,8 +56,8 @@ func (s *Summary) Clean() bool {
 	return true
 }
 
-func (e *Endpoint) summary() *Summary {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return &Summary{Instances: e.stopped}
+func (fl *fleet) summary() *Summary {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	return &Summary{Instances: fl.stopped}
 }
