@@ -19,15 +19,44 @@ func testSpec() *Spec {
 // created are the calls that a first deployment takes.
 var created = []string{"CreateModel chat-#", "CreateEndpointConfig chat-#", "CreateEndpoint chat"}
 
+// deployment is a Deploy against the fake AWS, and what is to come of it.
+type deployment struct {
+	name    string
+	before  func(*fakeAWS, *Spec) // after a first deployment that worked
+	fresh   func(*fakeAWS)        // instead of it
+	want    []string              // calls
+	wantErr string
+	wantOut string
+}
+
+func (d *deployment) run(t *testing.T) {
+	f, s := newFake(t), testSpec()
+	c, out := f.dial(false)
+	if d.fresh != nil {
+		d.fresh(f)
+	} else {
+		if err := c.Deploy(context.Background(), s, true, nil); err != nil {
+			t.Fatal(err)
+		}
+		f.took()
+		out.Reset()
+		d.before(f, s)
+	}
+	err := c.Deploy(context.Background(), s, true, nil)
+	if (err == nil) != (d.wantErr == "") || err != nil && !strings.Contains(err.Error(), d.wantErr) {
+		t.Errorf("error %v, want %q", err, d.wantErr)
+	}
+	if got := f.took(); !slices.Equal(got, d.want) {
+		t.Errorf("calls %q, want %q", got, d.want)
+	}
+	if !strings.Contains(out.String(), d.wantOut) {
+		t.Errorf("progress %q, want %q in it", out, d.wantOut)
+	}
+}
+
+// Deploy makes what is missing, and nothing else.
 func TestDeploy(t *testing.T) {
-	for _, tt := range []struct {
-		name    string
-		before  func(*fakeAWS, *Spec) // after a first deployment that worked
-		fresh   func(*fakeAWS)        // instead of it
-		want    []string              // calls
-		wantErr string
-		wantOut string
-	}{
+	for _, d := range []deployment{
 		{
 			name: "first", fresh: func(*fakeAWS) {},
 			want: created, wantOut: "endpoint chat: in service after",
@@ -35,22 +64,6 @@ func TestDeploy(t *testing.T) {
 		{
 			name: "once more changes nothing", before: func(*fakeAWS, *Spec) {},
 			wantOut: "serves exactly this already",
-		},
-		{
-			name:   "an update removes what it replaces",
-			before: func(f *fakeAWS, s *Spec) { s.Env = map[string]string{"MAX_INPUT_TOKENS": "100"} },
-			want: []string{
-				"CreateModel chat-#", "CreateEndpointConfig chat-#", "UpdateEndpoint chat",
-				"DeleteEndpointConfig chat-#", "DeleteModel chat-#",
-			},
-			wantOut: "endpoint chat: is being updated from chat-",
-		},
-		{
-			name: "a change of machines keeps the model, and the role is found",
-			before: func(f *fakeAWS, s *Spec) {
-				s.Instances, s.Role = 3, ""
-			},
-			want: []string{"CreateEndpointConfig chat-#", "UpdateEndpoint chat", "DeleteEndpointConfig chat-#"},
 		},
 		{
 			name:   "force",
@@ -61,35 +74,13 @@ func TestDeploy(t *testing.T) {
 			},
 		},
 		{
-			name: "an update for whose second fleet there is no quota",
-			before: func(f *fakeAWS, s *Spec) {
-				s.Instances = 2
-				f.faults["UpdateEndpoint"] = []string{"ResourceLimitExceeded: The account-level service limit 'ml.c7i.2xlarge for endpoint usage' is 2 Instances"}
-			},
-			want:    []string{"CreateEndpointConfig chat-#"},
-			wantErr: "is 2 Instances); the new instances come beside the old ones: --update-strategy rolling takes half as many",
-		},
-		{
-			name: "an update that is rolled back keeps both",
-			before: func(f *fakeAWS, s *Spec) {
-				s.Instances = 2
-				f.course, f.rollback = []string{"Updating", "Updating", "InService"}, true
-				f.reason = "The primary container for production variant main did not pass the ping health check."
-			},
-			want:    []string{"CreateEndpointConfig chat-#", "UpdateEndpoint chat"},
-			wantErr: "the update failed, and what served before serves again: the container did not answer /ping",
-		},
-		{
-			name: "the log of a container that failed is shown",
+			name: "goes on where an interrupted run stopped",
 			fresh: func(f *fakeAWS) {
-				f.course = []string{"Creating", "Failed"}
-				f.reason = "The primary container for production variant main did not pass the ping health check."
-				f.log = []string{"loading", "exec /millrace: exec format error"}
+				f.faults["CreateEndpoint"] = []string{"ResourceLimitExceeded: The account-level service limit 'ml.c7i.2xlarge for endpoint usage' is 0 Instances"}
 			},
-			want: created,
-			wantErr: "endpoint chat: failed: the image is built for another processor than ml.c7i.2xlarge has: build it for linux/amd64, or linux/arm64 for Graviton " +
-				"(SageMaker: The primary container for production variant main did not pass the ping health check.); deploy makes it anew, `millrace sagemaker delete chat` takes it away",
-			wantOut: "  exec /millrace: exec format error\n",
+			want:    created[:2],
+			wantErr: "endpoint chat: a quota of the account is used up",
+			wantOut: "what has been made so far waits for the next try; `millrace sagemaker delete chat` takes it away",
 		},
 		{
 			name: "one that failed is made anew",
@@ -109,6 +100,69 @@ func TestDeploy(t *testing.T) {
 				"DeleteEndpoint chat", "CreateModel chat-#", "CreateEndpointConfig chat-#", "CreateEndpoint chat",
 				"DeleteEndpointConfig chat-#", "DeleteModel chat-#",
 			},
+		},
+		{
+			name: "removes what a run that did not wait has left",
+			before: func(f *fakeAWS, s *Spec) {
+				s.Instances = 2
+				c, _ := f.dial(false)
+				if err := c.Deploy(context.Background(), s, false, nil); err != nil {
+					f.t.Fatal(err)
+				}
+				f.endpoints["chat"].course = []string{"InService"}
+				f.took()
+			},
+			want:    []string{"DeleteEndpointConfig chat-#"},
+			wantOut: "serves exactly this already",
+		},
+		{
+			name: "somebody else's endpoint",
+			before: func(f *fakeAWS, s *Spec) {
+				f.tags[fakeARN+"endpoint/chat"] = nil
+			},
+			wantErr: "endpoint chat exists and was not made by this command: it has no tag millrace:endpoint=chat",
+		},
+		{
+			name: "waits for one that is on its way to the same",
+			before: func(f *fakeAWS, s *Spec) {
+				f.endpoints["chat"].course = []string{"Updating", "Updating", "Updating", "InService"}
+			},
+			wantOut: "is on its way to this already",
+		},
+	} {
+		t.Run(d.name, d.run)
+	}
+}
+
+// An update brings the new configuration into service before the old one is removed;
+// when that fails, both are kept.
+func TestDeployUpdates(t *testing.T) {
+	for _, d := range []deployment{
+		{
+			name:   "an update removes what it replaces",
+			before: func(f *fakeAWS, s *Spec) { s.Env = map[string]string{"MAX_INPUT_TOKENS": "100"} },
+			want: []string{
+				"CreateModel chat-#", "CreateEndpointConfig chat-#", "UpdateEndpoint chat",
+				"DeleteEndpointConfig chat-#", "DeleteModel chat-#",
+			},
+			wantOut: "endpoint chat: is being updated from chat-",
+		},
+		{
+			name: "a change of machines keeps the model, and the role is found",
+			before: func(f *fakeAWS, s *Spec) {
+				s.Instances, s.Role = 3, ""
+			},
+			want: []string{"CreateEndpointConfig chat-#", "UpdateEndpoint chat", "DeleteEndpointConfig chat-#"},
+		},
+		{
+			name: "an update that is rolled back keeps both",
+			before: func(f *fakeAWS, s *Spec) {
+				s.Instances = 2
+				f.course, f.rollback = []string{"Updating", "Updating", "InService"}, true
+				f.reason = "The primary container for production variant main did not pass the ping health check."
+			},
+			want:    []string{"CreateEndpointConfig chat-#", "UpdateEndpoint chat"},
+			wantErr: "the update failed, and what served before serves again: the container did not answer /ping",
 		},
 		{
 			name: "one that serves a mix is not taken away",
@@ -142,34 +196,33 @@ func TestDeploy(t *testing.T) {
 			wantOut: "endpoint chat: Updating, waiting for that to end",
 		},
 		{
-			name: "goes on where an interrupted run stopped",
-			fresh: func(f *fakeAWS) {
-				f.faults["CreateEndpoint"] = []string{"ResourceLimitExceeded: The account-level service limit 'ml.c7i.2xlarge for endpoint usage' is 0 Instances"}
-			},
-			want:    created[:2],
-			wantErr: "endpoint chat: a quota of the account is used up",
-			wantOut: "what has been made so far waits for the next try; `millrace sagemaker delete chat` takes it away",
-		},
-		{
-			name: "waits for one that is on its way to the same",
-			before: func(f *fakeAWS, s *Spec) {
-				f.endpoints["chat"].course = []string{"Updating", "Updating", "Updating", "InService"}
-			},
-			wantOut: "is on its way to this already",
-		},
-		{
-			name: "removes what a run that did not wait has left",
+			name: "an update for whose second fleet there is no quota",
 			before: func(f *fakeAWS, s *Spec) {
 				s.Instances = 2
-				c, _ := f.dial(false)
-				if err := c.Deploy(context.Background(), s, false, nil); err != nil {
-					f.t.Fatal(err)
-				}
-				f.endpoints["chat"].course = []string{"InService"}
-				f.took()
+				f.faults["UpdateEndpoint"] = []string{"ResourceLimitExceeded: The account-level service limit 'ml.c7i.2xlarge for endpoint usage' is 2 Instances"}
 			},
-			want:    []string{"DeleteEndpointConfig chat-#"},
-			wantOut: "serves exactly this already",
+			want:    []string{"CreateEndpointConfig chat-#"},
+			wantErr: "is 2 Instances); the new instances come beside the old ones: --update-strategy rolling takes half as many",
+		},
+	} {
+		t.Run(d.name, d.run)
+	}
+}
+
+// What AWS refuses is put into one line that says what to do.
+func TestDeployFailures(t *testing.T) {
+	for _, d := range []deployment{
+		{
+			name: "the log of a container that failed is shown",
+			fresh: func(f *fakeAWS) {
+				f.course = []string{"Creating", "Failed"}
+				f.reason = "The primary container for production variant main did not pass the ping health check."
+				f.log = []string{"loading", "exec /millrace: exec format error"}
+			},
+			want: created,
+			wantErr: "endpoint chat: failed: the image is built for another processor than ml.c7i.2xlarge has: build it for linux/amd64, or linux/arm64 for Graviton " +
+				"(SageMaker: The primary container for production variant main did not pass the ping health check.); deploy makes it anew, `millrace sagemaker delete chat` takes it away",
+			wantOut: "  exec /millrace: exec format error\n",
 		},
 		{
 			name: "a role that is not known everywhere yet",
@@ -184,13 +237,6 @@ func TestDeploy(t *testing.T) {
 				f.faults["DescribeEndpoint"] = []string{"ThrottlingException: Rate exceeded", "ThrottlingException: Rate exceeded"}
 			},
 			want: created,
-		},
-		{
-			name: "somebody else's endpoint",
-			before: func(f *fakeAWS, s *Spec) {
-				f.tags[fakeARN+"endpoint/chat"] = nil
-			},
-			wantErr: "endpoint chat exists and was not made by this command: it has no tag millrace:endpoint=chat",
 		},
 		{
 			name: "a permission is missing",
@@ -239,30 +285,7 @@ func TestDeploy(t *testing.T) {
 			wantOut: "try 6 of 6",
 		},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			f, s := newFake(t), testSpec()
-			c, out := f.dial(false)
-			if tt.fresh != nil {
-				tt.fresh(f)
-			} else {
-				if err := c.Deploy(context.Background(), s, true, nil); err != nil {
-					t.Fatal(err)
-				}
-				f.took()
-				out.Reset()
-				tt.before(f, s)
-			}
-			err := c.Deploy(context.Background(), s, true, nil)
-			if (err == nil) != (tt.wantErr == "") || err != nil && !strings.Contains(err.Error(), tt.wantErr) {
-				t.Errorf("error %v, want %q", err, tt.wantErr)
-			}
-			if got := f.took(); !slices.Equal(got, tt.want) {
-				t.Errorf("calls %q, want %q", got, tt.want)
-			}
-			if !strings.Contains(out.String(), tt.wantOut) {
-				t.Errorf("progress %q, want %q in it", out, tt.wantOut)
-			}
-		})
+		t.Run(d.name, d.run)
 	}
 }
 
