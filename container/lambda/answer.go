@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/aws/aws-lambda-go/events"
 )
 
 // The longest answers in one piece, in bytes of their JSON: what Lambda takes
@@ -47,50 +49,39 @@ func (h *head) WriteHeader(status int) {
 	}
 }
 
-// proxyAnswer is an answer, or its beginning, in the form of HTTP sources.
-type proxyAnswer struct {
-	StatusCode        int                 `json:"statusCode"`
-	StatusDescription string              `json:"statusDescription,omitempty"`
-	Headers           map[string]string   `json:"headers,omitempty"`
-	MultiValueHeaders map[string][]string `json:"multiValueHeaders,omitempty"`
-	Cookies           []string            `json:"cookies,omitempty"`
-	Body              *string             `json:"body,omitempty"`
-	IsBase64Encoded   *bool               `json:"isBase64Encoded,omitempty"`
-}
-
-// proxy returns the answer's head as its source writes it: with cookies apart,
-// with lists of values, or with single ones.
-func (h *head) proxy() *proxyAnswer {
-	header := h.header.Clone()
+// fields returns the headers that the source gets, without those of a
+// connection, which there is none of.
+func (h *head) fields() http.Header {
+	fields := h.header.Clone()
 	for _, name := range []string{"Connection", "Content-Length", "Transfer-Encoding"} {
-		header.Del(name) // of a connection that is not there
+		fields.Del(name)
 	}
-	a := &proxyAnswer{StatusCode: h.status}
-	switch h.source {
-	case restAPI, httpAPIv1, loadBalancerMulti:
-		a.MultiValueHeaders = header
-	default:
-		if h.source == functionURL || h.source == httpAPI {
-			a.Cookies = header["Set-Cookie"]
-			header.Del("Set-Cookie")
-		}
-		a.Headers = map[string]string{}
-		for name, values := range header {
-			a.Headers[name] = strings.Join(values, ",")
-		}
-	}
-	if h.source == loadBalancer || h.source == loadBalancerMulti {
-		a.StatusDescription = strings.TrimSpace(fmt.Sprintf("%d %s", h.status, http.StatusText(h.status)))
-	}
-	return a
+	return fields
 }
 
-// marshal does not escape what only HTML needs escaped: an answer has a limit.
-func (a *proxyAnswer) marshal() []byte {
+// joined returns headers as sources that take single values want them.
+func joined(fields http.Header) map[string]string {
+	single := make(map[string]string, len(fields))
+	for name, values := range fields {
+		single[name] = strings.Join(values, ",")
+	}
+	return single
+}
+
+// apart takes the cookies out of headers, for sources that take them apart.
+func apart(fields http.Header) (cookies []string) {
+	cookies = fields["Set-Cookie"]
+	delete(fields, "Set-Cookie")
+	return cookies
+}
+
+// marshal does not escape what only HTML needs escaped: answers have a size
+// limit.
+func marshal(answer any) []byte {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(a); err != nil {
+	if err := enc.Encode(answer); err != nil {
 		panic(err) // texts and numbers
 	}
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
@@ -118,9 +109,8 @@ func (b *buffered) Write(p []byte) (int, error) {
 // Flush does nothing: there is one piece.
 func (b *buffered) Flush() {}
 
-// payload returns what the source gets. The caller of a direct invocation
-// learns of an error by a failure of the function: there is no status to look
-// at.
+// payload returns what the source gets. An error reaches the caller of a direct
+// invocation as a failure of the function, since the answer has no status.
 func (b *buffered) payload() ([]byte, *failure) {
 	b.WriteHeader(http.StatusOK)
 	if b.source == direct {
@@ -128,13 +118,13 @@ func (b *buffered) payload() ([]byte, *failure) {
 		case b.status >= http.StatusBadRequest:
 			return nil, errorOf(b.body.Bytes(), b.status)
 		case b.body.Len() == 0:
-			return []byte("null"), nil // no answer at all may leave a caller waiting
+			return []byte("null"), nil // without an answer a caller may wait on
 		case b.body.Len() > b.source.limit():
 			return nil, errorOf(b.tooLong(), http.StatusRequestEntityTooLarge)
 		}
 		return b.body.Bytes(), nil
 	}
-	if data := b.marshal(); len(data) <= b.source.limit() {
+	if data := b.encode(); len(data) <= b.source.limit() {
 		return data, nil
 	}
 	text := b.tooLong()
@@ -142,20 +132,37 @@ func (b *buffered) payload() ([]byte, *failure) {
 	b.header.Set("Content-Type", "application/json")
 	b.body.Reset()
 	b.body.Write(text)
-	return b.marshal(), nil
+	return b.encode(), nil
 }
 
-func (b *buffered) marshal() []byte {
+// encode returns the answer in the form that AWS publishes for its source.
+func (b *buffered) encode() []byte {
 	if b.body.Len() > 0 && b.header.Get("Content-Type") == "" {
 		b.header.Set("Content-Type", http.DetectContentType(b.body.Bytes()))
 	}
-	a := b.proxy()
 	text, binary := b.body.String(), false
 	if !utf8.ValidString(text) {
 		text, binary = base64.StdEncoding.EncodeToString(b.body.Bytes()), true
 	}
-	a.Body, a.IsBase64Encoded = &text, &binary
-	return a.marshal()
+	fields := b.fields()
+	switch b.source {
+	case functionURL:
+		cookies := apart(fields)
+		return marshal(events.LambdaFunctionURLResponse{StatusCode: b.status, Headers: joined(fields), Cookies: cookies, Body: text, IsBase64Encoded: binary})
+	case httpAPI:
+		cookies := apart(fields)
+		return marshal(events.APIGatewayV2HTTPResponse{StatusCode: b.status, Headers: joined(fields), Cookies: cookies, Body: text, IsBase64Encoded: binary})
+	case restAPI, httpAPIv1:
+		return marshal(events.APIGatewayProxyResponse{StatusCode: b.status, MultiValueHeaders: fields, Body: text, IsBase64Encoded: binary})
+	}
+	a := events.ALBTargetGroupResponse{StatusCode: b.status, Body: text, IsBase64Encoded: binary}
+	a.StatusDescription = strings.TrimSpace(fmt.Sprintf("%d %s", b.status, http.StatusText(b.status)))
+	if b.source == loadBalancer {
+		a.Headers = joined(fields)
+	} else {
+		a.MultiValueHeaders = fields
+	}
+	return marshal(a)
 }
 
 // tooLong is the body of the answer that stands for one beyond the limit.
@@ -166,14 +173,10 @@ func (b *buffered) tooLong() []byte {
 
 // errorBody is an error in the form that the API gives it.
 func errorBody(kind, message string) []byte {
-	data, err := json.Marshal(struct {
+	return marshal(struct {
 		Error string `json:"error"`
 		Type  string `json:"error_type"`
 	}{message, kind})
-	if err != nil {
-		panic(err) // two texts
-	}
-	return data
 }
 
 // errorOf makes a failure of an error's body in either form of the API, TGI's
@@ -198,18 +201,9 @@ func errorOf(body []byte, status int) *failure {
 
 // batchAnswer names the records of a queue that have to come again.
 func batchAnswer(failed map[string]bool) []byte {
-	type item struct {
-		ID string `json:"itemIdentifier"`
-	}
-	answer := struct {
-		Failures []item `json:"batchItemFailures"`
-	}{[]item{}}
+	answer := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
 	for _, id := range slices.Sorted(maps.Keys(failed)) {
-		answer.Failures = append(answer.Failures, item{id})
+		answer.BatchItemFailures = append(answer.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: id})
 	}
-	data, err := json.Marshal(answer)
-	if err != nil {
-		panic(err) // texts
-	}
-	return data
+	return marshal(answer)
 }

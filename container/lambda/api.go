@@ -141,7 +141,7 @@ func (a *api) post(what, path string, body []byte, f *failure) error {
 }
 
 // stream posts an answer in pieces, as body gives them. What trailer has when
-// body ends is sent behind it; its names must be there from the beginning.
+// body ends is sent after it; its names must be there from the beginning.
 func (a *api) stream(ctx context.Context, id, contentType string, body io.Reader, trailer http.Header) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.base+"/invocation/"+id+"/response", body)
 	if err != nil {

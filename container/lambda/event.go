@@ -6,9 +6,11 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/aws/aws-lambda-go/events"
 )
 
-// source is who made an event. It decides how an answer is written.
+// source is what made an event. It decides how the answer is written.
 type source int
 
 const (
@@ -39,13 +41,7 @@ type event struct {
 	header   http.Header
 	body     []byte
 	sourceIP string
-	records  []record // of a queue
-}
-
-// record is a message of a queue.
-type record struct {
-	id   string
-	body string
+	records  []events.SQSMessage // of a queue
 }
 
 const accepted = "a function URL, an API Gateway HTTP or REST API, an Application Load Balancer, " +
@@ -59,6 +55,7 @@ func decode(data []byte) (*event, error) {
 	}
 	var context struct {
 		HTTP, ELB    json.RawMessage
+		DomainName   string
 		ConnectionID any
 	}
 	if raw := fields["requestContext"]; raw != nil {
@@ -68,15 +65,19 @@ func decode(data []byte) (*event, error) {
 	}
 	has := func(name string) bool { return fields[name] != nil && string(fields[name]) != "null" }
 	switch {
+	case context.HTTP != nil && strings.Contains(context.DomainName, ".lambda-url."):
+		return decodeHTTP(data, functionURL)
 	case context.HTTP != nil:
-		return decodeV2(data)
+		return decodeHTTP(data, httpAPI)
 	case context.ELB != nil:
-		return decodeV1(data, loadBalancer)
+		return decodeHTTP(data, loadBalancer)
+	case has("httpMethod") && (has("path") || has("resource")) && has("version"): // which only HTTP APIs have
+		return decodeHTTP(data, httpAPIv1)
 	case has("httpMethod") && (has("path") || has("resource")):
-		return decodeV1(data, restAPI)
+		return decodeHTTP(data, restAPI)
 	case string(fields["detail-type"]) == `"Scheduled Event"`:
-		// A rule of EventBridge that keeps an environment warm: that the model
-		// is there is all it wants.
+		// A rule of EventBridge that keeps an environment warm: all it needs is
+		// that the model is loaded.
 		return &event{source: direct, method: http.MethodGet, path: "/health", header: http.Header{}}, nil
 	case has("Records"):
 		return decodeQueue(data)
@@ -130,22 +131,14 @@ func clip(s string) string {
 
 // decodeQueue reads the records of an SQS event.
 func decodeQueue(data []byte) (*event, error) {
-	var in struct {
-		Records []struct {
-			MessageID   string `json:"messageId"`
-			EventSource string `json:"eventSource"`
-			Body        string `json:"body"`
-		}
-	}
+	var in events.SQSEvent
 	if err := json.Unmarshal(data, &in); err != nil {
 		return nil, fmt.Errorf("the event's Records are not understood: %w", err)
 	}
-	e := &event{source: queue}
 	for _, r := range in.Records {
 		if r.EventSource != "aws:sqs" {
 			return nil, fmt.Errorf("the event has records of %q; accepted are events of %s", clip(r.EventSource), accepted)
 		}
-		e.records = append(e.records, record{r.MessageID, r.Body})
 	}
-	return e, nil
+	return &event{source: queue, records: in.Records}, nil
 }

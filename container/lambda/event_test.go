@@ -140,7 +140,7 @@ func written(t *testing.T, e *event) string {
 	if e.source == queue {
 		var all []string
 		for _, r := range e.records {
-			all = append(all, r.id+" "+r.body)
+			all = append(all, r.MessageId+" "+r.Body)
 		}
 		return "SQS: " + strings.Join(all, ", ")
 	}
@@ -180,8 +180,8 @@ func TestEventsThatAreNotAccepted(t *testing.T) {
 		{"Bedrock agent", `{"messageVersion":"1.0","agent":{"name":"a"},"inputText":"x"}`, "a Bedrock agent's"},
 		{"anything", `{"b":1,"a":2}`, "an object with a, b;"},
 		{"odd context", `{"requestContext":5}`, "requestContext is not understood"},
-		{"odd headers", `{"version":"2.0","requestContext":{"http":{"method":"GET"}},"headers":[1]}`, "form 2.0"},
-		{"odd body", `{"httpMethod":"POST","path":"/","body":{}}`, "form 1.0"},
+		{"odd headers", `{"version":"2.0","requestContext":{"http":{"method":"GET"}},"headers":[1]}`, "the HTTP API is not understood"},
+		{"odd body", `{"httpMethod":"POST","path":"/","body":{}}`, "the REST API is not understood"},
 		{"odd records", `{"Records":5}`, "Records are not understood"},
 		{"no base64", `{"httpMethod":"POST","path":"/","body":"!","isBase64Encoded":true}`, "its body is base64"},
 	} {

@@ -13,46 +13,83 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/aws/aws-lambda-go/events"
 )
 
-// decodeV2 reads an event of format 2.0: function URLs and HTTP APIs. Header
-// names are in lower case, equal headers are joined by commas, cookies apart.
-func decodeV2(data []byte) (*event, error) {
-	var in struct {
-		RawPath         string            `json:"rawPath"`
-		RawQueryString  string            `json:"rawQueryString"`
-		Headers         map[string]string `json:"headers"`
-		Cookies         []string          `json:"cookies"`
-		Body            string            `json:"body"`
-		IsBase64Encoded bool              `json:"isBase64Encoded"`
-		RequestContext  struct {
-			DomainName string `json:"domainName"`
-			Stage      string `json:"stage"`
-			HTTP       struct {
-				Method   string `json:"method"`
-				SourceIP string `json:"sourceIp"`
-			} `json:"http"`
-		} `json:"requestContext"`
+// decodeHTTP reads an event of an HTTP source, in the form that AWS publishes
+// for it.
+func decodeHTTP(data []byte, from source) (e *event, err error) {
+	e = &event{source: from, header: http.Header{}}
+	var body string
+	var isBase64 bool
+	switch from {
+	case functionURL:
+		var in events.LambdaFunctionURLRequest
+		err = json.Unmarshal(data, &in)
+		client := &in.RequestContext.HTTP
+		e.method, e.path, e.query, e.sourceIP = client.Method, in.RawPath, in.RawQueryString, client.SourceIP
+		e.setHeader(in.Headers, nil, in.Cookies)
+		body, isBase64 = in.Body, in.IsBase64Encoded
+	case httpAPI:
+		var in events.APIGatewayV2HTTPRequest
+		err = json.Unmarshal(data, &in)
+		client := &in.RequestContext.HTTP
+		e.method, e.query, e.sourceIP = client.Method, in.RawQueryString, client.SourceIP
+		e.path = withoutStage(in.RawPath, in.RequestContext.Stage)
+		e.setHeader(in.Headers, nil, in.Cookies)
+		body, isBase64 = in.Body, in.IsBase64Encoded
+	case restAPI, httpAPIv1:
+		var in events.APIGatewayProxyRequest
+		err = json.Unmarshal(data, &in)
+		e.method, e.path, e.sourceIP = in.HTTPMethod, in.Path, in.RequestContext.Identity.SourceIP
+		if from == httpAPIv1 {
+			e.path = withoutStage(in.Path, in.RequestContext.Stage)
+		}
+		e.query = queryOf(in.QueryStringParameters, in.MultiValueQueryStringParameters).Encode()
+		e.setHeader(in.Headers, in.MultiValueHeaders, nil)
+		body, isBase64 = in.Body, in.IsBase64Encoded
+	default:
+		var in events.ALBTargetGroupRequest
+		err = json.Unmarshal(data, &in)
+		if in.MultiValueHeaders != nil {
+			e.source = loadBalancerMulti
+		}
+		e.method, e.path = in.HTTPMethod, in.Path
+		e.query = joinQuery(queryOf(in.QueryStringParameters, in.MultiValueQueryStringParameters))
+		e.setHeader(in.Headers, in.MultiValueHeaders, nil)
+		body, isBase64 = in.Body, in.IsBase64Encoded
 	}
-	if err := json.Unmarshal(data, &in); err != nil {
-		return nil, fmt.Errorf("the event has the form 2.0 of API Gateway and is not understood: %w", err)
+	if err != nil {
+		return nil, fmt.Errorf("the event of the %s is not understood: %w", from, err)
 	}
-	e := &event{
-		source: httpAPI, method: in.RequestContext.HTTP.Method, path: in.RawPath, query: in.RawQueryString,
-		header: http.Header{}, sourceIP: in.RequestContext.HTTP.SourceIP,
-	}
-	if strings.Contains(in.RequestContext.DomainName, ".lambda-url.") {
-		e.source = functionURL
-	} else {
-		e.path = withoutStage(e.path, in.RequestContext.Stage)
-	}
-	for name, value := range in.Headers {
+	return e, e.setBody(body, isBase64)
+}
+
+// setHeader sets the headers from single values, lists of values, and cookies,
+// whichever the source gives.
+func (e *event) setHeader(single map[string]string, lists map[string][]string, cookies []string) {
+	for name, value := range single {
 		e.header.Set(name, value)
 	}
-	if len(in.Cookies) > 0 {
-		e.header.Set("Cookie", strings.Join(in.Cookies, "; "))
+	for name, values := range lists {
+		e.header[http.CanonicalHeaderKey(name)] = values
 	}
-	return e, e.setBody(in.Body, in.IsBase64Encoded)
+	if len(cookies) > 0 {
+		e.header.Set("Cookie", strings.Join(cookies, "; "))
+	}
+}
+
+// queryOf returns lists, or if there are none, single as lists.
+func queryOf(single map[string]string, lists map[string][]string) url.Values {
+	if lists != nil {
+		return lists
+	}
+	query := url.Values{}
+	for name, value := range single {
+		query.Set(name, value)
+	}
+	return query
 }
 
 // withoutStage takes the stage out of an HTTP API's path, whose first element
@@ -65,59 +102,9 @@ func withoutStage(path, stage string) string {
 	return path
 }
 
-// decodeV1 reads an event of format 1.0, which REST APIs have and HTTP APIs may
-// be set to, or of a load balancer. from is restAPI or loadBalancer.
-func decodeV1(data []byte, from source) (*event, error) {
-	var in struct {
-		Version           string              `json:"version"` // of an HTTP API
-		HTTPMethod        string              `json:"httpMethod"`
-		Path              string              `json:"path"`
-		Headers           map[string]string   `json:"headers"`
-		MultiValueHeaders map[string][]string `json:"multiValueHeaders"`
-		Query             map[string]string   `json:"queryStringParameters"`
-		MultiValueQuery   map[string][]string `json:"multiValueQueryStringParameters"`
-		Body              string              `json:"body"`
-		IsBase64Encoded   bool                `json:"isBase64Encoded"`
-		RequestContext    struct {
-			Stage    string `json:"stage"`
-			Identity struct {
-				SourceIP string `json:"sourceIp"`
-			} `json:"identity"`
-		} `json:"requestContext"`
-	}
-	if err := json.Unmarshal(data, &in); err != nil {
-		return nil, fmt.Errorf("the event has the form 1.0 of API Gateway and is not understood: %w", err)
-	}
-	e := &event{source: from, method: in.HTTPMethod, path: in.Path, header: http.Header{}, sourceIP: in.RequestContext.Identity.SourceIP}
-	if from == loadBalancer && in.MultiValueHeaders != nil {
-		e.source = loadBalancerMulti
-	}
-	if in.Version != "" {
-		e.source, e.path = httpAPIv1, withoutStage(e.path, in.RequestContext.Stage)
-	}
-	for name, value := range in.Headers {
-		e.header.Set(name, value)
-	}
-	for name, values := range in.MultiValueHeaders {
-		e.header[http.CanonicalHeaderKey(name)] = values
-	}
-	query := in.MultiValueQuery
-	if query == nil {
-		query = map[string][]string{}
-		for name, value := range in.Query {
-			query[name] = []string{value}
-		}
-	}
-	if from == restAPI {
-		e.query = url.Values(query).Encode()
-	} else {
-		e.query = joinQuery(query) // a load balancer passes on what the client wrote
-	}
-	return e, e.setBody(in.Body, in.IsBase64Encoded)
-}
-
-// joinQuery writes a query whose parts are escaped already.
-func joinQuery(query map[string][]string) string {
+// joinQuery writes the query of a load balancer, which passes on what the
+// client wrote: its parts are escaped already.
+func joinQuery(query url.Values) string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		for _, value := range query[name] {

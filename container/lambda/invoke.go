@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-lambda-go/events"
+
 	"github.com/millrace-ai/millrace/handler"
 )
 
@@ -56,8 +58,8 @@ func (r *Runtime) invoke(inv *invocation, begun func()) error {
 	return r.api.respond(inv.id, payload)
 }
 
-// reject fails an event that is not understood. It is in the log, too: nobody
-// waits for the answer to most of those.
+// reject fails an event that is not understood. It logs it as well: most such
+// events have no caller who waits for the answer.
 func (r *Runtime) reject(id string, err error) error {
 	r.opt.Logger.Warn("an event is not served", "request_id", id, "err", err)
 	return r.tell(id, &failure{Type: "Runtime.EventNotSupported", Message: err.Error()})
@@ -194,7 +196,7 @@ const batchWidth = 4
 
 // batch serves the records of a queue and returns the answer that names the
 // ones that failed.
-func (r *Runtime) batch(ctx context.Context, inv *invocation, records []record) []byte {
+func (r *Runtime) batch(ctx context.Context, inv *invocation, records []events.SQSMessage) []byte {
 	var mu sync.Mutex
 	failed := map[string]bool{}
 	places := make(chan struct{}, batchWidth)
@@ -204,9 +206,9 @@ func (r *Runtime) batch(ctx context.Context, inv *invocation, records []record) 
 		all.Go(func() {
 			defer func() { <-places }()
 			if err := r.record(ctx, inv, rec); err != nil {
-				r.opt.Logger.Warn("a record of the queue has failed", "request_id", inv.id, "record", rec.id, "err", err)
+				r.opt.Logger.Warn("a record of the queue has failed", "request_id", inv.id, "record", rec.MessageId, "err", err)
 				mu.Lock()
-				failed[rec.id] = true
+				failed[rec.MessageId] = true
 				mu.Unlock()
 			}
 		})
@@ -215,10 +217,10 @@ func (r *Runtime) batch(ctx context.Context, inv *invocation, records []record) 
 	return batchAnswer(failed)
 }
 
-// record serves one record, whose answer nobody gets.
-func (r *Runtime) record(ctx context.Context, inv *invocation, rec record) error {
+// record serves one record. Its answer is discarded.
+func (r *Runtime) record(ctx context.Context, inv *invocation, rec events.SQSMessage) error {
 	e := &event{
-		source: direct, method: http.MethodPost, path: "/invocations", body: []byte(rec.body),
+		source: direct, method: http.MethodPost, path: "/invocations", body: []byte(rec.Body),
 		header: http.Header{"Content-Type": {"application/json"}},
 	}
 	req, err := e.request(ctx)

@@ -39,7 +39,7 @@ type Options struct {
 	Logger      *slog.Logger
 
 	// Idle, if not nil, is called when the process may be frozen after it:
-	// nothing should be left to do behind it.
+	// nothing should be left to do after it.
 	Idle func()
 	// Phase, if not nil, hears of each phase of a cold start when it begins.
 	Phase func(name string)

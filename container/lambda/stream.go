@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+
+	"github.com/aws/aws-lambda-go/events"
 )
 
 // streamed passes an answer on as it is written. The request that carries it
@@ -46,7 +48,10 @@ func (s *streamed) WriteHeader(status int) {
 	contentType := s.header.Get("Content-Type")
 	if s.source != direct {
 		contentType = preludeType
-		s.first = append(s.proxy().marshal(), make([]byte, 8)...)
+		fields := s.fields()
+		cookies := apart(fields)
+		head := events.LambdaFunctionURLStreamingResponse{StatusCode: s.status, Headers: joined(fields), Cookies: cookies}
+		s.first, _ = io.ReadAll(&head) // without a body, which is never an error
 	}
 	if contentType == "" {
 		contentType = "application/octet-stream"

@@ -90,7 +90,7 @@ func (m *Emulator) serveCall(w http.ResponseWriter, r *http.Request, c call) {
 	case unawaited:
 		go func() {
 			if inv := m.invoke(context.Background(), event); inv.body != nil {
-				io.Copy(io.Discard, inv.body) //nolint:errcheck // nobody reads it
+				io.Copy(io.Discard, inv.body) //nolint:errcheck // no one reads it
 			}
 		}()
 		w.WriteHeader(http.StatusAccepted)

@@ -107,7 +107,7 @@ func (e *environment) stream(w http.ResponseWriter, r *http.Request, inv *invoca
 		data, err := base64.StdEncoding.DecodeString(r.Trailer.Get("Lambda-Runtime-Function-Error-Body"))
 		f := parseFailure(data)
 		if err != nil {
-			f = &failure{Message: "the body of the error behind the stream is no base64"}
+			f = &failure{Message: "the body of the error after the stream is not base64"}
 		}
 		f.Type = kind
 		inv.fail(f)
@@ -165,7 +165,7 @@ func readFailure(w http.ResponseWriter, r *http.Request) *failure {
 func accept(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusAccepted)
-	io.WriteString(w, `{"status":"OK"}`) //nolint:errcheck // nobody waits for it
+	io.WriteString(w, `{"status":"OK"}`) //nolint:errcheck // no one waits for it
 }
 
 func refuse(w http.ResponseWriter, status int, kind, message string) {
