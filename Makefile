@@ -3,7 +3,9 @@
 # in build/.
 
 SHELL   := /bin/bash
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# The tag v1.2.3 is version 1.2.3, four commits later it is 1.2.3-4-gHASH.
+VERSION := $(patsubst v%,%,$(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null || \
+  { hash=$$(git describe --always --dirty 2>/dev/null) && echo 0.0.0-g$$hash || echo 0.0.0-dev; }))
 PORT    ?= 8080
 MODEL   ?=
 
@@ -19,7 +21,7 @@ endif
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: build ## build, then serve the demo model on :8080 (MODEL=folder, PORT=number)
@@ -103,12 +105,12 @@ audit: tools native ## look for known vulnerabilities in what is linked
 client-packages:
 	@dev/clients/run.sh --install
 
-test-clients: build
+test-clients: build ## test with the real Python and Node clients
 	@dev/clients/run.sh
 
 # The Terraform modules, without an account and without a registry of providers.
 .PHONY: test-terraform terraform-readme
-test-terraform:
+test-terraform: ## test the Terraform modules, without an account
 	terraform/test.sh
 
 terraform-readme:
@@ -124,10 +126,18 @@ image: ## build the docker image (IMAGE=name:tag, PLATFORM=linux/arm64)
 	BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker build -f container/Dockerfile -t $(IMAGE) $(if $(PLATFORM),--platform $(PLATFORM)) --build-arg VERSION=$(VERSION) \
 	  --build-arg DOCKER_LABEL=$(lastword $(subst :, ,$(IMAGE))) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null) .
 
+# The files of a release in build/release, for this machine's architecture or
+# for ARCHS='amd64 arm64', by Debian's cross compilers.
+ARCHS ?=
+
+.PHONY: release
+release: build ## build the tarballs of a release (ARCHS='amd64 arm64')
+	dev/release/build.sh $(VERSION) $(ARCHS)
+
 # The image under a docker engine, as SageMaker and Lambda run it; ALL=1: the
 # one for arm64, too, and everything compiled twice to compare.
 .PHONY: test-image
-test-image:
+test-image: ## test the image under a docker engine (ALL=1: arm64 as well)
 	@cd dev/harness && MILLRACE_TEST_IMAGE=$(if $(ALL),all,1) go test -count 1 -timeout 60m
 
 # Good and hostile clients against the real binary, for an hour: does it keep its
@@ -137,7 +147,7 @@ soak: tools native ## abuse the server for an hour (MILLRACE_SOAK=duration)
 	MILLRACE_SOAK=$${MILLRACE_SOAK:-60m} go test -count 1 -timeout 0 -run '^TestSoak$$' -v ./container
 
 .PHONY: check
-check: lint race ## formatting, vet, lint, and the tests under the race detector
+check: lint race ## lint, and the tests under the race detector
 
 .PHONY: bench
 bench: bench-path bench-start bench-cpu bench-grammar bench-peer bench-image ## measure: HTTP path, start, CPU backend, llama.cpp beside it, the image
@@ -183,19 +193,24 @@ bench-s3: tools native $(S3_SERVER)
 test-faults: tools native
 	MILLRACE_FAULT_RUNS=1000 go test -count 1 -run Faults -v ./container/source | grep -v -e '---' -e '==='
 
-GOLANGCI := build/bin/golangci-lint
+GOLANGCI   := build/bin/golangci-lint
+ACTIONLINT := build/bin/actionlint
 
 .PHONY: lint linter
-lint: tools native $(GOLANGCI) # go vet is among it, as govet
-	@unformatted=$$(gofmt -l container engine handler sagemaker terraform *.go); \
+lint: tools native $(GOLANGCI) $(ACTIONLINT) ## formatting, vet, golangci-lint and actionlint
+	@unformatted=$$(gofmt -l container dev engine handler internal sagemaker *.go); \
 	  if [ -n "$$unformatted" ]; then echo "run gofmt -w on: $$unformatted"; exit 1; fi
 	$(GOLANGCI) run ./...
 	cd dev/standin && $(CURDIR)/$(GOLANGCI) run ./...
+	$(ACTIONLINT)
 
-linter: $(GOLANGCI)
+linter: $(GOLANGCI) $(ACTIONLINT)
 
 $(GOLANGCI):
 	GOBIN=$(CURDIR)/build/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+$(ACTIONLINT): # of .github/workflows
+	GOBIN=$(CURDIR)/build/bin go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 .PHONY: clean
 clean: ## remove everything that was made

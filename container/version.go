@@ -3,7 +3,7 @@ package main
 import "runtime/debug"
 
 // version is set by the build (-ldflags "-X main.version=…").
-var version = "dev"
+var version = "0.0.0-dev"
 
 // dockerLabel is the image's tag, set by the image's build as version is; ""
 // outside of images.
