@@ -24,17 +24,23 @@ type tracing struct {
 	log      *slog.Logger
 }
 
+// startTracing starts it if --otlp-endpoint or OpenTelemetry's variables name a
+// collector.
 func startTracing(cfg *config.Serve, log *slog.Logger) (*tracing, error) {
-	if cfg.OTLPEndpoint == "" {
-		return &tracing{}, nil
-	}
-	provider, err := otlp.Start(otlp.Config{
+	c := otlp.Config{
 		Endpoint: cfg.OTLPEndpoint,
 		Service:  cfg.OTLPServiceName,
 		Version:  version,
 		Frozen:   os.Getenv(runtimeAPI) != "",
 		Logger:   log,
-	})
+	}
+	if err := c.Environment(os.Getenv); err != nil {
+		return nil, err
+	}
+	if c.Endpoint == "" {
+		return &tracing{}, nil
+	}
+	provider, err := otlp.Start(c)
 	if err != nil {
 		return nil, fmt.Errorf("otlp-endpoint: %w", err)
 	}

@@ -57,8 +57,8 @@ type Serve struct {
 	LambdaInvokeMode string `name:"lambda-invoke-mode" default:"auto" enum:"auto,buffered,stream" help:"How answers leave a Lambda function: auto streams to function URLs and direct calls that ask for a stream; stream always, for a function URL or REST API that is set to stream; buffered never."`
 
 	JSONOutput      bool   `name:"json-output" help:"Log as JSON, one object a line."`
-	OTLPEndpoint    string `name:"otlp-endpoint" operator:"" placeholder:"URL" help:"OpenTelemetry collector that traces go to: http://HOST:4317 by gRPC, http://HOST:4318/v1/traces by HTTP. Left out: no traces."`
-	OTLPServiceName string `name:"otlp-service-name" default:"text-generation-inference.router" placeholder:"NAME" help:"What traces call this service."`
+	OTLPEndpoint    string `name:"otlp-endpoint" operator:"" placeholder:"URL" help:"OpenTelemetry collector that traces go to: http://HOST:4317 by gRPC, http://HOST:4318/v1/traces by HTTP. Default: what OTEL_EXPORTER_OTLP_ENDPOINT says, else no traces."`
+	OTLPServiceName string `name:"otlp-service-name" also:"OTEL_SERVICE_NAME" default:"text-generation-inference.router" placeholder:"NAME" help:"What traces call this service."`
 	LogLevel        string `name:"log-level" operator:"" default:"info" placeholder:"LEVEL" help:"Least severe level that is logged: debug, info, warn, error."`
 	Env             bool   `name:"env" short:"e" help:"Log the configuration at start."`
 

@@ -2,8 +2,10 @@
 package otlp
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -18,11 +20,16 @@ import (
 type Config struct {
 	// Endpoint is a collector's address. http://HOST:PORT is gRPC, as TGI has
 	// it, https://HOST:PORT the same over TLS. With a path (http://HOST/v1/traces)
-	// or with port 4318 it is HTTP with binary bodies.
+	// or with port 4318 it is HTTP with binary bodies. Protocol, if there is one,
+	// decides instead.
 	Endpoint string
-	Service  string // service.name of all spans
-	Version  string // service.version
-	Frozen   bool   // the process is stopped between requests, for longer than connections live: each batch has its own
+	Protocol string        // grpc or http/protobuf; "": by the Endpoint
+	Headers  http.Header   // of each batch
+	Gzip     bool          // whether batches are compressed
+	Timeout  time.Duration // for a batch with all its retries; 0: 10 seconds
+	Service  string        // service.name of all spans
+	Version  string        // service.version
+	Frozen   bool          // the process is stopped between requests, for longer than connections live: each batch has its own
 	Logger   *slog.Logger
 }
 
@@ -33,7 +40,7 @@ type Config struct {
 // A request that comes with a traceparent is traced as that says; others are
 // traced as OTEL_TRACES_SAMPLER says, without it always.
 func Start(cfg Config) (*trace.TracerProvider, error) {
-	c, err := newClient(cfg.Endpoint)
+	c, err := newClient(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +53,7 @@ func Start(cfg Config) (*trace.TracerProvider, error) {
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(quiet.report))
 	otel.SetLogger(logr.FromSlogHandler(cfg.Logger.Handler())) // its own writes to standard error, which may block
 	return trace.NewTracerProvider(
-		trace.WithBatcher(exporter, trace.WithBatchTimeout(2*time.Second), trace.WithExportTimeout(10*time.Second)),
+		trace.WithBatcher(exporter, trace.WithBatchTimeout(2*time.Second), trace.WithExportTimeout(cmp.Or(cfg.Timeout, 10*time.Second))),
 		trace.WithResource(resource.NewSchemaless(
 			attribute.String("service.name", cfg.Service),
 			attribute.String("service.version", cfg.Version),
@@ -56,6 +63,6 @@ func Start(cfg Config) (*trace.TracerProvider, error) {
 
 // Check reports what is wrong with the form of an endpoint.
 func Check(endpoint string) error {
-	_, err := newClient(endpoint)
+	_, err := newClient(Config{Endpoint: endpoint})
 	return err
 }

@@ -1,12 +1,16 @@
 package otlp
 
 import (
+	"bytes"
+	"cmp"
+	"compress/gzip"
 	"context"
 	"encoding/binary"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -17,9 +21,12 @@ import (
 // collector is an OTLP collector of both transports, in clear.
 type collector struct {
 	*httptest.Server
-	spans  []*tracepb.Span
-	paths  []string
-	refuse string // gRPC status that it answers, "" for 0
+	spans      []*tracepb.Span
+	paths      []string
+	key        string   // of the last call, the header Api-Key
+	compressed bool     // the last call was
+	statuses   []string // that the next calls get, of gRPC or HTTP; then all are fine
+	answered   func()   // called after the handler's answer, if not nil
 }
 
 func newCollector(t *testing.T) *collector {
@@ -30,23 +37,36 @@ func newCollector(t *testing.T) *collector {
 			t.Error(err)
 		}
 		c.paths = append(c.paths, r.Method+" "+r.URL.Path)
+		c.key = r.Header.Get("Api-Key")
+		status := ""
+		if len(c.statuses) > 0 {
+			status, c.statuses = c.statuses[0], c.statuses[1:]
+		}
+		if c.answered != nil {
+			defer c.answered()
+		}
+		c.compressed = r.Header.Get("Content-Encoding") == "gzip"
 		if r.Header.Get("Content-Type") == "application/grpc" {
-			if r.ProtoMajor != 2 || r.Header.Get("Te") != "trailers" || len(body) < 5 || body[0] != 0 || int(binary.BigEndian.Uint32(body[1:])) != len(body)-5 {
+			if r.ProtoMajor != 2 || r.Header.Get("Te") != "trailers" || len(body) < 5 || int(binary.BigEndian.Uint32(body[1:])) != len(body)-5 {
 				t.Errorf("not a gRPC call: %s, %v, %d bytes", r.Proto, r.Header, len(body))
 				return
 			}
+			c.compressed = body[0] == 1 && r.Header.Get("Grpc-Encoding") == "gzip"
 			body = body[5:]
 			w.Header().Set("Trailer", "Grpc-Status, Grpc-Message")
 			w.Header().Set("Content-Type", "application/grpc")
 			w.Write(make([]byte, 5)) //nolint:errcheck // the client's test fails
-			status := "0"
-			if c.refuse != "" {
-				status = c.refuse
+			if status != "" {
 				w.Header().Set("Grpc-Message", "go away")
 			}
-			w.Header().Set("Grpc-Status", status)
+			w.Header().Set("Grpc-Status", cmp.Or(status, "0"))
+		} else if code, err := strconv.Atoi(status); err == nil {
+			w.WriteHeader(code)
 		} else if r.Header.Get("Content-Type") != "application/x-protobuf" {
 			t.Errorf("content type %q", r.Header.Get("Content-Type"))
+		}
+		if c.compressed {
+			body = decompressed(t, body)
 		}
 		var data tracepb.TracesData
 		if err := proto.Unmarshal(body, &data); err != nil {
@@ -64,6 +84,19 @@ func newCollector(t *testing.T) *collector {
 	c.Start()
 	t.Cleanup(c.Close)
 	return c
+}
+
+func decompressed(t *testing.T, body []byte) []byte {
+	r, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	all, err := io.ReadAll(r)
+	if err != nil {
+		t.Error(err)
+	}
+	return all
 }
 
 func TestExport(t *testing.T) {
@@ -97,8 +130,8 @@ func TestExport(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	t.Run("gRPC status", func(t *testing.T) {
 		c := newCollector(t)
-		c.refuse = "7"
-		client, err := newClient(c.URL)
+		c.statuses = []string{"7"}
+		client, err := newClient(Config{Endpoint: c.URL})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +142,7 @@ func TestRefusals(t *testing.T) {
 	t.Run("HTTP status", func(t *testing.T) {
 		srv := httptest.NewServer(http.NotFoundHandler())
 		defer srv.Close()
-		client, err := newClient(srv.URL + "/x")
+		client, err := newClient(Config{Endpoint: srv.URL + "/x"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -137,7 +170,7 @@ func TestEndpoints(t *testing.T) {
 		{"http://h?x=secret", "", false},
 		{"grpc://h/secret", "", false},
 	} {
-		c, err := newClient(tt.endpoint)
+		c, err := newClient(Config{Endpoint: tt.endpoint})
 		switch {
 		case tt.url == "" && err == nil:
 			t.Errorf("%s: accepted", tt.endpoint)
