@@ -27,7 +27,7 @@ func (s *Server) chatCompletions(x *exchange) error {
 // chat answers req, which may also have come to /invocations.
 func (s *Server) chat(x *exchange, req *chatRequest) error {
 	x.openAI = true
-	s.metrics.requests.Inc()
+	s.metrics.Received()
 	m, err := s.ready()
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ func (s *Server) startChat(x *exchange, m *model, req *chatRequest) (*chatJob, e
 	if err != nil {
 		return nil, err
 	}
-	s.metrics.accepted(&j.job)
+	s.metrics.Accepted(&j.req)
 	streams, err := x.submit(m, &j.req, j.seeds, req.stream)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/stop"
 	"github.com/millrace-ai/millrace/engine/token"
+	"github.com/millrace-ai/millrace/handler/telemetry"
 )
 
 // choice is one of the sequences that answer a request of an OpenAI route.
@@ -313,22 +314,22 @@ func charsOf(choices []*choice) (n int) {
 
 // timingOf ends the clock of choices that were generated side by side: times
 // until the last of them, and the tokens of all.
-func (x *exchange) timingOf(choices []*choice) timing {
+func (x *exchange) timingOf(choices []*choice) telemetry.Timing {
 	first := choices[0].stream.Times()
 	longest, queue := 1, time.Duration(0)
-	t := timing{prompt: usageOf(choices).prompt, finish: reasonToLog(openAIReason, choices[0].text.Finish())}
+	t := telemetry.Timing{Prompt: usageOf(choices).prompt, Finish: reasonToLog(openAIReason, choices[0].text.Finish())}
 	for _, c := range choices {
 		times := c.stream.Times()
 		queue = max(queue, times.Admitted.Sub(times.Submitted))
 		longest = max(longest, c.text.Tokens())
-		t.tokens += c.text.Tokens()
+		t.Tokens += c.text.Tokens()
 	}
 	now := time.Now()
-	t.total = now.Sub(x.begun)
-	t.validation = first.Submitted.Sub(x.begun)
-	t.queue = queue
-	t.inference = now.Sub(first.Admitted)
-	t.perToken = t.inference / time.Duration(longest)
+	t.Total = now.Sub(x.begun)
+	t.Validation = first.Submitted.Sub(x.begun)
+	t.Queue = queue
+	t.Inference = now.Sub(first.Admitted)
+	t.PerToken = t.Inference / time.Duration(longest)
 	return t
 }
 

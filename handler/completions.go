@@ -27,7 +27,7 @@ func (s *Server) completions(x *exchange) error {
 // complete answers req, which may also have come to /invocations.
 func (s *Server) complete(x *exchange, req *completionRequest) error {
 	x.openAI = true
-	s.metrics.requests.Inc()
+	s.metrics.Received()
 	m, err := s.ready()
 	if err != nil {
 		return err
@@ -100,7 +100,7 @@ func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) 
 	seeds := seedsOf(req.seed, int(best))
 	for i, j := range jobs {
 		j.req.Params.Seed = seeds[0]
-		s.metrics.accepted(j)
+		s.metrics.Accepted(&j.req)
 		streams, err := x.submit(m, &j.req, seeds, req.stream)
 		if err != nil {
 			closeGuides(jobs[i+1:]) // the engine has the others

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/handler/body"
+	"github.com/millrace-ai/millrace/handler/telemetry"
 )
 
 // exchange is one request and its answer. Exchanges are pooled for their
@@ -33,7 +34,8 @@ type exchange struct {
 	// openAI: an error, once streaming, is an event of an OpenAI stream.
 	openAI bool
 
-	outcome outcome // how it ended
+	outcome outcome              // how it ended
+	told    []telemetry.Sequence // of the request's report
 
 	permits int64         // of Server.permits that are held
 	memory  *memory       // the server's
@@ -104,8 +106,8 @@ func (s *Server) answer(x *exchange, err error) {
 		return
 	}
 	if clientGone(x.r.Context(), err) {
-		s.metrics.failed("dropped")
-		x.outcome.status = statusClientGone
+		s.metrics.Failed("dropped")
+		x.outcome.status = telemetry.StatusClientGone
 		return
 	}
 	e := s.report(x, err)
@@ -128,7 +130,7 @@ func (s *Server) answer(x *exchange, err error) {
 // sees of it.
 func (s *Server) report(x *exchange, err error) *Error {
 	e := asError(err)
-	s.metrics.failed(e.label)
+	s.metrics.Failed(e.label)
 	x.outcome.err, x.outcome.status = e, e.Status
 	return e
 }

@@ -63,7 +63,7 @@ func (s *Server) receive(x *exchange, decode func([]byte) (generateRequest, erro
 // start checks req, takes permits and submits: x.generation yields the tokens,
 // and with best_of x.others do. All is given back when the exchange ends.
 func (s *Server) start(x *exchange, req *generateRequest, stream bool) (*job, error) {
-	s.metrics.requests.Inc()
+	s.metrics.Received()
 	m, err := s.ready()
 	if err != nil {
 		return nil, err
@@ -79,7 +79,7 @@ func (s *Server) start(x *exchange, req *generateRequest, stream bool) (*job, er
 	if err != nil {
 		return nil, err
 	}
-	s.metrics.accepted(j)
+	s.metrics.Accepted(&j.req)
 	if best > 1 {
 		return j, s.startBest(x, m, j, best)
 	}

@@ -4,32 +4,22 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/millrace-ai/millrace/handler/telemetry"
 )
 
-// timing is where the time of a finished generation went.
-type timing struct {
-	total      time.Duration // since the request arrived
-	validation time.Duration // until it was queued, tokenizing included
-	queue      time.Duration // until it was first computed
-	inference  time.Duration // until its last token
-	perToken   time.Duration
-	prompt     int    // tokens
-	tokens     int    // generated
-	finish     string // why it ended
-}
-
 // timing ends the clock of a finished generation.
-func (x *exchange) timing(j *job, g *generation) timing {
+func (x *exchange) timing(j *job, g *generation) telemetry.Timing {
 	now, times, tokens := time.Now(), g.stream.Times(), g.text.Tokens()
-	return timing{
-		total:      now.Sub(x.begun),
-		validation: times.Submitted.Sub(x.begun),
-		queue:      times.Admitted.Sub(times.Submitted),
-		inference:  now.Sub(times.Admitted),
-		perToken:   now.Sub(times.Admitted) / time.Duration(max(1, tokens)),
-		prompt:     len(j.req.Tokens),
-		tokens:     tokens,
-		finish:     reasonToLog(finishReason, g.text.Finish()),
+	return telemetry.Timing{
+		Total:      now.Sub(x.begun),
+		Validation: times.Submitted.Sub(x.begun),
+		Queue:      times.Admitted.Sub(times.Submitted),
+		Inference:  now.Sub(times.Admitted),
+		PerToken:   now.Sub(times.Admitted) / time.Duration(max(1, tokens)),
+		Prompt:     len(j.req.Tokens),
+		Tokens:     tokens,
+		Finish:     reasonToLog(finishReason, g.text.Finish()),
 	}
 }
 
@@ -42,15 +32,15 @@ func (s *Server) setCompute(h http.Header, chars int) {
 
 // setTimes sets the headers of a complete answer: seconds for the first, as
 // TGI has it, and milliseconds for the others.
-func setTimes(h http.Header, t timing) {
+func setTimes(h http.Header, t telemetry.Timing) {
 	// One string, cut up: eight headers for one allocation.
 	var buf [160]byte
 	b, ends := buf[:0], [8]int{}
-	b = strconv.AppendFloat(b, t.total.Seconds(), 'f', -1, 64)
+	b = strconv.AppendFloat(b, t.Total.Seconds(), 'f', -1, 64)
 	ends[0] = len(b)
 	for i, n := range [...]int64{
-		t.total.Milliseconds(), t.validation.Milliseconds(), t.queue.Milliseconds(), t.inference.Milliseconds(),
-		t.perToken.Milliseconds(), int64(t.prompt), int64(t.tokens),
+		t.Total.Milliseconds(), t.Validation.Milliseconds(), t.Queue.Milliseconds(), t.Inference.Milliseconds(),
+		t.PerToken.Milliseconds(), int64(t.Prompt), int64(t.Tokens),
 	} {
 		b = strconv.AppendInt(b, n, 10)
 		ends[i+1] = len(b)

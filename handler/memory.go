@@ -7,11 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/token"
-	"github.com/millrace-ai/millrace/internal/thread"
+	"github.com/millrace-ai/millrace/handler/telemetry"
 )
 
 // memory bounds the bytes that all requests together hold in this package.
@@ -48,21 +46,14 @@ func (m *memory) setSize(size int64, workers int) {
 }
 
 // observe exports what is held.
-func (m *memory) observe(metrics *Metrics) {
-	metrics.registry.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "millrace_request_memory_bytes", Help: "Bytes that requests may hold together for as long as they last",
-		}, func() float64 { return float64(m.most.Load()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "millrace_request_memory_held_bytes", Help: "Bytes that requests hold: bodies, prompts, tokens, answers",
-		}, func() float64 { return float64(m.held.Load()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "millrace_validations_waiting", Help: "Prompts that wait to be rendered or tokenized",
-		}, func() float64 {
-			m.turns.mu.Lock()
-			defer m.turns.mu.Unlock()
-			return float64(len(m.turns.waiting))
-		}))
+func (m *memory) observe(metrics *telemetry.Metrics) {
+	metrics.Gauge("millrace_request_memory_bytes", "Bytes that requests may hold together for as long as they last", func() float64 { return float64(m.most.Load()) })
+	metrics.Gauge("millrace_request_memory_held_bytes", "Bytes that requests hold: bodies, prompts, tokens, answers", func() float64 { return float64(m.held.Load()) })
+	metrics.Gauge("millrace_validations_waiting", "Prompts that wait to be rendered or tokenized", func() float64 {
+		m.turns.mu.Lock()
+		defer m.turns.mu.Unlock()
+		return float64(len(m.turns.waiting))
+	})
 }
 
 // hold takes n more bytes for as long as x lasts. A request that could never

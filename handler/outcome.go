@@ -3,52 +3,67 @@ package handler
 import (
 	"iter"
 	"net/http"
-	"time"
+	"strconv"
 
 	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/handler/telemetry"
 )
 
 // outcome is how a request ended, for its log line and its spans.
 type outcome struct {
-	id     string // what log and trace call the request
-	job    *job   // nil: it came to no generation, or to no end of one
-	timing timing // of job
-	status int    // sent, or what an error behind a stream's first token stands for
-	err    *Error // the last one; nil: none
+	job    *job             // nil: it came to no generation, or to no end of one
+	timing telemetry.Timing // of job
+	status int              // sent, or what an error after a stream's first token stands for
+	err    *Error           // the last one; nil: none
 }
 
-// statusClientGone stands for the status of a request whose client left, as
-// proxies log it.
-const statusClientGone = 499
-
 // succeeded records a complete generation.
-func (s *Server) succeeded(x *exchange, j *job, t timing) {
-	s.metrics.finished(t)
+func (s *Server) succeeded(x *exchange, j *job, t telemetry.Timing) {
+	s.metrics.Finished(&t)
 	x.outcome.job, x.outcome.timing = j, t
 }
 
 // conclude counts, traces and logs a request that has been answered. Its
 // streams must not be closed yet.
 func (s *Server) conclude(x *exchange) {
-	if x.outcome.status == 0 {
-		x.outcome.status = http.StatusOK
+	o := &x.outcome
+	r := telemetry.Request{
+		ID: s.requestID(x), HTTP: x.r, Begun: x.begun, Status: o.status, Streamed: x.streaming, Timing: o.timing, Sequences: x.told[:0],
 	}
-	var first time.Time
+	if r.Status == 0 {
+		r.Status = http.StatusOK
+	}
+	if o.err != nil {
+		r.Failure = &telemetry.Failure{Type: o.err.Type, Message: o.err.text(), Cause: o.err.Err}
+	}
+	if o.job != nil {
+		r.Generated = &o.job.req
+	}
 	for stream, text := range x.sequences() {
-		if text.Tokens() == 0 {
-			continue
+		q := telemetry.Sequence{Tokens: text.Tokens()}
+		if o.job != nil || q.Tokens > 0 { // else its times may still be written
+			q.Times = stream.Times()
 		}
-		if at := stream.Times().FirstToken; first.IsZero() || at.Before(first) {
-			first = at
+		if o.job != nil { // all have come to their ends
+			q.Finish = finishReason(text.Finish())
 		}
+		r.Sequences = append(r.Sequences, q)
 	}
-	ttft := time.Duration(0)
-	if !first.IsZero() {
-		ttft = first.Sub(x.begun)
-		s.metrics.ttft.Observe(ttft.Seconds())
+	x.told = r.Sequences
+	s.reporter.Report(&r)
+}
+
+// requestID is what the client calls the request, or else its number here.
+func (s *Server) requestID(x *exchange) string {
+	switch id := telemetry.ID(x.r.Header); {
+	case id != "":
+		return id
+	case x.outcome.job != nil:
+		return x.outcome.job.req.ID
+	case x.r.Method == http.MethodPost:
+		return strconv.FormatInt(s.requests.Add(1), 10)
 	}
-	x.outcome.id = s.requestID(x)
-	s.logRequest(x, ttft, s.trace(x))
+	return "" // a health check
 }
 
 // sequences yields all that were generated for a request, in order.

@@ -33,7 +33,7 @@ func (s *Server) newRoutes() http.Handler {
 	m.Handle("/info", get(s.info))
 	m.Handle("/v1/models", get(s.models))
 	m.PathPrefix(modelsPath).Handler(get(s.modelOf))
-	m.Handle("/metrics", get(s.serveMetrics).public())
+	m.Handle("/metrics", get(serveFiles("", s.metrics)).public())
 	m.Handle("/api-doc/openapi.json", get(s.openAPI).public())
 	m.Handle("/docs", get(redirectTo("docs/")).public())
 	m.PathPrefix("/docs/").Handler(get(s.docs()).public())

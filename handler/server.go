@@ -11,6 +11,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/engine/token"
 	"github.com/millrace-ai/millrace/handler/chat"
+	"github.com/millrace-ai/millrace/handler/telemetry"
 )
 
 // Generator is what the routes need from the engine; *engine.Engine is one.
@@ -48,9 +49,10 @@ type model struct {
 // Server answers HTTP requests. Make one with New, give it its model with
 // SetReady. It is an http.Handler.
 type Server struct {
-	opt     Options
-	metrics *Metrics
-	routes  http.Handler
+	opt      Options
+	metrics  *telemetry.Metrics
+	reporter telemetry.Reporter
+	routes   http.Handler
 
 	bodyPatience  time.Duration // for a whole body to arrive
 	writePatience time.Duration // for a client to take what is written
@@ -72,13 +74,14 @@ func New(opt Options) *Server {
 	opt = opt.withDefaults()
 	s := &Server{
 		opt:           opt,
-		metrics:       newMetrics(),
+		metrics:       telemetry.NewMetrics(),
 		bodyPatience:  bodyPatience,
 		writePatience: writePatience,
 		computeType:   []string{opt.ComputeType},
 		servedAs:      appendServedAs(nil, &opt),
 	}
-	s.metrics.total("millrace_log_lines_dropped_total", "Lines of the log that were dropped because nothing read them", func(engine.Stats) int64 { return opt.LogLinesDropped() })
+	s.reporter = telemetry.Reporter{Metrics: s.metrics, Logger: opt.Logger, Tracer: opt.Tracer, ModelID: opt.ModelID, Namespace: opt.MetricNamespace}
+	s.metrics.Total("millrace_log_lines_dropped_total", "Lines of the log that were dropped because nothing read them", func(engine.Stats) int64 { return opt.LogLinesDropped() })
 	s.document = sync.OnceValue(func() []byte { return newDocument(&opt) })
 	s.memory.setSize(defaultRequestMemory, opt.ValidationWorkers)
 	s.memory.observe(s.metrics)
@@ -88,7 +91,7 @@ func New(opt Options) *Server {
 }
 
 // Metrics returns the Server's metrics, which also observe the engine.
-func (s *Server) Metrics() *Metrics { return s.metrics }
+func (s *Server) Metrics() *telemetry.Metrics { return s.metrics }
 
 // SetPending says what a Server that is not ready waits for, as health checks
 // and refused clients are told: "loading weights".
@@ -97,7 +100,7 @@ func (s *Server) SetPending(reason string) { s.pending.Store(&reason) }
 // SetReady makes the Server serve m.
 func (s *Server) SetReady(m Model) {
 	limits := m.Generator.Limits()
-	s.metrics.setModel(limits, m.Generator)
+	s.metrics.SetModel(limits, m.Generator.Stats)
 	if m.Template == nil {
 		m.Template = new(chat.Template)
 	}

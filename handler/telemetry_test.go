@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -107,25 +106,6 @@ func TestRequestLog(t *testing.T) {
 	}
 }
 
-// A name that a client gives a request must not forge a line or fill one.
-func TestRequestID(t *testing.T) {
-	s := newTestServer(&fake{})
-	for _, tt := range []struct{ header, value, want string }{
-		{"X-Request-Id", "a-1", "a-1"},
-		{"X-Amzn-SageMaker-Inference-Id", "i-1", "i-1"},
-		{"X-Request-Id", "a b", "1"},
-		{"X-Request-Id", "é", "2"},
-		{"X-Request-Id", strings.Repeat("x", 129), "3"},
-		{"X-Other", "a", "4"},
-	} {
-		x := &exchange{r: &http.Request{Method: "POST", Header: http.Header{}}}
-		x.r.Header.Set(tt.header, tt.value)
-		if got := s.requestID(x); got != tt.want {
-			t.Errorf("%s: %q: %q, want %q", tt.header, tt.value, got, tt.want)
-		}
-	}
-}
-
 func TestSpans(t *testing.T) {
 	var log bytes.Buffer
 	with, recorder := watch(&log, slog.LevelError)
@@ -194,7 +174,7 @@ func TestOwnMetrics(t *testing.T) {
 	for _, line := range []string{
 		"millrace_time_to_first_token_seconds_count 0", "millrace_inter_token_latency_seconds_count 0", "millrace_prompt_tokens_total 0",
 		"millrace_cache_hit_tokens_total 0", "millrace_generated_tokens_total 0", "millrace_preemptions_total 0", "millrace_kv_pages 10",
-		"millrace_kv_pages_used 0", "millrace_kv_pages_cached 0", "millrace_kv_usage_ratio 0", "# TYPE millrace_preemptions_total counter",
+		"millrace_kv_pages_used 0", `tgi_request_failure{err="timeout"} 0`, "millrace_kv_pages_cached 0", "millrace_kv_usage_ratio 0", "# TYPE millrace_preemptions_total counter",
 		"# HELP millrace_kv_usage_ratio Part of the key-value cache that running sequences hold, 0 to 1",
 	} {
 		if !strings.Contains(fresh, line+"\n") {

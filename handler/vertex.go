@@ -35,7 +35,7 @@ func (s *Server) vertex(x *exchange) error {
 	if len(instances) == 0 {
 		return failure(http.StatusUnprocessableEntity, "Input validation error", "Input validation error")
 	}
-	s.metrics.requests.Inc()
+	s.metrics.Received()
 	if err := s.takePermits(x, len(instances)); err != nil {
 		return err
 	}
@@ -44,7 +44,7 @@ func (s *Server) vertex(x *exchange) error {
 		if err != nil {
 			return err
 		}
-		s.metrics.accepted(j)
+		s.metrics.Accepted(&j.req)
 		streams, err := x.submit(m, &j.req, []uint64{j.req.Params.Seed}, false)
 		if err != nil {
 			return err

@@ -1,4 +1,4 @@
-package handler
+package telemetry
 
 import (
 	"net/http"
@@ -13,11 +13,11 @@ import (
 	"github.com/millrace-ai/millrace/engine/page"
 )
 
-// Metrics are TGI's, by name, label and bucket, and beside them those of
-// newMetrics' last part, which TGI does not have and which are named as
-// Prometheus asks for. They have a registry of their own. It is an
-// engine.Observer. All are there from the start, except the three whose
-// buckets depend on the model's limits: those come with the model.
+// Metrics are TGI's, by name, label and bucket, and those of addOurs, which TGI
+// does not have and which are named as Prometheus asks for. They have a registry
+// of their own. It is an engine.Observer. All are there from the start, except
+// the three whose buckets depend on the model's limits: those come with the
+// model.
 type Metrics struct {
 	registry *prometheus.Registry
 	handler  http.Handler
@@ -46,9 +46,10 @@ type stepMetrics struct {
 }
 
 // failureLabels are the values of tgi_request_failure's label.
-var failureLabels = []string{"overloaded", "validation", "template", "generation", "incomplete", "dropped"}
+var failureLabels = []string{"overloaded", "validation", "template", "generation", "incomplete", "timeout", "dropped"}
 
-func newMetrics() *Metrics {
+// NewMetrics returns metrics that no request has touched.
+func NewMetrics() *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	m.handler = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 
@@ -102,24 +103,19 @@ func newMetrics() *Metrics {
 func (m *Metrics) addOurs(buckets []float64) {
 	m.ttft = m.histogram("millrace_time_to_first_token_seconds", "Time from a request's arrival to its first token", buckets, nil)
 	m.interToken = m.histogram("millrace_inter_token_latency_seconds", "Time between two tokens of a sequence, as they are computed", buckets, nil)
-	m.total("millrace_prompt_tokens_total", "Tokens of the prompts of all admitted sequences", func(s engine.Stats) int64 { return s.PromptTokens })
-	m.total("millrace_cache_hit_tokens_total", "Prompt tokens found in the prefix cache", func(s engine.Stats) int64 { return s.CachedTokens })
-	m.total("millrace_generated_tokens_total", "Tokens generated", func(s engine.Stats) int64 { return s.GeneratedTokens })
-	m.total("millrace_preemptions_total", "Sequences that lost their pages to others and were computed again", func(s engine.Stats) int64 { return s.Preemptions })
+	m.Total("millrace_prompt_tokens_total", "Tokens of the prompts of all admitted sequences", func(s engine.Stats) int64 { return s.PromptTokens })
+	m.Total("millrace_cache_hit_tokens_total", "Prompt tokens found in the prefix cache", func(s engine.Stats) int64 { return s.CachedTokens })
+	m.Total("millrace_generated_tokens_total", "Tokens generated", func(s engine.Stats) int64 { return s.GeneratedTokens })
+	m.Total("millrace_preemptions_total", "Sequences that lost their pages to others and were computed again", func(s engine.Stats) int64 { return s.Preemptions })
 	m.gauge("millrace_kv_pages", "Pages of the key-value cache", func(s engine.Stats) int { return s.PagesTotal })
 	m.gauge("millrace_kv_pages_used", "Pages of the key-value cache that running sequences hold", func(s engine.Stats) int { return s.PagesUsed })
 	m.gauge("millrace_kv_pages_cached", "Pages of the key-value cache that a prompt may find, held or not", func(s engine.Stats) int { return s.PagesCached })
-	m.registry.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "millrace_kv_usage_ratio", Help: "Part of the key-value cache that running sequences hold, 0 to 1",
-		}, func() float64 {
-			s := m.engineStats()
-			return float64(s.PagesUsed) / float64(max(1, s.PagesTotal))
-		}),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "go_goroutines", Help: "Goroutines of the process"}, func() float64 {
-			return float64(runtime.NumGoroutine())
-		}),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.Gauge("millrace_kv_usage_ratio", "Part of the key-value cache that running sequences hold, 0 to 1", func() float64 {
+		s := m.engineStats()
+		return float64(s.PagesUsed) / float64(max(1, s.PagesTotal))
+	})
+	m.Gauge("go_goroutines", "Goroutines of the process", func() float64 { return float64(runtime.NumGoroutine()) })
+	m.registry.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }
 
 // durationBuckets are seconds from 0.15 ms to 146 s, each half again the last.
@@ -144,6 +140,9 @@ func (m *Metrics) histogram(name, help string, buckets []float64, labels prometh
 	return h
 }
 
+// ServeHTTP answers with the metrics in Prometheus' form.
+func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) { m.handler.ServeHTTP(w, r) }
+
 // engineStats returns the engine's numbers, zeros as long as there is none.
 func (m *Metrics) engineStats() engine.Stats {
 	m.mu.Lock()
@@ -155,25 +154,28 @@ func (m *Metrics) engineStats() engine.Stats {
 	return stats()
 }
 
-// gauge exports a number of the engine's that goes up and down.
-func (m *Metrics) gauge(name, help string, value func(engine.Stats) int) {
-	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
-		return float64(value(m.engineStats()))
-	}))
+// Gauge exports a number that goes up and down.
+func (m *Metrics) Gauge(name, help string, value func() float64) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 }
 
-// total exports a number of the engine's that only grows.
-func (m *Metrics) total(name, help string, value func(engine.Stats) int64) {
+// gauge exports a number of the engine's that goes up and down.
+func (m *Metrics) gauge(name, help string, value func(engine.Stats) int) {
+	m.Gauge(name, help, func() float64 { return float64(value(m.engineStats())) })
+}
+
+// Total exports a number of the engine's that only grows.
+func (m *Metrics) Total(name, help string, value func(engine.Stats) int64) {
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 {
 		return float64(value(m.engineStats()))
 	}))
 }
 
-// setModel adds what depends on the model. It must be called before requests
+// SetModel adds what depends on the model. It must be called before requests
 // are accepted.
-func (m *Metrics) setModel(limits engine.Limits, gen Generator) {
+func (m *Metrics) SetModel(limits engine.Limits, stats func() engine.Stats) {
 	m.mu.Lock()
-	m.stats = gen.Stats
+	m.stats = stats
 	m.mu.Unlock()
 	m.once.Do(func() {
 		input := hundredths(limits.MaxInput)
@@ -193,25 +195,28 @@ func hundredths(limit int) []float64 {
 	return buckets
 }
 
-// accepted records a valid request.
-func (m *Metrics) accepted(j *job) {
-	m.inputLength.Observe(float64(len(j.req.Tokens)))
-	m.maxNewTokens.Observe(float64(j.req.MaxNewTokens))
+// Received counts a request that asks for generation.
+func (m *Metrics) Received() { m.requests.Inc() }
+
+// Accepted records a valid request.
+func (m *Metrics) Accepted(req *engine.Request) {
+	m.inputLength.Observe(float64(len(req.Tokens)))
+	m.maxNewTokens.Observe(float64(req.MaxNewTokens))
 }
 
-// finished records a complete generation.
-func (m *Metrics) finished(t timing) {
+// Finished records a complete generation.
+func (m *Metrics) Finished(t *Timing) {
 	m.success.Inc()
-	m.duration.Observe(t.total.Seconds())
-	m.validation.Observe(t.validation.Seconds())
-	m.queue.Observe(t.queue.Seconds())
-	m.inference.Observe(t.inference.Seconds())
-	m.perToken.Observe(t.perToken.Seconds())
-	m.generatedTokens.Observe(float64(t.tokens))
+	m.duration.Observe(t.Total.Seconds())
+	m.validation.Observe(t.Validation.Seconds())
+	m.queue.Observe(t.Queue.Seconds())
+	m.inference.Observe(t.Inference.Seconds())
+	m.perToken.Observe(t.PerToken.Seconds())
+	m.generatedTokens.Observe(float64(t.Tokens))
 }
 
-// failed records a request that did not succeed; label "" is not counted.
-func (m *Metrics) failed(label string) {
+// Failed records a request that did not succeed; label "" is not counted.
+func (m *Metrics) Failed(label string) {
 	if label != "" {
 		m.failure.WithLabelValues(label).Inc()
 	}
@@ -244,10 +249,4 @@ func (m *Metrics) Step(i engine.StepInfo) {
 			m.concatDuration.Observe(i.Plan.Seconds())
 		}
 	}
-}
-
-// serveMetrics handles GET /metrics.
-func (s *Server) serveMetrics(x *exchange) error {
-	s.metrics.handler.ServeHTTP(x.w, x.r)
-	return nil
 }

@@ -1,4 +1,4 @@
-package handler
+package telemetry
 
 import (
 	"log/slog"
@@ -36,18 +36,18 @@ var emfUnits = map[string]string{
 
 // appendEMF makes a request's line one that CloudWatch counts, by model and by
 // how the request ended.
-func (s *Server) appendEMF(attrs []slog.Attr, o *outcome) []slog.Attr {
-	ended := strconv.Itoa(o.status)
-	if o.job != nil {
-		ended = o.timing.finish
-		attrs = append(attrs, slog.Float64("queue_ms", milliseconds(o.timing.queue)))
+func (rep *Reporter) appendEMF(attrs []slog.Attr, r *Request) []slog.Attr {
+	ended := strconv.Itoa(r.Status)
+	if r.Generated != nil {
+		ended = r.Timing.Finish
+		attrs = append(attrs, slog.Float64("queue_ms", milliseconds(r.Timing.Queue)))
 	}
-	d := emfDirective{Namespace: s.opt.MetricNamespace, Dimensions: [][]string{{"model"}, {"model", "outcome"}}}
+	d := emfDirective{Namespace: rep.Namespace, Dimensions: [][]string{{"model"}, {"model", "outcome"}}}
 	for _, a := range attrs {
 		if unit := emfUnits[a.Key]; unit != "" {
 			d.Metrics = append(d.Metrics, emfMetric{a.Key, unit})
 		}
 	}
-	return append(attrs, slog.String("model", s.opt.ModelID), slog.String("outcome", ended),
+	return append(attrs, slog.String("model", rep.ModelID), slog.String("outcome", ended),
 		slog.Any("_aws", emf{time.Now().UnixMilli(), []emfDirective{d}}))
 }

@@ -1,4 +1,4 @@
-package handler
+package telemetry
 
 import (
 	"context"
@@ -20,24 +20,24 @@ import (
 // here, from times that are taken anyway: without a tracer nothing is done.
 // Names of attributes are those of OpenTelemetry's conventions for HTTP and
 // generative AI where they have one.
-func (s *Server) trace(x *exchange) (traceID string) {
+func (rep *Reporter) trace(r *Request) (traceID string) {
 	ctx := context.Background()
-	if x.r.Header.Get("Traceparent") != "" {
-		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(x.r.Header))
+	if r.HTTP.Header.Get("Traceparent") != "" {
+		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(r.HTTP.Header))
 	}
-	if s.opt.Tracer == nil || x.r.Method != http.MethodPost {
+	if rep.Tracer == nil || r.HTTP.Method != http.MethodPost {
 		return idOf(trace.SpanContextFromContext(ctx))
 	}
 	now := time.Now()
 	// The path is one of the table's: a request without a route is never here.
-	ctx, root := s.opt.Tracer.Start(ctx, "POST "+x.r.URL.Path,
-		trace.WithTimestamp(x.begun), trace.WithSpanKind(trace.SpanKindServer))
+	ctx, root := rep.Tracer.Start(ctx, "POST "+r.HTTP.URL.Path,
+		trace.WithTimestamp(r.Begun), trace.WithSpanKind(trace.SpanKindServer))
 	if root.IsRecording() {
-		root.SetAttributes(s.attributes(x)...)
-		if err := x.outcome.err; err != nil && x.outcome.status/100 == 5 {
-			root.SetStatus(codes.Error, err.Type)
+		root.SetAttributes(rep.attributes(r)...)
+		if r.Failure != nil && r.Status/100 == 5 {
+			root.SetStatus(codes.Error, r.Failure.Type)
 		}
-		s.traceSequences(ctx, x, now)
+		rep.traceSequences(ctx, r, now)
 	}
 	root.End(trace.WithTimestamp(now))
 	return idOf(root.SpanContext())
@@ -51,48 +51,47 @@ func idOf(c trace.SpanContext) string {
 }
 
 // attributes are those of a request's span.
-func (s *Server) attributes(x *exchange) []attribute.KeyValue {
-	o := &x.outcome
+func (rep *Reporter) attributes(r *Request) []attribute.KeyValue {
 	attrs := []attribute.KeyValue{
-		attribute.String("http.request.method", x.r.Method),
-		attribute.String("http.route", x.r.URL.Path),
-		attribute.Int("http.response.status_code", o.status),
-		attribute.String("gen_ai.request.model", s.opt.ModelID),
-		attribute.Bool("gen_ai.request.stream", x.streaming),
-		attribute.String("millrace.request_id", o.id),
+		attribute.String("http.request.method", r.HTTP.Method),
+		attribute.String("http.route", r.HTTP.URL.Path),
+		attribute.Int("http.response.status_code", r.Status),
+		attribute.String("gen_ai.request.model", rep.ModelID),
+		attribute.Bool("gen_ai.request.stream", r.Streamed),
+		attribute.String("millrace.request_id", r.ID),
 	}
-	if o.err != nil {
-		attrs = append(attrs, attribute.String("error.type", o.err.Type))
+	if r.Failure != nil {
+		attrs = append(attrs, attribute.String("error.type", r.Failure.Type))
 	}
-	if o.job == nil {
+	if r.Generated == nil {
 		return attrs
 	}
-	p := &o.job.req.Params
+	p := &r.Generated.Params
 	return append(attrs,
-		attribute.Int("gen_ai.request.max_tokens", o.job.req.MaxNewTokens),
+		attribute.Int("gen_ai.request.max_tokens", r.Generated.MaxNewTokens),
 		attribute.Float64("gen_ai.request.temperature", float64(p.Temperature)),
 		attribute.Float64("gen_ai.request.top_p", float64(p.TopP)),
 		attribute.Int("gen_ai.request.top_k", int(p.TopK)),
-		attribute.Int("gen_ai.usage.input_tokens", o.timing.prompt),
-		attribute.Int("gen_ai.usage.output_tokens", o.timing.tokens),
-		attribute.StringSlice("gen_ai.response.finish_reasons", []string{o.timing.finish}))
+		attribute.Int("gen_ai.usage.input_tokens", r.Timing.Prompt),
+		attribute.Int("gen_ai.usage.output_tokens", r.Timing.Tokens),
+		attribute.StringSlice("gen_ai.response.finish_reasons", []string{r.Timing.Finish}))
 }
 
 // traceSequences records the children of a request's span.
-func (s *Server) traceSequences(ctx context.Context, x *exchange, now time.Time) {
+func (rep *Reporter) traceSequences(ctx context.Context, r *Request, now time.Time) {
 	child := func(name string, from, to time.Time, attrs ...attribute.KeyValue) {
 		if from.IsZero() {
 			return
 		}
-		_, span := s.opt.Tracer.Start(ctx, name, trace.WithTimestamp(from), trace.WithAttributes(attrs...))
+		_, span := rep.Tracer.Start(ctx, name, trace.WithTimestamp(from), trace.WithAttributes(attrs...))
 		span.End(trace.WithTimestamp(to))
 	}
 	index, validated := 0, now
-	for stream, text := range x.sequences() {
-		if text.Tokens() == 0 {
-			continue // its times may still be written
+	for i := range r.Sequences {
+		q, t := &r.Sequences[i], &r.Sequences[i].Times
+		if q.Tokens == 0 {
+			continue
 		}
-		t := stream.Times()
 		if index == 0 {
 			validated = t.Submitted
 		}
@@ -103,12 +102,12 @@ func (s *Server) traceSequences(ctx context.Context, x *exchange, now time.Time)
 		choice := attribute.Int("millrace.choice", index)
 		child("queue", t.Submitted, t.Admitted, choice)
 		child("prefill", t.Admitted, t.FirstToken, choice, attribute.Int("millrace.cached_tokens", t.CachedTokens))
-		decode := []attribute.KeyValue{choice, attribute.Int("millrace.tokens", text.Tokens()), attribute.Int("millrace.preempted", t.Preempted)}
-		if x.outcome.job != nil { // all have come to their ends
-			decode = append(decode, attribute.String("millrace.finish_reason", finishReason(text.Finish())))
+		decode := []attribute.KeyValue{choice, attribute.Int("millrace.tokens", q.Tokens), attribute.Int("millrace.preempted", t.Preempted)}
+		if r.Generated != nil { // all have come to their ends
+			decode = append(decode, attribute.String("millrace.finish_reason", q.Finish))
 		}
 		child("decode", t.FirstToken, end, decode...)
 		index++
 	}
-	child("validation", x.begun, validated)
+	child("validation", r.Begun, validated)
 }
