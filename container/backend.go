@@ -22,16 +22,21 @@ func computeType(cfg *config.Serve) string {
 	if cfg.ComputeType != "" {
 		return cfg.ComputeType
 	}
-	if cfg.Device == "auto" {
-		return "1-cpu"
-	}
-	return "1-" + cfg.Device
+	return "1-" + deviceName(cfg)
 }
 
-// openBackend opens the backend that --device names; auto is the best there is.
+// deviceName is the backend that --device names; auto is the best there is.
+func deviceName(cfg *config.Serve) string {
+	if cfg.Device == "auto" {
+		return "cpu"
+	}
+	return cfg.Device
+}
+
+// openBackend opens the backend that deviceName returns.
 func openBackend(name string, limits device.Limits, p *plan.Plan) (device.Backend, error) {
 	switch name {
-	case "auto", "cpu":
+	case "cpu":
 		b, err := cpu.Open(limits)
 		if err != nil {
 			return nil, err

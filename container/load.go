@@ -70,7 +70,7 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 	if err := s.checkMemory(); err != nil {
 		return nil, err
 	}
-	backend, err := openBackend(s.cfg.Device, s.sizing.device, s.model.plan)
+	backend, err := openBackend(deviceName(s.cfg), s.sizing.device, s.model.plan)
 	if err != nil {
 		return nil, err
 	}

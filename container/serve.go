@@ -119,6 +119,7 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string) (*s
 		ModelSHA:              modelRevision(s.place),
 		PipelineTag:           pipelineTag(s.place),
 		DockerLabel:           dockerLabel,
+		Device:                deviceName(cfg),
 		ComputeType:           computeType(cfg),
 		APIKey:                cfg.APIKey,
 		CORSOrigins:           cfg.CORSAllowOrigin,

@@ -43,6 +43,7 @@ type Stats struct {
 	Waiting   int // requests submitted and not admitted yet
 	Preempted int // sequences that wait to be computed again
 	Running   int // sequences with a slot
+	Slots     int // sequences that may run at once
 	MaxTokens int // prompt and output that the running may reach together
 
 	BatchSequences int // of the step launched last; 0 when idle
@@ -91,6 +92,7 @@ func (e *Engine) Stats() Stats {
 		Waiting:         int(e.queued.Load()),
 		Preempted:       int(c.preempted.Load()),
 		Running:         int(c.running.Load()),
+		Slots:           e.slots,
 		MaxTokens:       int(c.maxTokens.Load()),
 		BatchSequences:  int(c.batchSequences.Load()),
 		BatchTokens:     int(c.batchTokens.Load()),

@@ -20,6 +20,7 @@ import (
 type exchange struct {
 	w     http.ResponseWriter
 	r     *http.Request
+	route string // for the metrics
 	begun time.Time
 
 	allowed time.Time // when the deadline for writing was set last
@@ -57,9 +58,10 @@ var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 // collector: one huge request must not hold its memory for ever.
 const maxKept = 1 << 20
 
-// serve runs h for one request and answers its error or panic.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request, h handlerFunc) {
+// serve runs h for one request to a route and answers its error or panic.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, route string, h handlerFunc) {
 	x := exchanges.Get().(*exchange)
+	x.route = route
 	x.memory, x.shown = &s.memory, false
 	x.w, x.r, x.begun, x.allowed, x.streaming, x.inParts, x.openAI = w, r, time.Now(), time.Time{}, false, false, false
 	s.answer(x, s.protect(x, h))

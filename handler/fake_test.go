@@ -91,7 +91,7 @@ func (f *fake) SubmitN(_ context.Context, req *engine.Request, seeds []uint64) (
 }
 
 func (f *fake) Limits() engine.Limits  { return f.limits }
-func (f *fake) Stats() engine.Stats    { return engine.Stats{PagesTotal: 10} }
+func (f *fake) Stats() engine.Stats    { return engine.Stats{PagesTotal: 10, Slots: 8} }
 func (f *fake) Stalled() time.Duration { return time.Duration(f.stalled.Load()) }
 
 // request returns the request submitted last.

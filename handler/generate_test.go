@@ -150,14 +150,20 @@ func TestHeaders(t *testing.T) {
 					t.Errorf("%s is %q, want %s", name, got, want)
 				}
 			}
+			if !requestID.MatchString(h.Get("X-Request-Id")) {
+				t.Errorf("X-Request-Id is %q", h.Get("X-Request-Id"))
+			}
 			for name := range h {
-				if _, ok := tt.want[name]; !ok && (strings.HasPrefix(name, "X-") || name == "Cache-Control") {
+				if _, ok := tt.want[name]; !ok && name != "X-Request-Id" && (strings.HasPrefix(name, "X-") || name == "Cache-Control") {
 					t.Errorf("unexpected %s: %s", name, h.Get(name))
 				}
 			}
 		})
 	}
 }
+
+// requestID is one that the server makes.
+var requestID = regexp.MustCompile(`^[a-z2-7]{10}-[1-9]\d*$`)
 
 // TestEngineErrors pins what each failure of the engine becomes.
 func TestEngineErrors(t *testing.T) {

@@ -17,6 +17,7 @@ type Options struct {
 	Version     string // of this program; "": the module's
 	SHA         string // of this program's source, "" if unknown
 	DockerLabel string // of this program's image, "" if none
+	Device      string // what computes, for the metrics; "": cpu
 	ComputeType string // the x-compute-type header; "": 1-cpu
 
 	APIKey      string   // "": no key needed
@@ -66,6 +67,7 @@ type Options struct {
 // withDefaults fills in the zero values.
 func (o Options) withDefaults() Options {
 	def(&o.Version, moduleVersion())
+	def(&o.Device, "cpu")
 	def(&o.ComputeType, "1-cpu")
 	def(&o.PayloadLimit, 2_000_000)
 	def(&o.MaxConcurrentRequests, 128)

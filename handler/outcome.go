@@ -3,7 +3,6 @@ package handler
 import (
 	"iter"
 	"net/http"
-	"strconv"
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/handler/telemetry"
@@ -28,10 +27,13 @@ func (s *Server) succeeded(x *exchange, j *job, t telemetry.Timing) {
 func (s *Server) conclude(x *exchange) {
 	o := &x.outcome
 	r := telemetry.Request{
-		ID: s.requestID(x), HTTP: x.r, Begun: x.begun, Status: o.status, Streamed: x.streaming, Timing: o.timing, Sequences: x.told[:0],
+		ID: x.w.Header().Get("X-Request-Id"), Route: x.route, HTTP: x.r, Begun: x.begun, Status: o.status, Streamed: x.streaming, Timing: o.timing, Sequences: x.told[:0],
 	}
 	if r.Status == 0 {
 		r.Status = http.StatusOK
+	}
+	if r.Route == hostRoute && o.err == nil {
+		r.Route = "" // it was passed on to one of the Server's routes, which counts it
 	}
 	if o.err != nil {
 		r.Failure = &telemetry.Failure{Type: o.err.Type, Message: o.err.text(), Cause: o.err.Err}
@@ -51,19 +53,6 @@ func (s *Server) conclude(x *exchange) {
 	}
 	x.told = r.Sequences
 	s.reporter.Report(&r)
-}
-
-// requestID is what the client calls the request, or else its number here.
-func (s *Server) requestID(x *exchange) string {
-	switch id := telemetry.ID(x.r.Header); {
-	case id != "":
-		return id
-	case x.outcome.job != nil:
-		return x.outcome.job.req.ID
-	case x.r.Method == http.MethodPost:
-		return strconv.FormatInt(s.requests.Add(1), 10)
-	}
-	return "" // a health check
 }
 
 // sequences yields all that were generated for a request, in order.

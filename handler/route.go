@@ -16,7 +16,7 @@ type Methods map[string]func(w http.ResponseWriter, r *http.Request) error
 // CORS, and errors and panics end as JSON, in the log and in the metrics. It
 // is for what stands around a Server, which sends the paths to it.
 func (s *Server) Route(m Methods) http.Handler {
-	e := &endpoint{s: s, others: map[string]handlerFunc{}}
+	e := &endpoint{s: s, route: hostRoute, others: map[string]handlerFunc{}}
 	var allowed []string
 	for method, serve := range m {
 		allowed = append(allowed, method)
@@ -34,7 +34,7 @@ func (s *Server) Route(m Methods) http.Handler {
 	slices.Sort(allowed)
 	e.allow = strings.Join(allowed, ",")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.cors(w.Header(), r)
+		s.setHeaders(w.Header(), r)
 		e.ServeHTTP(w, r)
 	})
 }

@@ -19,26 +19,41 @@ func (s *Server) newRoutes() http.Handler {
 	get := func(h handlerFunc) *endpoint { return &endpoint{s: s, allow: "GET,HEAD", get: h} }
 	post := func(h handlerFunc) *endpoint { return &endpoint{s: s, allow: "POST", post: h} }
 
-	m.Handle("/invocations", post(s.invocations))
-	m.Handle("/generate", post(s.generate))
-	m.Handle("/generate_stream", post(s.generateStream))
-	m.Handle("/v1/chat/completions", post(s.chatCompletions))
-	m.Handle("/v1/completions", post(s.completions))
-	m.Handle("/ping", get(s.health).public())
-	m.Handle("/health", get(s.health).public())
-	m.Handle("/", &endpoint{s: s, allow: "POST,GET,HEAD", get: s.health, post: s.compatGenerate, publicGet: true})
-	m.Handle("/tokenize", post(s.tokenize))
-	m.Handle("/chat_tokenize", post(s.chatTokenize))
-	m.Handle("/vertex", post(s.vertex))
-	m.Handle("/info", get(s.info))
-	m.Handle("/v1/models", get(s.models))
-	m.PathPrefix(modelsPath).Handler(get(s.modelOf))
-	m.Handle("/metrics", get(serveFiles("", s.metrics)).public())
-	m.Handle("/api-doc/openapi.json", get(s.openAPI).public())
-	m.Handle("/docs", get(redirectTo("docs/")).public())
-	m.PathPrefix("/docs/").Handler(get(s.docs()).public())
-	m.Handle("/playground", get(redirectTo("playground/")).public())
-	m.PathPrefix("/playground/").Handler(get(serveFiles("/playground", playground.Handler())).public())
+	handle := func(route string, e *endpoint) {
+		e.route = route
+		if e.get != nil {
+			s.metrics.Expect(route, http.MethodGet)
+		}
+		if e.post != nil {
+			s.metrics.Expect(route, http.MethodPost)
+		}
+		if strings.HasSuffix(route, "/") && route != "/" {
+			m.PathPrefix(route).Handler(e)
+		} else {
+			m.Handle(route, e)
+		}
+	}
+
+	handle("/invocations", post(s.invocations))
+	handle("/generate", post(s.generate))
+	handle("/generate_stream", post(s.generateStream))
+	handle("/v1/chat/completions", post(s.chatCompletions))
+	handle("/v1/completions", post(s.completions))
+	handle("/ping", get(s.health).public())
+	handle("/health", get(s.health).public())
+	handle("/", &endpoint{s: s, allow: "POST,GET,HEAD", get: s.health, post: s.compatGenerate, publicGet: true})
+	handle("/tokenize", post(s.tokenize))
+	handle("/chat_tokenize", post(s.chatTokenize))
+	handle("/vertex", post(s.vertex))
+	handle("/info", get(s.info))
+	handle("/v1/models", get(s.models))
+	handle(modelsPath, get(s.modelOf))
+	handle("/metrics", get(serveFiles("", s.metrics)).public())
+	handle("/api-doc/openapi.json", get(s.openAPI).public())
+	handle("/docs", get(redirectTo("docs/")).public())
+	handle("/docs/", get(s.docs()).public())
+	handle("/playground", get(redirectTo("playground/")).public())
+	handle("/playground/", get(serveFiles("/playground", playground.Handler())).public())
 
 	m.NotFoundHandler = http.HandlerFunc(s.notFound)
 	return m
@@ -51,6 +66,7 @@ type handlerFunc func(x *exchange) error
 // endpoint is one path. It looks at the method after the API key, as TGI does.
 type endpoint struct {
 	s         *Server
+	route     string // for the metrics
 	allow     string // the allow header
 	get, post handlerFunc
 	others    map[string]handlerFunc // of further methods
@@ -68,6 +84,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case http.MethodOptions:
 		w.Header().Set("Allow", e.allow)
 		preflight(w, r)
+		e.s.metrics.Answered(e.route, r.Method, http.StatusOK)
 		return
 	case http.MethodGet, http.MethodHead:
 		h = e.get
@@ -81,28 +98,41 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !public && !e.s.authorized(r):
 		w.Header().Set("Allow", e.allow)
 		w.Header().Set("WWW-Authenticate", "Bearer")
-		e.s.writeError(w, r, unauthorized())
+		e.s.turnAway(w, r, e.route, unauthorized())
 	case h == nil:
 		w.Header().Set("Allow", e.allow)
-		e.s.writeError(w, r, failure(http.StatusMethodNotAllowed, "method_not_allowed", "%s is not allowed here, only %s", cutMethod(r.Method), e.allow))
+		e.s.turnAway(w, r, e.route, failure(http.StatusMethodNotAllowed, "method_not_allowed", "%s is not allowed here, only %s", cutMethod(r.Method), e.allow))
 	default:
-		e.s.serve(w, r, h)
+		e.s.serve(w, r, e.route, h)
 	}
 }
 
 // cutMethod keeps an odd method from filling the answer.
 func cutMethod(m string) string { return m[:min(len(m), 20)] }
 
+// turnAway answers a request that no handler gets to see.
+func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, route string, e *Error) {
+	s.writeError(w, r, e)
+	s.metrics.Answered(route, r.Method, e.Status)
+}
+
+// Routes in the metrics that are not paths.
+const (
+	noRoute   = "none"    // there is no such path
+	hostRoute = "hosting" // one that stands around the Server
+)
+
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodOptions {
 		preflight(w, r)
+		s.metrics.Answered(noRoute, r.Method, http.StatusOK)
 		return
 	}
 	if r.Method == http.MethodConnect { // its path is empty
-		s.writeError(w, r, failure(http.StatusMethodNotAllowed, "method_not_allowed", "CONNECT is not allowed: this server is not a proxy"))
+		s.turnAway(w, r, noRoute, failure(http.StatusMethodNotAllowed, "method_not_allowed", "CONNECT is not allowed: this server is not a proxy"))
 		return
 	}
-	s.writeError(w, r, failure(http.StatusNotFound, "not_found", "There is no route %s", r.URL.EscapedPath()))
+	s.turnAway(w, r, noRoute, failure(http.StatusNotFound, "not_found", "There is no route %s", r.URL.EscapedPath()))
 }
 
 // authorized compares the key exactly and in constant time.

@@ -2,7 +2,9 @@ package handler
 
 import (
 	"context"
+	"crypto/rand"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,7 +68,9 @@ type Server struct {
 	draining atomic.Bool
 	permits  atomic.Int64 // generations in progress
 	memory   memory       // what requests hold
-	requests atomic.Int64 // names them in the log
+
+	requests atomic.Int64 // that got their name here
+	idPrefix string       // of these names, which no other process has
 }
 
 // New returns a Server that is not ready.
@@ -79,15 +83,38 @@ func New(opt Options) *Server {
 		writePatience: writePatience,
 		computeType:   []string{opt.ComputeType},
 		servedAs:      appendServedAs(nil, &opt),
+		idPrefix:      strings.ToLower(rand.Text()[:10]) + "-",
 	}
 	s.reporter = telemetry.Reporter{Metrics: s.metrics, Logger: opt.Logger, Tracer: opt.Tracer, ModelID: opt.ModelID, Namespace: opt.MetricNamespace}
 	s.metrics.Total("millrace_log_lines_dropped_total", "Lines of the log that were dropped because nothing read them", func(engine.Stats) int64 { return opt.LogLinesDropped() })
+	s.addState()
 	s.document = sync.OnceValue(func() []byte { return newDocument(&opt) })
 	s.memory.setSize(defaultRequestMemory, opt.ValidationWorkers)
 	s.memory.observe(s.metrics)
 	s.SetPending("starting")
 	s.routes = s.newRoutes()
 	return s
+}
+
+// addState adds to the metrics what the Server is and what it is doing.
+func (s *Server) addState() {
+	s.metrics.Info("millrace_build_info", "Version and commit of Millrace, and what computes", map[string]string{
+		"version": s.opt.Version, "commit": s.opt.SHA, "device": s.opt.Device,
+	})
+	s.metrics.Info("millrace_model_info", "Name and revision of the model", map[string]string{"model": s.opt.ModelID, "revision": s.opt.ModelSHA})
+	gauge := func(name, help string, is func() bool) {
+		s.metrics.Gauge(name, help, func() float64 {
+			if is() {
+				return 1
+			}
+			return 0
+		})
+	}
+	gauge("millrace_ready", "1 while the model is loaded and requests are accepted, else 0", func() bool {
+		_, err := s.ready()
+		return err == nil
+	})
+	gauge("millrace_draining", "1 once the server has been told to end, else 0", s.draining.Load)
 }
 
 // Metrics returns the Server's metrics, which also observe the engine.
@@ -128,7 +155,7 @@ func (s *Server) ready() (*model, error) {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.cors(w.Header(), r)
+	s.setHeaders(w.Header(), r)
 	s.routes.ServeHTTP(w, r)
 }
 

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -166,6 +168,121 @@ func TestSpans(t *testing.T) {
 			t.Errorf("spans %s", names(all))
 		}
 	})
+}
+
+// Every answer names its request, as the client did or as the log will.
+func TestRequestIDs(t *testing.T) {
+	var log bytes.Buffer
+	watched, _ := watch(&log, slog.LevelDebug)
+	s := newTestServer(&fake{}, watched, func(o *Options) { o.APIKey = "k" })
+	seen := map[string]bool{}
+	for _, tt := range []struct {
+		method, path, body string
+		headers            []string
+		want               string // "": one that the server makes
+	}{
+		{"POST", "/generate", `{"inputs":"a","parameters":{"max_new_tokens":1}}`, []string{"Authorization: Bearer k"}, ""},
+		{"POST", "/generate", `{"inputs":""}`, []string{"Authorization: Bearer k"}, ""},
+		{"POST", "/generate_stream", `{"inputs":"a","parameters":{"max_new_tokens":1}}`, []string{"Authorization: Bearer k", "X-Request-Id: mine"}, "mine"},
+		{"POST", "/generate", `{"inputs":""}`, []string{"Authorization: Bearer k", "X-Amzn-Sagemaker-Inference-Id: theirs", "X-Request-Id: mine"}, "theirs"},
+		{"POST", "/generate", `{"inputs":""}`, []string{"Authorization: Bearer k", "X-Request-Id: two words"}, ""},
+		{"POST", "/generate", `{}`, nil, ""},
+		{"GET", "/nowhere", "", []string{"X-Request-Id: lost"}, "lost"},
+		{"GET", "/health", "", nil, ""},
+		{"OPTIONS", "/generate", "", nil, ""},
+	} {
+		log.Reset()
+		got := ask(t, s, tt.method, tt.path, tt.body, tt.headers...)
+		ids := got.header.Values("X-Request-Id")
+		if len(ids) != 1 || tt.want != "" && ids[0] != tt.want || tt.want == "" && (!requestID.MatchString(ids[0]) || seen[ids[0]]) {
+			t.Errorf("%s %s %q: X-Request-Id is %q", tt.method, tt.path, tt.headers, ids)
+			continue
+		}
+		seen[ids[0]] = true
+		if line := log.String(); line != "" && !strings.Contains(line, `"request_id":"`+ids[0]+`"`) {
+			t.Errorf("%s has another request_id: %s", ids[0], line)
+		}
+	}
+}
+
+// Each answer is counted once, by route, method and status.
+func TestHTTPMetrics(t *testing.T) {
+	s := newTestServer(&fake{}, func(o *Options) { o.APIKey = "k" })
+	count := func(series string) (n int) {
+		for line := range strings.Lines(ask(t, s, "GET", "/metrics", "").body) {
+			if value, ok := strings.CutPrefix(line, "millrace_http_requests_total{"+series+"} "); ok {
+				if _, err := fmt.Sscan(value, &n); err != nil {
+					t.Fatal(err)
+				}
+				return n
+			}
+		}
+		return -1
+	}
+	beside := s.Route(Methods{"POST": func(w http.ResponseWriter, r *http.Request) error {
+		if r.URL.Path == "/fails" {
+			return errors.New("a fault")
+		}
+		r.URL.Path = "/generate"
+		s.ServeHTTP(w, r)
+		return nil
+	}})
+	const key = "Authorization: Bearer k"
+	const body = `{"inputs":"a","parameters":{"max_new_tokens":1}}`
+	for _, tt := range []struct {
+		h                       http.Handler
+		method, path, body, key string
+		series                  string
+		before                  int // -1: it is not there yet
+	}{
+		{s, "POST", "/generate", body, key, `code="200",method="POST",route="/generate"`, 0},
+		{s, "POST", "/generate", `{"inputs":""}`, key, `code="422",method="POST",route="/generate"`, -1},
+		{s, "POST", "/generate", `{`, key, `code="400",method="POST",route="/generate"`, -1},
+		{s, "POST", "/generate", body, "", `code="401",method="POST",route="/generate"`, -1},
+		{s, "PATCH", "/generate", body, key, `code="405",method="other",route="/generate"`, -1},
+		{s, "OPTIONS", "/generate", "", "", `code="200",method="OPTIONS",route="/generate"`, -1},
+		{s, "GET", "/v1/models/a", "", key, `code="404",method="GET",route="/v1/models/"`, -1},
+		{s, "GET", "/nowhere/a", "", "", `code="404",method="GET",route="none"`, -1},
+		{s, "OPTIONS", "/nowhere", "", "", `code="200",method="OPTIONS",route="none"`, -1},
+		{s, "GET", "/health", "", "", `code="200",method="GET",route="/health"`, 0},
+		{beside, "POST", "/x", body, key, `code="200",method="POST",route="/generate"`, 1},
+		{beside, "POST", "/fails", body, key, `code="500",method="POST",route="hosting"`, -1},
+		{beside, "POST", "/x", body, "", `code="401",method="POST",route="hosting"`, -1},
+	} {
+		if n := count(tt.series); n != tt.before {
+			t.Errorf("%s before %s %s: %d, want %d", tt.series, tt.method, tt.path, n, tt.before)
+		}
+		ask(t, tt.h, tt.method, tt.path, tt.body, tt.key)
+		if n := count(tt.series); n != max(0, tt.before)+1 {
+			t.Errorf("%s after %s %s: %d", tt.series, tt.method, tt.path, n)
+		}
+	}
+	if n := count(`code="200",method="POST",route="hosting"`); n != -1 {
+		t.Errorf("what was passed on is counted twice, %d times", n)
+	}
+}
+
+// What the server is and whether it serves.
+func TestStateMetrics(t *testing.T) {
+	describe := func(o *Options) {
+		o.Version, o.SHA, o.Device, o.ModelID, o.ModelSHA = "1.2.3", "abc", "sim", "org/name", "def"
+	}
+	pending := New(Options{ModelID: "x"})
+	s := newTestServer(&fake{}, describe)
+	check := func(s *Server, lines ...string) {
+		t.Helper()
+		body := ask(t, s, "GET", "/metrics", "").body
+		for _, line := range lines {
+			if !strings.Contains(body, line+"\n") {
+				t.Errorf("missing: %s", line)
+			}
+		}
+	}
+	check(pending, "millrace_ready 0", "millrace_draining 0", "millrace_slots 0")
+	check(s, `millrace_build_info{commit="abc",device="sim",version="1.2.3"} 1`, `millrace_model_info{model="org/name",revision="def"} 1`,
+		"millrace_ready 1", "millrace_draining 0", "millrace_slots 8")
+	s.Drain()
+	check(s, "millrace_ready 0", "millrace_draining 1")
 }
 
 func TestOwnMetrics(t *testing.T) {

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"net/http"
 	"runtime"
+	"strconv"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +25,7 @@ type Metrics struct {
 
 	requests, success prometheus.Counter
 	failure           *prometheus.CounterVec // by err
+	answers           *prometheus.CounterVec // by route, method and code
 
 	duration, validation, queue, inference, perToken prometheus.Observer
 	inputLength, maxNewTokens, generatedTokens       prometheus.Observer // nil without a model
@@ -101,12 +103,17 @@ func NewMetrics() *Metrics {
 
 // addOurs adds what TGI does not measure.
 func (m *Metrics) addOurs(buckets []float64) {
+	m.answers = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "millrace_http_requests_total", Help: "Answered HTTP requests; code 499: the client left, a failed stream has the code of its error",
+	}, []string{"route", "method", "code"})
+	m.registry.MustRegister(m.answers)
 	m.ttft = m.histogram("millrace_time_to_first_token_seconds", "Time from a request's arrival to its first token", buckets, nil)
 	m.interToken = m.histogram("millrace_inter_token_latency_seconds", "Time between two tokens of a sequence, as they are computed", buckets, nil)
 	m.Total("millrace_prompt_tokens_total", "Tokens of the prompts of all admitted sequences", func(s engine.Stats) int64 { return s.PromptTokens })
 	m.Total("millrace_cache_hit_tokens_total", "Prompt tokens found in the prefix cache", func(s engine.Stats) int64 { return s.CachedTokens })
 	m.Total("millrace_generated_tokens_total", "Tokens generated", func(s engine.Stats) int64 { return s.GeneratedTokens })
 	m.Total("millrace_preemptions_total", "Sequences that lost their pages to others and were computed again", func(s engine.Stats) int64 { return s.Preemptions })
+	m.gauge("millrace_slots", "Sequences that may run at once; tgi_batch_current_size run", func(s engine.Stats) int { return s.Slots })
 	m.gauge("millrace_kv_pages", "Pages of the key-value cache", func(s engine.Stats) int { return s.PagesTotal })
 	m.gauge("millrace_kv_pages_used", "Pages of the key-value cache that running sequences hold", func(s engine.Stats) int { return s.PagesUsed })
 	m.gauge("millrace_kv_pages_cached", "Pages of the key-value cache that a prompt may find, held or not", func(s engine.Stats) int { return s.PagesCached })
@@ -159,6 +166,11 @@ func (m *Metrics) Gauge(name, help string, value func() float64) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 }
 
+// Info exports facts as the labels of a gauge that is always 1.
+func (m *Metrics) Info(name, help string, facts map[string]string) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: facts}, func() float64 { return 1 }))
+}
+
 // gauge exports a number of the engine's that goes up and down.
 func (m *Metrics) gauge(name, help string, value func(engine.Stats) int) {
 	m.Gauge(name, help, func() float64 { return float64(value(m.engineStats())) })
@@ -193,6 +205,24 @@ func hundredths(limit int) []float64 {
 		buckets[i] = float64(limit) / 100 * float64(i+1)
 	}
 	return buckets
+}
+
+// Expect makes the counter of a route's good answers appear before the first,
+// so that the first is an increase.
+func (m *Metrics) Expect(route, method string) { m.answers.WithLabelValues(route, method, "200") }
+
+// Answered counts an answer by its route, which must be one of a few.
+func (m *Metrics) Answered(route, method string, status int) {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodOptions, http.MethodPut, http.MethodDelete:
+	default:
+		method = "other"
+	}
+	code := "200"
+	if status != http.StatusOK {
+		code = strconv.Itoa(status)
+	}
+	m.answers.WithLabelValues(route, method, code).Inc()
 }
 
 // Received counts a request that asks for generation.

@@ -23,7 +23,8 @@ type Reporter struct {
 
 // Request is one that has been answered.
 type Request struct {
-	ID       string // what log and trace call it; "" for a health check
+	ID       string // what the answer, log and trace call it
+	Route    string // for the metrics; "": it is not counted
 	HTTP     *http.Request
 	Begun    time.Time
 	Status   int // sent, or what an error after a stream's first token stands for
@@ -70,6 +71,9 @@ func (rep *Reporter) Report(r *Request) {
 	ttft := r.timeToFirstToken()
 	if ttft > 0 {
 		rep.Metrics.ttft.Observe(ttft.Seconds())
+	}
+	if r.Route != "" {
+		rep.Metrics.Answered(r.Route, r.HTTP.Method, r.Status)
 	}
 	rep.log(r, ttft, rep.trace(r))
 }
