@@ -44,16 +44,19 @@ PARTS = @rm -rf build/parts; $(MAKE) --no-print-directory -k -j3 $(1); status=$$
 part-%:
 	@+.ci/part $* $(MAKE) --no-print-directory $*
 
+# Without promtool `make test` skips the alert rules; CI installs it.
+TEST_ALERTS := $(if $(shell command -v promtool),part-test-alerts)
+
 .PHONY: test
 test: tools ## run all tests that need no GPU and no AWS account
-	$(call PARTS,part-build part-client-packages part-test-go part-test-clients part-test-terraform part-test-image)
+	$(call PARTS,part-build part-client-packages part-test-go part-test-clients part-test-terraform part-test-image $(TEST_ALERTS))
 
 # What .ci/run runs: every check and every test, the Go packages either under
 # the race detector or without it.
 .PHONY: ci
 ci: tools
 	$(call PARTS,part-packages part-native part-linter part-client-packages part-compile part-lint part-race part-test-rest \
-	  part-test-clients part-test-terraform part-test-image part-sanitize part-audit)
+	  part-test-clients part-test-terraform part-test-image part-test-alerts part-sanitize part-audit)
 
 # What takes the most to compile, or is used by several, is compiled first.
 part-build part-race part-test-image: part-native
@@ -62,7 +65,7 @@ part-lint part-test-rest: part-compile
 part-lint: part-linter
 part-test-clients: part-client-packages
 ifneq ($(filter part-packages,$(MAKECMDGOALS)),)
-part-client-packages part-race part-test-rest part-test-image: part-packages
+part-client-packages part-race part-test-rest part-test-image part-test-alerts: part-packages
 endif
 
 # No test is vetted here: `make lint` does that, with what it knows of all the
@@ -115,6 +118,11 @@ test-terraform: ## test the Terraform modules, without an account
 
 terraform-readme:
 	cd dev/standin && go run ./readme ../../terraform/modules/*
+
+# The rules of Prometheus, by promtool.
+.PHONY: test-alerts
+test-alerts: ## test the alert rules (needs promtool, Debian: prometheus)
+	cd handler/grafana && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml
 
 # The image, for this machine or with PLATFORM=linux/arm64 for another. Lambda
 # takes an image alone, not the index that attestations would make of it.

@@ -18,8 +18,12 @@ func TestDashboard(t *testing.T) {
 	}
 	var board struct {
 		Panels []struct {
-			Title   string
+			Type, Title, Description string
+
 			Targets []struct{ Expr string }
+		}
+		Annotations struct {
+			List []struct{ Expr string }
 		}
 		Templating struct {
 			List []struct{ Query string }
@@ -30,21 +34,30 @@ func TestDashboard(t *testing.T) {
 	}
 	exposed := exposition(ask(t, newTestServer(&fake{}), "GET", "/metrics", "").body)
 	seen := 0
-	for _, p := range board.Panels {
-		for _, target := range p.Targets {
-			for _, s := range selectors(target.Expr) {
-				seen++
-				labels, ok := exposed[s.metric]
-				if !ok {
-					t.Errorf("%s: there is no metric %q in %s", p.Title, s.metric, target.Expr)
-				}
-				for _, l := range s.labels {
-					if !slices.Contains(labels, l) && l != "instance" { // Prometheus' own
-						t.Errorf("%s: %s has no label %q, only %q", p.Title, s.metric, l, labels)
-					}
+	check := func(where, expr string) {
+		for _, s := range selectors(expr) {
+			seen++
+			labels, ok := exposed[s.metric]
+			if !ok {
+				t.Errorf("%s: there is no metric %q in %s", where, s.metric, expr)
+			}
+			for _, l := range s.labels {
+				if !slices.Contains(labels, l) && l != "instance" { // Prometheus' own
+					t.Errorf("%s: %s has no label %q, only %q", where, s.metric, l, labels)
 				}
 			}
 		}
+	}
+	for _, p := range board.Panels {
+		if p.Type != "row" && p.Description == "" {
+			t.Errorf("%s has no description", p.Title)
+		}
+		for _, target := range p.Targets {
+			check(p.Title, target.Expr)
+		}
+	}
+	for _, a := range board.Annotations.List {
+		check("annotation", a.Expr)
 	}
 	if seen < 20 {
 		t.Errorf("only %d selectors found", seen)
@@ -54,6 +67,45 @@ func TestDashboard(t *testing.T) {
 			if name, _, _ := strings.Cut(m, ","); exposed[name] == nil {
 				t.Errorf("a variable asks for %q", name)
 			}
+		}
+	}
+}
+
+// The alerts, too, may only ask for what /metrics has, and each has a runbook.
+// What they do is tested by promtool.
+func TestAlerts(t *testing.T) {
+	data, err := os.ReadFile("grafana/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cases, err := os.ReadFile("grafana/alerts_test.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exposed := exposition(ask(t, newTestServer(&fake{}), "GET", "/metrics", "").body)
+	for _, name := range regexp.MustCompile(`\b(?:millrace|tgi|process)_\w+`).FindAllString(string(data), -1) {
+		if _, ok := exposed[name]; !ok {
+			t.Errorf("there is no metric %q", name)
+		}
+	}
+	alerts := strings.Split(string(data), "- alert: ")[1:]
+	if len(alerts) < 10 {
+		t.Fatalf("only %d alerts found", len(alerts))
+	}
+	for _, alert := range alerts {
+		name, rest, _ := strings.Cut(alert, "\n")
+		if want := "/docs/operations.md#" + strings.ToLower(name) + "\n"; !strings.Contains(rest, want) {
+			t.Errorf("%s: its runbook_url does not end in %s", name, want)
+		}
+		fires, quiet := false, false
+		for _, c := range strings.Split(string(cases), "- name: ") {
+			if strings.Contains(c, "alertname: "+name+"\n") {
+				fires = fires || strings.Contains(c, "exp_labels:")
+				quiet = quiet || strings.Contains(c, "exp_alerts: []")
+			}
+		}
+		if !fires || !quiet {
+			t.Errorf("%s: alerts_test.yaml has a case in which it fires: %v; one in which it does not: %v", name, fires, quiet)
 		}
 	}
 }
