@@ -115,8 +115,9 @@ func (t *Tokenizer) frame(h native.Handle, config config) error {
 }
 
 // adopt puts an object of the library under its Go type, which owns it from
-// then on. The type's own loaders are not used: an error text with NUL in it,
-// or a panic, ends the process there.
+// then on. The type's own loaders are not safe for a file from anywhere, as of
+// v1.24: a panic of the library, or an error text with a NUL in it, aborts the
+// process, and what the file says of truncation and padding stays in force.
 func adopt(h native.Handle) *tokenizers.Tokenizer {
 	t := new(tokenizers.Tokenizer)
 	*(*unsafe.Pointer)(unsafe.Pointer(t)) = unsafe.Pointer(h)
