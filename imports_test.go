@@ -76,7 +76,7 @@ var layers = map[string][]string{
 	"container": {"container", "sagemaker", "handler", "engine", "internal"},
 	"sagemaker": {"sagemaker", "handler", "engine", "internal"},
 	"internal":  {},
-	"handler":   {"handler", "engine"},
+	"handler":   {"handler", "engine", "internal"},
 	// What operators see of requests knows of no route.
 	"handler/telemetry": {"engine"},
 	"engine":            {"engine/device", "engine/grammar", "engine/page", "engine/plan", "engine/sample", "engine/stop", "engine/token", "engine/weights"},

@@ -4,11 +4,11 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 const (
-	bodyPatience = time.Minute // for a whole body to arrive
-
 	// A body that is not read when the answer begins is one that is here
 	// already, of up to smallBody bytes, or the connection closes after the
 	// answer. Until the client has taken that, which one that is still sending
@@ -23,7 +23,7 @@ const (
 // at once, also those to a request whose body h has not read. By itself net/http
 // waits for such a body before it answers, without any limit of time.
 //
-// A body has bodyPatience to arrive. After one in chunks the connection closes:
+// A body has web.BodyPatience to arrive. After one in chunks the connection closes:
 // net/http does not tell whether there was a Content-Length as well, after which
 // it has to (RFC 9112, 6.1).
 func AnswerEarly(h http.Handler) http.Handler {
@@ -47,7 +47,7 @@ func AnswerEarly(h http.Handler) http.Handler {
 			h.ServeHTTP(w, r)
 			return
 		}
-		conn.SetReadDeadline(time.Now().Add(bodyPatience)) //nolint:errcheck // as above
+		conn.SetReadDeadline(time.Now().Add(web.BodyPatience)) //nolint:errcheck // as above
 		body := &watchedBody{ReadCloser: r.Body}
 		early := &earlyWriter{ResponseWriter: w, conn: conn, r: r, body: body}
 		watched := *r

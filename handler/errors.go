@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/handler/body"
 	"github.com/millrace-ai/millrace/handler/chat"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // Error is an answer that is not 200. Every error a client sees is one.
@@ -224,11 +224,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, e *Error) {
 
 // writeJSON answers with a complete JSON body.
 func writeJSON(w http.ResponseWriter, status int, data []byte) {
-	h := w.Header()
-	h["Content-Type"] = jsonType
-	h["Content-Length"] = []string{strconv.Itoa(len(data))}
-	w.WriteHeader(status)
-	w.Write(data) //nolint:errcheck // the client is gone; no one is left to tell
+	web.WriteJSON(w, status, data)
 }
 
 var jsonType = []string{"application/json"}

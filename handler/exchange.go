@@ -6,13 +6,13 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/millrace-ai/millrace/handler/body"
 	"github.com/millrace-ai/millrace/handler/telemetry"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // exchange is one request and its answer. Exchanges are pooled for their
@@ -95,7 +95,7 @@ func (s *Server) protect(x *exchange, h handlerFunc) (err error) {
 		case http.ErrAbortHandler:
 			panic(p)
 		default:
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			err = web.Panicked(p)
 		}
 	}()
 	return h(x)

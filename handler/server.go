@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/token"
 	"github.com/millrace-ai/millrace/handler/chat"
 	"github.com/millrace-ai/millrace/handler/telemetry"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // Generator is what the routes need from the engine; *engine.Engine is one.
@@ -79,8 +80,8 @@ func New(opt Options) *Server {
 	s := &Server{
 		opt:           opt,
 		metrics:       telemetry.NewMetrics(),
-		bodyPatience:  bodyPatience,
-		writePatience: writePatience,
+		bodyPatience:  web.BodyPatience,
+		writePatience: web.WritePatience,
 		computeType:   []string{opt.ComputeType},
 		servedAs:      appendServedAs(nil, &opt),
 		idPrefix:      strings.ToLower(rand.Text()[:10]) + "-",
@@ -159,10 +160,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.routes.ServeHTTP(w, r)
 }
 
-// writePatience is how long a client may leave what is written to it in the
-// socket: a place in the server is not held for one that has stopped reading.
-const writePatience = 90 * time.Second
-
 // NewHTTPServer returns an http.Server for h on addr: HTTP/1.1 and HTTP/2,
 // also in clear with prior knowledge, and limits on what a slow client can
 // hold. An answer may take as long as it needs: Server moves the deadline for
@@ -173,8 +170,8 @@ func NewHTTPServer(addr string, h http.Handler) *http.Server {
 		Handler:                      AnswerEarly(h),
 		ConnContext:                  withConn,
 		ReadHeaderTimeout:            10 * time.Second,
-		ReadTimeout:                  bodyPatience, // for a body that no handler gets to see; AnswerEarly lifts it
-		WriteTimeout:                 writePatience,
+		ReadTimeout:                  web.BodyPatience, // for a body that no handler gets to see; AnswerEarly lifts it
+		WriteTimeout:                 web.WritePatience,
 		IdleTimeout:                  3 * time.Minute,
 		MaxHeaderBytes:               64 << 10,
 		DisableGeneralOptionsHandler: true, // OPTIONS * is answered as other preflights are

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/millrace-ai/millrace/handler/body"
 )
 
 // targets are the API's paths that a request to /invocations, the one path
@@ -48,7 +50,7 @@ func noRoute(path string) error {
 		known = append(known, path)
 	}
 	slices.Sort(known)
-	return badRequest("Custom attribute route: there is no route %q here; expected one of %s", cut(path), strings.Join(known, ", "))
+	return badRequest("Custom attribute route: there is no route %q here; expected one of %s", body.Cut(path), strings.Join(known, ", "))
 }
 
 // attribute returns the value of an attribute, "" if there is none. Attributes

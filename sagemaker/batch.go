@@ -12,13 +12,10 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/handler"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
-const (
-	mostLines     = 100_000
-	bodyPatience  = time.Minute      // for a whole body to arrive
-	writePatience = 90 * time.Second // for the client to take an answer
-)
+const mostLines = 100_000
 
 // mayBeBatch reports whether a body of this content type may hold several
 // requests.
@@ -99,9 +96,9 @@ func (h *Hosting) batch(in *invocation) error {
 		})
 	}
 	workers.Wait()
-	http.NewResponseController(in.w).SetWriteDeadline(time.Now().Add(writePatience)) //nolint:errcheck // not every writer has deadlines
+	http.NewResponseController(in.w).SetWriteDeadline(time.Now().Add(web.WritePatience)) //nolint:errcheck // not every writer has deadlines
 	if a := again.Load(); a != nil {
-		writeJSON(in.w, a.status, a.body)
+		web.WriteJSON(in.w, a.status, a.body)
 		return nil
 	}
 	if in.r.Context().Err() != nil {
@@ -125,10 +122,10 @@ func writeAnswers(w http.ResponseWriter, answers []*answer) {
 		}
 	}
 	if failed == len(answers) {
-		writeJSON(w, answers[0].status, answers[0].body)
+		web.WriteJSON(w, answers[0].status, answers[0].body)
 		return
 	}
-	writeBody(w, http.StatusOK, linesType, out)
+	web.Write(w, http.StatusOK, linesType, out)
 }
 
 // refuseStream is the answer to a line that asks for a stream.
@@ -146,7 +143,7 @@ func (h *Hosting) readBatch(in *invocation) (body []byte, free func(), err error
 		return nil, free, tooLarge(limit)
 	}
 	conn := http.NewResponseController(in.w)
-	conn.SetReadDeadline(time.Now().Add(bodyPatience)) //nolint:errcheck // not every writer has deadlines
+	conn.SetReadDeadline(time.Now().Add(web.BodyPatience)) //nolint:errcheck // not every writer has deadlines
 	body, err = readHeld(h.api, http.MaxBytesReader(in.w, in.r.Body, limit))
 	var large *http.MaxBytesError
 	switch {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // numbered answers a line that is a number with itself, "s" with a stream and
@@ -21,9 +23,9 @@ func numbered(w http.ResponseWriter, r *http.Request) {
 	case string(body) == `"s"`:
 		stream("data: 1\n\n")(w, r)
 	case err == nil:
-		writeJSON(w, status, fmt.Appendf(nil, `{"error":"%d","error_type":"t"}`, status))
+		web.WriteJSON(w, status, fmt.Appendf(nil, `{"error":"%d","error_type":"t"}`, status))
 	default:
-		writeJSON(w, 200, fmt.Appendf(nil, `[%s]`, body))
+		web.WriteJSON(w, 200, fmt.Appendf(nil, `[%s]`, body))
 	}
 }
 
@@ -126,7 +128,7 @@ func TestBatchPanics(t *testing.T) {
 		if body, _ := io.ReadAll(r.Body); string(body) == "2" {
 			panic("a fault")
 		}
-		writeJSON(w, 200, []byte("[]"))
+		web.WriteJSON(w, 200, []byte("[]"))
 	}), Options{})
 	got := ask(h, "POST", "/invocations", "1\n2", "Content-Type: application/jsonlines")
 	if want := "[]\n" + `{"error":"Internal error","error_type":"internal"}`; got.status != 200 || got.body != want {

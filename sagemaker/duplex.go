@@ -11,6 +11,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/millrace-ai/millrace/handler"
+	"github.com/millrace-ai/millrace/handler/body"
 )
 
 // duplexPath is where the platform opens the WebSocket of a bidirectional
@@ -87,7 +88,7 @@ func (h *Hosting) serveDuplex(w http.ResponseWriter, r *http.Request) error {
 		return failure(http.StatusUpgradeRequired, "upgrade_required", "%s is a WebSocket over HTTP/1.1: send `Upgrade: websocket`", duplexPath)
 	}
 	if origin := r.Header.Get("Origin"); origin != "" && h.opt.Origins != nil && !slices.Contains(h.opt.Origins, origin) {
-		return failure(http.StatusForbidden, "forbidden", "The origin %q is not one of --cors-allow-origin", cut(origin))
+		return failure(http.StatusForbidden, "forbidden", "The origin %q is not one of --cors-allow-origin", body.Cut(origin))
 	}
 	// Every message is what a POST of /invocations would be, so the custom
 	// attributes and the API key of the handshake hold for all.

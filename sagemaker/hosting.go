@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"runtime/debug"
 	"strings"
 	"time"
 
 	"github.com/millrace-ai/millrace/handler"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // API is what the contract stands around; *handler.Server is one.
@@ -122,7 +122,7 @@ func (h *Hosting) executionParameters(w http.ResponseWriter, _ *http.Request) er
 	const megabytes = 100
 	transforms := min(h.opt.Slots, megabytes)
 	payload := max(1, min(megabytes/transforms, int(h.opt.PayloadLimit>>20)))
-	writeJSON(w, http.StatusOK, fmt.Appendf(nil,
+	web.WriteJSON(w, http.StatusOK, fmt.Appendf(nil,
 		`{"MaxConcurrentTransforms":%d,"BatchStrategy":"SINGLE_RECORD","MaxPayloadInMB":%d}`, transforms, payload))
 	return nil
 }
@@ -135,21 +135,4 @@ func failure(status int, kind, format string, args ...any) *handler.Error {
 // badRequest is a request that breaks the contract.
 func badRequest(format string, args ...any) *handler.Error {
 	return failure(http.StatusBadRequest, "bad_request", format, args...)
-}
-
-// recovered is the error that a panic ends in.
-func recovered(p any) error { return fmt.Errorf("panic: %v\n%s", p, debug.Stack()) }
-
-// cut keeps what a client sent from filling an error.
-func cut(s string) string {
-	const most = 80
-	if len(s) <= most {
-		return s
-	}
-	return s[:most] + "…"
-}
-
-// writeJSON answers with a complete body of JSON.
-func writeJSON(w http.ResponseWriter, status int, body []byte) {
-	writeBody(w, status, "application/json", body)
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/handler"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // api is an API whose answers a test writes. Its routes are those of a true
@@ -36,7 +37,7 @@ func newAPI(serve http.HandlerFunc) api {
 func echo(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	out, _ := json.Marshal(map[string]string{"method": r.Method, "path": r.URL.Path, "type": r.Header.Get("Content-Type"), "body": string(body)})
-	writeJSON(w, 200, out)
+	web.WriteJSON(w, 200, out)
 }
 
 // reply is a response in memory.
@@ -296,7 +297,7 @@ func TestUsage(t *testing.T) {
 		for i, name := range []string{"X-Prompt-Tokens", "X-Generated-Tokens", "X-Total-Time", "X-Queue-Time", "X-Inference-Time"} {
 			w.Header().Set(name, strconv.Itoa(i+1))
 		}
-		writeJSON(w, 200, []byte("{}"))
+		web.WriteJSON(w, 200, []byte("{}"))
 	}
 	for _, tt := range []struct {
 		name  string

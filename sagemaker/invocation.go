@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/handler"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 const invocationsPath = "/invocations"
@@ -50,7 +51,7 @@ type serveFunc func(w http.ResponseWriter, r *http.Request) error
 func (h *Hosting) prepare(in *invocation) (serve serveFunc, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = recovered(p)
+			err = web.Panicked(p)
 		}
 	}()
 	if err := noAdapters(in.r.Header); err != nil {

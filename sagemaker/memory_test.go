@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // TestFull asks a server whose requests hold all that they may, but for some
@@ -13,7 +15,7 @@ func TestFull(t *testing.T) {
 	const left, body = 64 << 10, 128 << 10
 	long := func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body) //nolint:errcheck // it is in memory
-		writeJSON(w, 200, []byte(`"`+strings.Repeat("a", body)+`"`))
+		web.WriteJSON(w, 200, []byte(`"`+strings.Repeat("a", body)+`"`))
 	}
 	a := newAPI(long)
 	h := Wrap(a, Options{Slots: 2})

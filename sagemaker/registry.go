@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/millrace-ai/millrace/handler"
+	"github.com/millrace-ai/millrace/handler/body"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // The platform may load models (multi-model endpoints) and adapters (their own
@@ -64,11 +66,11 @@ func (h *Hosting) entry(w http.ResponseWriter, r *http.Request) error {
 	rest := strings.Join(parts[2:], "/")
 	switch {
 	case collection == "adapters" && rest == "" && r.Method == http.MethodDelete:
-		status, err := json.Marshal("Adapter " + cut(name) + " is not loaded")
+		status, err := json.Marshal("Adapter " + body.Cut(name) + " is not loaded")
 		if err != nil {
 			return err
 		}
-		writeJSON(w, http.StatusOK, fmt.Appendf(nil, `{"status":%s}`, status))
+		web.WriteJSON(w, http.StatusOK, fmt.Appendf(nil, `{"status":%s}`, status))
 		return nil
 	case collection == "adapters" && (rest == "" && r.Method == http.MethodGet || rest == "update" && r.Method == http.MethodPost):
 		return notLoaded("adapter", name, adaptersOff)
@@ -79,11 +81,11 @@ func (h *Hosting) entry(w http.ResponseWriter, r *http.Request) error {
 }
 
 func noEntry(r *http.Request) error {
-	return failure(http.StatusNotFound, "not_found", "There is no route %s %s", r.Method, cut(r.URL.EscapedPath()))
+	return failure(http.StatusNotFound, "not_found", "There is no route %s %s", r.Method, body.Cut(r.URL.EscapedPath()))
 }
 
 func notLoaded(what, name, why string) error {
-	return failure(http.StatusNotFound, "not_found", "The %s %q is not loaded: %s", what, cut(name), why)
+	return failure(http.StatusNotFound, "not_found", "The %s %q is not loaded: %s", what, body.Cut(name), why)
 }
 
 // refuseModel handles POST /models, which loads a model.
@@ -96,37 +98,37 @@ func refuseAdapter(_ http.ResponseWriter, r *http.Request) error {
 	const most = 64 << 10
 	// LMI's clients put the fields into the query, the platform into the body.
 	fields := struct{ Name, Src string }{r.URL.Query().Get("name"), r.URL.Query().Get("src")}
-	body, err := io.ReadAll(io.LimitReader(r.Body, most))
+	text, err := io.ReadAll(io.LimitReader(r.Body, most))
 	if err != nil {
 		return badRequest("Failed to buffer the request body")
 	}
-	if len(body) > 0 {
-		if err := json.Unmarshal(body, &fields); err != nil {
-			return badRequest("The body of an adapter: expected a JSON object with name and src: %s", cut(err.Error()))
+	if len(text) > 0 {
+		if err := json.Unmarshal(text, &fields); err != nil {
+			return badRequest("The body of an adapter: expected a JSON object with name and src: %s", body.Cut(err.Error()))
 		}
 	}
 	if fields.Name == "" || fields.Src == "" {
-		return badRequest("The body of an adapter: expected name and src, found name %q and src %q", cut(fields.Name), cut(fields.Src))
+		return badRequest("The body of an adapter: expected name and src, found name %q and src %q", body.Cut(fields.Name), body.Cut(fields.Src))
 	}
-	return badRequest("The adapter %q cannot be loaded: %s", cut(fields.Name), adaptersOff)
+	return badRequest("The adapter %q cannot be loaded: %s", body.Cut(fields.Name), adaptersOff)
 }
 
 // noAdapters refuses a request for another model than the one that is served.
 func noAdapters(header http.Header) error {
 	if name := header.Get(headerAdapter); name != "" {
 		return failure(http.StatusUnprocessableEntity, "validation",
-			"X-Amzn-SageMaker-Adapter-Identifier: there is no adapter %q, none is loaded: %s", cut(name), adaptersOff)
+			"X-Amzn-SageMaker-Adapter-Identifier: there is no adapter %q, none is loaded: %s", body.Cut(name), adaptersOff)
 	}
 	if name := header.Get(headerTargetModel); name != "" {
 		return failure(http.StatusUnprocessableEntity, "validation",
-			"X-Amzn-SageMaker-Target-Model: there is no model %q: %s", cut(name), oneModel)
+			"X-Amzn-SageMaker-Target-Model: there is no model %q: %s", body.Cut(name), oneModel)
 	}
 	return nil
 }
 
 func answerJSON(body string) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, _ *http.Request) error {
-		writeJSON(w, http.StatusOK, []byte(body))
+		web.WriteJSON(w, http.StatusOK, []byte(body))
 		return nil
 	}
 }

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/millrace-ai/millrace/handler/body"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // A stateful session ties its requests to one instance: the platform sends
@@ -76,7 +79,7 @@ func (h *Hosting) openSession(w http.ResponseWriter, _ *http.Request) error {
 		return err
 	}
 	w.Header()[headerNewSession] = []string{s.header()}
-	writeJSON(w, http.StatusOK, fmt.Appendf(nil, `{"session_id":"%s","expires":"%s"}`, s.id, s.expires()))
+	web.WriteJSON(w, http.StatusOK, fmt.Appendf(nil, `{"session_id":"%s","expires":"%s"}`, s.id, s.expires()))
 	return nil
 }
 
@@ -89,7 +92,7 @@ func (h *Hosting) closeSession(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.Header()[headerClosedSession] = []string{id}
-	writeJSON(w, http.StatusOK, fmt.Appendf(nil, `{"session_id":"%s","closed":true}`, id))
+	web.WriteJSON(w, http.StatusOK, fmt.Appendf(nil, `{"session_id":"%s","closed":true}`, id))
 	return nil
 }
 
@@ -101,7 +104,7 @@ func sessionRequest(in *invocation) (kind string, err error) {
 		return "", nil
 	}
 	conn := http.NewResponseController(in.w)
-	conn.SetReadDeadline(time.Now().Add(bodyPatience)) //nolint:errcheck // not every writer has deadlines
+	conn.SetReadDeadline(time.Now().Add(web.BodyPatience)) //nolint:errcheck // not every writer has deadlines
 	body := make([]byte, sessionBodyMax+1)
 	n, ended := fill(body, in.r.Body)
 	rest := in.r.Body
@@ -124,12 +127,12 @@ func fill(b []byte, r io.Reader) (n int, ended bool) {
 }
 
 // parseSessionRequest returns the requestType of a body that has one.
-func parseSessionRequest(body []byte) (kind string, err error) {
-	if !bytes.Contains(body, []byte(`"requestType"`)) {
+func parseSessionRequest(text []byte) (kind string, err error) {
+	if !bytes.Contains(text, []byte(`"requestType"`)) {
 		return "", nil
 	}
 	var fields map[string]json.RawMessage
-	json.Unmarshal(body, &fields) //nolint:errcheck // what is no object has no fields, and the API tells
+	json.Unmarshal(text, &fields) //nolint:errcheck // what is not an object has no fields, and the API tells
 	if fields["requestType"] == nil {
 		return "", nil
 	}
@@ -137,7 +140,7 @@ func parseSessionRequest(body []byte) (kind string, err error) {
 		return "", badRequest("A request with requestType has no other fields; found %d", len(fields)-1)
 	}
 	if json.Unmarshal(fields["requestType"], &kind) != nil || kind != newSessionID && kind != "CLOSE" {
-		return "", badRequest("requestType: expected \"NEW_SESSION\" or \"CLOSE\", found %s", cut(string(fields["requestType"])))
+		return "", badRequest("requestType: expected \"NEW_SESSION\" or \"CLOSE\", found %s", body.Cut(string(fields["requestType"])))
 	}
 	return kind, nil
 }
@@ -190,7 +193,7 @@ func (s *sessions) check(id string) error {
 	defer s.mu.Unlock()
 	s.expire()
 	if s.byID[id] == nil {
-		return badRequest("There is no session %q: it has expired or was closed, or another instance has it; open one with NEW_SESSION", cut(id))
+		return badRequest("There is no session %q: it has expired or was closed, or another instance has it; open one with NEW_SESSION", body.Cut(id))
 	}
 	return nil
 }

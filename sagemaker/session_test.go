@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/handler"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // inServiceForm is the pattern that the platform's API model has for the
@@ -96,7 +97,7 @@ func TestSessionWithAnInvocation(t *testing.T) {
 			if got, err := io.ReadAll(r.Body); err != nil || string(got) != body {
 				t.Errorf("%d bytes arrive as %d, %v", size, len(got), err)
 			}
-			writeJSON(w, 200, []byte("[]"))
+			web.WriteJSON(w, 200, []byte("[]"))
 		}), Options{SessionLife: time.Minute})
 		got := ask(h, "POST", "/invocations", body, headerSession+": NEW_SESSION")
 		if !inServiceForm.MatchString(got.header.Get(headerNewSession)) {
@@ -109,7 +110,7 @@ func TestSessionWithAnInvocation(t *testing.T) {
 // header that a caller sees, and a stranger gets none.
 func TestNoSessionBehindAnError(t *testing.T) {
 	generation := newAPI(func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, 422, []byte(`{"error":"no","error_type":"validation"}`))
+		web.WriteJSON(w, 422, []byte(`{"error":"no","error_type":"validation"}`))
 	})
 	keyed := newAPI(echo)
 	keyed.routes = handler.New(handler.Options{APIKey: "k", Logger: slog.New(slog.DiscardHandler)})

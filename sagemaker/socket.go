@@ -14,6 +14,8 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/millrace-ai/millrace/handler"
+	"github.com/millrace-ai/millrace/handler/body"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 const (
@@ -140,7 +142,7 @@ func parseMessage(message []byte) (id, cancelled string, fault *handler.Error) {
 		var kind *json.UnmarshalTypeError
 		switch {
 		case !errors.As(err, &kind):
-			return "", "", badRequest("The message is not JSON: %s", cut(err.Error()))
+			return "", "", badRequest("The message is not JSON: %s", body.Cut(err.Error()))
 		case kind.Field == "":
 			return "", "", badRequest("The message is not a JSON object")
 		}
@@ -252,7 +254,7 @@ func (s *socket) sendError(name []byte, e *handler.Error) {
 // send sends one message. A client that does not take it in time loses the
 // socket.
 func (s *socket) send(message []byte) error {
-	ctx, cancel := context.WithTimeout(s.ctx, writePatience)
+	ctx, cancel := context.WithTimeout(s.ctx, web.WritePatience)
 	defer cancel()
 	return s.conn.Write(ctx, websocket.MessageText, message)
 }

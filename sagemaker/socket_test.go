@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // message is what a socket says.
@@ -98,11 +100,11 @@ func scripted(w http.ResponseWriter, r *http.Request) {
 	case "silence":
 		<-r.Context().Done()
 	case "fail":
-		writeJSON(w, 422, []byte(`{"error":"no","error_type":"validation"}`))
+		web.WriteJSON(w, 422, []byte(`{"error":"no","error_type":"validation"}`))
 	case "panic":
 		panic("a fault")
 	default:
-		writeJSON(w, 200, fmt.Appendf(nil, `[%q,%q]`, r.Method, r.URL.Path))
+		web.WriteJSON(w, 200, fmt.Appendf(nil, `[%q,%q]`, r.Method, r.URL.Path))
 	}
 }
 
@@ -188,7 +190,7 @@ func TestSocketShutdown(t *testing.T) {
 			close(begun)
 			<-release
 		}
-		writeJSON(w, 200, []byte("[]"))
+		web.WriteJSON(w, 200, []byte("[]"))
 	}), Options{})
 	c := dial(t, h, nil)
 	c.say(`{"id":"a","do":"slow"}`)
