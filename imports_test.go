@@ -154,7 +154,7 @@ func TestModulesStayInTheirRoom(t *testing.T) {
 		"github.com/aws/aws-lambda-go":            {"container/lambda"},
 		"github.com/coder/websocket":              {"container", "sagemaker", "dev"},
 		"go.opentelemetry.io/otel":                {"container", "handler"},
-		"net/http":                                {"container", "sagemaker", "handler", "dev"},
+		"net/http":                                {"container", "sagemaker", "handler", "internal", "dev"},
 		"log/slog":                                {"container", "sagemaker", "handler"},
 		"C":                                       {"engine/device", "engine/cpu", "engine/native"},
 		"github.com/millrace-ai/millrace/handler": {"container", "sagemaker", "handler"},
