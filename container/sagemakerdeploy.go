@@ -109,7 +109,7 @@ func (d *sageMakerDeploy) Run(ctx context.Context) error {
 		return err
 	}
 	if c.Offline() {
-		fmt.Fprintln(os.Stderr, "note: no credentials were to be had, so AWS was not asked; this is what a first deployment takes")
+		fmt.Fprintln(os.Stderr, "note: no credentials found; AWS was not contacted. This is what a first deployment takes")
 	}
 	return printJSON(c.Requests())
 }

@@ -1,7 +1,6 @@
 package source
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,26 +35,19 @@ var (
 
 // classify says what to do about err.
 func classify(err error) fault {
-	code, status := awserr.Code(err), awserr.Status(err)
-	switch code {
-	case "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "ServiceUnavailable", "TooManyRequests":
-		return throttled
-	case "RequestTimeout", "InternalError":
-		return transient
-	case "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired":
-		return expired
-	case "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException":
-		if regionOf(err) != "" {
-			return misplaced
-		}
-		return fatal
-	}
+	code, status, kind := awserr.Code(err), awserr.Status(err), awserr.KindOf(err)
 	var dns *net.DNSError
 	switch {
-	case errors.Is(err, errChanged):
-		return fatal
-	case status == http.StatusMovedPermanently && regionOf(err) != "":
+	case kind == awserr.Throttled, code == "ServiceUnavailable":
+		return throttled
+	case code == "RequestTimeout", code == "InternalError":
+		return transient
+	case kind == awserr.Expired:
+		return expired
+	case kind == awserr.OtherRegion && regionOf(err) != "":
 		return misplaced
+	case kind == awserr.OtherRegion, errors.Is(err, errChanged):
+		return fatal
 	case status == http.StatusServiceUnavailable, status == http.StatusTooManyRequests:
 		return throttled
 	case status >= 500 || status == http.StatusRequestTimeout:
@@ -64,7 +56,7 @@ func classify(err error) fault {
 		return fatal
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return fatal
-	case awserr.NoCredentials(err):
+	case kind == awserr.NoCredentials, kind == awserr.Unsigned:
 		return fatal
 	}
 	return transient // no answer, or one that broke off
@@ -103,9 +95,9 @@ func explain(l location, operation, key string, err error) error {
 		return &Error{where + ": " + text, err}
 	}
 	code, status, message := awserr.Code(err), awserr.Status(err), awserr.Message(err)
-	lower := strings.ToLower(message)
+	lower, kind := strings.ToLower(message), awserr.KindOf(err)
 	switch {
-	case errors.Is(err, context.Canceled):
+	case kind == awserr.Interrupted:
 		return say("interrupted")
 	case errors.Is(err, errChanged), status == http.StatusPreconditionFailed, code == "PreconditionFailed":
 		return say("%v", errChanged)
@@ -114,7 +106,7 @@ func explain(l location, operation, key string, err error) error {
 			return say("kms:Decrypt is missing: the object is encrypted with a KMS key that this role may not use (%s)", awserr.Detail(code, message))
 		}
 		return say("its KMS key cannot be used: enabled, in this region and not pending deletion is expected (%s)", awserr.Detail(code, message))
-	case code == "NoSuchBucket":
+	case kind == awserr.NoBucket:
 		return say("there is no bucket %s", l.bucket)
 	case code == "NoSuchKey", code == "NotFound", status == http.StatusNotFound:
 		return &Error{where + ": no such object", errors.Join(err, fs.ErrNotExist)}
@@ -124,17 +116,17 @@ func explain(l location, operation, key string, err error) error {
 		return say("archived in Glacier: restore it first (%s)", awserr.Detail(code, message))
 	case status == http.StatusBadRequest && (strings.Contains(lower, "server side encryption") || strings.Contains(lower, "server-side encryption")):
 		return say("encrypted with a key of the customer's (SSE-C), which is not supported: encrypt with SSE-KMS or SSE-S3")
-	case classify(err) == expired:
-		return say("the credentials have expired and nothing newer was to be had (%s)", awserr.Detail(code, message))
-	case code == "InvalidAccessKeyId", code == "SignatureDoesNotMatch", code == "InvalidToken":
+	case kind == awserr.Expired:
+		return say("the credentials have expired and no newer ones were found (%s)", awserr.Detail(code, message))
+	case kind == awserr.Invalid:
 		return say("the credentials are not valid (%s)", awserr.Detail(code, message))
 	case code == "RequestTimeTooSkewed":
 		return say("the clock of this machine is wrong (%s)", awserr.Detail(code, message))
-	case awserr.NoCredentials(err) && awserr.Unsigned(err) != "":
-		return say("the credentials that are configured cannot be had: %s", awserr.Unsigned(err))
-	case awserr.NoCredentials(err):
-		return say("no credentials: none in the environment, in a profile, or from the container or instance role; a SageMaker container in network isolation has none, give it the model as model data in /opt/ml/model")
-	case status == http.StatusForbidden:
+	case kind == awserr.Unsigned:
+		return say("the configured credentials cannot be retrieved: %s", awserr.Why(err))
+	case kind == awserr.NoCredentials:
+		return say("no credentials found in the environment, in a profile, or from the container or instance role; a SageMaker container in network isolation has none, give it the model as model data in /opt/ml/model")
+	case kind == awserr.Denied:
 		missing := needs[operation]
 		if m := permission.FindStringSubmatch(message); m != nil {
 			missing = strings.TrimSuffix(m[1], ".")
@@ -144,7 +136,7 @@ func explain(l location, operation, key string, err error) error {
 			hint = ", or without s3:ListBucket there is no such object"
 		}
 		if !l.requesterPays {
-			hint += "; a Requester Pays bucket takes ?requestPayer=requester behind the URI"
+			hint += "; a Requester Pays bucket takes ?requestPayer=requester after the URI"
 		}
 		return say("access denied: %s is missing%s (%s)", missing, hint, awserr.Detail(code, message))
 	case regionOf(err) != "":

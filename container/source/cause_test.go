@@ -38,7 +38,7 @@ func TestCauses(t *testing.T) {
 		{"no bucket", tree, 404, "NoSuchBucket", "The specified bucket does not exist", []string{"there is no bucket models"}},
 		{"no object", tar, 404, "NoSuchKey", "The specified key does not exist.", []string{"no such object"}},
 		{"archived", tar, 403, "InvalidObjectState", "The operation is not valid for the object's storage class", []string{"Glacier: restore it first"}},
-		{"token too old", tar, 400, "ExpiredToken", "The provided token has expired.", []string{"the credentials have expired and nothing newer was to be had"}},
+		{"token too old", tar, 400, "ExpiredToken", "The provided token has expired.", []string{"the credentials have expired and no newer ones were found"}},
 		{"unknown key", tar, 403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.", []string{"the credentials are not valid"}},
 		{"wrong clock", tar, 403, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large.", []string{"the clock of this machine is wrong"}},
 		{"always busy", tar, 503, "SlowDown", "Please reduce your request rate.", []string{"SlowDown: Please reduce your request rate."}},
@@ -85,8 +85,8 @@ func TestCauseWithoutCredentials(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ name, failure, want string }{
-		{"none", "no EC2 IMDS role found", "no credentials: "},
-		{"a login that has ended", "the SSO session has expired", "the credentials that are configured cannot be had: the SSO session has expired"},
+		{"none", "no EC2 IMDS role found", "no credentials found"},
+		{"a login that has ended", "the SSO session has expired", "the configured credentials cannot be retrieved: the SSO session has expired"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			failing := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {

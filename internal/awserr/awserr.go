@@ -1,18 +1,78 @@
-// Package awserr reads what an error of the AWS SDK says: AWS's code and
-// words, the status, and what lies below the SDK's frames. What to make of it
-// for the operator is its users' business.
+// Package awserr reads what an error of the AWS SDK says: its kind, AWS's code
+// and words, the status, and what lies below the SDK's frames. Its users decide
+// what to tell the operator.
 package awserr
 
 import (
+	"context"
 	"errors"
 	"net"
+	"net/http"
 	"strings"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
 )
 
-// Code is AWS's code of err, "" if it is no answer of AWS.
+// Kind is what an error is about, as far as AWS's services have it in common.
+type Kind int
+
+// The kinds.
+const (
+	Other         Kind = iota
+	Interrupted        // its context was cancelled
+	NoCredentials      // there is nothing to sign with, and nothing is configured
+	Unsigned           // what is configured gives no credentials; Why says why
+	Expired            // the credentials have expired
+	Invalid            // AWS does not know the credentials, or the signature is wrong
+	Denied             // a permission is missing
+	Throttled          // too many calls
+	OtherRegion        // what was asked for is in another region
+	NoBucket           // the bucket does not exist
+)
+
+// kinds are the codes of AWS's services by what they mean.
+var kinds = map[string]Kind{
+	"ExpiredToken": Expired, "ExpiredTokenException": Expired, "TokenRefreshRequired": Expired, "RequestExpired": Expired,
+
+	"UnrecognizedClientException": Invalid, "InvalidClientTokenId": Invalid, "InvalidAccessKeyId": Invalid, "InvalidToken": Invalid,
+	"SignatureDoesNotMatch": Invalid, "InvalidSignatureException": Invalid,
+
+	"AccessDenied": Denied, "AccessDeniedException": Denied,
+
+	"SlowDown": Throttled, "Throttling": Throttled, "ThrottlingException": Throttled, "RequestLimitExceeded": Throttled,
+	"TooManyRequests": Throttled, "TooManyRequestsException": Throttled,
+
+	"PermanentRedirect": OtherRegion, "TemporaryRedirect": OtherRegion, "AuthorizationHeaderMalformed": OtherRegion,
+	"IllegalLocationConstraintException": OtherRegion,
+
+	"NoSuchBucket": NoBucket,
+}
+
+// KindOf returns the kind of err.
+func KindOf(err error) Kind {
+	if errors.Is(err, context.Canceled) {
+		return Interrupted
+	}
+	if code := Code(err); code != "" && kinds[code] != Other {
+		return kinds[code]
+	}
+	switch Status(err) {
+	case http.StatusForbidden:
+		return Denied
+	case http.StatusMovedPermanently:
+		return OtherRegion
+	}
+	switch {
+	case Why(err) != "":
+		return Unsigned
+	case noCredentials(err):
+		return NoCredentials
+	}
+	return Other
+}
+
+// Code is AWS's code of err, "" if it is not an answer of AWS.
 func Code(err error) string {
 	var api smithy.APIError
 	if errors.As(err, &api) {
@@ -67,18 +127,18 @@ func Cause(err error) string {
 	}
 }
 
-// NoCredentials reports whether the SDK has nothing to sign with, for which it
-// has no type. Unsigned tells a fault of what is configured from its absence.
-func NoCredentials(err error) bool {
+// noCredentials reports whether the SDK has nothing to sign with, for which it
+// has no type.
+func noCredentials(err error) bool {
 	text := err.Error()
 	return strings.Contains(text, "failed to refresh cached credentials") || strings.Contains(text, "no EC2 IMDS role found") ||
 		strings.Contains(text, "static credentials are empty") || strings.Contains(text, "get identity: get credentials")
 }
 
-// Unsigned is why credentials that are configured cannot be had, in the SDK's
-// words: an expired login, a role that may not be assumed, a program that fails.
-// It is "" if none are configured, or err is about something else.
-func Unsigned(err error) string {
+// Why is why configured credentials cannot be retrieved, in the SDK's words: an
+// expired login, a role that may not be assumed, a program that fails. It is ""
+// if none are configured, or err is about something else.
+func Why(err error) string {
 	text := oneLine(err.Error())
 	if strings.Contains(text, "no EC2 IMDS role found") || strings.Contains(text, "static credentials are empty") {
 		return ""

@@ -219,7 +219,7 @@ func isPutOff(err error) bool {
 	case "ModelNotReadyException", "ServiceUnavailable", "ServiceUnavailableException", "InternalFailure", "InternalDependencyException":
 		return true
 	}
-	return isThrottling(awserr.Code(err))
+	return awserr.KindOf(err) == awserr.Throttled
 }
 
 // callFault makes the one line about a failed call: what the container itself

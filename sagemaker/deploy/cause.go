@@ -1,11 +1,9 @@
 package deploy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"regexp"
 	"strings"
 
@@ -51,22 +49,22 @@ func (c *Client) explain(err error, what string) error {
 		return &Error{what + ": " + fmt.Sprintf(format, args...), err}
 	}
 	code, message := awserr.Code(err), awserr.Message(err)
-	lower := strings.ToLower(message)
+	lower, kind := strings.ToLower(message), awserr.KindOf(err)
 	var dns *net.DNSError
 	switch {
-	case errors.Is(err, context.Canceled):
+	case kind == awserr.Interrupted:
 		return say("interrupted")
-	case awserr.Unsigned(err) != "":
-		return say("the credentials cannot be had: %s; log in again, or look at the profile: `aws sts get-caller-identity` tries it", awserr.Unsigned(err))
-	case awserr.NoCredentials(err):
-		return say("no credentials: none in the environment, in a profile (--profile) or from a role; `aws sts get-caller-identity` shows what there is")
-	case code == "ExpiredToken", code == "ExpiredTokenException", code == "RequestExpired":
+	case kind == awserr.Unsigned:
+		return say("the configured credentials cannot be retrieved: %s; log in again, or check the profile with `aws sts get-caller-identity`", awserr.Why(err))
+	case kind == awserr.NoCredentials:
+		return say("no credentials found in the environment, in a profile (--profile) or from a role; check with `aws sts get-caller-identity`")
+	case kind == awserr.Expired:
 		return say("the credentials have expired: log in again (%s)", awserr.Detail(code, message))
-	case code == "UnrecognizedClientException", code == "InvalidClientTokenId", code == "InvalidAccessKeyId", code == "SignatureDoesNotMatch", code == "InvalidSignatureException":
+	case kind == awserr.Invalid:
 		return say("the credentials are not valid in %s (%s)", c.region, awserr.Detail(code, message))
 	case strings.Contains(lower, "cross-account pass role"):
 		return say("--role is of another account than the credentials: SageMaker takes roles of the endpoint's account only (%s)", awserr.Detail(code, message))
-	case code == "AccessDeniedException", code == "AccessDenied", awserr.Status(err) == http.StatusForbidden:
+	case kind == awserr.Denied:
 		action, resource, how := actionOf(err), "", "is missing"
 		if m := denied.FindStringSubmatch(message); m != nil {
 			action = strings.TrimSuffix(m[1], ".")
@@ -83,17 +81,17 @@ func (c *Client) explain(err error, what string) error {
 	case strings.Contains(lower, "could not access model data"):
 		return say("the role cannot read the model: sagemaker.amazonaws.com must be trusted to assume it, it needs s3:GetObject and s3:ListBucket there, and the bucket must be in %s (%s)", c.region, awserr.Detail(code, message))
 	case strings.Contains(lower, "requested image"):
-		return say("the image is not there: look for its repository and tag in ECR of %s (%s)", c.region, awserr.Detail(code, message))
+		return say("the image was not found: check its repository and tag in ECR in %s (%s)", c.region, awserr.Detail(code, message))
 	case code == "ResourceLimitExceeded":
 		return say("a quota of the account is used up: ask for more in Service Quotas (SageMaker, “… for endpoint usage”), or choose another instance type (%s)", message)
-	case isThrottling(code):
-		return say("AWS goes on refusing because of too many calls: try again in a minute (%s)", awserr.Detail(code, message))
-	case code == "NoSuchBucket":
+	case kind == awserr.Throttled:
+		return say("AWS keeps refusing because of too many calls: try again in a minute (%s)", awserr.Detail(code, message))
+	case kind == awserr.NoBucket:
 		return say("there is no such bucket")
-	case code == "PermanentRedirect", code == "AuthorizationHeaderMalformed", code == "IllegalLocationConstraintException", awserr.Status(err) == http.StatusMovedPermanently:
+	case kind == awserr.OtherRegion:
 		return say("the bucket is not in %s, where the endpoint is: SageMaker reads from its own region only; take a bucket there", c.region)
 	case errors.As(err, &dns):
-		return say("no address for %s: is there a region %s, and a network?", dns.Name, c.region)
+		return say("no address for %s: check the region, %s, and the network", dns.Name, c.region)
 	case code != "":
 		return say("%s", awserr.Detail(code, message))
 	}
@@ -123,14 +121,6 @@ func isBusy(err error) bool {
 func isYoungRole(err error) bool {
 	m := strings.ToLower(awserr.Message(err))
 	return awserr.Code(err) == "ValidationException" && strings.Contains(m, "assume") && strings.Contains(m, "role")
-}
-
-func isThrottling(code string) bool {
-	switch code {
-	case "ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded", "SlowDown":
-		return true
-	}
-	return false
 }
 
 // actionOf is the permission that the failed call takes.

@@ -32,9 +32,9 @@ credential_process = /bin/false
 		t.Fatal(err)
 	}
 	for profile, want := range map[string]string{
-		"sso":     "the credentials cannot be had: failed to read cached SSO token file",
-		"program": "the credentials cannot be had: process provider error: error in credential_process: exit status 1; log in again",
-		"empty":   "no credentials: none in the environment, in a profile (--profile) or from a role",
+		"sso":     "the configured credentials cannot be retrieved: failed to read cached SSO token file",
+		"program": "the configured credentials cannot be retrieved: process provider error: error in credential_process: exit status 1; log in again",
+		"empty":   "no credentials found in the environment, in a profile (--profile) or from a role",
 	} {
 		t.Run(profile, func(t *testing.T) {
 			c, err := Dial(context.Background(), Account{Profile: profile, Endpoint: f.url}, false, io.Discard)

@@ -264,7 +264,7 @@ func TestDeployFailures(t *testing.T) {
 			fresh: func(f *fakeAWS) {
 				f.faults["CreateModel"] = []string{"ValidationException: Requested image 123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace:1.0 not found."}
 			},
-			wantErr: "the image is not there: look for its repository and tag in ECR of eu-west-1",
+			wantErr: "the image was not found: check its repository and tag in ECR in eu-west-1",
 		},
 		{
 			name: "an instance type that is not there",
