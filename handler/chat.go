@@ -3,8 +3,6 @@ package handler
 import (
 	"errors"
 	"math/rand/v2"
-	"net/http"
-	"time"
 
 	"github.com/millrace-ai/millrace/handler/chat"
 )
@@ -26,96 +24,34 @@ func (s *Server) chatCompletions(x *exchange) error {
 
 // chat answers req, which may also have come to /invocations.
 func (s *Server) chat(x *exchange, req *chatRequest) error {
-	x.openAI = true
 	s.metrics.Received()
 	m, err := s.ready()
 	if err != nil {
 		return err
 	}
-	j, err := s.startChat(x, m, req)
-	if err != nil {
-		return err
-	}
-	object := "chat.completion"
-	if req.stream {
-		object = "chat.completion.chunk"
-	}
-	a := newChatAnswer(s.newOpenAIHead(object, "chatcmpl-"), m.tok, len(x.choices), j.tools, j.prefix)
-	a.logprobs, a.top, a.object = req.logprobs, int(req.topLogprobs.or(0)), s.opt.ToolCallObject
-	a.promptLogprobs, a.usageEach = req.promptLogprobs, req.usageEach
-	if req.stream {
-		return s.chatEvents(x, a, req.includeUsage)
-	}
-	if err := s.gather(x, x.choices, a.take); err != nil {
-		return err
-	}
-	t := x.timingOf(x.choices)
-	if x.out, err = a.append(x.out[:0], x.choices); err != nil {
-		return err
-	}
-	s.setCompute(x.w.Header(), j.chars)
-	setTimes(x.w.Header(), t)
-	s.mayWrite(x, time.Now())
-	writeJSON(x.w, http.StatusOK, x.out)
-	s.succeeded(x, &j.job, t)
-	return nil
-}
-
-// chatEvents answers with events.
-func (s *Server) chatEvents(x *exchange, a *chatAnswer, includeUsage bool) error {
-	if err := s.choiceEvents(x, x.choices, a.events); err != nil {
-		return err
-	}
-	x.out = x.out[:0]
-	if includeUsage {
-		x.out = a.head.usageEvent(x.out, usageOf(x.choices))
-	}
-	x.out = append(x.out, done...)
-	if err := x.send(); err != nil {
-		return err
-	}
-	s.succeeded(x, x.choices[0].job, x.timingOf(x.choices))
-	return nil
-}
-
-// chatJob is a chat that has passed every check.
-type chatJob struct {
-	job
-	seeds  []uint64       // of its choices
-	tools  chat.Selection // those that may be called
-	prefix string         // what the prompt ends with of the model's own words
-}
-
-// startChat checks req, takes permits and submits: x.choices yield the tokens.
-func (s *Server) startChat(x *exchange, m *model, req *chatRequest) (*chatJob, error) {
 	n, err := s.choices(&req.openAIParameters)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.takePermits(x, n); err != nil {
-		return nil, err
+		return err
 	}
 	if err := m.checkMessages(req); err != nil {
-		return nil, err
+		return err
 	}
 	x.shown = req.logprobs
 	prompt, err := s.renderChat(x, m, req)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	j, err := s.prepareChat(x, m, req, prompt)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	s.metrics.Accepted(&j.req)
-	streams, err := x.submit(m, &j.req, j.seeds, req.stream)
-	if err != nil {
-		return nil, err
+	if err := s.submit(x, m, j, req.stream); err != nil {
+		return err
 	}
-	for i, stream := range streams {
-		x.choices = append(x.choices, newChoice(i, &j.job, stream, m.tok))
-	}
-	return j, nil
+	return s.respond(x, s.newChatAnswer(m.tok, req, &prompt, x.sequences), req.stream)
 }
 
 // chatPrompt is what a model gets to read, and how its answer is understood.
@@ -195,7 +131,7 @@ func (s *Server) render(x *exchange, m *model, r chat.Request) (p chat.Prompt, e
 }
 
 // prepareChat checks req and makes of it what the engine needs.
-func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt chatPrompt) (*chatJob, error) {
+func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt chatPrompt) (*job, error) {
 	p := req.parameters(req.route)
 	p.topNTokens = req.topLogprobs
 	p.scoring = req.promptLogprobs.set
@@ -222,13 +158,12 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 	if !req.logprobs {
 		p.topNTokens = optional[uint32]{}
 	}
-	common, err := s.openAIJob(x, m, &req.openAIParameters, &p, prompt.text, ids, 1)
+	j, err := s.openAIJob(x, m, &req.openAIParameters, &p, prompt.text, ids, 1)
 	if err != nil {
 		return nil, err
 	}
-	j := &chatJob{job: *common, seeds: seedsOf(p.seed, int(req.n.or(1))), tools: prompt.selection, prefix: prompt.constraint.Prefix}
-	j.req.Params.Seed = j.seeds[0]
-	if j.req.Constraint, err = s.chatGuide(x.r.Context(), m, ids, req.tools.Format, j.tools.Tools, prompt.constraint); err != nil {
+	j.seeds = seedsOf(p.seed, int(req.n.or(1)))
+	if j.req.Guide, err = s.chatGuide(x.r.Context(), m, ids, req.tools.Format, prompt.selection.Tools, prompt.constraint); err != nil {
 		return nil, within(err, req.formatField)
 	}
 	return j, nil

@@ -11,6 +11,7 @@ import (
 
 // chatAnswer writes the answer to a chat, whole or as events.
 type chatAnswer struct {
+	openAIAnswer
 	head     openAIHead
 	tok      *token.Tokenizer
 	logprobs bool // show them
@@ -19,11 +20,13 @@ type chatAnswer struct {
 	messages []*chatMessage
 
 	promptLogprobs optional[uint32] // show the prompt's, with so many alternatives
+	usageApart     bool             // usage has an event of its own
 	usageEach      bool             // every event tells the usage so far
 }
 
 // chatMessage is what has been read of one choice.
 type chatMessage struct {
+	ending   ending
 	parser   *chat.Parser // nil without tools: all text is content
 	text     []byte       // what is shown, as the model wrote it: all in a whole answer, a piece's in a stream
 	answer   chat.Answer  // what the parser found in a whole answer
@@ -32,39 +35,45 @@ type chatMessage struct {
 	tokens   int          // in a stream
 }
 
-// newChatAnswer returns the answer of n choices. prefix is what their prompt
-// ends with of the model's own words.
-func newChatAnswer(head openAIHead, tok *token.Tokenizer, n int, tools chat.Selection, prefix string) *chatAnswer {
-	a := &chatAnswer{head: head, tok: tok, messages: make([]*chatMessage, n)}
-	for i := range a.messages {
-		m := new(chatMessage)
-		if len(tools.Tools) > 0 {
-			m.parser = chat.NewParser(tools, chat.NewID)
-			m.parser.Write(prefix) // a marker: nothing is known by it
+// newChatAnswer returns the answer of all to req, of which prompt was made.
+func (s *Server) newChatAnswer(tok *token.Tokenizer, req *chatRequest, prompt *chatPrompt, all []*sequence) *chatAnswer {
+	object := "chat.completion"
+	if req.stream {
+		object = "chat.completion.chunk"
+	}
+	a := &chatAnswer{
+		head: s.newOpenAIHead(object, "chatcmpl-"), tok: tok, logprobs: req.logprobs, top: int(req.topLogprobs.or(0)), object: s.opt.ToolCallObject,
+		promptLogprobs: req.promptLogprobs, usageApart: req.includeUsage, usageEach: req.usageEach,
+	}
+	for _, q := range all {
+		m := &chatMessage{ending: newEnding(q.job)}
+		if len(prompt.selection.Tools) > 0 {
+			m.parser = chat.NewParser(prompt.selection, chat.NewID)
+			m.parser.Write(prompt.constraint.Prefix) // a marker: nothing is known by it
 		}
-		a.messages[i] = m
+		a.messages = append(a.messages, m)
 	}
 	return a
 }
 
-// shows reports whether a piece's text belongs to the answer of c: also the
+// shows reports whether a piece's text belongs to the answer of q: also the
 // special tokens that a model marks calls with do.
-func (m *chatMessage) shows(c *choice, p *engine.Piece) bool {
-	return c.shows(p) || p.Special && m.parser != nil && chat.IsMarker(p.Text)
+func (m *chatMessage) shows(q *sequence, p *engine.Piece) bool {
+	return q.shows(p) || p.Special && m.parser != nil && chat.IsMarker(p.Text)
 }
 
-// finish returns the reason why c has ended.
-func (m *chatMessage) finish(c *choice) string {
+// finish returns the reason why q has ended.
+func (m *chatMessage) finish(q *sequence) string {
 	calls, cut := 0, false
 	if m.parser != nil {
 		calls, cut = m.parser.Calls(), m.parser.Cut()
 	}
-	return chat.FinishReason(isCut(c.text.Finish()), calls, cut)
+	return chat.FinishReason(isCut(q.text.Finish()), calls, cut)
 }
 
-// take adds pieces to a whole answer; none are its end.
-func (a *chatAnswer) take(c *choice, pieces []engine.Piece) {
-	m := a.messages[c.index]
+// add implements answer.
+func (a *chatAnswer) add(q *sequence, pieces []engine.Piece) {
+	m := a.messages[q.index]
 	last := len(pieces) == 0
 	for i := range pieces {
 		p := &pieces[i]
@@ -72,11 +81,11 @@ func (a *chatAnswer) take(c *choice, pieces []engine.Piece) {
 			m.logprobs = appendComma(m.logprobs)
 			m.logprobs = appendLogprob(m.logprobs, a.tok, p, a.top)
 		}
-		m.text = c.ending.add(m.text, p.Text, m.shows(c, p), p.Last)
+		m.text = m.ending.add(m.text, p.Text, m.shows(q, p), p.Last)
 		last = p.Last
 	}
 	if len(pieces) == 0 {
-		m.text = c.ending.add(m.text, nil, true, true)
+		m.text = m.ending.add(m.text, nil, true, true)
 	}
 	if last && m.parser != nil {
 		for _, d := range m.parser.Write(string(m.text)) {
@@ -88,17 +97,17 @@ func (a *chatAnswer) take(c *choice, pieces []engine.Piece) {
 	}
 }
 
-// append appends the whole answer of choices that have ended.
-func (a *chatAnswer) append(dst []byte, choices []*choice) (_ []byte, err error) {
+// appendWhole implements answer.
+func (a *chatAnswer) appendWhole(dst []byte, all []*sequence) (_ []byte, err error) {
 	dst = append(dst, a.head.open...)
 	dst = append(dst, a.head.model...)
 	dst = append(dst, `,"choices":[`...)
-	for i, c := range choices {
+	for i, q := range all {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		m := a.messages[c.index]
-		dst = c.appendIndex(dst)
+		m := a.messages[q.index]
+		dst = appendIndex(dst, q.index)
 		dst = append(dst, `,"message":{"role":"assistant","content":`...)
 		if dst, err = m.appendMessage(dst, a.object); err != nil {
 			return dst, err
@@ -106,14 +115,14 @@ func (a *chatAnswer) append(dst []byte, choices []*choice) (_ []byte, err error)
 		dst = append(dst, `},"logprobs":`...)
 		dst = a.appendLogprobs(dst, m)
 		dst = append(dst, ',')
-		dst = appendReason(dst, m.finish(c), c.text.Finish())
+		dst = appendReason(dst, m.finish(q), q.text.Finish())
 		dst = append(dst, '}')
 	}
 	dst = append(dst, `],"usage":`...)
-	dst = usageOf(choices).append(dst)
+	dst = usageOf(all).append(dst)
 	if a.promptLogprobs.set {
 		dst = append(dst, ',')
-		dst = appendPromptLogprobs(dst, a.tok, choices[0].stream.Prompt(), int(a.promptLogprobs.v))
+		dst = appendPromptLogprobs(dst, a.tok, all[0].stream.Prompt(), int(a.promptLogprobs.v))
 	}
 	return append(dst, '}'), nil
 }
@@ -158,11 +167,10 @@ func (m *chatMessage) appendMessage(dst []byte, object bool) ([]byte, error) {
 	return append(dst, ']'), nil
 }
 
-// events appends the events of pieces. Without tools there is one for each
-// token; what a parser holds back has none until it is known what it is. Of no
-// pieces there is the one of c's end.
-func (a *chatAnswer) events(dst []byte, c *choice, pieces []engine.Piece) []byte {
-	m := a.messages[c.index]
+// appendEvents implements answer. Without tools there is one event for each
+// token; what a parser holds back has none until it is known what it is.
+func (a *chatAnswer) appendEvents(dst []byte, q *sequence, pieces []engine.Piece) ([]byte, error) {
+	m := a.messages[q.index]
 	for i := range pieces {
 		p := &pieces[i]
 		m.tokens++
@@ -170,48 +178,53 @@ func (a *chatAnswer) events(dst []byte, c *choice, pieces []engine.Piece) []byte
 			m.logprobs = appendComma(m.logprobs)
 			m.logprobs = appendLogprob(m.logprobs, a.tok, p, a.top)
 		}
-		dst = a.appendPiece(dst, c, p.Text, m.shows(c, p), p.Last)
+		dst = a.appendPiece(dst, q, p.Text, m.shows(q, p), p.Last)
 	}
 	if len(pieces) == 0 {
-		dst = a.appendPiece(dst, c, nil, true, true)
+		dst = a.appendPiece(dst, q, nil, true, true)
 	}
-	return dst
+	return dst, nil
+}
+
+// appendEnd implements answer.
+func (a *chatAnswer) appendEnd(dst []byte, all []*sequence) []byte {
+	return a.head.appendEnd(dst, all, a.usageApart)
 }
 
 // appendPiece appends the events of a piece's text.
-func (a *chatAnswer) appendPiece(dst []byte, c *choice, text []byte, shown, last bool) []byte {
-	m := a.messages[c.index]
-	m.text = c.ending.add(m.text[:0], text, shown, last)
+func (a *chatAnswer) appendPiece(dst []byte, q *sequence, text []byte, shown, last bool) []byte {
+	m := a.messages[q.index]
+	m.text = m.ending.add(m.text[:0], text, shown, last)
 	if m.parser != nil {
 		for _, d := range m.parser.Write(string(m.text)) {
-			dst = a.appendDelta(dst, c, d)
+			dst = a.appendDelta(dst, q, d)
 		}
 		m.text = m.text[:0]
 		if last {
 			for _, d := range m.parser.Close() {
-				dst = a.appendDelta(dst, c, d)
+				dst = a.appendDelta(dst, q, d)
 			}
 		}
 	}
 	if m.parser == nil || last {
-		dst = a.beginChunk(dst, c)
+		dst = a.beginChunk(dst, q)
 		dst = append(dst, `"content":`...)
 		dst = appendString(dst, m.text)
-		dst = a.endChunk(dst, c, last)
+		dst = a.endChunk(dst, q, last)
 	}
 	return dst
 }
 
 // appendDelta appends the event of what a parser found.
-func (a *chatAnswer) appendDelta(dst []byte, c *choice, d chat.Delta) []byte {
-	dst = a.beginChunk(dst, c)
+func (a *chatAnswer) appendDelta(dst []byte, q *sequence, d chat.Delta) []byte {
+	dst = a.beginChunk(dst, q)
 	if d.Call == nil {
 		dst = append(dst, `"content":`...)
 		dst = appendString(dst, d.Content)
 	} else {
-		dst = a.appendCall(dst, a.messages[c.index], d.Call)
+		dst = a.appendCall(dst, a.messages[q.index], d.Call)
 	}
-	return a.endChunk(dst, c, false)
+	return a.endChunk(dst, q, false)
 }
 
 // appendCall appends a piece of a call: OpenAI's list of one, in which only
@@ -252,25 +265,25 @@ func (a *chatAnswer) appendCall(dst []byte, m *chatMessage, d *chat.CallDelta) [
 }
 
 // beginChunk appends an event up to the role in its delta.
-func (a *chatAnswer) beginChunk(dst []byte, c *choice) []byte {
+func (a *chatAnswer) beginChunk(dst []byte, q *sequence) []byte {
 	dst = append(dst, "data: "...)
 	dst = append(dst, a.head.open...)
 	dst = append(dst, a.head.model...)
 	dst = append(dst, `,"choices":[`...)
-	dst = c.appendIndex(dst)
+	dst = appendIndex(dst, q.index)
 	return append(dst, `,"delta":{"role":"assistant",`...)
 }
 
-// endChunk appends an event from behind its delta on, with the log-probabilities
-// that none has shown and, behind the last piece, the reason to end.
-func (a *chatAnswer) endChunk(dst []byte, c *choice, last bool) []byte {
-	m := a.messages[c.index]
+// endChunk appends an event from the end of its delta on, with the log-probabilities
+// that none has shown and, after the last piece, the reason to end.
+func (a *chatAnswer) endChunk(dst []byte, q *sequence, last bool) []byte {
+	m := a.messages[q.index]
 	dst = append(dst, `},"logprobs":`...)
 	dst = a.appendLogprobs(dst, m)
 	m.logprobs = m.logprobs[:0]
 	if last {
 		dst = append(dst, ',')
-		dst = appendReason(dst, m.finish(c), c.text.Finish())
+		dst = appendReason(dst, m.finish(q), q.text.Finish())
 	} else {
 		dst = append(dst, `,"finish_reason":null`...)
 	}
@@ -278,7 +291,7 @@ func (a *chatAnswer) endChunk(dst []byte, c *choice, last bool) []byte {
 		return append(dst, `}],"usage":null}`+"\n\n"...)
 	}
 	dst = append(dst, `}],"usage":`...)
-	dst = usage{len(c.job.req.Tokens), m.tokens}.append(dst)
+	dst = usage{len(q.job.req.Tokens), m.tokens}.append(dst)
 	return append(dst, "}\n\n"...)
 }
 

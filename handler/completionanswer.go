@@ -1,7 +1,9 @@
 package handler
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 
@@ -11,6 +13,7 @@ import (
 
 // completionAnswer writes the answer to a completion, whole or as events.
 type completionAnswer struct {
+	openAIAnswer
 	head       openAIHead
 	tok        *token.Tokenizer
 	echo       bool
@@ -18,6 +21,7 @@ type completionAnswer struct {
 	top        int  // with so many alternatives
 	usageApart bool // usage has an event of its own
 	usageEach  bool // every event tells the usage so far
+	n          int  // choices that are shown for each prompt
 	texts      []*completionText
 
 	promptLogprobs optional[uint32] // show the prompt's, with so many alternatives
@@ -26,57 +30,52 @@ type completionAnswer struct {
 // completionText is what has been read of one choice: all of it in a whole
 // answer, what no event has shown in a stream.
 type completionText struct {
-	prompt *engine.Stream // that has scored the prompt: the first one behind it
+	prompt *engine.Stream // that has scored the prompt: the first one after it
 
-	begun bool   // the prompt, if it is wanted, is in text
-	text  []byte // of the answer
-	chars int    // characters of the answer up to the next token
-	score float64
-	count int // tokens
+	ending ending
+	begun  bool   // the prompt, if it is wanted, is in text
+	text   []byte // of the answer
+	chars  int    // characters of the answer up to the next token
+	count  int    // tokens
 
 	// Elements of the lists of logprobs.
 	tokens, logprobs, top, offsets []byte
 }
 
-// mean is the mean log-probability of c's tokens.
-func (t *completionText) mean(c *choice) float64 { return meanOf(t.score, c.text.Tokens()) }
-
-func newCompletionAnswer(head openAIHead, tok *token.Tokenizer, req *completionRequest, choices []*choice) *completionAnswer {
+func newCompletionAnswer(head openAIHead, tok *token.Tokenizer, req *completionRequest, all []*sequence) *completionAnswer {
 	a := &completionAnswer{
 		head: head, tok: tok, echo: req.echo, logprobs: req.logprobs.set, top: int(req.logprobs.or(0)), usageApart: req.includeUsage, usageEach: req.usageEach,
-		texts: make([]*completionText, len(choices)), promptLogprobs: req.promptLogprobs,
+		texts: make([]*completionText, len(all)), n: int(req.n.or(1)), promptLogprobs: req.promptLogprobs,
 	}
-	for i, c := range choices {
-		a.texts[i] = &completionText{prompt: c.stream}
-		if i > 0 && choices[i-1].job == c.job {
+	for i, q := range all {
+		a.texts[i] = &completionText{prompt: q.stream, ending: newEnding(q.job)}
+		if i > 0 && all[i-1].job == q.job {
 			a.texts[i].prompt = a.texts[i-1].prompt
 		}
 	}
 	return a
 }
 
-// take adds pieces to a whole answer; none are its end.
-func (a *completionAnswer) take(c *choice, pieces []engine.Piece) {
+// add implements answer.
+func (a *completionAnswer) add(q *sequence, pieces []engine.Piece) {
 	for i := range pieces {
-		a.add(c, &pieces[i])
+		a.addPiece(q, &pieces[i])
 	}
 	if len(pieces) == 0 {
-		a.end(c)
+		a.end(q)
 	}
 }
 
 // end adds what was held back of a choice that has no last piece.
-func (a *completionAnswer) end(c *choice) {
-	t := a.begin(c)
-	t.text = c.ending.add(t.text, nil, true, true)
+func (a *completionAnswer) end(q *sequence) {
+	t := a.begin(q)
+	t.text = t.ending.add(t.text, nil, true, true)
 }
 
-// add adds a piece.
-func (a *completionAnswer) add(c *choice, p *engine.Piece) {
-	t, shown := a.begin(c), c.shows(p)
-	t.score += float64(p.Logprob)
+func (a *completionAnswer) addPiece(q *sequence, p *engine.Piece) {
+	t, shown := a.begin(q), q.shows(p)
 	t.count++
-	t.text = c.ending.add(t.text, p.Text, shown, p.Last)
+	t.text = t.ending.add(t.text, p.Text, shown, p.Last)
 	if a.logprobs {
 		a.addToken(t, p.ID, p.Logprob, p.Top)
 	}
@@ -85,22 +84,22 @@ func (a *completionAnswer) add(c *choice, p *engine.Piece) {
 	}
 }
 
-// begin returns the text of c, with the prompt if it is wanted.
-func (a *completionAnswer) begin(c *choice) *completionText {
-	t := a.texts[c.index]
+// begin returns the text of q, with the prompt if it is wanted.
+func (a *completionAnswer) begin(q *sequence) *completionText {
+	t := a.texts[q.index]
 	if !t.begun {
 		t.begun = true
-		a.addPrompt(c, t)
+		a.addPrompt(q, t)
 	}
 	return t
 }
 
 // addPrompt puts the prompt before the answer if it is wanted.
-func (a *completionAnswer) addPrompt(c *choice, t *completionText) {
+func (a *completionAnswer) addPrompt(q *sequence, t *completionText) {
 	if !a.echo {
 		return
 	}
-	t.text = append(t.text, c.job.inputs...)
+	t.text = append(t.text, q.job.inputs...)
 	var held []byte // of a character that is not complete
 	for _, p := range t.prompt.Prompt() {
 		if a.logprobs {
@@ -114,7 +113,7 @@ func (a *completionAnswer) addPrompt(c *choice, t *completionText) {
 			held = held[n:]
 		}
 	}
-	t.chars = utf8.RuneCountInString(c.job.inputs)
+	t.chars = utf8.RuneCountInString(q.job.inputs)
 }
 
 // addToken adds a token to the lists.
@@ -167,46 +166,49 @@ func (a *completionAnswer) appendName(dst []byte, id int32) []byte {
 	return appendString(dst, name)
 }
 
-// append appends the whole answer of choices that have ended: of those of a
-// prompt the best n.
-func (a *completionAnswer) append(dst []byte, choices []*choice, n int) []byte {
+// appendWhole implements answer.
+func (a *completionAnswer) appendWhole(dst []byte, all []*sequence) ([]byte, error) {
 	dst = append(dst, a.head.open...)
 	dst = append(dst, a.head.model...)
 	dst = append(dst, `,"choices":[`...)
 	index := 0
-	for from, to := 0, 0; from < len(choices); from = to {
-		for to = from; to < len(choices) && choices[to].job == choices[from].job; to++ {
+	for from, to := 0, 0; from < len(all); from = to {
+		for to = from; to < len(all) && all[to].job == all[from].job; to++ {
 		}
-		for _, c := range a.bestOf(choices[from:to], n) {
+		for _, q := range bestOf(all[from:to], a.n) {
 			if index > 0 {
 				dst = append(dst, ',')
 			}
-			dst = a.appendChoice(dst, index, a.texts[c.index], c.text.Finish())
+			dst = a.appendChoice(dst, index, a.texts[q.index], q.text.Finish())
 			index++
 		}
 	}
 	dst = append(dst, `],"usage":`...)
-	dst = usageOf(choices).append(dst)
-	return append(dst, '}')
+	dst = usageOf(all).append(dst)
+	return append(dst, '}'), nil
 }
 
-// events appends the events of pieces, one for each token. Of no pieces there
-// is the one of c's end.
-func (a *completionAnswer) events(dst []byte, c *choice, pieces []engine.Piece) []byte {
+// appendEvents implements answer: there is one event for each token.
+func (a *completionAnswer) appendEvents(dst []byte, q *sequence, pieces []engine.Piece) ([]byte, error) {
 	for i := range pieces {
-		a.add(c, &pieces[i])
-		dst = a.appendEvent(dst, c, pieces[i].Last)
+		a.addPiece(q, &pieces[i])
+		dst = a.appendEvent(dst, q, pieces[i].Last)
 	}
 	if len(pieces) == 0 {
-		a.end(c)
-		dst = a.appendEvent(dst, c, true)
+		a.end(q)
+		dst = a.appendEvent(dst, q, true)
 	}
-	return dst
+	return dst, nil
 }
 
-// appendEvent appends the event of what no other has shown of c.
-func (a *completionAnswer) appendEvent(dst []byte, c *choice, last bool) []byte {
-	t := a.texts[c.index]
+// appendEnd implements answer.
+func (a *completionAnswer) appendEnd(dst []byte, all []*sequence) []byte {
+	return a.head.appendEnd(dst, all, a.usageApart)
+}
+
+// appendEvent appends the event of what no other has shown of q.
+func (a *completionAnswer) appendEvent(dst []byte, q *sequence, last bool) []byte {
+	t := a.texts[q.index]
 	dst = append(dst, "data: "...)
 	dst = append(dst, a.head.open...)
 	whole := last && !a.usageApart // of the form of a whole answer
@@ -215,17 +217,17 @@ func (a *completionAnswer) appendEvent(dst []byte, c *choice, last bool) []byte 
 	}
 	reason := engine.NotFinished
 	if last {
-		reason = c.text.Finish()
+		reason = q.text.Finish()
 	}
 	dst = append(dst, `,"choices":[`...)
-	dst = a.appendChoice(dst, c.index, t, reason)
+	dst = a.appendChoice(dst, q.index, t, reason)
 	dst = append(dst, ']')
 	if !whole {
 		dst = append(dst, a.head.model...)
 	}
 	if whole || a.usageEach {
 		dst = append(dst, `,"usage":`...)
-		dst = usage{len(c.job.req.Tokens), t.count}.append(dst)
+		dst = usage{len(q.job.req.Tokens), t.count}.append(dst)
 	}
 	t.text, t.tokens, t.logprobs, t.top, t.offsets = t.text[:0], t.tokens[:0], t.logprobs[:0], t.top[:0], t.offsets[:0]
 	return append(dst, "}\n\n"...)
@@ -265,9 +267,15 @@ func (a *completionAnswer) appendLogprobs(dst []byte, t *completionText) []byte 
 	return append(dst, '}')
 }
 
-// appendList appends a list's elements between its beginning and its end.
-func appendList(dst []byte, open string, elements []byte) []byte {
-	dst = append(dst, open...)
-	dst = append(dst, elements...)
-	return append(dst, ']')
+// bestOf returns the n of all whose tokens are the likeliest, on average,
+// the best first. All are of one prompt.
+func bestOf(all []*sequence, n int) []*sequence {
+	if n == len(all) {
+		return all
+	}
+	all = slices.Clone(all)
+	slices.SortStableFunc(all, func(x, y *sequence) int {
+		return cmp.Compare(y.mean(), x.mean())
+	})
+	return all[:n]
 }

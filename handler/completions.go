@@ -1,11 +1,6 @@
 package handler
 
 import (
-	"cmp"
-	"net/http"
-	"slices"
-	"time"
-
 	"github.com/millrace-ai/millrace/engine"
 )
 
@@ -26,7 +21,6 @@ func (s *Server) completions(x *exchange) error {
 
 // complete answers req, which may also have come to /invocations.
 func (s *Server) complete(x *exchange, req *completionRequest) error {
-	x.openAI = true
 	s.metrics.Received()
 	m, err := s.ready()
 	if err != nil {
@@ -35,41 +29,11 @@ func (s *Server) complete(x *exchange, req *completionRequest) error {
 	if err := s.startCompletion(x, m, req); err != nil {
 		return err
 	}
-	a := newCompletionAnswer(s.newOpenAIHead("text_completion", "cmpl-"), m.tok, req, x.choices)
-	if req.stream {
-		return s.completionEvents(x, a)
-	}
-	if err := s.gather(x, x.choices, a.take); err != nil {
-		return err
-	}
-	t := x.timingOf(x.choices)
-	x.out = a.append(x.out[:0], x.choices, int(req.n.or(1)))
-	s.setCompute(x.w.Header(), charsOf(x.choices))
-	setTimes(x.w.Header(), t)
-	s.mayWrite(x, time.Now())
-	writeJSON(x.w, http.StatusOK, x.out)
-	s.succeeded(x, x.choices[0].job, t)
-	return nil
+	a := newCompletionAnswer(s.newOpenAIHead("text_completion", "cmpl-"), m.tok, req, x.sequences)
+	return s.respond(x, a, req.stream)
 }
 
-// completionEvents answers with events.
-func (s *Server) completionEvents(x *exchange, a *completionAnswer) error {
-	if err := s.choiceEvents(x, x.choices, a.events); err != nil {
-		return err
-	}
-	x.out = x.out[:0]
-	if a.usageApart {
-		x.out = a.head.usageEvent(x.out, usageOf(x.choices))
-	}
-	x.out = append(x.out, done...)
-	if err := x.send(); err != nil {
-		return err
-	}
-	s.succeeded(x, x.choices[0].job, x.timingOf(x.choices))
-	return nil
-}
-
-// startCompletion checks req, takes permits and submits: x.choices yield the
+// startCompletion checks req, takes permits and submits: x.sequences yield the
 // tokens, those of a prompt one after the other. Nothing is submitted before
 // all prompts have passed the checks.
 func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) error {
@@ -99,15 +63,10 @@ func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) 
 	}
 	seeds := seedsOf(req.seed, int(best))
 	for i, j := range jobs {
-		j.req.Params.Seed = seeds[0]
-		s.metrics.Accepted(&j.req)
-		streams, err := x.submit(m, &j.req, seeds, req.stream)
-		if err != nil {
+		j.seeds = seeds
+		if err := s.submit(x, m, j, req.stream); err != nil {
 			closeGuides(jobs[i+1:]) // the engine has the others
 			return err
-		}
-		for _, stream := range streams {
-			x.choices = append(x.choices, newChoice(len(x.choices), j, stream, m.tok))
 		}
 	}
 	return nil
@@ -195,17 +154,4 @@ func (s *Server) encodePrompt(x *exchange, m *model, req *completionRequest, par
 		text = m.tok.Decode(ids, true)
 	}
 	return ids, text, nil
-}
-
-// bestOf returns the n of choices whose tokens are the likeliest, on average,
-// the best first. All are of one prompt.
-func (a *completionAnswer) bestOf(choices []*choice, n int) []*choice {
-	if n == len(choices) {
-		return choices
-	}
-	choices = slices.Clone(choices)
-	slices.SortStableFunc(choices, func(x, y *choice) int {
-		return cmp.Compare(a.texts[y.index].mean(y), a.texts[x.index].mean(x))
-	})
-	return choices[:n]
 }

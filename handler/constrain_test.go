@@ -129,7 +129,7 @@ func TestGuides(t *testing.T) {
 
 // constrained asks for a token under a grammar, again while the compilations
 // before it, which go on behind their answers, take all there is to compile with.
-func constrained(t *testing.T, s *Server, grammar string) (got answer) {
+func constrained(t *testing.T, s *Server, grammar string) (got response) {
 	t.Helper()
 	for range 60 {
 		got = post(t, s, "/generate", `{"inputs":"x","parameters":{"max_new_tokens":1,"grammar":`+grammar+`}}`)

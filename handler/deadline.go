@@ -36,21 +36,17 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// submit gives req to the engine once for each seed, with the deadline of its
-// answer.
-func (x *exchange) submit(m *model, req *engine.Request, seeds []uint64, stream bool) ([]*engine.Stream, error) {
-	ctx := x.r.Context()
-	if d, ok := ctx.Value(deadlinesKey{}).(Deadlines); ok {
-		req.Deadline = d.Answer
-		if stream {
-			req.Deadline = d.Stream
-		}
+// deadlineOf returns the deadline that ctx has for an answer, or for a stream.
+func deadlineOf(ctx context.Context, stream bool) time.Time {
+	d, _ := ctx.Value(deadlinesKey{}).(Deadlines) // zero without any
+	if stream {
+		return d.Stream
 	}
-	return m.gen.SubmitN(ctx, req, seeds)
+	return d.Answer
 }
 
 // isExpired reports whether err is that of a generation that its deadline found
-// waiting: before its first token, or, which is rare, for memory behind some.
+// waiting: before its first token, or, which is rare, for memory after some.
 func isExpired(err error) bool {
 	var e *engine.Error
 	return errors.As(err, &e) && e.Kind == engine.Expired

@@ -4,6 +4,8 @@ import (
 	"math"
 	"strconv"
 	"unicode/utf8"
+
+	"github.com/millrace-ai/millrace/engine/token"
 )
 
 // The encoder appends JSON as serde_json prints it, except for the characters
@@ -141,3 +143,21 @@ func appendToken[T string | []byte](dst []byte, id int32, text T, logprob float3
 	}
 	return append(dst, `,"special":false}`...)
 }
+
+// appendComma appends a comma unless dst is empty.
+func appendComma(dst []byte) []byte {
+	if len(dst) > 0 {
+		dst = append(dst, ',')
+	}
+	return dst
+}
+
+// appendList appends a list's elements between its beginning and its end.
+func appendList(dst []byte, open string, elements []byte) []byte {
+	dst = append(dst, open...)
+	dst = append(dst, elements...)
+	return append(dst, ']')
+}
+
+// textOf is the text of one token by itself.
+func textOf(tok *token.Tokenizer, id int32) string { return tok.Decode([]int32{id}, false) }

@@ -17,7 +17,7 @@ type errorObject struct {
 }
 
 // mustErrorObject checks that a is OpenAI's error and returns it.
-func mustErrorObject(t testing.TB, a answer) errorObject {
+func mustErrorObject(t testing.TB, a response) errorObject {
 	t.Helper()
 	var e struct{ Error *errorObject }
 	dec := json.NewDecoder(bytes.NewReader([]byte(a.body)))

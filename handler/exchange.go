@@ -32,21 +32,17 @@ type exchange struct {
 	// inParts is set once a part of a long answer has left.
 	inParts bool
 
-	// openAI: an error, once streaming, is an event of an OpenAI stream.
-	openAI bool
+	answer    answer      // the form of the answer; nil: not known yet
+	sequences []*sequence // that are generated for it
 
 	outcome outcome              // how it ended
 	told    []telemetry.Sequence // of the request's report
 
-	permits int64         // of Server.permits that are held
-	memory  *memory       // the server's
-	held    atomic.Int64  // bytes of it
-	shape   bodyShape     // of the body
-	shown   bool          // the answer has the tokens' log-probabilities
-	choices []*choice     // of an OpenAI route's answer
-	others  []*generation // beside the one below, with best_of
-
-	generation // of a generate route
+	permits int64        // of Server.permits that are held
+	memory  *memory      // the server's
+	held    atomic.Int64 // bytes of it
+	shape   bodyShape    // of the body
+	shown   bool         // the answer has the tokens' log-probabilities
 
 	body []byte // of the request
 	out  []byte // of the answer, or of the events about to be written
@@ -61,30 +57,25 @@ const maxKept = 1 << 20
 // serve runs h for one request to a route and answers its error or panic.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, route string, h handlerFunc) {
 	x := exchanges.Get().(*exchange)
-	x.route = route
-	x.memory, x.shown = &s.memory, false
-	x.w, x.r, x.begun, x.allowed, x.streaming, x.inParts, x.openAI = w, r, time.Now(), time.Time{}, false, false, false
-	s.answer(x, s.protect(x, h))
+	x.w, x.r, x.begun, x.memory = w, r, time.Now(), &s.memory
+	s.answerError(x, s.protect(x, h))
 	s.conclude(x)
-	if x.stream != nil {
-		x.stream.Close()
-	}
-	for _, g := range x.others {
-		g.stream.Close()
-	}
-	for _, c := range x.choices {
-		c.stream.Close()
+	for _, q := range x.sequences {
+		q.close()
 	}
 	s.permits.Add(-x.permits)
-	s.memory.held.Add(-x.held.Swap(0))
-	x.w, x.r, x.choices, x.others, x.permits, x.outcome = nil, nil, nil, nil, 0, outcome{}
-	for _, b := range []*[]byte{&x.body, &x.out, &x.tokens, &x.top} {
-		if cap(*b) > maxKept {
-			*b = nil
-		}
-	}
-	x.generation.reset(nil, nil, nil)
+	s.memory.held.Add(-x.held.Load())
+	clear(x.sequences)
+	*x = exchange{sequences: x.sequences[:0], told: x.told[:0], body: kept(x.body), out: kept(x.out)}
 	exchanges.Put(x)
+}
+
+// kept is the buffer that a pooled value keeps of b.
+func kept(b []byte) []byte {
+	if cap(b) > maxKept {
+		return nil
+	}
+	return b[:0]
 }
 
 // protect turns a panic of h into an error.
@@ -101,9 +92,9 @@ func (s *Server) protect(x *exchange, h handlerFunc) (err error) {
 	return h(x)
 }
 
-// answer tells the client about err, in the way still open: a status and a
+// answerError tells the client about err, in the way still open: a status and a
 // body, or the last event of a stream.
-func (s *Server) answer(x *exchange, err error) {
+func (s *Server) answerError(x *exchange, err error) {
 	if err == nil {
 		return
 	}
@@ -113,18 +104,11 @@ func (s *Server) answer(x *exchange, err error) {
 		return
 	}
 	e := s.report(x, err)
-	switch {
-	case !x.streaming:
+	if !x.streaming {
 		s.writeError(x.w, x.r, e)
 		return
-	case x.openAI:
-		x.out = appendErrorEvent(x.out[:0], e, s.errorObjects(x.r))
-		x.out = append(x.out, done...)
-	default:
-		x.out = append(x.out[:0], "data: "...)
-		x.out = appendError(x.out, e)
-		x.out = append(x.out, "\n\n"...)
 	}
+	x.out = x.answer.appendError(x.out[:0], e, s.errorObjects(x.r), true)
 	x.send() //nolint:errcheck // the client is gone; no one is left to tell
 }
 

@@ -165,15 +165,15 @@ func newTestServer(gen *fake, edit ...func(*Options)) *Server {
 	return s
 }
 
-// answer is a response in memory.
-type answer struct {
+// response is an answer in memory.
+type response struct {
 	status int
 	header http.Header
 	body   string
 }
 
 // ask sends one request; headers are "name: value".
-func ask(t testing.TB, h http.Handler, method, path, body string, headers ...string) answer {
+func ask(t testing.TB, h http.Handler, method, path, body string, headers ...string) response {
 	t.Helper()
 	var r io.Reader
 	if body != "" {
@@ -189,17 +189,17 @@ func ask(t testing.TB, h http.Handler, method, path, body string, headers ...str
 	}
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, req)
-	return answer{w.Code, w.Result().Header, w.Body.String()}
+	return response{w.Code, w.Result().Header, w.Body.String()}
 }
 
 // post is ask with POST.
-func post(t testing.TB, h http.Handler, path, body string) answer {
+func post(t testing.TB, h http.Handler, path, body string) response {
 	t.Helper()
 	return ask(t, h, "POST", path, body)
 }
 
 // mustError checks that a is a JSON error and returns its fields.
-func mustError(t testing.TB, a answer) (msg, kind string) {
+func mustError(t testing.TB, a response) (msg, kind string) {
 	t.Helper()
 	var e struct {
 		Error string `json:"error"`

@@ -3,40 +3,9 @@ package handler
 import (
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/millrace-ai/millrace/handler/telemetry"
 )
-
-// timing ends the clock of a finished generation.
-func (x *exchange) timing(j *job, g *generation) telemetry.Timing {
-	now, times, tokens := time.Now(), g.stream.Times(), g.text.Tokens()
-	return telemetry.Timing{
-		Total:      now.Sub(x.begun),
-		Validation: times.Submitted.Sub(x.begun),
-		Queue:      times.Admitted.Sub(times.Submitted),
-		Inference:  now.Sub(times.Admitted),
-		PerToken:   now.Sub(times.Admitted) / time.Duration(max(1, tokens)),
-		Prompt:     len(j.req.Tokens),
-		Tokens:     tokens,
-		Finish:     reasonToLog(finishReason, g.text.Finish()),
-	}
-}
-
-// setHeaders sets the headers of every answer: those of CORS, and the name of
-// the request, which the client has given it or gets to know by this.
-func (s *Server) setHeaders(h http.Header, r *http.Request) {
-	s.cors(h, r)
-	id := telemetry.ID(r.Header)
-	if id == "" {
-		if h["X-Request-Id"] != nil { // it comes from a route that stands around the Server
-			return
-		}
-		var buf [32]byte
-		id = string(strconv.AppendInt(append(buf[:0], s.idPrefix...), s.requests.Add(1), 10))
-	}
-	h["X-Request-Id"] = []string{id}
-}
 
 // setCompute sets the headers that every generation has; chars are those of
 // the prompt, or of all prompts.
@@ -47,7 +16,7 @@ func (s *Server) setCompute(h http.Header, chars int) {
 
 // setTimes sets the headers of a complete answer: seconds for the first, as
 // TGI has it, and milliseconds for the others.
-func setTimes(h http.Header, t telemetry.Timing) {
+func setTimes(h http.Header, t *telemetry.Timing) {
 	// One string, cut up: eight headers for one allocation.
 	var buf [160]byte
 	b, ends := buf[:0], [8]int{}

@@ -52,6 +52,9 @@ func appendServedAs(dst []byte, o *Options) []byte {
 // choices answer it.
 type usage struct{ prompt, completion int }
 
+// usageOf returns the usage of all.
+func usageOf(all []*sequence) usage { return usage{promptTokens(all), generated(all)} }
+
 // append appends the object of usage.
 func (u usage) append(dst []byte) []byte {
 	dst = append(dst, `{"prompt_tokens":`...)
@@ -63,15 +66,49 @@ func (u usage) append(dst []byte) []byte {
 	return append(dst, '}')
 }
 
-// usageEvent appends the event of a stream that tells its usage.
-func (h *openAIHead) usageEvent(dst []byte, u usage) []byte {
-	dst = append(dst, "data: "...)
-	dst = append(dst, h.open...)
-	dst = append(dst, h.model...)
-	dst = append(dst, `,"choices":[],"usage":`...)
-	dst = u.append(dst)
-	return append(dst, "}\n\n"...)
+// appendEnd appends the last events of a stream: that of usage, if it has one
+// of its own, and that of the end.
+func (h *openAIHead) appendEnd(dst []byte, all []*sequence, usageApart bool) []byte {
+	if usageApart {
+		dst = append(dst, "data: "...)
+		dst = append(dst, h.open...)
+		dst = append(dst, h.model...)
+		dst = append(dst, `,"choices":[],"usage":`...)
+		dst = usageOf(all).append(dst)
+		dst = append(dst, "}\n\n"...)
+	}
+	return append(dst, done...)
 }
+
+// openAIAnswer has what the answers of both routes do alike.
+type openAIAnswer struct{}
+
+// appendError implements answer.
+func (openAIAnswer) appendError(dst []byte, e *Error, object, last bool) []byte {
+	dst = append(dst, "data: "...)
+	if object {
+		dst = appendErrorObject(dst, e)
+	} else {
+		dst = append(dst, `{"error":{"message":`...)
+		dst = appendString(dst, e.text())
+		dst = append(dst, `,"http_status_code":`...)
+		dst = strconv.AppendInt(dst, int64(e.Status), 10)
+		dst = append(dst, `,"type":`...)
+		dst = appendString(dst, e.Type)
+		dst = append(dst, "}}"...)
+	}
+	dst = append(dst, "\n\n"...)
+	if last {
+		dst = append(dst, done...)
+	}
+	return dst
+}
+
+// counted implements answer.
+func (openAIAnswer) counted(all []*sequence) []*sequence { return all }
+
+// reason implements answer.
+func (openAIAnswer) reason(r engine.FinishReason) string { return openAIReason(r) }
 
 // appendPromptLogprobs appends vLLM's member with the log-probabilities of a
 // prompt's tokens and of the top likeliest ones in their places. What it calls
@@ -112,6 +149,12 @@ func appendPromptLogprobs(dst []byte, tok *token.Tokenizer, prompt []engine.Toke
 	return append(dst, ']')
 }
 
+// appendIndex appends the member that says which choice an object is of.
+func appendIndex(dst []byte, index int) []byte {
+	dst = append(dst, `{"index":`...)
+	return strconv.AppendInt(dst, int64(index), 10)
+}
+
 // openAIReason is OpenAI's name of a reason to end, "" before the end.
 func openAIReason(r engine.FinishReason) string {
 	switch {
@@ -130,20 +173,3 @@ func isCut(r engine.FinishReason) bool {
 
 // done is the last event of a stream.
 const done = "data: [DONE]\n\n"
-
-// appendErrorEvent appends e as an event of an OpenAI stream: TGI's, or with
-// object OpenAI's.
-func appendErrorEvent(dst []byte, e *Error, object bool) []byte {
-	if object {
-		dst = append(dst, "data: "...)
-		dst = appendErrorObject(dst, e)
-		return append(dst, "\n\n"...)
-	}
-	dst = append(dst, `data: {"error":{"message":`...)
-	dst = appendString(dst, e.text())
-	dst = append(dst, `,"http_status_code":`...)
-	dst = strconv.AppendInt(dst, int64(e.Status), 10)
-	dst = append(dst, `,"type":`...)
-	dst = appendString(dst, e.Type)
-	return append(dst, "}}\n\n"...)
-}

@@ -1,10 +1,8 @@
 package handler
 
 import (
-	"iter"
 	"net/http"
 
-	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/handler/telemetry"
 )
 
@@ -17,9 +15,9 @@ type outcome struct {
 }
 
 // succeeded records a complete generation.
-func (s *Server) succeeded(x *exchange, j *job, t telemetry.Timing) {
+func (s *Server) succeeded(x *exchange, t telemetry.Timing) {
 	s.metrics.Finished(&t)
-	x.outcome.job, x.outcome.timing = j, t
+	x.outcome.job, x.outcome.timing = x.sequences[0].job, t
 }
 
 // conclude counts, traces and logs a request that has been answered. Its
@@ -41,35 +39,29 @@ func (s *Server) conclude(x *exchange) {
 	if o.job != nil {
 		r.Generated = &o.job.req
 	}
-	for stream, text := range x.sequences() {
-		q := telemetry.Sequence{Tokens: text.Tokens()}
-		if o.job != nil || q.Tokens > 0 { // else its times may still be written
-			q.Times = stream.Times()
+	for _, q := range x.sequences {
+		t := telemetry.Sequence{Tokens: q.text.Tokens()}
+		if o.job != nil || t.Tokens > 0 { // else its times may still be written
+			t.Times = q.stream.Times()
 		}
 		if o.job != nil { // all have come to their ends
-			q.Finish = finishReason(text.Finish())
+			t.Finish = finishReason(q.text.Finish())
 		}
-		r.Sequences = append(r.Sequences, q)
+		r.Sequences = append(r.Sequences, t)
 	}
 	x.told = r.Sequences
 	s.reporter.Report(&r)
 }
 
-// sequences yields all that were generated for a request, in order.
-func (x *exchange) sequences() iter.Seq2[*engine.Stream, *engine.Text] {
-	return func(yield func(*engine.Stream, *engine.Text) bool) {
-		if x.stream != nil && !yield(x.stream, &x.text) {
-			return
-		}
-		for _, g := range x.others {
-			if !yield(g.stream, &g.text) {
-				return
-			}
-		}
-		for _, c := range x.choices {
-			if !yield(c.stream, &c.text) {
-				return
-			}
-		}
+// requestID is what the client calls the request, or else its number here.
+func (s *Server) requestID(x *exchange) string {
+	switch id := telemetry.ID(x.r.Header); {
+	case id != "":
+		return id
+	case x.outcome.job != nil:
+		return x.outcome.job.req.ID
+	case x.r.Method == http.MethodPost:
+		return strconv.FormatInt(s.requests.Add(1), 10)
 	}
+	return "" // a health check
 }

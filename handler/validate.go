@@ -23,7 +23,7 @@ type job struct {
 	fullText bool     // answer with the prompt before the generated text
 	special  bool     // show special tokens in the text (OpenAI routes)
 	stopText bool     // show what ended the text, too (OpenAI routes)
-	seed     optional[uint64]
+	seeds    []uint64 // one for each sequence to generate
 }
 
 // checkMode refuses what the way of answering rules out. TGI looks at it
@@ -148,12 +148,15 @@ func (s *Server) prepare(x *exchange, m *model, req *generateRequest) (*job, err
 			return nil, err
 		}
 	}
-	if j.req.Params.Sample == 1 {
-		j.req.Params.Seed = p.seed.v
-		if !p.seed.set {
-			j.req.Params.Seed = rand.Uint64()
+	j.seeds = make([]uint64, max(1, p.bestOf.or(1)))
+	for i := range j.seeds {
+		switch {
+		case j.req.Params.Sample == 0: // nothing is drawn
+		case p.seed.set:
+			j.seeds[i] = p.seed.v
+		default:
+			j.seeds[i] = rand.Uint64()
 		}
-		j.seed = some(j.req.Params.Seed)
 	}
 	return j, nil
 }

@@ -44,26 +44,23 @@ func (s *Server) vertex(x *exchange) error {
 		if err != nil {
 			return err
 		}
-		s.metrics.Accepted(&j.req)
-		streams, err := x.submit(m, &j.req, []uint64{j.req.Params.Seed}, false)
-		if err != nil {
+		if err := s.submit(x, m, j, false); err != nil {
 			return err
 		}
-		x.choices = append(x.choices, newChoice(i, j, streams[0], m.tok))
 	}
-	if err := s.gather(x, x.choices, func(*choice, []engine.Piece) {}); err != nil {
+	if err := s.readAll(x, func(*sequence, []engine.Piece) {}); err != nil {
 		return err
 	}
 	x.out = append(x.out[:0], `{"predictions":[`...)
-	for i, c := range x.choices {
+	for i, q := range x.sequences {
 		if i > 0 {
 			x.out = append(x.out, ',')
 		}
-		x.out = appendString(x.out, c.text.Generated())
+		x.out = appendString(x.out, q.text.Generated())
 	}
 	x.out = append(x.out, "]}"...)
 	writeJSON(x.w, http.StatusOK, x.out)
-	s.succeeded(x, x.choices[0].job, x.timingOf(x.choices))
+	s.succeeded(x, x.timing(x.sequences, openAIReason))
 	return nil
 }
 
@@ -129,9 +126,5 @@ func (s *Server) prepareInstance(x *exchange, m *model, i *vertexInstance) (*job
 		return nil, err
 	}
 	i.chat.n = optional[uint32]{} // a prediction is one text
-	j, err := s.prepareChat(x, m, &i.chat, prompt)
-	if err != nil {
-		return nil, err
-	}
-	return &j.job, nil
+	return s.prepareChat(x, m, &i.chat, prompt)
 }
