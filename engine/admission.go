@@ -10,10 +10,10 @@ import (
 	"github.com/millrace-ai/millrace/engine/page"
 )
 
-// While a large request waits for pages, small ones may pass it: those that
-// are predicted to end before it can begin, and a bounded number of others for
-// a bounded number of steps. The prediction is made again when it was wrong, but
-// not for ever. (Lifka, The ANL/IBM SP scheduling system, 1995: backfilling.)
+// While a large request waits for pages, small ones may pass it: those that are
+// predicted to end before it can begin, and a bounded number of others for a bounded
+// number of steps. A prediction that was wrong is made again, a bounded number of
+// times. (Lifka, The ANL/IBM SP scheduling system, 1995: backfilling.)
 const (
 	passDepth    = 16 // how many of those after it are looked at
 	maxDelays    = 8
@@ -21,9 +21,9 @@ const (
 	maxPassSteps = 256
 )
 
-// A part of the pages is left to sequences that run longer than predicted. It
-// follows what that takes: each preemption adds caution to it, each sequence that
-// ends takes a preemptRate of that away, so that about so many are preempted.
+// A part of the pages is left free for sequences that run longer than predicted. It
+// adapts: each preemption adds caution to it, each sequence that ends takes a
+// preemptRate of that back, so that about that part of all sequences is preempted.
 const (
 	caution     = 1.0 / 64
 	preemptRate = 1.0 / 128
@@ -38,16 +38,16 @@ const (
 	crowdLeast = 16 // if so many of its size fit: a few do not spread
 )
 
-// The luck of one who waits: were it its own, the lucky would be admitted first,
-// and those who run would not be as lucky as those who wait.
+// The luck that a waiting sequence is taken to have. Were it its own, the lucky would
+// be admitted first, and those that run would not have the luck of those that wait.
 const (
 	usual   = 5.0 / 8
 	unusual = 7.0 / 8 // to be sure
 )
 
-// admit makes a waiting sequence active if there is room for it, with the
-// cached prefix of its tokens: the first one, or one of those after it that
-// may pass. It returns nil if there is none.
+// admit makes a waiting sequence active if there is room for it, with the cached
+// prefix of its tokens: the first in line, or one after it that may pass. It returns
+// nil if none fits.
 func (e *Engine) admit(st *step, now time.Time) *sequence {
 	head := e.waiting.head
 	for s, depth := head, 0; s != nil && depth <= passDepth && len(e.freeSlots) > 0; s, depth = s.next, depth+1 {
@@ -81,9 +81,8 @@ func (e *Engine) admit(st *step, now time.Time) *sequence {
 	return nil
 }
 
-// passes reports whether s may be admitted before head, for which there is no
-// room, and counts it if that may be at the cost of head. One that was preempted
-// is not to wait for that.
+// passes reports whether s may be admitted before head, for which there is no room,
+// and counts it if that may delay head. A head that was preempted is not delayed.
 func (e *Engine) passes(st *step, s, head *sequence) bool {
 	if st.number+e.future(s, unusual).steps < head.due {
 		return true
@@ -210,11 +209,10 @@ func (e *Engine) fits(st *step, s *sequence, hit page.Hit) bool {
 	return o.peak <= e.admissible()
 }
 
-// crowded reports whether s, which fits, had better wait a little: not all who wait
-// fit, and many sequences would end at about the time when s does. Those who begin
-// together and say about as much end together, fill the pages for a moment only,
-// and so would those who follow them. Admitted one after the other, more of them
-// fit.
+// crowded reports whether s, which fits, had better wait a little: not all that wait
+// fit, and many sequences would end at about the same time as s. Sequences that begin
+// together and generate about as much end together; they fill the pages only for a
+// moment, and so do those that follow. Admitted one after the other, more of them fit.
 func (e *Engine) crowded(s *sequence) bool {
 	o := &e.outlook
 	if len(e.active) == 0 {
@@ -313,8 +311,8 @@ func (s *sequence) held() (n int) {
 	return n
 }
 
-// sharedPages returns how many of the pages of r others use, too, or will, once
-// one has started from hit. Who shares a page shares all before it.
+// sharedPages returns how many of the pages of r others use too, or will once a
+// sequence has started from hit. Whoever shares a page shares all before it.
 func (e *Engine) sharedPages(r *sequence, hit page.Hit) (n int) {
 	for g := range r.tables {
 		t := &r.tables[g]

@@ -9,22 +9,22 @@ import (
 	"github.com/millrace-ai/millrace/engine/grammar"
 )
 
-// Constraint holds the output of a request to a grammar, from the beginning or from
-// behind a trigger on. Submit takes it over, also when it fails: the engine
-// closes its matchers.
+// Constraint makes the output of a request follow a grammar, from its beginning or
+// after a trigger. Submit takes it over, even if it fails: the engine closes its
+// matchers.
 type Constraint struct {
 	Grammar  *grammar.Matcher // from the first token on; nil: none
 	Triggers []Trigger        // only when Grammar is nil
 
-	// NewDetokenizer makes what tells the text of the tokens, special ones
-	// spelled out; needed with Triggers only.
+	// NewDetokenizer returns a Detokenizer that spells special tokens out. It is
+	// needed with Triggers only.
 	NewDetokenizer func() Detokenizer
 }
 
-// check refuses what would not work; the faults are the caller's, not a client's.
+// check refuses what cannot work. Such faults are the handler's, not a client's.
 func (g *Constraint) check() error {
 	if g.Grammar != nil && len(g.Triggers) > 0 {
-		return errors.New("a grammar and triggers for one")
+		return errors.New("both a grammar and triggers")
 	}
 	if len(g.Triggers) > 0 && g.NewDetokenizer == nil {
 		return errors.New("triggers without a detokenizer")
@@ -87,28 +87,28 @@ type Compiler interface {
 	Masks(ms []*grammar.Matcher, rows [][]uint32, errs []error, deadline time.Time)
 }
 
-// constraintState is a Constraint at work. Its matcher has been told of every token that is
-// committed, and of pending, but of nothing that is in flight, which may still come
-// to nothing. What it is told, it is told by the compiler's workers.
+// constraintState is how far a sequence has followed its Constraint. The matcher has
+// seen every token that is committed, and those in pending, but none that is in
+// flight, which may still be dropped. The compiler's workers move it.
 type constraintState struct {
 	compiler Compiler
 	matcher  *grammar.Matcher // the grammar that holds; nil while there is none
 	watch    *watch           // for triggers, while there is none
 	entering *Trigger         // one whose grammar holds if it takes the text after Text
-	started  bool             // the first mask is in the making
-	moving   *grammar.Matcher // whose place the workers have not said yet
+	started  bool             // the first mask has been asked for
+	moving   *grammar.Matcher // being moved by the workers, as far as the loop knows
 	patient  bool             // moving has not been waited for yet
 	pending  []int32          // forced tokens to commit, the next first
 	end      bool             // nothing but the end may come after them
 }
 
-// newConstraintState makes the state of a sequence, nil for free text.
+// newConstraintState returns the state of a new sequence, nil for free text.
 func (e *Engine) newConstraintState(g *Constraint) (*constraintState, error) {
 	if g == nil || g.Grammar == nil && len(g.Triggers) == 0 {
 		return nil, nil
 	}
 	if err := g.check(); err != nil {
-		return nil, &Error{Kind: Internal, Msg: "the request's grammars are put together wrongly", Err: err}
+		return nil, &Error{Kind: Internal, Msg: "the request's constraint is invalid", Err: err}
 	}
 	if e.cfg.Compiler == nil {
 		return nil, &Error{Kind: Internal, Msg: "this engine has no grammars"}
@@ -127,10 +127,11 @@ func (e *Engine) newConstraintState(g *Constraint) (*constraintState, error) {
 	return made, nil
 }
 
-// constrained reports whether a grammar holds the sequence.
+// constrained reports whether the sequence follows a grammar now.
 func (s *sequence) constrained() bool { return s.constraint != nil && s.constraint.matcher != nil }
 
-// undecided reports whether it is not known yet what holds s.
+// undecided reports whether it is not known yet which grammar s follows, or where it is
+// in it.
 func (s *sequence) undecided() bool { return s.constraint != nil && s.constraint.moving != nil }
 
 // forcing reports whether the token after all known ones is known to a grammar. The
@@ -143,7 +144,7 @@ func (s *sequence) forcing() bool {
 // masked reports whether the token after all known ones needs a mask.
 func (s *sequence) masked() bool { return s.constrained() || s.rules.hold(s.generated) }
 
-// dropConstraint lets the sequence go on, or end, without its grammars.
+// dropConstraint closes the grammars of s, which goes on, or ends, without them.
 func (s *sequence) dropConstraint() {
 	g := s.constraint
 	if g == nil {
@@ -158,5 +159,5 @@ func (s *sequence) dropConstraint() {
 	}
 }
 
-// discard closes a matcher elsewhere: to give back what a large one has takes time.
+// discard closes a matcher on another goroutine: freeing a large one takes time.
 func discard(m *grammar.Matcher) { go m.Close() }

@@ -206,7 +206,7 @@ func (o *oracle) take(id int32) {
 
 func (o *oracle) accept(id int32) {
 	if err := o.matcher.Accept(id); err != nil {
-		o.t.Errorf("token %d behind %q: %v", id, o.text(), err)
+		o.t.Errorf("token %d after %q: %v", id, o.text(), err)
 	}
 }
 
@@ -237,7 +237,7 @@ func (o *oracle) mask(out []sim.Choice) []uint32 {
 		words[o.pending[0]/32] |= 1 << (o.pending[0] % 32)
 	default:
 		if err := o.matcher.Mask(words); err != nil {
-			o.t.Errorf("behind %q: %v", o.text(), err)
+			o.t.Errorf("after %q: %v", o.text(), err)
 		}
 	}
 	return words

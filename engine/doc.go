@@ -18,8 +18,8 @@
 //
 // A step has a budget of tokens, of which any sequence takes what it needs:
 // one to generate the next, many to read a prompt or to resume. There are no
-// other phases (schedule). Beside sequences that someone reads, prompts get what
-// can be computed in good time, by what steps have taken so far (pace).
+// other phases (schedule). While someone reads a sequence, prompts get no more
+// than can be computed in good time, judged by the steps so far (pace).
 //
 // # Memory
 //
@@ -28,36 +28,35 @@
 // table of its own; a group whose layers see a window back gives pages back as
 // it slides. Recurrent layers have a state for each sequence that runs; it is
 // copied on a grid of tokens and at the end of prompts, under the key of the page
-// that ends there. A sequence goes on from cached pages where all that its next
-// token depends on is cached. What that is beside tokens (model, adapter, salt,
-// rotations) is in the root of its keys.
+// that ends there. A sequence starts from cached pages as far as everything that
+// its next token depends on is cached. What that is besides tokens (model, adapter,
+// salt, rotations) is in the root of its keys.
 //
-// A sequence is admitted if all who run are predicted to have pages enough
-// until each has ended (admit, lengths); where that was wrong the one admitted
-// last is preempted, and later computed again. While the first in line does not
-// fit, small ones may pass it, within bounds.
+// A sequence is admitted if the running ones are predicted to have enough pages
+// until each of them has ended (admit, lengths). Where that prediction was wrong,
+// the one admitted last is preempted, and computed again later. While the first in
+// line does not fit, small ones may pass it, within bounds.
 //
-// Requests themselves take memory for what they are, and for what is generated as
-// it comes (account); beyond a budget they are refused.
+// Requests take memory of their own: for the prompt at once, for what they generate
+// as it comes (account). Beyond a budget they are refused.
 //
 // # Grammars and forks
 //
-// A constrained sequence is held to a grammar, from its beginning or after a trigger in
-// its text. Its matcher moves when a token is committed, never before, so
-// preemption, failed steps and what is in flight do not concern it. It is moved by
-// the grammar's workers, as masks are made by them: the loop makes no call that a
-// client's grammar makes long (advance, follow). The mask of a row needs the last
-// step's token: a step with such rows is launched as ever, but told to sample only
-// when the masks are there, while its forward pass runs (mask). A row whose mask is
-// late is not sampled; a later step samples from what was computed for it (again).
-// Tokens that the grammar forces are committed as many at a time as a step may
-// compute (force), and the row launched too early is one that nobody reads (skip).
-// No token is computed twice for either. The workers make tokens of a forced text
-// once and as a whole, so they are what the model would have read it as, however
-// they are then fed.
+// A constrained sequence follows a grammar, from its beginning or after a trigger in
+// its text. Its matcher moves when a token is committed, never before, so preemption,
+// failed steps and steps in flight do not concern it. The compiler's workers move it,
+// as they make the masks: a client's grammar cannot hold up the loop (advance,
+// follow). The mask of a row needs the last step's token: a step with such rows is
+// launched as ever, but told to sample only when the masks are there, while its
+// forward pass runs (mask). A row whose mask is late is not sampled; a later step
+// samples from what was computed for it (again). Tokens that the grammar forces are
+// committed together, as many as a step may compute (force), and nobody reads the row
+// that was launched too early (skip). Neither makes a token be computed twice. The
+// workers tokenize a forced text once and as a whole, so that its tokens are those
+// that the model would have read.
 //
-// What else a request says of its tokens narrows the masks (rules). Where that does
-// not depend on the last token a step need not wait for it.
+// A request's other rules for its tokens narrow the masks (rules). Where they do not
+// depend on the last token, a step need not wait for it.
 //
 // Sequences of one prompt (SubmitN) are held at the first of them until its
 // prompt's pages are in the cache, and start from there.
@@ -66,26 +65,27 @@
 //
 // Between turns each page and each state is free or used by active sequences,
 // never both, and each slot is free or has one sequence. A page is written by
-// one sequence, before it has a key. A sequence is waiting, held by one that
-// waits or is active, active or ended; its Stream is told of the end once, by the
-// loop. What is in flight may be for a sequence that has ended or lost its pages since: the device works in
-// order, so pages, states and slots change hands without waiting for it.
+// one sequence, before it has a key. A sequence is in one of four states: waiting,
+// active, ended, or held by another that is waiting or active. Its Stream is told of
+// the end once, by the loop. A step in flight may be for a sequence that has ended, or
+// lost its pages, since: the device works in order, so pages, states and slots change
+// hands without waiting for it.
 //
 // # Ends
 //
 // A request ends with its last token, or with an Error: when its caller has
-// gone, when its logits are no numbers, when the step it was part of failed,
-// when the engine stops. Only a lost device, a panic, Drain or the context of
+// gone, when its logits are NaN, when the step it was part of failed, when the
+// engine stops. Only a lost device, a panic, Drain or the context of
 // Run end Run, and then everything open ends with it.
 //
-// The loop allocates next to nothing: chunks of some hundred tokens and keys as
-// sequences grow, alternatives, and a matcher's mask when it is first needed. All
-// else was made by New, or by Submit on its caller's time, which hashes the
-// prompt's pages there too.
+// The loop allocates next to nothing: chunks of some hundred tokens, keys as
+// sequences grow, alternatives, and a matcher's mask when it is first needed.
+// Everything else was made by New, or by Submit on its caller's time, which hashes
+// the prompt's pages too.
 //
 // Text turns a Stream's tokens into characters, with stop strings, on the
 // reader's goroutine. Plan and Load bring a checkpoint into a backend.
 //
-// Not here: HTTP and JSON (handler), arithmetic (cpu, ref, cuda), files
+// Not here: HTTP and JSON (handler), arithmetic (cpu, ref), files
 // (weights), the shape of a model (plan).
 package engine

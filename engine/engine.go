@@ -34,20 +34,20 @@ type Config struct {
 	MaxWaiting int // requests that may wait; 0: 128
 
 	// Memory is how many bytes requests may take beside the cache, for prompts,
-	// keys and tokens, before new ones are Overloaded; 0: 128 MiB. What those that
-	// run generate is counted, and not refused.
+	// keys and tokens, before new ones are Overloaded; 0: 128 MiB. What running
+	// requests generate is counted, but never refused.
 	Memory int64
 
 	// MaxBatchTokens is the most tokens one step computes; 0: what suits the
-	// backend. Beside sequences that generate a step is shorter than that, if it
-	// would take long (pace).
+	// backend. While sequences generate, steps that would take long are shorter
+	// (pace).
 	MaxBatchTokens int
 
 	NoPrefixCache bool     // neither read nor write the prefix cache
 	Observer      Observer // nil: none
 
-	// Compiler returns what made the matchers of constrained requests; it is called
-	// once such a request is there. nil: no request may be constrained.
+	// Compiler returns the compiler that made the matchers of constrained requests;
+	// it is called when such a request arrives. nil: requests cannot be constrained.
 	Compiler func() (Compiler, error)
 }
 
@@ -240,8 +240,8 @@ func (e *Engine) Limits() Limits { return e.limits }
 
 // Run is the engine's loop. It works until ctx ends or Drain is done, and then
 // returns nil, or until the device is lost, and then says why. Whatever was
-// open ends with an Error: nothing waits for an engine that has stopped. Run
-// may be called once.
+// open ends with an Error: nobody waits for an engine that has stopped. Run may
+// be called once.
 func (e *Engine) Run(ctx context.Context) (err error) {
 	if e.running.Swap(true) {
 		return errors.New("engine: Run called twice")
@@ -308,7 +308,7 @@ func (e *Engine) Stalled() time.Duration {
 	return max(0, time.Since(time.Unix(0, at)))
 }
 
-// wakeLoop makes the loop look up if it sleeps.
+// wakeLoop wakes the loop if it sleeps.
 func (e *Engine) wakeLoop() {
 	select {
 	case e.wake <- struct{}{}:
@@ -329,8 +329,8 @@ func (e *Engine) settle() error {
 }
 
 // shutDown ends every open request: with the cause of the stop if there is
-// one, as an orderly end otherwise. After a panic nothing but the lists of
-// sequences is trusted, so pages are not given back: no one needs them now.
+// one, as an orderly end otherwise. After a panic only the lists of sequences
+// are trusted, so pages are not given back: nobody needs them now.
 func (e *Engine) shutDown(cause error) {
 	why := &Error{Kind: Stopping, Msg: "the server is shutting down"}
 	if cause != nil {

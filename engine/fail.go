@@ -20,17 +20,18 @@ func expired(s *sequence) error {
 	return &Error{Kind: Expired, Msg: what}
 }
 
-// failInvalid ends a sequence whose logits held no number. Its pages may be what
-// is wrong, so nobody is to start from them; who shares them will notice.
+// failInvalid ends a sequence whose logits were NaN or infinite. The fault may be
+// in its pages, so nothing may start from them; sequences that share them will
+// notice.
 func (e *Engine) failInvalid(s *sequence) {
 	e.cache.Forget(s.keys)
 	e.end(s, NotFinished, &Error{Kind: Failed, Msg: "the model produced no valid logits for this request (NaN or infinite)"})
 }
 
-// fail ends the sequences of a step that the device could not compute. The
-// others go on, but what the step should have written is in no page and no
-// state: the cache forgets those, and sequences that were admitted meanwhile, and
-// may have started from one, are computed again.
+// fail ends the sequences of a step that the device could not compute. The others
+// go on, but pages and states that the step should have written hold something else:
+// the cache forgets them, and sequences that were admitted meanwhile, and may have
+// started from one, are computed again.
 func (e *Engine) fail(st *step, cause error) {
 	why := &Error{Kind: Failed, Msg: "the forward pass failed", Err: cause}
 	for _, members := range [][]*sequence{st.seqs, st.rows} {

@@ -2,18 +2,17 @@ package engine
 
 import "github.com/millrace-ai/millrace/engine/page"
 
-// Forks are sequences of one prompt (SubmitN). The first one leads: the others
-// are held at it, neither waiting nor active, until its prompt is computed, and
-// then start from its pages through the prefix cache. One of them waits, with the
-// others held at it, and lets the next wait when it is admitted: so the forks of
-// one request take turns with other requests, however many they are.
+// Forks are sequences of one prompt (SubmitN). The first one leads: it holds the
+// others, which are neither waiting nor active, until its prompt is computed. Then they
+// start from its pages through the prefix cache.
 
 // shares reports whether the forks of s would find any page of its prompt.
 func (e *Engine) shares(s *sequence) bool {
 	return !e.cfg.NoPrefixCache && len(s.req.Tokens) > page.Tokens
 }
 
-// releaseForks lets the next fork of s wait, after one sequence that waits already.
+// releaseForks puts the forks of s at the head of the queue: their prompt is computed,
+// or will be when the steps launched so far are done.
 func (e *Engine) releaseForks(s *sequence) {
 	if len(s.forks) == 0 {
 		return

@@ -30,7 +30,7 @@ func TestForksShareThePrompt(t *testing.T) {
 	}{
 		{name: "in one step", cfg: Config{Pages: 40}, prompt: 50, cached: 48},
 		{name: "in chunks", cfg: Config{Pages: 40, MaxBatchTokens: 7}, prompt: 50, cached: 48},
-		{name: "behind others", cfg: Config{Pages: 40}, prompt: 50, before: 6, cached: 48},
+		{name: "after others", cfg: Config{Pages: 40}, prompt: 50, before: 6, cached: 48},
 		{name: "whole pages", cfg: Config{Pages: 40}, prompt: 64, cached: 48},
 		{name: "in few pages", cfg: Config{Pages: 8}, prompt: 50, cached: 48},
 		{name: "too short", cfg: Config{Pages: 40}, prompt: 16, cached: 0},
@@ -57,7 +57,7 @@ func TestForksShareThePrompt(t *testing.T) {
 					t.Errorf("sequence %d started from %d cached tokens, want %d", i, got, want)
 				}
 				if tt.cached > 0 && c.stream.times.Admitted.After(last.stream.times.Admitted) {
-					t.Errorf("sequence %d was admitted behind the last of many later requests", i)
+					t.Errorf("sequence %d was admitted after the last of many later requests", i)
 				}
 			}
 		})

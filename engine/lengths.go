@@ -6,11 +6,10 @@ import "math/bits"
 // ones did.
 //
 // It is the Kaplan-Meier estimator (1958) over buckets of growing width: of the
-// sequences that reached a bucket, which part ended in it. One that still runs,
-// or was cut before it had said all, tells only that it came so far. Without
-// those, answers would seem short whenever a wave of long ones begins, since the
-// short ones end first. Beyond what anyone has reached, a sequence is expected
-// to generate as much again as it has.
+// sequences that reached a bucket, which part ended in it. One that still runs, or was
+// cut off, only shows that it came so far. Without those, answers would seem short
+// whenever a wave of long ones begins, since the short ones end first. Beyond the
+// longest so far, a sequence is expected to generate as much again as it has.
 type lengths struct {
 	recent [recentLengths]outcome // a ring
 	count  int                    // sequences that have ended so far

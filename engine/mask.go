@@ -8,8 +8,8 @@ import (
 	"github.com/millrace-ai/millrace/engine/grammar"
 )
 
-// advance follows a sampled token of a constrained sequence that has not ended by it. What
-// comes of it is known once the workers have moved its matcher (follow).
+// advance has the workers move the matcher of a constrained sequence past a token that
+// was sampled and did not end it. follow takes in where that leads.
 func (e *Engine) advance(s *sequence) {
 	g := s.constraint
 	token := s.token(s.known() - 1)
@@ -38,9 +38,9 @@ func (e *Engine) look(s *sequence) {
 	}
 }
 
-// follow takes in where the workers have moved matchers, and commits tokens that are
-// forced. It waits until the deadline for matchers that it has not waited for before,
-// and reports whether anything changed.
+// follow takes in where the workers have moved matchers, and commits forced tokens.
+// It waits until the deadline for matchers that it has not waited for before, and
+// reports whether anything changed.
 func (e *Engine) follow(deadline time.Time) (changed bool) {
 	m := &e.masking
 	m.moving, m.matchers = m.moving[:0], m.matchers[:0]
@@ -108,9 +108,9 @@ func (e *Engine) moved(s *sequence) bool {
 	return true
 }
 
-// force commits tokens that can only come next, as many as a step may compute, and
-// drops what a step in flight would sample in their place. They are computed
-// together, like a part of the prompt.
+// force commits tokens that are the only choice, as many as a step may compute, and
+// drops what a step in flight would sample instead. They are computed together, like
+// a part of the prompt.
 func (e *Engine) force(s *sequence) {
 	g := s.constraint
 	for n := e.budget - (s.known() - s.computed); n > 0 && len(g.pending) > 0; n-- {
@@ -124,8 +124,7 @@ func (e *Engine) force(s *sequence) {
 	}
 }
 
-// forced commits a token that was the only choice, and reports
-// whether s goes on.
+// forced commits a token that is the only choice, and reports whether s goes on.
 func (e *Engine) forced(s *sequence, token int32) bool {
 	if !s.rules.admits(s, token) {
 		e.end(s, NotFinished, errExcluded)
@@ -144,11 +143,11 @@ func (e *Engine) forced(s *sequence, token int32) bool {
 	return true
 }
 
-var errExcluded error = &Error{Kind: Failed, Msg: "no token may come next: what the request allows, bans and holds to a grammar excludes all"}
+var errExcluded error = &Error{Kind: Failed, Msg: "no token is possible: the request's grammar, allowed and banned tokens exclude all"}
 
-// skip drops what the step in flight, if there is one, samples for s, before it
-// does. The next step computes the known tokens that are left or, if there are
-// none, samples again.
+// skip drops the sample that the step in flight, if there is one, would take for s.
+// The next step computes the known tokens that are left or, if there are none,
+// samples again.
 func (e *Engine) skip(s *sequence) {
 	if st := e.inFlight; st != nil && s.batch == st.number && s.row >= 0 && st.rows[s.row] == s {
 		r := &st.batch.Rows[s.row]
@@ -196,8 +195,8 @@ func (m *masking) add(b *device.Batch, s *sequence) {
 	m.seqs = append(m.seqs, s)
 }
 
-// makeMasks makes the masks until the deadline, each of the token after all known
-// ones, and has done called for each, with its Row.Mask or what is wrong with it.
+// makeMasks makes the masks, each for the token after all known ones, until the
+// deadline, and calls done for each with its Row.Mask, or with what is wrong.
 func (e *Engine) makeMasks(deadline time.Time, done func(s *sequence, mask int32, err error)) {
 	m := &e.masking
 	m.matchers, m.made = m.matchers[:0], m.made[:0]
@@ -236,8 +235,8 @@ func (e *Engine) makeMasks(deadline time.Time, done func(s *sequence, mask int32
 	clear(m.matchers)
 }
 
-// mask says what the rows of the step in flight may sample. A row whose mask is
-// late sits the step out: the others do not wait for a slow grammar.
+// mask sets what the rows of the step in flight may sample. A row whose mask is late
+// sits the step out: the others do not wait for a slow grammar.
 func (e *Engine) mask(st *step) {
 	m := &e.masking
 	b := st.batch
@@ -274,8 +273,8 @@ func (e *Engine) sitOut(s *sequence) {
 	e.stats.lateMasks.Add(1)
 }
 
-// sampleAgain gives the step the rows whose masks were late, as far as they are
-// there by now, or come until the deadline.
+// sampleAgain adds the rows whose masks were late to the step, if the masks are there
+// by now or come before the deadline.
 func (e *Engine) sampleAgain(st *step, deadline time.Time) {
 	m := &e.masking
 	b := st.batch
@@ -299,7 +298,7 @@ func (e *Engine) sampleAgain(st *step, deadline time.Time) {
 			m.add(b, s)
 		case st.rowsLeft() == 0:
 			st.late++
-		default: // its text might have come under a grammar, and did not
+		default: // a trigger might have started a grammar, and did not
 			again(s, 0)
 		}
 	}
@@ -309,9 +308,9 @@ func (e *Engine) sampleAgain(st *step, deadline time.Time) {
 			st.late++
 		case err != nil:
 			e.end(s, NotFinished, err)
-			st.late++ // what it held is there for the next step
+			st.late++ // its pages are free for the next step
 		default:
-			copy(b.Masks[used*b.MaskWords:], b.Mask(mask)) // no gap where another was late
+			copy(b.Masks[used*b.MaskWords:], b.Mask(mask)) // leave no gap where another was late
 			used++
 			again(s, int32(used))
 		}

@@ -9,17 +9,17 @@ import (
 	"github.com/millrace-ai/millrace/engine/page"
 )
 
-// account is the memory of requests: prompts, keys and tokens. Submit takes
-// what a request has from the beginning, or is refused; what it generates is
-// added as it comes, so that a request which may go on for long costs no more
-// than what it says. That is bounded too: who generates has pages in the cache.
+// account is the memory of requests: prompts, keys and tokens. Submit takes what a
+// request needs from the start, or refuses it; what it generates is added as it comes,
+// so that a request which may generate much costs only what it does generate. That is
+// bounded too: a sequence that generates has pages in the cache.
 type account struct {
 	used   atomic.Int64 // bytes
 	budget int64
 }
 
-// hold is one request's part of an account. It is given back when neither the
-// loop nor the reader has a use for it any more.
+// hold is one request's part of an account. It is given back when neither the loop nor
+// the reader needs it any more.
 type hold struct {
 	account *account
 	bytes   int64        // written by the loop, and before by Submit
@@ -52,7 +52,7 @@ func (h *hold) grow(n int64) {
 	}
 }
 
-// letGo says that one of the two has done with it.
+// letGo says that one of the two needs it no more.
 func (h *hold) letGo() {
 	if h.account != nil && h.parties.Add(-1) == 0 {
 		h.account.used.Add(-h.bytes)
@@ -65,7 +65,7 @@ const (
 	alternativeBytes = int64(unsafe.Sizeof(Alternative{}))
 	keyBytes         = int64(unsafe.Sizeof(page.Key{}))
 	listBytes        = int64(unsafe.Sizeof([]int32{}))
-	// A sequence, its Stream and what keeps its context.
+	// A sequence, its Stream and its context.
 	sequenceBytes = int64(unsafe.Sizeof(sequence{})+unsafe.Sizeof(Stream{})) + 512
 )
 
@@ -94,15 +94,15 @@ func requestBytes(r *Request, vocab int, fork bool) int64 {
 	return n
 }
 
-// keysRoom is for how many pages a request has keys from the beginning: for those
-// of its prompt and of its first chunk of tokens.
+// keysRoom is how many keys a request has room for from the start: for the pages of
+// its prompt and of its first chunk of tokens.
 func keysRoom(r *Request) int {
 	return (len(r.Tokens) + min(r.MaxNewTokens, firstChunk)) / page.Tokens
 }
 
-// Tokens are generated into chunks: a short one, which is there from the
-// beginning, then long ones. A chunk is written once, and never used again, since
-// who reads a Stream may keep what Next returned.
+// Tokens are generated into chunks: a short one, which is there from the start, then
+// long ones. A chunk is written once and never reused, since the reader of a Stream may
+// keep what Next returned.
 const (
 	firstChunk = 64
 	laterChunk = 256

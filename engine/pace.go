@@ -7,18 +7,18 @@ import (
 	"github.com/millrace-ai/millrace/engine/page"
 )
 
-// pace learns how long steps take, and bounds what of prompts a step computes
-// beside sequences that generate, so that their readers do not wait long.
+// pace learns how long steps take, and bounds how many prompt tokens a step computes
+// while sequences generate, so that their readers do not wait long.
 //
-// A step takes what its decoding sequences would alone, and so much more for
-// each token of a prompt. The first is kept by the number of sequences, in
-// powers of two; the second rises at once and falls slowly. Both change with the
-// length of what is attended to, so they are only ever what they were lately.
+// A step is taken to last as long as its decoding sequences would alone, and a little
+// longer for each token of a prompt. The first is kept by the number of sequences, in
+// powers of two; the second rises at once and falls slowly. Both change with the length
+// of what is attended to, so only recent steps count.
 type pace struct {
 	last    time.Duration     // of the step before
 	decode  [32]time.Duration // by bits.Len of the sequences; 0: not seen
 	prompt  float64           // nanoseconds for a token
-	largest float64           // prompt tokens of a step, lately
+	largest float64           // prompt tokens of a step, recently
 	tried   prompted          // the last step with prompts
 }
 

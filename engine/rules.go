@@ -6,8 +6,8 @@ import (
 	"github.com/millrace-ai/millrace/engine/device"
 )
 
-// rules are what a request says of its tokens beside its grammar: they narrow the
-// mask of a row. Sequences of one prompt share them.
+// rules are what a request asks of its tokens besides its grammar: they narrow the mask
+// of a row. Sequences of one prompt share them.
 type rules struct {
 	vocab       int
 	base        []uint32  // a mask of the tokens that may come at all; nil: all
@@ -20,9 +20,9 @@ type rules struct {
 	kept        []int32   // scratch of narrow
 }
 
-// rules makes those of a request, nil if it has none. It says which of its lists are
-// wrong.
-func (e *Engine) rules(req *Request) (*rules, error) {
+// newRules returns the rules of a request, nil if it has none, or what is wrong with its
+// lists.
+func (e *Engine) newRules(req *Request) (*rules, error) {
 	if req.MinNewTokens == 0 && len(req.StopTokens) == 0 && req.AllowedTokens == nil && len(req.BannedTokens) == 0 {
 		return nil, nil
 	}
@@ -54,13 +54,13 @@ func (e *Engine) rules(req *Request) (*rules, error) {
 			}
 		}
 		if empty(first) && !r.constrained {
-			return nil, &Error{Kind: Invalid, Msg: "the token lists leave no token to begin with: all that are allowed are banned, or would end the text too early"}
+			return nil, &Error{Kind: Invalid, Msg: "the token lists leave no token to begin with: all allowed tokens are banned, or would end the text too early"}
 		}
 	}
 	return r, nil
 }
 
-// checkLists refuses lists that are too long or name tokens that there are not.
+// checkLists refuses lists that are too long or name tokens that do not exist.
 func (e *Engine) checkLists(req *Request) error {
 	lists := []struct {
 		name   string
@@ -113,10 +113,10 @@ func (r *rules) begin(mask []uint32) {
 	}
 }
 
-// narrow takes from a mask what the rules do not admit as the token with an index
-// among those that s generates, which knows those before it if they matter. It
-// reports whether anything is left. A grammar that has nothing else to come may end,
-// whatever the rules say.
+// narrow removes from a mask what the rules do not admit as the token with an index
+// among those that s generates; the tokens before it must be known if they matter. It
+// reports whether anything is left. Where a grammar allows nothing but its end, it may
+// end, whatever the rules say.
 func (r *rules) narrow(mask []uint32, s *sequence, index int) bool {
 	constrained := s.constrained()
 	ends := 0 // of kept
@@ -152,8 +152,7 @@ func (r *rules) narrow(mask []uint32, s *sequence, index int) bool {
 	return !empty(mask)
 }
 
-// admits reports whether the rules let a token be the next one of s, which nothing
-// else could be.
+// admits reports whether the rules let the only possible token be the next one of s.
 func (r *rules) admits(s *sequence, token int32) bool {
 	if r == nil || slices.Contains(r.eos, token) {
 		return true

@@ -23,8 +23,8 @@ func (e *Engine) schedule(st *step) {
 	}
 	e.follow(time.Now().Add(patience))
 	e.sampleAgain(st, time.Now())
-	prompts := 0    // that would take all they can get
-	waited := false // for a token of this step
+	prompts := 0    // sequences that would take all they can get
+	waited := false // someone waits for a token of this step
 	for i := 0; i < len(e.active); i++ {
 		switch s := e.active[i]; {
 		case s.batch == st.number || s.wants() == 0: // sampled again, or at its end
@@ -77,8 +77,9 @@ func (e *Engine) schedule(st *step) {
 		}
 	}
 
-	// Nobody new while those who run lack pages; and one that was preempted in
-	// this step may have a token in flight, so cannot be back before the next.
+	// Nothing new is admitted while running sequences lack pages; and one that was
+	// preempted in this step may have a token in flight, so cannot come back before
+	// the next.
 	for !st.closed && st.left > 0 && st.rowsLeft() > 0 {
 		s := e.admit(st, st.planned)
 		if s == nil {
@@ -93,7 +94,7 @@ func (e *Engine) schedule(st *step) {
 	}
 	clear(e.prompts[:cap(e.prompts)])
 
-	// Only now: within a step, one sequence cannot read what another writes.
+	// Not before: within a step, one sequence cannot read what another writes.
 	for _, s := range st.seqs {
 		e.register(s, st)
 		e.slide(s)
@@ -154,7 +155,7 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 		b.Pos = append(b.Pos, int32(p))
 	}
 	if s.req.Params.Counts() {
-		// What was sampled has counted itself, what was forced has not.
+		// The device counts what it samples, but not what was forced.
 		for p := max(s.counted, s.computed); p < min(s.computed+n, s.known()); p++ {
 			b.Counts = append(b.Counts, device.CountDelta{Slot: s.slot, Token: s.token(p), Generated: 1})
 			s.counted = p + 1
@@ -197,7 +198,7 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 			b.Masks = b.Masks[:len(b.Masks)+b.MaskWords]
 			row.Mask = int32(len(b.Masks) / b.MaskWords)
 			s.rules.begin(b.Mask(row.Mask))
-			s.rules.narrow(b.Mask(row.Mask), s, int(row.Index)) // leaves some: rules has looked
+			s.rules.narrow(b.Mask(row.Mask), s, int(row.Index)) // leaves some: newRules has made sure
 		}
 		st.row(s, row)
 		s.total++

@@ -15,11 +15,11 @@ const (
 	waiting state = iota // in Engine.waiting (or still in the inbox)
 	held                 // in forks of another, until that one's prompt is computed
 	active               // in Engine.active, has a slot
-	ended                // in neither; the Stream has been told or is in Engine.unpublished
+	ended                // in none of them; the Stream has been told or will be (unpublished)
 )
 
-// sequence is a Request on its way. The loop owns it from the moment it has
-// taken it from the inbox.
+// sequence is a Request in the engine. The loop owns it once it has taken it from the
+// inbox.
 //
 // The tokens of a sequence are its prompt and what was generated. Three counts
 // describe how far it is:
@@ -29,12 +29,12 @@ const (
 //	known     tokens whose ids the host has seen
 //	total     known, and those that steps in flight will sample
 //
-// A step may compute total − computed tokens of it. Computing the last one
-// yields the next token, so total grows by one; a token that is not known yet
-// is fed as device.LastToken. Where a sample was not taken, since its mask was
-// late, it is taken from the same hidden row later, and no token computed twice
-// (again). Preemption sets computed to zero and nothing else: what was generated
-// is computed again like a prompt.
+// A step may compute total − computed tokens of it. Computing the last one yields
+// the next token, so total grows by one; a token that is not known yet is fed as
+// device.LastToken. Where a sample was not taken, because its mask was late, it is
+// taken from the same hidden row later, and no token is computed twice (again).
+// Preemption sets computed to zero and nothing else: what was generated is computed
+// again, like a prompt.
 type sequence struct {
 	output
 	req        *Request
@@ -113,9 +113,9 @@ func pagesFor(n int) int { return (n + page.Tokens - 1) / page.Tokens }
 
 func (s *sequence) known() int { return len(s.req.Tokens) + s.generated }
 
-// wants returns how many tokens the next step may compute: none once every
-// token that the request may produce is in flight. The last one of a prompt that is
-// only scored has nothing to tell.
+// wants returns how many tokens the next step may compute: none once every token
+// that the request may produce is in flight. The last token of a prompt that is only
+// scored need not be computed.
 func (s *sequence) wants() int {
 	switch {
 	case s.scoreOnly():
@@ -129,7 +129,7 @@ func (s *sequence) wants() int {
 // scoreOnly reports whether nothing is to be generated.
 func (s *sequence) scoreOnly() bool { return s.req.MaxNewTokens == 0 }
 
-// scoredAll reports whether s is done since nothing is to be generated.
+// scoredAll reports whether s is done because nothing is to be generated.
 func (s *sequence) scoredAll() bool { return s.scoreOnly() && len(s.score) == len(s.req.Tokens) }
 
 // token returns the known token at position i.
@@ -173,7 +173,7 @@ func (s *sequence) growKeys() {
 	s.stream.hold.grow(int64(more) * keyBytes)
 }
 
-// cancelled reports whether nobody waits for the sequence any more.
+// cancelled reports whether its caller has gone.
 func (s *sequence) cancelled() bool {
 	if s.stream.closed.Load() {
 		return true
@@ -204,8 +204,8 @@ func (s *sequence) made(r device.RowResult, top []device.Alternative) Token {
 	return t
 }
 
-// force adds a token that was the only choice. The device has
-// not seen it, so does not count it by itself.
+// force adds a token that was the only choice. The device has not sampled it, so
+// has not counted it either.
 func (s *sequence) force(token int32) {
 	t := Token{ID: token}
 	if s.req.TopN > 0 {
@@ -215,8 +215,8 @@ func (s *sequence) force(token int32) {
 	s.append(t)
 }
 
-// again reports whether the token after all known ones is still to be sampled
-// from what is computed: when its mask was late.
+// again reports whether the token after all known ones is still to be sampled from
+// what is computed, because its mask was late.
 func (s *sequence) again() bool { return s.computed == s.total && s.total < s.limit && !s.forcing() }
 
 // alternatives returns n entries cut from a slab, which is renewed as needed.

@@ -11,10 +11,10 @@ import (
 	"github.com/millrace-ai/millrace/engine/page"
 )
 
-// step is one forward pass: a Batch of the backend's ring, and whom its parts
-// belong to. seqs[i] is the sequence of batch.Seqs[i], rows[i] that of
-// batch.Rows[i], nil once its result is of no interest. A sequence that is
-// sampled again has a row and nothing else.
+// step is one forward pass: a Batch of the backend's ring, and the sequences that
+// its parts belong to. seqs[i] is the sequence of batch.Seqs[i], rows[i] that of
+// batch.Rows[i], nil once nobody wants its result. A sequence that is sampled again
+// has a row and nothing else.
 type step struct {
 	index  int // in the ring
 	batch  *device.Batch
@@ -27,7 +27,7 @@ type step struct {
 	pinned      []page.ID // states that its sequences start from
 	left        int       // tokens of the budget not used
 	share       int       // of these, for one prompt among several
-	closed      bool      // nobody is admitted
+	closed      bool      // nothing more is admitted
 	late        int       // sequences that wait for a mask and nothing else
 	decodes     int       // sequences that compute one token
 	admitted    int       // sequences new in this step
@@ -92,9 +92,9 @@ func (st *step) empty() bool { return len(st.seqs) == 0 && len(st.rows) == 0 }
 //
 // On a device that is to be kept one step ahead, the next step is launched
 // before the results of the last are waited for, so that it never waits for the
-// host. Elsewhere a step is launched, waited for and applied before the next is
-// thought of: nothing is computed in vain, and who arrives during a step is in
-// the next one.
+// host. On any other a step is launched, waited for and applied before the next is
+// planned: nothing is computed in vain, and a request that arrives during a step is
+// in the next one.
 func (e *Engine) tick() (worked bool, err error) {
 	e.receive()
 	e.dropAbandoned()
@@ -121,7 +121,7 @@ func (e *Engine) tick() (worked bool, err error) {
 			e.mask(next)
 			e.sample(next)
 		}
-		// What failed at once is not built upon.
+		// Nothing is planned on a step that failed at once.
 		if !e.ahead || next.launchErr != nil {
 			err = e.retire(next)
 		}
@@ -158,8 +158,8 @@ func (e *Engine) welcome(s *sequence) {
 }
 
 // dropAbandoned ends sequences whose caller has gone or whose deadline has
-// passed, before any more work or pages are spent on them. One that has a token
-// to come is left to end with that.
+// passed, before more work or pages are spent on them. One that will get a token is
+// left to end with it.
 func (e *Engine) dropAbandoned() {
 	for s := e.waiting.head; s != nil; {
 		next := s.next
@@ -188,8 +188,8 @@ func (e *Engine) overdue(s *sequence) bool {
 	return !s.req.Deadline.IsZero() && e.now().After(s.req.Deadline)
 }
 
-// launch enqueues the step on the device. If that fails the step fails when
-// its turn comes.
+// launch enqueues the step on the device. If that fails, the step fails when its
+// results are due.
 func (e *Engine) launch(st *step) {
 	e.launched++
 	st.launched = e.now()
@@ -251,7 +251,7 @@ func (e *Engine) retire(st *step) error {
 	return nil
 }
 
-// committed follows a new token of s: it will be published, and may be the
+// committed deals with a new token of s, which will be published and may be the
 // last.
 func (e *Engine) committed(s *sequence, now time.Time) {
 	if s.generated == 1 {
@@ -285,7 +285,7 @@ func (e *Engine) finished(s *sequence) FinishReason {
 	return NotFinished
 }
 
-// publishLater has publish tell the reader of s.
+// publishLater notes that publish is to tell the reader of s.
 func (e *Engine) publishLater(s *sequence) {
 	if !s.unpublished {
 		s.unpublished = true
@@ -323,7 +323,7 @@ func (e *Engine) end(s *sequence, reason FinishReason, err error) {
 	}
 	if s.generated > 0 {
 		e.reserve = max(e.reserve-caution*preemptRate, caution)
-		// Who closes a Stream has had enough, of a text that was complete.
+		// A caller that closes its Stream has had enough: the text was complete.
 		said := reason == FinishEOS || reason == FinishStopToken
 		e.lengths.learn(s.generated, !said && !s.stream.closed.Load())
 	}
@@ -351,7 +351,7 @@ func (e *Engine) sweep() {
 }
 
 // publish tells readers what has happened to their sequences, each once, when
-// everything has been brought in order.
+// all results have been applied.
 func (e *Engine) publish() {
 	for _, s := range e.unpublished {
 		s.unpublished = false

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Stream is one request's way out of the engine. The engine's loop writes it,
-// one goroutine reads it; neither ever waits for the other: there is room for
-// every token the request may produce, and it grows as they come.
+// Stream hands out the tokens of one request. The engine's loop writes it, one
+// goroutine reads it, and neither ever waits for the other: room for tokens grows as
+// they come.
 //
 // The reader takes tokens with Next until io.EOF or an error, and calls Close
 // when it has had enough, finished or not; Close frees the sequence's pages at
@@ -21,7 +21,7 @@ type Stream struct {
 	closed atomic.Bool   // the reader is gone; the loop looks once per step
 	wake   chan struct{} // capacity 1: something changed
 	read   int           // tokens the reader has had
-	left   atomic.Bool   // the reader has let go of hold
+	left   atomic.Bool   // the reader does not need hold any more
 	hold   hold
 
 	prompt []Token // set before the first token is published, as are
@@ -46,7 +46,7 @@ type Times struct {
 }
 
 // Next returns tokens that have become ready since the last call, at least one,
-// waiting if there are none; the slice is valid for ever. If there are very many
+// waiting if there are none; the slice stays valid. If there are very many
 // it may take several calls. After the last token it returns io.EOF, or the
 // *Error that ended the sequence.
 func (s *Stream) Next(ctx context.Context) ([]Token, error) {
@@ -106,16 +106,16 @@ func (s *Stream) Close() {
 	s.letGo()
 }
 
-// letGo says that the reader has no use for the Stream any more.
+// letGo says that the reader does not need the Stream any more.
 func (s *Stream) letGo() {
 	if !s.left.Swap(true) {
 		s.hold.letGo()
 	}
 }
 
-// publish shows the reader the first n tokens, and that there will be no more.
-// Only the loop calls it, and nothing else of the Stream after an end. Both
-// facts are one word: who sees the last token sees that it is the last.
+// publish shows the reader the first n tokens, and whether there will be more. Only the
+// loop calls it, and does not touch the Stream after an end. Both facts are one word:
+// a reader that sees the last token sees that it is the last.
 func (s *Stream) publish(n int, ended bool) {
 	state := int64(n) << 1
 	if ended {

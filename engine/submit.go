@@ -10,9 +10,9 @@ import (
 	"github.com/millrace-ai/millrace/engine/sample"
 )
 
-// Submit hands a request to the loop and returns the Stream its tokens come
-// out of. It may be called from any goroutine and never waits; the hashing of
-// the prompt's pages happens here, on the caller's time. The error is an
+// Submit hands a request to the loop and returns the Stream of its tokens. It may
+// be called from any goroutine and never waits; the pages of the prompt are hashed
+// here, on the caller's time. The error is an
 // *Error: Invalid if the request can never work, Overloaded if too many wait,
 // Stopping or Cancelled.
 //
@@ -25,11 +25,10 @@ func (e *Engine) Submit(ctx context.Context, req *Request) (*Stream, error) {
 	return streams[0], nil
 }
 
-// SubmitN submits a sequence of one prompt for each of seeds, which takes the
-// place of Params.Seed, and returns their Streams in that order. The prompt is
-// computed once, by the first; the others start from its cached pages. All of
-// them or none are accepted, as Submit would. The first one alone scores the
-// prompt.
+// SubmitN submits one sequence for each of seeds, which replaces Params.Seed, all of
+// the same prompt, and returns their Streams in that order. The first computes the
+// prompt; the others start from its cached pages. Either all are accepted or none.
+// Only the first scores the prompt.
 func (e *Engine) SubmitN(ctx context.Context, req *Request, seeds []uint64) ([]*Stream, error) {
 	if err := e.accepts(ctx, req, len(seeds)); err != nil {
 		req.Constraint.close()
@@ -63,9 +62,9 @@ func (e *Engine) accepts(ctx context.Context, req *Request, n int) error {
 	}
 	switch {
 	case n < 1:
-		return &Error{Kind: Internal, Msg: "no seed, so no sequence to generate"}
+		return &Error{Kind: Internal, Msg: "no seeds: nothing to generate"}
 	case n > 1 && req.MaxNewTokens == 0:
-		return invalid("%d sequences that generate nothing, must be 1", n)
+		return invalid("%d sequences that generate nothing: must be 1", n)
 	}
 	if err := ctx.Err(); err != nil {
 		return &Error{Kind: Cancelled, Msg: "request cancelled", Err: err}
@@ -80,8 +79,8 @@ func (e *Engine) accepts(ctx context.Context, req *Request, n int) error {
 	return nil
 }
 
-// family makes the sequences of a request, the others held by the first, and
-// returns their Streams. Their grammars are closed if it fails.
+// family makes the sequences of a request, all but the first held by the first, and
+// returns their Streams. If it fails, their grammars are closed.
 func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (leader *sequence, streams []*Stream, err error) {
 	first, other := requestBytes(req, e.limits.Vocab, false), requestBytes(req, e.limits.Vocab, true)
 	bytes := first + int64(len(seeds)-1)*other
@@ -108,7 +107,7 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 			return nil, nil, &Error{Kind: kind, Msg: "the request's grammar cannot be copied", Err: err}
 		}
 	}
-	rules, err := e.rules(req)
+	rules, err := e.newRules(req)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -126,7 +125,7 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 		r.Params.Seed = seed
 		r.PromptLogprobs = req.PromptLogprobs && i == 0
 		s := e.newSequence(ctx, &r, root, keys)
-		keys = keys[:len(keys):len(keys)] // the room is the first one's
+		keys = keys[:len(keys):len(keys)] // only the first may append in place
 		s.constraint, s.rules, r.Constraint = constraint, rules, nil
 		streams = append(streams, s.stream)
 		if i == 0 {

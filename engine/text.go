@@ -19,8 +19,8 @@ type Detokenizer interface {
 	Flush(dst []byte) []byte
 }
 
-// Specials tells the tokens that are shown but are no part of the generated
-// text; a token.Tokenizer does.
+// Specials knows the tokens that are shown but are not part of the generated text; a
+// token.Tokenizer does.
 type Specials interface {
 	IsSpecial(id int32) bool
 }
@@ -39,9 +39,9 @@ type Piece struct {
 
 // Text reads a Stream as characters and ends it at a stop string.
 //
-// There is one Piece per token, and none waits for another: the text of a
-// sequence includes the stop string that ends it, as TGI's does, so nothing
-// has to be held back. The piece that completes a stop string is cut behind
+// There is one Piece per token, and none waits for the next: the text of a sequence
+// includes the stop string that ends it, as TGI's does, so nothing has to be held
+// back. The piece that completes a stop string is cut after
 // it; the tokens after it are dropped and not counted. The pieces of tokens
 // that are not special, joined, are the generated text.
 //
@@ -128,7 +128,7 @@ func (t *Text) Generated() []byte { return t.out }
 // Tokens returns the number of tokens read so far.
 func (t *Text) Tokens() int { return t.n }
 
-// Finish says why the sequence ended; valid behind the last piece.
+// Finish says why the sequence ended; valid after the last piece.
 func (t *Text) Finish() FinishReason {
 	if t.stopped {
 		return FinishStop

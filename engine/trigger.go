@@ -8,11 +8,11 @@ import (
 	"github.com/millrace-ai/millrace/engine/grammar"
 )
 
-// Trigger starts a grammar in the middle of free text: behind the last byte of
-// Text the output must match Grammar. Bytes of the same token behind Text are
-// given to the matcher first; if it refuses them, the text goes on free. What
-// is triggered first holds to the end of the sequence; of two texts that end at
-// the same byte the longer one counts.
+// Trigger starts a grammar in the middle of free text: after Text the output must
+// match Grammar. Bytes after Text that belong to its last token are given to the
+// matcher first; if it refuses them, the text goes on free. The first grammar that is
+// triggered holds to the end of the sequence; of two texts that end at the same byte
+// the longer one wins.
 type Trigger struct {
 	Text    string
 	AtStart bool // only where nothing but white space came before

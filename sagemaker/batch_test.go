@@ -122,7 +122,7 @@ func TestBatchWhoseClientLeaves(t *testing.T) {
 	}
 }
 
-// A panic behind a line is that line's error, and not the process's end.
+// A panic after a line is that line's error, and not the process's end.
 func TestBatchPanics(t *testing.T) {
 	h := Wrap(newAPI(func(w http.ResponseWriter, r *http.Request) {
 		if body, _ := io.ReadAll(r.Body); string(body) == "2" {

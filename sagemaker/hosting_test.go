@@ -227,7 +227,7 @@ func TestKey(t *testing.T) {
 	}
 }
 
-// stream answers with the given writes of an event stream, a flush behind each.
+// stream answers with the given writes of an event stream, a flush after each.
 func stream(writes ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")

@@ -182,7 +182,7 @@ func TestSocketWhoseClientLeaves(t *testing.T) {
 	<-ended
 }
 
-// Shutdown lets requests end and closes the socket behind their answers.
+// Shutdown lets requests end and closes the socket after their answers.
 func TestSocketShutdown(t *testing.T) {
 	begun, release := make(chan struct{}), make(chan struct{})
 	h := Wrap(newAPI(func(w http.ResponseWriter, r *http.Request) {

@@ -234,7 +234,7 @@ int32_t Sampler::draw(const float* logits, float peak, double sum, double u) {
 
 int Sampler::alternatives(const float* logits, double norm, int n, mr_alternative* top) {
   if (n <= 0) return 0;
-  int size = 0;  // of top, sorted by score; ids only grow, so a tie goes behind
+  int size = 0;  // of top, sorted by score, then by id
   for (int i = 0; i < vocab_; i++) {
     const float l = logits[i];
     if (l == -kInfinity || (size == MR_MAX_TOP_N && l <= top[size - 1].logprob)) continue;

@@ -228,7 +228,7 @@ type RowKind int32
 const (
 	RowSample RowKind = iota // choose a token with the slot's parameters
 	RowScore                 // log-probability of Row.Target under the raw logits
-	// RowVerify is RowSample behind a token that was fed before it was known: the
+	// RowVerify is RowSample after a token that was fed before it was known: the
 	// rows of a slot follow each other in order of their tokens, and Target is the
 	// token fed next, -1 in the last one. After the first row that chooses another
 	// token than its Target, the slot's further rows are void: RowResult.Void.
@@ -243,7 +243,7 @@ const (
 	RowOutput
 )
 
-// Row asks for the logits behind one token of the Batch, or for what an encoder
+// Row asks for the logits after one token of the Batch, or for what an encoder
 // makes of it. Of a RowOutput, Token and Slot alone count, and the rest is 0. C
 // layout.
 type Row struct {
@@ -316,7 +316,7 @@ type RowResult struct {
 	Logprob  float32 // natural log, of Token
 	TopCount int32   // valid entries of the row's Top
 	Invalid  int32   // 1: the logits held NaN or no finite value; Token is meaningless
-	Void     int32   // 1: RowVerify behind a token that was not chosen; all else is meaningless
+	Void     int32   // 1: RowVerify after a token that was not chosen; all else is meaningless
 }
 
 // Alternative is one entry of a row's top list. C layout.

@@ -91,7 +91,7 @@ func (v *vocabulary) text(ids []int32) string {
 
 // encode returns tokens whose bytes are exactly text: the tokenizer's own
 // where they are. They are not where it puts a space before every text, so
-// then the text is shown to it behind a character that is cut off again; nor
+// then the text is shown to it after a character that is cut off again; nor
 // where it normalises the text or finds the name of a special token in it.
 func (v *vocabulary) encode(text []byte) []int32 {
 	s := string(text)

@@ -1,6 +1,6 @@
 package plan
 
-// BLOOM: biases by distance in place of positions (ALiBi), a norm behind the
+// BLOOM: biases by distance in place of positions (ALiBi), a norm after the
 // embedding, queries, keys and values interleaved by head.
 // transformers/models/bloom.
 

@@ -52,7 +52,7 @@ type Config struct {
 
 	RotaryFactor     float64 // default share of a head that is rotated, in families that rotate a part; 0: they rotate all
 	ParallelResidual bool    // attention and MLP see the same input
-	PostNormResidual bool    // residuals are taken behind a norm
+	PostNormResidual bool    // residuals are taken after a norm
 	ScaleByLayer     bool    // scores of layer i are divided by i + 1
 
 	MoE   *MoEConfig   // nil: no experts

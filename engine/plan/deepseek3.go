@@ -87,7 +87,7 @@ func (c *Config) checkExpertGroups(o *object) {
 }
 
 func buildDeepseekV3(b *Builder, c *Config) {
-	// Heads that predict further tokens are stored as layers behind the last.
+	// Heads that predict further tokens are stored as layers after the last.
 	b.plan.Spare = append(b.plan.Spare, b.prefix+"layers."+strconv.Itoa(c.Layers)+".")
 	x := b.embed()
 	for i := range c.Layers {

@@ -211,7 +211,7 @@ func (l *lowering) mergeable(i int) bool {
 	return !slices.ContainsFunc(op.Weight[:2], func(w int32) bool { return w != None && l.uses[w] > 1 })
 }
 
-// concatenate puts tensors below, or vectors behind, each other, and returns
+// concatenate puts tensors below, or vectors after, each other, and returns
 // the result, which takes the place of the first. The others stay for finish
 // to remove.
 func (l *lowering) concatenate(list []int32) int32 {

@@ -28,7 +28,7 @@ type token struct {
 // pass is a batch as operations see it.
 type pass struct {
 	batch *device.Batch
-	rows  []token // the token behind each row of a value: first all, after OpRows those of logit rows
+	rows  []token // the token after each row of a value: first all, after OpRows those of logit rows
 }
 
 func (b *Backend) newPass(batch *device.Batch) *pass {

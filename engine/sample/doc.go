@@ -68,7 +68,7 @@
 //
 // # Differences from TGI
 //
-// The order of the steps is TGI's, but that it masks behind the penalties, which
+// The order of the steps is TGI's, but that it masks after the penalties, which
 // comes to the same: no step raises -Inf. The frequency and presence penalties
 // are OpenAI's: TGI scales the count by the padded width of its batch, and takes
 // presence for repetition. So are logit biases, which TGI ignores; they change

@@ -199,7 +199,7 @@ func (s *Sampler) alternatives(l []float32, norm float64, n int, top []Alternati
 	if n <= 0 {
 		return 0
 	}
-	best := s.best[:0] // sorted by score; ids only grow, so a tie goes behind
+	best := s.best[:0] // sorted by score, then by id
 	for i, v := range l {
 		if v == -inf32 || len(best) == len(top) && float64(v) <= best[len(best)-1].key {
 			continue

@@ -100,7 +100,7 @@ type slot struct {
 	counts uint64
 	biases uint64
 	last   int32  // the token sampled last
-	hidden uint64 // behind the last row
+	hidden uint64 // after the last row
 	void   bool   // an earlier RowVerify of the step chose something else
 }
 

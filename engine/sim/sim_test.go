@@ -128,7 +128,7 @@ func (h *host) feed(x *device.Batch, s *seq, tokens ...int32) {
 	x.Seqs = append(x.Seqs, s.Seq)
 }
 
-// sample appends a row behind the last token of s.
+// sample appends a row after the last token of s.
 func (s *seq) sample(x *device.Batch) {
 	x.Rows = append(x.Rows, device.Row{Token: s.Start + s.Count - 1, Slot: s.Slot, Index: s.index})
 	s.index++

@@ -15,7 +15,7 @@ package stop
 // concurrent use. A nil Matcher has no strings and never matches.
 type Matcher struct {
 	words []word
-	empty bool // one of the strings is "", which matches behind any piece
+	empty bool // one of the strings is "", which matches after any piece
 }
 
 // word is one stop string and how much of it the text ends with.

@@ -44,7 +44,7 @@ func (t *Tokenizer) Cost(text string) int64 {
 const MinCost = bytesPerByte
 
 // longestPiece returns the longest part of a text between two places where it
-// may be cut: a letter before a space and a letter behind.
+// may be cut: a letter before a space and a letter after.
 func longestPiece(text string) (longest int) {
 	from := 0
 	for at := 1; at < len(text)-1; at++ {

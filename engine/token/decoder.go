@@ -111,7 +111,7 @@ func (d *Decoder) appendText(dst []byte, ids []int32, keepCut bool) []byte {
 	return append(dst, d.tok.decodeUncut(ids, false)...)
 }
 
-// addition returns what after has behind as many characters as before has.
+// addition returns what after has after as many characters as before has.
 func addition(before, after []byte) []byte {
 	if bytes.HasPrefix(after, before) {
 		return after[len(before):]

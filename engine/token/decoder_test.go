@@ -109,7 +109,7 @@ func TestDecoderPieces(t *testing.T) {
 		want       []string // a piece for each id, then Flush's
 	}{
 		{"words keep their spaces", "llama2", []string{"<s>", "▁the"}, []string{"▁the", "▁the"}, []string{" the", " the", ""}},
-		{"first space is kept behind a prompt", "llama2", []string{"<s>"}, []string{"▁the"}, []string{" the", ""}},
+		{"first space is kept after a prompt", "llama2", []string{"<s>"}, []string{"▁the"}, []string{" the", ""}},
 		{"first space is taken without one", "llama2", nil, []string{"▁", "▁the"}, []string{held, " the", ""}},
 		{"special tokens as spelled", "llama2", []string{"<s>"}, []string{"▁the", "</s>"}, []string{" the", "</s>", ""}},
 		{"a character in four bytes", "llama2", []string{"<s>"}, []string{"<0xF0>", "<0x9F>", "<0x98>", "<0x80>", "▁the"}, []string{held, held, held, "😀", " the", ""}},

@@ -137,7 +137,7 @@ func (t *table) appendJoined(dst []byte, ids []int32, skipSpecial, keepCut bool)
 	if utf8.Valid(dst[start:]) {
 		return dst
 	}
-	// The valid form may be longer: it is written behind, then moved to the front.
+	// The valid form may be longer: it is written after, then moved to the front.
 	end := len(dst)
 	dst = appendValid(dst, dst[start:end])
 	n := copy(dst[start:], dst[end:])

@@ -41,12 +41,12 @@ func TestFeed(t *testing.T) {
 	}
 }
 
-// An error ends the call behind the event that it is about.
+// An error ends the call after the event that it is about.
 func TestFeedWhoseCalleeFails(t *testing.T) {
 	var e Events
 	stop := errors.New("stop")
 	seen := 0
 	if err := e.Feed([]byte("data: a\n\ndata: b\n\n"), func([]byte) error { seen++; return stop }); !errors.Is(err, stop) || seen != 1 {
-		t.Errorf("%v behind %d events", err, seen)
+		t.Errorf("%v after %d events", err, seen)
 	}
 }

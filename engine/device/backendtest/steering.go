@@ -11,7 +11,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/sample"
 )
 
-// randomMask allows share of all tokens; the bits behind them are set, since
+// randomMask allows share of all tokens; the bits after them are set, since
 // they mean nothing.
 func randomMask(rng *rand.Rand, vocab int, share float64) []uint32 {
 	mask := make([]uint32, device.MaskWords(vocab))

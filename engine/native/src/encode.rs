@@ -40,9 +40,9 @@ pub fn encode(
 
         let encoding = t.post_process(encoding, None, add_special && at_once).map_err(|e| e.to_string())?;
         if add_special && !at_once && base == 0 {
-            let (before, behind) = added(t)?;
+            let (before, after) = added(t)?;
             before.into_iter().for_each(|id| token(id, 0, 0));
-            suffix = behind;
+            suffix = after;
         }
         let added = encoding.get_special_tokens_mask();
         for (i, (&id, &(start, stop))) in encoding.get_ids().iter().zip(encoding.get_offsets()).enumerate() {
@@ -79,7 +79,7 @@ fn encode_piece(t: &Tokenizer, text: &str, mark: Option<char>, offsets: OffsetTy
 }
 
 /// The tokens of a text that has no special ones. Some models have these among
-/// their own and find them: there the text is cut behind the first character.
+/// their own and find them: there the text is cut after the first character.
 fn tokenize_plain(t: &Tokenizer, text: &str) -> tokenizers::Result<Vec<Token>> {
     let tokens = t.get_model().tokenize(text)?;
     let cut = |k: &Token| {
@@ -110,17 +110,17 @@ fn pre_tokenize(t: &Tokenizer, pieces: &mut PreTokenizedString) -> Result<(), St
     }
 }
 
-/// The ids that the post-processor puts before and behind a text.
+/// The ids that the post-processor puts before and after a text.
 fn added(t: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>), String> {
     let whole = t.encode_fast("a", true).map_err(|e| e.to_string())?;
     let mask = whole.get_special_tokens_mask();
     let before = mask.iter().take_while(|&&m| m == 1).count();
-    let behind = mask.iter().rev().take_while(|&&m| m == 1).count();
+    let after = mask.iter().rev().take_while(|&&m| m == 1).count();
     let ids = whole.get_ids();
-    Ok((ids[..before].to_vec(), ids[ids.len() - behind..].to_vec()))
+    Ok((ids[..before].to_vec(), ids[ids.len() - after..].to_vec()))
 }
 
-/// Where to cut a text: at the last place in the piece, or the first behind it.
+/// Where to cut a text: at the last place in the piece, or the first after it.
 fn cut(text: &[u8]) -> usize {
     let good = |&at: &usize| text[at] == b' ' && text[at - 1].is_ascii_alphabetic() && text[at + 1].is_ascii_alphabetic();
     (1..PIECE).rev().find(good).or_else(|| (PIECE..text.len() - 1).find(good)).unwrap_or(text.len())

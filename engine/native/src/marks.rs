@@ -48,7 +48,7 @@ impl Marks {
         Ok((value, marker.found.get().then_some(marker.mark)))
     }
 
-    /// Where marks go into `s`: behind the first character of each spelling, and
+    /// Where marks go into `s`: after the first character of each spelling, and
     /// at the end if a spelling may have begun there.
     fn places(&self, s: &str) -> Vec<usize> {
         let behind_first = |at: usize| at + s[at..].chars().next().map_or(0, char::len_utf8);
@@ -108,7 +108,7 @@ impl Marker<'_> {
 }
 
 /// The members of a context: all are marked but the checkpoint's tokens, whose
-/// names a client may use again behind them.
+/// names a client may use again after them.
 struct Members<'a>(&'a Marker<'a>);
 
 impl<'de> DeserializeSeed<'de> for Members<'_> {

@@ -78,7 +78,7 @@ fn statement(rest: &str, out: &mut String) -> Result<usize, Stop> {
 #[derive(Default)]
 struct Frame {
     /// Where in the output the operand to the left of a `%` would begin: the
-    /// first token behind an operator that binds less.
+    /// first token after an operator that binds less.
     operand: Option<usize>,
     /// Whether the operand to the right of a `%` is being copied.
     right: bool,

@@ -106,7 +106,7 @@ def qwen():
 
 
 def byte_fallback(normalizer, decoder, specials):
-    """Character BPE trained here, its vocabulary moved up behind specials and the 256 byte tokens."""
+    """Character BPE trained here, its vocabulary moved up after specials and the 256 byte tokens."""
     tok = Tokenizer(models.BPE())
     tok.normalizer = normalizer
     # Pieces must not cross a space in so small a corpus; the finished tokenizer does not split.
@@ -160,7 +160,7 @@ def gemma():
 
 
 def t5():
-    """Unigram with Metaspace and an EOS behind the text."""
+    """Unigram with Metaspace and an EOS after the text."""
     tok = Tokenizer(models.Unigram())
     tok.normalizer = normalizers.NFKC()
     tok.pre_tokenizer = pre_tokenizers.Metaspace()

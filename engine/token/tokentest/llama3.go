@@ -14,7 +14,7 @@ import (
 )
 
 // Vocabulary is Llama 3's cut to its first Size tokens, and a special one, the
-// end, behind them. The first tokens of a byte pair encoding are complete in
+// end, after them. The first tokens of a byte pair encoding are complete in
 // themselves.
 type Vocabulary struct {
 	*token.Tokenizer

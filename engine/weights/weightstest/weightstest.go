@@ -38,7 +38,7 @@ func File(tensors ...Tensor) []byte {
 	return Raw(header.String(), body)
 }
 
-// Raw returns a file with this header text and these bytes behind it.
+// Raw returns a file with this header text and these bytes after it.
 func Raw(header string, body []byte) []byte {
 	out := binary.LittleEndian.AppendUint64(nil, uint64(len(header)))
 	out = append(out, header...)
