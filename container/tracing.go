@@ -14,7 +14,7 @@ import (
 	"github.com/millrace-ai/millrace/container/otlp"
 )
 
-// lastSpans is what the collector gets to take the spans that are left.
+// lastSpans is how long the collector has to accept the spans that are left.
 const lastSpans = 2 * time.Second
 
 // tracing sends the spans of requests to a collector, if there is one.
@@ -24,8 +24,8 @@ type tracing struct {
 	log      *slog.Logger
 }
 
-// startTracing starts it if --otlp-endpoint or OpenTelemetry's variables name a
-// collector.
+// startTracing starts tracing if --otlp-endpoint or OpenTelemetry's variables name
+// a collector.
 func startTracing(cfg *config.Serve, log *slog.Logger) (*tracing, error) {
 	c := otlp.Config{
 		Endpoint: cfg.OTLPEndpoint,
@@ -65,6 +65,6 @@ func (t *tracing) last(send func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lastSpans)
 	defer cancel()
 	if err := send(ctx); err != nil {
-		t.log.Warn("the last traces are not sent", "err", err)
+		t.log.Warn("the last traces were not sent", "err", err)
 	}
 }

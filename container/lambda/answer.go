@@ -14,14 +14,14 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 )
 
-// The longest answers in one piece, in bytes of their JSON: what Lambda takes
-// from a function, and what a load balancer takes from Lambda.
+// The largest buffered answers, in bytes of their JSON: what Lambda accepts from
+// a function, and what a load balancer accepts from Lambda.
 const (
 	answerLimit   = 6 << 20
 	balancerLimit = 1 << 20
 )
 
-// limit is the longest answer in one piece that the source takes.
+// limit is the size of the largest buffered answer that the source accepts.
 func (s source) limit() int {
 	if s == loadBalancer || s == loadBalancerMulti {
 		return balancerLimit
@@ -42,15 +42,16 @@ func newHead(s source) head { return head{source: s, header: http.Header{}} }
 // Header returns the headers, which may be set until they are written.
 func (h *head) Header() http.Header { return h.header }
 
-// WriteHeader settles the status, at its first call that is not informational.
+// WriteHeader sets the status. Informational ones are ignored, and only the
+// first of the others counts.
 func (h *head) WriteHeader(status int) {
 	if h.status == 0 && status >= http.StatusOK {
 		h.status = status
 	}
 }
 
-// fields returns the headers that the source gets, without those of a
-// connection, which there is none of.
+// fields returns the headers for the source, without those about a connection:
+// there is none.
 func (h *head) fields() http.Header {
 	fields := h.header.Clone()
 	for _, name := range []string{"Connection", "Content-Length", "Transfer-Encoding"} {
@@ -59,7 +60,8 @@ func (h *head) fields() http.Header {
 	return fields
 }
 
-// joined returns headers as sources that take single values want them.
+// joined returns headers with their values joined, for sources that accept one
+// value each.
 func joined(fields http.Header) map[string]string {
 	single := make(map[string]string, len(fields))
 	for name, values := range fields {
@@ -68,15 +70,16 @@ func joined(fields http.Header) map[string]string {
 	return single
 }
 
-// apart takes the cookies out of headers, for sources that take them apart.
-func apart(fields http.Header) (cookies []string) {
+// takeCookies removes the cookies from headers and returns them, for sources that
+// have a field for them.
+func takeCookies(fields http.Header) (cookies []string) {
 	cookies = fields["Set-Cookie"]
 	delete(fields, "Set-Cookie")
 	return cookies
 }
 
-// marshal does not escape what only HTML needs escaped: answers have a size
-// limit.
+// marshal returns the JSON of an answer without the escapes that only HTML needs,
+// because answers have a size limit.
 func marshal(answer any) []byte {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
@@ -87,7 +90,7 @@ func marshal(answer any) []byte {
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }
 
-// buffered collects an answer in one piece.
+// buffered collects an answer to send it in one piece.
 type buffered struct {
 	head
 	noBody bool // the answer to HEAD
@@ -106,7 +109,7 @@ func (b *buffered) Write(p []byte) (int, error) {
 	return b.body.Write(p)
 }
 
-// Flush does nothing: there is one piece.
+// Flush does nothing: the answer is sent at the end.
 func (b *buffered) Flush() {}
 
 // payload returns what the source gets. An error reaches the caller of a direct
@@ -118,7 +121,7 @@ func (b *buffered) payload() ([]byte, *failure) {
 		case b.status >= http.StatusBadRequest:
 			return nil, errorOf(b.body.Bytes(), b.status)
 		case b.body.Len() == 0:
-			return []byte("null"), nil // without an answer a caller may wait on
+			return []byte("null"), nil // with an empty answer a caller may keep waiting
 		case b.body.Len() > b.source.limit():
 			return nil, errorOf(b.tooLong(), http.StatusRequestEntityTooLarge)
 		}
@@ -147,10 +150,10 @@ func (b *buffered) encode() []byte {
 	fields := b.fields()
 	switch b.source {
 	case functionURL:
-		cookies := apart(fields)
+		cookies := takeCookies(fields)
 		return marshal(events.LambdaFunctionURLResponse{StatusCode: b.status, Headers: joined(fields), Cookies: cookies, Body: text, IsBase64Encoded: binary})
 	case httpAPI:
-		cookies := apart(fields)
+		cookies := takeCookies(fields)
 		return marshal(events.APIGatewayV2HTTPResponse{StatusCode: b.status, Headers: joined(fields), Cookies: cookies, Body: text, IsBase64Encoded: binary})
 	case restAPI, httpAPIv1:
 		return marshal(events.APIGatewayProxyResponse{StatusCode: b.status, MultiValueHeaders: fields, Body: text, IsBase64Encoded: binary})
@@ -165,13 +168,13 @@ func (b *buffered) encode() []byte {
 	return marshal(a)
 }
 
-// tooLong is the body of the answer that stands for one beyond the limit.
+// tooLong is the body of the answer that replaces one above the limit.
 func (b *buffered) tooLong() []byte {
 	return errorBody("payload_too_large", fmt.Sprintf(
-		"The answer of %d bytes is longer than the %d bytes that the %s takes in one piece: ask for a stream or for less", b.body.Len(), b.source.limit(), b.source))
+		"The answer has %d bytes, more than the %d that the %s accepts in one piece: ask for a stream or for less", b.body.Len(), b.source.limit(), b.source))
 }
 
-// errorBody is an error in the form that the API gives it.
+// errorBody is an error in the form that the API has.
 func errorBody(kind, message string) []byte {
 	return marshal(struct {
 		Error string `json:"error"`
@@ -179,8 +182,7 @@ func errorBody(kind, message string) []byte {
 	}{message, kind})
 }
 
-// errorOf makes a failure of an error's body in either form of the API, TGI's
-// or OpenAI's.
+// errorOf turns the body of an error, in TGI's or OpenAI's form, into a failure.
 func errorOf(body []byte, status int) *failure {
 	var tgi struct {
 		Error json.RawMessage `json:"error"`
@@ -199,7 +201,7 @@ func errorOf(body []byte, status int) *failure {
 	return &failure{Message: clip(string(body)), Type: fmt.Sprintf("status_%d", status)}
 }
 
-// batchAnswer names the records of a queue that have to come again.
+// batchAnswer lists the records of a queue that must be delivered again.
 func batchAnswer(failed map[string]bool) []byte {
 	answer := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
 	for _, id := range slices.Sorted(maps.Keys(failed)) {

@@ -39,15 +39,15 @@ func newAPI(address string, loops int) *api {
 	return &api{
 		base: "http://" + address + apiVersion,
 		http: &http.Client{
-			// The API is on this machine: no proxy, nothing to compress, and
-			// the wait for the next event has no end.
+			// The API is on this machine, so there is no proxy and nothing to
+			// compress. The wait for the next event has no limit.
 			Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: loops + 1},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
 }
 
-// invocation is one event with what the platform says of it.
+// invocation is one event with what the platform says about it.
 type invocation struct {
 	id       string
 	traceID  string
@@ -73,7 +73,7 @@ func (a *api) next(ctx context.Context) (*invocation, error) {
 	if inv.id == "" {
 		return nil, fmt.Errorf("next event: the answer has no %s", headerRequestID)
 	}
-	// An event without a time is one that may take as long as functions may.
+	// Without a deadline an event may take as long as any function may.
 	const longest = 15 * time.Minute
 	inv.deadline = time.Now().Add(longest)
 	if text := resp.Header.Get(headerDeadline); text != "" {
@@ -94,8 +94,8 @@ func (a *api) respond(id string, answer []byte) error {
 	return a.post("answer", "/invocation/"+id+"/response", answer, nil)
 }
 
-// failure is what the platform is told about an event or an initialization
-// that failed. It is the payload that the caller gets.
+// failure describes to the platform an event or an initialization that failed.
+// The caller gets it as the payload.
 type failure struct {
 	Message string   `json:"errorMessage"`
 	Type    string   `json:"errorType"`
@@ -113,17 +113,17 @@ func (f *failure) marshal() []byte {
 	return data
 }
 
-// fail posts that an event has no answer.
+// fail reports that an event has no answer.
 func (a *api) fail(id string, f *failure) error {
 	return a.post("error", "/invocation/"+id+"/error", f.marshal(), f)
 }
 
-// failInit posts that there will be no events.
+// failInit reports that the initialization has failed.
 func (a *api) failInit(f *failure) error {
 	return a.post("initialization error", "/init/error", f.marshal(), f)
 }
 
-// postPatience is how long the API gets to take what it is sent.
+// postPatience is how long the API may take to accept what it is sent.
 const postPatience = 30 * time.Second
 
 func (a *api) post(what, path string, body []byte, f *failure) error {
@@ -140,8 +140,8 @@ func (a *api) post(what, path string, body []byte, f *failure) error {
 	return a.do(what, req)
 }
 
-// stream posts an answer in pieces, as body gives them. What trailer has when
-// body ends is sent after it; its names must be there from the beginning.
+// stream posts an answer in pieces, as it reads them from body. The values that
+// trailer has when body ends are sent after it; its names must be set before.
 func (a *api) stream(ctx context.Context, id, contentType string, body io.Reader, trailer http.Header) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.base+"/invocation/"+id+"/response", body)
 	if err != nil {

@@ -28,8 +28,7 @@ func (s source) String() string {
 	return [...]string{"function URL", "HTTP API", "HTTP API", "REST API", "load balancer", "load balancer", "direct invocation", "SQS"}[s]
 }
 
-// streams reports whether the source can take an answer in pieces, if it is set
-// to that.
+// streams reports whether the source can be set to accept streamed answers.
 func (s source) streams() bool { return s == functionURL || s == restAPI || s == direct }
 
 // event is a decoded event: one HTTP request, or the records of a queue.
@@ -90,7 +89,7 @@ func decode(data []byte) (*event, error) {
 	return nil, fmt.Errorf("the event is %s; accepted are events of %s", describe(fields, context.ConnectionID != nil), accepted)
 }
 
-// describe says what an event is that is not accepted.
+// describe names an event that is not accepted.
 func describe(fields map[string]json.RawMessage, webSocket bool) string {
 	text := func(name string) (s string) {
 		if json.Unmarshal(fields[name], &s) != nil {
@@ -120,7 +119,7 @@ func describe(fields map[string]json.RawMessage, webSocket bool) string {
 	return "an object with " + strings.Join(names, ", ")
 }
 
-// clip keeps a name from filling the answer.
+// clip shortens a name for use in an error.
 func clip(s string) string {
 	const most = 60
 	if len(s) > most {

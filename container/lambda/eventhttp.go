@@ -80,7 +80,7 @@ func (e *event) setHeader(single map[string]string, lists map[string][]string, c
 	}
 }
 
-// queryOf returns lists, or if there are none, single as lists.
+// queryOf returns lists, or single as lists if there are none.
 func queryOf(single map[string]string, lists map[string][]string) url.Values {
 	if lists != nil {
 		return lists
@@ -92,8 +92,8 @@ func queryOf(single map[string]string, lists map[string][]string) url.Values {
 	return query
 }
 
-// withoutStage takes the stage out of an HTTP API's path, whose first element
-// it is if it has a name.
+// withoutStage removes the stage from an HTTP API's path. A named stage is its
+// first element.
 func withoutStage(path, stage string) string {
 	rest, ok := strings.CutPrefix(path, "/"+stage)
 	if stage != "" && ok && (rest == "" || rest[0] == '/') {
@@ -138,7 +138,7 @@ func (e *event) request(ctx context.Context) (*http.Request, error) {
 	target := &url.URL{RawQuery: e.query}
 	var err error
 	if target.Path, err = url.PathUnescape(path); err != nil {
-		target.Path = path // some sources unescape it themselves
+		target.Path = path // some sources have unescaped it already
 	} else {
 		target.RawPath = path
 	}
@@ -152,8 +152,8 @@ func (e *event) request(ctx context.Context) (*http.Request, error) {
 	return r, nil
 }
 
-// wantsStream reports whether the client asks for an answer in pieces: by the
-// route, by what it accepts, or in the body.
+// wantsStream reports whether the client asks for a stream: by the route, the
+// Accept header, or the body.
 func (e *event) wantsStream() bool {
 	if e.path == "/generate_stream" || strings.Contains(e.header.Get("Accept"), "text/event-stream") {
 		return true

@@ -20,9 +20,9 @@ func (r *Runtime) invoke(inv *invocation, begun func()) error {
 	if err != nil {
 		return r.reject(inv.id, err)
 	}
-	// Generation ends a margin before the platform ends the process, and what
-	// does not end by itself is cancelled a quarter of it before, so that there
-	// is an answer in any case.
+	// Generation ends a margin before the platform ends the process. What has not
+	// ended a quarter of the margin before is cancelled, so that there is always
+	// an answer.
 	margin := marginOf(time.Until(inv.deadline))
 	until := inv.deadline.Add(-margin)
 	ctx, cancel := context.WithDeadline(context.Background(), inv.deadline.Add(-margin/4))
@@ -30,7 +30,7 @@ func (r *Runtime) invoke(inv *invocation, begun func()) error {
 	ctx = handler.WithDeadlines(ctx, handler.Deadlines{Answer: until, Stream: until})
 
 	if f := r.awaitModel(until); f != nil {
-		return r.tell(inv.id, f)
+		return r.postFailure(inv.id, f)
 	}
 	if e.source == queue {
 		answer := r.batch(ctx, inv, e.records)
@@ -53,7 +53,7 @@ func (r *Runtime) invoke(inv *invocation, begun func()) error {
 		payload, f = w.payload()
 	}
 	if f != nil {
-		return r.tell(inv.id, f)
+		return r.postFailure(inv.id, f)
 	}
 	return r.api.respond(inv.id, payload)
 }
@@ -62,10 +62,10 @@ func (r *Runtime) invoke(inv *invocation, begun func()) error {
 // events have no caller who waits for the answer.
 func (r *Runtime) reject(id string, err error) error {
 	r.opt.Logger.Warn("an event is not served", "request_id", id, "err", err)
-	return r.tell(id, &failure{Type: "Runtime.EventNotSupported", Message: err.Error()})
+	return r.postFailure(id, &failure{Type: "Runtime.EventNotSupported", Message: err.Error()})
 }
 
-// streams reports whether an event gets its answer in pieces.
+// streams reports whether an event gets a streamed answer.
 func (r *Runtime) streams(e *event) bool {
 	switch r.opt.Mode {
 	case Buffered:
@@ -73,14 +73,14 @@ func (r *Runtime) streams(e *event) bool {
 	case Stream:
 		return e.source.streams()
 	}
-	// A REST API that is not set to stream, as few are, would answer 502; one
-	// that is set to it needs Stream, for its other answers.
+	// Few REST APIs are set to stream, and the others would answer 502. One that
+	// is needs the mode Stream, for its buffered answers as well.
 	return e.source.streams() && e.source != restAPI && e.wantsStream()
 }
 
-// stream answers an event in pieces, or with a failure while there is none.
+// stream answers an event with a stream, or with a failure before it begins.
 func (r *Runtime) stream(inv *invocation, from source, req *http.Request, begun func()) error {
-	// The platform itself ends what it does not take in time.
+	// The platform itself ends what takes too long.
 	ctx, cancel := context.WithDeadline(context.Background(), inv.deadline.Add(postPatience))
 	defer cancel()
 	w := newStreamed(ctx, r.api, inv.id, from)
@@ -88,30 +88,30 @@ func (r *Runtime) stream(inv *invocation, from source, req *http.Request, begun 
 	switch {
 	case w.begun():
 		if f == nil && req.Context().Err() != nil {
-			f = timeIsOver() // the handler was cancelled amid its answer
+			f = timeIsOver() // the handler was cancelled before its answer was complete
 		}
 		return w.finish(f)
 	case f != nil:
-		return r.tell(inv.id, f)
+		return r.postFailure(inv.id, f)
 	case w.refused():
-		return r.tell(inv.id, errorOf(w.refusal.Bytes(), w.status))
+		return r.postFailure(inv.id, errorOf(w.refusal.Bytes(), w.status))
 	}
 	w.WriteHeader(http.StatusOK)
 	return w.finish(nil)
 }
 
 func timeIsOver() *failure {
-	return &failure{Type: "timeout", Message: "The function's time is over before the answer is complete; set a longer timeout or ask for fewer tokens"}
+	return &failure{Type: "timeout", Message: "The function timed out before the answer was complete; set a longer timeout or ask for fewer tokens"}
 }
 
-// marginOf is how long before its end, left from now, an event should be
-// answered: a tenth, but no more than it takes to write an answer.
+// marginOf is how long before the deadline an event should be answered, if left
+// is the time until then: a tenth of it, between 100 ms and 1 s.
 func marginOf(left time.Duration) time.Duration {
 	return min(max(left/10, 100*time.Millisecond), time.Second)
 }
 
-// awaitModel waits for the model. If the time is over first, the handler will
-// say what is missing.
+// awaitModel waits for the model until a time, after which the handler says what
+// it waits for.
 func (r *Runtime) awaitModel(until time.Time) *failure {
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
@@ -140,9 +140,9 @@ type writer interface {
 	http.Flusher
 }
 
-// serve calls the handler, and begun before the first word of its answer. A
-// panic ends this event, not the process. If the handler leaves without a
-// word, it was cancelled: the time is over.
+// serve calls the handler, and calls begun when its answer begins. A panic ends
+// this event, not the process. A handler that returns without an answer was
+// cancelled, because the time is over.
 func (r *Runtime) serve(w writer, req *http.Request, begun func()) (f *failure) {
 	watched := &watched{writer: w, begun: begun}
 	defer func() {
@@ -163,7 +163,7 @@ func (r *Runtime) serve(w writer, req *http.Request, begun func()) (f *failure) 
 	return nil
 }
 
-// watched notices the first word of an answer.
+// watched notices when an answer begins.
 type watched struct {
 	writer
 	begun func() // nil once called
@@ -194,8 +194,8 @@ func (w *watched) Flush() {
 // batchWidth is how many records of a queue are computed together.
 const batchWidth = 4
 
-// batch serves the records of a queue and returns the answer that names the
-// ones that failed.
+// batch serves the records of a queue and returns the answer that lists those
+// that failed.
 func (r *Runtime) batch(ctx context.Context, inv *invocation, records []events.SQSMessage) []byte {
 	var mu sync.Mutex
 	failed := map[string]bool{}

@@ -17,19 +17,18 @@ type Mode string
 
 // The modes.
 const (
-	// Auto streams where the client asks for a stream and the source can take
-	// one. A function URL is taken to stream if a client asks it to; a REST API
-	// is not.
+	// Auto streams if the client asks for a stream and the source accepts one.
+	// It assumes that a function URL does and that a REST API does not.
 	Auto Mode = "auto"
 	// Buffered answers in one piece, whatever the client asks for.
 	Buffered Mode = "buffered"
-	// Stream streams to every source that can take it, for a function URL or
-	// REST API that is set to stream: there, an answer in one piece would be
-	// shown as it is, JSON around it.
+	// Stream streams to every source that accepts streams. A function URL or REST
+	// API that is set to stream needs it: it would show the JSON around a
+	// buffered answer to the client.
 	Stream Mode = "stream"
 )
 
-// Options make a Runtime.
+// Options configure a Runtime.
 type Options struct {
 	API         string // address of the Runtime API, HOST:PORT
 	Handler     http.Handler
@@ -41,7 +40,7 @@ type Options struct {
 	// Idle, if not nil, is called when the process may be frozen after it:
 	// nothing should be left to do after it.
 	Idle func()
-	// Phase, if not nil, hears of each phase of a cold start when it begins.
+	// Phase, if not nil, is called when each phase of a cold start begins.
 	Phase func(name string)
 }
 
@@ -53,8 +52,8 @@ const (
 	PhaseAnswered  = "answered"   // its answer is complete
 )
 
-// Runtime is the runtime of one function. Serve, Ready and Shutdown are for
-// one caller each; Fail ends what Ready would begin.
+// Runtime is the runtime of one function. Serve, Ready and Shutdown may each be
+// called once; call Fail in place of Ready if there is no model.
 type Runtime struct {
 	opt Options
 	api *api
@@ -86,8 +85,9 @@ func New(opt Options) *Runtime {
 	return r
 }
 
-// Serve asks for events and answers them until Shutdown or Fail, which is no
-// error, or until the Runtime API fails, which a process cannot survive.
+// Serve asks for events and answers them until Shutdown or Fail, and then returns
+// nil. It returns an error if the Runtime API fails, which a process cannot
+// survive.
 func (r *Runtime) Serve() error {
 	defer r.stop()
 	var patience <-chan time.Time
@@ -127,7 +127,7 @@ func (r *Runtime) Serve() error {
 	return first
 }
 
-// loop answers one event after the other.
+// loop answers one event after another.
 func (r *Runtime) loop() error {
 	for {
 		inv, err := r.api.next(r.polls)
@@ -161,8 +161,8 @@ func (r *Runtime) begin() bool {
 	return !r.ended
 }
 
-// answer answers one event, and reports only that the platform did not take
-// the answer for a reason of its own.
+// answer answers one event. Its error is that the platform did not accept the
+// answer, for a reason that concerns more than this event.
 func (r *Runtime) answer(inv *invocation) error {
 	phase := func(string) {}
 	r.first.Do(func() { phase = r.opt.Phase })
@@ -175,18 +175,18 @@ func (r *Runtime) answer(inv *invocation) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &refused) && refused.status == http.StatusRequestEntityTooLarge:
-		return r.tell(inv.id, &failure{Type: "payload_too_large", Message: err.Error()})
+		return r.postFailure(inv.id, &failure{Type: "payload_too_large", Message: err.Error()})
 	}
 	return r.survivable(inv.id, err)
 }
 
-// tell posts a failure.
-func (r *Runtime) tell(id string, f *failure) error {
+// postFailure reports that an event has failed.
+func (r *Runtime) postFailure(id string, f *failure) error {
 	return r.survivable(id, r.api.fail(id, f))
 }
 
-// survivable logs an error of posting an answer that concerns this answer
-// alone: it came too late, or its stream was cut. Others it returns.
+// survivable logs an error of posting an answer that concerns only this answer,
+// because it was too late or its stream was cut. It returns other errors.
 func (r *Runtime) survivable(id string, err error) error {
 	var refused *statusError
 	switch {
@@ -194,7 +194,7 @@ func (r *Runtime) survivable(id string, err error) error {
 		return nil
 	case errors.As(err, &refused) && refused.status < http.StatusInternalServerError,
 		errors.Is(err, context.DeadlineExceeded):
-		r.opt.Logger.Warn("an answer was not taken", "request_id", id, "err", err)
+		r.opt.Logger.Warn("an answer was not accepted", "request_id", id, "err", err)
 		return nil
 	}
 	return err
@@ -223,9 +223,9 @@ func (r *Runtime) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Fail says that there will be no model, because of err. If no event has been
-// asked for, the initialization has failed; else the waiting events fail. The
-// process should exit after it, with a status that is not 0.
+// Fail reports that there will be no model, because of err. Before the first
+// event this fails the initialization; afterwards it fails the waiting events.
+// The process should then exit with a status other than 0.
 func (r *Runtime) Fail(ctx context.Context, kind string, err error) error {
 	r.failure = &failure{Type: kind, Message: err.Error()}
 	close(r.failed)
@@ -239,8 +239,8 @@ func (r *Runtime) Fail(ctx context.Context, kind string, err error) error {
 	return r.Shutdown(ctx)
 }
 
-// FailInit tells the Runtime API at address that the initialization failed,
-// for a process that did not come to make a Runtime.
+// FailInit reports to the Runtime API at address that the initialization failed,
+// for a process that has no Runtime yet.
 func FailInit(address, kind string, err error) error {
 	return newAPI(address, 1).failInit(&failure{Type: kind, Message: err.Error()})
 }

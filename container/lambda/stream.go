@@ -49,7 +49,7 @@ func (s *streamed) WriteHeader(status int) {
 	if s.source != direct {
 		contentType = preludeType
 		fields := s.fields()
-		cookies := apart(fields)
+		cookies := takeCookies(fields)
 		head := events.LambdaFunctionURLStreamingResponse{StatusCode: s.status, Headers: joined(fields), Cookies: cookies}
 		s.first, _ = io.ReadAll(&head) // without a body, which is never an error
 	}

@@ -82,9 +82,9 @@ func (c *client) Stop(context.Context) error {
 	return nil
 }
 
-// UploadTraces sends spans. A collector that is overloaded or away is tried
-// again as long as ctx lasts; then the spans are lost and reported, so that a
-// missing collector costs no memory.
+// UploadTraces sends spans. If the collector is overloaded or cannot be reached, it
+// retries until ctx ends. Spans that could not be sent are dropped and reported,
+// so that a missing collector costs no memory.
 func (c *client) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
 	// On the wire TracesData is the collector's ExportTraceServiceRequest.
 	message, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: spans})
@@ -118,7 +118,7 @@ func (c *client) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpan
 	}
 }
 
-// compress makes gzip of a message.
+// compress returns a message compressed by gzip.
 func compress(message []byte) []byte {
 	var out bytes.Buffer
 	w := gzip.NewWriter(&out)
@@ -127,7 +127,7 @@ func compress(message []byte) []byte {
 	return out.Bytes()
 }
 
-// final is the wait of an error that another try does not help.
+// final is the wait after an error for which a retry is of no use.
 const final time.Duration = -1
 
 // send sends a message once. wait is how long the collector asks to wait before
@@ -160,7 +160,7 @@ func (c *client) send(ctx context.Context, message []byte) (wait time.Duration, 
 	return c.result(resp)
 }
 
-// result reads what the collector says of the spans, once the body is read.
+// result returns the collector's verdict on the spans, once the body is read.
 func (c *client) result(resp *http.Response) (wait time.Duration, err error) {
 	if resp.StatusCode/100 != 2 {
 		err = fmt.Errorf("%s answers %s", c.url, resp.Status)
@@ -175,7 +175,7 @@ func (c *client) result(resp *http.Response) (wait time.Duration, err error) {
 		return 0, nil
 	}
 	status, message := resp.Trailer.Get("Grpc-Status"), resp.Trailer.Get("Grpc-Message")
-	if status == "" { // an answer without a body has its trailers in front
+	if status == "" { // an answer without a body has its trailers in the header
 		status, message = resp.Header.Get("Grpc-Status"), resp.Header.Get("Grpc-Message")
 	}
 	if status == "0" {

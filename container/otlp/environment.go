@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// The protocols of OTEL_EXPORTER_OTLP_PROTOCOL that are spoken here.
+// The supported values of OTEL_EXPORTER_OTLP_PROTOCOL.
 const (
 	protocolGRPC = "grpc"
 	protocolHTTP = "http/protobuf"
@@ -50,7 +50,7 @@ func (c *Config) Environment(getenv func(string) string) error {
 		return fmt.Errorf("%s: expected %s or %s", variable, protocolGRPC, protocolHTTP)
 	}
 	if fromVariable != "" {
-		if err := c.ofVariable(fromVariable == prefix+"ENDPOINT"); err != nil {
+		if err := c.completeEndpoint(fromVariable == prefix+"ENDPOINT"); err != nil {
 			return fmt.Errorf("%s: %w", fromVariable, err)
 		}
 	}
@@ -78,10 +78,10 @@ func (c *Config) Environment(getenv func(string) string) error {
 	return nil
 }
 
-// ofVariable settles an endpoint that a variable names: HTTP is its default
-// protocol, but for the port that all collectors have for gRPC, and the address
-// that is for all signals is one that their paths are appended to.
-func (c *Config) ofVariable(allSignals bool) error {
+// completeEndpoint completes an endpoint from a variable. Its default protocol is
+// HTTP, except on 4317, the port for gRPC; and to an address for all signals the
+// path of traces is appended.
+func (c *Config) completeEndpoint(allSignals bool) error {
 	u, err := url.Parse(c.Endpoint)
 	if err != nil {
 		return errors.New("expected the address of an OpenTelemetry collector")

@@ -34,11 +34,11 @@ type Config struct {
 }
 
 // Start returns a provider whose spans go to the collector, in batches and in
-// the background: a collector that is slow or gone loses spans and holds up
-// nothing. Its Shutdown sends what is left.
+// the background: a slow or missing collector delays nothing and costs only
+// spans. Its Shutdown sends what is left.
 //
-// A request that comes with a traceparent is traced as that says; others are
-// traced as OTEL_TRACES_SAMPLER says, without it always.
+// A traceparent decides whether its request is traced; otherwise
+// OTEL_TRACES_SAMPLER does, and without that all requests are traced.
 func Start(cfg Config) (*trace.TracerProvider, error) {
 	c, err := newClient(cfg)
 	if err != nil {
@@ -61,7 +61,7 @@ func Start(cfg Config) (*trace.TracerProvider, error) {
 	), nil
 }
 
-// Check reports what is wrong with the form of an endpoint.
+// Check checks the form of an endpoint.
 func Check(endpoint string) error {
 	_, err := newClient(Config{Endpoint: endpoint})
 	return err

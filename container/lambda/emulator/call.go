@@ -106,8 +106,7 @@ func (m *Emulator) refuseCall(w http.ResponseWriter, status int, kind, message s
 	writeJSON(w, status, struct{ Type, Message string }{"User", message})
 }
 
-// serveWhole answers Invoke. Of an answer in pieces the caller gets all at
-// once.
+// serveWhole answers Invoke. The caller gets a streamed answer in one piece.
 func (m *Emulator) serveWhole(w http.ResponseWriter, inv *invocation) {
 	var data []byte
 	if inv.body != nil {
@@ -128,8 +127,8 @@ func (m *Emulator) serveWhole(w http.ResponseWriter, inv *invocation) {
 	w.Write(data)
 }
 
-// serveEvents answers InvokeWithResponseStream: an event for each piece, and
-// one that says how it ended.
+// serveEvents answers InvokeWithResponseStream with an event for each piece, and
+// one that says how the stream ended.
 func (m *Emulator) serveEvents(w http.ResponseWriter, inv *invocation) {
 	h := w.Header()
 	h.Set("Content-Type", "application/vnd.amazon.eventstream")

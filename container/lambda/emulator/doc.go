@@ -1,14 +1,13 @@
-// Package emulator is Lambda on this machine, for one function: the Runtime
-// API in front of a process or a docker image, and behind it the invoke APIs
-// and a function URL, so that boto3, aws-sdk-go-v2 and curl reach the function
-// as they would in AWS.
+// Package emulator emulates Lambda for one function. It offers the Runtime API to
+// a process or a docker image, and to clients the invoke APIs and a function URL,
+// so that boto3, aws-sdk-go-v2 and curl reach the function as they would in AWS.
 //
-// It enforces what Lambda does: the time of an initialization, after which it
-// is begun anew inside the event, the time of an event, after which the
-// process is killed, the size of events and answers, one event at a time, and
-// that a process between events is frozen. Where Lambda would start another
-// environment for an event that comes meanwhile, the event waits here.
+// It enforces Lambda's limits: the time of an initialization, after which it is
+// repeated within the event; the time of an event, after which the process is
+// killed; the size of events and answers; and one event at a time. Between events
+// the process is frozen. Where Lambda would start another environment for an
+// event that comes while one runs, the event waits.
 //
 // An Emulator has at most one environment: a sandbox with the server of its
-// Runtime API. One environment is replaced by the next when it has failed.
+// Runtime API. When one has failed, the next event gets a new one.
 package emulator

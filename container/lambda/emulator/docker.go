@@ -14,9 +14,9 @@ import (
 	"github.com/millrace-ai/millrace/container/lambda"
 )
 
-// Docker starts an image as Lambda does: a user without rights, the root file
-// system read-only with a writable /tmp, memory as set and cores by memory. The container
-// is in the machine's network, because its Runtime API is.
+// Docker starts an image as Lambda does: as a user without privileges, with a
+// read-only root file system and a writable /tmp, with memory as set and cores in
+// proportion. The container shares the host's network, where its Runtime API is.
 type Docker struct {
 	Image    string
 	Args     []string // instead of the image's command
@@ -27,7 +27,7 @@ type Docker struct {
 	serial atomic.Int64
 }
 
-// mostCPUs is how many cores a function has at most.
+// mostCPUs is the largest number of cores that a function has.
 const mostCPUs = 6
 
 // Launch implements Launcher.
@@ -55,14 +55,14 @@ func (d *Docker) command(name string, variables []string) []string {
 	return append(append(args, d.Image), d.Args...)
 }
 
-// container is a Sandbox in docker, which the child is docker's client of.
+// container is a Sandbox in docker. Its child process is docker's client.
 type container struct {
 	program
 	name string
 	log  io.Writer
 }
 
-// docker gives the engine a command about the container.
+// docker runs a command of docker on the container.
 func (c *container) docker(args ...string) {
 	const patience = 10 * time.Second
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

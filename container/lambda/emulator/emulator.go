@@ -12,7 +12,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// What Lambda holds events and answers to, in bytes.
+// Lambda's limits on events and answers, in bytes.
 const (
 	payloadLimit = 6 << 20 // an event, and an answer in one piece
 	asyncLimit   = 1 << 20 // an event that nobody waits for
@@ -57,8 +57,7 @@ func New(opt Options) *Emulator {
 	return m
 }
 
-// Close ends the environment, in order if it does so at once. Events that run
-// fail.
+// Close ends the environment. Running events fail.
 func (m *Emulator) Close() {
 	m.stop()
 	m.mu.Lock()
@@ -79,8 +78,8 @@ func (m *Emulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.serveURL(w, r)
 }
 
-// invoke runs the function with an event. It returns once the answer begins or
-// there is none; ctx bounds only the wait for a free environment, for Lambda
+// invoke runs the function with an event. It returns once the answer begins, or
+// when there is none. ctx bounds only the wait for a free environment: Lambda
 // goes on when a caller has left.
 func (m *Emulator) invoke(ctx context.Context, event []byte) *invocation {
 	inv := newInvocation(event)
@@ -98,7 +97,7 @@ func (m *Emulator) invoke(ctx context.Context, event []byte) *invocation {
 	return inv
 }
 
-// run takes an event through its life and logs that as Lambda does.
+// run runs an event to its end and logs it as Lambda does.
 func (m *Emulator) run(inv *invocation) {
 	env, cold, err := m.environment()
 	if err != nil {
@@ -135,8 +134,8 @@ func (m *Emulator) environment() (*environment, time.Duration, *failure) {
 		}
 		m.env.kill() // it has ended between events
 	}
-	// An initialization that takes too long is begun anew, within the time of
-	// the event.
+	// An initialization that takes too long is repeated within the time of the
+	// event.
 	for _, limit := range []time.Duration{m.opt.InitTimeout, m.opt.Timeout} {
 		begin := time.Now()
 		env, f := start(m.ctx, &m.opt, limit)

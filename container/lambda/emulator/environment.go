@@ -94,8 +94,8 @@ func (o *Options) variables(api string) []string {
 }
 
 // serve gives an event to the sandbox and waits for the end of its answer. It
-// returns why there is none that the function gave itself; the environment is
-// of no more use then.
+// returns an error if the function did not answer by itself; the environment
+// cannot be used again then.
 func (e *environment) serve(inv *invocation, limit time.Duration) *failure {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -132,8 +132,8 @@ func (e *environment) exited(id string) *failure {
 	return &failure{Type: "Runtime.ExitError", Message: fmt.Sprintf("RequestId: %s Error: Runtime exited with error: %s", id, e.sandbox.Status())}
 }
 
-// ask is a request for an event: it freezes the sandbox if there is none. For
-// the first one there is: it started the sandbox.
+// ask handles a request for an event. It freezes the sandbox if there is none,
+// which cannot be so at first: an event started the sandbox.
 func (e *environment) ask() {
 	first := false
 	e.firstOnce.Do(func() {
@@ -148,8 +148,8 @@ func (e *environment) ask() {
 	}
 }
 
-// take returns an event that has been given out and not been answered, which
-// then is the caller's to answer; nil if there is none of that name.
+// take returns an event that has been handed out and not answered, which the
+// caller must then answer; nil if there is none with that id.
 func (e *environment) take(id string) *invocation {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -190,7 +190,7 @@ func (e *environment) kill() {
 	e.server.Close()
 }
 
-// end gives the sandbox the moment that Lambda gives it to end in order.
+// end ends the sandbox, which gets as much time to shut down as Lambda grants.
 func (e *environment) end() {
 	e.mu.Lock()
 	e.ending = true

@@ -37,8 +37,8 @@ func newInvocation(event []byte) *invocation {
 	return &invocation{id: uuid.NewString(), event: event, begun: make(chan struct{}), done: make(chan struct{})}
 }
 
-// failure is why an event has no answer, or only a part of one: what the
-// function says of it, or what Lambda says.
+// failure is why an event has no answer, or only a part of one, in the function's
+// or Lambda's words.
 type failure struct {
 	Type    string `json:"errorType,omitempty"`
 	Message string `json:"errorMessage"`
@@ -66,7 +66,7 @@ func (f *failure) status() string {
 	return "error\tError Type: " + f.Type
 }
 
-// parseFailure reads what a function says of an error.
+// parseFailure reads the error that a function reports.
 func parseFailure(data []byte) *failure {
 	f := &failure{payload: data}
 	if json.Unmarshal(data, f) != nil || f.Message == "" {
@@ -80,13 +80,12 @@ func timedOut(id string, after time.Duration) *failure {
 		"%s %s Task timed out after %.2f seconds", time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), id, after.Seconds())}
 }
 
-// tooLarge is an answer beyond limit, in bytes.
+// tooLarge is the failure of an answer above limit, in bytes.
 func tooLarge(limit int) *failure {
 	return &failure{Type: "Function.ResponseSizeTooLarge", Message: fmt.Sprintf("Response payload size exceeded maximum allowed payload size (%d bytes).", limit)}
 }
 
-// answer begins an answer in pieces. What is written to the pipe is read from
-// body.
+// answer begins a streamed answer. What is written to the pipe is read from body.
 func (inv *invocation) answer(contentType string) *io.PipeWriter {
 	body, pipe := io.Pipe()
 	inv.streamed, inv.contentType, inv.body = true, contentType, body
@@ -97,14 +96,14 @@ func (inv *invocation) answer(contentType string) *io.PipeWriter {
 	return pipe
 }
 
-// answerAll is an answer in one piece.
+// answerAll gives a buffered answer.
 func (inv *invocation) answerAll(data []byte) {
 	inv.body = io.NopCloser(bytes.NewReader(data))
 	inv.once.Do(func() { close(inv.begun) })
 	inv.end()
 }
 
-// fail ends an event that has no answer, or breaks off the one that it has.
+// fail ends an event without an answer, or cuts off the answer that it has.
 func (inv *invocation) fail(f *failure) {
 	inv.mu.Lock()
 	if inv.failure == nil {
@@ -121,8 +120,8 @@ func (inv *invocation) fail(f *failure) {
 
 func (inv *invocation) end() { inv.finish.Do(func() { close(inv.done) }) }
 
-// failed returns why the answer is missing or broken off, nil if it is not; of
-// an answer in pieces, that is known once body is read.
+// failed returns why the answer is missing or cut off, nil if it is not. For a
+// streamed answer this is known once body has been read.
 func (inv *invocation) failed() *failure {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()

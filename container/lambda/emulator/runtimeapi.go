@@ -72,15 +72,15 @@ func (e *environment) response(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// refuseAnswer ends an event whose answer is longer than limit.
+// refuseAnswer ends an event whose answer is larger than limit.
 func refuseAnswer(w http.ResponseWriter, inv *invocation, limit int) {
 	f := tooLarge(limit)
 	inv.fail(f)
 	refuse(w, http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", f.Message)
 }
 
-// stream passes pieces on as they come. A caller that has left changes
-// nothing: the function is not told.
+// stream passes pieces on as they come. The function is not told when the caller
+// has left.
 func (e *environment) stream(w http.ResponseWriter, r *http.Request, inv *invocation) {
 	pipe := inv.answer(r.Header.Get("Content-Type"))
 	gone, sent := false, 0
@@ -118,7 +118,7 @@ func (e *environment) stream(w http.ResponseWriter, r *http.Request, inv *invoca
 	accept(w)
 }
 
-// error takes that an event has no answer.
+// error handles the report that an event has failed.
 func (e *environment) error(w http.ResponseWriter, r *http.Request) {
 	inv := e.take(r.PathValue("id"))
 	if inv == nil {
@@ -130,7 +130,7 @@ func (e *environment) error(w http.ResponseWriter, r *http.Request) {
 	accept(w)
 }
 
-// initFailed takes that there will be no events.
+// initFailed handles the report that the initialization has failed.
 func (e *environment) initFailed(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-e.first:

@@ -8,10 +8,10 @@ import (
 	"github.com/millrace-ai/millrace/internal/child"
 )
 
-// Launcher starts what the function is made of.
+// Launcher starts sandboxes of the function.
 type Launcher interface {
-	// Launch starts a sandbox with variables, K=V, beside its own. It shares
-	// this machine's loopback interface, where the Runtime API is.
+	// Launch starts a sandbox with variables, K=V, added to its own. It shares
+	// the host's loopback interface, where the Runtime API is.
 	Launch(variables []string) (Sandbox, error)
 }
 
@@ -25,7 +25,7 @@ type Sandbox interface {
 	Status() string // how it ended, valid once Exited is closed
 }
 
-// Process starts a program of this machine.
+// Process starts a program on the host.
 type Process struct {
 	Path string
 	Args []string

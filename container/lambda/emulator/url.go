@@ -17,9 +17,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// serveURL serves the function URL. It reads what the function answers: a
-// stream as a URL in the mode RESPONSE_STREAM, other answers as one in the
-// mode BUFFERED.
+// serveURL serves the function URL. It reads a streamed answer as a URL in the
+// mode RESPONSE_STREAM does, and others as one in the mode BUFFERED.
 func (m *Emulator) serveURL(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, payloadLimit))
 	if err != nil {
@@ -37,7 +36,7 @@ func (m *Emulator) serveURL(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case inv.body == nil:
-		// AWS hides the cause; here it is what one wants to see.
+		// AWS hides the cause, which is what a developer wants to see.
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusBadGateway)
 		w.Write(inv.failed().data())
@@ -129,8 +128,8 @@ func (u *urlHead) write(w http.ResponseWriter) {
 	w.WriteHeader(status)
 }
 
-// urlAnswer writes an answer in one piece. One without a status is the body
-// itself, which is how Lambda reads it.
+// urlAnswer writes a buffered answer. One without a status is itself the body, as
+// Lambda reads it.
 func (m *Emulator) urlAnswer(w http.ResponseWriter, inv *invocation) {
 	data, err := io.ReadAll(inv.body)
 	if err != nil {
@@ -160,8 +159,8 @@ func (m *Emulator) urlAnswer(w http.ResponseWriter, inv *invocation) {
 // preludeType is the content type of a stream that begins with its status.
 const preludeType = "application/vnd.awslambda.http-integration-response"
 
-// urlStream writes an answer in pieces, each as it comes. If it breaks off,
-// the connection does.
+// urlStream writes the pieces of an answer as they come. If the answer is cut off,
+// the connection is closed.
 func (m *Emulator) urlStream(w http.ResponseWriter, inv *invocation) {
 	body := bufio.NewReaderSize(inv.body, 64<<10)
 	head := &urlHead{Headers: map[string]string{"Content-Type": "application/octet-stream"}}
