@@ -70,7 +70,7 @@ func (f *function) initLimit() time.Duration {
 const choicesOfRequest = 4
 
 // fit settles what the configuration leaves open for a function: it has as
-// many requests and cores as Lambda gives it, and logs as its log format says.
+// many requests and cores as Lambda gives it, and logs at the level of its settings.
 func (f *function) fit(cfg *config.Serve, settings []config.Setting, getenv func(string) string) {
 	given := func(flag string) bool {
 		return slices.ContainsFunc(settings, func(s config.Setting) bool { return s.Flag == flag && s.From != "default" })
@@ -85,9 +85,6 @@ func (f *function) fit(cfg *config.Serve, settings []config.Setting, getenv func
 		// More threads than that share of the visible cores would be stopped
 		// in turn, each while the others wait for it.
 		cfg.Threads = min(runtime.NumCPU(), (f.memoryMB+lambda.MegabytesPerCPU-1)/lambda.MegabytesPerCPU)
-	}
-	if !given("json-output") {
-		cfg.JSONOutput = strings.EqualFold(getenv("AWS_LAMBDA_LOG_FORMAT"), "JSON")
 	}
 	if level := strings.ToLower(getenv("AWS_LAMBDA_LOG_LEVEL")); level != "" && !given("log-level") {
 		if level == "fatal" {

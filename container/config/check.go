@@ -29,9 +29,12 @@ func (l *Loader) Finish(ctx *kong.Context, s *Serve) (settings []Setting, notes 
 			l.from[p.Flag.Name] = "command line"
 		}
 	}
+	if err := l.settleModel(ctx, s); err != nil {
+		return nil, nil, err
+	}
 	l.settlePlace(s)
 	for _, f := range ctx.Selected().Flags {
-		if f.Name == "help" {
+		if !serveFlags[f.Name] {
 			continue
 		}
 		set := Setting{Flag: f.Name, Value: shown(f.Value, text(f.Target)), From: l.from[f.Name]}
@@ -50,9 +53,9 @@ func (l *Loader) Finish(ctx *kong.Context, s *Serve) (settings []Setting, notes 
 	if err := l.checkTogether(s); err != nil {
 		return nil, nil, err
 	}
-	// Containers have their own name there, which is no wish of anybody's.
+	// Containers have their own name there, which nobody chose to listen on.
 	if host := l.env["HOSTNAME"]; host != "" && !isIP(host) && l.from["hostname"] == "" && host != machineName() {
-		notes = append(notes, fmt.Sprintf("HOSTNAME=%q is no IP address: listening on %s", host, s.Hostname))
+		notes = append(notes, fmt.Sprintf("HOSTNAME=%q is not an IP address: listening on %s", host, s.Hostname))
 	}
 	for _, name := range ignoredEnv {
 		if _, ok := l.env[name]; ok {
@@ -60,7 +63,26 @@ func (l *Loader) Finish(ctx *kong.Context, s *Serve) (settings []Setting, notes 
 		}
 	}
 	notes = append(notes, l.notesOfHosting(s)...)
+	notes = append(notes, l.notes...)
 	return settings, append(notes, l.notesOfOthers()...), nil
+}
+
+// settleModel makes the model that is named as an argument the one of
+// --model-id.
+func (l *Loader) settleModel(ctx *kong.Context, s *Serve) error {
+	if s.Model == "" {
+		return nil
+	}
+	if l.from["model-id"] == "command line" {
+		return errorf("the model is named twice: %s and --model-id=%s", HideSecrets(s.Model), HideSecrets(s.ModelID))
+	}
+	s.ModelID, l.from["model-id"] = s.Model, "command line"
+	for _, f := range ctx.Selected().Flags {
+		if f.Name == "model-id" {
+			f.Target.SetString(s.Model)
+		}
+	}
+	return nil
 }
 
 func machineName() string {
@@ -109,6 +131,11 @@ func (l *Loader) checkTogether(s *Serve) error {
 		return err
 	}
 	if _, err := s.Level(); err != nil {
+		if strings.HasPrefix(l.from["log-level"], "environment ") { // other programs have levels of other names there
+			l.notes = append(l.notes, fmt.Sprintf("%s: %v: logging at info", Setting{Flag: "log-level", Value: s.LogLevel, From: l.from["log-level"]}.name(), err))
+			s.LogLevel = "info"
+			return nil
+		}
 		return errorf("%s: %v", Setting{Flag: "log-level", Value: s.LogLevel, From: l.from["log-level"]}.name(), err)
 	}
 	return nil
@@ -157,10 +184,11 @@ func (s *Serve) Level() (slog.Level, error) {
 // Help adds the variables' names to the help of one of Serve's flags; for
 // kong.ValueFormatter.
 func Help(v *kong.Value) string {
-	if !serveFlags[v.Name] || v.Tag.Envs != nil {
+	names := envNames(v)
+	if !serveFlags[v.Name] || v.Tag.Envs != nil || len(names) == 0 {
 		return v.Help
 	}
-	return v.Help + " ($" + strings.Join(envNames(v), ", $") + ")"
+	return v.Help + " ($" + strings.Join(names, ", $") + ")"
 }
 
 func isIP(s string) bool { return net.ParseIP(s) != nil }

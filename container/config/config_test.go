@@ -75,7 +75,7 @@ func TestSources(t *testing.T) {
 		{name: "no means false", args: []string{"--model-id=" + dir}, flag: "prefix-caching", value: "false", from: "file " + model + ":4"},
 		{name: "null is absent", args: []string{"--model-id=" + dir}, flag: "threads", value: "auto", from: "default"},
 		{name: "named file", args: []string{"--config", json}, flag: "port", value: "2222", from: "file " + json + ":1"},
-		{name: "named file instead of the model folder's", args: []string{"--model-id", dir}, env: []string{"CONFIG=" + json}, flag: "max-batch-size", value: "auto", from: "default"},
+		{name: "named file instead of the model folder's", args: []string{"--model-id", dir}, env: []string{"MILLRACE_CONFIG=" + json}, flag: "max-batch-size", value: "auto", from: "default"},
 		{name: "named file may choose the model", args: []string{"--config", json}, flag: "model-id", value: "/elsewhere", from: "file " + json + ":1"},
 		{name: "SageMaker's port wins over PORT", env: []string{"PORT=80", "SAGEMAKER_BIND_TO_PORT=8081"}, flag: "port", value: "8081", from: "environment SAGEMAKER_BIND_TO_PORT"},
 		{name: "body limit", flag: "payload-limit", value: "2000000", from: "default"},
@@ -96,6 +96,17 @@ func TestSources(t *testing.T) {
 		{name: "LMI's variable", env: []string{"OPTION_TENSOR_PARALLEL_DEGREE=4"}, flag: "num-shard", value: "4", from: "environment OPTION_TENSOR_PARALLEL_DEGREE"},
 		{name: "LMI finds it out", env: []string{"OPTION_TENSOR_PARALLEL_DEGREE=max"}, flag: "num-shard", value: "0", from: "default"},
 		{name: "vLLM's key is a secret", env: []string{"SM_VLLM_API_KEY=hunter2"}, flag: "api-key", value: "***", from: "environment SM_VLLM_API_KEY"},
+		{name: "model as an argument", args: []string{"serve", dir}, env: []string{"MODEL_ID=/other"}, flag: "model-id", value: dir, from: "command line"},
+		{name: "model as the only argument", args: []string{dir}, flag: "model-id", value: dir, from: "command line"},
+		{name: "file beside the model of an argument", args: []string{"serve", dir}, flag: "max-best-of", value: "11", from: "file " + model + ":1"},
+		{name: "JSON for programs", flag: "json-output", value: "true", from: "not a terminal"},
+		{name: "no JSON if it is not wanted", args: []string{"--no-json-output"}, flag: "json-output", value: "false", from: "command line"},
+		{name: "Lambda's log format", env: []string{"AWS_LAMBDA_RUNTIME_API=x", "AWS_LAMBDA_LOG_FORMAT=Text"}, flag: "json-output", value: "false", from: "Lambda's log format"},
+		{name: "Lambda's JSON", env: []string{"AWS_LAMBDA_RUNTIME_API=x", "AWS_LAMBDA_LOG_FORMAT=JSON"}, flag: "json-output", value: "true", from: "Lambda's log format"},
+		{name: "another program's ENV", env: []string{"ENV=production"}, flag: "env", value: "false", from: "default"},
+		{name: "another program's CONFIG", env: []string{"CONFIG=prod"}, flag: "config", value: "", from: "default"},
+		{name: "another program's DEVICE", env: []string{"DEVICE=tpu"}, flag: "device", value: "auto", from: "default"},
+		{name: "another program's THREADS", env: []string{"THREADS=many"}, flag: "threads", value: "auto", from: "default"},
 		{name: "name of the model", env: []string{"SM_VLLM_SERVED_MODEL_NAME=llama"}, flag: "served-model-name", value: "llama", from: "environment SM_VLLM_SERVED_MODEL_NAME"},
 		{name: "file in another server's model folder", env: []string{"OPTION_MODEL_ID=" + dir}, flag: "max-best-of", value: "11", from: "file " + model + ":1"},
 		{name: "TGI's variable without a flag", env: []string{"COMPUTE_TYPE=1-graviton"}, flag: "compute-type", value: "1-graviton", from: "environment COMPUTE_TYPE"},
@@ -112,7 +123,7 @@ func TestSources(t *testing.T) {
 		{name: "secret in a URL", env: []string{"OTLP_ENDPOINT=http://user:hunter2@h:4317"}, flag: "otlp-endpoint", value: "http://***@h:4317", from: "environment OTLP_ENDPOINT"},
 		{name: "secret in a model's URL", args: []string{"--model-id", "https://h/m?X-Signature=hunter2"}, flag: "model-id", value: "https://h/m?X-Signature=***", from: "command line"},
 		{name: "secret", env: []string{"API_KEY=hunter2"}, flag: "api-key", value: "***", from: "environment API_KEY"},
-		{name: "upper case choice", env: []string{"DEVICE=CPU"}, flag: "device", value: "cpu", from: "environment DEVICE"},
+		{name: "upper case choice", env: []string{"MILLRACE_DEVICE=CPU"}, flag: "device", value: "cpu", from: "environment MILLRACE_DEVICE"},
 		{name: "value for sharded", args: []string{"--sharded", "true"}, flag: "sharded", value: "true", from: "command line"},
 		{name: "nothing asked of a later flag", args: []string{"--speculate", "0"}, env: []string{"QUANTIZE=none"}, flag: "speculate", value: "0", from: "command line"},
 	} {
@@ -148,7 +159,7 @@ func TestFaults(t *testing.T) {
 		{name: "boolean variable", env: []string{"JSON_OUTPUT=perhaps"}, want: `JSON_OUTPUT="perhaps": expected true or false`},
 		{name: "too small", env: []string{"MAX_BATCH_SIZE=0"}, want: "MAX_BATCH_SIZE=0: must be at least 1"},
 		{name: "too large", args: []string{"--port=70000"}, want: "--port=70000: must be at most 65535"},
-		{name: "unknown choice", env: []string{"DEVICE=tpu"}, want: `DEVICE="tpu": expected one of auto,cpu,`},
+		{name: "unknown choice", env: []string{"MILLRACE_DEVICE=tpu"}, want: `MILLRACE_DEVICE="tpu": expected one of auto,cpu,`},
 		{name: "unknown level", args: []string{"--log-level", "loud"}, want: "--log-level=loud: expected one of debug, info, warn, error"},
 		{name: "both names of the prompt limit", args: []string{"--max-input-tokens", "5"}, env: []string{"MAX_INPUT_LENGTH=6"}, want: "(environment MAX_INPUT_LENGTH; command line): set one"},
 		{name: "prompt as long as all", args: []string{"--max-input-tokens", "5", "--max-total-tokens", "5"}, want: "`max_input_tokens` must be < `max_total_tokens`. Given: 5 and 5"},
@@ -163,7 +174,8 @@ func TestFaults(t *testing.T) {
 		{name: "namespace", args: []string{"--emf-namespace=a\"b"}, want: "expected 1 to 255 letters"},
 		{name: "CloudWatch's namespace", env: []string{"EMF_NAMESPACE=AWS/SageMaker"}, want: "EMF_NAMESPACE=AWS/SageMaker: namespaces that begin with AWS/"},
 		{name: "metrics in a log of text", args: []string{"--emf-namespace=a"}, env: []string{"JSON_OUTPUT=false"}, want: "--emf-namespace=a: CloudWatch reads JSON only; take JSON_OUTPUT=false out"},
-		{name: "unknown key", file: "\nprot: 1\n", want: `millrace.yaml:2: unknown key "prot"`},
+		{name: "unknown key", file: "\nprot: 1\n", want: `millrace.yaml:2: unknown key "prot", did you mean "port"?`},
+		{name: "model named twice", args: []string{"a", "--model-id=b"}, want: "the model is named twice: a and --model-id=b"},
 		{name: "key twice", file: "threads: 1\nTHREADS: 2\n", want: "millrace.yaml:2: threads is set twice, first in line 1"},
 		{name: "wrong value in a file", file: "threads: web\n", want: `millrace.yaml:1: threads: "web": expected a whole number`},
 		{name: "small value in a file", file: "max-best-of: 0\n", want: "millrace.yaml:1: max-best-of: 0: must be at least 1"},
@@ -171,7 +183,7 @@ func TestFaults(t *testing.T) {
 		{name: "list of keys", file: "- threads\n", want: "expected a map of flag names to values"},
 		{name: "no YAML", file: "threads: [1\n", want: "millrace.yaml: line 1"},
 		{name: "model in its own folder", file: "model-id: /x\n", want: "a file in the model folder cannot choose the model"},
-		{name: "file that names a file", file: "config: /x\n", want: "config works only as a flag or variable"},
+		{name: "file that names a file", file: "config: /x\n", want: "config cannot be set in a file"},
 		{name: "key of the model's making", file: "threads: 1\nAPI_KEY: hunter2\n", want: "millrace.yaml:2: a file in the model folder cannot set api-key"},
 		{name: "address of the model's making", file: "hostname: 127.0.0.1\n", want: "cannot set hostname"},
 		{name: "port of the model's making", file: "port: 1\n", want: "cannot set port"},
@@ -207,12 +219,13 @@ func TestFaults(t *testing.T) {
 func TestNotes(t *testing.T) {
 	_, _, notes, err := parse(t, []string{"--waiting-served-ratio", "1.2"},
 		[]string{"CUDA_GRAPHS=0", "API_KEY=hunter2", "SAGEMAKER_REGION=eu-west-1", "HOSTNAME=box", "HF_TOKEN=hunter2", "SM_NUM_GPUS=1", "SHARDED=",
-			"OPTION_MAX_MODEL_LEN=8", "SM_VLLM_GPU_MEMORY_UTILIZATION=0.9", "OPTION_ROLLING_BATCH=hunter2"})
+			"LOG_LEVEL=verbose", "OPTION_MAX_MODEL_LEN=8", "SM_VLLM_GPU_MEMORY_UTILIZATION=0.9", "OPTION_ROLLING_BATCH=hunter2"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := strings.Join(notes, "\n")
 	for _, want := range []string{"--waiting-served-ratio=1.2 is ignored", "CUDA_GRAPHS=0 is ignored", `HOSTNAME="box"`, "HF_TOKEN has no meaning", "SM_NUM_GPUS=1 is ignored", "API_KEY=*** locks every caller out",
+		"LOG_LEVEL=verbose: expected one of debug, info, warn, error: logging at info",
 		"OPTION_MAX_MODEL_LEN is another server's variable and is taken for --max-total-tokens",
 		"Variables of other servers without effect here: OPTION_ROLLING_BATCH, SM_VLLM_GPU_MEMORY_UTILIZATION"} {
 		if !strings.Contains(got, want) {

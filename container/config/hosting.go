@@ -9,12 +9,14 @@ import (
 // Hosting is how the server behaves as a container of SageMaker, whose
 // platform sets some of these variables itself.
 type Hosting struct {
-	RequestDeadline    int    `name:"request-deadline" also:"SAGEMAKER_REQUEST_DEADLINE" min:"0" placeholder:"SECONDS" help:"Seconds after which an answer in one piece is cut and sent as it is; 0: never. Left out: 58 on SageMaker, which waits 60, and never elsewhere or in a transform job."`
-	StreamDeadline     int    `name:"stream-deadline" also:"SAGEMAKER_STREAM_DEADLINE" min:"0" placeholder:"SECONDS" help:"Seconds after which a stream is cut; 0: never. Left out: 470 on SageMaker, which waits 480, and never elsewhere or in a transform job."`
+	RequestDeadline    int    `name:"request-deadline" also:"SAGEMAKER_REQUEST_DEADLINE" min:"0" placeholder:"SECONDS" help:"Seconds after which an answer in one piece is cut and sent as it is; 0: never. Default: 58 on SageMaker, which waits 60, and never elsewhere or in a transform job."`
+	StreamDeadline     int    `name:"stream-deadline" also:"SAGEMAKER_STREAM_DEADLINE" min:"0" placeholder:"SECONDS" help:"Seconds after which a stream is cut; 0: never. Default: 470 on SageMaker, which waits 480, and never elsewhere or in a transform job."`
 	BatchTransform     bool   `name:"batch-transform" also:"SAGEMAKER_BATCH" help:"Serve a transform job: bodies of several JSON lines, whatever their content type, and no deadlines. SageMaker sets it."`
 	StatefulSessions   bool   `name:"stateful-sessions" also:"SAGEMAKER_ENABLE_STATEFUL_SESSIONS" help:"Let clients open sessions, whose requests SageMaker sends to one instance."`
 	SessionsExpiration int    `name:"sessions-expiration" also:"SAGEMAKER_SESSIONS_EXPIRATION" default:"1200" min:"1" max:"604800" help:"Seconds that a session lives."`
-	SageMakerUsage     bool   `name:"sagemaker-usage" help:"Answer with token counts and times in X-Amzn-SageMaker-Custom-Attributes, the one header of ours that SageMaker hands on."`
+	SageMakerUsage     bool   `name:"sagemaker-usage" help:"Answer with token counts and times in X-Amzn-SageMaker-Custom-Attributes, the only one of our headers that SageMaker passes on."`
+	ComputeType        string `name:"compute-type" placeholder:"NAME" help:"What answers call this machine in x-compute-type. Default: 1-cpu, by the device."`
+	LambdaInvokeMode   string `name:"lambda-invoke-mode" default:"auto" enum:"auto,buffered,stream" placeholder:"auto|buffered|stream" help:"How answers leave a Lambda function: auto streams to function URLs and direct calls that ask for a stream; stream always, for a function URL or REST API that is set to stream; buffered never."`
 	EMFNamespace       string `name:"emf-namespace" placeholder:"NAME" help:"Make CloudWatch metrics of each request's line in the log, in this namespace. Implies --json-output."`
 }
 
@@ -52,6 +54,13 @@ func (l *Loader) settlePlace(s *Serve) {
 	s.PayloadLimit = int64(payload)
 	if s.EMFNamespace != "" && l.from["json-output"] == "" {
 		s.JSONOutput, l.from["json-output"] = true, "--emf-namespace"
+	}
+	switch {
+	case l.from["json-output"] != "":
+	case l.env["AWS_LAMBDA_RUNTIME_API"] != "":
+		s.JSONOutput, l.from["json-output"] = strings.EqualFold(l.env["AWS_LAMBDA_LOG_FORMAT"], "JSON"), "Lambda's log format"
+	case !l.Terminal:
+		s.JSONOutput, l.from["json-output"] = true, "not a terminal"
 	}
 }
 

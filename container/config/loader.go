@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/agext/levenshtein"
 	"github.com/alecthomas/kong"
 
 	"github.com/millrace-ai/millrace/engine/weights"
@@ -35,10 +36,14 @@ func errorf(format string, args ...any) *Error {
 // Loader finds flags that are not on the command line. It is a kong.Resolver
 // for the commands that embed Serve; other commands' flags it leaves alone.
 type Loader struct {
+	// Terminal says that the log is written to a terminal, so for people.
+	Terminal bool
+
 	env     map[string]string // non-empty variables
 	folders func(modelID string) []string
 	file    *file // nil: none
 	loaded  bool
+	notes   []string          // of checks, for the log
 	from    map[string]string // flag → where its value was found, if not on the command line
 }
 
@@ -106,9 +111,9 @@ func (l *Loader) loadFile(ctx *kong.Context, flags []*kong.Flag) error {
 		i := slices.IndexFunc(flags, func(fl *kong.Flag) bool { return fl.Name == e.key })
 		switch {
 		case i < 0 || e.key == "help":
-			return errorf("%s:%d: unknown key %q; `millrace env` lists the keys", path, e.line, e.key)
+			return errorf("%s:%d: unknown key %q%s; `millrace env` lists the keys", path, e.line, e.key, didYouMean(e.key, flags))
 		case e.key == "config", e.key == "env":
-			return errorf("%s:%d: %s works only as a flag or variable; take it out of the file", path, e.line, e.key)
+			return errorf("%s:%d: %s cannot be set in a file; take it out", path, e.line, e.key)
 		case e.key == "model-id" && inModel:
 			return errorf("%s:%d: a file in the model folder cannot choose the model; take model-id out of it", path, e.line)
 		case inModel && flags[i].Tag.Has("operator"):
@@ -126,6 +131,9 @@ func (l *Loader) early(ctx *kong.Context, flags []*kong.Flag, name string) strin
 			s, _ := ctx.FlagValue(p.Flag).(string)
 			return s
 		}
+		if p.Positional != nil && p.Positional.Name == "model" && name == "model-id" {
+			return ctx.Value(p).String()
+		}
 	}
 	for _, f := range flags {
 		if f.Name != name {
@@ -136,6 +144,30 @@ func (l *Loader) early(ctx *kong.Context, flags []*kong.Flag, name string) strin
 		}
 	}
 	return ""
+}
+
+// didYouMean suggests the flag whose name is nearest to key, if one is near.
+func didYouMean(key string, flags []*kong.Flag) string {
+	var names []string
+	for _, f := range flags {
+		names = append(names, f.Name)
+	}
+	if near := Nearest(key, names); near != "" {
+		return fmt.Sprintf(", did you mean %q?", near)
+	}
+	return ""
+}
+
+// Nearest returns the one of names that word is most likely a misspelling of,
+// "" if none is near.
+func Nearest(word string, names []string) string {
+	best, least := "", 1+len(word)/3
+	for _, name := range names {
+		if d := levenshtein.Distance(word, name, nil); d <= least && (best == "" || d < levenshtein.Distance(word, best, nil)) {
+			best = name
+		}
+	}
+	return best
 }
 
 func findFile(dirs []string) string {
@@ -155,9 +187,16 @@ func embedsServe(n *kong.Node) bool {
 	return slices.ContainsFunc(n.Flags, func(f *kong.Flag) bool { return f.Name == "model-id" })
 }
 
-// envNames are the variables of a flag, strongest first.
+// envNames are the variables of a flag, strongest first; a flag may have none.
 func envNames(v *kong.Value) []string {
-	names := []string{strings.ToUpper(strings.ReplaceAll(v.Name, "-", "_"))}
+	var names []string
+	switch variable := v.Tag.Get("variable"); variable {
+	case "":
+		names = []string{strings.ToUpper(strings.ReplaceAll(v.Name, "-", "_"))}
+	case "-":
+	default:
+		names = []string{variable}
+	}
 	if also := v.Tag.Get("also"); also != "" {
 		names = append(strings.Split(also, ","), names...)
 	}
