@@ -11,14 +11,29 @@ import (
 	"strings"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/container/lambda"
 )
 
 // lambdaCommand are the commands about Lambda.
 type lambdaCommand struct {
-	Run   config.Serve `cmd:"" default:"withargs" help:"Serve as a Lambda function; serve does so by itself where AWS_LAMBDA_RUNTIME_API is set."`
-	Local lambdaLocal  `cmd:"" help:"Try the function on this machine: a function URL and Lambda's invoke APIs."`
+	Run   lambdaRun   `cmd:"" default:"withargs" help:"Serve as a Lambda function; serve does so by itself where AWS_LAMBDA_RUNTIME_API is set."`
+	Local lambdaLocal `cmd:"" help:"Try the function on this machine: a function URL and Lambda's invoke APIs."`
+}
+
+// lambdaRun is the command that serves as a function.
+type lambdaRun struct{ config.Serve }
+
+// Run serves until Lambda ends the process.
+func (c *lambdaRun) Run(ctx *kong.Context, loader *config.Loader) error {
+	reportFaults()
+	settings, notes, err := loader.Finish(ctx, &c.Serve)
+	if err != nil {
+		return usageError{err}
+	}
+	return serveLambda(&c.Serve, settings, notes)
 }
 
 // runtimeAPI is the variable with the address of the Lambda Runtime API: where
@@ -108,7 +123,7 @@ func serveLambda(cfg *config.Serve, settings []config.Setting, notes []string) e
 		return usageError{err}
 	}
 	f.fit(cfg, settings, os.Getenv)
-	s, err := newServer(cfg, settings, notes)
+	s, err := newServer(cfg, settings, notes, endSignals())
 	if errors.Is(err, errEnded) {
 		return nil
 	}

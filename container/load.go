@@ -131,6 +131,11 @@ func (s *server) newEngine(l *loadedModel) (err error) {
 	if l.budget, err = s.sizing.fit(l.info, free, bound); err != nil {
 		return err
 	}
+	if s.cfg.MaxTotalTokens == 0 && l.budget.maxTotal < s.sizing.total {
+		s.log.Warn("the context is cut to what the memory allows: free some, or give the cache more with --max-batch-total-tokens",
+			"max_total_tokens", l.budget.maxTotal, "model_tokens", s.sizing.total,
+			"full_cache", size(int64(s.sizing.pages(s.sizing.total))*l.info.PageBytes), "free", size(free))
+	}
 	l.tokens = s.sizing.tokens(l.budget.pages)
 	l.request = s.sizing.requestMemory(free)
 	l.grammars = int(s.sizing.grammarMemory(free))

@@ -9,6 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lmittmann/tint"
+	"golang.org/x/term"
+
 	"github.com/millrace-ai/millrace/container/config"
 )
 
@@ -135,17 +138,24 @@ func exit(status int) {
 	os.Exit(status)
 }
 
-// newLogger logs to standard error: text for people, or one JSON object a
-// line, whose time, level and message are called as in TGI's.
+// newLogger logs to standard error: short lines for people on a terminal,
+// whole ones as text, or one JSON object a line, whose time, level and message
+// are called as in TGI's.
 func newLogger(cfg *config.Serve) *slog.Logger {
 	level, _ := cfg.Level() // config has checked it
+	people := isTerminal(os.Stderr)
 	to := func(w io.Writer) *slog.Logger {
-		opts := &slog.HandlerOptions{Level: level}
-		if cfg.JSONOutput {
-			opts.ReplaceAttr = nameAsTGI
-			return slog.New(slog.NewJSONHandler(w, opts))
+		switch {
+		case cfg.JSONOutput:
+			return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: nameAsTGI}))
+		case people:
+			opts := &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: !colours()}
+			if level > slog.LevelDebug {
+				opts.ReplaceAttr = shorten
+			}
+			return slog.New(tint.NewHandler(w, opts))
 		}
-		return slog.New(slog.NewTextHandler(w, opts))
+		return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 	}
 	stderr.mu.Lock()
 	defer stderr.mu.Unlock()
@@ -155,6 +165,25 @@ func newLogger(cfg *config.Serve) *slog.Logger {
 		return line.Bytes()
 	}
 	return to(stderr)
+}
+
+// colours reports whether a terminal may be written to in colour; see
+// no-color.org.
+func colours() bool { return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" }
+
+// forPrograms are fields that people miss only while they debug.
+var forPrograms = map[string]bool{
+	"request_id": true, "trace_id": true, "stream": true, "cached_tokens": true, "preempted": true,
+	"address": true, "source": true, "bytes": true, "gb_per_second": true, "detail": true, "request_memory": true,
+	"autoscaling_target": true, "kv_tokens": true, "max_input_tokens": true,
+}
+
+// shorten leaves out what makes a line longer than a terminal is wide.
+func shorten(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) > 0 || forPrograms[a.Key] {
+		return slog.Attr{}
+	}
+	return a
 }
 
 func nameAsTGI(groups []string, a slog.Attr) slog.Attr {
@@ -178,3 +207,6 @@ func logSettings(log *slog.Logger, what string, settings []config.Setting) {
 	}
 	log.Info(what, attrs...)
 }
+
+// isTerminal reports whether people read f, or write it.
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

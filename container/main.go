@@ -1,16 +1,19 @@
-// Command millrace serves text generation over TGI's API.
+// Command millrace serves text generation over TGI's and OpenAI's APIs.
 //
-//	millrace [serve] [flags]      serve a model
-//	millrace pull SOURCE FOLDER   copy a model from S3 to a folder
-//	millrace sagemaker COMMAND    deploy, invoke, status, delete, local
-//	millrace lambda [local]       serve as a Lambda function, or try one here
-//	millrace bench [flags]        load a server and measure it
-//	millrace env [flags]          print the configuration that serve would use
-//	millrace version
+//	millrace [serve] [MODEL] [flags]  serve a model
+//	millrace chat [MODEL|URL]         chat in the terminal
+//	millrace pull SOURCE [FOLDER]     download a model
+//	millrace inspect [MODEL]          describe a model, and whether it fits into memory
+//	millrace sagemaker COMMAND        deploy, invoke, status, delete, local
+//	millrace lambda [run|local]       serve as a Lambda function, or try one here
+//	millrace bench [flags]            measure a server under load
+//	millrace env [flags]              print the configuration that serve would use
+//	millrace version, help, completion, man
 //
-// This package wires the rooms together and then waits: main.go reads the
-// command line, serve.go is the life of the server, model.go finds the model
-// and fits it into memory. It holds no logic of serving itself.
+// Each command has a file of its name. serve.go is the life of the server,
+// model.go finds and opens the model, limits.go and memory.go fit it into
+// memory, port.go and lambda.go are where requests come from. What answers them
+// is in the packages handler and engine.
 //
 // Exit status: 0 after an orderly end, 1 if something failed while running, 2
 // if the command line, the configuration or the model is wrong, which one line
@@ -27,28 +30,33 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 
 	"github.com/alecthomas/kong"
 
-	"github.com/millrace-ai/millrace/container/bench"
 	"github.com/millrace-ai/millrace/container/config"
 )
 
 // cli is the command line. Without a command it is serve: SageMaker runs the
-// image with the word, people without.
+// image with the word, people without. Each command has a method Run, whose
+// parameters are what run binds.
 type cli struct {
-	Serve     config.Serve  `cmd:"" default:"withargs" help:"Serve a model (the default command)."`
-	Pull      pull          `cmd:"" help:"Copy a model from S3 to a folder."`
-	SageMaker sageMaker     `cmd:"" name:"sagemaker" help:"Deploy to SageMaker, call an endpoint, or try one on this machine."`
-	Lambda    lambdaCommand `cmd:"" help:"Serve as a Lambda function, or try one on this machine."`
-	Bench     bench.Options `cmd:"" help:"Load a server that speaks TGI's or OpenAI's API, and measure it."`
-	Env       config.Serve  `cmd:"" help:"Print the configuration that serve would use, and where each value comes from."`
-	Version   struct{}      `cmd:"" help:"Print the version."`
-}
+	Version versionFlag `short:"V" help:"Print the version."`
+	HelpAll helpAllFlag `help:"Show help with all flags, those for TGI's command lines too."`
 
-// absent are commands that belong to the product and not to this build.
-var absent = []string{"quantize"}
+	Serve      serveCommand      `cmd:"" default:"withargs" help:"Serve a model (the default command)."`
+	Chat       chatCommand       `cmd:"" help:"Chat with a model in the terminal."`
+	Pull       pull              `cmd:"" help:"Copy a model from S3 to a folder."`
+	Inspect    inspectCommand    `cmd:"" help:"Describe a model: its size, and whether it fits into memory."`
+	Bench      benchCommand      `cmd:"" help:"Measure a server that speaks TGI's or OpenAI's API under load."`
+	SageMaker  sageMaker         `cmd:"" name:"sagemaker" help:"Deploy to SageMaker, call an endpoint, or try one on this machine."`
+	Lambda     lambdaCommand     `cmd:"" help:"Serve as a Lambda function, or try one on this machine."`
+	Env        envCommand        `cmd:"" help:"Print the configuration that serve would use, and where each value comes from."`
+	Completion completionCommand `cmd:"" help:"Print the completion script of a shell."`
+	Man        manCommand        `cmd:"" help:"Print the manual page."`
+	VersionOf  versionCommand    `cmd:"" name:"version" help:"Print the version, what it was built with, and what CPU code it uses."`
+	Help       helpCommand       `cmd:"" help:"Show the help of a command."`
+	Complete   completeCommand   `cmd:"" hidden:"" name:"__complete" passthrough:"" help:"Print how a command line may go on, for the completion scripts."`
+}
 
 // usageError is a fault of whoever started the process: exit status 2.
 type usageError struct{ err error }
@@ -71,21 +79,14 @@ func main() {
 }
 
 func run(args, environ []string) error {
-	if len(args) > 0 && slices.Contains(absent, args[0]) {
-		return usageError{fmt.Errorf("%s is not available in this build", args[0])}
-	}
-	var c cli
 	loader := config.NewLoader(environ, modelFolders)
-	parser, err := kong.New(&c,
-		kong.Name("millrace"),
-		kong.Description("Serves text generation over TGI's API."),
-		kong.Resolvers(loader),
-		kong.ValueFormatter(config.Help),
-		kong.ExplicitGroups([]kong.Group{{Key: "compat", Title: "Flags of TGI's launcher without effect in this build:"}}),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
-	)
+	loader.Terminal = isTerminal(os.Stderr)
+	parser, err := newParser(&cli{}, loader, slices.Contains(args, "--help-all"))
 	if err != nil {
 		return err
+	}
+	if err := checkCommand(parser, args); err != nil {
+		return usageError{err}
 	}
 	ctx, err := parser.Parse(args)
 	if err != nil {
@@ -95,58 +96,62 @@ func run(args, environ []string) error {
 		}
 		return usageError{err}
 	}
-
-	interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	switch ctx.Command() {
-	case "version":
-		fmt.Println(strings.TrimSpace("millrace " + version + " " + revision()))
-		return nil
-	case "bench":
-		_, err := bench.Run(interrupted, c.Bench, os.Stdout, os.Stderr)
+	ctx.Bind(loader)
+	// Asked for only by commands that a signal ends through it; a server has a
+	// way of its own.
+	if err := ctx.BindToProvider(func() (context.Context, error) {
+		interrupted, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		return interrupted, nil
+	}); err != nil {
 		return err
-	case "pull <source> <folder>":
-		return c.Pull.run(interrupted, os.Stderr)
-	case "env":
-		settings, notes, err := loader.Finish(ctx, &c.Env)
-		if err != nil {
-			return usageError{err}
-		}
-		return printSettings(settings, notes)
-	case "serve":
-		stop() // serve has its own way to end
-		reportFaults()
-		settings, notes, err := loader.Finish(ctx, &c.Serve)
-		if err != nil {
-			return usageError{err}
-		}
-		if os.Getenv(runtimeAPI) != "" {
-			return serveLambda(&c.Serve, settings, notes)
-		}
-		return serve(&c.Serve, settings, notes)
-	case "lambda run":
-		stop()
-		reportFaults()
-		settings, notes, err := loader.Finish(ctx, &c.Lambda.Run)
-		if err != nil {
-			return usageError{err}
-		}
-		return serveLambda(&c.Lambda.Run, settings, notes)
 	}
-	// The other commands have a method Run(context.Context) error.
-	ctx.BindTo(interrupted, (*context.Context)(nil))
 	return ctx.Run()
 }
 
-// printSettings writes the configuration as a table, then what was set
-// without effect.
-func printSettings(settings []config.Setting, notes []string) error {
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	for _, s := range settings {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", s.Flag, s.Value, s.From)
+// newParser makes the parser of c. Flags that are only for TGI's command lines
+// are hidden from help unless all are wanted.
+func newParser(c *cli, loader *config.Loader, all bool) (*kong.Kong, error) {
+	parser, err := kong.New(c,
+		kong.Name("millrace"),
+		kong.Description("Serves text generation over TGI's and OpenAI's APIs."),
+		kong.Resolvers(loader),
+		kong.ValueFormatter(config.Help),
+		kong.ExplicitGroups(config.Groups),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, NoExpandSubcommands: true, WrapUpperBound: 110}),
+		kong.Help(printHelp),
+	)
+	if err != nil {
+		return nil, err
 	}
-	for _, n := range notes {
-		fmt.Fprintln(w, "#", n)
+	return parser, kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
+		if f, ok := node.(*kong.Flag); ok && f.Group != nil && config.ForTGI(f.Group.Key) {
+			f.Hidden = !all
+		}
+		return next(nil)
+	})
+}
+
+// checkCommand refuses a first word that is neither a command nor, for serve
+// without its name, a model.
+func checkCommand(parser *kong.Kong, args []string) error {
+	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
+		return nil
 	}
-	return w.Flush()
+	word := args[0]
+	var names []string
+	for _, command := range parser.Model.Children {
+		if command.Name == word {
+			return nil
+		}
+		if !command.Hidden {
+			names = append(names, command.Name)
+		}
+	}
+	if _, err := os.Stat(word); err == nil || strings.ContainsAny(word, "/:") {
+		return nil
+	}
+	if near := config.Nearest(word, names); near != "" {
+		return fmt.Errorf("unknown command %q, did you mean %q?", word, near)
+	}
+	return fmt.Errorf("unknown command %q; `millrace help` lists the commands", word)
 }

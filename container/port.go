@@ -21,6 +21,17 @@ type port struct {
 	*http.Server
 	hosting  *sagemaker.Hosting
 	listener net.Listener
+	ready    func() // called once the model is there; nil: nothing is
+}
+
+// url is where a browser on this machine finds the server.
+func (p *port) url() string {
+	address, _ := p.listener.Addr().(*net.TCPAddr)
+	host := address.IP.String()
+	if address.IP.IsUnspecified() {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, strconv.Itoa(address.Port))
 }
 
 // listen opens the port that the configuration names. Connections are
@@ -30,7 +41,7 @@ func listen(cfg *config.Serve, log *slog.Logger, h *sagemaker.Hosting) (*port, e
 	if err != nil {
 		return nil, err
 	}
-	p := &port{handler.NewHTTPServer("", h), h, listener}
+	p := &port{Server: handler.NewHTTPServer("", h), hosting: h, listener: listener}
 	p.ErrorLog = stdlog.New(&serverLog{log: log}, "", 0)
 	return p, nil
 }
@@ -44,8 +55,12 @@ func (p *port) Serve() error {
 	return err
 }
 
-// Ready does nothing: the API itself answers requests that come too early.
-func (p *port) Ready() {}
+// Ready says so to people; the API itself answers requests that come too early.
+func (p *port) Ready() {
+	if p.ready != nil {
+		p.ready()
+	}
+}
 
 // serverLog takes what an http.Server has to say. Most of it is about clients
 // that speak something else, which is for a debugger. That a connection cannot

@@ -19,15 +19,15 @@ type pull struct {
 	Folder string `arg:"" help:"Where to put the files; made if need be. Interrupted, the same command goes on where it stopped."`
 }
 
-// run copies until ctx ends.
-func (p *pull) run(ctx context.Context, stderr *os.File) error {
+// Run copies until ctx ends.
+func (p *pull) Run(ctx context.Context) error {
 	if !source.IsS3(p.Source) {
 		return usageError{fmt.Errorf("pull: %s: expected s3://BUCKET/PREFIX or s3://BUCKET/KEY.tar.gz", config.HideSecrets(p.Source))}
 	}
 	if err := source.Check(p.Source); err != nil {
 		return usageError{fmt.Errorf("pull: %w", err)}
 	}
-	progress, finish := progressBar(stderr)
+	progress, finish := progressBar(os.Stderr)
 	start, bytes := time.Now(), int64(0)
 	err := source.Pull(ctx, p.Source, p.Folder, slog.New(slog.DiscardHandler), func(done, total int64) {
 		bytes = total
@@ -37,7 +37,7 @@ func (p *pull) run(ctx context.Context, stderr *os.File) error {
 	if err != nil {
 		return fmt.Errorf("pull: %w", err)
 	}
-	_, err = fmt.Fprintf(stderr, "%s in %s, %.1f s\n", size(bytes), p.Folder, time.Since(start).Seconds())
+	_, err = fmt.Fprintf(os.Stderr, "%s in %s, %.1f s\n", size(bytes), p.Folder, time.Since(start).Seconds())
 	return err
 }
 

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/term"
-
 	"github.com/millrace-ai/millrace/sagemaker/deploy"
 )
 
@@ -208,5 +206,3 @@ func interruptible(ctx context.Context, read func() (string, error)) (string, er
 		return "", errors.New("interrupted")
 	}
 }
-
-func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

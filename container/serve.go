@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/handler"
@@ -48,7 +50,46 @@ type front interface {
 	Shutdown(ctx context.Context) error
 }
 
-// serve serves on a port until a signal ends it, which is no error.
+// serveCommand is the command that serves a model, the default.
+type serveCommand struct{ config.Serve }
+
+// Run serves: in Lambda as a function, everywhere else on a port.
+func (c *serveCommand) Run(ctx *kong.Context, loader *config.Loader) error {
+	reportFaults()
+	settings, notes, err := loader.Finish(ctx, &c.Serve)
+	if err != nil {
+		return usageError{err}
+	}
+	if os.Getenv(runtimeAPI) != "" {
+		return serveLambda(&c.Serve, settings, notes)
+	}
+	return serve(&c.Serve, settings, notes)
+}
+
+// parseServe is the configuration of serve with these flags in an environment.
+func parseServe(args, environ []string) (*config.Serve, []config.Setting, []string, error) {
+	c, loader := &cli{}, config.NewLoader(environ, modelFolders)
+	loader.Terminal = isTerminal(os.Stderr)
+	parser, err := newParser(c, loader, false)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	ctx, err := parser.Parse(append([]string{"serve"}, args...))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	settings, notes, err := loader.Finish(ctx, &c.Serve.Serve)
+	return &c.Serve.Serve, settings, notes, err
+}
+
+// endSignals returns the channel of the signals that end a server.
+func endSignals() chan os.Signal {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	return signals
+}
+
+// serve serves on a port until a signal ends it, which is not an error.
 //
 // What can be wrong about the command line and the model is found out before
 // the port opens, from the files' headers; the port opens before the weights
@@ -56,7 +97,7 @@ type front interface {
 // an archive is opened behind the port, too: how long that takes is not up to
 // this machine.
 func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
-	s, err := newServer(cfg, settings, notes)
+	s, err := newServer(cfg, settings, notes, endSignals())
 	if errors.Is(err, errEnded) {
 		return nil
 	}
@@ -69,7 +110,12 @@ func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
 		return usageError{err}
 	}
 	defer p.Close()
-	s.log.Info("listening", "address", p.listener.Addr().String(), "model", s.name())
+	s.log.Info("listening", "url", p.url(), "address", p.listener.Addr().String(), "model", s.name())
+	if loud := isTerminal(os.Stderr) && !cfg.JSONOutput; loud {
+		p.ready = func() {
+			say(fmt.Sprintf("\n  Chat:  %[1]s/playground\n  API:   %[1]s/v1  (described at %[1]s/docs)\n  Stop:  Ctrl-C\n\n", p.url()))
+		}
+	}
 	return s.run(p)
 }
 
@@ -78,10 +124,9 @@ var errEnded = errors.New("ended by a signal")
 
 // newServer checks what can be checked at once and makes the API, which has no
 // model yet. It returns errEnded if a signal comes first.
-func newServer(cfg *config.Serve, settings []config.Setting, notes []string) (*server, error) {
-	s := &server{cfg: cfg, log: newLogger(cfg), signals: make(chan os.Signal, 2)}
+func newServer(cfg *config.Serve, settings []config.Setting, notes []string, signals chan os.Signal) (*server, error) {
+	s := &server{cfg: cfg, log: newLogger(cfg), signals: signals}
 	slog.SetDefault(s.log)
-	signal.Notify(s.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	for _, note := range notes {
 		s.log.Warn(note)
 	}

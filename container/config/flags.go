@@ -85,15 +85,18 @@ var Groups = []kong.Group{
 	{Key: "later", Title: "TGI compatibility, refused because they are not in this build:"},
 }
 
+// ForTGI reports whether the flags of a group are only for TGI's command lines.
+func ForTGI(group string) bool { return group == "compat" || group == "later" }
+
 // autoPlaceholder marks numbers that, left out, are settled later.
 const autoPlaceholder = "N"
 
 // serveFlags are the names of all flags here.
-var serveFlags = flagNames(reflect.TypeFor[Serve]())
+var serveFlags = flagNames()
 
-func flagNames(t reflect.Type) map[string]bool {
+func flagNames() map[string]bool {
 	names := map[string]bool{}
-	for _, f := range reflect.VisibleFields(t) {
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Serve]()) {
 		if name := f.Tag.Get("name"); name != "" {
 			names[name] = true
 		}

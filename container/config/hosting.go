@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net"
 	"regexp"
 	"strings"
 	"time"
@@ -85,7 +86,10 @@ func (l *Loader) checkHosting(s *Serve) error {
 func (l *Loader) notesOfHosting(s *Serve) (notes []string) {
 	if s.APIKey != "" && l.onSageMaker() {
 		set := Setting{Flag: "api-key", Value: "***", From: l.from["api-key"]}
-		notes = append(notes, set.name()+" locks every caller out of an endpoint: SageMaker keeps the header Authorization to itself, and lets nobody in without permission anyway")
+		notes = append(notes, set.name()+" locks every caller out of an endpoint: SageMaker does not pass the header Authorization on, and checks permissions itself")
+	}
+	if s.APIKey == "" && net.ParseIP(s.Hostname).IsUnspecified() && !l.onSageMaker() && l.env["AWS_LAMBDA_RUNTIME_API"] == "" {
+		notes = append(notes, "anyone who can reach this machine may use the model: set API_KEY to require a key, or --hostname=127.0.0.1 to listen on this machine alone")
 	}
 	return notes
 }
