@@ -82,6 +82,10 @@ func TestAlerts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	runbook, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	exposed := exposition(ask(t, newTestServer(&fake{}), "GET", "/metrics", "").body)
 	for _, name := range regexp.MustCompile(`\b(?:millrace|tgi|process)_\w+`).FindAllString(string(data), -1) {
 		if _, ok := exposed[name]; !ok {
@@ -96,6 +100,9 @@ func TestAlerts(t *testing.T) {
 		name, rest, _ := strings.Cut(alert, "\n")
 		if want := "/docs/operations.md#" + strings.ToLower(name) + "\n"; !strings.Contains(rest, want) {
 			t.Errorf("%s: its runbook_url does not end in %s", name, want)
+		}
+		if !strings.Contains(string(runbook), "\n### "+name+"\n") {
+			t.Errorf("%s: docs/operations.md has no section for it", name)
 		}
 		fires, quiet := false, false
 		for _, c := range strings.Split(string(cases), "- name: ") {
