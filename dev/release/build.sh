@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds the files of a release in build/release: for each architecture named
 # (amd64, arm64; this machine's by default) a static binary in a tarball with
-# the licence, the README, the changelog, shell completions and the man page,
+# the licence, the README, the changelog, completions, man page, systemd unit,
 # and its bills of materials; beside them install.sh and SHA256SUMS.
 #
 #   dev/release/build.sh VERSION [ARCH...]
@@ -81,7 +81,7 @@ for arch; do
 	build "$arch" "$cpu" "$folder/millrace"
 	materials "$cpu" "$folder/millrace" "$folder/sbom"
 	for half in go rust; do cp "$folder/sbom/$half.cdx.json" "$out/$name.$half.cdx.json"; done
-	cp LICENSE README.md CHANGELOG.md "$folder"
+	cp LICENSE README.md CHANGELOG.md dev/release/millrace.service "$folder"
 	for shell in bash zsh fish; do build/millrace completion "$shell" >"$folder/completions/millrace.$shell"; done
 	build/millrace man >"$folder/millrace.1"
 	tar --create --sort=name --format=ustar --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --mtime="@$SOURCE_DATE_EPOCH" \
