@@ -59,7 +59,7 @@ build() {
 
 # materials CPU BINARY FOLDER: what the binary is made of, in CycloneDX's form.
 materials() {
-	GOFLAGS='' GOPROXY=off build/bin/cyclonedx-gomod bin -json -std -licenses -noserial -notimestamp -version "$version" \
+	GOFLAGS='' GOPROXY=off GOSUMDB=off build/bin/cyclonedx-gomod bin -json -std -licenses -noserial -notimestamp -version "$version" \
 		-output "$3/go.cdx.json" "$2"
 	DAULET_TOKENIZERS_DIR=$(go list -m -f '{{.Dir}}' github.com/daulet/tokenizers) PATH=$PWD/build/bin:$PATH \
 		cargo cyclonedx --quiet --manifest-path engine/native/Cargo.toml --target "$1-unknown-linux-gnu" --no-build-deps \
@@ -69,6 +69,7 @@ materials() {
 }
 
 install_tools
+go mod download # with what cyclonedx-gomod reads of modules to name their licences
 for arch; do
 	case $arch in
 	amd64) cpu=x86_64 ;;
