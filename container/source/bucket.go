@@ -47,12 +47,24 @@ var defaultTuning = tuning{
 	tick: 50 * time.Millisecond, window: 200 * time.Millisecond, hedgeAfter: 300 * time.Millisecond,
 }
 
+// wait waits before attempt tries+1: exponentially with full jitter, and no less
+// than a quarter of the most or than atLeast.
+func (t tuning) wait(ctx context.Context, tries int, atLeast time.Duration) error {
+	most := min(t.mostBackoff, t.backoff<<min(tries-1, 16))
+	select {
+	case <-time.After(max(atLeast, most/4+rand.N(most*3/4+1))):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // bucket is a bucket and how to reach it. Safe for concurrent use.
 type bucket struct {
-	location
-	cfg  aws.Config
-	tune tuning
-	log  *slog.Logger
+	place location
+	cfg   aws.Config
+	tune  tuning
+	log   *slog.Logger
 
 	api       atomic.Pointer[s3.Client]
 	redirects atomic.Int32
@@ -86,7 +98,7 @@ func loadConfig(ctx context.Context, log *slog.Logger) (aws.Config, error) {
 }
 
 func newBucket(cfg aws.Config, l location, tune tuning, log *slog.Logger) *bucket {
-	b := &bucket{location: l, cfg: cfg, tune: tune, log: log}
+	b := &bucket{place: l, cfg: cfg, tune: tune, log: log}
 	b.connect(cfg.Region)
 	return b
 }
@@ -106,9 +118,8 @@ func (b *bucket) connect(region string) {
 	}))
 }
 
-// again decides after a failed attempt, the tries-th in a row that brought
-// nothing: nil means that it waited and the caller tries once more.
-func (b *bucket) again(ctx context.Context, err error, tries int) error {
+// retry is what remoteFile says, for all requests about the bucket.
+func (b *bucket) retry(ctx context.Context, err error, tries int) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -120,7 +131,7 @@ func (b *bucket) again(ctx context.Context, err error, tries int) error {
 			return err
 		}
 		region := regionOf(err)
-		b.log.Debug("bucket is in another region", "bucket", b.bucket, "region", region)
+		b.log.Debug("bucket is in another region", "bucket", b.place.bucket, "region", region)
 		b.connect(region)
 		return nil
 	case expired:
@@ -141,20 +152,12 @@ func (b *bucket) again(ctx context.Context, err error, tries int) error {
 	default:
 		return err
 	}
-	// Exponential with full jitter, but for a little that is always waited.
-	most := min(b.tune.mostBackoff, b.tune.backoff<<min(tries-1, 16))
-	wait := most/4 + rand.N(most*3/4+1)
-	b.log.Debug("reading from S3 goes on after a fault", "bucket", b.bucket, "attempt", tries, "err", err, "wait", wait)
-	select {
-	case <-time.After(wait):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	b.log.Debug("reading from S3 again after a fault", "bucket", b.place.bucket, "attempt", tries, "err", err)
+	return b.tune.wait(ctx, tries, 0)
 }
 
 func (b *bucket) payer() types.RequestPayer {
-	if b.requesterPays {
+	if b.place.requesterPays {
 		return types.RequestPayerRequester
 	}
 	return ""
@@ -163,27 +166,27 @@ func (b *bucket) payer() types.RequestPayer {
 // list returns the objects below the bucket's prefix, without those that only
 // stand for a folder.
 func (b *bucket) list(ctx context.Context) (objects []*object, err error) {
-	in := &s3.ListObjectsV2Input{Bucket: &b.bucket, Prefix: &b.key, RequestPayer: b.payer()}
+	in := &s3.ListObjectsV2Input{Bucket: &b.place.bucket, Prefix: &b.place.key, RequestPayer: b.payer()}
 	for tries := 0; ; {
 		out, err := briefly(ctx, b, func(ctx context.Context) (*s3.ListObjectsV2Output, error) {
 			return b.api.Load().ListObjectsV2(ctx, in)
 		})
 		if err != nil {
 			tries++
-			if err = b.again(ctx, err, tries); err != nil {
-				return nil, explain(b.location, "list", b.key, err)
+			if err = b.retry(ctx, err, tries); err != nil {
+				return nil, explain(b.place, "list", b.place.key, err)
 			}
 			continue
 		}
 		tries = 0
 		for _, o := range out.Contents {
 			key := aws.ToString(o.Key)
-			if key == b.key || key[len(key)-1] == '/' {
+			if key == b.place.key || key[len(key)-1] == '/' {
 				continue
 			}
 			objects = append(objects, &object{bucket: b, key: key, etag: aws.ToString(o.ETag), size: aws.ToInt64(o.Size)})
 			if len(objects) > mostObjects {
-				return nil, &Error{b.uri(b.key) + fmt.Sprintf(": more than %d objects, expected one model: give its own prefix", mostObjects), nil}
+				return nil, &Error{b.place.uri(b.place.key) + fmt.Sprintf(": more than %d objects, expected one model: give its own prefix", mostObjects), nil}
 			}
 		}
 		if !aws.ToBool(out.IsTruncated) {
@@ -209,27 +212,27 @@ const mostObjects = 20_000
 
 // object returns the object called key, pinned to what it is now.
 func (b *bucket) object(ctx context.Context, key string) (*object, error) {
-	in := &s3.GetObjectInput{Bucket: &b.bucket, Key: &key, RequestPayer: b.payer(), Range: aws.String("bytes=0-0")}
-	if b.version != "" {
-		in.VersionId = &b.version
+	in := &s3.GetObjectInput{Bucket: &b.place.bucket, Key: &key, RequestPayer: b.payer(), Range: aws.String("bytes=0-0")}
+	if b.place.version != "" {
+		in.VersionId = &b.place.version
 	}
 	for tries := 0; ; {
 		// A read of one byte, as the answer to HEAD has no text that says why.
 		out, err := b.api.Load().GetObject(ctx, in)
 		if err == nil {
 			out.Body.Close()
-			o := &object{bucket: b, key: key, version: b.version, etag: aws.ToString(out.ETag)}
+			o := &object{bucket: b, key: key, version: b.place.version, etag: aws.ToString(out.ETag)}
 			if _, err = fmt.Sscanf(aws.ToString(out.ContentRange), "bytes 0-0/%d", &o.size); err == nil {
 				return o, nil
 			}
 			err = errors.Join(errAnswer, err)
 		}
 		if awserr.Status(err) == http.StatusRequestedRangeNotSatisfiable {
-			return nil, &Error{b.uri(key) + ": the object is empty", err}
+			return nil, &Error{b.place.uri(key) + ": the object is empty", err}
 		}
 		tries++
-		if err = b.again(ctx, err, tries); err != nil {
-			return nil, explain(b.location, "get", key, err)
+		if err = b.retry(ctx, err, tries); err != nil {
+			return nil, explain(b.place, "get", key, err)
 		}
 	}
 }

@@ -37,7 +37,7 @@ var (
 func (a *algorithm) decode(text string) (uint64, error) {
 	raw, err := base64.StdEncoding.DecodeString(text)
 	if err != nil || len(raw) != int(a.bits/8) {
-		return 0, fmt.Errorf("%q is no checksum of type %s", text, a.name)
+		return 0, fmt.Errorf("%q is not a checksum of type %s", text, a.name)
 	}
 	if a.bits == 32 {
 		return uint64(binary.BigEndian.Uint32(raw)), nil
@@ -94,9 +94,12 @@ type tally struct {
 
 func newTally(c checksum, size int64) *tally { return &tally{checksum: c, size: size} }
 
+// compares reports whether there is a checksum to compare with.
+func (t *tally) compares() bool { return t != nil && t.algorithm != nil }
+
 // add takes the bytes from offset on; each byte of the object once.
 func (t *tally) add(p []byte, offset int64) {
-	if t.algorithm == nil || len(p) == 0 {
+	if !t.compares() || len(p) == 0 {
 		return
 	}
 	part := t.algorithm.shift(t.algorithm.sum(p), t.size-offset-int64(len(p)))

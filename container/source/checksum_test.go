@@ -3,6 +3,8 @@ package source
 import (
 	"math/rand/v2"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
 func TestTallyInAnyOrder(t *testing.T) {
@@ -39,6 +41,27 @@ func TestTallyInAnyOrder(t *testing.T) {
 			if sum.check() == nil {
 				t.Errorf("%s: a wrong sum passes", known.a.name)
 			}
+		}
+	}
+}
+
+// A CRC32 without a type beside an ETag of parts is the parts', as moto has it.
+func TestChecksumWithoutType(t *testing.T) {
+	sum, nvme := "AAAAAA==", "AAAAAAAAAAA="
+	for _, tt := range []struct {
+		etag     string
+		kind     types.ChecksumType
+		nvme, is *string
+		want     *algorithm
+	}{
+		{`"0123-33"`, "", nil, &sum, nil},
+		{`"0123"`, "", nil, &sum, crc32IEEE},
+		{`"0123-33"`, types.ChecksumTypeFullObject, nil, &sum, crc32IEEE},
+		{`"0123"`, types.ChecksumTypeComposite, nil, &sum, nil},
+		{`"0123-33"`, "", &nvme, nil, crc64NVME}, // which S3 keeps of whole objects only
+	} {
+		if got := wholeChecksum(tt.etag, tt.kind, tt.nvme, tt.is, nil); got.algorithm != tt.want {
+			t.Errorf("ETag %s, type %q: %v, want %v", tt.etag, tt.kind, got.algorithm, tt.want)
 		}
 	}
 }

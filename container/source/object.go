@@ -5,45 +5,131 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
-// object is one object as it was when it was found: another content under the
-// same key is refused.
+// object is one object in S3 as it was when it was found: another content under
+// the same key is refused.
 type object struct {
-	*bucket
+	bucket  *bucket
 	key     string
 	etag    string
 	version string
 	size    int64
 }
 
-func (o *object) name() string { return o.uri(o.key) }
+var _ remoteFile = (*object)(nil)
 
-// explain makes the one line about a failed read of the object.
+// String implements remoteFile.
+func (o *object) String() string { return o.bucket.place.uri(o.key) }
+
+func (o *object) length() int64 { return o.size }
+
+func (o *object) retry(ctx context.Context, err error, tries int) error {
+	return o.bucket.retry(ctx, err, tries)
+}
+
 func (o *object) explain(err error) error {
 	var said *Error
 	if errors.As(err, &said) {
 		return err
 	}
-	return explain(o.location, "get", o.key, err)
+	return explain(o.bucket.place, "get", o.key, err)
+}
+
+// request returns what every read of the object asks for.
+func (o *object) request() *s3.GetObjectInput {
+	return &s3.GetObjectInput{Bucket: &o.bucket.place.bucket, Key: &o.key, IfMatch: &o.etag, VersionId: optional(o.version), RequestPayer: o.bucket.payer()}
+}
+
+// get sends a request and refuses an answer about another version, which a
+// server sends that ignores If-Match.
+func (o *object) get(ctx context.Context, in *s3.GetObjectInput) (*s3.GetObjectOutput, error) {
+	out, err := o.bucket.api.Load().GetObject(ctx, in)
+	if err == nil && aws.ToString(out.ETag) != o.etag {
+		out.Body.Close()
+		err = errChanged
+	}
+	return out, err
+}
+
+func (o *object) open(ctx context.Context, from, to int64) (io.ReadCloser, error) {
+	in := o.request()
+	in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", from, to-1))
+	out, err := o.get(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	if want := fmt.Sprintf("bytes %d-%d/%d", from, to-1, o.size); aws.ToString(out.ContentRange) != want {
+		out.Body.Close()
+		return nil, fmt.Errorf("%w: %s, found %q", errAnswer, want, aws.ToString(out.ContentRange))
+	}
+	return out.Body, nil
+}
+
+// wholeObject is an object that is read in one request, which also brings its
+// checksum. After a fault the rest is read as a range.
+type wholeObject struct {
+	*object
+	sum checksum
+}
+
+func (o *wholeObject) open(ctx context.Context, from, to int64) (io.ReadCloser, error) {
+	if from > 0 {
+		return o.object.open(ctx, from, to)
+	}
+	in := o.request()
+	in.ChecksumMode = types.ChecksumModeEnabled
+	out, err := o.get(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	if out.ContentLength != nil && *out.ContentLength != o.size {
+		out.Body.Close()
+		return nil, errAnswer
+	}
+	o.sum = wholeChecksum(o.etag, out.ChecksumType, out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C)
+	return out.Body, nil
+}
+
+// readAll reads the whole object into memory.
+func (o *object) readAll(ctx context.Context) ([]byte, error) {
+	if o.size > maxText {
+		return nil, &Error{fmt.Sprintf("%s: %d MB, the limit is %d MB", o, o.size>>20, maxText>>20), errors.ErrUnsupported}
+	}
+	whole := &wholeObject{object: o}
+	data := make([]byte, o.size)
+	if err := readRange(ctx, whole, o.bucket.tune.idle, data, 0); err != nil {
+		return nil, err
+	}
+	sum := newTally(whole.sum, o.size)
+	sum.add(data, 0)
+	if err := sum.check(); err != nil {
+		return nil, &Error{o.String() + ": " + err.Error(), err}
+	}
+	return data, nil
+}
+
+// readAt fills p with the bytes from offset on.
+func (o *object) readAt(ctx context.Context, p []byte, offset int64) error {
+	return readRange(ctx, o, o.bucket.tune.idle, p, offset)
 }
 
 // checksum asks for the checksum of the whole object. That there is none, or
 // that it cannot be asked for, is no error: reading will say what is wrong.
 func (o *object) checksum(ctx context.Context) checksum {
 	out, err := briefly(ctx, o.bucket, func(ctx context.Context) (*s3.HeadObjectOutput, error) {
-		return o.api.Load().HeadObject(ctx, &s3.HeadObjectInput{Bucket: &o.bucket.bucket, Key: &o.key, IfMatch: &o.etag,
-			VersionId: optional(o.version), RequestPayer: o.payer(), ChecksumMode: types.ChecksumModeEnabled})
+		return o.bucket.api.Load().HeadObject(ctx, &s3.HeadObjectInput{Bucket: &o.bucket.place.bucket, Key: &o.key, IfMatch: &o.etag,
+			VersionId: optional(o.version), RequestPayer: o.bucket.payer(), ChecksumMode: types.ChecksumModeEnabled})
 	})
 	if err != nil {
 		return checksum{}
 	}
-	return wholeChecksum(out.ChecksumType, out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C)
+	return wholeChecksum(o.etag, out.ChecksumType, out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C)
 }
 
 func optional(s string) *string {
@@ -54,9 +140,12 @@ func optional(s string) *string {
 }
 
 // wholeChecksum takes the checksum of an answer if it is of the object's
-// bytes, not of its parts' checksums.
-func wholeChecksum(kind types.ChecksumType, nvme, ieee, castagnoli *string) checksum {
-	if kind == types.ChecksumTypeComposite {
+// bytes, not of its parts' checksums. Some S3-compatible stores do not say which
+// of the two a CRC32 is; then it is of the parts if the ETag is, which ends in
+// the number of parts.
+func wholeChecksum(etag string, kind types.ChecksumType, nvme, ieee, castagnoli *string) checksum {
+	inParts := strings.Contains(etag, "-")
+	if kind == types.ChecksumTypeComposite || kind == "" && inParts && nvme == nil {
 		return checksum{}
 	}
 	for _, c := range []struct {
@@ -72,137 +161,4 @@ func wholeChecksum(kind types.ChecksumType, nvme, ieee, castagnoli *string) chec
 		}
 	}
 	return checksum{}
-}
-
-// readAll reads the whole object into memory.
-func (o *object) readAll(ctx context.Context) ([]byte, error) {
-	if o.size > maxText {
-		return nil, &Error{fmt.Sprintf("%s: %d MB, the limit is %d MB", o.name(), o.size>>20, maxText>>20), errors.ErrUnsupported}
-	}
-	c := &cursor{object: o, end: o.size, whole: true}
-	defer c.close()
-	data := make([]byte, o.size)
-	if err := c.fill(ctx, data); err != nil {
-		return nil, err
-	}
-	sum := newTally(c.sum, o.size)
-	sum.add(data, 0)
-	if err := sum.check(); err != nil {
-		return nil, &Error{o.name() + ": " + err.Error(), err}
-	}
-	return data, nil
-}
-
-// readAt fills p with the bytes from offset on.
-func (o *object) readAt(ctx context.Context, p []byte, offset int64) error {
-	c := &cursor{object: o, at: offset, end: offset + int64(len(p))}
-	defer c.close()
-	return c.fill(ctx, p)
-}
-
-// cursor reads an object from byte at to byte end in order. After a fault it
-// goes on with a new request at the byte where the last one stopped. For one
-// goroutine; whoever made it closes it.
-type cursor struct {
-	*object
-	at, end int64
-	whole   bool     // all of the object, and its checksum
-	sum     checksum // of the object, if whole and it has one
-
-	body   io.ReadCloser
-	cancel context.CancelCauseFunc
-	idle   *time.Timer
-	tries  int // in a row without a byte
-}
-
-// fill fills p, which lies before end, with the bytes that follow.
-func (c *cursor) fill(ctx context.Context, p []byte) error {
-	for len(p) > 0 {
-		n, err := c.read(ctx, p)
-		p = p[n:]
-		c.at += int64(n)
-		if n > 0 {
-			c.tries = 0
-		}
-		if err == nil || len(p) == 0 && errors.Is(err, io.EOF) {
-			continue
-		}
-		c.close()
-		c.tries++
-		if err := c.again(ctx, err, c.tries); err != nil {
-			return c.explain(err)
-		}
-	}
-	return nil
-}
-
-// read reads some bytes, at least one without an error.
-func (c *cursor) read(ctx context.Context, p []byte) (int, error) {
-	if c.body == nil {
-		if err := c.open(ctx); err != nil {
-			return 0, c.cause(ctx, err)
-		}
-	}
-	c.idle.Reset(c.tune.idle)
-	n, err := c.body.Read(p)
-	c.idle.Stop()
-	if n == 0 && err == nil {
-		err = io.ErrNoProgress
-	}
-	if errors.Is(err, io.EOF) && c.at+int64(n) < c.end {
-		err = io.ErrUnexpectedEOF
-	}
-	return n, c.cause(ctx, err)
-}
-
-// cause replaces the error of a request that was given up for being idle.
-func (c *cursor) cause(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() == nil && errors.Is(err, context.Canceled) {
-		return errIdle
-	}
-	return err
-}
-
-// open asks for what is left.
-func (c *cursor) open(ctx context.Context) error {
-	ctx, c.cancel = context.WithCancelCause(ctx)
-	cancel := c.cancel
-	c.idle = time.AfterFunc(c.tune.idle, func() { cancel(errIdle) })
-	in := &s3.GetObjectInput{Bucket: &c.bucket.bucket, Key: &c.key, IfMatch: &c.etag, VersionId: optional(c.version), RequestPayer: c.payer()}
-	asksAll := c.whole && c.at == 0
-	if asksAll {
-		in.ChecksumMode = types.ChecksumModeEnabled
-	} else {
-		in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", c.at, c.end-1))
-	}
-	out, err := c.api.Load().GetObject(ctx, in)
-	if err != nil {
-		return err
-	}
-	c.body = out.Body
-	switch {
-	case aws.ToString(out.ETag) != c.etag:
-		return errChanged // by a server that ignores If-Match
-	case asksAll:
-		if out.ContentLength != nil && *out.ContentLength != c.size {
-			return errAnswer
-		}
-		c.sum = wholeChecksum(out.ChecksumType, out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C)
-	case aws.ToString(out.ContentRange) != fmt.Sprintf("bytes %d-%d/%d", c.at, c.end-1, c.size):
-		return fmt.Errorf("%w: bytes %d-%d/%d, found %q", errAnswer, c.at, c.end-1, c.size, aws.ToString(out.ContentRange))
-	}
-	return nil
-}
-
-// close ends the request that is under way.
-func (c *cursor) close() {
-	if c.cancel == nil {
-		return
-	}
-	c.idle.Stop()
-	if c.body != nil {
-		c.body.Close()
-	}
-	c.cancel(nil)
-	c.body, c.cancel = nil, nil
 }

@@ -58,19 +58,19 @@ func isFile(path string) bool {
 
 // openBucket opens the model at b's location.
 func openBucket(ctx context.Context, b *bucket, memory int64) (*Model, error) {
-	if IsArchive(b.key) {
-		o, err := b.object(ctx, b.key)
+	if IsArchive(b.place.key) {
+		o, err := b.object(ctx, b.place.key)
 		if err != nil {
 			return nil, err
 		}
-		return openPacked(openArchive(o.name(), newAhead(ctx, o), memory, b.log))
+		return openPacked(openArchive(o.String(), newPrefetcher(ctx, o), memory, b.log))
 	}
 	t, err := openTree(ctx, b)
 	if err != nil {
 		return nil, err
 	}
-	warnOfSettings(b.log, b.uri(t.dir), func(name string) bool { return t.texts[name] != nil })
-	return openStore(b.uri(t.dir), t)
+	warnOfSettings(b.log, b.place.uri(t.dir), func(name string) bool { return t.texts[name] != nil })
+	return openStore(b.place.uri(t.dir), t)
 }
 
 func openPacked(a *archive) (*Model, error) {

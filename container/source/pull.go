@@ -3,13 +3,15 @@ package source
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine/weights"
@@ -26,11 +28,11 @@ const (
 // pull count.
 type Progress func(done, total int64)
 
-// Pull copies what is at an S3 location into the folder dir, made if need be:
-// every object below a prefix, or the content of an archive. It is resumed by
-// calling it again: what has arrived of an object is kept as long as the object
-// is the same. A file gets its name only when it is complete and its checksum
-// right.
+// Pull copies a model into the folder dir, created if need be: every object
+// below a prefix of S3, the content of an archive there, or the files of a model
+// of the Hugging Face hub that are needed to serve it. Calling it again resumes
+// it: what has arrived of a file is kept as long as the file is the same. A file
+// gets its name only when it is complete and its checksum right.
 func Pull(ctx context.Context, from, dir string, log *slog.Logger, progress Progress) error {
 	l, err := parseLocation(from)
 	if err != nil {
@@ -49,8 +51,9 @@ func pull(ctx context.Context, b *bucket, dir string, progress Progress) error {
 	}
 	var objects []*object
 	var err error
-	if IsArchive(b.key) {
-		o, err := b.object(ctx, b.key)
+	archive := IsArchive(b.place.key)
+	if archive {
+		o, err := b.object(ctx, b.place.key)
 		if err != nil {
 			return err
 		}
@@ -59,77 +62,90 @@ func pull(ctx context.Context, b *bucket, dir string, progress Progress) error {
 		return err
 	}
 	if len(objects) == 0 {
-		return &Error{b.uri(b.key) + ": no objects there", fs.ErrNotExist}
+		return &Error{b.place.uri(b.place.key) + ": no objects there", fs.ErrNotExist}
 	}
-	files := map[string]*download{}
+	p := &puller{tune: b.tune, throttles: &b.throttles, state: filepath.Join(dir, stateName), files: map[string]*download{}, progress: progress}
+	gate := make(chan struct{}, headsAtOnce)
 	for _, o := range objects {
-		name := strings.TrimPrefix(o.key, b.key)
-		if IsArchive(b.key) {
+		name := strings.TrimPrefix(o.key, b.place.key)
+		if archive {
 			name = o.key[strings.LastIndex(o.key, "/")+1:]
 		}
 		if name, err = localName(name); err != nil {
-			return &Error{o.name() + ": " + err.Error(), err}
+			return &Error{o.String() + ": " + err.Error(), err}
 		}
-		files[name] = &download{object: o, path: filepath.Join(dir, filepath.FromSlash(name))}
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		p.files[name] = &download{file: o, version: o.etag, path: path, partial: path + partialEnd, keepPartial: archive,
+			verifier: func(ctx context.Context) verifier {
+				gate <- struct{}{}
+				defer func() { <-gate }()
+				return newTally(o.checksum(ctx), o.size)
+			}}
 	}
-	p := &puller{bucket: b, dir: dir, files: files, progress: progress}
-	if err := p.run(ctx, !IsArchive(b.key)); err != nil {
+	if err := p.run(ctx); err != nil {
 		return err
 	}
-	if IsArchive(b.key) {
-		for _, d := range files {
+	if archive {
+		for _, d := range p.files {
 			return unpackInto(ctx, d, dir)
 		}
 	}
 	return nil
 }
 
-// puller copies objects to files.
+// puller copies remote files to the disk.
 type puller struct {
-	*bucket
-	dir         string
-	files       map[string]*download // by name below dir
+	tune        tuning
+	throttles   *atomic.Int64
+	state       string               // the file in which it keeps what has arrived
+	files       map[string]*download // by name in the state
 	progress    Progress
 	done, total int64
+
+	saved  time.Time
+	saving chan error // the result of a save that is under way; nil if none is
 }
 
-// download is one object on its way to a file.
+// download is one remote file on its way to the disk.
 type download struct {
-	*object
-	path     string
-	file     *os.File // of the partial file
-	have     ranges   // on the disk, or in file
+	file        remoteFile
+	version     string // changes with the content
+	path        string
+	partial     string // the file's path until it is complete
+	keepPartial bool   // also then
+	verifier    func(context.Context) verifier
+
+	opened   *os.File // the partial file
+	have     ranges   // on the disk, or in the partial file
 	dirty    bool     // something of have is not synced
 	complete bool     // the file has its name
+	check    *prefixCheck
 }
 
-// run reads what is missing. rename gives complete files their names.
-func (p *puller) run(ctx context.Context, rename bool) (err error) {
-	known, err := readState(p.dir)
+// run reads what is missing.
+func (p *puller) run(ctx context.Context) (err error) {
+	known, err := readState(p.state)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		err = errors.Join(err, p.save())
-		for _, d := range p.files {
-			if d.file != nil {
-				err = errors.Join(err, d.file.Close())
-			}
-		}
-	}()
-	unfinished := map[string]*weightFile{}
+	defer func() { err = errors.Join(err, p.close()) }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // the requests of checks that close waits for
+	unfinished := map[string]*streamFile{}
 	var pieces []weights.Piece
-	for name, d := range p.files {
-		if err := d.open(known[name]); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(p.files)) {
+		d := p.files[name]
+		if err := d.open(ctx, known[name]); err != nil {
 			return err
 		}
-		p.total += d.size
+		size := d.file.length()
+		p.total += size
 		p.done += d.have.bytes()
 		if d.complete {
 			continue
 		}
-		unfinished[name] = &weightFile{object: d.object, tally: newTally(checksum{}, d.size)}
-		for _, r := range d.have.missing(d.size) {
+		unfinished[name] = &streamFile{remoteFile: d.file}
+		for _, r := range d.have.missing(size) {
 			for at := r[0]; at < r[1]; at += pullPiece {
 				pieces = append(pieces, weights.Piece{File: name, Offset: at, Length: int(min(pullPiece, r[1]-at))})
 			}
@@ -141,7 +157,7 @@ func (p *puller) run(ctx context.Context, rename bool) (err error) {
 	}
 	for _, d := range p.files {
 		if !d.complete {
-			if err := d.finish(ctx, rename); err != nil {
+			if err := d.finish(); err != nil {
 				return err
 			}
 		}
@@ -150,60 +166,101 @@ func (p *puller) run(ctx context.Context, rename bool) (err error) {
 }
 
 // stream reads the pieces, and saves from time to time what has arrived.
-func (p *puller) stream(ctx context.Context, files map[string]*weightFile, pieces []weights.Piece) error {
-	saved := time.Now()
-	return newStream(p.tune, &p.throttles, files, pieces).run(ctx, func(i int, data []byte) error {
+func (p *puller) stream(ctx context.Context, files map[string]*streamFile, pieces []weights.Piece) error {
+	p.saved = time.Now()
+	return newStream(p.tune, p.throttles, files, pieces).run(ctx, func(i int, data []byte) error {
 		piece := pieces[i]
 		d := p.files[piece.File]
-		if _, err := d.file.WriteAt(data, piece.Offset); err != nil {
+		if _, err := d.opened.WriteAt(data, piece.Offset); err != nil {
 			return err
 		}
 		d.have.add(piece.Offset, piece.Offset+int64(piece.Length))
+		d.check.arrived(d.have.prefix())
 		d.dirty = true
 		p.done += int64(piece.Length)
 		p.progress(p.done, p.total)
-		if time.Since(saved) < saveEvery {
-			return nil
-		}
-		defer func() { saved = time.Now() }()
-		return p.save()
+		return p.saveInBackground()
 	})
 }
 
-// save writes down what is in the files, after that is on the disk: after a
-// crash nothing may be taken for there that is not.
-func (p *puller) save() error {
+// saveInBackground saves every now and then while reading continues: a disk may
+// take a while to sync.
+func (p *puller) saveInBackground() error {
+	if p.saving != nil {
+		select {
+		case err := <-p.saving:
+			p.saving, p.saved = nil, time.Now()
+			return err
+		default:
+			return nil
+		}
+	}
+	if time.Since(p.saved) < saveEvery {
+		return nil
+	}
+	save := p.save()
+	p.saving = make(chan error, 1)
+	go func() { p.saving <- save() }()
+	return nil
+}
+
+// save returns a function that writes down what is in the files now, after that
+// is on the disk: a crash must not leave a state that promises more.
+func (p *puller) save() func() error {
 	state := map[string]fileState{}
+	var dirty []*os.File
 	for name, d := range p.files {
 		if d.dirty {
-			if err := d.file.Sync(); err != nil {
-				return err
-			}
+			dirty = append(dirty, d.opened)
 			d.dirty = false
 		}
-		state[name] = fileState{d.etag, d.size, d.have}
+		state[name] = fileState{d.version, d.file.length(), slices.Clone(d.have)}
 	}
-	return writeState(p.dir, state)
+	return func() error {
+		for _, f := range dirty {
+			if err := f.Sync(); err != nil {
+				return err
+			}
+		}
+		return writeState(p.state, state)
+	}
+}
+
+// close saves what has arrived and closes the files.
+func (p *puller) close() (err error) {
+	if p.saving != nil {
+		err = <-p.saving
+	}
+	err = errors.Join(err, p.save()())
+	for _, d := range p.files {
+		if d.opened != nil {
+			d.check.stop()
+			err = errors.Join(err, d.opened.Close())
+		}
+	}
+	return err
 }
 
 // open opens the partial file and keeps of it what is still good.
-func (d *download) open(known fileState) (err error) {
+func (d *download) open(ctx context.Context, known fileState) (err error) {
 	if err := os.MkdirAll(filepath.Dir(d.path), 0o777); err != nil {
 		return err
 	}
-	same := known.ETag == d.etag && known.Size == d.size && known.Have.valid(d.size)
-	if same && known.Have.bytes() == d.size && hasSize(d.path, d.size) {
+	size := d.file.length()
+	same := known.Version == d.version && known.Size == size && known.Have.valid(size)
+	if same && known.Have.bytes() == size && hasSize(d.path, size) {
 		d.have, d.complete = known.Have, true
 		return nil
 	}
-	partial := d.path + partialEnd
-	if same && hasSize(partial, d.size) {
+	if same && hasSize(d.partial, size) {
 		d.have = known.Have
 	}
-	if d.file, err = os.OpenFile(partial, os.O_RDWR|os.O_CREATE, 0o666); err != nil {
+	if d.opened, err = os.OpenFile(d.partial, os.O_RDWR|os.O_CREATE, 0o666); err != nil {
 		return err
 	}
-	return d.file.Truncate(d.size)
+	d.check = startCheck(ctx, d.opened, size, d.verifier)
+	d.check.arrived(d.have.prefix())
+	return d.opened.Truncate(size)
 }
 
 func hasSize(path string, size int64) bool {
@@ -211,34 +268,22 @@ func hasSize(path string, size int64) bool {
 	return err == nil && info.Mode().IsRegular() && info.Size() == size
 }
 
-// finish compares the file with the object's checksum and gives it its name.
-func (d *download) finish(ctx context.Context, rename bool) error {
-	sum := newTally(d.checksum(ctx), d.size)
-	if sum.algorithm != nil {
-		buf := make([]byte, pullPiece)
-		for at := int64(0); at < d.size; {
-			n, err := d.file.ReadAt(buf, at)
-			if n == 0 && err != nil {
-				return fmt.Errorf("read back: %w", err)
-			}
-			sum.add(buf[:n], at)
-			at += int64(n)
-		}
-	}
-	if err := sum.check(); err != nil {
+// finish compares the file with its checksum and gives it its name.
+func (d *download) finish() error {
+	if err := d.check.wait(); err != nil {
 		d.have = nil
-		return &Error{d.name() + ": " + err.Error() + "; it is read anew by the next pull", err}
+		return &Error{d.file.String() + ": " + err.Error() + "; the next pull downloads it again", err}
 	}
-	if !rename {
+	if d.keepPartial {
 		return nil
 	}
 	d.complete = true
-	return os.Rename(d.path+partialEnd, d.path)
+	return os.Rename(d.partial, d.path)
 }
 
 // unpackInto unpacks the archive that d has read into dir, and removes it.
 func unpackInto(ctx context.Context, d *download, dir string) error {
-	f, err := os.Open(d.path + partialEnd)
+	f, err := os.Open(d.partial)
 	if err != nil {
 		return err
 	}
@@ -252,9 +297,9 @@ func unpackInto(ctx context.Context, d *download, dir string) error {
 		}))
 	})
 	if err != nil {
-		return &Error{d.name() + ": " + err.Error(), err}
+		return &Error{d.file.String() + ": " + err.Error(), err}
 	}
-	return errors.Join(os.Remove(d.path+partialEnd), os.Remove(filepath.Join(dir, stateName)))
+	return errors.Join(os.Remove(d.partial), os.Remove(filepath.Join(dir, stateName)))
 }
 
 // reader is a function that is an io.Reader.

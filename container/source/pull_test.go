@@ -147,7 +147,7 @@ func TestPullAfterChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	state, err := readState(dir)
+	state, err := readState(filepath.Join(dir, stateName))
 	if err != nil || len(state["a.bin"].Have) == 0 {
 		t.Fatalf("state %v, %v", state, err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 )
 
@@ -14,16 +13,16 @@ const stateName = ".millrace-pull.json"
 
 // fileState is what is there of one object.
 type fileState struct {
-	ETag string `json:"etag"`
-	Size int64  `json:"size"`
-	Have ranges `json:"have"`
+	Version string `json:"etag"`
+	Size    int64  `json:"size"`
+	Have    ranges `json:"have"`
 }
 
 // readState reads what an earlier Pull wrote down, by the files' names. What
-// cannot be read is as if it were not there.
-func readState(dir string) (map[string]fileState, error) {
+// cannot be read counts as not there.
+func readState(path string) (map[string]fileState, error) {
 	state := map[string]fileState{}
-	text, err := os.ReadFile(filepath.Join(dir, stateName))
+	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return state, nil
 	}
@@ -37,12 +36,11 @@ func readState(dir string) (map[string]fileState, error) {
 }
 
 // writeState replaces the file at once.
-func writeState(dir string, state map[string]fileState) error {
+func writeState(path string, state map[string]fileState) error {
 	text, err := json.Marshal(state)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, stateName)
 	if err := os.WriteFile(path+".new", text, 0o666); err != nil {
 		return err
 	}
@@ -69,6 +67,14 @@ func (r ranges) bytes() (n int64) {
 		n += x[1] - x[0]
 	}
 	return n
+}
+
+// prefix returns how many bytes there are from the front.
+func (r ranges) prefix() int64 {
+	if len(r) == 0 || r[0][0] > 0 {
+		return 0
+	}
+	return r[0][1]
 }
 
 // add adds bytes [from, to), which are not in r yet.

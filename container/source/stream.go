@@ -17,30 +17,37 @@ const (
 	spareBuffers = 8 // beside one for each connection
 )
 
-// stream reads segments over several connections and hands over what arrives.
+// streamFile is a file that a stream reads.
+type streamFile struct {
+	remoteFile
+	tally *tally // takes what is read, nil for none
+	start int64  // the first byte that may be wanted: what precedes it has been read
+}
+
+// stream reads ranges of files over several connections and hands over what arrives.
 //
-// Each connection is a goroutine that takes the next segment, reads part after
+// Each connection is a goroutine that takes the next range, reads part after
 // part into buffers of a common pool, and sends the full ones to the caller's
 // goroutine, which alone calls take, starts connections and decides how many.
 // All of them end before run returns.
 type stream struct {
 	tune     tuning
 	throttle *atomic.Int64 // counts answers that asked for less
-	segments []*segment
+	requests []*rangeRequest
 	buffers  *pool
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	group  sync.WaitGroup
 	filled chan filled
-	next   atomic.Int64 // segment to be read
-	active atomic.Int64 // connections that read segments of their own
+	next   atomic.Int64 // request to be made
+	active atomic.Int64 // connections that read ranges of their own
 	limit  atomic.Int64 // of them
 	bytes  atomic.Int64 // that have arrived
 
 	mu       sync.Mutex
-	running  map[*segment]struct{}
-	finished []float64 // seconds per byte of the latest segments
+	running  map[*rangeRequest]struct{}
+	finished []float64 // seconds per byte of the latest ranges
 }
 
 // filled is a part that has arrived.
@@ -50,7 +57,7 @@ type filled struct {
 }
 
 // newStream prepares to read pieces of files. tune bounds the memory.
-func newStream(tune tuning, throttle *atomic.Int64, files map[string]*weightFile, pieces []weights.Piece) *stream {
+func newStream(tune tuning, throttle *atomic.Int64, files map[string]*streamFile, pieces []weights.Piece) *stream {
 	total, longest := int64(0), gapPart
 	for _, p := range pieces {
 		total += int64(p.Length)
@@ -58,12 +65,12 @@ func newStream(tune tuning, throttle *atomic.Int64, files map[string]*weightFile
 	}
 	// Each connection fills one buffer; a few more are full and wait their turn.
 	most := int(max(fewest, min(int64(tune.mostConns), tune.bufferBytes/int64(longest)-spareBuffers)))
-	s := &stream{tune: tune, throttle: throttle, running: map[*segment]struct{}{}, filled: make(chan filled, spareBuffers), buffers: newPool(most+spareBuffers, longest)}
+	s := &stream{tune: tune, throttle: throttle, running: map[*rangeRequest]struct{}{}, filled: make(chan filled, spareBuffers), buffers: newPool(most+spareBuffers, longest)}
 	s.tune.mostConns = most
 	s.tune.connections = min(tune.connections, most)
 	// A small model is cut finer, so that every connection has something to do.
 	size := max(1<<20, min(tune.segment, total/int64(2*s.tune.connections)))
-	s.segments = plan(files, pieces, min(size, tune.segment))
+	s.requests = plan(files, pieces, min(size, tune.segment))
 	return s
 }
 
@@ -71,8 +78,8 @@ func newStream(tune tuning, throttle *atomic.Int64, files map[string]*weightFile
 // goroutine.
 func (s *stream) run(ctx context.Context, take func(piece int, data []byte) error) error {
 	left := 0
-	for _, seg := range s.segments {
-		left += len(seg.parts)
+	for _, req := range s.requests {
+		left += len(req.parts)
 	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	defer func() {
@@ -81,11 +88,11 @@ func (s *stream) run(ctx context.Context, take func(piece int, data []byte) erro
 		s.buffers.close()
 	}()
 
-	climb := climber{limit: s.tune.connections, most: s.tune.mostConns}
-	s.limit.Store(int64(climb.limit))
+	window := window{limit: s.tune.connections, most: s.tune.mostConns}
+	s.limit.Store(int64(window.limit))
 	ticker := time.NewTicker(s.tune.tick)
 	defer ticker.Stop()
-	window, bytes, throttles := time.Now(), int64(0), s.throttle.Load()
+	since, bytes, throttles := time.Now(), int64(0), s.throttle.Load()
 	s.start()
 	for left > 0 {
 		select {
@@ -98,10 +105,10 @@ func (s *stream) run(ctx context.Context, take func(piece int, data []byte) erro
 			}
 			s.buffers.put(f.buf)
 		case now := <-ticker.C:
-			if took := now.Sub(window); took >= s.tune.window {
+			if took := now.Sub(since); took >= s.tune.window {
 				b, t := s.bytes.Load(), s.throttle.Load()
-				s.limit.Store(int64(climb.next(float64(b-bytes)/took.Seconds(), t != throttles)))
-				window, bytes, throttles = now, b, t
+				s.limit.Store(int64(window.next(float64(b-bytes)/took.Seconds(), t != throttles)))
+				since, bytes, throttles = now, b, t
 			}
 			s.start()
 			s.hedge(now)
@@ -112,88 +119,88 @@ func (s *stream) run(ctx context.Context, take func(piece int, data []byte) erro
 	return nil
 }
 
-// start starts connections up to the limit, as long as there are segments.
+// start starts connections up to the limit, as long as there are ranges.
 func (s *stream) start() {
-	for s.active.Load() < s.limit.Load() && s.next.Load() < int64(len(s.segments)) {
+	for s.active.Load() < s.limit.Load() && s.next.Load() < int64(len(s.requests)) {
 		s.active.Add(1)
 		s.group.Go(s.connect)
 	}
 }
 
-// connect reads one segment after the other until there are no more, or more
+// connect reads one range after another until there are no more, or more
 // connections than there should be.
 func (s *stream) connect() {
 	defer s.active.Add(-1)
 	for s.ctx.Err() == nil && s.active.Load() <= s.limit.Load() {
 		i := s.next.Add(1) - 1
-		if i >= int64(len(s.segments)) {
+		if i >= int64(len(s.requests)) {
 			return
 		}
-		seg := s.segments[i]
+		req := s.requests[i]
 		s.mu.Lock()
-		s.running[seg] = struct{}{}
+		s.running[req] = struct{}{}
 		s.mu.Unlock()
-		s.read(seg)
+		s.read(req)
 	}
 }
 
-// read reads what is left of seg, until it is done or another connection is
+// read reads what is left of req, until it is done or another connection is
 // faster.
-func (s *stream) read(seg *segment) {
+func (s *stream) read(req *rangeRequest) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
-	me := &racer{cancel}
-	i := seg.enter(me)
-	if i == len(seg.parts) {
-		seg.leave(me)
+	me := &attempt{cancel}
+	i := req.enter(me)
+	if i == len(req.parts) {
+		req.leave(me)
 		return // done while this connection was being started
 	}
-	c := &cursor{object: seg.object, at: seg.parts[i].offset, end: seg.end()}
-	defer c.close()
-	for ; i < len(seg.parts); i++ {
-		p := seg.parts[i]
+	r := &rangeReader{file: req.file, idle: s.tune.idle, at: req.parts[i].offset, end: req.end()}
+	defer r.close()
+	for ; i < len(req.parts); i++ {
+		p := req.parts[i]
 		buf, err := s.buffers.get(ctx, p.length)
 		if err == nil {
-			err = c.fill(ctx, buf)
+			err = r.fill(ctx, buf)
 		}
 		if err != nil {
 			s.buffers.put(buf)
 			// The other connection may get through.
-			if !seg.leave(me) && ctx.Err() == nil {
+			if !req.leave(me) && ctx.Err() == nil {
 				s.cancel(err)
 			}
 			return
 		}
 		s.bytes.Add(int64(p.length))
-		if !seg.claim(me, i) {
+		if !req.claim(me, i) {
 			s.buffers.put(buf)
-			seg.leave(me)
+			req.leave(me)
 			return
 		}
-		seg.tally.add(buf, p.offset)
+		req.file.tally.add(buf, p.offset)
 		select {
 		case s.filled <- filled{p, buf}:
 		case <-s.ctx.Done():
 			return
 		}
 	}
-	seg.leave(me)
-	s.finish(seg)
+	req.leave(me)
+	s.finish(req)
 }
 
-// finish notes how long seg took.
-func (s *stream) finish(seg *segment) {
+// finish notes how long req took.
+func (s *stream) finish(req *rangeRequest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.running, seg)
+	delete(s.running, req)
 	const latest = 64
 	if len(s.finished) == latest {
 		s.finished = s.finished[:copy(s.finished, s.finished[1:])]
 	}
-	s.finished = append(s.finished, time.Since(seg.started).Seconds()/float64(seg.end()-seg.begin()))
+	s.finished = append(s.finished, time.Since(req.started).Seconds()/float64(req.end()-req.begin()))
 }
 
-// hedge starts a second connection for segments that take much longer than
+// hedge starts a second connection for ranges that take much longer than
 // others: a single slow server must not hold up the start. (J. Dean, L. A.
 // Barroso: The Tail at Scale, CACM 56, 2013.)
 func (s *stream) hedge(now time.Time) {
@@ -206,13 +213,13 @@ func (s *stream) hedge(now time.Time) {
 	usual := sorted[len(sorted)*95/100]
 	// A few at a time: if all are slow, it is the link.
 	allowed := max(1, int(s.limit.Load())/4)
-	for seg := range s.running {
+	for req := range s.running {
 		if allowed == 0 {
 			return
 		}
-		if seg.late(now, usual, hedgeFactor, s.tune.hedgeAfter) {
+		if req.late(now, usual, hedgeFactor, s.tune.hedgeAfter) {
 			allowed--
-			s.group.Go(func() { s.read(seg) })
+			s.group.Go(func() { s.read(req) })
 		}
 	}
 }

@@ -66,17 +66,17 @@ func openTree(ctx context.Context, b *bucket) (*tree, error) {
 		return nil, err
 	}
 	if len(objects) == 0 {
-		return nil, &Error{b.uri(b.key) + ": no objects there, expected config.json, model.safetensors and a tokenizer", fs.ErrNotExist}
+		return nil, &Error{b.place.uri(b.place.key) + ": no objects there, expected config.json, model.safetensors and a tokenizer", fs.ErrNotExist}
 	}
 	var names []string
 	for _, o := range objects {
-		names = append(names, strings.TrimPrefix(o.key, b.key))
+		names = append(names, strings.TrimPrefix(o.key, b.place.key))
 	}
 	dir, err := findModel(names)
 	if err != nil {
-		return nil, &Error{b.uri(b.key) + ": " + err.Error(), err}
+		return nil, &Error{b.place.uri(b.place.key) + ": " + err.Error(), err}
 	}
-	t := &tree{bucket: b, dir: b.key + dir, texts: map[string]*textFile{}, files: map[string]*weightFile{}}
+	t := &tree{bucket: b, dir: b.place.key + dir, texts: map[string]*textFile{}, files: map[string]*weightFile{}}
 	t.ctx, t.cancel = context.WithCancel(ctx)
 	gate := make(chan struct{}, headsAtOnce)
 	for _, o := range objects {
@@ -126,7 +126,7 @@ func (f *weightFile) headerEnd() int64 {
 }
 
 func (t *tree) missing(operation, name string) error {
-	return &fs.PathError{Op: operation, Path: t.bucket.uri(t.dir + name), Err: fs.ErrNotExist}
+	return &fs.PathError{Op: operation, Path: t.bucket.place.uri(t.dir + name), Err: fs.ErrNotExist}
 }
 
 // Size implements weights.Store.
@@ -161,14 +161,14 @@ func (t *tree) ReadAt(name string, p []byte, offset int64) error {
 
 // Stream implements weights.Store.
 func (t *tree) Stream(pieces []weights.Piece, take func(i int, data []byte) error) error {
-	used := map[string]*weightFile{}
+	used := map[string]*streamFile{}
 	for _, p := range pieces {
 		f := t.files[p.File]
 		switch {
 		case f == nil:
 			return t.missing("read", p.File)
 		case p.Offset < 0 || p.Length <= 0 || p.Offset > f.size-int64(p.Length):
-			return fmt.Errorf("%s: %d bytes from byte %d on, the object has %d", f.name(), p.Length, p.Offset, f.size)
+			return fmt.Errorf("%s: %d bytes from byte %d on, the object has %d", f, p.Length, p.Offset, f.size)
 		case used[p.File] != nil:
 			continue
 		}
@@ -176,18 +176,18 @@ func (t *tree) Stream(pieces []weights.Piece, take func(i int, data []byte) erro
 			return err
 		}
 		f.tally.add(f.begin[:f.headerEnd()], 0)
-		used[p.File] = f
+		used[p.File] = &streamFile{f.object, f.tally, f.headerEnd()}
 	}
 	s := newStream(t.bucket.tune, &t.bucket.throttles, used, pieces)
-	for _, f := range used {
-		f.begin = nil
+	for name := range used {
+		t.files[name].begin = nil
 	}
 	if err := s.run(t.ctx, take); err != nil {
 		return err
 	}
 	for _, f := range used {
 		if err := f.tally.check(); err != nil {
-			return &Error{f.name() + ": " + err.Error(), err}
+			return &Error{f.String() + ": " + err.Error(), err}
 		}
 	}
 	return nil

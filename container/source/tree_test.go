@@ -157,13 +157,13 @@ func TestListingStops(t *testing.T) {
 // TestLate: a second connection is given the time that a first one is.
 func TestLate(t *testing.T) {
 	const usual, factor = 0.001, 3.0 // seconds per byte
-	s := &segment{parts: []part{{length: 1000}}}
-	s.enter(&racer{cancel: func() {}})
+	s := &rangeRequest{parts: []part{{length: 1000}}}
+	s.enter(&attempt{cancel: func() {}})
 	begin := s.entered
 	if s.late(begin.Add(2*time.Second), usual, factor, 0) || !s.late(begin.Add(4*time.Second), usual, factor, 0) {
 		t.Error("not late after three times the usual time, or before")
 	}
-	second := &racer{cancel: func() {}}
+	second := &attempt{cancel: func() {}}
 	s.enter(second)
 	if s.late(s.entered.Add(time.Hour), usual, factor, 0) {
 		t.Error("late with two connections")

@@ -28,117 +28,115 @@ type part struct {
 	piece  int // index of the wanted piece, -1 for a hole
 }
 
-// segment is a range of an object that is read in one request, unless
+// rangeRequest is a range of a file that is read in one request, unless
 // something goes wrong.
-type segment struct {
-	*object
-	tally *tally
+type rangeRequest struct {
+	file  *streamFile
 	parts []part // adjacent
 
-	mu      sync.Mutex
-	next    int // the first part that nobody has read yet
-	started time.Time
-	entered time.Time // the latest racer
-	racers  map[*racer]struct{}
+	mu       sync.Mutex
+	next     int // the first part that nobody has read yet
+	started  time.Time
+	entered  time.Time // the latest attempt
+	attempts map[*attempt]struct{}
 }
 
-// racer is a connection that reads a segment; there are two when one is slow.
-type racer struct{ cancel context.CancelFunc }
+// attempt is a connection that reads a range; a slow one is hedged by a second.
+type attempt struct{ cancel context.CancelFunc }
 
-func (s *segment) begin() int64 { return s.parts[0].offset }
-func (s *segment) end() int64 {
+func (s *rangeRequest) begin() int64 { return s.parts[0].offset }
+func (s *rangeRequest) end() int64 {
 	last := s.parts[len(s.parts)-1]
 	return last.offset + int64(last.length)
 }
 
-// enter adds a racer and returns the part it starts from.
-func (s *segment) enter(r *racer) (next int) {
+// enter adds an attempt and returns the part it starts from.
+func (s *rangeRequest) enter(r *attempt) (next int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.racers == nil {
-		s.racers, s.started = map[*racer]struct{}{}, time.Now()
+	if s.attempts == nil {
+		s.attempts, s.started = map[*attempt]struct{}{}, time.Now()
 	}
 	s.entered = time.Now()
-	s.racers[r] = struct{}{}
+	s.attempts[r] = struct{}{}
 	return s.next
 }
 
-// claim reports whether r is the first to have read part i. Then the segment
+// claim reports whether r is the first to have read part i. Then the range
 // is its own: the others are cancelled.
-func (s *segment) claim(r *racer, i int) bool {
+func (s *rangeRequest) claim(r *attempt, i int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.next != i {
 		return false
 	}
 	s.next++
-	for other := range s.racers {
+	for other := range s.attempts {
 		if other != r {
 			other.cancel()
-			delete(s.racers, other)
+			delete(s.attempts, other)
 		}
 	}
 	return true
 }
 
-// leave removes r and reports whether another still reads the segment, or it
+// leave removes r and reports whether another still reads the range, or it
 // is done.
-func (s *segment) leave(r *racer) (carried bool) {
+func (s *rangeRequest) leave(r *attempt) (carried bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.racers, r)
-	return len(s.racers) > 0 || s.next == len(s.parts)
+	delete(s.attempts, r)
+	return len(s.attempts) > 0 || s.next == len(s.parts)
 }
 
-// late reports whether one connection reads the segment, and nothing else has
+// late reports whether one connection reads the range, and nothing else has
 // been tried for longer than a usual one takes, given in seconds per byte, times
 // factor: where the link itself has slowed down, more of them would only share it.
-func (s *segment) late(now time.Time, usual, factor float64, atLeast time.Duration) bool {
+func (s *rangeRequest) late(now time.Time, usual, factor float64, atLeast time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.racers) != 1 || s.next == len(s.parts) {
+	if len(s.attempts) != 1 || s.next == len(s.parts) {
 		return false
 	}
 	took := now.Sub(s.entered)
 	return took > atLeast && took.Seconds() > factor*usual*float64(s.end()-s.begin())
 }
 
-// plan cuts the pieces of files into segments of about size bytes, in the
+// plan cuts the pieces of files into ranges of about size bytes, in the
 // order in which their first piece is wanted.
-func plan(files map[string]*weightFile, pieces []weights.Piece, size int64) (segments []*segment) {
-	byFile := map[*weightFile][]part{}
+func plan(files map[string]*streamFile, pieces []weights.Piece, size int64) (requests []*rangeRequest) {
+	byFile := map[*streamFile][]part{}
 	for i, p := range pieces {
 		f := files[p.File]
 		byFile[f] = append(byFile[f], part{p.Offset, p.Length, i})
 	}
-	first := map[*segment]int{} // the piece by which a segment is ordered
+	first := map[*rangeRequest]int{} // the piece by which a request is ordered
 	for f, parts := range byFile {
 		slices.SortFunc(parts, func(a, b part) int { return cmp.Compare(a.offset, b.offset) })
 		whole := coverable(parts, f)
-		for _, s := range cut(f.object, parts, f.headerEnd(), whole, size) {
-			s.tally = f.tally
+		for _, s := range cut(f, parts, whole, size) {
 			first[s] = len(pieces)
 			for _, p := range s.parts {
 				if p.piece >= 0 {
 					first[s] = min(first[s], p.piece)
 				}
 			}
-			segments = append(segments, s)
+			requests = append(requests, s)
 		}
 	}
-	slices.SortFunc(segments, func(a, b *segment) int {
+	slices.SortFunc(requests, func(a, b *rangeRequest) int {
 		return cmp.Or(cmp.Compare(first[a], first[b]), cmp.Compare(a.begin(), b.begin()))
 	})
-	return segments
+	return requests
 }
 
 // coverable reports whether f should be read whole for its checksum: it has
 // one, no byte is wanted twice, and not much lies between.
-func coverable(parts []part, f *weightFile) bool {
-	if f.tally.algorithm == nil {
+func coverable(parts []part, f *streamFile) bool {
+	if !f.tally.compares() {
 		return false
 	}
-	at, holes := f.headerEnd(), int64(0)
+	at, holes := f.start, int64(0)
 	for _, p := range parts {
 		if p.offset < at {
 			return false
@@ -146,21 +144,21 @@ func coverable(parts []part, f *weightFile) bool {
 		holes += p.offset - at
 		at = p.offset + int64(p.length)
 	}
-	return float64(holes+f.size-at) <= checkedGap*float64(f.size)
+	return float64(holes+f.length()-at) <= checkedGap*float64(f.length())
 }
 
-// cut makes segments of about size bytes of the sorted parts of o. Small holes
-// become parts of their own; so does all from byte start to the end of the
-// object if the whole of it is to be read.
-func cut(o *object, parts []part, start int64, whole bool, size int64) (segments []*segment) {
-	var s *segment
+// cut makes requests of about size bytes of the sorted parts of f. Small holes
+// become parts of their own; so does everything from f.start to the end of the
+// file if the whole of it is to be read.
+func cut(f *streamFile, parts []part, whole bool, size int64) (requests []*rangeRequest) {
+	var r *rangeRequest
 	length := int64(0)
 	add := func(p part) {
-		if s == nil || length >= size || p.offset != s.end() {
-			s, length = &segment{object: o}, 0
-			segments = append(segments, s)
+		if r == nil || length >= size || p.offset != r.end() {
+			r, length = &rangeRequest{file: f}, 0
+			requests = append(requests, r)
 		}
-		s.parts = append(s.parts, p)
+		r.parts = append(r.parts, p)
 		length += int64(p.length)
 	}
 	fill := func(from, to int64) {
@@ -173,7 +171,7 @@ func cut(o *object, parts []part, start int64, whole bool, size int64) (segments
 	}
 	at := parts[0].offset
 	if whole {
-		at = start
+		at = f.start
 	}
 	for _, p := range parts {
 		fill(at, p.offset)
@@ -181,7 +179,7 @@ func cut(o *object, parts []part, start int64, whole bool, size int64) (segments
 		at = max(at, p.offset+int64(p.length))
 	}
 	if whole {
-		fill(at, o.size)
+		fill(at, f.length())
 	}
-	return segments
+	return requests
 }

@@ -2,7 +2,7 @@ package source
 
 import "testing"
 
-func TestClimber(t *testing.T) {
+func TestWindow(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		perConn  float64 // MB/s of one connection
@@ -16,7 +16,7 @@ func TestClimber(t *testing.T) {
 		{name: "no room", perConn: 90, link: 3600, most: 8, from: 8, to: 8},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := climber{limit: min(8, tt.most), most: tt.most}
+			c := window{limit: min(8, tt.most), most: tt.most}
 			for range 60 {
 				if n := c.next(min(tt.link, float64(c.limit)*tt.perConn), false); n < fewest || n > tt.most {
 					t.Fatalf("limit %d of %d", n, tt.most)
@@ -29,8 +29,8 @@ func TestClimber(t *testing.T) {
 	}
 }
 
-func TestClimberHalvesWhenThrottled(t *testing.T) {
-	c := climber{limit: 16, most: 32}
+func TestWindowHalvesWhenThrottled(t *testing.T) {
+	c := window{limit: 16, most: 32}
 	for _, want := range []int{8, 4, 2, 2} {
 		if got := c.next(1000, true); got != want {
 			t.Errorf("limit %d after being throttled, want %d", got, want)
