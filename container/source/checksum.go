@@ -116,5 +116,5 @@ func (t *tally) check() error {
 	if t.algorithm == nil || t.covered != t.size || t.sum == t.want {
 		return nil
 	}
-	return fmt.Errorf("damaged on the way: its %s is %0*x, the bytes that came have %0*x", t.algorithm.name, t.algorithm.bits/4, t.want, t.algorithm.bits/4, t.sum)
+	return fmt.Errorf("damaged in transit: its %s is %0*x, the bytes that came have %0*x", t.algorithm.name, t.algorithm.bits/4, t.want, t.algorithm.bits/4, t.sum)
 }

@@ -212,7 +212,7 @@ func disturb(r *rand.Rand, out *outcome, server *s3test.Server, proxy *s3test.Pr
 			return n >= after%8 && n%7 == after%7 && r.Method == http.MethodGet && r.URL.Query().Get("list-type") == ""
 		})
 		// A header that is damaged may be found out before the sum is.
-		also("damaged on the way|header|JSON|tensor|gzip|zstd|flate|tar|checksum|corrupt|invalid|magic|crc|cut short|config|truncated|index|archive|window|block|symbol|safetensors")
+		also("damaged in transit|header|JSON|tensor|gzip|zstd|flate|tar|checksum|corrupt|invalid|magic|crc|cut short|config|truncated|index|archive|window|block|symbol|safetensors")
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"path"
 	"strings"
 
@@ -29,16 +30,23 @@ func IsArchive(location string) bool {
 	return false
 }
 
-// Name is what a model from location is called: the location without options.
+// Name is what a model from location is called: the location without options,
+// or the name on the hub without a revision.
 func Name(location string) string {
 	if IsS3(location) {
 		location, _, _ = strings.Cut(location, "?")
+	}
+	if m, ok, _ := parseHub(location, os.Getenv("HF_ENDPOINT")); ok { //nolint:errcheck // it is a name in any case
+		return m.Repo
 	}
 	return location
 }
 
 // Check refuses a model id whose form is wrong, if it is a URL. It asks nobody.
 func Check(location string) error {
+	if _, ok, err := parseHub(location, os.Getenv("HF_ENDPOINT")); ok {
+		return err
+	}
 	if !strings.Contains(location, "://") {
 		return nil
 	}
@@ -64,7 +72,7 @@ func parseLocation(text string) (location, error) {
 	}
 	rest, ok := strings.CutPrefix(text, scheme)
 	if !ok {
-		return fail("expected a folder, %sBUCKET/PREFIX or %sBUCKET/KEY.tar.gz", scheme, scheme)
+		return fail("expected a folder, ORG/NAME of the Hugging Face hub, %sBUCKET/PREFIX or %sBUCKET/KEY.tar.gz", scheme, scheme)
 	}
 	rest, options, _ := strings.Cut(rest, "?")
 	if strings.HasPrefix(rest, "arn:") {

@@ -17,11 +17,25 @@ type Model struct {
 	Files      fs.FS               // text files beside the weights, until the checkpoint is closed
 }
 
-// Open opens the model at a location: a folder or an archive on the disk, or
-// s3://… of either. ctx bounds all reading until the checkpoint is closed. An
-// archive is read until config.json and the headers of the weights have come;
-// memory is how many bytes of weights may be held that come before those.
+// Open opens the model at a location: a folder or an archive on the disk, s3://…
+// of either, or the name of a model of the Hugging Face hub, which is downloaded
+// if it is not in the cache. ctx bounds all reading until the checkpoint is
+// closed. An archive is read until config.json and the headers of the weights
+// have arrived; memory is how many bytes of weights may be held that precede them.
 func Open(ctx context.Context, location string, memory int64, log *slog.Logger) (*Model, error) {
+	if IsHub(location) {
+		h, err := NewHub(os.Getenv, "", log)
+		if err != nil {
+			return nil, err
+		}
+		m, err := h.ParseHub(location)
+		if err != nil {
+			return nil, err
+		}
+		if location, err = h.Snapshot(ctx, m); err != nil {
+			return nil, err
+		}
+	}
 	switch {
 	case IsS3(location):
 		l, err := parseLocation(location)

@@ -34,6 +34,18 @@ type Progress func(done, total int64)
 // it: what has arrived of a file is kept as long as the file is the same. A file
 // gets its name only when it is complete and its checksum right.
 func Pull(ctx context.Context, from, dir string, log *slog.Logger, progress Progress) error {
+	if IsHub(from) {
+		h, err := NewHub(os.Getenv, "", log)
+		if err != nil {
+			return err
+		}
+		m, err := h.ParseHub(from)
+		if err != nil {
+			return err
+		}
+		h.Progress = progress
+		return h.PullInto(ctx, m, dir)
+	}
 	l, err := parseLocation(from)
 	if err != nil {
 		return err
@@ -278,7 +290,11 @@ func (d *download) finish() error {
 		return nil
 	}
 	d.complete = true
-	return os.Rename(d.partial, d.path)
+	err := os.Rename(d.partial, d.path)
+	if errors.Is(err, fs.ErrNotExist) && hasSize(d.path, d.file.length()) {
+		return nil // another process has downloaded it, too, where files cannot be locked
+	}
+	return err
 }
 
 // unpackInto unpacks the archive that d has read into dir, and removes it.
