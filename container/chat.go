@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/container/repl"
+	"github.com/millrace-ai/millrace/container/source"
 )
 
 // chatCommand is the command that chats with a model in the terminal.
@@ -82,7 +83,7 @@ func (c *chatCommand) Run() error {
 // isServer reports whether the argument is a server's address. Pages of the hub
 // are models.
 func isServer(argument string) bool {
-	return (strings.HasPrefix(argument, "http://") || strings.HasPrefix(argument, "https://")) && !strings.HasPrefix(argument, "https://huggingface.co/")
+	return (strings.HasPrefix(argument, "http://") || strings.HasPrefix(argument, "https://")) && !source.IsHub(argument)
 }
 
 func (c *chatCommand) parameters() map[string]any {

@@ -66,7 +66,9 @@ func modelName(place string) string {
 
 // arrivesSlowly reports whether opening the model at a place may take more
 // than a moment.
-func arrivesSlowly(place string) bool { return source.IsS3(place) || source.IsArchive(place) }
+func arrivesSlowly(place string) bool {
+	return source.IsS3(place) || source.IsArchive(place) || source.IsHub(place)
+}
 
 // openModel opens the model at a place. templatePath is
 // --tokenizer-config-path. ctx bounds all reading of it, and memory the bytes
@@ -123,18 +125,18 @@ func modelRevision(place string) string {
 // pipelineTag is the task that the hub would file the model at a place under,
 // "" for what TGI does not know either: folders.
 func pipelineTag(place string) string {
-	if place == "" {
+	if place == "" || source.IsHub(place) {
 		return "text-generation"
 	}
 	return ""
 }
 
-// checkFolder explains the commonest mistake: a name of the Hugging Face hub
-// instead of a folder.
+// checkFolder explains a single word that names no folder: of the models of the
+// hub, only the oldest have such a name.
 func checkFolder(path string) error {
 	_, err := os.Stat(path)
-	if os.IsNotExist(err) && strings.Count(path, "/") == 1 && !strings.HasPrefix(path, ".") && !filepath.IsAbs(path) {
-		return fmt.Errorf("--model-id=%s: there is no such folder; models are not downloaded from the hub: download it first and give the folder, or s3://BUCKET/PREFIX", path)
+	if os.IsNotExist(err) && !strings.ContainsAny(path, "/:") && !source.IsArchive(path) {
+		return fmt.Errorf("--model-id=%s: there is no such folder; a model of the Hugging Face hub is given as ORG/NAME, or as hf:%s if it has no ORG", path, path)
 	}
 	return nil
 }

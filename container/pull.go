@@ -13,38 +13,70 @@ import (
 	"github.com/millrace-ai/millrace/container/source"
 )
 
-// pull is the command that copies a model to a folder.
+// pull is the command that downloads a model.
 type pull struct {
-	Source string `arg:"" help:"s3://BUCKET/PREFIX, or s3://BUCKET/KEY.tar.gz (also .tar, .tar.zst), which is unpacked."`
-	Folder string `arg:"" help:"Where to put the files; made if need be. Interrupted, the same command goes on where it stopped."`
+	Source string `arg:"" help:"ORG/NAME[@REVISION] of the Hugging Face hub (also hf:ORG/NAME), s3://BUCKET/PREFIX, or s3://BUCKET/KEY.tar.gz (also .tar, .tar.zst), which is unpacked."`
+	Folder string `arg:"" optional:"" help:"Where to put the files; created if it does not exist. Without it, a model of the hub goes into the cache that it shares with Hugging Face's tools. After an interruption, the same command continues where it stopped."`
 }
 
-// Run copies until ctx ends.
+// Run downloads until ctx ends.
 func (p *pull) Run(ctx context.Context) error {
-	if !source.IsS3(p.Source) {
-		return usageError{fmt.Errorf("pull: %s: expected s3://BUCKET/PREFIX or s3://BUCKET/KEY.tar.gz", config.HideSecrets(p.Source))}
+	hub := source.IsHub(p.Source)
+	switch {
+	case !hub && !source.IsS3(p.Source):
+		return usageError{fmt.Errorf("pull: %s: expected ORG/NAME of the Hugging Face hub, s3://BUCKET/PREFIX or s3://BUCKET/KEY.tar.gz", config.HideSecrets(p.Source))}
+	case !hub && p.Folder == "":
+		return usageError{fmt.Errorf("pull: %s: give the folder to copy it to", config.HideSecrets(p.Source))}
 	}
 	if err := source.Check(p.Source); err != nil {
 		return usageError{fmt.Errorf("pull: %w", err)}
 	}
-	progress, finish := progressBar(os.Stderr)
+	bar, finish := progressBar(os.Stderr)
 	start, bytes := time.Now(), int64(0)
-	err := source.Pull(ctx, p.Source, p.Folder, slog.New(slog.DiscardHandler), func(done, total int64) {
+	progress := func(done, total int64) {
 		bytes = total
-		progress(done, total)
-	})
+		bar(done, total)
+	}
+	folder, err := p.Folder, error(nil)
+	if folder == "" {
+		folder, err = pullToCache(ctx, p.Source, progress)
+	} else {
+		err = source.Pull(ctx, p.Source, folder, slog.New(slog.DiscardHandler), progress)
+	}
 	finish()
 	if err != nil {
 		return fmt.Errorf("pull: %w", err)
 	}
-	_, err = fmt.Fprintf(os.Stderr, "%s in %s, %.1f s\n", size(bytes), p.Folder, time.Since(start).Seconds())
+	if p.Folder == "" {
+		fmt.Println(folder) // for scripts
+	}
+	if bytes == 0 {
+		_, err = fmt.Fprintln(os.Stderr, "already in the cache")
+		return err
+	}
+	_, err = fmt.Fprintf(os.Stderr, "%s in %s, %.1f s\n", size(bytes), folder, time.Since(start).Seconds())
 	return err
 }
 
+// pullToCache brings a model of the hub into the cache and returns its folder.
+func pullToCache(ctx context.Context, name string, progress source.Progress) (string, error) {
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	hub, err := source.NewHub(os.Getenv, "", log)
+	if err != nil {
+		return "", err
+	}
+	m, err := hub.ParseHub(name)
+	if err != nil {
+		return "", err
+	}
+	hub.Progress = progress
+	return hub.Snapshot(ctx, m)
+}
+
 // progressBar returns a function that moves a bar and one that ends it; they
-// do nothing if f is no terminal.
+// do nothing if f is not a terminal.
 func progressBar(f *os.File) (progress source.Progress, finish func()) {
-	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	if !isTerminal(f) {
 		return func(int64, int64) {}, func() {}
 	}
 	var bar *progressbar.ProgressBar
@@ -53,12 +85,11 @@ func progressBar(f *os.File) (progress source.Progress, finish func()) {
 			bar = progressbar.NewOptions64(total, progressbar.OptionSetWriter(f), progressbar.OptionShowBytes(true),
 				progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
 		}
-		_ = bar.Set64(done) // a bar that cannot be drawn is no fault of the copy
+		_ = bar.Set64(done) // a bar that cannot be drawn must not fail the download
 	}
 	return progress, func() {
 		if bar != nil {
-			_ = bar.Exit()
-			fmt.Fprintln(f)
+			_ = bar.Clear()
 		}
 	}
 }

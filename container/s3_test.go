@@ -116,7 +116,7 @@ func TestPullCommand(t *testing.T) {
 		want   string
 	}{
 		{"s3://models/other", 1, "s3://models/other/: no objects there"},
-		{"https://models/tiny", 2, "expected s3://BUCKET/PREFIX"},
+		{"https://models/tiny", 2, "expected ORG/NAME of the Hugging Face hub, s3://BUCKET/PREFIX"},
 	} {
 		if code, stderr := refused(t, s3Env(server.URL), "pull", tt.source, dir); code != tt.status || !strings.Contains(stderr, tt.want) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("pull %s: exit %d, %q; want %d, one line with %q", tt.source, code, stderr, tt.status, tt.want)

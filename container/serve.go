@@ -16,6 +16,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/millrace-ai/millrace/container/config"
+	"github.com/millrace-ai/millrace/container/source"
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/handler"
 )
@@ -93,9 +94,9 @@ func endSignals() chan os.Signal {
 //
 // What can be wrong about the command line and the model is found out before
 // the port opens, from the files' headers; the port opens before the weights
-// are read, so that health checks get an answer meanwhile. A model in S3 or in
-// an archive is opened behind the port, too: how long that takes is not up to
-// this machine.
+// are read, so that health checks get an answer meanwhile. A model in S3, in
+// an archive or of the Hugging Face hub is opened after that, too: how long that
+// takes is not up to this machine.
 func serve(cfg *config.Serve, settings []config.Setting, notes []string) error {
 	s, err := newServer(cfg, settings, notes, endSignals())
 	if errors.Is(err, errEnded) {
@@ -141,6 +142,11 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string, sig
 	if s.place, err = locateModel(cfg.ModelID); err != nil {
 		return nil, err
 	}
+	if cfg.Revision != "" {
+		if s.place, err = source.AtRevision(s.place, cfg.Revision); err != nil {
+			return nil, fmt.Errorf("--revision: %w", err)
+		}
+	}
 	if !arrivesSlowly(s.place) {
 		opened := make(chan error, 1)
 		go func() { opened <- s.openModel(context.Background()) }()
@@ -161,7 +167,6 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string, sig
 		ModelID:               s.name(),
 		Version:               version,
 		SHA:                   revision(),
-		ModelSHA:              modelRevision(s.place),
 		PipelineTag:           pipelineTag(s.place),
 		DockerLabel:           dockerLabel,
 		Device:                deviceName(cfg),
@@ -201,7 +206,14 @@ func (s *server) openModel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.model, err = openModel(ctx, s.place, s.cfg.TokenizerConfigPath, free); err != nil {
+	place := s.place
+	if source.IsHub(place) {
+		if place, err = s.download(ctx); err != nil {
+			return err
+		}
+		s.phases.mark("download")
+	}
+	if s.model, err = openModel(ctx, place, s.cfg.TokenizerConfigPath, free); err != nil {
 		return err
 	}
 	s.phases.mark("open")
@@ -244,6 +256,7 @@ func (s *server) run(f front) error {
 		Tokenizer: loaded.tokenizer,
 		Template:  loaded.template,
 		Compiler:  loaded.compiler.get,
+		Revision:  modelRevision(s.model.place),
 
 		RequestMemory: loaded.request,
 	})

@@ -49,7 +49,7 @@ func (s *Server) info(x *exchange) error {
 		b = strconv.AppendInt(b, int64(v), 10)
 	}
 	str(`{"model_id":`, o.ModelID)
-	str(`,"model_sha":`, o.ModelSHA)
+	str(`,"model_sha":`, m.revision)
 	str(`,"model_pipeline_tag":`, o.PipelineTag)
 	num(`,"max_concurrent_requests":`, o.MaxConcurrentRequests)
 	num(`,"max_best_of":`, o.MaxBestOf)

@@ -218,13 +218,13 @@ func TestFaults(t *testing.T) {
 
 func TestNotes(t *testing.T) {
 	_, _, notes, err := parse(t, []string{"--waiting-served-ratio", "1.2"},
-		[]string{"CUDA_GRAPHS=0", "API_KEY=hunter2", "SAGEMAKER_REGION=eu-west-1", "HOSTNAME=box", "HF_TOKEN=hunter2", "SM_NUM_GPUS=1", "SHARDED=",
+		[]string{"CUDA_GRAPHS=0", "API_KEY=hunter2", "SAGEMAKER_REGION=eu-west-1", "HOSTNAME=box", "HF_HUB_ENABLE_HF_TRANSFER=hunter2", "SM_NUM_GPUS=1", "SHARDED=",
 			"LOG_LEVEL=verbose", "OPTION_MAX_MODEL_LEN=8", "SM_VLLM_GPU_MEMORY_UTILIZATION=0.9", "OPTION_ROLLING_BATCH=hunter2"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := strings.Join(notes, "\n")
-	for _, want := range []string{"--waiting-served-ratio=1.2 is ignored", "CUDA_GRAPHS=0 is ignored", `HOSTNAME="box"`, "HF_TOKEN has no meaning", "SM_NUM_GPUS=1 is ignored", "API_KEY=*** locks every caller out",
+	for _, want := range []string{"--waiting-served-ratio=1.2 is ignored", "CUDA_GRAPHS=0 is ignored", `HOSTNAME="box"`, "HF_HUB_ENABLE_HF_TRANSFER has no meaning", "SM_NUM_GPUS=1 is ignored", "API_KEY=*** locks every caller out",
 		"LOG_LEVEL=verbose: expected one of debug, info, warn, error: logging at info",
 		"OPTION_MAX_MODEL_LEN is another server's variable and is taken for --max-total-tokens",
 		"Variables of other servers without effect here: OPTION_ROLLING_BATCH, SM_VLLM_GPU_MEMORY_UTILIZATION"} {

@@ -22,7 +22,9 @@ import (
 type Serve struct {
 	Model string `arg:"" optional:"" group:"model" help:"The model: as --model-id."`
 
-	ModelID             string `name:"model-id" also:"HF_MODEL_ID" group:"model" placeholder:"MODEL" help:"Hugging Face checkpoint: a folder, s3://BUCKET/PREFIX, or an archive of one, here or in S3 (.tar.gz, .tar, .tar.zst). Default: SageMaker's model data in /opt/ml/model if it holds a model, else the built-in demo model."`
+	ModelID             string `name:"model-id" also:"HF_MODEL_ID" group:"model" placeholder:"MODEL" help:"Hugging Face checkpoint: a folder, ORG/NAME[@REVISION] of the Hugging Face hub, s3://BUCKET/PREFIX, or an archive, here or in S3 (.tar.gz, .tar, .tar.zst). A folder of that name wins over the hub. Default: SageMaker's model data in /opt/ml/model if it holds a model, else the built-in demo model."`
+	Revision            string `name:"revision" also:"HF_MODEL_REVISION" operator:"" group:"model" placeholder:"REVISION" help:"Branch, tag or commit of a model of the hub. Default: main."`
+	HuggingfaceHubCache string `name:"huggingface-hub-cache" also:"HF_HUB_CACHE" operator:"" group:"model" placeholder:"DIR" help:"Cache for models of the hub, which Hugging Face's tools share. Default: hub in HF_HOME or in ~/.cache/huggingface; if that cannot be written, a folder for temporary files."`
 	ServedModelName     string `name:"served-model-name" group:"model" placeholder:"NAME" help:"What answers and /v1/models call the model. Default: the name of its folder or repository."`
 	TokenizerConfigPath string `name:"tokenizer-config-path" operator:"" group:"model" placeholder:"FILE" help:"Chat template to use instead of the model's: a file like tokenizer_config.json, or a template itself if it ends in .jinja."`
 	Device              string `name:"device" variable:"MILLRACE_DEVICE" group:"model" default:"auto" enum:"auto,cpu,cuda,ref,sim" placeholder:"auto|cpu" help:"What computes: auto or cpu. For development there are ref (slow and plain, to compare with) and sim (no model, to measure the rest)."`
@@ -107,7 +109,6 @@ func flagNames() map[string]bool {
 // Compat are TGI's flags that do nothing here yet, or never will. Their values
 // are checked for their type and otherwise unused.
 type Compat struct {
-	Revision             string  `name:"revision" also:"HF_MODEL_REVISION" ignored:"the folder is served as it is" placeholder:"TEXT" help:"Ignored: the folder is served as it is."`
 	Sharded              string  `name:"sharded" enum:",true,false" default:"" ignored:"one process serves the model" placeholder:"true|false" help:"Ignored: one process serves the model."`
 	NumShard             int     `name:"num-shard" also:"SM_NUM_GPUS" min:"0" ignored:"one process serves the model" placeholder:"COUNT" help:"Ignored: one process serves the model."`
 	Dtype                string  `name:"dtype" ignored:"weights keep the checkpoint's type" placeholder:"TEXT" help:"Ignored: weights keep the checkpoint's type."`
@@ -120,8 +121,7 @@ type Compat struct {
 	ShardUDSPath         string  `name:"shard-uds-path" ignored:"there are no shard processes" placeholder:"PATH" help:"Ignored: there are no shard processes."`
 	MasterAddr           string  `name:"master-addr" ignored:"there are no shard processes" placeholder:"TEXT" help:"Ignored: there are no shard processes."`
 	MasterPort           int     `name:"master-port" min:"0" ignored:"there are no shard processes" placeholder:"COUNT" help:"Ignored: there are no shard processes."`
-	HuggingfaceHubCache  string  `name:"huggingface-hub-cache" ignored:"nothing is downloaded from the hub" placeholder:"TEXT" help:"Ignored: nothing is downloaded from the hub."`
-	WeightsCacheOverride string  `name:"weights-cache-override" ignored:"nothing is downloaded from the hub" placeholder:"TEXT" help:"Ignored: nothing is downloaded from the hub."`
+	WeightsCacheOverride string  `name:"weights-cache-override" ignored:"weights are read where the model is" placeholder:"TEXT" help:"Ignored: weights are read where the model is."`
 	WatermarkGamma       float64 `name:"watermark-gamma" ignored:"a watermark favours half of the vocabulary, by 2" placeholder:"NUMBER" help:"Ignored: a watermark favours half of the vocabulary, by 2."`
 	WatermarkDelta       float64 `name:"watermark-delta" ignored:"a watermark favours half of the vocabulary, by 2" placeholder:"NUMBER" help:"Ignored: a watermark favours half of the vocabulary, by 2."`
 	UsageStats           string  `name:"usage-stats" default:"off" enum:"on,off,no-stack" ignored:"no usage is ever reported" placeholder:"on|off" help:"Ignored: no usage is ever reported."`
@@ -138,10 +138,10 @@ type Compat struct {
 }
 
 // ignoredEnv are variables that TGI reads without having a flag for them and
-// that mean nothing here. Some hold tokens, so they are named but never shown.
+// that mean nothing here. They are named but never shown: one may hold a secret.
 var ignoredEnv = []string{
 	"ATTENTION", "PREFILL_CHUNKING", "TGI_WIGGLE_ROOM", "USE_FLASH_ATTENTION",
-	"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_ENABLE_HF_TRANSFER",
+	"HF_HUB_ENABLE_HF_TRANSFER",
 	"LOG_COLORIZE", "OMP_NUM_THREADS", "XPU_MEMORY_FRACTION", "DISABLE_SGMV", "DISABLE_EXLLAMA",
 	"EXLLAMA_VERSION", "USE_CUTLASS_W8A8",
 }

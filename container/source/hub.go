@@ -85,6 +85,19 @@ func parseHub(location, endpoint string) (m HubModel, ok bool, err error) {
 	return m, true, nil
 }
 
+// AtRevision returns the name of a model of the hub at a revision, unless it has
+// one. Any other place is returned as it is.
+func AtRevision(location, revision string) (string, error) {
+	m, ok, err := parseHub(location, os.Getenv("HF_ENDPOINT"))
+	if !ok || err != nil || m.Revision != "" {
+		return location, err
+	}
+	if !validRevision(revision) {
+		return "", fmt.Errorf("%q is not a revision: expected a branch, a tag or a commit", revision)
+	}
+	return "hf:" + m.Repo + "@" + revision, nil
+}
+
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
