@@ -1,0 +1,320 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/millrace-ai/millrace/container/config"
+	"github.com/millrace-ai/millrace/dev/demo/guide"
+	"github.com/millrace-ai/millrace/engine/plan"
+)
+
+// demoText is where the demo model's knowledge is written down.
+const demoText = "../dev/demo/text"
+
+// building holds the commands, flags and variables that the answers name and
+// that other branches build.
+var building = map[string]bool{
+	"chat": true, "inspect": true, "completion": true,
+	"--version": true, "--generation-config": true,
+	"MILLRACE_CONFIG": true, "MILLRACE_DEVICE": true, "MILLRACE_THREADS": true, "HF_ENDPOINT": true,
+}
+
+// A statement is something that the demo model may say: the answer of a topic,
+// or a line of plain text that it continues.
+type statement struct{ file, topic, text string }
+
+func (s statement) String() string { return fmt.Sprintf("%s: %s: %s", s.file, s.topic, s.text) }
+
+// demoStatements reads all that the demo model may say about Millrace, and what
+// is set aside to be said some day.
+func demoStatements(t *testing.T) []statement {
+	t.Helper()
+	chapters, err := guide.Read(demoText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []statement
+	for _, c := range chapters {
+		for _, topic := range c.Topics {
+			all = append(all, statement{c.File, topic.Name, topic.Answer})
+		}
+	}
+	const plain = "continuations.md"
+	lines, err := os.ReadFile(filepath.Join(demoText, plain))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(lines)) {
+		if head, rest, ok := strings.Cut(strings.TrimSpace(line), " | "); ok {
+			all = append(all, statement{plain, head, head + " " + rest})
+		}
+	}
+	if len(all) < 250 {
+		t.Fatalf("only %d statements found", len(all))
+	}
+	return all
+}
+
+func answerOf(t *testing.T, all []statement, topic string) string {
+	t.Helper()
+	i := slices.IndexFunc(all, func(s statement) bool { return s.topic == topic })
+	if i < 0 {
+		t.Fatalf("no topic %q", topic)
+	}
+	return all[i].text
+}
+
+func commandLine(t *testing.T) *kong.Application {
+	t.Helper()
+	parser, err := kong.New(&cli{}, kong.ValueFormatter(config.Help))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parser.Model
+}
+
+// eachNode calls f for the program and for every command below it.
+func eachNode(n *kong.Node, f func(*kong.Node)) {
+	f(n)
+	for _, child := range n.Children {
+		eachNode(child, f)
+	}
+}
+
+// childOf returns the command of that name below n, nil if there is none.
+func childOf(n *kong.Node, name string) *kong.Node {
+	for _, child := range n.Children {
+		if child.Name == name {
+			return child
+		}
+	}
+	return nil
+}
+
+// What the demo model says about the command line is so.
+func TestDemoKnowsTheCommandLine(t *testing.T) {
+	all, app := demoStatements(t), commandLine(t)
+	flags, defaults := map[string]bool{}, map[string]string{}
+	eachNode(app.Node, func(n *kong.Node) {
+		for _, f := range n.Flags {
+			flags[f.Name] = true
+		}
+	})
+	for _, f := range childOf(app.Node, "serve").Flags {
+		defaults[f.Name] = f.Default
+	}
+
+	flag := regexp.MustCompile(`--([a-z][a-z0-9-]*)`)
+	byDefault := regexp.MustCompile(`--([a-z][a-z0-9-]*)[^.;-]*?\b(\d+) by default`)
+	// In prose the program does things, too, and its name may end a clause.
+	command := regexp.MustCompile(`\bmillrace (?:(?:serves|does|binary|and)\b|([a-z]+)(?: ([a-z]+))?)`)
+	for _, s := range all {
+		for _, m := range flag.FindAllStringSubmatch(s.text, -1) {
+			if !flags[m[1]] && !building["--"+m[1]] {
+				t.Errorf("%v: there is no flag --%s", s, m[1])
+			}
+		}
+		for _, m := range byDefault.FindAllStringSubmatch(s.text, -1) {
+			if defaults[m[1]] != m[2] {
+				t.Errorf("%v: the default of --%s is %s", s, m[1], defaults[m[1]])
+			}
+		}
+		for _, m := range command.FindAllStringSubmatch(s.text, -1) {
+			if m[1] == "" || building[m[1]] {
+				continue
+			}
+			n := childOf(app.Node, m[1])
+			if n == nil {
+				t.Errorf("%v: there is no command %s", s, m[1])
+			} else if len(n.Children) > 0 && m[2] != "" && m[2] != "has" && childOf(n, m[2]) == nil {
+				t.Errorf("%v: the command %s has no command %s", s, m[1], m[2])
+			}
+		}
+	}
+
+	listed, _, _ := strings.Cut(strings.TrimPrefix(answerOf(t, all, "commands-list"), "The commands are "), ".")
+	for _, name := range listOf(listed) {
+		if childOf(app.Node, name) == nil && !building[name] {
+			t.Errorf("commands-list: there is no command %s", name)
+		}
+	}
+}
+
+// listOf takes "a, b and c" apart.
+func listOf(s string) []string {
+	return strings.Split(strings.ReplaceAll(s, " and ", ", "), ", ")
+}
+
+// The variables that the demo model names are read by the program, or set by
+// AWS.
+func TestDemoKnowsTheEnvironment(t *testing.T) {
+	source := productSource(t)
+	known := map[string]bool{"RESPONSE_STREAM": true, "AWS_IAM": true, "NEW_SESSION": true} // values of AWS's
+	for _, f := range childOf(commandLine(t).Node, "serve").Flags {
+		known[strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))] = true
+	}
+	variable := regexp.MustCompile(`\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b`)
+	for _, s := range demoStatements(t) {
+		for _, name := range variable.FindAllString(s.text, -1) {
+			if !known[name] && !building[name] && !bytes.Contains(source, []byte(`"`+name)) && !bytes.Contains(source, []byte(`,`+name)) {
+				t.Errorf("%v: nothing reads %s", s, name)
+			}
+		}
+	}
+}
+
+// productSource is the Go source of the program and what comes with it for
+// clients: the OpenAPI document, the examples, and the tests with real clients.
+func productSource(t *testing.T) []byte {
+	t.Helper()
+	var source []byte
+	for _, root := range []string{".", "../sagemaker", "../handler", "../engine", "../internal", "../examples", "../dev/clients"} {
+		err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			if ext := filepath.Ext(path); ext == ".go" || ext == ".py" || ext == ".json" {
+				data, err := os.ReadFile(path)
+				source = append(source, data...)
+				return err
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return source
+}
+
+// Fields, headers and metrics that the demo model names occur in the program or
+// in the examples of clients.
+func TestDemoKnowsNames(t *testing.T) {
+	source := productSource(t)
+	known := map[string]bool{"x86_64": true, "role_arn": true}
+	name := regexp.MustCompile(`\b[a-z][a-z0-9]*(?:_[a-z0-9]+)+\b|\bx-[a-z]+(?:-[a-z]+)+\b`)
+	for _, s := range demoStatements(t) {
+		for _, word := range name.FindAllString(s.text, -1) {
+			if !known[word] && !bytes.Contains(bytes.ToLower(source), []byte(word)) {
+				t.Errorf("%v: %s occurs nowhere", s, word)
+			}
+		}
+	}
+}
+
+// The routes that the demo model names are there.
+func TestDemoKnowsTheRoutes(t *testing.T) {
+	p := start(t, nil).ready()
+	// Paths of files, and words of millrace chat.
+	others := regexp.MustCompile(`^/(opt/ml|tmp|path/to|aws/sagemaker|help)\b`)
+	route := regexp.MustCompile(`(?:^|[ (]|localhost:8080)(/[a-z0-9_./-]*)`)
+	seen := map[string]bool{}
+	for _, s := range demoStatements(t) {
+		for _, m := range route.FindAllStringSubmatch(s.text, -1) {
+			path := strings.TrimRight(m[1], ".")
+			// The form /health/ is what the model says does not work, and /v1 is a prefix.
+			if path == "/v1" || path == "/health/" || others.MatchString(path) || seen[path] {
+				continue
+			}
+			seen[path] = true
+			if status, _ := p.get(path); status != 404 {
+				continue
+			}
+			t.Errorf("%v: there is no route %s", s, path)
+		}
+	}
+	if len(seen) < 15 {
+		t.Errorf("only %d routes found: %v", len(seen), seen)
+	}
+}
+
+// The modules, files and targets of make that the demo model names are in the
+// repository, and it names all modules.
+func TestDemoKnowsTheRepository(t *testing.T) {
+	makefile, err := os.ReadFile("../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := demoStatements(t)
+	target := regexp.MustCompile(`\bmake ([a-z][a-z-]*)`)
+	file := regexp.MustCompile(`\b(?:terraform|handler|container|engine|dev|docs|sagemaker)/[A-Za-z0-9_/.-]*[A-Za-z0-9]`)
+	for _, s := range all {
+		for _, m := range target.FindAllStringSubmatch(s.text, -1) {
+			// "make names it" and "make prints" are prose.
+			if m[1] != "names" && !regexp.MustCompile(`(?m)^`+m[1]+`:`).Match(makefile) {
+				t.Errorf("%v: the Makefile has no target %s", s, m[1])
+			}
+		}
+		for _, path := range file.FindAllString(s.text, -1) {
+			if _, err := os.Stat(filepath.Join("..", path)); err != nil && !strings.Contains(s.text, "/"+path) {
+				t.Errorf("%v: %v", s, err)
+			}
+		}
+	}
+
+	modules, err := os.ReadDir("../terraform/modules")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := answerOf(t, all, "terraform")
+	for _, m := range modules {
+		if !strings.Contains(answer, m.Name()) {
+			t.Errorf("terraform: the module %s is not named", m.Name())
+		}
+	}
+	if count := []string{4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine"}[len(modules)]; !strings.Contains(answer, "There are "+count+" ") {
+		t.Errorf("terraform: there are %s modules", count)
+	}
+}
+
+// The families that the demo model names are those that can be served.
+func TestDemoKnowsTheFamilies(t *testing.T) {
+	_, err := plan.Build(&plan.Config{Family: "none"}, nil)
+	if err == nil {
+		t.Fatal("a family that is not there was built")
+	}
+	_, list, _ := strings.Cut(err.Error(), "only ")
+	want := regexp.MustCompile(`[a-z0-9_]+`).FindAllString(list, -1)
+	want = slices.DeleteFunc(want, func(name string) bool { return name == "or" || name == "and" })
+
+	answer := strings.TrimPrefix(strings.TrimSuffix(answerOf(t, demoStatements(t), "families"), "."), "Supported model families are ")
+	var got []string
+	for _, name := range listOf(answer) {
+		name, isText := strings.CutSuffix(name, " (text)")
+		got = append(got, name)
+		if isText { // the checkpoint says so in either of two ways
+			got = append(got, name+"_text")
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("the model names %v, the engine knows %v", got, want)
+	}
+}
+
+// What is not in this build is only mentioned to say so. When something of this
+// list is built, take it out, and correct the answers.
+func TestDemoPromisesNothing(t *testing.T) {
+	absent := regexp.MustCompile(`(?i)\b(CUDA|GPUs?|quantize|quantized weights|int8|int4|fp8|LoRA|adapters?|adapter_id|GGUF|speculate|speculative|embeddings|beam search` +
+		`|image chunks?|images? (in|of|with) a (chat|message)|message with an image|images are|(send|read|see)s? (an )?images?|pictures?|photos?|vision)\b`)
+	denial := regexp.MustCompile(`(?i)\b(no|not|none|refused|ignored|without|merge|an unknown)\b|would|comes later|needs nginx|made for GPUs`)
+	for _, s := range demoStatements(t) {
+		for sentence := range strings.SplitSeq(s.text, ". ") {
+			words := absent.FindAllString(sentence, -1)
+			if len(words) > 0 && !denial.MatchString(sentence) {
+				t.Errorf("%v: promises %s", s, words)
+			}
+		}
+	}
+}
