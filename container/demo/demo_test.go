@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// maxWeights is what the binary may carry, in bytes.
+// maxWeights is the most that the weights may add to the binary, in bytes.
 const maxWeights = 8_000_000
 
 func TestWeightsAreSmall(t *testing.T) {
@@ -22,7 +22,7 @@ func TestWeightsAreSmall(t *testing.T) {
 	}
 }
 
-// The files are written by three libraries; here they must agree.
+// Three libraries write the files, and they must agree.
 func TestFilesAgree(t *testing.T) {
 	var config struct {
 		Architectures []string `json:"architectures"`
@@ -87,7 +87,7 @@ func TestFilesAgree(t *testing.T) {
 			t.Errorf("%s: end tokens %v, want %v", name, got, want)
 		}
 	}
-	source, err := os.ReadFile("chat_template.jinja")
+	source, err := os.ReadFile("../../dev/demo/chat_template.jinja")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,8 +96,8 @@ func TestFilesAgree(t *testing.T) {
 	}
 }
 
-// The cases of model_test.jsonl are for the test of the whole server; here
-// only their form is checked.
+// The cases of model_test.jsonl are for the test of the whole server. This test
+// checks only their form.
 func TestCasesAreWellFormed(t *testing.T) {
 	file, err := os.Open("model_test.jsonl")
 	if err != nil {
