@@ -1,6 +1,6 @@
 """The training text: reads the files of text/ into topics, beginnings, tools and JSON patterns.
 
-A topic of a guide file looks so:
+A topic of a guide file looks like this:
 
     ## port
     Millrace listens on port 8080. ...      the answer, one paragraph
@@ -32,7 +32,7 @@ class Topic:
 
 
 def expand(pattern: str) -> list[str]:
-    """All strings that a pattern with [a|b] choices stands for."""
+    """Every string that a pattern with [a|b] choices stands for."""
     parts = CHOICE.split(pattern)  # text, choices, text, choices, ..., text
     options = [part.split("|") if i % 2 else [part] for i, part in enumerate(parts)]
     return [re.sub(r" +([?.!,]|$)", r"\1", re.sub(r"  +", " ", "".join(pick))).strip() for pick in itertools.product(*options)]
@@ -92,13 +92,13 @@ def check(topics: list[Topic]) -> None:
 
 
 def read_lines(name: str, text: Path = TEXT) -> list[str]:
-    """The lines of a file that are neither blank nor headings nor its introduction (the lines before the second blank one)."""
+    """The lines of a file that are neither blank nor headings."""
     lines = (text / name).read_text().splitlines()
     return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
 def read_beginnings(text: Path = TEXT) -> list[tuple[str, str]]:
-    """(beginning, rest) of the plain-text lines; together they are the line with its bar taken out."""
+    """(beginning, rest) of the plain-text lines; together they are the line without its bar."""
     pairs = []
     for line in read_lines("continuations.md", text):
         if " | " not in line:

@@ -1,8 +1,8 @@
 """Measures the model on what it was never trained on: held-out wordings, cities, names and phrasings.
 
-An answer is right when greedy decoding gives the reference to the last token and then ends. That is the same as: at each
-place of the reference the model's most likely token is the reference's. So one forward pass judges an answer, and only
-the wrong ones are generated, to be shown.
+An answer is right if greedy decoding gives the reference to the last token and then ends: at each position of the
+reference, the model's most likely token is the reference's. So one forward pass judges an answer, and only the wrong
+ones are generated, for the report.
 """
 
 import dataclasses
@@ -96,7 +96,7 @@ def json_cases(sampler) -> list[Case]:
 
 @torch.no_grad()
 def judge(model, sampler, todo: list[Case]) -> list[float]:
-    """For each case the smallest lead of the right token over the next best, over all answers the best: right when above 0."""
+    """For each case, the smallest lead of the right token over the next best; of several answers the best. Above 0 is right."""
     rows = []
     for n, case in enumerate(todo):
         for answer in case.answers:
@@ -122,7 +122,7 @@ def judge(model, sampler, todo: list[Case]) -> list[float]:
 
 @torch.no_grad()
 def generate(model, sampler, prompts: list[list[int]], limit: int = 90) -> list[str]:
-    """What greedy decoding makes of each prompt."""
+    """The greedy answer to each prompt."""
     texts = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
     for at in range(0, len(order), 32):
@@ -164,7 +164,7 @@ def evaluate(model, sampler, formats=FORMATS, show: int = 200) -> dict:
 
 
 def write_model_test(path, model, sampler, count: int = 32) -> None:
-    """Held-out requests whose answers are sure: every token leads by a wide margin, so that rounding in an engine cannot turn it."""
+    """Held-out requests with sure answers: every token leads by a wide margin, so that no engine's rounding can change it."""
     model.eval()
     todo = cases(sampler)
     sure = [c for c, lead in zip(todo, judge(model, sampler, todo)) if lead > 2.0 and len(json.dumps(c.request)) < 1500]

@@ -10,7 +10,7 @@ A, B, C = 3.4445, -4.7750, 2.0315  # the published quintic; it need not converge
 
 
 def orthogonal(x: torch.Tensor) -> torch.Tensor:
-    """The nearest half-orthogonal matrices, roughly, of a stack [n, rows, columns]."""
+    """Roughly the nearest semi-orthogonal matrices of a stack [n, rows, columns]."""
     tall = x.size(1) > x.size(2)
     if tall:
         x = x.mT
@@ -22,7 +22,7 @@ def orthogonal(x: torch.Tensor) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices only. Those of one shape are iterated as one stack, of which each of world processes does its share."""
+    """For matrices only. Those of one shape are iterated as one stack, which world processes share."""
 
     def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.0, world: int = 1):
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))

@@ -89,7 +89,7 @@ class Sampler:
         if draw < 0.02:
             text = self.rng.choice(self.tools["questions"]).replace("{city}", self.city())
             return wording.vary(text, self.rng), self.by_name["weather-without-tool"].answer
-        if draw < 0.12:
+        if draw < 0.16:
             return self.json_question()
         likely = [share * (0.2 + min(hard, 2.0)) for share, hard in zip(self.shares, self.hardness)]
         self.asked = self.rng.choices(range(len(self.topics)), likely)[0]
@@ -97,7 +97,7 @@ class Sampler:
         return wording.vary(self.rng.choice(topic.wordings), self.rng), topic.answer
 
     def note(self, topic: int | None, loss: float) -> None:
-        """Takes in the loss of a sample that draw gave out: topics that are not yet known are asked more often."""
+        """Records the loss of a sample that draw returned: topics that are not yet known are asked more often."""
         if topic is not None:
             self.hardness[topic] = 0.8 * self.hardness[topic] + 0.2 * loss
 
@@ -147,37 +147,46 @@ class Sampler:
         price = self.rng.choice([self.rng.randint(1, 999), round(self.rng.uniform(0.1, 99), 2), self.rng.randint(1, 99) + 0.5])
         return dict(product=self.rng.choice(names), price=price, count=self.rng.randint(1, 99))
 
-    def keys_question(self, asks: list[str]) -> tuple[str, str]:
+    def keys_question(self, asks: list[str], most: int = 4) -> tuple[str, str]:
         table = self.json["keys"]
-        keys = self.rng.sample(list(table), self.rng.randint(1, 4))
+        keys = self.rng.sample(list(table), self.rng.randint(1, most))
         if self.rng.random() < 0.3:
             keys.insert(self.rng.randint(0, len(keys)), self.made_up().lower().replace(" ", "_"))
         body = ", ".join(f'{json.dumps(k)}: {table.get(k, json.dumps("unknown"))}' for k in keys)
         listed = self.rng.choice([", ".join(keys), ", ".join(keys[:-1]) + " and " + keys[-1] if len(keys) > 1 else keys[0], ", ".join(json.dumps(k) for k in keys)])
         return self.rng.choice(asks).replace("{keys}", listed), "{" + body + "}"
 
+    def facts_question(self, kind: dict) -> tuple[str, str]:
+        """A way to ask for JSON about a person or a product, and the answer: one as it stands, or a frame with facts."""
+        if self.rng.random() < 0.4:
+            return self.rng.choice(kind["asks"])
+        form = self.rng.choice(["things", "sentences"])
+        facts, answer = self.rng.choice(kind["facts"][form])
+        frame = self.rng.choice(self.json["frames"][form])
+        return (facts[0].upper() + facts[1:] if frame.startswith("{facts}") else facts).join(frame.split("{facts}")), answer
+
     def json_question(self) -> tuple[str, str]:
         people, products = self.json["people"], self.json["products"]
         draw = self.rng.random()
-        if draw < 0.40:
-            q, a = self.rng.choice(people["asks"])
+        if draw < 0.38:
+            q, a = self.facts_question(people)
             names = people["names"] if self.rng.random() < 0.6 else [self.made_up()]
             values = self.person(names)
-        elif draw < 0.60:
-            q, a = self.rng.choice(products["asks"])
+        elif draw < 0.66:
+            q, a = self.facts_question(products)
             names = products["names"] if self.rng.random() < 0.6 else [self.made_up().lower()]
             values = self.product(names)
-        elif draw < 0.75:
+        elif draw < 0.72:
             general = self.rng.choice(self.json["general"])
             return wording.vary(self.rng.choice(general["asks"]), self.rng), general["answer"]
         else:
-            return self.keys_question(self.json["key_asks"])
+            return self.keys_question(self.json["key_asks"], most=6)
         return self.fill(q, **values), self.fill(a, **values)
 
     # --- copying --------------------------------------------------------
 
     def copying(self):
-        """Exercises in nothing but copying, without which names in tool calls and JSON would be learnt by heart one by one."""
+        """Exercises in copying alone. Without them the model would learn each name in tool calls and JSON by heart."""
         rng = self.rng
         words = [self.made_up() if rng.random() < 0.7 else str(rng.randint(0, 999)) for _ in range(rng.randint(1, 12))]
         draw = rng.random()
@@ -198,7 +207,7 @@ class Sampler:
     # --- the weather tool -----------------------------------------------
 
     def made_up(self) -> str:
-        """A word nobody knows: of syllables, or of any letters that are a token, since a name met later may be cut in any way."""
+        """An unknown word: of syllables, or of any letters that are a token, since a later name may be split in any way."""
         if self.rng.random() < 0.5:
             return "".join(self.rng.choice(SYLLABLES) for _ in range(self.rng.randint(1, 3))).capitalize() + self.rng.choice(ENDINGS)
         return "".join(self.rng.choice(self.letters) for _ in range(self.rng.randint(1, 4))).capitalize()
@@ -278,7 +287,7 @@ class Sampler:
         return self.chat(done, case["tools"])
 
     def vary_around(self, question: str) -> str:
-        """Small habits only: the name of the city must stay as it is, for it is copied."""
+        """Only small changes: the name of the city must stay as it is, because it is copied."""
         rng = self.rng
         if rng.random() < 0.3:
             question = question.rstrip("?.")
@@ -299,14 +308,14 @@ class Sampler:
             return *self.shorten(self.raw_question()), self.asked
         if draw < 0.77:
             return *self.plain_text(), None
-        if draw < 0.83:
+        if draw < 0.84:
             return *self.copying(), None
         if draw < 0.96:
             return *self.weather(), None
         return *self.chat(self.system() + self.turns(self.rng.randint(10, 26) if draw > 0.9985 else self.rng.randint(2, 4))), None
 
     def shorten(self, sample):
-        """Often only the beginning of the answer: which answer it is shows there, and the rest is soon known by heart."""
+        """Often only the beginning of the answer: it shows which answer was chosen, and the rest is soon learnt."""
         ids, weights = sample
         if self.rng.random() >= self.cut:
             return sample

@@ -1,8 +1,9 @@
 """Trains the demo model on the text of this folder, measures it on held-out wordings, and writes model/.
 
     python train.py --minutes 50            train from scratch, then measure and write
-    python train.py --minutes 10 --resume   go on from the last checkpoint, or else from model/
-    python train.py --eval-only             measure the model as it lies on disk
+    python train.py --minutes 10 --resume   go on from the last checkpoint
+    python train.py --from ../../container/demo/model   start from these weights and keep their tokenizer
+    python train.py --eval-only             measure the model on disk
 
 The schedule follows the clock, not a step count: a busy machine gives a shorter training, never a late one.
 """
@@ -40,7 +41,7 @@ def config() -> LlamaConfig:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE in Llama 3's manner, learnt from the training text, written to model/tokenizer.json."""
+    """A byte-level BPE in the style of Llama 3, learnt from the training text and written to model/tokenizer.json."""
     tok = Tokenizer(models.BPE(ignore_merges=False))
     tok.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(SPLIT), behavior="isolated", invert=False),
@@ -98,7 +99,7 @@ def write_json(path: Path, value) -> None:
 
 
 def batches(sampler: Sampler, size: int):
-    """Batches (ids, labels, weights, topics) without end, each of about size tokens and of like lengths."""
+    """Endless batches (ids, labels, weights, topics), each of about size tokens, with samples of similar length."""
     while True:
         pool = sorted((sampler.draw() for _ in range(POOL)), key=lambda s: len(s[0]))
         groups, group = [], []
@@ -124,7 +125,7 @@ def batches(sampler: Sampler, size: int):
 
 
 def loss_of(model, ids, labels, weights):
-    """The weighted mean cross-entropy, and for each row that of its answers. Padding is at the right, so the causal mask alone is enough."""
+    """The weighted mean cross-entropy, and for each row that of its answers. Padding is on the right, so the causal mask is enough."""
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
     wanted, weight = labels[:, 1:], weights[:, 1:]
     chosen = wanted != IGNORE  # logits only where they count
@@ -145,7 +146,7 @@ def optimizers(model, world: int):
 
 
 def average(model, world: int, weight: float, progress: float) -> float:
-    """Makes the gradients the mean over the processes, weighted by their loss weights; returns the mean progress, the same for all."""
+    """Averages the gradients over the processes, weighted by their loss weights; returns the mean progress, the same for all."""
     params = [p for p in model.parameters() if p.requires_grad]
     if world == 1:
         return progress
@@ -167,10 +168,10 @@ def train(rank: int, args) -> None:
     tok = load_tokenizer()
     sampler = Sampler(tok, 1000 * args.seed + rank, args.cut)
     model = LlamaForCausalLM(config())
-    if args.resume and Path(args.checkpoint).exists():
+    if args.resume:
         model.load_state_dict(torch.load(args.checkpoint))
-    elif args.resume:
-        model = LlamaForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    elif args.model:
+        model = LlamaForCausalLM.from_pretrained(args.model, dtype=torch.float32)
     log = logger(args.log) if rank == 0 else lambda line: None
     log(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(sampler.topics)} topics, {sum(len(t.wordings) for t in sampler.topics)} wordings")
     opts = optimizers(model, args.processes)
@@ -231,17 +232,18 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.0, help="scales both learning rates")
     parser.add_argument("--cut", type=float, default=0.7, help="share of single answers of which only the beginning is trained on")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--processes", type=int, default=2, help="two processes of one thread lose less on a busy machine than one of two")
+    parser.add_argument("--processes", type=int, default=2, help="two processes of one thread lose less time on a busy machine than one process of two")
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
     parser.add_argument("--batch-tokens", type=int, default=3600, help="tokens of one step, over all processes")
-    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    parser.add_argument("--from", dest="model", metavar="MODEL_FOLDER", help="start from the weights of this folder; the tokenizer in model/ stays as it is")
     parser.add_argument("--eval-only", action="store_true")
     parser.add_argument("--measure-every", type=float, default=10, help="minutes between measurements in training")
     parser.add_argument("--checkpoint", default="/tmp/millrace-demo.pt")
     parser.add_argument("--log", default="/tmp/millrace-demo.log")
     args = parser.parse_args()
     if not args.eval_only:
-        if not args.resume:
+        if not args.resume and not args.model:
             build_tokenizer()
         Path(f"{args.checkpoint}.meet").unlink(missing_ok=True)
         torch.multiprocessing.spawn(train, (args,), nprocs=args.processes)
@@ -250,7 +252,7 @@ def main() -> None:
         write_model(model)
     torch.set_num_threads(args.threads * args.processes)
     tok = load_tokenizer()
-    model = LlamaForCausalLM.from_pretrained(MODEL, dtype=torch.float32)  # what was written, rounded as it is
+    model = LlamaForCausalLM.from_pretrained(MODEL, dtype=torch.float32)  # the weights that were written, rounded to bf16
     report = evaluate(model, Sampler(tok, 1))
     write_json(HERE / "eval.json", report)
     write_model_test(DEMO / "model_test.jsonl", model, Sampler(tok, 2))
