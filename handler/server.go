@@ -105,7 +105,6 @@ func (s *Server) addState() {
 	s.metrics.Info("millrace_build_info", "Version and commit of Millrace, and what computes", map[string]string{
 		"version": s.opt.Version, "commit": s.opt.SHA, "device": s.opt.Device,
 	})
-	s.metrics.Info("millrace_model_info", "Name and revision of the model", map[string]string{"model": s.opt.ModelID, "revision": s.opt.ModelSHA})
 	gauge := func(name, help string, is func() bool) {
 		s.metrics.Gauge(name, help, func() float64 {
 			if is() {
@@ -132,6 +131,7 @@ func (s *Server) SetPending(reason string) { s.pending.Store(&reason) }
 func (s *Server) SetReady(m Model) {
 	limits := m.Generator.Limits()
 	s.metrics.SetModel(limits, m.Generator.Stats)
+	s.metrics.Info("millrace_model_info", "Name and revision of the model", map[string]string{"model": s.opt.ModelID, "revision": m.Revision})
 	if m.Template == nil {
 		m.Template = new(chat.Template)
 	}

@@ -265,7 +265,7 @@ func TestHTTPMetrics(t *testing.T) {
 // What the server is and whether it serves.
 func TestStateMetrics(t *testing.T) {
 	describe := func(o *Options) {
-		o.Version, o.SHA, o.Device, o.ModelID, o.ModelSHA = "1.2.3", "abc", "sim", "org/name", "def"
+		o.Version, o.SHA, o.Device, o.ModelID = "1.2.3", "abc", "sim", "org/name"
 	}
 	pending := New(Options{ModelID: "x"})
 	s := newTestServer(&fake{}, describe)
@@ -279,7 +279,7 @@ func TestStateMetrics(t *testing.T) {
 		}
 	}
 	check(pending, "millrace_ready 0", "millrace_draining 0", "millrace_slots 0")
-	check(s, `millrace_build_info{commit="abc",device="sim",version="1.2.3"} 1`, `millrace_model_info{model="org/name",revision="def"} 1`,
+	check(s, `millrace_build_info{commit="abc",device="sim",version="1.2.3"} 1`, `millrace_model_info{model="org/name",revision=""} 1`,
 		"millrace_ready 1", "millrace_draining 0", "millrace_slots 8")
 	s.Drain()
 	check(s, "millrace_ready 0", "millrace_draining 1")
