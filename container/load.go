@@ -15,6 +15,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/token"
+	"github.com/millrace-ai/millrace/handler"
 	"github.com/millrace-ai/millrace/handler/chat"
 )
 
@@ -25,6 +26,7 @@ type loadedModel struct {
 	tokenizer *token.Tokenizer
 	template  *chat.Template
 	compiler  lazyCompiler
+	sampling  handler.SamplingDefaults
 
 	name     string // as answers call it
 	place    string // where it is from, "" for the one built in
@@ -82,6 +84,9 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 	if err == nil && s.model.checkpoint.Streamed() { // what the plan was made without
 		s.model.config, err = engine.ModelConfig(s.model.checkpoint)
 	}
+	if err == nil {
+		err = s.loadSampling(l)
+	}
 	if err == nil { // else the tokenizer may be minutes away, at an archive's end
 		r := <-text
 		l.tokenizer, l.template, err = r.tokenizer, r.template, r.err
@@ -103,6 +108,22 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 	}
 	l.seconds = time.Since(start).Seconds()
 	return l, s.model.checkpoint.Close()
+}
+
+// loadSampling reads what the model's makers recommend. What is wrong about it
+// is no reason not to serve the model.
+func (s *server) loadSampling(l *loadedModel) error {
+	if s.cfg.GenerationConfig != "auto" {
+		return nil
+	}
+	generation, err := s.model.checkpoint.Generation()
+	if err != nil {
+		return err
+	}
+	if l.sampling, err = handler.ParseSamplingDefaults(generation); err != nil {
+		s.log.Warn(err.Error())
+	}
+	return nil
 }
 
 // checkMemory refuses weights that do not fit into memory, before they are

@@ -131,7 +131,8 @@ func (s *Server) render(x *exchange, m *model, r chat.Request) (p chat.Prompt, e
 }
 
 // prepareChat checks req and makes of it what the engine needs.
-func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt chatPrompt) (*job, error) {
+func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt chatPrompt) (*chatJob, error) {
+	m.sampling.fill(&req.openAIParameters)
 	p := req.parameters(req.route)
 	p.topNTokens = req.topLogprobs
 	p.scoring = req.promptLogprobs.set

@@ -98,6 +98,9 @@ func documentFields(doc object) {
 	}
 
 	at(schemas, "ModelInfo", "properties")["max_model_len"] = object{"type": "integer", "description": "Most tokens of prompt and answer together, once the model is loaded"}
+	at(schemas, "Info", "properties")["sampling_defaults"] = object{
+		"type": "object", "description": "What the OpenAI routes take for fields that a request leaves out, from the model's generation_config.json; absent if there is nothing",
+		"additionalProperties": object{"type": "number"}}
 	paths := at(doc, "paths")
 	one := clone(at(paths, "/v1/models"))
 	at(one, "get")["operationId"] = "openai_get_model"

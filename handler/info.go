@@ -62,6 +62,9 @@ func (s *Server) info(x *exchange) error {
 	str(`,"version":`, o.Version)
 	str(`,"sha":`, o.SHA)
 	str(`,"docker_label":`, o.DockerLabel)
+	if m.sampling != (SamplingDefaults{}) {
+		b = m.sampling.appendJSON(append(b, `,"sampling_defaults":`...))
+	}
 	x.out = append(b, '}')
 	writeJSON(x.w, http.StatusOK, x.out)
 	return nil

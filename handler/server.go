@@ -38,8 +38,9 @@ type Model struct {
 	// RequestMemory is how many bytes all requests together may hold: bodies,
 	// prompts, answers, and what tokenizing takes; 0: 256 MiB.
 	RequestMemory int64
-	// Revision is the commit of the hub that the model is, "" if that is unknown.
-	Revision string
+	// Sampling is what requests of the OpenAI routes get for fields that they
+	// leave out.
+	Sampling SamplingDefaults
 }
 
 // model is a Model in use.
@@ -49,7 +50,7 @@ type model struct {
 	template *chat.Template // without any, its Render says so
 	compiler func() (*grammar.Compiler, error)
 	limits   engine.Limits
-	revision string
+	sampling SamplingDefaults
 }
 
 // Server answers HTTP requests. Make one with New, give it its model with
@@ -138,7 +139,7 @@ func (s *Server) SetReady(m Model) {
 	if m.RequestMemory > 0 {
 		s.memory.setSize(m.RequestMemory, s.opt.ValidationWorkers)
 	}
-	s.model.Store(&model{gen: m.Generator, tok: m.Tokenizer, template: m.Template, compiler: m.Compiler, limits: limits, revision: m.Revision})
+	s.model.Store(&model{gen: m.Generator, tok: m.Tokenizer, template: m.Template, compiler: m.Compiler, limits: limits, sampling: m.Sampling})
 }
 
 // Drain refuses all work that comes from now on and makes /ping and /health

@@ -164,7 +164,7 @@ func (s *Server) prepare(x *exchange, m *model, req *generateRequest) (*job, err
 // isBaseModel reports whether the name of an adapter or model means the model
 // that is served.
 func (s *Server) isBaseModel(name string) bool {
-	return name == "" || name == "tgi" || name == s.opt.ModelID
+	return name == "" || name == "tgi" || name == s.opt.ModelID || name == s.opt.ModelAlias
 }
 
 // checkTruncate checks how much of a prompt is to be kept.
