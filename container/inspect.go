@@ -89,7 +89,7 @@ func describeModel(ctx context.Context, place string, cfg *config.Serve) (*descr
 		return nil, err
 	}
 	defer m.checkpoint.Close()
-	d := &description{Name: m.id, Source: place, Family: m.plan.Family, Context: m.plan.MaxPos, Free: free, Bound: bound, Threads: cfg.Threads}
+	d := &description{Name: modelName(place), Source: place, Family: m.plan.Family, Context: m.plan.MaxPos, Free: free, Bound: bound, Threads: cfg.Threads}
 	if place == "" {
 		d.Source = "built in"
 	}

@@ -269,7 +269,7 @@ func TestSignalAtOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := cmd.Wait(); err != nil || !strings.Contains(string(rest), "signal=terminated") {
+		if err := cmd.Wait(); err != nil || !strings.Contains(string(rest), `"signal":"terminated"`) {
 			t.Errorf("%v, and the log says\n%s%s", err, first, rest)
 		}
 		timer.Stop()

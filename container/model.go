@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/container/demo"
 	"github.com/millrace-ai/millrace/container/source"
 	"github.com/millrace-ai/millrace/engine"
@@ -26,7 +28,7 @@ const demoID = "millrace-demo"
 // model is an opened checkpoint whose headers and configuration have been
 // checked; nothing of its weights has been read.
 type model struct {
-	id         string // what clients see
+	id         string // what messages call it
 	place      string // where it is, "" for the demo model
 	files      fs.FS  // the texts beside the weights
 	override   chat.Override
@@ -56,12 +58,26 @@ func modelFolders(modelID string) []string {
 	return []string{modelID, dir}
 }
 
-// modelName is what clients see of the model at a place.
+// modelName is what clients see of the model at a place: of a folder its name,
+// not its path. The hub's cache has models in models--ORG--NAME/snapshots/COMMIT.
 func modelName(place string) string {
 	if place == "" {
 		return demoID
 	}
-	return source.Name(place)
+	if source.IsS3(place) || strings.Contains(place, "://") {
+		return source.Name(place)
+	}
+	folder, err := filepath.Abs(place) // . and .. have names, too
+	if err != nil {
+		return place
+	}
+	if modelRevision(folder) != "" {
+		repository := filepath.Base(filepath.Dir(filepath.Dir(folder)))
+		if name, ok := strings.CutPrefix(repository, "models--"); ok {
+			return strings.ReplaceAll(name, "--", "/")
+		}
+	}
+	return filepath.Base(folder)
 }
 
 // arrivesSlowly reports whether opening the model at a place may take more
@@ -74,7 +90,7 @@ func arrivesSlowly(place string) bool {
 // --tokenizer-config-path. ctx bounds all reading of it, and memory the bytes
 // that may be held of an archive until it is known what it holds.
 func openModel(ctx context.Context, place, templatePath string, memory int64) (*model, error) {
-	m := &model{id: modelName(place), place: place}
+	m := &model{id: cmp.Or(config.HideSecrets(place), demoID), place: place}
 	var err error
 	if templatePath != "" {
 		if m.override.Data, err = fs.ReadFile(weights.Folder(filepath.Dir(templatePath)), filepath.Base(templatePath)); err != nil {

@@ -39,7 +39,7 @@ func TestServeFromS3(t *testing.T) {
 	for _, tt := range []struct{ location, name string }{
 		{"s3://models/tiny/?requestPayer=requester", "s3://models/tiny/"},
 		{"s3://models/tiny.tar", "s3://models/tiny.tar"},
-		{local, local},
+		{local, "tiny.tar"},
 	} {
 		p := start(t, append(s3Env(server.URL), "HF_MODEL_ID="+tt.location)).ready()
 		if status, got := p.post("/generate", request); status != http.StatusOK || got != want {

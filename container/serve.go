@@ -165,6 +165,7 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string, sig
 	}
 	s.api = handler.New(handler.Options{
 		ModelID:               s.name(),
+		ModelAlias:            s.place,
 		Version:               version,
 		SHA:                   revision(),
 		PipelineTag:           pipelineTag(s.place),
@@ -259,6 +260,7 @@ func (s *server) run(f front) error {
 		Revision:  modelRevision(s.model.place),
 
 		RequestMemory: loaded.request,
+		Sampling:      loaded.sampling,
 	})
 	s.phases.mark("ready")
 	s.log.Info("ready", loaded.describe()...)
