@@ -12,6 +12,5 @@ type benchCommand struct{ bench.Options }
 
 // Run measures until done or until ctx ends.
 func (b *benchCommand) Run(ctx context.Context) error {
-	_, err := bench.Run(ctx, b.Options, os.Stdout, os.Stderr)
-	return err
+	return bench.Run(ctx, b.Options, os.Stdout, os.Stderr)
 }

@@ -15,25 +15,26 @@ import (
 // Options are the flags of `millrace bench`.
 type Options struct {
 	URL    string `name:"url" default:"http://127.0.0.1:8080" help:"Server to load."`
-	API    string `name:"api" default:"tgi" enum:"tgi,chat,completions" help:"tgi: /generate_stream; chat: /v1/chat/completions; completions: /v1/completions."`
+	API    string `name:"api" default:"tgi" enum:"tgi,chat,completions" placeholder:"tgi|chat|completions" help:"tgi: /generate_stream; chat: /v1/chat/completions; completions: /v1/completions."`
 	Stream bool   `name:"stream" default:"true" negatable:"" help:"Ask for a stream of tokens; without it only whole requests are timed."`
 	APIKey string `name:"api-key" env:"API_KEY" placeholder:"KEY" help:"Bearer token."`
 	Model  string `name:"model" default:"tgi" help:"Model name for OpenAI's routes."`
 
 	Requests    int           `name:"requests" short:"n" default:"200" help:"Requests to send, unless --duration is given."`
 	Duration    time.Duration `name:"duration" placeholder:"30s" help:"Send for this long instead."`
-	Concurrency int           `name:"concurrency" short:"c" default:"8" help:"Closed loop: clients that each wait for their answer."`
-	Rate        float64       `name:"rate" placeholder:"N" help:"Open loop: requests started per second, at random times."`
+	Clients     []int         `name:"concurrency" short:"c" default:"8" placeholder:"N,…" help:"Closed loop: clients that each wait for their answer. Several numbers, as 1,2,4,8, are measured one after the other."`
+	Concurrency int           `kong:"-"` // the one of Clients that is measured
+	Rate        float64       `name:"rate" placeholder:"N" help:"Open loop instead: requests started per second, at random times."`
 	Warmup      int           `name:"warmup" default:"1" help:"Requests before the clock starts."`
 	Timeout     time.Duration `name:"timeout" default:"10m" help:"Longest wait for one request."`
 
-	Prompt       string  `name:"prompt" type:"existingfile" placeholder:"FILE" help:"Prompts, one a line, sent in turn. Left out: random words."`
-	PromptWords  Lengths `name:"prompt-words" default:"64" help:"Words of a random prompt: 64, or 16-512."`
-	MaxNewTokens Lengths `name:"max-new-tokens" default:"128" help:"Tokens to ask for: 128, or 16-512."`
-	Temperature  float64 `name:"temperature" help:"0 is greedy."`
-	Seed         uint64  `name:"seed" default:"1" help:"Same seed, same load."`
+	Prompt       string  `name:"prompt" type:"existingfile" placeholder:"FILE" help:"File of prompts, one a line, sent in turn. Default: random words."`
+	PromptWords  Lengths `name:"prompt-words" default:"64" placeholder:"64" help:"Words of a random prompt: 64, or 16-512."`
+	MaxNewTokens Lengths `name:"max-new-tokens" default:"128" placeholder:"128" help:"Tokens to ask for: 128, or 16-512."`
+	Temperature  float64 `name:"temperature" default:"0" help:"0 is greedy."`
+	Seed         uint64  `name:"seed" default:"1" help:"The same seed sends the same prompts and lengths."`
 
-	JSON string `name:"json" type:"path" placeholder:"FILE" help:"Write the result here, too; - for standard output."`
+	JSON string `name:"json" type:"path" placeholder:"FILE" help:"Write the result here as well; - writes it to standard output instead of the table."`
 }
 
 func (o *Options) check() error {
@@ -50,30 +51,54 @@ func (o *Options) check() error {
 	return nil
 }
 
-// Run does what o says, shows progress on progress if that is a terminal,
-// writes a table to out, or JSON if asked, and returns the result. When ctx
-// ends the load stops and what there is counts.
-func Run(ctx context.Context, o Options, out io.Writer, progress *os.File) (*Report, error) {
-	rep, err := Measure(ctx, o, newBar(&o, progress))
-	if err != nil {
-		return nil, err
+// Run does what o says, shows progress on progress if that is a terminal, and
+// writes a table to out, or JSON if asked: an object, or for several numbers of
+// clients a list. When ctx ends the load stops and what there is counts.
+func Run(ctx context.Context, o Options, out io.Writer, progress *os.File) error {
+	clients := o.Clients
+	if o.Rate > 0 || len(clients) == 0 {
+		clients = []int{max(1, o.Concurrency)}
+	}
+	var all []*Report
+	for _, n := range clients {
+		if ctx.Err() != nil && len(all) > 0 {
+			break
+		}
+		o.Concurrency = n
+		add, clear := newBar(&o, progress)
+		rep, err := Measure(ctx, o, add)
+		clear()
+		if err != nil {
+			return err
+		}
+		all = append(all, rep)
+	}
+	table := func() error {
+		if len(all) == 1 {
+			return all[0].write(out)
+		}
+		return writeSweep(out, all)
 	}
 	if o.JSON == "" {
-		return rep, rep.write(out)
+		return table()
 	}
-	data, err := json.MarshalIndent(rep, "", "  ")
+	var result any = all
+	if len(all) == 1 {
+		result = all[0]
+	}
+	data, err := json.MarshalIndent(result, "", "  ")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	data = append(data, '\n')
 	if o.JSON == "-" {
 		_, err = out.Write(data)
-		return rep, err
+		return err
 	}
-	if err := rep.write(out); err != nil {
-		return nil, err
+	if err := table(); err != nil {
+		return err
 	}
-	return rep, os.WriteFile(o.JSON, data, 0o644)
+	return os.WriteFile(o.JSON, data, 0o644)
 }
 
 // Measure is Run without output; done, which may be nil, is called after each
@@ -99,7 +124,7 @@ func Measure(ctx context.Context, o Options, done func()) (*Report, error) {
 		warm.do(ctx, load.next())
 	}
 	for kind := range warm.errors {
-		return nil, fmt.Errorf("warm-up request to %s failed: %s", o.URL, kind)
+		return nil, fmt.Errorf("warm-up request to %s failed: %s", o.URL, withReason(kind, warm.reasons[kind]))
 	}
 
 	sending, cancel := context.WithCancel(ctx)
@@ -117,19 +142,22 @@ func Measure(ctx context.Context, o Options, done func()) (*Report, error) {
 	return newReport(&o, r.clients, time.Since(start)), nil
 }
 
-// newBar returns a function that moves a progress bar, nil if f is no terminal.
-func newBar(o *Options, f *os.File) func() {
+// newBar returns a function that moves a progress bar and one that takes it off
+// the screen; they do nothing if f is not a terminal.
+func newBar(o *Options, f *os.File) (add, clear func()) {
+	nothing := func() {}
 	if f == nil {
-		return nil
+		return nothing, nothing
 	}
 	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return nil
+		return nothing, nothing
 	}
 	total := int64(o.Requests)
 	if o.Duration > 0 {
 		total = -1 // a spinner that counts
 	}
 	bar := progressbar.NewOptions64(total, progressbar.OptionSetWriter(f), progressbar.OptionSetDescription("requests"),
-		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond))
-	return func() { _ = bar.Add(1) } // a bar that cannot be drawn is no fault of the run
+		progressbar.OptionShowCount(), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond))
+	// A bar that cannot be drawn is no fault of the run.
+	return func() { _ = bar.Add(1) }, func() { _ = bar.Clear() }
 }

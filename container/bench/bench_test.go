@@ -241,7 +241,7 @@ func TestFaults(t *testing.T) {
 		{name: "negative rate", change: func(o *Options) { o.Rate = -1 }, want: "--rate=-1"},
 		{name: "empty prompt file", change: func(o *Options) { o.Prompt = promptFile(t, "", " ") }, want: "no prompts"},
 		{name: "nobody listens", change: func(o *Options) { o.Warmup = 1; o.URL = closed.URL }, want: "connection refused"},
-		{name: "wrong route", change: func(o *Options) { o.Warmup = 1; o.Prompt = promptFile(t, "overload me") }, want: "429 overloaded"},
+		{name: "wrong route", change: func(o *Options) { o.Warmup = 1; o.Prompt = promptFile(t, "overload me") }, want: "429 overloaded: Model is overloaded"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := options(serve(t, &fakeServer{limit: 1}))
@@ -258,10 +258,10 @@ func TestOutput(t *testing.T) {
 	o.Prompt = promptFile(t, "fine", "overload me")
 	o.JSON = filepath.Join(t.TempDir(), "result.json")
 	var out bytes.Buffer
-	if _, err := Run(context.Background(), o, &out, nil); err != nil {
+	if err := Run(context.Background(), o, &out, nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"requests", "tokens", "429 overloaded", "first token", "between tokens", "whole request", "p99"} {
+	for _, want := range []string{"requests", "tokens", "429 overloaded: Model is overloaded", "first token (TTFT)", "per token (TPOT)", "between tokens (ITL)", "whole request (E2EL)", "p95"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("table lacks %q:\n%s", want, out.String())
 		}
@@ -273,6 +273,28 @@ func TestOutput(t *testing.T) {
 	var rep Report
 	if err := json.Unmarshal(data, &rep); err != nil || rep.Requests != 5 || rep.Errors["429 overloaded"] != 5 {
 		t.Errorf("JSON: %v, %+v; want 5 answers and 5 errors", err, rep)
+	}
+}
+
+// Several numbers of clients are measured one after the other.
+func TestSweep(t *testing.T) {
+	o := options(serve(t, &fakeServer{limit: 3}))
+	o.Clients, o.Requests = []int{1, 2}, 4
+	o.JSON = filepath.Join(t.TempDir(), "result.json")
+	var out bytes.Buffer
+	if err := Run(context.Background(), o, &out, nil); err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Split(strings.TrimSpace(out.String()), "\n"); len(lines) != 3 || !strings.Contains(lines[0], "TTFT p50") {
+		t.Errorf("want a heading and two lines:\n%s", out.String())
+	}
+	data, err := os.ReadFile(o.JSON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []Report
+	if err := json.Unmarshal(data, &all); err != nil || len(all) != 2 || all[0].Concurrency != 1 || all[1].Concurrency != 2 || all[1].Requests != 4 {
+		t.Errorf("JSON: %v, %+v", err, all)
 	}
 }
 

@@ -98,18 +98,19 @@ type client struct {
 	http *http.Client
 	buf  []byte // for the reads of a stream
 
-	firstToken, interToken, total Histogram
-	requests, tokens              int64
-	errors                        map[string]int64
+	firstToken, perToken, interToken, total Histogram
+	requests, tokens                        int64
+	errors                                  map[string]int64
+	reasons                                 map[string]string // by kind of error, what the server said first
 }
 
 func newClient(o *Options, h *http.Client) *client {
-	return &client{opts: o, dial: dialects[o.API], http: h, buf: make([]byte, 32<<10), errors: map[string]int64{}}
+	return &client{opts: o, dial: dialects[o.API], http: h, buf: make([]byte, 32<<10), errors: map[string]int64{}, reasons: map[string]string{}}
 }
 
 // failure is a request that got no complete answer; kind groups it in the
-// report.
-type failure struct{ kind string }
+// report, reason is what the server said.
+type failure struct{ kind, reason string }
 
 func (f *failure) Error() string { return f.kind }
 
@@ -124,15 +125,21 @@ func (c *client) do(ctx context.Context, p prompt) {
 	if err != nil {
 		var f *failure
 		if !errors.As(err, &f) {
-			f = &failure{transportKind(err)}
+			f = &failure{kind: transportKind(err)}
 		}
 		c.errors[f.kind]++
+		if c.reasons[f.kind] == "" {
+			c.reasons[f.kind] = f.reason
+		}
 		return
 	}
 	c.requests++
 	c.tokens += int64(reply.tokens)
 	c.firstToken.Add(reply.first.Sub(start))
 	c.total.Add(reply.last.Sub(start))
+	if c.opts.Stream && reply.tokens > 1 {
+		c.perToken.Add(reply.last.Sub(reply.first) / time.Duration(reply.tokens-1))
+	}
 }
 
 // reply is a complete answer.
@@ -161,7 +168,7 @@ func (c *client) exchange(ctx context.Context, p prompt) (reply, error) {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10)) // the status says enough without it
-		return reply{}, &failure{fmt.Sprintf("%d %s", resp.StatusCode, errorType(text))}
+		return reply{}, &failure{fmt.Sprintf("%d %s", resp.StatusCode, errorType(text)), errorText(text)}
 	}
 	if c.opts.Stream {
 		return c.readStream(resp.Body)
@@ -188,7 +195,7 @@ func (c *client) readStream(body io.Reader) (reply, error) {
 		if bad := events.Feed(c.buf[:n], func(event []byte) error {
 			switch {
 			case bytes.HasPrefix(event, []byte(`{"error"`)):
-				return &failure{"error event: " + errorType(event)}
+				return &failure{"error event: " + errorType(event), errorText(event)}
 			case bytes.Equal(event, []byte("[DONE]")):
 				return nil
 			case c.dial.isToken(event):
@@ -213,7 +220,7 @@ func (c *client) readStream(body io.Reader) (reply, error) {
 		}
 	}
 	if rep.tokens == 0 {
-		return reply{}, &failure{"a stream without tokens"}
+		return reply{}, &failure{kind: "a stream without tokens"}
 	}
 	if n := c.dial.count(last); n > 0 {
 		rep.tokens = n // an event may carry several
@@ -235,6 +242,25 @@ func errorType(body []byte) string {
 		text = text[:60] + "…"
 	}
 	return text
+}
+
+// errorText is what an error body says in TGI's form or OpenAI's, "" if neither.
+func errorText(body []byte) string {
+	var tgi struct{ Error string }
+	var openAI struct{ Error struct{ Message string } }
+	if json.Unmarshal(body, &tgi) == nil {
+		return tgi.Error
+	}
+	_ = json.Unmarshal(body, &openAI) // then it says nothing
+	return openAI.Error.Message
+}
+
+// withReason is a kind of error and what the server said, for people.
+func withReason(kind, reason string) string {
+	if reason == "" {
+		return kind
+	}
+	return kind + ": " + reason
 }
 
 // transportKind shortens an error of the connection, without addresses and

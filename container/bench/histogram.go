@@ -67,6 +67,7 @@ type Latency struct {
 	Mean  float64 `json:"mean_ms"`
 	P50   float64 `json:"p50_ms"`
 	P90   float64 `json:"p90_ms"`
+	P95   float64 `json:"p95_ms"`
 	P99   float64 `json:"p99_ms"`
 	Max   float64 `json:"max_ms"`
 }
@@ -74,7 +75,7 @@ type Latency struct {
 // Latency sums up what was counted.
 func (h *Histogram) Latency() Latency {
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-	l := Latency{Count: h.n, P50: ms(h.quantile(0.5)), P90: ms(h.quantile(0.9)), P99: ms(h.quantile(0.99)), Max: ms(h.max)}
+	l := Latency{Count: h.n, P50: ms(h.quantile(0.5)), P90: ms(h.quantile(0.9)), P95: ms(h.quantile(0.95)), P99: ms(h.quantile(0.99)), Max: ms(h.max)}
 	if h.n > 0 {
 		l.Mean = ms(h.sum) / float64(h.n)
 	}

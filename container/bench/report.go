@@ -27,16 +27,20 @@ type Report struct {
 	RequestsPerSecond float64          `json:"requests_per_second"`
 	TokensPerSecond   float64          `json:"tokens_per_second"`
 	Errors            map[string]int64 `json:"errors"` // by status or kind
+	// ErrorTexts are what the server said first about each kind of error.
+	ErrorTexts map[string]string `json:"error_texts,omitempty"`
 
-	FirstToken Latency `json:"time_to_first_token"`
-	InterToken Latency `json:"inter_token"` // between two tokens of a request
-	Total      Latency `json:"total"`       // whole requests
+	// Beside each, what `vllm bench serve` calls it.
+	FirstToken Latency `json:"time_to_first_token"`   // TTFT
+	PerToken   Latency `json:"time_per_output_token"` // TPOT: of each request, the mean after its first token
+	InterToken Latency `json:"inter_token"`           // ITL: between two tokens of a request
+	Total      Latency `json:"total"`                 // E2EL: whole requests
 }
 
 func newReport(o *Options, clients []*client, elapsed time.Duration) *Report {
 	r := &Report{
 		URL: o.URL, API: o.API, Stream: o.Stream, Rate: o.Rate, MaxNewTokens: o.MaxNewTokens.String(), Seed: o.Seed,
-		Seconds: elapsed.Seconds(), Errors: map[string]int64{}, PromptFile: o.Prompt,
+		Seconds: elapsed.Seconds(), Errors: map[string]int64{}, ErrorTexts: map[string]string{}, PromptFile: o.Prompt,
 	}
 	if o.Rate == 0 {
 		r.Concurrency = o.Concurrency
@@ -44,20 +48,24 @@ func newReport(o *Options, clients []*client, elapsed time.Duration) *Report {
 	if o.Prompt == "" {
 		r.PromptWords = o.PromptWords.String()
 	}
-	var first, inter, total Histogram
+	var first, per, inter, total Histogram
 	for _, c := range clients {
 		first.merge(&c.firstToken)
+		per.merge(&c.perToken)
 		inter.merge(&c.interToken)
 		total.merge(&c.total)
 		r.Requests += c.requests
 		r.Tokens += c.tokens
 		for kind, n := range c.errors {
 			r.Errors[kind] += n
+			if r.ErrorTexts[kind] == "" && c.reasons[kind] != "" {
+				r.ErrorTexts[kind] = c.reasons[kind]
+			}
 		}
 	}
 	r.RequestsPerSecond = float64(r.Requests) / r.Seconds
 	r.TokensPerSecond = float64(r.Tokens) / r.Seconds
-	r.FirstToken, r.InterToken, r.Total = first.Latency(), inter.Latency(), total.Latency()
+	r.FirstToken, r.PerToken, r.InterToken, r.Total = first.Latency(), per.Latency(), inter.Latency(), total.Latency()
 	return r
 }
 
@@ -72,23 +80,47 @@ func (r *Report) write(out io.Writer) error {
 	fmt.Fprintf(w, "requests\t%d in %.2f s\t%.1f /s\n", r.Requests, r.Seconds, r.RequestsPerSecond)
 	fmt.Fprintf(w, "tokens\t%d\t%.1f /s\n", r.Tokens, r.TokensPerSecond)
 	for _, kind := range slices.Sorted(maps.Keys(r.Errors)) {
-		fmt.Fprintf(w, "failed\t%d\t%s\n", r.Errors[kind], kind)
+		fmt.Fprintf(w, "failed\t%d\t%s\n", r.Errors[kind], withReason(kind, r.ErrorTexts[kind]))
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
 	fmt.Fprintln(out)
 	w = tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "ms\tmean\tp50\tp90\tp99\tmax\t")
+	fmt.Fprintln(w, "ms\tmean\tp50\tp90\tp95\tp99\tmax\t")
 	row := func(name string, l Latency) {
 		if l.Count > 0 {
-			fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t\n", name, l.Mean, l.P50, l.P90, l.P99, l.Max)
+			fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t\n", name, l.Mean, l.P50, l.P90, l.P95, l.P99, l.Max)
 		}
 	}
 	if r.Stream {
-		row("first token", r.FirstToken)
-		row("between tokens", r.InterToken)
+		row("first token (TTFT)", r.FirstToken)
+		row("per token (TPOT)", r.PerToken)
+		row("between tokens (ITL)", r.InterToken)
 	}
-	row("whole request", r.Total)
+	row("whole request (E2EL)", r.Total)
 	return w.Flush()
+}
+
+// writeSweep prints a line for each number of clients.
+func writeSweep(out io.Writer, all []*Report) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "clients\trequests/s\ttokens/s\tTTFT p50\tTTFT p95\tTPOT p50\tITL p99\tE2EL p50\tE2EL p95\tfailed\t")
+	for _, r := range all {
+		failed := int64(0)
+		for _, n := range r.Errors {
+			failed += n
+		}
+		fmt.Fprintf(w, "%d\t%.1f\t%.1f\t%.1f ms\t%.1f ms\t%.2f ms\t%.2f ms\t%.1f ms\t%.1f ms\t%d\t\n", r.Concurrency, r.RequestsPerSecond, r.TokensPerSecond,
+			r.FirstToken.P50, r.FirstToken.P95, r.PerToken.P50, r.InterToken.P99, r.Total.P50, r.Total.P95, failed)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, r := range all {
+		for _, kind := range slices.Sorted(maps.Keys(r.Errors)) {
+			fmt.Fprintf(out, "%d clients: failed %d: %s\n", r.Concurrency, r.Errors[kind], withReason(kind, r.ErrorTexts[kind]))
+		}
+	}
+	return nil
 }
