@@ -68,7 +68,7 @@ func (c *chatCommand) Run() error {
 	if err != nil {
 		return fmt.Errorf("chat: %w", err)
 	}
-	s := &repl.Session{Client: client, Out: os.Stdout, Verbose: c.Verbose, Parameters: c.parameters()}
+	s := &repl.Session{Client: client, Out: os.Stdout, Notes: os.Stderr, Verbose: c.Verbose, Parameters: c.parameters()}
 	s.SetSystem(c.System)
 	if !interactive {
 		if err := s.Ask(context.Background(), question); err != nil {

@@ -151,8 +151,8 @@ func (d *description) countTensors(c *weights.Checkpoint) {
 // Caches are float32 if the weights are, or if a token takes no more than this.
 const exactCacheBytes = 8 << 10
 
-// estimate is what the CPU backend says of a model once it is loaded, a few
-// percent less: it rounds caches up to whole panels.
+// estimate is what the CPU backend says of a model once it is loaded, or a little
+// less: the backend rounds rows up to whole panels.
 func estimate(p *plan.Plan, c *weights.Checkpoint) (info device.ModelInfo, err error) {
 	if info.WeightBytes, err = engine.WeightBytes(p, c); err != nil {
 		return info, err

@@ -210,3 +210,13 @@ func ended(t *testing.T, cmd *exec.Cmd) (status int, stderr string) {
 	}
 	return cmd.ProcessState.ExitCode(), out.String()
 }
+
+// writeFile makes a file that the test's end removes, and returns its path.
+func writeFile(t testing.TB, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}

@@ -290,6 +290,9 @@ func (s *server) drain(f front, sig os.Signal, e *engine.Engine) (idle bool) {
 	start := time.Now()
 	s.api.Drain()
 	s.log.Info("draining", "signal", sig.String(), "running", e.Stats().Running, "timeout_seconds", s.cfg.Drain().Seconds())
+	if e.Stats().Running > 0 {
+		s.log.Info("a second signal ends the server at once")
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Drain())
 	defer cancel()
 	err := e.Drain(ctx)

@@ -15,7 +15,8 @@ import (
 // Session is a conversation.
 type Session struct {
 	Client     *Client
-	Out        io.Writer
+	Out        io.Writer      // for answers, and what commands print
+	Notes      io.Writer      // for what is said about answers
 	Verbose    bool           // print tokens and times after each answer
 	Parameters map[string]any // fields of requests; the server's defaults hold without
 
@@ -82,6 +83,9 @@ func (s *Session) print(format string, args ...any) error {
 	_, err := fmt.Fprintf(s.Out, format, args...)
 	return err
 }
+
+// note says something about an answer that is not part of it.
+func (s *Session) note(format string, args ...any) { fmt.Fprintf(s.Notes, "("+format+")\n", args...) }
 
 func (s *Session) help() error {
 	for _, c := range commands {
@@ -168,14 +172,15 @@ func (s *Session) Ask(ctx context.Context, question string) error {
 	s.messages = append(s.messages, Message{"assistant", answer.Text})
 	switch {
 	case err != nil:
-		return s.print("(stopped; /retry asks again)\n")
+		s.note("stopped; /retry asks again")
+		return broken
 	case answer.FinishReason == "length":
-		broken = errors.Join(broken, s.print("(cut: the answer reached its longest length)\n"))
+		s.note("cut: the answer reached its longest length")
 	}
 	if s.Verbose {
 		seconds := (answer.Total - answer.First).Seconds()
-		broken = errors.Join(broken, s.print("(%d tokens, first after %.2f s, then %.1f tokens/s)\n",
-			answer.Tokens, answer.First.Seconds(), float64(max(0, answer.Tokens-1))/max(seconds, 1e-9)))
+		s.note("%d tokens, first after %.2f s, then %.1f tokens/s",
+			answer.Tokens, answer.First.Seconds(), float64(max(0, answer.Tokens-1))/max(seconds, 1e-9))
 	}
 	return broken
 }

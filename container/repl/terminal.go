@@ -68,7 +68,8 @@ func (s *Session) turn(text string) error {
 	}
 	err := s.Ask(ctx, text)
 	if errors.Is(err, context.Canceled) {
-		return s.print("(stopped; /retry asks again)\n")
+		s.note("stopped; /retry asks again")
+		return nil
 	}
 	return err
 }
