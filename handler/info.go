@@ -8,7 +8,7 @@ import (
 	"github.com/millrace-ai/millrace/handler/body"
 )
 
-// health handles GET /health, /ping and /. It never waits for the engine.
+// health handles GET /health and /ping. It never waits for the engine.
 func (s *Server) health(x *exchange) error {
 	unhealthy := func(format string, args ...any) error {
 		return failure(http.StatusServiceUnavailable, "healthcheck", format, args...)
@@ -26,6 +26,16 @@ func (s *Server) health(x *exchange) error {
 	x.w.Header()["Content-Length"] = []string{"0"}
 	x.w.WriteHeader(http.StatusOK)
 	return nil
+}
+
+// root handles GET /, which is health's for programs. Browsers, the clients
+// that ask for HTML, get the playground.
+func (s *Server) root(x *exchange) error {
+	x.w.Header().Add("Vary", "accept")
+	if strings.Contains(x.r.Header.Get("Accept"), "text/html") {
+		return redirectTo("playground/")(x)
+	}
+	return s.health(x)
 }
 
 // info handles GET /info.

@@ -1,345 +1,346 @@
-// The page: chat and generation, what was sent as code, and how long it took.
+// The page: what its buttons do, and how its parts work together.
 
-import { Clock, Failure, TokenText, ask } from "./answer.js";
-import { build, chatBody, chatFields, generateBody, generateFields } from "./fields.js";
-import { boto3, curl, openAI } from "./snippets.js";
+import { ChatList } from "./chats.js";
+import { setSent } from "./code.js";
+import { $, button, copy, download, grow, tabs } from "./dom.js";
+import { Form } from "./form.js";
+import { Generation } from "./generate.js";
+import { panel } from "./panel.js";
+import { chatGroups, generateGroups } from "./parameters.js";
+import { connect, server, setKey } from "./server.js";
+import { apply, link } from "./share.js";
+import { Store } from "./store.js";
+import { watch } from "./strip.js";
+import { Thread } from "./thread.js";
+import { fromText, toJSON, toMarkdown } from "./transfer.js";
 
-const $ = (id) => document.getElementById(id);
-const base = new URL("..", location.href).href.replace(/\/$/, ""); // works below a proxy's path, too
-const key = () => $("key").value.trim();
-const readChat = build($("chat-fields"), chatFields);
-const readGenerate = build($("generate-fields"), generateFields);
+const forms = {
+  a: new Form($("fields-a"), chatGroups, "a"),
+  b: new Form($("fields-b"), chatGroups, "b"),
+  g: new Form($("fields-g"), generateGroups, "g"),
+};
+const store = new Store(() => list.show());
+const list = new ChatList(store, {
+  shown: () => a.conversation,
+  open: (c) => {
+    open(c);
+    panels.chats.leave();
+  },
+  rename: (c, title) => {
+    c.title = title;
+    keep(c);
+  },
+  remove,
+});
+const panels = { chats: panel($("chats"), $("show-chats")), parameters: panel($("parameters"), $("show-parameters")) };
 
-let model = "";
-let running = null; // AbortController of the request under way
-let history = []; // messages of the chat, as they are sent
-let sent = null; // the last request, for the snippets
+// --- Threads: one, or two to compare ------------------------------------------
 
-// make returns a new element with a class and a text.
-function make(tag, className = "", text = "") {
-  const e = document.createElement(tag);
-  e.className = className;
-  e.textContent = text;
-  return e;
+const on = { sent: setSent, busy: showBusy, failed: (err) => { if (err.status === 401) askKey(); } };
+const a = new Thread($("thread-a"), forms.a, { ...on, changed: keep });
+const b = new Thread($("thread-b"), forms.b, { ...on, changed: () => {} });
+const generation = new Generation(forms.g, on);
+const comparing = () => !$("thread-b").hidden;
+const threads = () => (comparing() ? [a, b] : [a]);
+const busy = () => a.running || b.running || generation.running;
+
+function showBusy() {
+  for (const go of document.querySelectorAll(".composer .go")) go.hidden = !!busy();
+  for (const stop of document.querySelectorAll(".stop")) stop.hidden = !busy();
 }
 
-// --- The server ---------------------------------------------------------------
+function stopAll() {
+  for (const t of [a, b, generation]) t.stop();
+}
 
-async function connect() {
+function keep(c) {
+  if (c.deleted || store.save(c)) return;
+  notice("This browser has no room for more chats, or keeps none. Export what you need, and delete some.");
+}
+
+function open(c) {
+  if (comparing()) compare(false);
+  forms.a.set("system", c.system);
+  a.open(c);
+  setSent(null);
+  list.show();
   try {
-    let info;
-    await ask(`${base}/info`, { key: key() }, (o) => { info = o; });
-    await ask(`${base}/v1/models`, { key: key() }, (o) => { model = o.data[0].id; });
-    $("model").textContent = `${model} · up to ${info.max_total_tokens} tokens · ${info.version}`;
-  } catch (err) {
-    if (err.status === 401) {
-      $("model").textContent = "This server asks for an API key.";
-      return;
-    }
-    $("model").textContent = err instanceof Failure ? err.message : "The server does not answer.";
-    setTimeout(connect, 2000);
-  }
-}
-$("key").addEventListener("change", connect);
-
-// --- Asking -------------------------------------------------------------------
-
-function complain(err) {
-  $("error").hidden = !err;
-  if (!err) return;
-  const kind = [err.status, err.kind].filter(Boolean).join(" ");
-  let text = err.message;
-  if (err.status === 401) text += ". Its field is at the top of this page";
-  if (err instanceof TypeError) text = `The server does not answer (${err.message})`;
-  $("error").textContent = kind ? `${kind}: ${text}` : text;
+    sessionStorage.setItem("millrace:shown", c.id); // a reload comes back here
+  } catch { /* storage is turned off */ }
 }
 
-// request sends body to path and shows what goes with any answer; take gets
-// its objects. It returns whether the answer came to its end.
-async function request(path, body, streamed, clock, take) {
-  sent = { base, path, url: base + path, body, streamed, model, key: key() !== "" };
-  showCode();
-  complain(null);
-  $("stats").textContent = "…";
-  running = new AbortController();
-  busy(true);
-  let usage = null, why = "";
-  try {
-    await ask(base + path, { key: key(), body, signal: running.signal }, (o) => {
-      usage = o.usage ?? usage;
-      if (o.details) usage = { prompt_tokens: o.details.input_length, completion_tokens: o.details.generated_tokens };
-      why = o.choices?.[0]?.finish_reason || o.details?.finish_reason || why;
-      take(o);
-    });
-  } catch (err) {
-    if (err.name !== "AbortError") complain(err);
-    why = err.name === "AbortError" ? "stopped here" : "error";
-    return false;
-  } finally {
-    running = null;
-    busy(false);
-    $("stats").textContent = why === "error" && !clock.tokens ? "" : clock.describe(usage, streamed) + (why && ` · ${why}`);
-  }
-  return true;
-}
-
-function busy(on) {
-  for (const b of document.querySelectorAll(".go")) b.disabled = on;
-  for (const b of document.querySelectorAll(".stop")) b.disabled = !on;
-}
-
-for (const b of document.querySelectorAll(".stop")) b.addEventListener("click", () => running?.abort());
-document.addEventListener("keydown", (e) => { if (e.key === "Escape") running?.abort(); });
-
-// --- Chat ---------------------------------------------------------------------
-
-function addMessage(role, text = "") {
-  const box = make("article", `message ${role}`);
-  box.append(make("h2", "", role));
-  const content = make("div", "text", text);
-  box.append(content);
-  $("messages").append(box);
-  return { box, content };
-}
-
-// Choice is one answer of a chat as it comes.
-class Choice {
-  constructor(many, index, coloured) {
-    const { box, content } = addMessage("assistant");
-    if (many) box.firstChild.textContent = `assistant, answer ${index + 1}`;
-    Object.assign(this, { box, content, view: new TokenText(content, $("tip")), text: "", calls: [] });
-    content.classList.toggle("logprobs", coloured);
-    content.classList.add("running");
-  }
-
-  add(part, logprobs) {
-    if (part.content) this.text += part.content;
-    const tokens = logprobs?.content;
-    // A token whose chunk has no text, as that of the end, is none of the answer's.
-    const special = !part.content;
-    if (tokens?.length) for (const t of tokens) this.view.addToken({ ...read(t), special }, t.top_logprobs?.map(read));
-    else if (part.content) this.view.addText(part.content);
-    for (const [i, c] of [part.tool_calls ?? []].flat().entries()) {
-      const call = this.calls[c.index ?? i] ??= { id: c.id, type: "function", function: { name: "", arguments: "" } };
-      call.function.name += c.function.name ?? "";
-      const given = c.function.arguments ?? "";
-      call.function.arguments += typeof given === "string" ? given : JSON.stringify(given);
-    }
-  }
-
-  // end shows the calls, with fields for their results.
-  end() {
-    this.content.classList.remove("running");
-    for (const c of this.calls) {
-      const card = make("div", "call");
-      card.append(make("code", "", `${c.function.name}(${c.function.arguments})`));
-      this.box.append(card);
-    }
-    if (this.calls.length && !this.text) this.content.remove();
-  }
-
-  message() {
-    const m = { role: "assistant", content: this.text };
-    if (this.calls.length) Object.assign(m, { content: this.text || null, tool_calls: this.calls });
-    return m;
-  }
-}
-
-const read = (t) => ({ text: t.token, logprob: t.logprob });
-
-async function chat() {
-  let body;
-  try {
-    const system = $("system").value.trim();
-    const messages = system ? [{ role: "system", content: system }, ...history] : history;
-    body = chatBody(model || "tgi", structuredClone(messages), readChat());
-  } catch (err) {
-    complain(err);
-    return;
-  }
-  const choices = [], clock = new Clock();
-  const choice = (i) => choices[i] ??= new Choice(body.n > 1, i, body.logprobs);
-  choice(0);
-  const complete = await request("/v1/chat/completions", body, !!body.stream, clock, (o) => {
-    for (const c of o.choices) {
-      const part = c.delta ?? c.message;
-      if (part.content || part.tool_calls) clock.token(c.logprobs?.content?.length || 1);
-      choice(c.index).add(part, c.logprobs);
-    }
+function remove(c) {
+  c.deleted = true;
+  store.delete(c);
+  if (a.conversation === c) open(store.create(c.system));
+  notice(`“${c.title}” is deleted.`, "Undo", () => {
+    delete c.deleted;
+    keep(c);
+    open(c);
   });
-  for (const c of choices) c.end();
-  const [first] = choices;
-  if (!complete && !first.text && !first.calls.length) {
-    first.box.remove();
-    return;
-  }
-  history.push(first.message());
-  if (complete && first.calls.length) askResults(first);
 }
 
-// askResults lets the reader play the tools: the results go back to the model.
-function askResults(choice) {
-  const form = make("form");
-  const inputs = choice.calls.map((c) => {
-    const label = make("label", "", `Result of ${c.function.name} `);
-    const input = make("input", "mono");
-    input.required = true;
-    input.placeholder = '{"temperature": 21}';
-    label.append(input);
-    form.append(label);
-    return input;
-  });
-  form.className = "call";
-  form.append(make("button", "", "Send results"));
-  form.addEventListener("submit", (e) => {
-    e.preventDefault();
-    if (running) return;
-    choice.calls.forEach((c, i) => {
-      history.push({ role: "tool", tool_call_id: c.id, name: c.function.name, content: inputs[i].value });
-      addMessage("tool", inputs[i].value);
-    });
-    form.remove();
-    chat();
-  });
-  choice.box.append(form);
-  inputs[0].focus();
+function compare(start) {
+  $("thread-b").hidden = $("keep-b").hidden = $("sides").hidden = !start;
+  $("compare").setAttribute("aria-pressed", start);
+  if (start) {
+    b.open({ ...store.create(), messages: structuredClone(a.conversation.messages) });
+    panels.parameters.open();
+  } else b.stop();
+  selectSide(start ? $("tab-b") : $("tab-a"));
+  showSettings();
+}
+
+// --- The composer -------------------------------------------------------------
+
+async function submit() {
+  const text = $("say").value;
+  if (busy() || !text.trim()) return;
+  setText("");
+  // The same seed on both sides: then only the settings differ.
+  const drawn = comparing() && threads().every((t) => !t.form.input("seed").value);
+  const extra = drawn ? { seed: crypto.getRandomValues(new Uint32Array(1))[0] } : {};
+  const asked = threads();
+  const kept = await Promise.all(asked.map((t) => t.send(text, extra)));
+  if (kept.some((k) => k)) return;
+  setText($("say").value ? `${text}\n${$("say").value}` : text); // nothing that was typed is lost
+  for (const t of asked) if (t.again) t.again = submit;
+}
+
+function setText(text) {
+  $("say").value = text;
+  grow($("say"));
 }
 
 $("chat-form").addEventListener("submit", (e) => {
   e.preventDefault();
-  const text = $("say").value;
-  if (running || !text.trim()) return;
-  history.push({ role: "user", content: text });
-  addMessage("user", text);
-  $("say").value = "";
-  chat();
+  submit();
 });
 $("say").addEventListener("keydown", (e) => {
   if (e.key !== "Enter" || e.shiftKey || e.isComposing) return;
   e.preventDefault();
-  $("chat-form").requestSubmit();
+  submit();
 });
-$("again").addEventListener("click", () => {
-  running?.abort();
-  history = [];
-  $("messages").replaceChildren();
-  $("stats").textContent = "";
-  complain(null);
-  $("say").focus();
-});
-
-// --- Generate -----------------------------------------------------------------
-
 $("generate-form").addEventListener("submit", (e) => {
   e.preventDefault();
-  if (!running) generate();
+  if (!busy()) generation.start($("prompt").value);
 });
 $("prompt").addEventListener("keydown", (e) => {
   if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) $("generate-form").requestSubmit();
 });
+for (const area of [$("say"), $("prompt")]) area.addEventListener("input", () => grow(area));
+for (const stop of document.querySelectorAll(".stop")) stop.addEventListener("click", stopAll);
+document.addEventListener("keydown", (e) => { if (e.key === "Escape" && busy()) stopAll(); });
 
-async function generate() {
-  let values;
+$("new-chat").addEventListener("click", () => {
+  open(store.create(forms.a.input("system").value));
+  panels.chats.leave();
+  $("say").focus();
+});
+
+// A toggle stands for a field of forms.
+function toggle(id, names, field, [off, onValue], opened) {
+  const pressed = () => String(forms[names[0]].input(field)[field === "logprobs" ? "checked" : "value"]) === String(onValue);
+  $(id).addEventListener("click", () => {
+    const value = pressed() ? off : onValue;
+    for (const name of names) forms[name].set(field, value);
+    if (value === onValue) opened?.();
+  });
+  return () => $(id).setAttribute("aria-pressed", pressed());
+}
+const toggles = [
+  toggle("probabilities", ["a", "b"], "logprobs", [false, true]),
+  toggle("generate-probabilities", ["g"], "logprobs", [false, true]),
+  toggle("tools", ["a", "b"], "mode", ["", "tools"], () => {
+    panels.parameters.open();
+    const field = forms.a.input("tools");
+    field.closest("details").open = true;
+    field.scrollIntoView({ block: "nearest" });
+  }),
+];
+$("compare").addEventListener("click", () => {
+  if (comparing()) return compare(false);
+  forms.b.reset(forms.a.changed());
+  compare(true);
+});
+$("keep-b").addEventListener("click", () => {
+  if (!b.conversation.messages.length) return;
+  keep({ ...structuredClone(b.conversation), id: store.create().id, title: `${a.conversation.title} (B)`, updated: Date.now() });
+  notice("The conversation with settings B is among the chats.");
+});
+for (const show of document.querySelectorAll(".show-code")) show.addEventListener("click", () => $("code-dialog").showModal());
+for (const close of document.querySelectorAll("dialog .close")) close.addEventListener("click", () => close.closest("dialog").close());
+
+// --- Parameters ---------------------------------------------------------------
+
+const selectSide = tabs([$("tab-a"), $("tab-b")], showForms);
+const selectView = tabs([$("tab-chat"), $("tab-generate")], (tab) => {
+  for (const name of ["chat", "generate"]) $(name).hidden = tab.id !== `tab-${name}`;
+  $("sides").hidden = !comparing() || $("chat").hidden;
+  showForms();
+  showSettings();
+});
+
+// shownForm returns the name of the form that is on the page.
+function shownForm() {
+  if ($("chat").hidden) return "g";
+  return $("tab-b").getAttribute("aria-selected") === "true" ? "b" : "a";
+}
+
+function showForms() {
+  for (const name of Object.keys(forms)) $(`fields-${name}`).hidden = name !== shownForm();
+  $("model-defaults").hidden = shownForm() !== "g" || !server.info?.sampling_defaults;
+}
+
+const settingsKey = `millrace:${new URL("..", location.href).pathname}:settings`;
+const pageLink = () => link(forms, {
+  view: $("chat").hidden ? "generate" : "",
+  compare: comparing() ? "yes" : "",
+});
+
+// showSettings tells what is set, and keeps it for the next visit.
+function showSettings() {
+  for (const show of toggles) show();
+  const set = forms[$("chat").hidden ? "g" : "a"].changed().length;
+  $("show-parameters").textContent = set ? `Parameters (${set})` : "Parameters";
+  const side = (form) => form.changed().map(([k, v]) => (v.length > 20 ? k : `${k} ${v}`)).join(", ") || "default settings";
+  a.heading(comparing() && `A: ${side(forms.a)}`);
+  b.heading(comparing() && `B: ${side(forms.b)}`);
   try {
-    values = readGenerate();
+    localStorage.setItem(settingsKey, new URL(pageLink()).hash);
+  } catch { /* storage is turned off */ }
+}
+$("parameters").addEventListener("change", showSettings);
+$("reset").addEventListener("click", () => forms[shownForm()].reset());
+$("model-defaults").addEventListener("click", () => {
+  for (const [name, value] of Object.entries(server.info.sampling_defaults)) if (forms.g.input(name)) forms.g.set(name, value);
+});
+
+// restore takes the parameters of a link, or else those of the last visit.
+function restore() {
+  let kept = "";
+  try {
+    kept = localStorage.getItem(settingsKey) ?? "";
+  } catch { /* storage is turned off */ }
+  const values = apply(forms, location.hash.length > 1 ? location.hash : kept);
+  history.replaceState(null, "", location.pathname + location.search);
+  if (values.say) setText(values.say);
+  if (values.prompt) $("prompt").value = values.prompt;
+  if (values.compare) compare(true);
+  selectView(values.view === "generate" ? $("tab-generate") : $("tab-chat"));
+}
+addEventListener("hashchange", () => { if (location.hash.length > 1) restore(); });
+
+// --- More ---------------------------------------------------------------------
+
+// notice says something for a moment, or as long as there is something to do.
+function notice(text, label, act) {
+  const box = $("notice");
+  box.replaceChildren(text);
+  const close = () => { if (box.firstChild?.data === text) box.replaceChildren(); };
+  if (label) {
+    box.append(button(label, () => {
+      close();
+      act();
+    }), button("Dismiss", close));
+  } else setTimeout(close, 6000);
+}
+
+function more(id, act) {
+  $(id).addEventListener("click", () => {
+    $("more").hidePopover();
+    act();
+  });
+}
+$("share").addEventListener("click", () => {
+  const shared = link(forms, {
+    view: $("chat").hidden ? "generate" : "",
+    compare: comparing() ? "yes" : "",
+    say: $("chat").hidden ? "" : $("say").value,
+    prompt: $("chat").hidden ? $("prompt").value : "",
+  });
+  copy($("share"), $("share"), shared);
+});
+
+function exportChat(kind, type, text) {
+  const c = a.conversation;
+  if (!c.messages.length) return notice("This chat is empty.");
+  const name = c.title.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "").slice(0, 40) || "chat";
+  download(`${name}.${kind}`, type, text(c));
+}
+more("export-json", () => exportChat("json", "application/json", (c) => toJSON([c])));
+more("export-markdown", () => exportChat("md", "text/markdown", toMarkdown));
+more("export-all", () => download("millrace-chats.json", "application/json", toJSON(store.list())));
+more("import", () => $("import-file").click());
+$("import-file").addEventListener("change", async (e) => {
+  const [file] = e.target.files;
+  if (!file) return;
+  try {
+    const read = fromText(await file.text()).map((c) => ({ ...store.create(), ...c }));
+    for (const c of read) keep(c);
+    if (read.length) open(read[0]);
+    notice(read.length === 1 ? "1 chat imported." : `${read.length} chats imported.`);
   } catch (err) {
-    complain(err);
-    return;
+    notice(`${file.name} cannot be imported: ${err.message}.`);
   }
-  const body = generateBody($("prompt").value, values);
-  const output = $("output");
-  output.replaceChildren();
-  const add = (label) => {
-    const box = make("article", "message");
-    const content = make("div");
-    box.append(make("h2", "", label), content);
-    output.append(box);
-    content.classList.toggle("logprobs", values.logprobs);
-    return { content, view: new TokenText(content, $("tip")) };
-  };
-  const { content, view } = add("output");
-  content.classList.add("running");
-  const clock = new Clock();
-  const complete = await request(values.stream ? "/generate_stream" : "/generate", body, values.stream, clock, (o) => {
-    if (o.token) {
-      clock.token();
-      view.addToken(o.token, o.top_tokens);
-      return;
-    }
-    const d = o.details;
-    if (!d) {
-      view.addText(o.generated_text);
-      return;
-    }
-    if (d.prefill.length) {
-      const prompt = add("prompt");
-      for (const t of d.prefill) prompt.view.addToken(t);
-      output.prepend(output.lastChild);
-    }
-    for (const [i, t] of d.tokens.entries()) view.addToken(t, d.top_tokens?.[i]);
-    for (const s of d.best_of_sequences ?? []) {
-      const other = add("less likely");
-      for (const t of s.tokens) other.view.addToken(t);
-    }
-  });
-  content.classList.remove("running");
-  if (!complete && !content.hasChildNodes()) output.replaceChildren();
-}
-
-// --- Tabs and code ------------------------------------------------------------
-
-// tabs makes a tablist work with pointer and arrow keys; choose gets the tab.
-function tabs(ids, choose) {
-  const all = ids.map($);
-  const select = (tab) => {
-    for (const t of all) {
-      t.setAttribute("aria-selected", t === tab);
-      t.tabIndex = t === tab ? 0 : -1;
-    }
-    choose(tab);
-  };
-  all.forEach((tab, i) => {
-    tab.addEventListener("click", () => select(tab));
-    tab.addEventListener("keydown", (e) => {
-      const step = { ArrowRight: 1, ArrowLeft: -1 }[e.key];
-      if (!step) return;
-      const next = all[(i + step + all.length) % all.length];
-      select(next);
-      next.focus();
-    });
-  });
-}
-
-tabs(["tab-chat", "tab-generate"], (tab) => {
-  for (const name of ["chat", "generate"]) {
-    $(name).hidden = $(`${name}-fields`).hidden = tab.id !== `tab-${name}`;
-  }
+  e.target.value = ""; // the same file may be chosen again
 });
 
-let writeCode = curl;
+function askKey() {
+  $("key").value = server.key;
+  if (!$("key-dialog").open) $("key-dialog").showModal();
+}
+more("change-key", askKey);
+$("key-form").addEventListener("submit", (e) => {
+  e.preventDefault();
+  setKey($("key").value.trim());
+  $("key-dialog").close();
+  start();
+  const t = threads().find((t) => t.failure?.status === 401);
+  t?.retry();
+});
 
-function showCode() {
-  if (!sent) return;
-  $("sent").hidden = false;
-  $("code").textContent = writeCode(sent);
+// --- Start --------------------------------------------------------------------
+
+const samples = {
+  demo: ["What is Millrace?", "How do I serve my own model?", "Which models does it support?", "How do I deploy it on Lambda?", "How do I stream tokens?"],
+  others: ["Explain recursion with an example in Python.", "Write a haiku about a river.", "What are the pros and cons of electric cars? Answer in a table.", "Suggest three dinners with lentils."],
+};
+
+function welcome() {
+  const demo = server.model === "millrace-demo";
+  $("greeting").textContent = demo ? "This is the demo model. It is tiny, and knows Millrace only." : "What would you like to ask?";
+  $("samples").replaceChildren(...(demo ? samples.demo : samples.others).map((text) => button(text, () => {
+    setText(text);
+    submit();
+    $("say").focus();
+  }, "sample")));
+  $("prompt").value ||= demo ? "What is Millrace?" : "Once upon a time";
+  const preset = server.info.sampling_defaults ?? {};
+  forms.a.showDefaults(preset);
+  forms.b.showDefaults(preset);
+  showForms();
 }
 
-tabs(["tab-curl", "tab-boto3", "tab-openai"], (tab) => {
-  writeCode = { "tab-curl": curl, "tab-boto3": boto3, "tab-openai": openAI }[tab.id];
-  $("code").setAttribute("aria-labelledby", tab.id);
-  showCode();
-});
+function start() {
+  connect((name, facts, wantsKey) => {
+    $("model-name").textContent = name;
+    $("model-facts").textContent = facts;
+    if (wantsKey) askKey();
+  }, welcome);
+}
 
-$("copy").addEventListener("click", async () => {
-  try {
-    await navigator.clipboard.writeText($("code").textContent);
-    $("copy").textContent = "Copied";
-  } catch { // no clipboard without HTTPS: let the reader press the keys
-    getSelection().selectAllChildren($("code"));
-    $("copy").textContent = "Press Ctrl+C";
-  }
-  setTimeout(() => { $("copy").textContent = "Copy"; }, 1500);
-});
+addEventListener("pagehide", () => { if (a.running && a.conversation.messages.at(-1).versions?.some((v) => v.content)) keep(a.conversation); });
 
-if (matchMedia("(max-width: 52rem)").matches) $("settings").open = false;
-connect();
+let shown;
+try {
+  shown = store.all.get(sessionStorage.getItem("millrace:shown"));
+} catch { /* storage is turned off */ }
+open(shown ?? store.create(forms.a.input("system").value));
+restore();
+if (shown) forms.a.set("system", shown.system);
+showBusy();
+if (matchMedia("(min-width: 75rem)").matches) panels.chats.open();
+if (!matchMedia("(pointer: coarse)").matches) $("say").focus();
+start();
+watch(busy);
