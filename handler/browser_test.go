@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"strings"
@@ -223,13 +224,19 @@ func (b *browser) until(condition string) {
 	b.t.Fatalf("never: %s; the page says %q", condition, b.eval("document.body.innerText"))
 }
 
+// keys that browsers know by more than their names.
+var keys = map[string]object{
+	"Enter":  {"text": "\r", "windowsVirtualKeyCode": 13},
+	"Escape": {"windowsVirtualKeyCode": 27},
+	"Tab":    {"windowsVirtualKeyCode": 9},
+	" ":      {"text": " ", "windowsVirtualKeyCode": 32},
+}
+
 // press sends a key to what has the focus.
 func (b *browser) press(key string) {
 	b.t.Helper()
 	down := object{"type": "keyDown", "key": key, "code": key}
-	if key == "Enter" {
-		down["text"], down["windowsVirtualKeyCode"] = "\r", 13
-	}
+	maps.Copy(down, keys[key])
 	b.must("Input.dispatchKeyEvent", down, nil)
 	b.must("Input.dispatchKeyEvent", object{"type": "keyUp", "key": key, "code": key}, nil)
 }
@@ -239,6 +246,52 @@ func (b *browser) write(element, text string) {
 	b.t.Helper()
 	b.eval("document.querySelector(" + quoted(element) + ").focus()")
 	b.must("Input.insertText", object{"text": text}, nil)
+}
+
+// click presses the element that a selector finds.
+func (b *browser) click(element string) {
+	b.t.Helper()
+	b.eval("document.querySelector(" + quoted(element) + ").click()")
+}
+
+// text returns the text of the element that a selector finds.
+func (b *browser) text(element string) string {
+	b.t.Helper()
+	return b.eval("document.querySelector(" + quoted(element) + ")?.textContent ?? 'there is no such element'")
+}
+
+// contains checks that an element has texts.
+func (b *browser) contains(element string, wants ...string) {
+	b.t.Helper()
+	got := b.text(element)
+	for _, want := range wants {
+		if !strings.Contains(got, want) {
+			b.t.Errorf("%s: no %q in %q", element, want, got)
+		}
+	}
+}
+
+// holds checks that a condition is true in the page.
+func (b *browser) holds(condition string) {
+	b.t.Helper()
+	if got := b.eval("!!(" + condition + ")"); got != "true" {
+		b.t.Errorf("not so: %s", condition)
+	}
+}
+
+// media makes the page believe in features such as a dark screen, and in its
+// size if width is not 0.
+func (b *browser) media(width int, features ...string) {
+	b.t.Helper()
+	list := []object{}
+	for _, f := range features {
+		name, value, _ := strings.Cut(f, ": ")
+		list = append(list, object{"name": name, "value": value})
+	}
+	b.must("Emulation.setEmulatedMedia", object{"features": list}, nil)
+	if width != 0 {
+		b.must("Emulation.setDeviceMetricsOverride", object{"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": width < 500}, nil)
+	}
 }
 
 // checkVisit fails the test if the page asked any other host than url for

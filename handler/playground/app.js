@@ -85,7 +85,6 @@ function compare(start) {
   $("compare").setAttribute("aria-pressed", start);
   if (start) {
     b.open({ ...store.create(), messages: structuredClone(a.conversation.messages) });
-    panels.parameters.open();
   } else b.stop();
   selectSide(start ? $("tab-b") : $("tab-a"));
   showSettings();
@@ -162,6 +161,7 @@ $("compare").addEventListener("click", () => {
   if (comparing()) return compare(false);
   forms.b.reset(forms.a.changed());
   compare(true);
+  panels.parameters.open();
 });
 $("keep-b").addEventListener("click", () => {
   if (!b.conversation.messages.length) return;
@@ -193,10 +193,7 @@ function showForms() {
 }
 
 const settingsKey = `millrace:${new URL("..", location.href).pathname}:settings`;
-const pageLink = () => link(forms, {
-  view: $("chat").hidden ? "generate" : "",
-  compare: comparing() ? "yes" : "",
-});
+const view = () => ($("chat").hidden ? "generate" : "");
 
 // showSettings tells what is set, and keeps it for the next visit.
 function showSettings() {
@@ -207,29 +204,38 @@ function showSettings() {
   a.heading(comparing() && `A: ${side(forms.a)}`);
   b.heading(comparing() && `B: ${side(forms.b)}`);
   try {
-    localStorage.setItem(settingsKey, new URL(pageLink()).hash);
+    localStorage.setItem(settingsKey, new URL(link(forms, { view: view() })).hash);
   } catch { /* storage is turned off */ }
 }
 $("parameters").addEventListener("change", showSettings);
-$("reset").addEventListener("click", () => forms[shownForm()].reset());
+$("reset").addEventListener("click", () => {
+  forms[shownForm()].reset();
+  showSettings();
+});
 $("model-defaults").addEventListener("click", () => {
   for (const [name, value] of Object.entries(server.info.sampling_defaults)) if (forms.g.input(name)) forms.g.set(name, value);
 });
 
-// restore takes the parameters of a link, or else those of the last visit.
-function restore() {
-  let kept = "";
+function settingsOfLastVisit() {
   try {
-    kept = localStorage.getItem(settingsKey) ?? "";
-  } catch { /* storage is turned off */ }
-  const values = apply(forms, location.hash.length > 1 ? location.hash : kept);
+    return localStorage.getItem(settingsKey) ?? "";
+  } catch {
+    return ""; // storage is turned off
+  }
+}
+
+const hasLink = () => location.hash.length > 1;
+
+// restore takes the parameters of a link, or of the last visit.
+function restore(fragment) {
+  const values = apply(forms, fragment);
   history.replaceState(null, "", location.pathname + location.search);
   if (values.say) setText(values.say);
   if (values.prompt) $("prompt").value = values.prompt;
   if (values.compare) compare(true);
   selectView(values.view === "generate" ? $("tab-generate") : $("tab-chat"));
 }
-addEventListener("hashchange", () => { if (location.hash.length > 1) restore(); });
+addEventListener("hashchange", () => { if (hasLink()) restore(location.hash); });
 
 // --- More ---------------------------------------------------------------------
 
@@ -254,10 +260,10 @@ function more(id, act) {
 }
 $("share").addEventListener("click", () => {
   const shared = link(forms, {
-    view: $("chat").hidden ? "generate" : "",
+    view: view(),
     compare: comparing() ? "yes" : "",
-    say: $("chat").hidden ? "" : $("say").value,
-    prompt: $("chat").hidden ? $("prompt").value : "",
+    say: view() ? "" : $("say").value,
+    prompt: view() ? $("prompt").value : "",
   });
   copy($("share"), $("share"), shared);
 });
@@ -332,12 +338,13 @@ function start() {
 
 addEventListener("pagehide", () => { if (a.running && a.conversation.messages.at(-1).versions?.some((v) => v.content)) keep(a.conversation); });
 
-let shown;
+let shown; // the conversation of before the reload; a link begins a new one
 try {
-  shown = store.all.get(sessionStorage.getItem("millrace:shown"));
+  if (!hasLink()) shown = store.all.get(sessionStorage.getItem("millrace:shown"));
 } catch { /* storage is turned off */ }
-open(shown ?? store.create(forms.a.input("system").value));
-restore();
+const settings = hasLink() ? location.hash : settingsOfLastVisit();
+open(shown ?? store.create());
+restore(settings);
 if (shown) forms.a.set("system", shown.system);
 showBusy();
 if (matchMedia("(min-width: 75rem)").matches) panels.chats.open();

@@ -31,7 +31,8 @@ export class Form {
     const input = this.#input(f);
     input.id = label.htmlFor = `${this.prefix}-${f.name}`;
     input.name = f.name;
-    label.title = f.name;
+    // The name in a request, where the label does not say it already.
+    if (f.label.toLowerCase().replaceAll(" ", "_") !== f.name && f.name !== "mode" && f.name !== "system") label.append(" ", make("code", "", f.name));
     if (f.placeholder) input.placeholder = f.placeholder;
     row.append(label, input);
     if (f.slider) row.append(this.#slider(f, input));
@@ -87,12 +88,12 @@ export class Form {
 
   input(name) { return this.element.elements[name]; }
 
-  // set gives one field a value, as its reader would.
-  set(name, value) {
+  // set gives one field a value, and says so outside of the form if it is loud.
+  set(name, value, loud = true) {
     const input = this.input(name);
     if (input.type === "checkbox") input.checked = value === true || value === "true";
     else input.value = value;
-    input.dispatchEvent(new Event("change", { bubbles: true }));
+    input.dispatchEvent(new Event("change", { bubbles: loud }));
   }
 
   #shown({ f }) { return !f.only || f.only.includes(this.mode.value); }
@@ -141,7 +142,7 @@ export class Form {
     const values = new Map(changed);
     for (const { f } of this.rows) {
       const first = f.kind === "checkbox" ? !!f.on : f.value ?? (f.kind === "select" ? f.options[0][0] : "");
-      this.set(f.name, values.get(f.name) ?? first);
+      this.set(f.name, values.get(f.name) ?? first, false);
     }
   }
 

@@ -190,6 +190,7 @@ export class Thread {
       if (failure && !stopped) this.complain(failure, again);
     }
     if (kept) {
+      conversation.system = body.messages[0].role === "system" ? body.messages[0].content : "";
       conversation.title ||= titleOf(conversation.messages.find((m) => m.role === "user")?.content ?? "");
       conversation.updated = Date.now();
       this.on.changed(conversation);
