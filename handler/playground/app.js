@@ -249,7 +249,7 @@ function notice(text, label, act) {
       close();
       act();
     }), button("Dismiss", close));
-  } else setTimeout(close, 6000);
+  } else setTimeout(close, 4000);
 }
 
 function more(id, act) {

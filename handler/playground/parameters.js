@@ -31,8 +31,8 @@ const topK = number("top_k", "Top k", "Draws from this many of the likeliest tok
 const minP = number("min_p", "Min p", "Leaves out tokens that are less likely than this share of the likeliest one.", { min: 0, max: 1, placeholder: "0", slider: [0, 1, 0.01, 0] });
 const typicalP = number("typical_p", "Typical p", "Leaves out tokens that are much more or much less likely than expected (locally typical sampling).", { min: 0, max: 1, placeholder: "1", slider: [0, 1, 0.01, 1] });
 const seed = number("seed", "Seed", "The same request with the same seed gets the same answer.", { ...whole, min: 0, placeholder: "random" });
-const repetition = number("repetition_penalty", "Repetition penalty", "Above 1, tokens that the prompt or the answer has already become less likely.", { min: 0, placeholder: "1", slider: [1, 2, 0.05, 1] });
-const frequency = number("frequency_penalty", "Frequency penalty", "Above 0, tokens become less likely each time the answer uses them.", { min: -2, max: 2, placeholder: "0", slider: [-2, 2, 0.1, 0] });
+const repetition = number("repetition_penalty", "Repetition penalty", "Above 1: tokens that occur in the prompt or the answer become less likely.", { min: 0, placeholder: "1", slider: [1, 2, 0.05, 1] });
+const frequency = number("frequency_penalty", "Frequency penalty", "Above 0: tokens become less likely each time they occur in the answer.", { min: -2, max: 2, placeholder: "0", slider: [-2, 2, 0.1, 0] });
 const stream = check("stream", "Stream", "Show the answer while it is generated.", { on: true });
 
 // A group is {title, fields}, an open one is unfolded at first. `only` names the
@@ -54,7 +54,7 @@ export const chatGroups = [
   ] },
   { title: "Penalties", fields: [
     repetition,
-    number("presence_penalty", "Presence penalty", "Above 0, tokens that the answer has already used become less likely.", { min: -2, max: 2, placeholder: "0", slider: [-2, 2, 0.1, 0] }),
+    number("presence_penalty", "Presence penalty", "Above 0: tokens that occur in the answer become less likely, however often they do.", { min: -2, max: 2, placeholder: "0", slider: [-2, 2, 0.1, 0] }),
     frequency,
     json("logit_bias", "Token bias", "Makes single tokens more or less likely.", undefined, { rows: 1, placeholder: '{"token id": -100 … 100}' }),
     lines("bad_words", "Forbidden words", "One on each line. They are not generated."),
