@@ -268,7 +268,8 @@ func TestStateMetrics(t *testing.T) {
 		o.Version, o.SHA, o.Device, o.ModelID = "1.2.3", "abc", "sim", "org/name"
 	}
 	pending := New(Options{ModelID: "x"})
-	s := newTestServer(&fake{}, describe)
+	s := New(Options{Version: "1.2.3", SHA: "abc", Device: "sim", ModelID: "org/name"})
+	s.SetReady(Model{Generator: &fake{limits: engine.Limits{MaxInput: 4000, MaxTotal: 4096}}, Tokenizer: testTokenizer(), Revision: "def"})
 	check := func(s *Server, lines ...string) {
 		t.Helper()
 		body := ask(t, s, "GET", "/metrics", "").body
