@@ -47,7 +47,7 @@ node_environment() {
 }
 
 clients=("$@")
-((${#clients[@]})) || clients=(docs huggingface_hub text_generation openai langchain litellm agents lm_eval aws moto node schemathesis)
+((${#clients[@]})) || clients=(huggingface_hub hub text_generation openai langchain litellm agents lm_eval aws moto node schemathesis)
 for client in "${clients[@]}"; do
 	if [[ $client == node ]]; then node_environment; else environment "$client"; fi
 	[[ -z $install_only ]] || continue
@@ -55,6 +55,11 @@ for client in "${clients[@]}"; do
 	node)
 		echo 'node:'
 		(cd "$venvs/node" && node --test --test-reporter=dot)
+		;;
+	hub) # a stand-in for the hub that clients download from
+		echo 'hub:'
+		(cd ../.. && go build -o build/hub ./dev/hub)
+		"$venvs/hub/bin/python" -m pytest -q --tb=short -p no:cacheprovider -W ignore test_hub.py
 		;;
 	schemathesis) # the server's own OpenAPI document against what the server does
 		echo 'schemathesis:'
