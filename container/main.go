@@ -45,7 +45,7 @@ type cli struct {
 
 	Serve      serveCommand      `cmd:"" default:"withargs" help:"Serve a model (the default command)."`
 	Chat       chatCommand       `cmd:"" help:"Chat with a model in the terminal."`
-	Pull       pull              `cmd:"" help:"Copy a model from S3 to a folder."`
+	Pull       pull              `cmd:"" help:"Download a model of the Hugging Face hub, or from S3."`
 	Inspect    inspectCommand    `cmd:"" help:"Describe a model: its size, and whether it fits into memory."`
 	Bench      benchCommand      `cmd:"" help:"Measure a server that speaks TGI's or OpenAI's API under load."`
 	SageMaker  sageMaker         `cmd:"" name:"sagemaker" help:"Deploy to SageMaker, call an endpoint, or try one on this machine."`

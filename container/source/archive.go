@@ -22,12 +22,11 @@ import (
 // archive. Whole models have a tenth of it.
 const maxText = 256 << 20
 
-// archive is the files of a model that are unpacked into memory while the
-// archive is read: a weights.Store. What asks for a file waits until it has
-// arrived, or until the end says that there is none. The memory of weights is
-// used again as Stream hands them over; until Stream is called, and where they
-// come in another order than it wants, as much of it is taken as has arrived, if
-// that much is free.
+// archive is a weights.Store of the files of an archive, which are unpacked into
+// memory while it is read. A caller that wants a file waits until it has arrived,
+// or until the end of the archive. The memory of weights is reused as Stream hands
+// them over. Until Stream is called, and where they are in another order than it
+// wants, all that has arrived is held, as far as memory is free.
 type archive struct {
 	name   string
 	memory int64 // bytes of weights that may be held
@@ -42,7 +41,7 @@ type archive struct {
 	texts    map[string][]byte    // complete
 	length   int64                // of all texts
 	files    map[string]*unpacked // begun
-	others   []memInfo            // passed over
+	others   []memInfo            // skipped
 	dir      string               // that holds config.json, ends in "/" or is empty
 	found    bool                 // dir is known
 	ended    bool
@@ -57,7 +56,7 @@ type archive struct {
 
 var _ weights.Store = (*archive)(nil)
 
-// waiter is somebody who waits until something has come.
+// waiter is a caller that waits for a file.
 type waiter struct {
 	ready   func() bool
 	weights bool // it is weights
@@ -126,7 +125,7 @@ func (a *archive) keep(ctx context.Context, e entry, body io.Reader) error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if _, twice := a.texts[e.name]; twice {
-			return fmt.Errorf("%q comes twice", e.name)
+			return fmt.Errorf("the archive has %q twice", e.name)
 		}
 		a.texts[e.name] = data
 		a.guessDir(e.name)
@@ -151,7 +150,7 @@ func (a *archive) keepWeights(ctx context.Context, e entry, body io.Reader) erro
 	}
 	a.mu.Unlock()
 	if twice {
-		return fmt.Errorf("%q comes twice", e.name)
+		return fmt.Errorf("the archive has %q twice", e.name)
 	}
 	for at := int64(0); at < e.size; {
 		chunk, err := a.newChunk(ctx, e.name, f)
@@ -159,7 +158,7 @@ func (a *archive) keepWeights(ctx context.Context, e entry, body io.Reader) erro
 			return fmt.Errorf("%q: %w", e.name, err)
 		}
 		if chunk == nil {
-			return nil // the rest is passed over
+			return nil // the rest is skipped
 		}
 		for len(chunk) > 0 {
 			if err := ctx.Err(); err != nil {
@@ -180,9 +179,9 @@ func (a *archive) keepWeights(ctx context.Context, e entry, body io.Reader) erro
 	return nil
 }
 
-// newChunk makes room for what comes next of f, nil if no weights are wanted any
-// more. While Stream has enough of f to take, it waits. It also does while the
-// memory is full, unless somebody waits for what comes later: that will not come.
+// newChunk returns memory for the next bytes of f, nil once no weights are wanted
+// any more. It waits while Stream has enough of f to take, and while the memory is
+// full, unless a caller waits for a later file: that one would never arrive.
 func (a *archive) newChunk(ctx context.Context, name string, f *unpacked) ([]byte, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -195,7 +194,7 @@ func (a *archive) newChunk(ctx context.Context, name string, f *unpacked) ([]byt
 	}
 	for !a.streamed && ctx.Err() == nil && (enough() || full()) {
 		if full() && slices.ContainsFunc(a.waiters, func(w *waiter) bool { return !(a.found && w.ready()) && (w.weights || !a.opened) }) {
-			return nil, fmt.Errorf("%d MB of weights are held, because what is needed first comes later in the archive, and no more memory is free: pack config.json and the index first, then the weights in the order of their names, or give a folder", a.chunks.lent()>>20)
+			return nil, fmt.Errorf("%d MB of weights are held, because what is needed first is further back in the archive, and no more memory is free: pack config.json and the index first, then the weights in the order of their names, or give a folder", a.chunks.lent()>>20)
 		}
 		a.changed.Wait()
 	}
@@ -216,10 +215,10 @@ func (a *archive) inDir(name string) bool {
 	return name == a.dir+path.Base(name)
 }
 
-// guessDir takes the folder of a file that has come for the model's if it is the
-// uppermost, or has weights, too, beside config.json: loading need not wait for
-// the end then, where findDir holds the guess to all names. The caller holds the
-// lock.
+// guessDir guesses that the folder of a file that has arrived is the model's: if
+// it is the uppermost, or has weights beside config.json. Loading need not wait
+// for the end then, where findDir compares the guess with all names. The caller
+// holds the lock.
 func (a *archive) guessDir(name string) {
 	dir := strings.TrimSuffix(name, path.Base(name))
 	if _, ok := a.texts[dir+configName]; ok && !a.found && (dir == "" || a.hasWeights(dir)) {
@@ -227,8 +226,8 @@ func (a *archive) guessDir(name string) {
 	}
 }
 
-// hasWeights reports whether weights in dir have begun to come, whose names are
-// then known. The caller holds the lock.
+// hasWeights reports whether weights in dir have begun to arrive, so that their
+// names are known. The caller holds the lock.
 func (a *archive) hasWeights(dir string) bool {
 	_, indexed := a.texts[dir+indexName]
 	return indexed || a.files[dir+"model"+weightsEnd] != nil
@@ -255,7 +254,7 @@ func (a *archive) wait(ofWeights bool, ready func() bool) error {
 	if !a.ended && !(a.found && ready()) {
 		w := &waiter{ready, ofWeights}
 		a.waiters = append(a.waiters, w)
-		a.changed.Broadcast() // reading may wait for somebody to take what is there
+		a.changed.Broadcast() // the reader may wait until what it has is taken
 		for !a.ended && !(a.found && ready()) {
 			a.changed.Wait()
 		}
@@ -362,7 +361,7 @@ func (a *archive) Stream(pieces []weights.Piece, take func(i int, data []byte) e
 	return err
 }
 
-// want says what of a weight file Stream waits for, so that reading goes on.
+// want says which bytes of a weight file Stream waits for, so that reading continues.
 func (a *archive) want(name string, end int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

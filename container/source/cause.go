@@ -19,17 +19,17 @@ import (
 type fault int
 
 const (
-	fatal     fault = iota // it would come again
+	fatal     fault = iota // trying again would not help
 	transient              // try again after a while
 	throttled              // the same, and ask for less
 	expired                // try again with new credentials
 	misplaced              // ask the region that the answer names
 )
 
-// Errors of our own making about an answer that looked well.
+// What is wrong with an answer that the server itself takes for a success.
 var (
-	errIdle    = errors.New("no byte came for too long")
-	errAnswer  = errors.New("the answer is not the range that was asked for")
+	errIdle    = errors.New("no data arrived for too long")
+	errAnswer  = errors.New("the answer is not the range that was requested")
 	errChanged = errors.New("it was replaced while it was being read: start again")
 )
 

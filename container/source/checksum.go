@@ -67,7 +67,7 @@ func (a *algorithm) multiply(x, y uint64) uint64 {
 }
 
 // shift returns what a part with this sum contributes to the sum of a whole
-// that goes on for n bytes after it: sum · x^(8n).
+// that continues for n bytes after it: sum · x^(8n).
 func (a *algorithm) shift(sum uint64, n int64) uint64 {
 	power := uint64(1) << (a.bits - 1 - 8) // x^8
 	for ; n != 0; n >>= 1 {
@@ -79,7 +79,7 @@ func (a *algorithm) shift(sum uint64, n int64) uint64 {
 	return sum
 }
 
-// tally puts the checksum of an object together from parts that come in any
+// tally puts the checksum of an object together from parts that arrive in any
 // order. CRCs are linear: the whole is the sum of the parts, each shifted by
 // what follows it. (M. Adler's crc32_combine in zlib rests on the same.)
 // Safe for concurrent use.

@@ -116,10 +116,10 @@ func faultRun(t *testing.T, seed uint64) (ok bool, faults int) {
 	proxy := s3test.NewProxy(t, server.URL, seed, plan)
 	keys := &keyRing{}
 	// A machine that does much else may stop for longer than a test waits.
-	out := outcome{allowed: regexp.MustCompile("no byte came"), story: fmt.Sprintf("%s, %.0f %% of requests struck by %v", location, share*100, kinds)}
+	out := outcome{allowed: regexp.MustCompile("no data arrived"), story: fmt.Sprintf("%s, %.0f %% of requests struck by %v", location, share*100, kinds)}
 	if share > 0 {
 		// Eight faults in a row are rare, and then it may give up.
-		out.allowed = regexp.MustCompile(`SlowDown|InternalError|Bad Gateway|502|reset|EOF|no byte came|not the range`)
+		out.allowed = regexp.MustCompile(`SlowDown|InternalError|Bad Gateway|502|reset|EOF|no data arrived|not the range`)
 	}
 	disturb(r, &out, server, proxy, keys, files, checksums)
 

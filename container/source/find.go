@@ -104,7 +104,7 @@ func modelIn(dir string) (string, error) {
 }
 
 // Folder returns the folder in or below dir that holds a model. The error
-// wraps fs.ErrNotExist if there is no dir.
+// wraps fs.ErrNotExist if dir does not exist.
 func Folder(dir string) (string, error) {
 	var names []string
 	weights := "" // of a model in another form
@@ -136,8 +136,8 @@ func Folder(dir string) (string, error) {
 	return filepath.Join(dir, filepath.FromSlash(sub)), nil
 }
 
-// looksLikeWeights tells weights in any form, so that a model which cannot be
-// read is not taken for none. Those of an adapter are no model.
+// looksLikeWeights recognises weights in any form, so that a model that cannot be
+// read is refused, not overlooked. Those of an adapter are not a model.
 func looksLikeWeights(name string) bool {
 	switch path.Ext(name) {
 	case ".safetensors", ".gguf", ".pth", ".pt":

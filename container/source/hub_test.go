@@ -261,7 +261,7 @@ func TestHubRefusals(t *testing.T) {
 		{HubModel{Repo: "org/private"}, hubtest.Token, "whether the account of the token may read it"},
 		{HubModel{Repo: "org/private"}, hubtest.Member, ""},
 		{HubModel{Repo: "org/name"}, "hf_wrong", "the token is not valid"},
-		{HubModel{Repo: "org/missing", Bare: true}, "", "there is no folder of that name here, either"},
+		{HubModel{Repo: "org/missing", Bare: true}, "", "nor is there a folder of that name here"},
 		{HubModel{Repo: "org/name", Revision: "v7"}, "", `the model has no revision "v7"`},
 		{HubModel{Repo: "org/gguf"}, "", "no model.safetensors, but model-q4.gguf: GGUF is not supported"},
 		{HubModel{Repo: "org/torch"}, "", "no model.safetensors, but pytorch_model.bin: choose a repository with safetensors"},

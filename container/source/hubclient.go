@@ -234,7 +234,7 @@ func (h *Hub) explain(m HubModel, what string, err error) error {
 	case errors.Is(err, syscall.ENOSPC):
 		return say("the disk is full: %v", err)
 	}
-	return say("the hub cannot be reached: %v", err)
+	return say("the hub cannot be reached: %v; without a network, give a folder or a model that is in the cache", err)
 }
 
 // reason explains an answer to a request about m.
@@ -258,7 +258,7 @@ func (h *Hub) reason(m HubModel, page string, e *hubError) string {
 			text += ", or whether the account of the token may read it"
 		}
 		if m.Bare {
-			text += "; there is no folder of that name here, either"
+			text += "; nor is there a folder of that name here"
 		}
 		return text
 	case e.status == http.StatusForbidden:

@@ -42,7 +42,7 @@ func Name(location string) string {
 	return location
 }
 
-// Check refuses a model id whose form is wrong, if it is a URL. It asks nobody.
+// Check refuses a model id whose form is wrong, if it is a URL. It makes no request.
 func Check(location string) error {
 	if _, ok, err := parseHub(location, os.Getenv("HF_ENDPOINT")); ok {
 		return err
@@ -60,7 +60,7 @@ type location struct {
 	key    string // of an object, or a prefix that ends in "/" or is empty
 	// Options, after a question mark.
 	version       string // versionId: of the object
-	requesterPays bool   // requestPayer=requester: whoever reads agrees to pay for it
+	requesterPays bool   // requestPayer=requester: the reader agrees to pay
 }
 
 // parseLocation reads s3://bucket/key, s3://arn:…:accesspoint/name/key, and
@@ -112,10 +112,10 @@ func parseLocation(text string) (location, error) {
 		return l, nil
 	}
 	if l.version != "" {
-		return fail("versionId is of one object, a .tar.gz; a prefix has none")
+		return fail("versionId belongs to one object, such as a .tar.gz; a prefix has none")
 	}
 	if strings.HasSuffix(l.key, ".safetensors") || strings.HasSuffix(l.key, ".gguf") {
-		return fail("a single file is no model: give the prefix that holds config.json and the weights")
+		return fail("a single file is not a model: give the prefix that holds config.json and the weights")
 	}
 	if l.key != "" && !strings.HasSuffix(l.key, "/") {
 		l.key += "/"

@@ -15,7 +15,7 @@ type arena struct {
 }
 
 // newArena lends buffers of size bytes, and keeps no more than spare of them
-// that nobody uses.
+// that are not in use.
 func newArena(size, spare int) *arena {
 	return &arena{size: size, spare: spare, all: map[*byte][]byte{}}
 }
@@ -55,7 +55,7 @@ func (a *arena) put(buf []byte) {
 	release(buf)
 }
 
-// close gives back all memory. Nobody may use a buffer any more.
+// close gives back all memory. No buffer may be used any more.
 func (a *arena) close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 
 // Model is an opened model: its headers and config.json have been read.
 type Model struct {
-	Checkpoint *weights.Checkpoint // whoever opened the model closes it
+	Checkpoint *weights.Checkpoint // closed by the caller of Open
 	Files      fs.FS               // text files beside the weights, until the checkpoint is closed
 }
 

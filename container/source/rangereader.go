@@ -25,7 +25,7 @@ type remoteFile interface {
 
 // rangeReader reads the bytes from at to end of a file, in order. After a fault
 // it continues with a new request at the byte where the last one stopped. For
-// one goroutine; whoever made it closes it.
+// one goroutine, which closes it.
 type rangeReader struct {
 	file    remoteFile
 	idle    time.Duration // without a byte until a request is given up

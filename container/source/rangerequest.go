@@ -35,7 +35,7 @@ type rangeRequest struct {
 	parts []part // adjacent
 
 	mu       sync.Mutex
-	next     int // the first part that nobody has read yet
+	next     int // the first part that has not been read yet
 	started  time.Time
 	entered  time.Time // the latest attempt
 	attempts map[*attempt]struct{}

@@ -17,8 +17,8 @@ import (
 const firstBytes = 128 << 10
 
 // tree is the files of a model below a prefix of S3: a weights.Store. Each
-// text file is read once, when it is first opened or as soon as it is known
-// that it will be.
+// text file is read once: when it is first opened, or before if it is one of
+// those that always are.
 type tree struct {
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -43,11 +43,11 @@ type weightFile struct {
 	ready func() error // fills begin and tally
 
 	mu    sync.Mutex
-	begin []byte // of the object: as much as was asked for yet
+	begin []byte // of the object: as much as has been requested so far
 }
 
-// Text files of a model that are always wanted, so their reading need not wait
-// until they are opened.
+// Text files of a model that are always wanted, so they are read before they are
+// opened.
 var wanted = []string{"config.json", "generation_config.json", indexName, "tokenizer_config.json", "tokenizer.json"}
 
 const (

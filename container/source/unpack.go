@@ -24,7 +24,7 @@ const (
 	magicLength = 4
 
 	// What a model's archive stays far below. Weights hardly shrink when they
-	// are packed, texts to a tenth; a thousandth is made to fill memory or disk.
+	// are packed, texts to a tenth; what shrinks to a thousandth was made to fill memory or disk.
 	mostEntries  = 20_000
 	mostTimes    = 50        // what is unpacked, of what is packed
 	freeUnpacked = 256 << 20 // bytes that may be unpacked of however little

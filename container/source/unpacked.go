@@ -5,11 +5,11 @@ const (
 	mostKept   = 3 // chunks that reading may be ahead of what takes them
 )
 
-// unpacked is a weight file of an archive, or what is there of it.
+// unpacked is a weight file of an archive, as far as it has arrived.
 type unpacked struct {
 	size    int64
 	arrived int64
-	chunks  [][]byte // in order, of chunkBytes but for the last; nil: given back
+	chunks  [][]byte // in order, all of chunkBytes except the last; nil: given back
 	given   int      // chunks that are given back
 }
 

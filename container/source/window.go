@@ -2,7 +2,7 @@ package source
 
 // window is how many connections are used at once. It grows while more of them
 // bring a higher rate, and halves when the other side asks for less: an AIMD
-// window, but for its steps. It is told the rate of one interval after another.
+// window, except that it grows by a share of its size. It is told the rate of one interval after another.
 type window struct {
 	limit, most int
 	hold        int     // intervals until the next step up
