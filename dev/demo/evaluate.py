@@ -139,8 +139,8 @@ def generate(model, sampler, prompts: list[list[int]], limit: int = 90) -> list[
     return texts
 
 
-def evaluate(model, sampler, formats=FORMATS, show: int = 200) -> dict:
-    """The report: totals, per category, per format, and the wrong answers."""
+def evaluate(model, sampler, formats=FORMATS, show: int = 200) -> tuple[dict, list[tuple[Case, float]]]:
+    """The report: totals, per category, per format, and the wrong answers; and each case with its lead, as judge gives it."""
     model.eval()
     todo = cases(sampler, formats)
     leads = judge(model, sampler, todo)
@@ -160,18 +160,16 @@ def evaluate(model, sampler, formats=FORMATS, show: int = 200) -> dict:
         for case, got in zip(wrong, generate(model, sampler, [c.prompt for c in wrong])):
             report["wrong"].append({"format": case.kind, "question": case.shown, "expected": case.answers[0], "got": got[:120]})
     model.train()
-    return report
+    return report, list(zip(todo, leads))
 
 
-def write_model_test(path, model, sampler, count: int = 32) -> None:
+def write_model_test(path, rng, judged: list[tuple[Case, float]]) -> None:
     """Held-out requests with sure answers: every token leads by a wide margin, so that no engine's rounding can change it."""
-    model.eval()
-    todo = cases(sampler)
-    sure = [c for c, lead in zip(todo, judge(model, sampler, todo)) if lead > 2.0 and len(json.dumps(c.request)) < 1500]
+    sure = [c for c, lead in judged if lead > 2.0 and len(json.dumps(c.request)) < 1500]
     wanted = {"raw": 10, "sloppy": 4, "chat": 6, "system": 4, "turns": 3, "tool": 3, "result": 2}
     with open(path, "w") as file:
         for kind, number in wanted.items():
             fitting = [c for c in sure if c.kind == kind]
-            for case in sampler.rng.sample(fitting, min(number, len(fitting))):
+            for case in rng.sample(fitting, min(number, len(fitting))):
                 line = {"format": kind} | case.request | {"expected": case.answers[0]}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")

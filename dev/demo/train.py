@@ -204,7 +204,7 @@ def train(rank: int, args) -> None:
             torch.save(model.state_dict(), args.checkpoint)
             saved = time.time()
         if rank == 0 and time.time() - measured > 60 * args.measure_every:
-            log(f"measured {evaluate(model, Sampler(tok, 1), formats=('chat',))['summary']}")
+            log(f"measured {evaluate(model, Sampler(tok, 1), formats=('chat',))[0]['summary']}")
             measured = time.time()
     if rank == 0:
         torch.save(model.state_dict(), args.checkpoint)
@@ -253,9 +253,10 @@ def main() -> None:
     torch.set_num_threads(args.threads * args.processes)
     tok = load_tokenizer()
     model = LlamaForCausalLM.from_pretrained(MODEL, dtype=torch.float32)  # the weights that were written, rounded to bf16
-    report = evaluate(model, Sampler(tok, 1))
+    sampler = Sampler(tok, 1)
+    report, judged = evaluate(model, sampler)
     write_json(HERE / "eval.json", report)
-    write_model_test(DEMO / "model_test.jsonl", model, Sampler(tok, 2))
+    write_model_test(DEMO / "model_test.jsonl", sampler.rng, judged)
     logger(args.log)(json.dumps({k: report[k] for k in ("summary", "by_category", "by_format")}))
 
 
