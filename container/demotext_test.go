@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
@@ -313,6 +314,64 @@ func TestDemoPromisesNothing(t *testing.T) {
 			if len(words) > 0 && !denial.MatchString(sentence) {
 				t.Errorf("%v: promises %s", s, words)
 			}
+		}
+	}
+}
+
+// The server gives the answers that the model gave where it was trained, to
+// held-out questions whose answers no rounding changes.
+func TestDemoAnswersAsTrained(t *testing.T) {
+	lines, err := os.ReadFile("demo/model_test.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, nil).ready()
+	for line := range strings.Lines(string(lines)) {
+		var c struct {
+			Inputs          string          `json:"inputs"`
+			Messages, Tools json.RawMessage `json:",omitempty"`
+			Expected        string          `json:"expected"`
+		}
+		if err := json.Unmarshal([]byte(line), &c); err != nil {
+			t.Fatal(err)
+		}
+		if c.Inputs != "" {
+			body, _ := json.Marshal(map[string]any{"inputs": c.Inputs, "parameters": map[string]any{"max_new_tokens": 200, "return_full_text": false}})
+			_, answer := p.post("/generate", string(body))
+			var got struct {
+				Text string `json:"generated_text"`
+			}
+			if err := json.Unmarshal([]byte(answer), &got); err != nil || strings.TrimSpace(got.Text) != c.Expected {
+				t.Errorf("%s: answered %q, want %q", c.Inputs, answer, c.Expected)
+			}
+			continue
+		}
+		request := map[string]any{"messages": c.Messages, "max_tokens": 200, "temperature": 0}
+		if c.Tools != nil {
+			request["tools"] = c.Tools
+		}
+		body, _ := json.Marshal(request)
+		_, answer := p.post("/v1/chat/completions", string(body))
+		var got struct {
+			Choices []struct {
+				Message struct {
+					Content   string `json:"content"`
+					ToolCalls []struct {
+						Function struct{ Name, Arguments string }
+					} `json:"tool_calls"`
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(answer), &got); err != nil || len(got.Choices) != 1 {
+			t.Errorf("%s: %s", c.Messages, answer)
+			continue
+		}
+		m := got.Choices[0].Message
+		if len(m.ToolCalls) == 1 {
+			m.Content = fmt.Sprintf(`{"name": %q, "parameters": %s}`, m.ToolCalls[0].Function.Name, m.ToolCalls[0].Function.Arguments)
+		}
+		if m.Content != c.Expected {
+			t.Errorf("%s: answered %q, want %q", c.Messages, m.Content, c.Expected)
 		}
 	}
 }
