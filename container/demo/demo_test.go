@@ -96,7 +96,7 @@ func TestFilesAgree(t *testing.T) {
 	}
 }
 
-// The cases of model_test.jsonl are for the test of the whole server. This test
+// TestDemoAnswersAsTrained of container asks the server the cases. This test
 // checks only their form.
 func TestCasesAreWellFormed(t *testing.T) {
 	file, err := os.Open("model_test.jsonl")
