@@ -1,8 +1,12 @@
 package main
 
 import (
+	"math"
+	"strings"
 	"testing"
 	"testing/fstest"
+
+	"github.com/millrace-ai/millrace/container/config"
 )
 
 func TestAvailableMemory(t *testing.T) {
@@ -68,5 +72,22 @@ func TestAvailableMemory(t *testing.T) {
 				t.Errorf("%d bytes, bound by the %s, %v; want %d, %s", got, bound, err, tt.want, tt.bound)
 			}
 		})
+	}
+}
+
+// Weights that do not fit into memory are refused before they are read.
+func TestWeightsThatDoNotFit(t *testing.T) {
+	m, err := openModel(t.Context(), tinyFolder(t), "", math.MaxInt64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.checkpoint.Close()
+	s := &server{cfg: &config.Serve{ServedModelName: "tiny"}, model: m}
+	if err := s.checkMemory(); err != nil {
+		t.Errorf("with the memory of this machine: %v", err)
+	}
+	s.memory = 1 // which this process has taken long ago
+	if err := s.checkMemory(); err == nil || !strings.Contains(err.Error(), "not enough memory for the weights of tiny: they take") || !strings.Contains(err.Error(), "the function has 0 KiB left") {
+		t.Errorf("without any: %v", err)
 	}
 }

@@ -60,8 +60,7 @@ func (p *pull) Run(ctx context.Context) error {
 
 // pullToCache brings a model of the hub into the cache and returns its folder.
 func pullToCache(ctx context.Context, name string, progress source.Progress) (string, error) {
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	hub, err := source.NewHub(os.Getenv, "", log)
+	hub, err := source.NewHub(os.Getenv, "", newLogger(&config.Serve{LogLevel: "info"}))
 	if err != nil {
 		return "", err
 	}

@@ -591,3 +591,26 @@ func TestPullFromHub(t *testing.T) {
 		t.Errorf("a shard was requested %d times, want once", downloads)
 	}
 }
+
+// A model for which the disk has no room is refused before it is downloaded, and
+// a disk that fills up meanwhile is told from a fault of the network.
+func TestHubDiskFull(t *testing.T) {
+	s := hubtest.NewServer(t)
+	s.Commit("org/huge", "main", map[string][]byte{"config.json": []byte("{}"), "model.safetensors": nil})
+	s.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/tree/") {
+			return false
+		}
+		_, _ = fmt.Fprintf(w, `[{"type":"file","path":"config.json","oid":"%040d","size":2},
+			{"type":"file","path":"model.safetensors","oid":"%040d","size":%d,"lfs":{"oid":"%064d","size":%[3]d}}]`, 1, 2, int64(1)<<60, 3)
+		return true
+	})
+	h := testHub(t, s, t.TempDir())
+	if _, err := h.Snapshot(t.Context(), HubModel{Repo: "org/huge"}); err == nil || !strings.Contains(err.Error(), "org/huge: not enough room on the disk: ") || !strings.Contains(err.Error(), "set HF_HOME") {
+		t.Errorf("an exabyte: %v", err)
+	}
+	full := &fs.PathError{Op: "write", Path: "/cache/blob", Err: syscall.ENOSPC}
+	if err := h.explainWrite(HubModel{Repo: "org/huge"}, full); !strings.Contains(err.Error(), "org/huge: the disk is full: ") || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%v", err)
+	}
+}

@@ -198,7 +198,7 @@ func tryWrite(dir string, own bool) error {
 			return err
 		}
 		if !isOwn(parent) {
-			return fmt.Errorf("%s: belongs to another user", parent)
+			return fmt.Errorf("%s: belongs to another user, or others can write to it", parent)
 		}
 	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
