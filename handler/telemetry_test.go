@@ -280,7 +280,7 @@ func TestStateMetrics(t *testing.T) {
 		}
 	}
 	check(pending, "millrace_ready 0", "millrace_draining 0", "millrace_slots 0")
-	check(s, `millrace_build_info{commit="abc",device="sim",version="1.2.3"} 1`, `millrace_model_info{model="org/name",revision=""} 1`,
+	check(s, `millrace_build_info{commit="abc",device="sim",version="1.2.3"} 1`, `millrace_model_info{model="org/name",revision="def"} 1`,
 		"millrace_ready 1", "millrace_draining 0", "millrace_slots 8")
 	s.Drain()
 	check(s, "millrace_ready 0", "millrace_draining 1")
