@@ -25,7 +25,7 @@ const usualTable = 256
 // beside the ends of prompts.
 const snapshotGrid = 512
 
-// shape is what of a model's caches matters to the account of pages.
+// shape is what page accounting needs to know of a model's caches.
 type shape struct {
 	windows   []int // by group, 0: all positions
 	most      []int // by group, how many pages a sequence holds between steps; 0: as many as it has
@@ -264,9 +264,8 @@ func (e *Engine) slide(s *sequence) {
 	}
 }
 
-// register offers what of s is computed, or will be with the steps launched and
-// st, to the prefix cache, as far as its tokens are known. st is the last that
-// writes it.
+// register offers to the prefix cache what is computed of s, or will be with the steps
+// launched and st, as far as its tokens are known. st is the last step that writes it.
 func (e *Engine) register(s *sequence, st *step) {
 	full := min(s.known(), s.computed) / page.Tokens
 	if e.cfg.NoPrefixCache || full == s.registered && s.saved == page.None {
@@ -333,7 +332,7 @@ func (e *Engine) snapshot(s *sequence, pages int) int32 {
 		}
 	}
 	if s.saved != page.None {
-		return device.NoState // the one before is still on its way
+		return device.NoState // the one before is not registered yet
 	}
 	id := e.cache.States.Alloc()
 	if id == page.None {

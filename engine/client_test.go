@@ -14,16 +14,16 @@ import (
 
 // client is a request, what it must yield and what it has yielded.
 type client struct {
-	req    *Request
-	stream *Stream
-	cancel context.CancelFunc
-	want   []sim.Choice
-	eos    int32
-	scores []sim.Choice
-	stuck  bool            // no token may come after those
-	spec   *constraintSpec // nil: free text
-	behind behind
-	family []*client // of one prompt, this one too
+	req      *Request
+	stream   *Stream
+	cancel   context.CancelFunc
+	want     []sim.Choice
+	eos      int32
+	scores   []sim.Choice
+	stuck    bool            // no token may come after those
+	spec     *constraintSpec // nil: free text
+	followed followed
+	family   []*client // of one prompt, this one too
 
 	got     []Token
 	gone    bool // cancelled or closed by the test
@@ -122,7 +122,7 @@ func (c *client) checkScores() error {
 	return nil
 }
 
-// checkEnd checks an ending that is no error; errors are the test's business.
+// checkEnd checks an ending that is not an error; errors are the test's business.
 func (c *client) checkEnd() error {
 	if c.err != io.EOF {
 		var e *Error
@@ -167,7 +167,7 @@ func (c *client) checkEnd() error {
 // checkGrammar holds a text that ended by itself to its grammar, without any
 // of the code that generated it.
 func (c *client) checkGrammar() error {
-	g := c.behind
+	g := c.followed
 	if c.spec == nil || g.from < 0 || g.grammar.whole == nil || c.stream.Finish() != FinishEOS {
 		return nil
 	}

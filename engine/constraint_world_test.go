@@ -97,8 +97,8 @@ var testGrammars = []testGrammar{
 	{grammar.JSONSchema, `{"type":"array","items":{"type":"boolean"},"minItems":1,"maxItems":6}`, nil}, // "false" has no token: only true
 }
 
-// behind tells which grammar text went into, and the text that it holds.
-type behind struct {
+// followed tells which grammar a text followed, and from where on.
+type followed struct {
 	grammar *testGrammar
 	from    int // in the text; -1: not yet
 	ended   bool
@@ -148,15 +148,15 @@ func randomConstraint(rng *rand.Rand) *constraintSpec {
 // oracle follows a sequence token by token as the engine should, with whole
 // texts and fresh matchers where the engine has state.
 type oracle struct {
-	t       testing.TB
-	spec    *constraintSpec
-	matcher *grammar.Matcher
-	behind  behind
-	ids     []int32
-	pending []int32 // forced, to come
-	forced  map[int]bool
-	end     int // tokens after which the sequence has ended; 0: not
-	ignore  bool
+	t        testing.TB
+	spec     *constraintSpec
+	matcher  *grammar.Matcher
+	followed followed
+	ids      []int32
+	pending  []int32 // forced, to come
+	forced   map[int]bool
+	end      int // tokens after which the sequence has ended; 0: not
+	ignore   bool
 }
 
 func (o *oracle) text() string { return vocabulary.Text(o.ids...) }
@@ -168,7 +168,7 @@ func (o *oracle) enter(g *testGrammar, from int) bool {
 		m.Close()
 		return false
 	}
-	o.matcher, o.behind = m, behind{grammar: g, from: from}
+	o.matcher, o.followed = m, followed{grammar: g, from: from}
 	return true
 }
 
@@ -224,7 +224,7 @@ func (o *oracle) trigger(before int) {
 	}
 }
 
-// mask is sim.Steering's: out is what the sequence has.
+// mask is sim.Conditions's: out is what the sequence has.
 func (o *oracle) mask(out []sim.Choice) []uint32 {
 	for _, c := range out[len(o.ids):] {
 		o.take(c.Token)
@@ -244,19 +244,19 @@ func (o *oracle) mask(out []sim.Choice) []uint32 {
 }
 
 // expect returns what the request must yield, and where its grammar held.
-func (g *constraintSpec) expect(t testing.TB, model sim.Model, req *Request, params sample.Params, by sim.Steering) ([]sim.Choice, behind) {
-	o := &oracle{t: t, spec: g, forced: map[int]bool{}, ignore: req.IgnoreEOS, behind: behind{from: -1}}
+func (g *constraintSpec) expect(t testing.TB, model sim.Model, req *Request, params sample.Params, by sim.Conditions) ([]sim.Choice, followed) {
+	o := &oracle{t: t, spec: g, forced: map[int]bool{}, ignore: req.IgnoreEOS, followed: followed{from: -1}}
 	if g.grammar != nil {
 		o.enter(g.grammar, 0)
 	}
 	by.Mask = func(out []sim.Choice) []uint32 { return admitted(req, &model, o.mask(out), out) }
-	want := model.ContinueSteered(req.Tokens, params, by, req.TopN, req.MaxNewTokens, false)
+	want := model.ContinueUnder(req.Tokens, params, by, req.TopN, req.MaxNewTokens, false)
 	o.mask(want)
 	if o.matcher != nil {
 		o.matcher.Close()
 	}
 	if o.end > 0 {
-		want, o.behind.ended = want[:o.end], true
+		want, o.followed.ended = want[:o.end], true
 	}
 	for i := range want {
 		if o.forced[i] {
@@ -266,5 +266,5 @@ func (g *constraintSpec) expect(t testing.TB, model sim.Model, req *Request, par
 			}
 		}
 	}
-	return want, o.behind
+	return want, o.followed
 }

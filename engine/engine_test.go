@@ -69,7 +69,7 @@ func greedy(seed uint64, prompt, n int) *Request {
 	return &Request{Tokens: tokens(seed, prompt), MaxNewTokens: n, Params: sample.Greedy()}
 }
 
-// kind returns the Kind of err, or -1 if it is no *Error.
+// kind returns the Kind of err, or -1 if it is not an *Error.
 func kind(err error) Kind {
 	var e *Error
 	if errors.As(err, &e) {

@@ -28,7 +28,7 @@ func (v countingVocabulary) Encode(text string, special bool) ([]int32, error) {
 }
 
 // A long text that a grammar forces costs work in proportion to its length, none of
-// it on the loop, and is computed within the budget of steps: who reads beside it has
+// it on the loop, and is computed within the budget of steps: a reader beside it has
 // a token of each. Its tokens are those of the whole text.
 func TestLongForcedText(t *testing.T) {
 	const size, budget, forks = 30_000, 256, 4

@@ -72,7 +72,7 @@ type tally struct {
 	Waits            int     // turns after which someone waited
 	Used             float64 // what was then in use, summed up
 	Computed, Needed int     // tokens
-	Passed           int     // the most who came later and had their first token earlier
+	Passed           int     // the most requests that came later than another and had their first token earlier
 }
 
 // number reads an environment variable.
@@ -311,7 +311,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 			if c.stream.Finish() == FinishStopToken {
 				sum.StopTokens++
 			}
-			if c.behind.from >= 0 && c.spec != nil {
+			if c.followed.from >= 0 && c.spec != nil {
 				sum.Constrained++
 			}
 		case errors.Is(e, errExcluded):

@@ -26,7 +26,7 @@ func clocked(t *testing.T, synchronous bool, cost func(tokens, context int) time
 	return w
 }
 
-// While a long prompt is read, those who generate are not kept waiting.
+// While a long prompt is read, sequences that generate do not wait for it.
 func TestLongPromptBesideReaders(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

@@ -45,7 +45,7 @@ func (q *queue) remove(s *sequence) {
 // stack that is emptied at once.
 type inbox struct{ top atomic.Pointer[sequence] }
 
-// closedInbox stands on top of an inbox that takes nothing any more.
+// closedInbox is the top of an inbox that is closed.
 var closedInbox = new(sequence)
 
 // put reports false if the inbox is closed.
@@ -70,7 +70,7 @@ func (b *inbox) take() *sequence {
 	return reverse(b.top.Swap(nil))
 }
 
-// close returns what was put like take, and lets nothing in any more.
+// close returns what was put, as take does, and closes the inbox.
 func (b *inbox) close() *sequence {
 	top := b.top.Swap(closedInbox)
 	if top == closedInbox {

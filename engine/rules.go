@@ -15,7 +15,7 @@ type rules struct {
 	least       int       // so many tokens must come before one of
 	stops       []int32   // or of
 	eos         []int32   // the model's, unless
-	ignore      bool      // they end nothing; those of a grammar end it all the same
+	ignore      bool      // they end nothing; those of a grammar end it nevertheless
 	constrained bool      // what a grammar leaves of them is not known before
 	kept        []int32   // scratch of narrow
 }

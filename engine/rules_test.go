@@ -171,7 +171,7 @@ func TestTokenRulesConflict(t *testing.T) {
 	}
 }
 
-// Who asks for rules that need no look at the last token is sampled as early as who
+// A request with rules that do not depend on the last token is sampled as early as one
 // asks for none.
 func TestStaticRulesDoNotWait(t *testing.T) {
 	for _, tt := range []struct {

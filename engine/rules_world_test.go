@@ -72,7 +72,7 @@ func (c *client) cutShort() {
 	}
 	n := len(c.want)
 	ended := c.spec == nil && n > 0 && c.want[n-1].Token == c.eos && !c.req.IgnoreEOS
-	c.stuck = n < c.req.MaxNewTokens && !ended && !c.behind.ended
+	c.stuck = n < c.req.MaxNewTokens && !ended && !c.followed.ended
 }
 
 // addRules gives r some lists of a vocabulary.

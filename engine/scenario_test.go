@@ -350,7 +350,7 @@ func (s *scenario) step(st *step) {
 	}
 }
 
-// turn runs the loop once and prints who has lost pages or ended.
+// turn runs the loop once and prints which sequences have lost their pages or ended.
 func (s *scenario) turn() bool {
 	preempted := map[*sequence]bool{}
 	for q := s.w.e.waiting.head; q != nil; q = q.next {

@@ -60,7 +60,7 @@ type sequence struct {
 
 	live       page.ID // its state, if there are recurrent layers
 	from       int32   // StateDelta.From of its next step
-	saved      page.ID // a snapshot on its way to the cache, or None
+	saved      page.ID // a snapshot that is to be registered in the cache, or None
 	savedPages int     // after how many pages it was made
 
 	admitted    bool // has run before

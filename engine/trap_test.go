@@ -23,7 +23,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/sim"
 )
 
-// TestTraps holds TRAPS.md to the tests and the scenarios that there are.
+// TestTraps holds TRAPS.md to the tests and scenarios that exist.
 func TestTraps(t *testing.T) {
 	text, err := os.ReadFile("TRAPS.md")
 	if err != nil {
@@ -232,7 +232,7 @@ func TestScoresSkipTheCache(t *testing.T) {
 	}
 }
 
-// Of a prompt that is cached in full, the last token is computed all the same.
+// Of a prompt that is cached in full, the last token is computed nevertheless.
 func TestWholePromptCached(t *testing.T) {
 	for _, n := range []int{1, 15, 16, 17, 31, 32, 33, 64} {
 		w := newWorld(t, Config{Device: small, Pages: 16}, sim.Config{Model: testModel})

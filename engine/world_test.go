@@ -93,13 +93,13 @@ func (w *world) submitN(t testing.TB, req *Request, spec *constraintSpec, seeds 
 		p.Seed = seeds[i]
 		c := &client{req: req, stream: s, cancel: leave, spec: spec, family: family, eos: w.model.EOS}
 		if spec != nil {
-			c.want, c.behind = spec.expect(t, w.model, req, p, w.steering(req))
+			c.want, c.followed = spec.expect(t, w.model, req, p, w.conditions(req))
 		} else {
 			c.want = w.expect(req, p)
 		}
 		c.cutShort()
 		if req.PromptLogprobs && i == 0 {
-			c.scores = w.model.Score(req.Tokens, w.steering(req), req.TopN)
+			c.scores = w.model.Score(req.Tokens, w.conditions(req), req.TopN)
 		}
 		family[i] = c
 	}
@@ -107,10 +107,10 @@ func (w *world) submitN(t testing.TB, req *Request, spec *constraintSpec, seeds 
 	return family, nil
 }
 
-// steering is what a request's answer depends on beside its prompt and
+// conditions are what a request's answer depends on beside its prompt and
 // parameters.
-func (w *world) steering(req *Request) sim.Steering {
-	by := sim.Steering{Biases: req.LogitBias, RopeLen: w.e.ropeLen(len(req.Tokens))}
+func (w *world) conditions(req *Request) sim.Conditions {
+	by := sim.Conditions{Biases: req.LogitBias, RopeLen: w.e.ropeLen(len(req.Tokens))}
 	if req.Adapter > 0 {
 		by.Adapter = w.adapters[req.Adapter-1]
 	}
@@ -127,15 +127,15 @@ func (w *world) growsLonger(req *Request) bool {
 // expect returns what a request must yield. One that grows beyond the length at
 // which rotations change goes on from what it has said so far as a longer one.
 func (w *world) expect(req *Request, p sample.Params) []sim.Choice {
-	by := w.steering(req)
+	by := w.conditions(req)
 	before := w.model.RopeOriginal - len(req.Tokens) + 1
 	if ruled(req) {
 		by.Mask = func(out []sim.Choice) []uint32 { return admitted(req, &w.model, nil, out) }
 	}
 	if !w.growsLonger(req) {
-		return w.model.ContinueSteered(req.Tokens, p, by, req.TopN, req.MaxNewTokens, !req.IgnoreEOS)
+		return w.model.ContinueUnder(req.Tokens, p, by, req.TopN, req.MaxNewTokens, !req.IgnoreEOS)
 	}
-	want := w.model.ContinueSteered(req.Tokens, p, by, req.TopN, before, !req.IgnoreEOS)
+	want := w.model.ContinueUnder(req.Tokens, p, by, req.TopN, before, !req.IgnoreEOS)
 	if len(want) < before || want[before-1].Token == w.model.EOS && !req.IgnoreEOS {
 		return want
 	}
@@ -144,7 +144,7 @@ func (w *world) expect(req *Request, p sample.Params) []sim.Choice {
 		longer = append(longer, c.Token)
 	}
 	by.RopeLen = int32(w.model.RopeOriginal) + 1
-	return append(want, w.model.ContinueSteered(longer, p, by, req.TopN, req.MaxNewTokens-before, !req.IgnoreEOS)...)
+	return append(want, w.model.ContinueUnder(longer, p, by, req.TopN, req.MaxNewTokens-before, !req.IgnoreEOS)...)
 }
 
 // ask submits a greedy request that must be taken.

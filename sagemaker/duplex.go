@@ -37,7 +37,7 @@ type duplex struct {
 	ended   sync.WaitGroup // of the sockets in open
 }
 
-// add counts s, unless no socket may open any more.
+// add counts s, unless sockets may not open any more.
 func (d *duplex) add(s *socket) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -127,7 +127,7 @@ type handshake struct {
 	status int
 }
 
-// Unwrap gives the connection to whoever takes it over.
+// Unwrap gives access to the connection.
 func (h *handshake) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
 // WriteHeader implements http.ResponseWriter.
@@ -159,7 +159,7 @@ func keepAlive(ctx context.Context, conn *websocket.Conn, every time.Duration) {
 		}
 		cancel()
 	}
-	conn.CloseNow() //nolint:errcheck // the peer is gone; no one is left to tell
+	conn.CloseNow() //nolint:errcheck // the peer has gone
 }
 
 // cutBefore gives what is generated on a socket its deadline, whatever kind of

@@ -17,8 +17,8 @@ type API interface {
 	// Route returns a route that the API does not have itself and that
 	// behaves as its own do.
 	Route(handler.Methods) http.Handler
-	// Hold takes so many bytes of what requests may hold together, if there are
-	// so many. Release gives them back.
+	// Hold takes that many bytes of what requests may hold together, if there are
+	// enough. Release gives them back.
 	Hold(bytes int64) bool
 	Release(bytes int64)
 }

@@ -151,7 +151,7 @@ func TestRefusals(t *testing.T) {
 		{"load an adapter by query", "POST", "/adapters?name=a&src=b", "", "", 400, `adapter "a" cannot be loaded`},
 		{"load an adapter of a model", "POST", "/models/m/adapters", `{"name":"a","src":"/tmp/a"}`, "", 400, `adapter "a" cannot be loaded`},
 		{"adapter without a source", "POST", "/adapters", `{"name":"a"}`, "", 400, `found name "a" and src ""`},
-		{"adapter that is no JSON", "POST", "/adapters", `{"name":`, "", 400, "expected a JSON object"},
+		{"adapter that is not JSON", "POST", "/adapters", `{"name":`, "", 400, "expected a JSON object"},
 		{"unknown adapter", "GET", "/adapters/a%2Fb", "", "", 404, `adapter "a/b" is not loaded`},
 		{"update an adapter", "POST", "/models/m/adapters/a/update", "{}", "", 404, `adapter "a" is not loaded`},
 		{"below an adapter", "GET", "/adapters/a/x", "", "", 404, "no route"},

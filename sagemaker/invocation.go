@@ -37,7 +37,7 @@ func (h *Hosting) post(w http.ResponseWriter, r *http.Request) {
 	h.api.Route(handler.Methods{http.MethodPost: serve}).ServeHTTP(w, r)
 }
 
-// invocation is a POST on its way to the API.
+// invocation is a POST that is being passed on to the API.
 type invocation struct {
 	w http.ResponseWriter
 	r *http.Request

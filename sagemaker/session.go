@@ -26,7 +26,7 @@ const (
 	mostSessions   = 10_000
 	newSessionID   = "NEW_SESSION"
 	sessionsOff    = "Stateful sessions are off; set SAGEMAKER_ENABLE_STATEFUL_SESSIONS=true (--stateful-sessions)"
-	sessionBodyMax = 256 // bytes; a longer body is no request about a session
+	sessionBodyMax = 256 // bytes; a longer body is not a session request
 )
 
 // session looks at what a request says about sessions. A request that only
@@ -132,7 +132,7 @@ func parseSessionRequest(text []byte) (kind string, err error) {
 		return "", nil
 	}
 	var fields map[string]json.RawMessage
-	json.Unmarshal(text, &fields) //nolint:errcheck // what is not an object has no fields, and the API tells
+	json.Unmarshal(body, &fields) //nolint:errcheck // anything but an object has no fields, and the API says what is wrong
 	if fields["requestType"] == nil {
 		return "", nil
 	}

@@ -41,7 +41,7 @@ const (
 //	{"id":"a","status":422,"error":"…","error_type":"…","done":true}
 //	{"id":"a","cancelled":true,"done":true}
 //
-// A message that is no request is answered with an error whose id is null, and
+// A message that is not a request is answered with an error whose id is null, and
 // the socket goes on.
 type socket struct {
 	api   API
@@ -52,7 +52,7 @@ type socket struct {
 	ctx  context.Context // of all requests
 
 	mu      sync.Mutex
-	closing bool // no request begins any more
+	closing bool // new requests fail
 	named   int  // requests that were given a name
 	running map[string]context.CancelFunc
 	ended   sync.WaitGroup // of those in running
@@ -97,7 +97,7 @@ func (s *socket) run(conn *websocket.Conn, ping, lifetime time.Duration) {
 	s.ended.Wait()
 }
 
-// refuse lets no request begin any more.
+// refuse makes new requests fail.
 func (s *socket) refuse() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,7 +173,7 @@ func (s *socket) cancel(id string) {
 	}
 }
 
-// begin runs a request beside the others, and releases its body.
+// begin runs a request in parallel with the others, and releases its body.
 func (s *socket) begin(id string, body []byte) {
 	id, ctx, err := s.enter(id)
 	name, _ := json.Marshal(id) //nolint:errchkjson // no string fails
@@ -187,7 +187,7 @@ func (s *socket) begin(id string, body []byte) {
 		last := s.serve(ctx, name, body)
 		s.api.Release(int64(len(body)))
 		s.leave(id)
-		s.send(last) //nolint:errcheck // the read loop ends, too
+		s.send(last) //nolint:errcheck // the read loop ends too
 	}()
 }
 
@@ -198,7 +198,7 @@ func (s *socket) enter(id string) (string, context.Context, *handler.Error) {
 	defer s.mu.Unlock()
 	for id == "" {
 		s.named++
-		if name := strconv.Itoa(s.named); s.running[name] == nil { // of a client that counts, too
+		if name := strconv.Itoa(s.named); s.running[name] == nil { // a client may count too
 			id = name
 		}
 	}

@@ -65,7 +65,7 @@ func (h *hostile) post(ctx context.Context, path, body string) error {
 	resp, err := h.http.Do(req)
 	if err == nil {
 		h.answered(resp.StatusCode)
-		io.Copy(io.Discard, resp.Body) //nolint:errcheck // cut short is an answer, too
+		io.Copy(io.Discard, resp.Body) //nolint:errcheck // an answer that was cut short is an answer too
 		resp.Body.Close()
 	}
 	if ctx.Err() == nil && timed.Err() != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/millrace-ai/millrace/container/bench"
 )
 
-// Options say whom to abuse, and how.
+// Options say which server to abuse, and how.
 type Options struct {
 	URL      string
 	Duration time.Duration // of all phases together

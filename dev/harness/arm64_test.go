@@ -18,7 +18,7 @@ func TestArm64(t *testing.T) {
 	}
 	emulator, err := exec.LookPath("qemu-aarch64-static")
 	if err != nil || runtime.GOARCH != "amd64" {
-		t.Skip("qemu-aarch64-static is not installed (Debian: qemu-user-static), or this is no amd64")
+		t.Skip("qemu-aarch64-static is not installed (Debian: qemu-user-static), or this is not amd64")
 	}
 	const arm = "millrace:arm64"
 	if err := build(t.Context(), arm, "--platform", "linux/arm64"); err != nil {

@@ -93,7 +93,7 @@ func TestFollowsLimits(t *testing.T) {
 }
 
 // What is wrong with the command line ends the container with one line that
-// names it, and a network that is not there is no reason to hang.
+// names it, and a missing network is not a reason to hang.
 func TestRefuses(t *testing.T) {
 	for _, tt := range []struct {
 		name string

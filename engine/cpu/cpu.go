@@ -3,9 +3,12 @@
 //
 // The arithmetic is kernels.h, which also says how weights and cache are laid
 // out and why no result depends on what shares its batch: a sum runs in one
-// lane, in one order, whoever computes it. On top of it stand Program, which
-// gathers the plan's operations into stages, Model, which runs stages on the
-// Pool, and Context, the queue behind the ABI.
+// lane, in one order, whichever thread computes it. Program gathers the plan's
+// operations into stages, Model runs stages on the Pool, and Context is the queue
+// that the ABI shows.
+//
+// A .h file is an interface; a .hpp file is the body of one that is compiled once for
+// each instruction set (kernels_*.cc).
 //
 // Weights are kept in bf16, f16 or float32 as the checkpoint has them (f16
 // becomes float32 where the CPU cannot convert it), activations and recurrent
@@ -13,14 +16,14 @@
 // token's are below 8 KiB, and in f16 otherwise.
 //
 // Work is shared out between barriers, one stage of operations after the other:
-// rows to whoever is free, matrices by panels, a mixture by expert and panel, so
-// that an expert is read once a step and an idle one not at all, states by
-// head and 16 columns, attention by block of queries and head, and by 1024
-// positions as well where one sequence is much longer than the others.
+// rows to whichever thread is free, matrices by panels, a mixture by expert and panel,
+// so that an expert is read once a step and an idle one not at all, states by head and
+// 16 columns, attention by block of queries and head, and by 1024 positions as well
+// where one sequence is much longer than the others.
 //
 // MILLRACE_CPU_ISA=portable|avx2|avx512 picks a lesser instruction set than
 // the best; "wide" is AVX-512's code on AVX2 registers, for tests.
-// MILLRACE_CPU_KV=f16 keeps small keys and values in f16, too.
+// MILLRACE_CPU_KV=f16 keeps small keys and values in f16 too.
 //
 // The build tag sanitize leaves optimization and hardening to CGO_CXXFLAGS:
 // `make sanitize` compiles with sanitizers, which do not go well with either.

@@ -120,7 +120,7 @@ template <class Panel, int M, int P>
 MR_INLINE void tile_row(const MatmulArgs& a, const float* x, float* out, int& p, int end, const Part& part) {
   const size_t skip = panel_bytes(Panel::kElement, part.k0);
   // Few rows wait for memory, so they fetch ahead. A lone tile fetches a little
-  // of each of its panels, the fewer the further, so that as much is on its way.
+  // of each of its panels, the fewer the further, so that as much is being fetched.
   // Several tiles, or the tile of a single panel, fetch all of the panels that
   // follow, each tile its share, which then overlaps with computing. Many rows
   // compute long enough on each panel.

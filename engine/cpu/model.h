@@ -33,7 +33,7 @@ class Model {
   void reserve(int pages, int states);
 
   // warm_up touches what steps compute in; weights are there, pages and states
-  // are left to those who use them.
+  // are left to their users.
   void warm_up(Pool& pool);
 
   // forward runs all stages on pool's workers: moves states where the batch

@@ -190,7 +190,7 @@ size_t Sampler::shortest(double need) {
     const auto first = ranked_.begin() + low, last = ranked_.begin() + high;
     Candidate three[] = {*first, *(first + (high - low) / 2), *(last - 1)};
     std::sort(three, three + 3, before);
-    const Candidate pivot = three[1];  // sorted rows are no worst case
+    const Candidate pivot = three[1];  // sorted rows are not the worst case
     const auto middle = std::partition(first, last, [&](const Candidate& c) { return before(c, pivot); });
     double left = 0;
     for (auto c = first; c != middle; ++c) left += c->weight;

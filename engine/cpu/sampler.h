@@ -56,7 +56,7 @@ class Sampler {
   void score(const float* logits, const mr_row& row, mr_row_result* result, mr_alternative* top);
 
  private:
-  // A kept token in the making of a filter; ordered by key, then id.
+  // A token that a filter has kept so far; ordered by key, then id.
   struct Candidate {
     double key, weight;
     int32_t id;

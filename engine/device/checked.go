@@ -8,15 +8,13 @@ import (
 	"github.com/millrace-ai/millrace/engine/plan"
 )
 
-// Checked returns a Backend that lets through to b, which was opened with l,
-// what the interface and package plan allow and nothing else: calls in their
-// order, tensors as the plan describes them, plans, adapters and batches. What
-// it refuses never reaches b and changes nothing, but for a refused Sample, which
-// ends its Batch.
+// Checked returns a Backend that passes on to b, which was opened with l, only what
+// the interface and package plan allow: calls in their order, tensors as the plan
+// describes them, valid plans, adapters and batches. What it refuses never reaches b
+// and changes nothing, except that a refused Sample ends its Batch.
 //
-// What can only be seen over several steps is followed from the deltas: which
-// entries of a page table are set, where each sequence ended, what the states
-// hold. A step costs time in proportion to its Batch and allocates nothing.
+// What depends on earlier steps is followed from the deltas: which entries of a page
+// table are set, where each sequence ended, what the states hold. A step costs time in proportion to its Batch and allocates nothing.
 func Checked(b Backend, l Limits) Backend {
 	return &checked{
 		Backend:   b,
@@ -35,11 +33,11 @@ type checked struct {
 	Backend
 	caps   Caps
 	limits Limits
-	final  error // why no call can succeed any more
+	final  error // why calls cannot succeed any more
 
 	tensors  []checkedTensor
 	plan     *plan.Plan // nil before SetModel
-	maxPos   int        // positions that there are, by the limits and the plan's learned positions
+	maxPos   int        // positions that exist, by the limits and the plan's learned positions
 	adapters map[int32]struct{}
 
 	pages     int // 0 before InitCache and of a plan without pages
@@ -52,7 +50,7 @@ type checked struct {
 	step   int64 // number of the batch being checked; marks what belongs to it
 }
 
-// checkedTensor is a tensor on its way in.
+// checkedTensor is a tensor that is being loaded.
 type checkedTensor struct {
 	name       string
 	shape      []int
@@ -272,12 +270,12 @@ func (c *checked) WarmUp() error {
 	case !c.ready:
 		return c.errorf("WarmUp before InitCache")
 	case c.busy():
-		return c.errorf("WarmUp while a batch is on its way")
+		return c.errorf("WarmUp while a batch is in flight")
 	}
 	return c.passed(c.Backend.WarmUp())
 }
 
-// busy reports whether a batch is on its way.
+// busy reports whether a batch is in flight.
 func (c *checked) busy() bool {
 	return slices.ContainsFunc(c.ring[:], func(e checkedEntry) bool { return e.progress != idle })
 }
@@ -330,7 +328,7 @@ func (c *checked) checkTarget(a *Adapter, t *AdapterTarget) error {
 	if !slices.ContainsFunc(c.plan.Ops, func(op plan.Op) bool {
 		return op.Kind == plan.OpLinear && (op.Weight[0] == int32(t.Tensor) || op.Weight[2] == int32(t.Tensor))
 	}) {
-		return fmt.Errorf("tensor %d is no matrix of a linear layer", t.Tensor)
+		return fmt.Errorf("tensor %d is not the matrix of a linear layer", t.Tensor)
 	}
 	rows, cols := c.plan.Tensors[t.Tensor].Shape[0], c.plan.Tensors[t.Tensor].Shape[1]
 	switch {
@@ -366,7 +364,7 @@ func (c *checked) DropAdapter(id int32) error {
 	return c.passed(c.Backend.DropAdapter(id))
 }
 
-// entry returns ring entry i if it has come as far as a call needs.
+// entry returns ring entry i if it is in the state that a call needs.
 func (c *checked) entry(call string, i int, want progress) (*checkedEntry, error) {
 	switch {
 	case c.final != nil:
@@ -416,7 +414,7 @@ func (c *checked) Sample(i int) error {
 	x := c.Backend.Batch(i)
 	e.progress, c.forwarded = idle, none
 	if err := c.checkChoices(x, e); err != nil {
-		_ = c.passed(c.Backend.Wait(i)) // until nothing reads the batch any more; why it was refused counts
+		_ = c.passed(c.Backend.Wait(i)) // until nothing reads the batch; the error is why it was refused
 		return c.errorf("%w", err)
 	}
 	if err := c.Backend.Sample(i); err != nil {

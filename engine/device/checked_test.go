@@ -259,10 +259,10 @@ func refused(t *testing.T, err error, want string) {
 // changes nothing: the batch as it should be is taken after it.
 func TestCheckedForward(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		state bool
-		spoil func(x *Batch)
-		want  string
+		name    string
+		state   bool
+		corrupt func(x *Batch)
+		want    string
 	}{
 		{"too many tokens", false, func(x *Batch) { give(x, 4, 51, 51, true) }, "65 tokens, the limit is 64"},
 		{"too many rows", false, func(x *Batch) {
@@ -300,7 +300,7 @@ func TestCheckedForward(t *testing.T) {
 		{"bias without parameters", false, func(x *Batch) { x.Biases[0].Slot = 1 }, "bias 0: slot 1 has no parameters in the batch"},
 		{"bias of a token too high", false, func(x *Batch) { x.Biases[0].Token = 50 }, "bias 0: token 50 of 50"},
 		{"bias too high", false, func(x *Batch) { x.Biases[0].Bias = 101 }, "bias 0: 101, expected a magnitude of at most 100"},
-		{"bias that is no number", false, func(x *Batch) { x.Biases[0].Bias = float32(math.NaN()) }, "bias 0: NaN"},
+		{"bias that is NaN", false, func(x *Batch) { x.Biases[0].Bias = float32(math.NaN()) }, "bias 0: NaN"},
 		{"too many biases", false, func(x *Batch) {
 			for range sample.MaxBiases {
 				x.Biases = append(x.Biases, x.Biases[0])
@@ -388,7 +388,7 @@ func TestCheckedForward(t *testing.T) {
 			x := b.Batch(1)
 			arrays := *x
 			secondBatch(x, tt.state)
-			tt.spoil(x)
+			tt.corrupt(x)
 			refused(t, b.Forward(1), tt.want)
 			*x = arrays // an append may have left the array
 			secondBatch(x, tt.state)
@@ -652,7 +652,7 @@ func TestCheckedCalls(t *testing.T) {
 	refused(t, b.Forward(0), "Forward of ring entry 0, which waits for Sample")
 	refused(t, b.Wait(0), "Wait of ring entry 0, which waits for Sample")
 	refused(t, b.Forward(1), "Forward of ring entry 1 before Sample of entry 0")
-	refused(t, b.WarmUp(), "WarmUp while a batch is on its way")
+	refused(t, b.WarmUp(), "WarmUp while a batch is in flight")
 	if err := b.Sample(0); err != nil {
 		t.Fatal(err)
 	}
@@ -800,7 +800,7 @@ func TestCheckedAdapters(t *testing.T) {
 		{1, 2, AdapterTarget{}, "adapter 1 is loaded already"},
 		{2, 0, AdapterTarget{}, "adapter 2: rank 0"},
 		{2, 2, AdapterTarget{Tensor: 4}, "target 0: tensor 4 of 4"},
-		{2, 2, AdapterTarget{Tensor: 0}, "target 0: tensor 0 is no matrix of a linear layer"},
+		{2, 2, AdapterTarget{Tensor: 0}, "target 0: tensor 0 is not the matrix of a linear layer"},
 		{2, 2, AdapterTarget{Tensor: 2, First: 2, Rows: 3, A: a, B: low}, "target 0: 3 rows from 2 on of 4"},
 		{2, 2, AdapterTarget{Tensor: 2, First: 1, Rows: 3, A: a[1:], B: low}, "target 0: 7 elements of A, expected 2 times 4"},
 		{2, 2, AdapterTarget{Tensor: 2, First: 1, Rows: 3, A: a, B: low[1:]}, "target 0: 5 elements of B, expected 3 times 2"},

@@ -17,7 +17,7 @@
 // Cache memory is counted in pages of PageTokens tokens, each of which any
 // group may use, and in states, each of which holds all recurrent layers of one
 // sequence at one position. The backend knows nothing of sharing: the engine
-// decides which page and which state belongs to whom.
+// decides which page and which state belongs to which slot.
 //
 // Encoders, vision towers and embedding models, run on a backend of their own:
 // a second one of the same kind, opened for the plan of the encoder, which ends in
@@ -146,7 +146,7 @@ type Stats struct {
 type Backend interface {
 	Caps() Caps
 
-	// CheckPlan says, before any tensor is there, what of a valid plan this
+	// CheckPlan says, before any tensor is loaded, what of a valid plan this
 	// backend cannot run.
 	CheckPlan(p *plan.Plan) error
 
@@ -171,7 +171,7 @@ type Backend interface {
 	WarmUp() error
 
 	// HostAlloc returns memory of the host that the device reads fastest, for
-	// tensors on their way in; HostFree gives it back. Close does so, too.
+	// tensors on their way in; HostFree gives it back. Close does so too.
 	HostAlloc(bytes int) ([]byte, error)
 	HostFree(memory []byte)
 

@@ -264,7 +264,7 @@ func (s *situation) run(t *testing.T, b device.Backend, p *plan.Plan, req *engin
 	}
 	crowd(s.after)
 	if !s.cached {
-		run() // only now, so that who meets whom does not depend on the time
+		run() // only now, so that who shares steps does not depend on the time
 	}
 	got := read(t, stream)
 	for _, o := range others {

@@ -36,7 +36,7 @@ type cacheEntry struct {
 	key     [sha256.Size]byte
 	matcher *native.Matcher // at the beginning, its first mask computed
 	bytes   int
-	users   int // the cache itself, and who clones it
+	users   int // the cache itself, and those that clone it
 }
 
 type refusal struct {

@@ -241,7 +241,7 @@ type landing struct {
 
 // Compile returns a Matcher at the beginning of the grammar. The error is an
 // *Error if the grammar is at fault, ErrBusy, or the context's. It returns
-// within CompileLimit, and what it has begun ends within that, too.
+// within CompileLimit, and what it has begun ends within that too.
 func (c *Compiler) Compile(ctx context.Context, spec Spec) (*Matcher, error) {
 	key := spec.key()
 	if m, err := c.cache.clone(key, c.clone); m != nil || err != nil {
@@ -291,7 +291,7 @@ func (c *Compiler) Compile(ctx context.Context, spec Spec) (*Matcher, error) {
 	delete(f.waiters, done)
 	if len(f.waiters) == 0 {
 		f.cancel()
-		delete(c.flights, key) // who comes now shall not wait for what is given up
+		delete(c.flights, key) // later requests must not wait for what is given up
 	}
 	return nil, context.Cause(ctx)
 }
@@ -408,7 +408,7 @@ func (c *Compiler) verdict(kind Kind, r native.TrialResult) error {
 	case native.TrialNoMask:
 		return noMask(kind, errors.New(r.Message))
 	case native.TrialNoWalk:
-		// An end that no text leads out of is no fault of the limits: it may never be reached.
+		// An end that no text leads out of is not the fault of the limits: it may never be reached.
 		if isDeadEnd(r.Message) {
 			return nil
 		}

@@ -13,11 +13,11 @@ import (
 	"github.com/millrace-ai/millrace/engine/native"
 )
 
-// ErrLate is a mask that is not there at the deadline. The workers go on with
-// it; the sequence sits this step out and asks again.
+// ErrLate is a mask that is not ready at the deadline. The workers go on with it;
+// the sequence sits this step out and asks again.
 var ErrLate = errors.New("grammar mask is late")
 
-// A Move is where a Matcher came.
+// A Move is where a Matcher has moved to.
 type Move struct {
 	// Forced are the tokens that must come next, those that the model would have
 	// read their text as. The matcher is past them.
@@ -32,14 +32,14 @@ type job struct {
 	native  *native.Matcher
 	token   int32  // to accept first; none if negative
 	text    []byte // to accept first, all of it or nothing
-	room    int    // how many forced tokens are of use
+	room    int    // how many forced tokens are useful
 	move    Move   // so far
 	mask    []uint32
 	results chan<- result
 }
 
-// A result is what a worker says of a job: first where the matcher came, then that
-// its mask is made, or is of no use.
+// A result is what a worker says of a job: first where the matcher has moved to, then
+// that its mask is made, or is not needed.
 type result struct {
 	native *native.Matcher
 	move   *Move // nil: of the mask
@@ -48,18 +48,18 @@ type result struct {
 	err    error
 }
 
-// Forced text is shown to the tokenizer whole and once: cut into pieces it could
-// become other tokens. Where it is longer than longText bytes that takes longer
-// than a mask should, and so does the library to find it. One worker, at a lower
-// priority, does what takes long for all, and nobody's mask waits for it.
+// Forced text is tokenized whole and once: cut into pieces it could become other
+// tokens. If it is longer than longText bytes, that takes longer than a mask should,
+// and so does finding it. One worker, at a lower priority, does what takes long for
+// all matchers, and no mask waits for it.
 const (
 	longText = 2 << 10
 	anyText  = math.MaxInt
 
-	slowCall  = 5 * time.Millisecond // who takes longer goes to that worker the next time
+	slowCall  = 5 * time.Millisecond // a matcher that takes longer goes to that worker the next time
 	quickCall = time.Millisecond     // and comes back
 
-	maxReplaced = 4 // workers that are in a slow call and have others in their place
+	maxReplaced = 4 // workers that were replaced while in a slow call
 )
 
 // A worker moves matchers and computes their masks, one library call each. A call
@@ -73,7 +73,7 @@ type worker struct {
 	count    int     // tokens of the last text
 	forced   []int32 // room for them
 
-	// A worker that does not come back from a call has another take its place.
+	// A worker that does not return from a call is replaced by another.
 	state atomic.Int32 // atWork while it has a job
 	slow  *atomic.Bool // Slow of its matcher
 	watch *time.Timer
@@ -181,7 +181,7 @@ func (w *worker) run(j job) {
 		return
 	}
 	j.results <- result{native: j.native, move: &j.move, what: what, err: err}
-	// Whose forced tokens fill all the room ends with them.
+	// A sequence whose forced tokens fill all the room ends with them.
 	made := err == nil && !j.move.Refused && (j.room > 0 || len(j.move.Forced) == 0)
 	if made {
 		what, err = "mask", j.native.Mask(j.mask)

@@ -133,7 +133,7 @@ func TestLongTextsKeepNobodyWaiting(t *testing.T) {
 	}
 
 	short := mustCompile(t, c, Spec{Kind: Regex, Text: "a[bc]*"})
-	for i := range 50 { // would wait for ever if the long ones had the workers
+	for i := range 50 { // would wait forever if the long ones had the workers
 		if i == 0 {
 			c.Start(short, 100)
 		} else {

@@ -24,7 +24,7 @@ func TestMaskHasOnlyText(t *testing.T) {
 			t.Errorf("ASCII %d is not allowed", id)
 		case id == 0xFF || id == bytesSpecial || id > bytesEOT:
 			if isSet(mask, id) {
-				t.Errorf("token %d, which is no text, is allowed", id)
+				t.Errorf("token %d, which is not text, is allowed", id)
 			}
 		case id >= bytesEOS && !isSet(mask, id):
 			t.Errorf("end %d is not allowed where the text may end", id)

@@ -50,7 +50,7 @@ func walkOnce(t testing.TB, m *Matcher, v *vocabulary, r *rand.Rand) (_ string, 
 		if len(forced) > 0 && r.IntN(2) == 0 {
 			for _, id := range forced {
 				if !v.isText(id) {
-					t.Fatalf("after %q: token %d is forced, which is no text", text, id)
+					t.Fatalf("after %q: token %d is forced, which is not text", text, id)
 				}
 				accept(id)
 			}
@@ -152,7 +152,7 @@ func TestWalksEndInValidTexts(t *testing.T) {
 	})
 }
 
-// A WordPiece tokenizer's tokens are no bytes of text: it must not get grammars.
+// A WordPiece tokenizer's tokens are not bytes of text: it must not get grammars.
 func TestVocabularyWithoutTextIsRefused(t *testing.T) {
 	tk := testTokenizer(t, "wordpiece")
 	if c, err := NewCompiler(tk, tk.VocabSize(), []int32{0}); err == nil {

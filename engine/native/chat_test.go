@@ -31,7 +31,7 @@ func TestRendersAsTransformers(t *testing.T) {
 			same := err == nil && c.Text != nil && got == *c.Text || err != nil && c.Text == nil
 			switch {
 			case same && c.Known:
-				t.Error("is no known difference any more")
+				t.Error("is not a known difference any more")
 			case !same && !c.Known && c.Text != nil:
 				t.Errorf("got %q, %v\nwant %q", got, err, *c.Text)
 			case !same && !c.Known:

@@ -97,8 +97,8 @@ type MatcherLimits struct {
 // goroutine at a time, and not to be used after Free. A method that fails
 // leaves the matcher failed for good.
 type Matcher struct {
-	Bytes int          // the memory it takes, if who made it says so; clones take as much
-	Slow  *atomic.Bool // for who uses it: its calls take long, as those of its clones do
+	Bytes int          // the memory it takes, if its maker says so; clones take as much
+	Slow  *atomic.Bool // set by its user: its calls take long, as those of its clones do
 
 	matcher *C.LlgMatcher
 	words   int

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// hostile are templates that nobody writes who wants to be served: each asks
+// hostile are templates that nobody writes to be served: each asks
 // for more stack, steps, memory or text than there is, or comes close to it.
 func hostile() map[string]string {
 	rep := strings.Repeat

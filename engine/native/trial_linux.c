@@ -288,7 +288,7 @@ static void one(int fd) {
     uint64_t took = wall_us() - wall, used = cpu_us() - cpu;
     if (used > t->request.cpu_us || took > t->request.wall_us) {
       memset(&t->answer, 0, sizeof t->answer);
-      // On a busy machine a part of the processor time is no proof of anything.
+      // On a busy machine a part of the processor time proves nothing.
       t->answer.status = used > t->request.cpu_us / 2 ? TRIAL_LATE : TRIAL_BUSY;
       break;
     }

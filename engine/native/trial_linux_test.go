@@ -89,7 +89,7 @@ func TestTrialsEnd(t *testing.T) {
 		{"no text", "lark", `start: start`, generous, TrialNoMask, "NoExtension"},
 		{"a later mask", "regex", `a{99999999}`, generous, TrialNoWalk, "too many expressions"},
 		{"time", "json_schema", endless, short, TrialLate, ""},
-		{"no time to be had", "json_schema", endless, starved, TrialBusy, ""},
+		{"no processor time", "json_schema", endless, starved, TrialBusy, ""},
 		{"memory", "json_schema", endless, small, TrialDied, ""},
 		{"the next", "regex", `[ab]+`, generous, TrialOK, ""},
 	} {

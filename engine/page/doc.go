@@ -1,5 +1,5 @@
 // Package page keeps account of the pages of a model's caches, and of the
-// states of its recurrent layers: who uses which, and which hold something
+// states of its recurrent layers: which sequence uses which, and which hold something
 // worth keeping.
 //
 // A page is in one of three states.

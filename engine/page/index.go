@@ -4,7 +4,7 @@ import "encoding/binary"
 
 // index finds pages by key: a hash table of fixed size, chained through one
 // link per page. Unlike a Go map it never grows or rehashes, so registering
-// and evicting pages for ever allocates nothing. Keys are SHA-256 sums: any
+// and evicting pages forever allocates nothing. Keys are SHA-256 sums: any
 // of their bits will do as the hash.
 type index struct {
 	heads []ID // power of two, at least as many as pages

@@ -98,7 +98,7 @@ func (k Key) AppendKeys(dst []Key, tokens []int32, contents ...Content) []Key {
 // next hashes a page whose first token is number at of those that contents
 // count. Each content with a part in the page is a link of the chain before the
 // page: where it begins and ends there, and its hash. In place of a token that
-// stands for one is the number of the part, so that what is no token is told by
+// stands for one is the number of the part, so that what is not a token is told by
 // (hash, part).
 func (k Key) next(tokens []int32, at int, contents []Content) Key {
 	var in [1 + len(k) + 4*Tokens]byte

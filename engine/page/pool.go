@@ -5,7 +5,7 @@ import "fmt"
 // ID numbers a page, or a state, 0 … Total-1.
 type ID int32
 
-// None is no page.
+// None stands for no page.
 const None ID = -1
 
 // Pool is the account of a fixed number of pages, or of states (Cache).

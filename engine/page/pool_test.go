@@ -186,8 +186,8 @@ func TestRandom(t *testing.T) {
 
 func TestCheckFinds(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		spoil func(p *Pool)
+		name    string
+		corrupt func(p *Pool)
 	}{
 		{"a lost page", func(p *Pool) { p.unlink(1) }},
 		{"a wrong free count", func(p *Pool) { p.free++ }},
@@ -201,7 +201,7 @@ func TestCheckFinds(t *testing.T) {
 			if err := p.Check(nil); err != nil {
 				t.Fatal(err)
 			}
-			tt.spoil(p)
+			tt.corrupt(p)
 			if p.Check(nil) == nil {
 				t.Error("not found")
 			}

@@ -239,7 +239,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"latent width", change(OpCacheWrite, 1, func(op *Op) { op.In[1] = None }), "cache_write: inputs is 4 wide, expected 6"},
 		{"written twice", func(p *Plan) { p.Ops = slices.Insert(p.Ops, 8, p.Ops[7]) }, "cache 0 is written twice"},
 		{"not written", func(p *Plan) { p.Ops = slices.Delete(p.Ops, 7, 8) }, "attention: cache 0 is not written yet"},
-		{"written by no one", func(p *Plan) { p.Caches = append(p.Caches, p.Caches[0]) }, "cache 5: no operation writes it"},
+		{"written by nobody", func(p *Plan) { p.Caches = append(p.Caches, p.Caches[0]) }, "cache 5: no operation writes it"},
 		{"attention heads", i(OpAttention, AttnHeads, 3), "attention: heads of the cache 2, expected a divisor of 3"},
 		{"attention window", i(OpAttention, AttnWindow, 0), "attention: window 0 over a cache of 5"},
 		{"attention slopes", i(OpAttention, AttnSlopes, 0), "attention: slopes has 2 entries, expected 4"},
@@ -293,7 +293,7 @@ func TestCheckRefuses(t *testing.T) {
 	}
 }
 
-// mutate changes numbers of a plan, one for every four bytes.
+// mutate changes numbers of a plan, one forevery four bytes.
 func mutate(p *Plan, changes []byte) {
 	for ; len(changes) >= 4; changes = changes[4:] {
 		at, field, n := int(changes[1]), int(changes[2]), int32(int8(changes[3]))

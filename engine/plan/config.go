@@ -132,7 +132,7 @@ func (c *Config) readCommon(o *object, d defaults) {
 	if headDim == 0 && *o.err == nil {
 		headDim = c.Hidden / c.Heads
 		if !given && c.Hidden%c.Heads != 0 {
-			o.fail("hidden_size", "%d is no multiple of num_attention_heads %d, and head_dim is not given", c.Hidden, c.Heads)
+			o.fail("hidden_size", "%d is not a multiple of num_attention_heads %d, and head_dim is not given", c.Hidden, c.Heads)
 		}
 	}
 	if c.KVHeads, c.HeadDim = c.Heads, headDim; !d.plain {
@@ -140,7 +140,7 @@ func (c *Config) readCommon(o *object, d defaults) {
 		c.HeadDim = o.dimension("head_dim", headDim, maxDimension)
 	}
 	if *o.err == nil && c.Heads%c.KVHeads != 0 {
-		o.fail("num_attention_heads", "%d is no multiple of num_key_value_heads %d", c.Heads, c.KVHeads)
+		o.fail("num_attention_heads", "%d is not a multiple of num_key_value_heads %d", c.Heads, c.KVHeads)
 	}
 	if c.HeadDim%8 != 0 {
 		o.fail("head_dim", "must be a multiple of 8, found %d", c.HeadDim)

@@ -213,7 +213,7 @@ func TestConfigRefusals(t *testing.T) {
 		{"gemma3", `"text_config":{"final_logit_softcapping":30.0}`, `text_config.final_logit_softcapping is not supported`},
 		{"gemma3", `"text_config":{"query_pre_attn_scalar":0}`, `text_config.query_pre_attn_scalar must be positive`},
 
-		// keys that no one read
+		// keys that nobody read
 		{"llama", `"some_new_scale":1`, `some_new_scale 1 is not supported by this family`},
 		{"llama", `"text_config":{"hidden_size":8}`, `text_config {"hidden_size":8} is not supported by this family`},
 		{"llama", `"rope_scaling":{"rope_type":"linear","factor":2,"beta_fast":32}`, `rope_scaling.beta_fast 32 is not supported by this family`},
@@ -253,10 +253,10 @@ func TestConfigRefusals(t *testing.T) {
 		{"llama", `"num_attention_heads":16777216`, `num_attention_heads must be 1 to 4096, found 16777216`},
 		{"llama", `"num_attention_heads":4096,"num_hidden_layers":64`, `num_attention_heads 4096 times num_hidden_layers 64 exceeds 131072`},
 		{"llama", `"head_dim":4194304,"num_attention_heads":8`, `head_dim 4194304 times num_attention_heads 8 exceeds`},
-		{"llama", `"num_key_value_heads":3`, `num_attention_heads 4 is no multiple of num_key_value_heads 3`},
+		{"llama", `"num_key_value_heads":3`, `num_attention_heads 4 is not a multiple of num_key_value_heads 3`},
 		{"llama", `"num_key_value_heads":0`, `num_key_value_heads must be 1 to 4096, found 0`},
 		{"llama", `"head_dim":12`, `head_dim must be a multiple of 8, found 12`},
-		{"llama", `"head_dim":null,"hidden_size":50`, `hidden_size 50 is no multiple of num_attention_heads 4, and head_dim is not given`},
+		{"llama", `"head_dim":null,"hidden_size":50`, `hidden_size 50 is not a multiple of num_attention_heads 4, and head_dim is not given`},
 		{"llama", `"rms_norm_eps":-1`, `rms_norm_eps must be 0 to 1, found -1`},
 		{"llama", `"rms_norm_eps":true`, `rms_norm_eps must be a finite number, found true`},
 		{"llama", `"tie_word_embeddings":1`, `tie_word_embeddings must be true or false, found 1`},

@@ -121,7 +121,7 @@ func familyNames() []string { return slices.Collect(maps.Keys(families)) }
 // groups and every value written once (Share). names tells
 // the shape of a tensor of the checkpoint, false if there is none; it is
 // asked for what checkpoints name or leave out differently, while comparing
-// every shape with the plan is left to who reads the tensors.
+// every shape with the plan is left to the code that reads the tensors.
 func Build(c *Config, names func(string) (shape []int, ok bool)) (*Plan, error) {
 	f, ok := families[c.Family]
 	if !ok {

@@ -224,7 +224,7 @@ func (o *object) textConfig(kind string) *object {
 	if found := text.text("model_type", kind); found != kind {
 		text.fail("model_type", "%q is not supported, only %s", found, kind)
 	}
-	o.raw("vision_config") // the tower is not loaded, and images are refused at the door
+	o.raw("vision_config") // the tower is not loaded, and images are refused by the handler
 	return text
 }
 

@@ -342,7 +342,7 @@ type Cache struct {
 	Heads      int32
 	KeyWidth   int32 // of a head
 	ValueWidth int32 // of a head
-	Window     int32 // positions that anyone reads back, the current included; 0: all
+	Window     int32 // positions that any layer reads back, the current included; 0: all
 }
 
 // Elements is what a position takes of a kv or latent cache, or a slot of a state.
@@ -464,7 +464,8 @@ func (p *Plan) Encodes() bool { return len(p.Ops) > 0 && p.Ops[len(p.Ops)-1].Kin
 // Width returns the width of a value.
 func (p *Plan) Width(v int32) int { return int(p.Values[v].Width) }
 
-// Spares reports whether a checkpoint may have a tensor called name in vain.
+// Spares reports whether a checkpoint may have a tensor called name that the plan
+// does not use.
 func (p *Plan) Spares(name string) bool {
 	return slices.ContainsFunc(p.Spare, func(s string) bool {
 		return strings.HasPrefix(s, ".") && strings.HasSuffix(name, s) || strings.HasPrefix(name, s)

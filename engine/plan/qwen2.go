@@ -8,7 +8,7 @@ func readQwen2(o *object, c *Config) {
 	c.readCommon(o, qwenDefaults)
 	c.Activation = o.activation("hidden_act", "silu")
 	c.AttentionBias = true
-	o.raw("attention_bias") // has no say in this family
+	o.raw("attention_bias") // is ignored in this family
 	readQwenWindows(o, c)
 	c.Rope = readRope(o, c)
 }

@@ -59,7 +59,7 @@ func setOf(keys ...string) map[string]bool {
 }
 
 // refuseUnread refuses every key of o, and of the objects that were read in it,
-// that no one read and that may change a number of the model.
+// that nobody read and that may change a number of the model.
 func refuseUnread(o *object, ignored []string) {
 	if !o.read["layer_types"] {
 		for _, t := range o.texts("layer_types") {
@@ -92,7 +92,7 @@ func neutral(raw json.RawMessage, one bool) bool {
 	return ok && (n == 0 || one && n == 1)
 }
 
-// checkArchitectures refuses checkpoints whose head is no language model's.
+// checkArchitectures refuses checkpoints whose head is not a language model's.
 func checkArchitectures(o *object) {
 	names := o.texts("architectures")
 	generates := func(a string) bool {

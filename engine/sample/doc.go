@@ -55,7 +55,7 @@
 // part is favoured by a fixed amount. Text of a length T that was written
 // without it has about WatermarkGamma*T tokens that are green after their
 // predecessor, text written with it many more; (green - γT) / sqrt(Tγ(1-γ))
-// above 4 tells the second kind. The split is no secret: it marks honest text.
+// above 4 tells the second kind. The split is public: it marks honest text.
 //
 // # The random draw
 //

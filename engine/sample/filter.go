@@ -2,7 +2,7 @@ package sample
 
 import "math"
 
-// candidate is a kept token in the making of a filter. Candidates are ordered
+// candidate is a token that a filter has kept so far. Candidates are ordered
 // by key, then by id, both ascending; weight is what a filter counts.
 type candidate struct {
 	key    float64
@@ -121,7 +121,7 @@ func shortest(c []candidate, need float64) int {
 func partition(c []candidate) int {
 	last := len(c) - 1
 	mid := last / 2
-	// Median of three: sorted rows, as tests have them, are no worst case.
+	// Median of three: sorted rows, as tests have them, are not the worst case.
 	if c[mid].before(c[0]) {
 		c[mid], c[0] = c[0], c[mid]
 	}

@@ -111,7 +111,7 @@ func (b *Backend) write(e *entry, q *device.Seq) error {
 		}
 		p := h.length
 		v := h.add(token, c)
-		if e.spoiled() {
+		if e.corrupt() {
 			v = ^v
 		}
 		for g := range h.sums {
@@ -125,7 +125,7 @@ func (b *Backend) write(e *entry, q *device.Seq) error {
 		b.hidden[i] = h.sum()
 	}
 	if m.Recurrent {
-		if e.spoiled() {
+		if e.corrupt() {
 			h.state = ^h.state
 		}
 		b.states[s.live] = h.state
@@ -144,7 +144,7 @@ func (b *Backend) result(e *entry, s *slot, row int) {
 	case verify && s.void:
 		*out = device.RowResult{Void: 1}
 		return
-	case e.spoiled():
+	case e.corrupt():
 		*out = device.RowResult{Token: -7, Logprob: 7, TopCount: 0}
 		s.last, s.hidden = 0, ^s.hidden
 		return

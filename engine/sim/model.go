@@ -51,12 +51,12 @@ type Choice struct {
 // and the model ends the text, with topN alternatives each. It is what any
 // engine must produce, however it cuts, orders or repeats the work.
 func (m Model) Continue(prompt []int32, p sample.Params, topN, n int, stopAtEOS bool) []Choice {
-	return m.ContinueSteered(prompt, p, Steering{}, topN, n, stopAtEOS)
+	return m.ContinueUnder(prompt, p, Conditions{}, topN, n, stopAtEOS)
 }
 
-// Steering is what bends a sequence beside its tokens and parameters. The zero
-// value is nothing.
-type Steering struct {
+// Conditions are what a sequence depends on besides its tokens and parameters. The zero
+// value has no effect.
+type Conditions struct {
 	Biases []sample.Bias
 	// Mask returns the mask of the token that follows the prompt and out, nil
 	// for none.
@@ -67,10 +67,10 @@ type Steering struct {
 	Embeds  []float32 // rows of Hidden; device.EmbedRow(i) in the prompt is row i
 }
 
-// ContinueSteered is Continue with a Steering. It stops before a token whose
+// ContinueUnder is Continue under conditions. It stops before a token whose
 // mask allows none. A token that its mask forbids gives way to one that it
 // allows; one that is alone has log-probability 0.
-func (m Model) ContinueSteered(prompt []int32, p sample.Params, by Steering, topN, n int, stopAtEOS bool) []Choice {
+func (m Model) ContinueUnder(prompt []int32, p sample.Params, by Conditions, topN, n int, stopAtEOS bool) []Choice {
 	r := m.start(&by)
 	var counts, biases uint64
 	for _, bias := range by.Biases {
@@ -107,7 +107,7 @@ func (m Model) ContinueSteered(prompt []int32, p sample.Params, by Steering, top
 
 // Score returns the prompt's tokens with their log-probabilities, NaN for the first,
 // and topN alternatives for each but that.
-func (m Model) Score(prompt []int32, by Steering, topN int) []Choice {
+func (m Model) Score(prompt []int32, by Conditions, topN int) []Choice {
 	out := []Choice{{Token: prompt[0], Logprob: float32(math.NaN())}}
 	r := m.start(&by)
 	for i := 1; i < len(prompt); i++ {
@@ -125,12 +125,12 @@ func (m Model) Score(prompt []int32, by Steering, topN int) []Choice {
 // reader computes a sequence without pages: it keeps all values.
 type reader struct {
 	history
-	by     *Steering
+	by     *Conditions
 	class  class
 	values []uint64 // by position
 }
 
-func (m *Model) start(by *Steering) *reader {
+func (m *Model) start(by *Conditions) *reader {
 	return &reader{
 		history: history{model: m, sums: make([]uint64, len(m.windows()))},
 		by:      by,
@@ -247,7 +247,7 @@ func rowHash(row []float32) uint64 {
 	return h
 }
 
-// draw is the randomness behind one sampled token.
+// draw is the randomness of one sampled token.
 func (m *Model) draw(sum, counts, biases uint64, p *sample.Params, index int32) uint64 {
 	x := mix(sum, m.Seed)
 	x = mix(x, uint64(math.Float32bits(p.Temperature))<<32|uint64(math.Float32bits(p.TopP)))
@@ -283,7 +283,7 @@ func (m *Model) token(x uint64) int32 {
 	return t
 }
 
-// choice is one sampled token in the making.
+// choice is a sampled token that is being chosen.
 type choice struct {
 	x       uint64
 	mask    []uint32 // nil: none
@@ -305,7 +305,7 @@ func (c *choice) make(m *Model) bool {
 	switch c.allowed {
 	case 0:
 		return false
-	case m.Vocab: // as good as none
+	case m.Vocab: // which is as if there were no mask
 		c.mask = nil
 		return true
 	}

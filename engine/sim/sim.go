@@ -20,7 +20,7 @@ const (
 	NoFault    Fault = iota
 	FailStep         // Wait fails; what the step should have written is garbage
 	FailLaunch       // Forward fails, with the same effect
-	Invalid          // one row of the step has logits that are no numbers
+	Invalid          // one row of the step has logits that are NaN
 	Lose             // the device is gone from this step on
 )
 
@@ -88,10 +88,10 @@ type entry struct {
 	fault    Fault
 }
 
-// spoiled reports whether all that the step writes is wrong.
-func (e *entry) spoiled() bool { return e.fault == FailStep || e.fault == FailLaunch }
+// corrupt reports whether everything the step writes is wrong.
+func (e *entry) corrupt() bool { return e.fault == FailStep || e.fault == FailLaunch }
 
-// slot is what of a sequence stays on the device.
+// slot is what stays on the device of a sequence.
 type slot struct {
 	pages  [][]int32 // by group
 	sums   []uint64  // by group, of what the step's next token sees
@@ -209,7 +209,7 @@ func (b *Backend) HostAlloc(bytes int) ([]byte, error) { return make([]byte, byt
 func (b *Backend) HostFree([]byte) {}
 
 // LoadAdapter implements device.Backend. What the adapter holds counts, not its
-// id: pages of another that had the id before are found out.
+// id: pages of another adapter that had the id before are detected.
 func (b *Backend) LoadAdapter(id int32, a *device.Adapter) error {
 	b.adapters[id] = adapterHash(a)
 	return nil
@@ -233,7 +233,7 @@ func (b *Backend) Stats() device.Stats {
 func (b *Backend) Close() error { return nil }
 
 // Forward implements device.Backend. Nothing happens before Wait, so that a
-// caller who relies on more is found out.
+// caller that relies on more is detected.
 func (b *Backend) Forward(i int) error {
 	e := &b.ring[i]
 	e.number, e.fault = b.steps, NoFault

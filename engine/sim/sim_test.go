@@ -183,7 +183,7 @@ func TestContinue(t *testing.T) {
 			}
 			type running struct {
 				*seq
-				by     Steering
+				by     Conditions
 				prompt []int32
 				fed    int
 				got    []int32
@@ -243,7 +243,7 @@ func TestContinue(t *testing.T) {
 			}
 			for slot, r := range all {
 				var want []int32
-				for _, c := range m.ContinueSteered(r.prompt, r.params, r.by, 0, len(r.got), false) {
+				for _, c := range m.ContinueUnder(r.prompt, r.params, r.by, 0, len(r.got), false) {
 					want = append(want, c.Token)
 				}
 				if !slices.Equal(r.got, want) || len(want) < 10 {
@@ -255,50 +255,50 @@ func TestContinue(t *testing.T) {
 }
 
 // What bends a sequence does: no two of these are the same.
-func TestSteeringCounts(t *testing.T) {
+func TestConditionsCount(t *testing.T) {
 	prompt := ids(1, 60)
 	m := Model{Seed: 1, Vocab: 50_000, First: 3, EOS: 2, RopeOriginal: 70}
 	seen := map[int32]string{}
-	note := func(name string, m Model, prompt []int32, by Steering) {
+	note := func(name string, m Model, prompt []int32, by Conditions) {
 		// 20 tokens cross the bound of rotations, of which the last tells all before.
-		out := m.ContinueSteered(prompt, sample.Greedy(), by, 0, 20, false)
+		out := m.ContinueUnder(prompt, sample.Greedy(), by, 0, 20, false)
 		last := out[len(out)-1].Token
 		if other, ok := seen[last]; ok {
 			t.Errorf("%s is the same as %s", name, other)
 		}
 		seen[last] = name
 	}
-	note("nothing", m, prompt, Steering{})
-	note("an adapter", m, prompt, Steering{Adapter: m.Adapter(1)})
-	note("another adapter", m, prompt, Steering{Adapter: m.Adapter(2)})
-	note("a length", m, prompt, Steering{RopeLen: 75})
-	note("a bias", m, prompt, Steering{Biases: []sample.Bias{{Token: 4, Bias: 1}}})
+	note("nothing", m, prompt, Conditions{})
+	note("an adapter", m, prompt, Conditions{Adapter: m.Adapter(1)})
+	note("another adapter", m, prompt, Conditions{Adapter: m.Adapter(2)})
+	note("a length", m, prompt, Conditions{RopeLen: 75})
+	note("a bias", m, prompt, Conditions{Biases: []sample.Bias{{Token: 4, Bias: 1}}})
 	dynamic := m
 	dynamic.RopeDynamic = true
-	note("dynamic rotations", dynamic, prompt, Steering{})
-	note("dynamic rotations and a length", dynamic, prompt, Steering{RopeLen: 85})
-	note("dynamic rotations and another", dynamic, prompt, Steering{RopeLen: 86})
+	note("dynamic rotations", dynamic, prompt, Conditions{})
+	note("dynamic rotations and a length", dynamic, prompt, Conditions{RopeLen: 85})
+	note("dynamic rotations and another", dynamic, prompt, Conditions{RopeLen: 86})
 	for name, windows := range map[string][]int{"a window": {20}, "another": {21}, "two": {20, 21}, "two more": {21, 20}, "none": {}} {
 		m := m
 		m.Windows = windows
-		note(name, m, prompt, Steering{})
+		note(name, m, prompt, Conditions{})
 		m.Recurrent = true
-		note(name+" and a state", m, prompt, Steering{})
+		note(name+" and a state", m, prompt, Conditions{})
 	}
 	rows := m
 	rows.Hidden = 2
 	swapped := slices.Clone(prompt)
 	swapped[5] = device.EmbedRow(0)
-	note("a row", rows, swapped, Steering{Embeds: []float32{1, 2}})
-	note("another row", rows, swapped, Steering{Embeds: []float32{1, 3}})
-	if a, b := m.Continue(prompt[:20], sample.Greedy(), 0, 20, false), m.ContinueSteered(prompt[:20], sample.Greedy(), Steering{RopeLen: 70}, 0, 20, false); a[19].Token != b[19].Token {
+	note("a row", rows, swapped, Conditions{Embeds: []float32{1, 2}})
+	note("another row", rows, swapped, Conditions{Embeds: []float32{1, 3}})
+	if a, b := m.Continue(prompt[:20], sample.Greedy(), 0, 20, false), m.ContinueUnder(prompt[:20], sample.Greedy(), Conditions{RopeLen: 70}, 0, 20, false); a[19].Token != b[19].Token {
 		t.Error("a length that does not reach the bound changes something")
 	}
 }
 
 // first feeds a prompt of 40 tokens to slot 0, in two steps, and tells what
-// follows; spoil may change the second.
-func first(t *testing.T, m Model, spoil func(h *host, s *seq, x *device.Batch)) (device.RowResult, error) {
+// follows; corrupt may change the second.
+func first(t *testing.T, m Model, corrupt func(h *host, s *seq, x *device.Batch)) (device.RowResult, error) {
 	h := open(t, Config{Model: m})
 	prompt := ids(1, 40)
 	other, s := h.seq(1), h.seq(0)
@@ -312,7 +312,7 @@ func first(t *testing.T, m Model, spoil func(h *host, s *seq, x *device.Batch)) 
 	x = h.batch()
 	h.feed(x, s, prompt[20:]...)
 	s.sample(x)
-	spoil(h, s, x)
+	corrupt(h, s, x)
 	err := h.run()
 	return x.Results[0], err
 }
@@ -333,10 +333,10 @@ func TestDetects(t *testing.T) {
 	windows := Model{Windows: []int{0, 5, 21}}
 	hybrid := Model{Windows: []int{0}, Recurrent: true}
 	for _, tt := range []struct {
-		name  string
-		model Model
-		spoil func(h *host, s *seq, x *device.Batch)
-		same  bool
+		name    string
+		model   Model
+		corrupt func(h *host, s *seq, x *device.Batch)
+		same    bool
 	}{
 		{"nothing wrong", Model{}, func(*host, *seq, *device.Batch) {}, true},
 		{"a page nobody wrote", Model{}, change(0), false},
@@ -376,7 +376,7 @@ func TestDetects(t *testing.T) {
 			m := tt.model
 			m.Seed, m.Vocab, m.First, m.EOS = 1, 100, 3, 2
 			want := m.Continue(ids(1, 40), sample.Greedy(), 0, 1, false)[0]
-			got, err := first(t, m, tt.spoil)
+			got, err := first(t, m, tt.corrupt)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -478,7 +478,7 @@ func TestNewOwner(t *testing.T) {
 		x.Biases = append(x.Biases, device.BiasDelta{Slot: 0, Token: bias.Token, Bias: bias.Bias})
 		s.sample(x)
 		h.mustRun()
-		want := m.ContinueSteered(prompt, s.params, Steering{Biases: []sample.Bias{bias}}, 0, 1, false)[0]
+		want := m.ContinueUnder(prompt, s.params, Conditions{Biases: []sample.Bias{bias}}, 0, 1, false)[0]
 		if got := x.Results[0]; got.Logprob != want.Logprob {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
@@ -488,7 +488,7 @@ func TestNewOwner(t *testing.T) {
 // Masks and biases count, the former also when they come after Forward; what
 // is beyond the vocabulary does not. Where no mask is ready, the row is sampled
 // again when it is.
-func TestSteering(t *testing.T) {
+func TestConditions(t *testing.T) {
 	biases := []sample.Bias{{Token: 40, Bias: 2}, {Token: 41, Bias: -2}}
 	m := models[0].model
 	for _, tt := range []struct {
@@ -515,7 +515,7 @@ func TestSteering(t *testing.T) {
 				if again {
 					x.Rows[0].Kind, x.Rows[0].Target = device.RowScore, 5
 					h.mustRun()
-					if got, want := x.Results[0].Logprob, m.Score(append(prompt, 5), Steering{}, 0)[6].Logprob; got != want {
+					if got, want := x.Results[0].Logprob, m.Score(append(prompt, 5), Conditions{}, 0)[6].Logprob; got != want {
 						t.Errorf("log-probability %v, want %v", got, want)
 					}
 					x = h.batch()
@@ -536,8 +536,8 @@ func TestSteering(t *testing.T) {
 				if err := h.Wait(i); err != nil {
 					t.Fatal(err)
 				}
-				by := Steering{Biases: tt.biases, Mask: func([]Choice) []uint32 { return tt.mask }}
-				want := m.ContinueSteered(prompt, sample.Greedy(), by, 6, 1, true)
+				by := Conditions{Biases: tt.biases, Mask: func([]Choice) []uint32 { return tt.mask }}
+				want := m.ContinueUnder(prompt, sample.Greedy(), by, 6, 1, true)
 				got := x.Results[0]
 				if len(want) == 0 {
 					if got.Invalid != 1 {

@@ -286,7 +286,7 @@ func TestConcurrentUse(t *testing.T) {
 	}
 }
 
-// Close waits for who encodes; later calls fail instead of touching freed memory.
+// Close waits for calls that encode; later calls fail instead of touching freed memory.
 func TestClose(t *testing.T) {
 	tok, err := Load("testdata/wordpiece")
 	if err != nil {

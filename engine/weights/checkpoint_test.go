@@ -173,7 +173,7 @@ func TestReadOfAShrunkFile(t *testing.T) {
 			t.Errorf("%d pieces came, want the first ones", taken)
 		}
 	})
-	t.Run("refused by who takes it", func(t *testing.T) {
+	t.Run("refused by the one that takes it", func(t *testing.T) {
 		c, _, list := open(t)
 		refusal := errors.New("no")
 		if err := c.Read(list, func(int, []byte) error { return refusal }); !errors.Is(err, refusal) {
@@ -183,7 +183,7 @@ func TestReadOfAShrunkFile(t *testing.T) {
 }
 
 // TestOpenRefusesWhatIsNotAFile puts pipes, sockets, devices, links to them and
-// folders where files should be: none is opened, which would wait for ever.
+// folders where files should be: none is opened, which would wait forever.
 func TestOpenRefusesWhatIsNotAFile(t *testing.T) {
 	shard := "model-00001-of-00001.safetensors"
 	index := []byte(`{"weight_map":{"b":"` + shard + `"}}`)
@@ -286,7 +286,7 @@ func TestOpenRefusals(t *testing.T) {
 		{"weights are a pointer", map[string][]byte{singleName: pointer}, []string{singleName, "Git LFS pointer"}},
 		{"config is a pointer", map[string][]byte{singleName: sample(), configName: pointer}, []string{configName, "Git LFS pointer"}},
 		{"a shard is a pointer", map[string][]byte{indexName: indexed(`{"x":"` + shard + `"}`)[indexName], shard: pointer}, []string{shard, "Git LFS pointer"}},
-		{"index is no JSON", map[string][]byte{indexName: []byte("{")}, []string{indexName, "invalid JSON", "too early"}},
+		{"index is not JSON", map[string][]byte{indexName: []byte("{")}, []string{indexName, "invalid JSON", "too early"}},
 		{"index without a map", map[string][]byte{indexName: []byte(`{"metadata":{}}`)}, []string{indexName, "weight_map is missing"}},
 		{"index with an empty map", indexed(`{}`), []string{indexName, "empty"}},
 		{"index map is a list", indexed(`["x"]`), []string{indexName, "weight_map", "expected a JSON object"}},

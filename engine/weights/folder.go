@@ -10,12 +10,12 @@ import (
 	"syscall"
 )
 
-// errNotRegular refuses what may block whoever opens or reads it, or never end.
+// errNotRegular refuses files that may block their reader, or never end.
 var errNotRegular = errors.New("not a regular file")
 
 // OpenFile opens the regular file at a path, or at the end of a link there.
 // A pipe, socket or device is refused before it is opened: opening one may wait
-// for ever, or have an effect.
+// forever, or have an effect.
 func OpenFile(path string) (*os.File, error) {
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
@@ -42,7 +42,7 @@ func OpenFile(path string) (*os.File, error) {
 // Folder is the file system of a model folder: it opens regular files and
 // folders only, as OpenFile does. A file is as long as it was when it was opened:
 // what the kernel calls a regular file of no length, like /proc/kmsg, may be read
-// for ever.
+// forever.
 type Folder string
 
 // sized is a file whose end is fixed.

@@ -161,7 +161,7 @@ func (e *entry) checkSize() error {
 		size = lo
 	}
 	if size%8 != 0 {
-		return fmt.Errorf("shape %v: %d bits of %s are no whole number of bytes", e.shape, size, e.dtype)
+		return fmt.Errorf("shape %v: %d bits of %s are not a whole number of bytes", e.shape, size, e.dtype)
 	}
 	if found := e.end - e.begin; found != size/8 {
 		return fmt.Errorf("%s %v needs %d bytes, data_offsets [%d %d] give %d", e.dtype, e.shape, size/8, e.begin, e.end, found)

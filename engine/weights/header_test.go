@@ -47,7 +47,7 @@ func TestParseRefusals(t *testing.T) {
 		{"negative offset", one("U8", "[1]", "[-1,0]", 1), "offset -1 is not a count"},
 		{"end before begin", one("U8", "[1]", "[1,0]", 1), "the end is before the beginning"},
 		{"type contradicts offsets", one("F32", "[2,3]", "[0,12]", 12), "F32 [2 3] needs 24 bytes, data_offsets [0 12] give 12"},
-		{"half a byte", one("F4", "[3]", "[0,1]", 1), "no whole number of bytes"},
+		{"half a byte", one("F4", "[3]", "[0,1]", 1), "not a whole number of bytes"},
 		{"overlap", two("[0,4]", "[2,6]", 6), `tensor "y": bytes [2 6] overlap tensor "x", which ends at 4`},
 		{"overlap in reverse", two("[2,6]", "[0,4]", 6), `tensor "x": bytes [2 6] overlap tensor "y"`},
 		{"gap", two("[0,4]", "[6,10]", 10), `tensor "y": begins at byte 6, expected 4`},

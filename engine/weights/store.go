@@ -154,7 +154,7 @@ func (c *Checkpoint) Read(pieces []Piece, take func(i int, data []byte) error) e
 		empty <- buf
 	}
 	close(empty)
-	for range full { // until nothing is read any more
+	for range full { // until reading has ended
 	}
 	return cmp.Or(refused, broken)
 }

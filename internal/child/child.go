@@ -10,7 +10,7 @@ import (
 )
 
 // Process is a program that was started. Its methods may be called after its
-// end, too.
+// end too.
 type Process struct {
 	cmd    *exec.Cmd
 	exited chan struct{}

@@ -42,7 +42,7 @@ type answerBody struct {
 	Error json.RawMessage `json:"error"`
 }
 
-// printer writes the text of an answer, and keeps what it says beside.
+// printer writes the text of an answer, and keeps what else is in it.
 type printer struct {
 	out    io.Writer
 	raw    bool

@@ -29,7 +29,7 @@ type Call struct {
 	Session    string // a session's id, "" for none
 }
 
-// Result is what a call brought beside the text.
+// Result is what a call returned besides the text.
 type Result struct {
 	FinishReason string
 	Usage        string // tokens, "" if the answer does not say
@@ -194,7 +194,7 @@ func (c *Client) InvokeAsync(ctx context.Context, call *Call) (output, failure s
 	return aws.ToString(answer.OutputLocation), aws.ToString(answer.FailureLocation), nil
 }
 
-// patiently calls try until the platform does not put it off any more.
+// patiently calls try until the platform does not ask to try later.
 func (c *Client) patiently(ctx context.Context, endpoint string, try func() error) error {
 	for calls := 1; ; calls++ {
 		err := try()
@@ -228,7 +228,7 @@ func (c *Client) callFault(endpoint string, err error) error {
 	var model *types.ModelError
 	if !errors.As(err, &model) {
 		if m := awserr.Message(err); awserr.Code(err) == "ValidationError" && strings.HasPrefix(m, "Endpoint "+endpoint) && strings.Contains(m, "not found") {
-			return &Error{fmt.Sprintf("there is no endpoint %s in service in %s: `millrace sagemaker status %[1]s` shows one that is still being made; another region: --region", endpoint, c.region), err}
+			return &Error{fmt.Sprintf("there is no endpoint %s in service in %s: `millrace sagemaker status %[1]s` shows one that is still being created; another region: --region", endpoint, c.region), err}
 		}
 		return c.explain(err, "endpoint "+endpoint)
 	}

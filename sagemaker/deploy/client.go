@@ -43,8 +43,8 @@ type Client struct {
 	out  io.Writer     // lines of progress
 }
 
-// Dial makes a Client; it asks nothing of AWS. Progress goes to out, a line at
-// a time. A dry client reads what is there and only notes what it would change,
+// Dial returns a Client; it does not contact AWS. Progress goes to out, a line at
+// a time. A dry client reads what exists and only records what it would change,
 // without a word.
 func Dial(ctx context.Context, a Account, dry bool, out io.Writer) (*Client, error) {
 	options := []func(*config.LoadOptions) error{

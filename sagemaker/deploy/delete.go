@@ -9,16 +9,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker/types"
 )
 
-// Removal says what Delete takes away beside the endpoint and its
+// Removal says what Delete removes besides the endpoint and its
 // configurations.
 type Removal struct {
 	KeepModel bool // leave the models
 	Logs      bool // the containers' log too
 }
 
-// Delete takes away the endpoint called name and what Deploy made for it, and
+// Delete removes the endpoint called name and what Deploy created for it, and
 // waits until it is gone. It returns what it removed, also with an error; what
-// is not there is no error. Files in S3 stay.
+// does not exist is not an error. Files in S3 stay.
 func (c *Client) Delete(ctx context.Context, name string, r Removal) (removed []string, err error) {
 	present, err := c.mine(ctx, name)
 	if err != nil {

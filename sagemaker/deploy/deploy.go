@@ -13,16 +13,15 @@ import (
 	"github.com/millrace-ai/millrace/internal/awserr"
 )
 
-// Progress hears how many bytes of the total are there.
+// Progress is told how many bytes of the total have been uploaded.
 type Progress func(done, total int64)
 
-// Deploy makes the endpoint that s describes, or moves the one that is there to
-// it, and waits until it serves if wait is set. Called again after a failure or
-// an interruption it goes on where it stopped. s has passed Check.
+// Deploy creates the endpoint that s describes, or updates an existing one, and
+// waits until it is in service if wait is set. Called again after a failure or an
+// interruption, it continues where it stopped. s has passed Check.
 //
-// What an update replaces, and what deployments that failed have left, is
-// deleted once the new one serves; if that fails, the platform goes back to what
-// served before.
+// What an update replaces, and what failed deployments have left, is deleted once the
+// new configuration is in service; if the update fails, the platform rolls back.
 func (c *Client) Deploy(ctx context.Context, s *Spec, wait bool, progress Progress) error {
 	present, err := c.mine(ctx, s.Name)
 	if err != nil {
@@ -59,14 +58,14 @@ func (c *Client) Deploy(ctx context.Context, s *Spec, wait bool, progress Progre
 	}
 	if err != nil {
 		if present == nil {
-			c.say("what has been made so far waits for the next try; `millrace sagemaker delete %s` takes it away", s.Name)
+			c.say("what has been created so far is kept for the next try; `millrace sagemaker delete %s` deletes it", s.Name)
 		}
 		return err
 	}
 	switch {
 	case c.notes != nil:
 	case !wait:
-		c.say("not waited for: `millrace sagemaker status %s` shows it", s.Name)
+		c.say("not waiting: `millrace sagemaker status %s` shows the progress", s.Name)
 		return nil
 	default:
 		if err := c.await(ctx, s, r, began); err != nil {
@@ -75,7 +74,7 @@ func (c *Client) Deploy(ctx context.Context, s *Spec, wait bool, progress Progre
 	}
 	removed, err := c.removeParts(ctx, s.Name, *r.config.EndpointConfigName, func(m string) bool { return m == *r.model.ModelName })
 	if err != nil {
-		return fmt.Errorf("endpoint %s serves, but what earlier deployments have left could not be removed: %w", s.Name, err)
+		return fmt.Errorf("endpoint %s is in service, but what earlier deployments have left could not be removed: %w", s.Name, err)
 	}
 	for _, part := range removed {
 		c.say("%s: removed", part)
@@ -86,7 +85,8 @@ func (c *Client) Deploy(ctx context.Context, s *Spec, wait bool, progress Progre
 	return c.retag(ctx, s, present)
 }
 
-// move sets the endpoint on its way to the configuration of r, if it is not.
+// move creates the endpoint with the configuration of r, or updates it to that, unless
+// it has it or is changing to it already.
 func (c *Client) move(ctx context.Context, s *Spec, r requests, present *sagemaker.DescribeEndpointOutput) error {
 	what := "endpoint " + s.Name
 	switch {
@@ -95,19 +95,19 @@ func (c *Client) move(ctx context.Context, s *Spec, r requests, present *sagemak
 			return c.explain(err, what)
 		}
 		c.say("%s: is being created in %s", what, c.region)
-	case heading(present) != *r.config.EndpointConfigName, present.EndpointStatus == types.EndpointStatusUpdateRollbackFailed:
+	case targetConfig(present) != *r.config.EndpointConfigName, present.EndpointStatus == types.EndpointStatusUpdateRollbackFailed:
 		if _, err := c.sm.UpdateEndpoint(ctx, r.update); err != nil {
 			fault := c.explain(err, what)
 			if awserr.Code(err) == "ResourceLimitExceeded" && s.Instances > 1 && !s.Rolling {
-				fault = fmt.Errorf("%w; the new instances come beside the old ones: --update-strategy rolling takes half as many", fault)
+				fault = fmt.Errorf("%w; an update starts the new instances while the old ones still run: --update-strategy rolling needs only half as many more", fault)
 			}
 			return fault
 		}
 		c.say("%s: is being updated from %s to %s", what, aws.ToString(present.EndpointConfigName), *r.config.EndpointConfigName)
 	case present.EndpointStatus == types.EndpointStatusInService:
-		c.say("%s: serves exactly this already (an image pushed anew under the same tag: deploy it by digest, or with --force)", what)
+		c.say("%s: serves exactly this already (if the image was pushed again under the same tag: deploy it by digest, or with --force)", what)
 	default:
-		c.say("%s: is on its way to this already", what)
+		c.say("%s: is already changing to this", what)
 	}
 	return nil
 }
@@ -124,22 +124,22 @@ func (c *Client) mine(ctx context.Context, name string) (*sagemaker.DescribeEndp
 		return nil, err
 	}
 	if !mine {
-		return nil, fmt.Errorf("endpoint %s exists and was not made by this command: it has no tag %s=%s; choose another name, or tag it to hand it over", name, tagKey, name)
+		return nil, fmt.Errorf("endpoint %s exists and was not made by this command: it has no tag %s=%s; choose another name, or add that tag to let this command manage it", name, tagKey, name)
 	}
 	return e, nil
 }
 
-// heading is the configuration that an endpoint serves or is on its way to.
-func heading(e *sagemaker.DescribeEndpointOutput) string {
+// targetConfig is the configuration that an endpoint has or is changing to.
+func targetConfig(e *sagemaker.DescribeEndpointOutput) string {
 	if pending := e.PendingDeploymentSummary; pending != nil {
 		return aws.ToString(pending.EndpointConfigName)
 	}
 	return aws.ToString(e.EndpointConfigName)
 }
 
-// settle waits until the endpoint can be given a configuration, and takes away
-// one that never came to serve. It does not wait for one that is already on
-// its way to config.
+// settle waits until the endpoint can be given a configuration, and deletes one that
+// never came into service. It does not wait for one that is already changing to
+// config.
 func (c *Client) settle(ctx context.Context, name, config string) (*sagemaker.DescribeEndpointOutput, error) {
 	for last := types.EndpointStatus(""); ; {
 		e, err := c.endpoint(ctx, name)
@@ -149,15 +149,15 @@ func (c *Client) settle(ctx context.Context, name, config string) (*sagemaker.De
 		leaving := e.EndpointStatus == types.EndpointStatusDeleting || e.EndpointStatus == types.EndpointStatusRollingBack
 		switch {
 		case e.EndpointStatus == types.EndpointStatusFailed:
-			c.say("endpoint %s: failed earlier, is made anew", name)
+			c.say("endpoint %s: failed earlier, recreating it", name)
 			_, err := c.sm.DeleteEndpoint(ctx, &sagemaker.DeleteEndpointInput{EndpointName: &name})
 			if err != nil && !isMissing(err) && !isBusy(err) {
 				return nil, c.explain(err, "endpoint "+name)
 			}
 			if c.notes != nil {
-				return nil, nil // as if it were gone
+				return nil, nil // as if it were deleted
 			}
-		case settled(e.EndpointStatus), !leaving && heading(e) == config:
+		case settled(e.EndpointStatus), !leaving && targetConfig(e) == config:
 			return e, nil
 		case c.notes != nil:
 			return e, nil
@@ -166,12 +166,12 @@ func (c *Client) settle(ctx context.Context, name, config string) (*sagemaker.De
 		}
 		last = e.EndpointStatus
 		if !sleep(ctx, c.poll) {
-			return nil, fmt.Errorf("endpoint %s: stopped waiting while it was %s; the same command goes on from there", name, e.EndpointStatus)
+			return nil, fmt.Errorf("endpoint %s: stopped waiting while it was %s; the same command continues from there", name, e.EndpointStatus)
 		}
 	}
 }
 
-// ensureModel makes the model unless an earlier run has.
+// ensureModel creates the model unless an earlier run has.
 func (c *Client) ensureModel(ctx context.Context, wanted *sagemaker.CreateModelInput) error {
 	model, err := c.model(ctx, *wanted.ModelName)
 	if err != nil || model != nil {
@@ -188,11 +188,11 @@ func (c *Client) ensureModel(ctx context.Context, wanted *sagemaker.CreateModelI
 		if !isYoungRole(err) || try == most || !sleep(ctx, c.poll) {
 			return c.explain(err, name)
 		}
-		c.say("%s: SageMaker cannot use the role, which may be too young; try %d of %d", name, try+1, most)
+		c.say("%s: SageMaker cannot use the role yet, which may be new; try %d of %d", name, try+1, most)
 	}
 }
 
-// ensureConfig makes the configuration unless an earlier run has.
+// ensureConfig creates the configuration unless an earlier run has.
 func (c *Client) ensureConfig(ctx context.Context, wanted *sagemaker.CreateEndpointConfigInput) error {
 	name := *wanted.EndpointConfigName
 	config, err := c.config(ctx, name)

@@ -80,18 +80,18 @@ func TestDeploy(t *testing.T) {
 			},
 			want:    created[:2],
 			wantErr: "endpoint chat: a quota of the account is used up",
-			wantOut: "what has been made so far waits for the next try; `millrace sagemaker delete chat` takes it away",
+			wantOut: "what has been created so far is kept for the next try; `millrace sagemaker delete chat` deletes it",
 		},
 		{
-			name: "one that failed is made anew",
+			name: "one that failed is recreated",
 			before: func(f *fakeAWS, s *Spec) {
 				f.endpoints["chat"].course = []string{"Failed"}
 			},
 			want:    []string{"DeleteEndpoint chat", "CreateEndpoint chat"},
-			wantOut: "failed earlier, is made anew",
+			wantOut: "failed earlier, recreating it",
 		},
 		{
-			name: "one that failed is made anew with something else",
+			name: "one that failed is recreated with something else",
 			before: func(f *fakeAWS, s *Spec) {
 				f.endpoints["chat"].course = []string{"Failed"}
 				s.Image += ".1"
@@ -123,11 +123,11 @@ func TestDeploy(t *testing.T) {
 			wantErr: "endpoint chat exists and was not made by this command: it has no tag millrace:endpoint=chat",
 		},
 		{
-			name: "waits for one that is on its way to the same",
+			name: "waits for one that is already changing to the same",
 			before: func(f *fakeAWS, s *Spec) {
 				f.endpoints["chat"].course = []string{"Updating", "Updating", "Updating", "InService"}
 			},
-			wantOut: "is on its way to this already",
+			wantOut: "is already changing to this",
 		},
 	} {
 		t.Run(d.name, d.run)
@@ -162,10 +162,10 @@ func TestDeployUpdates(t *testing.T) {
 				f.reason = "The primary container for production variant main did not pass the ping health check."
 			},
 			want:    []string{"CreateEndpointConfig chat-#", "UpdateEndpoint chat"},
-			wantErr: "the update failed, and what served before serves again: the container did not answer /ping",
+			wantErr: "the update failed and was rolled back: the container did not answer /ping",
 		},
 		{
-			name: "one that serves a mix is not taken away",
+			name: "one that serves a mix is not deleted",
 			before: func(f *fakeAWS, s *Spec) {
 				f.endpoints["chat"].course = []string{"UpdateRollbackFailed"}
 			},
@@ -178,7 +178,7 @@ func TestDeployUpdates(t *testing.T) {
 				f.course = []string{"Updating", "UpdateRollbackFailed"}
 			},
 			want:    []string{"CreateEndpointConfig chat-#", "UpdateEndpoint chat"},
-			wantErr: "the update failed, and so did the way back: some instances serve the old, some the new",
+			wantErr: "the update failed, and so did the rollback: some instances serve the old configuration, some the new one",
 		},
 		{
 			name: "one that is being updated to something else is waited for, and updated back",
@@ -202,7 +202,7 @@ func TestDeployUpdates(t *testing.T) {
 				f.faults["UpdateEndpoint"] = []string{"ResourceLimitExceeded: The account-level service limit 'ml.c7i.2xlarge for endpoint usage' is 2 Instances"}
 			},
 			want:    []string{"CreateEndpointConfig chat-#"},
-			wantErr: "is 2 Instances); the new instances come beside the old ones: --update-strategy rolling takes half as many",
+			wantErr: "is 2 Instances); an update starts the new instances while the old ones still run: --update-strategy rolling needs only half as many more",
 		},
 	} {
 		t.Run(d.name, d.run)
@@ -220,8 +220,8 @@ func TestDeployFailures(t *testing.T) {
 				f.log = []string{"loading", "exec /millrace: exec format error"}
 			},
 			want: created,
-			wantErr: "endpoint chat: failed: the image is built for another processor than ml.c7i.2xlarge has: build it for linux/amd64, or linux/arm64 for Graviton " +
-				"(SageMaker: The primary container for production variant main did not pass the ping health check.); deploy makes it anew, `millrace sagemaker delete chat` takes it away",
+			wantErr: "endpoint chat: failed: the image is built for a different processor than that of ml.c7i.2xlarge: build it for linux/amd64, or linux/arm64 for Graviton " +
+				"(SageMaker: The primary container for production variant main did not pass the ping health check.); deploying again recreates it, `millrace sagemaker delete chat` deletes it",
 			wantOut: "  exec /millrace: exec format error\n",
 		},
 		{
@@ -229,7 +229,7 @@ func TestDeployFailures(t *testing.T) {
 			fresh: func(f *fakeAWS) {
 				f.faults["CreateModel"] = []string{"ValidationException: Could not assume role arn:aws:iam::123456789012:role/sagemaker."}
 			},
-			want: created, wantOut: "SageMaker cannot use the role, which may be too young; try 2 of 6",
+			want: created, wantOut: "SageMaker cannot use the role yet, which may be new; try 2 of 6",
 		},
 		{
 			name: "throttled",
@@ -273,7 +273,7 @@ func TestDeployFailures(t *testing.T) {
 			},
 			want:    created[:1],
 			wantErr: "SageMaker has no instance type ml.c9.huge in eu-west-1",
-			wantOut: "what has been made so far waits for the next try",
+			wantOut: "what has been created so far is kept for the next try",
 		},
 		{
 			name: "a model that the role may not read",

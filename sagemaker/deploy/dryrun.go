@@ -13,18 +13,18 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 )
 
-// Request is one that a dry run did not send.
+// Request is a request that a dry run did not send.
 type Request struct {
 	Service   string          `json:"service"`
 	Operation string          `json:"operation"`
 	Body      json.RawMessage `json:"body"` // what would have been sent; of a file, where it would have gone
 }
 
-// notebook stands before the network in a dry run: it lets through what reads,
+// notebook replaces the network in a dry run: it passes on requests that read,
 // and notes and answers what changes something. As it sees what goes out,
 // a dry run cannot differ from a real one.
 type notebook struct {
-	next     aws.HTTPClient // nil: there are no credentials, so nothing is asked
+	next     aws.HTTPClient // nil: no credentials, so AWS is not contacted
 	requests []Request
 }
 

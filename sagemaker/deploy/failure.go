@@ -19,7 +19,7 @@ import (
 // failureLines is how much of a failed container's log is shown.
 const failureLines = 20
 
-// failure tells why the endpoint did not come to serve: the last lines of the
+// failure says why the endpoint did not come into service: the last lines of the
 // container's log go to the progress, the probable cause into the error.
 func (c *Client) failure(ctx context.Context, s *Spec, e *sagemaker.DescribeEndpointOutput) error {
 	lines, err := c.lastLines(ctx, s.Name, failureLines, aws.ToTime(e.CreationTime))
@@ -38,11 +38,11 @@ func (c *Client) failure(ctx context.Context, s *Spec, e *sagemaker.DescribeEndp
 	outcome, remedy := "failed", ""
 	switch e.EndpointStatus {
 	case types.EndpointStatusFailed:
-		remedy = fmt.Sprintf("; deploy makes it anew, `millrace sagemaker delete %s` takes it away", s.Name)
+		remedy = fmt.Sprintf("; deploying again recreates it, `millrace sagemaker delete %s` deletes it", s.Name)
 	case types.EndpointStatusInService:
-		outcome = "the update failed, and what served before serves again"
+		outcome = "the update failed and was rolled back"
 	case types.EndpointStatusUpdateRollbackFailed:
-		outcome, remedy = "the update failed, and so did the way back: some instances serve the old, some the new", "; deploy moves them all"
+		outcome, remedy = "the update failed, and so did the rollback: some instances serve the old configuration, some the new one", "; deploying again updates them all"
 	}
 	if reason == "" {
 		reason = "SageMaker gives no reason; status " + string(e.EndpointStatus)
@@ -61,16 +61,16 @@ var causes = []struct {
 	inLog   bool // else in the reason
 	cause   string
 }{
-	{regexp.MustCompile(`(?i)exec format error`), true, "the image is built for another processor than %s has: build it for linux/amd64, or linux/arm64 for Graviton"},
+	{regexp.MustCompile(`(?i)exec format error`), true, "the image is built for a different processor than that of %s: build it for linux/amd64, or linux/arm64 for Graviton"},
 	{regexp.MustCompile(`(?i)exec: "serve"|executable file not found`), true, "the image has no entrypoint that takes the word serve: use ENTRYPOINT in the Dockerfile, not CMD"},
 	{regexp.MustCompile(`(?i)access denied|AccessDenied|s3:GetObject|s3:ListBucket`), true, "the role may not read the model in S3: it needs s3:GetObject and s3:ListBucket there, and kms:Decrypt on its key"},
 	{regexp.MustCompile(`(?i)out of memory|cannot allocate memory|\bOOM\b|does not fit`), true, "the memory of %s is too small for this model: take a larger instance type or a quantised model"},
-	{regexp.MustCompile(`(?i)no space left on device`), true, "the disk is full: raise --volume-size, or use --stream-model, which needs none"},
-	{regexp.MustCompile(`(?i)insufficient.?capacity|CapacityError|unable to provision|not enough capacity`), false, "AWS has no free %s in this place now: try again later, another instance type, or subnets in other zones"},
+	{regexp.MustCompile(`(?i)no space left on device`), true, "the disk is full: raise --volume-size, or use --stream-model, which needs no disk"},
+	{regexp.MustCompile(`(?i)insufficient.?capacity|CapacityError|unable to provision|not enough capacity`), false, "AWS has no free %s in this region or zone now: try again later, another instance type, or subnets in other zones"},
 	{regexp.MustCompile(`(?i)ecr:|pull.*image|image.*(pull|not exist|not found)|images included|BatchGetImage|repository`), false, "the image cannot be pulled: it must exist, and the role needs ecr:GetAuthorizationToken, ecr:BatchGetImage and ecr:GetDownloadUrlForLayer; in a VPC without internet, endpoints for ecr.api, ecr.dkr and S3"},
 	{regexp.MustCompile(`(?i)s3|model data|download`), false, "the model cannot be copied from S3: it must exist in this region, with a role that has s3:GetObject, s3:ListBucket and kms:Decrypt on its key, and within --startup-timeout"},
-	{regexp.MustCompile(`(?i)exec format`), false, "the image is built for another processor than %s has: build it for linux/amd64, or linux/arm64 for Graviton"},
-	{regexp.MustCompile(`(?i)ping|health check`), false, "the container did not answer /ping with 200 in time: its log says what it was doing; --startup-timeout gives it longer, and a model that is too large for the instance never gets there"},
+	{regexp.MustCompile(`(?i)exec format`), false, "the image is built for a different processor than that of %s: build it for linux/amd64, or linux/arm64 for Graviton"},
+	{regexp.MustCompile(`(?i)ping|health check`), false, "the container did not answer /ping with 200 in time: its log says what it was doing; --startup-timeout gives it more time, but a model that is too large for the instance never becomes ready"},
 }
 
 // probableCause puts a failure into one line, "" if nothing is known of it.
@@ -107,8 +107,8 @@ func (c *Client) lastLines(ctx context.Context, name string, most int, since tim
 	if err != nil {
 		return nil, c.explain(err, "log group "+group)
 	}
-	// An endpoint of this name may have been there before; after an update that
-	// failed, the containers that go on serving write the latest lines.
+	// An earlier endpoint may have had this name; after a failed update, the containers
+	// that go on serving write the latest lines.
 	streams := slices.DeleteFunc(found.LogStreams, func(s cwtypes.LogStream) bool {
 		return aws.ToInt64(s.CreationTime) < since.UnixMilli()
 	})

@@ -27,7 +27,7 @@ type file struct {
 }
 
 // readFolder lists the files of the model in dir, in lexical order. Hidden
-// files and downloads that are not complete are no part of it. The error names
+// files and incomplete downloads are not part of it. The error names
 // what a model lacks.
 func readFolder(dir string) (files []*file, err error) {
 	root, err := filepath.EvalSymlinks(dir)
@@ -35,7 +35,7 @@ func readFolder(dir string) (files []*file, err error) {
 		return nil, fmt.Errorf("--model %s: no such folder (a model in S3 is s3://…)", dir)
 	}
 	if info, err := os.Stat(root); err != nil || !info.IsDir() {
-		return nil, fmt.Errorf("--model %s: is no folder; expected one that holds config.json and the weights", dir)
+		return nil, fmt.Errorf("--model %s: is not a folder; expected one with config.json and the weights", dir)
 	}
 	var config, weights bool
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {

@@ -12,7 +12,7 @@ var instanceType = regexp.MustCompile(`^ml\.([a-z0-9-]+)\.([a-z0-9-]+)$`)
 type family struct {
 	gpu       bool
 	arm       bool // Graviton
-	foreign   bool // neither a CPU nor a GPU that the server can use does the work
+	foreign   bool // its accelerator is neither a CPU nor a GPU that the server can use
 	localDisk bool // NVMe: no volume of one's own, encrypted by the machine
 	known     bool
 }
@@ -21,7 +21,7 @@ type family struct {
 var generation = regexp.MustCompile(`^([a-z]+)(\d+)([a-z-]*)`)
 
 // familyOf reads the family in the name of an instance type by AWS's rules for
-// it: behind the generation stand the maker of the CPU (g is Graviton) and what
+// it: after the generation come the maker of the CPU (g is Graviton) and what
 // is attached (d is a disk). It is the zero value for a name of another form.
 // Every x86 family of SageMaker hosting has AVX2, for which the CPU backend has
 // kernels; on Graviton it computes by portable ones.

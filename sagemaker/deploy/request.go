@@ -111,7 +111,7 @@ func (s *Spec) variant(model string) types.ProductionVariant {
 	v.InitialInstanceCount = &s.Instances
 	v.ContainerStartupHealthCheckTimeoutInSeconds = &seconds
 	v.ModelDataDownloadTimeoutInSeconds = &seconds
-	// Generations differ in length by far: the next request goes to whoever has
+	// Generations differ in length by far: the next request goes to the instance that has
 	// the fewest, not to anybody.
 	v.RoutingConfig = &types.ProductionVariantRoutingConfig{RoutingStrategy: types.RoutingStrategyLeastOutstandingRequests}
 	if s.VolumeGB > 0 {

@@ -142,8 +142,7 @@ func (c *Client) removeParts(ctx context.Context, name, keepConfig string, keepM
 	return removed, nil
 }
 
-// roleOf is the role of the model behind an endpoint, "" if it is not to be
-// found.
+// roleOf is the role of an endpoint's model, "" if it cannot be found.
 func (c *Client) roleOf(ctx context.Context, e *sagemaker.DescribeEndpointOutput) (string, error) {
 	config, err := c.config(ctx, aws.ToString(e.EndpointConfigName))
 	if err != nil || config == nil {

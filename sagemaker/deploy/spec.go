@@ -10,13 +10,13 @@ import (
 	"unicode"
 )
 
-// Spec says what an endpoint is to be.
+// Spec describes an endpoint.
 type Spec struct {
 	Name  string
 	Image string
 	Role  string // ARN of what the container acts as; "": that of the endpoint's present model
 	Env   map[string]string
-	Tags  map[string]string // besides the one every part gets
+	Tags  map[string]string // besides the one that every part gets
 
 	// Model is a prefix of S3 that ends in "/", an archive s3://…/x.tar.gz, or a
 	// folder of this machine; "": the image brings its model, or Env names it.
@@ -80,8 +80,8 @@ func CheckName(name string) error {
 }
 
 // Check finds what SageMaker would refuse, or accept and fail on minutes later,
-// without asking anybody. The error names the flag. The notes are about what is
-// allowed and may surprise.
+// without asking AWS. The error names the flag. The notes are about what is allowed
+// but may be unexpected.
 func (s *Spec) Check(region string) (notes []string, err error) {
 	for _, check := range []func() error{
 		func() error { return CheckName(s.Name) },
@@ -131,9 +131,9 @@ func (s *Spec) checkMachines() error {
 	case f.foreign:
 		return fmt.Errorf("--instance-type %s: the server computes on CPUs and NVIDIA GPUs, not on Inferentia or Trainium", s.InstanceType)
 	case f.localDisk && s.KMSKey != "" && s.AsyncOutput == "":
-		return fmt.Errorf("--kms-key: the disk of %s is in the machine and encrypted with a key of its own; leave --kms-key out", s.InstanceType)
+		return fmt.Errorf("--kms-key: the disk of %s is local and encrypted with a key of its own; leave --kms-key out", s.InstanceType)
 	case f.localDisk && s.VolumeGB != 0:
-		return fmt.Errorf("--volume-size: the disk of %s is in the machine and has its size; leave --volume-size out", s.InstanceType)
+		return fmt.Errorf("--volume-size: the disk of %s is local and of fixed size; leave --volume-size out", s.InstanceType)
 	case s.VolumeGB < 0 || s.VolumeGB > mostVolumeGB:
 		return fmt.Errorf("--volume-size %d: expected 1 to %d GB", s.VolumeGB, mostVolumeGB)
 	case s.Instances < 1:
@@ -156,7 +156,7 @@ func (s *Spec) checkServerless() error {
 	}
 	for _, flag := range slices.Sorted(maps.Keys(refused)) {
 		if refused[flag] {
-			return fmt.Errorf("%s: a serverless endpoint has none; leave it or --serverless out", flag)
+			return fmt.Errorf("%s: not for a serverless endpoint; leave it or --serverless out", flag)
 		}
 	}
 	if mb := s.Serverless.MemoryMB; mb < 1024 || mb > 6144 || mb%1024 != 0 {
@@ -178,7 +178,7 @@ func (s *Spec) checkModel() error {
 		}
 	}
 	if _, ok := s.Env["MODEL_ID"]; ok && s.readByContainer() {
-		return fmt.Errorf("--env MODEL_ID: is what --model sets here; give one of them")
+		return fmt.Errorf("--env MODEL_ID: --model sets it; give one of them")
 	}
 	switch {
 	case s.Model == "":
@@ -208,7 +208,7 @@ func (s *Spec) checkRole() error {
 
 func (s *Spec) checkEnv() error {
 	if len(s.Env) > mostEnv-ownEnv {
-		return fmt.Errorf("--env: %d variables, SageMaker takes %d beside those set here; put them into millrace.yaml in the model's folder", len(s.Env), mostEnv-ownEnv)
+		return fmt.Errorf("--env: %d variables, SageMaker takes %d besides those set here; put them into millrace.yaml in the model's folder", len(s.Env), mostEnv-ownEnv)
 	}
 	total := 0
 	for _, name := range slices.Sorted(maps.Keys(s.Env)) {
@@ -256,7 +256,7 @@ func (s *Spec) checkTags() error {
 		case key == "" || len(key) > 128 || strings.HasPrefix(key, "aws:") || strings.ContainsFunc(key, odd):
 			return fmt.Errorf("--tag %q: expected a key that does not begin with aws: and has at most 128 letters, digits and _.:/=+-@", key)
 		case key == tagKey:
-			return fmt.Errorf("--tag %s: is set by deploy itself", key)
+			return fmt.Errorf("--tag %s: deploy sets it", key)
 		case len(value) > 256 || strings.ContainsFunc(value, odd):
 			return fmt.Errorf("--tag %s=%q: expected at most 256 letters, digits and _.:/=+-@", key, value)
 		}

@@ -75,7 +75,7 @@ func TestCheck(t *testing.T) {
 		{name: "subnet alone", change: func(s *Spec) { s.Subnets = []string{"subnet-1"} }, wantErr: "takes both"},
 		{name: "subnet and group mixed up", change: func(s *Spec) { s.Subnets, s.SecurityGroups = []string{"sg-1"}, []string{"subnet-1"} }, wantErr: "--subnet sg-1"},
 		{name: "AWS's own tag", change: func(s *Spec) { s.Tags = map[string]string{"aws:x": "1"} }, wantErr: `--tag "aws:x"`},
-		{name: "our own tag", change: func(s *Spec) { s.Tags = map[string]string{tagKey: "1"} }, wantErr: "is set by deploy itself"},
+		{name: "our own tag", change: func(s *Spec) { s.Tags = map[string]string{tagKey: "1"} }, wantErr: "deploy sets it"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := testSpec()

@@ -158,7 +158,7 @@ func (u *upload) putParts(ctx context.Context, key string, f *file, in io.Reader
 		})
 	}
 	if err != nil {
-		// What lies there unfinished is paid for; nothing more can be done if this fails too.
+		// An unfinished upload costs money; nothing more can be done if this fails too.
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
 		_, _ = api.AbortMultipartUpload(last, &s3.AbortMultipartUploadInput{Bucket: &u.bucket, Key: &key, UploadId: made.UploadId})

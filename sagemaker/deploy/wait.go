@@ -19,14 +19,14 @@ func (c *Client) await(ctx context.Context, s *Spec, r requests, began time.Time
 	config := *r.config.EndpointConfigName
 	var said time.Time
 	var last types.EndpointStatus
-	changing := false // whether it has been seen on its way
+	changing := false // whether it has been seen changing
 	for looks := 1; ; looks++ {
 		e, err := c.endpoint(ctx, s.Name)
 		switch {
 		case ctx.Err() != nil:
 			return stopped(s.Name, last)
 		case err != nil:
-			return fmt.Errorf("%w; the deployment goes on without: the same deploy waits again", err)
+			return fmt.Errorf("%w; the deployment continues without: the same deploy waits again", err)
 		case e == nil && looks > 3: // before that, not every part of AWS may know it
 			return fmt.Errorf("endpoint %s: was deleted while it was waited for", s.Name)
 		}
@@ -57,7 +57,7 @@ func stopped(name string, last types.EndpointStatus) error {
 	if last != "" {
 		was = ", last seen " + string(last) + ","
 	}
-	return fmt.Errorf("stopped waiting; endpoint %s%s goes on without: `millrace sagemaker status %s` shows it, the same deploy waits again, `millrace sagemaker delete %s` takes it away", name, was, name, name)
+	return fmt.Errorf("stopped waiting; endpoint %s%s continues without: `millrace sagemaker status %s` shows it, the same deploy waits again, `millrace sagemaker delete %s` deletes it", name, was, name, name)
 }
 
 // instances says how many instances there are of how many, where that is known.

@@ -131,7 +131,7 @@ func (e *Endpoint) parse(r *http.Request, op operation) (*call, *fault) {
 }
 
 // checkName knows one endpoint, and that only while it is in service: the
-// runtime answers alike for names it has never heard of.
+// runtime gives the same answer for names that never existed.
 func (e *Endpoint) checkName(name string) *fault {
 	if len(name) > 63 {
 		return constraint(name, "endpointName", "Member must have length less than or equal to 63")

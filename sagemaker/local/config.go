@@ -68,7 +68,7 @@ type Config struct {
 	// Component is the inference component that the containers are copies of.
 	// "" is an endpoint without components, except for Adapters.
 	Component string
-	// Adapters are inference components that the containers serve beside their
+	// Adapters are inference components that the containers serve besides their
 	// model: the component's name and the folder as the container sees it.
 	Adapters map[string]string
 

@@ -26,8 +26,7 @@ func (c *cutter) draw() {
 	}
 }
 
-// push takes bytes and returns the parts that are full. Some bytes may stay
-// behind.
+// push takes bytes and returns the parts that are full. Some bytes may be held back.
 func (c *cutter) push(b []byte) (parts [][]byte) {
 	c.held = append(c.held, b...)
 	for len(c.held) >= c.next {
@@ -38,7 +37,7 @@ func (c *cutter) push(b []byte) (parts [][]byte) {
 	return parts
 }
 
-// rest returns what stayed behind, nil if that is nothing.
+// rest returns what was held back, nil if there is nothing.
 func (c *cutter) rest() []byte {
 	b := c.held
 	c.held = nil

@@ -16,7 +16,7 @@
 // (fleet.go, instance.go, routing.go).
 //
 // Between caller and container it does what the platform does, so that what
-// works on a laptop and fails on SageMaker fails here, too:
+// works on a laptop and fails on SageMaker fails here too:
 //
 //   - only the documented headers pass, in both directions (call.go, invoke.go);
 //   - a body over 25 MB, an answer after 60 s, a stream over 8 min end as they

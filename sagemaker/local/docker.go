@@ -214,7 +214,7 @@ func (c *dockerContainer) signal(name string) {
 	if _, err := c.docker.output(ctx, "kill", "--signal", name, c.name); err != nil {
 		select {
 		case <-c.Exited():
-		default: // there is no container yet, or no engine any more
+		default: // no container yet, or the engine has stopped
 			c.Signal(map[string]syscall.Signal{"TERM": syscall.SIGINT, "KILL": syscall.SIGKILL}[name])
 		}
 	}

@@ -103,7 +103,7 @@ func (c *Config) crashed(who string, err error) *fault {
 }
 
 // cut returns the first limit bytes of s, less a character that would be cut
-// in two, with what is no UTF-8 replaced.
+// in two, with invalid UTF-8 replaced.
 func cut(s string, limit int) string {
 	if len(s) > limit {
 		for limit > 0 && !utf8.RuneStart(s[limit]) {

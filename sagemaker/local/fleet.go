@@ -158,7 +158,7 @@ func (fl *fleet) keep(ctx context.Context, number int, started chan<- error) {
 }
 
 // start launches a container and waits until it is healthy and serves its
-// adapters. The instance is returned with an error, too, if there is one to stop.
+// adapters. With an error, too, an instance is returned if there is one to stop.
 func (fl *fleet) start(ctx context.Context, number int) (*instance, error) {
 	c, err := fl.cfg.Launcher.Launch(ctx, number)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 type Processes struct {
 	Path string   // of the program
 	Args []string // with the word serve
-	Env  []string // its whole environment, beside what the platform sets
+	Env  []string // its whole environment, except what the platform sets
 	Log  io.Writer
 }
 

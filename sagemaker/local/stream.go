@@ -17,8 +17,8 @@ import (
 // be in one part with.
 const heldBack = 10 * time.Millisecond
 
-// The causes of a request's end that lie with the platform: its time is up, or
-// the instance has been taken away from it.
+// The reasons for which the platform ends a request: its time is up, or its instance
+// has been stopped.
 var (
 	errLate  = errors.New("the time for the answer is up")
 	errTaken = errors.New("the instance has been stopped")

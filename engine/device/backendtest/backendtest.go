@@ -63,7 +63,7 @@ func Run(t *testing.T, open Open, opt Options) {
 	t.Run("rows", s.rowKinds)
 	t.Run("encoders", s.encoders)
 	t.Run("sampling", s.sampling)
-	t.Run("steering", s.steering)
+	t.Run("masks and biases", s.masksAndBiases)
 	t.Run("draws", s.draws)
 	t.Run("invalid rows", s.invalidRows)
 	t.Run("invariance", s.invariance)

@@ -131,7 +131,7 @@ func lowered(format plan.Format) *model {
 	return b.logits(b.rmsNorm(x, hidden, 0), 0)
 }
 
-// mixture has layers of experts and one that is always asked, behind a gate
+// mixture has layers of experts and one that sees every token, through a gate
 // of one column.
 func mixture(format plan.Format) *model {
 	b := newBuilder(212, 28, format)

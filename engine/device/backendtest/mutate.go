@@ -24,7 +24,7 @@ func cloned(p *plan.Plan) *plan.Plan {
 // floats are numbers at the edges of what operations compute.
 var floats = []float32{0, 1, -1, 0.5, 2, 1e-6, 1e-30, 30, 1e4, -1e4, 3e38, -3e38}
 
-// change makes one change for every four bytes: what, where, which field, to
+// change makes one change forevery four bytes: what, where, which field, to
 // which number. Operands stay within what there is.
 func change(p *plan.Plan, changes []byte) {
 	for ; len(changes) >= 4; changes = changes[4:] {

@@ -191,7 +191,7 @@ func (s *suite) descriptors(t *testing.T) {
 		{"bias too high", func(b *device.Batch) { b.Biases[0].Bias = sample.MaxBias + 1 }},
 		{"bias too low", func(b *device.Batch) { b.Biases[0].Bias = -sample.MaxBias - 1 }},
 		{"infinite bias", func(b *device.Batch) { b.Biases[0].Bias = float32(math.Inf(1)) }},
-		{"bias that is no number", func(b *device.Batch) { b.Biases[0].Bias = float32(math.NaN()) }},
+		{"bias that is NaN", func(b *device.Batch) { b.Biases[0].Bias = float32(math.NaN()) }},
 		{"too many biases of a slot", func(b *device.Batch) {
 			for range sample.MaxBiases {
 				b.Biases = append(b.Biases, b.Biases[0])
@@ -223,9 +223,9 @@ func (s *suite) descriptors(t *testing.T) {
 	}
 }
 
-// disturbed runs three batches, spoiling the second before it is run as it
-// should be, and returns the answers and what Forward said to the spoilt one.
-func (s *suite) disturbed(t *testing.T, m *model, spoil func(b *device.Batch)) ([]answer, error) {
+// disturbed runs three batches, corrupting the second before it is run as it
+// should be, and returns the answers and what Forward said to the corrupted one.
+func (s *suite) disturbed(t *testing.T, m *model, corrupt func(b *device.Batch)) ([]answer, error) {
 	t.Helper()
 	h := s.host(t, m, limits)
 	penalised := greedy(func(p *sample.Params) { p.RepetitionPenalty, p.FrequencyPenalty = 1.4, 0.3 })
@@ -241,7 +241,7 @@ func (s *suite) disturbed(t *testing.T, m *model, spoil func(b *device.Batch)) (
 	i := h.prepare(chunks...)
 	batch := h.b.Batch(i)
 	var err error
-	if spoil != nil {
+	if corrupt != nil {
 		good := clone(batch)
 		// What must not stick: another token, pages, parameters, counts and bias.
 		batch.Tokens[0] = (batch.Tokens[0] + 1) % int32(m.plan.Vocab)
@@ -251,7 +251,7 @@ func (s *suite) disturbed(t *testing.T, m *model, spoil func(b *device.Batch)) (
 		batch.Params = append(batch.Params, device.ParamDelta{Slot: old.slot, Params: sample.Greedy()})
 		batch.Counts = append(batch.Counts, device.CountDelta{Slot: old.slot, Token: 2, Generated: 1})
 		batch.Biases = append(batch.Biases, device.BiasDelta{Slot: old.slot, Token: 1, Bias: 50})
-		spoil(batch)
+		corrupt(batch)
 		err = h.b.Forward(i)
 		if err == nil { // keep the order of calls for the rest
 			return nil, nil

@@ -204,7 +204,7 @@ func sampleTogether(h *host, vocab int) []answer {
 	return out
 }
 
-// preemption: a sequence that moved to another slot, its counts sent anew,
+// preemption: a sequence that moved to another slot, its counts sent again,
 // goes on as if it had not.
 func (s *suite) preemption(t *testing.T, m *model) {
 	p := samplingCases[len(samplingCases)-1].params
@@ -233,7 +233,7 @@ func (s *suite) preemption(t *testing.T, m *model) {
 	s.unchanged(t, run(true), run(false), plan.F32)
 }
 
-// invalidRows: logits that are no numbers are flagged, and touch no other
+// invalidRows: logits that are NaN or infinite are flagged, and touch no other
 // sequence, now or when the pages are used again.
 func (s *suite) invalidRows(t *testing.T) {
 	t.Run("raw logits", s.invalidLogits)

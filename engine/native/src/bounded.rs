@@ -4,7 +4,7 @@
 //! Such work runs on a thread of its own. The allocator counts what that thread
 //! holds and looks at its stack and its clock: an allocation is the one thing
 //! that all such work does again and again. A thread that goes beyond a bound
-//! stops right there, for ever, since Rust has no way to end one that is safe
+//! stops right there, forever, since Rust has no way to end one that is safe
 //! inside an allocation. What it holds is lost, and is less than the bound.
 
 use std::alloc::{GlobalAlloc, Layout, System};

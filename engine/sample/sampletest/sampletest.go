@@ -154,7 +154,7 @@ func ChiSquare(hits []int, want []float64) (chi, limit float64) {
 
 // WatermarkZ is the detector: by how many standard errors the green tokens of a
 // text exceed what text without the watermark has. A pair of neighbours counts
-// once, since its second sight is no news.
+// once, since nothing new is seen the second time.
 func WatermarkZ(text []int32) float64 {
 	seen := make(map[[2]int32]bool)
 	green := 0.0

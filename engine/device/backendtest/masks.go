@@ -42,9 +42,9 @@ func randomBiases(rng *rand.Rand, vocab, n int) []sample.Bias {
 	return out
 }
 
-// steering is what bends a sequence's choices beside its parameters: masks,
+// masksAndBiases tests what changes a sequence's choices besides its parameters: masks,
 // which change with every token, and biases.
-func (s *suite) steering(t *testing.T) {
+func (s *suite) masksAndBiases(t *testing.T) {
 	const vocab, none = 1003, -1
 	m := table(randomRows(31, 14, vocab), none)
 	everything := samplingCases[len(samplingCases)-1].params
