@@ -117,6 +117,7 @@ func TestForcedTextIsPaced(t *testing.T) {
 	w := newWorld(t, Config{
 		Device: device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 4, MaxPagesPerSlot: pages}, Pages: 4 * pages,
 	}, sim.Config{Model: grammarModel, Fast: true, Latency: func(tokens int) time.Duration { return time.Duration(tokens) * time.Millisecond }})
+	w.e.cfg.Compiler = lateIf(onTime) // else the other sequence may end before the text is there
 	mustSubmit(t, w.e, constrainedRequest(900))
 	r := constrainedRequest(900)
 	r.Constraint = &Constraint{Grammar: grammartest.Compile(t, compiler(t), grammar.JSONSchema, fmt.Sprintf(`{"const":%q}`, text))}
