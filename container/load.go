@@ -13,6 +13,7 @@ import (
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/grammar"
+	"github.com/millrace-ai/millrace/engine/loader"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/token"
 	"github.com/millrace-ai/millrace/handler"
@@ -77,12 +78,12 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 		return nil, err
 	}
 	l := &loadedModel{name: s.name(), place: s.place, backend: backend, caps: backend.Caps(), slots: s.sizing.device.MaxSlots, family: s.model.plan.Family}
-	l.info, err = engine.Load(backend, s.model.plan, s.model.checkpoint, func(done, total int64) {
+	l.info, err = loader.Load(backend, s.model.plan, s.model.checkpoint, func(done, total int64) {
 		s.api.SetPending(fmt.Sprintf("loading weights, %d %% done", 100*done/max(1, total)))
 	})
 	s.phases.mark("weights")
 	if err == nil && s.model.checkpoint.Streamed() { // what the plan was made without
-		s.model.config, err = engine.ModelConfig(s.model.checkpoint)
+		s.model.config, err = loader.Config(s.model.checkpoint)
 	}
 	if err == nil {
 		err = s.loadSampling(l)
@@ -129,7 +130,7 @@ func (s *server) loadSampling(l *loadedModel) error {
 // checkMemory refuses weights that do not fit into memory, before they are
 // loaded: the kernel would end the process without a word.
 func (s *server) checkMemory() error {
-	need, err := engine.WeightBytes(s.model.plan, s.model.checkpoint)
+	need, err := loader.WeightBytes(s.model.plan, s.model.checkpoint)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/container/demo"
 	"github.com/millrace-ai/millrace/container/source"
-	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/loader"
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/token"
 	"github.com/millrace-ai/millrace/engine/weights"
@@ -119,8 +119,8 @@ func openModel(ctx context.Context, place, templatePath string, memory int64) (*
 
 // read makes the plan and compares it with the tensors.
 func (m *model) read() (err error) {
-	if m.config, m.plan, err = engine.Plan(m.checkpoint); err == nil {
-		err = engine.Check(m.plan, m.checkpoint)
+	if m.config, m.plan, err = loader.Plan(m.checkpoint); err == nil {
+		err = loader.Check(m.plan, m.checkpoint)
 	}
 	if err != nil {
 		return fmt.Errorf("model %s: %w", m.id, err)

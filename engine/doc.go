@@ -84,8 +84,8 @@
 // the prompt's pages too.
 //
 // Text turns a Stream's tokens into characters, with stop strings, on the
-// reader's goroutine. Plan and Load bring a checkpoint into a backend.
+// reader's goroutine.
 //
-// Not here: HTTP and JSON (handler), arithmetic (cpu, ref), files
-// (weights), the shape of a model (plan).
+// Not here: HTTP and JSON (handler), arithmetic (cpu, ref), the way from a
+// checkpoint to a backend (loader), the shape of a model (plan).
 package engine

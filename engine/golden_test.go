@@ -15,6 +15,7 @@ import (
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/loader"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/ref"
@@ -124,11 +125,11 @@ func loadCheckpoint(t testing.TB, dir string, b device.Backend) (*plan.Config, *
 		t.Fatal(err)
 	}
 	defer c.Close()
-	cfg, p, err := engine.Plan(c)
+	cfg, p, err := loader.Plan(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := engine.Load(b, p, c, nil); err != nil {
+	if _, err := loader.Load(b, p, c, nil); err != nil {
 		t.Fatal(err)
 	}
 	return cfg, p

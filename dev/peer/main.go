@@ -28,6 +28,7 @@ import (
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/loader"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/engine/weights"
@@ -114,7 +115,7 @@ func start(dir string, threads int) (*server, error) {
 		return nil, err
 	}
 	defer c.Close()
-	cfg, p, err := engine.Plan(c)
+	cfg, p, err := loader.Plan(c)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +124,7 @@ func start(dir string, threads int) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := engine.Load(b, p, c, nil); err != nil {
+	if _, err := loader.Load(b, p, c, nil); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
 	// No prefix cache: each prompt is computed whole, as llama.cpp's are.

@@ -1,4 +1,4 @@
-package engine
+package loader
 
 import (
 	"encoding/binary"

@@ -1,4 +1,9 @@
-package engine
+// Package loader brings a checkpoint into a backend: Plan writes the op plan of its
+// model, Check finds what is wrong before anything is loaded, and Load hands the
+// tensors over, piece by piece as they arrive.
+//
+// Not here: the files (engine/weights), the shape of a model (engine/plan).
+package loader
 
 import (
 	"bytes"
@@ -28,9 +33,9 @@ const loadRows = 16
 
 // Plan reads the config of checkpoint c and writes its model's op plan. If c is
 // streamed, its generation_config.json, which may come after the weights, is not
-// waited for: ModelConfig reads it.
+// waited for: Config reads it.
 func Plan(c *weights.Checkpoint) (*plan.Config, *plan.Plan, error) {
-	read := ModelConfig
+	read := Config
 	if c.Streamed() {
 		read = func(c *weights.Checkpoint) (*plan.Config, error) { return plan.ParseConfig(c.Config(), nil) }
 	}
@@ -53,8 +58,8 @@ func Plan(c *weights.Checkpoint) (*plan.Config, *plan.Plan, error) {
 	return cfg, p, nil
 }
 
-// ModelConfig reads config.json and generation_config.json of checkpoint c.
-func ModelConfig(c *weights.Checkpoint) (*plan.Config, error) {
+// Config reads config.json and generation_config.json of checkpoint c.
+func Config(c *weights.Checkpoint) (*plan.Config, error) {
 	generation, err := c.Generation()
 	if err != nil {
 		return nil, err
