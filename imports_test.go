@@ -72,7 +72,7 @@ func within(room string, tops ...string) bool {
 // listed one above it.
 var layers = map[string][]string{
 	"":          {},
-	"dev":       {"dev", "internal", "container", "sagemaker", "handler", "engine"},
+	"dev":       {"dev", "internal", "container", "engine"},
 	"container": {"container", "sagemaker", "handler", "engine", "internal"},
 	"sagemaker": {"sagemaker", "handler", "engine", "internal"},
 	"internal":  {},
