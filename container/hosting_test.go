@@ -48,7 +48,7 @@ func TestHosting(t *testing.T) {
 	}
 }
 
-// A signal ends a WebSocket as it ends a stream: behind the last message of
+// A signal ends a WebSocket as it ends a stream: after the last message of
 // what runs, and with a reason.
 func TestSignalWithASocket(t *testing.T) {
 	p := start(t, nil, "--model-id", tinyFolder(t), "--device", "ref").ready()

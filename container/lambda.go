@@ -52,7 +52,7 @@ type function struct {
 func functionOf(getenv func(string) string) (f function, err error) {
 	f = function{api: getenv(runtimeAPI), initialization: getenv("AWS_LAMBDA_INITIALIZATION_TYPE"), concurrency: 1}
 	if f.api == "" {
-		return f, fmt.Errorf("%s is not set: this is no Lambda function; `millrace lambda local` makes one here", runtimeAPI)
+		return f, fmt.Errorf("%s is not set: this is not a Lambda function; `millrace lambda local` makes one here", runtimeAPI)
 	}
 	whole := func(name string, n *int) {
 		if text := getenv(name); text != "" && err == nil {
@@ -68,7 +68,7 @@ func functionOf(getenv func(string) string) (f function, err error) {
 
 // initLimit is how long after its start the process asks for its first event,
 // loaded or not, 0 for no limit. Lambda starts an initialization of more than
-// 10 s anew; one ahead of any event may take as long as an event, and one on a
+// another 10 s; one ahead of any event may take as long as an event, and one on a
 // managed instance 130 s. Asking before the model is loaded would then let
 // events in, or have the process frozen half-way.
 func (f *function) initLimit() time.Duration {

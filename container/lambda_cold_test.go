@@ -51,7 +51,7 @@ func TestLambdaFirstEventBeforeTheModel(t *testing.T) {
 		}
 	}
 	if log := f.log.String(); strings.Contains(log, "INIT_REPORT") || strings.Count(log, "serving as a Lambda function") != 1 {
-		t.Error("the process has been begun anew")
+		t.Error("the process was started again")
 	}
 }
 

@@ -33,7 +33,7 @@ func TestSizing(t *testing.T) {
 		{name: "given length", cfg: config.Serve{MaxTotalTokens: 100}, want: budget{pages: 7 * 64, maxTotal: 100, maxInput: 99}},
 		{name: "given prompt length", cfg: config.Serve{MaxInputTokens: 100}, want: budget{pages: 63 * 64, maxTotal: 1000, maxInput: 100}},
 		{name: "given cache", cfg: config.Serve{MaxBatchTotalTokens: 160}, want: budget{pages: 10, maxTotal: 160, maxInput: 159}},
-		{name: "given cache that is no whole number of pages", cfg: config.Serve{MaxBatchTotalTokens: 161}, want: budget{pages: 11, maxTotal: 176, maxInput: 175}},
+		{name: "given cache that is not a whole number of pages", cfg: config.Serve{MaxBatchTotalTokens: 161}, want: budget{pages: 11, maxTotal: 176, maxInput: 175}},
 		{name: "windows hold few pages", maxPos: 1 << 15, groups: []plan.Group{{}, {Window: 512}, {Window: 512}, {Window: 512}},
 			want: budget{pages: 64 * (128 + 3*33), maxTotal: 1 << 15, maxInput: 1<<15 - 1}},
 		{name: "windows let a request be longer", maxPos: 1 << 17, free: 2 * gib, groups: []plan.Group{{}, {Window: 512}},

@@ -112,7 +112,7 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 }
 
 // loadSampling reads what the model's makers recommend. What is wrong about it
-// is no reason not to serve the model.
+// does not keep it from serving the model.
 func (s *server) loadSampling(l *loadedModel) error {
 	if s.cfg.GenerationConfig != "auto" {
 		return nil

@@ -261,7 +261,7 @@ func TestSageMakerLocalRefuses(t *testing.T) {
 	}{
 		{"a model that is none", []string{"--model", t.TempDir()}, 1, "endpoint millrace: Failed: the container of instance 1 ended with status 2 before it was healthy"},
 		{"a malformed variable", []string{"--env", "NOVALUE"}, 2, "--env=NOVALUE: expected NAME=VALUE"},
-		{"an address that is no server", []string{"--url", "https://example.com/x"}, 2, "--url=https://example.com/x: expected http://HOST:PORT"},
+		{"an address that is not a server", []string{"--url", "https://example.com/x"}, 2, "--url=https://example.com/x: expected http://HOST:PORT"},
 		{"an image and a server", []string{"--image", "i", "--url", "http://h"}, 2, "--image and --url can't be used together"},
 		{"an image's model that is not there", []string{"--image", "i", "--model", "/no/such/model"}, 2, "--model=/no/such/model: expected a folder of this machine"},
 		{"an image's adapter that is not there", []string{"--image", "i", "--adapter", "a=/no/such/adapter"}, 2, "--adapter=a=/no/such/adapter: expected a folder of this machine"},

@@ -41,7 +41,7 @@ type server struct {
 
 // front is where a server's requests come from: a port, or Lambda.
 type front interface {
-	// Serve hands requests to the API until Shutdown, which is no error, or
+	// Serve hands requests to the API until Shutdown, which is not an error, or
 	// until it fails.
 	Serve() error
 	// Ready says that the model is there from now on.
@@ -314,7 +314,7 @@ func (s *server) shutdown(f front) bool {
 }
 
 // exitOnSecond ends the process at once if the operator insists. A signal right
-// behind the first is no insistence: timeout(1) sends it to the process and to
+// after the first is not a second wish: timeout(1) sends it to the process and to
 // its group.
 func (s *server) exitOnSecond() {
 	for first := time.Now(); ; {

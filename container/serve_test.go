@@ -214,7 +214,7 @@ func TestSecondSignal(t *testing.T) {
 	if !events.Scan() {
 		t.Fatal("no first event")
 	}
-	// One right behind the first is not taken for a second wish.
+	// One right after the first is not taken for a second wish.
 	waitFor(t, "an end before the stream's", func() bool {
 		select {
 		case <-p.exited:

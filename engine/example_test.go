@@ -28,7 +28,8 @@ func Example() {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error)
+	defer cancel()
+	ended := make(chan error, 1)
 	go func() { ended <- e.Run(ctx) }()
 
 	stream, err := e.Submit(ctx, &engine.Request{Tokens: []int32{1, 2, 3}, MaxNewTokens: 5, Params: sample.Greedy(), IgnoreEOS: true})
@@ -50,10 +51,9 @@ func Example() {
 	}
 	fmt.Println(n, "tokens")
 
-	if err := e.Drain(ctx); err != nil {
+	if err := e.Drain(ctx); err != nil { // lets what runs finish, then Run returns
 		fmt.Println(err)
 	}
-	cancel()
 	<-ended
 	// Output: 5 tokens
 }

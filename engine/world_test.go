@@ -254,7 +254,7 @@ func (w *world) read() error {
 }
 
 // checkStep checks the step just planned: the budget, and that each page it
-// writes has one user and was in nobody's reach before.
+// writes has one user and no one could reach it before.
 func (w *world) checkStep() {
 	st := w.e.inFlight
 	if st == nil || w.err != nil {

@@ -106,7 +106,7 @@ func TestChatAnswers(t *testing.T) {
 		{name: "a stop string is left out", body: chatBody(`"stop":["c"]`), says: " b c d", want: whole(says1(" b ", "stop"))},
 		{name: "a stop string inside a token", body: chatBody(`"stop":"el"`), says: "hello", want: whole(says1("h", "stop"))},
 		{name: "what began a stop string is not lost", body: chatBody(`"stop":["bx"],"max_tokens":2`), says: " b", want: whole(says1(" b", "length"))},
-		{name: "special tokens are no text", body: chatBody(), says: " b<|begin_of_text|> c<|eot_id|>", want: whole(says1(" b c", "stop"))},
+		{name: "special tokens are not text", body: chatBody(), says: " b<|begin_of_text|> c<|eot_id|>", want: whole(says1(" b c", "stop"))},
 		{name: "log-probabilities, with the end's", body: chatBody(`"logprobs":true`), says: "é<|eot_id|>",
 			want: whole(`{"index":0,"message":{"role":"assistant","content":"é"},"logprobs":{"content":[` + entry("é", "195,169") + `,` + entry("<|eot_id|>", "60,124,101,111,116,95,105,100,124,62") + `]},"finish_reason":"stop"}`)},
 		{name: "the bytes of a cut character", body: chatBody(`"logprobs":true,"max_tokens":1`), says: "😀",
@@ -215,7 +215,7 @@ func TestChatEvents(t *testing.T) {
 	}
 }
 
-// TestChatFailures pins errors before and behind the first event.
+// TestChatFailures pins errors before and after the first event.
 func TestChatFailures(t *testing.T) {
 	broken := &engine.Error{Kind: engine.Failed, Msg: "device lost"}
 	early := func(_ *engine.Request, out *engine.StreamWriter) { out.End(engine.NotFinished, broken) }

@@ -153,7 +153,7 @@ func (a *completionAnswer) appendAlternative(dst []byte, id int32, logprob float
 }
 
 // appendName appends what a token is called: its text, or as at OpenAI its
-// bytes if they are no text by themselves.
+// bytes if they are not text by themselves.
 func (a *completionAnswer) appendName(dst []byte, id int32) []byte {
 	b := a.tok.TokenBytes(id)
 	if utf8.Valid(b) {

@@ -63,7 +63,7 @@ func TestCompletionLogprobs(t *testing.T) {
 		{"without", `{"prompt":"x","logprobs":0,"max_tokens":1}`, " a", `{"tokens":[" a"],"token_logprobs":[-0.25],"top_logprobs":null,"text_offset":[0]}`},
 		{"parts of characters", `{"prompt":"x","logprobs":0}`, "é😀b<|eot_id|>",
 			`{"tokens":["é","bytes:\\xf0\\x9f","bytes:\\x98","bytes:\\x80","b","<|eot_id|>"],"token_logprobs":[-0.25,-0.25,-0.25,-0.25,-0.25,-0.25],"top_logprobs":null,"text_offset":[0,1,1,1,2,3]}`},
-		{"behind the prompt", `{"prompt":"é x","logprobs":0,"echo":true,"max_tokens":1}`, " a",
+		{"after the prompt", `{"prompt":"é x","logprobs":0,"echo":true,"max_tokens":1}`, " a",
 			`{"tokens":["<|begin_of_text|>","é"," ","x"," a"],"token_logprobs":[null,-1.0,-2.0,-3.0,-0.25],"top_logprobs":null,"text_offset":[0,0,1,2,3]}`},
 		{"of the prompt, too (echo)", `{"prompt":"x a","logprobs":1,"echo":true,"max_tokens":1}`, " a",
 			`{"tokens":["<|begin_of_text|>","x"," a"," a"],"token_logprobs":[null,-1.0,-2.0,-0.25],"top_logprobs":[null,{"y":-0.5,"x":-1.0},{" d":-1.5," a":-2.0},{" a":-0.25}],"text_offset":[0,0,1,3]}`},
@@ -332,7 +332,7 @@ func TestCompletionBestOf(t *testing.T) {
 	}
 }
 
-// TestCompletionFailures pins errors before and behind the first event; an
+// TestCompletionFailures pins errors before and after the first event; an
 // error of one prompt leaves the others alone.
 func TestCompletionFailures(t *testing.T) {
 	broken := &engine.Error{Kind: engine.Failed, Msg: "device lost"}

@@ -36,10 +36,10 @@ func TestGrammarFaults(t *testing.T) {
 	for _, tt := range []struct{ name, grammar, want string }{
 		{"a schema that is a number", `{"type":"json","value":1}`, support},
 		{"a schema that is null", `{"type":"json_object","value":null}`, support},
-		{"a string that is no JSON", `{"type":"json","value":"nope"}`, fault + "not JSON: invalid character 'o' in literal null (expecting 'u')"},
+		{"a string that is not JSON", `{"type":"json","value":"nope"}`, fault + "not JSON: invalid character 'o' in literal null (expecting 'u')"},
 		{"no properties", `{"type":"json","value":{"type":"object"}}`, fault + "Grammar must have a 'properties' field"},
 		{"no properties, in a string", `{"type":"json","value":"{}"}`, fault + "Grammar must have a 'properties' field"},
-		{"properties are no object", `{"type":"json","value":{"properties":1}}`, fault + "#/properties: not an object"},
+		{"properties are not an object", `{"type":"json","value":{"properties":1}}`, fault + "#/properties: not an object"},
 		{"a keyword that cannot be held", `{"type":"json","value":{"properties":{"a":{"not":{"type":"string"}}}}}`, fault + "#/properties/a/not: the keyword is not supported"},
 		{"nothing satisfies it", `{"type":"json_schema","value":{"schema":false}}`, fault + "#: no value is valid"},
 		{"a regex that is none", `{"type":"regex","value":"a("}`, fault + "regex: unclosed group"},

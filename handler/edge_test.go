@@ -20,7 +20,7 @@ import (
 // with it, in answers and logs; prompts and outputs in logs of any level but
 // debug, where errors are repeated.
 func TestSecrets(t *testing.T) {
-	const key, wrong, prompt, output = "Key-f00d", "Key-badbad", "in confidence", "nobody's business"
+	const key, wrong, prompt, output = "Key-f00d", "Key-badbad", "in confidence", "a private matter"
 	for _, level := range []slog.Level{slog.LevelDebug, slog.LevelInfo} {
 		var mu sync.Mutex
 		var log bytes.Buffer

@@ -30,7 +30,7 @@ func TestEnding(t *testing.T) {
 		{"a part goes on", []string{"aa", "b"}, []string{"ab"}, []string{"a", ""}},
 		{"the longest is held", []string{"xab", "c"}, []string{"abz", "bc"}, []string{"x", "a"}},
 		{"characters", []string{"hé", "é"}, []string{"éé"}, []string{"h", ""}},
-		{"special tokens are no text", []string{"a", "[b]", "c"}, []string{"x"}, []string{"a", "", "c"}},
+		{"special tokens are not text", []string{"a", "[b]", "c"}, []string{"x"}, []string{"a", "", "c"}},
 		{"but count", []string{"ab", "[c]", "d"}, []string{"bcd"}, []string{"a", "", ""}},
 		{"and are left out of what is let go", []string{"ab", "[c]", "x"}, []string{"bcd"}, []string{"a", "", "bx"}},
 		{"an empty stop string", []string{"ab"}, []string{""}, []string{"ab"}},

@@ -104,7 +104,7 @@ func TestErrorObjects(t *testing.T) {
 	for _, path := range []string{"/generate", "/invocations", "/v1", "/tokenize"} {
 		mustError(t, post(t, s, path, `{}`)) // other routes keep the contract's
 	}
-	// Behind the first token it is an event, of one choice or of all.
+	// After the first token it is an event, of one choice or of all.
 	late := func(_ *engine.Request, out *engine.StreamWriter) {
 		out.Emit(engine.Token{ID: 276})
 		out.End(engine.NotFinished, &engine.Error{Kind: engine.Failed, Msg: "device lost"})

@@ -36,7 +36,7 @@ func TestAnswers(t *testing.T) {
 		{"invocations", "/invocations", `{"inputs":"x"}`, " a<|eot_id|>", `[{"generated_text":"x a"}]`},
 		{"a body with messages too is generate", "/invocations", `{"inputs":"x","messages":[]}`, " a<|eot_id|>", `[{"generated_text":"x a"}]`},
 		{"prompt wanted", "/generate", `{"inputs":"a\"b","parameters":{"return_full_text":true}}`, "\" a<|eot_id|>", `{"generated_text":"a\"b\" a"}`},
-		{"stream is nobody's field on generate", "/generate", `{"inputs":"x","stream":true}`, " a<|eot_id|>", `{"generated_text":" a"}`},
+		{"stream is not a field of generate", "/generate", `{"inputs":"x","stream":true}`, " a<|eot_id|>", `{"generated_text":" a"}`},
 		{"details", "/generate", `{"inputs":"x","parameters":{"details":true}}`, " a<|eot_id|>",
 			`{"generated_text":" a","details":{"finish_reason":"eos_token","generated_tokens":2,"seed":null,"prefill":[],"tokens":[` + tk(" a", "false") + "," + tk("<|eot_id|>", "true") + `]}}`},
 		{"length, seed echoed when sampling", "/generate", `{"inputs":"x","parameters":{"details":true,"max_new_tokens":1,"do_sample":true,"seed":18446744073709551615}}`, " a b",

@@ -108,7 +108,7 @@ func isLast(pieces []engine.Piece) bool {
 
 // each runs read for all sequences at once and returns the first error, which
 // ends the others through ctx. That a deadline found a sequence waiting ends no
-// other, and is no error if any has a token: q.late keeps it.
+// other, and is not an error if any has a token: q.late keeps it.
 func (s *Server) each(x *exchange, read func(ctx context.Context, q *sequence) error) error {
 	one := func(ctx context.Context, q *sequence) error {
 		err := read(ctx, q)

@@ -135,7 +135,7 @@ func TestSpans(t *testing.T) {
 		}
 		for _, child := range all[:len(all)-1] {
 			if child.Parent().SpanID() != root.SpanContext().SpanID() {
-				t.Errorf("%s is no child of the request's span", child.Name())
+				t.Errorf("%s is not a child of the request's span", child.Name())
 			}
 			if child.StartTime().Before(root.StartTime()) || child.EndTime().After(root.EndTime()) || child.EndTime().Before(child.StartTime()) {
 				t.Errorf("%s lasts from %v to %v, the request from %v to %v", child.Name(), child.StartTime(), child.EndTime(), root.StartTime(), root.EndTime())

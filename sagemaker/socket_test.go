@@ -122,7 +122,7 @@ func TestSocket(t *testing.T) {
 	}{
 		{"answer", []string{`{"id":"a"}`}, []string{`a ["POST","/invocations"] 0  done=true cancelled=false`}},
 		{"without a name", []string{`{}`}, []string{`1 ["POST","/invocations"] 0  done=true cancelled=false`}},
-		{"null is no name", []string{`{"id":null}`}, []string{`2 ["POST","/invocations"] 0  done=true cancelled=false`}},
+		{"null is not a name", []string{`{"id":null}`}, []string{`2 ["POST","/invocations"] 0  done=true cancelled=false`}},
 		{"error", []string{`{"id":"é\"","do":"fail"}`}, []string{`é"  422 validation done=true cancelled=false`}},
 		{"panic", []string{`{"id":"a","do":"panic"}`}, []string{`a  500 internal done=true cancelled=false`}},
 		{"cancel in a stream", []string{`{"id":"a","do":"wait"}`, `{"cancel":"a"}`},
@@ -131,7 +131,7 @@ func TestSocket(t *testing.T) {
 		{"cancel of none, then another", []string{`{"cancel":"zz"}`, `{"id":"b"}`}, []string{`b ["POST","/invocations"] 0  done=true cancelled=false`}},
 		{"not JSON", []string{`{"id":`}, []string{`null  400 bad_request done=true cancelled=false`}},
 		{"no object", []string{`[1]`}, []string{`null  400 bad_request done=true cancelled=false`}},
-		{"name is no text", []string{`{"id":7}`}, []string{`null  400 bad_request done=true cancelled=false`}},
+		{"name is not text", []string{`{"id":7}`}, []string{`null  400 bad_request done=true cancelled=false`}},
 		{"long name", []string{`{"id":"` + strings.Repeat("x", 65) + `"}`}, []string{`null  400 bad_request done=true cancelled=false`}},
 		{"same name twice", []string{`{"id":"a","do":"silence"}`, `{"id":"a"}`, `{"cancel":"a"}`},
 			[]string{`a  409 conflict done=true cancelled=false`, `a  0  done=true cancelled=true`}},

@@ -58,7 +58,7 @@ recent() { # whether a program is of version 1.9 or newer
 
 terraform=${MILLRACE_TERRAFORM:-}
 if [[ -n $terraform ]] && ! recent "$terraform"; then
-	echo "MILLRACE_TERRAFORM is $terraform, which is no Terraform of 1.9 or newer." >&2
+	echo "MILLRACE_TERRAFORM is $terraform, which is not Terraform 1.9 or newer." >&2
 	exit 1
 fi
 for candidate in terraform tofu "$build/tofu"; do

@@ -158,6 +158,6 @@ func newBar(o *Options, f *os.File) (add, clear func()) {
 	}
 	bar := progressbar.NewOptions64(total, progressbar.OptionSetWriter(f), progressbar.OptionSetDescription("requests"),
 		progressbar.OptionShowCount(), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond))
-	// A bar that cannot be drawn is no fault of the run.
+	// A bar that cannot be drawn does not make the run fail.
 	return func() { _ = bar.Add(1) }, func() { _ = bar.Clear() }
 }

@@ -65,7 +65,7 @@ func TestStream(t *testing.T) {
 				}
 			}
 			if rest := a.all(t); rest != "" || a.trailer.Get(headerErrorType) != "" {
-				t.Errorf("behind the last event: %q, trailer %v", rest, a.trailer)
+				t.Errorf("after the last event: %q, trailer %v", rest, a.trailer)
 			}
 		})
 	}

@@ -43,7 +43,7 @@ var commands = []command{
 		s.messages, s.last = nil, ""
 		return s.print("New conversation.\n")
 	}},
-	{"/system", "[TEXT]", "set the system message; without TEXT, show it; - takes it away", (*Session).setSystem},
+	{"/system", "[TEXT]", "set the system message; without TEXT, show it; - removes it", (*Session).setSystem},
 	{"/set", "[NAME [VALUE]]", "set a field such as temperature or max_tokens; without VALUE, back to the server's default", (*Session).set},
 	{"/retry", "", "ask the last question again", func(s *Session, ctx context.Context, _ string) error { return s.retry(ctx) }},
 	{"/undo", "", "take the last question and its answer back", func(s *Session, _ context.Context, _ string) error {

@@ -130,5 +130,5 @@ func writeHistory(line *liner.State, name string) {
 		return
 	}
 	defer f.Close()
-	_, _ = line.WriteHistory(f) // a history that is not kept is no fault of the chat
+	_, _ = line.WriteHistory(f) // the chat does not fail when its history is not kept
 }

@@ -140,7 +140,7 @@ func TestArchiveRefused(t *testing.T) {
 		{"link", packHeaders(t, []tar.Header{{Name: "config.json", Linkname: "/etc/passwd", Typeflag: tar.TypeSymlink}}, nil, ".gz"), `"config.json" is a link`},
 		{"way out", packHeaders(t, []tar.Header{{Name: "../x.json", Typeflag: tar.TypeReg}}, nil, ""), `"../x.json" leads out`},
 		{"no model", pack(t, map[string][]byte{"a.txt": nil}, ".gz", nil), "no config.json"},
-		{"a second model behind the first", packHeaders(t, []tar.Header{{Name: "a/config.json", Size: 2}, {Name: "a/model.safetensors", Size: int64(len(files["model.safetensors"]))}, {Name: "config.json", Size: 2}},
+		{"a second model after the first", packHeaders(t, []tar.Header{{Name: "a/config.json", Size: 2}, {Name: "a/model.safetensors", Size: int64(len(files["model.safetensors"]))}, {Name: "config.json", Size: 2}},
 			map[string][]byte{"a/config.json": []byte("{}"), "a/model.safetensors": files["model.safetensors"], "config.json": []byte("{}")}, ""), `several models: in "a/" and ""`},
 		{"no weights", pack(t, map[string][]byte{"config.json": []byte("{}"), "model.gguf": nil}, ".gz", nil), "GGUF is not supported"},
 	} {

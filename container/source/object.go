@@ -120,7 +120,7 @@ func (o *object) readAt(ctx context.Context, p []byte, offset int64) error {
 }
 
 // checksum asks for the checksum of the whole object. That there is none, or
-// that it cannot be asked for, is no error: reading will say what is wrong.
+// that it cannot be asked for, is not an error: reading will say what is wrong.
 func (o *object) checksum(ctx context.Context) checksum {
 	out, err := briefly(ctx, o.bucket, func(ctx context.Context) (*s3.HeadObjectOutput, error) {
 		return o.bucket.api.Load().HeadObject(ctx, &s3.HeadObjectInput{Bucket: &o.bucket.place.bucket, Key: &o.key, IfMatch: &o.etag,

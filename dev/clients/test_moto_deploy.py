@@ -1,4 +1,4 @@
-"""Deploys to moto's SageMaker and S3 with the real binary, looks with boto3 at what it has made, and takes it away.
+"""Deploys to moto's SageMaker and S3 with the real binary, looks with boto3 at what it has made, and deletes it.
 
 moto knows no update of an endpoint and none of the newer instance types, and every endpoint serves at once: updates and
 failures are tested in Go, in sagemaker/deploy.

@@ -28,7 +28,7 @@ type Image struct {
 
 // Build builds an image by a Dockerfile below root, with the folder as its
 // context, and tags it. options are further ones of docker build. The error is
-// an *Unavailable if the images to begin with cannot be had.
+// an *Unavailable if the images to begin with are not available.
 func (e *Engine) Build(ctx context.Context, root, dockerfile, folder, tag string, options ...string) error {
 	dockerfile = filepath.Join(root, dockerfile)
 	if err := e.prepare(ctx, root, dockerfile); err != nil {

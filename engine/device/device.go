@@ -25,7 +25,7 @@
 // sequence with a slot and pages for the steps that it takes, its patches are rows
 // of Embeds at positions from 0 on, and as one Span they see each other
 // whichever way. Each row it asks for is a RowOutput, whose answer is the hidden
-// vector itself, in Outputs; there are no logits, and nothing is sampled.
+// vector itself, in Outputs; there are not logits, and nothing is sampled.
 //
 // Backends trust plans and batches. Checked wraps one so that both are
 // checked first, once for all backends.
@@ -61,7 +61,7 @@ const LastToken int32 = -1 << 31
 // EmbedRow returns what stands in Batch.Tokens for row i of Batch.Embeds.
 func EmbedRow(i int) int32 { return int32(-1 - i) }
 
-// NoState is no state in a StateDelta; ZeroState the one before the first token.
+// NoState means no state in a StateDelta; ZeroState the one before the first token.
 const (
 	NoState   int32 = -1
 	ZeroState int32 = -2
@@ -238,7 +238,7 @@ const (
 	// sequence takes no other part in the Batch. Row.Token is -1.
 	RowAgain
 	// RowOutput asks for the hidden vector of the token: no token is chosen, there
-	// are no logits. Its answer is in Batch.Outputs; its RowResult means nothing. All
+	// are not logits. Its answer is in Batch.Outputs; its RowResult means nothing. All
 	// rows of a plan that ends in OpOutput are RowOutput, and no others may be.
 	RowOutput
 )

@@ -97,7 +97,7 @@ func (c *conjunct) arrays() (*Error, error) {
 
 // uniqueItems writes all arrays of distinct values, if items are of a set so
 // small that this is short. Of a larger set it bounds the length. Where there
-// is no set the keyword has no effect: no grammar can remember what was written.
+// is no such set the keyword has no effect: no grammar can remember what was written.
 func (c *conjunct) uniqueItems(n *node, items []*node, least int, most *int) (done bool, reason *Error, err error) {
 	set, err := c.finite(items)
 	if err != nil || !set.ok {

@@ -128,7 +128,7 @@ var (
 )
 
 // index makes the nodes below n, for the names that they give themselves. What
-// is no schema there is a mistake of those that are reached by way of n.
+// is not a schema is a mistake of those that are reached by way of n.
 func (d *document) index(n *node) error {
 	if n.members == nil {
 		return nil

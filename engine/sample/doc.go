@@ -69,7 +69,7 @@
 // # Differences from TGI
 //
 // The order of the steps is TGI's, but that it masks after the penalties, which
-// comes to the same: no step raises -Inf. The frequency and presence penalties
+// gives the same result: no step raises -Inf. The frequency and presence penalties
 // are OpenAI's: TGI scales the count by the padded width of its batch, and takes
 // presence for repetition. So are logit biases, which TGI ignores; they change
 // the logits that the model gave, so come first. The draw and the watermark's

@@ -310,7 +310,7 @@ const pointerPrefix = "version https://git-lfs.github.com/spec/"
 func isPointer(data []byte) bool { return bytes.HasPrefix(data, []byte(pointerPrefix)) }
 
 func pointerError(name string) error {
-	return fmt.Errorf("%s: a Git LFS pointer stands in place of the file: run git lfs pull, or download the file itself", name)
+	return fmt.Errorf("%s: a Git LFS pointer instead of the file: run git lfs pull, or download the file itself", name)
 }
 
 // reason strips the operation and path that os errors repeat.

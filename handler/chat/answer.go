@@ -30,7 +30,7 @@ func (c Call) Object() ([]byte, error) {
 	if args := strings.TrimSpace(c.Arguments); isObject([]byte(args)) {
 		return []byte(args), nil
 	}
-	return nil, toolError("Failed to parse generated text: the arguments of %s are no JSON object %s", c.Name, quoted(c.Arguments))
+	return nil, toolError("Failed to parse generated text: the arguments of %s are not a JSON object %s", c.Name, quoted(c.Arguments))
 }
 
 // FinishReason returns OpenAI's word for the end of an answer: length if the

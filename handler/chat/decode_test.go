@@ -162,8 +162,8 @@ func TestDecodeResponseFormat(t *testing.T) {
 func TestCallObject(t *testing.T) {
 	for _, tt := range []struct{ name, arguments, want string }{
 		{"object", ` {"a": 1} `, `{"a": 1}`},
-		{"cut off", `{"a": 1`, `Tool error: Failed to parse generated text: the arguments of f are no JSON object "{\"a\": 1"`},
-		{"no object", `[1]`, `Tool error: Failed to parse generated text: the arguments of f are no JSON object "[1]"`},
+		{"cut off", `{"a": 1`, `Tool error: Failed to parse generated text: the arguments of f are not a JSON object "{\"a\": 1"`},
+		{"no object", `[1]`, `Tool error: Failed to parse generated text: the arguments of f are not a JSON object "[1]"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			object, err := Call{Name: "f", Arguments: tt.arguments}.Object()

@@ -67,7 +67,7 @@ const (
 )
 
 // IsMarker reports whether text, that of a special token, announces a call or
-// belongs to one. A Parser must see such tokens; others are no part of a text.
+// belongs to one. A Parser must see such tokens; others are not part of a text.
 func IsMarker(text []byte) bool {
 	switch string(text) {
 	case hermesOpen, hermesClose, mistralOpen, mistralArgs, pythonTag:
@@ -123,7 +123,7 @@ func (p *Parser) Close() []Delta {
 }
 
 // cutCall begins a call whose arguments did not begin, and reports whether the
-// held text is no content.
+// held text is not content.
 func (p *Parser) cutCall() bool {
 	name, begun := "", ""
 	switch p.state {
@@ -235,7 +235,7 @@ func (p *Parser) release(n int) {
 	}
 }
 
-// reject finds that the text from p.from on is no call.
+// reject finds that the text from p.from on is not a call.
 func (p *Parser) reject() { p.release(p.from + 1) }
 
 func (p *Parser) inMarker() {

@@ -119,7 +119,7 @@ func TestLoad(t *testing.T) {
 			request: Request{Tools: []Tool{{Spec: []byte("{}")}}}, want: "B1"},
 		{name: "list, by name", files: fstest.MapFS{"tokenizer_config.json": config(`[{"name": "default", "template": "A"}, {"name": "rag", "template": "C"}]`)}, request: Request{Template: "rag"}, want: "C"},
 		{name: "list, unknown name", files: fstest.MapFS{"tokenizer_config.json": config(`"A"`)}, request: Request{Template: "rag"}, want: "Template error: template not found"},
-		{name: "list of one that is no default", files: fstest.MapFS{"tokenizer_config.json": config(`[{"name": "x", "template": "A"}]`)}, want: "A"},
+		{name: "list of one that is not the default", files: fstest.MapFS{"tokenizer_config.json": config(`[{"name": "x", "template": "A"}]`)}, want: "A"},
 		{name: "list without a default", files: fstest.MapFS{"tokenizer_config.json": config(`[{"name": "x", "template": "A"}, {"name": "y", "template": "A"}]`)}, want: "Template error: template not found"},
 		{name: "file before configuration", files: fstest.MapFS{"chat_template.jinja": file("J{{ bos_token }}"), "tokenizer_config.json": config(`"A"`)}, want: "J<s>"},
 		{name: "processor's file", files: fstest.MapFS{"chat_template.json": config(`"P"`), "tokenizer_config.json": file("{}")}, want: "P"},
@@ -134,7 +134,7 @@ func TestLoad(t *testing.T) {
 		{name: "special tokens from a map", files: fstest.MapFS{"chat_template.jinja": file("{{ sep_token }}{{ cls_token }}"), "special_tokens_map.json": file(`{"sep_token": {"content": "<\"sep>"}}`)}, want: `<"sep>`},
 		{name: "does not compile", files: fstest.MapFS{"chat_template.jinja": file("a\n\n{% if %}")}, want: "chat_template.jinja: template \"default\": syntax error"},
 		{name: "does not compile, line", files: fstest.MapFS{"tokenizer_config.json": config(`"a\n\n{% if %}"`)}, want: "line 3"},
-		{name: "configuration is no JSON", files: fstest.MapFS{"tokenizer_config.json": file("{")}, want: "tokenizer_config.json: unexpected end"},
+		{name: "configuration is not JSON", files: fstest.MapFS{"tokenizer_config.json": file("{")}, want: "tokenizer_config.json: unexpected end"},
 		{name: "template is a number", files: fstest.MapFS{"tokenizer_config.json": config("1")}, want: "tokenizer_config.json: chat_template: expected a string or a list"},
 		{name: "entry without a name", files: fstest.MapFS{"tokenizer_config.json": config(`[{"template": "A"}]`)}, want: "entry 0 has no name"},
 		{name: "token is a number", files: fstest.MapFS{"tokenizer_config.json": file(`{"bos_token": 1}`)}, want: "bos_token is 1"},
@@ -237,7 +237,7 @@ func TestStrftimeNow(t *testing.T) {
 	}
 }
 
-// A template that knows no tools gets them in TGI's words behind the last message.
+// A template that knows no tools gets them in TGI's words after the last message.
 func TestToolsWithoutTemplate(t *testing.T) {
 	const tool = `{"type":"function","function":{"name":"f","parameters":{}}}`
 	ask := `"messages":[{"role":"user","content":"hi"}],"tools":[` + tool + `]`
