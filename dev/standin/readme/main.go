@@ -59,11 +59,11 @@ func update(folder string, check bool) error {
 	var text bytes.Buffer
 	fmt.Fprintf(&text, "%s%s\n\n## Inputs\n\n| Name | Meaning | Type | Default |\n| --- | --- | --- | --- |\n", head, begin)
 	for _, in := range inputs {
-		fallback := "needed"
+		fallback := "required"
 		if in.fallback != "" {
 			fallback = "`" + in.fallback + "`"
 		}
-		fmt.Fprintf(&text, "| `%s` | %s | `%s` | %s |\n", in.name, in.description, in.kind, fallback)
+		fmt.Fprintf(&text, "| `%s` | %s | %s | %s |\n", in.name, in.description, typeCell(in.kind), fallback)
 	}
 	fmt.Fprint(&text, "\n## Outputs\n\n| Name | Meaning |\n| --- | --- |\n")
 	for _, out := range outputs {
@@ -78,6 +78,30 @@ func update(folder string, check bool) error {
 		return fmt.Errorf("%s: its tables are out of date; `make terraform-readme` writes them", path)
 	}
 	return os.WriteFile(path, text.Bytes(), 0o644)
+}
+
+// typeCell writes a type for a table: an object with a line for each attribute.
+func typeCell(kind string) string {
+	inner, object := strings.CutPrefix(kind, "object({")
+	if !object || !strings.HasSuffix(inner, "})") {
+		return "`" + kind + "`"
+	}
+	cell, depth, from := "object with", 0, 0
+	inner = strings.TrimSuffix(inner, "})") + ","
+	for i, r := range inner {
+		switch {
+		case strings.ContainsRune("({[", r):
+			depth++
+		case strings.ContainsRune(")}]", r):
+			depth--
+		case r == ',' && depth == 0:
+			if attribute := strings.TrimSpace(inner[from:i]); attribute != "" {
+				cell += "<br>`" + attribute + "`"
+			}
+			from = i + 1
+		}
+	}
+	return cell
 }
 
 // A block is a variable or an output, with its expressions as they are written,

@@ -1,5 +1,5 @@
 variable "name" {
-  description = "First part of every name here."
+  description = "Prefix of all names."
   type        = string
   nullable    = false
 
@@ -10,7 +10,7 @@ variable "name" {
 }
 
 variable "repositories" {
-  description = "Image repositories to make."
+  description = "Image repositories to create."
   type        = set(string)
   default     = ["millrace"]
   nullable    = false
@@ -22,7 +22,7 @@ variable "repositories" {
 }
 
 variable "keep_images" {
-  description = "How many images a repository keeps; older ones go."
+  description = "How many images a repository keeps; older ones are deleted."
   type        = number
   default     = 20
   nullable    = false
@@ -34,7 +34,7 @@ variable "keep_images" {
 }
 
 variable "keep_old_weights_days" {
-  description = "Days for which the bucket keeps a file that was replaced or deleted."
+  description = "Days for which the bucket keeps replaced or deleted files."
   type        = number
   default     = 30
   nullable    = false
@@ -46,7 +46,7 @@ variable "keep_old_weights_days" {
 }
 
 variable "kms_key_arn" {
-  description = "Key that encrypts the bucket and the repositories; null makes one, which log groups can use too."
+  description = "Key that encrypts the bucket and the repositories; null creates one, which log groups can use too."
   type        = string
   default     = null
 }
@@ -74,7 +74,7 @@ variable "force_destroy" {
 }
 
 variable "tags" {
-  description = "Tags of everything here."
+  description = "Tags of all resources."
   type        = map(string)
   default     = {}
   nullable    = false

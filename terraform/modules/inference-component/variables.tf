@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Name of the component, and the first part of every other name here."
+  description = "Name of the component and prefix of all other names."
   type        = string
   nullable    = false
 
@@ -55,7 +55,7 @@ variable "weights" {
 }
 
 variable "environment" {
-  description = "Environment of the container: the server's flags in upper case, with _ for -. What does not fit belongs in a config file beside the weights."
+  description = "Environment of the container: the server's flags in upper case, with _ for -. Put what does not fit into a config file beside the weights."
   type        = map(string)
   default     = {}
   nullable    = false
@@ -82,7 +82,7 @@ variable "slots" {
 }
 
 variable "network_isolation" {
-  description = "Takes network and credentials from the container. SageMaker still copies the weights in."
+  description = "Gives the container neither network nor credentials. SageMaker still copies the weights in."
   type        = bool
   default     = false
   nullable    = false
@@ -209,7 +209,7 @@ variable "logs" {
 
 variable "alarms" {
   description = <<-EOT
-    Alarms, and whom they tell (`action_arns`, such as an SNS topic). A limit of -1 makes no such alarm.
+    Alarms, and where they are sent (`action_arns`, such as an SNS topic). A limit of -1 disables that alarm.
     `server_errors`: answers of the class 5xx in five minutes. `latency_ms`: 99th percentile of the time to a complete answer, the whole of a stream included; where nobody streams, 55000 sees more.
   EOT
   type = object({
@@ -225,7 +225,7 @@ variable "alarms" {
 # --- Permissions and tags --------------------------------------------------------
 
 variable "execution_role_arn" {
-  description = "A role to use as it is; null makes one that may do only what this model needs."
+  description = "A role to use as it is; null creates one that may do only what this model needs."
   type        = string
   default     = null
 }
@@ -237,7 +237,7 @@ variable "permissions_boundary_arn" {
 }
 
 variable "tags" {
-  description = "Tags of everything here."
+  description = "Tags of all resources."
   type        = map(string)
   default     = {}
   nullable    = false

@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Name of the function, and the first part of every other name here."
+  description = "Name of the function and prefix of all other names."
   type        = string
   nullable    = false
 
@@ -10,7 +10,7 @@ variable "name" {
 }
 
 variable "image" {
-  description = "Millrace's image in ECR by digest, for one architecture. A tag will not do: Lambda reads it once, and Terraform would not see it move."
+  description = "Millrace's image in ECR by digest, for one architecture. A tag does not work: Lambda resolves it once, and Terraform would not notice that it moved."
   type        = string
   nullable    = false
 
@@ -47,7 +47,7 @@ variable "weights" {
 }
 
 variable "environment" {
-  description = "Environment of the function: the server's flags in upper case, with _ for -. Lambda takes 4 KB in all; what does not fit belongs in a config file in the image."
+  description = "Environment of the function: the server's flags in upper case, with _ for -. Lambda takes 4 KB in all; put what does not fit into a config file in the image."
   type        = map(string)
   default     = {}
   nullable    = false
@@ -167,7 +167,7 @@ variable "vpc" {
 variable "url" {
   description = <<-EOT
     A URL for the function, which streams; null for none.
-    `auth`: AWS_IAM wants signed requests, NONE lets anybody in. `principals`: with AWS_IAM, other accounts or roles that may call; callers of this account need only a policy of their own.
+    `auth`: AWS_IAM requires signed requests, NONE allows anyone. `principals`: with AWS_IAM, other accounts or roles that may call; callers of this account need only a policy of their own.
     `cors`: origins, methods and headers that browsers may use.
   EOT
   type = object({
@@ -222,7 +222,7 @@ variable "logs" {
 
 variable "alarms" {
   description = <<-EOT
-    Alarms, and whom they tell (`action_arns`, such as an SNS topic). A limit of -1 makes no such alarm.
+    Alarms, and where they are sent (`action_arns`, such as an SNS topic). A limit of -1 disables that alarm.
     `errors` and `throttles`: in five minutes. `duration_percent`: of the timeout, that the 99th percentile reaches.
   EOT
   type = object({
@@ -243,7 +243,7 @@ variable "permissions_boundary_arn" {
 }
 
 variable "tags" {
-  description = "Tags of everything here."
+  description = "Tags of all resources."
   type        = map(string)
   default     = {}
   nullable    = false

@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Name of the endpoint, and the first part of every other name here."
+  description = "Name of the endpoint and prefix of all other names."
   type        = string
   nullable    = false
 
@@ -59,7 +59,7 @@ variable "weights" {
 }
 
 variable "environment" {
-  description = "Environment of the container: the server's flags in upper case, with _ for -. What does not fit belongs in a config file beside the weights."
+  description = "Environment of the container: the server's flags in upper case, with _ for -. Put what does not fit into a config file beside the weights."
   type        = map(string)
   default     = {}
   nullable    = false
@@ -86,7 +86,7 @@ variable "slots" {
 }
 
 variable "network_isolation" {
-  description = "Takes network and credentials from the container. SageMaker still copies the weights in."
+  description = "Gives the container neither network nor credentials. SageMaker still copies the weights in."
   type        = bool
   default     = false
   nullable    = false
@@ -116,7 +116,7 @@ variable "vpc" {
 variable "instance" {
   description = <<-EOT
     The instances; null in the mode serverless.
-    `type`: such as ml.c7i.4xlarge; a GPU, as ml.g6.xlarge has, is for an image with the CUDA backend, and the image for CPUs leaves it idle. `count`: to begin with.
+    `type`: such as ml.c7i.4xlarge; a GPU, as ml.g6.xlarge has, is for an image with the CUDA backend, and the image for CPUs leaves it idle. `count`: initial number.
     `managed_scaling`: in the mode components, SageMaker keeps as many instances, between `min` and `max`, as the components' copies need; a `min` of 0 lets the endpoint scale to zero.
     `volume_gb`: size of the disk of an instance without NVMe. `ami_version`: the host's image; null takes the one with a CUDA 13 driver for GPUs.
     `session_manager`: a shell in the container through Session Manager. `core_dump_s3_uri`: where crash dumps go, a prefix that ends in /.
@@ -318,7 +318,7 @@ variable "logs" {
 
 variable "alarms" {
   description = <<-EOT
-    Alarms, and whom they tell (`action_arns`, such as an SNS topic). A limit of -1 makes no such alarm.
+    Alarms, and where they are sent (`action_arns`, such as an SNS topic). A limit of -1 disables that alarm.
     `server_errors`: answers of the class 5xx in five minutes. `mid_stream_errors`: streams that broke in five minutes.
     `latency_ms`: 99th percentile of the time to a complete answer, the whole of a stream included; null is near the time at which answers are cut: 450000 in the mode realtime (55000 sees more where nobody streams), 55000 serverless, none async.
   EOT
@@ -334,7 +334,7 @@ variable "alarms" {
 }
 
 variable "data_capture" {
-  description = "Keeps a share of requests and answers in S3, under a prefix that ends in /; null keeps none. They hold what users write."
+  description = "Records a share of requests and answers in S3, under a prefix that ends in /; null keeps none. They contain what users write."
   type = object({
     s3_uri      = string
     percent     = optional(number, 100)
@@ -359,7 +359,7 @@ variable "data_capture" {
 # --- Permissions and tags --------------------------------------------------------
 
 variable "execution_role_arn" {
-  description = "A role to use as it is; null makes one that may do only what this endpoint needs."
+  description = "A role to use as it is; null creates one that may do only what this endpoint needs."
   type        = string
   default     = null
 }
@@ -371,7 +371,7 @@ variable "permissions_boundary_arn" {
 }
 
 variable "tags" {
-  description = "Tags of everything here."
+  description = "Tags of all resources."
   type        = map(string)
   default     = {}
   nullable    = false

@@ -57,7 +57,7 @@ variable "weights" {
 }
 
 variable "environment" {
-  description = "Environment of the container: the server's flags in upper case, with _ for -. What does not fit belongs in a config file beside the weights."
+  description = "Environment of the container: the server's flags in upper case, with _ for -. Put what does not fit into a config file beside the weights."
   type        = map(string)
   default     = {}
   nullable    = false
@@ -93,14 +93,14 @@ variable "vpc" {
 }
 
 variable "network_isolation" {
-  description = "Takes network and credentials from the container. SageMaker still copies the weights in."
+  description = "Gives the container neither network nor credentials. SageMaker still copies the weights in."
   type        = bool
   default     = false
   nullable    = false
 }
 
 variable "execution_role_arn" {
-  description = "A role to use as it is; null makes one that may do only what this model needs."
+  description = "A role to use as it is; null creates one that may do only what this model needs."
   type        = string
   default     = null
 }
@@ -126,7 +126,7 @@ variable "permissions_boundary_arn" {
 }
 
 variable "tags" {
-  description = "Tags of everything here."
+  description = "Tags of all resources."
   type        = map(string)
   default     = {}
   nullable    = false
