@@ -29,7 +29,7 @@ run: build ## build, then serve the demo model on :8080 (MODEL=folder, PORT=numb
 	  "  curl localhost:$(PORT)/generate -H 'Content-Type: application/json' -d '{\"inputs\": \"What is Millrace?\"}'" \
 	  "  curl -N localhost:$(PORT)/generate_stream -H 'Content-Type: application/json' -d '{\"inputs\": \"How do I serve my own model?\", \"parameters\": {\"max_new_tokens\": 100}}'" \
 	  "  build/millrace bench --url http://localhost:$(PORT) --concurrency 4 --requests 50" '' \
-	  "or in a browser:" '' "  http://localhost:$(PORT)/playground" ''
+	  "or in a browser:" '' "  http://localhost:$(PORT)" ''
 	@exec build/millrace serve --port $(PORT) $(if $(MODEL),--model-id $(MODEL))
 
 .PHONY: build

@@ -27,7 +27,7 @@ async function poll() {
 }
 
 // watch shows the strip as long as the page is seen: each second while busy()
-// says so, and every five seconds otherwise. It ends where there are no metrics.
+// says so, and every five seconds otherwise. Without metrics it is hidden.
 export async function watch(busy) {
   for (;;) {
     if (document.visibilityState === "visible") {
@@ -39,7 +39,8 @@ export async function watch(busy) {
         last = null;
       }
     }
-    for (let i = 0; i < 5; i++) {
+    const working = busy();
+    for (let i = 0; i < (working ? 1 : 5); i++) {
       await new Promise((done) => { setTimeout(done, 1000); });
       if (busy()) break;
     }
