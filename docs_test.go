@@ -137,8 +137,8 @@ func TestDocumentedPackages(t *testing.T) {
 		listed = append(listed, cmp.Or(m[1], m[2]))
 	}
 	for _, p := range packages(t) {
-		if p.room() != "github.com/millrace-ai/millrace" && p.room() != "" {
-			there = append(there, p.room())
+		if p.name() != "github.com/millrace-ai/millrace" && p.name() != "" {
+			there = append(there, p.name())
 		}
 	}
 	compare(t, "ARCHITECTURE.md", listed, there)

@@ -29,8 +29,8 @@ type goPackage struct {
 	XTestImports []string
 }
 
-// room is a package's path inside the module: "engine/page".
-func (p *goPackage) room() string {
+// name is a package's path inside the module: "engine/page".
+func (p *goPackage) name() string {
 	return strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
 }
 
@@ -57,18 +57,18 @@ func packages(t *testing.T) []*goPackage {
 	}
 }
 
-// within reports whether room is one of tops or lies below one; "x/" means
+// within reports whether pkg is one of tops or lies below one; "x/" means
 // only below.
-func within(room string, tops ...string) bool {
+func within(pkg string, tops ...string) bool {
 	return slices.ContainsFunc(tops, func(top string) bool {
-		return room == top || strings.HasPrefix(room, strings.TrimSuffix(top, "/")+"/")
+		return pkg == top || strings.HasPrefix(pkg, strings.TrimSuffix(top, "/")+"/")
 	})
 }
 
-// layers says which rooms a room may import, and so that imports point down:
+// layers says which packages a package may import, and so that imports point down:
 // container → sagemaker → handler → engine → its leaves. What several of them
 // share, and is not the product itself, is in internal; dev has what only
-// engineers of Millrace run. A room that is not listed falls under the longest
+// engineers of Millrace run. A package that is not listed falls under the longest
 // listed one above it.
 var layers = map[string][]string{
 	"":          {},
@@ -93,7 +93,7 @@ var layers = map[string][]string{
 	"engine/cpu":        {"engine/device", "engine/plan", "engine/sample"},
 	"engine/ref":        {"engine/device", "engine/plan", "engine/sample"},
 	"engine/sim":        {"engine/device", "engine/plan", "engine/sample"},
-	// What tests of the engine and of the rooms above it share.
+	// What tests of the engine and of the packages above it share.
 	"engine/enginetest":          {"engine"},
 	"engine/sample/sampletest":   {"engine/sample"},
 	"engine/grammar/grammartest": {"engine/grammar"},
@@ -102,22 +102,22 @@ var layers = map[string][]string{
 	"engine/device/backendtest": {"engine/device", "engine/plan", "engine/sample", "engine/ref"},
 }
 
-// layer returns the room of layers that room falls under.
-func layer(room string) string {
-	for room != "" {
-		if _, ok := layers[room]; ok {
-			return room
+// layer returns the package of layers that pkg falls under.
+func layer(pkg string) string {
+	for pkg != "" {
+		if _, ok := layers[pkg]; ok {
+			return pkg
 		}
-		room = strings.TrimPrefix(path.Dir("/"+room), "/")
+		pkg = strings.TrimPrefix(path.Dir("/"+pkg), "/")
 	}
-	return room
+	return pkg
 }
 
 func TestImportsPointDown(t *testing.T) {
-	used := map[string]bool{} // "room target"
+	used := map[string]bool{} // "pkg target"
 	for _, p := range packages(t) {
-		room := p.room()
-		owner := layer(room)
+		pkg := p.name()
+		owner := layer(pkg)
 		for _, imp := range p.Imports {
 			target, ours := strings.CutPrefix(imp, module+"/")
 			if !ours {
@@ -125,25 +125,25 @@ func TestImportsPointDown(t *testing.T) {
 			}
 			i := slices.IndexFunc(layers[owner], func(top string) bool { return within(target, top) })
 			if i < 0 {
-				t.Errorf("%s imports %s; it may import %q", room, target, layers[owner])
+				t.Errorf("%s imports %s; it may import %q", pkg, target, layers[owner])
 				continue
 			}
 			used[owner+" "+layers[owner][i]] = true
 		}
 	}
 	// A permission that nothing needs is a hole.
-	for room, targets := range layers {
+	for pkg, targets := range layers {
 		for _, target := range targets {
-			if !used[room+" "+target] {
-				t.Errorf("nothing in %s imports %s, which it may", room, target)
+			if !used[pkg+" "+target] {
+				t.Errorf("nothing in %s imports %s, which it may", pkg, target)
 			}
 		}
 	}
 }
 
-// Modules that belong to one room: elsewhere their types would tie rooms
+// Modules that belong to one package: elsewhere their types would tie packages
 // together that should not know of each other.
-func TestModulesStayInTheirRoom(t *testing.T) {
+func TestModulesStayInTheirPackages(t *testing.T) {
 	owners := map[string][]string{
 		"github.com/gorilla/mux":                  {"handler"},
 		"github.com/prometheus/client_golang":     {"handler"},
@@ -160,27 +160,27 @@ func TestModulesStayInTheirRoom(t *testing.T) {
 		"C":                                       {"engine/device", "engine/cpu", "engine/native"},
 		"github.com/millrace-ai/millrace/handler": {"container", "sagemaker", "handler"},
 	}
-	used := map[string]bool{} // "module room"
+	used := map[string]bool{} // "module pkg"
 	for _, p := range packages(t) {
-		room := p.room()
+		pkg := p.name()
 		for _, imp := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
-			for owned, rooms := range owners {
+			for owned, owning := range owners {
 				if !within(imp, owned) {
 					continue
 				}
-				i := slices.IndexFunc(rooms, func(top string) bool { return within(room, top) })
+				i := slices.IndexFunc(owning, func(top string) bool { return within(pkg, top) })
 				if i < 0 {
-					t.Errorf("%s imports %s, which is for %q", room, imp, rooms)
+					t.Errorf("%s imports %s, which is for %q", pkg, imp, owning)
 					continue
 				}
-				used[owned+" "+rooms[i]] = true
+				used[owned+" "+owning[i]] = true
 			}
 		}
 	}
-	for owned, rooms := range owners {
-		for _, room := range rooms {
-			if !used[owned+" "+room] {
-				t.Errorf("nothing in %s imports %s, which it may", room, owned)
+	for owned, owning := range owners {
+		for _, pkg := range owning {
+			if !used[owned+" "+pkg] {
+				t.Errorf("nothing in %s imports %s, which it may", pkg, owned)
 			}
 		}
 	}
@@ -199,7 +199,7 @@ func TestEveryPackageHasOneDocComment(t *testing.T) {
 			}
 		}
 		if len(p.GoFiles)+len(p.CgoFiles) > 0 && len(docs) != 1 {
-			t.Errorf("%s has %d package comments %v; want one", p.room(), len(docs), docs)
+			t.Errorf("%s has %d package comments %v; want one", p.name(), len(docs), docs)
 		}
 	}
 }

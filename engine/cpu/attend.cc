@@ -121,7 +121,7 @@ void Model::cut_attention() {
 
 // Cuts each sequence's tokens into blocks that attend together, and finds those
 // that one worker would be busy with for long after all others were done: their
-// splits are shared. Whose splits are shared changes no result.
+// splits are shared. Sharing them changes no result.
 void Model::cut_blocks(const Attention& a, Cut& cut) {
   const mr_batch& b = *step_.batch;
   const int most = block_rows(a) / a.group;

@@ -46,7 +46,7 @@ size_t exact_cache_bytes(bool kernels_read_f16) {
   return kv && *kv ? 0 : 8192;
 }
 
-// From so many on, a pass over the weights is spent computing.
+// From this many on, a pass over the weights is bound by arithmetic.
 constexpr int kStepTokens = 256;
 
 bool within(int32_t v, int32_t n) { return v >= 0 && v < n; }

@@ -1,5 +1,5 @@
 // The compiler's vectors at the architecture's baseline: SSE2 on x86-64, NEON
-// on arm64, whatever else elsewhere.
+// on arm64, whatever there is elsewhere.
 #include "prelude.h"
 
 #define MR_ISA portable
