@@ -29,7 +29,7 @@ func (s *Server) chat(x *exchange, req *chatRequest) error {
 	if err != nil {
 		return err
 	}
-	n, err := s.choices(&req.openAIParameters)
+	n, err := s.choices(&req.parameters)
 	if err != nil {
 		return err
 	}
@@ -131,9 +131,9 @@ func (s *Server) render(x *exchange, m *model, r chat.Request) (p chat.Prompt, e
 }
 
 // prepareChat checks req and makes of it what the engine needs.
-func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt chatPrompt) (*chatJob, error) {
-	m.sampling.fill(&req.openAIParameters)
-	p := req.parameters(req.route)
+func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt chatPrompt) (*job, error) {
+	p := req.parameters
+	p.settle(req.route)
 	p.topNTokens = req.topLogprobs
 	p.scoring = req.promptLogprobs.set
 	if !p.maxNewTokens.set && s.opt.DefaultMaxTokens > 0 {
@@ -145,7 +145,7 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 	if err := checkInputs(prompt.text, &p); err != nil {
 		return nil, err
 	}
-	if err := s.checkOpenAI(&req.openAIParameters, m.limits.Vocab); err != nil {
+	if err := s.checkOpenAI(&p, m.limits.Vocab); err != nil {
 		return nil, err
 	}
 	if err := m.checkTruncate(&p); err != nil {
@@ -159,7 +159,7 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 	if !req.logprobs {
 		p.topNTokens = optional[uint32]{}
 	}
-	j, err := s.openAIJob(x, m, &req.openAIParameters, &p, prompt.text, ids, 1)
+	j, err := s.newJob(x, m, &p, prompt.text, ids, 1)
 	if err != nil {
 		return nil, err
 	}

@@ -13,23 +13,18 @@ import (
 // chatRequest is the body of /v1/chat/completions, as sent. Fields that are
 // null count as absent.
 type chatRequest struct {
-	openAIParameters
+	parameters
 	prompt      chat.Request // Tools are those of the body, not of a selection
 	tools       chat.SelectRequest
 	logprobs    bool
 	topLogprobs optional[uint32] // only read with logprobs
 	documents   []byte           // JSON of a list, nil for none
-	route       *fieldNames      // what it calls its fields
 }
 
-// chatFields are the fields of chats, the refused ones last.
-var (
-	chatFields = slices.Concat([]string{
-		"messages", "tools", "tool_choice", "tool_prompt", "parallel_tool_calls", "guideline",
-		"logprobs", "top_logprobs", "max_completion_tokens", "chat_template_kwargs",
-		"documents", "reasoning_effort", "add_generation_prompt", "continue_final_message",
-	}, openAIFields, refusedOnChat)
-	refusedOnChat = refusedOn(onChat)
+var chatFields = fieldsOn(onChat,
+	"messages", "tools", "tool_choice", "tool_prompt", "parallel_tool_calls", "guideline",
+	"logprobs", "top_logprobs", "max_completion_tokens", "chat_template_kwargs",
+	"documents", "reasoning_effort", "add_generation_prompt", "continue_final_message",
 )
 
 // decodeChat reads the body of a chat.
@@ -46,8 +41,11 @@ func readChat(r *body.Reader) (req chatRequest, err error) {
 		generation, continuing optional[bool]
 	)
 	req.route = &chatNames
-	err = r.Object("struct ChatRequest", chatFields, func(field int) (err error) {
-		name := chatFields[field]
+	err = r.Object("struct ChatRequest", chatFields.names, func(field int) (err error) {
+		if field >= chatFields.own {
+			return chatFields.set(&req.parameters, r, field)
+		}
+		name := chatFields.names[field]
 		if name != "messages" {
 			if null, err := r.Null(); null {
 				return err
@@ -87,11 +85,6 @@ func readChat(r *body.Reader) (req chatRequest, err error) {
 			return set(&generation, r.Bool)
 		case "continue_final_message":
 			return set(&continuing, r.Bool)
-		default:
-			if field >= len(chatFields)-len(refusedOnChat) {
-				return req.decodeRefused(r, onChat, name)
-			}
-			return req.decode(r, name)
 		}
 		return err
 	})
@@ -99,7 +92,7 @@ func readChat(r *body.Reader) (req chatRequest, err error) {
 		err = r.Missing("messages")
 	}
 	if maxTokens.set {
-		req.maxTokens, req.route = maxTokens, &newerChatNames
+		req.maxNewTokens, req.route = maxTokens, &newerChatNames
 	}
 	req.tools.Format = req.format
 	if effort != "" {

@@ -3,7 +3,6 @@ package handler
 import (
 	"math"
 	"net/http"
-	"slices"
 
 	"github.com/millrace-ai/millrace/handler/body"
 )
@@ -11,12 +10,12 @@ import (
 // completionRequest is the body of /v1/completions, as sent. Fields that are
 // null count as absent.
 type completionRequest struct {
-	openAIParameters
-	prompts  []prompt
-	suffix   optional[string]
-	echo     bool             // answer with the prompt before the generated text
-	logprobs optional[uint32] // show them, and that many alternatives
-	bestOf   optional[uint32] // sequences to generate, of which n are answered
+	parameters
+	prompts    []prompt
+	suffix     optional[string]
+	echo       bool             // answer with the prompt before the generated text
+	logprobs   optional[uint32] // show them, and that many alternatives
+	candidates optional[uint32] // best_of: sequences to generate, of which n are answered
 }
 
 // prompt is a text, or tokens that are taken as they are.
@@ -25,18 +24,17 @@ type prompt struct {
 	ids  []int32 // nil: there is a text
 }
 
-// completionFields are the fields of completions, the refused ones last.
-var (
-	completionFields    = slices.Concat([]string{"prompt", "suffix", "echo", "logprobs", "best_of"}, openAIFields, refusedOnCompletion)
-	refusedOnCompletion = refusedOn(onCompletion)
-)
+var completionFields = fieldsOn(onCompletion, "prompt", "suffix", "echo", "logprobs", "best_of")
 
 // decodeCompletion reads the body of a completion.
 func decodeCompletion(data []byte) (req completionRequest, err error) {
 	r := body.NewReader(data)
 	hasPrompt, fault := false, ""
-	err = r.Object("struct CompletionRequest", completionFields, func(field int) (err error) {
-		name := completionFields[field]
+	err = r.Object("struct CompletionRequest", completionFields.names, func(field int) (err error) {
+		if field >= completionFields.own {
+			return completionFields.set(&req.parameters, r, field)
+		}
+		name := completionFields.names[field]
 		if name != "prompt" {
 			if null, err := r.Null(); null {
 				return err
@@ -53,12 +51,7 @@ func decodeCompletion(data []byte) (req completionRequest, err error) {
 		case "logprobs":
 			return set(&req.logprobs, r.Uint32)
 		case "best_of":
-			return set(&req.bestOf, r.Uint32)
-		default:
-			if field >= len(completionFields)-len(refusedOnCompletion) {
-				return req.decodeRefused(r, onCompletion, name)
-			}
-			return req.decode(r, name)
+			return set(&req.candidates, r.Uint32)
 		}
 		return err
 	})
@@ -67,7 +60,7 @@ func decodeCompletion(data []byte) (req completionRequest, err error) {
 	case !hasPrompt:
 		err = r.Missing("prompt")
 	case fault != "":
-		err = body.Within(r.Errorf("%s", fault), "prompt") // where TGI's points: behind the object
+		err = body.Within(r.Errorf("%s", fault), "prompt") // where TGI's points: after the object
 	}
 	return req, err
 }
@@ -121,34 +114,12 @@ func decodePrompts(r *body.Reader) (prompts []prompt, fault string, err error) {
 	return prompts, fault, err
 }
 
-// decodeIDs reads a list of at most so many token ids.
-func decodeIDs(r *body.Reader, most int) (ids []int32, err error) {
-	err = r.Array("a sequence of token ids", func(i int) error {
-		if i == most {
-			return r.Errorf("more than %d token ids", most)
-		}
-		id, err := decodeID(r)
-		ids = append(ids, id)
-		return err
-	})
-	return ids, err
-}
-
-// decodeID reads a token id; whether there is such a token is not known here.
-func decodeID(r *body.Reader) (int32, error) {
-	id, err := r.Int32()
-	if err == nil && id < 0 {
-		err = r.Errorf("invalid value: integer `%d`, expected a token id", id)
-	}
-	return id, err
-}
-
 // checkCompletion refuses what only completions can have wrong. It comes
 // before all other checks, as in TGI. best is the number of sequences to
 // generate for each prompt.
 func (s *Server) checkCompletion(req *completionRequest, suffixes bool) (best uint32, err error) {
 	n := req.n.or(1)
-	best = req.bestOf.or(n)
+	best = req.candidates.or(n)
 	switch {
 	case req.refused != nil:
 		return 0, req.refused
@@ -158,7 +129,7 @@ func (s *Server) checkCompletion(req *completionRequest, suffixes bool) (best ui
 		return 0, refusal("prompt", "batch size exceeded", "Number of prompts exceeds the maximum allowed batch size of %d", s.opt.MaxClientBatchSize)
 	case best < n:
 		return 0, invalid("`best_of` must be >= `n`. Given: %d and %d", best, n)
-	case best > n && req.maxTokens.set && req.maxTokens.v == 0:
+	case best > n && req.maxNewTokens.set && req.maxNewTokens.v == 0:
 		return 0, invalid("`best_of` must be 1 where no tokens are generated. Given: %d", best)
 	case best > n && req.stream:
 		return 0, invalid("`best_of` != 1 is not supported when streaming tokens")

@@ -39,14 +39,14 @@ func (s *Server) complete(x *exchange, req *completionRequest) error {
 func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) error {
 	m.sampling.fill(&req.openAIParameters)
 	x.shown = req.logprobs.set
-	if _, err := s.choices(&req.openAIParameters); err != nil {
+	if _, err := s.choices(&req.parameters); err != nil {
 		return err
 	}
 	best, err := s.checkCompletion(req, m.template.Completes())
 	if err != nil {
 		return err
 	}
-	if err := s.checkOpenAI(&req.openAIParameters, m.limits.Vocab); err != nil {
+	if err := s.checkOpenAI(&req.parameters, m.limits.Vocab); err != nil {
 		return err
 	}
 	if n := len(req.prompts) * int(best); n > s.opt.MaxConcurrentRequests {
@@ -85,7 +85,8 @@ func closeGuides(jobs []*job) {
 // prepareCompletion checks the request for one prompt and makes of it what the
 // engine needs for best sequences.
 func (s *Server) prepareCompletion(x *exchange, m *model, req *completionRequest, p prompt, best int) (*job, error) {
-	params := req.parameters(&completionNames)
+	params := req.parameters
+	params.settle(&completionNames)
 	params.topNTokens = req.logprobs
 	params.scoring = req.echo || req.promptLogprobs.set
 	if !params.maxNewTokens.set {
@@ -104,7 +105,7 @@ func (s *Server) prepareCompletion(x *exchange, m *model, req *completionRequest
 	if req.echo && !req.logprobs.set {
 		params.scoring = req.promptLogprobs.set
 	}
-	j, err := s.openAIJob(x, m, &req.openAIParameters, &params, text, ids, best)
+	j, err := s.newJob(x, m, &params, text, ids, best)
 	if err != nil {
 		return nil, err
 	}

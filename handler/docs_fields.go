@@ -6,77 +6,29 @@ import "strings"
 // answers have for them.
 func documentFields(doc object) {
 	schemas := at(doc, "components", "schemas")
-	number := func(low, high float64, text string) object {
-		return object{"type": "number", "format": "float", "minimum": low, "maximum": high, "description": text}
-	}
-	count := func(text string) object {
-		return object{"type": "integer", "format": "int32", "minimum": 0, "description": text}
-	}
-	yesNo := func(def bool, text string) object {
-		return object{"type": "boolean", "default": def, "description": text}
-	}
-	ids := func(text string) object {
-		return object{"type": "array", "items": object{"type": "integer", "minimum": 0}, "description": text}
-	}
-	words := func(text string) object {
-		return object{"type": "array", "items": object{"type": "string"}, "description": text}
-	}
-	schema := func(text string) object {
-		return object{"anyOf": []object{{"type": "object"}, {"type": "string"}}, "description": text}
-	}
-	rules := map[string]object{
-		"min_p":             number(0, 1, "Only tokens of at least this share of the likeliest one's probability are drawn"),
-		"allowed_token_ids": ids("No other tokens are generated"),
-		"stop_token_ids":    ids("These tokens end the text, too"),
-		"bad_words":         words("These words are not written, with or without a space before them"),
-		"cache_salt":        {"type": "string", "maxLength": maxSaltBytes, "description": "The cache of prompts is shared with requests of the same salt alone"},
-	}
-	openAI := map[string]object{
-		"top_k":                         {"type": "integer", "format": "int32", "minimum": -1, "description": "Only so many of the likeliest tokens are drawn; -1 and 0: all"},
-		"typical_p":                     number(0, 1, "Typical sampling; 1 is off"),
-		"repetition_penalty":            number(0, 1000, "1 is off"),
-		"min_tokens":                    count("No end token or stop string counts before so many tokens"),
-		"ignore_eos":                    yesNo(false, "End tokens end nothing"),
-		"include_stop_str_in_output":    yesNo(false, "Whether the text has what ended it"),
-		"skip_special_tokens":           yesNo(true, "Whether the text is without special tokens"),
-		"spaces_between_special_tokens": yesNo(false, "Refused with true where special tokens are shown"),
-		"prompt_logprobs":               count("Show the log-probabilities of the prompt's tokens, and of so many likelier ones"),
-		"truncate_prompt_tokens":        {"type": "integer", "format": "int32", "minimum": -1, "description": "So many tokens of the prompt are kept, the last ones; -1: as many as fit"},
-		"add_special_tokens":            {"type": "boolean", "description": "Whether the tokenizer adds its special tokens; by default to completions alone"},
-		"response_format":               {"allOf": []object{ref("ResponseFormat")}},
-		"guided_json":                   schema("A JSON schema that the text follows"),
-		"json_schema":                   schema("Another name of guided_json"),
-		"guided_regex":                  {"type": "string", "description": "A regular expression that the whole text matches"},
-		"guided_choice":                 words("The text is one of these"),
-		"grammar":                       {"allOf": []object{ref("GrammarType")}},
-		"structured_outputs": {"type": "object", "description": "One of json, regex, choice and json_object", "properties": object{
-			"json": schema(""), "regex": object{"type": "string"}, "choice": words(""), "json_object": object{"type": "boolean"}}},
-	}
 	chat := map[string]object{
 		"documents":              {"type": "array", "items": object{"type": "object"}, "description": "What the model is to draw on, if its chat template shows documents"},
 		"reasoning_effort":       {"type": "string", "enum": efforts, "description": "For chat templates that read it"},
 		"add_generation_prompt":  yesNo(true, "Whether the prompt ends with the beginning of an answer"),
 		"continue_final_message": {"type": "boolean", "description": "Whether the answer continues the last message; by default, if it is the assistant's"},
 	}
-	generate := map[string]object{
-		"min_new_tokens":             openAI["min_tokens"],
-		"ignore_eos_token":           openAI["ignore_eos"],
-		"stop_sequences":             words("More of stop"),
-		"bad_sequences":              words("Another name of bad_words"),
-		"presence_penalty":           number(-2, 2, "Subtracted from the scores of tokens generated before"),
-		"include_stop_str_in_output": yesNo(true, "Refused with false where there are stop strings"),
-	}
-	for name, fields := range map[string][]map[string]object{
-		"ChatRequest": {rules, openAI, chat}, "CompletionRequest": {rules, openAI}, "GenerateParameters": {rules, generate},
-	} {
+	for name, route := range map[string]routes{"ChatRequest": onChat, "CompletionRequest": onCompletion, "GenerateParameters": onGenerate} {
 		properties := at(schemas, name, "properties")
-		for _, group := range fields {
-			for field, schema := range group {
-				if properties[field] == nil {
-					schema = clone(schema)
-					schema["nullable"] = true
-					properties[field] = schema
-				}
+		add := func(field string, schema object) {
+			if schema != nil && properties[field] == nil {
+				schema = clone(schema)
+				schema["nullable"] = true
+				properties[field] = schema
+			}
+		}
+		for i := range parameterFields {
+			if f := &parameterFields[i]; f.routes&route != 0 {
+				add(f.name, f.doc)
+			}
+		}
+		if route == onChat {
+			for field, schema := range chat {
+				add(field, schema)
 			}
 		}
 	}

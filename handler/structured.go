@@ -8,20 +8,13 @@ import (
 	"github.com/millrace-ai/millrace/handler/chat"
 )
 
-// formatFields are the fields that hold an answer to a form, by the names that
-// servers have given to them: vLLM's older and newer, TGI's and llama.cpp's.
-// response_format is OpenAI's.
-var formatFields = []string{
-	"response_format", "guided_json", "guided_regex", "guided_choice", "structured_outputs", "grammar", "json_schema",
-}
-
 var structuredFields = []string{
 	"json", "regex", "choice", "json_object", "grammar", "structural_tag", "whitespace_pattern", "disable_any_whitespace",
 }
 
-// decodeFormat reads the value, which is not null, of a field that is one of
-// formatFields.
-func (p *openAIParameters) decodeFormat(r *body.Reader, field string) (err error) {
+// decodeFormat reads the value, which is not null, of a field that holds the
+// answer to a form.
+func (p *parameters) decodeFormat(r *body.Reader, field string) (err error) {
 	var f chat.ResponseFormat
 	switch field {
 	case "response_format":
@@ -56,7 +49,7 @@ func (p *openAIParameters) decodeFormat(r *body.Reader, field string) (err error
 }
 
 // setFormat keeps the format of a field, of which there may be one.
-func (p *openAIParameters) setFormat(field string, f chat.ResponseFormat) {
+func (p *parameters) setFormat(field string, f chat.ResponseFormat) {
 	switch {
 	case f.Kind == "": // free text
 	case p.formatField != "":
@@ -67,7 +60,7 @@ func (p *openAIParameters) setFormat(field string, f chat.ResponseFormat) {
 }
 
 // decodeStructured reads vLLM's structured_outputs: one of several kinds.
-func (p *openAIParameters) decodeStructured(r *body.Reader) error {
+func (p *parameters) decodeStructured(r *body.Reader) error {
 	return r.Object("struct StructuredOutputsParams", structuredFields, func(field int) (err error) {
 		if null, err := r.Null(); null {
 			return err
@@ -116,7 +109,7 @@ func decodeRegex(r *body.Reader) (chat.ResponseFormat, error) {
 }
 
 // decodeChoice reads texts of which the answer must be one.
-func (p *openAIParameters) decodeChoice(r *body.Reader, field string) (chat.ResponseFormat, error) {
+func (p *parameters) decodeChoice(r *body.Reader, field string) (chat.ResponseFormat, error) {
 	const most = 10_000 // more than a grammar of them can have
 	all, err := decodeStrings(r, most)
 	if len(all) == 0 {

@@ -8,7 +8,6 @@ import (
 	"unsafe"
 
 	"github.com/millrace-ai/millrace/engine"
-	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/engine/token"
 	"github.com/millrace-ai/millrace/handler/body"
 )
@@ -76,7 +75,7 @@ func (s *Server) checkParameters(p *parameters) error {
 		return invalid("`top_k` must be strictly positive")
 	case p.maxNewTokens.or(1) == 0 && !p.scoring:
 		return invalid("`%s` must be strictly positive", names.maxNew)
-	case len(p.stop) > 0 && !p.keepStop.or(true):
+	case !names.openAI && len(p.stop) > 0 && !p.keepStop.or(true):
 		return unsupported("include_stop_str_in_output", "is not supported, except for true: send the request to /v1/completions")
 	case len(p.stop) > s.opt.MaxStopSequences:
 		return invalid("`stop` supports up to %d stop sequences. Given: %d", s.opt.MaxStopSequences, len(p.stop))
@@ -113,36 +112,14 @@ func (s *Server) prepare(x *exchange, m *model, req *generateRequest) (*job, err
 		return nil, err
 	}
 	ids = m.truncate(ids, p)
-	maxNew, err := m.room(len(ids), p)
-	switch {
-	case err != nil:
+	j, err := s.newJob(x, m, p, req.inputs, ids, int(max(1, p.bestOf.or(1))))
+	if err != nil {
 		return nil, err
-	case p.adapterID.set && !s.isBaseModel(p.adapterID.v):
+	}
+	if p.adapterID.set && !s.isBaseModel(p.adapterID.v) {
 		return nil, invalid("there is no adapter %q: adapters are not available yet, leave `adapter_id` out for the model %s", body.Cut(p.adapterID.v), s.opt.ModelID)
 	}
-
-	j := &job{
-		inputs:   req.inputs,
-		chars:    utf8.RuneCountInString(req.inputs),
-		stops:    p.stop,
-		details:  p.details || p.decoderInputDetails,
-		fullText: p.returnFullText.or(false),
-		req: engine.Request{
-			ID:             strconv.FormatInt(s.requests.Add(1), 10),
-			Tokens:         ids,
-			MaxNewTokens:   maxNew,
-			Params:         sampling(p),
-			TopN:           int(p.topNTokens.or(0)),
-			PromptLogprobs: p.decoderInputDetails,
-		},
-	}
 	x.shown = j.details
-	if err := x.holdScores(&j.req, int(max(1, p.bestOf.or(1)))); err != nil {
-		return nil, err
-	}
-	if err := s.applyRules(x, m, &j.req, p); err != nil {
-		return nil, err
-	}
 	if p.grammar.set {
 		if j.req.Constraint, err = s.guide(x.r.Context(), p.grammar.v); err != nil {
 			return nil, err
@@ -159,6 +136,37 @@ func (s *Server) prepare(x *exchange, m *model, req *generateRequest) (*job, err
 		}
 	}
 	return j, nil
+}
+
+// newJob makes of a prompt of ids, the tokens of inputs, what the engine needs.
+// So many sequences show those of the prompt if they are scored.
+func (s *Server) newJob(x *exchange, m *model, p *parameters, inputs string, ids []int32, sequences int) (*job, error) {
+	maxNew, err := m.room(len(ids), p)
+	if err != nil {
+		return nil, err
+	}
+	j := &job{
+		inputs:   inputs,
+		chars:    utf8.RuneCountInString(inputs),
+		stops:    p.stop,
+		details:  p.details || p.decoderInputDetails,
+		fullText: p.returnFullText.or(false),
+		special:  p.showSpecial,
+		stopText: p.keepStop.or(false),
+		req: engine.Request{
+			ID:             strconv.FormatInt(s.requests.Add(1), 10),
+			Tokens:         ids,
+			MaxNewTokens:   maxNew,
+			Params:         p.sampling(),
+			TopN:           int(max(p.topNTokens.or(0), p.promptLogprobs.or(0))),
+			PromptLogprobs: p.scoring || p.decoderInputDetails || maxNew == 0,
+			LogitBias:      p.logitBias,
+		},
+	}
+	if err := x.holdScores(&j.req, sequences); err != nil {
+		return nil, err
+	}
+	return j, s.applyRules(x, m, &j.req, p)
 }
 
 // isBaseModel reports whether the name of an adapter or model means the model
@@ -222,27 +230,6 @@ func tooLong(format string, args ...any) *Error {
 	e := invalid(format, args...)
 	e.code = "context_length_exceeded"
 	return e
-}
-
-// sampling returns the engine's parameters. Any that only make sense when
-// drawing switch drawing on, except a temperature of 1.
-func sampling(p *parameters) sample.Params {
-	out := sample.Greedy()
-	out.Temperature = p.temperature.or(out.Temperature)
-	out.TopK = p.topK.or(out.TopK)
-	out.TopP = p.topP.or(out.TopP)
-	out.TypicalP = p.typicalP.or(out.TypicalP)
-	out.RepetitionPenalty = p.repetitionPenalty.or(out.RepetitionPenalty)
-	out.FrequencyPenalty = p.frequencyPenalty.or(out.FrequencyPenalty)
-	out.PresencePenalty = p.presencePenalty.or(out.PresencePenalty)
-	out.MinP = p.minP.or(out.MinP)
-	if p.watermark {
-		out.Watermark = 1
-	}
-	if p.doSample || out.Temperature != 1 || out.TopK != 0 || out.TopP < 1 || out.TypicalP < 1 || out.MinP > 0 {
-		out.Sample = 1
-	}
-	return out
 }
 
 // tokenizable is how many bytes of text there is memory to tokenize at most.

@@ -121,7 +121,7 @@ func TestRefusedFields(t *testing.T) {
 		}
 	}
 	// An honoured field never stands in the table as well.
-	for _, fields := range [][]string{chatFields, completionFields, parameterFields} {
+	for _, fields := range [][]string{chatFields.names, completionFields.names, generateParameters.names} {
 		if len(fields) > 128 {
 			t.Errorf("%d fields are more than body.Reader takes", len(fields))
 		}
@@ -129,6 +129,28 @@ func TestRefusedFields(t *testing.T) {
 		for i := range sorted[1:] {
 			if sorted[i] == sorted[i+1] {
 				t.Errorf("%q is there twice", sorted[i])
+			}
+		}
+	}
+}
+
+// TestFieldsAreDocumented looks for every field that is honoured in the document
+// that a server serves.
+func TestFieldsAreDocumented(t *testing.T) {
+	var doc struct {
+		Components struct {
+			Schemas map[string]struct{ Properties map[string]any }
+		}
+	}
+	if err := json.Unmarshal(newTestServer(&fake{}).document(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	for schema, route := range map[string]routes{"ChatRequest": onChat, "CompletionRequest": onCompletion, "GenerateParameters": onGenerate} {
+		for i := range parameterFields {
+			f := &parameterFields[i]
+			refused := slices.ContainsFunc(refusedFields, func(r refusedField) bool { return r.name == f.name && r.routes&route != 0 })
+			if f.routes&route != 0 && !refused && doc.Components.Schemas[schema].Properties[f.name] == nil {
+				t.Errorf("%s has no %s", schema, f.name)
 			}
 		}
 	}
