@@ -79,8 +79,8 @@ var layers = map[string][]string{
 	"handler":   {"handler", "engine", "internal"},
 	// What operators see of requests knows of no route.
 	"handler/telemetry": {"engine"},
-	"engine":            {"engine/device", "engine/grammar", "engine/page", "engine/plan", "engine/sample", "engine/stop"},
-	"engine/loader":     {"engine/device", "engine/plan", "engine/weights"},
+	"handler/openapi":   {},
+	"engine":            {"engine/device", "engine/grammar", "engine/page", "engine/plan", "engine/sample", "engine/stop", "engine/weights"},
 	"engine/page":       {},
 	"engine/sample":     {},
 	"engine/stop":       {},

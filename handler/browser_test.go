@@ -15,6 +15,9 @@ import (
 	"time"
 )
 
+// object is a JSON object.
+type object = map[string]any
+
 // browser is a page in a headless Chromium, driven over the two pipes of
 // Chromium's DevTools protocol: JSON messages that end with a zero byte.
 type browser struct {

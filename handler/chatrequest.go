@@ -8,6 +8,7 @@ import (
 
 	"github.com/millrace-ai/millrace/handler/body"
 	"github.com/millrace-ai/millrace/handler/chat"
+	"github.com/millrace-ai/millrace/handler/openapi"
 )
 
 // chatRequest is the body of /v1/chat/completions, as sent. Fields that are
@@ -26,6 +27,14 @@ var chatFields = fieldsOn(onChat,
 	"logprobs", "top_logprobs", "max_completion_tokens", "chat_template_kwargs",
 	"documents", "reasoning_effort", "add_generation_prompt", "continue_final_message",
 )
+
+// chatSchemas document those of chatFields that the contract lacks.
+var chatSchemas = map[string]openapi.Object{
+	"documents":              {"type": "array", "items": openapi.Object{"type": "object"}, "description": "What the model is to draw on, if its chat template shows documents"},
+	"reasoning_effort":       {"type": "string", "enum": efforts, "description": "For chat templates that read it"},
+	"add_generation_prompt":  openapi.Bool(true, "Whether the prompt ends with the beginning of an answer"),
+	"continue_final_message": {"type": "boolean", "description": "Whether the answer continues the last message; by default, if it is the assistant's"},
+}
 
 // decodeChat reads the body of a chat.
 func decodeChat(data []byte) (chatRequest, error) {

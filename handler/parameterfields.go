@@ -5,6 +5,7 @@ import (
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/handler/body"
+	"github.com/millrace-ai/millrace/handler/openapi"
 )
 
 // parameterFields are all fields of parameters, on every route: TGI's, and those
@@ -27,16 +28,16 @@ var parameterFields = append([]field{
 	{name: "temperature", routes: onAll, set: func(p *parameters, r *body.Reader) error { return set(&p.temperature, r.Float32) }},
 	{name: "top_p", routes: onAll, set: func(p *parameters, r *body.Reader) error { return set(&p.topP, r.Float32) }},
 	{name: "top_k", routes: onAll, set: func(p *parameters, r *body.Reader) error { return set(&p.topK, r.Int32) },
-		doc: object{"type": "integer", "format": "int32", "minimum": -1, "description": "Only so many of the likeliest tokens are drawn; -1 and 0: all"}},
+		doc: openapi.Object{"type": "integer", "format": "int32", "minimum": -1, "description": "Only so many of the likeliest tokens are drawn; -1 and 0: all"}},
 	{name: "typical_p", routes: onAll, set: func(p *parameters, r *body.Reader) error { return set(&p.typicalP, r.Float32) },
-		doc: number(0, 1, "Typical sampling; 1 is off")},
+		doc: openapi.Number(0, 1, "Typical sampling; 1 is off")},
 	{name: "min_p", routes: onAll, set: func(p *parameters, r *body.Reader) error { return set(&p.minP, r.Float32) },
-		doc: number(0, 1, "Only tokens of at least this share of the likeliest one's probability are drawn")},
+		doc: openapi.Number(0, 1, "Only tokens of at least this share of the likeliest one's probability are drawn")},
 	{name: "repetition_penalty", routes: onAll, set: func(p *parameters, r *body.Reader) error { return set(&p.repetitionPenalty, r.Float32) },
-		doc: number(0, 1000, "1 is off")},
+		doc: openapi.Number(0, 1000, "1 is off")},
 	{name: "frequency_penalty", routes: onAll, set: func(p *parameters, r *body.Reader) error { return set(&p.frequencyPenalty, r.Float32) }},
 	{name: "presence_penalty", routes: onAll, set: func(p *parameters, r *body.Reader) error { return set(&p.presencePenalty, r.Float32) },
-		doc: number(-2, 2, "Subtracted from the scores of tokens generated before")},
+		doc: openapi.Number(-2, 2, "Subtracted from the scores of tokens generated before")},
 	{name: "logit_bias", routes: onOpenAI, set: func(p *parameters, r *body.Reader) (err error) {
 		p.logitBias, err = decodeLogitBias(r)
 		return err
@@ -55,32 +56,32 @@ var parameterFields = append([]field{
 	}},
 
 	{name: "stop", routes: onAll, set: setStop},
-	{name: "stop_sequences", routes: onGenerate, set: setStop, doc: words("More of stop")}, // LMI's name
+	{name: "stop_sequences", routes: onGenerate, set: setStop, doc: openapi.Strings("More of stop")}, // LMI's name
 	{name: "include_stop_str_in_output", routes: onGenerate, set: setKeepStop,
-		doc: yesNo(true, "Refused with false where there are stop strings")},
+		doc: openapi.Bool(true, "Refused with false where there are stop strings")},
 	{name: "include_stop_str_in_output", routes: onOpenAI, set: setKeepStop,
-		doc: yesNo(false, "Whether the text has what ended it")},
-	{name: "min_tokens", routes: onAll, set: setMinTokens, doc: count("No end token or stop string counts before so many tokens")},
-	{name: "min_new_tokens", routes: onGenerate, set: setMinTokens, doc: count("Another name of min_tokens")},
-	{name: "ignore_eos", routes: onAll, set: setIgnoreEOS, doc: yesNo(false, "End tokens end nothing")},
-	{name: "ignore_eos_token", routes: onGenerate, set: setIgnoreEOS, doc: yesNo(false, "Another name of ignore_eos")}, // LMI's
+		doc: openapi.Bool(false, "Whether the text has what ended it")},
+	{name: "min_tokens", routes: onAll, set: setMinTokens, doc: openapi.Count("No end token or stop string counts before so many tokens")},
+	{name: "min_new_tokens", routes: onGenerate, set: setMinTokens, doc: openapi.Count("Another name of min_tokens")},
+	{name: "ignore_eos", routes: onAll, set: setIgnoreEOS, doc: openapi.Bool(false, "End tokens end nothing")},
+	{name: "ignore_eos_token", routes: onGenerate, set: setIgnoreEOS, doc: openapi.Bool(false, "Another name of ignore_eos")}, // LMI's
 	{name: "stop_token_ids", routes: onAll, set: func(p *parameters, r *body.Reader) (err error) {
 		p.stopTokens, err = decodeIDs(r, engine.MaxStopTokens)
 		return err
-	}, doc: ids("These tokens end the text, too")},
+	}, doc: openapi.TokenIDs("These tokens end the text, too")},
 	{name: "allowed_token_ids", routes: onAll, set: func(p *parameters, r *body.Reader) (err error) {
 		p.allowed, err = decodeIDs(r, engine.MaxAllowedTokens)
 		if p.allowed == nil {
 			p.refuse(invalid("`allowed_token_ids` must not be empty"))
 		}
 		return err
-	}, doc: ids("No other tokens are generated")},
-	{name: "bad_words", routes: onAll, set: setBadWords, doc: words("These words are not written, with or without a space before them")},
-	{name: "bad_sequences", routes: onGenerate, set: setBadWords, doc: words("Another name of bad_words")}, // LMI's
+	}, doc: openapi.TokenIDs("No other tokens are generated")},
+	{name: "bad_words", routes: onAll, set: setBadWords, doc: openapi.Strings("These words are not written, with or without a space before them")},
+	{name: "bad_sequences", routes: onGenerate, set: setBadWords, doc: openapi.Strings("Another name of bad_words")}, // LMI's
 	{name: "cache_salt", routes: onAll, set: func(p *parameters, r *body.Reader) (err error) {
 		p.cacheSalt, err = r.String()
 		return err
-	}, doc: object{"type": "string", "maxLength": maxSaltBytes, "description": "The cache of prompts is shared with requests of the same salt alone"}},
+	}, doc: openapi.Object{"type": "string", "maxLength": maxSaltBytes, "description": "The cache of prompts is shared with requests of the same salt alone"}},
 
 	{name: "truncate", routes: onGenerate, set: func(p *parameters, r *body.Reader) error { return set(&p.truncate, r.Usize) }},
 	{name: "truncate_prompt_tokens", routes: onOpenAI, set: func(p *parameters, r *body.Reader) error {
@@ -89,9 +90,9 @@ var parameterFields = append([]field{
 			p.truncate = some(uint64(max(n, 0)))
 		}
 		return err
-	}, doc: object{"type": "integer", "format": "int32", "minimum": -1, "description": "So many tokens of the prompt are kept, the last ones; -1: as many as fit"}},
+	}, doc: openapi.Object{"type": "integer", "format": "int32", "minimum": -1, "description": "So many tokens of the prompt are kept, the last ones; -1: as many as fit"}},
 	{name: "add_special_tokens", routes: onOpenAI, set: func(p *parameters, r *body.Reader) error { return set(&p.addSpecial, r.Bool) },
-		doc: object{"type": "boolean", "description": "Whether the tokenizer adds its special tokens; by default to completions alone"}},
+		doc: openapi.Object{"type": "boolean", "description": "Whether the tokenizer adds its special tokens; by default to completions alone"}},
 	{name: "adapter_id", routes: onGenerate, set: func(p *parameters, r *body.Reader) error { return set(&p.adapterID, r.String) }},
 	{name: "model", routes: onOpenAI, set: func(p *parameters, r *body.Reader) (err error) {
 		p.model, err = r.String()
@@ -116,30 +117,30 @@ var parameterFields = append([]field{
 	{name: "return_full_text", routes: onGenerate, set: func(p *parameters, r *body.Reader) error { return set(&p.returnFullText, r.Bool) }},
 	{name: "top_n_tokens", routes: onGenerate, set: func(p *parameters, r *body.Reader) error { return set(&p.topNTokens, r.Uint32) }},
 	{name: "prompt_logprobs", routes: onOpenAI, set: func(p *parameters, r *body.Reader) error { return set(&p.promptLogprobs, r.Uint32) },
-		doc: count("Show the log-probabilities of the prompt's tokens, and of so many likelier ones")},
+		doc: openapi.Count("Show the log-probabilities of the prompt's tokens, and of so many likelier ones")},
 	{name: "skip_special_tokens", routes: onOpenAI, set: func(p *parameters, r *body.Reader) error {
 		skip, err := r.Bool()
 		p.showSpecial = !skip
 		return err
-	}, doc: yesNo(true, "Whether the text is without special tokens")},
+	}, doc: openapi.Bool(true, "Whether the text is without special tokens")},
 	{name: "spaces_between_special_tokens", routes: onOpenAI, set: func(p *parameters, r *body.Reader) (err error) {
 		p.spaces, err = r.Bool()
 		return err
-	}, doc: yesNo(false, "Refused with true where special tokens are shown")},
+	}, doc: openapi.Bool(false, "Refused with true where special tokens are shown")},
 
 	{name: "grammar", routes: onGenerate, set: func(p *parameters, r *body.Reader) error {
 		return set(&p.grammar, func() (grammarType, error) { return decodeGrammar(r) })
 	}},
 	// The form of an answer, by the names that servers have given to it: OpenAI's,
 	// vLLM's older ones and its newer one, TGI's and llama.cpp's.
-	format("response_format", object{"allOf": []object{ref("ResponseFormat")}}),
-	format("guided_json", schemaOrText("A JSON schema that the text follows")),
-	format("json_schema", schemaOrText("Another name of guided_json")),
-	format("guided_regex", object{"type": "string", "description": "A regular expression that the whole text matches"}),
-	format("guided_choice", words("The text is one of these")),
-	format("grammar", object{"allOf": []object{ref("GrammarType")}}),
-	format("structured_outputs", object{"type": "object", "description": "One of json, regex, choice and json_object", "properties": object{
-		"json": schemaOrText(""), "regex": object{"type": "string"}, "choice": words(""), "json_object": object{"type": "boolean"}}}),
+	format("response_format", openapi.Object{"allOf": []openapi.Object{openapi.Ref("ResponseFormat")}}),
+	format("guided_json", openapi.JSONSchema("A JSON schema that the text follows")),
+	format("json_schema", openapi.JSONSchema("Another name of guided_json")),
+	format("guided_regex", openapi.Object{"type": "string", "description": "A regular expression that the whole text matches"}),
+	format("guided_choice", openapi.Strings("The text is one of these")),
+	format("grammar", openapi.Object{"allOf": []openapi.Object{openapi.Ref("GrammarType")}}),
+	format("structured_outputs", openapi.Object{"type": "object", "description": "One of json, regex, choice and json_object", "properties": openapi.Object{
+		"json": openapi.JSONSchema(""), "regex": openapi.Object{"type": "string"}, "choice": openapi.Strings(""), "json_object": openapi.Object{"type": "boolean"}}}),
 }, refusals()...)
 
 func setStop(p *parameters, r *body.Reader) error {
@@ -183,7 +184,7 @@ func setStreamOptions(p *parameters, r *body.Reader) error {
 }
 
 // format is a field of OpenAI's routes that holds an answer to a form.
-func format(name string, doc object) field {
+func format(name string, doc openapi.Object) field {
 	return field{name: name, routes: onOpenAI, doc: doc, set: func(p *parameters, r *body.Reader) error { return p.decodeFormat(r, name) }}
 }
 
@@ -193,30 +194,4 @@ func refusals() (all []field) {
 		all = append(all, refusedFields[i].field())
 	}
 	return all
-}
-
-// Schemas of values.
-
-func number(low, high float64, text string) object {
-	return object{"type": "number", "format": "float", "minimum": low, "maximum": high, "description": text}
-}
-
-func count(text string) object {
-	return object{"type": "integer", "format": "int32", "minimum": 0, "description": text}
-}
-
-func yesNo(def bool, text string) object {
-	return object{"type": "boolean", "default": def, "description": text}
-}
-
-func ids(text string) object {
-	return object{"type": "array", "items": object{"type": "integer", "minimum": 0}, "description": text}
-}
-
-func words(text string) object {
-	return object{"type": "array", "items": object{"type": "string"}, "description": text}
-}
-
-func schemaOrText(text string) object {
-	return object{"anyOf": []object{{"type": "object"}, {"type": "string"}}, "description": text}
 }

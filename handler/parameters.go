@@ -6,6 +6,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/handler/body"
 	"github.com/millrace-ai/millrace/handler/chat"
+	"github.com/millrace-ai/millrace/handler/openapi"
 )
 
 // optional is a field that may be absent or null.
@@ -182,7 +183,7 @@ type field struct {
 	name   string
 	routes routes
 	set    func(p *parameters, r *body.Reader) error // reads the value, which is not null
-	doc    object                                    // the schema of its value; nil: it is the contract's
+	doc    openapi.Object                            // the schema of its value; nil: it is the contract's
 	null   func(p *parameters)                       // for a null; nil: it counts as absent
 }
 

@@ -307,7 +307,7 @@ func TestErrorContract(t *testing.T) {
 // TestUnchangedContract validates answers against TGI's own document, where
 // we have not departed from it.
 func TestUnchangedContract(t *testing.T) {
-	text, err := os.ReadFile("../openapi.json")
+	text, err := os.ReadFile("../openapi/openapi.json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,7 @@
-package handler
+// Package openapi makes the OpenAPI document that a server serves: the contract,
+// openapi.json, with what is different here. It edits the contract, so that
+// nobody has to keep a second document of it.
+package openapi
 
 import (
 	_ "embed"
@@ -6,9 +9,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-
-	"github.com/swaggest/swgui"
-	"github.com/swaggest/swgui/v5emb"
 )
 
 // contract is TGI's OpenAPI document, unchanged. What a server serves is
@@ -17,70 +17,39 @@ import (
 //go:embed openapi.json
 var contract []byte
 
-// openAPI handles GET /api-doc/openapi.json.
-func (s *Server) openAPI(x *exchange) error {
-	writeJSON(x.w, http.StatusOK, s.document())
-	return nil
+// Options are what a document depends on.
+type Options struct {
+	Version     string
+	ToolCalls   bool // as objects, in TGI's form
+	Grammars    bool // are served
+	ErrorObject bool // the /v1 routes answer errors in OpenAI's form
+	MaxTokens   int  // of a completion that does not say how many
+	// Fields are the schemas of what requests may have beyond the contract, by
+	// the contract's name of the request and by the field's own.
+	Fields map[string]map[string]Object
 }
 
-// docs returns the handler of Swagger UI below /docs/. Its files are in the
-// binary, so that a machine without a network shows them, too. The page names
-// them, and the document, relative to itself: it may lie below a proxy's prefix.
-func (s *Server) docs() handlerFunc {
-	ui := v5emb.NewWithConfig(swgui.Config{
-		InternalBasePath: "/docs/",
-		ShowTopBar:       true,
-		SettingsUI:       map[string]string{"tryItOutEnabled": "true"},
-	})("Millrace", "../api-doc/openapi.json", ".")
-	return func(x *exchange) error {
-		ui.ServeHTTP(x.w, x.r)
-		return nil
-	}
-}
-
-// redirectTo sends a browser to the page at another path. A relative path
-// holds below the prefix of a proxy, too.
-func redirectTo(path string) handlerFunc {
-	return func(x *exchange) error {
-		x.w.Header().Set("Location", path)
-		x.w.Header().Set("Content-Length", "0")
-		x.w.WriteHeader(http.StatusSeeOther)
-		return nil
-	}
-}
-
-// serveFiles serves a page whose files lie below prefix.
-func serveFiles(prefix string, files http.Handler) handlerFunc {
-	files = http.StripPrefix(prefix, files)
-	return func(x *exchange) error {
-		files.ServeHTTP(x.w, x.r)
-		return nil
-	}
-}
-
-// object is a JSON object that is edited.
-type object = map[string]any
+// Object is a JSON object: a schema, or another part of a document.
+type Object = map[string]any
 
 // at follows keys down from o. The contract has what the edits name; a test
 // makes the document, so a missing key cannot reach a user.
-func at(o object, keys ...string) object {
+func at(o Object, keys ...string) Object {
 	for _, k := range keys {
-		next, ok := o[k].(object)
+		next, ok := o[k].(Object)
 		if !ok {
-			panic(fmt.Sprintf("openapi.json: no object %q in %q", k, keys))
+			panic(fmt.Sprintf("openapi.json: no Object %q in %q", k, keys))
 		}
 		o = next
 	}
 	return o
 }
 
-func jsonBody(schema object) object {
-	return object{"application/json": object{"schema": schema}}
+func jsonBody(schema Object) Object {
+	return Object{"application/json": Object{"schema": schema}}
 }
 
-func ref(schema string) object { return object{"$ref": "#/components/schemas/" + schema} }
-
-func listOf(schema object) object { return object{"type": "array", "items": schema} }
+func listOf(schema Object) Object { return Object{"type": "array", "items": schema} }
 
 // errorDescriptions are the answers that TGI gives as plain text or not at
 // all, and that are JSON errors here.
@@ -95,48 +64,48 @@ var errorDescriptions = map[int]string{
 	http.StatusGatewayTimeout:        "The time limit of the request passed before its first token",
 }
 
-// newDocument returns the contract with our differences: /ping, the errors
+// Document returns the contract with our differences: /ping, the errors
 // above, answers that are arrays, and only the routes that exist.
-func newDocument(o *Options) []byte {
-	var doc object
+func Document(o *Options) []byte {
+	var doc Object
 	if err := json.Unmarshal(contract, &doc); err != nil {
 		panic(err) // a test makes the document
 	}
 	info := at(doc, "info")
 	info["title"], info["version"] = "Millrace", o.Version
 	info["description"] = "Text generation over the API of Text Generation Inference"
-	info["contact"] = object{"name": "Millrace"}
-	doc["servers"] = []object{{"url": ".."}} // seen from the document, also below a proxy's prefix
+	info["contact"] = Object{"name": "Millrace"}
+	doc["servers"] = []Object{{"url": ".."}} // seen from the document, also below a proxy's prefix
 
 	paths := at(doc, "paths")
 	health := at(paths, "/health")
-	health["get"].(object)["responses"].(object)["503"] = object{
-		"description": "Loading, shutting down, or the device hangs", "content": jsonBody(ref("ErrorResponse"))}
-	ping := object{"get": clone(at(health, "get"))}
+	health["get"].(Object)["responses"].(Object)["503"] = Object{
+		"description": "Loading, shutting down, or the device hangs", "content": jsonBody(Ref("ErrorResponse"))}
+	ping := Object{"get": clone(at(health, "get"))}
 	at(ping, "get")["operationId"] = "ping"
 	paths["/ping"] = ping
 
-	generation := listOf(ref("GenerateResponse"))
+	generation := listOf(Ref("GenerateResponse"))
 	at(paths, "/", "post", "responses", "200", "content", "application/json")["schema"] = generation
-	at(paths, "/v1/models", "get", "responses", "200", "content", "application/json")["schema"] = object{
+	at(paths, "/v1/models", "get", "responses", "200", "content", "application/json")["schema"] = Object{
 		"type": "object", "required": []string{"object", "data"},
-		"properties": object{"object": object{"type": "string", "example": "list"}, "data": listOf(ref("ModelInfo"))}}
+		"properties": Object{"object": Object{"type": "string", "example": "list"}, "data": listOf(Ref("ModelInfo"))}}
 	params := at(doc, "components", "schemas", "GenerateParameters", "properties")
 	params["stop"] = stringOrList(at(params, "stop")["description"])
 	for _, name := range []string{"details", "decoder_input_details", "do_sample", "watermark"} {
 		at(params, name)["default"], at(params, name)["nullable"] = false, true
 	}
-	at(doc, "components")["securitySchemes"] = object{"key": object{"type": "http", "scheme": "bearer"}}
+	at(doc, "components")["securitySchemes"] = Object{"key": Object{"type": "http", "scheme": "bearer"}}
 
-	documentChat(doc, o.ToolCallObject)
-	documentCompletions(doc)
+	documentChat(doc, o.ToolCalls)
+	documentCompletions(doc, o.MaxTokens)
 	documentInvocations(doc, generation)
-	documentFields(doc)
+	documentFields(doc, o.Fields)
 	documentDeadlines(doc)
-	documentExamples(doc, !o.DisableGrammar)
+	documentExamples(doc, o.Grammars)
 	for path := range paths {
 		for method, op := range at(paths, path) {
-			addErrors(path, method, op.(object))
+			addErrors(path, method, op.(Object))
 		}
 	}
 	if o.ErrorObject {
@@ -151,20 +120,20 @@ func newDocument(o *Options) []byte {
 }
 
 // documentDeadlines says what an answer has that a host's deadline cut.
-func documentDeadlines(doc object) {
+func documentDeadlines(doc Object) {
 	for _, name := range []string{"Details", "BestOfSequence", "StreamDetails", "ChatCompletionComplete", "ChatCompletionChoice", "CompletionComplete"} {
-		at(doc, "components", "schemas", name, "properties")["cut"] = object{
+		at(doc, "components", "schemas", name, "properties")["cut"] = Object{
 			"type": "string", "enum": []string{"deadline"}, "description": "What ended the text, if it is not the limit of tokens that the finish reason length names"}
 	}
 }
 
 // addErrors adds the errors that any route of its kind can answer.
-func addErrors(path, method string, op object) {
+func addErrors(path, method string, op Object) {
 	open := path == "/health" || path == "/ping" || path == "/metrics"
 	responses := at(op, "responses")
 	for code, r := range responses {
-		if content, ok := r.(object)["content"].(object); ok && code != "200" && content["application/json"] == nil {
-			r.(object)["content"] = jsonBody(ref("ErrorResponse")) // an event in TGI's document, which it is only behind a token
+		if content, ok := r.(Object)["content"].(Object); ok && code != "200" && content["application/json"] == nil {
+			r.(Object)["content"] = jsonBody(Ref("ErrorResponse")) // an event in TGI's document, which it is only after a token
 		}
 	}
 	for status, description := range errorDescriptions {
@@ -173,23 +142,23 @@ func addErrors(path, method string, op object) {
 		if responses[code] != nil || body && method != "post" || open {
 			continue
 		}
-		responses[code] = object{"description": description, "content": jsonBody(ref("ErrorResponse"))}
+		responses[code] = Object{"description": description, "content": jsonBody(Ref("ErrorResponse"))}
 	}
 	if !open {
-		op["security"] = []object{{}, {"key": []string{}}} // needed only with --api-key
+		op["security"] = []Object{{}, {"key": []string{}}} // needed only with --api-key
 	}
 }
 
-// mend turns what OpenAPI 3.0 does not know, and generators of clients and
-// tests trip over, into what it means: exclusive bounds that are numbers, and
-// defaults and examples that are JSON in a text, among them the text "null".
+// mend rewrites what is not valid in OpenAPI 3.0, which stops generators of
+// clients and tests: exclusive bounds that are numbers, and defaults and examples
+// that are JSON inside a string, "null" among them.
 func mend(node any) {
 	switch node := node.(type) {
 	case []any:
 		for _, n := range node {
 			mend(n)
 		}
-	case object:
+	case Object:
 		for inclusive, exclusive := range map[string]string{"minimum": "exclusiveMinimum", "maximum": "exclusiveMaximum"} {
 			if bound, ok := node[exclusive].(float64); ok {
 				node[inclusive], node[exclusive] = bound, true
@@ -212,12 +181,12 @@ func mend(node any) {
 }
 
 // clone copies a JSON object.
-func clone(o object) object {
+func clone(o Object) Object {
 	data, err := json.Marshal(o)
 	if err != nil {
 		panic(err)
 	}
-	var out object
+	var out Object
 	if err := json.Unmarshal(data, &out); err != nil {
 		panic(err)
 	}
