@@ -117,6 +117,13 @@ func TestPullFromHub(t *testing.T) {
 	home := t.TempDir()
 	dir := filepath.Join(t.TempDir(), "model")
 	snapshot := filepath.Join(home, "hub", "models--org--tiny", "snapshots", commit)
+	inspect := command(hubEnv(hub.URL, home), "inspect", "--json", "org/tiny")
+	if out, err := inspect.Output(); err != nil || !strings.Contains(string(out), `"family": "llama"`) {
+		t.Errorf("inspect: %v, %s", err, out)
+	}
+	if _, err := os.Stat(snapshot); err == nil {
+		t.Error("inspect has downloaded the model")
+	}
 	for _, tt := range []struct {
 		args []string
 		dir  string

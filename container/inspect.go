@@ -13,6 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/millrace-ai/millrace/container/config"
+	"github.com/millrace-ai/millrace/container/source"
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
@@ -84,7 +85,7 @@ func describeModel(ctx context.Context, place string, cfg *config.Serve) (*descr
 	if err != nil {
 		return nil, err
 	}
-	m, err := openModel(ctx, place, cfg.TokenizerConfigPath, free)
+	m, err := openModel(ctx, source.OpenHeaders, place, cfg.TokenizerConfigPath, free)
 	if err != nil {
 		return nil, err
 	}

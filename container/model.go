@@ -86,10 +86,13 @@ func arrivesSlowly(place string) bool {
 	return source.IsS3(place) || source.IsArchive(place) || source.IsHub(place)
 }
 
-// openModel opens the model at a place. templatePath is
+// opener is source.Open, or source.OpenHeaders for a model that is only described.
+type opener func(ctx context.Context, place string, memory int64, log *slog.Logger) (*source.Model, error)
+
+// openModel opens the model at a place with open. templatePath is
 // --tokenizer-config-path. ctx bounds all reading of it, and memory the bytes
 // that may be held of an archive until it is known what it holds.
-func openModel(ctx context.Context, place, templatePath string, memory int64) (*model, error) {
+func openModel(ctx context.Context, open opener, place, templatePath string, memory int64) (*model, error) {
 	m := &model{id: cmp.Or(config.HideSecrets(place), demoID), place: place}
 	var err error
 	if templatePath != "" {
@@ -103,7 +106,7 @@ func openModel(ctx context.Context, place, templatePath string, memory int64) (*
 		m.checkpoint, err = weights.OpenFS(m.files)
 	} else {
 		var opened *source.Model
-		if opened, err = source.Open(ctx, place, memory, slog.Default()); err == nil {
+		if opened, err = open(ctx, place, memory, slog.Default()); err == nil {
 			m.files, m.checkpoint = opened.Files, opened.Checkpoint
 		}
 	}

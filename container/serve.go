@@ -214,7 +214,7 @@ func (s *server) openModel(ctx context.Context) error {
 		}
 		s.phases.mark("download")
 	}
-	if s.model, err = openModel(ctx, place, s.cfg.TokenizerConfigPath, free); err != nil {
+	if s.model, err = openModel(ctx, source.Open, place, s.cfg.TokenizerConfigPath, free); err != nil {
 		return err
 	}
 	s.phases.mark("open")

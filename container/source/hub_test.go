@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -21,6 +22,8 @@ import (
 
 	"github.com/millrace-ai/millrace/container/source/hubtest"
 	"github.com/millrace-ai/millrace/container/source/s3test"
+	"github.com/millrace-ai/millrace/engine/weights"
+	"github.com/millrace-ai/millrace/engine/weights/weightstest"
 )
 
 // testHub returns a client of a hub whose cache is a folder of the test's own.
@@ -612,5 +615,46 @@ func TestHubDiskFull(t *testing.T) {
 	full := &fs.PathError{Op: "write", Path: "/cache/blob", Err: syscall.ENOSPC}
 	if err := h.explainWrite(HubModel{Repo: "org/huge"}, full); !strings.Contains(err.Error(), "org/huge: the disk is full: ") || !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("%v", err)
+	}
+}
+
+// A model can be described by its headers, from the hub, and from the cache when
+// it is there.
+func TestOpenHeaders(t *testing.T) {
+	s := hubtest.NewServer(t)
+	files := randomModel(5, 2, 4, 30_000)
+	s.Commit("org/name", "main", files)
+	cache := t.TempDir()
+	h := testHub(t, s, cache)
+	m, err := h.openHeaders(t.Context(), HubModel{Repo: "org/name"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Checkpoint.Close()
+	want, err := weights.Open(weightstest.Folder(t, files))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer want.Close()
+	if !slices.Equal(m.Checkpoint.Names(), want.Names()) || m.Checkpoint.Bytes() != want.Bytes() {
+		t.Errorf("%d tensors of %d bytes, want %d of %d", len(m.Checkpoint.Names()), m.Checkpoint.Bytes(), len(want.Names()), want.Bytes())
+	}
+	if text, err := fs.ReadFile(m.Files, "tokenizer.json"); err != nil || !bytes.Equal(text, files["tokenizer.json"]) {
+		t.Errorf("tokenizer.json: %d bytes, %v", len(text), err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(cache, "models*")); left != nil {
+		t.Errorf("in the cache: %s", left)
+	}
+	if _, err := h.Snapshot(t.Context(), HubModel{Repo: "org/name"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, offline := range []string{"0", "1"} {
+		before := len(s.Requests())
+		m, err := testHub(t, s, cache, "HF_HUB_OFFLINE="+offline).openHeaders(t.Context(), HubModel{Repo: "org/name"})
+		if err != nil || m.Checkpoint.Streamed() || len(s.Requests()) > before+1 {
+			t.Errorf("offline %s, in the cache: %v, %q", offline, err, s.Requests()[before:])
+			continue
+		}
+		m.Checkpoint.Close()
 	}
 }
