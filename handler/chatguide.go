@@ -12,7 +12,7 @@ import (
 	"github.com/millrace-ai/millrace/handler/chat"
 )
 
-// chatGuide returns what holds the answer to a chat, behind a prompt of ids, to
+// chatGuide returns what holds the answer to a chat, after a prompt of ids, to
 // its format or its calls to their tools; nil if all text is allowed. The
 // engine that gets it closes its matchers.
 func (s *Server) chatGuide(ctx context.Context, m *model, ids []int32, format chat.ResponseFormat, tools []chat.Tool, c chat.Constraint) (*engine.Constraint, error) {

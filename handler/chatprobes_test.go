@@ -47,7 +47,7 @@ func TestChatProbes(t *testing.T) {
 		{"temperature 0", chatBody(`"temperature":0,"max_tokens":2`), 200, ""},
 		{"temperature -1", chatBody(`"temperature":-1`), 422, valid + "`temperature` must be strictly positive"},
 		{"presence_penalty -2 (presence penalty)", chatBody(`"presence_penalty":-2,"max_tokens":2`), 200, ""},
-		{"a model that is not here (model names)", chatBody(`"model":"gpt-4o"`), 422, valid + "there is no model \"gpt-4o\": this server has \"MODEL\", which \"tgi\" means, too"},
+		{"a model that is not here (model names)", chatBody(`"model":"gpt-4o"`), 422, valid + "there is no model \"gpt-4o\": this server serves \"MODEL\" (\"tgi\" is an alias)"},
 		{"presence_penalty 2.1 (presence penalty)", chatBody(`"presence_penalty":2.1`), 422, valid + "`presence_penalty` must be >= -2.0 and <= 2.0"},
 		{"frequency_penalty 2.1", chatBody(`"frequency_penalty":2.1`), 422, valid + "`frequency_penalty` must be >= -2.0 and <= 2.0"},
 		{"max_completion_tokens (default max_tokens)", chatBody(`"max_completion_tokens":2`), 200, ""},

@@ -157,7 +157,7 @@ func (t *turns) take(ctx context.Context, bytes int64) error {
 		if c := a.due.Compare(b.due); c != 0 {
 			return c
 		}
-		return -1 // behind those of the same time
+		return -1 // after those of the same time
 	})
 	t.waiting = slices.Insert(t.waiting, at, w)
 	t.start()
@@ -174,7 +174,7 @@ func (t *turns) take(ctx context.Context, bytes int64) error {
 	} else {
 		t.put(bytes)
 	}
-	t.start() // what stood behind it may be possible
+	t.start() // what waited after it may be possible now
 	return ctx.Err()
 }
 

@@ -15,7 +15,7 @@ const maxChoices = 128
 func (s *Server) checkOpenAI(p *parameters, vocab int) error {
 	switch {
 	case !s.isBaseModel(p.model) && !isFiller(p.model):
-		e := invalid("there is no model %q: this server has %q, which \"tgi\" means, too", body.Cut(p.model), s.opt.ModelID)
+		e := invalid("there is no model %q: this server serves %q (\"tgi\" is an alias)", body.Cut(p.model), s.opt.ModelID)
 		e.param, e.code = "model", "model_not_found"
 		return e
 	case p.maxNewTokens.set && p.maxNewTokens.v == 0 && p.n.or(1) > 1:

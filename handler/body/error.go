@@ -34,7 +34,7 @@ func (r *Reader) Errorf(format string, args ...any) error {
 }
 
 // Missing returns the error for a required field that did not come; call it
-// behind the object.
+// after the object.
 func (r *Reader) Missing(field string) error { return r.Errorf("missing field `%s`", field) }
 
 // syntax returns a syntax error at the Reader's position.
@@ -103,7 +103,7 @@ func (r *Reader) unexpected(want string) error {
 }
 
 // Within puts a field's name before the path of err, if it is an *Error; for
-// values that are read behind their object.
+// values that are read after their object.
 func Within(err error, field string) error {
 	var e *Error
 	if errors.As(err, &e) {

@@ -17,8 +17,8 @@ import (
 const maxDepth = 128
 
 // Reader reads one JSON value from a body in memory. Methods that read a value
-// skip white space before it and leave the Reader behind it. After an error
-// the Reader must not be used again. Text behind the value is not looked at.
+// skip white space before it and leave the Reader after it. After an error
+// the Reader must not be used again. Text after the value is not looked at.
 type Reader struct {
 	data    []byte
 	pos     int // bytes consumed

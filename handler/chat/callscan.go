@@ -17,7 +17,7 @@ type callScan struct {
 	member member
 	text   []byte // of the key or value that is being read
 	name   string
-	inline bool   // the members behind the name are the arguments
+	inline bool   // the members after the name are the arguments
 	skip   bool   // white space before the first of them is left out
 	args   []byte // arguments that were not taken yet
 	begun  bool   // the arguments have begun
@@ -115,7 +115,7 @@ func (c *callScan) next(b byte) bool {
 			return len(c.text) <= maxKey
 		}
 		return c.keyed()
-	case c.json.key && after == scanString: // its quote, or behind an escape, which no key of a call has
+	case c.json.key && after == scanString: // its quote, or after an escape, which no key of a call has
 		c.text = c.text[:0]
 	case before == scanValue && !isSpace(b):
 		return c.open(b)
@@ -200,7 +200,7 @@ func (c *callScan) closed() bool {
 	return true
 }
 
-// inlined takes a byte behind TGI's `_name`: the arguments are what is left of
+// inlined takes a byte after TGI's `_name`: the arguments are what is left of
 // its object.
 func (c *callScan) inlined(before scanState, b byte) {
 	switch {

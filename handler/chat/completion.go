@@ -3,7 +3,7 @@ package chat
 import "fmt"
 
 // Completes reports whether the checkpoint has a completion template, which
-// says how a text before and a text behind a gap are put to the model. TGI's
+// says how a text before and a text after a gap are put to the model. TGI's
 // documents name it; models that fill gaps have tokens for the purpose.
 func (t *Template) Completes() bool { return t.completion != nil }
 

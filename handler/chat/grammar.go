@@ -27,10 +27,10 @@ type Grammar struct {
 
 // Constraint is what holds the output of a request with tools to calls.
 type Constraint struct {
-	// Prefix follows the prompt, as if the model had begun its answer
+	// Prefix stands after the prompt, as if the model had begun its answer
 	// with it; the Parser must read it first.
 	Prefix string
-	// Grammar holds for the whole answer behind Prefix; Kind "" if the model
+	// Grammar holds for the whole answer after Prefix; Kind "" if the model
 	// may also answer in words, and then Triggers tell when it does not.
 	Grammar  Grammar
 	Triggers []Trigger
@@ -38,7 +38,7 @@ type Constraint struct {
 
 // Trigger starts a grammar in the middle of free text. The engine looks for
 // Text in the output as for a stop string, special tokens spelled out. Behind
-// its last byte the output must match Grammar. Bytes of the same token behind
+// its last byte the output must match Grammar. Bytes of the same token after
 // Text are given to the matcher first, in any tokenization; if it refuses
 // them, or fails to compile, the text goes on free: the Parser copes. What is
 // triggered first holds to the end of the answer.
@@ -54,7 +54,7 @@ type Format int
 // The formats, each with an example of a call of f with {"a": 1}.
 const (
 	FormatTGI         Format = iota // {"function": {"_name": "f", "a": 1}}, TGI's, or as Llama: for models with no form of their own
-	FormatLlama                     // {"name": "f", "parameters": {"a": 1}}, sometimes behind <|python_tag|>
+	FormatLlama                     // {"name": "f", "parameters": {"a": 1}}, sometimes after <|python_tag|>
 	FormatHermes                    // <tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>, also Qwen's
 	FormatMistral                   // [TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}]
 	FormatMistralArgs               // [TOOL_CALLS]f[ARGS]{"a": 1}

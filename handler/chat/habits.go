@@ -112,7 +112,7 @@ func (p *prober) observeCalls(h habits, user Message, tools []Tool) habits {
 		}
 		return try
 	}
-	// Without calls: a result behind an answer, as what it is or as a user's.
+	// Without calls: a result after an answer, as what it is or as a user's.
 	conversation[1] = Message{Role: "assistant", Content: Content{Text: probeWord}}
 	conversation[2].ToolCallID = ""
 	h.toolRole = p.shows(h, Request{Messages: conversation}, probeResult)
@@ -138,9 +138,9 @@ func (h habits) callHabits() (all []habits) {
 // showsCall reports whether a prompt has the made-up call with its argument in
 // JSON, and no trace of an absent content.
 func showsCall(text string) bool {
-	behind := text[max(0, strings.LastIndex(text, probeTool)):]
+	after := text[max(0, strings.LastIndex(text, probeTool)):]
 	return strings.Contains(text, probeTool) && !strings.Contains(text, "None") &&
-		(strings.Contains(text, `"`+probeKey+`": "v"`) || strings.Contains(text, `"`+probeKey+`":"v"`) || strings.Contains(behind, probeKey+`="v"`))
+		(strings.Contains(text, `"`+probeKey+`": "v"`) || strings.Contains(text, `"`+probeKey+`":"v"`) || strings.Contains(after, probeKey+`="v"`))
 }
 
 // maxProbeBytes is more than any template makes of a few words.

@@ -55,7 +55,7 @@ func (c Content) plain() string {
 	return b.String()
 }
 
-// with returns the content with text behind it.
+// with returns the content with text after it.
 func (c Content) with(text string) Content {
 	if c.Chunks == nil {
 		return Content{Text: c.Text + text}

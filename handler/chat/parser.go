@@ -21,7 +21,7 @@ type CallDelta struct {
 // answer in the form that a prompt asks for.
 //
 // A text is a call if it has one of the forms of Format at a place where calls
-// may be (behind a marker, behind another call, or first in the answer) and
+// may be (after a marker, after another call, or first in the answer) and
 // its name is that of a tool. All other text is content. What may yet become a
 // call is held back; as soon as it cannot, it is content, so that nothing is
 // lost but markers and the white space around calls. How the text is cut into
@@ -59,11 +59,11 @@ const (
 	inStart   parserState = iota // only white space came
 	inText                       // content
 	inMarker                     // what was held from `from` on begins a marker
-	inOpening                    // behind a marker
+	inOpening                    // after a marker
 	inName                       // in the name of [TOOL_CALLS]name
-	inArgs                       // in the [ARGS] behind it
+	inArgs                       // in the [ARGS] after it
 	inCall                       // in the JSON of a call
-	inBetween                    // behind a call
+	inBetween                    // after a call
 )
 
 // IsMarker reports whether text, that of a special token, announces a call or
@@ -205,7 +205,7 @@ func (p *Parser) candidate() {
 	p.state = inMarker
 }
 
-// outside reads a byte before the first call or behind one.
+// outside reads a byte before the first call or after one.
 func (p *Parser) outside(c byte) {
 	between := p.state == inBetween
 	switch {

@@ -146,7 +146,7 @@ type Prompt struct {
 //
 // A last message from the assistant is continued: the prompt ends with it,
 // without the generation prompt, as from TGI 3 on. (TGI 2 opens a new turn
-// behind it.) A prompt that is too long is a *LengthError, any other fault an
+// after it.) A prompt that is too long is a *LengthError, any other fault an
 // *Error.
 func (t *Template) Render(r Request) (Prompt, error) {
 	c, err := t.choose(r.Template, len(r.Tools) > 0)
@@ -230,7 +230,7 @@ func (m Message) Continues() bool {
 // tells whether the template trims.
 const continueTag = "CONTINUE_FINAL_MESSAGE_TAG "
 
-// tagged returns the content with the tag behind its last text.
+// tagged returns the content with the tag after its last text.
 func (c Content) tagged() Content {
 	if c.Chunks == nil {
 		return Content{Text: c.Text + continueTag}
@@ -263,7 +263,7 @@ const toolPrompt = "\nGiven the functions available, please respond with a JSON 
 	"Respond in the format {name: function name, parameters: dictionary of argument name and its value}.Do not use variables.\n"
 
 // withTools returns the messages with what a template does not say of tools:
-// where it does not list them, their specifications and a prompt stand behind
+// where it does not list them, their specifications and a prompt stand after
 // the last message that is not the assistant's. A template that lists tools
 // and has a form of its own for calls explains it, so there only a prompt that
 // the client gave is added; TGI adds its own always.
