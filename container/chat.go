@@ -145,7 +145,7 @@ func (c *chatCommand) startServer() (stop func(), err error) {
 			c.URL, c.APIKey = p.url(), cfg.APIKey
 			return func() {
 				signals <- syscall.SIGTERM
-				<-ended
+				_ = <-ended // the answers are out: nothing is left to fail
 				p.Close()
 			}, nil
 		case err := <-ended:

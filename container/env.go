@@ -22,7 +22,7 @@ type envCommand struct {
 
 // Run prints the configuration. What is left to the model and the memory is
 // shown as it would be now, if the model is on this machine.
-func (e *envCommand) Run(ctx *kong.Context, loader *config.Loader, interrupted context.Context) error {
+func (e *envCommand) Run(interrupted context.Context, ctx *kong.Context, loader *config.Loader) error {
 	settings, notes, err := loader.Finish(ctx, &e.Serve)
 	if err != nil {
 		return usageError{err}

@@ -28,7 +28,7 @@ type inspectCommand struct {
 }
 
 // Run prints the description.
-func (c *inspectCommand) Run(ctx *kong.Context, interrupted context.Context) error {
+func (c *inspectCommand) Run(interrupted context.Context, ctx *kong.Context) error {
 	place, err := locateModel(c.Model)
 	if err != nil {
 		return usageError{err}

@@ -18,14 +18,14 @@ import (
 
 // lambdaLocal is the command that is Lambda on this machine.
 type lambdaLocal struct {
-	Image string   `name:"image" placeholder:"IMAGE" help:"Run this image by docker as Lambda does. Left out: this program, as a child process."`
+	Image string   `name:"image" placeholder:"IMAGE" help:"Run this image by docker as Lambda does. Default: this program, as a child process."`
 	Args  []string `arg:"" optional:"" placeholder:"ARGS" help:"After --: flags of serve for the function; with --image, the command of the image."`
 
 	Port        int           `name:"port" env:"-" default:"9090" help:"Port of 127.0.0.1 for the function URL and the invoke APIs, 0 for a free one."`
 	Function    string        `name:"function" default:"millrace" help:"Name of the function."`
 	Timeout     time.Duration `name:"timeout" default:"30s" help:"An event must be answered."`
-	InitTimeout time.Duration `name:"init-timeout" placeholder:"10s" help:"The function must ask for its first event, or it starts again inside the event. Default: 10s, and with --concurrency 130s or the time of an event."`
-	Memory      int           `name:"memory" default:"4096" placeholder:"MB" help:"Memory of the function, which an image is held to; 1769 MB buy a core. Left out: 4096."`
+	InitTimeout time.Duration `name:"init-timeout" placeholder:"10s" help:"The function must ask for its first event, or starts again during the event. Default: 10s; with --concurrency, 130s or --timeout if that is longer."`
+	Memory      int           `name:"memory" default:"4096" placeholder:"MB" help:"Memory of the function, which an image is held to; 1769 MB buy a core."`
 	Concurrency int           `name:"concurrency" default:"1" help:"Events that the function takes at once; more than one as on managed instances, where it is not frozen between events."`
 	Env         []string      `name:"env" env:"-" sep:"none" placeholder:"K=V" help:"Variable for the function; may be given several times."`
 }

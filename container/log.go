@@ -25,7 +25,7 @@ const (
 var stderr = newLogQueue(os.Stderr, logRoom)
 
 // logQueue writes lines in the background. Whatever reads a log may stall for
-// as long as it likes, or be gone: nobody who logs waits for it. Lines without
+// as long as it likes, or be gone: logging never waits for it. Lines without
 // room are dropped and counted, and a line says so where they are missing.
 type logQueue struct {
 	out  io.Writer
@@ -153,7 +153,7 @@ func newLogger(cfg *config.Serve) *slog.Logger {
 			if level > slog.LevelDebug {
 				opts.ReplaceAttr = shorten
 			}
-			return slog.New(tint.NewHandler(w, opts))
+			return slog.New(tint.NewTextHandler(w, opts))
 		}
 		return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 	}

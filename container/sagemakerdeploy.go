@@ -159,7 +159,7 @@ func (d *sageMakerDelete) Run(ctx context.Context) error {
 	}
 	if !d.Yes {
 		if !isTerminal(os.Stdin) {
-			return usageError{fmt.Errorf("delete %s: nobody is there to confirm it: give --yes", d.Name)}
+			return usageError{fmt.Errorf("delete %s: standard input is not a terminal, so nothing can confirm it: give --yes", d.Name)}
 		}
 		fmt.Fprintf(os.Stderr, "Delete endpoint %s in %s and what was deployed for it? [y/N] ", d.Name, c.Region())
 		reply, err := interruptible(ctx, func() (reply string, err error) {

@@ -25,7 +25,7 @@ import (
 // sageMakerLocal is the command that puts SageMaker's runtime API in front of
 // containers on this machine.
 type sageMakerLocal struct {
-	Image string   `name:"image" xor:"what" placeholder:"IMAGE" help:"Run this image by docker as SageMaker does. Left out: this program, as a child process."`
+	Image string   `name:"image" xor:"what" placeholder:"IMAGE" help:"Run this image by docker as SageMaker does. Default: this program, as a child process."`
 	URL   []string `name:"url" xor:"what" placeholder:"URL" help:"Servers that run already, one instance each; may be given several times."`
 	Args  []string `arg:"" optional:"" placeholder:"ARGS" help:"After --: flags of serve for the containers."`
 
@@ -42,7 +42,7 @@ type sageMakerLocal struct {
 	Memory      string            `name:"memory" placeholder:"8g" help:"Memory of a container, with --image."`
 	CPUs        string            `name:"cpus" placeholder:"4" help:"CPUs of a container, with --image."`
 
-	UnaryTimeout   time.Duration `name:"unary-timeout" default:"60s" help:"An answer in one piece must be complete."`
+	UnaryTimeout   time.Duration `name:"unary-timeout" default:"60s" help:"Longest wait for a complete answer that is not a stream."`
 	StreamTimeout  time.Duration `name:"stream-timeout" default:"8m" help:"A stream must have ended."`
 	StartupTimeout time.Duration `name:"startup-timeout" default:"8m" help:"A container must be healthy."`
 	Seed           uint64        `name:"seed" default:"1" help:"Of the places where streams are cut into parts."`
@@ -96,7 +96,7 @@ func (l *sageMakerLocal) Run(ctx context.Context) error {
 }
 
 // killOnSecondSignal ends the containers at once if the operator insists after
-// ctx has ended. The same signal at once is not a second wish: timeout(1) sends it
+// ctx has ended. The same signal at once does not count: timeout(1) sends it
 // to the process and to its group. The function it returns undoes it.
 func killOnSecondSignal(ctx context.Context, endpoint *local.Endpoint) (undo func()) {
 	done := make(chan struct{})

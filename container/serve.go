@@ -313,8 +313,8 @@ func (s *server) shutdown(f front) bool {
 	return err == nil
 }
 
-// exitOnSecond ends the process at once if the operator insists. A signal right
-// after the first is not a second wish: timeout(1) sends it to the process and to
+// exitOnSecond ends the process at once at a second signal. One right
+// after the first does not count: timeout(1) sends it to the process and to
 // its group.
 func (s *server) exitOnSecond() {
 	for first := time.Now(); ; {
