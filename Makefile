@@ -8,6 +8,7 @@ VERSION := $(patsubst v%,%,$(shell git describe --tags --match 'v[0-9]*' --dirty
   { hash=$$(git describe --always --dirty 2>/dev/null) && echo 0.0.0-g$$hash || echo 0.0.0-dev; }))
 PORT    ?= 8080
 MODEL   ?=
+STARTED := $(shell date +%s)
 
 export CGO_ENABLED := 1
 
@@ -35,6 +36,7 @@ run: build ## build, then serve the demo model on :8080 (MODEL=folder, PORT=numb
 .PHONY: build
 build: tools native ## build build/millrace
 	go build -ldflags '-s -w -X main.version=$(VERSION)' -o build/millrace ./container
+	@echo "build/millrace is built, in $$(($$(date +%s) - $(STARTED))) s."
 
 # part-lint is `make lint`, and so on, as one of several parts that run at once:
 # while one waits, others compute. Each prints its output when it has ended, and
