@@ -32,7 +32,7 @@ class Sampler:
         # All topics are asked alike often; everything else is one topic that needs many examples.
         self.shares = [14.0 if t.name == "off-topic" else 1.0 for t in self.topics]
         self.bos, self.eot, self.end = (tokenizer.convert_tokens_to_ids(t) for t in ("<|begin_of_text|>", "<|eot_id|>", "<|end_of_text|>"))
-        self.letters = [t for t in tokenizer.get_vocab() if t.isascii() and t.isalpha() and t.islower()]
+        self.letters = sorted(t for t in tokenizer.get_vocab() if t.isascii() and t.isalpha() and t.islower())
         self.hardness = [1.0] * len(self.topics)  # running mean of each topic's loss
         self.asked = None  # the topic of the last question, as an index; None for JSON and the weather
 
