@@ -145,7 +145,9 @@ func (c *chatCommand) startServer() (stop func(), err error) {
 			c.URL, c.APIKey = p.url(), cfg.APIKey
 			return func() {
 				signals <- syscall.SIGTERM
-				_ = <-ended // the answers are out: nothing is left to fail
+				if err := <-ended; err != nil {
+					fmt.Fprintln(os.Stderr, "millrace:", err)
+				}
 				p.Close()
 			}, nil
 		case err := <-ended:
