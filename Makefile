@@ -61,7 +61,7 @@ ci: tools
 	  part-test-clients part-test-terraform part-test-image part-test-alerts part-sanitize part-audit)
 
 # What takes the most to compile, or is used by several, is compiled first.
-part-build part-race part-test-image: part-native
+part-build part-race part-test-image part-audit: part-native
 part-compile part-test-go part-test-clients: part-build
 part-lint part-test-rest: part-compile
 part-lint: part-linter

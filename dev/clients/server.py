@@ -10,7 +10,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-BINARY = os.environ.get("MILLRACE") or Path(__file__).parents[3] / "build" / "millrace"
+BINARY = os.environ.get("MILLRACE") or Path(__file__).parents[2] / "build" / "millrace"
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import lm_eval
 import pytest
 from lm_eval.tasks import TaskManager
 
-TOKENIZER = Path(__file__).parents[2] / "demo" / "model"
+TOKENIZER = Path(__file__).parents[2] / "container" / "demo" / "model"
 QUESTIONS = [
     {"question": "What is Millrace?", "choices": [" A server.", " xqzt"], "answer": 0},
     {"question": "Which language is Millrace written in?", "choices": [" zzzz", " Go."], "answer": 1},

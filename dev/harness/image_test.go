@@ -130,7 +130,7 @@ func TestModelLayer(t *testing.T) {
 	if text := c.ask("/invocations"); !strings.Contains(text, "Millrace is a server") {
 		t.Errorf("the answer is %q", text)
 	}
-	if info := c.must("GET", "/info", "").body; !strings.Contains(info, `"model_id":"/opt/ml/model"`) {
+	if info := c.must("GET", "/info", "").body; !strings.Contains(info, `"model_id":"model"`) {
 		t.Errorf("/info: %s; want the model of the layer", info)
 	}
 }

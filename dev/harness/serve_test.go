@@ -38,9 +38,9 @@ func TestServes(t *testing.T) {
 		{name: "SAGEMAKER_BIND_TO_PORT wins over PORT", port: 9001, args: []string{"serve"},
 			options: []string{"--network", "none", "--env", "PORT=9000", "--env", "SAGEMAKER_BIND_TO_PORT=9001"}},
 		{name: "PORT alone", port: 9000, options: []string{"--network", "none", "--env", "PORT=9000"}},
-		{name: "model in a folder", options: append([]string{"--volume", dir + ":/opt/ml/model:ro"}, hosted...), args: []string{"serve"}, model: "/opt/ml/model"},
-		{name: "model in an archive", options: append([]string{"--volume", archive + ":/opt/ml/model:ro"}, hosted...), args: []string{"serve"}, model: "/opt/ml/model/model.tar.gz"},
-		{name: "model in an additional source", args: []string{"serve"}, model: "/opt/ml/additional-model-data-sources/base",
+		{name: "model in a folder", options: append([]string{"--volume", dir + ":/opt/ml/model:ro"}, hosted...), args: []string{"serve"}, model: "model"},
+		{name: "model in an archive", options: append([]string{"--volume", archive + ":/opt/ml/model:ro"}, hosted...), args: []string{"serve"}, model: "model.tar.gz"},
+		{name: "model in an additional source", args: []string{"serve"}, model: "base",
 			options: append([]string{"--volume", dir + ":/opt/ml/additional-model-data-sources/base:ro"}, hosted...)},
 		{name: "little memory", options: append([]string{"--memory", "192m", "--memory-swap", "192m"}, hosted...), args: []string{"serve"}},
 	} {
