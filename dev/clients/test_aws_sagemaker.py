@@ -161,7 +161,7 @@ def test_the_inference_id_is_in_the_containers_log(sagemaker, runtime):
     with pytest.raises(runtime.exceptions.ValidationError, match="inferenceId"):
         invoke(runtime, GENERATE, InferenceId="x" * 65)
     invoke(runtime, GENERATE, InferenceId="invoice-42")
-    assert "generated_tokens=" in sagemaker.logged("request_id=invoice-42")
+    assert '"generated_tokens":' in sagemaker.logged('"request_id":"invoice-42"')
 
 
 # --- sessions -------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_a_session_stays_with_one_instance():
         session = invoke(runtime, {"requestType": "NEW_SESSION"}, SessionId="NEW_SESSION")["NewSessionId"].partition(";")[0]
         for turn in range(12):
             answer(runtime, GENERATE, SessionId=session, InferenceId=f"turn-{turn:02}")
-        instances = {endpoint.logged(f"request_id=turn-{turn:02}")[:3] for turn in range(12)}
+        instances = {endpoint.logged(f'"request_id":"turn-{turn:02}"')[:3] for turn in range(12)}
     assert instances in ({"[1]"}, {"[2]"})
 
 
