@@ -121,6 +121,11 @@ test-terraform: ## test the Terraform modules, without an account
 terraform-readme:
 	cd dev/standin && go run ./readme ../../terraform/modules/*
 
+# The rules of Prometheus, by promtool.
+.PHONY: test-alerts
+test-alerts: ## test the alert rules (needs promtool, Debian: prometheus)
+	cd handler/grafana && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml
+
 # The questions and answers that the demo model learns, for people to read.
 .PHONY: faq
 faq: ## write docs/faq.md from the demo model's text

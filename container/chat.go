@@ -135,7 +135,7 @@ func (c *chatCommand) startServer() (stop func(), err error) {
 	ended := make(chan error, 1)
 	go func() { ended <- s.run(p) }()
 
-	show := isTerminal(os.Stderr)
+	show := isTerminal(os.Stderr) && !source.IsHub(s.place) // whose download has a bar
 	for start := time.Now(); ; {
 		select {
 		case <-ready:

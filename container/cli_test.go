@@ -140,7 +140,7 @@ func TestMan(t *testing.T) {
 	if err != nil {
 		t.Skip("no groff on this machine")
 	}
-	cmd := exec.Command(groff, "-man", "-Tascii", "-ww", "-z")
+	cmd := exec.Command(groff, "-man", "-Tutf8", "-ww", "-z")
 	cmd.Stdin = strings.NewReader(page)
 	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("groff: %v\n%s", err, out)
@@ -286,8 +286,11 @@ func TestGenerationConfig(t *testing.T) {
 // A context that the memory cuts is a warning with the way out.
 func TestCutContext(t *testing.T) {
 	files := tinyFiles(t)
-	files["config.json"] = bytes.Replace(files["config.json"], []byte(`"max_position_embeddings": 4096`), []byte(`"max_position_embeddings": 8388608`), 1)
+	files["config.json"] = bytes.Replace(files["config.json"], []byte(`"max_position_embeddings":4096`), []byte(`"max_position_embeddings":8388608`), 1)
 	f := startFunction(t, nil, "--memory", "1024", "--", "--model-id", weightstest.Folder(t, files))
+	if out := f.invoke(`{"inputs":"the","parameters":{"max_new_tokens":1}}`); out.FunctionError != nil {
+		t.Errorf("the function says %s", out.Payload)
+	}
 	line := f.eventually(`the context is cut to what the memory allows.*`)[0]
 	if !strings.Contains(line, "--max-batch-total-tokens") || !strings.Contains(line, "model_tokens=8388608") {
 		t.Errorf("the warning says %s", line)

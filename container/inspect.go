@@ -14,16 +14,16 @@ import (
 
 	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/container/source"
-	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/loader"
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/weights"
 )
 
 // inspectCommand is the command that describes a model without loading it.
 type inspectCommand struct {
-	Model string `arg:"" optional:"" help:"The model, as for serve. Default: the built-in demo model."`
+	Model string `arg:"" optional:"" help:"The model, as for serve; one of the hub is downloaded into the cache. Default: the built-in demo model."`
 	JSON  bool   `name:"json" help:"Print JSON."`
 }
 
@@ -155,7 +155,7 @@ const exactCacheBytes = 8 << 10
 // estimate is what the CPU backend says of a model once it is loaded, or a little
 // less: the backend rounds rows up to whole panels.
 func estimate(p *plan.Plan, c *weights.Checkpoint) (info device.ModelInfo, err error) {
-	if info.WeightBytes, err = engine.WeightBytes(p, c); err != nil {
+	if info.WeightBytes, err = loader.WeightBytes(p, c); err != nil {
 		return info, err
 	}
 	half := slices.ContainsFunc(c.Names(), func(name string) bool {

@@ -52,7 +52,7 @@ type function struct {
 func functionOf(getenv func(string) string) (f function, err error) {
 	f = function{api: getenv(runtimeAPI), initialization: getenv("AWS_LAMBDA_INITIALIZATION_TYPE"), concurrency: 1}
 	if f.api == "" {
-		return f, fmt.Errorf("%s is not set: this is not a Lambda function; `millrace lambda local` runs one here", runtimeAPI)
+		return f, fmt.Errorf("%s is not set: this is not a Lambda function; `millrace lambda local` makes one here", runtimeAPI)
 	}
 	whole := func(name string, n *int) {
 		if text := getenv(name); text != "" && err == nil {

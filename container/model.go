@@ -64,7 +64,7 @@ func modelName(place string) string {
 	if place == "" {
 		return demoID
 	}
-	if source.IsS3(place) || strings.Contains(place, "://") {
+	if source.IsS3(place) || source.IsHub(place) || strings.Contains(place, "://") {
 		return source.Name(place)
 	}
 	folder, err := filepath.Abs(place) // . and .. have names, too

@@ -144,6 +144,9 @@ func (e *Engine) activate(st *step, s *sequence, hit page.Hit, now time.Time) {
 		e.queued.Add(-1)
 	}
 	st.admitted++
+	if s.released {
+		e.releaseForks(s)
+	}
 	if g := s.constraint; s.constrained() && !g.started && s.generated == 0 {
 		g.compiler.Start(g.matcher, s.limit-s.known())
 		g.started, g.moving, g.patient = true, g.matcher, true

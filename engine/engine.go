@@ -85,6 +85,7 @@ type loop struct {
 	waiting   queue       // not admitted, or preempted
 	preempted int         // of these, how many have run before
 	active    []*sequence // admitted, in order of admission
+	prompts   []*sequence // scratch of schedule: those with more than a token to compute
 	freeSlots []int32
 	tables    [][]table // of each slot, by group
 
@@ -177,6 +178,7 @@ func newLoop(cfg *Config, windows []int, slots int) loop {
 	l := loop{
 		cache:       page.NewCache(windows, cfg.Pages, cfg.States),
 		active:      make([]*sequence, 0, slots),
+		prompts:     make([]*sequence, 0, slots),
 		unpublished: make([]*sequence, 0, slots+cfg.MaxWaiting),
 		tables:      make([][]table, slots),
 		masking:     newMasking(slots),

@@ -4,15 +4,16 @@ import "github.com/millrace-ai/millrace/engine/page"
 
 // Forks are sequences of one prompt (SubmitN). The first one leads: it holds the
 // others, which are neither waiting nor active, until its prompt is computed. Then they
-// start from its pages through the prefix cache.
+// start from its pages through the prefix cache. One of them waits, holding the others,
+// and lets the next one wait when it is admitted: so the forks of one request take turns
+// with other requests, however many they are.
 
 // shares reports whether the forks of s would find any page of its prompt.
 func (e *Engine) shares(s *sequence) bool {
 	return !e.cfg.NoPrefixCache && len(s.req.Tokens) > page.Tokens
 }
 
-// releaseForks puts the forks of s at the head of the queue: their prompt is computed,
-// or will be when the steps launched so far are done.
+// releaseForks lets the next fork of s wait, after one sequence that waits already.
 func (e *Engine) releaseForks(s *sequence) {
 	if len(s.forks) == 0 {
 		return
@@ -35,7 +36,7 @@ func (e *Engine) promoteFork(s *sequence) {
 	}
 	leader := s.forks[0]
 	leader.forks, s.forks = s.forks[1:], nil
-	leader.state = waiting
+	leader.state, leader.released = waiting, s.released
 	e.waiting.pushFront(leader)
 }
 

@@ -41,6 +41,7 @@ type sequence struct {
 	constraint *constraintState // nil in free text
 	rules      *rules           // nil if there are none
 	forks      []*sequence      // of the same prompt, held until it is computed
+	released   bool             // its forks need not be held for the prompt
 	ctx        context.Context
 	done       <-chan struct{} // ctx.Done()
 

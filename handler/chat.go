@@ -133,6 +133,7 @@ func (s *Server) render(x *exchange, m *model, r chat.Request) (p chat.Prompt, e
 // prepareChat checks req and makes of it what the engine needs.
 func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt chatPrompt) (*job, error) {
 	p := req.parameters
+	m.sampling.fill(&p)
 	p.settle(req.route)
 	p.topNTokens = req.topLogprobs
 	p.scoring = req.promptLogprobs.set
@@ -164,7 +165,7 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 		return nil, err
 	}
 	j.seeds = seedsOf(p.seed, int(req.n.or(1)))
-	if j.req.Guide, err = s.chatGuide(x.r.Context(), m, ids, req.tools.Format, prompt.selection.Tools, prompt.constraint); err != nil {
+	if j.req.Constraint, err = s.chatGuide(x.r.Context(), m, ids, req.tools.Format, prompt.selection.Tools, prompt.constraint); err != nil {
 		return nil, within(err, req.formatField)
 	}
 	return j, nil

@@ -37,7 +37,7 @@ func (s *Server) complete(x *exchange, req *completionRequest) error {
 // tokens, those of a prompt one after the other. Nothing is submitted before
 // all prompts have passed the checks.
 func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) error {
-	m.sampling.fill(&req.openAIParameters)
+	m.sampling.fill(&req.parameters)
 	x.shown = req.logprobs.set
 	if _, err := s.choices(&req.parameters); err != nil {
 		return err

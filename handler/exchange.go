@@ -57,7 +57,7 @@ const maxKept = 1 << 20
 // serve runs h for one request to a route and answers its error or panic.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, route string, h handlerFunc) {
 	x := exchanges.Get().(*exchange)
-	x.w, x.r, x.begun, x.memory = w, r, time.Now(), &s.memory
+	x.w, x.r, x.route, x.begun, x.memory = w, r, route, time.Now(), &s.memory
 	s.answerError(x, s.protect(x, h))
 	s.conclude(x)
 	for _, q := range x.sequences {

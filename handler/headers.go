@@ -7,6 +7,21 @@ import (
 	"github.com/millrace-ai/millrace/handler/telemetry"
 )
 
+// setHeaders sets the headers of every answer: those of CORS, and the name of
+// the request, which the client has given it or gets to know by this.
+func (s *Server) setHeaders(h http.Header, r *http.Request) {
+	s.cors(h, r)
+	id := telemetry.ID(r.Header)
+	if id == "" {
+		if h["X-Request-Id"] != nil { // it comes from a route that stands around the Server
+			return
+		}
+		var buf [32]byte
+		id = string(strconv.AppendInt(append(buf[:0], s.idPrefix...), s.requests.Add(1), 10))
+	}
+	h["X-Request-Id"] = []string{id}
+}
+
 // setCompute sets the headers that every generation has; chars are those of
 // the prompt, or of all prompts.
 func (s *Server) setCompute(h http.Header, chars int) {

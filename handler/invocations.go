@@ -60,7 +60,7 @@ func (s *Server) invocations(x *exchange) error {
 type shapes struct{ inputs, messages, prompt bool }
 
 // scanShapes looks at the top level of a body. An error means that the body is
-// not JSON; JSON that is not an object has no shape.
+// not JSON; any JSON that is not an object has no shape.
 func scanShapes(data []byte) (s shapes, err error) {
 	r := body.NewReader(data)
 	if !r.IsObject() {

@@ -10,6 +10,7 @@ import (
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/token"
 	"github.com/millrace-ai/millrace/handler/telemetry"
+	"github.com/millrace-ai/millrace/internal/thread"
 )
 
 // memory bounds the bytes that all requests together hold in this package.

@@ -52,16 +52,3 @@ func (s *Server) conclude(x *exchange) {
 	x.told = r.Sequences
 	s.reporter.Report(&r)
 }
-
-// requestID is what the client calls the request, or else its number here.
-func (s *Server) requestID(x *exchange) string {
-	switch id := telemetry.ID(x.r.Header); {
-	case id != "":
-		return id
-	case x.outcome.job != nil:
-		return x.outcome.job.req.ID
-	case x.r.Method == http.MethodPost:
-		return strconv.FormatInt(s.requests.Add(1), 10)
-	}
-	return "" // a health check
-}

@@ -30,7 +30,7 @@ func (s *Server) docs() handlerFunc {
 	}
 }
 
-// redirectTo handles GET of a page whose path lacks its slash. A relative path
+// redirectTo sends a browser to the page at another path. A relative path
 // holds below the prefix of a proxy, too.
 func redirectTo(path string) handlerFunc {
 	return func(x *exchange) error {

@@ -292,7 +292,7 @@ func TestPlaygroundChat(t *testing.T) {
 	})
 	t.Run("stop", func(t *testing.T) {
 		emit := engine.Token{ID: 65, Logprob: -0.25}
-		gen.script = func(_ *engine.Request, out *engine.Scripted) { out.Emit(emit) }
+		gen.script = func(_ *engine.Request, out *engine.StreamWriter) { out.Emit(emit) }
 		p.click("#new-chat")
 		p.write("#say", "x")
 		p.press("Enter")
@@ -300,7 +300,7 @@ func TestPlaygroundChat(t *testing.T) {
 		p.press("Escape")
 		p.until(idle)
 		p.contains(".note", "stopped")
-		gen.script = func(*engine.Request, *engine.Scripted) {}
+		gen.script = func(*engine.Request, *engine.StreamWriter) {}
 		p.write("#say", "y")
 		p.press("Enter")
 		p.until("document.querySelectorAll('.message.user').length === 2")
@@ -347,7 +347,7 @@ func TestPlaygroundFollows(t *testing.T) {
 	p := openPlayground(t, "")
 	p.unlock()
 	more := make(chan int)
-	p.gen.script = func(_ *engine.Request, out *engine.Scripted) {
+	p.gen.script = func(_ *engine.Request, out *engine.StreamWriter) {
 		tokens, _ := spell("a\n\n", 10)
 		for n := range more {
 			for range n {
@@ -603,7 +603,7 @@ func TestPlaygroundAccessible(t *testing.T) {
 
 	p.media(0, "prefers-reduced-motion: no-preference")
 	const animation = "getComputedStyle(document.querySelector('.running .raw, .running .prose > :last-child'), '::after').animationName"
-	p.gen.script = func(*engine.Request, *engine.Scripted) {}
+	p.gen.script = func(*engine.Request, *engine.StreamWriter) {}
 	p.click("#generate .go")
 	p.until(animation + " === 'blink'")
 	p.media(0, "prefers-reduced-motion: reduce")

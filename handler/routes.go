@@ -19,26 +19,41 @@ func (s *Server) newRoutes() http.Handler {
 	get := func(h handlerFunc) *endpoint { return &endpoint{s: s, allow: "GET,HEAD", get: h} }
 	post := func(h handlerFunc) *endpoint { return &endpoint{s: s, allow: "POST", post: h} }
 
-	m.Handle("/invocations", post(s.invocations))
-	m.Handle("/generate", post(s.generate))
-	m.Handle("/generate_stream", post(s.generateStream))
-	m.Handle("/v1/chat/completions", post(s.chatCompletions))
-	m.Handle("/v1/completions", post(s.completions))
-	m.Handle("/ping", get(s.health).public())
-	m.Handle("/health", get(s.health).public())
-	m.Handle("/", &endpoint{s: s, allow: "POST,GET,HEAD", get: s.root, post: s.compatGenerate, publicGet: true})
-	m.Handle("/tokenize", post(s.tokenize))
-	m.Handle("/chat_tokenize", post(s.chatTokenize))
-	m.Handle("/vertex", post(s.vertex))
-	m.Handle("/info", get(s.info))
-	m.Handle("/v1/models", get(s.models))
-	m.PathPrefix(modelsPath).Handler(get(s.modelOf))
-	m.Handle("/metrics", get(s.serveMetrics).public())
-	m.Handle("/api-doc/openapi.json", get(s.openAPI).public())
-	m.Handle("/docs", get(redirectTo("docs/")).public())
-	m.PathPrefix("/docs/").Handler(get(s.docs()).public())
-	m.Handle("/playground", get(redirectTo("playground/")).public())
-	m.PathPrefix("/playground/").Handler(get(serveFiles("/playground", playground.Handler())).public())
+	handle := func(route string, e *endpoint) {
+		e.route = route
+		if e.get != nil {
+			s.metrics.Expect(route, http.MethodGet)
+		}
+		if e.post != nil {
+			s.metrics.Expect(route, http.MethodPost)
+		}
+		if strings.HasSuffix(route, "/") && route != "/" {
+			m.PathPrefix(route).Handler(e)
+		} else {
+			m.Handle(route, e)
+		}
+	}
+
+	handle("/invocations", post(s.invocations))
+	handle("/generate", post(s.generate))
+	handle("/generate_stream", post(s.generateStream))
+	handle("/v1/chat/completions", post(s.chatCompletions))
+	handle("/v1/completions", post(s.completions))
+	handle("/ping", get(s.health).public())
+	handle("/health", get(s.health).public())
+	handle("/", &endpoint{s: s, allow: "POST,GET,HEAD", get: s.root, post: s.compatGenerate, publicGet: true})
+	handle("/tokenize", post(s.tokenize))
+	handle("/chat_tokenize", post(s.chatTokenize))
+	handle("/vertex", post(s.vertex))
+	handle("/info", get(s.info))
+	handle("/v1/models", get(s.models))
+	handle(modelsPath, get(s.modelOf))
+	handle("/metrics", get(serveFiles("", s.metrics)).public())
+	handle("/api-doc/openapi.json", get(s.openAPI).public())
+	handle("/docs", get(redirectTo("docs/")).public())
+	handle("/docs/", get(s.docs()).public())
+	handle("/playground", get(redirectTo("playground/")).public())
+	handle("/playground/", get(serveFiles("/playground", playground.Handler())).public())
 
 	m.NotFoundHandler = http.HandlerFunc(s.notFound)
 	return m

@@ -59,7 +59,7 @@ func ParseSamplingDefaults(config []byte) (d SamplingDefaults, err error) {
 }
 
 // fill gives p the values of fields that its request leaves out.
-func (d *SamplingDefaults) fill(p *openAIParameters) {
+func (d *SamplingDefaults) fill(p *parameters) {
 	for _, f := range []struct{ to, from *optional[float32] }{
 		{&p.temperature, &d.temperature}, {&p.topP, &d.topP}, {&p.minP, &d.minP}, {&p.typicalP, &d.typicalP}, {&p.repetitionPenalty, &d.repetitionPenalty},
 	} {

@@ -34,13 +34,13 @@ func TestSamplingDefaultsFill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := openAIParameters{temperature: some[float32](0), topK: some[int32](-1)}
+	p := parameters{temperature: some[float32](0), topK: some[int32](-1)}
 	d.fill(&p)
 	if p.temperature.v != 0 || p.topK.v != -1 || p.topP.v != 0.8 || p.repetitionPenalty.set {
 		t.Errorf("filled %+v", p)
 	}
-	g := p.parameters(&completionNames)
-	if got := p.sampling(&g); got.Sample == 1 || got.TopP != 1 || got.TopK != 0 {
+	p.settle(&completionNames)
+	if got := p.sampling(); got.Sample == 1 || got.TopP != 1 || got.TopK != 0 {
 		t.Errorf("temperature 0 is not greedy: %+v", got)
 	}
 }

@@ -38,6 +38,8 @@ type Model struct {
 	// RequestMemory is how many bytes all requests together may hold: bodies,
 	// prompts, answers, and what tokenizing takes; 0: 256 MiB.
 	RequestMemory int64
+	// Revision is the commit of the hub that the model is, "" if that is unknown.
+	Revision string
 	// Sampling is what requests of the OpenAI routes get for fields that they
 	// leave out.
 	Sampling SamplingDefaults
@@ -50,6 +52,7 @@ type model struct {
 	template *chat.Template // without any, its Render says so
 	compiler func() (*grammar.Compiler, error)
 	limits   engine.Limits
+	revision string
 	sampling SamplingDefaults
 }
 
@@ -131,15 +134,14 @@ func (s *Server) SetPending(reason string) { s.pending.Store(&reason) }
 // SetReady makes the Server serve m.
 func (s *Server) SetReady(m Model) {
 	limits := m.Generator.Limits()
-	s.metrics.SetModel(limits, m.Generator.Stats)
-	s.metrics.Info("millrace_model_info", "Name and revision of the model", map[string]string{"model": s.opt.ModelID, "revision": m.Revision})
+	s.metrics.SetModel(s.opt.ModelID, m.Revision, limits, m.Generator.Stats)
 	if m.Template == nil {
 		m.Template = new(chat.Template)
 	}
 	if m.RequestMemory > 0 {
 		s.memory.setSize(m.RequestMemory, s.opt.ValidationWorkers)
 	}
-	s.model.Store(&model{gen: m.Generator, tok: m.Tokenizer, template: m.Template, compiler: m.Compiler, limits: limits, sampling: m.Sampling})
+	s.model.Store(&model{gen: m.Generator, tok: m.Tokenizer, template: m.Template, compiler: m.Compiler, limits: limits, revision: m.Revision, sampling: m.Sampling})
 }
 
 // Drain refuses all work that comes from now on and makes /ping and /health

@@ -264,9 +264,6 @@ func TestHTTPMetrics(t *testing.T) {
 
 // What the server is and whether it serves.
 func TestStateMetrics(t *testing.T) {
-	describe := func(o *Options) {
-		o.Version, o.SHA, o.Device, o.ModelID = "1.2.3", "abc", "sim", "org/name"
-	}
 	pending := New(Options{ModelID: "x"})
 	s := New(Options{Version: "1.2.3", SHA: "abc", Device: "sim", ModelID: "org/name"})
 	s.SetReady(Model{Generator: &fake{limits: engine.Limits{MaxInput: 4000, MaxTotal: 4096}}, Tokenizer: testTokenizer(), Revision: "def"})

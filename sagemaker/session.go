@@ -132,7 +132,7 @@ func parseSessionRequest(text []byte) (kind string, err error) {
 		return "", nil
 	}
 	var fields map[string]json.RawMessage
-	json.Unmarshal(body, &fields) //nolint:errcheck // anything but an object has no fields, and the API says what is wrong
+	json.Unmarshal(text, &fields) //nolint:errcheck // anything but an object has no fields, and the API says what is wrong
 	if fields["requestType"] == nil {
 		return "", nil
 	}

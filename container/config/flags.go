@@ -67,8 +67,8 @@ type Serve struct {
 
 	LogLevel        string `name:"log-level" operator:"" default:"info" group:"logging" placeholder:"LEVEL" help:"Least severe level that is logged: debug, info, warn, error."`
 	JSONOutput      bool   `name:"json-output" negatable:"" group:"logging" help:"Log as JSON, one object a line. Default: only if standard error is not a terminal."`
-	OTLPEndpoint    string `name:"otlp-endpoint" operator:"" group:"logging" placeholder:"URL" help:"OpenTelemetry collector that traces go to: http://HOST:4317 by gRPC, http://HOST:4318/v1/traces by HTTP. Default: no traces."`
-	OTLPServiceName string `name:"otlp-service-name" default:"text-generation-inference.router" group:"logging" placeholder:"NAME" help:"What traces call this service."`
+	OTLPEndpoint    string `name:"otlp-endpoint" operator:"" group:"logging" placeholder:"URL" help:"OpenTelemetry collector that traces go to: http://HOST:4317 by gRPC, http://HOST:4318/v1/traces by HTTP. Default: what OTEL_EXPORTER_OTLP_ENDPOINT says, else no traces."`
+	OTLPServiceName string `name:"otlp-service-name" also:"OTEL_SERVICE_NAME" default:"text-generation-inference.router" group:"logging" placeholder:"NAME" help:"What traces call this service."`
 
 	Compat `group:"compat"`
 }

@@ -49,7 +49,7 @@ type Loader struct {
 
 // NewLoader takes the environment as os.Environ gives it. folders tells where
 // the file may lie beside the model that --model-id names, the first one first;
-// "" is not a folder.
+// "" stands for none.
 func NewLoader(environ []string, folders func(modelID string) []string) *Loader {
 	l := &Loader{env: map[string]string{}, folders: folders, from: map[string]string{}}
 	for _, kv := range environ {

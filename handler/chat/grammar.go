@@ -27,7 +27,7 @@ type Grammar struct {
 
 // Constraint is what holds the output of a request with tools to calls.
 type Constraint struct {
-	// Prefix stands after the prompt, as if the model had begun its answer
+	// Prefix follows the prompt, as if the model had begun its answer
 	// with it; the Parser must read it first.
 	Prefix string
 	// Grammar holds for the whole answer after Prefix; Kind "" if the model

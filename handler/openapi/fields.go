@@ -34,6 +34,9 @@ func documentFields(doc Object, fields map[string]map[string]Object) {
 	}
 
 	at(schemas, "ModelInfo", "properties")["max_model_len"] = Object{"type": "integer", "description": "Most tokens of prompt and answer together, once the model is loaded"}
+	at(schemas, "Info", "properties")["sampling_defaults"] = Object{
+		"type": "object", "description": "What the OpenAI routes take for fields that a request leaves out, from the model's generation_config.json; absent if there is nothing",
+		"additionalProperties": Object{"type": "number"}}
 	paths := at(doc, "paths")
 	one := clone(at(paths, "/v1/models"))
 	at(one, "get")["operationId"] = "openai_get_model"

@@ -185,7 +185,7 @@ func (m *Metrics) Total(name, help string, value func(engine.Stats) int64) {
 
 // SetModel adds what depends on the model. It must be called before requests
 // are accepted.
-func (m *Metrics) SetModel(limits engine.Limits, stats func() engine.Stats) {
+func (m *Metrics) SetModel(name, revision string, limits engine.Limits, stats func() engine.Stats) {
 	m.mu.Lock()
 	m.stats = stats
 	m.mu.Unlock()
@@ -195,6 +195,7 @@ func (m *Metrics) SetModel(limits engine.Limits, stats func() engine.Stats) {
 		m.inputLength = m.histogram("tgi_request_input_length", "Input token length per request", input, nil)
 		m.maxNewTokens = m.histogram("tgi_request_max_new_tokens", "Maximum new tokens per request", total, nil)
 		m.generatedTokens = m.histogram("tgi_request_generated_tokens", "Generated tokens per request", total, nil)
+		m.Info("millrace_model_info", "Name and revision of the model", map[string]string{"model": name, "revision": revision})
 	})
 }
 

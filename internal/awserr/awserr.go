@@ -14,6 +14,64 @@ import (
 	"github.com/aws/smithy-go"
 )
 
+// Kind is what an error is about, as far as AWS's services have it in common.
+type Kind int
+
+// The kinds.
+const (
+	Other         Kind = iota
+	Interrupted        // its context was cancelled
+	NoCredentials      // there is nothing to sign with, and nothing is configured
+	Unsigned           // what is configured gives no credentials; Why says why
+	Expired            // the credentials have expired
+	Invalid            // AWS does not know the credentials, or the signature is wrong
+	Denied             // a permission is missing
+	Throttled          // too many calls
+	OtherRegion        // what was asked for is in another region
+	NoBucket           // the bucket does not exist
+)
+
+// kinds are the codes of AWS's services by what they mean.
+var kinds = map[string]Kind{
+	"ExpiredToken": Expired, "ExpiredTokenException": Expired, "TokenRefreshRequired": Expired, "RequestExpired": Expired,
+
+	"UnrecognizedClientException": Invalid, "InvalidClientTokenId": Invalid, "InvalidAccessKeyId": Invalid, "InvalidToken": Invalid,
+	"SignatureDoesNotMatch": Invalid, "InvalidSignatureException": Invalid,
+
+	"AccessDenied": Denied, "AccessDeniedException": Denied,
+
+	"SlowDown": Throttled, "Throttling": Throttled, "ThrottlingException": Throttled, "RequestLimitExceeded": Throttled,
+	"TooManyRequests": Throttled, "TooManyRequestsException": Throttled,
+
+	"PermanentRedirect": OtherRegion, "TemporaryRedirect": OtherRegion, "AuthorizationHeaderMalformed": OtherRegion,
+	"IllegalLocationConstraintException": OtherRegion,
+
+	"NoSuchBucket": NoBucket,
+}
+
+// KindOf returns the kind of err.
+func KindOf(err error) Kind {
+	if errors.Is(err, context.Canceled) {
+		return Interrupted
+	}
+	if code := Code(err); code != "" && kinds[code] != Other {
+		return kinds[code]
+	}
+	switch Status(err) {
+	case http.StatusForbidden:
+		return Denied
+	case http.StatusMovedPermanently:
+		return OtherRegion
+	}
+	switch {
+	case Why(err) != "":
+		return Unsigned
+	case noCredentials(err):
+		return NoCredentials
+	}
+	return Other
+}
+
 // Code is AWS's code of err, "" if it is not an answer of AWS.
 func Code(err error) string {
 	var api smithy.APIError
