@@ -165,9 +165,14 @@ func BenchmarkStep(b *testing.B) {
 	}{{"1", 1}, {"64", 64}, {"256", 256}} {
 		b.Run(n.name, func(b *testing.B) {
 			e := fast(b, n.seqs)
+			var streams []*Stream
 			refill := func() {
+				for _, s := range streams {
+					s.Close() // gives back the memory of what nobody has read
+				}
+				streams = streams[:0]
 				for i := range n.seqs {
-					mustSubmit(b, e, &Request{Tokens: tokens(uint64(i), 40), MaxNewTokens: 1000, Params: sample.Greedy()})
+					streams = append(streams, mustSubmit(b, e, &Request{Tokens: tokens(uint64(i), 40), MaxNewTokens: 1000, Params: sample.Greedy()}))
 				}
 			}
 			b.ReportAllocs()
