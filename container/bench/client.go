@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/internal/sse"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // dialect is how one API asks for tokens and shows them.
@@ -168,7 +169,7 @@ func (c *client) exchange(ctx context.Context, p prompt) (reply, error) {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10)) // the status says enough without it
-		return reply{}, &failure{fmt.Sprintf("%d %s", resp.StatusCode, errorType(text)), errorText(text)}
+		return reply{}, &failure{fmt.Sprintf("%d %s", resp.StatusCode, errorType(text)), web.ErrorText(text)}
 	}
 	if c.opts.Stream {
 		return c.readStream(resp.Body)
@@ -185,39 +186,28 @@ func (c *client) exchange(ctx context.Context, p prompt) (reply, error) {
 // the socket brings has come at the same moment.
 func (c *client) readStream(body io.Reader) (reply, error) {
 	var (
-		rep    reply
-		last   []byte // event
-		events sse.Events
+		rep  reply
+		last []byte // event
 	)
-	for {
-		n, err := body.Read(c.buf)
-		now := time.Now()
-		if bad := events.Feed(c.buf[:n], func(event []byte) error {
-			switch {
-			case bytes.HasPrefix(event, []byte(`{"error"`)):
-				return &failure{"error event: " + errorType(event), errorText(event)}
-			case bytes.Equal(event, []byte("[DONE]")):
-				return nil
-			case c.dial.isToken(event):
-				if rep.tokens == 0 {
-					rep.first = now
-				} else {
-					c.interToken.Add(now.Sub(rep.last))
-				}
-				rep.tokens++
-				rep.last = now
-			}
-			last = append(last[:0], event...)
+	if err := sse.Read(body, c.buf, func(event []byte, at time.Time) error {
+		switch {
+		case bytes.HasPrefix(event, []byte(`{"error"`)):
+			return &failure{"error event: " + errorType(event), web.ErrorText(event)}
+		case bytes.Equal(event, []byte("[DONE]")):
 			return nil
-		}); bad != nil {
-			return reply{}, bad
+		case c.dial.isToken(event):
+			if rep.tokens == 0 {
+				rep.first = at
+			} else {
+				c.interToken.Add(at.Sub(rep.last))
+			}
+			rep.tokens++
+			rep.last = at
 		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return reply{}, err
-		}
+		last = append(last[:0], event...)
+		return nil
+	}); err != nil {
+		return reply{}, err
 	}
 	if rep.tokens == 0 {
 		return reply{}, &failure{kind: "a stream without tokens"}
@@ -242,17 +232,6 @@ func errorType(body []byte) string {
 		text = text[:60] + "…"
 	}
 	return text
-}
-
-// errorText is what an error body says in TGI's form or OpenAI's, "" if neither.
-func errorText(body []byte) string {
-	var tgi struct{ Error string }
-	var openAI struct{ Error struct{ Message string } }
-	if json.Unmarshal(body, &tgi) == nil {
-		return tgi.Error
-	}
-	_ = json.Unmarshal(body, &openAI) // then it says nothing
-	return openAI.Error.Message
 }
 
 // withReason is a kind of error and what the server said, for people.

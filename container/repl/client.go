@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/internal/sse"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // Message is one turn of a conversation.
@@ -85,13 +86,11 @@ func (c *Client) Ask(ctx context.Context, messages []Message, parameters map[str
 	defer resp.Body.Close()
 
 	var (
-		a      Answer
-		text   strings.Builder
-		done   bool
-		events sse.Events
-		buf    = make([]byte, 16<<10)
+		a    Answer
+		text strings.Builder
+		done bool
 	)
-	take := func(event []byte) error {
+	err = sse.Read(resp.Body, make([]byte, 16<<10), func(event []byte, at time.Time) error {
 		if string(event) == "[DONE]" {
 			done = true
 			return nil
@@ -121,26 +120,19 @@ func (c *Client) Ask(ctx context.Context, messages []Message, parameters map[str
 			}
 			if piece := choice.Delta.Content; piece != "" {
 				if text.Len() == 0 {
-					a.First = time.Since(start)
+					a.First = at.Sub(start)
 				}
 				text.WriteString(piece)
 				show(piece)
 			}
 		}
 		return nil
-	}
-	for err == nil {
-		var n int
-		n, err = resp.Body.Read(buf)
-		if bad := events.Feed(buf[:n], take); bad != nil {
-			err = bad
-		}
-	}
+	})
 	a.Text, a.Total = text.String(), time.Since(start)
 	switch {
 	case ctx.Err() != nil:
 		return a, ctx.Err()
-	case !errors.Is(err, io.EOF):
+	case err != nil:
 		return a, err
 	case !done:
 		return a, errors.New("the connection was cut inside the answer")
@@ -182,13 +174,8 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 
 // errorText is the reason in an error body, TGI's or OpenAI's, or its beginning.
 func errorText(body []byte) string {
-	var tgi struct{ Error string }
-	var openAI struct{ Error struct{ Message string } }
-	switch {
-	case json.Unmarshal(body, &tgi) == nil && tgi.Error != "":
-		return tgi.Error
-	case json.Unmarshal(body, &openAI) == nil && openAI.Error.Message != "":
-		return openAI.Error.Message
+	if text := web.ErrorText(body); text != "" {
+		return text
 	}
 	return fmt.Sprintf("%.200s", strings.Join(strings.Fields(string(body)), " "))
 }

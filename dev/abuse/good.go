@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -131,38 +130,22 @@ func send(ctx context.Context, client *http.Client, url string, r request) (answ
 }
 
 func (a *answer) readStream(body io.Reader, said map[string]string) error {
-	var (
-		events sse.Events
-		last   time.Time
-		buf    = make([]byte, 32<<10)
-	)
-	for {
-		n, err := body.Read(buf)
-		now := time.Now()
-		if bad := events.Feed(buf[:n], func(event []byte) error {
-			if bytes.Equal(event, []byte("[DONE]")) {
-				return nil
-			}
-			var v object
-			if json.Unmarshal(event, &v) != nil || v["error"] != nil {
-				return fmt.Errorf("a stream ended in %s", shorten(string(event)))
-			}
-			if !last.IsZero() {
-				a.gaps = append(a.gaps, now.Sub(last))
-			}
-			last = now
-			gather(v, "", said)
-			return nil
-		}); bad != nil {
-			return bad
-		}
-		if errors.Is(err, io.EOF) {
+	var last time.Time
+	return sse.Read(body, make([]byte, 32<<10), func(event []byte, at time.Time) error {
+		if bytes.Equal(event, []byte("[DONE]")) {
 			return nil
 		}
-		if err != nil {
-			return err
+		var v object
+		if json.Unmarshal(event, &v) != nil || v["error"] != nil {
+			return fmt.Errorf("a stream ended in %s", shorten(string(event)))
 		}
-	}
+		if !last.IsZero() {
+			a.gaps = append(a.gaps, at.Sub(last))
+		}
+		last = at
+		gather(v, "", said)
+		return nil
+	})
 }
 
 // gather adds the texts in an answer, or in one event of a stream, to what was
