@@ -31,15 +31,22 @@ func OpenHeaders(ctx context.Context, location string, memory int64, log *slog.L
 	if !IsHub(location) {
 		return Open(ctx, location, memory, log)
 	}
-	h, err := NewHub(os.Getenv, "", log)
-	if err != nil {
-		return nil, err
-	}
-	m, err := h.ParseHub(location)
+	h, m, err := hubModel(location, log)
 	if err != nil {
 		return nil, err
 	}
 	return h.openHeaders(ctx, m)
+}
+
+// hubModel returns the model at a location of the hub, and the hub as the
+// environment describes it.
+func hubModel(location string, log *slog.Logger) (*Hub, HubModel, error) {
+	h, err := NewHub(os.Getenv, "", log)
+	if err != nil {
+		return nil, HubModel{}, err
+	}
+	m, err := h.ParseHub(location)
+	return h, m, err
 }
 
 func (h *Hub) openHeaders(ctx context.Context, m HubModel) (*Model, error) {

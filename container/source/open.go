@@ -24,11 +24,7 @@ type Model struct {
 // have arrived; memory is how many bytes of weights may be held that precede them.
 func Open(ctx context.Context, location string, memory int64, log *slog.Logger) (*Model, error) {
 	if IsHub(location) {
-		h, err := NewHub(os.Getenv, "", log)
-		if err != nil {
-			return nil, err
-		}
-		m, err := h.ParseHub(location)
+		h, m, err := hubModel(location, log)
 		if err != nil {
 			return nil, err
 		}
