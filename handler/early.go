@@ -38,7 +38,7 @@ func AnswerEarly(h http.Handler) http.Handler {
 			w.Header().Set("Connection", "close")
 		}
 		if bad {
-			writeJSON(w, http.StatusBadRequest, appendError(nil, failure(0, "bad_request", "Each line of a request's head must end with CR LF and be complete")))
+			web.WriteJSON(w, http.StatusBadRequest, appendError(nil, failure(0, "bad_request", "Each line of a request's head must end with CR LF and be complete")))
 			conn.SetReadDeadline(time.Now().Add(lingerTime)) //nolint:errcheck // not every writer has deadlines
 			return
 		}

@@ -216,15 +216,10 @@ func (s *Server) errorObjects(r *http.Request) bool {
 // writeError answers r with e.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, e *Error) {
 	if s.errorObjects(r) {
-		writeJSON(w, e.Status, appendErrorObject(nil, e))
+		web.WriteJSON(w, e.Status, appendErrorObject(nil, e))
 		return
 	}
-	writeJSON(w, e.Status, appendError(nil, e))
-}
-
-// writeJSON answers with a complete JSON body.
-func writeJSON(w http.ResponseWriter, status int, data []byte) {
-	web.WriteJSON(w, status, data)
+	web.WriteJSON(w, e.Status, appendError(nil, e))
 }
 
 var jsonType = []string{"application/json"}

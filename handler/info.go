@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/millrace-ai/millrace/handler/body"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // health handles GET /health and /ping. It never waits for the engine.
@@ -76,7 +77,7 @@ func (s *Server) info(x *exchange) error {
 		b = m.sampling.appendJSON(append(b, `,"sampling_defaults":`...))
 	}
 	x.out = append(b, '}')
-	writeJSON(x.w, http.StatusOK, x.out)
+	web.WriteJSON(x.w, http.StatusOK, x.out)
 	return nil
 }
 
@@ -85,7 +86,7 @@ func (s *Server) models(x *exchange) error {
 	x.out = append(x.out[:0], `{"object":"list","data":[`...)
 	x.out = s.appendModel(x.out)
 	x.out = append(x.out, "]}"...)
-	writeJSON(x.w, http.StatusOK, x.out)
+	web.WriteJSON(x.w, http.StatusOK, x.out)
 	return nil
 }
 
@@ -100,7 +101,7 @@ func (s *Server) modelOf(x *exchange) error {
 		return e
 	}
 	x.out = s.appendModel(x.out[:0])
-	writeJSON(x.w, http.StatusOK, x.out)
+	web.WriteJSON(x.w, http.StatusOK, x.out)
 	return nil
 }
 

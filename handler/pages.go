@@ -7,11 +7,12 @@ import (
 	"github.com/swaggest/swgui/v5emb"
 
 	"github.com/millrace-ai/millrace/handler/openapi"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // openAPI handles GET /api-doc/openapi.json.
 func (s *Server) openAPI(x *exchange) error {
-	writeJSON(x.w, http.StatusOK, s.document())
+	web.WriteJSON(x.w, http.StatusOK, s.document())
 	return nil
 }
 

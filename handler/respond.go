@@ -10,6 +10,7 @@ import (
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/handler/telemetry"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // answer is the form in which a route shows what was generated.
@@ -54,7 +55,7 @@ func (s *Server) respond(x *exchange, a answer, stream bool) error {
 	s.setCompute(x.w.Header(), promptChars(x.sequences))
 	setTimes(x.w.Header(), &t)
 	s.mayWrite(x, time.Now())
-	writeJSON(x.w, http.StatusOK, x.out)
+	web.WriteJSON(x.w, http.StatusOK, x.out)
 	s.succeeded(x, t)
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/engine/token"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // tokenize handles POST /tokenize: the tokens of inputs and where they stand.
@@ -114,7 +115,7 @@ func (s *Server) endParts(x *exchange) error {
 	if x.inParts {
 		return s.sendPart(x)
 	}
-	writeJSON(x.w, http.StatusOK, x.out)
+	web.WriteJSON(x.w, http.StatusOK, x.out)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/handler/body"
+	"github.com/millrace-ai/millrace/internal/web"
 )
 
 // vertexInstance is one request of the several in a body of /vertex.
@@ -59,7 +60,7 @@ func (s *Server) vertex(x *exchange) error {
 		x.out = appendString(x.out, q.text.Generated())
 	}
 	x.out = append(x.out, "]}"...)
-	writeJSON(x.w, http.StatusOK, x.out)
+	web.WriteJSON(x.w, http.StatusOK, x.out)
 	s.succeeded(x, x.timing(x.sequences, openAIReason))
 	return nil
 }
