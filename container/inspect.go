@@ -23,7 +23,7 @@ import (
 
 // inspectCommand is the command that describes a model without loading it.
 type inspectCommand struct {
-	Model string `arg:"" optional:"" help:"The model, as for serve; one of the hub is downloaded into the cache. Default: the built-in demo model."`
+	Model string `arg:"" optional:"" help:"The model, as for serve; of one on the hub only the headers of the weights are read. Default: the built-in demo model."`
 	JSON  bool   `name:"json" help:"Print JSON."`
 }
 

@@ -53,7 +53,7 @@ const (
 )
 
 // Runtime is the runtime of one function. Serve, Ready and Shutdown may each be
-// called once; call Fail in place of Ready if there is no model.
+// called once; call Fail instead of Ready if there is no model.
 type Runtime struct {
 	opt Options
 	api *api

@@ -185,7 +185,7 @@ func (s *Session) Ask(ctx context.Context, question string) error {
 	return broken
 }
 
-// retry asks the last question again, in place of the answer it got.
+// retry asks the last question again, instead of keeping its answer.
 func (s *Session) retry(ctx context.Context) error {
 	if s.last == "" {
 		return errors.New("there is no question to ask again")

@@ -1,7 +1,7 @@
 // The stand-in is a Terraform provider that knows the schema of another and
 // nothing else: it checks configurations and plans them, and creates nothing.
 //
-// The modules in terraform/ are for AWS's providers, which can be had only
+// The modules in terraform/ are for AWS's providers, which are available only
 // from the Terraform registry. A stand-in takes their place in the tests where
 // the registry cannot be reached. Terraform itself checks a configuration
 // against the schema that a provider serves, so a misspelt argument, a value of
