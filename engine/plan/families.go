@@ -12,6 +12,9 @@ type family struct {
 	build func(b *Builder, c *Config)
 	eos   int // transformers' default end-of-sequence id, -1 for none
 
+	models  string // that people know, for docs/models.md
+	remarks string // what docs/models.md says beside; optional
+
 	// keys are what config.json calls the keys of readCommon, where it has other
 	// names for them: the attribute_map of transformers' config class.
 	keys map[string]string
@@ -115,6 +118,9 @@ var towers = []string{
 	".rotary_emb.inv_freq", // a table that old checkpoints carry along
 }
 
+// leftOut are architectures that are known and not supported, and why.
+var leftOut = map[string]string{}
+
 func familyNames() []string { return slices.Collect(maps.Keys(families)) }
 
 // Build writes the forward pass of the model that c describes, its caches in
@@ -124,6 +130,9 @@ func familyNames() []string { return slices.Collect(maps.Keys(families)) }
 // every shape with the plan is left to the code that reads the tensors.
 func Build(c *Config, names func(string) (shape []int, ok bool)) (*Plan, error) {
 	f, ok := families[c.Family]
+	if reason := leftOut[c.Family]; reason != "" {
+		return nil, fmt.Errorf("model family %q is not supported: %s", c.Family, reason)
+	}
 	if !ok {
 		return nil, fmt.Errorf("model family %q is not supported, only %s", c.Family, oneOf(familyNames()))
 	}

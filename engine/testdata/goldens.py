@@ -41,17 +41,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, Mxfp4Config
 from transformers.utils import logging
 
-SHAPE = dict(vocab_size=120, hidden_size=40, intermediate_size=48, num_hidden_layers=2, max_position_embeddings=256)
-LLAMA = dict(SHAPE, num_attention_heads=5, num_key_value_heads=1)
+from families import LLAMA, SHAPE, dense, experts, hybrid, older, rope
+
+MODULES = (older, dense, experts, hybrid)
 GEMMA = dict(SHAPE, num_attention_heads=4, num_key_value_heads=2, head_dim=16)
 VISION = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4)
 LLAMA3 = dict(rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
 YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=32)
-
-
-def rope(theta=10000.0, **scaling):
-    return dict(dict(rope_type="default", rope_theta=theta), **scaling)
-
 
 # Between its bounds lie some of eight dimensions' four frequencies.
 LOW_YARN = dict(YARN, rope_theta=1000.0, original_max_position_embeddings=1024)
@@ -193,6 +189,18 @@ COMMITTED += [
     ("llama-dynamic-beyond", "llama", dict(LLAMA, max_position_embeddings=64, rope_parameters=rope(rope_type="dynamic", factor=4.0)), dict(prompt=100, cached=True, salt="m")),
 ]
 
+COMMITTED += [row for m in MODULES for row in m.COMMITTED]
+
+
+def module(kind):
+    """The module that has a family, or None."""
+    return next((m for m in MODULES if kind in m.FAMILIES), None)
+
+
+def own(kind, function):
+    """What a family's module has in place of, or after, the common way; or None."""
+    return getattr(module(kind), function, None)
+
 
 NORMS = ("norm.weight", "norm_f.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")
 EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "word_embeddings.", "embed_in", "backbone.embeddings")
@@ -210,7 +218,10 @@ def randomise(model, generator):
     buffers = ((n, b) for n, b in model.named_buffers() if n.endswith("e_score_correction_bias"))
     for name, p in (*model.named_parameters(), *buffers):
         noise = torch.randn(p.shape, generator=generator)
-        if "word_embeddings_layernorm" in name:
+        special = own(kind, "noise") and own(kind, "noise")(kind, name, p, noise, config)
+        if special is not None:
+            noise = special
+        elif "word_embeddings_layernorm" in name:
             noise = noise * 0.1 + (0.3 if name.endswith("weight") else 0.0)
         elif name.endswith(NORMS):
             centred = kind.startswith(("gemma", "qwen3_5")) and "linear_attn" not in name
@@ -256,6 +267,8 @@ def as_v4(config):
     c["torch_dtype"] = c.pop("dtype")
     c["transformers_version"] = "4.46.3"
     c.pop("_sliding_window_pattern", None)
+    if change := own(c["model_type"], "as_v4"):
+        return change(c["model_type"], c) or c
     if c["model_type"] == "mamba2":
         c = plain(c)  # with an Infinity that is not JSON, but was written
     parameters = c.pop("rope_parameters", None)
@@ -299,6 +312,8 @@ def as_published(tensors, config):
     kind = config["model_type"]
     text = config.get("text_config", config)
     some = next(iter(tensors.values()))
+    if change := own(kind, "as_published"):
+        return change(kind, tensors, config)
     if kind in ("gpt2", "bloom"):
         tensors = {name.removeprefix("transformer."): t for name, t in tensors.items()}
     if kind == "gpt2":
@@ -532,6 +547,11 @@ def variation(kind, r):
         rope(theta, **dict(YARN, truncate=False)),
     ]
     if kind not in FAMILIES:
+        if module(kind):
+            c["layer_types"] = layer_types
+            c["sliding_window"] = window
+            c["rope_parameters"] = [s for s in scalings if s["rope_type"] != "llama3"]
+            return module(kind).variation(kind, r, c, how)
         return variation_next(kind, r, c, how, [s for s in scalings if s["rope_type"] != "llama3"], layer_types, window)
     if kind in ("llama", "mistral", "qwen2", "qwen3"):
         c["rope_parameters"] = r.choice(scalings + scalings[:1] * 2)
@@ -698,7 +718,7 @@ def main():
                 write(root / name, kind, config, zlib.crc32((name + how.pop("salt", "")).encode()), **how)
         return
     count, root, seed = int(args[1]), pathlib.Path(args[2]), int(args[3]) if len(args) > 3 else 1
-    for kind in args[4:] or FAMILIES + FAMILIES_NEXT:
+    for kind in args[4:] or FAMILIES + FAMILIES_NEXT + [k for m in MODULES for k in m.FAMILIES]:
         for i in range(count):
             r = random.Random(f"{kind} {seed} {i}")
             config, how = variation(kind, r)
