@@ -35,41 +35,88 @@ type family struct {
 
 // families are the supported architectures by model_type.
 var families = map[string]family{
-	"llama":       {read: readLlama, build: buildLlama, eos: 2, ignored: llamaIgnored},
-	"mistral":     {read: readMistral, build: buildLlama, eos: 2},
-	"qwen2":       {read: readQwen2, build: buildLlama, eos: -1},
-	"qwen3":       {read: readQwen3, build: buildQwen3, eos: -1},
-	"gemma":       {read: readGemma, build: buildGemma, eos: 1},
-	"gemma2":      {read: readGemma2, build: buildGemma2, eos: 1, ignored: gemma2Ignored},
-	"gemma3":      {read: readGemma3, build: buildGemma3, eos: 1, ignored: gemma3Ignored},
-	"gemma3_text": {read: readGemma3Text, build: buildGemma3, eos: 1, ignored: gemma3Ignored},
-	"phi3":        {read: readPhi3, build: buildPhi3, eos: 32000},
-	"mixtral":     {read: readMixtral, build: buildMixtral, eos: 2},
-	"qwen3_moe":   {read: readQwen3MoE, build: buildQwen3MoE, eos: -1, keys: qwen3MoEKeys, ignored: []string{"max_window_layers"}},
-	"gpt_oss":     {read: readGPTOSS, build: buildGPTOSS, eos: 200002, ignored: gptOSSIgnored},
-	"deepseek_v3": {read: readDeepseekV3, build: buildDeepseekV3, eos: 1, ignored: deepseekIgnored},
-	"qwen3_5":     {read: readQwen35, build: buildQwen35, eos: -1, ignored: qwen35Ignored},
+	"llama": {
+		read: readLlama, build: buildLlama, eos: 2, ignored: llamaIgnored,
+		models: "Llama 1 to 3.2, SmolLM2, TinyLlama, and many more with this architecture", remarks: "also rotary scaling by `llama3`, `linear`, `dynamic`, `yarn`",
+	},
+	"mistral": {
+		read: readMistral, build: buildLlama, eos: 2,
+		models: "Mistral 7B", remarks: "sliding windows",
+	},
+	"qwen2": {
+		read: readQwen2, build: buildLlama, eos: -1,
+		models: "Qwen2, Qwen2.5",
+	},
+	"qwen3": {
+		read: readQwen3, build: buildQwen3, eos: -1,
+		models: "Qwen3 0.6B to 32B",
+	},
+	"gemma": {
+		read: readGemma, build: buildGemma, eos: 1,
+		models: "Gemma 2B, 7B",
+	},
+	"gemma2": {
+		read: readGemma2, build: buildGemma2, eos: 1, ignored: gemma2Ignored,
+		models: "Gemma 2", remarks: "sliding windows, soft caps",
+	},
+	"gemma3": {
+		read: readGemma3, build: buildGemma3, eos: 1, ignored: gemma3Ignored,
+		models: "Gemma 3 4B and larger, the text part", remarks: "images are refused",
+	},
+	"gemma3_text": {
+		read: readGemma3Text, build: buildGemma3, eos: 1, ignored: gemma3Ignored,
+		models: "Gemma 3 270M, 1B",
+	},
+	"phi3": {
+		read: readPhi3, build: buildPhi3, eos: 32000,
+		models: "Phi-3, Phi-3.5-mini, Phi-4-mini", remarks: "also `longrope`",
+	},
+	"mixtral": {
+		read: readMixtral, build: buildMixtral, eos: 2,
+		models: "Mixtral 8x7B, 8x22B", remarks: "mixture of experts",
+	},
+	"qwen3_moe": {
+		read: readQwen3MoE, build: buildQwen3MoE, eos: -1, keys: qwen3MoEKeys, ignored: []string{"max_window_layers"},
+		models: "Qwen3-30B-A3B", remarks: "mixture of experts",
+	},
+	"gpt_oss": {
+		read: readGPTOSS, build: buildGPTOSS, eos: 200002, ignored: gptOSSIgnored,
+		models: "gpt-oss-20b, gpt-oss-120b", remarks: "MXFP4 or bf16 experts",
+	},
+	"deepseek_v3": {
+		read: readDeepseekV3, build: buildDeepseekV3, eos: 1, ignored: deepseekIgnored,
+		models: "DeepSeek-V3's architecture", remarks: "latent attention; in bf16, the FP8 checkpoint is refused",
+	},
+	"qwen3_5": {
+		read: readQwen35, build: buildQwen35, eos: -1, ignored: qwen35Ignored,
+		models: "Qwen3.5, the text part", remarks: "gated delta nets beside attention; states in the prefix cache",
+	},
 	"qwen3_5_text": {
 		read: readQwen35Text, build: buildQwen35, eos: -1, ignored: qwen35Ignored,
+		models: "the same without the vision part",
 	},
 	"gpt2": {
 		read: readGPT2, build: buildGPT2, eos: 50256, keys: gpt2Keys, ignored: gpt2Ignored,
 		prefixes: []string{"transformer.", ""}, root: "ln_f.weight", embed: "wte.weight",
 		spare: []string{".attn.bias", ".attn.masked_bias"},
+		models: "GPT-2",
 	},
 	"gpt_neox": {
 		read: readNeoX, build: buildNeoX, eos: 2, keys: neoxKeys,
 		prefixes: []string{"gpt_neox.", ""}, root: "final_layer_norm.weight", embed: "embed_in.weight",
 		heads: []string{"embed_out.weight", "lm_head.weight"},
 		spare: []string{".attention.bias", ".attention.masked_bias"},
+		models: "Pythia, GPT-NeoX-20B",
 	},
 	"bloom": {
 		read: readBloom, build: buildBloom, eos: 2, keys: bloomKeys, ignored: bloomIgnored,
 		prefixes: []string{"transformer.", ""}, root: "ln_f.weight", embed: "word_embeddings.weight",
+		models: "BLOOM",
 	},
 	"mamba2": {
 		read: readMamba2, build: buildMamba2, eos: 0, keys: mamba2Keys, ignored: mamba2Ignored,
 		prefixes: []string{"backbone.", "model.", ""}, root: "norm_f.weight", embed: "embeddings.weight",
+		models: "Mamba 2", remarks: "recurrent, no attention",
 	},
 }
 
