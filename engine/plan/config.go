@@ -45,10 +45,13 @@ type Config struct {
 
 	Windows    []int   // per layer: positions seen, its own included; 0 is all
 	Rope       Rope    // of all layers, or of those that see everything
-	LocalRope  Rope    // of the layers with a window, in families that tell them apart
+	Ropes      []Rope  // per layer, in families where they differ; nil: Rope
 	QueryScale float64 // attention scores are multiplied by it
 	ScoreCap   float64 // soft cap of attention scores, 0 is none
 	LogitCap   float64 // soft cap of logits, 0 is none
+	LogitScale float64 // logits are multiplied by it, before the cap
+
+	ResidualScale float64 // what a half of a layer adds to the residual stream is multiplied by it
 
 	RotaryFactor     float64 // default share of a head that is rotated, in families that rotate a part; 0: they rotate all
 	ParallelResidual bool    // attention and MLP see the same input
@@ -66,6 +69,14 @@ func (c *Config) KVWidth() int { return c.KVHeads * c.HeadDim }
 
 // QWidth is the width of a layer's queries.
 func (c *Config) QWidth() int { return c.Heads * c.HeadDim }
+
+// rope is the position embedding of a layer.
+func (c *Config) rope(layer int) Rope {
+	if c.Ropes != nil {
+		return c.Ropes[layer]
+	}
+	return c.Rope
+}
 
 // ParseConfig reads config.json and generation_config.json, the latter nil
 // when there is none, as transformers 4 and 5 write them. Anything that would
@@ -129,6 +140,9 @@ func (c *Config) readCommon(o *object, d defaults) {
 		kvHeads = c.Heads // null means this even where a class has another default
 	}
 	given := !d.plain && o.raw("head_dim") != nil
+	if !given && !d.plain && !o.absent("head_dim") {
+		headDim = 0 // null, again whatever the default
+	}
 	if headDim == 0 && *o.err == nil {
 		headDim = c.Hidden / c.Heads
 		if !given && c.Hidden%c.Heads != 0 {
@@ -154,7 +168,7 @@ func (c *Config) readCommon(o *object, d defaults) {
 		o.fail("rms_norm_eps", "must be 0 to 1, found %g", c.NormEps)
 	}
 	c.Tied = o.boolean("tie_word_embeddings", d.tied)
-	c.EmbedScale = 1
+	c.EmbedScale, c.ResidualScale, c.LogitScale = 1, 1, 1
 	c.QueryScale = 1 / math.Sqrt(float64(c.HeadDim))
 	c.Windows = make([]int, c.Layers)
 }

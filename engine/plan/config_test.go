@@ -85,8 +85,8 @@ func TestParseConfigDefaults(t *testing.T) {
 		if c.Heads != 8 || c.KVHeads != 4 || c.HeadDim != 256 || c.Vocab != 262208 || !c.Tied || !slices.Equal(c.EOS, []int32{1, 106}) {
 			t.Errorf("%+v", c)
 		}
-		if c.Windows[4] != 1024 || c.Windows[5] != 0 || c.Rope.Freqs[0] != 0.125 || c.LocalRope.Freqs[0] != 1 {
-			t.Errorf("windows %v, frequencies %g and %g", c.Windows, c.Rope.Freqs[0], c.LocalRope.Freqs[0])
+		if c.Windows[4] != 1024 || c.Windows[5] != 0 || c.Rope.Freqs[0] != 0.125 || c.Ropes[4].Freqs[0] != 1 {
+			t.Errorf("windows %v, frequencies %g and %g", c.Windows, c.Rope.Freqs[0], c.Ropes[4].Freqs[0])
 		}
 	})
 	t.Run("the first gemma's gelu is the tanh one", func(t *testing.T) {

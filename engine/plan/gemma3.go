@@ -46,8 +46,10 @@ func (c *Config) readGemma3Ropes(o *object) {
 		global.read = scaling.read // it wins where both have a key
 		global = scaling
 	}
-	c.Rope = readRopeParams(global, o, c, o.float("rope_theta", 1e6))
-	c.LocalRope = readRopeParams(local, o, c, o.float("rope_local_base_freq", 1e4))
+	c.setRopes(
+		readRopeParams(global, o, c, o.float("rope_theta", 1e6)),
+		readRopeParams(local, o, c, o.float("rope_local_base_freq", 1e4)),
+	)
 }
 
 // readGemma3 reads the multimodal model's config, of which the language part
@@ -65,16 +67,12 @@ func buildGemma3(b *Builder, c *Config) {
 	x := b.embed()
 	for i := range c.Layers {
 		l := b.layer(i)
-		rope := c.Rope
-		if c.Windows[i] > 0 {
-			rope = c.LocalRope
-		}
 
 		h := l.norm(x, "input_layernorm")
 		q, k, v := l.qkv(h)
 		q = l.headNorm(q, "self_attn.q_norm")
 		k = l.headNorm(k, "self_attn.k_norm")
-		a := l.attend(q, k, v, rope)
+		a := l.attend(q, k, v, c.rope(i))
 		a = l.linear(a, "self_attn.o_proj", c.Hidden, c.OutputBias)
 		x = b.Add(x, l.norm(a, "post_attention_layernorm"))
 

@@ -54,11 +54,13 @@ func (l layer) qkv(x Var) (q, k, v Var) {
 	return q, k, v
 }
 
-// attend rotates queries and keys, stores keys and values in a cache of the
-// layer's, and attends.
+// attend rotates queries and keys, unless the layer has no positions, stores keys
+// and values in a cache of the layer's, and attends.
 func (l layer) attend(q, k, v Var, r Rope) Var {
-	q = l.Rope(q, r, l.c.HeadDim)
-	k = l.Rope(k, r, l.c.HeadDim)
+	if r.Freqs != nil {
+		q = l.Rope(q, r, l.c.HeadDim)
+		k = l.Rope(k, r, l.c.HeadDim)
+	}
 	return l.attention(q, k, v, Attention{})
 }
 
@@ -95,7 +97,7 @@ func (b *Builder) embed() Var { return b.Embed(b.embedding(), b.c.EmbedScale) }
 func (b *Builder) head(x Var) {
 	norm := b.Weight(b.prefix+"norm.weight", b.c.Hidden)
 	x = b.RMSNorm(b.Rows(x), Norm{Weight: norm, Eps: b.c.NormEps, Shift: b.c.NormOffset})
-	b.Logits(x, b.output(), 0, 1, b.c.LogitCap)
+	b.Logits(x, b.output(), 0, b.c.LogitScale, b.c.LogitCap)
 }
 
 // layerNormHead is head for families with layer norms, the last called name.

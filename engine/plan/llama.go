@@ -15,8 +15,8 @@ func readLlama(o *object, c *Config) {
 	c.Rope = readRope(o, c)
 }
 
-// buildLlama also builds mistral and qwen2, which differ in windows and
-// biases only.
+// buildLlama also builds families that differ in windows, biases, ropes and
+// factors only.
 func buildLlama(b *Builder, c *Config) {
 	x := b.embed()
 	for i := range c.Layers {
@@ -24,11 +24,11 @@ func buildLlama(b *Builder, c *Config) {
 
 		h := l.norm(x, "input_layernorm")
 		q, k, v := l.qkv(h)
-		a := l.attend(q, k, v, c.Rope)
-		x = b.Add(x, l.linear(a, "self_attn.o_proj", c.Hidden, c.OutputBias))
+		a := l.attend(q, k, v, c.rope(i))
+		x = b.AddScaled(x, l.linear(a, "self_attn.o_proj", c.Hidden, c.OutputBias), c.ResidualScale)
 
 		h = l.norm(x, "post_attention_layernorm")
-		x = b.Add(x, l.mlp(h))
+		x = b.AddScaled(x, l.mlp(h), c.ResidualScale)
 	}
 	b.head(x)
 }

@@ -48,10 +48,7 @@ func readMixtral(o *object, c *Config) {
 	c.readWindow(o, readWindow(o, 0))
 	c.MoE = c.readMoE(o, "num_local_experts", 8, 2)
 	c.MoE.Normalize = true
-	if o.raw("rope_theta") == nil {
-		o.values["rope_theta"] = []byte("1e6")
-	}
-	c.Rope = readRope(o, c)
+	c.Rope = readRopeOf(o, c, 1e6)
 }
 
 func buildMixtral(b *Builder, c *Config) {

@@ -24,14 +24,28 @@ type Rope struct {
 
 // readRope reads the position embedding of a model that has one for all its
 // layers.
-func readRope(o *object, c *Config) Rope {
+func readRope(o *object, c *Config) Rope { return readRopeOf(o, c, 10000) }
+
+// readRopeOf is readRope of a family whose config class has another default base.
+func readRopeOf(o *object, c *Config, theta float64) Rope {
 	params := o.ropeParams()
 	for _, key := range []string{fullAttention, slidingAttention} {
 		if params.raw(key) != nil {
 			params.fail(key, "is not supported by this family, which has one rope for all layers")
 		}
 	}
-	return readRopeParams(params, o, c, o.float("rope_theta", 10000))
+	return readRopeParams(params, o, c, o.float("rope_theta", theta))
+}
+
+// setRopes gives layers without a window one rope and layers with a window another.
+// The zero Rope is none.
+func (c *Config) setRopes(full, sliding Rope) {
+	c.Rope, c.Ropes = full, make([]Rope, c.Layers)
+	for i := range c.Ropes {
+		if c.Ropes[i] = full; c.Windows[i] > 0 {
+			c.Ropes[i] = sliding
+		}
+	}
 }
 
 // ropeParams returns the parameters of the position embedding: from rope_scaling

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"os"
+	"slices"
 	"testing"
 )
 
@@ -35,7 +36,7 @@ func TestRopeAgainstTransformers(t *testing.T) {
 			for kind, want := range tt.Ropes {
 				got := c.Rope
 				if kind == slidingAttention {
-					got = c.LocalRope
+					got = c.Ropes[slices.IndexFunc(c.Windows, func(window int) bool { return window > 0 })]
 				}
 				if len(got.Freqs) != len(want.Freqs) || !near(float64(got.Scale), want.Scale) {
 					t.Fatalf("%q: %d frequencies, scale %g; want %d, %g", kind, len(got.Freqs), got.Scale, len(want.Freqs), want.Scale)
