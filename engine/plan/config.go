@@ -57,6 +57,7 @@ type Config struct {
 	ParallelResidual bool    // attention and MLP see the same input
 	PostNormResidual bool    // residuals are taken after a norm
 	ScaleByLayer     bool    // scores of layer i are divided by i + 1
+	QKNorm           bool    // queries and keys are normalized, in families where that is optional
 
 	MoE   *MoEConfig   // nil: no experts
 	MLA   *MLAConfig   // nil: keys and values are cached

@@ -67,6 +67,86 @@ var families = map[string]family{
 		read: readGemma3Text, build: buildGemma3, eos: 1, ignored: gemma3Ignored,
 		models: "Gemma 3 270M, 1B",
 	},
+	"granite": {
+		read: readGranite, build: buildLlama, eos: 2,
+		models: "Granite 3 and 3.3",
+	},
+	"granite_swa": {
+		read: readGraniteSWA, build: buildGraniteSWA, eos: 100257,
+		models: "Granite with sliding windows", remarks: "attention sinks, layers without positions",
+	},
+	"smollm3": {
+		read: readSmolLM3, build: buildLlama, eos: 128001, ignored: []string{"max_window_layers"},
+		models: "SmolLM3 3B", remarks: "layers without positions",
+	},
+	"olmo": {
+		read: readOLMo, build: buildOLMo, eos: 50279, root: "embed_tokens.weight",
+		models: "OLMo 1B, 7B",
+	},
+	"olmo2": {
+		read: readOLMo2, build: buildOLMo2, eos: 50279,
+		models: "OLMo 2 1B to 32B",
+	},
+	"olmo3": {
+		read: readOLMo3, build: buildOLMo2, eos: 50279,
+		models: "OLMo 3 7B, 32B", remarks: "sliding windows",
+	},
+	"exaone4": {
+		read: readEXAONE4, build: buildEXAONE4, eos: 2,
+		models: "EXAONE 4.0 1.2B, 32B", remarks: "sliding windows, layers without positions",
+	},
+	"cohere": {
+		read: readCohere, build: buildCohere, eos: 255001, keys: cohereKeys, ignored: cohereIgnored,
+		models: "Command R, Command R+, Aya",
+	},
+	"cohere2": {
+		read: readCohere2, build: buildCohere, eos: 255001, keys: cohereKeys, ignored: cohereIgnored,
+		models: "Command R7B, Command A", remarks: "sliding windows, layers without positions",
+	},
+	"glm": {
+		read: readGLM, build: buildGLM, eos: -1,
+		models: "GLM-4-9B of 2024",
+	},
+	"glm4": {
+		read: readGLM, build: buildGLM4, eos: -1,
+		models: "GLM-4-9B-0414, GLM-4-32B-0414, GLM-Z1",
+	},
+	"ernie4_5": {
+		read: readERNIE45, build: buildLlama, eos: 2,
+		models: "ERNIE 4.5 0.3B",
+	},
+	"seed_oss": {
+		read: readSeedOSS, build: buildLlama, eos: 2,
+		models: "Seed-OSS-36B",
+	},
+	"helium": {
+		read: readHelium, build: buildLlama, eos: 2,
+		models: "Helium 1 2B",
+	},
+	"arcee": {
+		read: readArcee, build: buildArcee, eos: 128001,
+		models: "AFM-4.5B",
+	},
+	"hunyuan_v1_dense": {
+		read: readHunYuan, build: buildHunYuan, eos: 2, ignored: hunYuanIgnored,
+		models: "Hunyuan 0.5B to 7B",
+	},
+	"internlm3": {
+		read: readInternLM3, build: buildLlama, eos: 2, keys: internLM3Keys,
+		models: "InternLM3 8B",
+	},
+	"ministral": {
+		read: readMinistral, build: buildLlama, eos: 2,
+		models: "Ministral 8B of 2024", remarks: "sliding windows",
+	},
+	"mistral3": {
+		read: readMistral3, build: buildLlama, eos: 2, ignored: mistral3Ignored,
+		models: "Mistral Small 3.1 and 3.2, the text part", remarks: "images are refused",
+	},
+	"vaultgemma": {
+		read: readGemma2, build: buildVaultGemma, eos: 1,
+		models: "VaultGemma 1B", remarks: "sliding windows, soft caps",
+	},
 	"phi3": {
 		read: readPhi3, build: buildPhi3, eos: 32000,
 		models: "Phi-3, Phi-3.5-mini, Phi-4-mini", remarks: "also `longrope`",
@@ -131,6 +211,18 @@ var (
 	gemma3Ignored = []string{
 		"_sliding_window_pattern", "mm_tokens_per_image", "image_token_index", "image_token_id", "boi_token_index", "boi_token_id",
 		"eoi_token_index", "eoi_token_id",
+	}
+	// What Cohere's own configs say of what all its models do.
+	cohereIgnored = []string{
+		"layer_switch", "rotary_pct", "use_embedding_sharing", "use_gated_activation", "use_parallel_block",
+	}
+	// transformers reads head_dim and vocab_size.
+	hunYuanIgnored = []string{
+		"attention_head_dim", "cla_share_factor", "class_num", "dense_list", "eod_token_id", "im_end_id", "im_newline_id",
+		"im_start_id", "mask_init_id", "norm_type", "org_vocab_size", "pad_id", "pool_type", "text_end_id", "text_start_id",
+	}
+	mistral3Ignored = []string{
+		"image_token_id", "image_token_index", "multimodal_projector_bias", "projector_hidden_act", "spatial_merge_size", "vision_feature_layer",
 	}
 	gpt2Ignored = []string{
 		"n_ctx", "reorder_and_upcast_attn",

@@ -40,6 +40,21 @@ func readCap(o *object, key string, def float64) float64 {
 	return limit
 }
 
+// buildVaultGemma: Gemma 2 without the norms after each half.
+// transformers/models/vaultgemma.
+func buildVaultGemma(b *Builder, c *Config) {
+	x := b.embed()
+	for i := range c.Layers {
+		l := b.layer(i)
+
+		q, k, v := l.qkv(l.norm(x, "input_layernorm"))
+		a := l.attend(q, k, v, c.Rope)
+		x = b.Add(x, l.linear(a, "self_attn.o_proj", c.Hidden, c.OutputBias))
+		x = b.Add(x, l.mlp(l.norm(x, "pre_feedforward_layernorm")))
+	}
+	b.head(x)
+}
+
 func buildGemma2(b *Builder, c *Config) {
 	x := b.embed()
 	for i := range c.Layers {

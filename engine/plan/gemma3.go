@@ -20,11 +20,20 @@ func readGemma3Text(o *object, c *Config) {
 	c.readGemma3Ropes(o)
 }
 
-// readGemma3Ropes reads the rope of layers without and with a window:
-// transformers 5 writes one set of parameters for each, transformers 4 puts
-// them beside each other, its rope_scaling being for the former only.
+// readGemma3Ropes reads the rope of layers without and with a window.
 func (c *Config) readGemma3Ropes(o *object) {
-	global, local := o.nothing("rope_parameters"), o.nothing("rope_parameters")
+	full, sliding := o.ropesByLayerType()
+	c.setRopes(
+		readRopeParams(full, o, c, o.float("rope_theta", 1e6)),
+		readRopeParams(sliding, o, c, o.float("rope_local_base_freq", 1e4)),
+	)
+}
+
+// ropesByLayerType returns the parameters of layers without and with a window:
+// transformers 5 writes a set for each, transformers 4 puts them beside each
+// other, its rope_scaling being for the former only.
+func (o *object) ropesByLayerType() (global, local *object) {
+	global, local = o.nothing("rope_parameters"), o.nothing("rope_parameters")
 	if params := o.object("rope_parameters"); params != nil {
 		full, sliding := params.object(fullAttention), params.object(slidingAttention)
 		if full == nil && sliding == nil {
@@ -46,16 +55,13 @@ func (c *Config) readGemma3Ropes(o *object) {
 		global.read = scaling.read // it wins where both have a key
 		global = scaling
 	}
-	c.setRopes(
-		readRopeParams(global, o, c, o.float("rope_theta", 1e6)),
-		readRopeParams(local, o, c, o.float("rope_local_base_freq", 1e4)),
-	)
+	return global, local
 }
 
 // readGemma3 reads the multimodal model's config, of which the language part
 // is served: text in, text out.
 func readGemma3(o *object, c *Config) {
-	text := o.textConfig("gemma3_text")
+	text, _ := o.textConfig("gemma3_text")
 	readGemma3Text(text, c)
 	c.Tied = o.boolean("tie_word_embeddings", true)
 	if c.LogitCap != 0 {

@@ -54,13 +54,18 @@ func (l layer) qkv(x Var) (q, k, v Var) {
 	return q, k, v
 }
 
-// attend rotates queries and keys, unless the layer has no positions, stores keys
-// and values in a cache of the layer's, and attends.
-func (l layer) attend(q, k, v Var, r Rope) Var {
-	if r.Freqs != nil {
-		q = l.Rope(q, r, l.c.HeadDim)
-		k = l.Rope(k, r, l.c.HeadDim)
+// rotate rotates queries and keys, unless r is none.
+func (l layer) rotate(q, k Var, r Rope) (Var, Var) {
+	if r.Freqs == nil {
+		return q, k
 	}
+	return l.Rope(q, r, l.c.HeadDim), l.Rope(k, r, l.c.HeadDim)
+}
+
+// attend rotates queries and keys, stores keys and values in a cache of the
+// layer's, and attends.
+func (l layer) attend(q, k, v Var, r Rope) Var {
+	q, k = l.rotate(q, k, r)
 	return l.attention(q, k, v, Attention{})
 }
 
@@ -78,6 +83,13 @@ func (l layer) attention(q, k, v Var, more Attention) Var {
 	}
 	l.CacheWrite(more.Cache, k, v)
 	return l.Attention(q, more)
+}
+
+// plainMLP is an MLP without a gate: down(act(up(x))), its projections called up
+// and down.
+func (l layer) plainMLP(x Var, up, down string, bias bool) Var {
+	h := l.Activate(l.c.Activation, l.linear(x, up, l.c.Intermediate, bias))
+	return l.linear(h, down, l.c.Hidden, bias)
 }
 
 // mlp is the gated MLP: down(act(gate(x)) * up(x)).

@@ -13,6 +13,20 @@ func readMistral(o *object, c *Config) {
 	c.Rope = readRope(o, c)
 }
 
+// Ministral 8B of 2024: Mistral with layers of both kinds.
+// transformers/models/ministral.
+
+func readMinistral(o *object, c *Config) {
+	c.readCommon(o, defaults{
+		vocab: 32000, hidden: 4096, intermediate: 14336, layers: 32, heads: 32, kvHeads: 8,
+		maxPos: 131072, eps: 1e-6,
+	})
+	c.Activation = o.activation("hidden_act", "silu")
+	window := readWindow(o, 4096)
+	c.readWindows(o, window, func(int) bool { return window > 0 })
+	c.Rope = readRope(o, c)
+}
+
 // readWindow reads sliding_window; null is none, which is 0.
 func readWindow(o *object, def int) int {
 	if o.raw("sliding_window") == nil && !o.absent("sliding_window") {
@@ -22,4 +36,12 @@ func readWindow(o *object, def int) int {
 		return 0
 	}
 	return o.dimension("sliding_window", def, maxPosition)
+}
+
+// readMistral3 reads the config of Mistral 3's multimodal models, of which the
+// language part is served. transformers/models/mistral3.
+func readMistral3(o *object, c *Config) {
+	text, _ := o.textConfig("mistral")
+	readMistral(text, c)
+	c.Tied = o.boolean("tie_word_embeddings", true)
 }

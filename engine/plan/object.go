@@ -214,18 +214,19 @@ func (o *object) floats(key string) []float64 {
 	return list
 }
 
-// textConfig returns the config of the language model inside a multimodal one,
-// which must be of the given type.
-func (o *object) textConfig(kind string) *object {
-	text := o.object("text_config")
+// textConfig returns the config of the language model inside a multimodal one, and
+// its type, which must be one of kinds, by default the first.
+func (o *object) textConfig(kinds ...string) (text *object, kind string) {
+	text = o.object("text_config")
 	if text == nil {
 		text = o.nothing("text_config")
 	}
-	if found := text.text("model_type", kind); found != kind {
-		text.fail("model_type", "%q is not supported, only %s", found, kind)
+	kind = text.text("model_type", kinds[0])
+	if !slices.Contains(kinds, kind) {
+		text.fail("model_type", "%q is not supported, only %s", kind, oneOf(slices.Clone(kinds)))
 	}
 	o.raw("vision_config") // the tower is not loaded, and images are refused by the handler
-	return text
+	return text, kind
 }
 
 // wholeNumber reads a JSON number without a fraction, within ±2^53.

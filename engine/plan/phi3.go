@@ -31,12 +31,17 @@ func buildPhi3(b *Builder, c *Config) {
 		x = b.Add(x, l.linear(a, "self_attn.o_proj", c.Hidden, false))
 
 		h = l.norm(x, "post_attention_layernorm")
-		both := fused{l, h, "mlp.gate_up_proj", 2 * c.Intermediate}
-		gate := both.part(0, c.Intermediate)
-		up := both.part(c.Intermediate, c.Intermediate)
-		x = b.Add(x, l.linear(b.Gate(Act{Kind: c.Activation}, gate, up), "mlp.down_proj", c.Hidden, false))
+		x = b.Add(x, l.fusedMLP(h))
 	}
 	b.head(x)
+}
+
+// fusedMLP is the gated MLP with gate and up stored as one tensor.
+func (l layer) fusedMLP(x Var) Var {
+	n := l.c.Intermediate
+	both := fused{l, x, "mlp.gate_up_proj", 2 * n}
+	h := l.Gate(Act{Kind: l.c.Activation}, both.part(0, n), both.part(n, n))
+	return l.linear(h, "mlp.down_proj", l.c.Hidden, false)
 }
 
 // fused is several projections of x stored as one tensor of rows rows.

@@ -69,7 +69,7 @@ func readQwen35Text(o *object, c *Config) {
 // readQwen35 reads the multimodal model's config, of which the language part
 // is served: text in, text out.
 func readQwen35(o *object, c *Config) {
-	text := o.textConfig("qwen3_5_text")
+	text, _ := o.textConfig("qwen3_5_text")
 	readQwen35Text(text, c)
 	if !o.absent("tie_word_embeddings") {
 		c.Tied = o.boolean("tie_word_embeddings", false)
