@@ -185,6 +185,14 @@ func (b *Builder) Embed(w Weight, scale float64) Var {
 	return b.emit(o, b.plan.Hidden)
 }
 
+// EmbedBeside looks up the batch's tokens in a table beside the embedding, w
+// [rows, width], and multiplies by scale; tokens that have no row take row 0.
+func (b *Builder) EmbedBeside(w Weight, scale float64) Var {
+	o := op(OpEmbed, nil, w)
+	o.I[EmbedBeside], o.F[EmbedScale] = 1, float32(scale)
+	return b.emit(o, b.plan.Tensors[w.index()].Shape[1])
+}
+
 // EmbedPosition looks up the batch's positions, plus offset, in w [positions,
 // width].
 func (b *Builder) EmbedPosition(w Weight, offset int) Var {
@@ -199,7 +207,7 @@ type Norm struct {
 	Bias   Weight  // LayerNorm; optional
 	Group  int     // elements that are normalized together; 0: as many as Weight has, or all
 	Eps    float64 //
-	Shift  float64 // RMSNorm: added to Weight
+	Shift  float64 // added to Weight
 	Gate   Var     // RMSNorm: optional, comes in where GateAt says
 	GateAt Gate
 }
@@ -207,7 +215,7 @@ type Norm struct {
 // RMSNorm is OpRMSNorm.
 func (b *Builder) RMSNorm(x Var, n Norm) Var {
 	o := op(OpRMSNorm, []Var{x, n.Gate}, n.Weight)
-	o.I[NormGate], o.F[NormShift] = int32(n.GateAt), float32(n.Shift)
+	o.I[NormGate] = int32(n.GateAt)
 	return b.norm(o, x, n)
 }
 
@@ -224,7 +232,7 @@ func (b *Builder) norm(o Op, x Var, n Norm) Var {
 	if group == 0 {
 		group = b.width(x)
 	}
-	o.I[NormGroup], o.F[NormEps] = int32(group), float32(n.Eps)
+	o.I[NormGroup], o.F[NormEps], o.F[NormShift] = int32(group), float32(n.Eps), float32(n.Shift)
 	return b.emit(o, b.width(x))
 }
 
@@ -249,9 +257,7 @@ func (b *Builder) Rope(x Var, r Rope, headDim int) Var {
 	o.I[RopeHeads], o.I[RopeHeadDim] = int32(b.width(x)/headDim), int32(headDim)
 	o.I[RopeFirst], o.I[RopeRotary] = int32(r.First), int32(2*len(r.Freqs))
 	o.I[RopeTable], o.I[RopeLong], o.I[RopeAxes] = b.table(r.Freqs), b.table(r.Long), b.table(r.Axes)
-	if r.Interleaved {
-		o.I[RopeInterleaved] = 1
-	}
+	o.I[RopeInterleaved] = bit(r.Interleaved)
 	o.F[RopeScale] = r.Scale
 	if r.Original > 0 {
 		o.I[RopeOriginal] = int32(r.Original)
@@ -275,6 +281,7 @@ type Attention struct {
 	Cache  int32
 	Heads  int       // of the queries
 	Window int       // positions seen, its own included; 0: all
+	Chunk  int       // only those of the same chunk of so many are seen; 0: all
 	Scale  float64   // scores are multiplied by it
 	Cap    float64   // soft cap of scores; 0: none
 	Slopes []float32 // ALiBi, per head; nil: none
@@ -286,12 +293,12 @@ type Attention struct {
 func (b *Builder) Attention(q Var, a Attention) Var {
 	o := op(OpAttention, []Var{q, a.Rest}, a.Sinks)
 	o.I[AttnCache], o.I[AttnHeads], o.I[AttnWindow] = a.Cache, int32(a.Heads), int32(a.Window)
-	o.I[AttnSlopes] = b.table(a.Slopes)
+	o.I[AttnSlopes], o.I[AttnChunk] = b.table(a.Slopes), int32(a.Chunk)
 	o.F[AttnScale], o.F[AttnCap] = float32(a.Scale), float32(a.Cap)
 	return b.emit(o, a.Heads*int(b.plan.Caches[a.Cache].ValueWidth))
 }
 
-// Act is an activation and, for ActClampedSwiGLU, its factors.
+// Act is an activation and, if it has them, its factors.
 type Act struct {
 	Kind  Activation
 	Limit float64
@@ -306,6 +313,20 @@ func (a Act) set(o *Op) {
 func (b *Builder) Activate(act Activation, x Var) Var {
 	o := op(OpActivate, []Var{x})
 	o.I[ActKind] = int32(act)
+	return b.emit(o, b.width(x))
+}
+
+// Clip is clamp(x, ±limit).
+func (b *Builder) Clip(x Var, limit float64) Var {
+	o := op(OpActivate, []Var{x})
+	Act{Kind: ActClip, Limit: limit}.set(&o)
+	return b.emit(o, b.width(x))
+}
+
+// XIELU is ActXIELU with its learned factors, each [1].
+func (b *Builder) XIELU(x Var, positive, negative Weight, beta float64) Var {
+	o := op(OpActivate, []Var{x}, positive, negative)
+	Act{Kind: ActXIELU, Alpha: beta}.set(&o)
 	return b.emit(o, b.width(x))
 }
 
@@ -331,22 +352,23 @@ type Routing struct {
 	TopK              int
 	Score             Scoring
 	Bias              Weight // [experts], compared but not weighed; optional
+	Factors           Weight // [experts], by which the weights are multiplied; optional
 	Groups, TopGroups int    // 0: one group
+	GroupBest         bool   // a group is judged by its best expert, rather than its two best
 	Normalize         bool
 	Eps               float64 // added to the sum that divides
 	Scale             float64 // of the weights; 0: 1
+	Jitter            float64 // ScoreSparseMixer
 }
 
 // Route chooses experts by their logits: OpRoute. It returns their numbers and
 // their weights, each [T, TopK].
 func (b *Builder) Route(logits Var, r Routing) (experts, weights Var) {
-	o := op(OpRoute, []Var{logits}, r.Bias)
+	o := op(OpRoute, []Var{logits}, r.Bias, r.Factors)
 	o.I[RouteTopK], o.I[RouteScore] = int32(r.TopK), int32(r.Score)
 	o.I[RouteGroups], o.I[RouteTopGroups] = int32(max(r.Groups, 1)), int32(max(r.TopGroups, 1))
-	if r.Normalize {
-		o.I[RouteNormalize] = 1
-	}
-	o.F[RouteEps], o.F[RouteScale] = float32(r.Eps), float32(r.Scale)
+	o.I[RouteNormalize], o.I[RouteGroupBest] = bit(r.Normalize), bit(r.GroupBest)
+	o.F[RouteEps], o.F[RouteScale], o.F[RouteJitter] = float32(r.Eps), float32(r.Scale), float32(r.Jitter)
 	if r.Scale == 0 {
 		o.F[RouteScale] = 1
 	}
@@ -362,12 +384,14 @@ type MLP struct {
 	Act                        Act
 	Gate, Up, Down             Weight
 	GateBias, UpBias, DownBias Weight
+	ScaleInput                 bool // the weights multiply what experts are given
 }
 
 // Experts is OpExperts of x with what Route returned.
 func (b *Builder) Experts(x, experts, weights Var, m MLP) Var {
 	o := op(OpExperts, []Var{x, experts, weights}, m.Gate, m.GateBias, m.Up, m.UpBias, m.Down, m.DownBias)
 	m.Act.set(&o)
+	o.I[ExpertsScaleInput] = bit(m.ScaleInput)
 	return b.emit(o, b.outWidth(m.Down))
 }
 
@@ -388,6 +412,8 @@ type Delta struct {
 	LogA, Bias           Weight  // w0 and w1 of OpGatedDelta
 	Eps                  float64 // of the norms of q and k; 0: none
 	Scale                float64 // of q
+	Channels             bool    // each channel of a key decays on its own
+	Negative             bool    // β is up to 2
 }
 
 // GatedDelta is OpGatedDelta. It declares its cache of states.
@@ -395,6 +421,7 @@ func (b *Builder) GatedDelta(q, k, v, decay, beta Var, d Delta) Var {
 	o := op(OpGatedDelta, []Var{q, k, v, decay, beta}, d.LogA, d.Bias)
 	o.I[DeltaCache] = b.Cache(Cache{Kind: CacheState, Heads: int32(d.Heads), KeyWidth: int32(d.KeyWidth), ValueWidth: int32(d.ValueWidth)})
 	o.I[DeltaKeyHeads] = int32(d.KeyHeads)
+	o.I[DeltaChannels], o.I[DeltaNegative] = bit(d.Channels), bit(d.Negative)
 	o.F[DeltaEps], o.F[DeltaScale] = float32(d.Eps), float32(d.Scale)
 	return b.emit(o, d.Heads*d.ValueWidth)
 }
@@ -414,6 +441,54 @@ func (b *Builder) SSM(x, in, out, dt Var, s StateSpace) Var {
 	o.I[SSMGroups] = int32(s.Groups)
 	o.F[SSMMin], o.F[SSMMax] = float32(s.Min), float32(min(s.Max, math.MaxFloat32))
 	return b.emit(o, b.width(x))
+}
+
+// SelectiveScan is OpSelectiveScan, logA [width, state] and skip [width]. It
+// declares its cache of states.
+func (b *Builder) SelectiveScan(x, dt, in, out Var, logA, skip Weight) Var {
+	o := op(OpSelectiveScan, []Var{x, dt, in, out}, logA, skip)
+	o.I[ScanCache] = b.Cache(Cache{Kind: CacheState, Heads: 1, KeyWidth: int32(b.width(in)), ValueWidth: int32(b.width(x))})
+	return b.emit(o, b.width(x))
+}
+
+// Scale is x * factor * w, w [width] or [1], optional.
+func (b *Builder) Scale(x Var, factor float64, w Weight) Var {
+	o := op(OpScale, []Var{x}, w)
+	o.F[ScaleFactor] = float32(factor)
+	return b.emit(o, b.width(x))
+}
+
+// ScalePosition is x times 1 + factor * log(1 + floor((position + offset) / length)).
+func (b *Builder) ScalePosition(x Var, factor float64, offset, length int) Var {
+	o := op(OpScale, []Var{x})
+	o.F[ScaleFactor], o.F[ScaleLog] = 1, float32(factor)
+	o.I[ScaleOffset], o.I[ScaleLength] = int32(offset), int32(length)
+	return b.emit(o, b.width(x))
+}
+
+// Sparsify is what of x is more than deviations standard deviations above its
+// row's mean.
+func (b *Builder) Sparsify(x Var, deviations float64) Var {
+	o := op(OpSparsify, []Var{x})
+	o.F[SparsifyDeviations] = float32(deviations)
+	return b.emit(o, b.width(x))
+}
+
+// Join is the columns of two to MaxIn values one after the other.
+func (b *Builder) Join(list ...Var) Var {
+	width := 0
+	for _, x := range list {
+		width += b.width(x)
+	}
+	return b.emit(op(OpJoin, list), width)
+}
+
+// bit is an integer field that is 0 or 1.
+func bit(on bool) int32 {
+	if on {
+		return 1
+	}
+	return 0
 }
 
 // Rows picks the rows of x that answers are wanted for. What follows works on

@@ -34,9 +34,9 @@ var operandsOf = [numKinds]operands{
 	OpRope:          {in: "r", out: "r", tokens: true},
 	OpCacheWrite:    {in: "ro", tokens: true},
 	OpAttention:     {in: "ro", out: "r", weights: "o", tokens: true},
-	OpActivate:      {in: "ro", out: "r"},
+	OpActivate:      {in: "ro", out: "r", weights: "oo"},
 	OpAdd:           {in: "rr", out: "r"},
-	OpRoute:         {in: "r", out: "rr", weights: "o"},
+	OpRoute:         {in: "r", out: "rr", weights: "oo"},
 	OpExperts:       {in: "rrr", out: "r", weights: "roooro"},
 	OpConv:          {in: "r", out: "r", weights: "ro", tokens: true},
 	OpGatedDelta:    {in: "rrrrr", out: "r", weights: "rr", tokens: true},
@@ -44,6 +44,10 @@ var operandsOf = [numKinds]operands{
 	OpRows:          {in: "r", out: "r", tokens: true},
 	OpLogits:        {in: "r", weights: "ro"},
 	OpOutput:        {in: "r"},
+	OpScale:         {in: "r", out: "r", weights: "o"},
+	OpSparsify:      {in: "r", out: "r"},
+	OpJoin:          {in: "rroooo", out: "r"},
+	OpSelectiveScan: {in: "rrrr", out: "r", weights: "rr", tokens: true},
 }
 
 // Check verifies all of a plan that a backend trusts: that every operation has

@@ -94,6 +94,8 @@ func ParseConfig(config, generation []byte) (*Config, error) {
 		return nil, *o.err
 	case c.Family == "":
 		return nil, fmt.Errorf("config.json: model_type is missing, expected one of %s", oneOf(familyNames()))
+	case leftOut[c.Family] != "":
+		return nil, fmt.Errorf("config.json: model_type %q is not supported: %s", c.Family, leftOut[c.Family])
 	case !ok:
 		return nil, fmt.Errorf("config.json: model_type %q is not supported, only %s", c.Family, oneOf(familyNames()))
 	}
@@ -180,7 +182,7 @@ var activationNames = map[string]Activation{
 	"silu": ActSilu, "swish": ActSilu,
 	"gelu":              ActGelu,
 	"gelu_pytorch_tanh": ActGeluTanh, "gelu_python_tanh": ActGeluTanh, "gelu_new": ActGeluTanh, "gelu_fast": ActGeluTanh,
-	"relu": ActRelu, "relu2": ActRelu2, "sigmoid": ActSigmoid,
+	"relu": ActRelu, "relu2": ActRelu2, "sigmoid": ActSigmoid, "tanh": ActTanh, "quick_gelu": ActQuickGelu,
 }
 
 // activation returns the activation named under key.

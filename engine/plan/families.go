@@ -269,9 +269,6 @@ func familyNames() []string { return slices.Collect(maps.Keys(families)) }
 // every shape with the plan is left to the code that reads the tensors.
 func Build(c *Config, names func(string) (shape []int, ok bool)) (*Plan, error) {
 	f, ok := families[c.Family]
-	if reason := leftOut[c.Family]; reason != "" {
-		return nil, fmt.Errorf("model family %q is not supported: %s", c.Family, reason)
-	}
 	if !ok {
 		return nil, fmt.Errorf("model family %q is not supported, only %s", c.Family, oneOf(familyNames()))
 	}

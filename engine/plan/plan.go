@@ -39,19 +39,21 @@ type Kind int32
 const (
 	// OpEmbed: out[t] = w0[token[t]] * EmbedScale. w0 [vocab, width]. A token
 	// that is a row of Batch.Embeds is that row instead, unscaled; without a
-	// vocabulary all are, and there is no w0.
+	// vocabulary all are, and there is no w0. With EmbedBeside it is a table
+	// beside the embedding, w0 [rows, width]: a token that it has no row for, and
+	// one that is a row of Batch.Embeds, has row 0.
 	OpEmbed Kind = iota
 	// OpEmbedPosition: out[t] = w0[position[t] + EmbedOffset]. w0 [positions,
 	// width]. A learned position.
 	OpEmbedPosition
 	// OpRMSNorm: each group g of NormGroup elements of a row on its own:
 	// out = g / sqrt(mean(g²) + NormEps) * (w0 + NormShift). w0 [group] or
-	// [width], optional. With a gate y, NormGate says where silu(y) comes in.
+	// [width], optional. With a gate y, NormGate says where it comes in.
 	// out may be x.
 	OpRMSNorm
 	// OpLayerNorm: each group g of NormGroup elements:
-	// out = (g - mean(g)) / sqrt(var(g) + NormEps) * w0 + w1. w0, w1 as in
-	// OpRMSNorm. out may be x.
+	// out = (g - mean(g)) / sqrt(var(g) + NormEps) * (w0 + NormShift) + w1. w0, w1
+	// as in OpRMSNorm. out may be x.
 	OpLayerNorm
 	// OpLinear: out = x w0ᵀ + w1. w0 [width(out), width(x)], w1 [width(out)],
 	// optional. In lowered plans alone, in this order: an activation
@@ -83,7 +85,8 @@ const (
 	// Score = AttnScale * q·k, capped as AttnCap*tanh(s/AttnCap) if AttnCap > 0,
 	// + Tables[AttnSlopes][head] * (key position - query position) if there is
 	// such a table (ALiBi). AttnWindow > 0 sees only the last so many positions,
-	// its own included. Softmax over them and, with sinks w0 [heads], over
+	// its own included; AttnChunk > 0 only those from the greatest multiple of
+	// AttnChunk on that is not beyond its own. Softmax over them and, with sinks w0 [heads], over
 	// w0[head], which has no value. Tokens of a span (Batch.Spans) see all of it.
 	// Query head h reads KV head h*Heads/AttnHeads of the cache.
 	//
@@ -93,7 +96,8 @@ const (
 	// out [T, heads*ValueWidth].
 	OpAttention
 	// OpActivate: out = act(x) with ActKind, or, with y, the gated form: act(x)
-	// * y. x may be one column wide, which then stands for all of y's.
+	// * y. x may be one column wide, which then stands for all of y's. w0 and w1
+	// are those of ActXIELU.
 	OpActivate
 	// OpAdd: out = x + AddScale * y. out may be either.
 	OpAdd
@@ -102,14 +106,17 @@ const (
 	// numbers, as floats, Out[1] [T, k] their weights. RouteScore says how logits
 	// become scores. What is compared is score + w0, [experts], optional. With
 	// RouteGroups > 1 experts are in so many equal groups, of which only the
-	// RouteTopGroups with the greatest sum of their two best take part. Weights are
-	// scores, divided by RouteEps + their sum if RouteNormalize, times RouteScale.
+	// RouteTopGroups with the greatest sum of their two best take part, or, with
+	// RouteGroupBest, with the best one. Weights are scores, divided by RouteEps +
+	// their sum if RouteNormalize, times RouteScale and w1[expert], w1 [experts],
+	// optional.
 	OpRoute
 	// OpExperts: out = sum over k of z[k] * (act(x w0[e]ᵀ + w1[e], x w2[e]ᵀ +
 	// w3[e]) w4[e]ᵀ + w5[e]), e = y[k], in order of k. w0, w2 [experts, inner,
 	// width], w4 [experts, width, inner], biases [experts, inner] and [experts,
 	// width], optional. Without w2 the activation has one input. ActKind and its
-	// factors as in OpActivate.
+	// factors as in OpActivate. With ExpertsScaleInput z[k] multiplies what expert k
+	// is given, x, instead of what it makes.
 	OpExperts
 	// OpConv is a causal convolution of each column on its own over the last
 	// positions: out[t] = act(w1 + sum over j of w0[:, j] * x[t-(K-1)+j]). w0
@@ -126,7 +133,10 @@ const (
 	//	g = exp(-exp(w0) * softplus(a + w1)), β = sigmoid(b)
 	//	S = g S; S = S + k (β (v - Sᵀk))ᵀ; out = Sᵀ q
 	//
-	// w0, w1 [Heads].
+	// w0, w1 [Heads]. With DeltaChannels each row of the state, a channel of the
+	// key, decays on its own (Kimi delta attention, arXiv 2510.26692): a and w1 are
+	// Heads*KeyWidth wide. With DeltaNegative β = 2 sigmoid(b), so that the state's
+	// eigenvalues may be negative (arXiv 2411.12537).
 	OpGatedDelta
 	// OpSSM is the state space of Mamba 2 (arXiv 2405.21060). x [T,
 	// Heads*ValueWidth], B = y, C = z [T, SSMGroups*KeyWidth], dt = In[3] [T,
@@ -148,12 +158,32 @@ const (
 	// OpOutput: the rows of x are the batch's outputs, Batch.Outputs [rows,
 	// width(x)]. Last in place of OpLogits, in the plan of an encoder.
 	OpOutput
+	// OpScale: out = x * ScaleFactor * w0, w0 [width] or [1], optional. With
+	// ScaleLength > 0 also times 1 + ScaleLog * log(1 + floor((position +
+	// ScaleOffset) / ScaleLength)), which is for a row per token alone. out may be x.
+	OpScale
+	// OpSparsify: out = max(x - (mean(x) + SparsifyDeviations * sd(x)), 0) of each
+	// row, sd the root of the mean squared difference. out may be x.
+	OpSparsify
+	// OpJoin: out is the columns of In[0], In[1], … one after the other, of two to
+	// MaxIn inputs.
+	OpJoin
+	// OpSelectiveScan is the state space of Mamba 1 (arXiv 2312.00752 §3). x, dt = y
+	// [T, ValueWidth], B = z, C = In[3] [T, KeyWidth], widths of ScanCache, of one
+	// head. Per column c, state S [KeyWidth]:
+	//
+	//	d = softplus(dt)
+	//	S = exp(-exp(w0[c]) d) S + B d x; out = S·C + w1[c] x
+	//
+	// w0 [ValueWidth, KeyWidth], w1 [ValueWidth].
+	OpSelectiveScan
 	numKinds
 )
 
 var kindNames = [numKinds]string{
 	"embed", "embed_position", "rmsnorm", "layernorm", "linear", "linear_heads", "rope", "cache_write", "attention",
 	"activate", "add", "route", "experts", "conv", "gated_delta", "ssm", "rows", "logits", "output",
+	"scale", "sparsify", "join", "selective_scan",
 }
 
 func (k Kind) String() string {
@@ -165,6 +195,7 @@ func (k Kind) String() string {
 
 // Fields of Op.I by kind. Part of the C ABI.
 const (
+	EmbedBeside = 0 // OpEmbed: 0 or 1
 	EmbedOffset = 0 // OpEmbedPosition
 
 	NormGroup = 0
@@ -190,23 +221,34 @@ const (
 	AttnHeads  = 1
 	AttnWindow = 2
 	AttnSlopes = 3 // a table or None
+	AttnChunk  = 4
 
 	ActKind = 0 // an Activation; OpActivate and OpExperts
+
+	ExpertsScaleInput = 1 // 0 or 1
 
 	RouteTopK      = 0
 	RouteScore     = 1 // a Scoring
 	RouteGroups    = 2
 	RouteTopGroups = 3
 	RouteNormalize = 4 // 0 or 1
+	RouteGroupBest = 5 // 0 or 1
 
 	ConvCache = 0
 	ConvAct   = 1 // an Activation
 
 	DeltaCache    = 0
 	DeltaKeyHeads = 1
+	DeltaChannels = 2 // 0 or 1
+	DeltaNegative = 3 // 0 or 1
 
 	SSMCache  = 0
 	SSMGroups = 1
+
+	ScaleOffset = 0
+	ScaleLength = 1
+
+	ScanCache = 0
 )
 
 // Fields of Op.F by kind. Part of the C ABI.
@@ -216,8 +258,8 @@ const (
 	NormEps   = 0
 	NormShift = 1
 
-	ActLimit = 0 // ActClampedSwiGLU; OpActivate, OpExperts and OpLinear
-	ActAlpha = 1
+	ActLimit = 0 // ActClampedSwiGLU, ActClip; OpActivate, OpExperts and OpLinear
+	ActAlpha = 1 // ActClampedSwiGLU, ActXIELU
 
 	LinearScale = 2
 
@@ -230,8 +272,9 @@ const (
 
 	AddScale = 0
 
-	RouteScale = 0
-	RouteEps   = 1
+	RouteScale  = 0
+	RouteEps    = 1
+	RouteJitter = 2 // ScoreSparseMixer
 
 	DeltaEps   = 0
 	DeltaScale = 1
@@ -241,6 +284,11 @@ const (
 
 	LogitsCap   = 0
 	LogitsScale = 1
+
+	ScaleFactor = 0
+	ScaleLog    = 1
+
+	SparsifyDeviations = 0
 )
 
 // Activation is a function of each element. Part of the C ABI.
@@ -258,6 +306,13 @@ const (
 	// ActClampedSwiGLU, gated only: with g = min(x, ActLimit) and u = clamp(y,
 	// ±ActLimit): g sigmoid(ActAlpha g) (u + 1).
 	ActClampedSwiGLU
+	ActTanh
+	ActQuickGelu // x sigmoid(1.702 x)
+	ActClip      // clamp(x, ±ActLimit)
+	// ActXIELU, of one input and in OpActivate alone (arXiv 2411.13010 §3): with p =
+	// softplus(w0), n = ActAlpha + softplus(w1), w0 and w1 [1]: p x² + ActAlpha x
+	// where x > 0, else n (exp(x) - 1 - x) + ActAlpha x.
+	ActXIELU
 	NumActivations
 )
 
@@ -266,9 +321,11 @@ type Gate int32
 
 // Gates.
 const (
-	GateNone   Gate = iota // there is none
-	GateAfter              // norm(x) * silu(y)
-	GateBefore             // norm(x * silu(y))
+	GateNone      Gate = iota // there is none
+	GateAfter                 // norm(x) * silu(y)
+	GateBefore                // norm(x * silu(y))
+	GateSigmoid               // norm(x) * sigmoid(y)
+	GateMagnitude             // norm(x) * sqrt(mean(y²)), of the same group
 	numGates
 )
 
@@ -280,6 +337,10 @@ const (
 	ScoreSoftmax       Scoring = iota // softmax over all experts
 	ScoreSoftmaxChosen                // logits are compared; softmax over the chosen
 	ScoreSigmoid                      // sigmoid of each
+	// ScoreSparseMixer: logits are compared, and each chosen expert's weight is its
+	// softmax over those that are neither chosen before nor far from it, where (l -
+	// logit)/max(|logit|, l) > 2 RouteJitter is far from logit l (arXiv 2409.12136).
+	ScoreSparseMixer
 	numScorings
 )
 

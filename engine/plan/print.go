@@ -98,6 +98,7 @@ func (p *Plan) line(op *Op) string {
 // intNames and floatNames say what an operation's I and F are, in order.
 var (
 	intNames = [numKinds][]string{
+		OpEmbed:         {"beside"},
 		OpEmbedPosition: {"offset"},
 		OpRMSNorm:       {"group", "gate"},
 		OpLayerNorm:     {"group"},
@@ -105,38 +106,47 @@ var (
 		OpLinearHeads:   {"heads"},
 		OpRope:          {"heads", "head dim", "first", "rotary", "table", "interleaved", "long?", "original", "axes?"},
 		OpCacheWrite:    {"cache"},
-		OpAttention:     {"cache", "heads", "window", "slopes?"},
+		OpAttention:     {"cache", "heads", "window", "slopes?", "chunk"},
 		OpActivate:      {"act"},
-		OpRoute:         {"top", "score", "groups", "top groups", "normalize"},
-		OpExperts:       {"act"},
+		OpRoute:         {"top", "score", "groups", "top groups", "normalize", "group best"},
+		OpExperts:       {"act", "scale input"},
 		OpConv:          {"cache", "act"},
-		OpGatedDelta:    {"cache", "key heads"},
+		OpGatedDelta:    {"cache", "key heads", "channels", "negative"},
 		OpSSM:           {"cache", "groups"},
+		OpScale:         {"offset", "length"},
+		OpSelectiveScan: {"cache"},
 	}
 	floatNames = [numKinds][]string{
 		OpEmbed:      {"scale"},
 		OpRMSNorm:    {"eps", "shift"},
-		OpLayerNorm:  {"eps"},
+		OpLayerNorm:  {"eps", "shift"},
 		OpLinear:     {"limit", "alpha", "scale"},
 		OpRope:       {"scale", "factor", "theta"},
 		OpAttention:  {"scale", "cap"},
 		OpActivate:   {"limit", "alpha"},
 		OpAdd:        {"scale"},
-		OpRoute:      {"scale", "eps"},
+		OpRoute:      {"scale", "eps", "jitter"},
 		OpExperts:    {"limit", "alpha"},
 		OpGatedDelta: {"eps", "scale"},
 		OpSSM:        {"min", "max"},
 		OpLogits:     {"cap", "scale"},
+		OpScale:      {"factor", "log"},
+		OpSparsify:   {"deviations"},
 	}
 )
 
 func (a Activation) String() string {
-	return nameOf(int(a), "none", "silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "clamped_swiglu")
+	return nameOf(int(a), "none", "silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "clamped_swiglu",
+		"tanh", "quick_gelu", "clip", "xielu")
 }
 
-func (g Gate) String() string { return nameOf(int(g), "none", "after", "before") }
+func (g Gate) String() string {
+	return nameOf(int(g), "none", "after", "before", "sigmoid", "magnitude")
+}
 
-func (s Scoring) String() string { return nameOf(int(s), "softmax", "softmax_chosen", "sigmoid") }
+func (s Scoring) String() string {
+	return nameOf(int(s), "softmax", "softmax_chosen", "sigmoid", "sparse_mixer")
+}
 
 func (k CacheKind) String() string { return nameOf(int(k), "kv", "latent", "state") }
 

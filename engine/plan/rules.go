@@ -13,6 +13,14 @@ func (c *checker) rules(op *Op) error {
 
 	switch op.Kind {
 	case OpEmbed:
+		r.between("beside", i(EmbedBeside), 0, 1)
+		if i(EmbedBeside) == 1 {
+			r.require(op.Weight[0] != None, "a table beside the embedding without a weight")
+			if r.err == nil {
+				shape(0, c.Tensors[op.Weight[0]].Shape[0], out)
+			}
+			break
+		}
 		r.width("output", out, c.Hidden)
 		r.require((op.Weight[0] == None) == (c.Vocab == 0), "weight 0 is %d, of a vocabulary of %d", op.Weight[0], c.Vocab)
 		shape(0, c.Vocab, out)
@@ -103,7 +111,9 @@ func (c *checker) rules(op *Op) error {
 		r.require(in(0)%heads == 0 && max(in(1), 0)%heads == 0, "queries %d and %d wide for %d heads", in(0), in(1), heads)
 		r.width("queries", in(0)+max(in(1), 0), heads*int(cache.KeyWidth))
 		r.width("output", out, heads*int(cache.ValueWidth))
-		r.require(window >= 0 && (cache.Window == 0 || window > 0 && window <= int(cache.Window)), "window %d over a cache of %d", window, cache.Window)
+		chunk := i(AttnChunk)
+		r.require(window >= 0 && chunk >= 0, "window %d, chunk %d", window, chunk)
+		r.require(cache.Window == 0 || within(window, int(cache.Window)) || within(chunk, int(cache.Window)), "window %d and chunk %d over a cache of %d", window, chunk, cache.Window)
 		r.table(c.Plan, "slopes", op.I[AttnSlopes], heads, true)
 		r.require(op.F[AttnCap] >= 0, "cap %g", op.F[AttnCap])
 		shape(0, heads)
@@ -115,6 +125,11 @@ func (c *checker) rules(op *Op) error {
 		} else {
 			r.width("output", out, in(1))
 			r.require(in(0) == 1 || in(0) == out, "input 0 is %d wide, expected 1 or %d", in(0), out)
+		}
+		xielu := Activation(op.I[ActKind]) == ActXIELU
+		for k := range 2 {
+			r.require((op.Weight[k] != None) == xielu, "weight %d is %d, of %v", k, op.Weight[k], Activation(op.I[ActKind]))
+			shape(k, 1)
 		}
 
 	case OpAdd:
@@ -136,7 +151,10 @@ func (c *checker) rules(op *Op) error {
 			r.require(k <= experts/groups*top, "%d of %d experts in %d of %d groups", k, experts, top, groups)
 		}
 		r.require(op.F[RouteEps] >= 0, "eps %g", op.F[RouteEps])
+		r.between("group best", i(RouteGroupBest), 0, 1)
+		r.require(op.F[RouteJitter] >= 0, "jitter %g", op.F[RouteJitter])
 		shape(0, experts)
+		shape(1, experts)
 
 	case OpExperts:
 		first := c.Tensors[op.Weight[0]].Shape
@@ -150,6 +168,7 @@ func (c *checker) rules(op *Op) error {
 		}
 		r.require(op.Weight[2] != None || op.Weight[3] == None, "a second bias without a second matrix")
 		r.activation(op, i(ActKind), op.Weight[2] != None)
+		r.between("scale input", i(ExpertsScaleInput), 0, 1)
 		r.width("input 2", in(2), in(1))
 		base, at := c.place(op.In[1])
 		r.require(c.experts[base] == choice{at, experts}, "input 1, value %d, does not hold a choice of %d experts", op.In[1], experts)
@@ -167,12 +186,18 @@ func (c *checker) rules(op *Op) error {
 		cache := r.cache(c.Plan, op.I[DeltaCache], CacheState)
 		heads, keyHeads := int(cache.Heads), i(DeltaKeyHeads)
 		r.divides("key heads", keyHeads, heads)
-		for k, want := range []int{keyHeads * int(cache.KeyWidth), keyHeads * int(cache.KeyWidth), heads * int(cache.ValueWidth), heads, heads} {
+		r.between("channels", i(DeltaChannels), 0, 1)
+		r.between("negative", i(DeltaNegative), 0, 1)
+		decays := heads
+		if i(DeltaChannels) == 1 {
+			decays *= int(cache.KeyWidth)
+		}
+		for k, want := range []int{keyHeads * int(cache.KeyWidth), keyHeads * int(cache.KeyWidth), heads * int(cache.ValueWidth), decays, heads} {
 			r.width(fmt.Sprintf("input %d", k), in(k), want)
 		}
 		r.width("output", out, in(2))
 		shape(0, heads)
-		shape(1, heads)
+		shape(1, decays)
 		r.require(op.F[DeltaEps] >= 0, "eps %g", op.F[DeltaEps])
 		r.write(c, op.I[DeltaCache])
 
@@ -201,9 +226,44 @@ func (c *checker) rules(op *Op) error {
 
 	case OpOutput:
 		r.require(c.rows, "no rows were picked")
+
+	case OpScale:
+		r.width("output", out, in(0))
+		if w := op.Weight[0]; w != None && !(len(c.Tensors[w].Shape) == 1 && c.Tensors[w].Shape[0] == 1) {
+			shape(0, out)
+		}
+		length, offset := i(ScaleLength), i(ScaleOffset)
+		r.require(length >= 0 && offset >= 0 && offset <= maxPosition, "length %d, offset %d", length, offset)
+		r.require(length == 0 || !c.rows, "a factor by position, after rows were picked")
+		r.require(length > 0 || offset == 0 && op.F[ScaleLog] == 0, "a factor by position without a length")
+
+	case OpSparsify:
+		r.width("output", out, in(0))
+
+	case OpJoin:
+		width := 0
+		for k, v := range op.In {
+			r.require(v == None || k == 0 || op.In[k-1] != None, "input %d without one before", k)
+			width += max(c.widthOf(v), 0)
+		}
+		r.width("output", out, width)
+
+	case OpSelectiveScan:
+		cache := r.cache(c.Plan, op.I[ScanCache], CacheState)
+		r.require(cache.Heads == 1, "a state of %d heads", cache.Heads)
+		for k, want := range []int32{cache.ValueWidth, cache.ValueWidth, cache.KeyWidth, cache.KeyWidth} {
+			r.width(fmt.Sprintf("input %d", k), in(k), int(want))
+		}
+		r.width("output", out, in(0))
+		shape(0, int(cache.ValueWidth), int(cache.KeyWidth))
+		shape(1, int(cache.ValueWidth))
+		r.write(c, op.I[ScanCache])
 	}
 	return r.err
 }
+
+// within reports whether a window is there, and at most most.
+func within(window, most int) bool { return window > 0 && window <= most }
 
 // widthOf is the width of a value, or None.
 func (c *checker) widthOf(v int32) int {
@@ -292,5 +352,7 @@ func (r *rule) activation(op *Op, kind int, gated bool) {
 	r.between("activation", kind, 0, int(NumActivations)-1)
 	clamped := Activation(kind) == ActClampedSwiGLU
 	r.require(!clamped || gated, "%v of one input", Activation(kind))
-	r.require(!clamped || op.F[ActLimit] > 0, "limit %g", op.F[ActLimit])
+	clip := Activation(kind) == ActClip
+	r.require(!clamped && !clip || op.F[ActLimit] > 0, "limit %g", op.F[ActLimit])
+	r.require(Activation(kind) != ActXIELU || !gated && op.Kind == OpActivate, "%v of two inputs, or in %v", ActXIELU, op.Kind)
 }

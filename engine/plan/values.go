@@ -105,7 +105,7 @@ func (op *Op) values() (list []*int32) {
 // mayOverwrite reports whether the result may be in the memory of input k.
 func (op *Op) mayOverwrite(k int) bool {
 	switch op.Kind {
-	case OpRMSNorm, OpLayerNorm, OpRope:
+	case OpRMSNorm, OpLayerNorm, OpRope, OpScale, OpSparsify:
 		return k == 0
 	case OpAdd:
 		return k <= 1

@@ -48,7 +48,7 @@ func (b *Backend) cacheWrite(cache int, p *pass, x, y matrix) {
 func (b *Backend) attention(op *plan.Op, p *pass, out, x, y matrix, sinks []float32) {
 	cache := int(op.I[plan.AttnCache])
 	c := &b.plan.Caches[cache]
-	heads, window := int(op.I[plan.AttnHeads]), int(op.I[plan.AttnWindow])
+	heads, window, chunk := int(op.I[plan.AttnHeads]), int(op.I[plan.AttnWindow]), int(op.I[plan.AttnChunk])
 	keyWidth, valueWidth := int(c.KeyWidth), int(c.ValueWidth)
 	slopes := b.table(op.I[plan.AttnSlopes])
 	for t := range p.rows {
@@ -56,6 +56,9 @@ func (b *Backend) attention(op *plan.Op, p *pass, out, x, y matrix, sinks []floa
 		first, last := 0, tok.last
 		if window > 0 {
 			first = min(max(0, tok.pos-window+1), tok.first)
+		}
+		if chunk > 0 {
+			first = max(first, min(tok.pos-tok.pos%chunk, tok.first))
 		}
 		for h := range heads {
 			kv := h * int(c.Heads) / heads

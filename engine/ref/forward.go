@@ -127,7 +127,7 @@ func (b *Backend) run(op *plan.Op, p *pass) {
 	x, y, z := in[0], in[1], in[2]
 	switch op.Kind {
 	case plan.OpEmbed:
-		b.embed(out, p, w[0], op.F[plan.EmbedScale])
+		b.embed(op, out, p, w[0])
 	case plan.OpEmbedPosition:
 		for t, tok := range p.rows {
 			copy(out.row(t), w[0][(tok.pos+int(op.I[plan.EmbedOffset]))*out.width:])
@@ -147,7 +147,7 @@ func (b *Backend) run(op *plan.Op, p *pass) {
 	case plan.OpAttention:
 		b.attention(op, p, out, x, y, w[0])
 	case plan.OpActivate:
-		activate(op, out, x, y)
+		activate(op, out, x, y, w[0], w[1])
 	case plan.OpAdd:
 		for r := range out.rows {
 			for i := range out.width {
@@ -155,7 +155,7 @@ func (b *Backend) run(op *plan.Op, p *pass) {
 			}
 		}
 	case plan.OpRoute:
-		route(op, out, b.value(op.Out[1], p), x, w[0])
+		route(op, out, b.value(op.Out[1], p), x, w[0], w[1])
 	case plan.OpExperts:
 		experts(op, out, x, y, z, b.tensors[op.Weight[4]].cols, w)
 	case plan.OpConv:
@@ -164,6 +164,14 @@ func (b *Backend) run(op *plan.Op, p *pass) {
 		b.gatedDelta(op, p, out, in, w[0], w[1])
 	case plan.OpSSM:
 		b.ssm(op, p, out, in, w)
+	case plan.OpScale:
+		scale(op, p, out, x, w[0])
+	case plan.OpSparsify:
+		sparsify(op, out, x)
+	case plan.OpJoin:
+		join(out, in[:])
+	case plan.OpSelectiveScan:
+		b.selectiveScan(op, p, out, in, w[0], w[1])
 	case plan.OpRows:
 		b.pickRows(p, op, x)
 	}
@@ -189,15 +197,19 @@ func (b *Backend) pickRows(p *pass, op *plan.Op, x matrix) {
 }
 
 // embed is OpEmbed.
-func (b *Backend) embed(out matrix, p *pass, w []float32, scale float32) {
+func (b *Backend) embed(op *plan.Op, out matrix, p *pass, w []float32) {
+	beside := op.I[plan.EmbedBeside] == 1
 	for t, tok := range p.rows {
-		row := out.row(t)
-		if tok.id < 0 {
+		row, id := out.row(t), int(tok.id)
+		switch {
+		case beside && (id < 0 || id >= len(w)/out.width):
+			id = 0
+		case id < 0:
 			copy(row, p.batch.Embeds[int(device.EmbedRow(0)-tok.id)*out.width:])
 			continue
 		}
 		for i := range row {
-			row[i] = w[int(tok.id)*out.width+i] * scale
+			row[i] = w[id*out.width+i] * op.F[plan.EmbedScale]
 		}
 	}
 }

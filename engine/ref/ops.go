@@ -57,8 +57,23 @@ func act(kind plan.Activation, x float64) float64 {
 		return relu(x) * relu(x)
 	case plan.ActSigmoid:
 		return sigmoid(x)
+	case plan.ActTanh:
+		return math.Tanh(x)
+	case plan.ActQuickGelu: // arXiv 1606.08415 §2
+		return x * sigmoid(1.702*x)
 	}
 	return x
+}
+
+// clip is plan.ActClip. It keeps a NaN.
+func clip(x, limit float64) float64 { return max(min(x, limit), -limit) }
+
+// xielu is plan.ActXIELU with p and n of its learned factors.
+func xielu(x, p, n, beta float64) float64 {
+	if x > 0 {
+		return p*x*x + beta*x
+	}
+	return n*(math.Expm1(x)-x) + beta*x
 }
 
 // relu is max(x, 0) that keeps a NaN.
@@ -77,34 +92,52 @@ func gated(kind plan.Activation, x, y float64, limit, alpha float32) float64 {
 		x, y = min(x, l), max(min(y, l), -l)
 		return x * sigmoid(float64(alpha)*x) * (y + 1)
 	}
-	return act(kind, x) * y
+	return single(kind, x, limit) * y
+}
+
+// single is an activation of one input that may have a limit.
+func single(kind plan.Activation, x float64, limit float32) float64 {
+	if kind == plan.ActClip {
+		return clip(x, float64(limit))
+	}
+	return act(kind, x)
 }
 
 // activate is OpActivate.
-func activate(op *plan.Op, out, x, y matrix) {
+func activate(op *plan.Op, out, x, y matrix, positive, negative []float32) {
 	kind := plan.Activation(op.I[plan.ActKind])
+	limit, alpha := op.F[plan.ActLimit], op.F[plan.ActAlpha]
 	for r := range out.rows {
 		for i := range out.width {
 			v := float64(x.row(r)[min(i, x.width-1)])
-			if y.data == nil {
-				out.row(r)[i] = float32(act(kind, v))
-			} else {
-				out.row(r)[i] = float32(gated(kind, v, float64(y.row(r)[i]), op.F[plan.ActLimit], op.F[plan.ActAlpha]))
+			switch {
+			case kind == plan.ActXIELU:
+				beta := float64(alpha)
+				v = xielu(v, softplus(float64(positive[0])), beta+softplus(float64(negative[0])), beta)
+			case y.data == nil:
+				v = single(kind, v, limit)
+			default:
+				v = gated(kind, v, float64(y.row(r)[i]), limit, alpha)
 			}
+			out.row(r)[i] = float32(v)
 		}
 	}
 }
 
 // rmsNorm is OpRMSNorm.
 func rmsNorm(op *plan.Op, out, x, gate matrix, w []float32) {
-	n := int(op.I[plan.NormGroup])
+	n, kind := int(op.I[plan.NormGroup]), plan.Gate(op.I[plan.NormGate])
 	g := make([]float64, n)
 	for r := range out.rows {
 		for at := 0; at < out.width; at += n {
-			sum := 0.0
+			sum, magnitude := 0.0, 0.0
+			if kind == plan.GateMagnitude {
+				y := gate.row(r)[at:][:n]
+				magnitude = math.Sqrt(dot(y, y) / float64(n))
+			}
 			for i := range g {
 				g[i] = float64(x.row(r)[at+i])
-				if plan.Gate(op.I[plan.NormGate]) == plan.GateBefore {
+				if kind == plan.GateBefore {
 					g[i] *= silu(float64(gate.row(r)[at+i]))
 				}
 				sum += g[i] * g[i]
@@ -115,8 +148,13 @@ func rmsNorm(op *plan.Op, out, x, gate matrix, w []float32) {
 				if w != nil {
 					v *= float64(w[(at+i)%len(w)] + op.F[plan.NormShift])
 				}
-				if plan.Gate(op.I[plan.NormGate]) == plan.GateAfter {
+				switch kind {
+				case plan.GateAfter:
 					v *= silu(float64(gate.row(r)[at+i]))
+				case plan.GateSigmoid:
+					v *= sigmoid(float64(gate.row(r)[at+i]))
+				case plan.GateMagnitude:
+					v *= magnitude
 				}
 				out.row(r)[at+i] = float32(v)
 			}
@@ -141,7 +179,7 @@ func layerNorm(op *plan.Op, out, x matrix, w, bias []float32) {
 			for i, v := range g {
 				v := (float64(v) - mean) * inv
 				if w != nil {
-					v *= float64(w[(at+i)%len(w)])
+					v *= float64(w[(at+i)%len(w)] + op.F[plan.NormShift])
 				}
 				if bias != nil {
 					v += float64(bias[(at+i)%len(bias)])
@@ -166,7 +204,7 @@ func (b *Backend) linear(op *plan.Op, p *pass, out, x, residual matrix) {
 			if second != nil {
 				v = gated(kind, v, second[i], op.F[plan.ActLimit], op.F[plan.ActAlpha])
 			} else {
-				v = act(kind, v)
+				v = single(kind, v, op.F[plan.ActLimit])
 			}
 			if residual.data != nil {
 				v = float64(residual.row(r)[i]) + float64(op.F[plan.LinearScale])*v
@@ -252,7 +290,7 @@ func (b *Backend) frequencies(op *plan.Op, tok *token) []float32 {
 }
 
 // route is OpRoute. Scores are rounded to float32 before they are compared.
-func route(op *plan.Op, experts, weights, x matrix, bias []float32) {
+func route(op *plan.Op, experts, weights, x matrix, bias, factors []float32) {
 	k := int(op.I[plan.RouteTopK])
 	for r := range x.rows {
 		logits := x.row(r)
@@ -271,7 +309,7 @@ func route(op *plan.Op, experts, weights, x matrix, bias []float32) {
 			compared[e] += v
 		}
 		if groups := int(op.I[plan.RouteGroups]); groups > 1 {
-			dropGroups(compared, groups, int(op.I[plan.RouteTopGroups]))
+			dropGroups(compared, groups, int(op.I[plan.RouteTopGroups]), 2-int(op.I[plan.RouteGroupBest]))
 		}
 
 		chosen, out := best(compared, k), weights.row(r)
@@ -279,8 +317,11 @@ func route(op *plan.Op, experts, weights, x matrix, bias []float32) {
 			experts.row(r)[i] = float32(e)
 			out[i] = scores[e]
 		}
-		if plan.Scoring(op.I[plan.RouteScore]) == plan.ScoreSoftmaxChosen {
+		switch plan.Scoring(op.I[plan.RouteScore]) {
+		case plan.ScoreSoftmaxChosen:
 			softmax(out)
+		case plan.ScoreSparseMixer:
+			mix(out, scores, chosen, op.F[plan.RouteJitter])
 		}
 		scale := float64(op.F[plan.RouteScale])
 		if op.I[plan.RouteNormalize] == 1 {
@@ -292,18 +333,37 @@ func route(op *plan.Op, experts, weights, x matrix, bias []float32) {
 		}
 		for i, v := range out {
 			out[i] = float32(float64(v) * scale)
+			if factors != nil {
+				out[i] *= factors[chosen[i]]
+			}
 		}
 	}
 }
 
+// mix sets the weights of the chosen experts to those of plan.ScoreSparseMixer.
+func mix(weights, logits []float32, chosen []int, jitter float32) {
+	left := append([]float32(nil), logits...)
+	for i, e := range chosen {
+		peak, sum := float64(logits[e]), 0.0
+		for j, l := range left {
+			v := float64(logits[j])
+			if (peak-v)/max(math.Abs(v), peak) <= 2*float64(jitter) {
+				sum += math.Exp(float64(l) - peak)
+			}
+		}
+		weights[i] = float32(1 / sum)
+		left[e] = float32(math.Inf(-1))
+	}
+}
+
 // dropGroups makes -Inf of the scores in all but the best of so many equal
-// groups, which are judged by the sum of their two best.
-func dropGroups(scores []float32, groups, keep int) {
+// groups, which are judged by the sum of their judges best, one or two.
+func dropGroups(scores []float32, groups, keep, judges int) {
 	size := len(scores) / groups
 	sums := make([]float32, groups)
 	for g := range sums {
 		group := scores[g*size:][:size]
-		for _, e := range best(group, min(2, size)) {
+		for _, e := range best(group, min(judges, size)) {
 			sums[g] += group[e]
 		}
 	}
@@ -356,19 +416,26 @@ func experts(op *plan.Op, out, x, chosen, weights matrix, inner int, w [plan.Max
 	for r := range out.rows {
 		sum := make([]float64, out.width)
 		for k, e := range chosen.row(r) {
-			mid := make([]float32, inner)
+			mid, in, weight := make([]float32, inner), x.row(r), weights.row(r)[k]
+			if op.I[plan.ExpertsScaleInput] == 1 {
+				in = append([]float32(nil), in...)
+				for i := range in {
+					in[i] *= weight
+				}
+				weight = 1
+			}
 			for i := range mid {
 				at := int(e)*inner + i
-				v := affine(x.row(r), w[0], w[1], at)
+				v := affine(in, w[0], w[1], at)
 				if w[2] != nil {
-					v = gated(kind, v, affine(x.row(r), w[2], w[3], at), op.F[plan.ActLimit], op.F[plan.ActAlpha])
+					v = gated(kind, v, affine(in, w[2], w[3], at), op.F[plan.ActLimit], op.F[plan.ActAlpha])
 				} else {
-					v = act(kind, v)
+					v = single(kind, v, op.F[plan.ActLimit])
 				}
 				mid[i] = float32(v)
 			}
 			for i := range sum {
-				sum[i] += float64(weights.row(r)[k]) * affine(mid, w[4], w[5], int(e)*out.width+i)
+				sum[i] += float64(weight) * affine(mid, w[4], w[5], int(e)*out.width+i)
 			}
 		}
 		for i, v := range sum {
@@ -384,4 +451,52 @@ func affine(x, w, bias []float32, row int) float64 {
 		sum += float64(bias[row])
 	}
 	return sum
+}
+
+// scale is OpScale.
+func scale(op *plan.Op, p *pass, out, x matrix, w []float32) {
+	for r := range out.rows {
+		factor := float64(op.F[plan.ScaleFactor])
+		if length := int(op.I[plan.ScaleLength]); length > 0 {
+			chunks := (p.rows[r].pos + int(op.I[plan.ScaleOffset])) / length
+			factor *= 1 + float64(op.F[plan.ScaleLog])*math.Log1p(float64(chunks))
+		}
+		for i, v := range x.row(r) {
+			v := float64(v) * factor
+			if w != nil {
+				v *= float64(w[i%len(w)])
+			}
+			out.row(r)[i] = float32(v)
+		}
+	}
+}
+
+// sparsify is OpSparsify.
+func sparsify(op *plan.Op, out, x matrix) {
+	n := float64(x.width)
+	for r := range out.rows {
+		mean, variance := 0.0, 0.0
+		for _, v := range x.row(r) {
+			mean += float64(v) / n
+		}
+		for _, v := range x.row(r) {
+			variance += (float64(v) - mean) * (float64(v) - mean) / n
+		}
+		least := mean + float64(op.F[plan.SparsifyDeviations])*math.Sqrt(variance)
+		for i, v := range x.row(r) {
+			out.row(r)[i] = float32(relu(float64(v) - least))
+		}
+	}
+}
+
+// join is OpJoin.
+func join(out matrix, in []matrix) {
+	for r := range out.rows {
+		to := out.row(r)
+		for _, x := range in {
+			if x.data != nil {
+				to = to[copy(to, x.row(r)):]
+			}
+		}
+	}
 }

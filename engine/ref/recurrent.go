@@ -48,24 +48,38 @@ func (b *Backend) gatedDelta(op *plan.Op, p *pass, out matrix, in [plan.MaxIn]ma
 			q := unit(part(in[0], t, h*keyHeads/heads, keyHeads), op.F[plan.DeltaEps])
 			k := unit(part(in[1], t, h*keyHeads/heads, keyHeads), op.F[plan.DeltaEps])
 			v, to := part(in[2], t, h, heads), part(out, t, h, heads)
-			g := math.Exp(-math.Exp(float64(w0[h])) * softplus(float64(in[3].row(t)[h])+float64(w1[h])))
-			beta := sigmoid(float64(in[4].row(t)[h]))
+			g := decays(in[3].row(t), w0[h], w1, h, keyWidth, op.I[plan.DeltaChannels] == 1)
+			beta := sigmoid(float64(in[4].row(t)[h])) * float64(1+op.I[plan.DeltaNegative])
 			s := state[h*keyWidth*valueWidth:][:keyWidth*valueWidth]
 			for j := range valueWidth { // a column of the state
 				known := 0.0
 				for i := range keyWidth {
-					known += g * float64(s[i*valueWidth+j]) * k[i]
+					known += g[i] * float64(s[i*valueWidth+j]) * k[i]
 				}
 				change, sum := beta*(float64(v[j])-known), 0.0
 				for i := range keyWidth {
 					at := &s[i*valueWidth+j]
-					*at = float32(g*float64(*at) + k[i]*change)
+					*at = float32(g[i]*float64(*at) + k[i]*change)
 					sum += float64(*at) * q[i]
 				}
 				to[j] = float32(sum * float64(op.F[plan.DeltaScale]))
 			}
 		}
 	}
+}
+
+// decays are the factors of each row of head h's state, which with channels each
+// have an a and a bias of their own.
+func decays(a []float32, logA float32, bias []float32, h, keyWidth int, channels bool) []float64 {
+	g := make([]float64, keyWidth)
+	for i := range g {
+		at := h
+		if channels {
+			at = h*keyWidth + i
+		}
+		g[i] = math.Exp(-math.Exp(float64(logA)) * softplus(float64(a[at])+float64(bias[at])))
+	}
+	return g
 }
 
 // unit divides x by its length, if eps > 0.
@@ -104,6 +118,26 @@ func (b *Backend) ssm(op *plan.Op, p *pass, out matrix, in [plan.MaxIn]matrix, w
 				}
 				to[j] = float32(sum)
 			}
+		}
+	}
+}
+
+// selectiveScan is OpSelectiveScan. Its state is rounded as that of gatedDelta.
+func (b *Backend) selectiveScan(op *plan.Op, p *pass, out matrix, in [plan.MaxIn]matrix, logA, skip []float32) {
+	c := &b.plan.Caches[op.I[plan.ScanCache]]
+	keyWidth, valueWidth := int(c.KeyWidth), int(c.ValueWidth)
+	for t := range p.rows {
+		state := b.state(op.I[plan.ScanCache], p.rows[t].slot) // [keyWidth, valueWidth]
+		from, read := in[2].row(t), in[3].row(t)
+		for j := range valueWidth {
+			x, d := float64(in[0].row(t)[j]), softplus(float64(in[1].row(t)[j]))
+			sum := float64(skip[j]) * x
+			for i := range keyWidth {
+				at := &state[i*valueWidth+j]
+				*at = float32(math.Exp(-math.Exp(float64(logA[j*keyWidth+i]))*d)*float64(*at) + float64(from[i])*d*x)
+				sum += float64(*at) * float64(read[i])
+			}
+			out.row(t)[j] = float32(sum)
 		}
 	}
 }
