@@ -53,6 +53,11 @@ func everything(t testing.TB) *Plan {
 		StateSpace{Groups: 2, Heads: 4, KeyWidth: 3, ValueWidth: 4, LogA: w(4), Bias: w(4), Skip: w(4), Max: math.Inf(1)})
 	x = b.Add(x, b.RMSNorm(s, Norm{Weight: w(16), Group: 8, Eps: 1e-6, Gate: x, GateAt: GateBefore}))
 
+	// A table beside the embedding, factors, and a selective scan.
+	x = b.Add(x, b.Join(b.EmbedBeside(w(7, 4), 2), b.Sparsify(b.View(x, 0, 6), 1.6), b.Clip(b.View(x, 6, 6), 3)))
+	x = b.Scale(b.ScalePosition(b.XIELU(x, w(1), w(1), 0.5), 0.1, 1, 8), 0.5, w(16))
+	x = b.Add(x, b.SelectiveScan(x, x, b.View(x, 0, 3), b.View(x, 3, 3), w(16, 3), w(16)))
+
 	b.Logits(b.RMSNorm(b.Rows(x), Norm{Weight: w(16), Eps: 1e-6, Shift: 1}), w(20, 16), w(20), 0.5, 30)
 	p, err := b.finish()
 	if err != nil {
@@ -185,7 +190,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"nothing to do", func(p *Plan) { p.Ops = nil }, "number of operations 0"},
 		{"no logits", func(p *Plan) { p.Ops = p.Ops[:len(p.Ops)-1] }, "rmsnorm: logits or output are the last operation"},
 		{"logits twice", func(p *Plan) { p.Ops = append(p.Ops, p.Ops[len(p.Ops)-1]) }, "logits: logits or output are the last operation"},
-		{"kind", change(OpAdd, 0, func(op *Op) { op.Kind = numKinds }), "operation 2, unknown: unknown kind 19"},
+		{"kind", change(OpAdd, 0, func(op *Op) { op.Kind = numKinds }), "operation 2, unknown: unknown kind 23"},
 
 		// values
 		{"width", value(func(p *Plan, op *Op) { p.Values[op.Out[0]].Width = 0 }), "value 2: width 0"},
@@ -233,18 +238,18 @@ func TestCheckRefuses(t *testing.T) {
 		{"rope axes", i(OpRope, RopeAxes, 0), "rope: axis 0.5"},
 		{"rope length", i(OpRope, RopeOriginal, 9), "rope: length 9"},
 		{"rope base", f(OpRope, RopeTheta, 1), "rope: base 1"},
-		{"cache", i(OpCacheWrite, WriteCache, 9), "cache_write: cache 9 of 5"},
+		{"cache", i(OpCacheWrite, WriteCache, 9), "cache_write: cache 9 of 6"},
 		{"cache of another kind", i(OpCacheWrite, WriteCache, 2), "cache_write: cache 2 is one of kind state"},
 		{"keys alone", change(OpCacheWrite, 0, func(op *Op) { op.In[1] = None }), "cache_write: keys without values"},
 		{"latent width", change(OpCacheWrite, 1, func(op *Op) { op.In[1] = None }), "cache_write: inputs is 4 wide, expected 6"},
 		{"written twice", func(p *Plan) { p.Ops = slices.Insert(p.Ops, 8, p.Ops[7]) }, "cache 0 is written twice"},
 		{"not written", func(p *Plan) { p.Ops = slices.Delete(p.Ops, 7, 8) }, "attention: cache 0 is not written yet"},
-		{"written by nobody", func(p *Plan) { p.Caches = append(p.Caches, p.Caches[0]) }, "cache 5: no operation writes it"},
+		{"written by nobody", func(p *Plan) { p.Caches = append(p.Caches, p.Caches[0]) }, "cache 6: no operation writes it"},
 		{"attention heads", i(OpAttention, AttnHeads, 3), "attention: heads of the cache 2, expected a divisor of 3"},
-		{"attention window", i(OpAttention, AttnWindow, 0), "attention: window 0 over a cache of 5"},
+		{"attention window", i(OpAttention, AttnWindow, 0), "attention: window 0 and chunk 0 over a cache of 5"},
 		{"attention slopes", i(OpAttention, AttnSlopes, 0), "attention: slopes has 2 entries, expected 4"},
 		{"attention sinks", change(OpAttention, 0, func(op *Op) { op.Weight[0] = 0 }), "attention: weight 0"},
-		{"activation", i(OpActivate, ActKind, int32(NumActivations)), "activate: activation 8"},
+		{"activation", i(OpActivate, ActKind, int32(NumActivations)), "activate: activation 12"},
 		{"activation of two", i(OpActivate, ActKind, int32(ActClampedSwiGLU)), "activate: clamped_swiglu of one input"},
 		{"add", change(OpAdd, 1, func(op *Op) { op.In[1] = 4 }), "add: input 1 is 32 wide"},
 		{"route", i(OpRoute, RouteTopK, 9), "route: top 9"},
@@ -258,6 +263,20 @@ func TestCheckRefuses(t *testing.T) {
 		{"delta heads", i(OpGatedDelta, DeltaKeyHeads, 3), "gated_delta: key heads 3"},
 		{"one state for two", i(OpGatedDelta, DeltaCache, 2), "gated_delta: key heads 2, expected a divisor of 1"},
 		{"ssm", f(OpSSM, SSMMax, -1), "ssm: steps of 0 to -1"},
+		{"embedding beside", i(OpEmbed, EmbedBeside, 2), "embed: beside 2"},
+		{"attention chunk", i(OpAttention, AttnChunk, -1), "attention: window 5, chunk -1"},
+		{"xielu without factors", i(OpActivate, ActKind, int32(ActXIELU)), "activate: weight 0 is -1, of xielu"},
+		{"xielu joined", i(OpLinear, LinearAct, int32(ActXIELU)), "linear: xielu of two inputs, or in linear"},
+		{"clip", change(OpActivate, 2, func(op *Op) { op.F[ActLimit] = 0 }), "activate: limit 0"},
+		{"route judges", i(OpRoute, RouteGroupBest, 2), "route: group best 2"},
+		{"route factors", change(OpRoute, 0, func(op *Op) { op.Weight[1] = 0 }), "route: weight 1"},
+		{"experts scaled", i(OpExperts, ExpertsScaleInput, 2), "experts: scale input 2"},
+		{"delta channels", i(OpGatedDelta, DeltaChannels, 1), "gated_delta: input 3 is 4 wide, expected 8"},
+		{"scale", change(OpScale, 1, func(op *Op) { op.Weight[0] = 0 }), "scale: weight 0"},
+		{"scale without a length", i(OpScale, ScaleLength, 0), "scale: a factor by position without a length"},
+		{"join with a gap", change(OpJoin, 0, func(op *Op) { op.In[3], op.In[2] = op.In[2], None }), "join: input 3 without one before"},
+		{"join of other width", change(OpJoin, 0, func(op *Op) { op.In[2] = None }), "join: output is 16 wide, expected 10"},
+		{"scan state", cache(5, func(c *Cache) { c.KeyWidth = 4 }), "selective_scan: input 2 is 3 wide, expected 4"},
 		{"logits", f(OpLogits, LogitsCap, -1), "logits: cap -1"},
 
 		// caches and tables

@@ -191,7 +191,7 @@ func TestConfigRefusals(t *testing.T) {
 		// keys that change numbers
 		{"llama", `"quantization_config":{"quant_method":"awq"}`, `quantization_config {"quant_method":"awq"} is not supported`},
 		{"llama", `"hidden_act":"mish"`, `hidden_act "mish" is not supported`},
-		{"gemma2", `"hidden_activation":"tanh"`, `hidden_activation "tanh" is not supported`},
+		{"gemma2", `"hidden_activation":"mish"`, `hidden_activation "mish" is not supported`},
 		{"gemma", `"hidden_act":"silu","hidden_activation":"gelu_pytorch_tanh"`, `hidden_activation and hidden_act contradict`},
 		{"llama", `"sliding_window":4096`, `sliding_window 4096 is not supported`},
 		{"llama", `"num_local_experts":8`, `num_local_experts 8 is not supported`},
