@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/cpu"
+	"github.com/millrace-ai/millrace/engine/cpu/kernels"
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
@@ -292,7 +293,7 @@ func (d *driver) wait(tb testing.TB, i int) {
 
 // peaks of this machine, measured once a run.
 var peaks = sync.OnceValue(func() (p struct{ read, fma float64 }) {
-	p.read, p.fma = cpu.ReadPeak(threads()), cpu.FMAPeak(threads())
+	p.read, p.fma = kernels.ReadPeak(threads()), kernels.FMAPeak(threads())
 	return p
 })
 

@@ -1,55 +1,18 @@
-// Package cpu is the backend that computes on the host's own cores: C++17
-// behind millrace.h, SIMD chosen at run time (AVX-512, AVX2, NEON, SSE2).
-//
-// The arithmetic is kernels.h, which also says how weights and cache are laid
-// out and why no result depends on what shares its batch: a sum runs in one
-// lane, in one order, whichever thread computes it. Program gathers the plan's
-// operations into stages, Model runs stages on the Pool, and Context is the queue
-// that the ABI shows.
-//
-// A .h file is an interface; a .hpp file is the body of one that is compiled once for
-// each instruction set (kernels_*.cc).
-//
-// Weights are kept in bf16, f16 or float32 as the checkpoint has them (f16
-// becomes float32 where the CPU cannot convert it), activations and recurrent
-// states in float32, keys, values and latents in float32 if the weights are or a
-// token's are below 8 KiB, and in f16 otherwise.
-//
-// Work is shared out between barriers, one stage of operations after the other:
-// rows to whichever thread is free, matrices by panels, a mixture by expert and panel,
-// so that an expert is read once a step and an idle one not at all, states by head and
-// 16 columns, attention by block of queries and head, and by 1024 positions as well
-// where one sequence is much longer than the others.
-//
-// MILLRACE_CPU_ISA=portable|avx2|avx512 picks a lesser instruction set than
-// the best; "wide" is AVX-512's code on AVX2 registers, for tests.
-// MILLRACE_CPU_KV=f16 keeps small keys and values in f16 too.
-//
-// The build tag sanitize leaves optimization and hardening to CGO_CXXFLAGS:
-// `make sanitize` compiles with sanitizers, which do not go well with either.
+// Package cpu is the backend that computes on the host's own cores. Package kernels
+// has its C++, which does not depend on the engine's Go: what is changed here
+// compiles in a moment, and what is changed there takes minutes.
 package cpu
 
-/*
-#cgo CXXFLAGS: -std=c++17 -Wall -Wextra -Wno-psabi
-#cgo !sanitize CXXFLAGS: -O3 -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3
-#cgo linux LDFLAGS: -lpthread
-#include "backend.h"
-*/
-import "C"
-
 import (
-	"unsafe"
-
+	"github.com/millrace-ai/millrace/engine/cpu/kernels"
 	"github.com/millrace-ai/millrace/engine/device"
 )
 
 // Open returns a backend without a model.
 func Open(limits device.Limits) (*device.Native, error) {
-	return device.NewNative(unsafe.Pointer(C.mr_cpu_backend()), limits)
+	return device.NewNative(kernels.Backend(), limits)
 }
 
 // Probe says what this machine offers: the instruction set and how many
 // threads the process may keep busy.
-func Probe() (device.Caps, error) {
-	return device.ProbeNative(unsafe.Pointer(C.mr_cpu_backend()))
-}
+func Probe() (device.Caps, error) { return device.ProbeNative(kernels.Backend()) }

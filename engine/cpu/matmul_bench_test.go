@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/millrace-ai/millrace/engine/cpu"
+	"github.com/millrace-ai/millrace/engine/cpu/kernels"
 )
 
 // BenchmarkMatmul: the share of the FMA peak that the tiles reach, by rows. A
@@ -16,8 +16,8 @@ func BenchmarkMatmul(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/%d", format, rows), func(b *testing.B) {
 				best := 0.0
 				for range b.N {
-					peak = max(peak, cpu.FMAPeak(1)) // neighbours can only lower it
-					best = max(best, cpu.MatmulRate(rows, format == "f16"))
+					peak = max(peak, kernels.FMAPeak(1)) // neighbours can only lower it
+					best = max(best, kernels.MatmulRate(rows, format == "f16"))
 				}
 				b.ReportMetric(best/1e9, "GFLOP/s")
 				b.ReportMetric(best/peak, "of-FMA-peak")

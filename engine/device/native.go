@@ -2,7 +2,7 @@ package device
 
 /*
 #include <stdlib.h>
-#include "millrace.h"
+#include "abi/millrace.h"
 
 // Go cannot call through C function pointers; these can.
 static mr_status mr_call_probe(const mr_backend *b, mr_caps *caps) { return b->probe(caps); }
@@ -51,7 +51,6 @@ static void mr_call_close(const mr_backend *b, mr_context *ctx) { b->close(ctx);
 import "C"
 
 import (
-	_ "embed"
 	"errors"
 	"fmt"
 	"math"
@@ -60,18 +59,10 @@ import (
 	"time"
 	"unsafe"
 
+	_ "github.com/millrace-ai/millrace/engine/device/abi" // millrace.h
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
 )
-
-// header is in this package's archive so that whoever compiles C against
-// millrace.h is built again when it changes: of another package's folder, go
-// build watches the archive, not the headers.
-//
-//go:embed millrace.h
-var header string
-
-var _ = header
 
 // The structs that cross the boundary unconverted have one size on both sides.
 var (

@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <stdexcept>
 
-#include "../device/millrace.h"
+#include "../../device/abi/millrace.h"
 
 namespace millrace {
 

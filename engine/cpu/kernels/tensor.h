@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "../device/millrace.h"
+#include "../../device/abi/millrace.h"
 #include "kernels.h"
 #include "memory.h"
 #include "pool.h"

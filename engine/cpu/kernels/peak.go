@@ -1,4 +1,4 @@
-package cpu
+package kernels
 
 // #include "peak.h"
 import "C"

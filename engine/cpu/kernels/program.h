@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "../device/millrace.h"
+#include "../../device/abi/millrace.h"
 #include "kernels.h"
 #include "tensor.h"
 

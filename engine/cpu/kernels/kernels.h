@@ -26,7 +26,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "../device/millrace.h"
+#include "../../device/abi/millrace.h"
 
 namespace millrace {
 

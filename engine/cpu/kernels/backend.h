@@ -2,7 +2,7 @@
 #ifndef MILLRACE_CPU_BACKEND_H
 #define MILLRACE_CPU_BACKEND_H
 
-#include "../device/millrace.h"
+#include "../../device/abi/millrace.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "../device/millrace.h"
+#include "../../device/abi/millrace.h"
 #include "kernels.h"
 #include "model.h"
 #include "pool.h"
