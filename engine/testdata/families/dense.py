@@ -21,7 +21,7 @@ COMMITTED = [
     ("olmo", "olmo", dict(OLMO, num_key_value_heads=1), {}),
     ("olmo2-v4", "olmo2", dict(OLMO, num_key_value_heads=5, attention_bias=True), dict(v4=True)),
     ("olmo3", "olmo3", dict(OLMO, num_hidden_layers=4, num_key_value_heads=1, sliding_window=11, rope_parameters=dict(full_attention=rope(5e5, **YARN), sliding_attention=rope(5e5))), dict(v4=True, dtype=torch.bfloat16)),
-    ("exaone4", "exaone4", dict(LLAMA, num_hidden_layers=3, sliding_window=10, sliding_window_pattern=2), dict(dtype=torch.bfloat16)),
+    ("exaone4", "exaone4", dict(LLAMA, num_hidden_layers=3, sliding_window=10, sliding_window_pattern=2), dict(dtype=torch.bfloat16, salt="a")),
     ("exaone4-full-v4", "exaone4", dict(LLAMA, sliding_window=None, layer_types=["full_attention"] * 2, tie_word_embeddings=True), dict(v4=True)),
     ("cohere", "cohere", dict(LLAMA, use_qk_norm=True, attention_bias=True, logit_scale=0.4, layer_norm_eps=1e-3, pad_token_id=0, eos_token_id=1), dict(v4=True)),
     ("cohere2-hub-v4", "cohere2", dict(LLAMA, num_hidden_layers=4, sliding_window=12, sliding_window_pattern=4, logit_scale=0.5, pad_token_id=0, eos_token_id=1), dict(v4=True, published=True, dtype=torch.bfloat16)),
@@ -34,7 +34,7 @@ COMMITTED = [
     ("hunyuan-hub-v4", "hunyuan_v1_dense", dict(WIDE, tie_word_embeddings=True, rope_parameters=rope(10000.0, rope_type="dynamic", alpha=1000.0, factor=1.0, beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=0.0)), dict(v4=True, published=True)),
     ("internlm3-hub-v4", "internlm3", dict(LLAMA, head_dim=16, qkv_bias=True, bias=True), dict(v4=True, published=True, dtype=torch.bfloat16)),
     ("ministral", "ministral", dict(WIDE, num_hidden_layers=3, sliding_window=14, layer_types=ALTERNATING), dict(dtype=torch.bfloat16)),
-    ("mistral3", "mistral3", dict(text_config=dict(WIDE, model_type="mistral", sliding_window=None), vision_config=PIXTRAL, tie_word_embeddings=False), dict(dtype=torch.bfloat16)),
+    ("mistral3", "mistral3", dict(text_config=dict(WIDE, model_type="mistral", sliding_window=None), vision_config=PIXTRAL, tie_word_embeddings=False), dict(dtype=torch.bfloat16, salt="a")),
     ("mistral3-hub", "mistral3", dict(text_config=dict(LLAMA, model_type="mistral", sliding_window=15), vision_config=PIXTRAL, tie_word_embeddings=True), dict(dtype=torch.bfloat16, published=True)),
     ("vaultgemma", "vaultgemma", dict(WIDE, sliding_window=12, query_pre_attn_scalar=24, attn_logit_softcapping=2.5, final_logit_softcapping=6.0), dict(v4=True)),
 ]
@@ -44,7 +44,7 @@ FAMILIES += ["ernie4_5", "seed_oss", "helium", "arcee", "hunyuan_v1_dense", "int
 
 
 # transformers does not call these language models, though they answer text alone.
-AutoModelForCausalLM.register(Mistral3Config, Mistral3ForConditionalGeneration)
+AutoModelForCausalLM.register(Mistral3Config, Mistral3ForConditionalGeneration, exist_ok=True)
 
 
 def noise(kind, name, p, noise, config):
