@@ -175,17 +175,33 @@ var families = map[string]family{
 		read: readQwen35Text, build: buildQwen35, eos: -1, ignored: qwen35Ignored,
 		models: "the same without the vision part",
 	},
+	"qwen2_moe": {
+		read: readQwen2MoE, build: buildQwen2MoE, eos: -1,
+		models: "Qwen1.5-MoE-A2.7B, Qwen2-57B-A14B", remarks: "mixture of experts",
+	},
+	"qwen3_5_moe": {
+		read: readQwen35MoE, build: buildQwen35MoE, eos: -1, ignored: qwen35Ignored,
+		models: "Qwen3.6-35B-A3B, Qwen3.5 with experts, the text part", remarks: "gated delta nets beside attention; mixture of experts",
+	},
+	"qwen3_5_moe_text": {
+		read: readQwen35MoEText, build: buildQwen35MoE, eos: -1, ignored: qwen35Ignored,
+		models: "the same without the vision part",
+	},
+	"qwen3_next": {
+		read: readQwen3Next, build: buildQwen35MoE, eos: -1, ignored: qwen35Ignored,
+		models: "Qwen3-Next-80B-A3B", remarks: "gated delta nets beside attention; mixture of experts",
+	},
 	"gpt2": {
 		read: readGPT2, build: buildGPT2, eos: 50256, keys: gpt2Keys, ignored: gpt2Ignored,
 		prefixes: []string{"transformer.", ""}, root: "ln_f.weight", embed: "wte.weight",
-		spare: []string{".attn.bias", ".attn.masked_bias"},
+		spare:  []string{".attn.bias", ".attn.masked_bias"},
 		models: "GPT-2",
 	},
 	"gpt_neox": {
 		read: readNeoX, build: buildNeoX, eos: 2, keys: neoxKeys,
 		prefixes: []string{"gpt_neox.", ""}, root: "final_layer_norm.weight", embed: "embed_in.weight",
-		heads: []string{"embed_out.weight", "lm_head.weight"},
-		spare: []string{".attention.bias", ".attention.masked_bias"},
+		heads:  []string{"embed_out.weight", "lm_head.weight"},
+		spare:  []string{".attention.bias", ".attention.masked_bias"},
 		models: "Pythia, GPT-NeoX-20B",
 	},
 	"bloom": {

@@ -85,11 +85,14 @@ func (l layer) attention(q, k, v Var, more Attention) Var {
 	return l.Attention(q, more)
 }
 
-// plainMLP is an MLP without a gate: down(act(up(x))), its projections called up
-// and down.
-func (l layer) plainMLP(x Var, up, down string, bias bool) Var {
-	h := l.Activate(l.c.Activation, l.linear(x, up, l.c.Intermediate, bias))
-	return l.linear(h, down, l.c.Hidden, bias)
+// selfAttention is attention with projections of its own; norm, which may be nil,
+// is applied to queries and keys before they are rotated.
+func (l layer) selfAttention(x Var, norm func(x Var, name string) Var) Var {
+	q, k, v := l.qkv(x)
+	if norm != nil {
+		q, k = norm(q, "self_attn.q_norm"), norm(k, "self_attn.k_norm")
+	}
+	return l.linear(l.attend(q, k, v, l.c.Rope), "self_attn.o_proj", l.c.Hidden, l.c.OutputBias)
 }
 
 // mlp is the gated MLP: down(act(gate(x)) * up(x)).
@@ -100,6 +103,18 @@ func (l layer) mlpOf(x Var, prefix string, inner int) Var {
 	gate := l.linear(x, prefix+"gate_proj", inner, l.c.MLPBias)
 	up := l.linear(x, prefix+"up_proj", inner, l.c.MLPBias)
 	return l.linear(l.Gate(Act{Kind: l.c.Activation}, gate, up), prefix+"down_proj", l.c.Hidden, l.c.MLPBias)
+}
+
+// preNorm writes a decoder whose layers add to the residual stream what attention,
+// and then mlp, make of a norm of it.
+func (b *Builder) preNorm(attention, mlp func(l layer, x Var) Var) {
+	x := b.embed()
+	for i := range b.c.Layers {
+		l := b.layer(i)
+		x = b.Add(x, attention(l, l.norm(x, "input_layernorm")))
+		x = b.Add(x, mlp(l, l.norm(x, "post_attention_layernorm")))
+	}
+	b.head(x)
 }
 
 // embed is the first operation: the tokens' embeddings.

@@ -1,6 +1,9 @@
 package plan
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Mixtral: Mistral with eight MLPs a layer, two of which see each token.
 // transformers/models/mixtral.
@@ -13,6 +16,8 @@ type MoEConfig struct {
 	Normalize bool // the weights of the chosen add up to 1
 
 	Dense        []bool  // per layer: it has an MLP in place of experts
+	Score        Scoring // how they are chosen
+	Corrected    bool    // by scores with a bias added
 	Groups       int     // of experts; 0: one
 	TopGroups    int     // that take part for a token
 	Scale        float64 // of the weights; 0: 1
@@ -75,19 +80,46 @@ func (l layer) experts(x, logits Var, score Scoring, bias Weight, prefix string,
 		TopK: m.TopK, Score: score, Bias: bias, Groups: m.Groups, TopGroups: m.TopGroups,
 		Normalize: m.Normalize, Eps: m.eps(score), Scale: m.Scale,
 	})
-	stack := func(name string, rows, cols int) Weight {
+	return l.Experts(x, chosen, weights, l.expertMLPs(prefix, names))
+}
+
+// expertMLPs are the projections of experts. Some checkpoints keep those of all
+// experts together, as transformers 5 has them in memory.
+func (l layer) expertMLPs(prefix string, names [3]string) MLP {
+	m := l.c.MoE
+	name := func(e int, projection string) string {
+		return l.prefix + fmt.Sprintf(prefix, e) + projection + ".weight"
+	}
+	together := strings.TrimSuffix(prefix, "%d.")
+	if !l.has(name(0, names[0])) && l.has(l.prefix+together+"gate_up_proj") {
+		return l.fusedExperts(together+"gate_up_proj", together+"down_proj")
+	}
+	stack := func(projection string, rows, cols int) Weight {
 		parts := make([]Part, m.Experts)
 		for e := range parts {
-			parts[e] = whole(l.prefix+fmt.Sprintf(prefix, e)+name+".weight", rows, cols)
+			parts[e] = whole(name(e, projection), rows, cols)
 		}
 		return l.Tensor([]int{m.Experts, rows, cols}, parts...)
 	}
-	return l.Experts(x, chosen, weights, MLP{
+	return MLP{
 		Act:  Act{Kind: l.c.Activation},
 		Gate: stack(names[0], m.Inner, l.c.Hidden),
 		Up:   stack(names[1], m.Inner, l.c.Hidden),
 		Down: stack(names[2], l.c.Hidden, m.Inner),
-	})
+	}
+}
+
+// fusedExperts are the projections of experts in two tensors for all of them:
+// gateUp [experts, gate and up, hidden] and down [experts, hidden, inner].
+func (l layer) fusedExperts(gateUp, down string) MLP {
+	m := l.c.MoE
+	both := whole(l.prefix+gateUp, m.Experts, 2*m.Inner, l.c.Hidden)
+	return MLP{
+		Act:  Act{Kind: l.c.Activation},
+		Gate: l.Tensor([]int{m.Experts, m.Inner, l.c.Hidden}, both.blocks(m.Experts, 0, m.Inner)...),
+		Up:   l.Tensor([]int{m.Experts, m.Inner, l.c.Hidden}, both.blocks(m.Experts, m.Inner, m.Inner)...),
+		Down: l.Weight(l.prefix+down, m.Experts, l.c.Hidden, m.Inner),
+	}
 }
 
 // eps is what transformers adds to the sum of sigmoids that it divides by.

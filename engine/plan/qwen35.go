@@ -1,5 +1,7 @@
 package plan
 
+import "slices"
+
 // Qwen 3.5's language model: three layers of a gated delta net to each one of
 // gated attention. transformers/models/qwen3_5.
 
@@ -9,6 +11,7 @@ type DeltaConfig struct {
 	KeyWidth, ValueWidth int // of a head
 	Kernel               int // positions that the convolution sees
 	Layers               []bool
+	Fused                bool // the projections are in two tensors, by heads of keys
 }
 
 const linearAttention = "linear_attention"
@@ -18,6 +21,11 @@ func readQwen35Text(o *object, c *Config) {
 		vocab: 248320, hidden: 4096, intermediate: 12288, layers: 32, heads: 16, kvHeads: 4, headDim: 256,
 		maxPos: 32768, eps: 1e-6,
 	})
+	c.readDelta(o)
+}
+
+// readDelta reads how gated delta nets and gated attention alternate, and both.
+func (c *Config) readDelta(o *object) {
 	c.Activation = o.activation("hidden_act", "silu")
 	if c.Activation != ActSilu {
 		o.fail("hidden_act", "must be silu in this family, whose convolution has it too")
@@ -76,21 +84,14 @@ func readQwen35(o *object, c *Config) {
 	}
 }
 
-func buildQwen35(b *Builder, c *Config) {
-	x := b.embed()
-	for i := range c.Layers {
-		l := b.layer(i)
+func buildQwen35(b *Builder, _ *Config) { b.preNorm(layer.deltaOrAttention, layer.mlp) }
 
-		h := l.norm(x, "input_layernorm")
-		if c.Delta.Layers[i] {
-			h = l.deltaNet(h)
-		} else {
-			h = l.gatedAttention(h)
-		}
-		x = b.Add(x, h)
-		x = b.Add(x, l.mlp(l.norm(x, "post_attention_layernorm")))
+// deltaOrAttention is what mixes positions in a layer.
+func (l layer) deltaOrAttention(x Var) Var {
+	if l.c.Delta.Layers[l.index] {
+		return l.deltaNet(x)
 	}
-	b.head(x)
+	return l.gatedAttention(x)
 }
 
 // deltaNet is the gated delta net: a short convolution, the recurrence, and a
@@ -100,10 +101,7 @@ func (l layer) deltaNet(x Var) Var {
 	keys, values := d.KeyHeads*d.KeyWidth, d.Heads*d.ValueWidth
 	weight := func(name string, shape ...int) Weight { return l.Weight(l.prefix+"linear_attn."+name, shape...) }
 
-	qkv := l.linear(x, "linear_attn.in_proj_qkv", 2*keys+values, false)
-	z := l.linear(x, "linear_attn.in_proj_z", values, false)
-	beta := l.linear(x, "linear_attn.in_proj_b", d.Heads, false)
-	decay := l.linear(x, "linear_attn.in_proj_a", d.Heads, false)
+	qkv, z, beta, decay := l.deltaInputs(x)
 	conv := l.Tensor([]int{2*keys + values, d.Kernel}, whole(l.prefix+"linear_attn.conv1d.weight", 2*keys+values, 1, d.Kernel))
 	qkv = l.Conv(qkv, conv, 0, ActSilu)
 	y := l.GatedDelta(l.View(qkv, 0, keys), l.View(qkv, keys, keys), l.View(qkv, 2*keys, values), decay, beta, Delta{
@@ -113,6 +111,31 @@ func (l layer) deltaNet(x Var) Var {
 	})
 	y = l.RMSNorm(y, Norm{Weight: weight("norm.weight", d.ValueWidth), Eps: l.c.NormEps, Gate: z, GateAt: GateAfter})
 	return l.linear(y, "linear_attn.out_proj", l.c.Hidden, false)
+}
+
+// deltaInputs are the projections that a delta net begins with: queries, keys and
+// values in one, the gate, and what beta and decay are made of. Fused, each head
+// of keys has the rows of all of them, with those of the heads of values that
+// share it.
+func (l layer) deltaInputs(x Var) (qkv, z, beta, decay Var) {
+	d := l.c.Delta
+	keys, values := d.KeyHeads*d.KeyWidth, d.Heads*d.ValueWidth
+	if !d.Fused {
+		return l.linear(x, "linear_attn.in_proj_qkv", 2*keys+values, false), l.linear(x, "linear_attn.in_proj_z", values, false),
+			l.linear(x, "linear_attn.in_proj_b", d.Heads, false), l.linear(x, "linear_attn.in_proj_a", d.Heads, false)
+	}
+	qkvz := whole(l.prefix+"linear_attn.in_proj_qkvz.weight", 2*(keys+values), l.width(x))
+	ba := whole(l.prefix+"linear_attn.in_proj_ba.weight", 2*d.Heads, l.width(x))
+	project := func(rows int, parts ...Part) Var {
+		return l.Linear(x, l.Tensor([]int{rows, l.width(x)}, parts...), 0)
+	}
+	v, n := values/d.KeyHeads, d.Heads/d.KeyHeads // rows of one head of keys
+	qkv = project(2*keys+values, slices.Concat(
+		qkvz.blocks(d.KeyHeads, 0, d.KeyWidth), qkvz.blocks(d.KeyHeads, d.KeyWidth, d.KeyWidth), qkvz.blocks(d.KeyHeads, 2*d.KeyWidth, v))...)
+	z = project(values, qkvz.blocks(d.KeyHeads, 2*d.KeyWidth+v, v)...)
+	beta = project(d.Heads, ba.blocks(d.KeyHeads, 0, n)...)
+	decay = project(d.Heads, ba.blocks(d.KeyHeads, n, n)...)
+	return qkv, z, beta, decay
 }
 
 // gatedAttention is attention whose result has a gate; each head's queries and
