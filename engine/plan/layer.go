@@ -92,7 +92,7 @@ func (l layer) selfAttention(x Var, norm func(x Var, name string) Var) Var {
 	if norm != nil {
 		q, k = norm(q, "self_attn.q_norm"), norm(k, "self_attn.k_norm")
 	}
-	return l.linear(l.attend(q, k, v, l.c.Rope), "self_attn.o_proj", l.c.Hidden, l.c.OutputBias)
+	return l.linear(l.attend(q, k, v, l.c.rope(l.index)), "self_attn.o_proj", l.c.Hidden, l.c.OutputBias)
 }
 
 // mlp is the gated MLP: down(act(gate(x)) * up(x)).
@@ -111,8 +111,8 @@ func (b *Builder) preNorm(attention, mlp func(l layer, x Var) Var) {
 	x := b.embed()
 	for i := range b.c.Layers {
 		l := b.layer(i)
-		x = b.Add(x, attention(l, l.norm(x, "input_layernorm")))
-		x = b.Add(x, mlp(l, l.norm(x, "post_attention_layernorm")))
+		x = b.AddScaled(x, attention(l, l.norm(x, "input_layernorm")), b.c.ResidualScale)
+		x = b.AddScaled(x, mlp(l, l.norm(x, "post_attention_layernorm")), b.c.ResidualScale)
 	}
 	b.head(x)
 }
