@@ -54,6 +54,8 @@ type Config struct {
 	ResidualScale float64 // what a half of a layer adds to the residual stream is multiplied by it
 
 	RotaryFactor     float64 // default share of a head that is rotated, in families that rotate a part; 0: they rotate all
+	HeadBias         bool    // the output head has a bias
+	QKNorm           bool    // queries and keys are normalized, in families where that is optional
 	ParallelResidual bool    // attention and MLP see the same input
 	PostNormResidual bool    // residuals are taken after a norm
 	ScaleByLayer     bool    // scores of layer i are divided by i + 1

@@ -164,7 +164,7 @@ func TestConfigRefusals(t *testing.T) {
 	}{
 		// families
 		{"", ``, `model_type is missing`},
-		{"rwkv", ``, `model_type "rwkv" is not supported, only arcee, `},
+		{"rwkv", ``, `model_type "rwkv" is not supported, only `},
 		{"llama", `"architectures":["LlamaForSequenceClassification"]`, `architectures ["LlamaForSequenceClassification"] does not generate text`},
 		{"gemma3", `"text_config":{"model_type":"gemma3n_text"}`, `text_config.model_type "gemma3n_text" is not supported`},
 

@@ -64,6 +64,23 @@ func (c *Config) readLatentRope(o *object) {
 	}
 }
 
+// readGLM4MoELite reads GLM 4.7 Flash: V3 with other sizes.
+func readGLM4MoELite(o *object, c *Config) {
+	c.readCommon(o, defaults{
+		vocab: 154880, hidden: 2048, intermediate: 10240, layers: 47, heads: 20, headDim: 64,
+		maxPos: 202752, eps: 1e-5,
+	})
+	c.readMLA(o, MLAConfig{QueryRank: 768, Rank: 512, Nope: 192, RopeDim: 64, Value: 256})
+	c.readExperts(o, expertDefaults{
+		experts: 64, topK: 4, inner: 1536, shared: 1, groups: 1, topGroups: 1, dense: 1, normalize: true, scale: 1.8,
+	})
+	c.readMLPTypes(o)
+	o.only("scoring_func", "sigmoid")
+	o.only("topk_method", "noaux_tc")
+	c.RotaryFactor = 1
+	c.readLatentRope(o)
+}
+
 func buildDeepseekV3(b *Builder, _ *Config) {
 	b.spareLayers()
 	b.preNorm(layer.mla, layer.mixture)

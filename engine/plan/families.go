@@ -191,6 +191,50 @@ var families = map[string]family{
 		read: readQwen3Next, build: buildQwen35MoE, eos: -1, ignored: qwen35Ignored,
 		models: "Qwen3-Next-80B-A3B", remarks: "gated delta nets beside attention; mixture of experts",
 	},
+	"glm4_moe": {
+		read: readGLM4MoE, build: buildGLM4MoE, eos: -1, ignored: deepseekIgnored,
+		models: "GLM-4.5, GLM-4.5-Air, GLM-4.6, GLM-4.7", remarks: "mixture of experts",
+	},
+	"glm4_moe_lite": {
+		read: readGLM4MoELite, build: buildDeepseekV3, eos: 1, ignored: deepseekIgnored,
+		models: "GLM-4.7-Flash", remarks: "latent attention",
+	},
+	"dots1": {
+		read: readDots1, build: buildGLM4MoE, eos: -1, ignored: deepseekIgnored,
+		models: "dots.llm1", remarks: "mixture of experts",
+	},
+	"solar_open": {
+		read: readSolarOpen, build: buildGLM4MoE, eos: -1, ignored: deepseekIgnored,
+		models: "Solar-Open-100B", remarks: "mixture of experts",
+	},
+	"kimi_k2": {
+		read: readDeepseekV3, build: buildDeepseekV3, eos: 1, ignored: deepseekIgnored,
+		models: "Kimi-K2", remarks: "`deepseek_v3` under another name; the FP8 checkpoint is refused",
+	},
+	"deepseek_v32": {
+		read: readDeepseekV32, build: buildIndexed, eos: 1, ignored: indexedIgnored,
+		models: "DeepSeek-V3.2", remarks: "up to `index_topk` positions (2048), where the indexer chooses all; the FP8 checkpoint is refused",
+	},
+	"glm_moe_dsa": {
+		read: readGLMMoEDSA, build: buildIndexed, eos: 1, ignored: indexedIgnored,
+		models: "GLM-5", remarks: "up to `index_topk` positions (2048), where the indexer chooses all",
+	},
+	"minimax_m2": {
+		read: readMiniMaxM2, build: buildMiniMaxM2, eos: 200020, keys: qwen3MoEKeys, ignored: miniMaxIgnored,
+		models: "MiniMax-M2, M2.1", remarks: "mixture of experts; in bf16, the FP8 checkpoint is refused",
+	},
+	"ernie4_5_moe": {
+		read: readErnie45MoE, build: buildErnie45MoE, eos: 2, keys: ernieMoEKeys, ignored: ernieMoEIgnored,
+		models: "ERNIE-4.5-21B-A3B, 300B-A47B", remarks: "mixture of experts",
+	},
+	"hunyuan_v1_moe": {
+		read: readHunyuanMoE, build: buildHunyuanMoE, eos: 2, keys: hunyuanMoEKeys, ignored: hunyuanIgnored,
+		models: "Hunyuan-A13B", remarks: "mixture of experts",
+	},
+	"exaone_moe": {
+		read: readExaoneMoE, build: buildExaoneMoE, eos: 53, keys: exaoneMoEKeys, ignored: deepseekIgnored,
+		models: "K-EXAONE-236B-A23B", remarks: "mixture of experts; layers without a window have no positions",
+	},
 	"gpt2": {
 		read: readGPT2, build: buildGPT2, eos: 50256, keys: gpt2Keys, ignored: gpt2Ignored,
 		prefixes: []string{"transformer.", ""}, root: "ln_f.weight", embed: "wte.weight",
@@ -251,6 +295,18 @@ var (
 	gptOSSIgnored   = []string{"experts_per_token", "hidden_act", "initial_context_length"}
 	deepseekIgnored = []string{
 		"head_dim", "num_nextn_predict_layers", "qk_head_dim",
+	}
+	// The indexer's shape, and which layers share what it chose.
+	indexedIgnored = append([]string{
+		"index_head_dim", "index_n_heads", "index_topk_freq", "index_topk_pattern", "index_skip_topk_offset", "indexer_types", "indexer_rope_interleave",
+	}, deepseekIgnored...)
+	miniMaxIgnored = []string{
+		"mlp_intermediate_size", "mtp_transformer_layers", "num_mtp_modules", "shared_moe_mode", "use_mtp",
+	}
+	ernieMoEIgnored = []string{"moe_capacity", "moe_gate", "moe_use_aux_free", "num_nextn_predict_layers", "moe_aux_loss_lambda"}
+	hunyuanIgnored  = []string{
+		"capacity_factor", "cla_share_factor", "eod_token_id", "im_end_id", "im_newline_id", "im_start_id", "mask_init_id",
+		"moe_random_routing_dropped_token", "pool_type",
 	}
 	qwen35Ignored = []string{
 		"image_token_id", "language_model_only", "mamba_ssm_dtype", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings",

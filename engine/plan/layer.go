@@ -87,10 +87,10 @@ func (l layer) attention(q, k, v Var, more Attention) Var {
 
 // selfAttention is attention with projections of its own; norm, which may be nil,
 // is applied to queries and keys before they are rotated.
-func (l layer) selfAttention(x Var, norm func(x Var, name string) Var) Var {
+func (l layer) selfAttention(x Var, norm func(l layer, x Var, name string) Var) Var {
 	q, k, v := l.qkv(x)
 	if norm != nil {
-		q, k = norm(q, "self_attn.q_norm"), norm(k, "self_attn.k_norm")
+		q, k = norm(l, q, "self_attn.q_norm"), norm(l, k, "self_attn.k_norm")
 	}
 	return l.linear(l.attend(q, k, v, l.c.rope(l.index)), "self_attn.o_proj", l.c.Hidden, l.c.OutputBias)
 }
@@ -124,7 +124,11 @@ func (b *Builder) embed() Var { return b.Embed(b.embedding(), b.c.EmbedScale) }
 func (b *Builder) head(x Var) {
 	norm := b.Weight(b.prefix+"norm.weight", b.c.Hidden)
 	x = b.RMSNorm(b.Rows(x), Norm{Weight: norm, Eps: b.c.NormEps, Shift: b.c.NormOffset})
-	b.Logits(x, b.output(), 0, b.c.LogitScale, b.c.LogitCap)
+	var bias Weight
+	if b.c.HeadBias {
+		bias = b.Weight("lm_head.bias", b.c.Vocab)
+	}
+	b.Logits(x, b.output(), bias, b.c.LogitScale, b.c.LogitCap)
 }
 
 // layerNormHead is head for families with layer norms, the last called name.

@@ -66,10 +66,13 @@ func buildMixtral(b *Builder, c *Config) {
 
 		h := l.norm(x, "post_attention_layernorm")
 		logits := l.linear(h, "block_sparse_moe.gate", c.MoE.Experts, false)
-		x = b.Add(x, l.experts(h, logits, ScoreSoftmax, 0, "block_sparse_moe.experts.%d.", [3]string{"w1", "w3", "w2"}))
+		x = b.Add(x, l.experts(h, logits, ScoreSoftmax, 0, "block_sparse_moe.experts.%d.", mixtralNames))
 	}
 	b.head(x)
 }
+
+// mixtralNames are what Mixtral calls the projections of an expert.
+var mixtralNames = [3]string{"w1", "w3", "w2"}
 
 // experts sends each token of x to the experts that the logits prefer. Each
 // expert has tensors of its own, called names (gate, up, down) below prefix,

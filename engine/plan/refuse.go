@@ -47,7 +47,8 @@ var harmless = setOf(
 // factors are keys whose neutral value is 1.
 var factors = setOf(
 	"attention_multiplier", "embedding_multiplier", "residual_multiplier", "logits_scaling", "logit_scale", "scale_emb",
-	"full_attn_mod", "interpolate_factor", "rotary_pct", "partial_rotary_factor",
+	"full_attn_mod", "interpolate_factor", "layernorm_full_attention_beta", "layernorm_linear_attention_beta",
+	"layernorm_mlp_beta", "rotary_pct", "partial_rotary_factor",
 )
 
 func setOf(keys ...string) map[string]bool {

@@ -1,0 +1,93 @@
+package plan
+
+import (
+	"encoding/json"
+	"math"
+	"slices"
+)
+
+// Hunyuan A13B: queries and keys are normalized after they were rotated, and beside
+// the experts there is one that sees every token. transformers/models/hunyuan_v1_moe.
+
+// hunyuanMoEKeys: the names of attribute_map in transformers' config class.
+var hunyuanMoEKeys = map[string]string{"num_experts_per_tok": "moe_topk"}
+
+func readHunyuanMoE(o *object, c *Config) {
+	c.readCommon(o, defaults{
+		vocab: 290943, hidden: 4096, intermediate: 11008, layers: 32, heads: 32,
+		maxPos: 2048, eps: 1e-5,
+	})
+	c.Activation = o.activation("hidden_act", "silu")
+	c.AttentionBias = o.boolean("attention_bias", false)
+	c.OutputBias = c.AttentionBias
+	o.oneNumber("num_experts_per_tok")
+	for key, want := range map[string]int{"moe_intermediate_size": c.Intermediate, "num_shared_expert": 1, "attention_head_dim": c.HeadDim} {
+		if o.oneNumber(key); o.integer(key, want) != want {
+			o.fail(key, "%d is not supported by this family, only %d", o.integer(key, want), want)
+		}
+	}
+	for _, key := range []string{"use_qk_norm", "use_mixed_mlp_moe"} {
+		if !o.boolean(key, true) {
+			o.fail(key, "false is not supported by this family")
+		}
+	}
+	o.only("norm_type", "rms")
+	c.MoE = c.readMoE(o, "num_experts", 1, 1)
+	c.MoE.Normalize = true
+	c.Rope = readHunyuanRope(o, c)
+}
+
+// oneNumber makes a list with a number for each layer, which all must be the same,
+// into the number.
+func (o *object) oneNumber(key string) {
+	if raw := o.raw(key); raw == nil || raw[0] != '[' {
+		return
+	}
+	list := o.integers(key)
+	switch {
+	case *o.err != nil:
+	case len(list) == 0 || len(slices.Compact(list)) != 1:
+		o.fail(key, "must be the same for all layers, found %s", short(o.raw(key)))
+	default:
+		o.values[o.name(key)], _ = json.Marshal(list[0])
+	}
+}
+
+// readHunyuanRope reads a position embedding whose type is called dynamic but whose
+// base is stretched once and for all, by alpha.
+func readHunyuanRope(o *object, c *Config) Rope {
+	params := o.ropeParams()
+	alpha := params.float("alpha", 0)
+	if alpha == 0 || params.ropeType() != "dynamic" || *o.err != nil {
+		return readRope(o, c)
+	}
+	if alpha < 1 || c.HeadDim <= 2 {
+		params.fail("alpha", "must be at least 1, found %g", alpha)
+	}
+	for _, key := range []string{"factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"} {
+		params.raw(key) // of no effect beside alpha
+	}
+	theta := params.float("rope_theta", o.float("rope_theta", 10000))
+	if theta <= 1 {
+		params.fail("rope_theta", "must be above 1, found %g", theta)
+	}
+	dim := float64(c.HeadDim)
+	return Rope{Freqs: frequencies(theta*math.Pow(alpha, dim/(dim-2)), c.HeadDim), Scale: 1}
+}
+
+func buildHunyuanMoE(b *Builder, _ *Config) {
+	b.preNorm(layer.hunyuanAttention, func(l layer, x Var) Var {
+		logits := l.linear(x, "mlp.gate.wg", l.c.MoE.Experts, false)
+		y := l.experts(x, logits, ScoreSoftmax, 0, "mlp.experts.%d.", mlpNames)
+		return l.Add(y, l.mlpOf(x, "mlp.shared_mlp.", l.c.Intermediate))
+	})
+}
+
+// hunyuanAttention is attention whose queries and keys are rotated before they are
+// normalized.
+func (l layer) hunyuanAttention(x Var) Var {
+	q, k, v := l.qkv(x)
+	q = l.headNorm(l.Rope(q, l.c.Rope, l.c.HeadDim), "self_attn.query_layernorm")
+	k = l.headNorm(l.Rope(k, l.c.Rope, l.c.HeadDim), "self_attn.key_layernorm")
+	return l.linear(l.attention(q, k, v, Attention{}), "self_attn.o_proj", l.c.Hidden, l.c.OutputBias)
+}
