@@ -28,7 +28,7 @@ func readBloom(o *object, c *Config) {
 }
 
 func buildBloom(b *Builder, c *Config) {
-	slopes := alibiSlopes(c.Heads)
+	slopes := alibiSlopes(c.Heads, 8)
 	x := b.layerNorm(b.embed(), b.prefix+"word_embeddings_layernorm")
 	for i := range c.Layers {
 		l := b.layerOf("h", i)
@@ -45,8 +45,7 @@ func buildBloom(b *Builder, c *Config) {
 		if c.PostNormResidual {
 			x = h
 		}
-		h = b.Activate(c.Activation, l.linear(h, "mlp.dense_h_to_4h", c.Intermediate, true))
-		x = b.Add(x, l.linear(h, "mlp.dense_4h_to_h", c.Hidden, true))
+		x = b.Add(x, l.plainMLP(h, "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", true))
 	}
 	b.layerNormHead(x, "ln_f")
 }

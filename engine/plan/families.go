@@ -253,6 +253,70 @@ var families = map[string]family{
 		prefixes: []string{"transformer.", ""}, root: "ln_f.weight", embed: "word_embeddings.weight",
 		models: "BLOOM",
 	},
+	"opt": {
+		read: readOPT, build: buildOPT, eos: 2, keys: optKeys, ignored: []string{"activation_dropout", "layerdrop"},
+		prefixes: []string{"model.decoder.", "decoder.", ""}, root: "embed_positions.weight",
+		models: "OPT 125M to 66B, Galactica",
+	},
+	"gpt_neo": {
+		read: readGPTNeo, build: buildGPTNeo, eos: 50256, keys: gptNeoKeys, ignored: gptNeoIgnored,
+		prefixes: []string{"transformer.", ""}, root: "ln_f.weight", embed: "wte.weight",
+		spare:  []string{".attn.attention.bias", ".attn.attention.masked_bias"},
+		models: "GPT-Neo 125M to 2.7B, TinyStories", remarks: "windows on every other layer",
+	},
+	"gptj": {
+		read: readGPTJ, build: buildGPTJ, eos: 50256, keys: gptjKeys, ignored: gptjIgnored,
+		prefixes: []string{"transformer.", ""}, root: "ln_f.weight", embed: "wte.weight",
+		spare:  []string{".attn.bias", ".attn.masked_bias"},
+		models: "GPT-J 6B, GPT-JT",
+	},
+	"codegen": {
+		read: readGPTJ, build: buildGPTJ, eos: 50256, keys: gptjKeys, ignored: gptjIgnored,
+		prefixes: []string{"transformer.", ""}, root: "ln_f.weight", embed: "wte.weight",
+		spare:  []string{".attn.causal_mask"},
+		models: "CodeGen 350M to 16B",
+	},
+	"gpt_bigcode": {
+		read: readGPTBigCode, build: buildGPTBigCode, eos: 50256, keys: gpt2Keys, ignored: bigCodeIgnored,
+		prefixes: []string{"transformer.", ""}, root: "ln_f.weight", embed: "wte.weight",
+		spare:  []string{".attn.bias", ".attn.masked_bias"},
+		models: "StarCoder, SantaCoder, Granite Code 20B and 34B", remarks: "multi-query attention",
+	},
+	"falcon": {
+		read: readFalcon, build: buildFalcon, eos: 11, keys: falconKeys, ignored: falconIgnored,
+		prefixes: []string{"transformer.", ""}, root: "ln_f.weight", embed: "word_embeddings.weight",
+		models: "Falcon 7B, 40B, 180B, RW 1B, Falcon 2 11B", remarks: "rotary positions or ALiBi, old and new architecture",
+	},
+	"RefinedWeb": {
+		read: readFalcon, build: buildFalcon, eos: 11, keys: refinedWebKeys, ignored: falconIgnored,
+		prefixes: []string{"transformer.", ""}, root: "ln_f.weight", embed: "word_embeddings.weight",
+		models: "Falcon 40B as first released",
+	},
+	"RefinedWebModel": {
+		read: readFalcon, build: buildFalcon, eos: 11, keys: refinedWebKeys, ignored: falconIgnored,
+		prefixes: []string{"transformer.", ""}, root: "ln_f.weight", embed: "word_embeddings.weight",
+		models: "Falcon 7B and RW 1B as first released",
+	},
+	"phi": {
+		read: readPhi, build: buildPhi, eos: 2, keys: layerNormKeys,
+		root: "final_layernorm.weight", models: "Phi-1, Phi-1.5, Phi-2",
+	},
+	"persimmon": {
+		read: readPersimmon, build: buildPersimmon, eos: 2, keys: layerNormKeys, ignored: []string{"num_key_value_heads"},
+		root: "final_layernorm.weight", models: "Persimmon 8B",
+	},
+	"stablelm": {
+		read: readStableLM, build: buildStableLM, eos: 0, keys: layerNormKeys,
+		models: "StableLM 3B, StableLM 2 1.6B, 12B, Stable Code 3B",
+	},
+	"starcoder2": {
+		read: readStarcoder2, build: buildStarcoder2, eos: 50256, keys: starcoder2Keys, ignored: starcoder2Ignored,
+		models: "StarCoder2 3B, 7B, 15B", remarks: "sliding windows",
+	},
+	"nanochat": {
+		read: readNanochat, build: buildNanochat, eos: 1,
+		models: "nanochat-d32",
+	},
 	"mamba2": {
 		read: readMamba2, build: buildMamba2, eos: 0, keys: mamba2Keys, ignored: mamba2Ignored,
 		prefixes: []string{"backbone.", "model.", ""}, root: "norm_f.weight", embed: "embeddings.weight",
@@ -292,6 +356,23 @@ var (
 		"attention_softmax_in_fp32", "bias_dropout_fusion", "masked_softmax_fusion", "n_inner",
 		"offset_alibi", "skip_bias_add", "skip_bias_add_qkv", "slow_but_exact",
 	}
+	gptNeoIgnored = []string{
+		"attention_layers", "resid_dropout", "embed_dropout", // attention_layers follows from attention_types
+		"summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
+	}
+	gptjIgnored = []string{
+		"n_ctx", "rotary", "scale_attn_weights", "n_special", "predict_special_tokens",
+		"summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
+	}
+	bigCodeIgnored = []string{
+		"num_key_value_heads", "attention_softmax_in_fp32", "scale_attention_softmax_in_fp32", "inference_runner", "max_batch_size",
+		"max_sequence_length", "pad_key_length", "pre_allocate_kv_cache", "validate_runner_input", "n_ctx",
+		"summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
+	}
+	falconIgnored     = []string{"ff_factor"}
+	starcoder2Ignored = []string{
+		"activation_function", "attention_softmax_in_fp32", "layer_norm_epsilon", "scale_attention_softmax_in_fp32", "scale_attn_weights",
+	}
 	gptOSSIgnored   = []string{"experts_per_token", "hidden_act", "initial_context_length"}
 	deepseekIgnored = []string{
 		"head_dim", "num_nextn_predict_layers", "qk_head_dim",
@@ -328,6 +409,9 @@ var towers = []string{
 	"lm_head.weight",       // a copy of the embedding
 	".rotary_emb.inv_freq", // a table that old checkpoints carry along
 }
+
+// layerNormKeys are what families with layer norms call a norm's epsilon.
+var layerNormKeys = map[string]string{"rms_norm_eps": "layer_norm_eps"}
 
 // leftOut are architectures that are known and not supported, and why.
 var leftOut = map[string]string{}

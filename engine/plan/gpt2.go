@@ -62,16 +62,16 @@ func (l layer) conv1D(x Var, name string, first, out, of int) Var {
 }
 
 // alibiSlopes returns the slope of each head's bias by distance (ALiBi, arXiv
-// 2108.12409): a geometric series for the greatest power of two of heads, and
-// every second term of the next finer one for those left.
-func alibiSlopes(heads int) []float32 {
+// 2108.12409): a geometric series down to 2^-most for the greatest power of two of
+// heads, and every second term of the next finer one for those left.
+func alibiSlopes(heads int, most float64) []float32 {
 	power := 1 << int(math.Log2(float64(heads)))
 	slopes := make([]float32, heads)
 	for h := range slopes {
 		if h < power {
-			slopes[h] = float32(math.Pow(2, -8/float64(power)*float64(h+1)))
+			slopes[h] = float32(math.Pow(2, -most/float64(power)*float64(h+1)))
 		} else {
-			slopes[h] = float32(math.Pow(2, -4/float64(power)*float64(2*(h-power)+1)))
+			slopes[h] = float32(math.Pow(2, -most/float64(2*power)*float64(2*(h-power)+1)))
 		}
 	}
 	return slopes

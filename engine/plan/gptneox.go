@@ -38,23 +38,24 @@ func buildNeoX(b *Builder, c *Config) {
 			in = x
 		}
 		h := l.layerNorm(in, "post_attention_layernorm")
-		h = b.Activate(c.Activation, l.linear(h, "mlp.dense_h_to_4h", c.Intermediate, true))
-		x = b.Add(x, l.linear(h, "mlp.dense_4h_to_h", c.Hidden, true))
+		x = b.Add(x, l.plainMLP(h, "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", true))
 	}
 	b.layerNormHead(x, "final_layer_norm")
 }
 
 // fusedQKV is the queries, keys and values of x from one projection whose rows
-// are, head by head, those of its query, its key and its value.
+// are, KV head by KV head, those of its queries, its key and its value.
 func (l layer) fusedQKV(x Var, name string, bias bool) (q, k, v Var) {
 	c := l.c
-	part := func(n int) Var {
-		w := whole(l.prefix+name+".weight", 3*c.QWidth(), l.width(x)).blocks(c.Heads, n*c.HeadDim, c.HeadDim)
+	all := c.QWidth() + 2*c.KVWidth()
+	part := func(first, n int) Var {
+		w := whole(l.prefix+name+".weight", all, l.width(x)).blocks(c.KVHeads, first, n)
 		var wBias Weight
 		if bias {
-			wBias = l.Tensor([]int{c.QWidth()}, whole(l.prefix+name+".bias", 3*c.QWidth()).blocks(c.Heads, n*c.HeadDim, c.HeadDim)...)
+			wBias = l.Tensor([]int{n * c.KVHeads}, whole(l.prefix+name+".bias", all).blocks(c.KVHeads, first, n)...)
 		}
-		return l.Linear(x, l.Tensor([]int{c.QWidth(), l.width(x)}, w...), wBias)
+		return l.Linear(x, l.Tensor([]int{n * c.KVHeads, l.width(x)}, w...), wBias)
 	}
-	return part(0), part(1), part(2)
+	queries := c.QWidth() / c.KVHeads
+	return part(0, queries), part(queries, c.HeadDim), part(queries+c.HeadDim, c.HeadDim)
 }

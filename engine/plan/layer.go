@@ -26,6 +26,12 @@ func (b *Builder) layerNorm(x Var, name string) Var {
 
 func (l layer) layerNorm(x Var, name string) Var { return l.Builder.layerNorm(x, l.prefix+name) }
 
+// headLayerNorm is a layer norm over each head of x, with a bias.
+func (l layer) headLayerNorm(x Var, name string) Var {
+	n := l.c.HeadDim
+	return l.LayerNorm(x, Norm{Weight: l.Weight(l.prefix+name+".weight", n), Bias: l.Weight(l.prefix+name+".bias", n), Eps: l.c.NormEps})
+}
+
 // norm is an RMS norm over the whole row.
 func (l layer) norm(x Var, name string) Var {
 	return l.RMSNorm(x, Norm{Weight: l.Weight(l.prefix+name+".weight", l.width(x)), Eps: l.c.NormEps, Shift: l.c.NormOffset})
@@ -85,14 +91,11 @@ func (l layer) attention(q, k, v Var, more Attention) Var {
 	return l.Attention(q, more)
 }
 
-// selfAttention is attention with projections of its own; norm, which may be nil,
-// is applied to queries and keys before they are rotated.
-func (l layer) selfAttention(x Var, norm func(l layer, x Var, name string) Var) Var {
-	q, k, v := l.qkv(x)
-	if norm != nil {
-		q, k = norm(l, q, "self_attn.q_norm"), norm(l, k, "self_attn.k_norm")
-	}
-	return l.linear(l.attend(q, k, v, l.c.rope(l.index)), "self_attn.o_proj", l.c.Hidden, l.c.OutputBias)
+// plainMLP is an MLP without a gate: down(act(up(x))), its projections called up
+// and down.
+func (l layer) plainMLP(x Var, up, down string, bias bool) Var {
+	h := l.Activate(l.c.Activation, l.linear(x, up, l.c.Intermediate, bias))
+	return l.linear(h, down, l.c.Hidden, bias)
 }
 
 // mlp is the gated MLP: down(act(gate(x)) * up(x)).

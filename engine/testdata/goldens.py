@@ -458,6 +458,8 @@ def write(folder, kind, config, seed, dtype=torch.float32, v4=False, short=False
         if info["missing_keys"] or info["mismatched_keys"]:
             raise SystemExit(f"{folder.name}: {info}")
         model.eval()
+        if prepare := own(kind, "prepare"):
+            prepare(kind, model)
         if hasattr(model, "set_experts_implementation"):
             model.set_experts_implementation("eager")
         return model
