@@ -43,17 +43,23 @@ type Config struct {
 	MLPBias       bool       // the MLP's three projections have one
 	Tied          bool       // the embedding is the output head, unless the checkpoint has one
 
-	Windows    []int     // per layer: positions seen, its own included; 0 is all
-	Rope       Rope      // of all layers, or of those that see everything
-	LocalRope  Rope      // of the layers with a window, in families that tell them apart
-	QueryScale float64   // attention scores are multiplied by it
-	Slopes     []float32 // of each head's bias by distance (ALiBi); nil: none
-	ScoreCap   float64   // soft cap of attention scores, 0 is none
-	LogitCap   float64   // soft cap of logits, 0 is none
+	Windows     []int   // per layer: positions seen, its own included; 0 is all
+	Rope        Rope    // of all layers, or of those that see everything
+	Ropes       []Rope  // per layer, in families where they differ; nil: Rope
+	QueryScale  float64 // attention scores are multiplied by it
+	QueryGrowth float64 // queries at position p are multiplied by 1 + QueryGrowth * log(1 + p / QueryLength, rounded down)
+	QueryLength int
+	ClipQKV     float64 // queries, keys and values are clipped to ±ClipQKV; 0: they are not
+	ScoreCap    float64 // soft cap of attention scores, 0 is none
+	LogitCap    float64 // soft cap of logits, 0 is none
+	LogitScale  float64 // logits are multiplied by it, before the cap
+
+	ResidualScale float64 // what a half of a layer adds to the residual stream is multiplied by it
+
+	Slopes []float32 // of each head's bias by distance (ALiBi); nil: none
 
 	RotaryFactor     float64 // default share of a head that is rotated, in families that rotate a part; 0: they rotate all
 	HeadBias         bool    // the output head has a bias
-	QKNorm           bool    // queries and keys are normalized, in families where that is optional
 	ParallelResidual bool    // attention and MLP see the same input
 	TwoNorms         bool    // each through a norm of its own
 	PostNormResidual bool    // residuals are taken after a norm

@@ -106,6 +106,10 @@ func (l layer) mla(x Var) Var {
 		return l.Linear(in, l.Tensor([]int{c.Heads * n, l.width(in)}, parts...), 0)
 	}
 	qNope, qRope := q(0, m.Nope), l.Rope(q(m.Nope, m.RopeDim), c.Rope, m.RopeDim)
+	if c.QueryGrowth != 0 {
+		qNope = l.ScalePosition(qNope, c.QueryGrowth, 0, c.QueryLength)
+		qRope = l.ScalePosition(qRope, c.QueryGrowth, 0, c.QueryLength)
+	}
 
 	latent := l.linear(x, "self_attn.kv_a_proj_with_mqa", m.Rank+m.RopeDim, c.AttentionBias)
 	key := norm(l.View(latent, 0, m.Rank), "kv_a_layernorm")

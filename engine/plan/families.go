@@ -207,6 +207,30 @@ var families = map[string]family{
 		read: readSolarOpen, build: buildGLM4MoE, eos: -1, ignored: deepseekIgnored,
 		models: "Solar-Open-100B", remarks: "mixture of experts",
 	},
+	"deepseek_v2": {
+		read: readDeepseekV2, build: buildDeepseekV3, eos: 2, ignored: deepseekIgnored,
+		models: "DeepSeek-V2, V2-Lite, Coder-V2", remarks: "latent attention; mixture of experts",
+	},
+	"mistral4": {
+		read: readMistral4, build: buildDeepseekV3, eos: 2, ignored: deepseekIgnored,
+		models: "Mistral Small 4, the text part alone", remarks: "latent attention; mixture of experts",
+	},
+	"olmoe": {
+		read: readOLMoE, build: buildOLMoE, eos: 50279, keys: olmoeKeys,
+		models: "OLMoE-1B-7B", remarks: "mixture of experts",
+	},
+	"flex_olmo": {
+		read: readFlexOlmo, build: buildFlexOlmo, eos: 100257, keys: olmoeKeys,
+		models: "FlexOlmo-7x7B", remarks: "mixture of experts",
+	},
+	"granitemoe": {
+		read: readGraniteMoE, build: buildGraniteMoE, eos: 2,
+		models: "Granite 3 1B-A400M, 3B-A800M, PowerMoE-3b", remarks: "mixture of experts",
+	},
+	"granitemoeshared": {
+		read: readGraniteMoEShared, build: buildGraniteMoE, eos: 2,
+		models: "Granite with experts, one of which sees every token", remarks: "mixture of experts",
+	},
 	"kimi_k2": {
 		read: readDeepseekV3, build: buildDeepseekV3, eos: 1, ignored: deepseekIgnored,
 		models: "Kimi-K2", remarks: "`deepseek_v3` under another name; the FP8 checkpoint is refused",

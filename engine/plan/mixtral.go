@@ -20,6 +20,7 @@ type MoEConfig struct {
 	Corrected    bool    // by scores with a bias added
 	Groups       int     // of experts; 0: one
 	TopGroups    int     // that take part for a token
+	GroupBest    bool    // a group is judged by its best expert, rather than its two best
 	Scale        float64 // of the weights; 0: 1
 	Shared       int     // width between the projections of the expert that sees every token; 0: none
 	Limit, Alpha float64 // of ActClampedSwiGLU
@@ -80,7 +81,7 @@ var mixtralNames = [3]string{"w1", "w3", "w2"}
 func (l layer) experts(x, logits Var, score Scoring, bias Weight, prefix string, names [3]string) Var {
 	m := l.c.MoE
 	chosen, weights := l.Route(logits, Routing{
-		TopK: m.TopK, Score: score, Bias: bias, Groups: m.Groups, TopGroups: m.TopGroups,
+		TopK: m.TopK, Score: score, Bias: bias, Groups: m.Groups, TopGroups: m.TopGroups, GroupBest: m.GroupBest,
 		Normalize: m.Normalize, Eps: m.eps(score), Scale: m.Scale,
 	})
 	return l.Experts(x, chosen, weights, l.expertMLPs(prefix, names))

@@ -1,0 +1,58 @@
+package plan
+
+// Granite 3 with experts: Granite's factors, and experts in two tensors for all of
+// them; granitemoeshared has one more that sees every token.
+// transformers/models/granitemoe, granitemoeshared.
+
+func readGraniteMoE(o *object, c *Config) {
+	c.readCommon(o, defaults{
+		vocab: 32000, hidden: 4096, intermediate: 11008, layers: 32, heads: 32,
+		maxPos: 2048, eps: 1e-6,
+	})
+	c.Activation = o.activation("hidden_act", "silu")
+	c.AttentionBias = o.boolean("attention_bias", false)
+	c.OutputBias = c.AttentionBias
+	c.readGraniteFactors(o)
+	c.MoE = c.readMoE(o, "num_local_experts", 8, 2)
+	c.Rope = readRope(o, c)
+}
+
+func readGraniteMoEShared(o *object, c *Config) {
+	readGraniteMoE(o, c)
+	if shared := o.integer("shared_intermediate_size", 0); shared != 0 && *o.err == nil {
+		c.MoE.Shared = o.dimension("shared_intermediate_size", shared, maxDimension)
+	}
+}
+
+func buildGraniteMoE(b *Builder, _ *Config) {
+	b.preNorm(func(l layer, x Var) Var { return l.selfAttention(x, nil) }, layer.graniteMixture)
+}
+
+// graniteMixture is a layer's experts, and the one that sees every token, if there
+// is one.
+func (l layer) graniteMixture(x Var) Var {
+	m := l.c.MoE
+	chosen, weights := l.Route(l.linear(x, "block_sparse_moe.router.layer", m.Experts, false), Routing{TopK: m.TopK, Score: ScoreSoftmaxChosen})
+	y := l.Experts(x, chosen, weights, l.fusedExperts("block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight"))
+	if m.Shared == 0 {
+		return y
+	}
+	both := whole(l.prefix+"shared_mlp.input_linear.weight", 2*m.Shared, l.c.Hidden)
+	half := func(first int) Var {
+		return l.Linear(x, l.Tensor([]int{m.Shared, l.c.Hidden}, both.rows(first, 1, m.Shared)), 0)
+	}
+	shared := l.Gate(Act{Kind: l.c.Activation}, half(0), half(m.Shared))
+	return l.Add(y, l.linear(shared, "shared_mlp.output_linear", l.c.Hidden, false))
+}
+
+// readGraniteFactors reads the factors by which Granite models are scaled.
+func (c *Config) readGraniteFactors(o *object) {
+	c.EmbedScale = o.float("embedding_multiplier", 1)
+	c.QueryScale = o.float("attention_multiplier", 1)
+	c.ResidualScale = o.float("residual_multiplier", 1)
+	divisor := o.float("logits_scaling", 1)
+	if divisor == 0 {
+		o.fail("logits_scaling", "must not be 0")
+	}
+	c.LogitScale = 1 / divisor
+}
