@@ -10,18 +10,26 @@ import (
 
 // SSMConfig is the shape of the state space.
 type SSMConfig struct {
-	Groups    int // of what goes into and comes out of the state
-	State     int // numbers that a channel remembers
-	Kernel    int // positions that the convolution sees
-	Bias      bool
-	ConvBias  bool
-	Min, Max  float64 // of a step's length
-	ConvWidth int
+	Heads    int  // of what goes through the state
+	HeadDim  int  // of a head
+	Groups   int  // of what goes into and comes out of the state
+	State    int  // numbers that a channel remembers
+	Kernel   int  // positions that the convolution sees
+	Bias     bool // the projection before it has one
+	OutBias  bool // the projection after it has one
+	ConvBias bool
+	Min, Max float64 // of a step's length
+	Norm     Gate    // where the gate of the norm comes in; GateNone: there is a gate alone
 }
+
+// inner is the width of what goes through the state.
+func (s *SSMConfig) inner() int { return s.Heads * s.HeadDim }
 
 // mamba2Keys are what Mamba2Config calls the common keys.
 var mamba2Keys = map[string]string{
 	"num_attention_heads": "num_heads",
+	"mamba_num_heads":     "num_heads",
+	"mamba_head_dim":      "head_dim",
 	"rms_norm_eps":        "layer_norm_epsilon",
 }
 
@@ -35,29 +43,44 @@ func readMamba2(o *object, c *Config) {
 	if c.Activation != ActSilu {
 		o.fail("hidden_act", "must be silu in this family")
 	}
-	s := &SSMConfig{
-		Groups:   o.dimension("n_groups", 8, maxDimension),
-		State:    o.dimension("state_size", 128, maxDimension),
-		Kernel:   o.dimension("conv_kernel", 4, 64),
-		Bias:     o.boolean("use_bias", false),
-		ConvBias: o.boolean("use_conv_bias", true),
+	c.readSSM(o, SSMConfig{Heads: c.Heads, HeadDim: c.HeadDim, Groups: 8, State: 128}, o.dimension("expand", 2, maxDimension)*c.Hidden)
+}
+
+// readSSM reads the shape of the state space, of which s has the defaults. Heads
+// are inner wide together; 0 if the config does not say. A head's width may be
+// "auto": what follows from the others.
+func (c *Config) readSSM(o *object, s SSMConfig, inner int) {
+	s.Heads = o.dimension("mamba_num_heads", s.Heads, maxHeads)
+	if string(o.raw("mamba_head_dim")) == `"auto"` || s.HeadDim == 0 && o.raw("mamba_head_dim") == nil {
+		s.HeadDim = max(inner/s.Heads, 1)
+	} else {
+		s.HeadDim = o.dimension("mamba_head_dim", s.HeadDim, maxDimension)
 	}
-	inner := o.dimension("expand", 2, maxDimension) * c.Hidden
+	s.Groups = o.dimension("n_groups", s.Groups, maxDimension)
+	s.State = o.dimension("state_size", s.State, maxDimension)
+	s.Kernel = o.dimension("conv_kernel", 4, 64)
+	s.Bias = o.boolean("use_bias", false)
+	s.OutBias = s.Bias
+	s.ConvBias = o.boolean("use_conv_bias", true)
+	s.Norm = GateBefore
+	s.Min, s.Max = readStepLimit(o)
 	switch {
 	case *o.err != nil:
 		return
-	case inner != c.QWidth():
-		o.fail("expand", "times hidden_size is %d, but num_heads times head_dim is %d", inner, c.QWidth())
-	case c.Heads%s.Groups != 0:
-		o.fail("n_groups", "%d does not divide num_heads %d", s.Groups, c.Heads)
+	case inner != 0 && inner != s.inner():
+		o.fail("expand", "times hidden_size is %d, but %s times %s is %d", inner, o.name("mamba_num_heads"), o.name("mamba_head_dim"), s.inner())
+	case s.Heads%s.Groups != 0:
+		o.fail("n_groups", "%d does not divide %s %d", s.Groups, o.name("mamba_num_heads"), s.Heads)
 	case s.Kernel < 2:
 		o.fail("conv_kernel", "must be at least 2, found %d", s.Kernel)
+	case s.HeadDim%8 != 0:
+		o.fail("mamba_head_dim", "must be a multiple of 8, found %d", s.HeadDim)
+	case int64(s.Heads)*int64(s.HeadDim) > maxDimension:
+		o.fail("mamba_head_dim", "%d times %s %d exceeds %d", s.HeadDim, o.name("mamba_num_heads"), s.Heads, maxDimension)
 	case int64(s.Groups)*int64(s.State) > maxDimension:
-		o.fail("state_size", "%d times n_groups %d exceeds %d", s.State, s.Groups, maxDimension)
+		o.fail("state_size", "%d times %s %d exceeds %d", s.State, o.name("n_groups"), s.Groups, maxDimension)
 	}
-	s.ConvWidth = inner + 2*s.Groups*s.State
-	s.Min, s.Max = readStepLimit(o)
-	c.SSM = s
+	c.SSM = &s
 }
 
 // readStepLimit reads time_step_limit, whose infinity transformers 5 writes as
@@ -90,29 +113,34 @@ func readStepLimit(o *object) (least, most float64) {
 }
 
 func buildMamba2(b *Builder, c *Config) {
-	s := c.SSM
-	inner, state := c.QWidth(), s.Groups*s.State
 	x := b.embed()
 	for i := range c.Layers {
 		l := b.layer(i)
-		weight := func(name string, shape ...int) Weight { return l.Weight(l.prefix+"mixer."+name, shape...) }
-
-		in := l.linear(l.norm(x, "norm"), "mixer.in_proj", inner+s.ConvWidth+c.Heads, s.Bias)
-		gate, dt := l.View(in, 0, inner), l.View(in, inner+s.ConvWidth, c.Heads)
-		var bias Weight
-		if s.ConvBias {
-			bias = weight("conv1d.bias", s.ConvWidth)
-		}
-		conv := l.Tensor([]int{s.ConvWidth, s.Kernel}, whole(l.prefix+"mixer.conv1d.weight", s.ConvWidth, 1, s.Kernel))
-		h := l.Conv(l.View(in, inner, s.ConvWidth), conv, bias, ActSilu)
-		y := l.SSM(l.View(h, 0, inner), l.View(h, inner, state), l.View(h, inner+state, state), dt, StateSpace{
-			Groups: s.Groups, Heads: c.Heads, KeyWidth: s.State, ValueWidth: c.HeadDim,
-			LogA: weight("A_log", c.Heads), Bias: weight("dt_bias", c.Heads), Skip: weight("D", c.Heads),
-			Min: s.Min, Max: s.Max,
-		})
-		y = l.RMSNorm(y, Norm{Weight: weight("norm.weight", inner), Group: inner / s.Groups, Eps: c.NormEps, Gate: gate, GateAt: GateBefore})
-		x = b.Add(x, l.linear(y, "mixer.out_proj", c.Hidden, s.Bias))
+		x = b.Add(x, l.mamba2(l.norm(x, "norm"), "mixer."))
 	}
-	norm := b.Weight(b.prefix+"norm_f.weight", c.Hidden)
-	b.Logits(b.RMSNorm(b.Rows(x), Norm{Weight: norm, Eps: c.NormEps}), b.output(), 0, 1, 0)
+	b.normHead(x, "norm_f", 1)
+}
+
+// mamba2 is the mixer: a projection, a short convolution, the state space, and a
+// norm with a gate.
+func (l layer) mamba2(x Var, prefix string) Var {
+	s := l.c.SSM
+	weight := func(name string, shape ...int) Weight { return l.Weight(l.prefix+prefix+name, shape...) }
+	inner, state := s.inner(), s.Groups*s.State
+	conv := inner + 2*state
+
+	in := l.linear(x, prefix+"in_proj", inner+conv+s.Heads, s.Bias)
+	gate, dt := l.View(in, 0, inner), l.View(in, inner+conv, s.Heads)
+	h := l.shortConv(l.View(in, inner, conv), prefix+"conv1d", s.Kernel, s.ConvBias, ActSilu)
+	y := l.SSM(l.View(h, 0, inner), l.View(h, inner, state), l.View(h, inner+state, state), dt, StateSpace{
+		Groups: s.Groups, Heads: s.Heads, KeyWidth: s.State, ValueWidth: s.HeadDim,
+		LogA: weight("A_log", s.Heads), Bias: weight("dt_bias", s.Heads), Skip: weight("D", s.Heads),
+		Min: s.Min, Max: s.Max,
+	})
+	if s.Norm == GateNone {
+		y = l.Gate(Act{Kind: ActSilu}, gate, y)
+	} else {
+		y = l.RMSNorm(y, Norm{Weight: weight("norm.weight", inner), Group: inner / s.Groups, Eps: l.c.NormEps, Gate: gate, GateAt: s.Norm})
+	}
+	return l.linear(y, prefix+"out_proj", l.c.Hidden, s.OutBias)
 }
