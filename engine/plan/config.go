@@ -74,6 +74,9 @@ type Config struct {
 	MLA   *MLAConfig   // nil: keys and values are cached
 	Delta *DeltaConfig // nil: no gated delta net
 	SSM   *SSMConfig   // nil: no state space
+
+	Kinds     []string         // per layer, a name of layer_types, in families whose layers differ in kind
+	ShortConv *ShortConvConfig // nil: no convolution in place of attention
 }
 
 // KVWidth is the width of a layer's keys, and of its values.

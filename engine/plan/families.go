@@ -346,6 +346,18 @@ var families = map[string]family{
 		prefixes: []string{"backbone.", "model.", ""}, root: "norm_f.weight", embed: "embeddings.weight",
 		models: "Mamba 2", remarks: "recurrent, no attention",
 	},
+	"lfm2": {
+		read: readLFM2, build: buildLFM2, eos: 2, keys: lfm2Keys, ignored: lfm2Ignored, root: "embedding_norm.weight",
+		models: "LFM2 350M to 2.6B, LFM2.5", remarks: "short convolutions beside attention",
+	},
+	"bamba": {
+		read: readBamba, build: buildBamba, eos: 2, keys: bambaKeys, ignored: bambaIgnored, root: "final_layernorm.weight",
+		models: "Bamba 9B", remarks: "Mamba 2 beside attention",
+	},
+	"granitemoehybrid": {
+		read: readGraniteHybrid, build: buildGraniteHybrid, eos: 2, keys: bambaKeys, ignored: graniteHybridIgnored,
+		models: "Granite 4.0 micro, H-1B, H-Tiny, H-Small", remarks: "Mamba 2 beside attention; also with experts",
+	},
 }
 
 // Keys of config.json that change no number of a family, beside the harmless ones

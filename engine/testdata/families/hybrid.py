@@ -1,8 +1,138 @@
 """Recurrent decoders, and those with attention beside."""
 
-COMMITTED = []
-FAMILIES = []
+import torch
+
+from . import SHAPE, rope
+
+LFM2 = dict(
+    SHAPE,
+    hidden_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    block_multiple_of=8,
+    norm_eps=1e-3,
+    layer_types=["conv", "full_attention", "conv"],
+    rope_parameters=rope(1e6),
+    tie_word_embeddings=False,
+)
+BAMBA = dict(
+    SHAPE,
+    hidden_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    attn_layer_indices=[1],
+    mamba_n_heads=8,
+    mamba_d_head=8,
+    mamba_d_state=16,
+    rms_norm_eps=1e-3,
+)
+GRANITE_HYBRID = dict(
+    SHAPE,
+    hidden_size=32,
+    intermediate_size=16,
+    shared_intermediate_size=40,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    layer_types=["linear_attention", "full_attention", "linear_attention"],
+    mamba_n_heads=8,
+    mamba_d_state=16,
+    embedding_multiplier=3.0,
+    attention_multiplier=0.3,
+    residual_multiplier=0.6,
+    logits_scaling=1.5,
+    num_local_experts=6,
+    num_experts_per_tok=3,
+    rms_norm_eps=1e-3,
+)
+
+COMMITTED = [
+    ("lfm2", "lfm2", LFM2, {}),
+    ("lfm2-hub-v4", "lfm2", dict(LFM2, layer_types=None, full_attn_idxs=[0, 2], conv_bias=True, conv_L_cache=4, tie_word_embeddings=True), dict(dtype=torch.bfloat16, v4=True, published=True)),
+    ("bamba", "bamba", BAMBA, {}),
+    ("bamba-v4", "bamba", dict(BAMBA, mamba_n_groups=2, mamba_proj_bias=True, mamba_conv_bias=False, attention_bias=True, mlp_bias=True, time_step_limit=[0.2, 1.1], tie_word_embeddings=True), dict(dtype=torch.bfloat16, v4=True)),
+    ("granitemoehybrid", "granitemoehybrid", GRANITE_HYBRID, {}),
+    ("granitemoehybrid-dense-v4", "granitemoehybrid", dict(GRANITE_HYBRID, num_local_experts=0, num_experts_per_tok=0, mamba_n_groups=2, position_embedding_type="rope", attention_bias=True, tie_word_embeddings=True), dict(dtype=torch.bfloat16, v4=True)),
+]
+FAMILIES = ["lfm2", "bamba", "granitemoehybrid"]
+
+LEGACY = dict(linear_attention="mamba", full_attention="attention")
 
 
 def variation(kind, r, c, how):
+    layers, hidden = c["num_hidden_layers"], c["hidden_size"]
+    rope_parameters = r.choice(c["rope_parameters"])
+    common = {k: c[k] for k in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "max_position_embeddings", "tie_word_embeddings")}
+    eps = c["rms_norm_eps"]
+    how.update(prompt=r.choice([1, 2, 5, 63, 64, 65, 100, 129, 200]))
+    experts = r.choice([1, 2, 3, 4, 6, 8])
+    chosen = r.randint(1, experts)
+    if kind == "lfm2":
+        c = dict(common, norm_eps=eps, rope_parameters=rope_parameters, conv_bias=r.random() < 0.3, conv_L_cache=r.choice([2, 3, 3, 4, 5]))
+        c.update(block_auto_adjust_ff_dim=r.random() < 0.7, block_multiple_of=r.choice([1, 8, 24]), block_ffn_dim_multiplier=r.choice([1.0, 1.0, 0.7, 1.6]))
+        if r.random() < 0.6:
+            c["layer_types"] = [r.choice(["conv", "conv", "full_attention"]) for _ in range(layers)]
+        elif r.random() < 0.7:
+            c["full_attn_idxs"] = [i for i in range(layers) if r.random() < 0.4]
+    elif kind in ("bamba", "granitemoehybrid"):
+        groups = r.choice([1, 1, 2, 4])
+        heads = groups * r.choice([1, 2, 3])
+        dim, expand = r.choice([8, 16, 24]), r.choice([1, 2])
+        hidden = heads * dim // expand
+        attention = r.choice([a for a in (1, 2, 3, 4) if hidden % (8 * a) == 0] or [0])
+        if not attention:
+            return variation(kind, r, dict(c, rope_parameters=[rope_parameters]), how)
+        c = dict(common, hidden_size=hidden, num_attention_heads=attention, num_key_value_heads=r.choice([k for k in (1, 2, 3, 4) if attention % k == 0]), rms_norm_eps=eps)
+        c.update(mamba_n_heads=heads, mamba_d_head=r.choice([dim, "auto"]), mamba_n_groups=groups, mamba_d_state=r.choice([8, 16, 24, 64, 128]), mamba_d_conv=r.choice([2, 3, 4, 4]), mamba_expand=expand)
+        c.update(mamba_conv_bias=r.random() < 0.7, mamba_proj_bias=r.random() < 0.3, attention_bias=r.random() < 0.3, mamba_chunk_size=r.choice([16, 64, 256]))
+        c["time_step_limit"] = r.choice([[0.0, float("inf")], [0.0, float("inf")], [0.1, 1.0], [0.3, float("inf")]])
+        if kind == "bamba":
+            c.update(mlp_bias=r.random() < 0.3, attn_layer_indices=r.choice([None, [i for i in range(layers) if r.random() < 0.4]]), rope_parameters=rope_parameters)
+        else:
+            c.update(num_local_experts=r.choice([0, experts]), num_experts_per_tok=chosen, shared_intermediate_size=r.choice([8, 24, 37]), intermediate_size=r.choice([8, 16, 37]))
+            c.update(position_embedding_type=r.choice([None, "nope", "rope"]), rope_parameters=rope_parameters)
+            c.update(embedding_multiplier=r.choice([1.0, 12.0]), attention_multiplier=r.choice([1.0, 0.1]), residual_multiplier=r.choice([1.0, 0.22]), logits_scaling=r.choice([1.0, 8.0, 0.5]))
+            if r.random() < 0.8:
+                c["layer_types"] = [r.choice(["linear_attention", "linear_attention", "full_attention"]) for _ in range(layers)]
     return c, how
+
+
+def noise(kind, name, p, noise, config):
+    if name.endswith(("embedding_norm.weight", "operator_norm.weight", "ffn_norm.weight", "layernorm.weight")):
+        return noise * 0.3 + 1.0
+    if config.tie_word_embeddings and ("embed_tokens" in name or "embeddings.weight" in name):
+        return noise * 1.2 / config.hidden_size**0.5 / getattr(config, "embedding_multiplier", 1.0) ** 0.5
+    return None
+
+
+def plain(c):
+    """A configuration of transformers 4, with rope_theta beside rope_scaling and an Infinity that is not JSON."""
+    parameters = dict(c.pop("rope_parameters", None) or {})
+    if "rope_theta" in parameters:
+        c["rope_theta"] = parameters.pop("rope_theta")
+    parameters.pop("partial_rotary_factor", None)
+    c["rope_scaling"] = parameters if "default" not in parameters.values() else None
+    if "time_step_limit" in c:
+        c["time_step_limit"] = [float("inf") if isinstance(x, dict) else x for x in c["time_step_limit"]]
+    return c
+
+
+def as_v4(kind, c):
+    plain(c)
+    for key in ("layer_types", "layers_block_type"):
+        if kind != "lfm2" and c.get(key):
+            c[key] = [LEGACY.get(t, t) for t in c[key]]
+    if kind == "lfm2":
+        c["tie_embedding"] = c.pop("tie_word_embeddings")
+        c["block_ff_dim"] = c.pop("intermediate_size")
+        if c.get("full_attn_idxs"):
+            c.pop("layer_types")
+    return c
+
+
+def as_published(kind, tensors, config):
+    if kind == "lfm2":
+        config.update(block_dim=config["hidden_size"], block_use_swiglu=True, conv_dim=config["hidden_size"], num_heads=config["num_attention_heads"], use_pos_enc=True)
+    return tensors, config
