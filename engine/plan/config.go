@@ -25,6 +25,7 @@ type Config struct {
 
 	Vocab        int // rows of the embedding, padding included
 	Hidden       int // width of the residual stream
+	EmbedWidth   int // of the embedding and the output head, where it is another one; 0: Hidden
 	Intermediate int // width between the MLP's projections
 	Layers       int
 	Heads        int
@@ -40,6 +41,7 @@ type Config struct {
 	EmbedScale    float64    // embeddings are multiplied by it
 	AttentionBias bool       // q, k and v projections have a bias
 	OutputBias    bool       // the o projection has one
+	HeadBias      bool       // the output head has one, in families where that is optional
 	MLPBias       bool       // the MLP's three projections have one
 	Tied          bool       // the embedding is the output head, unless the checkpoint has one
 
@@ -55,6 +57,8 @@ type Config struct {
 	LogitScale  float64 // logits are multiplied by it, before the cap
 
 	ResidualScale float64 // what a half of a layer adds to the residual stream is multiplied by it
+
+	ClipQKV float64 // queries, keys and values are clipped to it; 0: they are not
 
 	Slopes []float32 // of each head's bias by distance (ALiBi); nil: none
 

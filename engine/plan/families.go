@@ -337,6 +337,28 @@ var families = map[string]family{
 		read: readStarcoder2, build: buildStarcoder2, eos: 50256, keys: starcoder2Keys, ignored: starcoder2Ignored,
 		models: "StarCoder2 3B, 7B, 15B", remarks: "sliding windows",
 	},
+	"mpt": {
+		read: readMPT, build: buildMPT, eos: -1, keys: mptKeys, ignored: mptIgnored,
+		prefixes: []string{"transformer.", ""}, root: "norm_f.weight", embed: "wte.weight",
+		models: "MPT 7B and 30B", remarks: "ALiBi, also `clip_qkv` and `alibi_bias_max`",
+	},
+	"dbrx": {
+		read: readDbrx, build: buildDbrx, eos: -1, keys: dbrxKeys, ignored: dbrxIgnored,
+		prefixes: []string{"transformer.", ""}, root: "norm_f.weight", embed: "wte.weight",
+		models: "DBRX", remarks: "mixture of experts",
+	},
+	"phimoe": {
+		read: readPhimoe, build: buildPhimoe, eos: 2, ignored: []string{"input_jitter_noise"},
+		models: "Phi-3.5-MoE, Phi-mini-MoE, Phi-tiny-MoE", remarks: "mixture of experts",
+	},
+	"nemotron": {
+		read: readNemotron, build: buildNemotron, eos: 3, keys: map[string]string{"rms_norm_eps": "norm_eps"},
+		models: "Nemotron-4, Minitron 4B and 8B",
+	},
+	"bitnet": {
+		read: readBitNet, build: buildBitNet, eos: 128001,
+		models: "BitNet b1.58 2B", remarks: "weights are dequantised, activations not rounded to 8 bits",
+	},
 	"nanochat": {
 		read: readNanochat, build: buildNanochat, eos: 1,
 		models: "nanochat-d32",
@@ -405,7 +427,12 @@ var (
 		"max_sequence_length", "pad_key_length", "pre_allocate_kv_cache", "validate_runner_input", "n_ctx",
 		"summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
 	}
-	falconIgnored     = []string{"ff_factor"}
+	falconIgnored = []string{"ff_factor"}
+	mptIgnored    = []string{
+		"embedding_fraction", "emb_pdrop", "expansion_ratio", "init_config", "init_device", "learned_pos_emb", // of effect without alibi alone
+		"no_bias", "norm_type", "tokenizer_name", "verbose", "attn_impl", "attn_uses_sequence_id", "num_key_value_heads",
+	}
+	dbrxIgnored       = []string{"emb_pdrop", "hidden_size", "moe_jitter_eps", "moe_loss_weight", "num_key_value_heads"}
 	starcoder2Ignored = []string{
 		"activation_function", "attention_softmax_in_fp32", "layer_norm_epsilon", "scale_attention_softmax_in_fp32", "scale_attn_weights",
 	}

@@ -50,7 +50,7 @@ func buildGPTJ(b *Builder, c *Config) {
 		x = b.Add(x, l.linear(l.attend(q, k, v, c.Rope), "attn.out_proj", c.Hidden, false))
 		x = b.Add(x, l.plainMLP(h, "mlp.fc_in", "mlp.fc_out", true))
 	}
-	b.Logits(b.layerNorm(b.Rows(x), b.prefix+"ln_f"), b.output(), b.Weight("lm_head.bias", c.Vocab), 1, 0)
+	b.biasedHead(b.layerNorm(b.Rows(x), b.prefix+"ln_f"), true)
 }
 
 // codeGenBlocks are the accelerators that CodeGen was trained on: its fused

@@ -1,6 +1,9 @@
 package plan
 
-import "strconv"
+import (
+	"cmp"
+	"strconv"
+)
 
 // layer writes parts that decoder layers have in common, with the tensor
 // names they share. name arguments are relative to the layer and without
@@ -21,7 +24,14 @@ func (b *Builder) layerOf(name string, i int) layer {
 // layerNorm is a layer norm over the whole row, with a bias.
 func (b *Builder) layerNorm(x Var, name string) Var {
 	n := b.width(x)
-	return b.LayerNorm(x, Norm{Weight: b.Weight(name+".weight", n), Bias: b.Weight(name+".bias", n), Eps: b.c.NormEps})
+	return b.LayerNorm(x, Norm{
+		Weight: b.Weight(name+".weight", n), Bias: b.Weight(name+".bias", n), Eps: b.c.NormEps, Shift: b.c.NormOffset,
+	})
+}
+
+// scaleNorm is a layer norm over the whole row, without a bias.
+func (b *Builder) scaleNorm(x Var, name string) Var {
+	return b.LayerNorm(x, Norm{Weight: b.Weight(name+".weight", b.width(x)), Eps: b.c.NormEps})
 }
 
 func (l layer) layerNorm(x Var, name string) Var { return l.Builder.layerNorm(x, l.prefix+name) }
@@ -138,6 +148,16 @@ func (b *Builder) layerNormHead(x Var, name string) {
 	b.Logits(b.layerNorm(b.Rows(x), b.prefix+name), b.output(), 0, 1, b.c.LogitCap)
 }
 
+// biasedHead ends the plan with the logits of x, from an output head that may have
+// a bias.
+func (b *Builder) biasedHead(x Var, bias bool) {
+	w, wBias := b.output(), Weight(0)
+	if bias {
+		wBias = b.Weight("lm_head.bias", b.c.Vocab)
+	}
+	b.Logits(x, w, wBias, 1, 0)
+}
+
 // outputNames are what most checkpoints call the output head.
 var outputNames = []string{"lm_head.weight", "language_model.lm_head.weight"}
 
@@ -153,19 +173,22 @@ func (b *Builder) embedding() Weight {
 			}
 		}
 	}
-	return b.Weight(name, b.c.Vocab, b.c.Hidden)
+	return b.Weight(name, b.c.Vocab, b.embedWidth())
 }
+
+// embedWidth is the width of the embedding and of the output head.
+func (b *Builder) embedWidth() int { return cmp.Or(b.c.EmbedWidth, b.c.Hidden) }
 
 // output is the output head. A checkpoint that has one means it, even where
 // its config says that the embedding serves as head; so transformers 5.
 func (b *Builder) output() Weight {
 	for _, name := range b.headNames {
 		if b.has(name) {
-			return b.Weight(name, b.c.Vocab, b.c.Hidden)
+			return b.Weight(name, b.c.Vocab, b.embedWidth())
 		}
 	}
 	if !b.c.Tied {
-		b.fail("tensor %q is missing, and config.json says tie_word_embeddings false: expected [%d %d]", b.headNames[0], b.c.Vocab, b.c.Hidden)
+		b.fail("tensor %q is missing, and config.json says tie_word_embeddings false: expected [%d %d]", b.headNames[0], b.c.Vocab, b.embedWidth())
 	}
 	return b.embedding()
 }

@@ -11,9 +11,10 @@ import (
 // MoEConfig is what a config says of a mixture of experts.
 type MoEConfig struct {
 	Experts   int
-	TopK      int  // experts that see a token
-	Inner     int  // width between an expert's projections
-	Normalize bool // the weights of the chosen add up to 1
+	TopK      int     // experts that see a token
+	Inner     int     // width between an expert's projections
+	Normalize bool    // the weights of the chosen add up to 1
+	Jitter    float64 // of ScoreSparseMixer
 
 	Dense        []bool  // per layer: it has an MLP in place of experts
 	Score        Scoring // how they are chosen

@@ -22,9 +22,7 @@ func readOPT(o *object, c *Config) {
 	c.PlainNorms = !o.boolean("layer_norm_elementwise_affine", true)
 	c.PostNorm = !o.boolean("do_layer_norm_before", true)
 	c.NoFinalNorm = c.PostNorm || o.boolean("_remove_final_layer_norm", false)
-	if width := o.dimension("word_embed_proj_dim", c.Hidden, maxDimension); width != c.Hidden {
-		o.fail("word_embed_proj_dim", "%d is not supported by this family, only that of hidden_size %d", width, c.Hidden)
-	}
+	c.EmbedWidth = o.dimension("word_embed_proj_dim", c.Hidden, maxDimension)
 }
 
 func buildOPT(b *Builder, c *Config) {
@@ -34,7 +32,15 @@ func buildOPT(b *Builder, c *Config) {
 		}
 		return b.layerNorm(x, name)
 	}
-	x := b.Add(b.embed(), b.EmbedPosition(b.Weight(b.prefix+"embed_positions.weight", c.MaxPos+2, c.Hidden), 2))
+	positions := b.EmbedPosition(b.Weight(b.prefix+"embed_positions.weight", c.MaxPos+2, c.Hidden), 2)
+	var x Var
+	narrow := c.EmbedWidth != c.Hidden
+	if narrow {
+		x = b.Linear(b.EmbedBeside(b.embedding(), 1), b.Weight(b.prefix+"project_in.weight", c.Hidden, c.EmbedWidth), 0)
+	} else {
+		x = b.embed()
+	}
+	x = b.Add(x, positions)
 	for i := range c.Layers {
 		l := b.layer(i)
 
@@ -61,6 +67,9 @@ func buildOPT(b *Builder, c *Config) {
 	x = b.Rows(x)
 	if !c.NoFinalNorm {
 		x = norm(x, b.prefix+"final_layer_norm")
+	}
+	if narrow {
+		x = b.Linear(x, b.Weight(b.prefix+"project_out.weight", c.EmbedWidth, c.Hidden), 0)
 	}
 	b.Logits(x, b.output(), 0, 1, 0)
 }

@@ -28,6 +28,5 @@ func buildPhi(b *Builder, c *Config) {
 		x = b.Add(x, l.linear(l.attend(q, k, v, c.Rope), "self_attn.dense", c.Hidden, true))
 		x = b.Add(x, l.plainMLP(h, "mlp.fc1", "mlp.fc2", true))
 	}
-	x = b.layerNorm(b.Rows(x), b.prefix+"final_layernorm")
-	b.Logits(x, b.output(), b.Weight("lm_head.bias", c.Vocab), 1, 0)
+	b.biasedHead(b.layerNorm(b.Rows(x), b.prefix+"final_layernorm"), true)
 }

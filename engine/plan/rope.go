@@ -94,10 +94,11 @@ func readRopeParams(params, o *object, c *Config, theta float64) Rope {
 	r := Rope{Freqs: frequencies(theta, dim), Scale: 1}
 	const key = "rope_type"
 	kind := params.ropeType()
-	if c.Family == "phi3" && (kind == "su" || kind == "yarn") {
+	long := c.Family == "phi3" || c.Family == "phimoe"
+	if long && (kind == "su" || kind == "yarn") {
 		kind = "longrope" // as the first releases called it
 	}
-	if c.Family == "phi3" && kind != "default" && kind != "longrope" {
+	if long && kind != "default" && kind != "longrope" {
 		params.fail(key, "%q is not supported by this family, only default and longrope", kind)
 	}
 	switch kind {

@@ -459,7 +459,7 @@ def write(folder, kind, config, seed, dtype=torch.float32, v4=False, short=False
             raise SystemExit(f"{folder.name}: {info}")
         model.eval()
         if prepare := own(kind, "prepare"):
-            prepare(kind, model)
+            prepare(kind, model, folder)
         if hasattr(model, "set_experts_implementation"):
             model.set_experts_implementation("eager")
         return model
