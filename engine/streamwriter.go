@@ -26,6 +26,10 @@ func (w *StreamWriter) Stream() *Stream { return &w.stream }
 // Prompt sets the scored prompt; call it before the first Emit.
 func (w *StreamWriter) Prompt(prompt []Token) { w.stream.prompt = prompt }
 
+// Cached sets how many tokens of the prompt were cached; call it before the first
+// Emit.
+func (w *StreamWriter) Cached(tokens int) { w.stream.times.CachedTokens = tokens }
+
 // Emit publishes tokens together.
 func (w *StreamWriter) Emit(tokens ...Token) {
 	w.append(tokens)

@@ -291,7 +291,7 @@ func (a *chatAnswer) endChunk(dst []byte, q *sequence, last bool) []byte {
 		return append(dst, `}],"usage":null}`+"\n\n"...)
 	}
 	dst = append(dst, `}],"usage":`...)
-	dst = usage{len(q.job.req.Tokens), m.tokens}.append(dst)
+	dst = q.usage(m.tokens).append(dst)
 	return append(dst, "}\n\n"...)
 }
 

@@ -227,7 +227,7 @@ func (a *completionAnswer) appendEvent(dst []byte, q *sequence, last bool) []byt
 	}
 	if whole || a.usageEach {
 		dst = append(dst, `,"usage":`...)
-		dst = usage{len(q.job.req.Tokens), t.count}.append(dst)
+		dst = q.usage(t.count).append(dst)
 	}
 	t.text, t.tokens, t.logprobs, t.top, t.offsets = t.text[:0], t.tokens[:0], t.logprobs[:0], t.top[:0], t.offsets[:0]
 	return append(dst, "}\n\n"...)

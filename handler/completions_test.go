@@ -288,18 +288,18 @@ func TestCompletionParameters(t *testing.T) {
 // TestCompletionTotals pins sums over prompts: usage, headers, and that a
 // prompt counts once however many choices it has.
 func TestCompletionTotals(t *testing.T) {
-	s := newTestServer(&fake{script: says(" b c")})
-	for body, want := range map[string][4]int{
-		`{"prompt":"é x","max_tokens":2}`:                                                           {4, 2, 3, 0},
-		`{"prompt":["é x","y"],"max_tokens":2}`:                                                     {6, 4, 4, 0},
-		`{"prompt":["é x","y"],"max_tokens":2,"n":3}`:                                               {6, 12, 4, 0},
-		`{"prompt":"y","max_tokens":2,"best_of":2}`:                                                 {2, 4, 1, 0},
-		`{"prompt":[[87],[87,276,87]],"max_tokens":1}`:                                              {4, 2, 5, 0},
-		`{"prompt":"y","max_tokens":1,"stream":true}`:                                               {2, 1, 1, 1},
-		`{"prompt":["y","z"],"max_tokens":1,"stream":true,"stream_options":{"include_usage":true}}`: {4, 2, 2, 1},
+	s := newTestServer(&fake{script: cached(1, says(" b c"))})
+	for body, want := range map[string][5]int{
+		`{"prompt":"é x","max_tokens":2}`:                                                           {4, 2, 3, 0, 1},
+		`{"prompt":["é x","y"],"max_tokens":2}`:                                                     {6, 4, 4, 0, 2},
+		`{"prompt":["é x","y"],"max_tokens":2,"n":3}`:                                               {6, 12, 4, 0, 2},
+		`{"prompt":"y","max_tokens":2,"best_of":2}`:                                                 {2, 4, 1, 0, 1},
+		`{"prompt":[[87],[87,276,87]],"max_tokens":1}`:                                              {4, 2, 5, 0, 2},
+		`{"prompt":"y","max_tokens":1,"stream":true}`:                                               {2, 1, 1, 1, 1},
+		`{"prompt":["y","z"],"max_tokens":1,"stream":true,"stream_options":{"include_usage":true}}`: {4, 2, 2, 1, 2},
 	} {
 		got := post(t, s, completionsPath, body)
-		usage := fmt.Sprintf(`"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}`, want[0], want[1], want[0]+want[1])
+		usage := fmt.Sprintf(`"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"prompt_tokens_details":{"cached_tokens":%d}}`, want[0], want[1], want[0]+want[1], want[4])
 		if !strings.Contains(got.body, usage) {
 			t.Errorf("%s: %s, want %s", body, got.body, usage)
 		}

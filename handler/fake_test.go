@@ -115,6 +115,14 @@ func says(text string) func(*engine.Request, *engine.StreamWriter) {
 	}
 }
 
+// cached is a script whose prompts have so many tokens in the prefix cache.
+func cached(tokens int, script func(*engine.Request, *engine.StreamWriter)) func(*engine.Request, *engine.StreamWriter) {
+	return func(req *engine.Request, out *engine.StreamWriter) {
+		out.Cached(tokens)
+		script(req, out)
+	}
+}
+
 // spell returns the tokens of text, at most limit.
 func spell(text string, limit int) (tokens []engine.Token, why engine.FinishReason) {
 	tok := testTokenizer()

@@ -49,11 +49,24 @@ func appendServedAs(dst []byte, o *Options) []byte {
 }
 
 // usage counts the tokens of an answer. A prompt counts once, however many
-// choices answer it.
-type usage struct{ prompt, completion int }
+// choices answer it; cached is the part of it that was in the prefix cache.
+type usage struct{ prompt, cached, completion int }
 
 // usageOf returns the usage of all.
-func usageOf(all []*sequence) usage { return usage{promptTokens(all), generated(all)} }
+func usageOf(all []*sequence) usage {
+	u := usage{prompt: promptTokens(all), completion: generated(all)}
+	for i, q := range all {
+		if i == 0 || q.job != all[i-1].job {
+			u.cached += q.stream.Times().CachedTokens
+		}
+	}
+	return u
+}
+
+// usage returns the usage of q after so many tokens.
+func (q *sequence) usage(tokens int) usage {
+	return usage{len(q.job.req.Tokens), q.stream.Times().CachedTokens, tokens}
+}
 
 // append appends the object of usage.
 func (u usage) append(dst []byte) []byte {
@@ -63,7 +76,9 @@ func (u usage) append(dst []byte) []byte {
 	dst = strconv.AppendInt(dst, int64(u.completion), 10)
 	dst = append(dst, `,"total_tokens":`...)
 	dst = strconv.AppendInt(dst, int64(u.prompt+u.completion), 10)
-	return append(dst, '}')
+	dst = append(dst, `,"prompt_tokens_details":{"cached_tokens":`...)
+	dst = strconv.AppendInt(dst, int64(u.cached), 10)
+	return append(dst, "}}"...)
 }
 
 // appendEnd appends the last events of a stream: that of usage, if it has one

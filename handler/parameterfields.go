@@ -79,9 +79,11 @@ var parameterFields = append([]field{
 	{name: "bad_words", routes: onAll, set: setBadWords, doc: openapi.Strings("These words are not written, with or without a space before them")},
 	{name: "bad_sequences", routes: onGenerate, set: setBadWords, doc: openapi.Strings("Another name of bad_words")}, // LMI's
 	{name: "cache_salt", routes: onAll, set: func(p *parameters, r *body.Reader) (err error) {
-		p.cacheSalt, err = r.String()
+		if p.cacheSalt, err = r.String(); err == nil && p.cacheSalt == "" {
+			p.refuse(invalid("`cache_salt` must not be empty"))
+		}
 		return err
-	}, doc: openapi.Object{"type": "string", "maxLength": maxSaltBytes, "description": "The cache of prompts is shared with requests of the same salt alone"}},
+	}, doc: openapi.Object{"type": "string", "minLength": 1, "maxLength": maxSaltBytes, "description": "The cache of prompts is shared with requests of the same salt alone"}},
 
 	{name: "truncate", routes: onGenerate, set: func(p *parameters, r *body.Reader) error { return set(&p.truncate, r.Usize) }},
 	{name: "truncate_prompt_tokens", routes: onOpenAI, set: func(p *parameters, r *body.Reader) error {

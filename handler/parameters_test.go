@@ -175,6 +175,7 @@ func TestFieldValues(t *testing.T) {
 		{onAll, `"bad_words":["` + strings.Repeat("a", 257) + `"]`, valid + "`bad_words` must have 1 to 256 bytes each. Given: 257"},
 		{onAll, `"bad_words":["` + strings.Repeat("😀", 64) + strings.Repeat(`","`+strings.Repeat("😀", 64), 19) + `"]`, valid + "`bad_words` must have at most 4096 tokens"},
 		{onAll, `"cache_salt":"` + strings.Repeat("a", 1025) + `"`, valid + "`cache_salt` must have at most 1024 bytes. Given: 1025"},
+		{onAll, `"cache_salt":""`, valid + "`cache_salt` must not be empty"},
 		{onOpenAI, `"top_k":-2`, valid + "`top_k` must be strictly positive"},
 		{onOpenAI, `"truncate_prompt_tokens":0`, valid + "`truncate_prompt_tokens` must be strictly positive and less than 4000. Given: 0"},
 		{onOpenAI, `"truncate_prompt_tokens":4001`, valid + "`truncate_prompt_tokens` must be strictly positive and less than 4000. Given: 4001"},

@@ -57,7 +57,7 @@ func encodeGenerate(r generateRequest) []byte {
 	list("stop_token_ids", p.stopTokens)
 	list("allowed_token_ids", p.allowed)
 	list("bad_words", p.badWords)
-	list("cache_salt", p.cacheSalt)
+	field("cache_salt", p.cacheSalt != "", func(b []byte) []byte { return appendString(b, p.cacheSalt) })
 	list("min_tokens", p.minTokens)
 	field("include_stop_str_in_output", p.keepStop.set, func(b []byte) []byte { return strconv.AppendBool(b, p.keepStop.v) })
 	field("adapter_id", p.adapterID.set, func(b []byte) []byte { return appendString(b, p.adapterID.v) })

@@ -28,6 +28,11 @@ func documentChat(doc Object, argumentObjects bool) {
 			"type": "array", "items": Object{"type": "integer", "minimum": 0, "maximum": 255}, "description": "Bytes of the token, which may be a part of a character"}
 	}
 
+	at(schemas, "Usage", "properties")["prompt_tokens_details"] = Object{
+		"type": "object", "required": []string{"cached_tokens"},
+		"properties": Object{"cached_tokens": Count("Tokens of the prompt that were in the prefix cache")},
+	}
+
 	paths := at(doc, "paths")
 	paths["/chat_tokenize"] = operation("chat_tokenize", "Render a chat's template and tokenize it", Ref("ChatRequest"), Object{
 		"type": "object", "required": []string{"tokenize_response", "templated_text"},
