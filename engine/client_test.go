@@ -21,6 +21,7 @@ type client struct {
 	eos      int32
 	scores   []sim.Choice
 	stuck    bool            // no token may come after those
+	looped   bool            // they repeat themselves at the end
 	spec     *constraintSpec // nil: free text
 	followed followed
 	family   []*client // of one prompt, this one too
@@ -143,6 +144,8 @@ func (c *client) checkEnd() error {
 		reason = FinishLength
 	case slices.Contains(c.req.StopTokens, c.want[len(c.want)-1].Token):
 		reason = FinishStopToken
+	case c.looped:
+		reason = FinishRepetition
 	}
 	if len(c.want) == 0 {
 		if err := c.checkScores(); err != nil {

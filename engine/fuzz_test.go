@@ -53,7 +53,7 @@ func TestSimulated(t *testing.T) {
 	}
 	for _, n := range []int{sum.Requests, sum.Complete, sum.Cut, sum.Expired, sum.Cancelled, sum.Failed, sum.Refused, sum.Lost, sum.Preemptions, sum.CachedTokens,
 		sum.WithGrammar, sum.Constrained, sum.Forced, sum.Late, sum.Forks, sum.Windows, sum.Recurrent, sum.Resumed, sum.Adapters, sum.Lengthened,
-		sum.Ruled, sum.Contradictory, sum.Stuck, sum.StopTokens, sum.Scored} {
+		sum.Ruled, sum.Contradictory, sum.Stuck, sum.StopTokens, sum.Looped, sum.Scored} {
 		if n == 0 {
 			t.Errorf("something never happened in %d runs: %+v", runs, sum)
 		}
@@ -66,7 +66,7 @@ type tally struct {
 	Steps, Tokens, Preemptions, CachedTokens                           int
 	WithGrammar, Constrained, Forced, Late, Forks                      int
 	Windows, Recurrent, Resumed, Adapters, Lengthened                  int
-	Ruled, Contradictory, Stuck, StopTokens, Scored                    int
+	Ruled, Contradictory, Stuck, StopTokens, Looped, Scored            int
 
 	// Of runs in which nothing goes wrong and lengths are not misjudged on purpose:
 	Waits            int     // turns after which someone waited
@@ -310,6 +310,9 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 			sum.Complete++
 			if c.stream.Finish() == FinishStopToken {
 				sum.StopTokens++
+			}
+			if c.looped {
+				sum.Looped++
 			}
 			if c.followed.from >= 0 && c.spec != nil {
 				sum.Constrained++

@@ -77,6 +77,7 @@ func requestBytes(r *Request, vocab int, fork bool) int64 {
 	if r.Constraint != nil {
 		n += mask
 	}
+	n += int64(r.Repetition.sizes()) * 4
 	if fork {
 		return n
 	}

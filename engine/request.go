@@ -22,6 +22,7 @@ type Request struct {
 	BannedTokens   [][]int32     // token sequences that are not generated; at most MaxBannedSequences of MaxBannedTokens in all
 	LogitBias      []sample.Bias // ids distinct, at most sample.MaxBiases, each at most sample.MaxBias
 	Constraint     *Constraint   // nil: free text
+	Repetition     Repetition    // ends a sequence that repeats itself
 	Adapter        int32         // 0: none, else at most Config.Adapters; an id never stands for another adapter
 	CacheSalt      string        // the prefix cache is shared with requests of the same salt alone
 	// Deadline is when the sequence ends with the tokens it has, FinishDeadline;
@@ -35,11 +36,12 @@ type FinishReason int
 
 // Reasons to end. Stop strings belong to Text, which sees the characters.
 const (
-	NotFinished     FinishReason = iota
-	FinishLength                 // MaxNewTokens reached
-	FinishEOS                    // the last Token is an end token: the model's, or because its grammar allows nothing else
-	FinishDeadline               // the first token after the request's deadline, or an Error of the kind Expired
-	FinishStopToken              // the last Token is one of StopTokens
+	NotFinished      FinishReason = iota
+	FinishLength                  // MaxNewTokens reached
+	FinishEOS                     // the last Token is an end token: the model's, or because its grammar allows nothing else
+	FinishDeadline                // the first token after the request's deadline, or an Error of the kind Expired
+	FinishStopToken               // the last Token is one of StopTokens
+	FinishRepetition              // the last tokens are a Repetition
 )
 
 // Bounds of the token lists of a Request.

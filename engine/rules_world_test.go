@@ -61,18 +61,39 @@ func admitted(r *Request, m *sim.Model, mask []uint32, out []sim.Choice) []uint3
 	return words
 }
 
-// cutShort ends what c wants at a stop token, and notes if it ends for want of a
-// token that may come.
+// cutShort ends what c wants at a stop token or a repetition, and notes if it ends
+// for want of a token that may come.
 func (c *client) cutShort() {
+	n := len(c.want)
+	ended := c.spec == nil && n > 0 && c.want[n-1].Token == c.eos && !c.req.IgnoreEOS || c.followed.ended || n == c.req.MaxNewTokens
 	for i, w := range c.want {
-		if i >= c.req.MinNewTokens && slices.Contains(c.req.StopTokens, w.Token) {
+		switch {
+		case i >= c.req.MinNewTokens && slices.Contains(c.req.StopTokens, w.Token):
 			c.want = c.want[:i+1]
+			return
+		case i == n-1 && ended || i+1 < c.req.MinNewTokens:
+		case repeated(c.want[:i+1], c.req.Repetition):
+			c.want, c.looped = c.want[:i+1], true
 			return
 		}
 	}
-	n := len(c.want)
-	ended := c.spec == nil && n > 0 && c.want[n-1].Token == c.eos && !c.req.IgnoreEOS
-	c.stuck = n < c.req.MaxNewTokens && !ended && !c.followed.ended
+	c.stuck = !ended
+}
+
+// repeated reports whether text ends with the same tokens several times over. It
+// compares them all.
+func repeated(text []sim.Choice, r Repetition) bool {
+	same := func(x, y sim.Choice) bool { return x.Token == y.Token }
+	for size := r.Min; r.Count > 0 && size <= r.Max && size*r.Count <= len(text); size++ {
+		pattern, times := text[len(text)-size:], 1
+		for times < r.Count && slices.EqualFunc(text[len(text)-(times+1)*size:][:size], pattern, same) {
+			times++
+		}
+		if times == r.Count {
+			return true
+		}
+	}
+	return false
 }
 
 // addRules gives r some lists of a vocabulary.
@@ -94,5 +115,9 @@ func addRules(rng *rand.Rand, r *Request, m *sim.Model) {
 	}
 	for range rng.IntN(4) {
 		r.BannedTokens = append(r.BannedTokens, some(2))
+	}
+	if rng.IntN(3) == 0 {
+		least := 1 + rng.IntN(3)
+		r.Repetition = Repetition{Min: least, Max: least + rng.IntN(4), Count: 2 + rng.IntN(2)}
 	}
 }

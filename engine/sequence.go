@@ -40,6 +40,7 @@ type sequence struct {
 	req        *Request
 	constraint *constraintState // nil in free text
 	rules      *rules           // nil if there are none
+	equal      []int32          // see repeats
 	forks      []*sequence      // of the same prompt, held until it is computed
 	released   bool             // its forks need not be held for the prompt
 	ctx        context.Context
@@ -99,6 +100,7 @@ func (e *Engine) newSequence(ctx context.Context, req *Request, root page.Key, k
 		keys:   keys,
 		live:   page.None,
 		saved:  page.None,
+		equal:  make([]int32, req.Repetition.sizes()),
 	}
 	s.ropeLen = e.ropeLen(len(req.Tokens))
 	if req.PromptLogprobs {

@@ -272,6 +272,7 @@ func (e *Engine) committed(s *sequence, now time.Time) {
 // finished says whether the newest token of s is its last one, and why. A
 // grammar that has ended cannot be ignored.
 func (e *Engine) finished(s *sequence) FinishReason {
+	repeats := s.repeats()
 	switch {
 	case s.known() == s.limit:
 		return FinishLength
@@ -279,6 +280,8 @@ func (e *Engine) finished(s *sequence) FinishReason {
 		return FinishEOS
 	case len(s.req.StopTokens) > 0 && s.generated > s.req.MinNewTokens && slices.Contains(s.req.StopTokens, s.token(s.known()-1)):
 		return FinishStopToken
+	case repeats && s.generated >= s.req.MinNewTokens:
+		return FinishRepetition
 	case e.overdue(s):
 		return FinishDeadline
 	}

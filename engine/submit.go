@@ -163,6 +163,9 @@ func (e *Engine) check(req *Request) error {
 	case req.TopN < 0 || req.TopN > e.limits.MaxTopN:
 		return invalid("top_n is %d, must be 0 to %d", req.TopN, e.limits.MaxTopN)
 	}
+	if err := req.Repetition.check(); err != nil {
+		return err
+	}
 	for i, t := range req.Tokens {
 		if t < 0 || int(t) >= e.limits.Vocab {
 			return invalid("token %d of the prompt is %d, the vocabulary has %d", i, t, e.limits.Vocab)

@@ -8,7 +8,7 @@ import (
 )
 
 // FinishStop is the reason Text gives when a stop string ended the sequence.
-const FinishStop FinishReason = FinishStopToken + 1
+const FinishStop FinishReason = FinishRepetition + 1
 
 // Detokenizer turns ids into text, one at a time; a token.Decoder is one.
 type Detokenizer interface {
