@@ -163,6 +163,10 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string, sig
 	if s.tracing, err = startTracing(cfg, s.log); err != nil {
 		return nil, err
 	}
+	repetition, err := handler.ParseRepetition(cfg.RepetitionDetection)
+	if err != nil {
+		return nil, fmt.Errorf("--repetition-detection: %w", err)
+	}
 	s.api = handler.New(handler.Options{
 		ModelID:               s.name(),
 		ModelAlias:            s.place,
@@ -185,6 +189,7 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string, sig
 		DisableGrammar:        cfg.DisableGrammarSupport,
 		OpenObjects:           cfg.OpenObjects,
 		DefaultMaxTokens:      cfg.DefaultMaxTokens,
+		Repetition:            repetition,
 		ToolCallObject:        cfg.ToolCallFormat == "tgi",
 		ErrorObject:           cfg.ErrorFormat == "openai",
 		MetricNamespace:       cfg.EMFNamespace,

@@ -68,6 +68,9 @@ func (m *chatMessage) finish(q *sequence) string {
 	if m.parser != nil {
 		calls, cut = m.parser.Calls(), m.parser.Cut()
 	}
+	if q.text.Finish() == engine.FinishRepetition {
+		return repetition
+	}
 	return chat.FinishReason(isCut(q.text.Finish()), calls, cut)
 }
 

@@ -58,16 +58,24 @@ func appendReason(dst []byte, reason string, finish engine.FinishReason) []byte 
 	dst = append(dst, `"finish_reason":"`...)
 	dst = append(dst, reason...)
 	dst = append(dst, '"')
-	if finish == engine.FinishDeadline {
+	switch {
+	case finish == engine.FinishDeadline:
 		dst = append(dst, `,"cut":"deadline"`...)
+	case finish == engine.FinishRepetition && reason == repetition: // vLLM's words
+		dst = append(dst, `,"stop_reason":"repetition_detected"`...)
+	case finish == engine.FinishRepetition:
+		dst = append(dst, `,"cut":"repetition"`...)
 	}
 	return dst
 }
 
 // reasonToLog is a reason in a route's words, or the one that they do not have.
 func reasonToLog(words func(engine.FinishReason) string, r engine.FinishReason) string {
-	if r == engine.FinishDeadline {
+	switch r {
+	case engine.FinishDeadline:
 		return "deadline"
+	case engine.FinishRepetition:
+		return repetition
 	}
 	return words(r)
 }

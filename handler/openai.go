@@ -175,11 +175,16 @@ func openAIReason(r engine.FinishReason) string {
 	switch {
 	case r == engine.NotFinished:
 		return ""
+	case r == engine.FinishRepetition:
+		return repetition
 	case isCut(r):
 		return "length"
 	}
 	return "stop"
 }
+
+// repetition is vLLM's name of the reason that a text repeated itself.
+const repetition = "repetition"
 
 // isCut reports whether a text ended before the model ended it.
 func isCut(r engine.FinishReason) bool {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/millrace-ai/millrace/engine"
 )
 
 // Options are what an operator decides about the API. Zero values mean the
@@ -42,6 +44,9 @@ type Options struct {
 	// DefaultMaxTokens is the limit of a chat's answer without max_tokens; 0:
 	// what the prompt leaves.
 	DefaultMaxTokens int
+	// Repetition ends texts that repeat themselves where a request has no
+	// repetition_detection.
+	Repetition engine.Repetition
 	// ToolCallObject shows calls in TGI's form, which the contract has: their
 	// arguments as an object, and in a stream one call instead of a list.
 	ToolCallObject bool

@@ -85,6 +85,15 @@ var parameterFields = append([]field{
 		return err
 	}, doc: openapi.Object{"type": "string", "minLength": 1, "maxLength": maxSaltBytes, "description": "The cache of prompts is shared with requests of the same salt alone"}},
 
+	{name: "repetition_detection", routes: onAll, set: func(p *parameters, r *body.Reader) error {
+		rep, fault, err := decodeRepetition(r)
+		if fault != "" {
+			p.refuse(invalid("`repetition_detection`: %s", fault))
+		}
+		p.repetition = some(rep)
+		return err
+	}, doc: repetitionSchema},
+
 	{name: "truncate", routes: onGenerate, set: func(p *parameters, r *body.Reader) error { return set(&p.truncate, r.Usize) }},
 	{name: "truncate_prompt_tokens", routes: onOpenAI, set: func(p *parameters, r *body.Reader) error {
 		n, err := r.Int32()

@@ -3,6 +3,7 @@ package handler
 import (
 	"cmp"
 
+	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/handler/body"
 	"github.com/millrace-ai/millrace/handler/chat"
@@ -64,6 +65,7 @@ type parameters struct {
 	stop         []string         // one string counts as a list of one
 	stopTokens   []int32          // end the text, too
 	ignoreEOS    bool             // end tokens end nothing
+	repetition   optional[engine.Repetition]
 
 	// The prompt.
 	truncate   optional[uint64] // tokens of it that are kept

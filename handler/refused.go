@@ -81,7 +81,6 @@ var refusedFields = []refusedField{
 	{"force_words_ids", onGenerate, "[]", ""},
 	{"guidance_scale", onGenerate, "1", ""},
 	{"max_time", onGenerate, "", ""},
-	{"repetition_detection", onAll, "", ""},
 	{"thinking_token_budget", onOpenAI, "-1", ""},
 	{"watermarking", onOpenAI, "false", ""},
 	{"watermark", onOpenAI, "false", ""},

@@ -33,6 +33,7 @@ func (s *Server) applyRules(x *exchange, m *model, req *engine.Request, p *param
 	}
 	req.MinNewTokens, req.IgnoreEOS, req.CacheSalt = int(p.minTokens), p.ignoreEOS, p.cacheSalt
 	req.StopTokens, req.AllowedTokens = p.stopTokens, p.allowed
+	req.Repetition = p.repetition.or(s.opt.Repetition)
 	banned := 0 // tokens
 	for _, word := range p.badWords {
 		if word == "" || len(word) > maxBadWordBytes {
