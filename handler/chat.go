@@ -61,6 +61,7 @@ type chatPrompt struct {
 	mark       rune   // 0: none
 	selection  chat.Selection
 	constraint chat.Constraint
+	format     *chat.Format
 }
 
 // renderChat makes the prompt of req. Its errors come before all others, as
@@ -93,7 +94,8 @@ func (s *Server) renderChat(x *exchange, m *model, req *chatRequest) (p chatProm
 			return p, unsupported("documents", "is not supported: the model's chat template does not show them")
 		}
 	}
-	p.constraint, err = p.selection.Constraint(m.template.Format())
+	p.format = m.template.Format()
+	p.constraint, err = p.selection.Constraint(p.format)
 	p.text = prompt.Text + p.constraint.Prefix
 	p.marked, p.mark = p.text, prompt.Mark
 	if p.mark != 0 {

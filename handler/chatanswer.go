@@ -27,6 +27,7 @@ type chatAnswer struct {
 // chatMessage is what has been read of one choice.
 type chatMessage struct {
 	ending   ending
+	format   *chat.Format // of parser
 	parser   *chat.Parser // nil without tools: all text is content
 	text     []byte       // what is shown, as the model wrote it: all in a whole answer, a piece's in a stream
 	answer   chat.Answer  // what the parser found in a whole answer
@@ -48,7 +49,8 @@ func (s *Server) newChatAnswer(tok *token.Tokenizer, req *chatRequest, prompt *c
 	for _, q := range all {
 		m := &chatMessage{ending: newEnding(q.job)}
 		if len(prompt.selection.Tools) > 0 {
-			m.parser = chat.NewParser(prompt.selection, chat.NewID)
+			m.format = prompt.format
+			m.parser = chat.NewParser(prompt.format, prompt.selection, false, chat.NewID)
 			m.parser.Write(prompt.constraint.Prefix) // a marker: nothing is known by it
 		}
 		a.messages = append(a.messages, m)
@@ -59,7 +61,7 @@ func (s *Server) newChatAnswer(tok *token.Tokenizer, req *chatRequest, prompt *c
 // shows reports whether a piece's text belongs to the answer of q: also the
 // special tokens that a model marks calls with do.
 func (m *chatMessage) shows(q *sequence, p *engine.Piece) bool {
-	return q.shows(p) || p.Special && m.parser != nil && chat.IsMarker(p.Text)
+	return q.shows(p) || p.Special && m.parser != nil && m.format.IsMarker(p.Text)
 }
 
 // finish returns the reason why q has ended.

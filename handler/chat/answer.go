@@ -7,8 +7,9 @@ import (
 
 // Answer is a whole answer, put together from a Parser's deltas.
 type Answer struct {
-	Content string
-	Calls   []Call
+	Content   string
+	Reasoning string
+	Calls     []Call
 }
 
 // Add adds a delta.
@@ -16,6 +17,7 @@ func (a *Answer) Add(d Delta) {
 	switch {
 	case d.Call == nil:
 		a.Content += d.Content
+		a.Reasoning += d.Reasoning
 	case d.Call.Name != "":
 		a.Calls = append(a.Calls, Call{ID: d.Call.ID, Name: d.Call.Name})
 	default:

@@ -48,16 +48,19 @@ type Trigger struct {
 	Grammar Grammar
 }
 
-// Format is how a model writes calls.
-type Format int
+// Format is how a model writes its answers.
+type Format struct {
+	Name      string // of the form of its calls
+	Reasoning Reasoning
+}
 
 // The formats, each with an example of a call of f with {"a": 1}.
-const (
-	FormatTGI         Format = iota // {"function": {"_name": "f", "a": 1}}, TGI's, or as Llama: for models with no form of their own
-	FormatLlama                     // {"name": "f", "parameters": {"a": 1}}, sometimes after <|python_tag|>
-	FormatHermes                    // <tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>, also Qwen's
-	FormatMistral                   // [TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}]
-	FormatMistralArgs               // [TOOL_CALLS]f[ARGS]{"a": 1}
+var (
+	formatTGI         = &Format{Name: "tgi"}          // {"function": {"_name": "f", "a": 1}}, TGI's, or as Llama: for models with no form of their own
+	formatLlama       = &Format{Name: "llama"}        // {"name": "f", "parameters": {"a": 1}}, sometimes after <|python_tag|>
+	formatHermes      = &Format{Name: "hermes"}       // <tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>, also Qwen's
+	formatMistral     = &Format{Name: "mistral"}      // [TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}]
+	formatMistralArgs = &Format{Name: "mistral-args"} // [TOOL_CALLS]f[ARGS]{"a": 1}
 )
 
 // Texts that begin or end calls.
@@ -77,7 +80,7 @@ const maxSchemas = 1 << 20
 // required call is constrained from its first byte, a voluntary one from where
 // the model begins it. The error is for the client: a tool's schema cannot be
 // enforced. The arguments of a voluntary call may be any then.
-func (s Selection) Constraint(f Format) (Constraint, error) {
+func (s Selection) Constraint(f *Format) (Constraint, error) {
 	if len(s.Tools) == 0 {
 		return Constraint{}, nil
 	}
@@ -123,7 +126,7 @@ const anyObject = `{"type":"object"}`
 
 // lark returns the schemas of a tool's calls, in their normal form. With an
 // error they are those of any arguments.
-func (t *Tool) lark(f Format, open bool) (larkTool, error) {
+func (t *Tool) lark(f *Format, open bool) (larkTool, error) {
 	tool := larkTool{name: t.Name}
 	o := grammar.SchemaOptions{Open: open, Object: true}
 	var err error
@@ -132,7 +135,7 @@ func (t *Tool) lark(f Format, open bool) (larkTool, error) {
 		parameters = anyObject
 		tool.schema = anyObject
 	}
-	if f != FormatTGI {
+	if f.Name != formatTGI.Name {
 		return tool, err
 	}
 	// The member that has the name stands among the arguments. Where one of
@@ -162,7 +165,7 @@ type triggerRules struct {
 	start   rules
 }
 
-// calls are the forms in which nothing announces a call of FormatTGI.
+// calls are the forms in which nothing announces a call of formatTGI.
 func (w *larkWriter) calls() string {
 	if !w.hasInlined() {
 		return namedCall
@@ -175,15 +178,15 @@ func (w *larkWriter) hasInlined() bool {
 }
 
 // required returns the rules for an answer that is nothing but calls.
-func (w *larkWriter) required(f Format) (prefix string, r rules) {
-	switch f {
-	case FormatLlama:
+func (w *larkWriter) required(f *Format) (prefix string, r rules) {
+	switch f.Name {
+	case formatLlama.Name:
 		return "", w.bare(namedCall, "")
-	case FormatHermes:
+	case formatHermes.Name:
 		return "", rules{w.several("call", `"\n" call`), hermesCall()}
-	case FormatMistral:
+	case formatMistral.Name:
 		return mistralOpen, w.list()
-	case FormatMistralArgs:
+	case formatMistralArgs.Name:
 		return mistralOpen, w.args()
 	}
 	return "", w.bare(w.calls(), "")
@@ -196,19 +199,19 @@ const (
 )
 
 // triggers returns the rules for what follows each beginning of a call.
-func (w *larkWriter) triggers(f Format) []triggerRules {
-	switch f {
-	case FormatLlama:
+func (w *larkWriter) triggers(f *Format) []triggerRules {
+	switch f.Name {
+	case formatLlama.Name:
 		return []triggerRules{
 			{pythonTag, false, w.bare(namedCall, "")},
 			{`{"name":`, true, w.bare(namedCall, `" "? named_parameters "}"`)},
 		}
-	case FormatHermes:
+	case formatHermes.Name:
 		first := `"\n"? "{\"name\": " named_arguments "}\n` + hermesClose + `"`
 		return []triggerRules{{hermesOpen, false, rules{w.several(first, `"\n" call`), hermesCall()}}}
-	case FormatMistral:
+	case formatMistral.Name:
 		return []triggerRules{{mistralOpen, false, w.list()}}
-	case FormatMistralArgs:
+	case formatMistralArgs.Name:
 		return []triggerRules{{mistralOpen, false, w.args()}}
 	}
 	named := triggerRules{`{"name":`, true, w.bare(w.calls(), `" "? named_parameters "}"`)}

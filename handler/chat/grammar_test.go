@@ -63,28 +63,28 @@ func TestRequiredCalls(t *testing.T) {
 	const args = `{"z": "Zürich", "a": 3}`
 	for _, tt := range []struct {
 		name   string
-		format Format
+		format *Format
 		text   string // behind the prefix
 		single bool
 		want   bool
 	}{
-		{name: "llama", format: FormatLlama, text: `{"name": "get_weather", "parameters": ` + args + `}`, want: true},
-		{name: "llama, two", format: FormatLlama, text: `{"name": "f", "parameters": {}}` + "\n" + `{"name": "get_weather", "parameters": ` + args + `}`, want: true},
-		{name: "llama, two where one may be", format: FormatLlama, single: true, text: `{"name": "f", "parameters": {}}` + "\n" + `{"name": "f", "parameters": {}}`},
-		{name: "llama, unknown tool", format: FormatLlama, text: `{"name": "g", "parameters": {}}`},
-		{name: "llama, words", format: FormatLlama, text: "It is warm."},
-		{name: "llama, cut", format: FormatLlama, text: `{"name": "f", "parameters": {}`},
-		{name: "wrong argument", format: FormatLlama, text: `{"name": "get_weather", "parameters": {"z": "Rom"}}`},
-		{name: "missing argument", format: FormatLlama, text: `{"name": "get_weather", "parameters": {"a": 3}}`},
-		{name: "hermes", format: FormatHermes, text: "<tool_call>\n" + `{"name": "get_weather", "arguments": ` + args + "}\n</tool_call>", want: true},
-		{name: "hermes, two", format: FormatHermes, text: "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>", want: true},
-		{name: "mistral", format: FormatMistral, text: ` [{"name": "get_weather", "arguments": ` + args + `}, {"name": "f", "arguments": {}}]`, want: true},
-		{name: "mistral, arguments", format: FormatMistralArgs, text: `get_weather[ARGS]` + args, want: true},
-		{name: "mistral, arguments twice", format: FormatMistralArgs, text: `f[ARGS]{}[TOOL_CALLS]f[ARGS]{}`, want: true},
-		{name: "tgi", format: FormatTGI, text: `{"function": {"_name": "get_weather", "z": "Bern", "a": 1}}`, want: true},
-		{name: "tgi, no arguments", format: FormatTGI, text: `{"function": {"_name": "f"}}`, want: true},
-		{name: "tgi, arguments of another tool", format: FormatTGI, text: `{"function": {"_name": "f", "z": "Bern"}}`},
-		{name: "tgi, as its prompt asks", format: FormatTGI, text: `{"name": "get_weather", "parameters": {"z": "Bern"}}`, want: true},
+		{name: "llama", format: formatLlama, text: `{"name": "get_weather", "parameters": ` + args + `}`, want: true},
+		{name: "llama, two", format: formatLlama, text: `{"name": "f", "parameters": {}}` + "\n" + `{"name": "get_weather", "parameters": ` + args + `}`, want: true},
+		{name: "llama, two where one may be", format: formatLlama, single: true, text: `{"name": "f", "parameters": {}}` + "\n" + `{"name": "f", "parameters": {}}`},
+		{name: "llama, unknown tool", format: formatLlama, text: `{"name": "g", "parameters": {}}`},
+		{name: "llama, words", format: formatLlama, text: "It is warm."},
+		{name: "llama, cut", format: formatLlama, text: `{"name": "f", "parameters": {}`},
+		{name: "wrong argument", format: formatLlama, text: `{"name": "get_weather", "parameters": {"z": "Rom"}}`},
+		{name: "missing argument", format: formatLlama, text: `{"name": "get_weather", "parameters": {"a": 3}}`},
+		{name: "hermes", format: formatHermes, text: "<tool_call>\n" + `{"name": "get_weather", "arguments": ` + args + "}\n</tool_call>", want: true},
+		{name: "hermes, two", format: formatHermes, text: "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>", want: true},
+		{name: "mistral", format: formatMistral, text: ` [{"name": "get_weather", "arguments": ` + args + `}, {"name": "f", "arguments": {}}]`, want: true},
+		{name: "mistral, arguments", format: formatMistralArgs, text: `get_weather[ARGS]` + args, want: true},
+		{name: "mistral, arguments twice", format: formatMistralArgs, text: `f[ARGS]{}[TOOL_CALLS]f[ARGS]{}`, want: true},
+		{name: "tgi", format: formatTGI, text: `{"function": {"_name": "get_weather", "z": "Bern", "a": 1}}`, want: true},
+		{name: "tgi, no arguments", format: formatTGI, text: `{"function": {"_name": "f"}}`, want: true},
+		{name: "tgi, arguments of another tool", format: formatTGI, text: `{"function": {"_name": "f", "z": "Bern"}}`},
+		{name: "tgi, as its prompt asks", format: formatTGI, text: `{"name": "get_weather", "parameters": {"z": "Bern"}}`, want: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, err := Selection{Tools: weather, Required: true, Parallel: !tt.single}.Constraint(tt.format)
@@ -126,12 +126,12 @@ func TestArgumentsOfAllForms(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tools := []Tool{{Name: "f", Parameters: []byte(tt.parameters)}}
-			for format, forms := range map[Format][]string{
-				FormatTGI:         {`{"function": {"_name": "f", %s}}`, `{"name": "f", "parameters": {%s}}`},
-				FormatLlama:       {`{"name": "f", "parameters": {%s}}`},
-				FormatHermes:      {"<tool_call>\n{\"name\": \"f\", \"arguments\": {%s}}\n</tool_call>"},
-				FormatMistral:     {` [{"name": "f", "arguments": {%s}}]`},
-				FormatMistralArgs: {`f[ARGS]{%s}`},
+			for format, forms := range map[*Format][]string{
+				formatTGI:         {`{"function": {"_name": "f", %s}}`, `{"name": "f", "parameters": {%s}}`},
+				formatLlama:       {`{"name": "f", "parameters": {%s}}`},
+				formatHermes:      {"<tool_call>\n{\"name\": \"f\", \"arguments\": {%s}}\n</tool_call>"},
+				formatMistral:     {` [{"name": "f", "arguments": {%s}}]`},
+				formatMistralArgs: {`f[ARGS]{%s}`},
 			} {
 				c, err := Selection{Tools: tools, Required: true, Parallel: true}.Constraint(format)
 				if err != nil {
@@ -165,7 +165,7 @@ func TestPropertyNamedLikeTheTool(t *testing.T) {
 	}
 	for n := 1; n <= 2; n++ {
 		s := Selection{Tools: tools[:n], Required: true}
-		c, err := s.Constraint(FormatTGI)
+		c, err := s.Constraint(formatTGI)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +183,7 @@ func TestPropertyNamedLikeTheTool(t *testing.T) {
 			}
 		}
 		s.Required = false
-		c, err = s.Constraint(FormatTGI)
+		c, err = s.Constraint(formatTGI)
 		if err != nil || len(c.Triggers) != n {
 			t.Errorf("%d tools: %d triggers, %v", n, len(c.Triggers), err)
 		}
@@ -198,14 +198,14 @@ func TestVoluntaryCallsOfUnheldTools(t *testing.T) {
 		{Name: "f", Parameters: []byte(`{"type":"object","properties":{"a":{"not":{"type":"null"}}}}`)},
 		{Index: 1, Name: "g", Parameters: []byte(`{"properties":{"a":{"type":"integer"}}}`)},
 	}
-	for _, format := range []Format{FormatTGI, FormatLlama, FormatHermes} {
+	for _, format := range []*Format{formatTGI, formatLlama, formatHermes} {
 		c, err := Selection{Tools: tools, Parallel: true}.Constraint(format)
 		if err != nil {
 			t.Fatal(err)
 		}
 		g := c.Triggers[len(c.Triggers)-1].Grammar
 		begin, end := ` "f", "parameters": `, `}`
-		if format == FormatHermes {
+		if format == formatHermes {
 			begin, end = "\n"+`{"name": "f", "arguments": `, "}\n</tool_call>"
 		}
 		for text, want := range map[string]bool{
@@ -218,12 +218,12 @@ func TestVoluntaryCallsOfUnheldTools(t *testing.T) {
 			}
 		}
 	}
-	_, err := Selection{Tools: tools[1:], Required: true}.Constraint(FormatTGI)
+	_, err := Selection{Tools: tools[1:], Required: true}.Constraint(formatTGI)
 	if err != nil {
 		t.Error(err)
 	}
 	tools[1].Parameters = tools[0].Parameters
-	if _, err = (Selection{Tools: tools[1:], Required: true}).Constraint(FormatTGI); err == nil || !strings.Contains(err.Error(), "tools[1].function.parameters#/properties/a/not: ") {
+	if _, err = (Selection{Tools: tools[1:], Required: true}).Constraint(formatTGI); err == nil || !strings.Contains(err.Error(), "tools[1].function.parameters#/properties/a/not: ") {
 		t.Error(err)
 	}
 }
@@ -234,18 +234,18 @@ func TestTriggeredCalls(t *testing.T) {
 	trie := byteTrie(t)
 	for _, tt := range []struct {
 		name   string
-		format Format
+		format *Format
 		text   string
 	}{
-		{"llama", FormatLlama, `{"name": "get_weather", "parameters": {"z": "Bern"}}`},
-		{"llama, tight", FormatLlama, `{"name":"f", "parameters": {}}`},
-		{"llama, tag", FormatLlama, `<|python_tag|>{"name": "f", "parameters": {}}`},
-		{"llama, two", FormatLlama, `{"name": "f", "parameters": {}}` + "\n" + `{"name": "f", "parameters": {}}`},
-		{"hermes", FormatHermes, "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>"},
-		{"mistral", FormatMistral, `[TOOL_CALLS] [{"name": "f", "arguments": {}}]`},
-		{"mistral, arguments", FormatMistralArgs, `[TOOL_CALLS]f[ARGS]{}`},
-		{"tgi", FormatTGI, `{"function": {"_name": "get_weather", "z": "Bern"}}`},
-		{"tgi, as its prompt asks", FormatTGI, `{"name": "f", "parameters": {}}`},
+		{"llama", formatLlama, `{"name": "get_weather", "parameters": {"z": "Bern"}}`},
+		{"llama, tight", formatLlama, `{"name":"f", "parameters": {}}`},
+		{"llama, tag", formatLlama, `<|python_tag|>{"name": "f", "parameters": {}}`},
+		{"llama, two", formatLlama, `{"name": "f", "parameters": {}}` + "\n" + `{"name": "f", "parameters": {}}`},
+		{"hermes", formatHermes, "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>"},
+		{"mistral", formatMistral, `[TOOL_CALLS] [{"name": "f", "arguments": {}}]`},
+		{"mistral, arguments", formatMistralArgs, `[TOOL_CALLS]f[ARGS]{}`},
+		{"tgi", formatTGI, `{"function": {"_name": "get_weather", "z": "Bern"}}`},
+		{"tgi, as its prompt asks", formatTGI, `{"name": "f", "parameters": {}}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, err := Selection{Tools: weather, Parallel: true}.Constraint(tt.format)
@@ -278,20 +278,20 @@ func TestConstraintErrors(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := Selection{Tools: []Tool{{Name: "f", Parameters: []byte(tt.parameters)}}, Required: true}
-			if _, err := s.Constraint(FormatTGI); err == nil || err.Error() != tt.want {
+			if _, err := s.Constraint(formatTGI); err == nil || err.Error() != tt.want {
 				t.Errorf("got %v, want %s", err, tt.want)
 			}
 		})
 	}
 	large := Selection{Tools: []Tool{{Name: "f", Parameters: []byte(`{"description":"` + strings.Repeat("x", maxSchemas) + `"}`)}}}
-	if c, err := large.Constraint(FormatHermes); err != nil || c.Triggers != nil {
+	if c, err := large.Constraint(formatHermes); err != nil || c.Triggers != nil {
 		t.Errorf("large schemas: %d triggers, %v", len(c.Triggers), err)
 	}
 	large.Required = true
-	if _, err := large.Constraint(FormatHermes); err == nil {
+	if _, err := large.Constraint(formatHermes); err == nil {
 		t.Error("large schemas are held")
 	}
-	if c, err := (Selection{}).Constraint(FormatLlama); err != nil || c.Grammar.Kind != "" || len(c.Triggers) > 0 {
+	if c, err := (Selection{}).Constraint(formatLlama); err != nil || c.Grammar.Kind != "" || len(c.Triggers) > 0 {
 		t.Errorf("without tools: %+v, %v", c, err)
 	}
 }

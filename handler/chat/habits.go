@@ -17,7 +17,7 @@ type habits struct {
 	textArguments bool        // takes the arguments of a call as a string
 	shortIDs      bool        // takes only ids of nine characters
 	absent        absentStyle // how a message without content looks
-	format        Format
+	format        *Format
 	guideline     bool // prints the guideline
 	// guidelineChecked: the template itself looks whether there is a guideline.
 	guidelineChecked bool
@@ -52,13 +52,13 @@ const (
 
 // formats tells how a call of probeTool looks in each format.
 var formats = []struct {
-	format Format
+	format *Format
 	shape  *regexp.Regexp
 }{
-	{FormatHermes, regexp.MustCompile(`<tool_call>\s*\{"name":\s*"probetool",\s*"arguments":\s*\{"probekey"`)},
-	{FormatMistral, regexp.MustCompile(`\[TOOL_CALLS\]\s*\[\s*\{"name":\s*"probetool",\s*"arguments":\s*\{"probekey"`)},
-	{FormatMistralArgs, regexp.MustCompile(`\[TOOL_CALLS\]probetool\b`)},
-	{FormatLlama, regexp.MustCompile(`\{"name":\s*"probetool",\s*"parameters":\s*\{"probekey"`)},
+	{formatHermes, regexp.MustCompile(`<tool_call>\s*\{"name":\s*"probetool",\s*"arguments":\s*\{"probekey"`)},
+	{formatMistral, regexp.MustCompile(`\[TOOL_CALLS\]\s*\[\s*\{"name":\s*"probetool",\s*"arguments":\s*\{"probekey"`)},
+	{formatMistralArgs, regexp.MustCompile(`\[TOOL_CALLS\]probetool\b`)},
+	{formatLlama, regexp.MustCompile(`\{"name":\s*"probetool",\s*"parameters":\s*\{"probekey"`)},
 }
 
 // observe tries the template. tokens are those of a context. The error is of a
@@ -68,7 +68,7 @@ func (c *compiled) observe(tokens []byte) (habits, error) {
 	user := Message{Role: "user", Content: Content{Text: probeWord}}
 	list := Message{Role: "user", Content: Content{Chunks: []Chunk{{Text: probeWord}}}}
 
-	h := habits{strings: true, toolRole: true}
+	h := habits{strings: true, toolRole: true, format: formatTGI}
 	h.strings = p.shows(h, Request{Messages: []Message{user}}, probeWord)
 	lists := h
 	lists.lists = true

@@ -2,10 +2,12 @@ package chat
 
 import "strings"
 
-// Delta is a step of an answer: a piece of its content, or of a call.
+// Delta is a step of an answer: a piece of its content, of its reasoning, or of
+// a call. Exactly one of the fields is set.
 type Delta struct {
-	Content string
-	Call    *CallDelta // nil for content
+	Content   string
+	Reasoning string
+	Call      *CallDelta
 }
 
 // CallDelta is a piece of a call. The first of a call has its ID and Name and
@@ -33,6 +35,8 @@ type CallDelta struct {
 // has no arguments. Where the answer must be a call, what was to be its name is
 // no content either.
 type Parser struct {
+	format   *Format
+	thought  thought
 	known    map[string]bool
 	required bool // the answer is a call
 	cut      bool // the last call is not whole
@@ -47,11 +51,20 @@ type Parser struct {
 	call  *callScan // in inCall
 	calls int       // that have begun
 
-	pending  []byte // content, or arguments if ofCall, to be sent
-	ofCall   bool
+	pending  []byte // of one kind, to be sent
+	kind     deltaKind
 	hasBegun bool // the call of inCall was sent
 	out      []Delta
 }
+
+// deltaKind is the field of a Delta.
+type deltaKind int
+
+const (
+	ofContent deltaKind = iota
+	ofReasoning
+	ofCall
+)
 
 type parserState int
 
@@ -66,9 +79,12 @@ const (
 	inBetween                    // after a call
 )
 
-// IsMarker reports whether text, that of a special token, announces a call or
-// belongs to one. A Parser must see such tokens; others are not part of a text.
-func IsMarker(text []byte) bool {
+// IsMarker reports whether text, that of a special token, marks a call or
+// reasoning. A Parser must see such tokens; others are not part of a text.
+func (f *Format) IsMarker(text []byte) bool {
+	if f.Reasoning.Exists() && (strings.Contains(f.Reasoning.Open, string(text)) || strings.Contains(f.Reasoning.Close, string(text))) {
+		return true
+	}
 	switch string(text) {
 	case hermesOpen, hermesClose, mistralOpen, mistralArgs, pythonTag:
 		return true
@@ -76,10 +92,14 @@ func IsMarker(text []byte) bool {
 	return false
 }
 
-// NewParser returns a Parser for one answer. newID makes the ids of calls.
-// Without tools all text is content.
-func NewParser(s Selection, newID func() string) *Parser {
-	p := &Parser{known: map[string]bool{}, required: s.Required, newID: newID, bare: true}
+// NewParser returns a Parser for one answer of a model that writes as f says.
+// thinking is the prompt's Thinking. newID makes the ids of calls. Without
+// tools all text that is not reasoning is content.
+func NewParser(f *Format, s Selection, thinking bool, newID func() string) *Parser {
+	p := &Parser{
+		format: f, thought: newThought(f.Reasoning, thinking),
+		known: map[string]bool{}, required: s.Required, newID: newID, bare: true,
+	}
 	for _, t := range s.Tools {
 		p.known[t.Name] = true
 	}
@@ -93,20 +113,36 @@ func NewParser(s Selection, newID func() string) *Parser {
 // returns what is known by it. The deltas are the caller's until the next call.
 func (p *Parser) Write(piece string) []Delta {
 	p.out = nil
-	if len(p.known) == 0 {
-		p.put(false, []byte(piece)...)
-	} else {
-		for i := range len(piece) {
-			p.step(piece[i])
+	for i := range len(piece) {
+		if p.thought.state == noThought {
+			p.read([]byte(piece[i:]))
+			break
 		}
+		reasoning, rest := p.thought.next(piece[i])
+		p.put(ofReasoning, reasoning...)
+		p.read(rest)
 	}
 	p.flush()
 	return p.out
 }
 
+// read reads text that is not reasoning.
+func (p *Parser) read(text []byte) {
+	if len(p.known) == 0 {
+		p.put(ofContent, text...)
+		return
+	}
+	for _, c := range text {
+		p.step(c)
+	}
+}
+
 // Close reads the end of the text.
 func (p *Parser) Close() []Delta {
 	p.out = nil
+	reasoning, rest := p.thought.close()
+	p.put(ofReasoning, reasoning...)
+	p.read(rest)
 	switch {
 	case p.state == inCall && p.hasBegun:
 		p.cut = !p.call.whole()
@@ -115,7 +151,7 @@ func (p *Parser) Close() []Delta {
 	case p.state == inMarker && p.mark == hermesOpen && strings.HasPrefix(hermesClose, string(p.held[p.from:])):
 		// The end of the call that was read, cut off.
 	default:
-		p.put(false, p.held...)
+		p.put(ofContent, p.held...)
 	}
 	p.held, p.state = nil, inText
 	p.flush()
@@ -175,7 +211,7 @@ const (
 // step reads one byte.
 func (p *Parser) step(c byte) {
 	if p.state == inText && c != '<' && c != '[' {
-		p.put(false, c)
+		p.put(ofContent, c)
 		return
 	}
 	if p.state == inCall {
@@ -229,7 +265,7 @@ func (p *Parser) release(n int) {
 	held := p.held
 	p.held, p.state = nil, inText
 	p.list, p.bare, p.mark = false, false, ""
-	p.put(false, held[:n]...)
+	p.put(ofContent, held[:n]...)
 	for _, c := range held[n:] {
 		p.step(c)
 	}
@@ -355,7 +391,7 @@ func (p *Parser) progress() {
 		p.hasBegun = true
 		p.held = p.held[:0]
 	}
-	p.put(true, p.call.take()...)
+	p.put(ofCall, p.call.take()...)
 	if p.call.done() {
 		p.state = inBetween
 	}
@@ -370,10 +406,10 @@ func (p *Parser) begun(name string) {
 }
 
 // put adds bytes to what is to be sent.
-func (p *Parser) put(ofCall bool, b ...byte) {
-	if ofCall != p.ofCall {
+func (p *Parser) put(kind deltaKind, b ...byte) {
+	if kind != p.kind && len(b) > 0 {
 		p.flush()
-		p.ofCall = ofCall
+		p.kind = kind
 	}
 	p.pending = append(p.pending, b...)
 }
@@ -383,9 +419,14 @@ func (p *Parser) flush() {
 	if len(p.pending) == 0 {
 		return
 	}
-	d := Delta{Content: string(p.pending)}
-	if p.ofCall {
-		d = Delta{Call: &CallDelta{Index: p.calls - 1, Arguments: d.Content}}
+	var d Delta
+	switch text := string(p.pending); p.kind {
+	case ofContent:
+		d.Content = text
+	case ofReasoning:
+		d.Reasoning = text
+	case ofCall:
+		d.Call = &CallDelta{Index: p.calls - 1, Arguments: text}
 	}
 	p.out = append(p.out, d)
 	p.pending = p.pending[:0]

@@ -28,7 +28,7 @@ func countingIDs() func() string {
 // parse feeds the pieces to a Parser and checks the order of its deltas.
 func parse(t testing.TB, tools []Tool, pieces ...string) Answer {
 	t.Helper()
-	p := NewParser(Selection{Tools: tools}, countingIDs())
+	p := NewParser(formatTGI, Selection{Tools: tools}, false, countingIDs())
 	var a Answer
 	begun := 0
 	for i := 0; i <= len(pieces); i++ {
@@ -165,7 +165,7 @@ func TestParser(t *testing.T) {
 
 // Content and arguments go out as soon as they are certain.
 func TestParserIsPrompt(t *testing.T) {
-	p := NewParser(Selection{Tools: tools("f")}, countingIDs())
+	p := NewParser(formatTGI, Selection{Tools: tools("f")}, false, countingIDs())
 	for _, step := range []struct{ piece, want string }{
 		{"Let", `"Let"`},
 		{" me <", `" me "`},
@@ -208,7 +208,7 @@ func TestCutRequiredCalls(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, names := range [][]string{{"get_weather"}, {"get_weather", "get_time"}} {
 				for n := 1; n <= len(tt.text); n++ {
-					p := NewParser(Selection{Tools: tools(names...), Required: true}, countingIDs())
+					p := NewParser(formatTGI, Selection{Tools: tools(names...), Required: true}, false, countingIDs())
 					var whole Answer
 					for _, d := range append(p.Write(tt.text[:n]), p.Close()...) {
 						whole.Add(d)
@@ -257,7 +257,7 @@ func TestParserHoldsLittle(t *testing.T) {
 		{"white space behind a call", `{"name": "f"}`, " "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := NewParser(Selection{Tools: tools("f")}, countingIDs())
+			p := NewParser(formatTGI, Selection{Tools: tools("f")}, false, countingIDs())
 			p.Write(tt.begin)
 			for range 2 * maxHeld {
 				p.Write(tt.more)
@@ -332,7 +332,7 @@ func BenchmarkParser(b *testing.B) {
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {
-		p := NewParser(Selection{Tools: list}, func() string { return "call" })
+		p := NewParser(formatTGI, Selection{Tools: list}, false, func() string { return "call" })
 		for i := 0; i < len(text); i += 4 {
 			p.Write(text[i:min(i+4, len(text))])
 		}

@@ -60,6 +60,9 @@ func Load(folder fs.FS, override Override) (*Template, error) {
 		}
 		c.guidelineChecked = guidelineCheck.MatchString(src.text)
 		c.developer = developerRole.MatchString(src.text)
+		format := *c.format
+		format.Reasoning = reasoningOf(src.text)
+		c.format = &format
 		t.byName[name] = c
 	}
 	t.standard, _ = s.pick()
@@ -90,11 +93,11 @@ func oneLine(err error) error {
 // Exists reports whether the checkpoint has a template.
 func (t *Template) Exists() bool { return t.standard != "" }
 
-// Format returns how the model writes calls.
-func (t *Template) Format() Format {
+// Format returns how the model writes its answers.
+func (t *Template) Format() *Format {
 	c, err := t.choose("", true)
 	if err != nil {
-		return FormatTGI
+		return formatTGI
 	}
 	return c.format
 }
@@ -135,6 +138,8 @@ const DefaultMaxBytes = 64 << 20
 type Prompt struct {
 	Text   string
 	Images []string // URLs, in the order of their places in the text
+	// Thinking: the text ends inside the model's reasoning.
+	Thinking bool
 
 	// What to tokenize: Text with Mark inside of what is spelled like a special
 	// token and is not one. Mark is 0 if there is nothing of the kind.
@@ -166,12 +171,23 @@ func (t *Template) Render(r Request) (Prompt, error) {
 			return Prompt{}, err
 		}
 		if before, ok := cutTag(text); ok {
-			return newPrompt(before, mark, w.images), nil
+			p := newPrompt(before, mark, w.images)
+			p.Thinking = c.format.Reasoning.opened(r.Messages[len(r.Messages)-1].Content.plain())
+			return p, nil
 		}
 		return Prompt{}, templateError("the template leaves out the last message, which is the assistant's and would be continued")
 	}
 	text, mark, err := render(c.chat, w.context(messages, r, t.tokens, !r.NoGenerationPrompt), r.MaxBytes, t.marks)
-	return newPrompt(text, mark, w.images), err
+	p := newPrompt(text, mark, w.images)
+	p.Thinking = c.format.Reasoning.opened(lastLine(text))
+	return p, err
+}
+
+// lastLine returns the last line that is not empty: a template that begins the
+// model's reasoning ends with the mark, alone or after the role.
+func lastLine(text string) string {
+	text = strings.TrimRight(text, "\r\n")
+	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
 func newPrompt(marked string, mark rune, images []string) Prompt {
@@ -269,7 +285,7 @@ const toolPrompt = "\nGiven the functions available, please respond with a JSON 
 // the client gave is added; TGI adds its own always.
 func (c *compiled) withTools(r Request) []Message {
 	prompt := r.ToolPrompt
-	if prompt == "" && (!c.tools || c.format == FormatTGI) {
+	if prompt == "" && (!c.tools || c.format.Name == formatTGI.Name) {
 		prompt = toolPrompt
 	}
 	if len(r.Tools) == 0 || prompt == "" {

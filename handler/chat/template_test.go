@@ -161,17 +161,17 @@ func TestLoad(t *testing.T) {
 func TestHabits(t *testing.T) {
 	for _, tt := range []struct {
 		template                     string
-		format                       Format
+		format                       *Format
 		tools, calls, strings, lists bool
 		textArguments, shortIDs      bool
 		absent                       absentStyle
 	}{
-		{template: "llama31", format: FormatLlama, tools: true, calls: true, strings: true},
+		{template: "llama31", format: formatLlama, tools: true, calls: true, strings: true},
 		{template: "llama32vision", strings: true, lists: true, absent: asEmpty},
-		{template: "qwen25", format: FormatHermes, tools: true, calls: true, strings: true},
-		{template: "qwen3", format: FormatHermes, tools: true, calls: true, strings: true},
-		{template: "mistral", format: FormatMistral, tools: true, calls: true, strings: true, shortIDs: true},
-		{template: "mistralargs", format: FormatMistralArgs, tools: true, calls: true, strings: true, lists: true},
+		{template: "qwen25", format: formatHermes, tools: true, calls: true, strings: true},
+		{template: "qwen3", format: formatHermes, tools: true, calls: true, strings: true},
+		{template: "mistral", format: formatMistral, tools: true, calls: true, strings: true, shortIDs: true},
+		{template: "mistralargs", format: formatMistralArgs, tools: true, calls: true, strings: true, lists: true},
 		{template: "gemma2", strings: true, absent: asEmpty},
 		{template: "gemma3", strings: true, lists: true, absent: asEmpty},
 		{template: "phi3", strings: true, absent: asEmpty},
@@ -184,8 +184,15 @@ func TestHabits(t *testing.T) {
 	} {
 		t.Run(tt.template, func(t *testing.T) {
 			h := loadFile(t, tt.template).byName["default"].habits
+			name := formatTGI.Name
+			if tt.format != nil {
+				name = tt.format.Name
+			}
+			if h.format.Name != name {
+				t.Errorf("format %s, want %s", h.format.Name, name)
+			}
 			want := h
-			want.format, want.tools, want.calls = tt.format, tt.tools, tt.calls
+			want.tools, want.calls = tt.tools, tt.calls
 			want.strings, want.lists = tt.strings, tt.lists
 			want.textArguments, want.shortIDs, want.absent = tt.textArguments, tt.shortIDs, tt.absent
 			if h != want {
