@@ -148,7 +148,11 @@ func (e *Engine) activate(st *step, s *sequence, hit page.Hit, now time.Time) {
 		e.releaseForks(s)
 	}
 	if g := s.constraint; s.constrained() && !g.started && s.generated == 0 {
-		g.compiler.Start(g.matcher, s.limit-s.known())
+		room := s.limit - s.known()
+		if g.reasoning != nil {
+			room = 0 // the grammar may begin later: it stays where it is
+		}
+		g.compiler.Start(g.matcher, room)
 		g.started, g.moving, g.patient = true, g.matcher, true
 	}
 }

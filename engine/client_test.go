@@ -133,7 +133,7 @@ func (c *client) checkEnd() error {
 		if e.Kind == Cancelled && !c.gone {
 			return fmt.Errorf("ended with kind %v, gone is %v", e.Kind, c.gone)
 		}
-		if errors.Is(e, errExcluded) && !(c.stuck && len(c.got) == len(c.want)) {
+		if (errors.Is(e, errExcluded) || errors.Is(e, errAfterReasoning)) && !(c.stuck && len(c.got) == len(c.want)) {
 			return fmt.Errorf("no token may come after %d of %d: %w", len(c.got), len(c.want), e)
 		}
 		return nil

@@ -10,14 +10,15 @@ import (
 )
 
 // Constraint makes the output of a request follow a grammar, from its beginning or
-// after a trigger. Submit takes it over, even if it fails: the engine closes its
-// matchers.
+// after a trigger, and bounds the reasoning before it. Submit takes it over, even if
+// it fails: the engine closes its matchers.
 type Constraint struct {
-	Grammar  *grammar.Matcher // from the first token on; nil: none
-	Triggers []Trigger        // only when Grammar is nil
+	Grammar   *grammar.Matcher // from the first token on; nil: none
+	Triggers  []Trigger        // only when Grammar is nil
+	Reasoning *Reasoning       // comes before what these hold; nil: none
 
 	// NewDetokenizer returns a Detokenizer that spells special tokens out. It is
-	// needed with Triggers only.
+	// needed with Triggers or Reasoning.
 	NewDetokenizer func() Detokenizer
 }
 
@@ -34,7 +35,7 @@ func (g *Constraint) check() error {
 			return fmt.Errorf("trigger %q without a text or a grammar", t.Text)
 		}
 	}
-	return nil
+	return g.Reasoning.check(g)
 }
 
 func (g *Constraint) close() {
@@ -56,7 +57,7 @@ func (g *Constraint) clone() (*Constraint, error) {
 	if g == nil {
 		return nil, nil
 	}
-	c := &Constraint{NewDetokenizer: g.NewDetokenizer}
+	c := &Constraint{Reasoning: g.Reasoning, NewDetokenizer: g.NewDetokenizer}
 	var err error
 	if g.Grammar != nil {
 		c.Grammar, err = g.Grammar.Clone()
@@ -91,24 +92,48 @@ type Compiler interface {
 // seen every token that is committed, and those in pending, but none that is in
 // flight, which may still be dropped. The compiler's workers move it.
 type constraintState struct {
-	compiler Compiler
-	matcher  *grammar.Matcher // the grammar that holds; nil while there is none
-	watch    *watch           // for triggers, while there is none
-	entering *Trigger         // one whose grammar holds if it takes the text after Text
-	started  bool             // the first mask has been asked for
-	moving   *grammar.Matcher // being moved by the workers, as far as the loop knows
-	patient  bool             // moving has not been waited for yet
-	pending  []int32          // forced tokens to commit, the next first
-	end      bool             // nothing but the end may come after them
+	compiler  Compiler         // nil without a grammar
+	matcher   *grammar.Matcher // the grammar that holds; nil while there is none
+	watch     *watch           // for triggers, while there is none
+	entering  *Trigger         // one whose grammar holds if it takes the text after Text
+	reasoning *reasoning       // before the answer; nil after it
+	next      *grammar.Matcher // the grammar that holds after it
+	started   bool             // the first mask has been asked for
+	moving    *grammar.Matcher // being moved by the workers, as far as the loop knows
+	patient   bool             // moving has not been waited for yet
+	pending   []int32          // forced tokens to commit, the next first
+	end       bool             // nothing but the end may come after them
+
+	dec  Detokenizer // of what reasoning and watch read
+	text []byte      // scratch: of the last token
 }
 
 // newConstraintState returns the state of a new sequence, nil for free text.
 func (e *Engine) newConstraintState(g *Constraint) (*constraintState, error) {
-	if g == nil || g.Grammar == nil && len(g.Triggers) == 0 {
+	if g == nil || g.Grammar == nil && len(g.Triggers) == 0 && g.Reasoning == nil {
 		return nil, nil
 	}
 	if err := g.check(); err != nil {
 		return nil, &Error{Kind: Internal, Msg: "the request's constraint is invalid", Err: err}
+	}
+	made := &constraintState{matcher: g.Grammar}
+	if g.NewDetokenizer != nil {
+		made.dec = g.NewDetokenizer()
+	}
+	if len(g.Triggers) > 0 {
+		made.watch = newWatch(g.Triggers)
+	}
+	if r := g.Reasoning; r != nil {
+		made.reasoning = &reasoning{Reasoning: r, inside: r.Opened}
+		if r.Opened {
+			made.next, made.matcher = g.Grammar, nil
+		}
+		if made.reasoning.spent() {
+			made.pending, made.reasoning.ending = r.Ending, true
+		}
+	}
+	if g.Grammar == nil && len(g.Triggers) == 0 {
+		return made, nil
 	}
 	if e.cfg.Compiler == nil {
 		return nil, &Error{Kind: Internal, Msg: "this engine has no grammars"}
@@ -120,10 +145,7 @@ func (e *Engine) newConstraintState(g *Constraint) (*constraintState, error) {
 	if got, want := c.MaskWords(), device.MaskWords(e.cfg.Plan.Vocab); got != want {
 		return nil, &Error{Kind: Internal, Msg: fmt.Sprintf("the grammar's masks have %d words, the model's %d", got, want)}
 	}
-	made := &constraintState{compiler: c, matcher: g.Grammar}
-	if g.Grammar == nil {
-		made.watch = newWatch(g.Triggers, g.NewDetokenizer())
-	}
+	made.compiler = c
 	return made, nil
 }
 
@@ -141,8 +163,12 @@ func (s *sequence) forcing() bool {
 	return g != nil && s.generated > 0 && (len(g.pending) > 0 || g.end)
 }
 
-// masked reports whether the token after all known ones needs a mask.
-func (s *sequence) masked() bool { return s.constrained() || s.rules.hold(s.generated) }
+// masked reports whether the token after all known ones needs a mask. The end must
+// not come before the answer that a grammar holds.
+func (s *sequence) masked() bool {
+	g := s.constraint
+	return g != nil && (g.matcher != nil || g.next != nil || len(g.pending) > 0) || s.rules.hold(s.generated)
+}
 
 // dropConstraint closes the grammars of s, which goes on, or ends, without them.
 func (s *sequence) dropConstraint() {
@@ -151,8 +177,10 @@ func (s *sequence) dropConstraint() {
 		return
 	}
 	s.constraint = nil
-	if g.matcher != nil {
-		discard(g.matcher)
+	for _, m := range []*grammar.Matcher{g.matcher, g.next} {
+		if m != nil {
+			discard(m)
+		}
 	}
 	if g.watch != nil {
 		g.watch.close(nil)

@@ -106,8 +106,9 @@ type followed struct {
 
 // constraintSpec is what a constrained request asks for, in the words of the test.
 type constraintSpec struct {
-	grammar  *testGrammar
-	triggers []triggerSpec
+	grammar   *testGrammar
+	triggers  []triggerSpec
+	reasoning *Reasoning
 }
 
 type triggerSpec struct {
@@ -122,7 +123,7 @@ func (g *constraintSpec) compile(t testing.TB) *Constraint {
 		return nil
 	}
 	c := compiler(t)
-	made := &Constraint{NewDetokenizer: func() Detokenizer { return vocabulary }}
+	made := &Constraint{NewDetokenizer: func() Detokenizer { return vocabulary }, Reasoning: g.reasoning}
 	if g.grammar != nil {
 		made.Grammar = grammartest.Compile(t, c, g.grammar.kind, g.grammar.text)
 	}
@@ -135,14 +136,45 @@ func (g *constraintSpec) compile(t testing.TB) *Constraint {
 // randomConstraint returns one of many.
 func randomConstraint(rng *rand.Rand) *constraintSpec {
 	some := func() *testGrammar { return &testGrammars[rng.IntN(len(testGrammars))] }
-	if rng.IntN(2) == 0 {
-		return &constraintSpec{grammar: some()}
-	}
 	p := &constraintSpec{}
+	if rng.IntN(2) == 0 {
+		p.reasoning = randomReasoning(rng)
+	}
+	switch {
+	case p.reasoning != nil && rng.IntN(3) == 0:
+		return p
+	case rng.IntN(2) == 0:
+		p.grammar = some()
+		return p
+	}
 	for _, text := range []string{"<call>", "a{", "x", "{", " ", "1"}[rng.IntN(4):] {
 		p.triggers = append(p.triggers, triggerSpec{text, rng.IntN(3) == 0, some()})
 	}
 	return p
+}
+
+// randomReasoning returns reasoning whose marks come now and then.
+func randomReasoning(rng *rand.Rand) *Reasoning {
+	tokens := func(text string) []int32 {
+		ids, err := vocabulary.Encode(text, false)
+		if err != nil {
+			panic(err)
+		}
+		return ids
+	}
+	r := &Reasoning{Opened: rng.IntN(2) == 0, Budget: rng.IntN(12) - 3}
+	r.Close = []string{"x", "e", "abc", "9<", "all>"}[rng.IntN(5)]
+	r.Open = []string{"<call>", "a", "l>", "ue"}[rng.IntN(4)]
+	r.OpenTokens = []int32{grammartest.Call}
+	if r.Open != "<call>" {
+		r.OpenTokens = tokens(r.Open)
+	}
+	r.Ending = tokens([]string{"", "12, ", "{"}[rng.IntN(3)] + r.Close)
+	if rng.IntN(3) == 0 {
+		r.Answer = tokens("true, ")
+		r.Ending = append(r.Ending, r.Answer...)
+	}
+	return r
 }
 
 // oracle follows a sequence token by token as the engine should, with whole
@@ -157,6 +189,14 @@ type oracle struct {
 	forced   map[int]bool
 	end      int // tokens after which the sequence has ended; 0: not
 	ignore   bool
+
+	before *Reasoning // nil once the answer has begun
+	inside int        // of the text, where the reasoning begins; -1: not yet
+	count  int        // tokens of it
+	choice bool       // the first token may open it
+	last   bool       // pending are the last tokens before the answer
+	base   int        // of the text, where the answer begins
+	lost   bool       // its grammar does not allow how it begins
 }
 
 func (o *oracle) text() string { return vocabulary.Text(o.ids...) }
@@ -183,6 +223,13 @@ func (o *oracle) take(id int32) {
 	case ends:
 		o.end = len(o.ids)
 		return
+	case o.before != nil:
+		if o.reason(id); o.before != nil {
+			return
+		}
+		before = o.base
+	}
+	switch {
 	case len(o.pending) > 0:
 		o.pending = o.pending[1:]
 		o.accept(id)
@@ -190,17 +237,67 @@ func (o *oracle) take(id int32) {
 		o.accept(id)
 	case o.spec.grammar == nil:
 		o.trigger(before)
+	default: // after the reasoning
+		o.base = len(o.text()) - len(strings.TrimLeft(o.text()[o.base:], " "))
+		o.lost = !o.enter(o.spec.grammar, o.base)
 	}
 	if o.matcher == nil || len(o.pending) > 0 {
 		return
 	}
 	if o.matcher.Done() {
-		o.pending = []int32{grammartest.EOS}
+		o.force(grammartest.EOS)
 	} else {
-		o.pending = o.matcher.Forced(nil)
+		o.force(o.matcher.Forced(nil)...)
 	}
-	for i := range o.pending {
-		o.forced[len(o.ids)+i] = true
+}
+
+// force says which tokens come next. A first one is sampled nevertheless.
+func (o *oracle) force(ids ...int32) {
+	o.pending = ids
+	for i := range ids {
+		o.forced[len(o.ids)+i] = len(o.ids)+i > 0
+	}
+}
+
+// reason follows a token before the answer, of which base is the beginning.
+func (o *oracle) reason(id int32) {
+	r, text := o.before, o.text()
+	over := func(at int) { o.before, o.base = nil, at }
+	if len(o.pending) > 0 {
+		if o.pending = o.pending[1:]; len(o.pending) == 0 && o.last {
+			over(len(text))
+		}
+		return
+	}
+	switch inked := strings.TrimLeft(text, " "); {
+	case o.inside >= 0:
+		o.count++
+	case o.matcher != nil && o.choice && id == r.OpenTokens[0]:
+		o.matcher.Close()
+		o.matcher, o.followed, o.inside = nil, followed{from: -1}, len(r.Open)
+		o.force(r.OpenTokens[1:]...)
+		text += vocabulary.Text(o.pending...)
+	case o.matcher != nil:
+		over(0)
+		return
+	case strings.HasPrefix(inked, r.Open):
+		o.inside = len(text) - len(inked) + len(r.Open)
+	case strings.HasPrefix(r.Open, inked):
+		return
+	default:
+		over(len(text) - len(inked))
+		return
+	}
+	if _, rest, found := strings.Cut(text[o.inside:], r.Close); found {
+		if o.spec.grammar == nil || len(r.Answer) == 0 || strings.TrimLeft(rest, " ") != "" {
+			over(len(text) - len(rest))
+			return
+		}
+		o.force(r.Answer...)
+		o.last = true
+	} else if r.Budget >= 0 && o.count >= r.Budget {
+		o.force(slices.Concat(o.pending, r.Ending)...)
+		o.last = true
 	}
 }
 
@@ -211,13 +308,14 @@ func (o *oracle) accept(id int32) {
 }
 
 func (o *oracle) trigger(before int) {
-	text := o.text()
+	text := o.text()[o.base:]
+	before -= o.base
 	triggers := slices.Clone(o.spec.triggers)
 	sort.SliceStable(triggers, func(i, k int) bool { return len(triggers[i].text) > len(triggers[k].text) })
 	for end := before + 1; end <= len(text); end++ {
 		for _, tr := range triggers {
 			head, found := strings.CutSuffix(text[:end], tr.text)
-			if found && (!tr.atStart || strings.TrimSpace(head) == "") && o.enter(tr.grammar, end) {
+			if found && (!tr.atStart || strings.TrimSpace(head) == "") && o.enter(tr.grammar, o.base+end) {
 				return
 			}
 		}
@@ -231,13 +329,21 @@ func (o *oracle) mask(out []sim.Choice) []uint32 {
 	}
 	words := make([]uint32, compiler(o.t).MaskWords())
 	switch {
-	case o.end > 0 || o.matcher == nil:
+	case o.lost:
+	case o.end > 0:
 		return nil
 	case len(o.pending) > 0:
 		words[o.pending[0]/32] |= 1 << (o.pending[0] % 32)
+	case o.matcher == nil:
+		return nil
 	default:
 		if err := o.matcher.Mask(words); err != nil {
 			o.t.Errorf("after %q: %v", o.text(), err)
+		}
+		if o.before != nil { // the first token
+			open := o.before.OpenTokens[0]
+			o.choice = !sample.Allowed(words, open)
+			words[open/32] |= 1 << (open % 32)
 		}
 	}
 	return words
@@ -245,11 +351,32 @@ func (o *oracle) mask(out []sim.Choice) []uint32 {
 
 // expect returns what the request must yield, and where its grammar held.
 func (g *constraintSpec) expect(t testing.TB, model sim.Model, req *Request, params sample.Params, by sim.Conditions) ([]sim.Choice, followed) {
-	o := &oracle{t: t, spec: g, forced: map[int]bool{}, ignore: req.IgnoreEOS, followed: followed{from: -1}}
-	if g.grammar != nil {
+	o := &oracle{t: t, spec: g, forced: map[int]bool{}, ignore: req.IgnoreEOS, followed: followed{from: -1}, before: g.reasoning, inside: -1}
+	opened := g.reasoning != nil && g.reasoning.Opened
+	switch {
+	case opened:
+		if o.inside = 0; g.reasoning.Budget == 0 {
+			o.force(g.reasoning.Ending...)
+			o.last = true
+		}
+	case g.grammar != nil:
 		o.enter(g.grammar, 0)
 	}
-	by.Mask = func(out []sim.Choice) []uint32 { return admitted(req, &model, o.mask(out), out) }
+	by.Mask = func(out []sim.Choice) []uint32 {
+		mask := o.mask(out)
+		switch {
+		case o.before != nil && len(o.pending) > 0:
+			return mask // whatever the lists say
+		case o.before == nil || g.grammar == nil || o.matcher != nil:
+			return admitted(req, &model, mask, out)
+		}
+		if mask = admitted(req, &model, nil, out); mask == nil {
+			mask = make([]uint32, device.MaskWords(model.Vocab))
+			fill(mask, model.Vocab)
+		}
+		forbid(mask, model.EOS) // it would come before the answer
+		return mask
+	}
 	want := model.ContinueUnder(req.Tokens, params, by, req.TopN, req.MaxNewTokens, false)
 	o.mask(want)
 	if o.matcher != nil {

@@ -53,7 +53,7 @@ func TestSimulated(t *testing.T) {
 	}
 	for _, n := range []int{sum.Requests, sum.Complete, sum.Cut, sum.Expired, sum.Cancelled, sum.Failed, sum.Refused, sum.Lost, sum.Preemptions, sum.CachedTokens,
 		sum.WithGrammar, sum.Constrained, sum.Forced, sum.Late, sum.Forks, sum.Windows, sum.Recurrent, sum.Resumed, sum.Adapters, sum.Lengthened,
-		sum.Ruled, sum.Contradictory, sum.Stuck, sum.StopTokens, sum.Looped, sum.Scored} {
+		sum.Ruled, sum.Contradictory, sum.Stuck, sum.StopTokens, sum.Looped, sum.Scored, sum.Reasoned, sum.Astray} {
 		if n == 0 {
 			t.Errorf("something never happened in %d runs: %+v", runs, sum)
 		}
@@ -62,11 +62,11 @@ func TestSimulated(t *testing.T) {
 
 // tally counts what happened in all runs.
 type tally struct {
-	Requests, Complete, Cut, Expired, Cancelled, Failed, Refused, Lost int
-	Steps, Tokens, Preemptions, CachedTokens                           int
-	WithGrammar, Constrained, Forced, Late, Forks                      int
-	Windows, Recurrent, Resumed, Adapters, Lengthened                  int
-	Ruled, Contradictory, Stuck, StopTokens, Looped, Scored            int
+	Requests, Complete, Cut, Expired, Cancelled, Failed, Refused, Lost        int
+	Steps, Tokens, Preemptions, CachedTokens                                  int
+	WithGrammar, Constrained, Forced, Late, Forks                             int
+	Windows, Recurrent, Resumed, Adapters, Lengthened                         int
+	Ruled, Contradictory, Stuck, StopTokens, Looped, Scored, Reasoned, Astray int
 
 	// Of runs in which nothing goes wrong and lengths are not misjudged on purpose:
 	Waits            int     // turns after which someone waited
@@ -316,9 +316,14 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 			}
 			if c.followed.from >= 0 && c.spec != nil {
 				sum.Constrained++
+				if c.spec.reasoning != nil && c.followed.from > 0 {
+					sum.Reasoned++
+				}
 			}
 		case errors.Is(e, errExcluded):
 			sum.Stuck++
+		case errors.Is(e, errAfterReasoning):
+			sum.Astray++
 		case e.Kind == Cancelled && c.gone:
 			sum.Cancelled++
 		case e.Kind == Expired && !c.req.Deadline.IsZero():

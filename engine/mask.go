@@ -14,13 +14,16 @@ func (e *Engine) advance(s *sequence) {
 	g := s.constraint
 	token := s.token(s.known() - 1)
 	switch {
+	case g.reasoning != nil:
+		e.reason(s, token)
 	case len(g.pending) > 0: // the first token of the sequence, for which there was no choice
 		g.pending = g.pending[1:]
 	case g.matcher != nil:
 		g.compiler.Advance(g.matcher, token, s.limit-s.known())
 		g.moving, g.patient = g.matcher, true
 	default:
-		g.watch.read(token)
+		g.text = g.dec.Append(g.text[:0], token)
+		g.watch.read(g.text)
 		e.look(s)
 	}
 	e.publishLater(s)
@@ -92,9 +95,14 @@ func (e *Engine) moved(s *sequence) bool {
 	case err != nil:
 		e.end(s, NotFinished, ungrammatical(err))
 		return true
+	case move.Refused && g.next != nil:
+		e.end(s, NotFinished, ungrammatical(errAfterReasoning))
+		return true
 	case move.Refused:
 		e.look(s)
 		return true
+	case g.next != nil:
+		g.matcher, g.next = g.next, nil
 	case g.entering != nil:
 		g.matcher = g.entering.Grammar
 		g.watch.close(g.entering)
@@ -117,7 +125,14 @@ func (e *Engine) force(s *sequence) {
 		if !e.forced(s, g.pending[0]) {
 			return
 		}
+		if g.reasoning != nil {
+			g.text = g.dec.Append(g.text[:0], g.pending[0])
+		}
 		g.pending = g.pending[1:]
+	}
+	if g.reasoning != nil && g.reasoning.ending && len(g.pending) == 0 {
+		e.answer(s, nil)
+		return
 	}
 	if g.end && len(g.pending) == 0 && e.forced(s, g.compiler.EOS()[0]) {
 		e.end(s, FinishEOS, nil)
@@ -126,7 +141,7 @@ func (e *Engine) force(s *sequence) {
 
 // forced commits a token that is the only choice, and reports whether s goes on.
 func (e *Engine) forced(s *sequence, token int32) bool {
-	if !s.rules.admits(s, token) {
+	if s.constraint.reasoning == nil && !s.rules.admits(s, token) {
 		e.end(s, NotFinished, errExcluded)
 		return false
 	}
@@ -213,21 +228,35 @@ func (e *Engine) makeMasks(deadline time.Time, done func(s *sequence, mask int32
 	made := 0
 	for i, s := range m.seqs {
 		var err error
-		switch mask := m.masks[i]; {
-		case !s.constrained():
-			s.rules.begin(mask)
-		case len(s.constraint.pending) > 0:
+		g, mask := s.constraint, m.masks[i]
+		before := g != nil && g.reasoning != nil // the answer
+		if before && len(g.pending) > 0 {        // its ending, whatever the rules say
 			clear(mask)
-			next := s.constraint.pending[0]
-			mask[next/32] |= 1 << (next % 32)
+			allow(mask, g.pending[:1])
+			done(s, m.first+int32(i), nil)
+			continue
+		}
+		switch {
+		case !s.constrained():
+			s.rules.begin(mask, e.limits.Vocab)
+			if before && g.next != nil {
+				forbid(mask, e.cfg.EOS...)
+			}
+		case len(g.pending) > 0:
+			clear(mask)
+			allow(mask, g.pending[:1])
 		default:
 			err = m.errs[made]
 			made++
-			if err != nil && !errors.Is(err, grammar.ErrLate) {
+			switch {
+			case errors.Is(err, grammar.ErrLate):
+			case err != nil:
 				err = ungrammatical(err)
+			case before:
+				g.reasoning.mayOpen(mask)
 			}
 		}
-		if err == nil && s.rules != nil && !s.rules.narrow(m.masks[i], s, s.generated) {
+		if err == nil && s.rules != nil && !s.rules.narrow(mask, s, s.generated) {
 			err = errExcluded
 		}
 		done(s, m.first+int32(i), err)

@@ -75,7 +75,7 @@ func requestBytes(r *Request, vocab int, fork bool) int64 {
 	mask := int64(device.MaskWords(vocab)) * 4
 	n := sequenceBytes + int64(min(r.MaxNewTokens, firstChunk))*tokenBytes
 	if r.Constraint != nil {
-		n += mask
+		n += mask + int64(r.Constraint.Reasoning.tokens())*4
 	}
 	n += int64(r.Repetition.sizes()) * 4
 	if fork {

@@ -9,7 +9,6 @@ import (
 // rules are what a request asks of its tokens besides its grammar: they narrow the mask
 // of a row. Sequences of one prompt share them.
 type rules struct {
-	vocab       int
 	base        []uint32  // a mask of the tokens that may come at all; nil: all
 	banned      [][]int32 // sequences of two tokens or more
 	least       int       // so many tokens must come before one of
@@ -29,9 +28,9 @@ func (e *Engine) newRules(req *Request) (*rules, error) {
 	if err := e.checkLists(req); err != nil {
 		return nil, err
 	}
-	r := &rules{vocab: e.limits.Vocab, least: req.MinNewTokens, stops: req.StopTokens, eos: e.cfg.EOS, ignore: req.IgnoreEOS, constrained: req.Constraint != nil}
+	r := &rules{least: req.MinNewTokens, stops: req.StopTokens, eos: e.cfg.EOS, ignore: req.IgnoreEOS, constrained: req.Constraint != nil}
 	if req.AllowedTokens != nil {
-		r.base = make([]uint32, device.MaskWords(r.vocab))
+		r.base = make([]uint32, device.MaskWords(e.limits.Vocab))
 		allow(r.base, req.AllowedTokens)
 	}
 	for _, ban := range req.BannedTokens {
@@ -40,8 +39,8 @@ func (e *Engine) newRules(req *Request) (*rules, error) {
 			continue
 		}
 		if r.base == nil {
-			r.base = make([]uint32, device.MaskWords(r.vocab))
-			fill(r.base, r.vocab)
+			r.base = make([]uint32, device.MaskWords(e.limits.Vocab))
+			fill(r.base, e.limits.Vocab)
 		}
 		forbid(r.base, ban[0])
 	}
@@ -105,11 +104,11 @@ func (r *rules) hold(index int) bool {
 }
 
 // begin makes a mask of all that the rules admit at any time.
-func (r *rules) begin(mask []uint32) {
-	if r.base != nil {
+func (r *rules) begin(mask []uint32, vocab int) {
+	if r != nil && r.base != nil {
 		copy(mask, r.base)
 	} else {
-		fill(mask, r.vocab)
+		fill(mask, vocab)
 	}
 }
 

@@ -197,7 +197,7 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 		case s.rules.hold(int(row.Index)):
 			b.Masks = b.Masks[:len(b.Masks)+b.MaskWords]
 			row.Mask = int32(len(b.Masks) / b.MaskWords)
-			s.rules.begin(b.Mask(row.Mask))
+			s.rules.begin(b.Mask(row.Mask), e.limits.Vocab)
 			s.rules.narrow(b.Mask(row.Mask), s, int(row.Index)) // leaves some: newRules has made sure
 		}
 		st.row(s, row)

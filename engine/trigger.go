@@ -22,25 +22,24 @@ type Trigger struct {
 // watch looks for triggers in the text of a sequence.
 type watch struct {
 	triggers []Trigger // the longest Text first; the watch's to close
-	dec      Detokenizer
-	text     []byte // the end of the text, as much as a trigger may begin in
-	inked    bool   // what came before text was not all white space
+	text     []byte    // the end of the text, as much as a trigger may begin in
+	inked    bool      // what came before text was not all white space
 
 	// Where to look on for what the token read last completes.
 	end int // of a Text
 	at  int // in triggers
 }
 
-func newWatch(triggers []Trigger, dec Detokenizer) *watch {
-	w := &watch{triggers: slices.Clone(triggers), dec: dec}
+func newWatch(triggers []Trigger) *watch {
+	w := &watch{triggers: slices.Clone(triggers)}
 	slices.SortStableFunc(w.triggers, func(a, b Trigger) int { return len(b.Text) - len(a.Text) })
 	return w
 }
 
-// read takes in a token.
-func (w *watch) read(token int32) {
+// read takes in what a token completes.
+func (w *watch) read(text []byte) {
 	w.end, w.at = len(w.text)+1, 0
-	w.text = w.dec.Append(w.text, token)
+	w.text = append(w.text, text...)
 }
 
 // next returns the next trigger that the token read last completes, and what of the

@@ -40,10 +40,10 @@ func TestWatch(t *testing.T) {
 				}
 				triggers = append(triggers, Trigger{text, atStart, matcher(t, `(abc|x)y`)})
 			}
-			w := newWatch(triggers, vocabulary)
+			w := newWatch(triggers)
 			fired := -1
 			for i, text := range tt.text {
-				w.read(tokenOf(t, text))
+				w.read([]byte(text))
 				var m *grammar.Matcher
 				for fires, rest := w.next(); fires != nil; fires, rest = w.next() {
 					compiler(t).Enter(fires.Grammar, rest, 0)

@@ -64,6 +64,7 @@ func Identical(t *testing.T, open Open) {
 		{name: "under a grammar", params: func(p *sample.Params) { p.FrequencyPenalty = 0.1 }, topN: 2, constrain: schema},
 		{name: "under a grammar, sampled", params: func(p *sample.Params) { p.Sample, p.Seed, p.RepetitionPenalty = 1, 5, 1.2 }, constrain: schema},
 		{name: "triggered", params: func(p *sample.Params) { p.Sample, p.Seed, p.Temperature = 1, 3, 2 }, constrain: triggered},
+		{name: "reasoning within a budget", params: func(p *sample.Params) { p.Sample, p.Seed, p.RepetitionPenalty = 1, 6, 1.2 }, topN: 2, constrain: reasoned},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
 			request := func(vocab int) *engine.Request {
@@ -165,6 +166,19 @@ func triggered(t testing.TB, c *grammar.Compiler) *engine.Constraint {
 	for _, text := range []string{"1", "2", "w"} {
 		g.Triggers = append(g.Triggers, engine.Trigger{Text: text, Grammar: grammartest.Compile(t, c, grammar.Regex, `[0-9]{0,3}([abc]{4}[0-9]|xy){60}`)})
 	}
+	return g
+}
+
+// reasoned constrains it to a schema after a dozen tokens of reasoning.
+func reasoned(t testing.TB, c *grammar.Compiler) *engine.Constraint {
+	g := schema(t, c)
+	v := grammartest.Vocabulary(32 * c.MaskWords())
+	ending, err := v.Encode("12, 9<9", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.NewDetokenizer = func() engine.Detokenizer { return v }
+	g.Reasoning = &engine.Reasoning{Opened: true, Close: "9<9", Budget: 12, Ending: ending}
 	return g
 }
 
