@@ -38,7 +38,8 @@ func (g *Constraint) check() error {
 	return g.Reasoning.check(g)
 }
 
-func (g *Constraint) close() {
+// Close closes the grammars of one that no engine gets. g may be nil.
+func (g *Constraint) Close() {
 	if g == nil {
 		return
 	}
@@ -69,7 +70,7 @@ func (g *Constraint) clone() (*Constraint, error) {
 		}
 	}
 	if err != nil {
-		c.close()
+		c.Close()
 		return nil, err
 	}
 	return c, nil

@@ -1,11 +1,13 @@
 package engine
 
 import (
+	"errors"
 	"io"
 	"strings"
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/grammar/grammartest"
+	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/engine/sim"
 )
 
@@ -66,6 +68,29 @@ func TestReasoningBudget(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What comes with the last token of the reasoning belongs to the answer: white space
+// does not matter, what the grammar does not allow fails the request.
+func TestReasoningRest(t *testing.T) {
+	for pattern, want := range map[string]string{`\{"true`: `l>{"true</s>`, `abc`: ""} {
+		w := newWorld(t, Config{Device: small, Pages: 40}, sim.Config{Model: grammarModel})
+		r := constrainedRequest(40)
+		r.LogitBias = []sample.Bias{{Token: tokenOf(t, `l>{"`), Bias: 100}} // with another seed <call> would come first
+		spec := &constraintSpec{grammar: regex(pattern), reasoning: &Reasoning{Opened: true, Close: "l>", Budget: -1}}
+		cs, err := w.submitN(t, r, spec, []uint64{1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.finish(t)
+		text, c := "", cs[0]
+		for _, tok := range c.got {
+			text += vocabulary.Text(tok.ID)
+		}
+		if fails := want == ""; fails != errors.Is(c.err, errAfterReasoning) || !fails && !strings.HasSuffix(text, want) {
+			t.Errorf("%s: %q, %v", pattern, text, c.err)
+		}
 	}
 }
 

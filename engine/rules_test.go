@@ -235,7 +235,7 @@ func TestTriggerIsAskedAgain(t *testing.T) {
 	r := constrainedRequest(40)
 	r.AllowedTokens = []int32{tokenOf(t, "a{"), tokenOf(t, `{"`), tokenOf(t, "x"), tokenOf(t, "1")}
 	spec := &constraintSpec{triggers: []triggerSpec{{"{", false, &testGrammar{grammar.Regex, `1x1`, matching(`1x1`)}}, {"a", false, regex(`y`)}}}
-	spec.compile(t).close() // into the cache
+	spec.compile(t).Close() // into the cache
 	open := compiler(t).Open()
 	for seed := range uint64(20) {
 		r := *r

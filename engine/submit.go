@@ -31,7 +31,7 @@ func (e *Engine) Submit(ctx context.Context, req *Request) (*Stream, error) {
 // Only the first scores the prompt.
 func (e *Engine) SubmitN(ctx context.Context, req *Request, seeds []uint64) ([]*Stream, error) {
 	if err := e.accepts(ctx, req, len(seeds)); err != nil {
-		req.Constraint.close()
+		req.Constraint.Close()
 		return nil, err
 	}
 	n := int64(len(seeds))
@@ -87,14 +87,14 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 	constraints := make([]*Constraint, len(seeds))
 	constraints[0] = req.Constraint
 	if err := e.account.take(bytes); err != nil {
-		req.Constraint.close()
+		req.Constraint.Close()
 		return nil, nil, err
 	}
 	defer func() {
 		if err != nil {
 			e.account.used.Add(-bytes)
 			for _, g := range constraints {
-				g.close()
+				g.Close()
 			}
 		}
 	}()

@@ -3,6 +3,7 @@ package handler
 import (
 	"errors"
 	"math/rand/v2"
+	"strings"
 
 	"github.com/millrace-ai/millrace/handler/chat"
 )
@@ -62,6 +63,9 @@ type chatPrompt struct {
 	selection  chat.Selection
 	constraint chat.Constraint
 	format     *chat.Format
+	thinking   bool   // the text ends inside the model's reasoning
+	mayReason  bool   // the answer may begin with reasoning, or goes on with it
+	prefix     string // the constraint's, where it comes after the reasoning
 }
 
 // renderChat makes the prompt of req. Its errors come before all others, as
@@ -96,10 +100,19 @@ func (s *Server) renderChat(x *exchange, m *model, req *chatRequest) (p chatProm
 	}
 	p.format = m.template.Format()
 	p.constraint, err = p.selection.Constraint(p.format)
-	p.text = prompt.Text + p.constraint.Prefix
+	p.thinking = prompt.Thinking
+	prefix := p.constraint.Prefix
+	if p.thinking {
+		prefix, p.prefix = "", prefix
+	}
+	if marks := p.format.Reasoning; marks.Exists() && prefix == "" {
+		begins := !req.prompt.Continues() && !strings.HasSuffix(strings.TrimSpace(prompt.Text), marks.Close)
+		p.mayReason = p.thinking || begins
+	}
+	p.text = prompt.Text + prefix
 	p.marked, p.mark = p.text, prompt.Mark
 	if p.mark != 0 {
-		p.marked = prompt.Marked + p.constraint.Prefix
+		p.marked = prompt.Marked + prefix
 	}
 	return p, err
 }
@@ -169,6 +182,10 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 	j.seeds = seedsOf(p.seed, int(req.n.or(1)))
 	if j.req.Constraint, err = s.chatGuide(x.r.Context(), m, ids, req.tools.Format, prompt.selection.Tools, prompt.constraint); err != nil {
 		return nil, within(err, req.formatField)
+	}
+	if j.req.Constraint, err = s.reason(x, m, j.req.Constraint, &p, &prompt, ids); err != nil {
+		j.req.Constraint.Close()
+		return nil, err
 	}
 	return j, nil
 }

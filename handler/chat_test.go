@@ -64,7 +64,7 @@ var variable = []struct {
 	{regexp.MustCompile(`,"model":"MODEL","system_fingerprint":"2.4.1-native"`), ``},
 }
 
-var usageForm = regexp.MustCompile(`"usage":\{"prompt_tokens":([0-9]+),"completion_tokens":([0-9]+),"total_tokens":([0-9]+),"prompt_tokens_details":\{"cached_tokens":[0-9]+\}\}`)
+var usageForm = regexp.MustCompile(`"usage":\{"prompt_tokens":([0-9]+),"completion_tokens":([0-9]+),"total_tokens":([0-9]+),"prompt_tokens_details":\{"cached_tokens":[0-9]+\}(,"completion_tokens_details":\{"reasoning_tokens":[0-9]+\})?\}`)
 
 // fixed replaces what differs from one answer to the next, and takes out what
 // is always the same.
@@ -250,7 +250,7 @@ func TestChatUsage(t *testing.T) {
 	for body, completion := range map[string]int{chatBody(): 3, chatBody(`"n":4`): 12, chatBody(`"stop":["b"]`): 1} {
 		got := post(t, s, "/v1/chat/completions", body)
 		prompt := len(gen.request().Tokens)
-		want := fmt.Sprintf(`"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"prompt_tokens_details":{"cached_tokens":2}}}`, prompt, completion, prompt+completion)
+		want := fmt.Sprintf(`"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"prompt_tokens_details":{"cached_tokens":2},"completion_tokens_details":{"reasoning_tokens":0}}}`, prompt, completion, prompt+completion)
 		if !strings.HasSuffix(got.body, want) {
 			t.Errorf("%s: %s, want %s", body, got.body, want)
 		}

@@ -17,6 +17,7 @@ type chatAnswer struct {
 	logprobs bool // show them
 	top      int  // alternatives to show with them
 	object   bool // calls in TGI's form: see Options.ToolCallObject
+	hidden   bool // reasoning is not shown
 	messages []*chatMessage
 
 	promptLogprobs optional[uint32] // show the prompt's, with so many alternatives
@@ -28,12 +29,16 @@ type chatAnswer struct {
 type chatMessage struct {
 	ending   ending
 	format   *chat.Format // of parser
+	tools    bool         // there may be calls
 	parser   *chat.Parser // nil without tools: all text is content
-	text     []byte       // what is shown, as the model wrote it: all in a whole answer, a piece's in a stream
-	answer   chat.Answer  // what the parser found in a whole answer
+	text     []byte       // what is shown, as the model wrote it: in a whole answer all after the reasoning, in a stream a piece's
+	answer   chat.Answer  // what the parser found in a whole answer after the reasoning
 	callID   string       // of the call that a stream is in
 	logprobs []byte       // of tokens, as a list's elements: all, or those that no event has shown
 	tokens   int          // in a stream
+
+	reasoning []byte // of a whole answer
+	reasoned  int    // tokens of it
 }
 
 // newChatAnswer returns the answer of all to req, of which prompt was made.
@@ -44,24 +49,44 @@ func (s *Server) newChatAnswer(tok *token.Tokenizer, req *chatRequest, prompt *c
 	}
 	a := &chatAnswer{
 		head: s.newOpenAIHead(object, "chatcmpl-"), tok: tok, logprobs: req.logprobs, top: int(req.topLogprobs.or(0)), object: s.opt.ToolCallObject,
-		promptLogprobs: req.promptLogprobs, usageApart: req.includeUsage, usageEach: req.usageEach,
+		promptLogprobs: req.promptLogprobs, usageApart: req.includeUsage, usageEach: req.usageEach, hidden: req.reasoning.hidden,
+	}
+	format := *prompt.format
+	if req.reasoning.inText.or(s.opt.ReasoningInText) {
+		format.Reasoning = chat.Reasoning{}
 	}
 	for _, q := range all {
-		m := &chatMessage{ending: newEnding(q.job)}
-		if len(prompt.selection.Tools) > 0 {
-			m.format = prompt.format
-			m.parser = chat.NewParser(prompt.format, prompt.selection, false, chat.NewID)
-			m.parser.Write(prompt.constraint.Prefix) // a marker: nothing is known by it
+		m := &chatMessage{ending: newEnding(q.job), format: &format}
+		if len(prompt.selection.Tools) > 0 || format.Reasoning.Exists() {
+			m.tools = len(prompt.selection.Tools) > 0
+			m.parser = chat.NewParser(&format, prompt.selection, prompt.thinking, chat.NewID)
+			if prompt.prefix == "" {
+				m.parser.Write(prompt.constraint.Prefix) // a marker: nothing is known by it
+			}
 		}
 		a.messages = append(a.messages, m)
 	}
 	return a
 }
 
+// usageOf returns the usage of all.
+func (a *chatAnswer) usageOf(all []*sequence) usage {
+	u, reasoned := usageOf(all), 0
+	for _, m := range a.messages {
+		reasoned += m.reasoned
+	}
+	u.reasoning = some(reasoned)
+	return u
+}
+
 // shows reports whether a piece's text belongs to the answer of q: also the
-// special tokens that a model marks calls with do.
+// special tokens that a model marks reasoning and calls with do.
 func (m *chatMessage) shows(q *sequence, p *engine.Piece) bool {
-	return q.shows(p) || p.Special && m.parser != nil && m.format.IsMarker(p.Text)
+	if q.shows(p) || !p.Special || m.parser == nil {
+		return q.shows(p)
+	}
+	_, over := m.parser.Reasoning()
+	return (m.tools || !over) && m.format.IsMarker(p.Text)
 }
 
 // finish returns the reason why q has ended.
@@ -87,16 +112,37 @@ func (a *chatAnswer) add(q *sequence, pieces []engine.Piece) {
 			m.logprobs = appendLogprob(m.logprobs, a.tok, p, a.top)
 		}
 		m.text = m.ending.add(m.text, p.Text, m.shows(q, p), p.Last)
+		m.reason()
 		last = p.Last
 	}
 	if len(pieces) == 0 {
 		m.text = m.ending.add(m.text, nil, true, true)
 	}
 	if last && m.parser != nil {
-		for _, d := range m.parser.Write(string(m.text)) {
-			m.answer.Add(d)
-		}
-		for _, d := range m.parser.Close() {
+		m.keep(m.parser.Write(string(m.text)))
+		m.keep(m.parser.Close())
+	}
+}
+
+// reason parses what may be reasoning as its tokens come, to count them.
+func (m *chatMessage) reason() {
+	if m.parser == nil {
+		return
+	}
+	if _, over := m.parser.Reasoning(); over {
+		return
+	}
+	m.keep(m.parser.Write(string(m.text)))
+	m.text = m.text[:0]
+	if inside, _ := m.parser.Reasoning(); inside {
+		m.reasoned++
+	}
+}
+
+// keep adds deltas to a whole answer.
+func (m *chatMessage) keep(deltas []chat.Delta) {
+	for _, d := range deltas {
+		if m.reasoning = append(m.reasoning, d.Reasoning...); d.Reasoning == "" {
 			m.answer.Add(d)
 		}
 	}
@@ -114,7 +160,7 @@ func (a *chatAnswer) appendWhole(dst []byte, all []*sequence) (_ []byte, err err
 		m := a.messages[q.index]
 		dst = appendIndex(dst, q.index)
 		dst = append(dst, `,"message":{"role":"assistant","content":`...)
-		if dst, err = m.appendMessage(dst, a.object); err != nil {
+		if dst, err = a.appendMessage(dst, m); err != nil {
 			return dst, err
 		}
 		dst = append(dst, `},"logprobs":`...)
@@ -124,7 +170,7 @@ func (a *chatAnswer) appendWhole(dst []byte, all []*sequence) (_ []byte, err err
 		dst = append(dst, '}')
 	}
 	dst = append(dst, `],"usage":`...)
-	dst = usageOf(all).append(dst)
+	dst = a.usageOf(all).append(dst)
 	if a.promptLogprobs.set {
 		dst = append(dst, ',')
 		dst = appendPromptLogprobs(dst, a.tok, all[0].stream.Prompt(), int(a.promptLogprobs.v))
@@ -132,17 +178,21 @@ func (a *chatAnswer) appendWhole(dst []byte, all []*sequence) (_ []byte, err err
 	return append(dst, '}'), nil
 }
 
-// appendMessage appends the content and the calls of a message.
-func (m *chatMessage) appendMessage(dst []byte, object bool) ([]byte, error) {
+// appendMessage appends the content, the reasoning and the calls of a message.
+func (a *chatAnswer) appendMessage(dst []byte, m *chatMessage) ([]byte, error) {
 	switch {
 	case m.parser == nil:
 		return appendString(dst, m.text), nil
-	case len(m.answer.Calls) == 0:
-		return appendString(dst, m.answer.Content), nil
-	case m.answer.Content == "":
+	case len(m.answer.Calls) > 0 && m.answer.Content == "":
 		dst = append(dst, "null"...)
 	default:
 		dst = appendString(dst, m.answer.Content)
+	}
+	if len(m.reasoning) > 0 && !a.hidden {
+		dst = appendReasoning(append(dst, ','), m.reasoning)
+	}
+	if len(m.answer.Calls) == 0 {
+		return dst, nil
 	}
 	dst = append(dst, `,"tool_calls":[`...)
 	for i, call := range m.answer.Calls {
@@ -152,7 +202,7 @@ func (m *chatMessage) appendMessage(dst []byte, object bool) ([]byte, error) {
 		dst = append(dst, `{"id":`...)
 		dst = appendString(dst, call.ID)
 		dst = append(dst, `,"type":"function","function":{`...)
-		if object {
+		if a.object {
 			arguments, err := call.Object()
 			if err != nil {
 				return dst, err
@@ -183,26 +233,35 @@ func (a *chatAnswer) appendEvents(dst []byte, q *sequence, pieces []engine.Piece
 			m.logprobs = appendComma(m.logprobs)
 			m.logprobs = appendLogprob(m.logprobs, a.tok, p, a.top)
 		}
-		dst = a.appendPiece(dst, q, p.Text, m.shows(q, p), p.Last)
+		dst = a.appendPiece(dst, q, p)
 	}
 	if len(pieces) == 0 {
-		dst = a.appendPiece(dst, q, nil, true, true)
+		dst = a.appendPiece(dst, q, nil)
 	}
 	return dst, nil
 }
 
 // appendEnd implements answer.
 func (a *chatAnswer) appendEnd(dst []byte, all []*sequence) []byte {
-	return a.head.appendEnd(dst, all, a.usageApart)
+	return a.head.appendEnd(dst, a.usageOf(all), a.usageApart)
 }
 
-// appendPiece appends the events of a piece's text.
-func (a *chatAnswer) appendPiece(dst []byte, q *sequence, text []byte, shown, last bool) []byte {
+// appendPiece appends the events of a piece, nil for the end of a sequence that has
+// no last piece.
+func (a *chatAnswer) appendPiece(dst []byte, q *sequence, p *engine.Piece) []byte {
 	m := a.messages[q.index]
-	m.text = m.ending.add(m.text[:0], text, shown, last)
+	last := p == nil || p.Last
+	if p == nil {
+		m.text = m.ending.add(m.text[:0], nil, true, true)
+	} else {
+		m.text = m.ending.add(m.text[:0], p.Text, m.shows(q, p), last)
+	}
 	if m.parser != nil {
 		for _, d := range m.parser.Write(string(m.text)) {
 			dst = a.appendDelta(dst, q, d)
+		}
+		if inside, _ := m.parser.Reasoning(); inside && p != nil {
+			m.reasoned++
 		}
 		m.text = m.text[:0]
 		if last {
@@ -220,16 +279,31 @@ func (a *chatAnswer) appendPiece(dst []byte, q *sequence, text []byte, shown, la
 	return dst
 }
 
-// appendDelta appends the event of what a parser found.
+// appendDelta appends the event of what a parser found. Reasoning has an empty
+// content beside it, which the contract has in every delta without a call.
 func (a *chatAnswer) appendDelta(dst []byte, q *sequence, d chat.Delta) []byte {
+	if d.Reasoning != "" && a.hidden {
+		return dst
+	}
 	dst = a.beginChunk(dst, q)
 	if d.Call == nil {
 		dst = append(dst, `"content":`...)
 		dst = appendString(dst, d.Content)
+		if d.Reasoning != "" {
+			dst = appendReasoning(append(dst, ','), d.Reasoning)
+		}
 	} else {
 		dst = a.appendCall(dst, a.messages[q.index], d.Call)
 	}
 	return a.endChunk(dst, q, false)
+}
+
+// appendReasoning appends reasoning under the two names that clients read.
+func appendReasoning[T string | []byte](dst []byte, text T) []byte {
+	dst = append(dst, `"reasoning_content":`...)
+	dst = appendString(dst, text)
+	dst = append(dst, `,"reasoning":`...)
+	return appendString(dst, text)
 }
 
 // appendCall appends a piece of a call: OpenAI's list of one, in which only
@@ -296,7 +370,9 @@ func (a *chatAnswer) endChunk(dst []byte, q *sequence, last bool) []byte {
 		return append(dst, `}],"usage":null}`+"\n\n"...)
 	}
 	dst = append(dst, `}],"usage":`...)
-	dst = q.usage(m.tokens).append(dst)
+	u := q.usage(m.tokens)
+	u.reasoning = some(m.reasoned)
+	dst = u.append(dst)
 	return append(dst, "}\n\n"...)
 }
 

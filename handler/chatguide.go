@@ -38,7 +38,7 @@ func (s *Server) chatGuide(ctx context.Context, m *model, ids []int32, format ch
 		case isFault(err):
 			// Nobody asked for a grammar: calls in this form are written freely.
 		default:
-			closeTriggers(g.Triggers)
+			g.Close()
 			return nil, err
 		}
 	}
@@ -72,12 +72,6 @@ func (s *Server) explainTools(ctx context.Context, tools []chat.Tool, err error)
 func isFault(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.Status == http.StatusUnprocessableEntity
-}
-
-func closeTriggers(triggers []engine.Trigger) {
-	for _, t := range triggers {
-		t.Grammar.Close()
-	}
 }
 
 func specOf(g chat.Grammar) grammar.Spec {

@@ -203,7 +203,7 @@ func (a *completionAnswer) appendEvents(dst []byte, q *sequence, pieces []engine
 
 // appendEnd implements answer.
 func (a *completionAnswer) appendEnd(dst []byte, all []*sequence) []byte {
-	return a.head.appendEnd(dst, all, a.usageApart)
+	return a.head.appendEnd(dst, usageOf(all), a.usageApart)
 }
 
 // appendEvent appends the event of what no other has shown of q.

@@ -76,9 +76,7 @@ func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) 
 // closeGuides closes the grammars of jobs that are not submitted.
 func closeGuides(jobs []*job) {
 	for _, j := range jobs {
-		if j.req.Constraint != nil {
-			j.req.Constraint.Grammar.Close()
-		}
+		j.req.Constraint.Close()
 	}
 }
 

@@ -59,12 +59,7 @@ func (f *fake) SubmitN(_ context.Context, req *engine.Request, seeds []uint64) (
 		if f.guided != nil {
 			f.guided(g)
 		}
-		if g.Grammar != nil {
-			defer g.Grammar.Close()
-		}
-		for _, trigger := range g.Triggers {
-			defer trigger.Grammar.Close()
-		}
+		defer g.Close()
 	}
 	if f.refuse != nil {
 		return nil, f.refuse

@@ -49,8 +49,12 @@ func appendServedAs(dst []byte, o *Options) []byte {
 }
 
 // usage counts the tokens of an answer. A prompt counts once, however many
-// choices answer it; cached is the part of it that was in the prefix cache.
-type usage struct{ prompt, cached, completion int }
+// choices answer it; cached is the part of it that was in the prefix cache, and
+// reasoning, of chats, a part of the completion.
+type usage struct {
+	prompt, cached, completion int
+	reasoning                  optional[int]
+}
 
 // usageOf returns the usage of all.
 func usageOf(all []*sequence) usage {
@@ -65,7 +69,7 @@ func usageOf(all []*sequence) usage {
 
 // usage returns the usage of q after so many tokens.
 func (q *sequence) usage(tokens int) usage {
-	return usage{len(q.job.req.Tokens), q.stream.Times().CachedTokens, tokens}
+	return usage{prompt: len(q.job.req.Tokens), cached: q.stream.Times().CachedTokens, completion: tokens}
 }
 
 // append appends the object of usage.
@@ -78,18 +82,22 @@ func (u usage) append(dst []byte) []byte {
 	dst = strconv.AppendInt(dst, int64(u.prompt+u.completion), 10)
 	dst = append(dst, `,"prompt_tokens_details":{"cached_tokens":`...)
 	dst = strconv.AppendInt(dst, int64(u.cached), 10)
+	if u.reasoning.set {
+		dst = append(dst, `},"completion_tokens_details":{"reasoning_tokens":`...)
+		dst = strconv.AppendInt(dst, int64(u.reasoning.v), 10)
+	}
 	return append(dst, "}}"...)
 }
 
 // appendEnd appends the last events of a stream: that of usage, if it has one
 // of its own, and that of the end.
-func (h *openAIHead) appendEnd(dst []byte, all []*sequence, usageApart bool) []byte {
+func (h *openAIHead) appendEnd(dst []byte, u usage, usageApart bool) []byte {
 	if usageApart {
 		dst = append(dst, "data: "...)
 		dst = append(dst, h.open...)
 		dst = append(dst, h.model...)
 		dst = append(dst, `,"choices":[],"usage":`...)
-		dst = usageOf(all).append(dst)
+		dst = u.append(dst)
 		dst = append(dst, "}\n\n"...)
 	}
 	return append(dst, done...)

@@ -47,6 +47,14 @@ type Options struct {
 	// Repetition ends texts that repeat themselves where a request has no
 	// repetition_detection.
 	Repetition engine.Repetition
+	// ReasoningInText leaves a model's reasoning in the content of its answer.
+	ReasoningInText bool
+	// ReasoningBudget is the most tokens of reasoning where a request does not
+	// say; nil: any number.
+	ReasoningBudget *int32
+	// ReasoningBudgetMessage are the last words of reasoning that has used up its
+	// budget; "": none.
+	ReasoningBudgetMessage string
 	// ToolCallObject shows calls in TGI's form, which the contract has: their
 	// arguments as an object, and in a stream one call instead of a list.
 	ToolCallObject bool

@@ -152,7 +152,7 @@ var parameterFields = append([]field{
 	format("grammar", openapi.Object{"allOf": []openapi.Object{openapi.Ref("GrammarType")}}),
 	format("structured_outputs", openapi.Object{"type": "object", "description": "One of json, regex, choice and json_object", "properties": openapi.Object{
 		"json": openapi.JSONSchema(""), "regex": openapi.Object{"type": "string"}, "choice": openapi.Strings(""), "json_object": openapi.Object{"type": "boolean"}}}),
-}, refusals()...)
+}, append(reasoningFields, refusals()...)...)
 
 func setStop(p *parameters, r *body.Reader) error {
 	stop, err := decodeStop(r)

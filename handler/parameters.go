@@ -67,6 +67,8 @@ type parameters struct {
 	ignoreEOS    bool             // end tokens end nothing
 	repetition   optional[engine.Repetition]
 
+	reasoning reasoningParameters
+
 	// The prompt.
 	truncate   optional[uint64] // tokens of it that are kept
 	addSpecial optional[bool]   // whether the tokenizer adds its special tokens

@@ -59,10 +59,13 @@ type Serve struct {
 	MaxBatchPrefillTokens int  `name:"max-batch-prefill-tokens" min:"1" placeholder:"N" group:"cache" help:"Most tokens computed in one step; a longer prompt takes several steps. Default: what suits the device."`
 	PrefixCaching         bool `name:"prefix-caching" default:"true" negatable:"" group:"cache" help:"Reuse the cache when prompts begin alike."`
 
-	GenerationConfig    string `name:"generation-config" default:"auto" enum:"auto,vllm,tgi" group:"sampling" placeholder:"auto|tgi" help:"Sampling defaults of the OpenAI routes: auto takes temperature, top_p, top_k, min_p, typical_p and repetition_penalty from the model's generation_config.json, tgi (or vllm) takes none of them. The generate routes keep TGI's defaults."`
-	DefaultMaxTokens    int    `name:"default-max-tokens" min:"1" placeholder:"N" group:"sampling" help:"Most tokens of a chat's answer when a request does not say. Default: what the prompt leaves; TGI's is 100."`
-	RepetitionDetection string `name:"repetition-detection" placeholder:"JSON" group:"sampling" help:"End texts that repeat themselves when a request does not say, as the field of requests does: {\"max_pattern_size\": 64, \"min_count\": 8}. Default: off."`
-	ReturnFullText      bool   `name:"return-full-text" default:"true" negatable:"" group:"sampling" help:"Whether / and /invocations repeat the prompt when a request does not say."`
+	GenerationConfig       string `name:"generation-config" default:"auto" enum:"auto,vllm,tgi" group:"sampling" placeholder:"auto|tgi" help:"Sampling defaults of the OpenAI routes: auto takes temperature, top_p, top_k, min_p, typical_p and repetition_penalty from the model's generation_config.json, tgi (or vllm) takes none of them. The generate routes keep TGI's defaults."`
+	DefaultMaxTokens       int    `name:"default-max-tokens" min:"1" placeholder:"N" group:"sampling" help:"Most tokens of a chat's answer when a request does not say. Default: what the prompt leaves; TGI's is 100."`
+	ReasoningFormat        string `name:"reasoning-format" default:"auto" enum:"auto,none" group:"sampling" placeholder:"auto|none" help:"Where answers show a model's reasoning: auto gives it fields of its own (reasoning_content and reasoning), none leaves it in the content."`
+	ReasoningBudget        int    `name:"reasoning-budget" default:"-1" min:"-1" max:"1000000000" group:"sampling" placeholder:"N" help:"Most tokens of reasoning when a request does not say; then it is ended and the model answers. Default: -1, any number."`
+	ReasoningBudgetMessage string `name:"reasoning-budget-message" default:"I have thought about this long enough and will answer now." group:"sampling" placeholder:"TEXT" help:"Last words of reasoning that has used up its budget."`
+	RepetitionDetection    string `name:"repetition-detection" placeholder:"JSON" group:"sampling" help:"End texts that repeat themselves when a request does not say, as the field of requests does: {\"max_pattern_size\": 64, \"min_count\": 8}. Default: off."`
+	ReturnFullText         bool   `name:"return-full-text" default:"true" negatable:"" group:"sampling" help:"Whether / and /invocations repeat the prompt when a request does not say."`
 
 	Hosting `group:"aws"`
 

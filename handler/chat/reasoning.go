@@ -36,6 +36,13 @@ func reasoningOf(source string) Reasoning {
 	return Reasoning{}
 }
 
+// Reasoning reports whether what was written last is reasoning, and whether no more
+// of it can come.
+func (p *Parser) Reasoning() (inside, over bool) {
+	state := p.thought.state
+	return state == beginThought || state == inThought, state == afterThought || state == noThought
+}
+
 // thought splits the reasoning off the beginning of an answer. White space
 // around the marks belongs to neither side, as transformers has it.
 type thought struct {

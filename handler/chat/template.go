@@ -130,6 +130,12 @@ type Request struct {
 	NoGenerationPrompt bool // the prompt ends with the last message
 }
 
+// Continues reports whether the answer continues the last message.
+func (r *Request) Continues() bool {
+	last := len(r.Messages) - 1
+	return last >= 0 && r.Messages[last].Continues() && !r.NewTurn
+}
+
 // DefaultMaxBytes is how long a prompt may be where no limit is given.
 const DefaultMaxBytes = 64 << 20
 
@@ -163,7 +169,7 @@ func (t *Template) Render(r Request) (Prompt, error) {
 	}
 	messages := c.withTools(r)
 	w := contextWriter{habits: c.habits}
-	if last := len(messages) - 1; last >= 0 && messages[last].Continues() && !r.NewTurn {
+	if last := len(messages) - 1; r.Continues() {
 		messages = slices.Clone(messages)
 		messages[last].Content = messages[last].Content.tagged()
 		text, mark, err := render(c.chat, w.context(messages, r, t.tokens, false), r.MaxBytes, t.marks)

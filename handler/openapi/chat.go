@@ -15,6 +15,10 @@ func documentChat(doc Object, argumentObjects bool) {
 	calls := at(schemas, "ToolCallMessage", "properties")
 	calls["content"] = Object{"type": "string", "nullable": true}
 	message["tool_calls"] = calls["tool_calls"]
+	for _, name := range []string{"reasoning_content", "reasoning"} {
+		text := Object{"type": "string", "description": "What the model thought before it answered, under both names in use"}
+		message[name], calls[name] = text, text
+	}
 	if !argumentObjects {
 		at(schemas, "ToolCall", "properties")["function"] = Ref("FunctionCall")
 		at(schemas, "ToolCallDelta", "properties")["tool_calls"] = listOf(Ref("DeltaToolCall"))
@@ -31,6 +35,10 @@ func documentChat(doc Object, argumentObjects bool) {
 	at(schemas, "Usage", "properties")["prompt_tokens_details"] = Object{
 		"type": "object", "required": []string{"cached_tokens"},
 		"properties": Object{"cached_tokens": Count("Tokens of the prompt that were in the prefix cache")},
+	}
+	at(schemas, "Usage", "properties")["completion_tokens_details"] = Object{
+		"type": "object", "required": []string{"reasoning_tokens"}, "description": "Of chats",
+		"properties": Object{"reasoning_tokens": Count("Tokens of the answer that are reasoning, shown or not")},
 	}
 
 	paths := at(doc, "paths")

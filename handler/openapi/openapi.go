@@ -101,7 +101,7 @@ func Document(o *Options) []byte {
 	documentCompletions(doc, o.MaxTokens)
 	documentInvocations(doc, generation)
 	documentFields(doc, o.Fields)
-	documentDeadlines(doc)
+	documentEndings(doc)
 	documentExamples(doc, o.Grammars)
 	for path := range paths {
 		for method, op := range at(paths, path) {
@@ -119,11 +119,15 @@ func Document(o *Options) []byte {
 	return out
 }
 
-// documentDeadlines says what an answer has that a host's deadline cut.
-func documentDeadlines(doc Object) {
+// documentEndings says what an answer has that a deadline cut, or that repeats itself.
+func documentEndings(doc Object) {
 	for _, name := range []string{"Details", "BestOfSequence", "StreamDetails", "ChatCompletionComplete", "ChatCompletionChoice", "CompletionComplete"} {
 		at(doc, "components", "schemas", name, "properties")["cut"] = Object{
-			"type": "string", "enum": []string{"deadline"}, "description": "What ended the text, if it is not the limit of tokens that the finish reason length names"}
+			"type": "string", "enum": []string{"deadline", "repetition"}, "description": "What ended the text, if it is not the limit of tokens that the finish reason length names"}
+	}
+	for _, name := range []string{"ChatCompletionComplete", "ChatCompletionChoice", "CompletionComplete"} {
+		at(doc, "components", "schemas", name, "properties")["stop_reason"] = Object{
+			"type": "string", "enum": []string{"repetition_detected"}, "description": "With the finish reason repetition: the text repeated itself"}
 	}
 }
 
