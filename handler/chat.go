@@ -57,7 +57,7 @@ func (s *Server) chat(x *exchange, req *chatRequest) error {
 
 // chatPrompt is what a model gets to read, and how its answer is understood.
 type chatPrompt struct {
-	text       string // with the constraint's prefix
+	text       string
 	marked     string // to be tokenized: text, with marks as in chat.Prompt
 	mark       rune   // 0: none
 	selection  chat.Selection
@@ -100,20 +100,7 @@ func (s *Server) renderChat(x *exchange, m *model, req *chatRequest) (p chatProm
 	}
 	p.format = m.template.Format()
 	p.constraint, err = p.selection.Constraint(p.format)
-	p.thinking = prompt.Thinking
-	prefix := p.constraint.Prefix
-	if p.thinking {
-		prefix, p.prefix = "", prefix
-	}
-	if marks := p.format.Reasoning; marks.Exists() && prefix == "" {
-		begins := !req.prompt.Continues() && !strings.HasSuffix(strings.TrimSpace(prompt.Text), marks.Close)
-		p.mayReason = p.thinking || begins
-	}
-	p.text = prompt.Text + prefix
-	p.marked, p.mark = p.text, prompt.Mark
-	if p.mark != 0 {
-		p.marked = prompt.Marked + prefix
-	}
+	p.text, p.marked, p.mark = prompt.Text, prompt.Marked, prompt.Mark
 	return p, err
 }
 

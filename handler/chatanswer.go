@@ -56,13 +56,10 @@ func (s *Server) newChatAnswer(tok *token.Tokenizer, req *chatRequest, prompt *c
 		format.Reasoning = chat.Reasoning{}
 	}
 	for _, q := range all {
-		m := &chatMessage{ending: newEnding(q.job), format: &format}
-		if len(prompt.selection.Tools) > 0 || format.Reasoning.Exists() {
-			m.tools = len(prompt.selection.Tools) > 0
-			m.parser = chat.NewParser(&format, prompt.selection, prompt.thinking, chat.NewID)
-			if prompt.prefix == "" {
-				m.parser.Write(prompt.constraint.Prefix) // a marker: nothing is known by it
-			}
+		m := &chatMessage{ending: newEnding(q.job)}
+		if len(prompt.selection.Tools) > 0 {
+			m.format = prompt.format
+			m.parser = chat.NewParser(prompt.format, prompt.selection, false, chat.NewID)
 		}
 		a.messages = append(a.messages, m)
 	}

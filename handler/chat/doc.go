@@ -17,7 +17,7 @@
 //	selection         = Select(tools, choice, …)
 //	prompt            = template.Render(request with selection.Tools)
 //	constraint        = selection.Constraint(template.Format())
-//	parser            = NewParser(template.Format(), selection, prompt.Thinking, NewID); parser.Write(constraint.Prefix)
+//	parser            = NewParser(template.Format(), selection, prompt.Thinking, NewID)
 //	for each piece of output text: deltas = parser.Write(piece)
 //	deltas            = parser.Close()
 //

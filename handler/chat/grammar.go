@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,11 +28,8 @@ type Grammar struct {
 
 // Constraint is what holds the output of a request with tools to calls.
 type Constraint struct {
-	// Prefix follows the prompt, as if the model had begun its answer
-	// with it; the Parser must read it first.
-	Prefix string
-	// Grammar holds for the whole answer after Prefix; Kind "" if the model
-	// may also answer in words, and then Triggers tell when it does not.
+	// Grammar holds for the whole answer; Kind "" if the model may also answer
+	// in words, and then Triggers tell when it does not.
 	Grammar  Grammar
 	Triggers []Trigger
 }
@@ -47,30 +45,6 @@ type Trigger struct {
 	AtStart bool // only where nothing but white space came before
 	Grammar Grammar
 }
-
-// Format is how a model writes its answers.
-type Format struct {
-	Name      string // of the form of its calls
-	Reasoning Reasoning
-}
-
-// The formats, each with an example of a call of f with {"a": 1}.
-var (
-	formatTGI         = &Format{Name: "tgi"}          // {"function": {"_name": "f", "a": 1}}, TGI's, or as Llama: for models with no form of their own
-	formatLlama       = &Format{Name: "llama"}        // {"name": "f", "parameters": {"a": 1}}, sometimes after <|python_tag|>
-	formatHermes      = &Format{Name: "hermes"}       // <tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>, also Qwen's
-	formatMistral     = &Format{Name: "mistral"}      // [TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}]
-	formatMistralArgs = &Format{Name: "mistral-args"} // [TOOL_CALLS]f[ARGS]{"a": 1}
-)
-
-// Texts that begin or end calls.
-const (
-	hermesOpen  = "<tool_call>"
-	hermesClose = "</tool_call>"
-	mistralOpen = "[TOOL_CALLS]"
-	mistralArgs = "[ARGS]"
-	pythonTag   = "<|python_tag|>"
-)
 
 // maxSchemas bounds the bytes of the schemas of all tools. Beyond it calls
 // cannot be held to them.
@@ -94,24 +68,24 @@ func (s Selection) Constraint(f *Format) (Constraint, error) {
 		}
 		return Constraint{}, toolError("tools: their parameters have %d bytes, the limit is %d", bytes, maxSchemas)
 	}
-	w := larkWriter{parallel: s.Parallel}
+	w := &larkWriter{format: f, form: &f.Calls, parallel: s.Parallel}
 	for i := range s.Tools {
 		t := &s.Tools[i]
 		tool, err := t.lark(f, s.OpenObjects)
+		if err == nil || !s.Required {
+			err2 := w.add(tool)
+			if err2 != nil && err == nil {
+				err = fmt.Errorf(": %w", err2)
+			}
+		}
 		if err != nil && s.Required {
 			return Constraint{}, toolError("tools[%d].function.parameters%v", t.Index, err)
 		}
-		w.tools = append(w.tools, tool)
 	}
 	if s.Required {
-		prefix, start := w.required(f)
-		return Constraint{Prefix: prefix, Grammar: w.grammar(start)}, nil
+		return w.required(), nil
 	}
-	var c Constraint
-	for _, t := range w.triggers(f) {
-		c.Triggers = append(c.Triggers, Trigger{t.text, t.atStart, w.grammar(t.start)})
-	}
-	return c, nil
+	return Constraint{Triggers: w.triggers()}, nil
 }
 
 // larkTool is a tool as the grammars need it.
@@ -152,95 +126,100 @@ func (t *Tool) lark(f *Format, open bool) (larkTool, error) {
 
 // larkWriter writes the Lark grammars of a set of tools.
 type larkWriter struct {
-	tools    []larkTool
+	format   *Format
+	form     *CallForm
 	parallel bool
+
+	bodies  []string          // of the calls of each tool, without Begin
+	inlined []string          // of TGI's objects
+	rules   []string          // that all of them need, and
+	names   map[string]string // theirs, by what they say
 }
 
-// rules are the right sides of the rules that a grammar begins with.
-type rules struct{ start, call string }
-
-type triggerRules struct {
-	text    string
-	atStart bool
-	start   rules
-}
-
-// calls are the forms in which nothing announces a call of formatTGI.
-func (w *larkWriter) calls() string {
-	if !w.hasInlined() {
-		return namedCall
+// rule returns the name of a rule that says body.
+func (w *larkWriter) rule(prefix, body string) string {
+	if name, ok := w.names[prefix+body]; ok {
+		return name
 	}
-	return inlinedCall + " | " + namedCall
-}
-
-func (w *larkWriter) hasInlined() bool {
-	return slices.ContainsFunc(w.tools, func(t larkTool) bool { return t.inlined != "" })
-}
-
-// required returns the rules for an answer that is nothing but calls.
-func (w *larkWriter) required(f *Format) (prefix string, r rules) {
-	switch f.Name {
-	case formatLlama.Name:
-		return "", w.bare(namedCall, "")
-	case formatHermes.Name:
-		return "", rules{w.several("call", `"\n" call`), hermesCall()}
-	case formatMistral.Name:
-		return mistralOpen, w.list()
-	case formatMistralArgs.Name:
-		return mistralOpen, w.args()
+	if w.names == nil {
+		w.names = map[string]string{}
 	}
-	return "", w.bare(w.calls(), "")
+	name := fmt.Sprintf("%s_%d", prefix, len(w.rules))
+	w.names[prefix+body] = name
+	w.rules = append(w.rules, name+": "+body)
+	return name
 }
 
-// Calls in the forms that nothing announces.
-const (
-	namedCall   = `"{\"name\": " named_parameters "}"`
-	inlinedCall = `"{\"function\": " inlined "}"`
-)
-
-// triggers returns the rules for what follows each beginning of a call.
-func (w *larkWriter) triggers(f *Format) []triggerRules {
-	switch f.Name {
-	case formatLlama.Name:
-		return []triggerRules{
-			{pythonTag, false, w.bare(namedCall, "")},
-			{`{"name":`, true, w.bare(namedCall, `" "? named_parameters "}"`)},
+// add adds a tool. The error says that its arguments cannot be written in the
+// model's form; they are any then.
+func (w *larkWriter) add(t larkTool) error {
+	if w.format.Name == formatTGI.Name || w.format.Name == formatLlama.Name {
+		arguments := w.rule("arguments", "%json "+t.schema)
+		w.bodies = append(w.bodies, w.text(t.name+`", "parameters": `)+" "+arguments+` "}"`)
+		if t.inlined != "" {
+			w.inlined = append(w.inlined, w.rule("inlined", "%json "+t.inlined))
 		}
-	case formatHermes.Name:
-		first := `"\n"? "{\"name\": " named_arguments "}\n` + hermesClose + `"`
-		return []triggerRules{{hermesOpen, false, rules{w.several(first, `"\n" call`), hermesCall()}}}
-	case formatMistral.Name:
-		return []triggerRules{{mistralOpen, false, w.list()}}
-	case formatMistralArgs.Name:
-		return []triggerRules{{mistralOpen, false, w.args()}}
+		return nil
 	}
-	named := triggerRules{`{"name":`, true, w.bare(w.calls(), `" "? named_parameters "}"`)}
-	if !w.hasInlined() {
-		return []triggerRules{named}
+	arguments, err := w.arguments(t.schema)
+	if err != nil {
+		arguments, _ = w.arguments(anyObject)
 	}
-	return []triggerRules{{`{"function":`, true, w.bare(w.calls(), `" "? inlined "}"`)}, named}
-}
-
-func hermesCall() string {
-	return quoted(hermesOpen+"\n") + ` "{\"name\": " named_arguments ` + quoted("}\n"+hermesClose)
-}
-
-// bare is for objects that nothing announces: one a line. first is the rule
-// of a first object whose beginning was read, "" if it is like the others.
-func (w *larkWriter) bare(call, first string) rules {
-	if first == "" {
-		first = "call"
+	if w.format.Reasoning.Channels {
+		w.bodies = append(w.bodies, w.text(t.name)+" channel_middle "+arguments)
+		return err
 	}
-	return rules{w.several(first, `/\n|; ?/ call`), call}
+	w.bodies = append(w.bodies, join(w.text(t.name+w.form.Middle), arguments, w.text(w.form.End)))
+	return err
 }
 
-func (w *larkWriter) list() rules {
-	call := `"{\"name\": " named_arguments "}"`
-	return rules{`" "? "[" ` + w.several("call", `", " call`) + ` "]"`, call}
+// arguments returns the rule for arguments of a schema in its normal form.
+func (w *larkWriter) arguments(schema string) (string, error) {
+	switch w.form.Arguments {
+	case TagArguments:
+		return w.tagArguments(schema)
+	case PythonArguments:
+		return w.pythonArguments(schema)
+	case GemmaArguments:
+		return w.gemmaArguments(schema)
+	}
+	return w.rule("arguments", "%json "+schema), nil
 }
 
-func (w *larkWriter) args() rules {
-	return rules{w.several("call", quoted(mistralOpen)+" call"), "named"}
+// join joins what is not empty.
+func join(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), " ")
+}
+
+// text returns an expression for a text. Special tokens, which no text spells,
+// are named by their ids.
+func (w *larkWriter) text(text string) string {
+	var out []string
+	for i, part := range strings.Split(text, "{id}") {
+		if i > 0 {
+			pattern := "[A-Za-z0-9]{1,24}"
+			if w.form.IDs != "" {
+				pattern = w.form.IDs
+			}
+			out = append(out, "/"+pattern+"/")
+		}
+		for part != "" {
+			at, token := len(part), ""
+			for special := range w.format.special {
+				if n := strings.Index(part, special); n >= 0 && (n < at || n == at && len(special) > len(token)) {
+					at, token = n, special
+				}
+			}
+			if at > 0 {
+				out = append(out, quoted(part[:at]))
+			}
+			if token != "" {
+				out = append(out, fmt.Sprintf("<[%d]>", w.format.special[token]))
+			}
+			part = part[at+len(token):]
+		}
+	}
+	return strings.Join(out, " ")
 }
 
 // several allows more after the first where a request allows several calls.
@@ -251,44 +230,104 @@ func (w *larkWriter) several(first, more string) string {
 	return first + " (" + more + ")*"
 }
 
-// grammar writes the rules that r leads to.
-func (w *larkWriter) grammar(r rules) Grammar {
-	var b strings.Builder
-	fmt.Fprintf(&b, "start: %s\n", r.start)
-	used := r.start + " " + r.call
-	if strings.Contains(used, "call") {
-		fmt.Fprintf(&b, "call: %s\n", r.call)
+// afterMarker returns an expression for a text whose beginning was read; white
+// space right after it may be any.
+func (w *larkWriter) afterMarker(text, marker string) string {
+	rest := strings.TrimPrefix(text, marker)
+	inked := strings.TrimLeft(rest, " \n")
+	if len(inked) < len(rest) {
+		return join(`/[ \n]{0,2}/`, w.text(inked))
 	}
-	for _, form := range []struct{ rule, before, between string }{
-		{"named_parameters", "", `, "parameters": `},
-		{"named_arguments", "", `, "arguments": `},
-		{"named", "", mistralArgs},
-		{"inlined", "", ""},
-	} {
-		if !slices.Contains(strings.Fields(used), form.rule) {
-			continue
+	return w.text(rest)
+}
+
+// required returns the constraint of an answer that is nothing but calls.
+func (w *larkWriter) required() Constraint {
+	f := w.form
+	switch {
+	case w.format.Reasoning.Channels:
+		return Constraint{Grammar: w.grammar(`channel_analysis? (` + w.text("<|channel|>commentary to=functions.") + ` | " to=functions.") body`)}
+	case w.format.Name == formatTGI.Name:
+		return Constraint{Grammar: w.grammar(w.several("call", `/\n|; ?/ call`))}
+	}
+	first, open := "call", ""
+	if f.Open != "" {
+		open = join(w.text(f.Marker), w.afterMarker(f.Open, f.Marker))
+	}
+	return Constraint{Grammar: w.grammar(join(open, w.several(first, join(w.text(f.Between), "call")), w.text(f.Close)))}
+}
+
+// triggers returns what a voluntary call is recognized by.
+func (w *larkWriter) triggers() (all []Trigger) {
+	f := w.form
+	add := func(text string, atStart bool, start string) {
+		all = append(all, Trigger{text, atStart, w.grammar(start)})
+	}
+	switch {
+	case w.format.Reasoning.Channels:
+		add("<|channel|>commentary to=functions.", false, "body")
+		add("<|start|>assistant to=functions.", false, "body")
+		add("to=functions.", true, "body")
+	case w.format.Name == formatTGI.Name:
+		if len(w.inlined) > 0 {
+			add(`{"function":`, true, w.several(`" "? inlined "}"`, `/\n|; ?/ call`))
 		}
-		var alternatives []string
-		for i, t := range w.tools {
-			arguments := fmt.Sprintf("arguments_%d", i)
-			switch form.rule {
-			case "inlined": // the name is inside the schema
-				if t.inlined != "" {
-					alternatives = append(alternatives, fmt.Sprintf("inlined_%d", i))
-				}
-			case "named":
-				alternatives = append(alternatives, quoted(t.name+form.between)+" "+arguments)
-			default:
-				alternatives = append(alternatives, quoted(quoted(t.name)+form.between)+" "+arguments)
+		fallthrough
+	case w.format.Name == formatLlama.Name:
+		if w.format.Name == formatLlama.Name {
+			add(pythonTag, false, w.several("call", `/\n|; ?/ call`))
+		}
+		add(`{"name":`, true, w.several(`" "? "\"" body`, `/\n|; ?/ call`))
+	case f.Marker == "": // a list of Python: the first name tells
+		for i, body := range w.bodies {
+			name, _, _ := strings.Cut(body, " ")
+			_ = i
+			var text string
+			_ = json.Unmarshal([]byte(name), &text)
+			add(f.Open+text, true, join(w.several(strings.TrimPrefix(body, name), join(w.text(f.Between), "call")), w.text(f.Close)))
+		}
+	default:
+		first := "call"
+		if f.Open == "" {
+			first = join(w.afterMarker(f.Begin, f.Marker), "body")
+		}
+		open := ""
+		if f.Open != "" {
+			open = w.afterMarker(f.Open, f.Marker)
+		}
+		add(f.Marker, f.AtStart, join(open, w.several(first, join(w.text(f.Between), "call")), w.text(f.Close)))
+	}
+	return all
+}
+
+// grammar writes a grammar that begins with start.
+func (w *larkWriter) grammar(start string) Grammar {
+	var b strings.Builder
+	fmt.Fprintf(&b, "start: %s\n", start)
+	used := strings.FieldsFunc(start, func(c rune) bool { return strings.ContainsRune(" ()?*|", c) })
+	uses := func(name string) bool { return slices.Contains(used, name) }
+	if uses("call") {
+		call := join(w.text(w.form.Begin), "body")
+		if w.format.Name == formatTGI.Name {
+			call = `"{\"name\": \"" body`
+			if len(w.inlined) > 0 {
+				call = `"{\"function\": " inlined "}" | ` + call
 			}
 		}
-		fmt.Fprintf(&b, "%s: %s\n", form.rule, strings.Join(alternatives, " | "))
+		fmt.Fprintf(&b, "call: %s\n", call)
 	}
-	for i, t := range w.tools {
-		fmt.Fprintf(&b, "arguments_%d: %%json %s\n", i, t.schema)
-		if t.inlined != "" {
-			fmt.Fprintf(&b, "inlined_%d: %%json %s\n", i, t.inlined)
+	if len(w.inlined) > 0 && (uses("inlined") || uses("call")) {
+		fmt.Fprintf(&b, "inlined: %s\n", strings.Join(w.inlined, " | "))
+	}
+	fmt.Fprintf(&b, "body: %s\n", strings.Join(w.bodies, " | "))
+	if w.format.Reasoning.Channels {
+		fmt.Fprintf(&b, "channel_middle: %s\n", join("("+w.text("<|channel|>")+` "commentary")?`, `" "?`, "("+w.text("<|constrain|>")+")?", `"json"?`, w.text("<|message|>")))
+		if uses("channel_analysis") {
+			fmt.Fprintf(&b, "channel_analysis: %s\n", join(w.text("<|channel|>analysis<|message|>"), w.until("<|end|>"), w.text("<|start|>assistant")))
 		}
+	}
+	for _, r := range w.rules {
+		b.WriteString(r + "\n")
 	}
 	return Grammar{Kind: Lark, Text: b.String()}
 }

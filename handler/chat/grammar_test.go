@@ -64,7 +64,7 @@ func TestRequiredCalls(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		format *Format
-		text   string // behind the prefix
+		text   string
 		single bool
 		want   bool
 	}{
@@ -78,9 +78,9 @@ func TestRequiredCalls(t *testing.T) {
 		{name: "missing argument", format: formatLlama, text: `{"name": "get_weather", "parameters": {"a": 3}}`},
 		{name: "hermes", format: formatHermes, text: "<tool_call>\n" + `{"name": "get_weather", "arguments": ` + args + "}\n</tool_call>", want: true},
 		{name: "hermes, two", format: formatHermes, text: "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>", want: true},
-		{name: "mistral", format: formatMistral, text: ` [{"name": "get_weather", "arguments": ` + args + `}, {"name": "f", "arguments": {}}]`, want: true},
-		{name: "mistral, arguments", format: formatMistralArgs, text: `get_weather[ARGS]` + args, want: true},
-		{name: "mistral, arguments twice", format: formatMistralArgs, text: `f[ARGS]{}[TOOL_CALLS]f[ARGS]{}`, want: true},
+		{name: "mistral", format: formatMistral, text: `[TOOL_CALLS] [{"name": "get_weather", "arguments": ` + args + `}, {"name": "f", "arguments": {}}]`, want: true},
+		{name: "mistral, arguments", format: formatMistralArgs, text: `[TOOL_CALLS]get_weather[ARGS]` + args, want: true},
+		{name: "mistral, arguments twice", format: formatMistralArgs, text: `[TOOL_CALLS]f[ARGS]{}[TOOL_CALLS]f[ARGS]{}`, want: true},
 		{name: "tgi", format: formatTGI, text: `{"function": {"_name": "get_weather", "z": "Bern", "a": 1}}`, want: true},
 		{name: "tgi, no arguments", format: formatTGI, text: `{"function": {"_name": "f"}}`, want: true},
 		{name: "tgi, arguments of another tool", format: formatTGI, text: `{"function": {"_name": "f", "z": "Bern"}}`},
@@ -95,8 +95,8 @@ func TestRequiredCalls(t *testing.T) {
 			if got != tt.want {
 				t.Errorf("%q: %v (allowed %q), want %v by\n%s", tt.text, got, allowed, tt.want, c.Grammar.Text)
 			}
-			if tt.want && len(parse(t, weather, c.Prefix+tt.text).Calls) == 0 {
-				t.Errorf("%q: the Parser sees no call", c.Prefix+tt.text)
+			if tt.want && len(parse(t, weather, tt.text).Calls) == 0 {
+				t.Errorf("%q: the Parser sees no call", tt.text)
 			}
 		})
 	}
@@ -130,8 +130,8 @@ func TestArgumentsOfAllForms(t *testing.T) {
 				formatTGI:         {`{"function": {"_name": "f", %s}}`, `{"name": "f", "parameters": {%s}}`},
 				formatLlama:       {`{"name": "f", "parameters": {%s}}`},
 				formatHermes:      {"<tool_call>\n{\"name\": \"f\", \"arguments\": {%s}}\n</tool_call>"},
-				formatMistral:     {` [{"name": "f", "arguments": {%s}}]`},
-				formatMistralArgs: {`f[ARGS]{%s}`},
+				formatMistral:     {`[TOOL_CALLS] [{"name": "f", "arguments": {%s}}]`},
+				formatMistralArgs: {`[TOOL_CALLS]f[ARGS]{%s}`},
 			} {
 				c, err := Selection{Tools: tools, Required: true, Parallel: true}.Constraint(format)
 				if err != nil {
@@ -142,7 +142,7 @@ func TestArgumentsOfAllForms(t *testing.T) {
 					if whole, allowed := matches(t, trie, c.Grammar, text); !whole {
 						t.Errorf("%q: only %q is allowed by\n%s", text, allowed, c.Grammar.Text)
 					}
-					if calls := parse(t, tools, c.Prefix+text).Calls; len(calls) != 1 || calls[0].Arguments != "{"+tt.good+"}" {
+					if calls := parse(t, tools, text).Calls; len(calls) != 1 || calls[0].Arguments != "{"+tt.good+"}" {
 						t.Errorf("%q: the Parser sees %v", text, calls)
 					}
 					text = strings.Replace(form, "%s", tt.bad, 1)
@@ -249,7 +249,7 @@ func TestTriggeredCalls(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, err := Selection{Tools: weather, Parallel: true}.Constraint(tt.format)
-			if err != nil || c.Grammar.Kind != "" || c.Prefix != "" {
+			if err != nil || c.Grammar.Kind != "" {
 				t.Fatalf("%+v, %v", c, err)
 			}
 			for _, trigger := range c.Triggers {

@@ -50,17 +50,6 @@ const (
 	probeResult = "proberesult"
 )
 
-// formats tells how a call of probeTool looks in each format.
-var formats = []struct {
-	format *Format
-	shape  *regexp.Regexp
-}{
-	{formatHermes, regexp.MustCompile(`<tool_call>\s*\{"name":\s*"probetool",\s*"arguments":\s*\{"probekey"`)},
-	{formatMistral, regexp.MustCompile(`\[TOOL_CALLS\]\s*\[\s*\{"name":\s*"probetool",\s*"arguments":\s*\{"probekey"`)},
-	{formatMistralArgs, regexp.MustCompile(`\[TOOL_CALLS\]probetool\b`)},
-	{formatLlama, regexp.MustCompile(`\{"name":\s*"probetool",\s*"parameters":\s*\{"probekey"`)},
-}
-
 // observe tries the template. tokens are those of a context. The error is of a
 // template that goes beyond the limits of rendering.
 func (c *compiled) observe(tokens []byte) (habits, error) {
@@ -104,11 +93,8 @@ func (p *prober) observeCalls(h habits, user Message, tools []Tool) habits {
 		if !ok || !showsCall(text) || !strings.Contains(text, probeResult) {
 			continue
 		}
-		for _, f := range formats {
-			if f.shape.MatchString(text) {
-				try.format = f.format
-				break
-			}
+		if f := formatOf(text); f != nil {
+			try.format = f
 		}
 		return try
 	}
@@ -140,7 +126,7 @@ func (h habits) callHabits() (all []habits) {
 func showsCall(text string) bool {
 	after := text[max(0, strings.LastIndex(text, probeTool)):]
 	return strings.Contains(text, probeTool) && !strings.Contains(text, "None") &&
-		(strings.Contains(text, `"`+probeKey+`": "v"`) || strings.Contains(text, `"`+probeKey+`":"v"`) || strings.Contains(after, probeKey+`="v"`))
+		(strings.Contains(text, `"`+probeKey+`": "v"`) || strings.Contains(text, `"`+probeKey+`":"v"`) || strings.Contains(after, probeKey+`="v"`) || formatOf(text) != nil)
 }
 
 // maxProbeBytes is more than any template makes of a few words.

@@ -1,6 +1,10 @@
 package chat
 
-import "strings"
+import (
+	"bytes"
+	"slices"
+	"strings"
+)
 
 // Delta is a step of an answer: a piece of its content, of its reasoning, or of
 // a call. Exactly one of the fields is set.
@@ -37,7 +41,14 @@ type CallDelta struct {
 type Parser struct {
 	format   *Format
 	thought  thought
-	known    map[string]bool
+	channels channelScan
+	known    map[string]bool // names of tools
+	tools    map[string]*Tool
+	markers  []string  // that announce calls
+	closers  []string  // that end what a marker of JSON began
+	first    [256]bool // first bytes of both
+	form     *formScan // in inForm
+	ids      map[string]bool
 	required bool // the answer is a call
 	cut      bool // the last call is not whole
 	newID    func() string
@@ -48,6 +59,7 @@ type Parser struct {
 	mark  string    // the marker that announced the call
 	list  bool      // calls are the elements of a list
 	bare  bool      // a { may begin a call
+	inked bool      // more than white space came before what may be a marker
 	call  *callScan // in inCall
 	calls int       // that have begun
 
@@ -76,21 +88,9 @@ const (
 	inName                       // in the name of [TOOL_CALLS]name
 	inArgs                       // in the [ARGS] after it
 	inCall                       // in the JSON of a call
+	inForm                       // in calls of the model's own form
 	inBetween                    // after a call
 )
-
-// IsMarker reports whether text, that of a special token, marks a call or
-// reasoning. A Parser must see such tokens; others are not part of a text.
-func (f *Format) IsMarker(text []byte) bool {
-	if f.Reasoning.Exists() && (strings.Contains(f.Reasoning.Open, string(text)) || strings.Contains(f.Reasoning.Close, string(text))) {
-		return true
-	}
-	switch string(text) {
-	case hermesOpen, hermesClose, mistralOpen, mistralArgs, pythonTag:
-		return true
-	}
-	return false
-}
 
 // NewParser returns a Parser for one answer of a model that writes as f says.
 // thinking is the prompt's Thinking. newID makes the ids of calls. Without
@@ -98,10 +98,22 @@ func (f *Format) IsMarker(text []byte) bool {
 func NewParser(f *Format, s Selection, thinking bool, newID func() string) *Parser {
 	p := &Parser{
 		format: f, thought: newThought(f.Reasoning, thinking),
-		known: map[string]bool{}, required: s.Required, newID: newID, bare: true,
+		known: map[string]bool{}, tools: map[string]*Tool{}, required: s.Required, newID: newID, ids: map[string]bool{}, bare: true,
+		markers: []string{hermesOpen, mistralOpen, pythonTag}, closers: []string{hermesClose},
 	}
-	for _, t := range s.Tools {
-		p.known[t.Name] = true
+	for i := range s.Tools {
+		p.known[s.Tools[i].Name] = true
+		p.tools[s.Tools[i].Name] = &s.Tools[i]
+	}
+	c := &f.Calls
+	if c.Marker != "" && c.Marker[0] != '{' && !slices.Contains(p.markers, c.Marker) {
+		p.markers = append(p.markers, c.Marker)
+	}
+	if closer := strings.TrimLeft(unspaced(c.End+c.Close), "}]"); c.Object && closer != "" {
+		p.closers = append(p.closers, closer)
+	}
+	for _, m := range slices.Concat(p.markers, p.closers) {
+		p.first[m[0]] = p.first[m[0]] || m != c.Marker || !c.AtStart
 	}
 	if len(s.Tools) == 0 {
 		p.state = inText
@@ -114,6 +126,10 @@ func NewParser(f *Format, s Selection, thinking bool, newID func() string) *Pars
 func (p *Parser) Write(piece string) []Delta {
 	p.out = nil
 	for i := range len(piece) {
+		if p.format.Reasoning.Channels {
+			p.channel(piece[i])
+			continue
+		}
 		if p.thought.state == noThought {
 			p.read([]byte(piece[i:]))
 			break
@@ -140,15 +156,22 @@ func (p *Parser) read(text []byte) {
 // Close reads the end of the text.
 func (p *Parser) Close() []Delta {
 	p.out = nil
+	if p.format.Reasoning.Channels {
+		p.closeChannels()
+		p.flush()
+		return p.out
+	}
 	reasoning, rest := p.thought.close()
 	p.put(ofReasoning, reasoning...)
 	p.read(rest)
 	switch {
 	case p.state == inCall && p.hasBegun:
 		p.cut = !p.call.whole()
-	case p.state == inBetween:
+	case p.state == inForm && p.hasBegun:
+		p.cut = !p.form.arguments.done()
+	case p.state == inBetween || p.state == inForm && p.form.between():
 	case p.state != inText && p.cutCall():
-	case p.state == inMarker && p.mark == hermesOpen && strings.HasPrefix(hermesClose, string(p.held[p.from:])):
+	case p.state == inMarker && p.mark != "" && p.closes(string(p.held[p.from:])):
 		// The end of the call that was read, cut off.
 	default:
 		p.put(ofContent, p.held...)
@@ -167,6 +190,9 @@ func (p *Parser) cutCall() bool {
 		name, begun = p.call.name, p.call.partialName()
 	case inName, inArgs:
 		name, begun = p.call.name, p.call.name
+	case inForm:
+		name = string(p.form.name)
+		begun = name
 	}
 	if !p.known[name] && p.required && p.calls == 0 && len(p.held) > 0 {
 		name = p.onlyName(begun)
@@ -174,7 +200,7 @@ func (p *Parser) cutCall() bool {
 	if !p.known[name] {
 		return p.required
 	}
-	p.begun(name)
+	p.begun(name, "")
 	p.cut = true
 	return true
 }
@@ -210,12 +236,16 @@ const (
 
 // step reads one byte.
 func (p *Parser) step(c byte) {
-	if p.state == inText && c != '<' && c != '[' {
+	if p.state == inText && !p.first[c] {
 		p.put(ofContent, c)
 		return
 	}
 	if p.state == inCall {
 		p.inCall(c)
+		return
+	}
+	if p.state == inForm {
+		p.inForm(c)
 		return
 	}
 	p.held = append(p.held, c)
@@ -245,7 +275,8 @@ func (p *Parser) candidate() {
 func (p *Parser) outside(c byte) {
 	between := p.state == inBetween
 	switch {
-	case c == '<' || c == '[':
+	case p.first[c] || p.state == inStart && p.announces(c):
+		p.inked = len(bytes.TrimSpace(p.held[:len(p.held)-1])) > 0 || between
 		p.candidate()
 	case c == '{' && p.bare:
 		p.from = len(p.held) - 1
@@ -276,39 +307,109 @@ func (p *Parser) reject() { p.release(p.from + 1) }
 
 func (p *Parser) inMarker() {
 	text := string(p.held[p.from:])
-	partly := false
-	for _, marker := range []string{hermesOpen, hermesClose, mistralOpen, pythonTag} {
-		closing := marker == hermesClose
-		if closing && p.mark != hermesOpen {
-			continue
-		}
-		partly = partly || strings.HasPrefix(marker, text)
-		switch {
-		case marker != text:
-		case closing: // of the call that was read
-			p.held, p.mark, p.bare = p.held[:0], "", false
-			p.state = inBetween
-			return
-		default:
-			p.mark, p.list, p.bare = marker, false, true
-			p.state = inOpening
+	if p.mark != "" && slices.Contains(p.closers, text) {
+		p.held, p.mark, p.bare, p.list = p.held[:0], "", false, false
+		p.state = inBetween
+		return
+	}
+	if slices.Contains(p.markers, text) {
+		p.mark, p.list, p.bare = text, false, true
+		p.state = inOpening
+		return
+	}
+	for _, marker := range p.markers {
+		if strings.HasPrefix(marker, text) {
 			return
 		}
 	}
-	if !partly {
+	switch {
+	case p.mark != "" && p.closes(text):
+	case p.format.Calls.Marker == "" && p.format.Calls.Open == "[" && text[0] == '[' && !p.inked:
+		p.enterForm(p.from)
+	default:
 		p.reject()
+	}
+}
+
+// announces reports whether c may begin a marker that counts only here.
+func (p *Parser) announces(c byte) bool {
+	f := &p.format.Calls
+	return f.AtStart && f.Marker[0] == c && c != '{' || f.Marker == "" && f.Open == "[" && c == '['
+}
+
+// closes reports whether text begins what ends the calls of a marker.
+func (p *Parser) closes(text string) bool {
+	return slices.ContainsFunc(p.closers, func(c string) bool { return strings.HasPrefix(c, text) })
+}
+
+// enterForm reads the held text from n on as calls of the model's own form.
+func (p *Parser) enterForm(n int) {
+	rest := bytes.Clone(p.held[n:])
+	p.held = p.held[:n]
+	p.form, p.state, p.hasBegun = newFormScan(&p.format.Calls, p.tools), inForm, false
+	for i, c := range rest {
+		if p.state != inForm {
+			p.step(rest[i])
+			continue
+		}
+		p.inForm(c)
+	}
+}
+
+// inForm reads a byte of calls in the model's own form.
+func (p *Parser) inForm(c byte) {
+	ok := p.form.next(c)
+	if !ok && p.hasBegun {
+		p.cut = !p.form.arguments.done()
+		p.hasBegun = false
+		p.release(0)
+		p.step(c)
+		return
+	}
+	p.held = append(p.held, c)
+	if !ok {
+		switch {
+		case p.form.ended: // c is not part of the calls
+			p.held = p.held[:0]
+			p.state = inBetween
+			p.bare, p.mark = false, ""
+			p.step(c)
+		case p.form.begunCalls > 1 || p.form.between() || p.calls > 0 && p.mark == "":
+			p.release(len(p.held))
+		default:
+			p.reject()
+		}
+		return
+	}
+	if p.form.fresh && p.form.called() {
+		p.begun(string(p.form.name), p.form.callID())
+		p.form.fresh, p.hasBegun = false, true
+	}
+	if p.hasBegun {
+		p.held = p.held[:0]
+		p.put(ofCall, p.form.arguments.take()...)
+		if p.form.between() {
+			p.hasBegun = false
+		}
 	}
 }
 
 func (p *Parser) inOpening(c byte) {
 	mistral := p.mark == mistralOpen
+	if f := &p.format.Calls; p.mark == f.Marker && !f.Object && !isSpace(c) {
+		// Some write the call in JSON all the same.
+		if own := unspaced(f.Open + f.Begin)[len(unspaced(f.Marker)):]; c != '{' || own != "" && own[0] == '{' {
+			p.enterForm(p.from + len(p.mark))
+			return
+		}
+	}
 	switch {
 	case len(p.held)-p.from > len(p.mark)+maxSpace:
 		p.reject()
 	case isSpace(c):
 	case c == '{':
 		p.begin()
-	case c == '[' && mistral && !p.list:
+	case c == '[' && !p.list:
 		p.list = true
 	case !mistral || p.list || isAny(c, "<["):
 		p.reject()
@@ -387,7 +488,7 @@ func (p *Parser) progress() {
 		return
 	}
 	if !p.hasBegun {
-		p.begun(p.call.name)
+		p.begun(p.call.name, "")
 		p.hasBegun = true
 		p.held = p.held[:0]
 	}
@@ -397,10 +498,15 @@ func (p *Parser) progress() {
 	}
 }
 
-// begun sends that a call has begun.
-func (p *Parser) begun(name string) {
+// begun sends that a call has begun. Its id is the model's if it gave one that
+// no other call of the answer has.
+func (p *Parser) begun(name, id string) {
 	p.flush()
-	p.out = append(p.out, Delta{Call: &CallDelta{Index: p.calls, ID: p.newID(), Name: name}})
+	if id == "" || p.ids[id] {
+		id = p.newID()
+	}
+	p.ids[id] = true
+	p.out = append(p.out, Delta{Call: &CallDelta{Index: p.calls, ID: id, Name: name}})
 	p.calls++
 	p.cut = false
 }

@@ -24,6 +24,12 @@ func (r Reasoning) opened(text string) bool {
 // reasonings are the marks in use, found in the templates that write or cut them.
 var reasonings = []Reasoning{
 	{Open: "<think>", Close: "</think>"},
+	{Open: "<seed:think>", Close: "</seed:think>"},
+	{Open: "[THINK]", Close: "[/THINK]"},
+	{Open: "<|START_THINKING|>", Close: "<|END_THINKING|>"},
+	{Open: "<|channel>thought\n", Close: "<channel|>"},
+	{Open: "<|inner_prefix|>", Close: "<|inner_suffix|>"},
+	{Open: "Here is my thought process:", Close: "Here is my response:"},
 }
 
 // reasoningOf returns the marks that the source of a template names.
@@ -64,7 +70,7 @@ const (
 func newThought(marks Reasoning, opened bool) thought {
 	t := thought{marks: marks}
 	switch {
-	case !marks.Exists():
+	case !marks.Exists() || marks.Channels:
 		t.state = noThought
 	case opened:
 		t.state = beginThought

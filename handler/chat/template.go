@@ -61,7 +61,9 @@ func Load(folder fs.FS, override Override) (*Template, error) {
 		c.guidelineChecked = guidelineCheck.MatchString(src.text)
 		c.developer = developerRole.MatchString(src.text)
 		format := *c.format
-		format.Reasoning = reasoningOf(src.text)
+		if !format.Reasoning.Channels {
+			format.Reasoning = reasoningOf(src.text)
+		}
 		c.format = &format
 		t.byName[name] = c
 	}

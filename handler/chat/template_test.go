@@ -179,7 +179,7 @@ func TestHabits(t *testing.T) {
 		{template: "deepseek", calls: true, strings: true, textArguments: true, absent: asNull},
 		{template: "chatml", strings: true, absent: asEmpty},
 		{template: "commandr", strings: true, absent: asEmpty},
-		{template: "commandr_tools", tools: true, calls: true, strings: true},
+		{template: "commandr_tools", format: formatNamed("command-r"), tools: true, calls: true, strings: true},
 		{template: "listsonly", lists: true, absent: asEmpty},
 	} {
 		t.Run(tt.template, func(t *testing.T) {
@@ -386,4 +386,14 @@ func FuzzRender(f *testing.F) {
 			}
 		}
 	})
+}
+
+// formatNamed returns a format of the table.
+func formatNamed(name string) *Format {
+	for _, f := range formats {
+		if f.Name == name {
+			return f
+		}
+	}
+	panic(name)
 }

@@ -1,0 +1,5 @@
+package chat
+
+type responseTemplate struct{}
+
+func (t *responseTemplate) texts() []string { return nil }
