@@ -63,6 +63,9 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 		if r.tokenizer, r.err = s.model.loadTokenizer(); r.err == nil {
 			r.template, r.err = s.model.loadTemplate()
 		}
+		if r.err == nil {
+			r.template.SetSpecial(specialTokens(r.tokenizer))
+		}
 		if r.err == nil && s.cfg.EscapeSpecialTokens {
 			r.err = r.template.Escape(r.tokenizer.Special())
 		}
@@ -209,4 +212,15 @@ func (l *loadedModel) describe() []any {
 		"kv_tokens", l.tokens, "kv_cache", size(int64(l.budget.pages)*l.info.PageBytes + int64(l.budget.states)*l.info.StateBytes),
 		"request_memory", size(l.request), "slots", l.slots, "autoscaling_target", max(1, l.slots*7/10), "max_total_tokens", limits.MaxTotal, "max_input_tokens", limits.MaxInput,
 	}
+}
+
+// specialTokens returns the ids of special tokens by their spelling.
+func specialTokens(t *token.Tokenizer) map[string]int32 {
+	ids := map[string]int32{}
+	for _, spelling := range t.Special() {
+		if id, ok := t.ID(spelling); ok {
+			ids[spelling] = id
+		}
+	}
+	return ids
 }

@@ -16,8 +16,8 @@ type objectMember struct {
 	value json.RawMessage
 }
 
-// members reads a JSON object. Anything else has none.
-func members(raw json.RawMessage) (list []objectMember) {
+// objectMembers reads a JSON object. Anything else has none.
+func objectMembers(raw json.RawMessage) (list []objectMember) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
 		return nil
@@ -83,7 +83,10 @@ func readSchema(raw json.RawMessage) (*argumentSchema, error) {
 type schemaWriter struct {
 	*larkWriter
 	defs  map[string]json.RawMessage
-	known map[string]string // rules of definitions, by their name and notation
+	known map[string]string // rules of definitions, by their names
+	words [3]string         // null, true, false
+	comma string            // between two elements
+	quote string            // around strings; "" for JSON's
 }
 
 func (w *larkWriter) schemaWriter(schema string) (*schemaWriter, *argumentSchema, error) {
@@ -91,7 +94,11 @@ func (w *larkWriter) schemaWriter(schema string) (*schemaWriter, *argumentSchema
 	if err != nil {
 		return nil, nil, err
 	}
-	return &schemaWriter{larkWriter: w, defs: s.Defs, known: map[string]string{}}, s, nil
+	sw := &schemaWriter{larkWriter: w, defs: s.Defs, known: map[string]string{}, words: [3]string{"null", "true", "false"}, comma: ",", quote: gemmaQuote}
+	if w.form.Arguments == PythonArguments {
+		sw.words, sw.comma, sw.quote = [3]string{"None", "True", "False"}, ", ", ""
+	}
+	return sw, s, nil
 }
 
 // resolve follows a reference.
@@ -169,7 +176,7 @@ func (s *argumentSchema) withoutTypes(names ...string) json.RawMessage {
 		return nil
 	}
 	out := []byte("{")
-	for _, m := range members(s.raw) {
+	for _, m := range objectMembers(s.raw) {
 		if m.key == "x-guidance" || m.key == "$defs" {
 			continue
 		}
@@ -189,18 +196,18 @@ func (s *argumentSchema) withoutTypes(names ...string) json.RawMessage {
 // object calls item for each member that s names, and extra for those that it
 // does not name. A nil extra name means any.
 func (s *argumentSchema) object() (named []objectMember, extra []objectMember) {
-	named = members(s.Properties)
-	extra = members(s.Patterns)
+	named = objectMembers(s.Properties)
+	extra = objectMembers(s.Patterns)
 	if string(s.Additional) != "false" {
 		extra = append(extra, objectMember{value: s.Additional})
 	}
 	return named, extra
 }
 
-// keyPattern returns the terminal of names that are not named, in characters
-// of a set.
+// keyPattern returns the terminal of names that are not named: an expression,
+// and the pattern that they match.
 func (w *schemaWriter) keyPattern(pattern, set string, named []objectMember) string {
-	body := "/" + set + "{1,64}/"
+	body := "/" + slashes(set) + "/"
 	if pattern != "" {
 		body += " & /" + slashes(whole(pattern)) + "/"
 	}
@@ -352,7 +359,7 @@ func (w *larkWriter) tagArguments(schema string) (string, error) {
 			parts = append(parts, item)
 		}
 		for _, m := range extra {
-			item, err := sw.tag(w.text(w.form.Tags.Begin)+" "+sw.keyPattern(m.key, `[A-Za-z0-9_-]`, named), m.value)
+			item, err := sw.tag(w.text(w.form.Tags.Begin)+" "+sw.keyPattern(m.key, `[A-Za-z0-9_-]{1,64}`, named), m.value)
 			if err != nil {
 				return err
 			}
@@ -415,8 +422,7 @@ func (w *schemaWriter) tag(begin string, raw json.RawMessage) (string, error) {
 }
 
 // pythonArguments returns the rule for keyword arguments and the parenthesis
-// after them. Values inside lists and mappings are written as JSON, which is
-// the same but for its words.
+// after them.
 func (w *larkWriter) pythonArguments(schema string) (string, error) {
 	sw, root, err := w.schemaWriter(schema)
 	if err != nil {
@@ -426,50 +432,11 @@ func (w *larkWriter) pythonArguments(schema string) (string, error) {
 	err = sw.alternatives(root, 0, func(s *argumentSchema) error {
 		list, err := sw.list(s, ", ", "=", func(key string) (string, bool) {
 			return w.text(key), pythonName.FindString(key) == key
-		}, `[A-Za-z_]`, sw.pythonValue)
+		}, `[A-Za-z_]{1,64}`, sw.valueOf)
 		all = append(all, list)
 		return err
 	})
 	return w.rule("arguments", alternation(all)+` ")"`), err
-}
-
-func (w *schemaWriter) pythonValue(raw json.RawMessage) (string, error) {
-	s, err := readSchema(raw)
-	if err != nil {
-		return "", err
-	}
-	var all []string
-	err = w.alternatives(s, 0, func(s *argumentSchema) error {
-		for _, value := range s.Enum {
-			switch string(value) {
-			case "true":
-				value = []byte("True")
-			case "false":
-				value = []byte("False")
-			case "null":
-				value = []byte("None")
-			}
-			all = append(all, w.text(string(value)))
-		}
-		if s.Enum != nil {
-			return nil
-		}
-		if s.Type == nil {
-			all = append(all, w.json(s.raw))
-			return nil
-		}
-		if slices.Contains(s.Type, "boolean") {
-			all = append(all, `"True"`, `"False"`)
-		}
-		if slices.Contains(s.Type, "null") {
-			all = append(all, `"None"`)
-		}
-		if rest := s.withoutTypes("boolean", "null"); rest != nil {
-			all = append(all, w.json(rest))
-		}
-		return nil
-	})
-	return alternation(all), err
 }
 
 // list returns an expression for the members of an object with separators in
@@ -524,12 +491,20 @@ func (w *larkWriter) gemmaArguments(schema string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	value, err := sw.gemma(root, 0)
+	value, err := sw.literal(root, 0)
 	return w.rule("arguments", value), err
 }
 
-// gemma returns an expression for a value of s in Gemma's notation.
-func (w *schemaWriter) gemma(s *argumentSchema, depth int) (string, error) {
+func (w *schemaWriter) valueOf(raw json.RawMessage) (string, error) {
+	s, err := readSchema(raw)
+	if err != nil {
+		return "", err
+	}
+	return w.literal(s, 0)
+}
+
+// literal returns an expression for a value of s in Python's or Gemma's notation.
+func (w *schemaWriter) literal(s *argumentSchema, depth int) (string, error) {
 	if depth > maxOpen {
 		return "", errNotWritten
 	}
@@ -545,7 +520,7 @@ func (w *schemaWriter) gemma(s *argumentSchema, depth int) (string, error) {
 		w.known[s.Ref] = name
 		at := len(w.rules)
 		w.rules = append(w.rules, "")
-		body, err := w.gemma(target, depth+1)
+		body, err := w.literal(target, depth+1)
 		w.rules[at] = name + ": " + body
 		return name, err
 	}
@@ -555,21 +530,16 @@ func (w *schemaWriter) gemma(s *argumentSchema, depth int) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		v, err := w.gemma(branch, depth+1)
+		v, err := w.literal(branch, depth+1)
 		if err != nil {
 			return "", err
 		}
 		all = append(all, v)
 	}
 	for _, value := range s.Enum {
-		v, isString := scalar(value)
-		switch {
-		case value[0] == '{' || value[0] == '[':
-			return "", errNotWritten
-		case isString:
-			v = gemmaQuote + v + gemmaQuote
-		}
-		all = append(all, w.text(v))
+		var b strings.Builder
+		writeLiteral(&b, value, w.quote != "")
+		all = append(all, w.text(b.String()))
 	}
 	if s.AnyOf != nil || s.Enum != nil {
 		return alternation(all), nil
@@ -583,73 +553,94 @@ func (w *schemaWriter) gemma(s *argumentSchema, depth int) (string, error) {
 		w.known[""] = name
 		at := len(w.rules)
 		w.rules = append(w.rules, "")
-		body, err := w.gemma(&argumentSchema{Type: typeList{"null", "boolean", "number", "string", "array", "object"}}, depth+1)
+		body, err := w.literal(&argumentSchema{Type: typeList{"null", "boolean", "number", "string", "array", "object"}}, depth+1)
 		w.rules[at] = name + ": " + body
 		return name, err
 	}
 	for _, t := range types {
 		switch t {
 		case "null":
-			all = append(all, `"null"`)
+			all = append(all, quoted(w.words[0]))
 		case "boolean":
-			all = append(all, `"true"`, `"false"`)
+			all = append(all, quoted(w.words[1]), quoted(w.words[2]))
 		case "string":
-			all = append(all, w.larkWriter.text(gemmaQuote)+" "+w.string(s, gemmaQuote))
+			if w.quote != "" {
+				all = append(all, w.text(w.quote)+" "+w.string(s, w.quote))
+			} else {
+				all = append(all, w.leaf(s, t))
+			}
 		case "array":
-			v, err := w.gemmaList(s, depth)
+			v, err := w.literalList(s, depth)
 			if err != nil {
 				return "", err
 			}
 			all = append(all, v)
 		case "object":
-			list, err := w.list(s, ",", ":", func(key string) (string, bool) {
-				if strings.ContainsAny(key, ":,{}[]<'\" \n\t\r") || key == "" {
-					key = gemmaQuote + key + gemmaQuote
-				}
-				return w.text(key), true
-			}, `[A-Za-z_]`, func(raw json.RawMessage) (string, error) {
+			colon := ":"
+			if w.quote == "" {
+				colon = ": "
+			}
+			list, err := w.list(s, w.comma, colon, w.key, w.keySet(), func(raw json.RawMessage) (string, error) {
 				s, err := readSchema(raw)
 				if err != nil {
 					return "", err
 				}
-				return w.gemma(s, depth+1)
+				return w.literal(s, depth+1)
 			})
 			if err != nil {
 				return "", err
 			}
 			all = append(all, `"{" `+list+` "}"`)
 		default:
-			rest := []string{}
-			for _, other := range []string{"null", "boolean", "number", "integer", "string", "array", "object"} {
-				if other != t {
-					rest = append(rest, other)
-				}
-			}
-			raw := s.withoutTypes(rest...)
-			if s.raw == nil {
-				raw = json.RawMessage(`{"type":"number"}`)
-			}
-			all = append(all, w.json(raw))
+			all = append(all, w.leaf(s, t))
 		}
 	}
 	return alternation(all), nil
 }
 
-// gemmaList returns an expression for a list in Gemma's notation.
-func (w *schemaWriter) gemmaList(s *argumentSchema, depth int) (string, error) {
+// key writes the name of a member.
+func (w *schemaWriter) key(name string) (string, bool) {
+	switch {
+	case w.quote == "":
+		name = quoted(name)
+	case name == "" || strings.ContainsAny(name, ":,{}[]<'\" \n\t\r"):
+		name = w.quote + name + w.quote
+	}
+	return w.text(name), true
+}
+
+// keySet is the expression of a name that the schema does not name.
+func (w *schemaWriter) keySet() string {
+	if w.quote == "" {
+		return `"[A-Za-z0-9_-]{1,64}"`
+	}
+	return `[A-Za-z_]{1,64}`
+}
+
+// leaf returns the rule for what of s is of one type, in JSON.
+func (w *schemaWriter) leaf(s *argumentSchema, t string) string {
+	if s.raw == nil {
+		return w.json(json.RawMessage(`{"type":"` + t + `"}`))
+	}
+	others := slices.DeleteFunc([]string{"null", "boolean", "number", "integer", "string", "array", "object"}, func(other string) bool { return other == t })
+	return w.json(s.withoutTypes(others...))
+}
+
+// literalList returns an expression for a list.
+func (w *schemaWriter) literalList(s *argumentSchema, depth int) (string, error) {
 	var parts []string
 	for _, raw := range s.Prefix {
 		p, err := readSchema(raw)
 		if err != nil {
 			return "", err
 		}
-		v, err := w.gemma(p, depth+1)
+		v, err := w.literal(p, depth+1)
 		if err != nil {
 			return "", err
 		}
 		parts = append(parts, v)
 	}
-	list := strings.Join(parts, ` "," `)
+	list := strings.Join(parts, " "+quoted(w.comma)+" ")
 	if string(s.Items) == "false" || s.MaxItems != nil && *s.MaxItems <= len(parts) {
 		return `"[" ` + list + ` "]"`, nil
 	}
@@ -657,7 +648,7 @@ func (w *schemaWriter) gemmaList(s *argumentSchema, depth int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	item, err := w.gemma(items, depth+1)
+	item, err := w.literal(items, depth+1)
 	if err != nil {
 		return "", err
 	}
@@ -667,12 +658,12 @@ func (w *schemaWriter) gemmaList(s *argumentSchema, depth int) (string, error) {
 		most = fmt.Sprint(*s.MaxItems - len(parts))
 	}
 	if len(parts) > 0 {
-		return fmt.Sprintf(`"[" %s ("," %s){%d,%s} "]"`, list, item, least, most), nil
+		return fmt.Sprintf(`"[" %s (%s %s){%d,%s} "]"`, list, quoted(w.comma), item, least, most), nil
 	}
 	if most != "" {
 		most = fmt.Sprint(*s.MaxItems - 1)
 	}
-	list = fmt.Sprintf(`%s ("," %s){%d,%s}`, item, item, max(0, least-1), most)
+	list = fmt.Sprintf(`%s (%s %s){%d,%s}`, item, quoted(w.comma), item, max(0, least-1), most)
 	if least == 0 {
 		list = "(" + list + ")?"
 	}

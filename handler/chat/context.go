@@ -30,6 +30,10 @@ func (w *contextWriter) context(messages []Message, r Request, tokens []byte, ge
 	} else {
 		w.add("null")
 	}
+	if w.xmlTools && len(r.Tools) > 0 {
+		w.add(`, "xml_tools": `)
+		w.out = append(w.out, specifications(r.Tools)...)
+	}
 	w.add(`, "documents": null, "add_generation_prompt": `)
 	if generate {
 		w.add("true")
@@ -60,7 +64,11 @@ func (w *contextWriter) text(before, s string) {
 // text that the model wrote, and results as a user's message.
 func (w *contextWriter) message(m Message) {
 	if len(m.Calls) > 0 && !w.calls {
-		m.Content = Content{Text: m.Content.plain() + callText(m.Calls)}
+		text, ok := w.format.write(m.Calls)
+		if !ok {
+			text = callText(m.Calls)
+		}
+		m.Content = Content{Text: m.Content.plain() + text}
 		m.Calls = nil
 	}
 	if m.Role == "tool" && !w.toolRole {

@@ -73,7 +73,7 @@ var formatTGI = &Format{Name: "tgi", Calls: CallForm{Object: true}}
 
 // formats are those with a form, the likelier of two that a call matches first.
 var formats = []*Format{
-	formatHermes, formatMistral, formatMistralIDs, formatMistralArgs, formatLlama,
+	formatHermes, formatMistral, formatMistralIDs, formatMistralArgs,
 	{Name: "qwen3-coder", Calls: CallForm{
 		Marker: "<tool_call>", Begin: "<tool_call>\n<function=", Middle: ">\n", End: "</function>\n</tool_call>", Between: "\n",
 		Arguments: TagArguments, Tags: Tags{Begin: "<parameter=", Middle: ">\n", End: "\n</parameter>\n"},
@@ -94,6 +94,17 @@ var formats = []*Format{
 	{Name: "glm-4.7", Calls: CallForm{
 		Marker: "<tool_call>", Begin: "<tool_call>", End: "</tool_call>",
 		Arguments: TagArguments, Tags: Tags{Begin: "<arg_key>", Middle: "</arg_key><arg_value>", End: "</arg_value>"},
+	}},
+	{Name: "hunyuan-3", Calls: CallForm{
+		Marker: "<tool_calls:opensource>", Open: "<tool_calls:opensource>\n", Begin: "<tool_call:opensource>", Middle: "<tool_sep:opensource>\n",
+		End: "</tool_call:opensource>", Between: "\n", Close: "\n</tool_calls:opensource>", Arguments: TagArguments,
+		Tags: Tags{Begin: "<arg_key:opensource>", Middle: "</arg_key:opensource>\n<arg_value:opensource>", End: "</arg_value:opensource>\n"},
+	}},
+	{Name: "gigachat", Calls: CallForm{
+		Marker: "<|function_call|>", Begin: "<|function_call|>" + `{"name": "`, Middle: `", "arguments": `, End: "}", Object: true,
+	}},
+	{Name: "llama4-json", Calls: CallForm{
+		Marker: "<|python_start|>", Begin: "<|python_start|>" + `{"name": "`, Middle: `", "parameters": `, End: "}<|python_end|>", Object: true,
 	}},
 	{Name: "minicpm", Calls: CallForm{
 		Marker: "<function", Begin: `<function name="`, Middle: `">`, End: "</function>", Between: "\n",
@@ -132,7 +143,7 @@ var formats = []*Format{
 		Marker: "<tool_calls>", Open: "<tool_calls>\n", Begin: `{"name": "`, Middle: `", "arguments": `, End: "}\n", Close: "</tool_calls>", Object: true,
 	}},
 	{Name: "internlm", Calls: CallForm{
-		Marker: "<|action_start|>", Begin: "<|action_start|><|plugin|>\n" + `{"name": "`, Middle: `", "parameters": `, End: "}<|action_end|>", Between: "\n", Object: true,
+		Marker: "<|action_start|>", Begin: "<|action_start|><|plugin|>\n" + `{"name": "`, Middle: `", "parameters": `, End: "}<|action_end|>", Between: "\n",
 	}},
 	python("lfm2", "<|tool_call_start|>", "<|tool_call_end|>"), python("llama4", "<|python_start|>", "<|python_end|>"), python("llama4", "", ""),
 	{Name: "olmo3", Calls: CallForm{
@@ -141,7 +152,7 @@ var formats = []*Format{
 	{Name: "gemma4", Calls: CallForm{
 		Marker: "<|tool_call>", Begin: "<|tool_call>call:", End: "<tool_call|>", Arguments: GemmaArguments,
 	}},
-	formatHarmony,
+	formatHarmony, formatLlama,
 }
 
 // The formats that others are compared with, each with an example of a call of
@@ -196,8 +207,8 @@ func deepSeekMarkup(section string) *Format {
 }
 
 // example returns a regular expression for a call of a function with one
-// argument, a string, in any white space.
-func (f *CallForm) example(name, key, value string) string {
+// argument, a string. text makes one of a text.
+func (f *CallForm) example(name, key, value string, text func(string) string) string {
 	var arguments string
 	switch f.Arguments {
 	case JSONArguments:
@@ -213,8 +224,12 @@ func (f *CallForm) example(name, key, value string) string {
 	case GemmaArguments:
 		arguments = `{` + key + `:<|"|>` + value + `<|"|>}`
 	}
-	// With Between before it if it is not the first: only one is shown.
-	return flexible(f.Open+f.Begin+name+f.Middle+arguments) + `(?:,\s*"id":\s*"[^"]*")?` + flexible(f.End+f.Close)
+	return text(f.Open+f.Begin+name+f.Middle+arguments) + `(?:,\s*"id":\s*"[^"]*")?` + text(f.End+f.Close)
+}
+
+// exactly returns an expression for a text, with any ids.
+func exactly(text string) string {
+	return strings.ReplaceAll(regexp.QuoteMeta(text), `\{id\}`, `[^\s"<\[]*`)
 }
 
 // flexible returns an expression for a text in any white space, with any ids.
@@ -240,28 +255,80 @@ func flexible(text string) string {
 // formatOf returns the format of a prompt that shows a call of probeTool with
 // probeKey "v", and nil if it shows none that is known.
 func formatOf(prompt string) *Format {
+	if strings.Contains(prompt, "<|channel|>") && strings.Contains(prompt, "to=functions."+probeTool) {
+		return formatHarmony
+	}
 	for i, f := range formats {
-		if f == formatHarmony {
-			if strings.Contains(prompt, "<|channel|>") && strings.Contains(prompt, "to=functions."+probeTool) {
-				return f
-			}
-			continue
+		if f != formatHarmony && shapes[i].exact.MatchString(prompt) {
+			return f
 		}
-		if shapes[i].MatchString(prompt) {
+	}
+	for i, f := range formats {
+		if f != formatHarmony && shapes[i].loose.MatchString(prompt) {
 			return f
 		}
 	}
 	return nil
 }
 
-// shapes are the expressions of formats.
-var shapes = func() []*regexp.Regexp {
-	all := make([]*regexp.Regexp, len(formats))
+// shape is how a call looks: with the white space of the format, and with any.
+type shape struct{ exact, loose *regexp.Regexp }
+
+// shapes are those of formats.
+var shapes = func() []shape {
+	all := make([]shape, len(formats))
 	for i, f := range formats {
-		all[i] = regexp.MustCompile(f.Calls.example(probeTool, probeKey, "v"))
+		all[i] = shape{
+			regexp.MustCompile(f.Calls.example(probeTool, probeKey, "v", exactly)),
+			regexp.MustCompile(f.Calls.example(probeTool, probeKey, "v", flexible)),
+		}
 	}
 	return all
 }()
+
+// formatMarks tell the format of templates that show no calls but explain them.
+var formatMarks = []struct{ mark, also, format string }{
+	{"<｜tool▁sep｜>", "```json", "deepseek-v3"},
+	{"<｜tool▁sep｜>", "", "deepseek-v3.1"},
+	{"<|tool_calls_section_begin|>", "", "kimi-k2"},
+	{"<|tool_list_start|>", "", "lfm2"},
+	{"List of tools: ", "<|im_start|>", "lfm2"},
+	{"respond only with <|tool_call|>", "", "granite"},
+	{"<|/tool|>", "<|tool|>", "phi-4"},
+	{"<|tool_call>", "<tool_call|>", "gemma4"},
+	{"[func_name1(", "", "llama4"},
+	{"<tool_calls>", "", "hunyuan"},
+	{"<function=", "<tool_call>", "qwen3-coder"},
+	{"<arg_key>", "<tool_call>", "glm-4.5"},
+	{"<tool_call>", "", "hermes"},
+}
+
+// markedFormat returns the format that the source of a template explains, nil
+// if there is none.
+func markedFormat(source string) *Format {
+	for _, m := range formatMarks {
+		if strings.Contains(source, m.mark) && strings.Contains(source, m.also) {
+			for _, f := range formats {
+				if f.Name == m.format {
+					return f
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// withSpecial returns f with the ids of its special tokens.
+func (f *Format) withSpecial(ids map[string]int32) *Format {
+	with := *f
+	with.special = map[string]int32{}
+	for text, id := range ids {
+		if f.IsMarker([]byte(text)) {
+			with.special[text] = id
+		}
+	}
+	return &with
+}
 
 // texts are all that f's answers are marked with.
 func (f *Format) texts() []string {

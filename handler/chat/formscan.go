@@ -52,7 +52,11 @@ func newFormScan(form *CallForm, tools map[string]*Tool) *formScan {
 	s.parts = append(append(begin[1:], part{kind: partName}), splitPart(form.Middle)...)
 	s.parts = append(append(s.parts, part{kind: partArguments}), splitPart(form.End)...)
 	first := strings.TrimPrefix(unspaced(form.Open)+begin[0].text, unspaced(form.Marker))
-	s.expect(first)
+	if first == "" {
+		s.begin()
+	} else {
+		s.expect(first)
+	}
 	return s
 }
 
@@ -90,10 +94,7 @@ func (s *formScan) next(c byte) bool {
 		return false
 	}
 	if s.want != nil {
-		if s.want[0] != "" {
-			return s.literal(c)
-		}
-		s.want = nil // nothing is to come
+		return s.literal(c)
 	}
 	if isSpace(c) && s.skip < maxSpace && s.leading() {
 		s.skip++

@@ -254,7 +254,7 @@ func (w *larkWriter) required() Constraint {
 	if f.Open != "" {
 		open = join(w.text(f.Marker), w.afterMarker(f.Open, f.Marker))
 	}
-	return Constraint{Grammar: w.grammar(join(open, w.several(first, join(w.text(f.Between), "call")), w.text(f.Close)))}
+	return Constraint{Grammar: w.grammar(join(open, w.several(first, join(w.text(f.Between+f.Begin), "body")), w.text(f.Close)))}
 }
 
 // triggers returns what a voluntary call is recognized by.
@@ -284,7 +284,7 @@ func (w *larkWriter) triggers() (all []Trigger) {
 			_ = i
 			var text string
 			_ = json.Unmarshal([]byte(name), &text)
-			add(f.Open+text, true, join(w.several(strings.TrimPrefix(body, name), join(w.text(f.Between), "call")), w.text(f.Close)))
+			add(f.Open+text, true, join(w.several(strings.TrimPrefix(body, name), join(w.text(f.Between+f.Begin), "body")), w.text(f.Close)))
 		}
 	default:
 		first := "call"
@@ -295,7 +295,7 @@ func (w *larkWriter) triggers() (all []Trigger) {
 		if f.Open != "" {
 			open = w.afterMarker(f.Open, f.Marker)
 		}
-		add(f.Marker, f.AtStart, join(open, w.several(first, join(w.text(f.Between), "call")), w.text(f.Close)))
+		add(f.Marker, f.AtStart, join(open, w.several(first, join(w.text(f.Between+f.Begin), "body")), w.text(f.Close)))
 	}
 	return all
 }

@@ -22,6 +22,7 @@ type habits struct {
 	// guidelineChecked: the template itself looks whether there is a guideline.
 	guidelineChecked bool
 	developer        bool // names the role developer
+	xmlTools         bool // calls the tools xml_tools
 }
 
 // absentStyle is what stands for a content of null.
@@ -52,12 +53,15 @@ const (
 
 // observe tries the template. tokens are those of a context. The error is of a
 // template that goes beyond the limits of rendering.
-func (c *compiled) observe(tokens []byte) (habits, error) {
+func (c *compiled) observe(source string, tokens []byte) (habits, error) {
 	p := &prober{c: c, tokens: tokens}
 	user := Message{Role: "user", Content: Content{Text: probeWord}}
 	list := Message{Role: "user", Content: Content{Chunks: []Chunk{{Text: probeWord}}}}
 
-	h := habits{strings: true, toolRole: true, format: formatTGI}
+	h := habits{strings: true, toolRole: true, format: formatTGI, xmlTools: strings.Contains(source, "xml_tools")}
+	if f := markedFormat(source); f != nil {
+		h.format = f
+	}
 	h.strings = p.shows(h, Request{Messages: []Message{user}}, probeWord)
 	lists := h
 	lists.lists = true
@@ -78,7 +82,7 @@ func (c *compiled) observe(tokens []byte) (habits, error) {
 
 // observeCalls finds the shape in which the template shows a call and its result.
 func (p *prober) observeCalls(h habits, user Message, tools []Tool) habits {
-	const id = "call_0123456789"
+	const id = "functions." + probeTool + ":0" // Kimi's show nothing but it
 	conversation := []Message{
 		user,
 		{Role: "assistant", Content: Content{Absent: true}, Calls: []Call{{ID: id, Name: probeTool, Arguments: `{"` + probeKey + `": "v"}`}}},

@@ -29,6 +29,7 @@ var reasonings = []Reasoning{
 	{Open: "<|START_THINKING|>", Close: "<|END_THINKING|>"},
 	{Open: "<|channel>thought\n", Close: "<channel|>"},
 	{Open: "<|inner_prefix|>", Close: "<|inner_suffix|>"},
+	{Open: "<think:opensource>", Close: "</think:opensource>"},
 	{Open: "Here is my thought process:", Close: "Here is my response:"},
 }
 

@@ -20,6 +20,7 @@ type Template struct {
 	completion *native.ChatTemplate // nil: none
 	tokens     []byte               // special tokens, as members of a JSON object
 	marks      *native.Marks        // nil: special tokens in messages count
+	special    map[string]int32     // special tokens by their spelling
 }
 
 // compiled is one template and what trying it has told.
@@ -55,7 +56,7 @@ func Load(folder fs.FS, override Override) (*Template, error) {
 			return nil, oneLine(fmt.Errorf("%s: template %q: %w", src.file, name, err))
 		}
 		c := &compiled{file: src.file, chat: chat}
-		if c.habits, err = c.observe(t.tokens); err != nil {
+		if c.habits, err = c.observe(src.text, t.tokens); err != nil {
 			return nil, oneLine(fmt.Errorf("%s: template %q: %w", src.file, name, err))
 		}
 		c.guidelineChecked = guidelineCheck.MatchString(src.text)
@@ -86,6 +87,15 @@ func Load(folder fs.FS, override Override) (*Template, error) {
 func (t *Template) Escape(special []string) (err error) {
 	t.marks, err = native.NewMarks(stringList(special))
 	return err
+}
+
+// SetSpecial tells which tokens are special: no text spells them, so a grammar
+// must name them. Call it before t is shared.
+func (t *Template) SetSpecial(ids map[string]int32) {
+	for _, c := range t.byName {
+		c.format = c.format.withSpecial(ids)
+	}
+	t.special = ids
 }
 
 func oneLine(err error) error {
@@ -295,6 +305,9 @@ func (c *compiled) withTools(r Request) []Message {
 	prompt := r.ToolPrompt
 	if prompt == "" && (!c.tools || c.format.Name == formatTGI.Name) {
 		prompt = toolPrompt
+		if text, ok := c.format.write([]Call{{Name: "function name", Arguments: `{"argument name": "value"}`}}); ok {
+			prompt = strings.Replace(toolPrompt, "{name: function name, parameters: dictionary of argument name and its value}", text+" ", 1)
+		}
 	}
 	if len(r.Tools) == 0 || prompt == "" {
 		return r.Messages
