@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 )
@@ -242,18 +243,41 @@ func slashes(pattern string) string {
 	return b.String()
 }
 
-// whole makes a pattern that is searched for one that a text matches as a whole.
+// whole makes a pattern that is searched for one that a text matches as a
+// whole, without anchors: the library knows none.
 func whole(pattern string) string {
-	before, after := `(?s:.*)`, `(?s:.*)`
-	if !strings.Contains(pattern, "|") {
-		if p, ok := strings.CutPrefix(pattern, "^"); ok {
-			pattern, before = p, ""
-		}
-		if p, ok := strings.CutSuffix(pattern, "$"); ok && !strings.HasSuffix(p, `\`) {
-			pattern, after = p, ""
-		}
+	const any = `(?s:.*)`
+	re, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return any + "(?:" + pattern + ")" + any
 	}
-	return before + "(?:" + pattern + ")" + after
+	for re.Op == syntax.OpCapture {
+		re = re.Sub[0]
+	}
+	branches := []*syntax.Regexp{re}
+	if re.Op == syntax.OpAlternate {
+		branches = re.Sub
+	}
+	var out []string
+	for _, branch := range branches {
+		before, after := any, any
+		parts := []*syntax.Regexp{branch}
+		if branch.Op == syntax.OpConcat {
+			parts = branch.Sub
+		}
+		for len(parts) > 0 && parts[0].Op == syntax.OpBeginText {
+			parts, before = parts[1:], ""
+		}
+		for len(parts) > 0 && parts[len(parts)-1].Op == syntax.OpEndText {
+			parts, after = parts[:len(parts)-1], ""
+		}
+		var b strings.Builder
+		for _, part := range parts {
+			b.WriteString("(?:" + part.String() + ")")
+		}
+		out = append(out, before+b.String()+after)
+	}
+	return "(?:" + strings.Join(out, "|") + ")"
 }
 
 // stringFormats are what texts of a format look like. Others are any text, as
@@ -304,12 +328,12 @@ func (w *larkWriter) string(s *argumentSchema, end string) string {
 	suffix := ""
 	for special := range w.format.special {
 		if strings.HasPrefix(mark, special) {
-			suffix = w.text(end)
+			suffix = w.text(end[len(lead):])
 		}
 	}
 	if suffix != "" {
 		for i := range text {
-			text[i] = "/" + slashes(text[i]) + "/"
+			text[i] = "/" + slashes(text[i]+regexp.QuoteMeta(lead)) + "/"
 		}
 		return w.terminal("TEXT", strings.Join(text, " & ")) + " " + suffix
 	}

@@ -321,7 +321,11 @@ func (w *larkWriter) grammar(start string) Grammar {
 	}
 	fmt.Fprintf(&b, "body: %s\n", strings.Join(w.bodies, " | "))
 	if w.format.Reasoning.Channels {
-		fmt.Fprintf(&b, "channel_middle: %s\n", join("("+w.text("<|channel|>")+` "commentary")?`, `" "?`, "("+w.text("<|constrain|>")+")?", `"json"?`, w.text("<|message|>")))
+		var middles []string
+		for _, middle := range []string{" <|constrain|>json<|message|>", "<|channel|>commentary json<|message|>", "<|channel|>commentary <|constrain|>json<|message|>", "<|message|>"} {
+			middles = append(middles, w.text(middle))
+		}
+		fmt.Fprintf(&b, "channel_middle: %s\n", strings.Join(middles, " | "))
 		if uses("channel_analysis") {
 			fmt.Fprintf(&b, "channel_analysis: %s\n", join(w.text("<|channel|>analysis<|message|>"), w.until("<|end|>"), w.text("<|start|>assistant")))
 		}
