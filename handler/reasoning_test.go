@@ -18,7 +18,8 @@ const (
 </think>
 
 {% endif %}`
-	openedTemplate = plainTemplate + `{% if '</think>' %}<think>
+	harmonyTemplate = `{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content or '' }}{% for c in m.tool_calls or [] %}<|start|>assistant<|channel|>commentary to=functions.{{ c.function.name }} <|constrain|>json<|message|>{{ c.function.arguments | tojson }}<|call|>{% endfor %}{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}`
+	openedTemplate  = plainTemplate + `{% if '</think>' %}<think>
 {% endif %}`
 )
 
@@ -110,6 +111,9 @@ func TestReasoningAnswers(t *testing.T) {
 		{name: "another way than the operator's", text: "<think>hm, a</think>b c<|eot_id|>", edit: inText, fields: `"reasoning_format":"auto"`, want: reasoned{content: "b c", reasoning: "hm, a", finish: "stop"}},
 		{name: "before a call", template: hermesTemplate + `{% if '</think>' %}{% endif %}`, text: "<think>" + call + "</think>\n\n" + call + "<|eot_id|>", fields: weather,
 			want: reasoned{reasoning: call, calls: 1, finish: "tool_calls"}},
+		{name: "in channels", template: harmonyTemplate, text: "<|channel|>analysis<|message|>hm, a<|end|><|start|>assistant<|channel|>final<|message|>b c<|eot_id|>", want: reasoned{content: "b c", reasoning: "hm, a", finish: "stop"}},
+		{name: "in channels, not apart", template: harmonyTemplate, text: "<|channel|>analysis<|message|>hm, a<|end|><|start|>assistant<|channel|>final<|message|>b c<|eot_id|>", fields: `"reasoning_format":"none"`,
+			want: reasoned{content: "hm, ab c", finish: "stop"}},
 		{name: "without the marks in the template", template: plainTemplate, text: "<think>hm</think>b<|eot_id|>", want: reasoned{content: "<think>hm</think>b", finish: "stop"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -126,8 +130,7 @@ func TestReasoningAnswers(t *testing.T) {
 			if streamed != whole {
 				t.Errorf("streamed %+v, whole %+v", streamed, whole)
 			}
-			counts := strings.HasPrefix(tt.text, "<think>") || tt.template == openedTemplate
-			counts = counts && !strings.Contains(whole.content, "think")
+			counts := strings.HasPrefix(tt.text, "<") && !strings.Contains(whole.content, "think") || tt.template == openedTemplate
 			if (whole.tokens > 0) != counts {
 				t.Errorf("%d tokens of reasoning", whole.tokens)
 			}
@@ -161,6 +164,8 @@ func TestReasoningRequests(t *testing.T) {
 		{template: openedTemplate, edit: usual, fields: `"thinking_token_budget":-1`},
 		{template: reasoningTemplate, edit: usual, fields: `"chat_template_kwargs":{"enable_thinking":false},` + form},
 		{template: reasoningTemplate, edit: usual, fields: `"reasoning_effort":"none"`},
+		{template: harmonyTemplate, edit: usual, want: "false 7 \nenough\n<|end|>"},
+		{template: harmonyTemplate, fields: form, want: "false -1 <|end|><|start|>assistant<|channel|>final<|message|>"},
 		{template: openedTemplate, fields: weather + `,"tool_choice":"required"`, want: "true -1 </think>"},
 	} {
 		t.Run(tt.fields, func(t *testing.T) {
@@ -176,7 +181,8 @@ func TestReasoningRequests(t *testing.T) {
 			if g != nil && g.Reasoning != nil {
 				r := g.Reasoning
 				got = fmt.Sprintf("%v %d %s", r.Opened, r.Budget, testTokenizer().Decode(r.Ending, false))
-				if r.Open != "<think>" || r.Close != "</think>" || testTokenizer().Decode(r.OpenTokens, false) != r.Open || g.NewDetokenizer == nil {
+				marks := r.Open + r.Close
+				if marks != "<think></think>" && marks != "<|channel|>analysis<|message|><|end|>" || testTokenizer().Decode(r.OpenTokens, false) != r.Open || g.NewDetokenizer == nil {
 					t.Errorf("%+v", r)
 				}
 			}
