@@ -98,11 +98,31 @@ func answerOf(f *Format, s Selection, text string, n int) Answer {
 	return a
 }
 
+// testedFormats are all formats, and those that response_templates describe.
+func testedFormats(t *testing.T) []*Format {
+	t.Helper()
+	all := append([]*Format{formatTGI}, formats...)
+	for name, text := range readResponseGolden(t).Templates {
+		template, err := readResponseTemplate(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := formatTGI.withTemplate(template)
+		if _, ok := f.write([]Call{{Name: "f", Arguments: "{}"}}); ok != (name != "lines") {
+			t.Errorf("response_template %s: its form is known: %v", name, ok)
+		} else if ok {
+			f.Name = "response_template " + name
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
 // What a model writes in its format is what its grammar allows and what the
 // Parser finds, however the text is cut and whatever stands before the calls.
 func TestFormats(t *testing.T) {
 	trie := byteTrie(t)
-	for _, f := range append([]*Format{formatTGI}, formats...) {
+	for _, f := range testedFormats(t) {
 		t.Run(f.Name, func(t *testing.T) {
 			s := Selection{Tools: formatTools, Parallel: true}
 			free, err := s.Constraint(f)
@@ -140,7 +160,7 @@ func TestFormats(t *testing.T) {
 					continue
 				}
 				for _, before := range []string{"", "Let me see.\n"} {
-					if before != "" && (f.Calls.AtStart || f.Calls.Marker == "") {
+					if before != "" && (f.Calls.AtStart || f.Calls.Marker == "" || f.Template != nil && f.Template.implicit == nil) {
 						continue
 					}
 					whole := answerOf(f, s, before+text, len(before+text))

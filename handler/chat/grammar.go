@@ -58,6 +58,12 @@ func (s Selection) Constraint(f *Format) (Constraint, error) {
 	if len(s.Tools) == 0 {
 		return Constraint{}, nil
 	}
+	if f.Calls.Begin == "" && f.Calls.Open == "" && !f.Reasoning.Channels && f.Name != formatTGI.Name {
+		if !s.Required {
+			return Constraint{}, nil
+		}
+		return Constraint{}, toolError("the model's response_template does not tell how a call is written, so that none can be required")
+	}
 	bytes := 0
 	for _, t := range s.Tools {
 		bytes += len(t.Parameters)

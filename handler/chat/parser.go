@@ -42,6 +42,7 @@ type Parser struct {
 	format   *Format
 	thought  thought
 	channels channelScan
+	regions  *templateScan   // of a response_template, nil if there is none
 	known    map[string]bool // names of tools
 	tools    map[string]*Tool
 	markers  []string  // that announce calls
@@ -105,6 +106,14 @@ func NewParser(f *Format, s Selection, thinking bool, newID func() string) *Pars
 		p.known[s.Tools[i].Name] = true
 		p.tools[s.Tools[i].Name] = &s.Tools[i]
 	}
+	if t := f.Template; t != nil {
+		p.regions = &templateScan{regionScan: newRegionScan(t)}
+		for _, field := range t.fields {
+			if kind, ok := field.kind(); thinking && ok && kind == ofReasoning && field.open.exists() {
+				p.regions.current, p.regions.explicit, p.regions.begun = field, true, true
+			}
+		}
+	}
 	c := &f.Calls
 	if c.Marker != "" && c.Marker[0] != '{' && !slices.Contains(p.markers, c.Marker) {
 		p.markers = append(p.markers, c.Marker)
@@ -125,6 +134,11 @@ func NewParser(f *Format, s Selection, thinking bool, newID func() string) *Pars
 // returns what is known by it. The deltas are the caller's until the next call.
 func (p *Parser) Write(piece string) []Delta {
 	p.out = nil
+	if p.regions != nil {
+		p.region(piece, false)
+		p.flush()
+		return p.out
+	}
 	for i := range len(piece) {
 		if p.format.Reasoning.Channels {
 			p.channel(piece[i])
@@ -156,6 +170,11 @@ func (p *Parser) read(text []byte) {
 // Close reads the end of the text.
 func (p *Parser) Close() []Delta {
 	p.out = nil
+	if p.regions != nil {
+		p.region("", true)
+		p.flush()
+		return p.out
+	}
 	if p.format.Reasoning.Channels {
 		p.closeChannels()
 		p.flush()

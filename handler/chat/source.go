@@ -26,6 +26,7 @@ type source struct{ file, text string }
 type sources struct {
 	templates  map[string]source
 	completion source // TGI's completion_template, "" if there is none
+	response   source // JSON of the response_template, "" if there is none
 	tokens     map[string]json.RawMessage
 }
 
@@ -108,12 +109,16 @@ func (s *sources) readConfig(file string, data []byte) error {
 	var config struct {
 		Template   json.RawMessage `json:"chat_template"`
 		Completion string          `json:"completion_template"`
+		Response   json.RawMessage `json:"response_template"`
 	}
 	if err := json.Unmarshal(data, &config); err != nil {
 		return err
 	}
 	if s.completion.text == "" {
 		s.completion = source{file + ": completion_template", config.Completion}
+	}
+	if s.response.text == "" {
+		s.response = source{file + ": response_template", string(config.Response)}
 	}
 	found, err := templatesOf(config.Template)
 	if err != nil {

@@ -2,6 +2,7 @@ package chat
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -49,6 +50,10 @@ func Load(folder fs.FS, override Override) (*Template, error) {
 	for _, name := range slices.Sorted(maps.Keys(s.tokens)) {
 		t.tokens = fmt.Appendf(t.tokens, ", %q: %s", name, s.tokens[name])
 	}
+	response, err := readResponseTemplate(json.RawMessage(s.response.text))
+	if err != nil {
+		return nil, oneLine(fmt.Errorf("%s: %w", s.response.file, err))
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.templates)) {
 		src := s.templates[name]
 		chat, err := native.NewChatTemplate(src.text)
@@ -65,7 +70,7 @@ func Load(folder fs.FS, override Override) (*Template, error) {
 		if !format.Reasoning.Channels {
 			format.Reasoning = reasoningOf(src.text)
 		}
-		c.format = &format
+		c.format = format.withTemplate(response)
 		t.byName[name] = c
 	}
 	t.standard, _ = s.pick()
@@ -190,14 +195,16 @@ func (t *Template) Render(r Request) (Prompt, error) {
 		}
 		if before, ok := cutTag(text); ok {
 			p := newPrompt(before, mark, w.images)
-			p.Thinking = c.format.Reasoning.opened(r.Messages[len(r.Messages)-1].Content.plain())
+			p.Thinking = c.format.thinks(p.Text, r.Messages[len(r.Messages)-1].Content.plain())
 			return p, nil
 		}
 		return Prompt{}, templateError("the template leaves out the last message, which is the assistant's and would be continued")
 	}
 	text, mark, err := render(c.chat, w.context(messages, r, t.tokens, !r.NoGenerationPrompt), r.MaxBytes, t.marks)
 	p := newPrompt(text, mark, w.images)
-	p.Thinking = c.format.Reasoning.opened(lastLine(text))
+	if err == nil {
+		p.Thinking = c.format.thinks(p.Text, lastLine(p.Text))
+	}
 	return p, err
 }
 
