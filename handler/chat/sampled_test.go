@@ -112,7 +112,7 @@ func (r *sampler) score(b int, text []byte, closing float64) float64 {
 				if n == 0 {
 					score += closing - 1
 				} else {
-					score += 6
+					score += 6 + closing
 				}
 				break
 			}
@@ -136,9 +136,6 @@ func (r *sampler) text(t *testing.T, g Grammar) (string, bool) {
 		}
 		best, highest := -1, math.Inf(-1)
 		closing := float64(len(text)) / 40
-		if len(text) > 800 {
-			closing += 10
-		}
 		for b := range 257 {
 			if mask[b/32]>>(b%32)&1 == 0 {
 				continue
@@ -197,10 +194,10 @@ func TestSampledCalls(t *testing.T) {
 			refused++
 			continue
 		}
-		r := &sampler{Rand: rand.New(rand.NewPCG(uint64(i), 2)), trie: trie, marks: []string{strings.TrimSpace(f.Calls.Tags.End), f.Calls.End, f.Calls.Close, gemmaQuote}}
+		r := &sampler{Rand: rand.New(rand.NewPCG(uint64(i), 2)), trie: trie, marks: []string{strings.TrimSpace(f.Calls.Tags.End), f.Calls.End, f.Calls.Close, gemmaQuote, "<|end|><|start|>assistant"}}
 		r.marks = r.marks[:len(r.marks):len(r.marks)]
 		for j := len(r.marks) - 1; j >= 0; j-- {
-			if r.marks[j] == "" || r.marks[j] == gemmaQuote && f.Calls.Arguments != GemmaArguments {
+			if m := r.marks[j]; m == "" || m == gemmaQuote && f.Calls.Arguments != GemmaArguments || strings.HasPrefix(m, "<|end|>") && !f.Reasoning.Channels {
 				r.marks = append(r.marks[:j:j], r.marks[j+1:]...)
 			}
 		}
