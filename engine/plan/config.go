@@ -58,12 +58,9 @@ type Config struct {
 
 	ResidualScale float64 // what a half of a layer adds to the residual stream is multiplied by it
 
-	ClipQKV float64 // queries, keys and values are clipped to it; 0: they are not
-
 	Slopes []float32 // of each head's bias by distance (ALiBi); nil: none
 
 	RotaryFactor     float64 // default share of a head that is rotated, in families that rotate a part; 0: they rotate all
-	HeadBias         bool    // the output head has a bias
 	ParallelResidual bool    // attention and MLP see the same input
 	TwoNorms         bool    // each through a norm of its own
 	PostNormResidual bool    // residuals are taken after a norm
@@ -78,6 +75,10 @@ type Config struct {
 	MLA   *MLAConfig   // nil: keys and values are cached
 	Delta *DeltaConfig // nil: no gated delta net
 	SSM   *SSMConfig   // nil: no state space
+
+	Gemma4 *Gemma4Config // of Gemma 3n and 4
+	AltUp  *AltUpConfig  // of Gemma 3n
+	Llama4 *Llama4Config
 
 	Kinds     []string         // per layer, a name of layer_types, in families whose layers differ in kind
 	ShortConv *ShortConvConfig // nil: no convolution in place of attention

@@ -141,7 +141,47 @@ var families = map[string]family{
 	},
 	"mistral3": {
 		read: readMistral3, build: buildLlama, eos: 2, ignored: mistral3Ignored,
-		models: "Mistral Small 3.1 and 3.2, the text part", remarks: "images are refused",
+		models: "Mistral Small 3.1 and 3.2, Ministral 3, the text part", remarks: "images are refused",
+	},
+	"apertus": {
+		read: readApertus, build: buildApertus, eos: 2, spare: []string{".act_fn.beta", ".act_fn.eps"},
+		models: "Apertus 8B, 70B",
+	},
+	"ministral3": {
+		read: readMinistral3, build: buildLlama, eos: 2,
+		models: "Ministral 3 3B, 8B, 14B, the text part",
+	},
+	"llama4": {
+		read: readLlama4, build: buildLlama4, eos: 2, ignored: llama4Ignored,
+		models: "Llama 4 Scout, Maverick, the text part", remarks: "chunked attention, mixture of experts; images are refused",
+	},
+	"llama4_text": {
+		read: readLlama4Text, build: buildLlama4, eos: 2,
+		models: "the same without the vision part",
+	},
+	"gemma3n": {
+		read: readGemma3n, build: buildGemma3n, eos: 1, ignored: gemma3nIgnored,
+		models: "Gemma 3n E2B, E4B, the text part", remarks: "images and audio are refused",
+	},
+	"gemma3n_text": {
+		read: readGemma3nText, build: buildGemma3n, eos: 1, ignored: gemma3nIgnored,
+		models: "the same without the other parts",
+	},
+	"gemma4": {
+		read: readGemma4, build: buildGemma4, eos: 1, keys: gemma4Keys, ignored: gemma4Ignored,
+		models: "Gemma 4 E2B, E4B, 26B-A4B, 31B, the text part", remarks: "images, video and audio are refused",
+	},
+	"gemma4_text": {
+		read: readGemma4Text, build: buildGemma4, eos: 1, keys: gemma4Keys, ignored: gemma4Ignored,
+		models: "the same without the other parts",
+	},
+	"gemma4_unified": {
+		read: readGemma4UnifiedModel, build: buildGemma4, eos: 1, keys: gemma4Keys, ignored: gemma4Ignored,
+		models: "Gemma 4 12B, the text part", remarks: "images, video and audio are refused",
+	},
+	"gemma4_unified_text": {
+		read: readGemma4Unified, build: buildGemma4, eos: 1, keys: gemma4Keys, ignored: gemma4Ignored,
+		models: "the same without the other parts",
 	},
 	"vaultgemma": {
 		read: readGemma2, build: buildVaultGemma, eos: 1,
@@ -406,6 +446,15 @@ var (
 	mistral3Ignored = []string{
 		"image_token_id", "image_token_index", "multimodal_projector_bias", "projector_hidden_act", "spatial_merge_size", "vision_feature_layer",
 	}
+	llama4Ignored  = []string{"boi_token_index", "eoi_token_index", "image_token_index"}
+	gemma3nIgnored = []string{
+		"altup_coef_clip", "audio_soft_tokens_per_image", "audio_token_id", "boa_token_id", "boi_token_id", "eoa_token_id",
+		"eoi_token_id", "image_token_id", "vision_soft_tokens_per_image",
+	}
+	gemma4Ignored = []string{
+		"audio_token_id", "boa_token_id", "boi_token_id", "eoa_token_id", "eoa_token_index", "eoi_token_id", "image_token_id",
+		"moe_intermediate_size", "num_experts", "top_k_experts", "video_token_id",
+	}
 	gpt2Ignored = []string{
 		"n_ctx", "reorder_and_upcast_attn",
 		"summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
@@ -467,6 +516,7 @@ var (
 var towers = []string{
 	"visual.", "model.visual.", "vision_tower.", "model.vision_tower.", "vision_model.",
 	"multi_modal_projector.", "model.multi_modal_projector.", "model.embed_vision.",
+	"vision_embedder.", "model.vision_embedder.",
 	"audio_tower.", "model.audio_tower.", "model.embed_audio.",
 	"mtp.", "model.mtp.",
 	"lm_head.weight",       // a copy of the embedding

@@ -24,7 +24,11 @@ func buildLlama(b *Builder, c *Config) {
 
 		h := l.norm(x, "input_layernorm")
 		q, k, v := l.qkv(h)
-		a := l.attend(q, k, v, c.rope(i))
+		q, k = l.rotate(q, k, c.rope(i))
+		if c.QueryGrowth != 0 {
+			q = b.ScalePosition(q, c.QueryGrowth, 0, c.QueryLength)
+		}
+		a := l.attention(q, k, v, Attention{})
 		x = b.AddScaled(x, l.linear(a, "self_attn.o_proj", c.Hidden, c.OutputBias), c.ResidualScale)
 
 		h = l.norm(x, "post_attention_layernorm")

@@ -38,10 +38,35 @@ func readWindow(o *object, def int) int {
 	return o.dimension("sliding_window", def, maxPosition)
 }
 
+// Ministral 3: Mistral whose queries grow with the logarithm of their position.
+// transformers/models/ministral3.
+
+func readMinistral3(o *object, c *Config) {
+	c.readCommon(o, defaults{
+		vocab: 131072, hidden: 4096, intermediate: 14336, layers: 34, heads: 32, kvHeads: 8, headDim: 128,
+		maxPos: 262144, eps: 1e-5,
+	})
+	c.Activation = o.activation("hidden_act", "silu")
+	c.readWindow(o, readWindow(o, 0))
+	if o.raw("rope_parameters") == nil && o.raw("rope_scaling") == nil {
+		o.values["rope_parameters"] = []byte(`{"rope_type":"yarn","rope_theta":1e6,"factor":16,"original_max_position_embeddings":16384,` +
+			`"mscale":1,"mscale_all_dim":1,"llama_4_scaling_beta":0.1}`)
+	}
+	params := o.ropeParams()
+	params.raw("max_position_embeddings") // of no effect
+	c.QueryGrowth = params.float("llama_4_scaling_beta", 0)
+	c.QueryLength = int(originalLength(params, o, c))
+	c.Rope = readRope(o, c)
+}
+
 // readMistral3 reads the config of Mistral 3's multimodal models, of which the
 // language part is served. transformers/models/mistral3.
 func readMistral3(o *object, c *Config) {
-	text, _ := o.textConfig("mistral")
-	readMistral(text, c)
+	text, kind := o.textConfig("mistral", "ministral3")
+	if kind == "ministral3" {
+		readMinistral3(text, c)
+	} else {
+		readMistral(text, c)
+	}
 	c.Tied = o.boolean("tie_word_embeddings", true)
 }

@@ -12,6 +12,7 @@ func readOLMo(o *object, c *Config) {
 	c.Activation = o.activation("hidden_act", "silu")
 	c.AttentionBias = o.boolean("attention_bias", false)
 	c.OutputBias = c.AttentionBias
+	c.ClipQKV = readClip(o)
 	c.Rope = readRope(o, c)
 }
 
@@ -22,6 +23,9 @@ func buildOLMo(b *Builder, c *Config) {
 		l := b.layer(i)
 
 		q, k, v := l.qkv(b.LayerNorm(x, norm))
+		if c.ClipQKV > 0 {
+			q, k, v = b.Clip(q, c.ClipQKV), b.Clip(k, c.ClipQKV), b.Clip(v, c.ClipQKV)
+		}
 		a := l.attend(q, k, v, c.Rope)
 		x = b.Add(x, l.linear(a, "self_attn.o_proj", c.Hidden, c.OutputBias))
 

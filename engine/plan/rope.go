@@ -87,13 +87,16 @@ func readRopeParams(params, o *object, c *Config, theta float64) Rope {
 	if c.Delta == nil && params.raw("mrope_section") != nil {
 		params.fail("mrope_section", "is not supported")
 	}
+	kind := params.ropeType()
+	if kind == "proportional" {
+		return readProportional(params, theta, c.HeadDim)
+	}
 	dim := readRotary(params, o, c)
 	if *o.err != nil {
 		return Rope{}
 	}
 	r := Rope{Freqs: frequencies(theta, dim), Scale: 1}
 	const key = "rope_type"
-	kind := params.ropeType()
 	long := c.Family == "phi3" || c.Family == "phimoe"
 	if long && (kind == "su" || kind == "yarn") {
 		kind = "longrope" // as the first releases called it
@@ -119,6 +122,23 @@ func readRopeParams(params, o *object, c *Config, theta float64) Rope {
 	for i, f := range r.Freqs {
 		if f64 := float64(f); *o.err == nil && (math.IsNaN(f64) || math.IsInf(f64, 0)) {
 			params.fail(key, "gives frequency %g for dimension %d", f, i)
+		}
+	}
+	return r
+}
+
+// readProportional rotates a share of a head's pairs, which are those of the whole
+// head, by the frequencies of the whole head.
+func readProportional(params *object, theta float64, dim int) Rope {
+	factor, share := params.float("factor", 1), params.float("partial_rotary_factor", 1)
+	if factor <= 0 || share < 0 || share > 1 {
+		params.fail("partial_rotary_factor", "must be 0 to 1, and factor above 0, found %g and %g", share, factor)
+		return Rope{}
+	}
+	r := Rope{Freqs: frequencies(theta, dim), Scale: 1}
+	for i := range r.Freqs {
+		if r.Freqs[i] /= float32(factor); i >= int(math.Floor(share*float64(dim)/2)) {
+			r.Freqs[i] = 0
 		}
 	}
 	return r
@@ -191,8 +211,8 @@ func (r *Rope) scaleLlama3(params *object, original float64) {
 	factor := extension(params)
 	low := params.float("low_freq_factor", 0)
 	high := params.float("high_freq_factor", 0)
-	if low <= 0 || high <= low {
-		params.fail("high_freq_factor", "must be above low_freq_factor and both above 0, found %g and %g", high, low)
+	if low <= 0 || high < low {
+		params.fail("high_freq_factor", "must not be below low_freq_factor and both above 0, found %g and %g", high, low)
 		return
 	}
 	slowest, fastest := float32(original/low), float32(original/high)

@@ -26,13 +26,16 @@ func (c *Config) readRopeLayers(o *object, theta float64) {
 	rope := readRopeOf(o, c, theta)
 	layers := o.integers("no_rope_layers")
 	interval := o.dimension("no_rope_layer_interval", 4, maxLayers)
-	if layers != nil && len(layers) < c.Layers {
+	if len(layers) > 0 && len(layers) < c.Layers {
 		o.fail("no_rope_layers", "has %d entries, expected num_hidden_layers %d", len(layers), c.Layers)
+		return
+	}
+	if *o.err != nil {
 		return
 	}
 	c.Rope, c.Ropes = rope, make([]Rope, c.Layers)
 	for i := range c.Ropes {
-		if layers != nil && layers[i] != 0 || layers == nil && (i+1)%interval != 0 {
+		if len(layers) > 0 && layers[i] != 0 || len(layers) == 0 && (i+1)%interval != 0 {
 			c.Ropes[i] = rope
 		}
 	}

@@ -11,6 +11,13 @@ YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=32)
 GLM = dict(WIDE, attention_bias=True, pad_token_id=0)
 OLMO = dict(SHAPE, num_attention_heads=5, pad_token_id=0, eos_token_id=1)
 PIXTRAL = dict(model_type="pixtral", hidden_size=16, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, head_dim=16, image_size=8, patch_size=4)
+GEMMA4 = dict(vocab_size=120, hidden_size=32, intermediate_size=40, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=8, global_head_dim=16, max_position_embeddings=256)
+GEMMA4.update(sliding_window=11, layer_types=["sliding_attention", "full_attention"] * 2, final_logit_softcapping=8.0)
+PER_LAYER = dict(hidden_size_per_layer_input=8, vocab_size_per_layer_input=120)
+KEY_IS_VALUE = dict(attention_k_eq_v=True, num_global_key_value_heads=1, hidden_size_per_layer_input=0)
+GEMMA3N = dict({k: v for k, v in GEMMA4.items() if k != "global_head_dim"}, laurel_rank=8, hidden_size_per_layer_input=8, vocab_size_per_layer_input=110, num_kv_shared_layers=2)
+LLAMA4 = dict(vocab_size=120, hidden_size=32, intermediate_size=16, intermediate_size_mlp=24, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_local_experts=4)
+LLAMA4.update(num_experts_per_tok=1, max_position_embeddings=4096, attention_chunk_size=16, floor_scale=10, attn_scale=0.4, eos_token_id=1)
 ALTERNATING = ["sliding_attention", "full_attention", "sliding_attention"]
 
 COMMITTED = [
@@ -36,11 +43,23 @@ COMMITTED = [
     ("ministral", "ministral", dict(WIDE, num_hidden_layers=3, sliding_window=14, layer_types=ALTERNATING), dict(dtype=torch.bfloat16)),
     ("mistral3", "mistral3", dict(text_config=dict(WIDE, model_type="mistral", sliding_window=None), vision_config=PIXTRAL, tie_word_embeddings=False), dict(dtype=torch.bfloat16, salt="a")),
     ("mistral3-hub", "mistral3", dict(text_config=dict(LLAMA, model_type="mistral", sliding_window=15), vision_config=PIXTRAL, tie_word_embeddings=True), dict(dtype=torch.bfloat16, published=True)),
+    ("olmo-clip-v4", "olmo", dict(OLMO, clip_qkv=0.8, num_key_value_heads=1), dict(v4=True, dtype=torch.bfloat16)),
+    ("apertus-v4", "apertus", dict(LLAMA, attention_bias=True, rope_parameters=None), dict(v4=True, dtype=torch.bfloat16)),
+    ("ministral3", "ministral3", dict(WIDE, pad_token_id=0, rope_parameters=rope(10000.0, **YARN, llama_4_scaling_beta=0.4)), dict(dtype=torch.bfloat16)),
+    ("mistral3-ministral3", "mistral3", dict(text_config=dict(WIDE, model_type="ministral3", pad_token_id=0, rope_parameters=rope(10000.0, **YARN, llama_4_scaling_beta=0.4)), vision_config=PIXTRAL), dict(dtype=torch.bfloat16)),
+    ("llama4", "llama4_text", dict(LLAMA4, interleave_moe_layer_step=2), dict(dtype=torch.bfloat16)),
+    ("llama4-hub-v4", "llama4_text", dict(LLAMA4, num_hidden_layers=2, no_rope_layer_interval=2, num_experts_per_tok=2, rope_parameters=rope(5e5, rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=1.0, original_max_position_embeddings=64)), dict(published=True, dtype=torch.bfloat16)),
+    ("gemma3n", "gemma3n_text", dict(GEMMA3N, activation_sparsity_pattern=[0.8, 0.5, 0.0, 0.9], intermediate_size=[40, 40, 24, 40]), dict(dtype=torch.bfloat16)),
+    ("gemma4", "gemma4_text", dict(GEMMA4, **PER_LAYER, num_kv_shared_layers=2, use_double_wide_mlp=True), dict(dtype=torch.bfloat16)),
+    ("gemma4-experts-hub", "gemma4_text", dict(GEMMA4, **KEY_IS_VALUE, enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=16), dict(published=True, dtype=torch.bfloat16)),
+    ("gemma4-wrapped", "gemma4", dict(text_config=dict(GEMMA4, **PER_LAYER), vision_config=None, audio_config=None), dict(dtype=torch.bfloat16)),
+    ("gemma4-unified", "gemma4_unified", dict(text_config=dict(GEMMA4, num_kv_shared_layers=1, attention_k_eq_v=True, num_global_key_value_heads=4), vision_config=None, audio_config=None), dict(dtype=torch.bfloat16)),
     ("vaultgemma", "vaultgemma", dict(WIDE, sliding_window=12, query_pre_attn_scalar=24, attn_logit_softcapping=2.5, final_logit_softcapping=6.0), dict(v4=True)),
 ]
 
 FAMILIES = ["granite", "granite_swa", "smollm3", "olmo", "olmo2", "olmo3", "exaone4", "cohere", "cohere2", "glm", "glm4"]
 FAMILIES += ["ernie4_5", "seed_oss", "helium", "arcee", "hunyuan_v1_dense", "internlm3", "ministral", "mistral3", "vaultgemma"]
+FAMILIES += ["apertus", "ministral3", "llama4_text", "gemma3n_text", "gemma4_text", "gemma4", "gemma4_unified_text", "gemma4_unified"]
 
 
 # transformers does not call these language models, though they answer text alone.
@@ -50,6 +69,14 @@ AutoModelForCausalLM.register(Mistral3Config, Mistral3ForConditionalGeneration, 
 def noise(kind, name, p, noise, config):
     if kind == "vaultgemma" and name.endswith("norm.weight"):
         return noise * 0.3
+    if name.endswith("layer_scalar"):
+        return noise * 0.1 + 0.9
+    if kind.startswith("gemma") and name.endswith(("norm.weight", "norm_1.weight", "norm_2.weight", "router.scale", "per_expert_scale")):
+        return noise * 0.3 + 1.0
+    if name.endswith("router.proj.weight"):
+        return noise * 2.0 / config.hidden_size**0.5
+    if "act_fn.alpha" in name:
+        return noise
     if config.tie_word_embeddings and "embed_tokens" in name:
         return noise * (0.7 if kind == "vaultgemma" else 1.2) / config.hidden_size**0.5
     if kind.startswith("cohere") and name.endswith(("q_norm.weight", "k_norm.weight")):
@@ -83,7 +110,19 @@ def as_v4(kind, c):
 
 
 def as_published(kind, tensors, config):
-    if kind == "cohere2":
+    if kind == "llama4_text":
+        tensors = {"language_model." + n: t for n, t in tensors.items()}
+        some = tensors["language_model.model.norm.weight"]
+        tensors["vision_model.class_embedding"] = some.clone()
+        tensors["multi_modal_projector.linear_1.weight"] = some.clone()
+        config.update(no_rope_layers=[0 if n == 0 else n for n in config["no_rope_layers"]], for_llm_compressor=False)
+        wrapper = dict(model_type="llama4", architectures=["Llama4ForConditionalGeneration"], text_config=dict(config), vision_config=dict(model_type="llama4_vision_model"))
+        config.clear()
+        config.update(wrapper, boi_token_index=200080, eoi_token_index=200081, image_token_index=200092, dtype="bfloat16")
+    elif kind == "gemma4_text":
+        config.pop("per_layer_config", None)
+        config.update(global_head_dim=16, num_global_key_value_heads=1)
+    elif kind == "cohere2":
         config.update(layer_switch=4, order_of_interleaved_layers="local_attn_first", position_embedding_type="rope_gptj", rotary_pct=1.0)
         config.update(use_embedding_sharing=True, use_gated_activation=True, use_parallel_block=True, use_parallel_embedding=False, use_qk_norm=False)
     elif kind == "hunyuan_v1_dense":
@@ -153,8 +192,6 @@ def variation(kind, r, c, how):
             how["published"] = r.random() < 0.5
         elif kind == "ministral":
             c.update(windows)
-            if r.random() < 0.3:
-                c.update(sliding_window=None, layer_types=["full_attention"] * layers)
         else:
             c.update(biases)
         if kind == "seed_oss":
