@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/weights"
 )
 
 // gatherer hands pieces of sources to a backend: as they are where a tensor's
@@ -263,23 +264,10 @@ func convert(dst []byte, u *use, src []byte) {
 		bits := binary.LittleEndian.Uint16(src[at+i*step:])
 		wide := uint32(bits) << 16
 		if u.from == plan.F16 {
-			wide = math.Float32bits(half(bits))
+			wide = math.Float32bits(weights.Half(bits))
 		}
 		binary.LittleEndian.PutUint32(dst[i*4:], wide)
 	}
-}
-
-// half widens an IEEE 754 binary16.
-func half(bits uint16) float32 {
-	sign := uint32(bits&0x8000) << 16
-	exponent, fraction := uint32(bits>>10&0x1f), uint32(bits&0x3ff)
-	switch exponent {
-	case 0: // zero or subnormal: the fraction in units of 2^-24
-		return math.Float32frombits(sign | math.Float32bits(float32(fraction)*0x1p-24))
-	case 0x1f: // infinity or NaN
-		return math.Float32frombits(sign | 0xff<<23 | fraction<<13)
-	}
-	return math.Float32frombits(sign | (exponent+127-15)<<23 | fraction<<13)
 }
 
 // A block of MXFP4 is 32 elements in 16 bytes with one scale (OCP Microscaling

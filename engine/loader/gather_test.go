@@ -180,7 +180,7 @@ func TestLoadParts(t *testing.T) {
 				case plan.BF16:
 					got = math.Float32frombits(uint32(binary.LittleEndian.Uint16(data[i*2:])) << 16)
 				case plan.F16:
-					got = half(binary.LittleEndian.Uint16(data[i*2:]))
+					got = weights.Half(binary.LittleEndian.Uint16(data[i*2:]))
 				}
 				if math.Float32bits(got) != math.Float32bits(w) {
 					t.Fatalf("element %d is %g, want %g", i, got, w)

@@ -143,8 +143,8 @@ func WeightBytes(p *plan.Plan, c *weights.Checkpoint) (int64, error) {
 	return total, nil
 }
 
-// resident is what backend b is given of plan p.
-func resident(b device.Backend, p *plan.Plan) *plan.Plan {
+// Resident is what backend b is given of plan p.
+func Resident(b device.Backend, p *plan.Plan) *plan.Plan {
 	if b.Caps().Lowered {
 		p = plan.Lower(p)
 	}
@@ -159,7 +159,7 @@ func resident(b device.Backend, p *plan.Plan) *plan.Plan {
 //
 // After an error b can only be closed.
 func Load(b device.Backend, p *plan.Plan, c *weights.Checkpoint, progress func(done, total int64)) (device.ModelInfo, error) {
-	p = resident(b, p)
+	p = Resident(b, p)
 	if err := plan.Check(p); err != nil {
 		return device.ModelInfo{}, fmt.Errorf("%s: %w", c.Source(), err)
 	}

@@ -529,6 +529,14 @@ var layerNormKeys = map[string]string{"rms_norm_eps": "layer_norm_eps"}
 // leftOut are architectures that are known and not supported, and why.
 var leftOut = map[string]string{}
 
+// Prefixes are where checkpoints of a family may put the decoder (Plan.Prefix).
+func Prefixes(name string) []string {
+	if p := families[name].prefixes; p != nil {
+		return p
+	}
+	return decoderPrefixes
+}
+
 func familyNames() []string { return slices.Collect(maps.Keys(families)) }
 
 // Build writes the forward pass of the model that c describes, its caches in

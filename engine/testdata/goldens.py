@@ -727,4 +727,5 @@ def main():
             write(root / f"{kind}-{seed}-{i}", kind.split("-")[0], config, r.randrange(1 << 30), **how)
 
 
-main()
+if __name__ == "__main__":
+    main()

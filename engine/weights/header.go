@@ -47,6 +47,21 @@ func parse(begin []byte, size int64) ([]Tensor, error) {
 	return layOut(entries, body, size-body)
 }
 
+// Tensors returns the tensors of a safetensors file called name that is in memory.
+func Tensors(name string, data []byte) ([]Tensor, error) {
+	if isPointer(data) {
+		return nil, pointerError(name)
+	}
+	list, err := parse(data, int64(len(data)))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	for i := range list {
+		list[i].File = name
+	}
+	return list, nil
+}
+
 // headerLength returns the bytes of the JSON header of a file of size bytes
 // that begins with begin.
 func headerLength(begin []byte, size int64) (int64, error) {
