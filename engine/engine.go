@@ -24,7 +24,7 @@ type Config struct {
 	Pages   int            // to reserve, for all groups of caches
 	States  int            // to reserve, one for each sequence that runs and for each snapshot; 0 without recurrent layers
 
-	Adapters int      // that the backend has loaded, under ids from 1 on
+	Adapters int      // that the backend has loaded already, under ids from 1 on
 	EOS      []int32  // tokens that end a sequence
 	Root     page.Key // page.Root of what keys and values of all requests depend on, beside tokens
 
@@ -75,6 +75,7 @@ type Engine struct {
 	progress atomic.Int64  // unix nanoseconds of the last step's end, 0 when idle
 	stats    counters
 	account  account
+	adapters *adapters
 
 	loop
 }
@@ -163,9 +164,10 @@ func New(cfg Config) (*Engine, error) {
 			Vocab:      cfg.Plan.Vocab,
 			MaxWaiting: cfg.MaxWaiting,
 		},
-		wake: make(chan struct{}, 1),
-		done: make(chan struct{}),
-		loop: newLoop(&cfg, shape.windows, slots),
+		wake:     make(chan struct{}, 1),
+		done:     make(chan struct{}),
+		adapters: newAdapters(cfg.Adapters),
+		loop:     newLoop(&cfg, shape.windows, slots),
 	}
 	e.account.budget = cfg.Memory
 	e.stats.pagesTotal = cfg.Pages

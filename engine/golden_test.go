@@ -93,7 +93,7 @@ func runGoldens(t *testing.T, root string) {
 					}
 					t.Cleanup(func() { backend.Close() }) // after the engine has stopped
 					e := startEngine(t, dir, backend, limits, budget)
-					compareGolden(t, e, &g, b.tolerance, b.margin)
+					compareGolden(t, e, &g, 0, b.tolerance, b.margin)
 				})
 			}
 		}
@@ -157,14 +157,14 @@ func run(t *testing.T, cfg engine.Config) *engine.Engine {
 // compareGolden scores prompt and continuation together as one prompt, and
 // generates the continuation beside it. Where it depends on the cache, that is on
 // the length at each token, the prompt is scored alone.
-func compareGolden(t *testing.T, e *engine.Engine, g *golden, tolerance, margin float64) {
+func compareGolden(t *testing.T, e *engine.Engine, g *golden, adapter int32, tolerance, margin float64) {
 	t.Helper()
 	want, all := g.continuation, slices.Concat(g.Prompt, g.Tokens)
 	if g.Cached != nil {
 		want, all = *g.Cached, g.Prompt
 	}
-	scored := submit(t, e, &engine.Request{Tokens: all, MaxNewTokens: 1, Params: sample.Greedy(), PromptLogprobs: true})
-	generated := submit(t, e, &engine.Request{Tokens: g.Prompt, MaxNewTokens: len(want.Tokens), Params: sample.Greedy(), IgnoreEOS: true})
+	scored := submit(t, e, &engine.Request{Tokens: all, MaxNewTokens: 1, Params: sample.Greedy(), PromptLogprobs: true, Adapter: adapter})
+	generated := submit(t, e, &engine.Request{Tokens: g.Prompt, MaxNewTokens: len(want.Tokens), Params: sample.Greedy(), IgnoreEOS: true, Adapter: adapter})
 
 	worst := 0.0
 	check := func(what string, i int, got float32, want float64) {

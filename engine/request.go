@@ -22,8 +22,7 @@ type Request struct {
 	BannedTokens   [][]int32     // token sequences that are not generated; at most MaxBannedSequences of MaxBannedTokens in all
 	LogitBias      []sample.Bias // ids distinct, at most sample.MaxBiases, each at most sample.MaxBias
 	Constraint     *Constraint   // nil: free text
-	Repetition     Repetition    // ends a sequence that repeats itself
-	Adapter        int32         // 0: none, else at most Config.Adapters; an id never stands for another adapter
+	Adapter        int32         // 0: none, else what LoadAdapter returned
 	CacheSalt      string        // the prefix cache is shared with requests of the same salt alone
 	// Deadline is when the sequence ends with the tokens it has, FinishDeadline;
 	// one that is not being generated then, but waits or reads its prompt, ends

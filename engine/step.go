@@ -98,6 +98,7 @@ func (st *step) empty() bool { return len(st.seqs) == 0 && len(st.rows) == 0 }
 func (e *Engine) tick() (worked bool, err error) {
 	e.receive()
 	e.dropAbandoned()
+	e.tendAdapters()
 
 	next := &e.ring[e.launched%device.RingDepth]
 	e.schedule(next)

@@ -158,7 +158,7 @@ func (e *Engine) check(req *Request) error {
 		return invalid("max_new_tokens is %d, must be at least 1", req.MaxNewTokens)
 	case req.MaxNewTokens > e.limits.MaxTotal-n:
 		return invalid("%d prompt tokens and %d new tokens exceed the limit of %d", n, req.MaxNewTokens, e.limits.MaxTotal)
-	case req.Adapter < 0 || int(req.Adapter) > e.cfg.Adapters:
+	case req.Adapter != 0 && !e.adapters.has(req.Adapter):
 		return invalid("there is no adapter %d", req.Adapter)
 	case req.TopN < 0 || req.TopN > e.limits.MaxTopN:
 		return invalid("top_n is %d, must be 0 to %d", req.TopN, e.limits.MaxTopN)
