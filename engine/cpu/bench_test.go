@@ -244,7 +244,8 @@ type driver struct {
 	vocab int
 	next  int
 
-	states bool // each sequence has one
+	states   bool  // each sequence has one
+	adapters int32 // so many take turns on the sequences
 }
 
 // enqueue runs n tokens of each sequence from position pos on; a sampled token
@@ -273,7 +274,11 @@ func (d *driver) enqueue(tb testing.TB, pos, n int, last bool) int {
 				b.Pages = append(b.Pages, device.PageDelta{Slot: s, Index: int32(at / device.PageTokens), Page: int32(page)})
 			}
 		}
-		b.Seqs = append(b.Seqs, device.Seq{Slot: s, Start: start, Count: int32(n), KVLen: int32(pos + n)})
+		x := device.Seq{Slot: s, Start: start, Count: int32(n), KVLen: int32(pos + n)}
+		if d.adapters > 0 {
+			x.Adapter = 1 + s%d.adapters
+		}
+		b.Seqs = append(b.Seqs, x)
 		b.Rows = append(b.Rows, device.Row{Token: start + int32(n) - 1, Slot: s})
 	}
 	if err := d.b.Forward(i); err != nil {

@@ -2,7 +2,9 @@ package cpu_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
@@ -235,4 +237,72 @@ func BenchmarkLongAmongShort(b *testing.B) {
 	}
 	kv := float64(s.layers * 2 * s.kvHeads * s.headDim * 2 * long)
 	report(b, start, seqs, kv+2*float64(s.layerWeights()+s.headWeights()), 0)
+}
+
+// BenchmarkAdapters: one token of each of 32 sequences of Qwen2-0.5B's shape, with 8
+// adapters of all linear layers in turns. of-base is their speed over that of the same
+// steps without: steps of both kinds alternate, so that what else the machine does
+// slows both.
+func BenchmarkAdapters(b *testing.B) {
+	const seqs, adapters, rank, context = 32, 8, 16, 64
+	p := qwen05.plan()
+	backend, err := cpu.Open(benchLimits(seqs, seqs*context))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer backend.Close()
+	fill(b, backend, p, plan.BF16, seqs*benchPages)
+	rng := rand.New(rand.NewPCG(1, 2))
+	noise := make([]float32, rank*qwen05.inner)
+	for i := range noise {
+		noise[i] = 0.01 * (rng.Float32() - 0.5)
+	}
+	weights, q, kv := 0, qwen05.heads*qwen05.headDim, qwen05.kvHeads*qwen05.headDim
+	for id := range int32(adapters) {
+		a := device.Adapter{Rank: rank}
+		target := func(tensor int32, first, rows int) {
+			cols := p.Tensors[tensor].Shape[1]
+			a.Targets = append(a.Targets, device.AdapterTarget{Tensor: int(tensor), First: first, Rows: rows, A: noise[:rank*cols], B: noise[:rows*rank]})
+			weights += rank * (cols + rows)
+		}
+		for i := range p.Ops {
+			op := &p.Ops[i]
+			for _, w := range device.Adaptable(op) {
+				if rows := p.Tensors[w].Shape[0]; rows == q+2*kv {
+					target(w, 0, q)
+					target(w, q, kv)
+					target(w, q+kv, kv)
+				} else {
+					target(w, 0, rows)
+				}
+			}
+		}
+		if err := backend.LoadAdapter(id+1, &a); err != nil {
+			b.Fatal(err)
+		}
+	}
+	d := &driver{b: backend, seqs: seqs, pages: benchPages, vocab: qwen05.vocab}
+	d.wait(b, d.enqueue(b, 0, context, false))
+	d.wait(b, d.enqueue(b, context, 1, false))
+	var base, adapted time.Duration
+	var baseCPU, adaptedCPU float64
+	b.ResetTimer()
+	for range b.N {
+		for _, x := range []struct {
+			adapters int32
+			time     *time.Duration
+			cpu      *float64
+		}{{0, &base, &baseCPU}, {adapters, &adapted, &adaptedCPU}} {
+			d.adapters = x.adapters
+			start, used := time.Now(), cpuSeconds()
+			d.wait(b, d.enqueue(b, context, 1, false))
+			*x.time += time.Since(start)
+			*x.cpu += cpuSeconds() - used
+		}
+	}
+	b.StopTimer()
+	b.ReportMetric(base.Seconds()/adapted.Seconds(), "of-base")
+	b.ReportMetric(baseCPU/adaptedCPU, "of-base-cpu")
+	b.ReportMetric(float64(b.N*seqs)/adapted.Seconds(), "tokens/s")
+	b.ReportMetric(float64(4*weights)/1e6, "adapter-MB")
 }

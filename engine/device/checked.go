@@ -321,23 +321,40 @@ func (c *checked) LoadAdapter(id int32, a *Adapter) error {
 	return nil
 }
 
+// Adaptable returns the tensors that an operation multiplies with and an adapter may
+// change.
+func Adaptable(op *plan.Op) []int32 {
+	var weights []int32
+	switch op.Kind {
+	case plan.OpLinear:
+		weights = []int32{op.Weight[0], op.Weight[2]}
+	case plan.OpLinearHeads:
+		weights = []int32{op.Weight[0]}
+	case plan.OpExperts:
+		weights = []int32{op.Weight[0], op.Weight[2], op.Weight[4]}
+	}
+	return slices.DeleteFunc(weights, func(w int32) bool { return w == plan.None })
+}
+
 func (c *checked) checkTarget(a *Adapter, t *AdapterTarget) error {
 	if t.Tensor < 0 || t.Tensor >= len(c.plan.Tensors) {
 		return fmt.Errorf("tensor %d of %d", t.Tensor, len(c.plan.Tensors))
 	}
-	if !slices.ContainsFunc(c.plan.Ops, func(op plan.Op) bool {
-		return op.Kind == plan.OpLinear && (op.Weight[0] == int32(t.Tensor) || op.Weight[2] == int32(t.Tensor))
-	}) {
+	if !slices.ContainsFunc(c.plan.Ops, func(op plan.Op) bool { return slices.Contains(Adaptable(&op), int32(t.Tensor)) }) {
 		return fmt.Errorf("tensor %d is not the matrix of a linear layer", t.Tensor)
 	}
-	rows, cols := c.plan.Tensors[t.Tensor].Shape[0], c.plan.Tensors[t.Tensor].Shape[1]
+	shape := c.plan.Tensors[t.Tensor].Shape
+	matrices, rows, cols := 1, shape[len(shape)-2], shape[len(shape)-1]
+	if len(shape) == 3 {
+		matrices = shape[0]
+	}
 	switch {
 	case t.First < 0 || t.Rows <= 0 || t.First > rows-t.Rows:
 		return fmt.Errorf("%d rows from %d on of %d", t.Rows, t.First, rows)
-	case len(t.A) != a.Rank*cols:
-		return fmt.Errorf("%d elements of A, expected %d times %d", len(t.A), a.Rank, cols)
-	case len(t.B) != t.Rows*a.Rank:
-		return fmt.Errorf("%d elements of B, expected %d times %d", len(t.B), t.Rows, a.Rank)
+	case len(t.A) != matrices*a.Rank*cols:
+		return fmt.Errorf("%d elements of A, expected %d times %d times %d", len(t.A), matrices, a.Rank, cols)
+	case len(t.B) != matrices*t.Rows*a.Rank:
+		return fmt.Errorf("%d elements of B, expected %d times %d times %d", len(t.B), matrices, t.Rows, a.Rank)
 	}
 	return nil
 }

@@ -802,8 +802,8 @@ func TestCheckedAdapters(t *testing.T) {
 		{2, 2, AdapterTarget{Tensor: 4}, "target 0: tensor 4 of 4"},
 		{2, 2, AdapterTarget{Tensor: 0}, "target 0: tensor 0 is not the matrix of a linear layer"},
 		{2, 2, AdapterTarget{Tensor: 2, First: 2, Rows: 3, A: a, B: low}, "target 0: 3 rows from 2 on of 4"},
-		{2, 2, AdapterTarget{Tensor: 2, First: 1, Rows: 3, A: a[1:], B: low}, "target 0: 7 elements of A, expected 2 times 4"},
-		{2, 2, AdapterTarget{Tensor: 2, First: 1, Rows: 3, A: a, B: low[1:]}, "target 0: 5 elements of B, expected 3 times 2"},
+		{2, 2, AdapterTarget{Tensor: 2, First: 1, Rows: 3, A: a[1:], B: low}, "target 0: 7 elements of A, expected 1 times 2 times 4"},
+		{2, 2, AdapterTarget{Tensor: 2, First: 1, Rows: 3, A: a, B: low[1:]}, "target 0: 5 elements of B, expected 1 times 3 times 2"},
 		{2, 2, AdapterTarget{Tensor: 2, First: 1, Rows: 3, A: a, B: low}, ""},
 	} {
 		err := b.LoadAdapter(tt.id, &Adapter{Rank: tt.rank, Targets: []AdapterTarget{tt.target}})

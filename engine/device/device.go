@@ -205,20 +205,22 @@ type Backend interface {
 	Close() error
 }
 
-// Adapter is a low-rank change (LoRA) of some linear layers.
+// Adapter is a low-rank change (LoRA) of some matrices.
 type Adapter struct {
 	Rank    int
 	Targets []AdapterTarget
 }
 
-// AdapterTarget adds B A x to rows of what OpLinear makes with one tensor as
-// w0 or w2, before bias and activation. The scale is in B.
+// AdapterTarget adds B A x to rows of what OpLinear, OpLinearHeads or OpExperts makes
+// of x with one tensor, before bias and activation. The scale is in B. Each matrix of a
+// tensor, that of a head or of an expert, has an A and a B of its own; zeros leave it
+// as it is.
 type AdapterTarget struct {
 	Tensor int       // of the plan, which SetModel has taken
-	First  int       // row of the tensor
+	First  int       // row of each matrix
 	Rows   int       //
-	A      []float32 // [Rank, cols of the tensor]
-	B      []float32 // [Rows, Rank]
+	A      []float32 // [matrices, Rank, cols of the tensor]
+	B      []float32 // [matrices, Rows, Rank]
 }
 
 // RowKind says what a logit row is for.

@@ -29,19 +29,19 @@ func (b *Backend) DropAdapter(id int32) error {
 	return nil
 }
 
-// apply adds B A x to out, which is x times a tensor of the plan.
-func (a adapter) apply(tensor int, out []float64, x []float32) {
+// apply adds B A x to out, which is x times a matrix of a tensor of the plan.
+func (a adapter) apply(tensor int32, matrix int, out []float64, x []float32) {
 	for _, t := range a.targets {
-		if t.Tensor != tensor {
+		if t.Tensor != int(tensor) {
 			continue
 		}
 		low := make([]float64, a.rank)
 		for k := range low {
-			low[k] = dot(x, t.A[k*len(x):])
+			low[k] = dot(x, t.A[(matrix*a.rank+k)*len(x):])
 		}
 		for i := range t.Rows {
 			for k, v := range low {
-				out[t.First+i] += float64(t.B[i*a.rank+k]) * v
+				out[t.First+i] += float64(t.B[(matrix*t.Rows+i)*a.rank+k]) * v
 			}
 		}
 	}

@@ -139,7 +139,7 @@ func (b *Backend) run(op *plan.Op, p *pass) {
 	case plan.OpLinear:
 		b.linear(op, p, out, x, y)
 	case plan.OpLinearHeads:
-		linearHeads(out, x, w[0], int(op.I[plan.HeadsCount]))
+		b.linearHeads(op, p, out, x)
 	case plan.OpRope:
 		b.rope(op, p, x)
 	case plan.OpCacheWrite:
@@ -157,7 +157,7 @@ func (b *Backend) run(op *plan.Op, p *pass) {
 	case plan.OpRoute:
 		route(op, out, b.value(op.Out[1], p), x, w[0], w[1])
 	case plan.OpExperts:
-		experts(op, out, x, y, z, b.tensors[op.Weight[4]].cols, w)
+		b.experts(op, p, out, x, y, z)
 	case plan.OpConv:
 		b.conv(op, p, out, x, w[0], w[1])
 	case plan.OpGatedDelta:

@@ -195,10 +195,10 @@ func (b *Backend) linear(op *plan.Op, p *pass, out, x, residual matrix) {
 	kind := plan.Activation(op.I[plan.LinearAct])
 	for r := range out.rows {
 		in, to := x.row(r), out.row(r)
-		first := b.project(op.Weight[0], op.Weight[1], in, p.rows[r].seq)
+		first := b.project(op.Weight[0], op.Weight[1], 0, in, p.rows[r].seq)
 		var second []float64
 		if op.Weight[2] != plan.None {
-			second = b.project(op.Weight[2], op.Weight[3], in, p.rows[r].seq)
+			second = b.project(op.Weight[2], op.Weight[3], 0, in, p.rows[r].seq)
 		}
 		for i, v := range first {
 			if second != nil {
@@ -214,29 +214,37 @@ func (b *Backend) linear(op *plan.Op, p *pass, out, x, residual matrix) {
 	}
 }
 
-// project returns x wᵀ, changed by the sequence's adapter, + bias.
-func (b *Backend) project(w, bias int32, x []float32, seq *device.Seq) []float64 {
-	matrix, add := b.weight(w), b.weight(bias)
-	out := make([]float64, len(matrix)/len(x))
+// project returns x wᵀ of one matrix of w, changed by the sequence's adapter, + the bias.
+func (b *Backend) project(w, bias int32, matrix int, x []float32, seq *device.Seq) []float64 {
+	out := make([]float64, b.tensors[w].rows)
 	for i := range out {
-		out[i] = dot(x, matrix[i*len(x):])
+		at := matrix*len(out) + i
+		out[i] = dot(x, b.tensors[w].data[at*len(x):])
 	}
 	if seq.Adapter != 0 {
-		b.adapters[seq.Adapter].apply(int(w), out, x)
+		b.adapters[seq.Adapter].apply(w, matrix, out, x)
 	}
-	for i, v := range add {
-		out[i] += float64(v)
+	if bias != plan.None {
+		for i := range out {
+			out[i] += float64(b.tensors[bias].data[matrix*len(out)+i])
+		}
 	}
 	return out
 }
 
 // linearHeads is OpLinearHeads.
-func linearHeads(out, x matrix, w []float32, heads int) {
-	from, to := x.width/heads, out.width/heads
+func (b *Backend) linearHeads(op *plan.Op, p *pass, out, x matrix) {
+	heads := int(op.I[plan.HeadsCount])
 	for r := range out.rows {
-		for i := range out.width {
-			out.row(r)[i] = float32(dot(x.row(r)[i/to*from:][:from], w[i*from:]))
+		for h := range heads {
+			copyRounded(part(out, r, h, heads), b.project(op.Weight[0], plan.None, h, part(x, r, h, heads), p.rows[r].seq))
 		}
+	}
+}
+
+func copyRounded(to []float32, from []float64) {
+	for i, v := range from {
+		to[i] = float32(v)
 	}
 }
 
@@ -411,36 +419,31 @@ func softmax(x []float32) {
 
 // experts is OpExperts. The first matrix of each expert, if gated the third as
 // well, is [inner, width(x)], the fifth [width(out), inner].
-func experts(op *plan.Op, out, x, chosen, weights matrix, inner int, w [plan.MaxWeights][]float32) {
+func (b *Backend) experts(op *plan.Op, p *pass, out, x, chosen, weights matrix) {
 	kind := plan.Activation(op.I[plan.ActKind])
 	for r := range out.rows {
-		sum := make([]float64, out.width)
-		for k, e := range chosen.row(r) {
-			mid, in, weight := make([]float32, inner), x.row(r), weights.row(r)[k]
-			if op.I[plan.ExpertsScaleInput] == 1 {
-				in = append([]float32(nil), in...)
-				for i := range in {
-					in[i] *= weight
-				}
-				weight = 1
+		seq, sum := p.rows[r].seq, make([]float64, out.width)
+		for k, expert := range chosen.row(r) {
+			e := int(expert)
+			first := b.project(op.Weight[0], op.Weight[1], e, x.row(r), seq)
+			var second []float64
+			if op.Weight[2] != plan.None {
+				second = b.project(op.Weight[2], op.Weight[3], e, x.row(r), seq)
 			}
-			for i := range mid {
-				at := int(e)*inner + i
-				v := affine(in, w[0], w[1], at)
-				if w[2] != nil {
-					v = gated(kind, v, affine(in, w[2], w[3], at), op.F[plan.ActLimit], op.F[plan.ActAlpha])
+			mid := make([]float32, len(first))
+			for i, v := range first {
+				if second != nil {
+					v = gated(kind, v, second[i], op.F[plan.ActLimit], op.F[plan.ActAlpha])
 				} else {
 					v = single(kind, v, op.F[plan.ActLimit])
 				}
 				mid[i] = float32(v)
 			}
-			for i := range sum {
-				sum[i] += float64(weight) * affine(mid, w[4], w[5], int(e)*out.width+i)
+			for i, v := range b.project(op.Weight[4], op.Weight[5], e, mid, seq) {
+				sum[i] += float64(weights.row(r)[k]) * v
 			}
 		}
-		for i, v := range sum {
-			out.row(r)[i] = float32(v)
-		}
+		copyRounded(out.row(r), sum)
 	}
 }
 

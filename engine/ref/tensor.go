@@ -10,6 +10,7 @@ import (
 // tensor is a weight, converted to float32 as its rows arrive.
 type tensor struct {
 	format plan.Format
+	rows   int // of a matrix
 	cols   int // elements of a row; a vector is one row
 	data   []float32
 }
@@ -19,7 +20,11 @@ func newTensor(format plan.Format, shape []int) *tensor {
 	for _, d := range shape {
 		n *= d
 	}
-	return &tensor{format: format, cols: shape[len(shape)-1], data: make([]float32, n)}
+	t := &tensor{format: format, rows: 1, cols: shape[len(shape)-1], data: make([]float32, n)}
+	if len(shape) > 1 {
+		t.rows = shape[len(shape)-2]
+	}
+	return t
 }
 
 // convert widens little-endian elements to float32, which is exact.

@@ -214,21 +214,35 @@ void Context::host_free(void* memory) {
 
 void Context::adapter_load(int32_t id, int32_t rank, int32_t n, const mr_adapter_target* targets) {
   if (!model_) fail(MR_INVALID, "an adapter before the model was set");
-  Adapter adapter;
+  std::map<int, std::vector<const mr_adapter_target*>> by_tensor;
   for (int i = 0; i < n; i++) {
-    const mr_adapter_target& t = targets[i];
-    if (!within(t.tensor, static_cast<int32_t>(tensors_.size())))
-      fail(MR_INVALID, "adapter target %d: tensor %d of %zu", i, t.tensor, tensors_.size());
-    const int64_t a[] = {rank, tensors_[t.tensor]->cols()}, b[] = {t.rows, rank};
+    if (!within(targets[i].tensor, static_cast<int32_t>(tensors_.size())))
+      fail(MR_INVALID, "adapter target %d: tensor %d of %zu", i, targets[i].tensor, tensors_.size());
+    by_tensor[targets[i].tensor].push_back(&targets[i]);
+  }
+  Adapter adapter;
+  for (const auto& [tensor, parts] : by_tensor) {
+    const int64_t matrices = tensors_[tensor]->matrices(), cols = tensors_[tensor]->cols();
+    const int64_t low = (rank + kPanel - 1) / kPanel * kPanel, all = low * int64_t(parts.size());
+    const auto make = [](int64_t matrices, int64_t rows, int64_t cols) {
+      const int64_t shape[] = {matrices, rows, cols};
+      return std::make_unique<Tensor>("adapter", MR_F32, 3, shape, true);
+    };
     AdapterTarget to;
-    to.tensor = t.tensor;
-    to.first = t.first;
-    to.a = std::make_unique<Tensor>("adapter", MR_F32, 2, a, true);
-    to.b = std::make_unique<Tensor>("adapter", MR_F32, 2, b, true);
-    call([&] {
-      to.a->write(*pool_, 0, a[0], t.a);
-      to.b->write(*pool_, 0, b[0], t.b);
-    });
+    to.tensor = tensor;
+    to.a = make(matrices, all, cols);
+    for (size_t i = 0; i < parts.size(); i++) {
+      const mr_adapter_target& t = *parts[i];
+      const int64_t lead = t.first % kPanel, rows = lead + t.rows;  // rows of zeros before b, so that panels line up
+      AdapterTarget::Part part = {t.first / kPanel, int(low * int64_t(i)), make(matrices, rows, rank)};
+      call([&] {
+        for (int64_t m = 0; m < matrices; m++) {
+          to.a->write(*pool_, m * all + part.low, rank, t.a + m * rank * cols);
+          part.b->write(*pool_, m * rows + lead, t.rows, t.b + m * t.rows * rank);
+        }
+      });
+      to.parts.push_back(std::move(part));
+    }
     adapter.targets.push_back(std::move(to));
   }
   call([&] {

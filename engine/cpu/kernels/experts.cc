@@ -9,7 +9,7 @@ namespace millrace {
 
 // A row for each choice of each token, the rows of an expert in order of their
 // tokens.
-void Model::Routing::sort(const Value& chosen, int tokens, int k, int experts) {
+void Model::Routing::sort(const Value& chosen, const int* order, int tokens, int k, int experts) {
   const auto expert = [&](int t, int i) { return std::clamp(int(chosen.row(t)[i]), 0, experts - 1); };
   first.assign(experts + 1, 0);
   for (int t = 0; t < tokens; t++)
@@ -18,11 +18,25 @@ void Model::Routing::sort(const Value& chosen, int tokens, int k, int experts) {
   next.assign(first.begin(), first.end() - 1);
   token.resize(tokens * k);
   row.resize(tokens * k);
-  for (int t = 0; t < tokens; t++)
-    for (int i = 0; i < k; i++) {
+  for (int n = 0; n < tokens; n++)
+    for (int i = 0, t = order == nullptr ? n : order[n]; i < k; i++) {
       const int r = next[expert(t, i)]++;
       token[r] = t;
       row[t * k + i] = r;
+    }
+}
+
+// Finds the runs of rows that have one expert and one adapter.
+void Model::Routing::find_runs(const std::vector<const Adapter*>& of) {
+  runs.clear();
+  for (int e = 0; e + 1 < int(first.size()); e++)
+    for (int r = first[e]; r < first[e + 1]; r++) {
+      const Adapter* adapter = of[token[r]];
+      if (adapter == nullptr) continue;
+      if (r > first[e] && !runs.empty() && runs.back().end == r && runs.back().adapter == adapter)
+        runs.back().end = r + 1;
+      else
+        runs.push_back({adapter, r, r + 1, e});
     }
 }
 
@@ -45,10 +59,16 @@ void Model::run_experts(const Stage& s, Pool& pool, int worker, Shares* shares) 
   const ExpertMemory m = expert_memory(op);
   const Value &x = values_[op.in[0]], &weights = values_[op.in[2]], &out = values_[op.out[0]];
   Routing& routing = routing_[worker];
-  routing.sort(values_[op.in[1]], tokens, k, op.tensor[0]->matrices());
+  const Adapted& adapted = s.logit_rows ? adapted_rows_ : adapted_tokens_;
+  routing.sort(values_[op.in[1]], adapted_ ? adapted.rows.data() : nullptr, tokens, k, op.tensor[0]->matrices());
+  if (adapted_) routing.find_runs(s.logit_rows ? row_adapters_ : token_adapters_);
   for (int64_t r = shares[0].take(); r < tokens * k; r = shares[0].take())
     std::memcpy(m.x.row(int(r)), x.row(routing.token[r]), op.tensor[0]->cols() * sizeof(float));
   pool.barrier();
+  if (adapted_) {
+    reduce_experts(op, 0, 2, m.x, worker, shares[4]);
+    pool.barrier();
+  }
 
   Product up;
   up.w[0] = op.tensor[0];
@@ -56,6 +76,10 @@ void Model::run_experts(const Stage& s, Pool& pool, int worker, Shares* shares) 
   up.act = {op.i[MR_ACT_KIND], op.f[MR_ACT_LIMIT], op.f[MR_ACT_ALPHA]};
   multiply_experts(op, up, 0, m.x, m.inner, worker, shares[1]);
   pool.barrier();
+  if (adapted_) {
+    reduce_experts(op, 2, 3, m.inner, worker, shares[5]);
+    pool.barrier();
+  }
 
   Product down;
   down.w[0] = op.tensor[4];
@@ -90,10 +114,28 @@ void Model::multiply_experts(const Op& op, Product p, int w, const Value& x, con
       p.out = {out.row(first[e]), out.stride};
       p.bias[0] = op.dense_row(w + 1, e, width);
       p.bias[1] = op.dense_row(w + 3, e, width);
+      if (adapted_) adapt_expert(p, op, w / 2, routing_[worker]);
       for (; share < begin + count; share = shares.take()) run_part(p, rows, at_once, share - begin, scratch(worker));
     }
     begin += count;
   }
+}
+
+// Lets the step's adapters change a product with expert p.matrix.
+void Model::adapt_expert(Product& p, const Op& op, int matrix, const Routing& routing) const {
+  const auto before = [](const AdapterRun& run, int expert) { return run.matrix < expert; };
+  const auto begin = std::lower_bound(routing.runs.begin(), routing.runs.end(), p.matrix, before);
+  const auto end = std::lower_bound(begin, routing.runs.end(), p.matrix + 1, before);
+  p.op = op.number;
+  p.first = matrix;
+  p.adapted = {routing.runs.data() + (begin - routing.runs.begin()), int(end - begin), nullptr, routing.first[p.matrix]};
+}
+
+// The first half of what adapters add to matrices [from, to) of all experts.
+void Model::reduce_experts(const Op& op, int from, int to, const Value& x, int worker, Shares& shares) {
+  const std::vector<AdapterRun>& runs = routing_[worker].runs;
+  for (int64_t i = shares.take(); i < int64_t(runs.size()); i = shares.take())
+    reduce_run(op, runs[i], from, to, {x.row(runs[i].begin), x.stride});
 }
 
 }  // namespace millrace

@@ -1,6 +1,8 @@
 // Model's matrix products: linear layers with what follows them, adapters.
 #include <algorithm>
 #include <cstring>
+#include <functional>
+#include <numeric>
 
 #include "error.h"
 #include "model.h"
@@ -45,8 +47,8 @@ void Model::run_product(const Product& p, int panel, int panels, int row, int ro
     const Tensor& w = *p.w[i];
     kernels_.matmul[w.element()]({p.x.row(row), p.x.stride, w.panel(panel, p.matrix), w.panel_size(), part[i], stride,
                                   rows, w.cols(), panels});
-    if (adapted_ && p.op >= 0)
-      add_adapters(p, i, column, columns, row, rows, part[i], stride, scratch + 2 * kPartFloats);
+    if (p.adapted.count > 0)
+      add_adapters(p, p.first + i, panel, panels, row, rows, part[i], stride, scratch + 2 * kPartFloats);
     if (p.bias[i] == nullptr) continue;
     for (int r = 0; r < rows; r++)
       kernels_.add(part[i] + r * stride, p.bias[i] + column, 1, part[i] + r * stride, columns);
@@ -77,16 +79,23 @@ Model::Product Model::linear_product(const Op& op, bool logit_rows) const {
   }
   p.act = {op.i[MR_LINEAR_ACT], op.f[MR_ACT_LIMIT], op.f[MR_ACT_ALPHA]};
   p.scale = op.f[MR_LINEAR_SCALE];
-  p.op = op.number;
-  p.logit_rows = logit_rows;
+  adapt(p, op, logit_rows);
   return p;
+}
+
+// Lets the step's adapters change a product.
+void Model::adapt(Product& p, const Op& op, bool logit_rows) const {
+  if (!adapted_) return;
+  const Adapted& adapted = logit_rows ? adapted_rows_ : adapted_tokens_;
+  p.op = op.number;
+  p.adapted = {adapted.runs.data(), int(adapted.runs.size()), adapted.rows.data(), 0};
 }
 
 void Model::run_linear(const Stage& s, Pool& pool, int worker, Shares* shares) {
   const int rows = rows_of(s);
   if (rows == 0) return;
   if (adapted_) {
-    reduce_adapters(s, shares[1]);
+    reduce_adapters(s, worker, shares[1]);
     pool.barrier();
   }
   int64_t first = 0;  // share number of the product's first part
@@ -100,15 +109,21 @@ void Model::run_linear(const Stage& s, Pool& pool, int worker, Shares* shares) {
   }
 }
 
-void Model::run_heads(const Stage& s, int worker, Shares& shares) {
+void Model::run_heads(const Stage& s, Pool& pool, int worker, Shares* shares) {
   const Op& op = s.ops[0];
   const int rows = rows_of(s), heads = op.i[MR_HEADS_COUNT];
   if (rows == 0) return;
+  if (adapted_) {
+    reduce_adapters(s, worker, shares[1]);
+    pool.barrier();
+  }
   Product p;
   p.w[0] = op.tensor[0];
+  p.heads = true;
+  adapt(p, op, s.logit_rows);
   const int at_once = panels_at_once(int64_t(heads) * p.w[0]->panels());
   const int64_t each = parts(p, rows, at_once);
-  for (int64_t share = shares.take(); share < heads * each; share = shares.take()) {
+  for (int64_t share = shares[0].take(); share < heads * each; share = shares[0].take()) {
     p.matrix = int(share / each);
     p.x = values_[op.in[0]];
     p.x.data += p.matrix * p.w[0]->cols();
@@ -119,25 +134,31 @@ void Model::run_heads(const Stage& s, int worker, Shares& shares) {
 }
 
 // Finds out where a new adapter comes in. In the row that a stage keeps of each
-// token, targets of all its layers follow each other.
+// row of x, what the targets of all its operations make follows each other.
 void Model::load_adapter(int id, Adapter adapter) {
+  int widest = 0;  // row of x
   for (const Stage& s : program_.stages) {
     size_t low = 0;
-    for (const Op& op : s.ops)
-      for (int i = 0; i < 2; i++) {
-        adapter.uses.resize(std::max(adapter.uses.size(), size_t(2) * op.number + 2));
-        if (s.kind != Stage::linear || op.weight[2 * i] < 0) continue;
+    for (const Op& op : s.ops) {
+      adapter.uses.resize(std::max(adapter.uses.size(), size_t(Adapter::kMatrices) * (op.number + 1)));
+      if (s.kind != Stage::linear && s.kind != Stage::heads && s.kind != Stage::experts) continue;
+      for (int i = 0; i < Adapter::kMatrices; i++)
         for (const AdapterTarget& t : adapter.targets) {
           if (t.tensor != op.weight[2 * i]) continue;
-          adapter.uses[2 * op.number + i].push_back({&t, low});
-          low += size_t(t.a->panels()) * kPanel;
+          adapter.uses[Adapter::kMatrices * op.number + i] = {&t, low};
+          low += size_t(t.low_width()) * (s.kind == Stage::heads ? t.a->matrices() : 1);
+          widest = std::max(widest, t.a->cols());
         }
-      }
+    }
     adapter.low_width = std::max(adapter.low_width, low);
   }
   if (adapter.low_width > low_stride_) {
-    low_ = Mapping(adapter.low_width * row_capacity() * sizeof(float));
+    low_ = Mapping(adapter.low_width * row_capacity() * most_choices_ * sizeof(float));
     low_stride_ = adapter.low_width;
+  }
+  if (row_stride(widest) > picked_stride_) {
+    picked_stride_ = row_stride(widest);
+    picked_ = Mapping(picked_stride_ * kRunRows * threads_ * sizeof(float));
   }
   adapters_[id] = std::move(adapter);
 }
@@ -145,58 +166,95 @@ void Model::load_adapter(int id, Adapter adapter) {
 int64_t Model::adapter_bytes() const {
   size_t bytes = 0;
   for (const auto& a : adapters_)
-    for (const AdapterTarget& t : a.second.targets) bytes += t.a->bytes() + t.b->bytes();
+    for (const AdapterTarget& t : a.second.targets) bytes += t.bytes();
   return int64_t(bytes);
 }
 
-// Calls fn(adapter, row, rows) for each run of rows that have one adapter.
-template <class Fn>
-void Model::each_adapter(bool logit_rows, int row, int rows, Fn fn) const {
-  const std::vector<const Adapter*>& of = logit_rows ? row_adapters_ : token_adapters_;
-  for (int r = row, next; r < row + rows; r = next) {
-    for (next = r + 1; next < row + rows && of[next] == of[r];) next++;
-    if (of[r] != nullptr) fn(*of[r], r, next - r);
+// Puts the rows of each adapter together: they share a pass over its matrices,
+// wherever in the batch they are.
+void Model::Adapted::sort(const std::vector<const Adapter*>& of) {
+  rows.resize(of.size());
+  std::iota(rows.begin(), rows.end(), 0);
+  std::sort(rows.begin(), rows.end(),
+            [&](int a, int b) { return of[a] != of[b] ? std::less<>()(of[a], of[b]) : a < b; });
+  runs.clear();
+  for (int i = 0; i < int(rows.size()); i++) {
+    const Adapter* adapter = of[rows[i]];
+    if (adapter == nullptr) continue;
+    if (runs.empty() || runs.back().adapter != adapter || i - runs.back().begin == kRunRows)
+      runs.push_back({adapter, i, i + 1, 0});
+    else
+      runs.back().end = i + 1;
   }
 }
 
-// The first half of what adapters add, x aᵀ, for all linear layers of a stage.
-void Model::reduce_adapters(const Stage& s, Shares& shares) {
-  const int rows = rows_of(s), blocks = row_blocks(rows);
-  const int64_t count = int64_t(s.ops.size()) * 2 * blocks;
-  for (int64_t share = shares.take(); share < count; share = shares.take()) {
-    const Op& op = s.ops[share / (2 * blocks)];
-    const int matrix = int(share / blocks % 2), block = int(share % blocks);
-    const int row = int64_t(rows) * block / blocks, next = int64_t(rows) * (block + 1) / blocks;
-    const Value& x = values_[op.in[0]];
-    each_adapter(s.logit_rows, row, next - row, [&](const Adapter& adapter, int r, int n) {
-      for (const Adapter::Use& use : adapter.of(op.number, matrix)) {
-        const Tensor& a = *use.target->a;
-        kernels_.matmul[kF32]({x.row(r), x.stride, a.panel(0), a.panel_size(),
-                               low_.as<float>() + r * low_stride_ + use.low, low_stride_, n, a.cols(), a.panels()});
+// The first half of what adapters add, x aᵀ, for all operations of a stage.
+void Model::reduce_adapters(const Stage& s, int worker, Shares& shares) {
+  const Adapted& adapted = s.logit_rows ? adapted_rows_ : adapted_tokens_;
+  const int64_t runs = int64_t(adapted.runs.size());
+  int64_t share = shares.take(), first = 0;  // share number of the operation's first
+  for (const Op& op : s.ops) {
+    const int heads = s.kind == Stage::heads ? op.i[MR_HEADS_COUNT] : 1;
+    for (; share < first + heads * runs; share = shares.take()) {
+      AdapterRun run = adapted.runs[(share - first) % runs];
+      run.matrix = int((share - first) / runs);
+      const int* rows = &adapted.rows[run.begin];
+      const int n = run.end - run.begin, cols = op.tensor[0]->cols();
+      Value x = values_[op.in[0]];
+      x.data += size_t(run.matrix) * cols;
+      x.data = x.row(rows[0]);
+      if (rows[n - 1] - rows[0] != n - 1) {
+        const Value together = {picked_.as<float>() + worker * kRunRows * picked_stride_, picked_stride_};
+        for (int i = 0; i < n; i++)
+          std::memcpy(together.row(i), values_[op.in[0]].row(rows[i]) + size_t(run.matrix) * cols, cols * sizeof(float));
+        x = together;
       }
-    });
+      reduce_run(op, run, 0, 2, x);
+    }
+    first += heads * runs;
   }
 }
 
-// The second half, for columns of one matrix: out += (x aᵀ) bᵀ.
-void Model::add_adapters(const Product& p, int matrix, int column, int columns, int row, int rows, float* out,
+// x aᵀ of one run of rows x, for matrices [from, to) of an operation.
+void Model::reduce_run(const Op& op, const AdapterRun& run, int from, int to, const Value& x) {
+  for (int i = from; i < to; i++) {
+    const Adapter::Use& use = run.adapter->of(op.number, i);
+    if (use.target == nullptr) continue;
+    const Tensor& a = *use.target->a;
+    const size_t head = op.kind == MR_OP_LINEAR_HEADS ? size_t(run.matrix) * use.target->low_width() : 0;
+    kernels_.matmul[a.element()]({x.data, x.stride, a.panel(0, run.matrix), a.panel_size(),
+                                  low_row(run.begin) + use.low + head, low_stride_, run.end - run.begin, a.cols(), a.panels()});
+  }
+}
+
+// The second half, for panels of one matrix and rows [row, row+rows): out += (x aᵀ) bᵀ.
+void Model::add_adapters(const Product& p, int matrix, int panel, int panels, int row, int rows, float* out,
                          size_t stride, float* scratch) const {
-  each_adapter(p.logit_rows, row, rows, [&](const Adapter& adapter, int r, int n) {
-    for (const Adapter::Use& use : adapter.of(p.op, matrix)) {
-      const Tensor& b = *use.target->b;
-      const int first = use.target->first;  // column of the matrix that b begins at
-      const int from = std::max(column, first), to = std::min(column + columns, first + b.rows());
+  const AdaptedRows& adapted = p.adapted;
+  for (const AdapterRun* run = adapted.runs; run != adapted.runs + adapted.count; run++) {
+    const Adapter::Use& use = run->adapter->of(p.op, matrix);
+    if (use.target == nullptr) continue;
+    int begin = std::max(run->begin, adapted.first + row), end = std::min(run->end, adapted.first + row + rows);
+    if (adapted.rows != nullptr) {
+      const int *from = adapted.rows + run->begin, *to = adapted.rows + run->end;
+      begin = int(std::lower_bound(from, to, row) - adapted.rows);
+      end = int(std::lower_bound(from, to, row + rows) - adapted.rows);
+    }
+    if (begin >= end) continue;
+    const float* low = low_row(begin) + use.low + (p.heads ? size_t(p.matrix) * use.target->low_width() : 0);
+    for (const AdapterTarget::Part& part : use.target->parts) {
+      const int from = std::max(panel, part.panel), to = std::min(panel + panels, part.panel + part.b->panels());
       if (from >= to) continue;
-      const int panel = (from - first) / kPanel, panels = (to - first + kPanel - 1) / kPanel - panel;
-      const size_t wide = size_t(panels) * kPanel;
-      kernels_.matmul[kF32]({low_.as<float>() + r * low_stride_ + use.low, low_stride_, b.panel(panel), b.panel_size(),
-                             scratch, wide, n, b.cols(), panels});
-      for (int i = 0; i < n; i++) {
-        float* at = out + (r - row + i) * stride + (from - column);
-        kernels_.add(at, scratch + i * wide + (from - first - panel * kPanel), 1, at, to - from);
+      const int wide = (to - from) * kPanel;
+      kernels_.matmul[part.b->element()]({low + part.low, low_stride_, part.b->panel(from - part.panel, p.matrix),
+                                          part.b->panel_size(), scratch, size_t(wide), end - begin, part.b->cols(), to - from});
+      for (int i = begin; i < end; i++) {
+        const int r = (adapted.rows != nullptr ? adapted.rows[i] : i - adapted.first) - row;
+        float* at = out + r * stride + size_t(from - panel) * kPanel;
+        kernels_.add(at, scratch + size_t(i - begin) * wide, 1, at, wide);
       }
     }
-  });
+  }
 }
 
 }  // namespace millrace

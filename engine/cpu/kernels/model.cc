@@ -50,6 +50,8 @@ Model::Model(Program program, const mr_limits& limits, const Kernels& kernels, i
   spans_.reserve(limits.max_tokens);
   token_adapters_.reserve(limits.max_tokens);
   row_adapters_.reserve(limits.max_rows);
+  adapted_tokens_.reserve(limits.max_tokens);
+  adapted_rows_.reserve(limits.max_rows);
   cuts_.resize(program_.attentions.size());
   for (Cut& c : cuts_) {
     c.blocks.reserve(limits.max_tokens);
@@ -62,7 +64,7 @@ Model::Model(Program program, const mr_limits& limits, const Kernels& kernels, i
 // one part of a stage leaves for the next.
 void Model::reserve_scratch() {
   size_t scratch = kProductFloats, partial = 0, gathered = 0;
-  int choices = 0, experts = 0;
+  int experts = 0;
   for (const Stage& s : program_.stages)
     for (const Op& op : s.ops) switch (op.kind) {
         case MR_OP_ROUTE:
@@ -75,7 +77,7 @@ void Model::reserve_scratch() {
         case MR_OP_EXPERTS: {
           const ExpertMemory m = expert_memory(op);
           gathered = std::max(gathered, size_t(m.end - gathered_.as<float>()));
-          choices = std::max(choices, program_.width(op.in[1]));
+          most_choices_ = std::max(most_choices_, program_.width(op.in[1]));
           experts = std::max(experts, op.tensor[0]->matrices());
           break;
         }
@@ -93,8 +95,9 @@ void Model::reserve_scratch() {
   for (Routing& r : routing_) {
     r.first.reserve(experts + 1);
     r.next.reserve(experts);
-    r.token.reserve(size_t(row_capacity()) * choices);
-    r.row.reserve(size_t(row_capacity()) * choices);
+    r.token.reserve(size_t(row_capacity()) * most_choices_);
+    r.row.reserve(size_t(row_capacity()) * most_choices_);
+    r.runs.reserve(size_t(row_capacity()) * most_choices_);
   }
 }
 
@@ -106,7 +109,8 @@ void Model::reserve(int pages, int states) {
 
 int64_t Model::workspace_bytes() const {
   size_t bytes = 0;
-  for (const Mapping* m : {&activations_, &angles_, &logits_, &scratch_, &partial_, &gathered_, &gates_, &low_})
+  for (const Mapping* m : {&activations_, &angles_, &logits_, &scratch_, &partial_, &gathered_, &gates_, &low_,
+                           &picked_})
     bytes += m->bytes();
   return int64_t(bytes);
 }
@@ -163,6 +167,8 @@ void Model::prepare() {
   }
   for (int r = 0; r < b.n_rows; r++)
     row_adapters_.push_back(b.rows[r].token < 0 ? nullptr : token_adapters_[b.rows[r].token]);
+  adapted_tokens_.sort(token_adapters_);
+  adapted_rows_.sort(row_adapters_);
 }
 
 void Model::run_stage(const Stage& s, Pool& pool, int worker, Shares* shares) {
@@ -172,7 +178,7 @@ void Model::run_stage(const Stage& s, Pool& pool, int worker, Shares* shares) {
     case Stage::linear:
       return run_linear(s, pool, worker, shares);
     case Stage::heads:
-      return run_heads(s, worker, shares[0]);
+      return run_heads(s, pool, worker, shares);
     case Stage::attention:
       return run_attention(s.ops[0], pool, worker, shares);
     case Stage::experts:

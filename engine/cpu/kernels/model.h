@@ -90,7 +90,10 @@ class Model {
     std::vector<int> next;   // by expert, while sorting
     std::vector<int> token;  // by row
     std::vector<int> row;    // by token and choice
-    void sort(const Value& chosen, int tokens, int k, int experts);
+    std::vector<AdapterRun> runs;
+    // order is that of an expert's tokens; null: as they are.
+    void sort(const Value& chosen, const int* order, int tokens, int k, int experts);
+    void find_runs(const std::vector<const Adapter*>& of);
   };
   // Where an OpExperts keeps what its parts leave for each other.
   struct ExpertMemory {
@@ -105,18 +108,29 @@ class Model {
     Value x, out, residual{nullptr, 0};
     const Tensor* w[2] = {};
     int matrix = 0;             // which one, of a tensor that has several
+    bool heads = false;         // each of which multiplies columns of its own
     const float* bias[2] = {};  // null: none
     Activation act{};
     float scale = 1;
-    int op = -1;  // of the plan, where adapters may come in
-    bool logit_rows = false;
+    int op = -1, first = 0;  // where adapters come in: w[0] is this matrix of that operation
+    AdaptedRows adapted;
+  };
+  // Rows of the step, those of one adapter together, and its runs.
+  struct Adapted {
+    std::vector<int> rows;
+    std::vector<AdapterRun> runs;
+    void reserve(int n) {
+      rows.reserve(n);
+      runs.reserve(n);
+    }
+    void sort(const std::vector<const Adapter*>& of);
   };
 
-  static constexpr int kShares = 4;  // counters of each stage, for as many parts as it has
+  static constexpr int kShares = 6;  // counters of each stage, for as many parts as it has
   static constexpr int kPartPanels = 4;
   static constexpr size_t kPartFloats = size_t(128) * kPartPanels * kPanel;  // of a part's result
-  // Two results and what adapters add, which may begin inside of a panel.
-  static constexpr size_t kProductFloats = 2 * kPartFloats + kPartFloats / kPartPanels * (kPartPanels + 1);
+  static constexpr size_t kProductFloats = 3 * kPartFloats;  // two results and what adapters add
+  static constexpr int kRunRows = 24;                        // of an AdapterRun at most
 
   static size_t row_stride(int width);
   void reserve_scratch();
@@ -138,21 +152,23 @@ class Model {
 
   // linear.cc
   void run_linear(const Stage& s, Pool& pool, int worker, Shares* shares);
-  void run_heads(const Stage& s, int worker, Shares& shares);
+  void run_heads(const Stage& s, Pool& pool, int worker, Shares* shares);
   Product linear_product(const Op& op, bool logit_rows) const;
   int panels_at_once(int64_t panels) const;
   int64_t parts(const Product& p, int rows, int at_once) const;
   void run_part(const Product& p, int rows, int at_once, int64_t part, float* scratch);
   void run_product(const Product& p, int panel, int panels, int row, int rows, float* scratch);
-  void reduce_adapters(const Stage& s, Shares& shares);
-  void add_adapters(const Product& p, int matrix, int column, int columns, int row, int rows, float* out,
-                    size_t stride, float* scratch) const;
-  template <class Fn>
-  void each_adapter(bool logit_rows, int row, int rows, Fn fn) const;
+  void adapt(Product& p, const Op& op, bool logit_rows) const;
+  void reduce_adapters(const Stage& s, int worker, Shares& shares);
+  void reduce_run(const Op& op, const AdapterRun& run, int from, int to, const Value& x);
+  void add_adapters(const Product& p, int matrix, int panel, int panels, int row, int rows, float* out, size_t stride,
+                    float* scratch) const;
 
   // experts.cc
   void run_experts(const Stage& s, Pool& pool, int worker, Shares* shares);
   void multiply_experts(const Op& op, Product p, int w, const Value& x, const Value& out, int worker, Shares& shares);
+  void adapt_expert(Product& p, const Op& op, int matrix, const Routing& routing) const;
+  void reduce_experts(const Op& op, int from, int to, const Value& x, int worker, Shares& shares);
   ExpertMemory expert_memory(const Op& op) const;
 
   // recurrent.cc
@@ -183,6 +199,8 @@ class Model {
   const int32_t* page_table(const mr_seq& seq, int group) const {
     return step_.pages + (size_t(seq.slot) * program_.groups + group) * step_.pages_per_slot;
   }
+  // What adapters make of position i of the rows that have one.
+  float* low_row(int i) const { return low_.as<float>() + i * low_stride_; }
   float* state(int number) const { return states_.as<float>() + number * state_stride(); }
   float* state(const Cache& c, const mr_seq& seq) const { return state(step_.states[seq.slot]) + c.offset; }
   int row_capacity() const { return std::max(limits_.max_tokens, limits_.max_rows); }
@@ -200,11 +218,13 @@ class Model {
   Mapping partial_;   // attention states of splits that workers share
   Mapping gathered_;  // what experts take in and give out
   Mapping gates_;     // what recurrences need of each token
-  Mapping low_;       // what adapters make of each token, low_stride_ floats
+  Mapping low_;       // what adapters make of each row, low_stride_ floats
+  Mapping picked_;    // by worker: the rows of a run, picked_stride_ floats
   Mapping pages_, states_;
   std::vector<Value> values_;
   std::vector<size_t> angles_at_;
-  size_t logits_stride_, scratch_stride_, gate_stride_ = 0, low_stride_ = 0;
+  size_t logits_stride_, scratch_stride_, gate_stride_ = 0, low_stride_ = 0, picked_stride_ = 0;
+  int most_choices_ = 1;  // of experts, that a token has
   std::vector<Routing> routing_;  // by worker
   std::map<int, Adapter> adapters_;
 
@@ -213,6 +233,7 @@ class Model {
   std::vector<Seen> spans_;   // likewise, empty if the step has none
   bool adapted_ = false;      // a sequence of the step has an adapter
   std::vector<const Adapter*> token_adapters_, row_adapters_;  // by token and logit row
+  Adapted adapted_tokens_, adapted_rows_;
   std::vector<Cut> cuts_;     // by attention
   std::unique_ptr<Shares[]> shares_;
 };

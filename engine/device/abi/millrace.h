@@ -232,7 +232,7 @@ typedef struct {
   const mr_op *ops;
 } mr_plan;
 
-/* device.AdapterTarget; a [rank, cols of the tensor], b [rows, rank] */
+/* device.AdapterTarget; a [matrices, rank, cols of the tensor], b [matrices, rows, rank] */
 typedef struct {
   int32_t tensor, first, rows, reserved;
   const float *a, *b;

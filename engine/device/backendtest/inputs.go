@@ -180,22 +180,32 @@ func lowRank(m *model, seed uint64, rank int) *device.Adapter {
 	seen := map[int32]bool{}
 	for i := range m.plan.Ops {
 		op := &m.plan.Ops[i]
-		if op.Kind != plan.OpLinear {
-			continue
-		}
-		for _, w := range []int32{op.Weight[0], op.Weight[2]} {
-			if w == plan.None || seen[w] || w%4 == 3 {
+		for _, w := range device.Adaptable(op) {
+			if seen[w] || w%4 == 3 {
 				continue
 			}
 			seen[w] = true
-			rows, cols := m.plan.Tensors[w].Shape[0], m.plan.Tensors[w].Shape[1]
-			t := device.AdapterTarget{Tensor: int(w), Rows: rows}
-			if w%2 == 0 && rows > 8 { // some rows alone: one of merged projections
-				t.First, t.Rows = rows/3, rows/2
+			shape := m.plan.Tensors[w].Shape
+			matrices, rows, cols := 1, shape[len(shape)-2], shape[len(shape)-1]
+			if len(shape) == 3 {
+				matrices = shape[0]
 			}
-			t.A = random(rank*cols, 1/math.Sqrt(float64(cols)))
-			t.B = random(t.Rows*rank, 0.4/math.Sqrt(float64(rank)))
-			a.Targets = append(a.Targets, t)
+			add := func(first, n int) {
+				a.Targets = append(a.Targets, device.AdapterTarget{
+					Tensor: int(w), First: first, Rows: n,
+					A: random(matrices*rank*cols, 1/math.Sqrt(float64(cols))),
+					B: random(matrices*n*rank, 0.4/math.Sqrt(float64(rank))),
+				})
+			}
+			switch {
+			case rows <= 8 || w%2 == 1:
+				add(0, rows)
+			default: // some rows alone: of merged projections, one that is changed and one that is not, or two
+				add(rows/3, rows/2)
+				if w%4 == 0 {
+					add(0, rows/3)
+				}
+			}
 		}
 	}
 	return a
@@ -208,6 +218,7 @@ func (s *suite) adapters(t *testing.T) {
 		{"transformer", func(f plan.Format) *model { return transformer(660, f, shapes[1].shape) }},
 		{"lowered", lowered},
 		{"experts", mixture},
+		{"latent", latent},
 		{"recurrent", recurrent},
 	} {
 		for _, format := range formats {
