@@ -109,17 +109,12 @@ func (l *lowering) replace(i int, op Op, others ...int) {
 	l.made[op.Out[0]] = i
 }
 
-// joined are the activations that OpLinear may have in lowered plans.
-var joined = map[Activation]bool{
-	ActSilu: true, ActGelu: true, ActGeluTanh: true, ActRelu: true, ActRelu2: true, ActSigmoid: true, ActClampedSwiGLU: true,
-}
-
 // joinActivation makes act(x w0ᵀ + w1) or act(x w0ᵀ + w1, x w2ᵀ + w3) one
 // operation, in the place of activation i.
 func (l *lowering) joinActivation(i int) {
 	act := l.ops[i]
 	first := l.projection(act.In[0])
-	if first == None || l.ops[first].I[LinearAct] != int32(ActNone) || !joined[Activation(act.I[ActKind])] {
+	if first == None || l.ops[first].I[LinearAct] != int32(ActNone) || Activation(act.I[ActKind]) == ActXIELU {
 		return
 	}
 	op, parts := l.ops[first], []int{first}

@@ -88,7 +88,7 @@ func (b *Backend) Caps() device.Caps {
 		Name:    "ref",
 		Detail:  "float32 Go",
 		Devices: 1,
-		Ops:     1<<(plan.OpOutput+1) - 1,
+		Ops:     1<<(plan.OpSelectiveScan+1) - 1,
 		Formats: 1<<plan.F32 | 1<<plan.F16 | 1<<plan.BF16,
 		Features: device.FeatureAdapters | device.FeatureEmbeds | device.FeatureAxes |
 			device.FeatureSpans | device.FeatureVerify,

@@ -355,7 +355,7 @@ func mix(weights, logits []float32, chosen []int, jitter float32) {
 		peak, sum := float64(logits[e]), 0.0
 		for j, l := range left {
 			v := float64(logits[j])
-			if (peak-v)/max(math.Abs(v), peak) <= 2*float64(jitter) {
+			if far := (peak-v)/max(math.Abs(v), peak) > 2*float64(jitter); !far {
 				sum += math.Exp(float64(l) - peak)
 			}
 		}

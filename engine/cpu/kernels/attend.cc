@@ -108,6 +108,7 @@ AttendArgs Model::attend_args(const Op& op, const Block& b, int kv_head, float* 
   a.first_pos = step_.batch->pos[b.first];
   a.group = group;
   a.window = op.i[MR_ATTN_WINDOW];
+  a.chunk = op.i[MR_ATTN_CHUNK];
   a.slopes = op.slopes.empty() ? nullptr : op.slopes.data() + head;
   a.sinks = op.tensor[0] == nullptr ? nullptr : op.vector(0) + head;
   a.scale = op.f[MR_ATTN_SCALE];
@@ -134,6 +135,7 @@ void Model::cut_blocks(const Attention& a, Cut& cut) {
       seen.tokens = std::min(most, seq.count - t);
       seen.first_pos = b.pos[seq.start + t];
       seen.window = a.window;
+      seen.chunk = a.chunk;
       seen.spans = spans_.empty() ? nullptr : &spans_[seq.start + t];
       const int begin = seen.begin(), end = seen.end();
       Block block;

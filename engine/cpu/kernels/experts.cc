@@ -17,11 +17,13 @@ void Model::Routing::sort(const Value& chosen, const int* order, int tokens, int
   for (int e = 0; e < experts; e++) first[e + 1] += first[e];
   next.assign(first.begin(), first.end() - 1);
   token.resize(tokens * k);
+  choice.resize(tokens * k);
   row.resize(tokens * k);
   for (int n = 0; n < tokens; n++)
     for (int i = 0, t = order == nullptr ? n : order[n]; i < k; i++) {
       const int r = next[expert(t, i)]++;
       token[r] = t;
+      choice[r] = i;
       row[t * k + i] = r;
     }
 }
@@ -62,8 +64,14 @@ void Model::run_experts(const Stage& s, Pool& pool, int worker, Shares* shares) 
   const Adapted& adapted = s.logit_rows ? adapted_rows_ : adapted_tokens_;
   routing.sort(values_[op.in[1]], adapted_ ? adapted.rows.data() : nullptr, tokens, k, op.tensor[0]->matrices());
   if (adapted_) routing.find_runs(s.logit_rows ? row_adapters_ : token_adapters_);
-  for (int64_t r = shares[0].take(); r < tokens * k; r = shares[0].take())
-    std::memcpy(m.x.row(int(r)), x.row(routing.token[r]), op.tensor[0]->cols() * sizeof(float));
+  const bool scale_input = op.i[MR_EXPERTS_SCALE_INPUT] == 1;
+  for (int64_t r = shares[0].take(); r < tokens * k; r = shares[0].take()) {
+    const int token = routing.token[r], cols = op.tensor[0]->cols();
+    if (scale_input)
+      kernels_.scale(x.row(token), weights.row(token)[routing.choice[r]], m.x.row(int(r)), cols);
+    else
+      std::memcpy(m.x.row(int(r)), x.row(token), cols * sizeof(float));
+  }
   pool.barrier();
   if (adapted_) {
     reduce_experts(op, 0, 2, m.x, worker, shares[4]);
@@ -88,9 +96,9 @@ void Model::run_experts(const Stage& s, Pool& pool, int worker, Shares* shares) 
 
   for (int64_t t = shares[3].take(); t < tokens; t = shares[3].take()) {
     const auto choice = [&](int i) { return m.out.row(routing.row[t * k + i]); };
-    const float* weight = weights.row(int(t));
-    kernels_.scale(choice(0), weight[0], out.row(int(t)), width);
-    for (int i = 1; i < k; i++) kernels_.add(out.row(int(t)), choice(i), weight[i], out.row(int(t)), width);
+    const auto weight = [&](int i) { return scale_input ? 1 : weights.row(int(t))[i]; };
+    kernels_.scale(choice(0), weight(0), out.row(int(t)), width);
+    for (int i = 1; i < k; i++) kernels_.add(out.row(int(t)), choice(i), weight(i), out.row(int(t)), width);
   }
 }
 

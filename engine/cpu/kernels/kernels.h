@@ -91,7 +91,7 @@ struct AttendArgs {
   float* scratch;        // attend_scratch floats
   const Seen* spans;     // by token; null: no token is in a span
   int tokens, first_pos, group, value_dim;
-  int window;           // 0: none
+  int window, chunk;    // 0: none
   const float* slopes;  // of the heads; null: none
   const float* sinks;   // likewise
   float scale, cap;
@@ -101,7 +101,9 @@ struct AttendArgs {
   int padded_dim() const { return (value_dim + kPanel - 1) / kPanel * kPanel; }
   // The positions token t sees: from(t) … to(t)-1.
   int from(int t) const {
-    const int pos = first_pos + t, begin = window > 0 && pos >= window ? pos - window + 1 : 0;
+    const int pos = first_pos + t;
+    int begin = window > 0 && pos >= window ? pos - window + 1 : 0;
+    if (chunk > 0 && pos - pos % chunk > begin) begin = pos - pos % chunk;
     return spans != nullptr && spans[t].begin < begin ? spans[t].begin : begin;
   }
   int to(int t) const { return spans != nullptr ? spans[t].end : first_pos + t + 1; }
@@ -127,10 +129,12 @@ inline size_t attend_scratch(int rows, int key_dim, int padded_dim, bool latent)
   return size_t(rows) * (key_dim + kScoreBlock) + (latent ? size_t(kScoreBlock) * padded_dim : 0);
 }
 
-// Activation is an mr_activation with its factors.
+// Activation is an mr_activation with its factors; the last two are p and n of
+// MR_ACT_XIELU.
 struct Activation {
   int32_t kind;
   float limit, alpha;
+  float positive = 0, negative = 0;
 };
 
 // One row of a norm, n floats that are one group.
@@ -149,6 +153,11 @@ struct NormArgs {
 //
 //   gated_delta:  S = decay S; S = S + k (factor (v - Sᵀk))ᵀ; out = Sᵀq
 //   ssm:          S = decay S + k (factor v)ᵀ;                out = Sᵀq + skip v
+//
+// kimi_delta is gated_delta with a decay for each row of S. selective is ssm whose
+// decay, factor and skip are columns' own, with d = softplus(factor):
+//
+//   selective:    S = exp(rates d) S + k (d v)ᵀ;              out = Sᵀq + skips v
 struct ScanArgs {
   float* state;  // [key_dim][16]
   int key_dim, columns, tokens;  // columns of the 16 that are there
@@ -161,6 +170,7 @@ struct ScanArgs {
   const float *decay, *factor;
   size_t gate_stride;
   float skip;
+  const float *rates, *skips;  // of selective: [key_dim][16], [columns]
 };
 
 struct Kernels {
@@ -177,7 +187,10 @@ struct Kernels {
   void (*attend_finish)(const AttendArgs&, const float* state);
 
   void (*gated_delta)(const ScanArgs&);
+  void (*kimi_delta)(const ScanArgs&);
   void (*ssm)(const ScanArgs&);
+  void (*selective)(const ScanArgs&);
+  void (*decays)(const float* x, const float* bias, float rate, float* out, int n);  // exp(rate softplus(x + bias))
   // One token of a convolution: out = bias + sum over j of weight[j*stride + i] * taps[j][i], bias
   // null for none.
   void (*conv)(const float* const* taps, int k, const float* weight, size_t stride, const float* bias, bool silu,
@@ -189,6 +202,7 @@ struct Kernels {
   void (*activate)(const Activation& act, const float* x, const float* y, float* out, int n);  // y null: not gated
   void (*rmsnorm)(const NormArgs&);
   void (*layernorm)(const NormArgs&);
+  void (*sparsify)(const float* x, float deviations, float* out, int n);  // max(x - (mean + deviations * sd), 0)
   void (*unit)(const float* x, float eps, float f, float* out, int n);  // f * x / sqrt(sum of squares + eps)
   // Rotate x [rotary] in place. angles: of rope cosines [rotary/2], then sines;
   // of rope_pairs a cosine for each element, then sines, those of even ones

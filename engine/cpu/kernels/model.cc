@@ -96,6 +96,7 @@ void Model::reserve_scratch() {
     r.first.reserve(experts + 1);
     r.next.reserve(experts);
     r.token.reserve(size_t(row_capacity()) * most_choices_);
+    r.choice.reserve(size_t(row_capacity()) * most_choices_);
     r.row.reserve(size_t(row_capacity()) * most_choices_);
     r.runs.reserve(size_t(row_capacity()) * most_choices_);
   }

@@ -4,6 +4,7 @@
 #define MILLRACE_CPU_MODEL_H
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <memory>
 #include <vector>
@@ -15,6 +16,9 @@
 #include "program.h"
 
 namespace millrace {
+
+// log(1 + e^x)
+inline double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::fabs(x))); }
 
 // Step is one batch with LastToken resolved.
 struct Step {
@@ -88,7 +92,7 @@ class Model {
   struct Routing {
     std::vector<int> first;  // by expert: its first row; one more for the end
     std::vector<int> next;   // by expert, while sorting
-    std::vector<int> token;  // by row
+    std::vector<int> token, choice;  // by row: of which token, and which of its choices
     std::vector<int> row;    // by token and choice
     std::vector<AdapterRun> runs;
     // order is that of an expert's tokens; null: as they are.
@@ -145,6 +149,8 @@ class Model {
   void run_embed(const Op& op, int row);
   void run_norm(const Op& op, int row);
   void run_activation(const Op& op, int row);
+  void run_scale(const Op& op, int row);
+  void run_join(const Op& op, int row);
   void run_route(const Op& op, int row, float* scratch);
   size_t route_floats(const Op& op) const;
   void compute_angles(Shares& shares);
@@ -177,6 +183,7 @@ class Model {
   void prepare_delta(const Op& op, int token);
   void prepare_ssm(const Op& op, int token);
   size_t gate_floats(const Op& op) const;
+  int decays_of(const Op& op) const;
 
   // attend.cc
   void run_attention(const Op& op, Pool& pool, int worker, Shares* shares);

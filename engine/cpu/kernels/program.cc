@@ -1,6 +1,7 @@
 #include "program.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "error.h"
 
@@ -21,6 +22,7 @@ Stage::Kind stage_of(int kind) {
       return Stage::conv;
     case MR_OP_GATED_DELTA:
     case MR_OP_SSM:
+    case MR_OP_SELECTIVE_SCAN:
       return Stage::scan;
     case MR_OP_ROWS:
       return Stage::pick;
@@ -42,6 +44,17 @@ std::vector<float> decode(const Tensor& t, bool by_column) {
   for (int r = 0; r < t.rows(); r++) {
     t.row(r, row.data());
     for (int c = 0; c < t.cols(); c++) out[by_column ? size_t(c) * t.rows() + r : size_t(r) * t.cols() + c] = row[c];
+  }
+  return out;
+}
+
+// -e^w of a matrix [columns, key width], in blocks of 16 columns like the state.
+std::vector<float> rates(const Tensor& t, const Cache& c) {
+  std::vector<float> out(c.blocks() * c.block_floats()), row(t.cols());
+  for (int r = 0; r < t.rows(); r++) {
+    t.row(r, row.data());
+    float* to = out.data() + r / kPanel * c.block_floats() + r % kPanel;
+    for (int k = 0; k < t.cols(); k++) to[k * kPanel] = float(-std::exp(double(row[k])));
   }
   return out;
 }
@@ -88,6 +101,7 @@ Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>
     if (op.kind == MR_OP_EXPERTS)
       for (const int w : {1, 3, 5})
         if (op.tensor[w] != nullptr) op.dense[w] = decode(*op.tensor[w], false);
+    if (op.kind == MR_OP_SELECTIVE_SCAN) op.dense[0] = rates(*op.tensor[0], caches[op.i[MR_SCAN_CACHE]]);
     if (op.kind == MR_OP_ROPE) take_angles(op, plan);
     if (op.kind == MR_OP_ATTENTION) take_attention(op, plan);
     add(std::move(op));
@@ -115,7 +129,8 @@ void Program::take_angles(Op& op, const mr_plan& plan) {
 void Program::take_attention(Op& op, const mr_plan& plan) {
   op.slopes = table(plan, op.i[MR_ATTN_SLOPES]);
   const Cache& c = caches[op.i[MR_ATTN_CACHE]];
-  const Attention a = {op.i[MR_ATTN_HEADS] / c.heads, c.heads, op.i[MR_ATTN_WINDOW], c.blocks() * kPanel};
+  const Attention a = {op.i[MR_ATTN_HEADS] / c.heads, c.heads, op.i[MR_ATTN_WINDOW],
+                       op.i[MR_ATTN_CHUNK], c.blocks() * kPanel};
   const auto same = std::find(attentions.begin(), attentions.end(), a);
   op.attention = static_cast<int>(same - attentions.begin());
   if (same == attentions.end()) attentions.push_back(a);

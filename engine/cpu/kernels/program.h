@@ -22,7 +22,8 @@ struct Op : mr_op {
   int number = 0;                            // in the plan
   const Tensor* tensor[MR_MAX_WEIGHTS] = {};  // null: none
   // Of some operations a weight in float32, as they read it: of a convolution
-  // the taps [K, width], of experts the biases [experts, width].
+  // the taps [K, width], of experts the biases [experts, width], of a selective scan
+  // the rates -e^w in the blocks of its state.
   std::vector<float> dense[MR_MAX_WEIGHTS];
   int angles = -1;        // of a rotation: which of Program::angles
   int attention = -1;     // which of Program::attentions
@@ -69,10 +70,11 @@ struct Angles {
 struct Attention {
   int group;     // query heads on a KV head
   int kv_heads;  // of the cache
-  int window;
+  int window, chunk;
   int padded_dim;  // of a value
   bool operator==(const Attention& o) const {
-    return group == o.group && kv_heads == o.kv_heads && window == o.window && padded_dim == o.padded_dim;
+    return group == o.group && kv_heads == o.kv_heads && window == o.window && chunk == o.chunk &&
+           padded_dim == o.padded_dim;
   }
 };
 

@@ -8,11 +8,10 @@
 namespace millrace {
 namespace {
 
-// OpGatedDelta and OpSSM have what they share in the same places.
-static_assert(int(MR_DELTA_CACHE) == int(MR_SSM_CACHE) && int(MR_DELTA_KEY_HEADS) == int(MR_SSM_GROUPS), "");
-
-// log(1 + e^x)
-double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::fabs(x))); }
+// What recurrences share is in the same places.
+static_assert(int(MR_DELTA_CACHE) == int(MR_SSM_CACHE) && int(MR_DELTA_CACHE) == int(MR_SCAN_CACHE) &&
+                  int(MR_DELTA_KEY_HEADS) == int(MR_SSM_GROUPS),
+              "");
 
 }  // namespace
 
@@ -46,25 +45,38 @@ void Model::run_conv(const Op& op, Shares& shares) {
   }
 }
 
-// What a token's recurrence needs, in its row of gates_: decay and factor of
-// each head; of the delta rule also its unit queries and keys.
+// What a token's recurrence needs, in its row of gates_: the factor of each head
+// and its decay, or those of its channels; of the delta rule also its unit queries and
+// keys.
 size_t Model::gate_floats(const Op& op) const {
-  const bool delta = op.kind == MR_OP_GATED_DELTA;
   const Cache& c = program_.caches[op.i[MR_DELTA_CACHE]];
-  return size_t(2) * c.heads + (delta ? size_t(2) * op.i[MR_DELTA_KEY_HEADS] * c.key_width : 0);
+  if (op.kind != MR_OP_GATED_DELTA) return size_t(2) * c.heads;
+  return c.heads + size_t(c.heads) * decays_of(op) + size_t(2) * op.i[MR_DELTA_KEY_HEADS] * c.key_width;
+}
+
+// Decays of one head.
+int Model::decays_of(const Op& op) const {
+  const bool channels = op.kind == MR_OP_GATED_DELTA && op.i[MR_DELTA_CHANNELS] == 1;
+  return channels ? program_.caches[op.i[MR_DELTA_CACHE]].key_width : 1;
 }
 
 void Model::prepare_delta(const Op& op, int token) {
   const Cache& c = program_.caches[op.i[MR_DELTA_CACHE]];
   const float *a = values_[op.in[3]].row(token), *b = values_[op.in[4]].row(token);
-  float *decay = gates_.as<float>() + token * gate_stride_, *factor = decay + c.heads;
+  const bool channels = op.i[MR_DELTA_CHANNELS] == 1;
+  const int each = decays_of(op);
+  float *factor = gates_.as<float>() + token * gate_stride_, *decay = factor + c.heads;
   for (int h = 0; h < c.heads; h++) {
-    decay[h] = float(std::exp(-std::exp(double(op.vector(0)[h])) * softplus(double(a[h]) + op.vector(1)[h])));
-    factor[h] = float(1 / (1 + std::exp(-double(b[h]))));
+    const double rate = -std::exp(double(op.vector(0)[h]));
+    if (channels)
+      kernels_.decays(a + h * each, op.vector(1) + h * each, float(rate), decay + h * each, each);
+    else
+      decay[h] = float(std::exp(rate * softplus(double(a[h]) + op.vector(1)[h])));
+    factor[h] = float((1 + op.i[MR_DELTA_NEGATIVE]) / (1 + std::exp(-double(b[h]))));
   }
   const int heads = op.i[MR_DELTA_KEY_HEADS], width = c.key_width;
   const float eps = op.f[MR_DELTA_EPS];
-  float* to = factor + c.heads;
+  float* to = decay + c.heads * each;
   for (const int i : {0, 1})
     for (int h = 0; h < heads; h++, to += width) {
       const float* from = values_[op.in[i]].row(token) + h * width;
@@ -79,7 +91,7 @@ void Model::prepare_delta(const Op& op, int token) {
 void Model::prepare_ssm(const Op& op, int token) {
   const Cache& c = program_.caches[op.i[MR_SSM_CACHE]];
   const float* dt = values_[op.in[3]].row(token);
-  float *decay = gates_.as<float>() + token * gate_stride_, *factor = decay + c.heads;
+  float *factor = gates_.as<float>() + token * gate_stride_, *decay = factor + c.heads;
   for (int h = 0; h < c.heads; h++) {
     const double d = std::min(std::max(softplus(double(dt[h]) + op.vector(1)[h]), double(op.f[MR_SSM_MIN])),
                               double(op.f[MR_SSM_MAX]));
@@ -90,20 +102,22 @@ void Model::prepare_ssm(const Op& op, int token) {
 
 void Model::run_scan(const Op& op, Pool& pool, Shares* shares) {
   const mr_batch& b = *step_.batch;
-  const bool delta = op.kind == MR_OP_GATED_DELTA;
-  for (int64_t t = shares[0].take(); t < b.n_tokens; t = shares[0].take())
-    delta ? prepare_delta(op, int(t)) : prepare_ssm(op, int(t));
-  pool.barrier();
+  const bool delta = op.kind == MR_OP_GATED_DELTA, selective = op.kind == MR_OP_SELECTIVE_SCAN;
+  if (!selective) {
+    for (int64_t t = shares[0].take(); t < b.n_tokens; t = shares[0].take())
+      delta ? prepare_delta(op, int(t)) : prepare_ssm(op, int(t));
+    pool.barrier();
+  }
 
   const Cache& c = program_.caches[op.i[MR_DELTA_CACHE]];
-  const int key_heads = op.i[MR_DELTA_KEY_HEADS];
+  const int key_heads = selective ? 1 : op.i[MR_DELTA_KEY_HEADS], each = decays_of(op);
   const int64_t blocks = c.blocks(), items = int64_t(b.n_seqs) * c.heads * blocks;
   const int64_t chunk = std::clamp<int64_t>(items / (8 * threads_), 1, 8);
   const auto run = [&](int64_t item) {
     const mr_seq& seq = b.seqs[item / (c.heads * blocks)];
     const int head = int(item / blocks % c.heads), block = int(item % blocks), key_head = head * key_heads / c.heads;
     const float* gates = gates_.as<float>() + seq.start * gate_stride_;
-    ScanArgs a;
+    ScanArgs a{};
     a.state = state(c, seq) + (head * blocks + block) * c.block_floats();
     a.key_dim = c.key_width;
     a.columns = std::min(kPanel, c.value_width - block * kPanel);
@@ -114,21 +128,29 @@ void Model::run_scan(const Op& op, Pool& pool, Shares* shares) {
     const Value& out = values_[op.out[0]];
     a.out = out.row(seq.start) + head * c.value_width + block * kPanel;
     a.out_stride = out.stride;
-    a.decay = gates + head;
-    a.factor = gates + c.heads + head;
+    a.factor = gates + head;
+    a.decay = gates + c.heads + head * each;
     a.gate_stride = gate_stride_;
     if (delta) {
-      a.q = gates + 2 * c.heads + key_head * c.key_width;
+      a.q = gates + c.heads + c.heads * each + key_head * c.key_width;
       a.k = a.q + key_heads * c.key_width;
       a.q_stride = a.k_stride = gate_stride_;
-      a.skip = 0;
-      kernels_.gated_delta(a);
+      (each > 1 ? kernels_.kimi_delta : kernels_.gated_delta)(a);
+      return;
+    }
+    const Value &from = values_[op.in[selective ? 2 : 1]], &read = values_[op.in[selective ? 3 : 2]];
+    a.k = from.row(seq.start) + key_head * c.key_width;
+    a.k_stride = from.stride;
+    a.q = read.row(seq.start) + key_head * c.key_width;
+    a.q_stride = read.stride;
+    if (selective) {
+      const Value& step = values_[op.in[1]];
+      a.factor = step.row(seq.start) + block * kPanel;
+      a.gate_stride = step.stride;
+      a.rates = op.dense[0].data() + block * c.block_floats();
+      a.skips = op.vector(1) + block * kPanel;
+      kernels_.selective(a);
     } else {
-      const Value &from = values_[op.in[1]], &read = values_[op.in[2]];
-      a.k = from.row(seq.start) + key_head * c.key_width;
-      a.k_stride = from.stride;
-      a.q = read.row(seq.start) + key_head * c.key_width;
-      a.q_stride = read.stride;
       a.skip = op.vector(2)[head];
       kernels_.ssm(a);
     }

@@ -74,6 +74,14 @@ MR_INLINE Vec at_least(Vec a, float limit) {
   return a;
 }
 
+// Agarwal et al., Deriving Activation Functions Using Integration, 2024, §3
+MR_INLINE Vec xielu(Vec a, const Activation& act) {
+  const Vec above = splat(act.positive) * a * a, below = splat(act.negative) * ((exp(a) - splat(1)) - a);
+  Vec bent;
+  MR_EACH bent.r[i] = a.r[i] > reg_splat(0) ? above.r[i] : below.r[i];
+  return fma(splat(act.alpha), a, bent);
+}
+
 // out = f(x) or, gated, f(x) * y.
 template <class F>
 MR_INLINE void activate_with(const float* x, const float* y, float* out, int n, F f) {
@@ -97,6 +105,14 @@ static void activate(const Activation& act, const float* x, const float* y, floa
       return activate_with(x, y, out, n, [](Vec a) MR_LAMBDA { return relu(a) * relu(a); });
     case MR_ACT_SIGMOID:
       return activate_with(x, y, out, n, [](Vec a) MR_LAMBDA { return gate(splat(1), a); });
+    case MR_ACT_TANH:
+      return activate_with(x, y, out, n, [](Vec a) MR_LAMBDA { return tanh(a); });
+    case MR_ACT_QUICK_GELU:
+      return activate_with(x, y, out, n, [](Vec a) MR_LAMBDA { return gate(a, splat(1.702f) * a); });
+    case MR_ACT_CLIP:
+      return activate_with(x, y, out, n, [&](Vec a) MR_LAMBDA { return at_least(at_most(a, act.limit), -act.limit); });
+    case MR_ACT_XIELU:
+      return map(x, out, n, [&](Vec a) MR_LAMBDA { return xielu(a, act); });
     case MR_ACT_CLAMPED_SWIGLU:
       return map2(x, y, out, n, [&](Vec a, Vec b) MR_LAMBDA {
         const Vec g = at_most(a, act.limit), u = at_least(at_most(b, act.limit), -act.limit);
@@ -127,24 +143,39 @@ static void rmsnorm(const NormArgs& a) {
     activate({MR_ACT_SILU, 0, 0}, a.gate, x, a.out, a.n);
     x = a.out;
   }
-  const float factor = 1 / std::sqrt(sum_of_squares(x, a.n) / a.n + a.eps);
+  float factor = 1 / std::sqrt(sum_of_squares(x, a.n) / a.n + a.eps);
+  if (a.gate_kind == MR_GATE_MAGNITUDE) factor *= std::sqrt(sum_of_squares(a.gate, a.n) / a.n);
   if (a.weight == nullptr)
     scale(x, factor, a.out, a.n);
   else
     map2(x, a.weight, a.out, a.n, [&](Vec v, Vec g) MR_LAMBDA { return v * splat(factor) * (g + splat(a.shift)); });
   if (a.gate_kind == MR_GATE_AFTER)
     map2(a.out, a.gate, a.out, a.n, [](Vec v, Vec g) MR_LAMBDA { return v * silu(g); });
+  if (a.gate_kind == MR_GATE_SIGMOID)
+    map2(a.out, a.gate, a.out, a.n, [](Vec v, Vec g) MR_LAMBDA { return gate(v, g); });
+}
+
+MR_INLINE float mean_of(const float* x, int n) {
+  return sum_of(x, n, [](Vec v, Vec sum) MR_LAMBDA { return sum + v; }) / n;
 }
 
 static void layernorm(const NormArgs& a) {
-  const float mean = sum_of(a.x, a.n, [](Vec v, Vec sum) MR_LAMBDA { return sum + v; }) / a.n;
+  const float mean = mean_of(a.x, a.n);
   map(a.x, a.out, a.n, [&](Vec v) MR_LAMBDA { return v - splat(mean); });
   const float factor = 1 / std::sqrt(sum_of_squares(a.out, a.n) / a.n + a.eps);
   if (a.weight == nullptr)
     scale(a.out, factor, a.out, a.n);
   else
-    map2(a.out, a.weight, a.out, a.n, [&](Vec v, Vec g) MR_LAMBDA { return v * splat(factor) * g; });
+    map2(a.out, a.weight, a.out, a.n,
+         [&](Vec v, Vec g) MR_LAMBDA { return v * splat(factor) * (g + splat(a.shift)); });
   if (a.bias != nullptr) add(a.out, a.bias, 1, a.out, a.n);
+}
+
+static void sparsify(const float* x, float deviations, float* out, int n) {
+  const float mean = mean_of(x, n);
+  map(x, out, n, [mean](Vec v) MR_LAMBDA { return v - splat(mean); });
+  const float cut = deviations * std::sqrt(sum_of_squares(out, n) / n);
+  map(out, out, n, [cut](Vec v) MR_LAMBDA { return relu(v - splat(cut)); });
 }
 
 static void unit(const float* x, float eps, float f, float* out, int n) {

@@ -38,6 +38,12 @@ void Model::run_row(const Op& op, int row, float* scratch) {
       return run_activation(op, row);
     case MR_OP_ROUTE:
       return run_route(op, row, scratch);
+    case MR_OP_SCALE:
+      return run_scale(op, row);
+    case MR_OP_SPARSIFY:
+      return kernels_.sparsify(at(op.in[0]), op.f[MR_SPARSIFY_DEVIATIONS], at(op.out[0]), program_.width(op.out[0]));
+    case MR_OP_JOIN:
+      return run_join(op, row);
     default:  // MR_OP_ADD
       kernels_.add(at(op.in[0]), at(op.in[1]), op.f[MR_ADD_SCALE], at(op.out[0]), program_.width(op.out[0]));
   }
@@ -45,8 +51,11 @@ void Model::run_row(const Op& op, int row, float* scratch) {
 
 void Model::run_embed(const Op& op, int row) {
   float* out = values_[op.out[0]].row(row);
-  const int width = program_.width(op.out[0]), token = step_.tokens[row];
-  if (token < 0) {  // device.EmbedRow
+  const int width = program_.width(op.out[0]);
+  int token = step_.tokens[row];
+  if (op.i[MR_EMBED_BESIDE] == 1) {
+    if (token < 0 || token >= op.tensor[0]->rows()) token = 0;
+  } else if (token < 0) {  // device.EmbedRow
     std::memcpy(out, step_.batch->embeds + size_t(-1 - token) * program_.hidden, width * sizeof(float));
     return;
   }
@@ -61,7 +70,7 @@ void Model::run_norm(const Op& op, int row) {
   a.gate_kind = rms ? op.i[MR_NORM_GATE] : MR_GATE_NONE;
   a.n = group;
   a.eps = op.f[MR_NORM_EPS];
-  a.shift = rms ? op.f[MR_NORM_SHIFT] : 0;
+  a.shift = op.f[MR_NORM_SHIFT];
   // A weight is as wide as a group or as the row.
   const auto part = [&](int w, int g) {
     return op.tensor[w] == nullptr ? nullptr : op.vector(w) + g % op.tensor[w]->cols();
@@ -77,7 +86,11 @@ void Model::run_norm(const Op& op, int row) {
 }
 
 void Model::run_activation(const Op& op, int row) {
-  const Activation act = {op.i[MR_ACT_KIND], op.f[MR_ACT_LIMIT], op.f[MR_ACT_ALPHA]};
+  Activation act = {op.i[MR_ACT_KIND], op.f[MR_ACT_LIMIT], op.f[MR_ACT_ALPHA]};
+  if (act.kind == MR_ACT_XIELU) {
+    act.positive = float(softplus(*op.vector(0)));
+    act.negative = act.alpha + float(softplus(*op.vector(1)));
+  }
   const float* x = values_[op.in[0]].row(row);
   const float* y = op.in[1] < 0 ? nullptr : values_[op.in[1]].row(row);
   float* out = values_[op.out[0]].row(row);
@@ -90,6 +103,29 @@ void Model::run_activation(const Op& op, int row) {
   float same[kAtOnce];  // one column for all of y's
   std::fill_n(same, kAtOnce, *x);
   for (int i = 0; i < width; i += kAtOnce) kernels_.activate(act, same, y + i, out + i, std::min(kAtOnce, width - i));
+}
+
+void Model::run_scale(const Op& op, int row) {
+  const Value &x = values_[op.in[0]], &to = values_[op.out[0]];
+  const int width = program_.width(op.out[0]), length = op.i[MR_SCALE_LENGTH];
+  double factor = op.f[MR_SCALE_FACTOR];
+  if (length > 0)
+    factor *= 1 + op.f[MR_SCALE_LOG] * std::log1p(double((step_.batch->pos[row] + op.i[MR_SCALE_OFFSET]) / length));
+  const float* weight = op.vector(0);
+  if (weight != nullptr && op.tensor[0]->cols() == 1) factor *= *weight;
+  kernels_.scale(x.row(row), float(factor), to.row(row), width);
+  if (weight != nullptr && op.tensor[0]->cols() > 1)
+    kernels_.activate({MR_ACT_NONE, 0, 0}, to.row(row), weight, to.row(row), width);
+}
+
+void Model::run_join(const Op& op, int row) {
+  float* out = values_[op.out[0]].row(row);
+  for (const int v : op.in) {
+    if (v < 0) break;
+    const int width = program_.width(v);
+    std::memcpy(out, values_[v].row(row), width * sizeof(float));
+    out += width;
+  }
 }
 
 void Model::compute_angles(Shares& shares) {
@@ -166,11 +202,11 @@ void Model::run_route(const Op& op, int row, float* scratch) {
 
   const int groups = op.i[MR_ROUTE_GROUPS], keep = op.i[MR_ROUTE_TOP_GROUPS];
   if (groups > 1) {
-    const int size = n / groups, two = std::min(2, size);
+    const int size = n / groups, judges = op.i[MR_ROUTE_GROUP_BEST] == 1 ? 1 : std::min(2, size);
     for (int g = 0; g < groups; g++) {
-      best(compared + g * size, size, two, chosen);
+      best(compared + g * size, size, judges, chosen);
       sums[g] = 0;
-      for (int i = 0; i < two; i++) sums[g] += compared[g * size + chosen[i]];
+      for (int i = 0; i < judges; i++) sums[g] += compared[g * size + chosen[i]];
     }
     best(sums, groups, keep, kept);
     for (int g = 0; g < groups; g++)
@@ -184,13 +220,32 @@ void Model::run_route(const Op& op, int row, float* scratch) {
     weights[i] = scores[chosen[i]];
   }
   if (score == MR_SCORE_SOFTMAX_CHOSEN) softmax(weights, k);
+  if (score == MR_SCORE_SPARSE_MIXER) {
+    float* left = compared;  // logits of the experts not chosen before
+    std::memcpy(left, logits, n * sizeof(float));
+    for (int i = 0; i < k; i++) {
+      const double peak = logits[chosen[i]];
+      double sum = 0;
+      for (int e = 0; e < n; e++) {
+        const double l = logits[e];
+        const bool far = (peak - l) / std::max(std::fabs(l), peak) > 2 * double(op.f[MR_ROUTE_JITTER]);
+        if (!far) sum += std::exp(left[e] - peak);
+      }
+      weights[i] = float(1 / sum);
+      left[chosen[i]] = -INFINITY;
+    }
+  }
   double scale = op.f[MR_ROUTE_SCALE];
   if (op.i[MR_ROUTE_NORMALIZE] == 1) {
     double sum = op.f[MR_ROUTE_EPS];
     for (int i = 0; i < k; i++) sum += weights[i];
     scale /= sum;
   }
-  for (int i = 0; i < k; i++) weights[i] = float(weights[i] * scale);
+  const float* factors = op.vector(1);
+  for (int i = 0; i < k; i++) {
+    weights[i] = float(weights[i] * scale);
+    if (factors != nullptr) weights[i] *= factors[chosen[i]];
+  }
 }
 
 }  // namespace millrace

@@ -168,6 +168,22 @@ MR_INLINE Vec exp(Vec x) {
   return x;
 }
 
+// log(1 + e^x) to 3e-7 relative: with u = e^-|x| that is max(x, 0) + 2 atanh(u/(2 + u)),
+// by the series of atanh.
+MR_INLINE Vec softplus(Vec x) {
+  const Vec u = exp(splat(0) - max(x, splat(0) - x));
+  const Vec t = u / (splat(2.0f) + u), s = t * t;
+  Vec p = splat(1.0f / 15);
+  p = fma(p, s, splat(1.0f / 13));
+  p = fma(p, s, splat(1.0f / 11));
+  p = fma(p, s, splat(1.0f / 9));
+  p = fma(p, s, splat(1.0f / 7));
+  p = fma(p, s, splat(1.0f / 5));
+  p = fma(p, s, splat(1.0f / 3));
+  p = fma(p, s, splat(1.0f));
+  return fma(t + t, p, max(splat(0), x));
+}
+
 // tanh(x) to 4e-7 relative: its series near 0, where 1 - 2/(e^2x + 1) cancels.
 MR_INLINE Vec tanh(Vec x) {
   const Vec s = x * x;

@@ -76,10 +76,15 @@ typedef enum {
   MR_OP_ROWS,
   MR_OP_LOGITS,
   MR_OP_OUTPUT,
+  MR_OP_SCALE,
+  MR_OP_SPARSIFY,
+  MR_OP_JOIN,
+  MR_OP_SELECTIVE_SCAN,
   MR_NUM_OPS
 } mr_op_kind;
 
 /* Fields of mr_op.i and mr_op.f, as package plan names them. */
+enum { MR_EMBED_BESIDE = 0 };
 enum { MR_EMBED_OFFSET = 0 };
 enum { MR_NORM_GROUP = 0, MR_NORM_GATE = 1 };
 enum { MR_LINEAR_ACT = 0 };
@@ -96,12 +101,21 @@ enum {
   MR_ROPE_AXES = 8
 };
 enum { MR_WRITE_CACHE = 0 };
-enum { MR_ATTN_CACHE = 0, MR_ATTN_HEADS = 1, MR_ATTN_WINDOW = 2, MR_ATTN_SLOPES = 3 };
-enum { MR_ACT_KIND = 0 };
-enum { MR_ROUTE_TOP_K = 0, MR_ROUTE_SCORE = 1, MR_ROUTE_GROUPS = 2, MR_ROUTE_TOP_GROUPS = 3, MR_ROUTE_NORMALIZE = 4 };
+enum { MR_ATTN_CACHE = 0, MR_ATTN_HEADS = 1, MR_ATTN_WINDOW = 2, MR_ATTN_SLOPES = 3, MR_ATTN_CHUNK = 4 };
+enum { MR_ACT_KIND = 0, MR_EXPERTS_SCALE_INPUT = 1 };
+enum {
+  MR_ROUTE_TOP_K = 0,
+  MR_ROUTE_SCORE = 1,
+  MR_ROUTE_GROUPS = 2,
+  MR_ROUTE_TOP_GROUPS = 3,
+  MR_ROUTE_NORMALIZE = 4,
+  MR_ROUTE_GROUP_BEST = 5
+};
 enum { MR_CONV_CACHE = 0, MR_CONV_ACT = 1 };
-enum { MR_DELTA_CACHE = 0, MR_DELTA_KEY_HEADS = 1 };
+enum { MR_DELTA_CACHE = 0, MR_DELTA_KEY_HEADS = 1, MR_DELTA_CHANNELS = 2, MR_DELTA_NEGATIVE = 3 };
 enum { MR_SSM_CACHE = 0, MR_SSM_GROUPS = 1 };
+enum { MR_SCALE_OFFSET = 0, MR_SCALE_LENGTH = 1 };
+enum { MR_SCAN_CACHE = 0 };
 
 enum { MR_EMBED_SCALE = 0 };
 enum { MR_NORM_EPS = 0, MR_NORM_SHIFT = 1 };
@@ -110,10 +124,12 @@ enum { MR_LINEAR_SCALE = 2 };
 enum { MR_ROPE_SCALE = 0, MR_ROPE_FACTOR = 1, MR_ROPE_THETA = 2 };
 enum { MR_ATTN_SCALE = 0, MR_ATTN_CAP = 1 };
 enum { MR_ADD_SCALE = 0 };
-enum { MR_ROUTE_SCALE = 0, MR_ROUTE_EPS = 1 };
+enum { MR_ROUTE_SCALE = 0, MR_ROUTE_EPS = 1, MR_ROUTE_JITTER = 2 };
 enum { MR_DELTA_EPS = 0, MR_DELTA_SCALE = 1 };
 enum { MR_SSM_MIN = 0, MR_SSM_MAX = 1 };
 enum { MR_LOGITS_CAP = 0, MR_LOGITS_SCALE = 1 };
+enum { MR_SCALE_FACTOR = 0, MR_SCALE_LOG = 1 };
+enum { MR_SPARSIFY_DEVIATIONS = 0 };
 
 /* plan.Activation */
 typedef enum {
@@ -124,11 +140,17 @@ typedef enum {
   MR_ACT_RELU,
   MR_ACT_RELU2,
   MR_ACT_SIGMOID,
-  MR_ACT_CLAMPED_SWIGLU
+  MR_ACT_CLAMPED_SWIGLU,
+  MR_ACT_TANH,
+  MR_ACT_QUICK_GELU,
+  MR_ACT_CLIP,
+  MR_ACT_XIELU
 } mr_activation;
 
-typedef enum { MR_GATE_NONE, MR_GATE_AFTER, MR_GATE_BEFORE } mr_gate;                       /* plan.Gate */
-typedef enum { MR_SCORE_SOFTMAX, MR_SCORE_SOFTMAX_CHOSEN, MR_SCORE_SIGMOID } mr_scoring;    /* plan.Scoring */
+/* plan.Gate */
+typedef enum { MR_GATE_NONE, MR_GATE_AFTER, MR_GATE_BEFORE, MR_GATE_SIGMOID, MR_GATE_MAGNITUDE } mr_gate;
+/* plan.Scoring */
+typedef enum { MR_SCORE_SOFTMAX, MR_SCORE_SOFTMAX_CHOSEN, MR_SCORE_SIGMOID, MR_SCORE_SPARSE_MIXER } mr_scoring;
 typedef enum { MR_CACHE_KV, MR_CACHE_LATENT, MR_CACHE_STATE } mr_cache_kind;                /* plan.CacheKind */
 typedef enum { MR_ROW_SAMPLE, MR_ROW_SCORE, MR_ROW_VERIFY, MR_ROW_AGAIN, MR_ROW_OUTPUT } mr_row_kind; /* device.RowKind */
 

@@ -220,6 +220,7 @@ func (s *suite) adapters(t *testing.T) {
 		{"experts", mixture},
 		{"latent", latent},
 		{"recurrent", recurrent},
+		{"selective scans", selective},
 	} {
 		for _, format := range formats {
 			t.Run(tt.name+"/"+format.String(), func(t *testing.T) {

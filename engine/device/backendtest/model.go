@@ -281,10 +281,13 @@ func (b *builder) gated(x int32, width int, bias bool, act plan.Activation) *pla
 	return op
 }
 
-// clamp sets the numbers of ActClampedSwiGLU, small enough to matter.
+// clamp sets the numbers of an activation that has some, small enough to matter.
 func clamp(op *plan.Op, act plan.Activation) {
-	if act == plan.ActClampedSwiGLU {
+	switch act {
+	case plan.ActClampedSwiGLU:
 		op.F[plan.ActLimit], op.F[plan.ActAlpha] = 1.1, 1.702
+	case plan.ActClip:
+		op.F[plan.ActLimit] = 0.8
 	}
 }
 
@@ -319,7 +322,7 @@ func (b *builder) rope(x int32, headDim, rotary int, scale float32) *plan.Op {
 type heads struct {
 	heads, kvHeads, headDim int
 	valueWidth              int // of a head; 0: headDim
-	window                  int
+	window, chunk           int
 	cap                     float32
 	sinks, slopes           bool
 }
@@ -329,6 +332,14 @@ func (h heads) values() int {
 		return h.valueWidth
 	}
 	return h.headDim
+}
+
+// seen is how many positions back a token may see, 0 for all.
+func (h heads) seen() int {
+	if h.window == 0 || h.chunk == 0 {
+		return h.window + h.chunk
+	}
+	return min(h.window, h.chunk)
 }
 
 // cache adds a cache; those of one window share a group.
@@ -354,7 +365,7 @@ func (b *builder) cache(c plan.Cache) int32 {
 // attend writes a cache of its own and attends over it.
 func (b *builder) attend(q, k, v int32, h heads) int32 {
 	cache := b.cache(plan.Cache{
-		Kind: plan.CacheKV, Heads: int32(h.kvHeads), KeyWidth: int32(h.headDim), ValueWidth: int32(h.values()), Window: int32(h.window),
+		Kind: plan.CacheKV, Heads: int32(h.kvHeads), KeyWidth: int32(h.headDim), ValueWidth: int32(h.values()), Window: int32(h.seen()),
 	})
 	b.op(plan.OpCacheWrite, 0, k, v).I[plan.WriteCache] = cache
 	return b.attendOver(cache, q, plan.None, h)
@@ -377,7 +388,7 @@ func (b *builder) attendOver(cache, q, rest int32, h heads) int32 {
 	op := b.op(plan.OpAttention, h.heads*h.values(), q, rest)
 	op.Weight[0] = sinks
 	op.I[plan.AttnCache], op.I[plan.AttnHeads] = cache, int32(h.heads)
-	op.I[plan.AttnWindow], op.I[plan.AttnSlopes] = int32(h.window), slopes
+	op.I[plan.AttnWindow], op.I[plan.AttnSlopes], op.I[plan.AttnChunk] = int32(h.window), slopes, int32(h.chunk)
 	op.F[plan.AttnScale], op.F[plan.AttnCap] = float32(1/math.Sqrt(float64(h.headDim))), h.cap
 	return op.Out[0]
 }
@@ -406,6 +417,9 @@ type routing struct {
 	score             plan.Scoring
 	groups, topGroups int
 	bias, normalize   bool
+	groupBest         bool
+	factors           bool
+	jitter            float32
 	scale             float32 // 0: 1
 }
 
@@ -418,12 +432,20 @@ func (b *builder) route(x int32, r routing) (chosen, weights int32) {
 	if r.bias {
 		bias = b.normal(0, 0.2, r.experts)
 	}
+	factors := int32(plan.None)
+	if r.factors {
+		factors = b.normal(1, 0.4, r.experts)
+	}
 	chosen, weights = b.value(r.topK), b.value(r.topK)
 	op = b.op(plan.OpRoute, 0, logits)
 	op.Out = [plan.MaxOut]int32{chosen, weights}
 	op.Weight[0], op.I[plan.RouteTopK], op.I[plan.RouteScore] = bias, int32(r.topK), int32(r.score)
 	op.I[plan.RouteGroups], op.I[plan.RouteTopGroups] = int32(max(1, r.groups)), int32(max(1, r.topGroups))
-	op.F[plan.RouteScale] = 1
+	op.F[plan.RouteScale], op.F[plan.RouteJitter] = 1, r.jitter
+	if r.groupBest {
+		op.I[plan.RouteGroupBest] = 1
+	}
+	op.Weight[1] = factors
 	if r.scale != 0 {
 		op.F[plan.RouteScale] = r.scale
 	}
@@ -465,17 +487,30 @@ func (b *builder) conv(x int32, kernel int, bias bool, act plan.Activation) int3
 }
 
 // recurrence is the shape of a recurrent layer.
-type recurrence struct{ heads, groups, keyWidth, valueWidth int }
+type recurrence struct {
+	heads, groups, keyWidth, valueWidth int
+	channels, negative                  bool // of a delta rule
+}
 
 // gatedDelta makes its inputs of x.
 func (b *builder) gatedDelta(x int32, r recurrence, eps float32) int32 {
+	decays := r.heads
+	if r.channels {
+		decays *= r.keyWidth
+	}
 	cache := b.cache(plan.Cache{Kind: plan.CacheState, Heads: int32(r.heads), KeyWidth: int32(r.keyWidth), ValueWidth: int32(r.valueWidth)})
 	q, k := b.linear(x, r.groups*r.keyWidth, false), b.linear(x, r.groups*r.keyWidth, false)
-	v, decay, rate := b.linear(x, r.heads*r.valueWidth, false), b.linear(x, r.heads, false), b.linear(x, r.heads, false)
-	w0, w1 := b.normal(-1, 0.5, r.heads), b.normal(0, 0.5, r.heads)
+	v, decay, rate := b.linear(x, r.heads*r.valueWidth, false), b.linear(x, decays, false), b.linear(x, r.heads, false)
+	w0, w1 := b.normal(-1, 0.5, r.heads), b.normal(0, 0.5, decays)
 	op := b.op(plan.OpGatedDelta, r.heads*r.valueWidth, q, k, v, decay, rate)
 	op.Weight[0], op.Weight[1], op.I[plan.DeltaCache], op.I[plan.DeltaKeyHeads] = w0, w1, cache, int32(r.groups)
 	op.F[plan.DeltaEps], op.F[plan.DeltaScale] = eps, float32(1/math.Sqrt(float64(r.keyWidth)))
+	if r.channels {
+		op.I[plan.DeltaChannels] = 1
+	}
+	if r.negative {
+		op.I[plan.DeltaNegative] = 1
+	}
 	return op.Out[0]
 }
 
@@ -489,6 +524,54 @@ func (b *builder) ssm(x int32, r recurrence) int32 {
 	op.Weight[0], op.Weight[1], op.Weight[2] = w0, w1, w2
 	op.I[plan.SSMCache], op.I[plan.SSMGroups] = cache, int32(r.groups)
 	op.F[plan.SSMMin], op.F[plan.SSMMax] = 0.05, 1
+	return op.Out[0]
+}
+
+// selectiveScan makes its inputs of x.
+func (b *builder) selectiveScan(x int32, width, state int) int32 {
+	cache := b.cache(plan.Cache{Kind: plan.CacheState, Heads: 1, KeyWidth: int32(state), ValueWidth: int32(width)})
+	in, dt := b.linear(x, width, false), b.linear(x, width, true)
+	from, to := b.linear(x, state, false), b.linear(x, state, false)
+	w0, w1 := b.normal(0, 0.5, width, state), b.normal(1, 0.3, width)
+	op := b.op(plan.OpSelectiveScan, width, in, dt, from, to)
+	op.Weight[0], op.Weight[1], op.I[plan.ScanCache] = w0, w1, cache
+	return op.Out[0]
+}
+
+// scaleOp multiplies x with a factor and, unless it is plan.None, w.
+func (b *builder) scaleOp(x int32, factor float32, w int32) *plan.Op {
+	op := b.op(plan.OpScale, b.width(x), x)
+	op.Weight[0], op.F[plan.ScaleFactor] = w, factor
+	return op
+}
+
+func (b *builder) sparsify(x int32, deviations float32) int32 {
+	op := b.op(plan.OpSparsify, b.width(x), x)
+	op.F[plan.SparsifyDeviations] = deviations
+	return op.Out[0]
+}
+
+func (b *builder) join(list ...int32) int32 {
+	width := 0
+	for _, x := range list {
+		width += b.width(x)
+	}
+	return b.op(plan.OpJoin, width, list...).Out[0]
+}
+
+// beside is a table of so many rows beside the embedding.
+func (b *builder) beside(rows, width int, scale float32) int32 {
+	w := b.normal(0, 1, rows, width)
+	op := b.op(plan.OpEmbed, width)
+	op.Weight[0], op.I[plan.EmbedBeside], op.F[plan.EmbedScale] = w, 1, scale
+	return op.Out[0]
+}
+
+// xielu has learned factors of its own.
+func (b *builder) xielu(x int32, beta float32) int32 {
+	w0, w1 := b.normal(0.5, 0.3, 1), b.normal(-0.5, 0.3, 1)
+	op := b.op(plan.OpActivate, b.width(x), x)
+	op.Weight[0], op.Weight[1], op.I[plan.ActKind], op.F[plan.ActAlpha] = w0, w1, int32(plan.ActXIELU), beta
 	return op.Out[0]
 }
 

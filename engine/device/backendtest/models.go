@@ -79,6 +79,9 @@ func models() []namedModel {
 		namedModel{"latent", latent},
 		namedModel{"recurrent", recurrent},
 		namedModel{"recurrent and attention", hybrid},
+		namedModel{"selective scans", selective},
+		namedModel{"Kimi delta attention and latents", kimi},
+		namedModel{"chunks and tables beside", chunks},
 	)
 }
 
@@ -220,6 +223,96 @@ func hybrid(format plan.Format) *model {
 		b.rope(q, dim, dim/2, 1)
 		b.rope(k, dim, dim/2, 1)
 		x = b.add(x, b.linear(b.attend(q, k, v, heads{heads: 2, kvHeads: 1, headDim: dim, window: window}), hidden, false), 1)
+	}
+	return b.logits(b.rmsNorm(x, hidden, 0), 0)
+}
+
+// selective is in the manner of Jamba: selective scans, whose step sizes come through
+// a narrow matrix and a norm, attention and experts.
+func selective(format plan.Format) *model {
+	b := newBuilder(216, 27, format)
+	const hidden, inner, state, dim = 40, 72, 12, 16
+	x := b.embed(hidden, 1)
+	for layer := range 2 {
+		n := b.rmsNorm(x, hidden, 0)
+		mixed, gate := b.conv(b.linear(n, inner, false), 4, true, plan.ActSilu), b.linear(n, inner, false)
+		seen := b.selectiveScan(mixed, inner, state)
+		x = b.add(x, b.linear(b.activate(plan.ActSilu, gate, seen), hidden, false), 1)
+		n = b.rmsNorm(x, hidden, 0)
+		if layer == 1 {
+			q, k, v := b.linear(n, 2*dim, false), b.linear(n, dim, false), b.linear(n, dim, false)
+			x = b.add(x, b.linear(b.attend(q, k, v, heads{heads: 2, kvHeads: 1, headDim: dim}), hidden, false), 1)
+			n = b.rmsNorm(x, hidden, 0)
+		}
+		chosen, weights := b.route(n, routing{experts: 6, topK: 2, score: plan.ScoreSparseMixer, jitter: 0.2})
+		x = b.add(x, b.experts(n, chosen, weights, 6, 24, plan.ActSilu, true, false), 1)
+	}
+	return b.logits(b.rmsNorm(x, hidden, 0), 0)
+}
+
+// kimi is in the manner of Kimi Linear: a delta rule whose channels decay on their own,
+// with attention over latents in between.
+func kimi(format plan.Format) *model {
+	b := newBuilder(217, 26, format)
+	const hidden, n, rank = 44, 2, 24
+	x := b.embed(hidden, 1)
+	for layer := range 3 {
+		norm := b.rmsNorm(x, hidden, 0)
+		if layer == 1 {
+			kept := b.rmsNorm(b.linear(norm, rank, false), rank, 0)
+			cache := b.cache(plan.Cache{Kind: plan.CacheLatent, Heads: 1, KeyWidth: rank, ValueWidth: rank})
+			b.op(plan.OpCacheWrite, 0, kept).I[plan.WriteCache] = cache
+			q := b.linearHeads(b.linear(norm, n*12, false), n, n*rank)
+			seen := b.attendOver(cache, q, plan.None, heads{heads: n, kvHeads: 1, headDim: 12, valueWidth: rank})
+			x = b.add(x, b.linear(b.linearHeads(seen, n, n*10), hidden, false), 1)
+			continue
+		}
+		mixed := b.conv(norm, 4, false, plan.ActSilu)
+		seen := b.gatedDelta(mixed, recurrence{heads: 3, groups: 3, keyWidth: 16, valueWidth: 20, channels: true, negative: layer == 2}, 1e-6)
+		seen = b.normOf(seen, b.linear(norm, 60, false), 20, b.normal(1, 0.2, 20), 0, plan.GateSigmoid)
+		x = b.add(x, b.linear(seen, hidden, false), 1)
+	}
+	return b.logits(b.rmsNorm(x, hidden, 0), 0)
+}
+
+// chunks is in the manner of Llama 4 and Gemma 3n: attention in chunks, queries scaled
+// by position, one cache for two layers, inputs of experts scaled, tables beside the
+// embedding, sparse activations.
+func chunks(format plan.Format) *model {
+	b := newBuilder(218, 28, format)
+	const hidden, dim = 40, 16
+	h := heads{heads: 3, kvHeads: 1, headDim: dim}
+	x := b.embed(hidden, 1)
+	beside := b.beside(20, 2*8, 2)
+	for layer := range 3 {
+		n := b.rmsNorm(x, hidden, 0)
+		q := b.linear(n, 3*dim, false)
+		var seen int32
+		switch layer {
+		case 0:
+			h.chunk = 18
+			seen = b.attend(q, b.linear(n, dim, false), b.linear(n, dim, false), h)
+		case 1:
+			h.chunk = 0
+			op := b.scaleOp(q, 1, plan.None)
+			op.F[plan.ScaleLog], op.I[plan.ScaleOffset], op.I[plan.ScaleLength] = 0.3, 1, 7
+			seen = b.attend(op.Out[0], b.linear(n, dim, false), b.linear(n, dim, false), h)
+		default:
+			h.chunk = 9
+			seen = b.attendOver(0, q, plan.None, h)
+		}
+		x = b.add(x, b.linear(seen, hidden, false), 1)
+		n = b.rmsNorm(x, hidden, 0)
+		chosen, weights := b.route(n, routing{experts: 5, topK: 1, score: plan.ScoreSigmoid})
+		asked := b.experts(n, chosen, weights, 5, 24, plan.ActSilu, true, false)
+		b.plan.Ops[len(b.plan.Ops)-1].I[plan.ExpertsScaleInput] = 1
+		gate := b.sparsify(b.linear(n, 32, false), 0.5)
+		always := b.linear(b.activate(plan.ActGeluTanh, gate, b.linear(n, 32, false)), hidden, false)
+		x = b.add(x, b.add(asked, always, 1), 1)
+		if layer < 2 {
+			mine := b.activate(plan.ActQuickGelu, b.linear(x, 8, false), b.view(beside, 8*layer, 8))
+			x = b.add(x, b.linear(b.join(mine, b.view(x, 0, 8)), hidden, false), 1)
+		}
 	}
 	return b.logits(b.rmsNorm(x, hidden, 0), 0)
 }

@@ -44,7 +44,7 @@ func change(p *plan.Plan, changes []byte) {
 		case 4:
 			op.F[field%3] = floats[n%len(floats)]
 		case 5:
-			op.Kind = plan.Kind(n % int(plan.OpOutput+1))
+			op.Kind = plan.Kind(n % int(plan.OpSelectiveScan+1))
 		case 6:
 			p.Values[at%len(p.Values)].Width = int32(n)
 		case 7:

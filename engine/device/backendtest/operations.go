@@ -70,6 +70,43 @@ func inputOps() []operation {
 			x := b.embed(36, 1)
 			return b.logits(b.add(x, b.position(36, 128, 3), 1), 0)
 		}},
+		{"embed beside", func(b *builder) *model {
+			x := b.embed(36, 1)
+			return b.logits(b.add(x, b.linear(b.beside(opVocab-9, 20, 1.5), 36, false), 1), 0)
+		}},
+		{"embed beside with more rows than tokens", func(b *builder) *model {
+			x := b.embed(36, 1)
+			return b.logits(b.add(x, b.beside(opVocab+9, 36, 1), 1), 0)
+		}},
+		{"scale", func(b *builder) *model { return b.logits(b.scaleOp(b.embed(37, 1), 1.7, plan.None).Out[0], 0) }},
+		{"scale by a weight", func(b *builder) *model {
+			x := b.embed(37, 1)
+			return b.logits(b.scaleOp(b.scaleOp(x, 0.5, b.normal(1, 0.4, 37)).Out[0], 3, b.normal(0.7, 0.1, 1)).Out[0], 0)
+		}},
+		{"scale by position, in place", func(b *builder) *model {
+			x := b.embed(40, 0.5)
+			op := b.scaleOp(x, 1, b.normal(1, 0.4, 40))
+			op.F[plan.ScaleLog], op.I[plan.ScaleOffset], op.I[plan.ScaleLength], op.Out[0] = 0.6, 1, 4, x
+			return b.logits(x, 0)
+		}},
+		{"sparsify", func(b *builder) *model {
+			x := b.embed(61, 1)
+			return b.logits(b.add(b.sparsify(x, 0.4), b.sparsify(b.view(x, 0, 61), 1.6), 1), 0)
+		}},
+		{"sparsify in place", func(b *builder) *model {
+			x := b.linear(b.embed(40, 1), 48, true)
+			b.sparsify(x, -0.3)
+			b.plan.Ops[len(b.plan.Ops)-1].Out[0] = x
+			return b.logits(x, 0)
+		}},
+		{"join", func(b *builder) *model {
+			x := b.embed(40, 1)
+			return b.logits(b.join(b.linear(x, 13, false), b.view(x, 5, 20), x, b.linear(x, 1, true)), 0)
+		}},
+		{"join after rows were picked", func(b *builder) *model {
+			rows := b.rows(b.embed(40, 1))
+			return b.logitsOf(b.scaleOp(b.join(rows, rows), 0.4, plan.None).Out[0], b.normal(0, 0.3, opVocab, 80), 0)
+		}},
 		{"logits capped", func(b *builder) *model { return b.logits(b.embed(24, 3), 2.5) }},
 		{"logits scaled, with a bias", func(b *builder) *model {
 			m := b.logits(b.embed(24, 3), 0)
@@ -143,6 +180,16 @@ func normOps() []operation {
 		{"rmsnorm, gate before", norm(44, 44, 44, plan.GateBefore)},
 		{"rmsnorm per head, gate after", norm(60, 20, 20, plan.GateAfter)},
 		{"rmsnorm per head, gate before, weights for each", norm(60, 20, 60, plan.GateBefore)},
+		{"rmsnorm, gate of a sigmoid", norm(44, 44, 44, plan.GateSigmoid)},
+		{"rmsnorm per head, gate of a sigmoid", norm(60, 20, 60, plan.GateSigmoid)},
+		{"rmsnorm, gate of a magnitude", norm(44, 44, 0, plan.GateMagnitude)},
+		{"rmsnorm per head, gate of a magnitude", norm(60, 20, 20, plan.GateMagnitude)},
+		{"rmsnorm in place, gate of a magnitude", func(b *builder) *model {
+			x := b.embed(40, 2)
+			b.normOf(x, b.linear(x, 40, false), 40, plan.None, 0, plan.GateMagnitude)
+			b.plan.Ops[len(b.plan.Ops)-1].Out[0] = x
+			return b.logits(x, 0)
+		}},
 		{"rmsnorm of values near its epsilon", func(b *builder) *model { return b.logits(b.rmsNorm(b.embed(40, 0.004), 40, 0), 0) }},
 		{"rmsnorm shifted weights", func(b *builder) *model { return b.logits(b.rmsNorm(b.embed(36, 1), 36, 1), 0) }},
 		{"rmsnorm in place", func(b *builder) *model {
@@ -163,6 +210,11 @@ func normOps() []operation {
 		{"layernorm without weights", layer(40, 40, 0, 0)},
 		{"layernorm per head", layer(72, 24, 24, 24)},
 		{"layernorm per head, weights for each", layer(72, 24, 72, 0)},
+		{"layernorm, shifted weights", func(b *builder) *model {
+			x := b.layerNorm(b.embed(40, 2), 20, 20, 20)
+			b.plan.Ops[len(b.plan.Ops)-1].F[plan.NormShift] = 1
+			return b.logits(x, 0)
+		}},
 		{"layernorm far from zero", func(b *builder) *model {
 			x := b.embed(40, 0.5)
 			op := b.linearOp(x, 40, false)
@@ -220,6 +272,7 @@ func linearOps() []operation {
 // unary are the activations of one input.
 var unary = []plan.Activation{
 	plan.ActNone, plan.ActSilu, plan.ActGelu, plan.ActGeluTanh, plan.ActRelu, plan.ActRelu2, plan.ActSigmoid,
+	plan.ActTanh, plan.ActQuickGelu, plan.ActClip,
 }
 
 // pairs are the gated ones.
@@ -232,6 +285,7 @@ func epilogueOps() []operation {
 		cases = append(cases, operation{fmt.Sprintf("linear, activation %d", act), func(b *builder) *model {
 			op := b.linearOp(b.embed(40, 2), 61, act%2 == 0)
 			op.I[plan.LinearAct] = int32(act)
+			clamp(op, act)
 			return b.logits(op.Out[0], 0)
 		}})
 	}
@@ -281,10 +335,15 @@ func activateOps() []operation {
 				return b.logits(b.activate(act, b.linear(x, 104, false), b.linear(x, 104, false)), 0)
 			}},
 			operation{fmt.Sprintf("activate gated %d by one column", act), func(b *builder) *model {
-				x := b.embed(40, 2)
+				x := b.embed(40, 1)
 				return b.logits(b.activate(act, b.linear(x, 1, false), b.linear(x, 53, false)), 0)
 			}},
 		)
+	}
+	for _, beta := range []float32{0, 0.5} {
+		cases = append(cases, operation{fmt.Sprintf("activate, xielu with %v", beta), func(b *builder) *model {
+			return b.logits(b.xielu(b.linear(b.embed(40, 2), 61, false), beta), 0)
+		}})
 	}
 	return append(cases, operation{"activate of views into a view", func(b *builder) *model {
 		x := b.embed(40, 2)
@@ -357,6 +416,11 @@ func routeOps() []operation {
 		{experts: 16, topK: 3, score: plan.ScoreSigmoid, groups: 4, topGroups: 2, bias: true, normalize: true},
 		{experts: 12, topK: 4, score: plan.ScoreSoftmax, groups: 3, topGroups: 1},
 		{experts: 70, topK: 9, score: plan.ScoreSoftmax, normalize: true},
+		{experts: 16, topK: 4, score: plan.ScoreSoftmax, groups: 4, topGroups: 2, groupBest: true, scale: 16},
+		{experts: 8, topK: 3, score: plan.ScoreSigmoid, normalize: true, factors: true},
+		{experts: 9, topK: 4, score: plan.ScoreSoftmaxChosen, factors: true, scale: 0.5},
+		{experts: 16, topK: 2, score: plan.ScoreSparseMixer, jitter: 0.01},
+		{experts: 16, topK: 3, score: plan.ScoreSparseMixer, jitter: 0.6},
 	} {
 		cases = append(cases, operation{fmt.Sprintf("route %+v", r), func(b *builder) *model {
 			x := b.embed(32, 1)
@@ -391,6 +455,15 @@ func expertOps() []operation {
 			x := b.embed(40, 2)
 			chosen, weights := b.route(x, routing{experts: 6, topK: 2, score: plan.ScoreSoftmax})
 			return b.logits(b.experts(x, chosen, weights, 6, 25, act, false, act%2 == 1), 0)
+		}})
+	}
+	for _, k := range []int{1, 3} {
+		cases = append(cases, operation{fmt.Sprintf("experts, inputs scaled, %d each", k), func(b *builder) *model {
+			x := b.embed(40, 2)
+			chosen, weights := b.route(x, routing{experts: 6, topK: k, score: plan.ScoreSigmoid})
+			out := b.experts(x, chosen, weights, 6, 25, plan.ActSilu, true, false)
+			b.plan.Ops[len(b.plan.Ops)-1].I[plan.ExpertsScaleInput] = 1
+			return b.logits(out, 0)
 		}})
 	}
 	return append(cases, operation{"experts of views into a view", func(b *builder) *model {
@@ -432,7 +505,37 @@ func recurrentOps() []operation {
 			operation{fmt.Sprintf("ssm %+v", r), func(b *builder) *model { return b.logits(b.ssm(b.embed(40, 1), r), 0) }},
 		)
 	}
+	for i, r := range []recurrence{
+		{heads: 1, groups: 1, keyWidth: 8, valueWidth: 8, channels: true},
+		{heads: 4, groups: 4, keyWidth: 33, valueWidth: 17, channels: true},
+		{heads: 4, groups: 2, keyWidth: 12, valueWidth: 10, channels: true, negative: true},
+		{heads: 3, groups: 1, keyWidth: 24, valueWidth: 16, negative: true},
+		{heads: 2, groups: 2, keyWidth: 64, valueWidth: 64, channels: true},
+	} {
+		cases = append(cases, operation{fmt.Sprintf("gated_delta %+v", r), func(b *builder) *model {
+			if i == 0 {
+				return b.logits(b.gatedDelta(b.embed(40, 0.3), r, 0), 0)
+			}
+			return b.logits(b.gatedDelta(b.embed(40, 1), r, 1e-6), 0)
+		}})
+	}
+	for _, w := range [][2]int{{16, 16}, {41, 7}, {5, 1}, {96, 32}, {130, 3}} {
+		cases = append(cases, operation{fmt.Sprintf("selective_scan %d by %d", w[0], w[1]), func(b *builder) *model {
+			return b.logits(b.selectiveScan(b.embed(40, 1), w[0], w[1]), 0)
+		}})
+	}
 	return append(cases,
+		operation{"selective_scan of views into a view", func(b *builder) *model {
+			x := b.embed(40, 1)
+			all := b.linear(x, 2*23+2*6, false)
+			out := b.linear(x, 31, false)
+			b.selectiveScan(x, 23, 6)
+			op := &b.plan.Ops[len(b.plan.Ops)-1]
+			in := []int32{b.view(all, 0, 23), b.view(all, 23, 23), b.view(all, 46, 6), b.view(all, 52, 6)}
+			copy(op.In[:], in)
+			op.Out[0] = b.view(out, 5, 23)
+			return b.logits(out, 0)
+		}},
 		operation{"conv of a view into a view", func(b *builder) *model {
 			x := b.embed(50, 1)
 			out := b.linear(x, 60, false)
@@ -491,6 +594,10 @@ func (s *suite) attention(t *testing.T) {
 		{heads: 8, kvHeads: 2, headDim: 64, window: 12, sinks: true},
 		{heads: 4, kvHeads: 4, headDim: 16, slopes: true},
 		{heads: 6, kvHeads: 1, headDim: 32, valueWidth: 40, window: 9, cap: 2, sinks: true, slopes: true},
+		{heads: 4, kvHeads: 2, headDim: 16, chunk: 16},
+		{heads: 5, kvHeads: 1, headDim: 24, chunk: 11, sinks: true},
+		{heads: 2, kvHeads: 2, headDim: 40, chunk: 1},
+		{heads: 4, kvHeads: 1, headDim: 64, chunk: 20, window: 7, cap: 2},
 	} {
 		for _, format := range formats {
 			t.Run(fmt.Sprintf("%+v/%v", h, format), func(t *testing.T) {
