@@ -155,7 +155,9 @@ func (f fitting) widths(op *plan.Op) {
 	x, y, out := op.In[0], op.In[1], op.Out[0]
 	switch op.Kind {
 	case plan.OpEmbed:
-		f.set(out, f.Hidden)
+		if op.I[plan.EmbedBeside] == 0 {
+			f.set(out, f.Hidden)
+		}
 	case plan.OpRMSNorm, plan.OpLayerNorm:
 		f.set(out, f.width(x))
 		f.set(y, f.width(x))
@@ -188,7 +190,8 @@ func (f fitting) widths(op *plan.Op) {
 		f.set(x, heads*int(c.KeyWidth)-f.width(y))
 		f.set(out, heads*int(c.ValueWidth))
 		f.table(&op.I[plan.AttnSlopes], heads)
-		if w := op.I[plan.AttnWindow]; c.Window > 0 && (w < 1 || w > c.Window) {
+		chunked := op.I[plan.AttnChunk] > 0 && op.I[plan.AttnChunk] <= c.Window
+		if w := op.I[plan.AttnWindow]; c.Window > 0 && !chunked && (w < 1 || w > c.Window) {
 			op.I[plan.AttnWindow] = c.Window
 		}
 	case plan.OpActivate:
@@ -207,8 +210,11 @@ func (f fitting) widths(op *plan.Op) {
 		f.set(out, f.width(x))
 	case plan.OpGatedDelta:
 		c := f.cache(op.I[plan.DeltaCache])
-		keys, heads := int(op.I[plan.DeltaKeyHeads]), int(c.Heads)
-		for k, width := range []int{keys * int(c.KeyWidth), keys * int(c.KeyWidth), heads * int(c.ValueWidth), heads, heads} {
+		keys, heads, decays := int(op.I[plan.DeltaKeyHeads]), int(c.Heads), int(c.Heads)
+		if op.I[plan.DeltaChannels] == 1 {
+			decays *= int(c.KeyWidth)
+		}
+		for k, width := range []int{keys * int(c.KeyWidth), keys * int(c.KeyWidth), heads * int(c.ValueWidth), decays, heads} {
 			f.set(op.In[k], width)
 		}
 		f.set(out, heads*int(c.ValueWidth))
@@ -219,7 +225,19 @@ func (f fitting) widths(op *plan.Op) {
 			f.set(op.In[k], width)
 		}
 		f.set(out, heads*int(c.ValueWidth))
-	case plan.OpRows:
+	case plan.OpSelectiveScan:
+		c := f.cache(op.I[plan.ScanCache])
+		for k, width := range []int32{c.ValueWidth, c.ValueWidth, c.KeyWidth, c.KeyWidth} {
+			f.set(op.In[k], int(width))
+		}
+		f.set(out, int(c.ValueWidth))
+	case plan.OpJoin:
+		width := 0
+		for _, v := range op.In {
+			width += f.width(v)
+		}
+		f.set(out, width)
+	case plan.OpRows, plan.OpScale, plan.OpSparsify:
 		f.set(out, f.width(x))
 	}
 }
@@ -241,7 +259,11 @@ func (f fitting) weights(op *plan.Op, experts map[int32]int) {
 	in, out := f.width(op.In[0]), f.width(op.Out[0])
 	switch op.Kind {
 	case plan.OpEmbed:
-		weight(0, f.Vocab, out)
+		rows := f.Vocab
+		if s := shapeOf(0); s != nil && op.I[plan.EmbedBeside] == 1 {
+			rows = s[0]
+		}
+		weight(0, rows, out)
 	case plan.OpEmbedPosition:
 		if s := shapeOf(0); s != nil {
 			weight(0, s[0], out)
@@ -264,8 +286,12 @@ func (f fitting) weights(op *plan.Op, experts map[int32]int) {
 		weight(0, heads, out/heads, in/heads)
 	case plan.OpAttention:
 		weight(0, int(op.I[plan.AttnHeads]))
+	case plan.OpActivate:
+		weight(0, 1)
+		weight(1, 1)
 	case plan.OpRoute:
 		weight(0, in)
+		weight(1, in)
 	case plan.OpExperts:
 		n, inner := experts[op.In[1]], 1
 		if s := shapeOf(0); len(s) == 3 {
@@ -277,10 +303,21 @@ func (f fitting) weights(op *plan.Op, experts map[int32]int) {
 	case plan.OpConv:
 		weight(0, in, int(f.cache(op.I[plan.ConvCache]).KeyWidth)+1)
 		weight(1, in)
-	case plan.OpGatedDelta, plan.OpSSM: // DeltaCache and SSMCache are one field
+	case plan.OpGatedDelta:
+		weight(0, int(f.cache(op.I[plan.DeltaCache]).Heads))
+		weight(1, f.width(op.In[3]))
+	case plan.OpSSM:
 		for k := range 3 {
 			weight(k, int(f.cache(op.I[plan.SSMCache]).Heads))
 		}
+	case plan.OpScale:
+		if s := shapeOf(0); s != nil && s[0] > 1 {
+			weight(0, out)
+		}
+	case plan.OpSelectiveScan:
+		c := f.cache(op.I[plan.ScanCache])
+		weight(0, int(c.ValueWidth), int(c.KeyWidth))
+		weight(1, int(c.ValueWidth))
 	case plan.OpLogits:
 		weight(0, f.Vocab, in)
 		weight(1, f.Vocab)
