@@ -46,7 +46,7 @@ func readSolarOpen(o *object, c *Config) {
 	c.readExperts(o, expertDefaults{
 		experts: 128, topK: 8, inner: 1280, shared: 1, groups: 1, topGroups: 1, normalize: true, scale: 1,
 	})
-	c.RotaryFactor = 1
+	clear(c.MoE.Dense) // whatever first_k_dense_replace says
 	c.Rope = readRopeOf(o, c, 1e6)
 }
 

@@ -267,8 +267,8 @@ def as_v4(config):
     c["torch_dtype"] = c.pop("dtype")
     c["transformers_version"] = "4.46.3"
     c.pop("_sliding_window_pattern", None)
-    if change := own(c["model_type"], "as_v4"):
-        return change(c["model_type"], c) or c
+    if (change := own(c["model_type"], "as_v4")) and (changed := change(c["model_type"], c)):
+        return changed
     if c["model_type"] == "mamba2":
         c = plain(c)  # with an Infinity that is not JSON, but was written
     parameters = c.pop("rope_parameters", None)
