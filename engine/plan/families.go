@@ -292,7 +292,7 @@ var families = map[string]family{
 		models: "ERNIE-4.5-21B-A3B, 300B-A47B", remarks: "mixture of experts",
 	},
 	"hunyuan_v1_moe": {
-		read: readHunyuanMoE, build: buildHunyuanMoE, eos: 2, keys: hunyuanMoEKeys, ignored: hunyuanIgnored,
+		read: readHunYuanMoE, build: buildHunYuanMoE, eos: 2, keys: hunYuanMoEKeys, ignored: hunYuanIgnored,
 		models: "Hunyuan-A13B", remarks: "mixture of experts",
 	},
 	"exaone_moe": {
@@ -440,8 +440,8 @@ var (
 	}
 	// transformers reads head_dim and vocab_size.
 	hunYuanIgnored = []string{
-		"attention_head_dim", "cla_share_factor", "class_num", "dense_list", "eod_token_id", "im_end_id", "im_newline_id",
-		"im_start_id", "mask_init_id", "norm_type", "org_vocab_size", "pad_id", "pool_type", "text_end_id", "text_start_id",
+		"attention_head_dim", "capacity_factor", "cla_share_factor", "class_num", "dense_list", "eod_token_id", "im_end_id", "im_newline_id",
+		"im_start_id", "mask_init_id", "moe_random_routing_dropped_token", "norm_type", "org_vocab_size", "pad_id", "pool_type", "text_end_id", "text_start_id",
 	}
 	mistral3Ignored = []string{
 		"image_token_id", "image_token_index", "multimodal_projector_bias", "projector_hidden_act", "spatial_merge_size", "vision_feature_layer",
@@ -497,11 +497,7 @@ var (
 		"mlp_intermediate_size", "mtp_transformer_layers", "num_mtp_modules", "shared_moe_mode", "use_mtp",
 	}
 	ernieMoEIgnored = []string{"moe_capacity", "moe_gate", "moe_use_aux_free", "num_nextn_predict_layers", "moe_aux_loss_lambda"}
-	hunyuanIgnored  = []string{
-		"capacity_factor", "cla_share_factor", "eod_token_id", "im_end_id", "im_newline_id", "im_start_id", "mask_init_id",
-		"moe_random_routing_dropped_token", "pool_type",
-	}
-	qwen35Ignored = []string{
+	qwen35Ignored   = []string{
 		"image_token_id", "language_model_only", "mamba_ssm_dtype", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings",
 		"attn_output_gate", "video_token_id", "vision_end_token_id", "vision_start_token_id",
 	}

@@ -9,10 +9,7 @@ func readGraniteMoE(o *object, c *Config) {
 		vocab: 32000, hidden: 4096, intermediate: 11008, layers: 32, heads: 32,
 		maxPos: 2048, eps: 1e-6,
 	})
-	c.Activation = o.activation("hidden_act", "silu")
-	c.AttentionBias = o.boolean("attention_bias", false)
-	c.OutputBias = c.AttentionBias
-	c.readGraniteFactors(o)
+	c.readGranite(o)
 	c.MoE = c.readMoE(o, "num_local_experts", 8, 2)
 	c.Rope = readRope(o, c)
 }
@@ -37,11 +34,8 @@ func (l layer) graniteMixture(x Var) Var {
 	if m.Shared == 0 {
 		return y
 	}
-	both := whole(l.prefix+"shared_mlp.input_linear.weight", 2*m.Shared, l.c.Hidden)
-	half := func(first int) Var {
-		return l.Linear(x, l.Tensor([]int{m.Shared, l.c.Hidden}, both.rows(first, 1, m.Shared)), 0)
-	}
-	shared := l.Gate(Act{Kind: l.c.Activation}, half(0), half(m.Shared))
+	both := fused{l, x, "shared_mlp.input_linear", 2 * m.Shared}
+	shared := l.Gate(Act{Kind: l.c.Activation}, both.part(0, m.Shared), both.part(m.Shared, m.Shared))
 	return l.Add(y, l.linear(shared, "shared_mlp.output_linear", l.c.Hidden, false))
 }
 

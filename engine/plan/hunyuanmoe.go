@@ -9,10 +9,10 @@ import (
 // Hunyuan A13B: queries and keys are normalized after they were rotated, and beside
 // the experts there is one that sees every token. transformers/models/hunyuan_v1_moe.
 
-// hunyuanMoEKeys: the names of attribute_map in transformers' config class.
-var hunyuanMoEKeys = map[string]string{"num_experts_per_tok": "moe_topk"}
+// hunYuanMoEKeys: the names of attribute_map in transformers' config class.
+var hunYuanMoEKeys = map[string]string{"num_experts_per_tok": "moe_topk"}
 
-func readHunyuanMoE(o *object, c *Config) {
+func readHunYuanMoE(o *object, c *Config) {
 	c.readCommon(o, defaults{
 		vocab: 290943, hidden: 4096, intermediate: 11008, layers: 32, heads: 32,
 		maxPos: 2048, eps: 1e-5,
@@ -53,30 +53,8 @@ func (o *object) oneNumber(key string) {
 	}
 }
 
-// readHunyuanRope reads a position embedding whose type is called dynamic but whose
-// base is stretched once and for all, by alpha.
-func readHunyuanRope(o *object, c *Config) Rope {
-	params := o.ropeParams()
-	alpha := params.float("alpha", 0)
-	if alpha == 0 || params.ropeType() != "dynamic" || *o.err != nil {
-		return readRope(o, c)
-	}
-	if alpha < 1 || c.HeadDim <= 2 {
-		params.fail("alpha", "must be at least 1, found %g", alpha)
-	}
-	for _, key := range []string{"factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"} {
-		params.raw(key) // of no effect beside alpha
-	}
-	theta := params.float("rope_theta", o.float("rope_theta", 10000))
-	if theta <= 1 {
-		params.fail("rope_theta", "must be above 1, found %g", theta)
-	}
-	dim := float64(c.HeadDim)
-	return Rope{Freqs: frequencies(theta*math.Pow(alpha, dim/(dim-2)), c.HeadDim), Scale: 1}
-}
-
-func buildHunyuanMoE(b *Builder, _ *Config) {
-	b.preNorm(layer.hunyuanAttention, func(l layer, x Var) Var {
+func buildHunYuanMoE(b *Builder, _ *Config) {
+	b.preNorm(layer.hunYuanAttention, func(l layer, x Var) Var {
 		logits := l.linear(x, "mlp.gate.wg", l.c.MoE.Experts, false)
 		y := l.experts(x, logits, ScoreSoftmax, 0, "mlp.experts.%d.", mlpNames)
 		return l.Add(y, l.mlpOf(x, "mlp.shared_mlp.", l.c.Intermediate))

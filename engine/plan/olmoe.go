@@ -13,12 +13,7 @@ func readOLMoE(o *object, c *Config) {
 		maxPos: 4096, eps: 1e-5,
 	})
 	c.readOLMoEParts(o, 64, 8)
-	if o.raw("clip_qkv") != nil {
-		c.ClipQKV = o.float("clip_qkv", 0)
-		if c.ClipQKV <= 0 {
-			o.fail("clip_qkv", "must be positive, found %g", c.ClipQKV)
-		}
-	}
+	c.ClipQKV = readClip(o)
 	c.Rope = readRope(o, c)
 }
 
