@@ -19,7 +19,7 @@ func readBamba(o *object, c *Config) {
 	c.readCommon(o, defaults{
 		vocab: 128000, hidden: 4096, intermediate: 14336, layers: 32, heads: 32, kvHeads: 8, maxPos: 262144, eps: 1e-5,
 	})
-	c.readBambaMixer(o)
+	c.readBambaMixer(o, o.dimension("expand", 2, maxDimension)*c.Hidden)
 	c.AttentionBias = o.boolean("attention_bias", false)
 	c.OutputBias = c.AttentionBias
 	c.MLPBias = o.boolean("mlp_bias", false)
@@ -39,12 +39,11 @@ func readBamba(o *object, c *Config) {
 
 // readBambaMixer reads the state space of Bamba and of families after it, and
 // the activation, which its convolution has too.
-func (c *Config) readBambaMixer(o *object) {
+func (c *Config) readBambaMixer(o *object, inner int) {
 	c.Activation = o.activation("hidden_act", "silu")
 	if c.Activation != ActSilu {
 		o.fail("hidden_act", "must be silu in this family, whose convolution has it too")
 	}
-	inner := o.dimension("expand", 2, maxDimension) * c.Hidden
 	c.readSSM(o, SSMConfig{Heads: 128, Groups: 1, State: 256}, inner)
 }
 

@@ -81,6 +81,9 @@ type Config struct {
 	Llama4 *Llama4Config
 
 	Kinds     []string         // per layer, a name of layer_types, in families whose layers differ in kind
+	Shared    *SharedConfig    // nil: layers share nothing
+	Scan      *ScanConfig      // nil: no selective scan
+	Scales    *ScaleConfig     // nil: there are no such factors
 	ShortConv *ShortConvConfig // nil: no convolution in place of attention
 }
 

@@ -412,6 +412,45 @@ var families = map[string]family{
 		read: readLFM2, build: buildLFM2, eos: 2, keys: lfm2Keys, ignored: lfm2Ignored, root: "embedding_norm.weight",
 		models: "LFM2 350M to 2.6B, LFM2.5", remarks: "short convolutions beside attention",
 	},
+	"lfm2_moe": {
+		read: readLFM2MoE, build: buildLFM2, eos: 2, keys: lfm2Keys, ignored: lfm2Ignored, root: "embedding_norm.weight",
+		models: "LFM2-8B-A1B, LFM2-24B-A2B", remarks: "short convolutions beside attention; mixture of experts",
+	},
+	"nemotron_h": {
+		read: readNemotronH, build: buildNemotronH, eos: 2, keys: nemotronHKeys, ignored: nemotronHIgnored,
+		prefixes: mambaPrefixes, root: "norm_f.weight", embed: "embeddings.weight",
+		models: "Nemotron-H, Nemotron Nano 2, Nemotron 3 Nano", remarks: "Mamba 2, attention, MLPs and experts in layers of their own",
+	},
+	"falcon_h1": {
+		read: readFalconH1, build: buildFalconH1, eos: 2, keys: bambaKeys, ignored: falconH1Ignored, root: "final_layernorm.weight",
+		models: "Falcon-H1 0.5B to 34B", remarks: "Mamba 2 beside attention in every layer",
+	},
+	"mamba": {
+		read: readMamba, build: buildMamba, eos: 0, keys: mambaKeys, ignored: mambaIgnored,
+		prefixes: mambaPrefixes, root: "norm_f.weight", embed: "embeddings.weight",
+		models: "Mamba 130M to 2.8B", remarks: "recurrent, no attention",
+	},
+	"falcon_mamba": {
+		read: readFalconMamba, build: buildMamba, eos: 0, keys: mambaKeys, ignored: mambaIgnored,
+		prefixes: mambaPrefixes, root: "norm_f.weight", embed: "embeddings.weight",
+		models: "Falcon Mamba 7B", remarks: "recurrent, no attention",
+	},
+	"jamba": {
+		read: readJamba, build: buildJamba, eos: 2, keys: jambaKeys, ignored: jambaIgnored, root: "final_layernorm.weight",
+		models: "Jamba 1.5, 1.7, Jamba Reasoning 3B", remarks: "Mamba beside attention; mixture of experts",
+	},
+	"kimi_linear": {
+		read: readKimiLinear, build: buildKimiLinear, eos: 163586, keys: kimiLinearKeys, ignored: kimiLinearIgnored,
+		models: "Kimi-Linear-48B-A3B", remarks: "Kimi delta attention beside latent attention; mixture of experts",
+	},
+	"olmo_hybrid": {
+		read: readOlmoHybrid, build: buildOlmoHybrid, eos: 100257, ignored: olmoHybridIgnored,
+		models: "Olmo Hybrid 7B", remarks: "gated delta nets beside attention",
+	},
+	"zamba2": {
+		read: readZamba2, build: buildZamba2, eos: 2, keys: zamba2Keys, ignored: zamba2Ignored, root: "final_layernorm.weight",
+		models: "Zamba2 1.2B to 7B", remarks: "Mamba 2 with blocks of attention that layers share",
+	},
 	"bamba": {
 		read: readBamba, build: buildBamba, eos: 2, keys: bambaKeys, ignored: bambaIgnored, root: "final_layernorm.weight",
 		models: "Bamba 9B", remarks: "Mamba 2 beside attention",

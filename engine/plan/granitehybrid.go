@@ -8,7 +8,7 @@ var graniteHybridIgnored = []string{"init_method", "mamba_chunk_size", "normaliz
 
 func readGraniteHybrid(o *object, c *Config) {
 	c.readCommon(o, defaults{vocab: 32000, hidden: 4096, intermediate: 11008, layers: 32, heads: 32, maxPos: 2048, eps: 1e-6})
-	c.readBambaMixer(o)
+	c.readBambaMixer(o, o.dimension("expand", 2, maxDimension)*c.Hidden)
 	c.AttentionBias = o.boolean("attention_bias", false)
 	c.OutputBias = c.AttentionBias
 	c.EmbedScale = o.float("embedding_multiplier", 1)

@@ -2,8 +2,8 @@ package plan
 
 import "slices"
 
-// LFM2: layers of a gated short convolution between those of attention.
-// transformers/models/lfm2.
+// LFM2: layers of a gated short convolution between those of attention; with
+// experts, and LFM3. transformers/models/lfm2, lfm2_moe and lfm3.
 
 // ShortConvConfig is the shape of LFM2's convolution.
 type ShortConvConfig struct {
@@ -22,16 +22,16 @@ var (
 func readLFM2(o *object, c *Config) {
 	o.override("intermediate_size", "block_ff_dim")
 	c.readShortConvs(o, defaults{vocab: 65536, hidden: 2560, intermediate: 12288, layers: 32, heads: 32, kvHeads: 8}, 3)
+	multiple, factor := o.dimension("block_multiple_of", 256, maxDimension), o.float("block_ffn_dim_multiplier", 1)
+	rounds := o.absent("block_ffn_dim_multiplier") || o.raw("block_ffn_dim_multiplier") != nil
 	if o.boolean("block_auto_adjust_ff_dim", true) {
 		c.Intermediate = c.Intermediate * 2 / 3
-		if o.absent("block_ffn_dim_multiplier") || o.raw("block_ffn_dim_multiplier") != nil {
-			multiple := o.dimension("block_multiple_of", 256, maxDimension)
-			wide := o.float("block_ffn_dim_multiplier", 1) * float64(c.Intermediate)
-			if wide < 1 || wide > maxDimension {
-				o.fail("block_ffn_dim_multiplier", "makes intermediate_size %g, expected 1 to %d", wide, maxDimension)
-				return
-			}
-			c.Intermediate = (int(wide) + multiple - 1) / multiple * multiple
+		if rounds {
+			c.Intermediate = int(min(max(factor*float64(c.Intermediate), 0), maxDimension))
+			c.Intermediate = (c.Intermediate + multiple - 1) / multiple * multiple
+		}
+		if c.Intermediate < 1 || c.Intermediate > maxDimension {
+			o.fail("intermediate_size", "becomes %d by block_ffn_dim_multiplier and block_multiple_of, expected 1 to %d", c.Intermediate, maxDimension)
 		}
 	}
 	attends := o.integers("full_attn_idxs")
@@ -41,6 +41,25 @@ func readLFM2(o *object, c *Config) {
 		}
 		return convLayer
 	}, convLayer, fullAttention)
+	c.Rope = readRopeOf(o, c, 1e6)
+}
+
+func readLFM2MoE(o *object, c *Config) {
+	c.readShortConvs(o, defaults{vocab: 65536, hidden: 2048, intermediate: 7168, layers: 32, heads: 32, kvHeads: 8}, 3)
+	if *o.err == nil && o.raw("layer_types") == nil {
+		o.fail("layer_types", "is missing")
+	}
+	c.readKinds(o, nil, convLayer, fullAttention)
+	m := c.readMoE(o, "num_experts", 32, 4)
+	m.Inner = o.dimension("moe_intermediate_size", 1792, maxDimension)
+	m.Normalize = o.boolean("norm_topk_prob", true)
+	m.Scale = o.float("routed_scaling_factor", 1)
+	m.Score, m.Eps, m.Corrected = ScoreSigmoid, 1e-6, o.boolean("use_expert_bias", true)
+	dense := o.integer("num_dense_layers", 2)
+	for i := range m.Dense {
+		m.Dense[i] = i < dense
+	}
+	c.MoE = m
 	c.Rope = readRopeOf(o, c, 1e6)
 }
 
@@ -70,7 +89,19 @@ func buildLFM2(b *Builder, c *Config) {
 			h = l.linear(l.attend(q, k, v, c.Rope), "self_attn.out_proj", c.Hidden, false)
 		}
 		x = b.Add(x, h)
-		x = b.Add(x, l.lfm2MLP(l.norm(x, "ffn_norm")))
+
+		h = l.norm(x, "ffn_norm")
+		if c.MoE == nil || c.MoE.Dense[i] {
+			h = l.lfm2MLP(h)
+		} else {
+			var bias Weight
+			if c.MoE.Corrected {
+				bias = l.Weight(l.prefix+"feed_forward.expert_bias", c.MoE.Experts)
+			}
+			logits := l.linear(h, "feed_forward.gate", c.MoE.Experts, false)
+			h = l.experts(h, logits, c.MoE.Score, bias, "feed_forward.experts.%d.", [3]string{"w1", "w3", "w2"})
+		}
+		x = b.Add(x, h)
 	}
 	b.normHead(x, "embedding_norm")
 }

@@ -20,6 +20,7 @@ type SSMConfig struct {
 	ConvBias bool
 	Min, Max float64 // of a step's length
 	Norm     Gate    // where the gate of the norm comes in; GateNone: there is a gate alone
+	NormEps  float64 // of this norm
 }
 
 // inner is the width of what goes through the state.
@@ -62,7 +63,7 @@ func (c *Config) readSSM(o *object, s SSMConfig, inner int) {
 	s.Bias = o.boolean("use_bias", false)
 	s.OutBias = s.Bias
 	s.ConvBias = o.boolean("use_conv_bias", true)
-	s.Norm = GateBefore
+	s.Norm, s.NormEps = GateBefore, c.NormEps
 	s.Min, s.Max = readStepLimit(o)
 	switch {
 	case *o.err != nil:
@@ -130,8 +131,13 @@ func (l layer) mamba2(x Var, prefix string) Var {
 	conv := inner + 2*state
 
 	in := l.linear(x, prefix+"in_proj", inner+conv+s.Heads, s.Bias)
-	gate, dt := l.View(in, 0, inner), l.View(in, inner+conv, s.Heads)
-	h := l.shortConv(l.View(in, inner, conv), prefix+"conv1d", s.Kernel, s.ConvBias, ActSilu)
+	gate, mixed, dt := l.View(in, 0, inner), l.View(in, inner, conv), l.View(in, inner+conv, s.Heads)
+	if l.c.Scales != nil {
+		f := l.c.Scales.SSM
+		gate, dt = l.scaled(gate, f[0]), l.scaled(dt, f[4])
+		mixed = l.Join(l.scaled(l.View(mixed, 0, inner), f[1]), l.scaled(l.View(mixed, inner, state), f[2]), l.scaled(l.View(mixed, inner+state, state), f[3]))
+	}
+	h := l.shortConv(mixed, prefix+"conv1d", s.Kernel, s.ConvBias, ActSilu)
 	y := l.SSM(l.View(h, 0, inner), l.View(h, inner, state), l.View(h, inner+state, state), dt, StateSpace{
 		Groups: s.Groups, Heads: s.Heads, KeyWidth: s.State, ValueWidth: s.HeadDim,
 		LogA: weight("A_log", s.Heads), Bias: weight("dt_bias", s.Heads), Skip: weight("D", s.Heads),
@@ -140,7 +146,7 @@ func (l layer) mamba2(x Var, prefix string) Var {
 	if s.Norm == GateNone {
 		y = l.Gate(Act{Kind: ActSilu}, gate, y)
 	} else {
-		y = l.RMSNorm(y, Norm{Weight: weight("norm.weight", inner), Group: inner / s.Groups, Eps: l.c.NormEps, Gate: gate, GateAt: s.Norm})
+		y = l.RMSNorm(y, Norm{Weight: weight("norm.weight", inner), Group: inner / s.Groups, Eps: s.NormEps, Gate: gate, GateAt: s.Norm})
 	}
 	return l.linear(y, prefix+"out_proj", l.c.Hidden, s.OutBias)
 }

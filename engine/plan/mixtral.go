@@ -24,6 +24,8 @@ type MoEConfig struct {
 	GroupBest    bool    // a group is judged by its best expert, rather than its two best
 	Scale        float64 // of the weights; 0: 1
 	Shared       int     // width between the projections of the expert that sees every token; 0: none
+	Latent       int     // width of what the experts are given and make; 0: the residual stream's
+	Eps          float64 // added to the sum of scores that divides; 0: what most families add
 	Limit, Alpha float64 // of ActClampedSwiGLU
 	MXFP4        bool    // the experts are stored so
 }
@@ -129,6 +131,9 @@ func (l layer) fusedExperts(gateUp, down string) MLP {
 
 // eps is what transformers adds to the sum of sigmoids that it divides by.
 func (m *MoEConfig) eps(score Scoring) float64 {
+	if m.Eps > 0 {
+		return m.Eps
+	}
 	if score == ScoreSigmoid {
 		return 1e-20
 	}

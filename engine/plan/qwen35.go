@@ -11,6 +11,7 @@ type DeltaConfig struct {
 	KeyWidth, ValueWidth int // of a head
 	Kernel               int // positions that the convolution sees
 	Layers               []bool
+	Negative             bool // the state's eigenvalues may be negative
 	Fused                bool // the projections are in two tensors, by heads of keys
 }
 

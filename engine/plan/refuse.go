@@ -62,7 +62,7 @@ func setOf(keys ...string) map[string]bool {
 // refuseUnread refuses every key of o, and of the objects that were read in it,
 // that nobody read and that may change a number of the model.
 func refuseUnread(o *object, ignored []string) {
-	if !o.read["layer_types"] {
+	if !o.read[o.name("layer_types")] {
 		for _, t := range o.texts("layer_types") {
 			if t != fullAttention {
 				o.fail("layer_types", "%q is not supported by this family", t)

@@ -48,15 +48,147 @@ GRANITE_HYBRID = dict(
     rms_norm_eps=1e-3,
 )
 
+LFM2_MOE = dict(
+    LFM2,
+    intermediate_size=40,
+    moe_intermediate_size=16,
+    num_dense_layers=1,
+    num_experts=6,
+    num_experts_per_tok=2,
+    routed_scaling_factor=1.3,
+)
+LFM2_MOE.pop("block_multiple_of")
+NEMOTRON_H = dict(
+    vocab_size=120,
+    hidden_size=32,
+    intermediate_size=40,
+    max_position_embeddings=256,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    layers_block_type=["linear_attention", "mlp", "full_attention", "moe"],
+    mamba_num_heads=8,
+    mamba_head_dim=8,
+    ssm_state_size=16,
+    n_groups=2,
+    n_routed_experts=6,
+    num_experts_per_tok=3,
+    moe_intermediate_size=16,
+    moe_shared_expert_intermediate_size=24,
+    routed_scaling_factor=1.5,
+    layer_norm_epsilon=1e-3,
+)
+FALCON_H1 = dict(
+    SHAPE,
+    hidden_size=32,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    mamba_d_ssm=48,
+    mamba_n_heads=6,
+    mamba_d_head=8,
+    mamba_d_state=16,
+    mamba_n_groups=2,
+    rms_norm_eps=1e-3,
+    embedding_multiplier=5.6,
+    lm_head_multiplier=0.9,
+    mlp_multipliers=[0.88, 0.7],
+    key_multiplier=0.6,
+    attention_in_multiplier=1.2,
+    attention_out_multiplier=0.9,
+    ssm_multipliers=[0.7, 0.9, 0.8, 1.3, 0.6],
+    ssm_in_multiplier=1.25,
+    ssm_out_multiplier=0.8,
+)
+MAMBA = dict(vocab_size=120, hidden_size=32, num_hidden_layers=3, state_size=8, layer_norm_epsilon=1e-3, tie_word_embeddings=False)
+JAMBA = dict(
+    SHAPE,
+    hidden_size=32,
+    intermediate_size=24,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    num_experts=4,
+    attn_layer_period=3,
+    attn_layer_offset=2,
+    mamba_d_state=8,
+    rms_norm_eps=1e-3,
+)
+KIMI_LINEAR = dict(
+    SHAPE,
+    hidden_size=32,
+    intermediate_size=40,
+    moe_intermediate_size=16,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    kv_lora_rank=16,
+    qk_nope_head_dim=16,
+    qk_rope_head_dim=8,
+    v_head_dim=16,
+    num_local_experts=6,
+    num_experts_per_tok=2,
+    layer_types=["linear_attention", "full_attention", "linear_attention"],
+    linear_head_dim=8,
+    linear_num_heads=4,
+    rms_norm_eps=1e-3,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+)
+OLMO_HYBRID = dict(
+    SHAPE,
+    hidden_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    layer_types=["linear_attention", "full_attention", "linear_attention"],
+    linear_num_key_heads=3,
+    linear_num_value_heads=3,
+    linear_key_head_dim=8,
+    linear_value_head_dim=16,
+    rms_norm_eps=1e-3,
+    pad_token_id=0,
+    eos_token_id=2,
+)
+ZAMBA2 = dict(
+    SHAPE,
+    hidden_size=32,
+    intermediate_size=40,
+    num_hidden_layers=5,
+    num_attention_heads=4,
+    layers_block_type=["linear_attention", "hybrid", "hybrid", "linear_attention", "hybrid"],
+    n_mamba_heads=8,
+    mamba_d_state=16,
+    mamba_ngroups=2,
+    num_mem_blocks=2,
+    adapter_rank=4,
+    rms_norm_eps=1e-3,
+    tie_word_embeddings=False,
+)
+
 COMMITTED = [
     ("lfm2", "lfm2", LFM2, {}),
     ("lfm2-hub-v4", "lfm2", dict(LFM2, layer_types=None, full_attn_idxs=[0, 2], conv_bias=True, conv_L_cache=4, tie_word_embeddings=True), dict(dtype=torch.bfloat16, v4=True, published=True)),
-    ("bamba", "bamba", BAMBA, {}),
+    ("lfm2-moe", "lfm2_moe", LFM2_MOE, dict(dtype=torch.bfloat16)),
+    ("nemotron-h", "nemotron_h", NEMOTRON_H, dict(dtype=torch.bfloat16)),
+    ("nemotron-h-latent-v4", "nemotron_h", dict(NEMOTRON_H, moe_latent_size=16, n_group=2, n_routed_experts=8, use_bias=True, mlp_bias=True, use_conv_bias=False), dict(dtype=torch.bfloat16, v4=True)),
+    ("bamba", "bamba", BAMBA, dict(dtype=torch.bfloat16)),
     ("bamba-v4", "bamba", dict(BAMBA, mamba_n_groups=2, mamba_proj_bias=True, mamba_conv_bias=False, attention_bias=True, mlp_bias=True, time_step_limit=[0.2, 1.1], tie_word_embeddings=True), dict(dtype=torch.bfloat16, v4=True)),
-    ("granitemoehybrid", "granitemoehybrid", GRANITE_HYBRID, {}),
+    ("granitemoehybrid", "granitemoehybrid", GRANITE_HYBRID, dict(dtype=torch.bfloat16)),
     ("granitemoehybrid-dense-v4", "granitemoehybrid", dict(GRANITE_HYBRID, num_local_experts=0, num_experts_per_tok=0, mamba_n_groups=2, position_embedding_type="rope", attention_bias=True, tie_word_embeddings=True), dict(dtype=torch.bfloat16, v4=True)),
+    ("falcon-h1", "falcon_h1", FALCON_H1, {}),
+    ("falcon-h1-norm-v4", "falcon_h1", dict(FALCON_H1, mamba_rms_norm=True, mamba_norm_before_gate=False, projectors_bias=True, attention_bias=True, mlp_bias=True, mamba_proj_bias=True, rope_parameters=rope(1e11)), dict(dtype=torch.bfloat16, v4=True)),
+    ("mamba", "mamba", MAMBA, {}),
+    ("falcon-mamba-v4", "falcon_mamba", dict(MAMBA, use_bias=True, use_conv_bias=False, time_step_rank=4, mixer_rms_eps=1e-3), dict(dtype=torch.bfloat16, v4=True)),
+    ("jamba", "jamba", JAMBA, dict(dtype=torch.bfloat16)),
+    ("kimi-linear", "kimi_linear", KIMI_LINEAR, dict(dtype=torch.bfloat16)),
+    ("kimi-linear-hub-v4", "kimi_linear", dict(KIMI_LINEAR, n_group=2, num_local_experts=8, n_shared_experts=2, norm_topk_prob=False), dict(dtype=torch.bfloat16, v4=True, published=True)),
+    ("olmo-hybrid", "olmo_hybrid", OLMO_HYBRID, dict(dtype=torch.bfloat16)),
+    ("olmo-hybrid-nope", "olmo_hybrid", dict(OLMO_HYBRID, rope_parameters=dict(rope_theta=None, rope_type="default"), linear_allow_neg_eigval=False, attention_bias=True), dict(dtype=torch.bfloat16)),
+    ("zamba2", "zamba2", ZAMBA2, dict(dtype=torch.bfloat16)),
+    ("zamba2-rope-v4", "zamba2", dict(ZAMBA2, use_mem_rope=True, use_shared_attention_adapter=True, add_bias_linear=True, num_mem_blocks=1), dict(dtype=torch.bfloat16, v4=True)),
 ]
-FAMILIES = ["lfm2", "bamba", "granitemoehybrid"]
+FAMILIES = ["lfm2", "lfm2_moe", "nemotron_h", "bamba", "granitemoehybrid", "falcon_h1", "mamba", "falcon_mamba", "jamba", "kimi_linear", "olmo_hybrid", "zamba2"]
 
 LEGACY = dict(linear_attention="mamba", full_attention="attention")
 
@@ -100,10 +232,13 @@ def variation(kind, r, c, how):
 
 
 def noise(kind, name, p, noise, config):
-    if name.endswith(("embedding_norm.weight", "operator_norm.weight", "ffn_norm.weight", "layernorm.weight")):
-        return noise * 0.3 + 1.0
-    if config.tie_word_embeddings and ("embed_tokens" in name or "embeddings.weight" in name):
-        return noise * 1.2 / config.hidden_size**0.5 / getattr(config, "embedding_multiplier", 1.0) ** 0.5
+    if "embed_tokens" in name or "embeddings.weight" in name:
+        spread = 1.2 if config.tie_word_embeddings else 2.5
+        return noise * spread / config.hidden_size**0.5 / getattr(config, "embedding_multiplier", 1.0)
+    if name.endswith("gate.weight"):
+        return noise * 2.0 / p.shape[1] ** 0.5
+    if name.endswith("expert_bias"):
+        return noise * 0.1
     return None
 
 
@@ -122,17 +257,35 @@ def plain(c):
 def as_v4(kind, c):
     plain(c)
     for key in ("layer_types", "layers_block_type"):
-        if kind != "lfm2" and c.get(key):
+        if kind in ("bamba", "granitemoehybrid", "zamba2") and c.get(key):
             c[key] = [LEGACY.get(t, t) for t in c[key]]
     if kind == "lfm2":
         c["tie_embedding"] = c.pop("tie_word_embeddings")
         c["block_ff_dim"] = c.pop("intermediate_size")
         if c.get("full_attn_idxs"):
             c.pop("layer_types")
+    elif kind == "nemotron_h":
+        types = c.pop("layers_block_type", None) or c.pop("layer_types")
+        c["hybrid_override_pattern"] = "".join(dict(linear_attention="M", full_attention="*", mlp="-", moe="E")[t] for t in types)
+        c.update(num_hidden_layers=len(types), attention_head_dim=c["head_dim"], rms_norm_eps=c["layer_norm_epsilon"], rope_theta=10000, time_step_rank=256)
+        c.pop("mtp_layers_block_type", None)
     return c
 
 
 def as_published(kind, tensors, config):
     if kind == "lfm2":
         config.update(block_dim=config["hidden_size"], block_use_swiglu=True, conv_dim=config["hidden_size"], num_heads=config["num_attention_heads"], use_pos_enc=True)
+    elif kind == "kimi_linear":
+        types = config.pop("layer_types")
+        layers = {t: [i + 1 for i, u in enumerate(types) if u == t] for t in LEGACY}
+        config["linear_attn_config"] = dict(
+            full_attn_layers=layers["full_attention"],
+            kda_layers=layers["linear_attention"],
+            head_dim=config.pop("linear_head_dim"),
+            num_heads=config.pop("linear_num_heads"),
+            short_conv_kernel_size=config.pop("linear_conv_kernel_dim"),
+        )
+        config.pop("mlp_layer_types")
+        config.pop("qk_head_dim", None)
+        config.update(first_k_dense_replace=1, mla_use_nope=True, moe_layer_freq=1, moe_router_activation_func="sigmoid", use_grouped_topk=True, num_nextn_predict_layers=0, rope_theta=10000.0)
     return tensors, config
