@@ -3,7 +3,6 @@ package plan
 import (
 	"fmt"
 	"math"
-	"strconv"
 )
 
 // Zamba 2: Mamba 2's mixer in every layer. Some have before it a block of
@@ -89,13 +88,14 @@ func buildZamba2(b *Builder, c *Config) {
 		l := b.layer(i)
 		in := x
 		if c.Kinds[i] == hybridLayer {
-			name := "layers." + strconv.Itoa(i) + ".shared_transformer."
+			block := layer{b, i, l.prefix + "shared_transformer."}
+			// What is not needed: copies, and in them adapters of other uses.
+			b.plan.Spare = append(b.plan.Spare, block.prefix)
 			if uses < c.Shared.Blocks {
-				blocks = append(blocks, b.prefix+name)
-			} else {
-				b.plan.Spare = append(b.plan.Spare, b.prefix+name) // a copy
+				blocks = append(blocks, block.prefix)
+			} else if c.Tied || !b.has(block.prefix+"input_layernorm.weight") { // transformers ties all or nothing
+				block.prefix = blocks[uses%c.Shared.Blocks]
 			}
-			block := layer{b, i, blocks[uses%c.Shared.Blocks]}
 			in = b.Add(x, l.linear(block.sharedBlock(b.Join(x, first), uses), "linear", c.Hidden, false))
 			l.prefix += "mamba_decoder."
 			uses++

@@ -163,7 +163,6 @@ ZAMBA2 = dict(
     num_mem_blocks=2,
     adapter_rank=4,
     rms_norm_eps=1e-3,
-    tie_word_embeddings=False,
 )
 
 COMMITTED = [
@@ -183,8 +182,8 @@ COMMITTED = [
     ("jamba", "jamba", JAMBA, dict(dtype=torch.bfloat16)),
     ("kimi-linear", "kimi_linear", KIMI_LINEAR, dict(dtype=torch.bfloat16)),
     ("kimi-linear-hub-v4", "kimi_linear", dict(KIMI_LINEAR, n_group=2, num_local_experts=8, n_shared_experts=2, norm_topk_prob=False), dict(dtype=torch.bfloat16, v4=True, published=True)),
-    ("olmo-hybrid", "olmo_hybrid", OLMO_HYBRID, dict(dtype=torch.bfloat16)),
-    ("olmo-hybrid-nope", "olmo_hybrid", dict(OLMO_HYBRID, rope_parameters=dict(rope_theta=None, rope_type="default"), linear_allow_neg_eigval=False, attention_bias=True), dict(dtype=torch.bfloat16)),
+    ("olmo-hybrid", "olmo_hybrid", OLMO_HYBRID, dict(dtype=torch.bfloat16, published=True)),
+    ("olmo-hybrid-nope", "olmo_hybrid", dict(OLMO_HYBRID, rope_parameters=dict(rope_theta=None, rope_type="default"), linear_allow_neg_eigval=False, attention_bias=True), dict(dtype=torch.bfloat16, published=True)),
     ("zamba2", "zamba2", ZAMBA2, dict(dtype=torch.bfloat16)),
     ("zamba2-rope-v4", "zamba2", dict(ZAMBA2, use_mem_rope=True, use_shared_attention_adapter=True, add_bias_linear=True, num_mem_blocks=1), dict(dtype=torch.bfloat16, v4=True)),
 ]
@@ -225,9 +224,82 @@ def variation(kind, r, c, how):
         else:
             c.update(num_local_experts=r.choice([0, experts]), num_experts_per_tok=chosen, shared_intermediate_size=r.choice([8, 24, 37]), intermediate_size=r.choice([8, 16, 37]))
             c.update(position_embedding_type=r.choice([None, "nope", "rope"]), rope_parameters=rope_parameters)
-            c.update(embedding_multiplier=r.choice([1.0, 12.0]), attention_multiplier=r.choice([1.0, 0.1]), residual_multiplier=r.choice([1.0, 0.22]), logits_scaling=r.choice([1.0, 8.0, 0.5]))
+            c.update(embedding_multiplier=r.choice([1.0, 12.0]), attention_multiplier=r.choice([0.3, 0.1]), residual_multiplier=r.choice([1.0, 0.22]), logits_scaling=r.choice([1.0, 8.0, 0.5]))
             if r.random() < 0.8:
                 c["layer_types"] = [r.choice(["linear_attention", "linear_attention", "full_attention"]) for _ in range(layers)]
+    elif kind == "lfm2_moe":
+        c = dict(common, norm_eps=eps, rope_parameters=rope_parameters, conv_bias=r.random() < 0.3, conv_L_cache=r.choice([2, 3, 3, 4, 5]))
+        c["layer_types"] = [r.choice(["conv", "conv", "full_attention"]) for _ in range(layers)]
+        c.update(num_experts=experts, num_experts_per_tok=chosen, moe_intermediate_size=r.choice([8, 16, 37]), num_dense_layers=r.randint(0, layers))
+        c.update(use_expert_bias=r.random() < 0.7, norm_topk_prob=r.random() < 0.7, routed_scaling_factor=r.choice([1.0, 2.5]))
+    elif kind == "lfm3":
+        c = dict(common, norm_eps=eps, conv_bias=r.random() < 0.3, conv_L_cache=r.choice([2, 4, 7]), head_dim=r.choice([8, 16, 24, 32]), attention_bias=r.random() < 0.3)
+        c.update(use_sandwich_norm=r.random() < 0.7, use_attention_gate=r.random() < 0.7, sliding_window=r.choice([1, 3, 16, 50]), pad_token_id=0, bos_token_id=1, eos_token_id=2)
+        if r.random() < 0.7:
+            c["layer_types"] = [r.choice(["conv", "conv", "full_attention", "sliding_attention"]) for _ in range(layers)]
+        if r.random() < 0.5:
+            full = r.choice([rope_parameters, rope(1e6, rope_type="proportional", partial_rotary_factor=r.choice([0.25, 0.5, 0.7]))])
+            c["rope_parameters"] = dict(full_attention=full, sliding_attention=rope(r.choice([1e4, 500.0])))
+    elif kind == "nemotron_h":
+        groups, routing = r.choice([1, 1, 2, 4]), r.choice([1, 1, 2])
+        each, kept = r.choice([2, 3, 4]), r.randint(1, routing)
+        c = {k: v for k, v in common.items() if k != "num_hidden_layers"}
+        c.update(layer_norm_epsilon=eps, head_dim=r.choice([8, 16, 32]), layers_block_type=[r.choice(["linear_attention", "full_attention", "moe", "mlp"]) for _ in range(layers)])
+        c.update(mamba_num_heads=groups * r.choice([1, 2, 3]), mamba_head_dim=r.choice([8, 16, 24]), n_groups=groups, ssm_state_size=r.choice([8, 16, 64]), conv_kernel=r.choice([2, 3, 4]))
+        c.update(use_bias=r.random() < 0.3, use_conv_bias=r.random() < 0.7, mlp_bias=r.random() < 0.3, mlp_hidden_act=r.choice(["relu2", "relu2", "silu"]), time_step_min=r.choice([0.001, 0.2]))
+        c.update(n_group=routing, topk_group=kept, n_routed_experts=routing * each, num_experts_per_tok=r.randint(1, kept * each), norm_topk_prob=r.random() < 0.7)
+        c.update(moe_intermediate_size=r.choice([8, 16, 37]), moe_shared_expert_intermediate_size=r.choice([8, 24, 37]), moe_latent_size=r.choice([None, 8, 24]), routed_scaling_factor=r.choice([1.0, 2.5]))
+    elif kind == "falcon_h1":
+        groups = r.choice([1, 1, 2, 4])
+        heads, dim = groups * r.choice([1, 2, 3]), r.choice([8, 16, 24])
+        c = dict(common, rms_norm_eps=eps, rope_parameters=rope_parameters, mamba_d_ssm=heads * dim, mamba_n_heads=heads, mamba_d_head=r.choice([dim, "auto"]), mamba_n_groups=groups)
+        c.update(mamba_d_state=r.choice([8, 16, 64]), mamba_d_conv=r.choice([2, 3, 4]), mamba_conv_bias=r.random() < 0.7, mamba_proj_bias=r.random() < 0.3, projectors_bias=r.random() < 0.3)
+        c.update(mamba_rms_norm=r.random() < 0.5, mamba_norm_before_gate=r.random() < 0.5, attention_bias=r.random() < 0.3, mlp_bias=r.random() < 0.3)
+        c["time_step_limit"] = r.choice([[0.0, float("inf")], [0.1, 1.0]])
+        c.update({f"{k}_multiplier": r.choice([1.0, 0.5, 1.3]) for k in ("lm_head", "embedding", "key", "attention_out", "attention_in", "ssm_in", "ssm_out")})
+        if r.random() < 0.7:
+            c.update(ssm_multipliers=[r.choice([1.0, 0.4, 1.2]) for _ in range(5)], mlp_multipliers=[r.choice([1.0, 0.6]) for _ in range(2)])
+    elif kind in ("mamba", "falcon_mamba", "jamba"):
+        shape = dict(state_size=r.choice([4, 8, 16, 24]), conv_kernel=r.choice([2, 3, 4]), expand=r.choice([1, 2, 3]), time_step_rank=r.choice(["auto", 1, 5, 8]), use_bias=r.random() < 0.3, use_conv_bias=r.random() < 0.7)
+        c = {k: common[k] for k in ("vocab_size", "hidden_size", "num_hidden_layers", "tie_word_embeddings")}
+        if kind == "jamba":
+            names = dict(state_size="mamba_d_state", conv_kernel="mamba_d_conv", expand="mamba_expand", time_step_rank="mamba_dt_rank", use_bias="mamba_proj_bias", use_conv_bias="mamba_conv_bias")
+            c = dict(common, rms_norm_eps=eps, num_experts=experts, num_experts_per_tok=chosen, **{names[k]: v for k, v in shape.items()})
+            for what in ("attn_layer", "expert_layer"):
+                period = r.choice([1, 2, 3])
+                c.update({f"{what}_period": period, f"{what}_offset": r.randrange(period)})
+        else:
+            c.update(shape, layer_norm_epsilon=eps, residual_in_fp32=r.random() < 0.5)
+            if kind == "falcon_mamba":
+                c["mixer_rms_eps"] = r.choice([1e-6, 1e-3])
+    elif kind == "kimi_linear":
+        heads, routing = r.choice([1, 2, 3]), r.choice([1, 1, 2])
+        each, kept = r.choice([2, 3, 4]), r.randint(1, routing)
+        c = dict(common, rms_norm_eps=eps, num_key_value_heads=common["num_attention_heads"], pad_token_id=0, bos_token_id=1, eos_token_id=2, attention_bias=r.random() < 0.2)
+        c.update(kv_lora_rank=r.choice([16, 24]), q_lora_rank=r.choice([None, 16]), qk_nope_head_dim=r.choice([8, 16]), qk_rope_head_dim=r.choice([8, 16]), v_head_dim=r.choice([8, 16, 24]))
+        c.update(linear_num_heads=heads, linear_head_dim=r.choice([8, 16, 24]), linear_conv_kernel_dim=r.choice([2, 3, 4]), n_shared_experts=r.choice([1, 2]), moe_intermediate_size=r.choice([8, 16, 37]))
+        c.update(n_group=routing, topk_group=kept, num_local_experts=routing * each, num_experts_per_tok=r.randint(1, kept * each), norm_topk_prob=r.random() < 0.7, routed_scaling_factor=r.choice([1.0, 2.4]))
+        if r.random() < 0.7:
+            c["layer_types"] = [r.choice(["linear_attention", "full_attention"]) for _ in range(layers)]
+        if r.random() < 0.5:
+            c["mlp_layer_types"] = [r.choice(["dense", "sparse"]) for _ in range(layers)]
+    elif kind == "olmo_hybrid":
+        heads = r.choice([1, 2, 3, 4])
+        c = dict(common, num_hidden_layers=max(layers, 2), rms_norm_eps=eps, attention_bias=r.random() < 0.3, linear_num_key_heads=heads, linear_num_value_heads=heads, pad_token_id=0, eos_token_id=2)
+        c.update(linear_key_head_dim=r.choice([8, 16, 24]), linear_value_head_dim=r.choice([None, 8, 16]), linear_conv_kernel_dim=r.choice([2, 3, 4]), linear_allow_neg_eigval=r.random() < 0.6)
+        c["rope_parameters"] = r.choice([rope_parameters, dict(rope_theta=None, rope_type="default")])
+        if r.random() < 0.6:
+            c["layer_types"] = ["linear_attention", "full_attention"] + [r.choice(["linear_attention", "full_attention"]) for _ in range(c["num_hidden_layers"] - 2)]
+        how.update(v4=False, short=False, published=True, shard="1GB")
+    elif kind == "zamba2":
+        groups = r.choice([1, 1, 2])
+        heads, dim, expand = groups * r.choice([1, 2, 3]), r.choice([8, 16, 24]), r.choice([1, 2])
+        hidden = heads * dim // expand
+        attention = r.choice([a for a in (1, 2, 3, 4) if 2 * hidden % (8 * a) == 0])
+        c = dict(common, hidden_size=hidden, num_hidden_layers=max(layers, 2), num_attention_heads=attention, num_key_value_heads=attention, rms_norm_eps=eps, n_mamba_heads=heads, mamba_ngroups=groups)
+        c.update(mamba_d_state=r.choice([8, 16, 64]), mamba_d_conv=r.choice([2, 3, 4]), mamba_expand=expand, add_bias_linear=r.random() < 0.3, num_mem_blocks=r.choice([1, 2]), adapter_rank=r.choice([3, 8]))
+        c["layers_block_type"] = ["hybrid"] + [r.choice(["linear_attention", "hybrid"]) for _ in range(c["num_hidden_layers"] - 1)]
+        c.update(use_shared_attention_adapter=r.random() < 0.5, use_mem_rope=r.random() < 0.5, hidden_act=r.choice(["gelu", "silu"]), rope_parameters=rope_parameters, time_step_min=r.choice([0.001, 0.2]))
     return c, how
 
 
@@ -275,6 +347,14 @@ def as_v4(kind, c):
 def as_published(kind, tensors, config):
     if kind == "lfm2":
         config.update(block_dim=config["hidden_size"], block_use_swiglu=True, conv_dim=config["hidden_size"], num_heads=config["num_attention_heads"], use_pos_enc=True)
+    elif kind == "olmo_hybrid":
+        # transformers 5 saves equal thirds of what it has joined; published files have one tensor for each projection.
+        for name in [n for n in tensors if n.endswith("q_conv1d.weight")]:
+            names = [name.replace("q_conv1d", f"{x}_conv1d") for x in "qkv"]
+            joined, at = torch.cat([tensors[n] for n in names]), 0
+            for n in names:
+                rows = len(tensors[n.replace("conv1d", "proj")])
+                tensors[n], at = joined[at : at + rows].clone(), at + rows
     elif kind == "kimi_linear":
         types = config.pop("layer_types")
         layers = {t: [i + 1 for i, u in enumerate(types) if u == t] for t in LEGACY}
