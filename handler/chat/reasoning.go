@@ -46,6 +46,12 @@ func reasoningOf(source string) Reasoning {
 // Reasoning reports whether what was written last is reasoning, and whether no more
 // of it can come.
 func (p *Parser) Reasoning() (inside, over bool) {
+	if p.format.Reasoning.Channels {
+		return p.channels.inside && p.channels.kind == ofReasoning, false
+	}
+	if p.regions != nil {
+		return p.regions.inReasoning(), false
+	}
 	state := p.thought.state
 	return state == beginThought || state == inThought, state == afterThought || state == noThought
 }

@@ -14,6 +14,15 @@ type templateScan struct {
 	field *templateField
 }
 
+// inReasoning reports whether the open region is reasoning.
+func (s *templateScan) inReasoning() bool {
+	if s.current == nil || !s.explicit {
+		return false
+	}
+	kind, ok := s.current.kind()
+	return ok && kind == ofReasoning
+}
+
 // region reads a piece of an answer, or its end.
 func (p *Parser) region(piece string, end bool) {
 	s := p.regions

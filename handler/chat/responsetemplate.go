@@ -497,14 +497,10 @@ func (t *responseTemplate) thinks(prompt string) bool {
 	if prompt == "" {
 		return false
 	}
-	s := newRegionScan(t)
+	s := templateScan{regionScan: newRegionScan(t)}
 	s.text = prompt
 	s.process(false, func(region) {}, func(*templateField, string) {})
-	if s.current == nil {
-		return false
-	}
-	kind, ok := s.current.kind()
-	return ok && kind == ofReasoning && s.explicit
+	return s.inReasoning()
 }
 
 // reasoning returns the marks of the reasoning, as far as they are texts.
