@@ -624,13 +624,10 @@ func (w *schemaWriter) literal(s *argumentSchema, depth int) (string, error) {
 
 // key writes the name of a member.
 func (w *schemaWriter) key(name string) (string, bool) {
-	switch {
-	case w.quote == "":
-		name = quoted(name)
-	case name == "" || strings.ContainsAny(name, ":,{}[]<'\" \n\t\r"):
-		name = w.quote + name + w.quote
+	if w.quote == "" {
+		return w.text(quoted(name)), true
 	}
-	return w.text(name), true
+	return w.text(gemmaKey(name)), true
 }
 
 // keySet is the expression of a name that the schema does not name.

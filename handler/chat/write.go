@@ -3,6 +3,7 @@ package chat
 import (
 	"bytes"
 	"encoding/json"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -68,6 +69,17 @@ func (f *CallForm) writeArguments(b *strings.Builder, args json.RawMessage) {
 	}
 }
 
+var word = regexp.MustCompile(`^[\p{L}\p{N}_]+$`)
+
+// gemmaKey writes the name of a member in Gemma's notation: in quotes only if
+// it must be.
+func gemmaKey(name string) string {
+	if word.MatchString(name) {
+		return name
+	}
+	return quoted(name)
+}
+
 // writeLiteral writes a value in the notation of Python or of Gemma.
 func writeLiteral(b *strings.Builder, raw json.RawMessage, gemma bool) {
 	raw = bytes.TrimSpace(raw)
@@ -77,7 +89,7 @@ func writeLiteral(b *strings.Builder, raw json.RawMessage, gemma bool) {
 		for i, m := range objectMembers(raw) {
 			switch {
 			case gemma:
-				b.WriteString(strings.Repeat(",", min(i, 1)) + m.key + ":")
+				b.WriteString(strings.Repeat(",", min(i, 1)) + gemmaKey(m.key) + ":")
 			default:
 				b.WriteString(strings.Repeat(", ", min(i, 1)) + quoted(m.key) + ": ")
 			}
@@ -106,10 +118,10 @@ func writeLiteral(b *strings.Builder, raw json.RawMessage, gemma bool) {
 			b.WriteString(quoted(text))
 		}
 	default:
-		word := string(raw)
-		if python := map[string]string{"true": "True", "false": "False", "null": "None"}[word]; python != "" && !gemma {
-			word = python
+		text := string(raw)
+		if python := map[string]string{"true": "True", "false": "False", "null": "None"}[text]; python != "" && !gemma {
+			text = python
 		}
-		b.WriteString(word)
+		b.WriteString(text)
 	}
 }
