@@ -37,6 +37,10 @@ const maxHeader = 512
 // channel reads a byte of an answer in channels.
 func (p *Parser) channel(c byte) {
 	s := &p.channels
+	if s.inside && s.call != nil && !s.call.done() { // a string may have any text
+		p.channelText([]byte{c})
+		return
+	}
 	s.held = append(s.held, c)
 	partly := false
 	for _, mark := range channelMarks {

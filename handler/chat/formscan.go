@@ -430,7 +430,9 @@ func (s *tagScan) next(c byte) bool {
 		}
 		end := strings.TrimSpace(s.tags.End)
 		if c == end[len(end)-1] && strings.HasSuffix(string(s.text[max(0, len(s.text)-len(end)):]), end) {
-			return s.value(string(s.text[:len(s.text)-len(end)]))
+			if text := string(s.text[:len(s.text)-len(end)]); s.is.ends(text) {
+				return s.value(text)
+			}
 		}
 	}
 	return true

@@ -143,6 +143,17 @@ func (s *schemaNode) addTo(v *valueType, root *schemaNode, depth int) {
 	}
 }
 
+// ends reports whether text may be a whole value. What ends it may also stand in
+// a string inside of it.
+func (v valueType) ends(text string) bool {
+	trimmed := strings.TrimSpace(text)
+	if v.text || !v.other || trimmed == "" || trimmed[0] != '{' && trimmed[0] != '[' || json.Valid([]byte(trimmed)) {
+		return true
+	}
+	_, err := pythonLiteral(trimmed)
+	return err == nil
+}
+
 // json returns the value that stands as text, in JSON.
 func (v valueType) json(text string) []byte {
 	trimmed := strings.TrimSpace(text)
