@@ -1,10 +1,12 @@
-"""Writes what transformers makes of conversations with published chat templates.
+"""Writes conversations.json.gz: what transformers makes of 40 conversations with each template.
 
-    python published.py FOLDER OUT.json.gz        # needs transformers (5.24.0) and jinja2
+    python conversations.py [FOLDER OUT.json.gz]     # needs transformers (5.24.0 made the committed file) and jinja2
 
-FOLDER has templates, one in each *.jinja. TestRendersPublishedTemplates fetches
-those that the source distribution of llama-cpp-python carries, and runs this.
-Each row has the variables, so that a renderer needs to know nothing else.
+FOLDER has templates, one in each *.jinja; without it they are those of
+templates/. With it the templates may be those that are published: the source
+distribution of llama-cpp-python carries seventy. TestRendersConversations reads
+another file with -conversations FOLDER, if OUT is in it. A row has all
+variables, so that a renderer needs to know nothing of a template.
 """
 
 import copy
@@ -13,8 +15,9 @@ import json
 import pathlib
 import sys
 
-from transformers.utils.chat_template_utils import render_jinja_template
+from transformers.utils.chat_template_utils import _alias_reasoning_fields, render_jinja_template
 
+HERE = pathlib.Path(__file__).parent
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 
 WEATHER = {
@@ -107,8 +110,8 @@ CONVERSATIONS = {
 }
 
 
-def main(folder, out):
-    rows = []
+def main(folder=HERE / "templates", out=HERE / "conversations.json.gz"):
+    rows, contexts = [], {}
     for file in sorted(pathlib.Path(folder).glob("*.jinja")):
         template = file.read_text()
         for name, (messages, tools, variables) in CONVERSATIONS.items():
@@ -116,7 +119,7 @@ def main(folder, out):
             row = {"template": file.stem, "case": name}
             kwargs = {**TOKENS, **variables}
             prompt = kwargs.pop("add_generation_prompt", True)
-            row["context"] = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": prompt, **kwargs}
+            contexts[name] = {"messages": _alias_reasoning_fields(messages), "tools": tools, "documents": None, "add_generation_prompt": prompt, **kwargs}
             try:
                 texts, _ = render_jinja_template(conversations=[copy.deepcopy(messages)], tools=copy.deepcopy(tools), chat_template=template, add_generation_prompt=prompt, **kwargs)
                 row["text"] = texts[0]
@@ -124,7 +127,7 @@ def main(folder, out):
                 row["error"] = str(e)
             rows.append(row)
     with gzip.GzipFile(out, "wb", mtime=0) as f:
-        f.write(json.dumps(rows, ensure_ascii=False).encode())
+        f.write(json.dumps({"contexts": contexts, "rows": rows}, ensure_ascii=False).encode())
     print(len(rows), "rows,", sum("error" in r for r in rows), "errors")
 
 
