@@ -131,6 +131,9 @@ func (e *Engine) activate(st *step, s *sequence, hit page.Hit, now time.Time) {
 		}
 		b.Counts = append(b.Counts, count)
 	}
+	if !s.admitted {
+		e.countLookUp(s, hit)
+	}
 	e.share(st, s, hit)
 	s.due, s.delays, s.passed = 0, 0, 0
 	if s.admitted {

@@ -169,7 +169,7 @@ func (e *Engine) share(st *step, s *sequence, hit page.Hit) {
 		e.cache.States.Share(hit.State) // until the step is planned
 		st.pinned = append(st.pinned, hit.State)
 	}
-	s.live = e.cache.States.Alloc()
+	s.live = e.cache.States.Alloc(0)
 	if s.live == page.None { // nothing else is free: take that one over
 		s.live = hit.State
 		st.pinned = st.pinned[:len(st.pinned)-1]
@@ -217,7 +217,7 @@ func (e *Engine) extend(st *step, s *sequence, n int) int {
 					}
 					return have
 				}
-				id := e.cache.Pages.Alloc()
+				id := e.cache.Pages.Alloc(g)
 				if id != page.None {
 					st.page(s, g, id)
 					continue
@@ -334,7 +334,7 @@ func (e *Engine) snapshot(s *sequence, pages int) int32 {
 	if s.saved != page.None {
 		return device.NoState // the one before is not registered yet
 	}
-	id := e.cache.States.Alloc()
+	id := e.cache.States.Alloc(0)
 	if id == page.None {
 		return device.NoState
 	}

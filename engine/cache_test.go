@@ -49,7 +49,7 @@ func TestSecondTurn(t *testing.T) {
 		model sim.Model
 		most  int // tokens computed again
 	}{
-		{"all positions", sim.Model{}, page.Tokens},
+		{"all positions", sim.Model{Windows: []int{0}}, page.Tokens},
 		{"windows", sim.Model{Windows: []int{0, 300, 300}}, page.Tokens},
 		{"states alone", sim.Model{Windows: []int{}, Recurrent: true}, snapshotGrid + page.Tokens},
 		{"states and positions", sim.Model{Windows: []int{0}, Recurrent: true}, snapshotGrid + page.Tokens},
@@ -72,6 +72,15 @@ func TestSecondTurn(t *testing.T) {
 			if again > tt.most || again != prompt+answer-second.stream.Times().CachedTokens {
 				t.Errorf("%d tokens of the first turn were computed again, want at most %d; %d came from the cache",
 					again, tt.most, second.stream.Times().CachedTokens)
+			}
+			stats := w.e.Stats()
+			for g, s := range stats.Groups {
+				if s.Window != tt.model.Windows[g] || s.Hits == 0 || s.Cached == 0 || s.Used != 0 || s.Evicted != 0 {
+					t.Errorf("group %d: %+v", g, s)
+				}
+			}
+			if s := stats.States; tt.model.Recurrent && (s.Hits != 1 || s.Queries != 2 || s.Cached == 0 || stats.StatesTotal != 20) {
+				t.Errorf("states: %+v of %d", s, stats.StatesTotal)
 			}
 		})
 	}

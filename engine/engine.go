@@ -170,7 +170,8 @@ func New(cfg Config) (*Engine, error) {
 		loop:     newLoop(&cfg, shape.windows, slots),
 	}
 	e.account.budget = cfg.Memory
-	e.stats.pagesTotal = cfg.Pages
+	e.stats.pagesTotal, e.stats.statesTotal = cfg.Pages, cfg.States
+	e.stats.groups = make([]cacheCounters, len(shape.windows))
 	return e, nil
 }
 

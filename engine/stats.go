@@ -53,6 +53,10 @@ type Stats struct {
 	PagesUsed   int // by running sequences
 	PagesCached int // that a prompt may find, used or not
 
+	Groups      []CacheStats // of caches of keys and values, in the plan's order
+	States      CacheStats   // of recurrent layers
+	StatesTotal int          // 0 without any
+
 	PromptTokens    int64 // of all admitted requests
 	CachedTokens    int64 // of these, found in the prefix cache
 	GeneratedTokens int64
@@ -81,7 +85,9 @@ type counters struct {
 	generatedTokens, preemptions         atomic.Int64
 	forcedTokens, lateMasks              atomic.Int64
 	steps, failed, forward, tokens, seqs [numMethods]atomic.Int64
-	pagesTotal                           int
+	pagesTotal, statesTotal              int
+	groups                               []cacheCounters
+	states                               cacheCounters
 	lastWaited                           time.Time // the loop's own
 }
 
@@ -99,12 +105,17 @@ func (e *Engine) Stats() Stats {
 		PagesTotal:      c.pagesTotal,
 		PagesUsed:       int(c.pagesUsed.Load()),
 		PagesCached:     int(c.pagesCached.Load()),
+		States:          c.states.stats(0),
+		StatesTotal:     c.statesTotal,
 		PromptTokens:    c.promptTokens.Load(),
 		CachedTokens:    c.cachedTokens.Load(),
 		GeneratedTokens: c.generatedTokens.Load(),
 		ForcedTokens:    c.forcedTokens.Load(),
 		LateMasks:       c.lateMasks.Load(),
 		Preemptions:     c.preemptions.Load(),
+	}
+	for g := range c.groups {
+		s.Groups = append(s.Groups, c.groups[g].stats(e.shape.windows[g]))
 	}
 	for m := range s.Steps {
 		s.Steps[m] = MethodStats{
@@ -175,4 +186,8 @@ func (e *Engine) publishStats() {
 	c.batchTokens.Store(int64(tokens))
 	c.pagesUsed.Store(int64(e.cache.Pages.Total() - e.cache.Pages.Free()))
 	c.pagesCached.Store(int64(e.cache.Pages.Cached()))
+	for g := range c.groups {
+		c.groups[g].publish(e.cache.Pages.Count(g))
+	}
+	c.states.publish(e.cache.States.Count(0))
 }

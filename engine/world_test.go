@@ -326,6 +326,18 @@ func (w *world) checkEngine() error {
 	if err := e.cache.Check(pages, states); err != nil {
 		return err
 	}
+	held, stats := 0, e.Stats()
+	for g, s := range append(stats.Groups, stats.States) {
+		if s.Hits > s.Queries {
+			return fmt.Errorf("group %d: %d hits of %d queries", g, s.Hits, s.Queries)
+		}
+		if g < len(stats.Groups) {
+			held += s.Used
+		}
+	}
+	if held != stats.PagesUsed {
+		return fmt.Errorf("groups hold %d pages, counted %d", held, stats.PagesUsed)
+	}
 	slots := map[int32]bool{}
 	for _, slot := range e.freeSlots {
 		slots[slot] = true

@@ -85,8 +85,10 @@ func (f *fake) SubmitN(_ context.Context, req *engine.Request, seeds []uint64) (
 	return streams, nil
 }
 
-func (f *fake) Limits() engine.Limits  { return f.limits }
-func (f *fake) Stats() engine.Stats    { return engine.Stats{PagesTotal: 10, Slots: 8} }
+func (f *fake) Limits() engine.Limits { return f.limits }
+func (f *fake) Stats() engine.Stats {
+	return engine.Stats{PagesTotal: 10, Slots: 8, Groups: []engine.CacheStats{{}, {Window: 512, Used: 3, Cached: 4, Queries: 7, Hits: 5, Evicted: 1}}}
+}
 func (f *fake) Stalled() time.Duration { return time.Duration(f.stalled.Load()) }
 
 // request returns the request submitted last.

@@ -289,7 +289,11 @@ func TestOwnMetrics(t *testing.T) {
 	for _, line := range []string{
 		"millrace_time_to_first_token_seconds_count 0", "millrace_inter_token_latency_seconds_count 0", "millrace_prompt_tokens_total 0",
 		"millrace_cache_hit_tokens_total 0", "millrace_generated_tokens_total 0", "millrace_preemptions_total 0", "millrace_kv_pages 10",
-		"millrace_kv_pages_used 0", `tgi_request_failure{err="timeout"} 0`, "millrace_kv_pages_cached 0", "millrace_kv_usage_ratio 0", "# TYPE millrace_preemptions_total counter",
+		"millrace_kv_pages_used 0", `tgi_request_failure{err="timeout"} 0`, "millrace_kv_pages_cached 0", "millrace_states 0", "millrace_states_used 0", "millrace_state_snapshots 0",
+		"millrace_state_snapshot_queries_total 0", "millrace_state_snapshot_hits_total 0", "millrace_state_snapshot_evictions_total 0",
+		`millrace_kv_group_pages_used{group="1",window="512"} 3`, `millrace_kv_group_pages_cached{group="1",window="512"} 4`,
+		`millrace_kv_group_page_queries_total{group="1",window="512"} 7`, `millrace_kv_group_page_hits_total{group="1",window="512"} 5`,
+		`millrace_kv_group_page_evictions_total{group="1",window="512"} 1`, `millrace_kv_group_page_hits_total{group="0",window="0"} 0`, "millrace_kv_usage_ratio 0", "# TYPE millrace_preemptions_total counter",
 		"# HELP millrace_kv_usage_ratio Part of the key-value cache that running sequences hold, 0 to 1",
 	} {
 		if !strings.Contains(fresh, line+"\n") {

@@ -28,7 +28,7 @@ type Hit struct {
 // without recurrent layers. windows are those of the model's groups in order:
 // how many positions, the current included, its layers see back, 0 for all.
 func NewCache(windows []int, pages, states int) *Cache {
-	c := &Cache{Pages: New(pages), States: New(states), windows: windows, hit: Hit{Groups: make([][]ID, len(windows))}}
+	c := &Cache{Pages: newPool(pages, len(windows)), States: New(states), windows: windows, hit: Hit{Groups: make([][]ID, len(windows))}}
 	for _, w := range windows {
 		c.widest = max(c.widest, w)
 	}

@@ -36,7 +36,7 @@ func TestFirst(t *testing.T) {
 // put caches the given pages of a chain for a group.
 func (c *Cache) put(keys []Key, group int, pages ...int) {
 	for _, i := range pages {
-		id := c.Pages.Alloc()
+		id := c.Pages.Alloc(group)
 		c.Pages.Register(id, keys[i].In(group))
 		c.Pages.Release([]ID{id})
 	}
@@ -45,7 +45,7 @@ func (c *Cache) put(keys []Key, group int, pages ...int) {
 // save caches snapshots at the ends of the given pages of a chain.
 func (c *Cache) save(keys []Key, pages ...int) {
 	for _, i := range pages {
-		id := c.States.Alloc()
+		id := c.States.Alloc(0)
 		c.States.Register(id, keys[i])
 		c.States.Release([]ID{id})
 	}
@@ -168,7 +168,7 @@ func (c *crowd) start(keys []Key) error {
 		if hit.State != None {
 			c.States.Share(hit.State)
 		}
-		if u.live = c.States.Alloc(); u.live != None && u.live == hit.State {
+		if u.live = c.States.Alloc(0); u.live != None && u.live == hit.State {
 			return fmt.Errorf("state %d was evicted while someone needed it", u.live)
 		}
 		if hit.State != None {
@@ -206,7 +206,7 @@ func (c *crowd) compute(u *user, snapshot bool) {
 	k := u.keys[u.next]
 	u.next++
 	for g, window := range c.windows {
-		id := c.Pages.Alloc()
+		id := c.Pages.Alloc(g)
 		if c.Pages.Register(id, k.In(g)) {
 			c.content[id] = k.In(g)
 		}
@@ -219,7 +219,7 @@ func (c *crowd) compute(u *user, snapshot bool) {
 	if !snapshot || u.noLive {
 		return
 	}
-	if id := c.States.Alloc(); id != None {
+	if id := c.States.Alloc(0); id != None {
 		if c.States.Register(id, k) {
 			c.saved[id] = k
 		}

@@ -24,7 +24,7 @@ func (p *Pool) Check(uses []int32) error {
 		return fmt.Errorf("free list holds %d pages, counted %d", length, p.free)
 	}
 
-	cached := 0
+	cached, counts := 0, make([]Count, len(p.counts))
 	for id := range ID(p.Total()) {
 		switch {
 		case p.refs[id] < 0:
@@ -34,8 +34,12 @@ func (p *Pool) Check(uses []int32) error {
 		case uses != nil && uses[id] != p.refs[id]:
 			return fmt.Errorf("page %d has %d references, sequences hold %d", id, p.refs[id], uses[id])
 		}
+		if p.refs[id] > 0 {
+			counts[p.groups[id]].Used++
+		}
 		if p.has[id] {
 			cached++
+			counts[p.groups[id]].Cached++
 			if found := p.index.find(p.keys, &p.keys[id]); found != id {
 				return fmt.Errorf("page %d is cached, but its key finds %d", id, found)
 			}
@@ -43,6 +47,11 @@ func (p *Pool) Check(uses []int32) error {
 	}
 	if cached != p.cached {
 		return fmt.Errorf("%d pages have keys, counted %d", cached, p.cached)
+	}
+	for g, c := range counts {
+		if c.Used != p.counts[g].Used || c.Cached != p.counts[g].Cached {
+			return fmt.Errorf("group %d uses %d pages and has %d cached, counted %+v", g, c.Used, c.Cached, p.counts[g])
+		}
 	}
 	return p.index.check(p.has)
 }

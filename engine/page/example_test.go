@@ -20,7 +20,7 @@ func Example() {
 	pool := cache.Pages
 	var pages []page.ID
 	for range 3 {
-		pages = append(pages, pool.Alloc())
+		pages = append(pages, pool.Alloc(0))
 	}
 	for i, key := range keys { // of the full pages, once they are computed
 		pool.Register(pages[i], key)

@@ -14,6 +14,9 @@ type Pool struct {
 	keys []Key   // of the pages that have one
 	has  []bool  // the page has a Key: it is in the index
 
+	groups []uint16 // of each page, the group that took it last
+	counts []Count  // by group
+
 	// The free list: a ring of links through the unreferenced pages. Its
 	// last element, number Total, is the head: next is the first to evict.
 	next, prev []ID
@@ -23,15 +26,26 @@ type Pool struct {
 	cached int // pages with a Key
 }
 
-// New returns a pool of total pages, all empty.
-func New(total int) *Pool {
+// Count is what a group has of a pool.
+type Count struct {
+	Used    int   // pages that sequences use
+	Cached  int   // pages that Find can find, used or not
+	Evicted int64 // pages that were cached and then taken for something else
+}
+
+// New returns a pool of total pages, all empty, for one group.
+func New(total int) *Pool { return newPool(total, 1) }
+
+func newPool(total, groups int) *Pool {
 	p := &Pool{
-		refs:  make([]int32, total),
-		keys:  make([]Key, total),
-		has:   make([]bool, total),
-		next:  make([]ID, total+1),
-		prev:  make([]ID, total+1),
-		index: newIndex(total),
+		refs:   make([]int32, total),
+		keys:   make([]Key, total),
+		has:    make([]bool, total),
+		groups: make([]uint16, total),
+		counts: make([]Count, max(1, groups)),
+		next:   make([]ID, total+1),
+		prev:   make([]ID, total+1),
+		index:  newIndex(total),
 	}
 	head := p.head()
 	p.next[head], p.prev[head] = head, head
@@ -50,6 +64,9 @@ func (p *Pool) Free() int { return p.free }
 // Cached returns how many pages, used or not, Find can find.
 func (p *Pool) Cached() int { return p.cached }
 
+// Count returns what a group has.
+func (p *Pool) Count(group int) Count { return p.counts[group] }
+
 // Used reports whether a sequence references the page.
 func (p *Pool) Used(id ID) bool { return p.refs[id] > 0 }
 
@@ -59,16 +76,20 @@ func (p *Pool) Shared(id ID) bool { return p.refs[id] > 1 }
 // Writable reports whether the page's one owner may write it.
 func (p *Pool) Writable(id ID) bool { return p.refs[id] == 1 && !p.has[id] }
 
-// Alloc takes a page for one sequence, forgetting what it may have cached.
-// It returns None if all are used.
-func (p *Pool) Alloc() ID {
+// Alloc takes a page of a group for one sequence, forgetting what it may have
+// cached. It returns None if all are used.
+func (p *Pool) Alloc(group int) ID {
 	id := p.next[p.head()]
 	if id == p.head() {
 		return None
 	}
 	p.unlink(id)
+	if p.has[id] {
+		p.counts[p.groups[id]].Evicted++
+	}
 	p.Forget(id)
-	p.refs[id] = 1
+	p.refs[id], p.groups[id] = 1, uint16(group)
+	p.counts[group].Used++
 	return id
 }
 
@@ -76,6 +97,7 @@ func (p *Pool) Alloc() ID {
 func (p *Pool) Share(id ID) {
 	if p.refs[id] == 0 {
 		p.unlink(id)
+		p.counts[p.groups[id]].Used++
 	}
 	p.refs[id]++
 }
@@ -85,7 +107,9 @@ func (p *Pool) Share(id ID) {
 func (p *Pool) Release(ids []ID) {
 	for i := len(ids) - 1; i >= 0; i-- {
 		id := ids[i]
-		p.refs[id]--
+		if p.refs[id]--; p.refs[id] == 0 {
+			p.counts[p.groups[id]].Used--
+		}
 		switch {
 		case p.refs[id] > 0:
 		case p.refs[id] < 0:
@@ -108,6 +132,7 @@ func (p *Pool) Register(id ID, k Key) bool {
 	p.keys[id], p.has[id] = k, true
 	p.index.insert(id, &k)
 	p.cached++
+	p.counts[p.groups[id]].Cached++
 	return true
 }
 
@@ -120,6 +145,7 @@ func (p *Pool) Forget(id ID) {
 	p.index.remove(id, &p.keys[id])
 	p.has[id] = false
 	p.cached--
+	p.counts[p.groups[id]].Cached--
 	if p.refs[id] == 0 && p.prev[id] != None {
 		p.unlink(id)
 		p.pushFront(id)

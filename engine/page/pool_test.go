@@ -19,7 +19,7 @@ func seq(first, n int) []int32 {
 func take(p *Pool, n int) []ID {
 	var out []ID
 	for range n {
-		if id := p.Alloc(); id != None {
+		if id := p.Alloc(0); id != None {
 			out = append(out, id)
 		}
 	}
@@ -53,7 +53,7 @@ func TestPool(t *testing.T) {
 		{name: "given back", do: func(p *Pool) { p.Release(take(p, 3)) }, free: 4},
 		{name: "given back and taken again", do: func(p *Pool) { p.Release(take(p, 3)); take(p, 4) }, free: 0},
 		{name: "cached pages are free", do: func(p *Pool) { cache(p, a) }, free: 4, cached: 3, hitA: 3},
-		{name: "used pages are found too", do: func(p *Pool) { p.Register(p.Alloc(), a[0]) }, free: 3, cached: 1, hitA: 1},
+		{name: "used pages are found too", do: func(p *Pool) { p.Register(p.Alloc(0), a[0]) }, free: 3, cached: 1, hitA: 1},
 		{name: "a hit needs its head", do: func(p *Pool) { cache(p, a[1:]) }, free: 4, cached: 2},
 		{name: "empty pages are taken first", do: func(p *Pool) { cache(p, a); take(p, 1) }, free: 3, cached: 3, hitA: 3},
 		{name: "then the tail of a chain", do: func(p *Pool) { cache(p, a); take(p, 2) }, free: 2, cached: 2, hitA: 2},
@@ -73,14 +73,14 @@ func TestPool(t *testing.T) {
 			p.Share(ids[0])
 			p.Release(ids)
 		}, free: 3},
-		{name: "the same content is cached once", do: func(p *Pool) { p.Register(p.Alloc(), a[0]); p.Register(p.Alloc(), a[0]) }, free: 2, cached: 1, hitA: 1},
+		{name: "the same content is cached once", do: func(p *Pool) { p.Register(p.Alloc(0), a[0]); p.Register(p.Alloc(0), a[0]) }, free: 2, cached: 1, hitA: 1},
 		{name: "a page is registered once", do: func(p *Pool) {
-			id := p.Alloc()
+			id := p.Alloc(0)
 			p.Register(id, a[0])
 			p.Register(id, b[0])
 		}, free: 3, cached: 1, hitA: 1},
 		{name: "forgotten while used", do: func(p *Pool) {
-			id := p.Alloc()
+			id := p.Alloc(0)
 			p.Register(id, a[0])
 			p.Forget(id)
 			p.Release([]ID{id})
@@ -105,7 +105,7 @@ func TestPool(t *testing.T) {
 
 func TestWritable(t *testing.T) {
 	p := New(2)
-	id := p.Alloc()
+	id := p.Alloc(0)
 	if !p.Writable(id) {
 		t.Error("a page of one's own is not writable")
 	}
@@ -155,7 +155,7 @@ func TestRandom(t *testing.T) {
 					p.Share(id)
 				}
 				for i := len(ids); i < len(keys) && p.Free() > 0; i++ {
-					id := p.Alloc()
+					id := p.Alloc(0)
 					ids = append(ids, id)
 					if rng.IntN(4) > 0 && p.Register(id, keys[i]) {
 						content[id] = keys[i]
@@ -218,7 +218,7 @@ func TestNoAllocation(t *testing.T) {
 	got := testing.AllocsPerRun(1000, func() {
 		ids = ids[:0]
 		for range 8 {
-			id := p.Alloc()
+			id := p.Alloc(0)
 			p.Register(id, keys[next%len(keys)])
 			ids = append(ids, id)
 			next++

@@ -117,6 +117,13 @@ func (m *Metrics) addOurs(buckets []float64) {
 	m.gauge("millrace_kv_pages", "Pages of the key-value cache", func(s engine.Stats) int { return s.PagesTotal })
 	m.gauge("millrace_kv_pages_used", "Pages of the key-value cache that running sequences hold", func(s engine.Stats) int { return s.PagesUsed })
 	m.gauge("millrace_kv_pages_cached", "Pages of the key-value cache that a prompt may find, held or not", func(s engine.Stats) int { return s.PagesCached })
+	m.gauge("millrace_states", "States of recurrent layers, 0 for a model without any", func(s engine.Stats) int { return s.StatesTotal })
+	m.gauge("millrace_states_used", "States that running sequences hold", func(s engine.Stats) int { return s.States.Used })
+	m.gauge("millrace_state_snapshots", "Snapshots of states that a prompt may go on from", func(s engine.Stats) int { return s.States.Cached })
+	m.Total("millrace_state_snapshot_queries_total", "Prompts that looked for a snapshot", func(s engine.Stats) int64 { return s.States.Queries })
+	m.Total("millrace_state_snapshot_hits_total", "Prompts that found one", func(s engine.Stats) int64 { return s.States.Hits })
+	m.Total("millrace_state_snapshot_evictions_total", "Snapshots whose place was needed", func(s engine.Stats) int64 { return s.States.Evicted })
+	m.registry.MustRegister(groupMetrics{m.engineStats})
 	m.Gauge("millrace_kv_usage_ratio", "Part of the key-value cache that running sequences hold, 0 to 1", func() float64 {
 		s := m.engineStats()
 		return float64(s.PagesUsed) / float64(max(1, s.PagesTotal))
