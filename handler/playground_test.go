@@ -85,7 +85,7 @@ func TestPlaygroundLibraries(t *testing.T) {
 // alternating is a chat template with tools that wants an answer after each
 // message of a user.
 const alternating = `{% for m in messages %}{% if m.role == 'user' and not loop.first and messages[loop.index0 - 1].role == 'user' %}` +
-	`{{ raise_exception('Conversation roles must alternate') }}{% endif %}{% endfor %}` + hermesTemplate
+	`{{ raise_exception('Conversation roles must alternate') }}{% endif %}{% endfor %}` + hermesTemplate + `{% if '</think>' %}{% endif %}`
 
 // tab is a playground in a browser, with a model that says what gen has.
 type tab struct {
@@ -289,6 +289,18 @@ func TestPlaygroundChat(t *testing.T) {
 		p.until(idle + " && " + answers + " === 2")
 		p.contains(".message.tool", "21")
 		p.click("#tools")
+	})
+	t.Run("reasoning", func(t *testing.T) {
+		gen.script = says("<think>hm, a</think>b c<|eot_id|>")
+		p.set("a-mode", "")
+		p.say("think")
+		const block = "#thread-a .message:last-child details.reasoning"
+		p.contains(block, "Reasoning")
+		p.holds("!document.querySelector('" + block + "').open && document.querySelector('" + block + " .text').textContent === 'hm, a'")
+		p.holds("document.querySelector('#thread-a .message:last-child .prose').innerText.trim() === 'b c'")
+		p.contains("#thread-a .message:last-child .note", "reasoning")
+		p.say("more")
+		p.contains("#code", `"reasoning_content": "hm, a"`)
 	})
 	t.Run("stop", func(t *testing.T) {
 		emit := engine.Token{ID: 65, Logprob: -0.25}

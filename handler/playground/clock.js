@@ -20,7 +20,9 @@ export class Clock {
     if (tokens > 0) parts.push(`${rate.toFixed(1)} tokens/s`);
     if (streamed && this.first) parts.push(`first token ${Math.round(this.first - this.begun)} ms`);
     parts.push(`${total.toFixed(2)} s`);
-    if (usage?.prompt_tokens) parts.push(`prompt ${usage.prompt_tokens}`);
+    const thought = usage?.completion_tokens_details?.reasoning_tokens, cached = usage?.prompt_tokens_details?.cached_tokens;
+    if (thought) parts.push(`reasoning ${thought}`);
+    if (usage?.prompt_tokens) parts.push(`prompt ${usage.prompt_tokens}${cached ? `, ${cached} cached` : ""}`);
     return parts.join(" · ");
   }
 }

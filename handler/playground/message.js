@@ -16,9 +16,26 @@ export class AnswerView {
     this.end();
   }
 
+  // think takes the next part of the reasoning, which is unfolded until the answer begins.
+  think(text) {
+    this.version.reasoning = (this.version.reasoning ?? "") + text;
+    this.#showReasoning();
+    this.reasoning.open = true;
+    this.thought.append(text);
+  }
+
+  #showReasoning() {
+    if (this.reasoning) return;
+    this.reasoning = make("details", "reasoning");
+    this.thought = make("div", "text");
+    this.reasoning.append(make("summary", "", "Reasoning"), this.thought);
+    this.element.prepend(this.reasoning);
+  }
+
   // add takes the next part of the answer: text, and its tokens if they are known.
   add(text, tokens) {
     if (tokens?.length && !this.tokens) this.#showTokens();
+    if (text && !this.version.content && this.reasoning) this.reasoning.open = false;
     this.version.content += text;
     // A token whose chunk has no text, as that of the end, is not part of the answer.
     if (tokens?.length) for (const t of tokens) this.tokens.addToken({ ...read(t), special: !text }, t.top_logprobs?.map(read));
@@ -43,6 +60,11 @@ export class AnswerView {
   end() {
     cancelAnimationFrame(this.soon);
     this.#draw();
+    if (this.version.reasoning) {
+      this.#showReasoning();
+      this.thought.textContent = this.version.reasoning;
+      if (this.version.content) this.reasoning.open = false;
+    }
     for (const old of this.element.querySelectorAll(":scope > .call")) old.remove();
     for (const c of this.version.tool_calls ?? []) {
       const card = make("div", "call");
@@ -62,7 +84,7 @@ export class AnswerView {
       raw.hidden = !raw.hidden;
       toggle.textContent = raw.hidden ? "Show tokens" : "Show text";
     }, "small");
-    this.element.prepend(toggle, raw);
+    this.prose.before(toggle, raw);
   }
 }
 

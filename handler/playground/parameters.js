@@ -75,6 +75,7 @@ export const chatGroups = [
   { title: "More", fields: [
     stream,
     select("reasoning_effort", "Reasoning effort", "For models that reason before they answer.", { options: [["", "the model's own"], ["none", "none"], ["low", "low"], ["medium", "medium"], ["high", "high"]] }),
+    number("thinking_token_budget", "Reasoning budget", "The most tokens of reasoning. Then it is ended, and the model answers.", { ...whole, min: 0, placeholder: "no limit" }),
     json("chat_template_kwargs", "Template variables", "Variables for the chat template.", undefined, { rows: 1, placeholder: '{"enable_thinking": false}' }),
     text("guideline", "Guideline", "For templates that use one, such as those of guard models."),
   ] },

@@ -3,7 +3,7 @@
 // A conversation is {id, title, created, updated, system, messages}. A message
 // is {role, content}, for tools with tool_call_id and name too, or an answer,
 // {role: "assistant", versions, at}, of which the version at that place counts:
-// {content, tool_calls, note, end}.
+// {content, reasoning, tool_calls, note, end}.
 
 // Pages below other paths of this host are other servers.
 const prefix = `millrace:${new URL("..", location.href).pathname}:chat:`;
@@ -88,7 +88,8 @@ export const chosen = (m) => m.versions[m.at];
 export function wire(messages) {
   return messages.map((m) => {
     if (m.role !== "assistant") return m;
-    const { content, tool_calls } = chosen(m);
-    return tool_calls?.length ? { role: m.role, content: content || null, tool_calls } : { role: m.role, content };
+    const { content, reasoning, tool_calls } = chosen(m);
+    const thought = reasoning ? { reasoning_content: reasoning } : {};
+    return tool_calls?.length ? { role: m.role, content: content || null, ...thought, tool_calls } : { role: m.role, content, ...thought };
   });
 }

@@ -163,8 +163,9 @@ export class Thread {
         usage = o.usage ?? usage;
         for (const c of o.choices) {
           const part = c.delta ?? c.message, view = this.#versionView(versions[c.index]);
-          if (part.content || part.tool_calls) clock.token(c.logprobs?.content?.length || 1);
-          view.add(part.content ?? "", c.logprobs?.content);
+          if (part.content || part.reasoning || part.tool_calls) clock.token(c.logprobs?.content?.length || 1);
+          if (part.reasoning) view.think(part.reasoning);
+          if (part.content || !part.reasoning) view.add(part.content ?? "", c.logprobs?.content);
           for (const [i, call] of [part.tool_calls ?? []].flat().entries()) view.addCall(call, i);
           versions[c.index].reason = c.finish_reason ?? versions[c.index].reason;
         }
@@ -181,7 +182,7 @@ export class Thread {
       v.note = clock.describe(usage, !!body.stream);
       this.#versionView(v).end();
     }
-    const kept = !failure || versions.some((v, i) => v.content.length > begun[i]);
+    const kept = !failure || versions.some((v, i) => v.reasoning || v.content.length > begun[i]);
     if (!kept) conversation.messages = before;
     if (this.conversation === conversation) { // still the one on the page
       if (kept) this.#view(answer).refresh();

@@ -51,10 +51,10 @@ function check({ title, created, updated, system, messages }) {
 function fromMessages(all) {
   const messages = [];
   let system = "";
-  for (const { role, content, tool_calls, tool_call_id, name } of all) {
+  for (const { role, content, reasoning_content: reasoning, tool_calls, tool_call_id, name } of all) {
     const said = typeof content === "string" ? content : (content ?? []).map((part) => part.text ?? "").join("");
     if (role === "system" || role === "developer") system = said;
-    else if (role === "assistant") messages.push({ role, versions: [{ content: said, tool_calls }], at: 0 });
+    else if (role === "assistant") messages.push({ role, versions: [{ content: said, reasoning, tool_calls }], at: 0 });
     else messages.push(role === "tool" ? { role, content: said, tool_call_id, name } : { role: "user", content: said });
   }
   const title = titleOf(messages.find((m) => m.role === "user")?.content ?? "Imported");
