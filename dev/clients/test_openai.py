@@ -7,6 +7,8 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
+from server import running
+
 QUESTION = [{"role": "user", "content": "What is Millrace?"}]
 MODEL = "tgi"  # the model that is served, whatever its name
 
@@ -185,3 +187,67 @@ def test_scores(client):
     out = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=1, extra_body={"prompt_logprobs": 2})
     assert scored.token_logprobs[0] is None and all(p < 0 for p in scored.token_logprobs[1:])
     assert out.prompt_logprobs[0] is None and all(2 <= len(p) <= 3 for p in out.prompt_logprobs[1:])
+
+
+# A template that begins the model's reasoning, as those of Qwen3 and DeepSeek-R1 do. The demo model does not end it: its budget does.
+THINKING = """{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>
+
+{% if m.reasoning_content %}<think>
+{{ m.reasoning_content }}
+</think>
+
+{% endif %}{{ m.content }}<|eot_id|>{% endfor %}<|start_header_id|>assistant<|end_header_id|>
+
+<think>
+"""
+BUDGET = {"thinking_token_budget": 12, "reasoning_budget_message": " So:\n"}
+
+
+@pytest.fixture(scope="module")
+def thinker(tmp_path_factory):
+    template = tmp_path_factory.mktemp("thinker") / "template.jinja"
+    template.write_text(THINKING)
+    with running("--tokenizer-config-path", str(template)) as url:
+        yield openai.OpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0)
+
+
+def think(client, messages=QUESTION, **more):
+    return client.chat.completions.create(model=MODEL, messages=messages, max_tokens=60, temperature=0, **{"extra_body": BUDGET, **more})
+
+
+def test_reasoning(thinker):
+    out = think(thinker)
+    message, usage = out.choices[0].message, out.usage
+    assert message.reasoning == message.reasoning_content and message.reasoning.endswith("So:") and "think>" not in message.content
+    assert 12 < usage.completion_tokens_details.reasoning_tokens <= usage.completion_tokens
+    assert usage.prompt_tokens_details.cached_tokens in (0, usage.prompt_tokens // 16 * 16)
+
+    chunks = list(think(thinker, stream=True, stream_options={"include_usage": True}))
+    deltas = [c.choices[0].delta for c in chunks if c.choices]
+    assert "".join(getattr(d, "reasoning", "") for d in deltas) == "".join(getattr(d, "reasoning_content", "") for d in deltas) == message.reasoning
+    assert "".join(d.content or "" for d in deltas) == message.content
+    assert chunks[-1].usage.completion_tokens_details.reasoning_tokens == usage.completion_tokens_details.reasoning_tokens
+    assert chunks[-1].usage.prompt_tokens_details.cached_tokens > 0  # the same prompt again
+
+    hidden = think(thinker, extra_body={**BUDGET, "include_reasoning": False})
+    assert hidden.choices[0].message.content == message.content and not hasattr(hidden.choices[0].message, "reasoning")
+    assert hidden.usage.completion_tokens == usage.completion_tokens
+
+    cut = think(thinker, extra_body={}).choices[0]
+    assert cut.finish_reason in ("length", "stop") and cut.message.content == "" and cut.message.reasoning
+    again = think(thinker, messages=[*QUESTION, message.model_dump(exclude_none=True), *QUESTION])
+    assert again.usage.prompt_tokens > usage.prompt_tokens + usage.completion_tokens - 5  # the reasoning went back, too
+
+
+def test_reasoning_before_a_schema(thinker):
+    schema = {"type": "object", "properties": {"port": {"type": "integer", "minimum": 1, "maximum": 65535}}, "required": ["port"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "port", "schema": schema}}
+    message = think(thinker, response_format=form).choices[0].message
+    assert message.reasoning and 0 < json.loads(message.content)["port"] < 65536
+
+
+def test_repetition(client):
+    detection = {"repetition_detection": {"max_pattern_size": 4, "min_count": 3}, "logit_bias": {"300": 100}, "ignore_eos": True}
+    out = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=60, temperature=0, extra_body=detection)
+    assert out.choices[0].finish_reason == "repetition" and out.choices[0].stop_reason == "repetition_detected"
+    assert out.usage.completion_tokens == 3
