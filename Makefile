@@ -127,6 +127,10 @@ test-alerts: ## test the alert rules (needs promtool, Debian: prometheus)
 	cd handler/grafana && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml
 
 # The questions and answers that the demo model learns, for people to read.
+.PHONY: models
+models: ## write the tables of docs/models.md from engine/plan and engine/testdata
+	go run ./dev/models && go run ./dev/models
+
 .PHONY: faq
 faq: ## write docs/faq.md from the demo model's text
 	go run ./dev/demo/faq

@@ -144,23 +144,6 @@ func TestDocumentedPackages(t *testing.T) {
 	compare(t, "ARCHITECTURE.md", listed, there)
 }
 
-func TestDocumentedFamilies(t *testing.T) {
-	var listed, there []string
-	_, rows, _ := strings.Cut(between(t, "docs/models.md", "families"), "|---|")
-	for _, m := range regexp.MustCompile("(?m)^\\| `(\\w+)`").FindAllStringSubmatch(rows, -1) {
-		listed = append(listed, m[1])
-	}
-	_, rest, _ := strings.Cut(read(t, "engine/plan/families.go"), "var families = map[string]family{")
-	table, _, _ := strings.Cut(rest, "\n}")
-	for _, m := range regexp.MustCompile(`(?m)^\t"(\w+)":`).FindAllStringSubmatch(table, -1) {
-		there = append(there, m[1])
-	}
-	if len(there) == 0 {
-		t.Fatal("no families found")
-	}
-	compare(t, "docs/models.md", listed, there)
-}
-
 func TestDocumentedMakeTargets(t *testing.T) {
 	targets := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^([a-z][a-z0-9 -]*):`).FindAllStringSubmatch(read(t, "Makefile"), -1) {

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/millrace-ai/millrace/engine/plan"
+)
+
+func TestGeneratedFilesAreCurrent(t *testing.T) {
+	const root = "../.."
+	files, err := generate(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range files {
+		if got, err := os.ReadFile(filepath.Join(root, name)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s is not what `make models` writes (%v)", name, err)
+		}
+	}
+}
+
+// TestEveryFamilyIsTested: what is listed was compared with transformers, and
+// people can tell which models it is about.
+func TestEveryFamilyIsTested(t *testing.T) {
+	for _, f := range plan.Families() {
+		if len(f.Tested) == 0 {
+			t.Errorf("%s: no checkpoint in engine/testdata", f.Type)
+		}
+		if f.Models == "" {
+			t.Errorf("%s: no models are named", f.Type)
+		}
+	}
+}
