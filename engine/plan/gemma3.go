@@ -55,6 +55,10 @@ func (o *object) ropesByLayerType() (global, local *object) {
 		global.read = scaling.read // it wins where both have a key
 		global = scaling
 	}
+	for _, params := range []*object{global, local} {
+		params.raw("truncate") // transformers does not look for it there
+		delete(params.values, "truncate")
+	}
 	return global, local
 }
 
