@@ -52,7 +52,10 @@ type description struct {
 	Name       string        `json:"name"`
 	Source     string        `json:"source"`
 	Family     string        `json:"family"`
-	Parameters int64         `json:"parameters"` // stored in the checkpoint
+	Models     string        `json:"family_models"`            // that people know of the family
+	Remarks    string        `json:"family_remarks,omitempty"` // what is to know of it
+	Tested     []string      `json:"family_tested"`            // checkpoints on which it is compared with transformers
+	Parameters int64         `json:"parameters"`               // stored in the checkpoint
 	Formats    []formatBytes `json:"formats"`
 	Weights    int64         `json:"weight_bytes"` // once loaded
 	Context    int           `json:"context_tokens"`
@@ -90,7 +93,8 @@ func describeModel(ctx context.Context, place string, cfg *config.Serve) (*descr
 		return nil, err
 	}
 	defer m.checkpoint.Close()
-	d := &description{Name: modelName(place), Source: place, Family: m.plan.Family, Context: m.plan.MaxPos, Free: free, Bound: bound, Threads: cfg.Threads}
+	about := plan.About(m.plan.Family)
+	d := &description{Name: modelName(place), Source: place, Family: about.Type, Models: about.Models, Remarks: about.Remarks, Tested: about.Tested, Context: m.plan.MaxPos, Free: free, Bound: bound, Threads: cfg.Threads}
 	if place == "" {
 		d.Source = "built in"
 	}
@@ -190,7 +194,11 @@ func (d *description) write(out io.Writer) error {
 	}
 	row("model", "%s", d.Name)
 	row("source", "%s", config.HideSecrets(d.Source))
-	row("family", "%s", d.Family)
+	row("family", "%s: %s", d.Family, d.Models)
+	if d.Remarks != "" {
+		row("", "%s", d.Remarks)
+	}
+	row("tested", "compared with transformers on %s", strings.Join(d.Tested, ", "))
 	row("parameters", "%s", count(d.Parameters))
 	var formats []string
 	for _, f := range d.Formats {
