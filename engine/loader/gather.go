@@ -55,7 +55,7 @@ func newWhole(first, rows, cols int, format plan.Format) *whole {
 	return w
 }
 
-// scales are those of a source in MXFP4. Blocks that come before them wait.
+// scales are those of a source in MXFP4, or the one of ternary numbers. Blocks that come before them wait.
 type scales struct {
 	blocks  *source
 	data    []byte
@@ -197,11 +197,15 @@ func (j *job) run() (ready []rows) {
 		for i := range n {
 			row := u.Rows.First + (first+i)*u.Rows.Step
 			src := j.data[(row-j.first)*j.source.rowBytes:][:j.source.rowBytes]
-			if u.Encoding == plan.EncodingMXFP4 {
+			dst := chunk[i*width:][:width]
+			switch u.Encoding {
+			case plan.EncodingMXFP4:
 				perRow := j.source.rowBytes / mxfp4Bytes
-				decodeMXFP4(chunk[i*width:][:width], u, src, j.source.scales.data[row*perRow:][:perRow])
-			} else {
-				convert(chunk[i*width:][:width], u, src)
+				decodeMXFP4(dst, u, src, j.source.scales.data[row*perRow:][:perRow])
+			case plan.EncodingTernary:
+				decodeTernary(dst, u, src, j.source.scales.data)
+			default:
+				convert(dst, u, src)
 			}
 		}
 		if u.whole == nil {
@@ -314,5 +318,20 @@ func decodeMXFP4(dst []byte, u *use, src, scales []byte) {
 		} else {
 			binary.LittleEndian.PutUint32(dst[i*4:], uint32(bits)<<16)
 		}
+	}
+}
+
+// decodeTernary writes the columns of part u of a row of ternary numbers.
+func decodeTernary(dst []byte, u *use, src, scale []byte) {
+	one := *u
+	one.Cols = plan.Range{First: 0, Step: 1, N: 1}
+	size := u.to.Size()
+	var values [4][4]byte // what 0 to 3 stand for; the last does not occur
+	convert(values[2][:size], &one, scale)
+	values[0] = values[2]
+	values[0][size-1] ^= 0x80
+	for i := range u.Cols.N {
+		c := u.Cols.First + i*u.Cols.Step
+		copy(dst[i*size:][:size], values[src[c]>>(2*u.Quarter)&3][:])
 	}
 }

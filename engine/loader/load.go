@@ -297,6 +297,15 @@ func resolve(p *plan.Plan, c *weights.Checkpoint) (*resolved, error) {
 					s.scales = newScales(s, by)
 				}
 				u.from = plan.BF16
+			case plan.EncodingTernary:
+				var by *source
+				if by, err = find(part.Scales, []int{1}, "F32", "F16", "BF16"); err == nil {
+					u.from = formats[by.DType]
+					s, err = find(part.Name, part.Shape, "U8")
+				}
+				if err == nil && s.scales == nil {
+					s.scales = newScales(s, by)
+				}
 			default:
 				if s, err = find(part.Name, part.Shape, "F32", "F16", "BF16"); err == nil {
 					u.from = formats[s.DType]

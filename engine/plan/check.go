@@ -225,6 +225,9 @@ func (p *Part) check() error {
 			return fmt.Errorf("%s %d, %d more in steps of %d, of %d", r.what, r.First, r.N-1, r.Step, r.count)
 		}
 	}
+	if p.Quarter != 0 && (p.Encoding != EncodingTernary || p.Quarter < 0 || p.Quarter > 3) {
+		return fmt.Errorf("quarter %d", p.Quarter)
+	}
 	switch p.Encoding {
 	case EncodingPlain:
 		if p.Scales != "" {
@@ -233,6 +236,10 @@ func (p *Part) check() error {
 	case EncodingMXFP4:
 		if p.Scales == "" || len(p.Shape) != 3 || cols%mxfp4Block != 0 {
 			return fmt.Errorf("MXFP4 of shape %v, scales %q: expected three dimensions in blocks of %d", p.Shape, p.Scales, mxfp4Block)
+		}
+	case EncodingTernary:
+		if p.Scales == "" || len(p.Shape) != 2 {
+			return fmt.Errorf("ternary numbers of shape %v, scale %q: expected two dimensions", p.Shape, p.Scales)
 		}
 	default:
 		return fmt.Errorf("unknown encoding %d", p.Encoding)

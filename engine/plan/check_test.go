@@ -298,7 +298,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"part too wide", tensor("conv", func(x *Tensor) { x.Parts[0].Cols.N-- }), "conv: part conv: 24 rows of 3"},
 		{"part outside", tensor("conv", func(x *Tensor) { x.Parts[0].Rows.First = 1 }), "conv: part conv: rows 1, 23 more in steps of 1, of 24"},
 		{"parts overlap", tensor("qkv", func(x *Tensor) { x.Parts[1].To = 0 }), "qkv: part kv: 16 rows of 16 from row 0 on, expected at most 16 of 16 from 16 on"},
-		{"encoding", tensor("conv", func(x *Tensor) { x.Parts[0].Encoding = 2 }), "conv: part conv: unknown encoding 2"},
+		{"encoding", tensor("conv", func(x *Tensor) { x.Parts[0].Encoding = 3 }), "conv: part conv: unknown encoding 3"},
 		{"scales missing", tensor("blocks", func(x *Tensor) { x.Parts[0].Scales = "" }), "part blocks: MXFP4"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -71,6 +71,8 @@ type Config struct {
 	ScaleByLayer     bool    // scores of layer i are divided by i + 1
 	QKNorm           bool    // queries and keys are normalized, in families where that is optional
 
+	Ternary bool // projections are stored as ternary numbers
+
 	MoE   *MoEConfig   // nil: no experts
 	MLA   *MLAConfig   // nil: keys and values are cached
 	Delta *DeltaConfig // nil: no gated delta net

@@ -25,6 +25,17 @@ func mxfp4(blocks, scales string, shape ...int) Part {
 	return p
 }
 
+// ternary is all of a tensor [rows, cols] that the checkpoint stores packed
+// (EncodingTernary): a quarter of the rows after the other.
+func ternary(name, scale string, rows, cols int) []Part {
+	parts := make([]Part, 4)
+	for i := range parts {
+		parts[i] = whole(name, rows/4, cols)
+		parts[i].Encoding, parts[i].Scales, parts[i].Quarter = EncodingTernary, scale, i
+	}
+	return parts
+}
+
 // rows takes n of the part's rows: first, first+step, ….
 func (p Part) rows(first, step, n int) Part {
 	p.Rows = Range{p.Rows.First + first*p.Rows.Step, step * p.Rows.Step, n}
@@ -64,5 +75,5 @@ func (p Part) size() (rows, cols int) {
 
 func (p Part) equal(q Part) bool {
 	return p.Name == q.Name && slices.Equal(p.Shape, q.Shape) && p.Rows == q.Rows && p.Cols == q.Cols &&
-		p.Transpose == q.Transpose && p.To == q.To && p.Encoding == q.Encoding && p.Scales == q.Scales
+		p.Transpose == q.Transpose && p.To == q.To && p.Encoding == q.Encoding && p.Scales == q.Scales && p.Quarter == q.Quarter
 }

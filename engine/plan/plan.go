@@ -469,7 +469,8 @@ type Part struct {
 	Transpose bool     // Cols.N rows of Rows.N columns, rather than Rows.N of Cols.N
 	To        int      // the row of the plan's tensor where it goes
 	Encoding  Encoding // of the elements there
-	Scales    string   // EncodingMXFP4: the tensor of scales
+	Scales    string   // the tensor of scales, of those that have them
+	Quarter   int      // EncodingTernary: 0 to 3
 }
 
 // Range is First, First+Step, …, N of them.
@@ -485,6 +486,10 @@ const (
 	// byte, the lower half first; Scales [matrices, rows, cols/32] U8, exponents
 	// of 2 with bias 127. Shape is [matrices, rows, cols]. BF16 holds it exactly.
 	EncodingMXFP4
+	// EncodingTernary: Name [rows/4, cols] U8, four numbers of two bits a byte, of
+	// which Quarter says which one is meant, the lowest first: 0, 1 and 2 stand for
+	// -1, 0 and 1 times the one element of Scales. Shape is [rows/4, cols].
+	EncodingTernary
 )
 
 // Plan is a model's forward pass. Immutable once built.

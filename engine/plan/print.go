@@ -180,7 +180,10 @@ func (p Part) String() string {
 	if p.Transpose {
 		text += "ᵀ"
 	}
-	if p.Encoding == EncodingMXFP4 {
+	if p.Encoding == EncodingTernary {
+		text += fmt.Sprintf(" quarter %d", p.Quarter)
+	}
+	if p.Scales != "" {
 		text += " by " + p.Scales
 	}
 	return text

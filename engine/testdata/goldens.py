@@ -497,6 +497,8 @@ def write(folder, kind, config, seed, dtype=torch.float32, v4=False, short=False
         golden["cached"] = dict(tokens=[], logprobs=[], margins=[])
         generate(golden["cached"], count, cached_logprobs, cached_logprobs(*golden["prompt"]))
     (folder / "golden.json").write_text(json.dumps(golden) + "\n")
+    if published and (finish := own(kind, "finish")):
+        finish(kind, folder)
     for f in folder.iterdir():
         f.chmod(0o644)
     if os.environ.get("MILLRACE_HIDDEN"):

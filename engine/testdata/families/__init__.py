@@ -12,6 +12,7 @@ and where the common ways of goldens.py do not serve
 
     noise(kind, name, p, noise, config)  other random weights for a parameter, or None
     prepare(kind, model, folder)         changes a model before it is asked
+    finish(kind, folder)                 changes a published checkpoint to what transformers does not read as we do
     as_v4(kind, c)                       changes a configuration to what transformers 4 wrote
     as_published(kind, tensors, config)  the same for names, keys and extra tensors on the hub; returns tensors
 """

@@ -3,7 +3,7 @@
 import json
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
 from . import LLAMA, SHAPE, rope
@@ -29,9 +29,9 @@ BF16 = dict(dtype=torch.bfloat16)
 
 COMMITTED = [
     ("opt", "opt", OPT, dict(BF16, salt="g")),
-    ("opt-post-norm-v4", "opt", dict(OPT, do_layer_norm_before=False, activation_function="gelu", tie_word_embeddings=False), dict(BF16, v4=True)),
+    ("opt-post-norm-v4", "opt", dict(OPT, do_layer_norm_before=False, activation_function="gelu", tie_word_embeddings=False), dict(BF16, v4=True, salt="f")),
     ("opt-plain-hub", "opt", dict(OPT, enable_bias=False, layer_norm_elementwise_affine=False), dict(BF16, published=True, salt="l")),
-    ("opt-narrow", "opt", dict(OPT, do_layer_norm_before=False, word_embed_proj_dim=24), dict(BF16)),
+    ("opt-narrow", "opt", dict(OPT, do_layer_norm_before=False, word_embed_proj_dim=24), dict(BF16, salt="k")),
     ("gpt-neo", "gpt_neo", NEO, dict(BF16, salt="r")),
     ("gpt-neo-hub-v4", "gpt_neo", dict(NEO, hidden_size=48, num_heads=3, num_layers=3, attention_types=[[["local"], 2], [["global"], 1]], layer_norm_epsilon=1e-3), dict(dtype=torch.float16, v4=True, published=True, salt="w")),
     ("gptj", "gptj", dict(GPT, n_embd=48, n_head=3, rotary_dim=12), dict(BF16, salt="a")),
@@ -52,15 +52,16 @@ COMMITTED = [
     ("stablelm-norms-v4", "stablelm", dict(PLAIN, hidden_size=64, num_attention_heads=4, num_key_value_heads=2, qk_layernorm=True, use_parallel_residual=True), dict(BF16, v4=True, salt="b")),
     ("starcoder2", "starcoder2", dict(LLAMA, sliding_window=11), dict(BF16, salt="b")),
     ("starcoder2-no-bias-v4", "starcoder2", dict(LLAMA, use_bias=False, tie_word_embeddings=False, norm_epsilon=1e-3, rope_parameters=rope(1e6)), dict(BF16, v4=True, salt="b")),
-    ("mpt", "mpt", dict(MPT, attn_config=dict(clip_qkv=1.2, softmax_scale=0.5)), dict(BF16)),
-    ("mpt-hub-v4", "mpt", dict(MPT, d_model=48, n_heads=6, attn_config=dict(qk_ln=True, alibi_bias_max=12, clip_qkv=2.0)), dict(BF16, v4=True, published=True)),
-    ("dbrx", "dbrx", DBRX, dict(BF16)),
-    ("dbrx-v4", "dbrx", dict(DBRX, n_heads=2, attn_config=dict(kv_n_heads=1, clip_qkv=8, rope_theta=5000.0), ffn_config=dict(ffn_hidden_size=24, moe_num_experts=4, moe_top_k=3, ffn_act_fn=dict(name="gelu"), moe_normalize_expert_weights=None)), dict(BF16, v4=True)),
-    ("phimoe", "phimoe", dict(PHIMOE, router_jitter_noise=0.1), dict(BF16)),
-    ("phimoe-longrope-v4", "phimoe", dict(PHIMOE, attention_bias=False, lm_head_bias=False, sliding_window=19, max_position_embeddings=512, rope_parameters=rope(**MSCALE)), dict(BF16, v4=True)),
-    ("nemotron", "nemotron", dict(LLAMA, head_dim=16), dict(BF16)),
-    ("nemotron-biases-v4", "nemotron", dict(LLAMA, hidden_size=48, num_attention_heads=3, attention_bias=True, mlp_bias=True, norm_eps=1e-3, rope_parameters=rope(5000.0, partial_rotary_factor=0.25)), dict(BF16, v4=True)),
-    ("bitnet", "bitnet", LLAMA, dict(BF16)),
+    ("mpt", "mpt", dict(MPT, attn_config=dict(clip_qkv=1.2, softmax_scale=0.5)), dict(BF16, salt="h")),
+    ("mpt-hub-v4", "mpt", dict(MPT, d_model=48, n_heads=6, attn_config=dict(qk_ln=True, alibi_bias_max=12, clip_qkv=2.0)), dict(BF16, v4=True, published=True, salt="f")),
+    ("dbrx", "dbrx", DBRX, dict(BF16, salt="c")),
+    ("dbrx-v4", "dbrx", dict(DBRX, n_heads=2, attn_config=dict(kv_n_heads=1, clip_qkv=8, rope_theta=5000.0), ffn_config=dict(ffn_hidden_size=24, moe_num_experts=4, moe_top_k=3, ffn_act_fn=dict(name="gelu"), moe_normalize_expert_weights=None)), dict(BF16, v4=True, salt="d")),
+    ("phimoe", "phimoe", dict(PHIMOE, router_jitter_noise=0.1), dict(BF16, salt="c")),
+    ("phimoe-longrope-v4", "phimoe", dict(PHIMOE, attention_bias=False, lm_head_bias=False, sliding_window=19, max_position_embeddings=512, rope_parameters=rope(**MSCALE)), dict(BF16, v4=True, salt="b")),
+    ("nemotron", "nemotron", dict(LLAMA, head_dim=16), dict(BF16, salt="k")),
+    ("nemotron-biases-v4", "nemotron", dict(LLAMA, hidden_size=48, num_attention_heads=3, attention_bias=True, mlp_bias=True, norm_eps=1e-3, rope_parameters=rope(5000.0, partial_rotary_factor=0.25)), dict(BF16, v4=True, salt="o")),
+    ("bitnet", "bitnet", LLAMA, dict(BF16, salt="b")),
+    ("bitnet-hub-v4", "bitnet", dict(LLAMA, num_attention_heads=4, num_key_value_heads=2, hidden_size=64, tie_word_embeddings=True), dict(BF16, v4=True, published=True, salt="t")),
     ("nanochat", "nanochat", dict(LLAMA, final_logit_softcapping=6.0), dict(BF16, salt="z")),
 ]
 FAMILIES = ["opt", "gpt_neo", "gptj", "codegen", "gpt_bigcode", "falcon", "phi", "persimmon", "stablelm", "starcoder2", "nanochat", "mpt", "dbrx", "phimoe", "nemotron", "bitnet"]
@@ -142,7 +143,7 @@ def variation(kind, r, c, how):
             c["head_dim"] = r.choice([8, 16, 32])
         c["hidden_act"] = r.choice(["relu2", "relu2", "gelu"])
     elif kind == "bitnet":
-        c = dict(base, intermediate_size=inner, num_key_value_heads=kv, rms_norm_eps=eps, attention_bias=some(0.3), rope_parameters=r.choice(ropes), hidden_act=r.choice(["relu2", "silu"]))
+        c = dict(base, intermediate_size=inner + -inner % 4, num_key_value_heads=kv, rms_norm_eps=eps, attention_bias=some(0.3), rope_parameters=r.choice(ropes), hidden_act=r.choice(["relu2", "silu"]))
     if how["published"]:
         how.update(short=False, shard="1GB")
     return c, how
@@ -162,6 +163,9 @@ def noise(kind, name, p, noise, config):
         return noise / (config.ffn_config.ffn_hidden_size if name.endswith("w2") else config.d_model) ** 0.5
     if "router" in name or kind == "phimoe" and "block_sparse_moe.gate" in name:
         return noise * 2.0 / p.shape[1] ** 0.5
+    if kind == "bitnet" and "_proj" in name and p.dim() == 2:
+        scale = torch.tensor(1.8 / p.shape[1] ** 0.5).bfloat16()
+        return (noise * 1.2).round().clamp(-1, 1) * scale.float()
     if "Wqkv" in name:
         return noise * 1.5 / p.shape[1] ** 0.5
     if kind == "gpt_neo" and "q_proj" in name:
@@ -203,6 +207,24 @@ def prepare(kind, model, folder):
         # Version 4 read it here.
         config.rope_parameters["rope_theta"] = config.attn_config.rope_theta
         model.transformer.rotary_emb.inv_freq.copy_(model.transformer.rotary_emb.compute_default_rope_parameters(config)[0])
+
+
+def finish(kind, folder):
+    """BitNet's weights four in a byte. transformers would round inputs to 8 bits, too."""
+    if kind != "bitnet":
+        return
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    for name in [name for name in tensors if name.endswith("_proj.weight")]:
+        w = tensors.pop(name)
+        scale = w.abs().max()
+        quarters = ((w / scale).round() + 1).to(torch.uint8).chunk(4)
+        tensors[name] = sum(q << (2 * i) for i, q in enumerate(quarters))
+        tensors[name.replace(".weight", ".weight_scale")] = scale.reshape(1)
+    save_file({n: t.contiguous() for n, t in tensors.items()}, path, {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = dict(quant_method="bitnet", linear_class="autobitlinear", quantization_mode="offline")
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def as_v4(kind, c):
