@@ -131,7 +131,7 @@ func (l layer) mamba2(x Var, prefix string) Var {
 	conv := inner + 2*state
 
 	in := l.linear(x, prefix+"in_proj", inner+conv+s.Heads, s.Bias)
-	gate, mixed, dt := l.View(in, 0, inner), l.View(in, inner, conv), l.View(in, inner+conv, s.Heads)
+	gate, dt, mixed := l.View(in, 0, inner), l.View(in, inner+conv, s.Heads), l.View(in, inner, conv)
 	if l.c.Scales != nil {
 		f := l.c.Scales.SSM
 		gate, dt = l.scaled(gate, f[0]), l.scaled(dt, f[4])

@@ -48,7 +48,7 @@ func readNemotronH(o *object, c *Config) {
 	}
 	c.readKinds(o, func(layer int) string { return types[layer] }, linearAttention, fullAttention, moeLayer, mlpLayer)
 
-	c.readExperts(o, expertDefaults{experts: 8, topK: 2, inner: 7688, groups: 1, topGroups: 1, normalize: true, scale: 1})
+	c.readExperts(o, expertDefaults{experts: 8, topK: 2, inner: 7688, shared: 1, groups: 1, topGroups: 1, normalize: true, scale: 1})
 	c.MoE.Shared = o.dimension("moe_shared_expert_intermediate_size", 7688, maxDimension)
 	if o.raw("moe_latent_size") != nil {
 		c.MoE.Latent = o.dimension("moe_latent_size", 0, maxDimension)

@@ -108,30 +108,38 @@ func buildZamba2(b *Builder, c *Config) {
 // sharedBlock is a block of attention and MLP without residuals, in its use'th use.
 func (l layer) sharedBlock(x Var, use int) Var {
 	c, s := l.c, l.c.Shared
+	// narrow is the first half of an adapter for this use.
+	narrow := func(h Var, adapter string, adapts bool) Var {
+		if !adapts {
+			return 0
+		}
+		return l.linear(h, fmt.Sprintf("%s.%d.0", adapter, use), s.Rank, false)
+	}
 	// project is a projection of h to columns first to first+n of what name makes,
-	// and its adapter for this use.
-	project := func(h Var, name, adapter string, first, n, of int, bias, adapts bool) Var {
+	// and what the adapter makes of small.
+	project := func(h, small Var, name, adapter string, first, n, of int, bias bool) Var {
 		w, wBias := l.Tensor([]int{n, l.width(h)}, whole(l.prefix+name+".weight", of, l.width(h)).rows(first, 1, n)), Weight(0)
 		if bias {
 			wBias = l.Tensor([]int{n}, whole(l.prefix+name+".bias", of).rows(first, 1, n))
 		}
 		y := l.Linear(h, w, wBias)
-		if !adapts {
+		if small == 0 {
 			return y
 		}
-		down := fmt.Sprintf("%s.%d.0", adapter, use)
 		up := whole(fmt.Sprintf("%s%s.%d.1.weight", l.prefix, adapter, use), of, s.Rank)
-		return l.Add(y, l.Linear(l.linear(h, down, s.Rank, false), l.Tensor([]int{n, s.Rank}, up.rows(first, 1, n)), 0))
+		return l.Add(y, l.Linear(small, l.Tensor([]int{n, s.Rank}, up.rows(first, 1, n)), 0))
 	}
 	h := l.norm(x, "input_layernorm")
-	q := project(h, "self_attn.q_proj", "self_attn.linear_q_adapter_list", 0, c.QWidth(), c.QWidth(), false, s.Adapter)
-	k := project(h, "self_attn.k_proj", "self_attn.linear_k_adapter_list", 0, c.KVWidth(), c.KVWidth(), false, s.Adapter)
-	v := project(h, "self_attn.v_proj", "self_attn.linear_v_adapter_list", 0, c.KVWidth(), c.KVWidth(), false, s.Adapter)
+	head := func(name string, width int) Var {
+		adapter := "self_attn.linear_" + name + "_adapter_list"
+		return project(h, narrow(h, adapter, s.Adapter), "self_attn."+name+"_proj", adapter, 0, width, width, false)
+	}
+	q, k, v := head("q", c.QWidth()), head("k", c.KVWidth()), head("v", c.KVWidth())
 	h = l.linear(l.attend(q, k, v, c.Rope), "self_attn.o_proj", c.Hidden, false)
 
+	const both, adapter = "feed_forward.gate_up_proj", "feed_forward.gate_up_proj_adapter_list"
 	h = l.norm(h, "pre_ff_layernorm")
-	n := c.Intermediate
-	gate := project(h, "feed_forward.gate_up_proj", "feed_forward.gate_up_proj_adapter_list", 0, n, 2*n, s.Bias, true)
-	up := project(h, "feed_forward.gate_up_proj", "feed_forward.gate_up_proj_adapter_list", n, n, 2*n, s.Bias, true)
+	n, small := c.Intermediate, narrow(h, adapter, true)
+	gate, up := project(h, small, both, adapter, 0, n, 2*n, s.Bias), project(h, small, both, adapter, n, n, 2*n, s.Bias)
 	return l.linear(l.Gate(Act{Kind: c.Activation}, gate, up), "feed_forward.down_proj", c.Hidden, s.Bias)
 }

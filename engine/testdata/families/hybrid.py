@@ -234,6 +234,7 @@ def variation(kind, r, c, how):
         c.update(use_expert_bias=r.random() < 0.7, norm_topk_prob=r.random() < 0.7, routed_scaling_factor=r.choice([1.0, 2.5]))
     elif kind == "lfm3":
         c = dict(common, norm_eps=eps, conv_bias=r.random() < 0.3, conv_L_cache=r.choice([2, 4, 7]), head_dim=r.choice([8, 16, 24, 32]), attention_bias=r.random() < 0.3)
+        how.update(v4=False)
         c.update(use_sandwich_norm=r.random() < 0.7, use_attention_gate=r.random() < 0.7, sliding_window=r.choice([1, 3, 16, 50]), pad_token_id=0, bos_token_id=1, eos_token_id=2)
         if r.random() < 0.7:
             c["layer_types"] = [r.choice(["conv", "conv", "full_attention", "sliding_attention"]) for _ in range(layers)]
