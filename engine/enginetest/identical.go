@@ -32,10 +32,16 @@ const (
 	newTokens = 40
 )
 
+// Options say what of Identical is run.
+type Options struct {
+	Adapters int      // that open has loaded, under ids from 1 on: the request has the first, its company any or none
+	Kinds    []string // of requests; nil: all
+}
+
 // Identical tests that a request's answer depends on nothing but the request:
 // bit for bit the same tokens and log-probabilities alone and in company, with
 // any chunking, after a preemption and from the prefix cache.
-func Identical(t *testing.T, open Open) {
+func Identical(t *testing.T, open Open, o Options) {
 	for _, kind := range []struct {
 		name      string
 		params    func(p *sample.Params)
@@ -66,11 +72,14 @@ func Identical(t *testing.T, open Open) {
 		{name: "triggered", params: func(p *sample.Params) { p.Sample, p.Seed, p.Temperature = 1, 3, 2 }, constrain: triggered},
 		{name: "reasoning within a budget", params: func(p *sample.Params) { p.Sample, p.Seed, p.RepetitionPenalty = 1, 6, 1.2 }, topN: 2, constrain: reasoned},
 	} {
+		if o.Kinds != nil && !slices.Contains(o.Kinds, kind.name) {
+			continue
+		}
 		t.Run(kind.name, func(t *testing.T) {
 			request := func(vocab int) *engine.Request {
 				r := random(rand.New(rand.NewPCG(1, 1)), vocab, promptLen, newTokens)
 				kind.params(&r.Params)
-				r.TopN, r.PromptLogprobs, r.LogitBias = kind.topN, kind.score, kind.bias
+				r.TopN, r.PromptLogprobs, r.LogitBias, r.Adapter = kind.topN, kind.score, kind.bias, int32(min(o.Adapters, 1))
 				if kind.rules != nil {
 					kind.rules(r, vocab)
 				}
@@ -84,14 +93,14 @@ func Identical(t *testing.T, open Open) {
 						b.Close() //nolint:errcheck // nothing was asked of it
 						t.Skip("nobody runs out of pages where there are none")
 					}
-					got := s.run(t, b, p, request(p.Vocab), kind.constrain)
+					got := s.run(t, b, p, request(p.Vocab), kind.constrain, o.Adapters)
 					// How steps are cut depends on time, so once in a while it gets by.
 					for range 8 {
 						if s.pages == 0 || got.times.Preempted > 0 {
 							break
 						}
 						b, p = open(t, limits)
-						got = s.run(t, b, p, request(p.Vocab), kind.constrain)
+						got = s.run(t, b, p, request(p.Vocab), kind.constrain, o.Adapters)
 					}
 					if want == nil {
 						want = got
@@ -189,11 +198,11 @@ type answer struct {
 }
 
 // run serves req and its company, all of them with a constraint of their own.
-func (s *situation) run(t *testing.T, b device.Backend, p *plan.Plan, req *engine.Request, constrain func(testing.TB, *grammar.Compiler) *engine.Constraint) *answer {
+func (s *situation) run(t *testing.T, b device.Backend, p *plan.Plan, req *engine.Request, constrain func(testing.TB, *grammar.Compiler) *engine.Constraint, adapters int) *answer {
 	vocab := p.Vocab
 	cfg := engine.Config{
 		Backend: b, Device: limits, Plan: p, Pages: 32 * limits.MaxPagesPerSlot * max(1, len(p.Groups)), States: 2 * limits.MaxSlots, Root: page.Root(),
-		MaxBatchTokens: limits.MaxTokens, MaxWaiting: 200,
+		MaxBatchTokens: limits.MaxTokens, MaxWaiting: 200, Adapters: adapters,
 	}
 	if s.pages > 0 {
 		longest := limits.MaxPagesPerSlot * page.Tokens
@@ -219,6 +228,7 @@ func (s *situation) run(t *testing.T, b device.Backend, p *plan.Plan, req *engin
 	crowd := func(n int) {
 		for range n {
 			r := random(rng, vocab, 5+rng.IntN(60), 60)
+			r.Adapter = rng.Int32N(int32(adapters) + 1)
 			if s.cached && rng.IntN(2) == 0 {
 				copy(r.Tokens, req.Tokens)
 			}

@@ -184,7 +184,7 @@ func randomSteps(h *host, m *model, caps device.Caps) (out []answer) {
 		}
 	}
 	adapter := int32(0)
-	if a := lowRank(m, 4, 2); caps.Has(device.FeatureAdapters) && len(a.Targets) > 0 {
+	if a := LowRank(&m.plan, 4, 2); caps.Has(device.FeatureAdapters) && len(a.Targets) > 0 {
 		adapter = 1
 		if err := h.b.LoadAdapter(adapter, a); err != nil {
 			h.t.Fatal(err)

@@ -165,9 +165,9 @@ func (s *suite) spans(t *testing.T) {
 	}
 }
 
-// lowRank returns an adapter of some of a model's matrices, large enough to be
+// LowRank returns an adapter of some of a plan's matrices, large enough to be
 // seen.
-func lowRank(m *model, seed uint64, rank int) *device.Adapter {
+func LowRank(p *plan.Plan, seed uint64, rank int) *device.Adapter {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	random := func(n int, size float64) []float32 {
 		out := make([]float32, n)
@@ -178,14 +178,14 @@ func lowRank(m *model, seed uint64, rank int) *device.Adapter {
 	}
 	a := &device.Adapter{Rank: rank}
 	seen := map[int32]bool{}
-	for i := range m.plan.Ops {
-		op := &m.plan.Ops[i]
+	for i := range p.Ops {
+		op := &p.Ops[i]
 		for _, w := range device.Adaptable(op) {
 			if seen[w] || w%4 == 3 {
 				continue
 			}
 			seen[w] = true
-			shape := m.plan.Tensors[w].Shape
+			shape := p.Tensors[w].Shape
 			matrices, rows, cols := 1, shape[len(shape)-2], shape[len(shape)-1]
 			if len(shape) == 3 {
 				matrices = shape[0]
@@ -228,7 +228,7 @@ func (s *suite) adapters(t *testing.T) {
 				vocab := m.plan.Vocab
 				load := func(h *host) *host {
 					for id, rank := range map[int32]int{1: 4, 2: 1, 7: 9} {
-						if err := h.b.LoadAdapter(id, lowRank(m, uint64(id), rank)); err != nil {
+						if err := h.b.LoadAdapter(id, LowRank(&m.plan, uint64(id), rank)); err != nil {
 							t.Fatalf("LoadAdapter(%d): %v", id, err)
 						}
 					}
@@ -260,7 +260,7 @@ func (s *suite) adapters(t *testing.T) {
 					if id != 0 {
 						x.adapter = id + 3
 						rank := map[int32]int{1: 4, 2: 1, 7: 9}[id]
-						if err := h.b.LoadAdapter(id+3, lowRank(m, uint64(id), rank)); err != nil {
+						if err := h.b.LoadAdapter(id+3, LowRank(&m.plan, uint64(id), rank)); err != nil {
 							t.Fatal(err)
 						}
 					}
@@ -280,7 +280,7 @@ func (s *suite) adapters(t *testing.T) {
 			return h.step(chunk{seq: x, n: 14, score: true})
 		}
 		set := func(seed uint64) {
-			a := lowRank(m, seed, 3)
+			a := LowRank(&m.plan, seed, 3)
 			if err := h.b.LoadAdapter(5, a); err != nil {
 				t.Fatal(err)
 			}
