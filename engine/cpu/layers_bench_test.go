@@ -22,7 +22,10 @@ type layer struct {
 
 // kinds are kinds of layer of about the same matrices, with states of dim rows.
 func kinds(hidden, dim int) []layer {
-	return []layer{denseLayer(hidden), expertLayer(hidden), deltaLayer(hidden, dim), mambaLayer(hidden, dim)}
+	return []layer{
+		denseLayer(hidden), expertLayer(hidden), deltaLayer(hidden, dim, false), deltaLayer(hidden, dim, true),
+		selectiveLayer(hidden), mambaLayer(hidden, dim),
+	}
 }
 
 func denseLayer(hidden int) layer {
@@ -54,26 +57,58 @@ func expertLayer(hidden int) layer {
 	}}
 }
 
-func deltaLayer(hidden, dim int) layer {
+// deltaLayer is a delta rule whose states decay as a whole or, with channels, row by row.
+func deltaLayer(hidden, dim int, channels bool) layer {
 	const heads, keyHeads = 16, 8
+	name, decays := "gated delta", heads
+	if channels {
+		name, decays = "kimi delta", heads*dim
+	}
 	in, out := (2*keyHeads+heads)*dim, heads*dim
-	w := hidden*(in+2*heads) + out*hidden + 3*hidden*3*hidden
+	w := hidden*(in+decays+heads) + out*hidden + 3*hidden*3*hidden
 	state := heads * dim * dim
-	return layer{name: "gated delta", weights: w, most: w, state: 2 * 4 * state, scan: 7 * state, write: func(b builder, x int32) {
-		h, qkv, gates, y := b.value(hidden), b.value(in), b.value(2*heads), b.value(out)
+	return layer{name: name, weights: w, most: w, state: 2 * 4 * state, scan: 7 * state, write: func(b builder, x int32) {
+		h, qkv, gates, y := b.value(hidden), b.value(in), b.value(decays+heads), b.value(out)
 		b.norm(h, x, hidden)
 		b.linear(qkv, h, plan.None, false)
 		b.linear(gates, h, plan.None, false)
 		cache := b.cache(plan.CacheState, heads, dim, dim)
 		b.op(plan.OpGatedDelta, y, []int32{
 			b.view(qkv, 0, keyHeads*dim), b.view(qkv, keyHeads*dim, keyHeads*dim), b.view(qkv, 2*keyHeads*dim, out),
-			b.view(gates, 0, heads), b.view(gates, heads, heads),
-		}, []int32{b.tensor(heads), b.tensor(heads)}, func(o *plan.Op) {
+			b.view(gates, 0, decays), b.view(gates, decays, heads),
+		}, []int32{b.tensor(heads), b.tensor(decays)}, func(o *plan.Op) {
+			if channels {
+				o.I[plan.DeltaChannels] = 1
+			}
 			o.I[plan.DeltaCache], o.I[plan.DeltaKeyHeads], o.F[plan.DeltaEps], o.F[plan.DeltaScale] = cache, keyHeads, 1e-6, 0.1
 		})
 		b.linear(x, y, x, false)
 		b.norm(h, x, hidden)
 		b.mlp(x, h, 3*hidden)
+	}}
+}
+
+// selectiveLayer is that of Mamba 1, whose step sizes come through a narrow matrix.
+func selectiveLayer(hidden int) layer {
+	const k, dim = 4, 16
+	inner, rank := 2*hidden, hidden/16
+	w := hidden*2*inner + inner*(rank+2*dim) + rank*inner + inner*hidden
+	state := inner * dim
+	return layer{name: "mamba 1", weights: w, most: w, state: 2 * 4 * state, scan: 6 * state, write: func(b builder, x int32) {
+		h, both, mixed, low, dt := b.value(hidden), b.value(2*inner), b.value(inner), b.value(rank+2*dim), b.value(inner)
+		b.norm(h, x, hidden)
+		b.linear(both, h, plan.None, false)
+		conv, cache := b.cache(plan.CacheState, 1, k-1, inner), b.cache(plan.CacheState, 1, dim, inner)
+		b.op(plan.OpConv, mixed, []int32{b.view(both, 0, inner)}, []int32{b.tensor(inner, k)}, func(o *plan.Op) {
+			o.I[plan.ConvCache], o.I[plan.ConvAct] = conv, int32(plan.ActSilu)
+		})
+		b.linear(low, mixed, plan.None, false)
+		b.linear(dt, b.view(low, 0, rank), plan.None, true)
+		y := b.value(inner)
+		b.op(plan.OpSelectiveScan, y, []int32{mixed, dt, b.view(low, rank, dim), b.view(low, rank+dim, dim)},
+			[]int32{b.tensor(inner, dim), b.tensor(inner)}, func(o *plan.Op) { o.I[plan.ScanCache] = cache })
+		b.op(plan.OpActivate, mixed, []int32{b.view(both, inner, inner), y}, nil, func(o *plan.Op) { o.I[plan.ActKind] = int32(plan.ActSilu) })
+		b.linear(x, mixed, x, false)
 	}}
 }
 
@@ -146,7 +181,7 @@ func BenchmarkLayers(b *testing.B) {
 // values of grouped heads and over latents.
 func BenchmarkAttention(b *testing.B) {
 	const vocab, hidden, count, seqs, context = 256, 1024, 2, 4, 1000
-	const latent, rest = 512, 64
+	const latent, rest, chunk = 512, 64, 512
 	for _, tt := range []struct {
 		name  string
 		heads int
@@ -154,6 +189,14 @@ func BenchmarkAttention(b *testing.B) {
 		write func(b builder, x, h int32, heads int)
 	}{
 		{"grouped", 16, 2 * 2 * 128, func(b builder, x, h int32, heads int) { b.attention(x, h, heads, 2, 128) }},
+		{"chunks", 16, 2 * 2 * 128, func(b builder, x, h int32, heads int) {
+			b.attention(x, h, heads, 2, 128)
+			for i := range b.Ops {
+				if op := &b.Ops[i]; op.Kind == plan.OpAttention {
+					op.I[plan.AttnChunk] = chunk
+				}
+			}
+		}},
 		{"latent", 16, latent + rest, func(b builder, x, h int32, heads int) {
 			key, queries, out := b.value(latent+rest), b.value(heads*(latent+rest)), b.value(heads*latent)
 			b.linear(key, h, plan.None, false)
@@ -194,7 +237,11 @@ func BenchmarkAttention(b *testing.B) {
 			for range b.N {
 				d.wait(b, d.enqueue(b, context, 1, false))
 			}
-			report(b, start, seqs, 2*float64(weights)+float64(count*seqs*context*2*tt.width), float64(2*weights*seqs))
+			seen := context
+			if tt.name == "chunks" {
+				seen = context%chunk + 1
+			}
+			report(b, start, seqs, 2*float64(weights)+float64(count*seqs*seen*2*tt.width), float64(2*weights*seqs))
 		})
 	}
 }

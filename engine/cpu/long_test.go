@@ -72,6 +72,7 @@ func TestLongContext(t *testing.T) {
 	}{
 		{"whole", small.plan(), []plan.Format{plan.F32, plan.BF16}},
 		{"window", windowed(small.plan(), 1300), []plan.Format{plan.F32, plan.BF16}},
+		{"chunk", chunked(small.plan(), 1100), []plan.Format{plan.F32}},
 		{"every kind of layer", everything(), []plan.Format{plan.F32}},
 	} {
 		for _, format := range tt.formats {
@@ -84,6 +85,15 @@ func windowed(p *plan.Plan, window int32) *plan.Plan {
 	for i := range p.Ops {
 		if p.Ops[i].Kind == plan.OpAttention {
 			p.Ops[i].I[plan.AttnWindow] = window
+		}
+	}
+	return p
+}
+
+func chunked(p *plan.Plan, chunk int32) *plan.Plan {
+	for i := range p.Ops {
+		if p.Ops[i].Kind == plan.OpAttention {
+			p.Ops[i].I[plan.AttnChunk] = chunk
 		}
 	}
 	return p
