@@ -98,7 +98,7 @@ func (s *sizing) grammarMemory(free int64) int64 {
 // bounds it. info has the bytes of a page and of a state, 0 if the model has
 // none.
 func (s *sizing) fit(info device.ModelInfo, free int64, bound string) (budget, error) {
-	headroom := engineBytes + otherBytes + s.requestMemory(free) + s.grammarMemory(free)
+	headroom := engineBytes + otherBytes + s.requestMemory(free) + s.grammarMemory(free) + s.adapterMemory(free)
 	noRoom := func(what string, bytes int64) error {
 		return fmt.Errorf("not enough memory to handle %s: it takes %s beside %s for requests on their way, the %s has %s left", what, size(bytes), size(headroom), bound, size(free))
 	}

@@ -35,6 +35,7 @@ type loadedModel struct {
 	info     device.ModelInfo
 	budget   budget
 	request  int64 // bytes that requests may hold in the API
+	adapters int64 // bytes that LoRA adapters may take
 	grammars int   // bytes that their grammars may take
 	tokens   int   // that the cache holds
 	slots    int
@@ -163,6 +164,7 @@ func (s *server) newEngine(l *loadedModel) (err error) {
 	}
 	l.tokens = s.sizing.tokens(l.budget.pages)
 	l.request = s.sizing.requestMemory(free)
+	l.adapters = s.sizing.adapterMemory(free)
 	l.grammars = int(s.sizing.grammarMemory(free))
 	limitHeap(l.request)
 	l.engine, err = engine.New(engine.Config{

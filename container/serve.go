@@ -192,6 +192,7 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string, sig
 		DiscardPrompt:          !cfg.ReturnFullText,
 		DisableGrammar:         cfg.DisableGrammarSupport,
 		OpenObjects:            cfg.OpenObjects,
+		AdapterUpdates:         s.cfg.AllowRuntimeLoraUpdating,
 		DefaultMaxTokens:       cfg.DefaultMaxTokens,
 		Repetition:             repetition,
 		ReasoningInText:        cfg.ReasoningFormat == "none",
@@ -262,14 +263,36 @@ func (s *server) run(f front) error {
 	}
 	defer loaded.backend.Close()
 
+	adapters, err := s.newAdapters(loaded)
+	if err != nil {
+		return usageError{err}
+	}
 	running := make(chan error, 1)
 	go func() { running <- loaded.engine.Run(ctx) }()
+	preloaded := make(chan error, 1)
+	go func() { preloaded <- preload(ctx, adapters) }()
+	select {
+	case err = <-preloaded:
+	case err = <-broken:
+	case sig := <-s.signals:
+		s.log.Info("ending while loading adapters", "signal", sig.String())
+		err = errEnded
+	}
+	if err != nil {
+		cancel()
+		<-running // it uses the backend
+		if errors.Is(err, errEnded) {
+			return nil
+		}
+		return usageError{err}
+	}
 	s.api.SetReady(handler.Model{
 		Generator: loaded.engine,
 		Tokenizer: loaded.tokenizer,
 		Template:  loaded.template,
 		Compiler:  loaded.compiler.get,
 		Revision:  modelRevision(s.model.place),
+		Adapters:  adapters,
 
 		RequestMemory: loaded.request,
 		Sampling:      loaded.sampling,

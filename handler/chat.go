@@ -148,7 +148,7 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 	if err := checkInputs(prompt.text, &p); err != nil {
 		return nil, err
 	}
-	if err := s.checkOpenAI(&p, m.limits.Vocab); err != nil {
+	if err := s.checkOpenAI(x, m, &p); err != nil {
 		return nil, err
 	}
 	if err := m.checkTruncate(&p); err != nil {

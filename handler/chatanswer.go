@@ -48,7 +48,7 @@ func (s *Server) newChatAnswer(tok *token.Tokenizer, req *chatRequest, prompt *c
 		object = "chat.completion.chunk"
 	}
 	a := &chatAnswer{
-		head: s.newOpenAIHead(object, "chatcmpl-"), tok: tok, logprobs: req.logprobs, top: int(req.topLogprobs.or(0)), object: s.opt.ToolCallObject,
+		head: s.newOpenAIHead(object, "chatcmpl-", all[0].job.adapter), tok: tok, logprobs: req.logprobs, top: int(req.topLogprobs.or(0)), object: s.opt.ToolCallObject,
 		promptLogprobs: req.promptLogprobs, usageApart: req.includeUsage, usageEach: req.usageEach, hidden: req.reasoning.hidden,
 	}
 	format := *prompt.format

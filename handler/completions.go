@@ -29,7 +29,7 @@ func (s *Server) complete(x *exchange, req *completionRequest) error {
 	if err := s.startCompletion(x, m, req); err != nil {
 		return err
 	}
-	a := newCompletionAnswer(s.newOpenAIHead("text_completion", "cmpl-"), m.tok, req, x.sequences)
+	a := newCompletionAnswer(s.newOpenAIHead("text_completion", "cmpl-", x.sequences[0].job.adapter), m.tok, req, x.sequences)
 	return s.respond(x, a, req.stream)
 }
 
@@ -46,7 +46,7 @@ func (s *Server) startCompletion(x *exchange, m *model, req *completionRequest) 
 	if err != nil {
 		return err
 	}
-	if err := s.checkOpenAI(&req.parameters, m.limits.Vocab); err != nil {
+	if err := s.checkOpenAI(x, m, &req.parameters); err != nil {
 		return err
 	}
 	if n := len(req.prompts) * int(best); n > s.opt.MaxConcurrentRequests {

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/millrace-ai/millrace/engine/adapter"
 	"github.com/millrace-ai/millrace/handler/body"
 	"github.com/millrace-ai/millrace/handler/telemetry"
 	"github.com/millrace-ai/millrace/internal/web"
@@ -34,6 +35,7 @@ type exchange struct {
 
 	answer    answer      // the form of the answer; nil: not known yet
 	sequences []*sequence // that are generated for it
+	adapters  []*adapter.Use
 
 	outcome outcome              // how it ended
 	told    []telemetry.Sequence // of the request's report
@@ -62,6 +64,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, route string, h h
 	s.conclude(x)
 	for _, q := range x.sequences {
 		q.close()
+	}
+	for _, use := range x.adapters {
+		use.Release()
 	}
 	s.permits.Add(-x.permits)
 	s.memory.held.Add(-x.held.Load())

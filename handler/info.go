@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"net/http"
 	"strconv"
 	"strings"
@@ -76,6 +77,16 @@ func (s *Server) info(x *exchange) error {
 	if m.sampling != (SamplingDefaults{}) {
 		b = m.sampling.appendJSON(append(b, `,"sampling_defaults":`...))
 	}
+	if names := m.adapters.Names(); len(names) > 0 {
+		b = append(b, `,"adapters":[`...)
+		for i, name := range names {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendString(b, name)
+		}
+		b = append(b, ']')
+	}
 	x.out = append(b, '}')
 	web.WriteJSON(x.w, http.StatusOK, x.out)
 	return nil
@@ -84,7 +95,12 @@ func (s *Server) info(x *exchange) error {
 // models handles GET /v1/models.
 func (s *Server) models(x *exchange) error {
 	x.out = append(x.out[:0], `{"object":"list","data":[`...)
-	x.out = s.appendModel(x.out)
+	x.out = s.appendModel(x.out, "")
+	if m := s.model.Load(); m != nil {
+		for _, name := range m.adapters.Names() {
+			x.out = s.appendModel(append(x.out, ','), name)
+		}
+	}
 	x.out = append(x.out, "]}"...)
 	web.WriteJSON(x.w, http.StatusOK, x.out)
 	return nil
@@ -95,23 +111,34 @@ const modelsPath = "/v1/models/"
 // modelOf handles GET /v1/models/NAME, of which NAME may have slashes.
 func (s *Server) modelOf(x *exchange) error {
 	name := strings.TrimPrefix(x.r.URL.Path, modelsPath)
+	if m := s.model.Load(); m != nil && !s.isBaseModel(name) {
+		if _, ok := m.adapters.Get(name); ok {
+			x.out = s.appendModel(x.out[:0], name)
+			web.WriteJSON(x.w, http.StatusOK, x.out)
+			return nil
+		}
+	}
 	if name == "" || !s.isBaseModel(name) {
 		e := failure(http.StatusNotFound, "not_found", "There is no model %q: this server has %q", body.Cut(name), s.opt.ModelID)
 		e.param, e.code = "model", "model_not_found"
 		return e
 	}
-	x.out = s.appendModel(x.out[:0])
+	x.out = s.appendModel(x.out[:0], "")
 	web.WriteJSON(x.w, http.StatusOK, x.out)
 	return nil
 }
 
-// appendModel appends the object of the model, with the length of its context,
-// as vLLM has it, once that is known.
-func (s *Server) appendModel(dst []byte) []byte {
+// appendModel appends the object of the model, or of one of its adapters, with the
+// length of the context once that is known, and an adapter's parent, as vLLM has them.
+func (s *Server) appendModel(dst []byte, adapter string) []byte {
 	dst = append(dst, `{"id":`...)
-	dst = appendString(dst, s.opt.ModelID)
+	dst = appendString(dst, cmp.Or(adapter, s.opt.ModelID))
 	dst = append(dst, `,"object":"model","created":0,"owned_by":`...)
 	dst = appendString(dst, s.opt.ModelID)
+	if adapter != "" {
+		dst = append(dst, `,"parent":`...)
+		dst = appendString(dst, s.opt.ModelID)
+	}
 	if m := s.model.Load(); m != nil {
 		dst = append(dst, `,"max_model_len":`...)
 		dst = strconv.AppendInt(dst, int64(m.limits.MaxTotal), 10)

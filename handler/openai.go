@@ -25,15 +25,22 @@ type openAIHead struct {
 }
 
 // newOpenAIHead makes the head of an answer whose objects are of a kind
-// ("chat.completion") and whose id begins with prefix ("chatcmpl-").
-func (s *Server) newOpenAIHead(object, prefix string) openAIHead {
+// ("chat.completion") and whose id begins with prefix ("chatcmpl-"). An adapter, if
+// there is one, is the model that answers.
+func (s *Server) newOpenAIHead(object, prefix, adapter string) openAIHead {
+	served := s.servedAs
+	if adapter != "" {
+		o := s.opt
+		o.ModelID = adapter
+		served = appendServedAs(nil, &o)
+	}
 	open := append(make([]byte, 0, 128), `{"object":"`...)
 	open = append(open, object...)
 	open = append(open, `","id":"`...)
 	open = append(open, prefix...)
 	open = append(open, rand.Text()...)
 	open = append(open, `","created":`...)
-	return openAIHead{strconv.AppendInt(open, time.Now().Unix(), 10), s.servedAs}
+	return openAIHead{strconv.AppendInt(open, time.Now().Unix(), 10), served}
 }
 
 // appendServedAs appends the members that name the model and this program.

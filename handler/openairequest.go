@@ -4,20 +4,17 @@ import (
 	"strings"
 
 	"github.com/millrace-ai/millrace/engine/sample"
-	"github.com/millrace-ai/millrace/handler/body"
 )
 
 // maxChoices is the largest n, as at OpenAI.
 const maxChoices = 128
 
 // checkOpenAI refuses values out of range that generate requests do not have.
-// vocab is the number of token ids.
-func (s *Server) checkOpenAI(p *parameters, vocab int) error {
+func (s *Server) checkOpenAI(x *exchange, m *model, p *parameters) error {
+	if _, err := s.adapterOf(x.r.Context(), m, p); err != nil {
+		return err
+	}
 	switch {
-	case !s.isBaseModel(p.model) && !isFiller(p.model):
-		e := invalid("there is no model %q: this server serves %q (\"tgi\" is an alias)", body.Cut(p.model), s.opt.ModelID)
-		e.param, e.code = "model", "model_not_found"
-		return e
 	case p.maxNewTokens.set && p.maxNewTokens.v == 0 && p.n.or(1) > 1:
 		return invalid("`n` must be 1 where no tokens are generated. Given: %d", p.n.v)
 	case p.promptLogprobs.set && p.stream:
@@ -27,7 +24,7 @@ func (s *Server) checkOpenAI(p *parameters, vocab int) error {
 	case p.spaces && p.showSpecial:
 		return unsupported("spaces_between_special_tokens", "is not supported with `skip_special_tokens` false, except for false")
 	}
-	return checkLogitBias(p.logitBias, vocab)
+	return checkLogitBias(p.logitBias, m.limits.Vocab)
 }
 
 // choices returns how many choices p asks for. More than can ever run are

@@ -62,6 +62,9 @@ type Options struct {
 	// of the contract's body.
 	ErrorObject bool
 
+	// AdapterUpdates lets clients load and unload adapters.
+	AdapterUpdates bool
+
 	// MetricNamespace makes each request's line in the log one that CloudWatch
 	// makes metrics of, in this namespace; the Logger must write JSON. "": off.
 	MetricNamespace string

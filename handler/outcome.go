@@ -37,7 +37,7 @@ func (s *Server) conclude(x *exchange) {
 		r.Failure = &telemetry.Failure{Type: o.err.Type, Message: o.err.text(), Cause: o.err.Err}
 	}
 	if o.job != nil {
-		r.Generated = &o.job.req
+		r.Generated, r.Adapter = &o.job.req, o.job.adapter
 	}
 	for _, q := range x.sequences {
 		t := telemetry.Sequence{Tokens: q.text.Tokens()}

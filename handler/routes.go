@@ -48,6 +48,8 @@ func (s *Server) newRoutes() http.Handler {
 	handle("/info", get(s.info))
 	handle("/v1/models", get(s.models))
 	handle(modelsPath, get(s.modelOf))
+	handle("/v1/load_lora_adapter", post(s.loadAdapter))
+	handle("/v1/unload_lora_adapter", post(s.unloadAdapter))
 	handle("/metrics", get(serveFiles("", s.metrics)).public())
 	handle("/api-doc/openapi.json", get(s.openAPI).public())
 	handle("/docs", get(redirectTo("docs/")).public())

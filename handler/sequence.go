@@ -52,6 +52,10 @@ func (q *sequence) mean() float64 {
 // submit gives j to the engine once for each of its seeds, and adds the sequences to
 // those of x. With stream their deadline is that of a stream.
 func (s *Server) submit(x *exchange, m *model, j *job, stream bool) error {
+	if err := x.useAdapter(m, j); err != nil {
+		closeGuides([]*job{j})
+		return err
+	}
 	s.metrics.Accepted(&j.req)
 	ctx := x.r.Context()
 	j.req.Params.Seed = j.seeds[0]

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/adapter"
 	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/engine/token"
 	"github.com/millrace-ai/millrace/handler/chat"
@@ -43,6 +44,8 @@ type Model struct {
 	// Sampling is what requests of the OpenAI routes get for fields that they
 	// leave out.
 	Sampling SamplingDefaults
+	// Adapters are those that requests may name; nil: none, nor can any be loaded.
+	Adapters *adapter.Manager
 }
 
 // model is a Model in use.
@@ -54,6 +57,9 @@ type model struct {
 	limits   engine.Limits
 	revision string
 	sampling SamplingDefaults
+
+	adapters  *adapter.Manager // knows none if they are not supported
+	adaptable bool
 }
 
 // Server answers HTTP requests. Make one with New, give it its model with
@@ -96,6 +102,7 @@ func New(opt Options) *Server {
 	s.reporter = telemetry.Reporter{Metrics: s.metrics, Logger: opt.Logger, Tracer: opt.Tracer, ModelID: opt.ModelID, Namespace: opt.MetricNamespace}
 	s.metrics.Total("millrace_log_lines_dropped_total", "Lines of the log that were dropped because nothing read them", func(engine.Stats) int64 { return opt.LogLinesDropped() })
 	s.addState()
+	s.observeAdapters()
 	s.document = sync.OnceValue(func() []byte { return newDocument(&opt) })
 	s.memory.setSize(defaultRequestMemory, opt.ValidationWorkers)
 	s.memory.observe(s.metrics)
@@ -141,7 +148,11 @@ func (s *Server) SetReady(m Model) {
 	if m.RequestMemory > 0 {
 		s.memory.setSize(m.RequestMemory, s.opt.ValidationWorkers)
 	}
-	s.model.Store(&model{gen: m.Generator, tok: m.Tokenizer, template: m.Template, compiler: m.Compiler, limits: limits, revision: m.Revision, sampling: m.Sampling})
+	adaptable := m.Adapters != nil
+	if !adaptable {
+		m.Adapters = adapter.NewManager(adapter.Options{})
+	}
+	s.model.Store(&model{adapters: m.Adapters, adaptable: adaptable, gen: m.Generator, tok: m.Tokenizer, template: m.Template, compiler: m.Compiler, limits: limits, revision: m.Revision, sampling: m.Sampling})
 }
 
 // Drain refuses all work that comes from now on and makes /ping and /health

@@ -9,7 +9,6 @@ import (
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/token"
-	"github.com/millrace-ai/millrace/handler/body"
 )
 
 // job is a request that has passed every check.
@@ -23,6 +22,7 @@ type job struct {
 	special  bool     // show special tokens in the text (OpenAI routes)
 	stopText bool     // show what ended the text, too (OpenAI routes)
 	seeds    []uint64 // one for each sequence to generate
+	adapter  string   // by name; "": the model itself
 }
 
 // checkMode refuses what the way of answering rules out. TGI looks at it
@@ -116,9 +116,6 @@ func (s *Server) prepare(x *exchange, m *model, req *generateRequest) (*job, err
 	if err != nil {
 		return nil, err
 	}
-	if p.adapterID.set && !s.isBaseModel(p.adapterID.v) {
-		return nil, invalid("there is no adapter %q: adapters are not available yet, leave `adapter_id` out for the model %s", body.Cut(p.adapterID.v), s.opt.ModelID)
-	}
 	x.shown = j.details
 	if p.grammar.set {
 		if j.req.Constraint, err = s.guide(x.r.Context(), p.grammar.v); err != nil {
@@ -162,6 +159,9 @@ func (s *Server) newJob(x *exchange, m *model, p *parameters, inputs string, ids
 			PromptLogprobs: p.scoring || p.decoderInputDetails || maxNew == 0,
 			LogitBias:      p.logitBias,
 		},
+	}
+	if j.adapter, err = s.adapterOf(x.r.Context(), m, p); err != nil {
+		return nil, err
 	}
 	if err := x.holdScores(&j.req, sequences); err != nil {
 		return nil, err

@@ -18,7 +18,8 @@
 //	events.go      server-sent events, each as a line
 //	answer.go      what the API answers to a request made here
 //	duplex.go      the WebSocket; socket.go one of its connections
-//	registry.go    models and adapters to be loaded at run time
+//	registry.go    models to be loaded at run time, which are refused
+//	adapters.go    adapters to be loaded at run time
 //
 // Not here: the deadlines themselves, the log, the API key (handler), the port
 // and the drain (container), the client's side of the platform (its own

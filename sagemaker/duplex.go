@@ -80,7 +80,8 @@ func (d *duplex) shutdown(ctx context.Context) error {
 // serveDuplex handles GET /invocations-bidirectional-stream; see socket for
 // what is spoken there.
 func (h *Hosting) serveDuplex(w http.ResponseWriter, r *http.Request) error {
-	if err := noAdapters(r.Header); err != nil {
+	r, err := forAdapter(r)
+	if err != nil {
 		return err
 	}
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") || r.ProtoMajor != 1 {

@@ -17,6 +17,10 @@ type API interface {
 	// Route returns a route that the API does not have itself and that
 	// behaves as its own do.
 	Route(handler.Methods) http.Handler
+	// Adapters that requests may name.
+	AddAdapter(ctx context.Context, a handler.Adapter, load, replace bool) error
+	RemoveAdapter(name string) (known bool, err error)
+	ListAdapters() []handler.Adapter
 	// Hold takes that many bytes of what requests may hold together, if there are
 	// enough. Release gives them back.
 	Hold(bytes int64) bool

@@ -2,6 +2,7 @@ package sagemaker
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -26,8 +27,13 @@ type api struct {
 
 func (a api) Route(m handler.Methods) http.Handler { return a.routes.Route(m) }
 
-func (a api) Hold(bytes int64) bool { return a.routes.Hold(bytes) }
-func (a api) Release(bytes int64)   { a.routes.Release(bytes) }
+func (a api) AddAdapter(ctx context.Context, x handler.Adapter, load, replace bool) error {
+	return a.routes.AddAdapter(ctx, x, load, replace)
+}
+func (a api) RemoveAdapter(name string) (bool, error) { return a.routes.RemoveAdapter(name) }
+func (a api) ListAdapters() []handler.Adapter         { return a.routes.ListAdapters() }
+func (a api) Hold(bytes int64) bool                   { return a.routes.Hold(bytes) }
+func (a api) Release(bytes int64)                     { a.routes.Release(bytes) }
 
 func newAPI(serve http.HandlerFunc) api {
 	return api{serve, handler.New(handler.Options{ModelID: "MODEL", Logger: slog.New(slog.DiscardHandler)})}
@@ -140,20 +146,18 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"unknown route", "POST", "/invocations", "{}", headerAttributes + ": route=/v1/embeddings", 400, `"/v1/embeddings" here; expected one of /, /chat_tokenize, /generate,`},
 		{"endless route", "POST", "/invocations", "{}", headerAttributes + ": route=/" + long, 400, "expected one of"},
-		{"adapter", "POST", "/invocations", "{}", headerAdapter + ": fr-1", 422, `no adapter "fr-1", none is loaded`},
-		{"adapter on OpenAI's path", "POST", "/v1/chat/completions", "{}", headerAdapter + ": " + long, 422, "none is loaded"},
 		{"target model", "POST", "/invocations", "{}", headerTargetModel + ": m.tar.gz", 422, `no model "m.tar.gz"`},
 		{"load a model", "POST", "/models", `{"model_name":"m","url":"/opt"}`, "", 400, "serves one model"},
 		{"unknown model", "GET", "/models/m", "", "", 404, `model "m" is not loaded`},
 		{"unload a model", "DELETE", "/models/m", "", "", 404, `model "m" is not loaded`},
 		{"invoke a model", "POST", "/models/m/invoke", "{}", "", 404, `model "m" is not loaded`},
-		{"load an adapter", "POST", "/adapters", `{"name":"a","src":"/tmp/a","preload":true}`, "", 400, `adapter "a" cannot be loaded: adapters are not enabled`},
-		{"load an adapter by query", "POST", "/adapters?name=a&src=b", "", "", 400, `adapter "a" cannot be loaded`},
-		{"load an adapter of a model", "POST", "/models/m/adapters", `{"name":"a","src":"/tmp/a"}`, "", 400, `adapter "a" cannot be loaded`},
+		{"load an adapter", "POST", "/adapters", `{"name":"a","src":"/tmp/a","preload":true}`, "", 403, "--allow-runtime-lora-updating"},
+		{"load an adapter by query", "POST", "/adapters?name=a&src=b", "", "", 403, "--allow-runtime-lora-updating"},
+		{"load an adapter of a model", "POST", "/models/m/adapters", `{"name":"a","src":"/tmp/a"}`, "", 403, "--allow-runtime-lora-updating"},
 		{"adapter without a source", "POST", "/adapters", `{"name":"a"}`, "", 400, `found name "a" and src ""`},
 		{"adapter that is not JSON", "POST", "/adapters", `{"name":`, "", 400, "expected a JSON object"},
-		{"unknown adapter", "GET", "/adapters/a%2Fb", "", "", 404, `adapter "a/b" is not loaded`},
-		{"update an adapter", "POST", "/models/m/adapters/a/update", "{}", "", 404, `adapter "a" is not loaded`},
+		{"unknown adapter", "GET", "/adapters/a%2Fb", "", "", 404, `adapter "a/b" is not registered`},
+		{"update an adapter", "POST", "/models/m/adapters/a/update", `{"src":"b"}`, "", 403, "--allow-runtime-lora-updating"},
 		{"below an adapter", "GET", "/adapters/a/x", "", "", 404, "no route"},
 		{"escaped slash instead of one", "GET", "/models%2Fm", "", "", 404, "no route"},
 		{"method", "PUT", "/models/m", "", "", 405, "PUT is not allowed"},
@@ -176,8 +180,6 @@ func TestRegistryThatIsEmpty(t *testing.T) {
 		{"GET", "/adapters", `{"adapters":[]}`},
 		{"GET", "/adapters?limit=3", `{"adapters":[]}`},
 		{"GET", "/models/m/adapters", `{"adapters":[]}`},
-		{"DELETE", "/adapters/a", `{"status":"Adapter a is not loaded"}`},
-		{"DELETE", "/models/m/adapters/%22", `{"status":"Adapter \" is not loaded"}`},
 	} {
 		if got := ask(h, tt.method, tt.path, ""); got.status != 200 || got.body != tt.want {
 			t.Errorf("%s %s: %d %s; want %s", tt.method, tt.path, got.status, got.body, tt.want)

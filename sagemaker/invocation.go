@@ -54,7 +54,7 @@ func (h *Hosting) prepare(in *invocation) (serve serveFunc, err error) {
 			err = web.Panicked(p)
 		}
 	}()
-	if err := noAdapters(in.r.Header); err != nil {
+	if in.r, err = forAdapter(in.r); err != nil {
 		return nil, err
 	}
 	in.r = h.withDeadlines(in.r)

@@ -1,9 +1,6 @@
 package sagemaker
 
 import (
-	"encoding/json"
-	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -14,15 +11,12 @@ import (
 )
 
 // The platform may load models (multi-model endpoints) and adapters (their own
-// inference components) into a running container. Neither is possible here:
-// the routes exist so that the platform and its users read why, in the form
-// that they expect. What is not loaded is listed as nothing and can be deleted,
-// so that a deployment that was refused can be taken down.
+// inference components) into a running container. Adapters are the API's; of models
+// there is one, and the routes exist so that the platform and its users read why, in
+// the form that they expect. What is not loaded can be deleted, so that a deployment
+// that failed can be taken down.
 
-const (
-	oneModel    = "this container serves one model; deploy each model as an endpoint or an inference component of its own"
-	adaptersOff = "adapters are not enabled in this build; deploy the model with the adapter merged into its weights"
-)
+const oneModel = "this container serves one model; deploy each model as an endpoint or an inference component of its own"
 
 // addRegistry adds the routes of models and adapters.
 func (h *Hosting) addRegistry() {
@@ -32,8 +26,8 @@ func (h *Hosting) addRegistry() {
 		http.MethodPost: refuseModel,
 	})
 	h.routes["/adapters"] = routes(handler.Methods{
-		http.MethodGet:  answerJSON(`{"adapters":[]}`),
-		http.MethodPost: refuseAdapter,
+		http.MethodGet:  h.listAdapters,
+		http.MethodPost: func(w http.ResponseWriter, r *http.Request) error { return h.addAdapter(w, r, "") },
 	})
 	one := func(w http.ResponseWriter, r *http.Request) error { return h.entry(w, r) }
 	entries := routes(handler.Methods{http.MethodGet: one, http.MethodPost: one, http.MethodDelete: one})
@@ -66,14 +60,11 @@ func (h *Hosting) entry(w http.ResponseWriter, r *http.Request) error {
 	rest := strings.Join(parts[2:], "/")
 	switch {
 	case collection == "adapters" && rest == "" && r.Method == http.MethodDelete:
-		status, err := json.Marshal("Adapter " + body.Cut(name) + " is not loaded")
-		if err != nil {
-			return err
-		}
-		web.WriteJSON(w, http.StatusOK, fmt.Appendf(nil, `{"status":%s}`, status))
-		return nil
-	case collection == "adapters" && (rest == "" && r.Method == http.MethodGet || rest == "update" && r.Method == http.MethodPost):
-		return notLoaded("adapter", name, adaptersOff)
+		return h.removeAdapter(w, name)
+	case collection == "adapters" && rest == "" && r.Method == http.MethodGet:
+		return h.showAdapter(w, name)
+	case collection == "adapters" && rest == "update" && r.Method == http.MethodPost:
+		return h.addAdapter(w, r, name)
 	case collection == "models" && (rest == "" && r.Method != http.MethodPost || rest == "invoke" && r.Method == http.MethodPost):
 		return notLoaded("model", name, oneModel)
 	}
@@ -91,39 +82,6 @@ func notLoaded(what, name, why string) error {
 // refuseModel handles POST /models, which loads a model.
 func refuseModel(http.ResponseWriter, *http.Request) error {
 	return badRequest("Multi-model endpoints are not enabled: %s", oneModel)
-}
-
-// refuseAdapter handles POST /adapters, which loads an adapter.
-func refuseAdapter(_ http.ResponseWriter, r *http.Request) error {
-	const most = 64 << 10
-	// LMI's clients put the fields into the query, the platform into the body.
-	fields := struct{ Name, Src string }{r.URL.Query().Get("name"), r.URL.Query().Get("src")}
-	text, err := io.ReadAll(io.LimitReader(r.Body, most))
-	if err != nil {
-		return badRequest("Failed to buffer the request body")
-	}
-	if len(text) > 0 {
-		if err := json.Unmarshal(text, &fields); err != nil {
-			return badRequest("The body of an adapter: expected a JSON object with name and src: %s", body.Cut(err.Error()))
-		}
-	}
-	if fields.Name == "" || fields.Src == "" {
-		return badRequest("The body of an adapter: expected name and src, found name %q and src %q", body.Cut(fields.Name), body.Cut(fields.Src))
-	}
-	return badRequest("The adapter %q cannot be loaded: %s", body.Cut(fields.Name), adaptersOff)
-}
-
-// noAdapters refuses a request for another model than the one that is served.
-func noAdapters(header http.Header) error {
-	if name := header.Get(headerAdapter); name != "" {
-		return failure(http.StatusUnprocessableEntity, "validation",
-			"X-Amzn-SageMaker-Adapter-Identifier: there is no adapter %q, none is loaded: %s", body.Cut(name), adaptersOff)
-	}
-	if name := header.Get(headerTargetModel); name != "" {
-		return failure(http.StatusUnprocessableEntity, "validation",
-			"X-Amzn-SageMaker-Target-Model: there is no model %q: %s", body.Cut(name), oneModel)
-	}
-	return nil
 }
 
 func answerJSON(body string) func(http.ResponseWriter, *http.Request) error {

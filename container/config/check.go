@@ -130,6 +130,9 @@ func (l *Loader) checkTogether(s *Serve) error {
 	if err := l.checkHosting(s); err != nil {
 		return err
 	}
+	if _, err := s.Adapters(); err != nil {
+		return errorf("%s: %v", Setting{Flag: "lora-adapters", Value: s.LoraAdapters, From: l.from["lora-adapters"]}.name(), err)
+	}
 	if _, err := s.Level(); err != nil {
 		if strings.HasPrefix(l.from["log-level"], "environment ") { // other programs have levels of other names there
 			l.notes = append(l.notes, fmt.Sprintf("%s: %v: logging at info", Setting{Flag: "log-level", Value: s.LogLevel, From: l.from["log-level"]}.name(), err))

@@ -27,6 +27,8 @@ type Serve struct {
 	HuggingfaceHubCache string `name:"huggingface-hub-cache" also:"HF_HUB_CACHE" operator:"" group:"model" placeholder:"DIR" help:"Cache for models of the hub, which Hugging Face's tools share. Default: hub in HF_HOME or in ~/.cache/huggingface; if that cannot be written, a folder for temporary files."`
 	ServedModelName     string `name:"served-model-name" group:"model" placeholder:"NAME" help:"What answers and /v1/models call the model. Default: the name of its folder or repository."`
 	TokenizerConfigPath string `name:"tokenizer-config-path" operator:"" group:"model" placeholder:"FILE" help:"Chat template to use instead of the model's: a file like tokenizer_config.json, or a template itself if it ends in .jinja."`
+	LoraAdapters        string `name:"lora-adapters" operator:"" group:"model" placeholder:"LIST" help:"LoRA adapters to load at start, which requests name in adapter_id or model: NAME=PLACE, or the name of one of the hub alone, separated by commas; or JSON objects with name and path, as vLLM has them. A PLACE is a folder, s3://BUCKET/PREFIX, or ORG/NAME[@REVISION] of the hub."`
+	AdapterMemory       int    `name:"adapter-memory" operator:"" min:"1" group:"model" placeholder:"N" help:"Memory in MiB for LoRA adapters. Those that are not in use are dropped where others need it, but for those of --lora-adapters. Default: 512, or a sixteenth of what is free if that is less."`
 	Device              string `name:"device" variable:"MILLRACE_DEVICE" group:"model" default:"auto" enum:"auto,cpu,cuda,ref,sim" placeholder:"auto|cpu" help:"What computes: auto or cpu. For development there are ref (slow and plain, to compare with) and sim (no model, to measure the rest)."`
 	Threads             int    `name:"threads" variable:"MILLRACE_THREADS" group:"model" min:"0" placeholder:"N" help:"CPU worker threads. Default: the cores this process may use."`
 
@@ -39,6 +41,7 @@ type Serve struct {
 	EscapeSpecialTokens        bool     `name:"escape-special-tokens" default:"true" negatable:"" group:"server" help:"Keep what is spelled like a special token in the messages and tools of a chat as text. TGI's chats take it for the token."`
 	OpenObjects                bool     `name:"open-objects" group:"server" help:"Read JSON schemas as JSON Schema does: a schema without a type allows any value, and objects may have properties that it does not name. TGI's grammars allow no others."`
 	DisableGrammarSupport      bool     `name:"disable-grammar-support" group:"server" help:"Refuse requests with a grammar."`
+	AllowRuntimeLoraUpdating   bool     `name:"allow-runtime-lora-updating" also:"VLLM_ALLOW_RUNTIME_LORA_UPDATING" operator:"" negatable:"" group:"server" help:"Let clients load and unload LoRA adapters from any place that this server can read: /v1/load_lora_adapter, /v1/unload_lora_adapter and SageMaker's /adapters. Default: only on SageMaker, whose platform alone reaches these routes."`
 	GracefulTerminationTimeout int      `name:"graceful-termination-timeout" default:"25" min:"0" group:"server" help:"Seconds that running requests get after SIGTERM."`
 	Config                     string   `name:"config" variable:"MILLRACE_CONFIG" group:"server" placeholder:"FILE" help:"YAML or JSON file of these flags. Default: millrace.yaml or millrace.json in the model folder, which cannot set what is the operator's, such as api-key or port. It is not read from S3 or an archive."`
 	Env                        bool     `name:"env" variable:"-" short:"e" group:"server" help:"Log the configuration at start."`
@@ -135,7 +138,6 @@ type Compat struct {
 	KVCacheDtype   string  `group:"later" name:"kv-cache-dtype" neutral:"auto" later:"a quantised key-value cache" placeholder:"TEXT" help:"Not in this build: a quantised key-value cache."`
 	RopeScaling    string  `group:"later" name:"rope-scaling" later:"overriding the checkpoint's rope scaling" placeholder:"TEXT" help:"Not in this build: overriding the checkpoint's rope scaling."`
 	RopeFactor     float64 `group:"later" name:"rope-factor" later:"overriding the checkpoint's rope scaling" placeholder:"NUMBER" help:"Not in this build: overriding the checkpoint's rope scaling."`
-	LoraAdapters   string  `group:"later" name:"lora-adapters" later:"LoRA adapters" placeholder:"TEXT" help:"Not in this build: LoRA adapters."`
 	Ngrok          bool    `group:"later" name:"ngrok" neutral:"false" later:"an ngrok tunnel" help:"Not in this build: an ngrok tunnel."`
 	NgrokAuthtoken string  `group:"later" name:"ngrok-authtoken" secret:"" later:"an ngrok tunnel" placeholder:"TEXT" help:"Not in this build: an ngrok tunnel."`
 	NgrokEdge      string  `group:"later" name:"ngrok-edge" later:"an ngrok tunnel" placeholder:"TEXT" help:"Not in this build: an ngrok tunnel."`

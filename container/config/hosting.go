@@ -49,6 +49,9 @@ func (l *Loader) settlePlace(s *Serve) {
 		settle("payload-limit", &payload, sageMakerPayload, "SageMaker's limit")
 		settle("request-deadline", &s.RequestDeadline, sageMakerAnswer, "SageMaker's limit")
 		settle("stream-deadline", &s.StreamDeadline, sageMakerStream, "SageMaker's limit")
+		if l.from["allow-runtime-lora-updating"] == "" {
+			s.AllowRuntimeLoraUpdating, l.from["allow-runtime-lora-updating"] = true, "SageMaker"
+		}
 	case l.env["AWS_LAMBDA_RUNTIME_API"] != "":
 		settle("payload-limit", &payload, lambdaPayload, "Lambda's limit")
 	}

@@ -18,6 +18,8 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+
+	"github.com/millrace-ai/millrace/engine/adapter"
 )
 
 // hubRevision is a model of the hub at one commit.
@@ -292,8 +294,8 @@ func (f *hubFile) readAll(ctx context.Context) ([]byte, error) {
 }
 
 // neededFiles chooses from the names of all files of a model those that are
-// needed to serve it: texts and, in one form of several, the weights. read reads
-// a text.
+// needed to serve it, or of an adapter: texts and, in one form of several, the weights.
+// read reads a text.
 func neededFiles(all []string, read func(name string) ([]byte, error)) (names []string, err error) {
 	for _, name := range all {
 		if isModelText(name) {
@@ -301,6 +303,9 @@ func neededFiles(all []string, read func(name string) ([]byte, error)) (names []
 		}
 	}
 	has := func(name string) bool { return slices.Contains(all, name) }
+	if has(adapter.ConfigFile) && has(adapter.WeightsFile) && !has("model"+weightsEnd) && !has(indexName) {
+		return append(names, adapter.WeightsFile), nil
+	}
 	if !has(configName) {
 		return nil, errors.New("the repository has no config.json, so it is not a model that can be served")
 	}

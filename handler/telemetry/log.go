@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -47,6 +48,9 @@ func (rep *Reporter) log(r *Request, ttft time.Duration, traceID string) {
 			attrs = append(attrs, slog.String(f.name, v))
 		}
 	}
+	if name := cmp.Or(r.Adapter, r.HTTP.Header.Get("X-Amzn-Sagemaker-Adapter-Identifier")); printable(name) {
+		attrs = append(attrs, slog.String("adapter", name))
+	}
 	if ttft > 0 {
 		attrs = append(attrs, slog.Float64("ttft_ms", milliseconds(ttft)))
 	}
@@ -82,7 +86,6 @@ func (rep *Reporter) log(r *Request, ttft time.Duration, traceID string) {
 // hostFields are what SageMaker says about a request beside its id.
 var hostFields = [...]struct{ name, header string }{
 	{"session_id", "X-Amzn-Sagemaker-Session-Id"},
-	{"adapter", "X-Amzn-Sagemaker-Adapter-Identifier"},
 }
 
 // spanOf returns the fields that TGI's span of a generation has.

@@ -31,6 +31,7 @@ type Request struct {
 	Streamed bool
 	Failure  *Failure // the last one; nil: none
 
+	Adapter   string          // by name; "": the model itself
 	Generated *engine.Request // what the engine was asked for; nil: no generation has come to its end
 	Timing    Timing          // of Generated
 	Sequences []Sequence
