@@ -2,7 +2,9 @@ package chat
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -205,4 +207,57 @@ func TestCutFormats(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whatever a model writes, in any format, a stream of it is the whole, and
+// nothing is lost of an answer without calls.
+func FuzzFormats(f *testing.F) {
+	var all []*Format
+	for name, text := range readResponseGolden(f).Templates {
+		template, err := readResponseTemplate(text)
+		if err != nil {
+			f.Fatal(name, err)
+		}
+		all = append(all, formatTGI.withTemplate(template))
+	}
+	slices.SortFunc(all, func(a, b *Format) int { return strings.Compare(fmt.Sprint(a.texts()), fmt.Sprint(b.texts())) })
+	for _, format := range append(formats, formatTGI) {
+		with := *format
+		if !with.Reasoning.Channels {
+			with.Reasoning = reasonings[0]
+		}
+		all = append(all, &with)
+	}
+	for i, format := range all {
+		for _, tt := range formatCalls {
+			if text, ok := format.write(tt.calls); ok {
+				f.Add("<think>a</think>Well.\n"+text+" ok", uint8(i), uint8(i))
+			}
+		}
+	}
+	for _, row := range readResponseGolden(f).Rows {
+		f.Add(row.Text, uint8(len(row.Text)), uint8(1))
+	}
+	f.Add("<|channel|>analysis<|message|>a<|end|><|start|>assistant to=functions.now<|channel|>commentary json<|message|>{}<|call|>", uint8(len(all)-2), uint8(1))
+	f.Fuzz(func(t *testing.T, text string, which, cut uint8) {
+		if !utf8.ValidString(text) || len(text) > 2000 {
+			return
+		}
+		format := all[int(which)%len(all)]
+		for _, s := range []Selection{{}, {Tools: formatTools}, {Tools: formatTools, Required: true}} {
+			whole := answerOf(format, s, text, max(1, len(text)))
+			if a := answerOf(format, s, text, 1+int(cut)%8); !reflect.DeepEqual(a, whole) {
+				t.Errorf("%s: %q in pieces is %q, %s; whole %q, %s", format.Name, text, a.Reasoning, a, whole.Reasoning, whole)
+			}
+			plain := format.Template == nil && !format.Reasoning.Channels
+			if plain && !s.Required && len(whole.Calls) == 0 && !strings.Contains(text, "<think>") && whole.Content != text {
+				t.Errorf("%s: %q without a call is %s", format.Name, text, whole)
+			}
+			for _, c := range whole.Calls {
+				if !slices.Contains([]string{"get_weather", "now", "say-it"}, c.Name) || c.Arguments != "" && c.Arguments[0] != '{' {
+					t.Errorf("%s: %q calls %s(%s)", format.Name, text, c.Name, c.Arguments)
+				}
+			}
+		}
+	})
 }
