@@ -162,7 +162,7 @@ func (s *argumentSchema) hasType(name string) bool {
 	return s.Type == nil && s.Enum == nil || slices.Contains(s.Type, name) || name == "integer" && slices.Contains(s.Type, "number")
 }
 
-// withoutString returns s without the type of strings, nil if no other is left.
+// withoutTypes returns s without some types, nil if no other is left.
 func (s *argumentSchema) withoutTypes(names ...string) json.RawMessage {
 	if s.Type == nil {
 		return nil
@@ -194,8 +194,8 @@ func (s *argumentSchema) withoutTypes(names ...string) json.RawMessage {
 	return append(out, '}')
 }
 
-// object calls item for each member that s names, and extra for those that it
-// does not name. A nil extra name means any.
+// object returns the members that s names, and those that it does not: by the
+// pattern of their names, "" for any.
 func (s *argumentSchema) object() (named []objectMember, extra []objectMember) {
 	named = objectMembers(s.Properties)
 	extra = objectMembers(s.Patterns)
@@ -219,11 +219,8 @@ func (w *schemaWriter) keyPattern(pattern, set string, named []objectMember) str
 		}
 		body += " & ~/" + slashes(strings.Join(names, "|")) + "/"
 	}
-	return w.terminal("KEY", body)
+	return w.rule("KEY", body)
 }
-
-// terminal returns the name of a terminal.
-func (w *larkWriter) terminal(prefix, body string) string { return w.rule(prefix, body) }
 
 // slashes escapes what ends a regular expression of Lark.
 func slashes(pattern string) string {
@@ -324,7 +321,7 @@ func (w *larkWriter) string(s *argumentSchema, end string) string {
 		text = text[1:]
 	}
 	mark := strings.TrimSpace(end)
-	lead := end[:strings.Index(end, mark)]
+	lead, _, _ := strings.Cut(end, mark)
 	suffix := ""
 	for special := range w.format.special {
 		if strings.HasPrefix(mark, special) {
@@ -335,14 +332,14 @@ func (w *larkWriter) string(s *argumentSchema, end string) string {
 		for i := range text {
 			text[i] = "/" + slashes(text[i]+regexp.QuoteMeta(lead)) + "/"
 		}
-		return w.terminal("TEXT", strings.Join(text, " & ")) + " " + suffix
+		return w.rule("TEXT", strings.Join(text, " & ")) + " " + suffix
 	}
 	stop := regexp.QuoteMeta(lead + mark)
 	for i := range text {
 		text[i] = "/" + slashes(text[i]+stop) + "/"
 	}
 	body := strings.Join(text, " & ") + " & ~/" + slashes(`(?s:.*)`+regexp.QuoteMeta(mark)+`(?s:.+)`) + "/"
-	return join(w.terminal("TEXT", body), w.text(end[len(lead)+len(mark):]))
+	return join(w.rule("TEXT", body), w.text(end[len(lead)+len(mark):]))
 }
 
 // scalar returns how a value of an enumeration stands as text: a string as it

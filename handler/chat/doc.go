@@ -6,12 +6,12 @@
 // loaded once from a checkpoint and tried on made-up conversations then, which
 // tells what the model's maker expects: lists of chunks or text, tools in the
 // prompt or not, arguments as an object or as a string, and how the model
-// writes a call (Format).
+// writes reasoning and calls (Format).
 //
 // Of a request's tools, Select says which the model is shown and may call,
 // Template.Render puts them into the prompt, Selection.Constraint holds the
-// output to them, and a Parser turns the output, piece by piece, into content
-// and calls. The order is:
+// output to them, and a Parser turns the output, piece by piece, into reasoning,
+// content and calls. The order is:
 //
 //	messages, tools … = Decode…(reader)
 //	selection         = Select(tools, choice, …)
@@ -21,8 +21,8 @@
 //	for each piece of output text: deltas = parser.Write(piece)
 //	deltas            = parser.Close()
 //
-// The text that a Parser reads must keep special tokens other than the ends of
-// sequence: some models mark a call with one ([TOOL_CALLS], <|python_tag|>).
+// The text that a Parser reads must keep the special tokens that are markers of
+// the Format: some models mark a call with one ([TOOL_CALLS], <|python_tag|>).
 //
 // A request that cannot be served is an *Error, whose type and text are TGI's.
 // The Decode functions return the errors of package body.

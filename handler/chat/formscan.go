@@ -389,10 +389,10 @@ func (s *tagScan) next(c byte) bool {
 		}
 		s.got += string([]byte{c})
 		begin := unspaced(s.tags.Begin)
-		switch {
-		case s.got == begin:
+		switch s.got {
+		case begin:
 			s.state, s.key, s.got = tagKey, nil, ""
-		case s.got == s.end:
+		case s.end:
 			if !s.started {
 				s.started = true
 				s.out = append(s.out, '{')

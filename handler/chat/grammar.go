@@ -1,7 +1,6 @@
 package chat
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -78,11 +77,8 @@ func (s Selection) Constraint(f *Format) (Constraint, error) {
 	for i := range s.Tools {
 		t := &s.Tools[i]
 		tool, err := t.lark(f, s.OpenObjects)
-		if err == nil || !s.Required {
-			err2 := w.add(tool)
-			if err2 != nil && err == nil {
-				err = fmt.Errorf(": %w", err2)
-			}
+		if form := w.add(tool); form != nil && err == nil {
+			err = fmt.Errorf(": %w", form)
 		}
 		if err != nil && s.Required {
 			return Constraint{}, toolError("tools[%d].function.parameters%v", t.Index, err)
@@ -136,13 +132,15 @@ type larkWriter struct {
 	form     *CallForm
 	parallel bool
 
+	tools   []string          // their names
 	bodies  []string          // of the calls of each tool, without Begin
 	inlined []string          // of TGI's objects
 	rules   []string          // that all of them need, and
 	names   map[string]string // theirs, by what they say
 }
 
-// rule returns the name of a rule that says body.
+// rule returns the name of a rule that says body, or of a terminal if prefix is
+// in capitals.
 func (w *larkWriter) rule(prefix, body string) string {
 	if name, ok := w.names[prefix+body]; ok {
 		return name
@@ -159,6 +157,7 @@ func (w *larkWriter) rule(prefix, body string) string {
 // add adds a tool. The error says that its arguments cannot be written in the
 // model's form; they are any then.
 func (w *larkWriter) add(t larkTool) error {
+	w.tools = append(w.tools, t.name)
 	if w.format.Name == formatTGI.Name || w.format.Name == formatLlama.Name {
 		arguments := w.rule("arguments", "%json "+t.schema)
 		w.bodies = append(w.bodies, w.text(t.name+`", "parameters": `)+" "+arguments+` "}"`)
@@ -256,11 +255,11 @@ func (w *larkWriter) required() Constraint {
 	case w.format.Name == formatTGI.Name:
 		return Constraint{Grammar: w.grammar(w.several("call", `/\n|; ?/ call`))}
 	}
-	first, open := "call", ""
+	open := ""
 	if f.Open != "" {
 		open = join(w.text(f.Marker), w.afterMarker(f.Open, f.Marker))
 	}
-	return Constraint{Grammar: w.grammar(join(open, w.several(first, join(w.text(f.Between+f.Begin), "body")), w.text(f.Close)))}
+	return Constraint{Grammar: w.grammar(join(open, w.several("call", join(w.text(f.Between+f.Begin), "body")), w.text(f.Close)))}
 }
 
 // triggers returns what a voluntary call is recognized by.
@@ -286,11 +285,9 @@ func (w *larkWriter) triggers() (all []Trigger) {
 		add(`{"name":`, true, w.several(`" "? "\"" body`, `/\n|; ?/ call`))
 	case f.Marker == "": // a list of Python: the first name tells
 		for i, body := range w.bodies {
-			name, _, _ := strings.Cut(body, " ")
-			_ = i
-			var text string
-			_ = json.Unmarshal([]byte(name), &text)
-			add(f.Open+text, true, join(w.several(strings.TrimPrefix(body, name), join(w.text(f.Between+f.Begin), "body")), w.text(f.Close)))
+			name := w.tools[i] + f.Middle
+			arguments := strings.TrimPrefix(body, quoted(name))
+			add(f.Open+name, true, join(w.several(arguments, w.text(f.Between)+" body"), w.text(f.Close)))
 		}
 	default:
 		first := "call"

@@ -22,9 +22,9 @@ type CallDelta struct {
 	Arguments string
 }
 
-// Parser finds calls in a model's text as it comes. It knows all formats,
-// whatever the model's template says: small models often drop a marker, or
-// answer in the form that a prompt asks for.
+// Parser finds reasoning and calls in a model's text as it comes. It reads what
+// the Format says, and calls that are JSON whatever that says: small models often
+// drop a marker, or answer in the form that a prompt asks for.
 //
 // A text is a call if it has one of the forms of Format at a place where calls
 // may be (after a marker, after another call, or first in the answer) and

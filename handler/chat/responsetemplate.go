@@ -494,7 +494,12 @@ func (t *responseTemplate) thinks(prompt string) bool {
 		}
 		prompt = prompt[m.end:]
 	}
-	if prompt == "" {
+	if prompt == "" { // the answer may begin with reasoning that nothing marks
+		for _, f := range t.fields {
+			if kind, ok := f.kind(); ok && kind == ofReasoning && f.open.pattern != nil && f.open.pattern.MatchString("") {
+				return true
+			}
+		}
 		return false
 	}
 	s := templateScan{regionScan: newRegionScan(t)}

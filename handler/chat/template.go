@@ -21,7 +21,6 @@ type Template struct {
 	completion *native.ChatTemplate // nil: none
 	tokens     []byte               // special tokens, as members of a JSON object
 	marks      *native.Marks        // nil: special tokens in messages count
-	special    map[string]int32     // special tokens by their spelling
 }
 
 // compiled is one template and what trying it has told.
@@ -100,7 +99,6 @@ func (t *Template) SetSpecial(ids map[string]int32) {
 	for _, c := range t.byName {
 		c.format = c.format.withSpecial(ids)
 	}
-	t.special = ids
 }
 
 func oneLine(err error) error {
