@@ -137,11 +137,14 @@ func FuzzChat(f *testing.F) {
 		chatBody(`"prompt_logprobs":2,"max_tokens":0,"truncate_prompt_tokens":3,"add_special_tokens":true,"seed":-7,"cache_salt":"s"`),
 		chatBody(`"documents":[{"a":1}],"reasoning_effort":"low","chat_template_kwargs":{"a":{}},"add_generation_prompt":false,"use_beam_search":true`),
 		chatBody(`"guided_choice":["a","("],"structured_outputs":{"json":{},"regex":"a"},"grammar":{"type":"json","value":"{}"}`), chatBody(`"continue_final_message":true,"functions":[]`),
+		chatBody(`"thinking_token_budget":3,"reasoning_budget_message":"so","include_reasoning":false,"reasoning_format":"auto","stream":true`),
+		chatBody(`"thinking_budget_tokens":0,"separate_reasoning":false,"reasoning_effort":"none","repetition_detection":{"max_pattern_size":3,"min_count":2}`, weather, `"tool_choice":"required"`),
+		chatBody(`"reasoning_budget_tokens":-2,"repetition_detection":{"min_pattern_size":4}`), `{"messages":[{"role":"assistant","content":"<think>a","reasoning":"b"}],"thinking_token_budget":1}`,
 		`{"instances":[{"inputs":"a"},{"messages":[]}]}`, `{"messages":[{"role":"\ud83d\ude00","content":"\u0000"}]}`, `{"messages":[`,
 	} {
 		f.Add([]byte(body))
 	}
-	s := newChatServer(f, hermesTemplate, &fake{script: says(`<tool_call>{"name":"weather","arguments":{}}`)}, func(o *Options) { o.DefaultMaxTokens = 30 })
+	s := newChatServer(f, hermesTemplate+`{% if '</think>' %}{% endif %}`, &fake{script: says(`<think>a</think><tool_call>{"name":"weather","arguments":{}}`)}, func(o *Options) { o.DefaultMaxTokens = 30 })
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if len(body) == 0 {
 			return

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/millrace-ai/millrace/engine"
 )
@@ -216,4 +217,32 @@ func TestHiddenReasoning(t *testing.T) {
 	if r := readReasoned(t, got.body, true); r.reasoning != "" || r.content != "b" || r.tokens == 0 || strings.Contains(got.body, "hm") {
 		t.Errorf("%+v in %s", r, got.body)
 	}
+}
+
+// FuzzReasoning checks that a stream adds up to the whole answer, wherever the
+// marks, the limit and a stop string are.
+func FuzzReasoning(f *testing.F) {
+	f.Add("<think>hm, a</think>b c<|eot_id|>", "", uint8(40), false)
+	f.Add("hm, a</think>b c<|eot_id|>", "c", uint8(40), true)
+	f.Add("\n<think>\n\n</think></think>b<think>", "</", uint8(9), false)
+	f.Add("hm </thin é😀</think> \n b", "\n", uint8(7), true)
+	f.Fuzz(func(t *testing.T, text, stop string, limit uint8, opened bool) {
+		if !utf8.ValidString(text) || !utf8.ValidString(stop) {
+			return
+		}
+		template := reasoningTemplate
+		if opened {
+			template = openedTemplate
+		}
+		s := newChatServer(t, template, &fake{script: says(text)})
+		body := chatBody(`"stop":`+string(appendString(nil, stop)), fmt.Sprintf(`"max_tokens":%d`, limit%60+1))
+		whole := post(t, s, chatPath, body)
+		streamed := post(t, s, chatPath, `{"stream":true,"stream_options":{"include_usage":true},`+body[1:])
+		if whole.status != 200 || streamed.status != 200 {
+			t.Fatalf("%s: %d %s, %d %s", body, whole.status, whole.body, streamed.status, streamed.body)
+		}
+		if want, got := readReasoned(t, whole.body, false), readReasoned(t, streamed.body, true); got != want {
+			t.Errorf("%q: streamed %+v, whole %+v", text, got, want)
+		}
+	})
 }

@@ -59,6 +59,10 @@ func encodeGenerate(r generateRequest) []byte {
 	list("bad_words", p.badWords)
 	field("cache_salt", p.cacheSalt != "", func(b []byte) []byte { return appendString(b, p.cacheSalt) })
 	list("min_tokens", p.minTokens)
+	field("repetition_detection", p.repetition.set, func(b []byte) []byte {
+		r := p.repetition.v
+		return fmt.Appendf(b, `{"max_pattern_size":%d,"min_pattern_size":%d,"min_count":%d}`, r.Max, r.Min, r.Count)
+	})
 	field("include_stop_str_in_output", p.keepStop.set, func(b []byte) []byte { return strconv.AppendBool(b, p.keepStop.v) })
 	field("adapter_id", p.adapterID.set, func(b []byte) []byte { return appendString(b, p.adapterID.v) })
 	field("best_of", p.bestOf.set, func(b []byte) []byte { return strconv.AppendUint(b, p.bestOf.v, 10) })
@@ -90,6 +94,7 @@ func FuzzDecodeGenerate(f *testing.F) {
 		`{"inputs":"x","parameters":{"grammar":{"value":"a","type":"regex"}}}`,
 		`{"inputs":"x","parameters":{"min_p":0.1,"min_tokens":3,"ignore_eos_token":true,"stop_token_ids":[1,2],"allowed_token_ids":[3],"bad_sequences":["a","é"],"stop_sequences":["b"],"stop":["","c"]}}`,
 		`{"inputs":"x","adapters":["a"],"parameters":{"num_beams":1,"presence_penalty":1,"include_stop_str_in_output":false,"cache_salt":"s","use_beam_search":[{}]}}`,
+		`{"inputs":"x","parameters":{"repetition_detection":{"max_pattern_size":9,"min_count":2}}}`, `{"inputs":"x","parameters":{"repetition_detection":{}}}`,
 		`{"inputs":1}`, `[`, "\ufeff{}", `{"inputs":"x","inputs":"y"}`,
 	} {
 		f.Add([]byte(s))
