@@ -24,6 +24,14 @@ const (
 {% endfor %}{% for m in messages %}<|{{ m.role }}|>{{ m.content or '' }}{% for c in m.tool_calls or [] %}<tool_call>
 {"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}
 </tool_call>{% endfor %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}`
+	tagsTemplate = `{% for t in tools or [] %}{{ t | tojson }}
+{% endfor %}{% for m in messages %}<|{{ m.role }}|>{{ m.content or '' }}{% for c in m.tool_calls or [] %}<tool_call>
+<function={{ c.function.name }}>
+{% for k, v in c.function.arguments.items() %}<parameter={{ k }}>
+{{ v }}
+</parameter>
+{% endfor %}</function>
+</tool_call>{% endfor %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}`
 )
 
 // newChatServer returns a ready Server whose model has a chat template.
@@ -115,6 +123,8 @@ func TestChatAnswers(t *testing.T) {
 		{name: "a call", template: hermesTemplate, body: chatBody(weather), says: hermesCall + "<|eot_id|>", want: whole(calls("null", call, "tool_calls"))},
 		{name: "content before a call", template: hermesTemplate, body: chatBody(weather), says: "hello " + hermesCall + "<|eot_id|>", want: whole(calls(`"hello "`, call, "tool_calls"))},
 		{name: "two calls", template: hermesTemplate, body: chatBody(weather), says: hermesCall + "\n" + hermesCall + "<|eot_id|>", want: whole(calls("null", call+","+call, "tool_calls"))},
+		{name: "a call in tags", template: tagsTemplate, body: chatBody(weather), says: "<tool_call>\n<function=weather>\n<parameter=city>\nRome\n</parameter>\n</function>\n</tool_call><|eot_id|>",
+			want: whole(calls("null", call, "tool_calls"))},
 		{name: "a call cut off keeps its arguments", template: hermesTemplate, body: chatBody(weather, `"max_tokens":38`), says: hermesCall,
 			want: whole(calls("null", `{"id":"CALL","type":"function","function":{"name":"weather","arguments":"{\"city\": \"R"}}`, "length"))},
 		{name: "a required call, cut off in its name", template: hermesTemplate, body: chatBody(weather, `"tool_choice":"required","max_tokens":20`), says: hermesCall,

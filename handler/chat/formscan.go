@@ -40,7 +40,7 @@ const (
 
 // argumentScan follows the arguments of a call.
 type argumentScan interface {
-	next(c byte) bool // false: this is no argument
+	next(c byte) bool // false: this is not an argument
 	begun() bool
 	done() bool
 	take() []byte // JSON that came since the last take

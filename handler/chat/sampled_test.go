@@ -210,8 +210,12 @@ func TestSampledCalls(t *testing.T) {
 			t.Fatalf("%s: %q is not UTF-8", f.Name, text)
 		}
 		whole := answerOf(f, s, text, len(text))
-		if end := unspaced(f.Calls.End + f.Calls.Close); f.Template != nil && strings.Count(text, strings.TrimLeft(end, "}])")) != max(1, len(whole.Calls)) {
-			continue // transformers ends a region at its mark, also inside of a string
+		if f.Template != nil {
+			// transformers ends a region or an argument at its mark, also inside of a string.
+			end, tags := strings.TrimLeft(unspaced(f.Calls.End+f.Calls.Close), "}])"), f.Calls.Tags
+			if strings.Count(text, end) != max(1, len(whole.Calls)) || tags.End != "" && strings.Count(text, tags.Begin) != strings.Count(text, tags.End) {
+				continue
+			}
 		}
 		if strings.TrimSpace(whole.Content) != "" || len(whole.Calls) == 0 {
 			t.Errorf("%s: %q is %s by %s", f.Name, text, whole, tools[at].Parameters)
