@@ -10,6 +10,7 @@ import (
 type Format struct {
 	Name      string // of the form of its calls
 	Reasoning Reasoning
+	Answer    Reasoning // marks around the answer, which are no part of it
 	Calls     CallForm
 	// Template is the checkpoint's response_template, nil if it has none.
 	Template *responseTemplate
@@ -335,7 +336,7 @@ func (f *Format) texts() []string {
 	c := &f.Calls
 	all := []string{
 		hermesOpen, hermesClose, mistralOpen, mistralArgs, pythonTag,
-		f.Reasoning.Open, f.Reasoning.Close, c.Open, c.Close, c.Between, c.Begin, c.Middle, c.End, c.Tags.Begin, c.Tags.Middle, c.Tags.String, c.Tags.End,
+		f.Reasoning.Open, f.Reasoning.Close, f.Answer.Open, f.Answer.Close, c.Open, c.Close, c.Between, c.Begin, c.Middle, c.End, c.Tags.Begin, c.Tags.Middle, c.Tags.String, c.Tags.End,
 	}
 	if c.Arguments == GemmaArguments {
 		all = append(all, gemmaQuote)

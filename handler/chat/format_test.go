@@ -80,8 +80,8 @@ func sameCalls(got, want []Call) bool {
 	return true
 }
 
-// answerOf parses a text in pieces of n bytes, or more where a character is longer.
-func answerOf(f *Format, s Selection, text string, n int) Answer {
+// answerOfText parses a text in pieces of n bytes, or more where a character is longer.
+func answerOfText(f *Format, s Selection, text string, n int) Answer {
 	var a Answer
 	p := NewParser(f, s, false, countingIDs())
 	for text != "" {
@@ -165,12 +165,12 @@ func TestFormats(t *testing.T) {
 					if before != "" && (f.Calls.AtStart || f.Calls.Marker == "" || f.Template != nil && f.Template.implicit == nil) {
 						continue
 					}
-					whole := answerOf(f, s, before+text, len(before+text))
+					whole := answerOfText(f, s, before+text, len(before+text))
 					if !sameCalls(whole.Calls, tt.calls) || strings.TrimSpace(whole.Content) != strings.TrimSpace(before) {
 						t.Errorf("%s: %q is %s", tt.name, before+text, whole)
 					}
 					for n := 1; n < 9; n++ {
-						if a := answerOf(f, s, before+text, n); !reflect.DeepEqual(a, whole) {
+						if a := answerOfText(f, s, before+text, n); !reflect.DeepEqual(a, whole) {
 							t.Errorf("%s: %q in pieces of %d bytes is %s, whole %s", tt.name, before+text, n, a, whole)
 						}
 					}
@@ -247,8 +247,8 @@ func FuzzFormats(f *testing.F) {
 		}
 		format := all[int(which)%len(all)]
 		for _, s := range []Selection{{}, {Tools: formatTools}, {Tools: formatTools, Required: true}} {
-			whole := answerOf(format, s, text, max(1, len(text)))
-			if a := answerOf(format, s, text, 1+int(cut)%8); !reflect.DeepEqual(a, whole) {
+			whole := answerOfText(format, s, text, max(1, len(text)))
+			if a := answerOfText(format, s, text, 1+int(cut)%8); !reflect.DeepEqual(a, whole) {
 				t.Errorf("%s: %q in pieces is %q, %s; whole %q, %s", format.Name, text, a.Reasoning, a, whole.Reasoning, whole)
 			}
 			plain := format.Template == nil && !format.Reasoning.Channels

@@ -41,6 +41,7 @@ type CallDelta struct {
 type Parser struct {
 	format   *Format
 	thought  thought
+	answer   thought // whose inside is the content
 	channels channelScan
 	regions  *templateScan   // of a response_template, nil if there is none
 	known    map[string]bool // names of tools
@@ -98,7 +99,7 @@ const (
 // tools all text that is not reasoning is content.
 func NewParser(f *Format, s Selection, thinking bool, newID func() string) *Parser {
 	p := &Parser{
-		format: f, thought: newThought(f.Reasoning, thinking),
+		format: f, thought: newThought(f.Reasoning, thinking), answer: newThought(f.Answer, false),
 		known: map[string]bool{}, tools: map[string]*Tool{}, required: s.Required, newID: newID, ids: map[string]bool{}, bare: true,
 		markers: []string{hermesOpen, mistralOpen, pythonTag}, closers: []string{hermesClose},
 	}
@@ -144,16 +145,25 @@ func (p *Parser) Write(piece string) []Delta {
 			p.channel(piece[i])
 			continue
 		}
-		if p.thought.state == noThought {
+		if p.thought.state == noThought && p.answer.state == noThought {
 			p.read([]byte(piece[i:]))
 			break
 		}
 		reasoning, rest := p.thought.next(piece[i])
 		p.put(ofReasoning, reasoning...)
-		p.read(rest)
+		p.unwrap(rest)
 	}
 	p.flush()
 	return p.out
+}
+
+// unwrap reads text that is not reasoning, perhaps with marks around the answer.
+func (p *Parser) unwrap(text []byte) {
+	for _, c := range text {
+		inside, rest := p.answer.next(c)
+		p.read(inside)
+		p.read(rest)
+	}
 }
 
 // read reads text that is not reasoning.
@@ -182,6 +192,9 @@ func (p *Parser) Close() []Delta {
 	}
 	reasoning, rest := p.thought.close()
 	p.put(ofReasoning, reasoning...)
+	p.unwrap(rest)
+	inside, rest := p.answer.close()
+	p.read(inside)
 	p.read(rest)
 	switch {
 	case p.state == inCall && p.hasBegun:

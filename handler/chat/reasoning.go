@@ -33,6 +33,19 @@ var reasonings = []Reasoning{
 	{Open: "Here is my thought process:", Close: "Here is my response:"},
 }
 
+// answers are the marks around answers in use.
+var answers = []Reasoning{{Open: "<answer>", Close: "</answer>"}, {Open: "<response>", Close: "</response>"}}
+
+// answerOf returns the marks around answers that the source of a template names.
+func answerOf(source string) Reasoning {
+	for _, a := range answers {
+		if strings.Contains(source, a.Open) && strings.Contains(source, a.Close) {
+			return a
+		}
+	}
+	return Reasoning{}
+}
+
 // reasoningOf returns the marks that the source of a template names.
 func reasoningOf(source string) Reasoning {
 	for _, r := range reasonings {

@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -52,6 +53,25 @@ func TestReasoning(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Marks around the answer are no part of it.
+func TestAnswerMarks(t *testing.T) {
+	f := &Format{Reasoning: reasonings[0], Answer: answers[0], Calls: formatHermes.Calls}
+	for text, want := range map[string]Answer{
+		"<think>\nA\n</think>\n<answer>\nHello\n you.\n</answer>": {Reasoning: "A", Content: "Hello\n you."},
+		"<answer>Hello</answ":      {Content: "Hello</answ"},
+		"Hello <answer>x</answer>": {Content: "Hello <answer>x</answer>"},
+		"<think>A</think>Hello\n":  {Reasoning: "A", Content: "Hello\n"},
+		"\n<answ>":                 {Content: "\n<answ>"},
+		"<answer>See:\n<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>\n</answer>": {Content: "See:\n", Calls: []Call{{ID: "call_0", Name: "now", Arguments: "{}"}}},
+	} {
+		for n := 1; n <= len(text); n++ {
+			if a := answerOfText(f, Selection{Tools: formatTools}, text, n); !reflect.DeepEqual(a, want) {
+				t.Fatalf("%q in pieces of %d is %q, %s; want %q, %s", text, n, a.Reasoning, a, want.Reasoning, want)
+			}
+		}
 	}
 }
 

@@ -63,7 +63,7 @@ func TestResponseTemplates(t *testing.T) {
 			t.Fatal(row.Template, err)
 		}
 		format := formatTGI.withTemplate(template)
-		got := answerOf(format, s, row.Text, len(row.Text))
+		got := answerOfText(format, s, row.Text, len(row.Text))
 		if row.Message != nil {
 			want := Answer{Content: row.Message.Content, Reasoning: row.Message.Thinking}
 			for _, c := range row.Message.ToolCalls {
@@ -78,7 +78,7 @@ func TestResponseTemplates(t *testing.T) {
 			}
 		}
 		for n := 1; n < 8; n++ {
-			if a := answerOf(format, s, row.Text, n); !reflect.DeepEqual(a, got) {
+			if a := answerOfText(format, s, row.Text, n); !reflect.DeepEqual(a, got) {
 				t.Errorf("row %d, %s: %q in pieces of %d bytes is %q, %s; whole %q, %s", i, row.Template, row.Text, n, a.Reasoning, a, got.Reasoning, got)
 			}
 		}

@@ -67,7 +67,7 @@ func Load(folder fs.FS, override Override) (*Template, error) {
 		c.developer = developerRole.MatchString(src.text)
 		format := *c.format
 		if !format.Reasoning.Channels {
-			format.Reasoning = reasoningOf(src.text)
+			format.Reasoning, format.Answer = reasoningOf(src.text), answerOf(src.text)
 		}
 		c.format = format.withTemplate(response)
 		t.byName[name] = c
