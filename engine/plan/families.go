@@ -476,6 +476,7 @@ var (
 	// What Cohere's own configs say of what all its models do.
 	cohereIgnored = []string{
 		"layer_switch", "rotary_pct", "use_embedding_sharing", "use_gated_activation", "use_parallel_block",
+		"use_parallel_embedding",
 	}
 	// transformers reads head_dim and vocab_size.
 	hunYuanIgnored = []string{
@@ -487,8 +488,8 @@ var (
 	}
 	llama4Ignored  = []string{"boi_token_index", "eoi_token_index", "image_token_index"}
 	gemma3nIgnored = []string{
-		"altup_coef_clip", "audio_soft_tokens_per_image", "audio_token_id", "boa_token_id", "boi_token_id", "eoa_token_id",
-		"eoi_token_id", "image_token_id", "vision_soft_tokens_per_image",
+		"altup_coef_clip", "altup_lr_multiplier", "audio_soft_tokens_per_image", "audio_token_id", "boa_token_id", "boi_token_id", "eoa_token_id",
+		"eoi_token_id", "image_token_id", "query_pre_attn_scalar", "vision_soft_tokens_per_image",
 	}
 	gemma4Ignored = []string{
 		"audio_token_id", "boa_token_id", "boi_token_id", "eoa_token_id", "eoa_token_index", "eoi_token_id", "image_token_id",

@@ -68,8 +68,9 @@ func (o *object) ropeParams() *object {
 // ropeType names the way in which frequencies are changed, "default" if they
 // are not.
 func (o *object) ropeType() string {
-	if o.raw("rope_type") == nil {
-		return o.text("type", "default") // of older configs
+	old := o.raw("type") // of older configs, and without effect beside rope_type
+	if o.raw("rope_type") == nil && old != nil {
+		return o.text("type", "default")
 	}
 	return o.text("rope_type", "default")
 }

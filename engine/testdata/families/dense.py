@@ -213,6 +213,59 @@ def variation(kind, r, c, how):
     elif kind == "vaultgemma":
         c.update(windows, head_dim=r.choice([8, 16, 32, 64]), attention_bias=biases["attention_bias"], query_pre_attn_scalar=r.choice([16, 100, 256]))
         c.update(attn_logit_softcapping=r.choice([None, 1.5, 50.0]), final_logit_softcapping=r.choice([None, 4.0, 30.0]))
+    elif kind == "apertus":
+        c.update(attention_bias=biases["attention_bias"], hidden_act=r.choice(["xielu", "xielu", "xielu", "silu"]))
+    elif kind == "ministral3":
+        c.update(head_dim=r.choice([8, 16, 24, 64]), sliding_window=r.choice([None, window]))
+        growth = dict(llama_4_scaling_beta=r.choice([0.1, 0.7]), original_max_position_embeddings=r.choice([8, 32, 4096]))
+        c["rope_parameters"] = rope(1e6, **dict(YARN, **growth, factor=r.choice([1.0, 4.0, 16.0])))
+    elif kind == "llama4_text":
+        experts = r.choice([1, 2, 4, 7])
+        c.update(head_dim=r.choice([8, 16, 32]), intermediate_size=r.choice([8, 24, 37]), intermediate_size_mlp=r.choice([16, 50]), use_qk_norm=r.random() < 0.6)
+        c.update(num_local_experts=experts, num_experts_per_tok=r.randint(1, experts), interleave_moe_layer_step=r.choice([1, 1, 2, 3]))
+        c.update(attention_chunk_size=r.choice([1, 7, 16, 50, 8192]), floor_scale=r.choice([1, 9, 8192]), attn_scale=r.choice([0.1, 0.5]), attn_temperature_tuning=r.random() < 0.7)
+        c.update(attention_bias=biases["attention_bias"], no_rope_layer_interval=r.choice([1, 2, 4]))
+        if r.random() < 0.4:
+            c["no_rope_layers"] = [r.choice([0, 1]) for _ in range(layers)]
+        if r.random() < 0.3:
+            c["moe_layers"] = [i for i in range(layers) if r.random() < 0.5]
+        if r.random() < 0.3:
+            c["layer_types"] = [t.replace("sliding", "chunked") for t in layer_types]
+        how["published"] = r.random() < 0.3
+    elif kind.startswith(("gemma3n", "gemma4")):
+        how["v4"] = False
+        c.update(windows, head_dim=r.choice([8, 16, 32]), attention_bias=biases["attention_bias"], final_logit_softcapping=r.choice([4.0, 30.0]))
+        c["tie_word_embeddings"] = r.random() < 0.8
+        local = r.choice(ropes)
+        c["rope_parameters"] = dict(full_attention=r.choice(ropes), sliding_attention=local)
+        if kind.startswith("gemma4"):
+            share = rope(1e6, rope_type="proportional", partial_rotary_factor=r.choice([0.25, 0.25, 0.4, 1.0]))
+            c["rope_parameters"]["full_attention"] = r.choice([share, share, dict(share, factor=2.0), c["rope_parameters"]["full_attention"]])
+            c.update(global_head_dim=r.choice([8, 16, 64]), attention_k_eq_v=r.random() < 0.5, use_double_wide_mlp=r.random() < 0.5)
+            c["num_global_key_value_heads"] = r.choice([None, r.choice([k for k in range(1, heads + 1) if heads % k == 0])])
+            if "layer_types" in c:
+                c["layer_types"][-1] = "full_attention"
+        types = c.get("layer_types") or ["full_attention" if (i + 1) % (6 if "4" in kind else 5) == 0 or "4" in kind and i == layers - 1 else "sliding_attention" for i in range(layers)]
+        c["layer_types"] = types
+        c["num_kv_shared_layers"] = r.choice([0] + [n for n in range(1, layers) if set(types[: layers - n]) == set(types)])
+        if "unified" not in kind:
+            c.update(hidden_size_per_layer_input=r.choice([4, 8, 16]), vocab_size_per_layer_input=c["vocab_size"])
+        if kind == "gemma3n_text":
+            streams = r.choice([2, 3, 4])
+            c.update(altup_num_inputs=streams, altup_active_idx=r.randrange(streams), altup_correct_scale=r.random() < 0.5, laurel_rank=r.choice([3, 8]))
+            c["activation_sparsity_pattern"] = [r.choice([0.0, 0.3, 0.5, 0.95]) for _ in range(layers)]
+            c["vocab_size_per_layer_input"] -= r.choice([0, 20])
+            if r.random() < 0.4:
+                c["intermediate_size"] = [r.choice([24, 50, 96]) for _ in range(layers)]
+        elif kind in ("gemma4_text", "gemma4"):
+            if r.random() < 0.3:  # where transformers cannot share keys and values
+                c.update(hidden_size_per_layer_input=0, num_kv_shared_layers=0)
+            if r.random() < 0.4:
+                experts = r.choice([2, 4, 7])
+                c.update(enable_moe_block=True, num_experts=experts, top_k_experts=r.randint(1, experts), moe_intermediate_size=r.choice([8, 24]))
+        if kind in ("gemma4", "gemma4_unified"):
+            how.update(short=False)
+            c = dict(text_config=c, vision_config=None, audio_config=None, tie_word_embeddings=c["tie_word_embeddings"])
     if how.get("published"):
         how.update(short=False, shard="1GB")
     return c, how
