@@ -160,11 +160,11 @@ var families = map[string]family{
 		models: "the same without the vision part",
 	},
 	"gemma3n": {
-		read: readGemma3n, build: buildGemma3n, eos: 1, ignored: gemma3nIgnored,
+		read: readGemma3n, build: buildGemma3n, eos: 1, ignored: gemma3nIgnored, spare: []string{".altup.correct_output_scale"},
 		models: "Gemma 3n E2B, E4B, the text part", remarks: "images and audio are refused",
 	},
 	"gemma3n_text": {
-		read: readGemma3nText, build: buildGemma3n, eos: 1, ignored: gemma3nIgnored,
+		read: readGemma3nText, build: buildGemma3n, eos: 1, ignored: gemma3nIgnored, spare: []string{".altup.correct_output_scale"},
 		models: "the same without the other parts",
 	},
 	"gemma4": {
