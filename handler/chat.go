@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"errors"
 	"math/rand/v2"
 	"strings"
@@ -8,36 +9,17 @@ import (
 	"github.com/millrace-ai/millrace/handler/chat"
 )
 
-// chatCompletions handles POST /v1/chat/completions.
-func (s *Server) chatCompletions(x *exchange) error {
-	if _, err := s.ready(); err != nil {
-		return err
-	}
-	if err := s.readBody(x); err != nil {
-		return err
-	}
-	req, err := decodeChat(x.body)
-	if err != nil {
-		return badBody(err)
-	}
-	return s.chat(x, &req)
-}
-
-// chat answers req, which may also have come to /invocations.
-func (s *Server) chat(x *exchange, req *chatRequest) error {
+// chat answers req to POST /v1/chat/completions or to /invocations.
+func (s *Server) chat(x *exchange, m *model, req *chatRequest) error {
 	s.metrics.Received()
-	m, err := s.ready()
-	if err != nil {
-		return err
-	}
 	n, err := s.choices(&req.parameters)
 	if err != nil {
 		return err
 	}
-	if err := s.takePermits(x, n); err != nil {
-		return err
+	if err = s.takePermits(x, n); err == nil {
+		err = m.checkMessages(req)
 	}
-	if err := m.checkMessages(req); err != nil {
+	if err != nil {
 		return err
 	}
 	x.shown = req.logprobs
@@ -142,16 +124,7 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 	if !p.maxNewTokens.set && s.opt.DefaultMaxTokens > 0 {
 		p.maxNewTokens = some(uint32(s.opt.DefaultMaxTokens))
 	}
-	if err := s.checkParameters(&p); err != nil {
-		return nil, err
-	}
-	if err := checkInputs(prompt.text, &p); err != nil {
-		return nil, err
-	}
-	if err := s.checkOpenAI(x, m, &p); err != nil {
-		return nil, err
-	}
-	if err := m.checkTruncate(&p); err != nil {
+	if err := cmp.Or(s.checkParameters(&p), checkInputs(prompt.text, &p), s.checkOpenAI(&p, m.limits.Vocab), m.checkTruncate(&p)); err != nil {
 		return nil, err
 	}
 	ids, err := s.encode(x, m, prompt.marked, prompt.mark, req.addSpecial.or(false), &p)

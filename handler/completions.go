@@ -1,31 +1,14 @@
 package handler
 
 import (
+	"cmp"
+
 	"github.com/millrace-ai/millrace/engine"
 )
 
-// completions handles POST /v1/completions.
-func (s *Server) completions(x *exchange) error {
-	if _, err := s.ready(); err != nil {
-		return err
-	}
-	if err := s.readBody(x); err != nil {
-		return err
-	}
-	req, err := decodeCompletion(x.body)
-	if err != nil {
-		return badBody(err)
-	}
-	return s.complete(x, &req)
-}
-
-// complete answers req, which may also have come to /invocations.
-func (s *Server) complete(x *exchange, req *completionRequest) error {
+// complete answers req to POST /v1/completions or to /invocations.
+func (s *Server) complete(x *exchange, m *model, req *completionRequest) error {
 	s.metrics.Received()
-	m, err := s.ready()
-	if err != nil {
-		return err
-	}
 	if err := s.startCompletion(x, m, req); err != nil {
 		return err
 	}
@@ -90,10 +73,7 @@ func (s *Server) prepareCompletion(x *exchange, m *model, req *completionRequest
 	if !params.maxNewTokens.set {
 		params.maxNewTokens = some[uint32](defaultMaxNewTokens)
 	}
-	if err := s.checkParameters(&params); err != nil {
-		return nil, err
-	}
-	if err := m.checkTruncate(&params); err != nil {
+	if err := cmp.Or(s.checkParameters(&params), m.checkTruncate(&params)); err != nil {
 		return nil, err
 	}
 	ids, text, err := s.encodePrompt(x, m, req, &params, p)

@@ -1,61 +1,45 @@
 package handler
 
-// generate handles POST /generate: one JSON object.
-func (s *Server) generate(x *exchange) error {
-	req, err := s.receive(x, decodeGenerate)
-	if err != nil {
-		return err
+// decoded handles a route whose bodies decode reads, if there is a model to answer
+// them.
+func decoded[T any](s *Server, decode func([]byte) (T, error), answer func(*exchange, *model, *T) error) handlerFunc {
+	return func(x *exchange) error {
+		m, err := s.ready()
+		if err == nil {
+			err = s.readBody(x)
+		}
+		if err != nil {
+			return err
+		}
+		req, err := decode(x.body)
+		if err != nil {
+			return badBody(err)
+		}
+		return answer(x, m, &req)
 	}
-	return s.generation(x, &req, false, false)
 }
 
-// generateStream handles POST /generate_stream: always events.
-func (s *Server) generateStream(x *exchange) error {
-	req, err := s.receive(x, decodeGenerate)
-	if err != nil {
-		return err
-	}
-	return s.generation(x, &req, true, false)
+// generate answers req to POST /generate: one JSON object.
+func (s *Server) generate(x *exchange, m *model, req *generateRequest) error {
+	return s.generation(x, m, req, false, false)
 }
 
-// compatGenerate handles POST /: events, or an array of one object.
-func (s *Server) compatGenerate(x *exchange) error {
-	req, err := s.receive(x, decodeCompat)
-	if err != nil {
-		return err
-	}
-	return s.compat(x, &req)
+// generateStream answers req to POST /generate_stream: always events.
+func (s *Server) generateStream(x *exchange, m *model, req *generateRequest) error {
+	return s.generation(x, m, req, true, false)
 }
 
-func (s *Server) compat(x *exchange, req *generateRequest) error {
+// compat answers req to POST /: events, or an array of one object.
+func (s *Server) compat(x *exchange, m *model, req *generateRequest) error {
 	if !req.parameters.returnFullText.set {
 		req.parameters.returnFullText = some(!s.opt.DiscardPrompt)
 	}
-	return s.generation(x, req, req.stream, true)
-}
-
-// receive reads and decodes a body, if there is a model to use it.
-func (s *Server) receive(x *exchange, decode func([]byte) (generateRequest, error)) (req generateRequest, err error) {
-	if _, err := s.ready(); err != nil {
-		return req, err
-	}
-	if err := s.readBody(x); err != nil {
-		return req, err
-	}
-	req, err = decode(x.body)
-	if err != nil {
-		return req, badBody(err)
-	}
-	return req, nil
+	return s.generation(x, m, req, req.stream, true)
 }
 
 // generation answers req, in an array if asked to.
-func (s *Server) generation(x *exchange, req *generateRequest, stream, array bool) error {
+func (s *Server) generation(x *exchange, m *model, req *generateRequest, stream, array bool) error {
 	s.metrics.Received()
-	m, err := s.ready()
-	if err != nil {
-		return err
-	}
 	p := &req.parameters
 	if err := s.checkMode(p, stream); err != nil {
 		return err

@@ -18,15 +18,16 @@ import (
 // If it has none in full, the answer says what is wrong with the first one
 // that it begins to have, where TGI says that it has none.
 func (s *Server) invocations(x *exchange) error {
-	if _, err := s.ready(); err != nil {
-		return err
+	m, err := s.ready()
+	if err == nil {
+		err = s.readBody(x)
 	}
-	if err := s.readBody(x); err != nil {
+	if err != nil {
 		return err
 	}
 	generate, fault := decodeCompat(x.body)
 	if fault == nil {
-		return s.compat(x, &generate)
+		return s.compat(x, m, &generate)
 	}
 	shape, err := scanShapes(x.body)
 	if err != nil {
@@ -38,14 +39,14 @@ func (s *Server) invocations(x *exchange) error {
 	if shape.messages {
 		req, err := decodeChat(x.body)
 		if err == nil {
-			return s.chat(x, &req)
+			return s.chat(x, m, &req)
 		}
 		fault = cmp.Or(fault, err)
 	}
 	if shape.prompt {
 		req, err := decodeCompletion(x.body)
 		if err == nil {
-			return s.complete(x, &req)
+			return s.complete(x, m, &req)
 		}
 		fault = cmp.Or(fault, err)
 	}

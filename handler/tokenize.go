@@ -9,16 +9,8 @@ import (
 	"github.com/millrace-ai/millrace/internal/web"
 )
 
-// tokenize handles POST /tokenize: the tokens of inputs and where they stand.
-func (s *Server) tokenize(x *exchange) error {
-	req, err := s.receive(x, decodeGenerate)
-	if err != nil {
-		return err
-	}
-	m, err := s.ready()
-	if err != nil {
-		return err
-	}
+// tokenize answers req to POST /tokenize: the tokens of inputs and where they stand.
+func (s *Server) tokenize(x *exchange, m *model, req *generateRequest) error {
 	if err := s.takePermits(x, 1); err != nil {
 		return err
 	}
@@ -33,24 +25,13 @@ func (s *Server) tokenize(x *exchange) error {
 	return s.endParts(x)
 }
 
-// chatTokenize handles POST /chat_tokenize: the prompt that a chat's template
-// makes, and its tokens.
-func (s *Server) chatTokenize(x *exchange) error {
-	m, err := s.ready()
-	if err != nil {
-		return err
-	}
-	if err := s.readBody(x); err != nil {
-		return err
-	}
-	req, err := decodeChat(x.body)
-	if err != nil {
-		return badBody(err)
-	}
+// chatTokenize answers req to POST /chat_tokenize: the prompt that a chat's
+// template makes, and its tokens.
+func (s *Server) chatTokenize(x *exchange, m *model, req *chatRequest) error {
 	if err := s.takePermits(x, 1); err != nil {
 		return err
 	}
-	prompt, err := s.renderChat(x, m, &req)
+	prompt, err := s.renderChat(x, m, req)
 	if err != nil {
 		return err
 	}

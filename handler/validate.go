@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -98,13 +99,7 @@ func checkInputs(inputs string, p *parameters) error {
 // prepare checks req and makes of it what the engine needs, to be submitted.
 func (s *Server) prepare(x *exchange, m *model, req *generateRequest) (*job, error) {
 	p := &req.parameters
-	if err := s.checkParameters(p); err != nil {
-		return nil, err
-	}
-	if err := checkInputs(req.inputs, p); err != nil {
-		return nil, err
-	}
-	if err := m.checkTruncate(p); err != nil {
+	if err := cmp.Or(s.checkParameters(p), checkInputs(req.inputs, p), m.checkTruncate(p)); err != nil {
 		return nil, err
 	}
 	ids, err := s.encode(x, m, req.inputs, 0, true, p)

@@ -19,20 +19,10 @@ var (
 	vertexTextFields = []string{"inputs", "parameters"}
 )
 
-// vertex handles POST /vertex, the route of Google's Vertex AI: prompts and
-// chats, answered side by side with the text of each.
-func (s *Server) vertex(x *exchange) error {
-	m, err := s.ready()
-	if err != nil {
-		return err
-	}
-	if err := s.readBody(x); err != nil {
-		return err
-	}
-	instances, err := decodeVertex(x.body)
-	if err != nil {
-		return badBody(err)
-	}
+// vertex answers POST /vertex, the route of Google's Vertex AI: prompts and chats,
+// side by side with the text of each.
+func (s *Server) vertex(x *exchange, m *model, all *[]vertexInstance) error {
+	instances := *all
 	if len(instances) == 0 {
 		return failure(http.StatusUnprocessableEntity, "Input validation error", "Input validation error")
 	}
