@@ -124,7 +124,7 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 	if !p.maxNewTokens.set && s.opt.DefaultMaxTokens > 0 {
 		p.maxNewTokens = some(uint32(s.opt.DefaultMaxTokens))
 	}
-	if err := cmp.Or(s.checkParameters(&p), checkInputs(prompt.text, &p), s.checkOpenAI(&p, m.limits.Vocab), m.checkTruncate(&p)); err != nil {
+	if err := cmp.Or(s.checkParameters(&p), checkInputs(prompt.text, &p), s.checkOpenAI(x, m, &p), m.checkTruncate(&p)); err != nil {
 		return nil, err
 	}
 	ids, err := s.encode(x, m, prompt.marked, prompt.mark, req.addSpecial.or(false), &p)
