@@ -91,9 +91,9 @@ var layers = map[string][]string{
 	"engine/token":      {"engine/native"},
 	"engine/weights":    {},
 	"engine/plan":       {},
-	"engine/device":     {"engine/page", "engine/plan", "engine/sample"},
+	"engine/device":     {"engine/device/abi", "engine/page", "engine/plan", "engine/sample"},
 	"engine/device/abi": {},
-	"engine/cpu":        {"engine/device"},
+	"engine/cpu":        {"engine/cpu/kernels", "engine/device"},
 	// What takes minutes to compile depends on no Go that changes every day.
 	"engine/cpu/kernels": {"engine/device/abi"},
 	"engine/ref":         {"engine/device", "engine/plan", "engine/sample"},

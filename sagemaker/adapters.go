@@ -39,7 +39,7 @@ func (f *flag) UnmarshalJSON(data []byte) error {
 
 // addAdapter handles POST /adapters and, with the name of one that it replaces, POST
 // /adapters/{name}/update. The platform repeats what it does not know the end of: an
-// adapter that is there already is no error.
+// adapter that is there already is not an error.
 func (h *Hosting) addAdapter(w http.ResponseWriter, r *http.Request, update string) error {
 	const most = 64 << 10
 	query := r.URL.Query()

@@ -71,7 +71,7 @@ func tested(root string) (map[string][]string, error) {
 		}
 		text, err := os.ReadFile(path)
 		if err == nil {
-			// Python's infinities are no JSON; here only one name is wanted.
+			// Python's infinities are not JSON; only one name is wanted here.
 			err = json.Unmarshal(bytes.ReplaceAll(text, []byte("Infinity"), []byte("0")), &config)
 		}
 		if err != nil {

@@ -10,7 +10,7 @@ import (
 type Format struct {
 	Name      string // of the form of its calls
 	Reasoning Reasoning
-	Answer    Reasoning // marks around the answer, which are no part of it
+	Answer    Reasoning // marks around the answer, which are not part of it
 	Calls     CallForm
 	// Template is the checkpoint's response_template, nil if it has none.
 	Template *responseTemplate

@@ -56,7 +56,7 @@ func TestReasoning(t *testing.T) {
 	}
 }
 
-// Marks around the answer are no part of it.
+// Marks around the answer are not part of it.
 func TestAnswerMarks(t *testing.T) {
 	f := &Format{Reasoning: reasonings[0], Answer: answers[0], Calls: formatHermes.Calls}
 	for text, want := range map[string]Answer{
