@@ -1,6 +1,9 @@
 package plan
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // published are configs of models as their makers published them.
 var published = map[string]string{
@@ -278,7 +281,124 @@ var published = map[string]string{
 		"residual_in_fp32":true,"rms_norm":true,"state_size":128,"tie_word_embeddings":true,"time_step_floor":0.0001,
 		"time_step_limit":[0.0,Infinity],"time_step_max":0.1,"time_step_min":0.001,"time_step_rank":48,"torch_dtype":"float32",
 		"transformers_version":"4.44.0.dev0","use_bias":false,"use_cache":true,"use_conv_bias":true,"vocab_size":50288}`,
+	"opt-125m": `{"_name_or_path":"facebook/opt-125m","_remove_final_layer_norm":false,"activation_dropout":0.0,"activation_function":"relu",
+		"architectures":["OPTForCausalLM"],"attention_dropout":0.0,"bos_token_id":2,"do_layer_norm_before":true,"dropout":0.1,
+		"eos_token_id":2,"ffn_dim":3072,"hidden_size":768,"init_std":0.02,"layerdrop":0.0,"max_position_embeddings":2048,
+		"model_type":"opt","num_attention_heads":12,"num_hidden_layers":12,"pad_token_id":1,"prefix":"</s>","torch_dtype":"float16",
+		"transformers_version":"4.21.0.dev0","use_cache":true,"vocab_size":50272,"word_embed_proj_dim":768}`,
+	"opt-350m": `{"_name_or_path":"facebook/opt-350m","_remove_final_layer_norm":false,"activation_dropout":0.0,"activation_function":"relu",
+		"architectures":["OPTForCausalLM"],"attention_dropout":0.0,"bos_token_id":2,"do_layer_norm_before":false,"dropout":0.1,
+		"eos_token_id":2,"ffn_dim":4096,"hidden_size":1024,"init_std":0.02,"layerdrop":0.0,"max_position_embeddings":2048,
+		"model_type":"opt","num_attention_heads":16,"num_hidden_layers":24,"pad_token_id":1,"prefix":"</s>","torch_dtype":"float16",
+		"transformers_version":"4.20.0.dev0","use_cache":true,"vocab_size":50272,"word_embed_proj_dim":512}`,
+	"gpt-neo-125m": `{"activation_function":"gelu_new","architectures":["GPTNeoForCausalLM"],"attention_dropout":0,"attention_layers":["global",
+		"local","global","local","global","local","global","local","global","local","global","local"],"attention_types":[[["global",
+		"local"],6]],"bos_token_id":50256,"embed_dropout":0,"eos_token_id":50256,"gradient_checkpointing":false,"hidden_size":768,
+		"initializer_range":0.02,"intermediate_size":null,"layer_norm_epsilon":1e-05,"max_position_embeddings":2048,
+		"model_type":"gpt_neo","num_heads":12,"num_layers":12,"resid_dropout":0,"summary_activation":null,"summary_first_dropout":0.1,
+		"summary_proj_to_labels":true,"summary_type":"cls_index","summary_use_proj":true,"torch_dtype":"float32",
+		"transformers_version":"4.9.0.dev0","use_cache":true,"vocab_size":50257,"window_size":256}`,
+	"gpt-j-6b": `{"activation_function":"gelu_new","architectures":["GPTJForCausalLM"],"attn_pdrop":0.0,"bos_token_id":50256,"embd_pdrop":0.0,
+		"eos_token_id":50256,"gradient_checkpointing":false,"initializer_range":0.02,"layer_norm_epsilon":1e-05,"model_type":"gptj",
+		"n_embd":4096,"n_head":16,"n_inner":null,"n_layer":28,"n_positions":2048,"resid_pdrop":0.0,"rotary":true,"rotary_dim":64,
+		"scale_attn_weights":true,"summary_activation":null,"summary_first_dropout":0.1,"summary_proj_to_labels":true,
+		"summary_type":"cls_index","summary_use_proj":true,"task_specific_params":{"text-generation":{"do_sample":true,
+		"max_length":50,"temperature":1.0}},"tie_word_embeddings":false,"tokenizer_class":"GPT2Tokenizer",
+		"transformers_version":"4.18.0.dev0","use_cache":true,"vocab_size":50400}`,
+	"codegen-350M-mono": `{"activation_function":"gelu_new","architectures":["CodeGenForCausalLM"],"attn_pdrop":0.0,"bos_token_id":1,
+		"embd_pdrop":0.0,"eos_token_id":50256,"gradient_checkpointing":false,"initializer_range":0.02,"layer_norm_epsilon":1e-05,
+		"model_type":"codegen","n_ctx":2048,"n_embd":1024,"n_head":16,"n_inner":null,"n_layer":20,"n_positions":2048,"resid_pdrop":0.0,
+		"rotary_dim":32,"scale_attn_weights":true,"summary_activation":null,"summary_first_dropout":0.1,"summary_proj_to_labels":true,
+		"summary_type":"cls_index","summary_use_proj":true,"task_specific_params":{"text-generation":{"do_sample":true,"max_length":50,
+		"temperature":1.0}},"tie_word_embeddings":false,"tokenizer_class":"GPT2Tokenizer","torch_dtype":"float16",
+		"transformers_version":"4.21.0.dev0","use_cache":true,"vocab_size":51200}`,
+	"starcoder": `{"activation_function":"gelu","architectures":["GPTBigCodeForCausalLM"],"attention_softmax_in_fp32":true,"attn_pdrop":0.1,
+		"bos_token_id":0,"embd_pdrop":0.1,"eos_token_id":0,"inference_runner":0,"initializer_range":0.02,"layer_norm_epsilon":1e-05,
+		"max_batch_size":null,"max_sequence_length":null,"model_type":"gpt_bigcode","multi_query":true,"n_embd":6144,"n_head":48,
+		"n_inner":24576,"n_layer":40,"n_positions":8192,"pad_key_length":true,"pre_allocate_kv_cache":false,"resid_pdrop":0.1,
+		"scale_attention_softmax_in_fp32":true,"scale_attn_weights":true,"summary_activation":null,"summary_first_dropout":0.1,
+		"summary_proj_to_labels":true,"summary_type":"cls_index","summary_use_proj":true,"torch_dtype":"float32",
+		"transformers_version":"4.28.1","use_cache":true,"validate_runner_input":true,"vocab_size":49152}`,
+	"falcon-7b": `{"alibi":false,"apply_residual_connection_post_layernorm":false,"architectures":["FalconForCausalLM"],"attention_dropout":0.0,
+		"auto_map":{"AutoConfig":"configuration_falcon.FalconConfig"},"bias":false,"bos_token_id":11,"eos_token_id":11,"hidden_dropout":0.0,
+		"hidden_size":4544,"initializer_range":0.02,"layer_norm_epsilon":1e-05,"model_type":"falcon","multi_query":true,
+		"new_decoder_architecture":false,"num_attention_heads":71,"num_hidden_layers":32,"parallel_attn":true,"torch_dtype":"bfloat16",
+		"transformers_version":"4.27.4","use_cache":true,"vocab_size":65024}`,
+	"falcon-40b": `{"alibi":false,"apply_residual_connection_post_layernorm":false,"architectures":["FalconForCausalLM"],"attention_dropout":0.0,
+		"bias":false,"bos_token_id":11,"eos_token_id":11,"hidden_dropout":0.0,"hidden_size":8192,"initializer_range":0.02,
+		"layer_norm_epsilon":1e-05,"model_type":"falcon","new_decoder_architecture":true,"num_attention_heads":128,
+		"num_hidden_layers":60,"num_kv_heads":8,"parallel_attn":true,"torch_dtype":"bfloat16","transformers_version":"4.27.4",
+		"use_cache":true,"vocab_size":65024}`,
+	"falcon-40b, first release": `{"alibi":false,"apply_residual_connection_post_layernorm":false,"architectures":["RWForCausalLM"],
+		"attention_dropout":0.0,"auto_map":{"AutoConfig":"configuration_RW.RWConfig","AutoModelForCausalLM":"modelling_RW.RWForCausalLM"},
+		"bias":false,"bos_token_id":11,"eos_token_id":11,"hidden_dropout":0.0,"hidden_size":8192,"initializer_range":0.02,
+		"layer_norm_epsilon":1e-05,"model_type":"RefinedWeb","n_head":128,"n_head_kv":8,"n_layer":60,"parallel_attn":true,
+		"torch_dtype":"bfloat16","transformers_version":"4.27.4","use_cache":true,"vocab_size":65024}`,
+	"falcon-rw-1b, first release": `{"alibi":true,"apply_residual_connection_post_layernorm":false,"architectures":["RWForCausalLM"],
+		"attention_dropout":0.0,"bias":true,"bos_token_id":1,"eos_token_id":2,"hidden_dropout":0.0,"hidden_size":2048,
+		"initializer_range":0.02,"layer_norm_epsilon":1e-05,"model_type":"RefinedWebModel","multi_query":false,"n_head":32,"n_layer":24,
+		"parallel_attn":false,"torch_dtype":"bfloat16","transformers_version":"4.27.4","use_cache":true,"vocab_size":50304}`,
+	"mpt-7b": `{"architectures":["MPTForCausalLM"],"attn_config":{"alibi":true,"alibi_bias_max":8,"attn_impl":"torch","attn_pdrop":0,
+		"attn_type":"multihead_attention","attn_uses_sequence_id":false,"clip_qkv":null,"prefix_lm":false,"qk_ln":false,
+		"softmax_scale":null},"d_model":4096,"emb_pdrop":0,"embedding_fraction":1.0,"expansion_ratio":4,"init_config":{
+		"emb_init_std":null,"emb_init_uniform_lim":null,"fan_mode":"fan_in","init_div_is_residual":true,"init_gain":0,
+		"init_nonlinearity":"relu","init_std":0.02,"name":"kaiming_normal_","verbose":0},"init_device":"cpu","learned_pos_emb":true,
+		"logit_scale":null,"max_seq_len":2048,"model_type":"mpt","n_heads":32,"n_layers":32,"no_bias":true,
+		"norm_type":"low_precision_layernorm","resid_pdrop":0,"tokenizer_name":"EleutherAI/gpt-neox-20b","torch_dtype":"bfloat16",
+		"transformers_version":"4.28.1","use_cache":false,"verbose":0,"vocab_size":50432}`,
+	"phi-2": `{"architectures":["PhiForCausalLM"],"attention_dropout":0.0,"bos_token_id":50256,"embd_pdrop":0.0,"eos_token_id":50256,
+		"hidden_act":"gelu_new","hidden_size":2560,"initializer_range":0.02,"intermediate_size":10240,"layer_norm_eps":1e-05,
+		"max_position_embeddings":2048,"model_type":"phi","num_attention_heads":32,"num_hidden_layers":32,"num_key_value_heads":32,
+		"partial_rotary_factor":0.4,"qk_layernorm":false,"resid_pdrop":0.1,"rope_scaling":null,"rope_theta":10000.0,
+		"tie_word_embeddings":false,"torch_dtype":"float16","transformers_version":"4.37.0","use_cache":true,"vocab_size":51200}`,
+	"stablelm-3b-4e1t": `{"architectures":["StableLmForCausalLM"],"bos_token_id":0,"eos_token_id":0,"hidden_act":"silu","hidden_size":2560,
+		"initializer_range":0.02,"intermediate_size":6912,"layer_norm_eps":1e-05,"max_position_embeddings":4096,"model_type":"stablelm",
+		"num_attention_heads":32,"num_hidden_layers":32,"num_key_value_heads":32,"partial_rotary_factor":0.25,"rope_theta":10000,
+		"tie_word_embeddings":false,"torch_dtype":"bfloat16","transformers_version":"4.38.0","use_cache":true,"use_qkv_bias":false,
+		"vocab_size":50304}`,
+	"starcoder2-3b": `{"architectures":["Starcoder2ForCausalLM"],"attention_dropout":0.1,"attention_softmax_in_fp32":true,"bos_token_id":0,
+		"embedding_dropout":0.1,"eos_token_id":0,"hidden_act":"gelu_pytorch_tanh","hidden_size":3072,"initializer_range":0.018042,
+		"intermediate_size":12288,"layer_norm_epsilon":1e-05,"max_position_embeddings":16384,"mlp_type":"default",
+		"model_type":"starcoder2","norm_epsilon":1e-05,"norm_type":"layer_norm","num_attention_heads":24,"num_hidden_layers":30,
+		"num_key_value_heads":2,"residual_dropout":0.1,"rope_theta":999999.4420358813,"scale_attention_softmax_in_fp32":true,
+		"scale_attn_weights":true,"sliding_window":4096,"torch_dtype":"bfloat16","transformers_version":"4.37.0.dev0","use_bias":true,
+		"use_cache":true,"vocab_size":49152}`,
+	"persimmon-8b-base": `{"architectures":["PersimmonForCausalLM"],"attention_dropout":0.0,"bos_token_id":71013,"eos_token_id":71013,
+		"hidden_act":"relu2","hidden_dropout":0.0,"hidden_size":4096,"initializer_range":0.02,"intermediate_size":16384,
+		"layer_norm_eps":1e-05,"max_position_embeddings":16384,"model_type":"persimmon","num_attention_heads":64,"num_hidden_layers":36,
+		"num_key_value_heads":64,"pad_token_id":0,"partial_rotary_factor":0.5,"qk_layernorm":true,"rope_scaling":null,
+		"rope_theta":25000.0,"tie_word_embeddings":false,"torch_dtype":"bfloat16","transformers_version":"4.34.0.dev0","use_cache":true,
+		"vocab_size":262144}`,
+	"dbrx-instruct": `{"architectures":["DbrxForCausalLM"],"attn_config":{"clip_qkv":8,"kv_n_heads":8,"model_type":"","rope_theta":500000},
+		"d_model":6144,"emb_pdrop":0.0,"ffn_config":{"ffn_hidden_size":10752,"model_type":"","moe_jitter_eps":0,"moe_loss_weight":0.05,
+		"moe_num_experts":16,"moe_top_k":4},"initializer_range":0.02,"max_seq_len":32768,"model_type":"dbrx","n_heads":48,"n_layers":40,
+		"output_router_logits":false,"resid_pdrop":0.0,"router_aux_loss_coef":0.05,"tie_word_embeddings":false,"torch_dtype":"bfloat16",
+		"transformers_version":"4.38.2","use_cache":true,"vocab_size":100352}`,
+	"Phi-3.5-MoE-instruct": `{"architectures":["PhiMoEForCausalLM"],"attention_bias":true,"attention_dropout":0.0,"bos_token_id":1,
+		"eos_token_id":32000,"hidden_act":"silu","hidden_dropout":0.0,"hidden_size":4096,"initializer_range":0.02,"input_jitter_noise":0.01,
+		"intermediate_size":6400,"lm_head_bias":true,"max_position_embeddings":131072,"model_type":"phimoe","num_attention_heads":32,
+		"num_experts_per_tok":2,"num_hidden_layers":32,"num_key_value_heads":8,"num_local_experts":16,
+		"original_max_position_embeddings":4096,"output_router_logits":false,"rms_norm_eps":1e-05,"rope_scaling":{"long_factor":[` + ones + `],
+		"long_mscale":1.243163121016122,"original_max_position_embeddings":4096,"short_factor":[` + ones + `],
+		"short_mscale":1.243163121016122,"type":"longrope"},"rope_theta":10000.0,"router_aux_loss_coef":0.0,"router_jitter_noise":0.01,
+		"sliding_window":131072,"tie_word_embeddings":false,"torch_dtype":"bfloat16","transformers_version":"4.43.3","use_cache":true,
+		"vocab_size":32064}`,
+	"Minitron-4B-Base": `{"architectures":["NemotronForCausalLM"],"attention_bias":false,"attention_dropout":0.0,"bos_token_id":2,
+		"eos_token_id":3,"head_dim":128,"hidden_act":"relu2","hidden_size":3072,"initializer_range":0.0134,"intermediate_size":9216,
+		"max_position_embeddings":4096,"mlp_bias":false,"model_type":"nemotron","norm_eps":1e-05,"num_attention_heads":24,
+		"num_hidden_layers":32,"num_key_value_heads":8,"partial_rotary_factor":0.5,"rope_theta":10000.0,"tie_word_embeddings":false,
+		"torch_dtype":"bfloat16","use_cache":true,"vocab_size":256000}`,
+	"bitnet-b1.58-2B-4T": `{"architectures":["BitNetForCausalLM"],"auto_map":{"AutoConfig":"configuration_bitnet.BitNetConfig"},
+		"bos_token_id":128000,"eos_token_id":128001,"hidden_act":"relu2","hidden_size":2560,"initializer_range":0.02,
+		"intermediate_size":6912,"max_position_embeddings":4096,"model_type":"bitnet","num_attention_heads":20,"num_hidden_layers":30,
+		"num_key_value_heads":5,"rms_norm_eps":1e-05,"rope_theta":500000.0,"tie_word_embeddings":true,"torch_dtype":"bfloat16",
+		"use_cache":true,"vocab_size":128256,"quantization_config":{"quant_method":"bitnet","linear_class":"autobitlinear",
+		"quantization_mode":"offline"}}`,
 }
+
+// ones stands for the factors of a longrope with 64 frequencies, of which the
+// published ones are not repeated here.
+var ones = strings.TrimSuffix(strings.Repeat("1.0,", 64), ",")
 
 // TestPublished: none of them has a key that is refused.
 func TestPublished(t *testing.T) {
@@ -292,5 +412,15 @@ func TestPublished(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestRefinedWeb: what Falcon was first published as is the same model.
+func TestRefinedWeb(t *testing.T) {
+	first := mustParse(t, []byte(published["falcon-40b, first release"]))
+	now := mustParse(t, []byte(published["falcon-40b"]))
+	first.Family = now.Family
+	if a, b := mustBuild(t, first, without()), mustBuild(t, now, without()); a.String() != b.String() {
+		t.Errorf("RefinedWeb:\n%s\nfalcon:\n%s", a, b)
 	}
 }
