@@ -563,7 +563,10 @@ var towers = []string{
 var layerNormKeys = map[string]string{"rms_norm_eps": "layer_norm_eps"}
 
 // leftOut are architectures that are known and not supported, and why.
-var leftOut = map[string]string{}
+var leftOut = map[string]string{
+	"t5":   "it is an encoder and a decoder, and the engine runs decoders alone",
+	"xglm": "its positions are sinusoids that no tensor of a checkpoint has",
+}
 
 // Prefixes are where checkpoints of a family may put the decoder (Plan.Prefix).
 func Prefixes(name string) []string {
