@@ -82,7 +82,11 @@ func (l layer) mixture(x Var) Var {
 	}
 	var bias Weight
 	if m.Corrected {
-		bias = l.Weight(l.prefix+"mlp.gate.e_score_correction_bias", m.Experts)
+		name := l.prefix + "mlp.gate.e_score_correction_bias"
+		if above := l.prefix + "mlp.e_score_correction_bias"; !l.has(name) && l.has(above) {
+			name = above // so K-EXAONE
+		}
+		bias = l.Weight(name, m.Experts)
 	}
 	logits := l.linear(x, "mlp.gate", m.Experts, false)
 	y := l.experts(x, logits, m.Score, bias, "mlp.experts.%d.", mlpNames)

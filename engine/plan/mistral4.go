@@ -21,13 +21,14 @@ func readMistral4(o *object, c *Config) {
 	params := o.ropeParams()
 	params.raw("max_position_embeddings") // beside the one that is read
 	// The share is of a whole head, of which the part that rotates is a tensor of its own.
-	if m := c.MLA; params.raw("partial_rotary_factor") != nil {
-		share := params.float("partial_rotary_factor", 0)
-		if int(math.Round(share*float64(m.Nope+m.RopeDim))) != m.RopeDim {
-			params.fail("partial_rotary_factor", "%g of a head of %d is not qk_rope_head_dim %d", share, m.Nope+m.RopeDim, m.RopeDim)
-		}
-		params.values["partial_rotary_factor"] = nil
+	const key = "partial_rotary_factor"
+	head := c.MLA.Nope + c.MLA.RopeDim
+	share := params.float(key, o.float(key, float64(c.MLA.RopeDim)/float64(head)))
+	if int(math.Round(share*float64(head))) != c.MLA.RopeDim {
+		params.fail(key, "%g of a head of %d is not qk_rope_head_dim %d", share, head, c.MLA.RopeDim)
 	}
+	delete(params.values, key)
+	delete(o.values, key)
 	c.QueryGrowth = params.float("llama_4_scaling_beta", 0)
 	c.QueryLength = int(originalLength(params, o, c))
 	c.readLatentRope(o)
