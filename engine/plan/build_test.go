@@ -69,6 +69,19 @@ var examples = []struct {
 	{"qwen3_5", "qwen3_5_text", `"linear_num_value_heads":4,"linear_num_key_heads":2,"linear_key_head_dim":8,"linear_value_head_dim":16,"layer_types":["linear_attention","full_attention"]`, without()},
 	{"mamba2", "mamba2", `"num_attention_heads":6,"num_key_value_heads":null,"n_groups":2,"state_size":8,"expand":2`, without()},
 	{"phi3 longrope", "phi3", `"rope_scaling":{"type":"longrope","short_factor":[1,1,1,1,1,1,1,1],"long_factor":[1,1,2,2,3,3,4,4]},"original_max_position_embeddings":16`, without()},
+	{"qwen2_moe", "qwen2_moe", `"num_experts":4,"num_experts_per_tok":2,"mlp_only_layers":[0],"moe_intermediate_size":24,"shared_expert_intermediate_size":40`, without()},
+	{"qwen3_next", "qwen3_next", `"num_experts":4,"num_experts_per_tok":2,"linear_num_value_heads":4,"linear_num_key_heads":2,"linear_key_head_dim":8,"linear_value_head_dim":16,"layer_types":["linear_attention","full_attention"]`, without()},
+	{"glm4_moe", "glm4_moe", `"n_routed_experts":8,"num_experts_per_tok":2,"n_group":4,"topk_group":2,"use_qk_norm":true`, without()},
+	{"deepseek_v2", "deepseek_v2", `"n_routed_experts":8,"num_experts_per_tok":2,"topk_method":"group_limited_greedy","n_group":4,"topk_group":2,"kv_lora_rank":24,"q_lora_rank":null,"qk_nope_head_dim":8,"qk_rope_head_dim":8,"v_head_dim":16`, without()},
+	{"deepseek_v32", "deepseek_v32", `"n_routed_experts":8,"num_experts_per_tok":2,"n_group":1,"topk_group":1,"kv_lora_rank":24,"q_lora_rank":16,"qk_nope_head_dim":8,"qk_rope_head_dim":8,"v_head_dim":16,"mlp_layer_types":["dense","sparse"]`, without()},
+	{"mistral4", "mistral4", `"n_routed_experts":8,"num_experts_per_tok":2,"kv_lora_rank":24,"q_lora_rank":16,"qk_nope_head_dim":8,"qk_rope_head_dim":8,"v_head_dim":16`, without()},
+	{"minimax_m2", "minimax_m2", `"num_local_experts":4,"num_experts_per_tok":2,"rotary_dim":8`, without()},
+	{"olmoe", "olmoe", `"num_experts":4,"num_experts_per_tok":2,"clip_qkv":3`, without()},
+	{"flex_olmo", "flex_olmo", `"num_experts":4,"num_experts_per_tok":2`, without()},
+	{"granitemoeshared", "granitemoeshared", `"shared_intermediate_size":24,"residual_multiplier":0.5,"logits_scaling":2`, without()},
+	{"ernie4_5_moe", "ernie4_5_moe", `"moe_num_experts":8,"moe_k":2,"use_bias":true,"tie_word_embeddings":false`, without()},
+	{"hunyuan_v1_moe", "hunyuan_v1_moe", `"num_experts":4,"moe_topk":[2,2],"rope_scaling":{"type":"dynamic","alpha":1000}`, without()},
+	{"exaone_moe", "exaone_moe", `"num_experts":4,"num_experts_per_tok":2,"sliding_window":7,"sliding_window_pattern":2`, without()},
 	{"llama dynamic", "llama", `"rope_scaling":{"type":"dynamic","factor":2.0}`, without()},
 	{"lfm2", "lfm2", `"layer_types":["conv","full_attention"],"conv_bias":true,"block_multiple_of":16`, tied("model.")},
 	{"lfm2_moe", "lfm2_moe", `"layer_types":["conv","full_attention"],"num_dense_layers":1,"num_experts":4,"num_experts_per_tok":2,"moe_intermediate_size":24`, tied("model.")},
@@ -239,6 +252,17 @@ func TestOutputHead(t *testing.T) {
 
 // fuzzSeeds are configs of branches that examples do not take.
 var fuzzSeeds = [][2]string{
+	{"qwen2_moe", `"num_experts":4,"use_sliding_window":true,"sliding_window":5,"max_window_layers":1,"decoder_sparse_step":2`},
+	{"glm4_moe", `"n_routed_experts":8,"partial_rotary_factor":0.25,"attention_bias":true,"first_k_dense_replace":9`},
+	{"glm4_moe_lite", `"n_routed_experts":8,"q_lora_rank":null,"mlp_layer_types":["sparse","dense"]`},
+	{"dots1", `"n_routed_experts":8,"num_experts_per_tok":2,"n_shared_experts":1,"max_window_layers":1,"sliding_window":3`},
+	{"solar_open", `"n_routed_experts":8,"first_k_dense_replace":1`},
+	{"deepseek_v2", `"n_routed_experts":8,"num_experts_per_tok":2,"topk_method":"greedy","mlp_bias":true`},
+	{"glm_moe_dsa", `"n_routed_experts":8,"index_topk":7,"layer_types":["indexed_attention","indexed_attention"]`},
+	{"mistral4", `"n_routed_experts":8,"rope_scaling":{"type":"yarn","factor":2,"llama_4_scaling_beta":0.1,"original_max_position_embeddings":16}`},
+	{"ernie4_5_moe", `"moe_num_experts":8,"moe_num_shared_experts":0,"moe_layer_end_index":0,"moe_layer_interval":2`},
+	{"hunyuan_v1_moe", `"moe_intermediate_size":[80,80],"num_shared_expert":[1,1],"moe_topk":1`},
+	{"exaone_moe", `"num_experts":4,"num_experts_per_tok":2,"sliding_window":null,"mlp_layer_types":["sparse","dense"]`},
 	{"mixtral", `"num_local_experts":1,"num_experts_per_tok":1,"sliding_window":5`},
 	{"qwen3_moe", `"num_experts":6,"num_experts_per_tok":6,"decoder_sparse_step":2,"norm_topk_prob":false,"shared_expert_intermediate_size":0`},
 	{"gpt_oss", `"num_local_experts":3,"num_experts_per_tok":3,"sliding_window":null,"layer_types":["full_attention","full_attention"]`},
@@ -284,6 +308,8 @@ func FuzzConfig(f *testing.F) {
 	for _, config := range published {
 		f.Add([]byte(config))
 	}
+	f.Add([]byte(`{"model_type":"mistral3","text_config":{"model_type":"mistral4","num_hidden_layers":1,"hidden_size":64}}`))
+	f.Add([]byte(`{"model_type":"qwen3_5_moe","text_config":{"num_hidden_layers":1,"hidden_size":64}}`))
 	f.Add([]byte(`{"model_type":"gemma3","text_config":{"num_hidden_layers":1}}`))
 	f.Add(small("llama", `"rope_scaling":{"rope_type":"yarn","factor":4,"beta_fast":1e-9,"beta_slow":1e9}`))
 	f.Fuzz(func(t *testing.T, config []byte) {

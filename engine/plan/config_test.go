@@ -157,6 +157,31 @@ func TestEOS(t *testing.T) {
 	}
 }
 
+// TestOneModelUnderTwoNames: configs of the same model in other words.
+func TestOneModelUnderTwoNames(t *testing.T) {
+	const latent = `"n_routed_experts":8,"num_experts_per_tok":2,"n_group":1,"topk_group":1,"kv_lora_rank":24,"q_lora_rank":16,` +
+		`"qk_nope_head_dim":8,"qk_rope_head_dim":8,"v_head_dim":16`
+	for _, tt := range []struct{ name, config, want string }{
+		{"Kimi K2", string(small("kimi_k2", latent)), string(small("deepseek_v3", latent))},
+		{"Mistral Small 4", `{"model_type":"mistral3","text_config":` + string(small("mistral4", latent)) + `,"tie_word_embeddings":false}`, string(small("mistral4", latent))},
+		{"an indexer that picks everything", string(small("deepseek_v32", latent+`,"index_topk":64`)), string(small("deepseek_v3", latent))},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, want := mustBuild(t, mustParse(t, []byte(tt.config)), without()), mustBuild(t, mustParse(t, []byte(tt.want)), without())
+			_, gotOps, _ := strings.Cut(got.String(), "\n")
+			_, wantOps, _ := strings.Cut(want.String(), "\n")
+			if gotOps != wantOps || got.MaxPos != want.MaxPos {
+				t.Errorf("%d positions:\n%s\nwant %d:\n%s", got.MaxPos, got, want.MaxPos, want)
+			}
+		})
+	}
+	t.Run("longer than what an indexer picks", func(t *testing.T) {
+		if c := mustParse(t, small("glm_moe_dsa", latent+`,"index_topk":9`)); c.MaxPos != 9 {
+			t.Errorf("MaxPos = %d, want 9", c.MaxPos)
+		}
+	})
+}
+
 func TestConfigRefusals(t *testing.T) {
 	for _, tt := range []struct {
 		family, more string
@@ -164,6 +189,22 @@ func TestConfigRefusals(t *testing.T) {
 	}{
 		// families
 		{"", ``, `model_type is missing`},
+		{"kimi_k25", ``, `model_type "kimi_k25" is not supported: its checkpoints are in INT4`},
+		{"glm4_moe", `"n_routed_experts":8,"n_group":3`, `n_group 3 does not divide 8 experts`},
+		{"glm4_moe", `"n_routed_experts":8,"n_group":4,"topk_group":1,"num_experts_per_tok":3`, `topk_group 1 of 4 groups of 2 experts cannot give 3`},
+		{"glm4_moe_lite", `"n_routed_experts":8,"mlp_layer_types":["dense"]`, `mlp_layer_types has 1 entries, expected num_hidden_layers 2`},
+		{"deepseek_v2", `"num_experts_per_tok":2,"topk_method":"noaux_tc"`, `topk_method "noaux_tc" is not supported`},
+		{"deepseek_v2", `"num_experts_per_tok":2,"norm_topk_prob":true`, `norm_topk_prob true is not supported`},
+		{"deepseek_v32", `"q_lora_rank":null`, `q_lora_rank must be a number`},
+		{"dots1", ``, `n_routed_experts must be 1 to 4096, found 0`},
+		{"minimax_m2", `"use_qk_norm":false`, `use_qk_norm false is not supported`},
+		{"minimax_m2", `"layernorm_mlp_beta":2`, `layernorm_mlp_beta 2 is not supported`},
+		{"minimax_m2", `"attn_type_list":[1,0]`, `attn_type_list must be 1`},
+		{"mistral4", `"rope_parameters":{"rope_type":"yarn","factor":2,"partial_rotary_factor":0.1}`, `rope_parameters.partial_rotary_factor 0.1 of a head`},
+		{"ernie4_5_moe", `"moe_norm_min":0.5`, `moe_norm_min 0.5 is not supported`},
+		{"hunyuan_v1_moe", `"num_experts":4,"moe_topk":[1,2]`, `moe_topk must be the same for all layers`},
+		{"hunyuan_v1_moe", `"num_experts":4,"moe_intermediate_size":[64,64]`, `moe_intermediate_size 64 is not supported`},
+		{"qwen2_moe", `"num_experts":3,"num_experts_per_tok":4`, `num_experts_per_tok is 4, of 3 experts`},
 		{"rwkv", ``, `model_type "rwkv" is not supported, only `},
 		{"llama", `"architectures":["LlamaForSequenceClassification"]`, `architectures ["LlamaForSequenceClassification"] does not generate text`},
 		{"gemma3", `"text_config":{"model_type":"gemma3n_text"}`, `text_config.model_type "gemma3n_text" is not supported`},

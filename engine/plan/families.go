@@ -140,8 +140,8 @@ var families = map[string]family{
 		models: "Ministral 8B of 2024", remarks: "sliding windows",
 	},
 	"mistral3": {
-		read: readMistral3, build: buildLlama, eos: 2, ignored: mistral3Ignored,
-		models: "Mistral Small 3.1 and 3.2, Ministral 3, the text part", remarks: "images are refused",
+		read: readMistral3, build: buildMistral3, eos: 2, ignored: mistral3Ignored,
+		models: "Mistral Small 3.1, 3.2 and 4, Ministral 3, the text part", remarks: "images are refused",
 	},
 	"apertus": {
 		read: readApertus, build: buildApertus, eos: 2, spare: []string{".act_fn.beta", ".act_fn.eps"},
@@ -564,8 +564,10 @@ var layerNormKeys = map[string]string{"rms_norm_eps": "layer_norm_eps"}
 
 // leftOut are architectures that are known and not supported, and why.
 var leftOut = map[string]string{
-	"t5":   "it is an encoder and a decoder, and the engine runs decoders alone",
-	"xglm": "its positions are sinusoids that no tensor of a checkpoint has",
+	"deepseek_v4":   "its attention over compressed positions is not implemented",
+	"kimi_k25":      "its checkpoints are in INT4, which is not read",
+	"longcat_flash": "its experts that return what they are given are not implemented",
+	"minimax":       "its lightning attention is not implemented",
 }
 
 // Prefixes are where checkpoints of a family may put the decoder (Plan.Prefix).

@@ -62,11 +62,22 @@ func readMinistral3(o *object, c *Config) {
 // readMistral3 reads the config of Mistral 3's multimodal models, of which the
 // language part is served. transformers/models/mistral3.
 func readMistral3(o *object, c *Config) {
-	text, kind := o.textConfig("mistral", "ministral3")
-	if kind == "ministral3" {
+	text, kind := o.textConfig("mistral", "ministral3", "mistral4")
+	switch kind {
+	case "ministral3":
 		readMinistral3(text, c)
-	} else {
+	case "mistral4":
+		readMistral4(text, c)
+	default:
 		readMistral(text, c)
 	}
 	c.Tied = o.boolean("tie_word_embeddings", true)
+}
+
+func buildMistral3(b *Builder, c *Config) {
+	if c.MLA != nil {
+		buildDeepseekV3(b, c)
+		return
+	}
+	buildLlama(b, c)
 }
