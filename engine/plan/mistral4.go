@@ -15,6 +15,7 @@ func readMistral4(o *object, c *Config) {
 		experts: 128, topK: 4, inner: 2048, shared: 1, groups: 1, topGroups: 1, normalize: true, scale: 1,
 	})
 	c.MoE.Score, c.MoE.Corrected = ScoreSoftmax, false
+	o.only("scoring_func", "softmax")
 	if o.object("rope_parameters") == nil && o.object("rope_scaling") == nil {
 		o.values["rope_parameters"] = []byte(`{"rope_type":"yarn","factor":128,"original_max_position_embeddings":8192,"mscale":1,"mscale_all_dim":1,"llama_4_scaling_beta":0.1}`)
 	}

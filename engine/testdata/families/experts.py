@@ -79,7 +79,7 @@ COMMITTED = [
     ("qwen2-moe-v4", "qwen2_moe", dict(QWEN2_MOE, mlp_only_layers=[1], qkv_bias=False, tie_word_embeddings=True), dict(BF16, v4=True, salt="f")),
     ("qwen3_5-moe", "qwen3_5_moe_text", dict(DELTA, rope_parameters=MROPE), dict(BF16, prompt=75)),
     ("qwen3_5-moe-vision-hub", "qwen3_5_moe", dict(text_config=dict(DELTA, num_hidden_layers=2, full_attention_interval=2, rope_parameters=MROPE), vision_config=VISION), dict(BF16, published=True, prompt=64, salt="h")),
-    ("qwen3-next", "qwen3_next", dict(DELTA, num_hidden_layers=3, full_attention_interval=3, norm_topk_prob=False, mlp_only_layers=[0]), dict(BF16, prompt=70, salt="c")),
+    ("qwen3-next", "qwen3_next", dict(DELTA, num_hidden_layers=3, full_attention_interval=3, norm_topk_prob=False, mlp_only_layers=[0]), dict(BF16, prompt=70)),
     ("glm4-moe", "glm4_moe", dict(GLM4_MOE, use_qk_norm=True, routed_scaling_factor=1.5, **GROUPED), dict(BF16, salt="m")),
     ("glm4-moe-hub-v4", "glm4_moe", dict(GLM4_MOE, num_hidden_layers=3, attention_bias=True, n_shared_experts=2, rope_parameters=rope(1e6, partial_rotary_factor=0.5)), dict(BF16, v4=True, published=True, salt="z")),
     ("glm4-moe-lite-hub", "glm4_moe_lite", dict(LATENT, num_hidden_layers=3, mlp_layer_types=["dense", "sparse", "dense"]), dict(BF16, published=True, salt="n")),
