@@ -11,7 +11,10 @@ type ScaleConfig struct {
 	MLP                       []float64 // of the gate, and of the result
 }
 
-var falconH1Ignored = []string{"mamba_chunk_size", "mamba_use_mlp", "num_logits_to_keep", "attn_layer_indices"}
+var falconH1Ignored = []string{
+	"mamba_chunk_size", "mamba_use_mlp", "mlp_expansion_factor", "num_logits_to_keep", "time_step_floor", "time_step_max", "time_step_min",
+	"time_step_rank",
+}
 
 func readFalconH1(o *object, c *Config) {
 	c.readCommon(o, defaults{

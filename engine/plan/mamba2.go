@@ -65,6 +65,7 @@ func (c *Config) readSSM(o *object, s SSMConfig, inner int) {
 	s.ConvBias = o.boolean("use_conv_bias", true)
 	s.Norm, s.NormEps = GateBefore, c.NormEps
 	s.Min, s.Max = readStepLimit(o)
+	c.SSM = &s
 	switch {
 	case *o.err != nil:
 		return
@@ -81,7 +82,6 @@ func (c *Config) readSSM(o *object, s SSMConfig, inner int) {
 	case int64(s.Groups)*int64(s.State) > maxDimension:
 		o.fail("state_size", "%d times %s %d exceeds %d", s.State, o.name("n_groups"), s.Groups, maxDimension)
 	}
-	c.SSM = &s
 }
 
 // readStepLimit reads time_step_limit, whose infinity transformers 5 writes as

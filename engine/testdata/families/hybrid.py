@@ -167,8 +167,10 @@ ZAMBA2 = dict(
 
 COMMITTED = [
     ("lfm2", "lfm2", LFM2, {}),
-    ("lfm2-hub-v4", "lfm2", dict(LFM2, layer_types=None, full_attn_idxs=[0, 2], conv_bias=True, conv_L_cache=4, tie_word_embeddings=True), dict(dtype=torch.bfloat16, v4=True, published=True)),
-    ("lfm2-moe", "lfm2_moe", LFM2_MOE, dict(dtype=torch.bfloat16)),
+    ("lfm2-hub-v4", "lfm2", dict(LFM2, layer_types=None, full_attn_idxs=[0, 2], conv_bias=True, conv_L_cache=4, tie_word_embeddings=True), dict(dtype=torch.bfloat16, v4=True, published=True, salt="d")),
+    ("lfm2-moe", "lfm2_moe", LFM2_MOE, dict(dtype=torch.bfloat16, salt="m")),
+    ("lfm3", "lfm3", LFM3, dict(dtype=torch.bfloat16, salt="a")),
+    ("lfm3-plain", "lfm3", dict(LFM3, use_sandwich_norm=False, use_attention_gate=False, attention_bias=True, conv_bias=True, layer_types=["full_attention", "conv", "sliding_attention"], num_hidden_layers=3), dict(dtype=torch.bfloat16, salt="k")),
     ("nemotron-h", "nemotron_h", NEMOTRON_H, dict(dtype=torch.bfloat16)),
     ("nemotron-h-latent-v4", "nemotron_h", dict(NEMOTRON_H, moe_latent_size=16, n_group=2, n_routed_experts=8, use_bias=True, mlp_bias=True, use_conv_bias=False), dict(dtype=torch.bfloat16, v4=True)),
     ("bamba", "bamba", BAMBA, dict(dtype=torch.bfloat16)),
