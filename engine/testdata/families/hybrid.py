@@ -173,7 +173,7 @@ COMMITTED = [
     ("lfm3-plain", "lfm3", dict(LFM3, use_sandwich_norm=False, use_attention_gate=False, attention_bias=True, conv_bias=True, layer_types=["full_attention", "conv", "sliding_attention"], num_hidden_layers=3), dict(dtype=torch.bfloat16, salt="k")),
     ("nemotron-h", "nemotron_h", NEMOTRON_H, dict(dtype=torch.bfloat16)),
     ("nemotron-h-latent-v4", "nemotron_h", dict(NEMOTRON_H, moe_latent_size=16, n_group=2, n_routed_experts=8, use_bias=True, mlp_bias=True, use_conv_bias=False), dict(dtype=torch.bfloat16, v4=True)),
-    ("bamba", "bamba", BAMBA, dict(dtype=torch.bfloat16)),
+    ("bamba", "bamba", BAMBA, dict(dtype=torch.bfloat16, salt="k")),
     ("bamba-v4", "bamba", dict(BAMBA, mamba_n_groups=2, mamba_proj_bias=True, mamba_conv_bias=False, attention_bias=True, mlp_bias=True, time_step_limit=[0.2, 1.1], tie_word_embeddings=True), dict(dtype=torch.bfloat16, v4=True)),
     ("granitemoehybrid", "granitemoehybrid", GRANITE_HYBRID, dict(dtype=torch.bfloat16)),
     ("granitemoehybrid-dense-v4", "granitemoehybrid", dict(GRANITE_HYBRID, num_local_experts=0, num_experts_per_tok=0, mamba_n_groups=2, position_embedding_type="rope", attention_bias=True, tie_word_embeddings=True), dict(dtype=torch.bfloat16, v4=True)),
