@@ -286,13 +286,15 @@ func BenchmarkLongAmongShort(b *testing.B) {
 	report(b, start, seqs, kv+2*float64(s.layerWeights()+s.headWeights()), 0)
 }
 
-// BenchmarkAdapters: one token of each of 32 sequences of Qwen2-0.5B's shape, with 8
+// BenchmarkAdapters: one token of each of 32 sequences of a third of Qwen2-0.5B, with 8
 // adapters of all linear layers in turns. of-base is their speed over that of the same
 // steps without: steps of both kinds alternate, so that what else the machine does
 // slows both.
 func BenchmarkAdapters(b *testing.B) {
 	const seqs, adapters, rank, context = 32, 8, 16, 64
-	p := qwen05.plan()
+	s := qwen05
+	s.layers, s.vocab = s.layers/3, s.vocab/3
+	p := s.plan()
 	backend, err := cpu.Open(benchLimits(seqs, seqs*context))
 	if err != nil {
 		b.Fatal(err)
@@ -300,11 +302,11 @@ func BenchmarkAdapters(b *testing.B) {
 	defer backend.Close()
 	fill(b, backend, p, plan.BF16, seqs*benchPages)
 	rng := rand.New(rand.NewPCG(1, 2))
-	noise := make([]float32, rank*qwen05.inner)
+	noise := make([]float32, rank*s.inner)
 	for i := range noise {
 		noise[i] = 0.01 * (rng.Float32() - 0.5)
 	}
-	weights, q, kv := 0, qwen05.heads*qwen05.headDim, qwen05.kvHeads*qwen05.headDim
+	weights, q, kv := 0, s.heads*s.headDim, s.kvHeads*s.headDim
 	for id := range int32(adapters) {
 		a := device.Adapter{Rank: rank}
 		target := func(tensor int32, first, rows int) {
@@ -328,7 +330,7 @@ func BenchmarkAdapters(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	d := &driver{b: backend, seqs: seqs, pages: benchPages, vocab: qwen05.vocab}
+	d := &driver{b: backend, seqs: seqs, pages: benchPages, vocab: s.vocab}
 	d.wait(b, d.enqueue(b, 0, context, false))
 	d.wait(b, d.enqueue(b, context, 1, false))
 	var base, adapted time.Duration

@@ -224,9 +224,18 @@ void Context::adapter_load(int32_t id, int32_t rank, int32_t n, const mr_adapter
   for (const auto& [tensor, parts] : by_tensor) {
     const int64_t matrices = tensors_[tensor]->matrices(), cols = tensors_[tensor]->cols();
     const int64_t low = (rank + kPanel - 1) / kPanel * kPanel, all = low * int64_t(parts.size());
-    const auto make = [](int64_t matrices, int64_t rows, int64_t cols) {
+    // Beside weights of 16 bits f16 is near enough, and half as much to read.
+    const bool half = kernels_.f16 && tensors_[tensor]->element() != kF32;
+    const auto make = [&](int64_t matrices, int64_t rows, int64_t cols) {
       const int64_t shape[] = {matrices, rows, cols};
-      return std::make_unique<Tensor>("adapter", MR_F32, 3, shape, true);
+      return std::make_unique<Tensor>("adapter", half ? MR_F16 : MR_F32, 3, shape, true);
+    };
+    const auto write = [&](Tensor& to, int64_t first, int64_t rows, const float* from) {
+      const int64_t n = rows * to.cols();
+      std::vector<uint16_t> rounded(half ? n : 0);
+      if (half) kernels_.to_f16(from, rounded.data(), int(n));
+      const void* src = half ? static_cast<const void*>(rounded.data()) : from;
+      call([&] { to.write(*pool_, first, rows, src); });
     };
     AdapterTarget to;
     to.tensor = tensor;
@@ -235,12 +244,10 @@ void Context::adapter_load(int32_t id, int32_t rank, int32_t n, const mr_adapter
       const mr_adapter_target& t = *parts[i];
       const int64_t lead = t.first % kPanel, rows = lead + t.rows;  // rows of zeros before b, so that panels line up
       AdapterTarget::Part part = {t.first / kPanel, int(low * int64_t(i)), make(matrices, rows, rank)};
-      call([&] {
-        for (int64_t m = 0; m < matrices; m++) {
-          to.a->write(*pool_, m * all + part.low, rank, t.a + m * rank * cols);
-          part.b->write(*pool_, m * rows + lead, t.rows, t.b + m * t.rows * rank);
-        }
-      });
+      for (int64_t m = 0; m < matrices; m++) {
+        write(*to.a, m * all + part.low, rank, t.a + m * rank * cols);
+        write(*part.b, m * rows + lead, t.rows, t.b + m * t.rows * rank);
+      }
       to.parts.push_back(std::move(part));
     }
     adapter.targets.push_back(std::move(to));

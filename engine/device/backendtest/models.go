@@ -303,15 +303,17 @@ func chunks(format plan.Format) *model {
 		}
 		x = b.add(x, b.linear(seen, hidden, false), 1)
 		n = b.rmsNorm(x, hidden, 0)
-		chosen, weights := b.route(n, routing{experts: 5, topK: 1, score: plan.ScoreSigmoid})
-		asked := b.experts(n, chosen, weights, 5, 24, plan.ActSilu, true, false)
+		chosen, weights := b.route(n, routing{experts: 6, topK: 1, score: plan.ScoreSigmoid, groups: 2, topGroups: 1, groupBest: true, factors: true})
+		asked := b.experts(n, chosen, weights, 6, 24, plan.ActSilu, true, false)
 		b.plan.Ops[len(b.plan.Ops)-1].I[plan.ExpertsScaleInput] = 1
 		gate := b.sparsify(b.linear(n, 32, false), 0.5)
 		always := b.linear(b.activate(plan.ActGeluTanh, gate, b.linear(n, 32, false)), hidden, false)
 		x = b.add(x, b.add(asked, always, 1), 1)
 		if layer < 2 {
 			mine := b.activate(plan.ActQuickGelu, b.linear(x, 8, false), b.view(beside, 8*layer, 8))
-			x = b.add(x, b.linear(b.join(mine, b.view(x, 0, 8)), hidden, false), 1)
+			bent := b.xielu(b.activate(plan.ActClip, b.linear(x, 12, false), plan.None), 0.5)
+			both := b.linear(b.join(mine, b.view(x, 0, 8), bent), hidden, false)
+			x = b.add(x, b.normOf(both, x, hidden, plan.None, 0, plan.GateMagnitude), 0.5)
 		}
 	}
 	return b.logits(b.rmsNorm(x, hidden, 0), 0)
