@@ -353,5 +353,5 @@ func BenchmarkAdapters(b *testing.B) {
 	b.ReportMetric(base.Seconds()/adapted.Seconds(), "of-base")
 	b.ReportMetric(baseCPU/adaptedCPU, "of-base-cpu")
 	b.ReportMetric(float64(b.N*seqs)/adapted.Seconds(), "tokens/s")
-	b.ReportMetric(float64(4*weights)/1e6, "adapter-MB")
+	b.ReportMetric(float64(2*weights)/1e6, "adapter-MB")
 }

@@ -12,7 +12,8 @@
 //
 // Weights are kept in bf16, f16 or float32 as the checkpoint has them (f16
 // becomes float32 where the CPU cannot convert it), activations and recurrent
-// states in float32, keys, values and latents in float32 if the weights are or a
+// states in float32, adapters in f16 if the weights that they change have 16 bits, keys,
+// values and latents in float32 if the weights are or a
 // token's are below 8 KiB, and in f16 otherwise.
 //
 // Work is shared out between barriers, one stage of operations after the other:
