@@ -169,9 +169,9 @@ soak: tools native ## abuse the server for an hour (MILLRACE_SOAK=duration)
 check: lint race ## lint, and the tests under the race detector
 
 .PHONY: bench
-bench: bench-path bench-start bench-cpu bench-grammar bench-peer bench-image ## measure: HTTP path, start, CPU backend, llama.cpp beside it, the image
+bench: bench-path bench-start bench-cpu bench-grammar bench-adapters bench-peer bench-image ## measure: HTTP path, start, CPU backend, adapters, llama.cpp beside it, the image
 
-.PHONY: bench-path bench-start bench-cpu bench-grammar bench-peer bench-image
+.PHONY: bench-path bench-start bench-cpu bench-grammar bench-adapters bench-peer bench-image
 bench-path: tools native
 	go test -run '^$$' -bench HTTPPath -benchtime 1x ./container
 
@@ -189,6 +189,10 @@ bench-image:
 bench-grammar: tools native
 	go test -run '^$$' -bench Masks/128 ./engine/grammar
 	go test -run '^$$' -bench Guided -benchtime 5x ./engine
+
+# The first token of an adapter that comes from S3, and 8 adapters over 32 streams.
+bench-adapters: tools native
+	go test -run '^$$' -bench Adapters -benchtime 10x ./container
 
 # Builds llama.cpp from the source package of llama-cpp-python: some minutes.
 bench-peer: tools native

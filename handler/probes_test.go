@@ -119,7 +119,7 @@ func TestBodies(t *testing.T) {
 		{"watermark off", "/generate", inputs(`"watermark":false,"max_new_tokens":1`), 200, ""},
 		{"grammar", "/generate", inputs(`"grammar":{"type":"json_object","value":{"properties":{"a":{"type":"integer"}}}},"max_new_tokens":30`), 200, ""},
 		{"an image's Markdown is text to a model that reads none", "/generate", `{"inputs":"![](http://x/y.png)a","parameters":{"max_new_tokens":1}}`, 200, ""},
-		{"an adapter (adapters)", "/generate", inputs(`"adapter_id":"nope"`), 422, valid + "there is no adapter \"nope\": adapters are not available yet, leave `adapter_id` out for the model MODEL"},
+		{"an adapter (adapters)", "/generate", inputs(`"adapter_id":"nope"`), 422, valid + "there is no adapter \"nope\": this server serves \"MODEL\" (\"tgi\" is an alias)"},
 		{"the model as an adapter (adapters)", "/generate", inputs(`"adapter_id":"MODEL"`), 200, ""},
 		{"no adapter", "/generate", inputs(`"adapter_id":""`), 200, ""},
 		{"grammar null", "/generate", inputs(`"grammar":null,"max_new_tokens":1`), 200, ""},

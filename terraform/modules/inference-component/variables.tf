@@ -98,7 +98,7 @@ variable "vpc" {
 }
 
 variable "adapters" {
-  description = "LoRA adapters of this model: the S3 URI of each one's archive or prefix, by name. They share the model's copies. The image refuses them so far: merge an adapter into the weights instead."
+  description = "LoRA adapters of this model: the S3 URI of each one's archive or prefix, by name. They share the model's copies."
   type        = map(string)
   default     = {}
   nullable    = false
