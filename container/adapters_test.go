@@ -64,12 +64,12 @@ func generated(t testing.TB, status int, body string) (text, failure string) {
 // names that they were given, in all the ways in which requests name them.
 func TestAdapters(t *testing.T) {
 	server := s3test.NewServer(t)
-	for name, data := range demoAdapter(2, 4, 0.3) {
+	for name, data := range demoAdapter(2, 4, 2) {
 		server.Put("adapters", "two/"+name, data)
 	}
-	server.Put("adapters", "pickle/adapter_config.json", demoAdapter(2, 4, 0.3)["adapter_config.json"])
+	server.Put("adapters", "pickle/adapter_config.json", demoAdapter(2, 4, 2)["adapter_config.json"])
 	server.Put("adapters", "pickle/adapter_model.bin", []byte("\x80\x02"))
-	one, nothing := weightstest.Folder(t, demoAdapter(1, 4, 0.3)), weightstest.Folder(t, demoAdapter(3, 4, 0))
+	one, nothing := weightstest.Folder(t, demoAdapter(1, 4, 2)), weightstest.Folder(t, demoAdapter(3, 4, 0))
 	p := start(t, s3Env(server.URL), "--lora-adapters", "one="+one+",nothing="+nothing, "--allow-runtime-lora-updating").ready()
 
 	const prompt = "What does Millrace do, and where does it run? Say it in a few words."
@@ -195,7 +195,7 @@ func TestAdapters(t *testing.T) {
 
 // A broken adapter of --lora-adapters ends the start, with its reason.
 func TestAdaptersRefusedAtStart(t *testing.T) {
-	files := demoAdapter(1, 4, 0.3)
+	files := demoAdapter(1, 4, 2)
 	files["adapter_config.json"] = []byte(`{"peft_type":"LORA","r":8,"lora_alpha":8,"target_modules":"all-linear"}`)
 	for _, tt := range []struct {
 		args []string
@@ -205,7 +205,7 @@ func TestAdaptersRefusedAtStart(t *testing.T) {
 		{[]string{"--lora-adapters", `[{"name":"a"}]`}, "expected an object with name and path"},
 		{[]string{"--lora-adapters", "a=/no/such/folder"}, "--lora-adapters: adapter a from /no/such/folder"},
 		{[]string{"--lora-adapters", "a=" + weightstest.Folder(t, files)}, "rank 8 in adapter_config.json"},
-		{[]string{"--adapter-memory", "1", "--lora-adapters", "a=" + weightstest.Folder(t, demoAdapter(1, 64, 0.3))}, "no room for the adapter"},
+		{[]string{"--adapter-memory", "1", "--lora-adapters", "a=" + weightstest.Folder(t, demoAdapter(1, 16, 2))}, "no room for the adapter"},
 	} {
 		if status, stderr := refused(t, nil, append([]string{"serve", "--port", "0"}, tt.args...)...); status != 2 || !strings.Contains(stderr, tt.want) {
 			t.Errorf("%v: %d %s, want 2 and %q", tt.args, status, stderr, tt.want)

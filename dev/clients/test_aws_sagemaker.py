@@ -2,6 +2,7 @@
 
 import json
 import socket
+import struct
 import time
 import urllib.error
 import urllib.request
