@@ -263,3 +263,21 @@ func FuzzFormats(f *testing.F) {
 		}
 	})
 }
+
+// The format of calls and reasoning is found in the template, whether it shows
+// calls or only explains them.
+func TestFormatOfTemplates(t *testing.T) {
+	for template, want := range map[string]struct{ format, reasoning string }{
+		"llama31": {"llama", ""}, "qwen3": {"hermes", "<think>"}, "mistral": {"mistral", ""}, "mistralargs": {"mistral-args", ""},
+		"gemma2": {"tgi", ""}, "phi4mini": {"phi-4", ""}, "deepseek": {"deepseek-v3", "<think>"}, "commandr_tools": {"command-r", ""},
+		"qwen3coder": {"qwen3-coder", ""}, "glm45": {"glm-4.5", "<think>"}, "deepseekv31": {"deepseek-v3.1", "<think>"},
+		"kimik2": {"kimi-k2", ""}, "minimaxm2": {"minimax-m2", "<think>"}, "gptoss": {"harmony", "<|channel|>analysis<|message|>"},
+		"gemma4": {"gemma4", "<|channel>thought\n"}, "granite33": {"granite", "<think>"}, "nemotronv2": {"nemotron", "<think>"},
+		"lfm2": {"lfm2", ""}, "llama4": {"llama4", ""}, "seedoss": {"seed", "<seed:think>"}, "commandr7b": {"command-r7b", "<|START_THINKING|>"},
+	} {
+		f := loadFile(t, template).Format()
+		if f.Name != want.format || f.Reasoning.Open != want.reasoning {
+			t.Errorf("%s: %s, reasoning %q; want %s, %q", template, f.Name, f.Reasoning.Open, want.format, want.reasoning)
+		}
+	}
+}
