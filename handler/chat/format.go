@@ -3,6 +3,7 @@ package chat
 import (
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // Format is how a model writes its answers. It is data: one Parser reads, and
@@ -260,12 +261,12 @@ func formatOf(prompt string) *Format {
 		return formatHarmony
 	}
 	for i, f := range formats {
-		if f != formatHarmony && shapes[i].exact.MatchString(prompt) {
+		if f != formatHarmony && shapes()[i].exact.MatchString(prompt) {
 			return f
 		}
 	}
 	for i, f := range formats {
-		if f != formatHarmony && shapes[i].loose.MatchString(prompt) {
+		if f != formatHarmony && shapes()[i].loose.MatchString(prompt) {
 			return f
 		}
 	}
@@ -275,8 +276,8 @@ func formatOf(prompt string) *Format {
 // shape is how a call looks: with the white space of the format, and with any.
 type shape struct{ exact, loose *regexp.Regexp }
 
-// shapes are those of formats.
-var shapes = func() []shape {
+// shapes returns those of formats.
+var shapes = sync.OnceValue(func() []shape {
 	all := make([]shape, len(formats))
 	for i, f := range formats {
 		all[i] = shape{
@@ -285,7 +286,7 @@ var shapes = func() []shape {
 		}
 	}
 	return all
-}()
+})
 
 // formatMarks tell the format of templates that show no calls but explain them.
 var formatMarks = []struct{ mark, also, format string }{

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"unicode/utf8"
 )
 
 type responseGolden struct {
@@ -137,4 +138,32 @@ func TestHostileResponseTemplates(t *testing.T) {
 	if n != 20000 {
 		t.Errorf("%d characters of 20000", n)
 	}
+}
+
+// Whatever a response_template says, it is refused or an answer can be read by
+// it, in pieces as in one.
+func FuzzResponseTemplate(f *testing.F) {
+	golden := readResponseGolden(f)
+	for _, row := range golden.Rows[:200] {
+		f.Add(string(golden.Templates[row.Template]), row.Text)
+	}
+	f.Fuzz(func(t *testing.T, spec, text string) {
+		if len(spec) > 3000 || len(text) > 500 || !utf8.ValidString(text) {
+			return
+		}
+		template, err := readResponseTemplate(json.RawMessage(spec))
+		if err != nil || template == nil {
+			return
+		}
+		template.thinks(text)
+		format := formatTGI.withTemplate(template)
+		s := Selection{Tools: formatTools}
+		if _, err := s.Constraint(format); err != nil {
+			t.Error(err)
+		}
+		whole := answerOfText(format, s, text, max(1, len(text)))
+		if a := answerOfText(format, s, text, 3); !reflect.DeepEqual(a, whole) {
+			t.Errorf("%q by %s in pieces is %q, %s; whole %q, %s", text, spec, a.Reasoning, a, whole.Reasoning, whole)
+		}
+	})
 }

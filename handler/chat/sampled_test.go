@@ -17,7 +17,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/native"
 )
 
-var sampledCalls = flag.Int("calls", 200, "how many calls TestSampledCalls samples")
+var sampledCalls = flag.Int("calls", 120, "how many calls TestSampledCalls samples")
 
 // schemaMaker makes schemas of arguments at random.
 type schemaMaker struct{ *rand.Rand }
