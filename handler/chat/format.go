@@ -302,7 +302,7 @@ var formatMarks = []struct{ mark, also, format string }{
 	{"<tool_calls>", "", "hunyuan"},
 	{"<function=", "<tool_call>", "qwen3-coder"},
 	{"<arg_key>", "<tool_call>", "glm-4.5"},
-	{"<tool_call>", "", "hermes"},
+	{"<tool_call>", `"arguments":`, "hermes"},
 }
 
 // markedFormat returns the format that the source of a template explains, nil
