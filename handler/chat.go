@@ -124,7 +124,11 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 	if !p.maxNewTokens.set && s.opt.DefaultMaxTokens > 0 {
 		p.maxNewTokens = some(uint32(s.opt.DefaultMaxTokens))
 	}
-	if err := cmp.Or(s.checkParameters(&p), checkInputs(prompt.text, &p), s.checkOpenAI(x, m, &p), m.checkTruncate(&p)); err != nil {
+	err := cmp.Or(s.checkParameters(&p), checkInputs(prompt.text, &p))
+	if err == nil { // an adapter is only loaded for what is right so far
+		err = cmp.Or(s.checkOpenAI(x, m, &p), m.checkTruncate(&p))
+	}
+	if err != nil {
 		return nil, err
 	}
 	ids, err := s.encode(x, m, prompt.marked, prompt.mark, req.addSpecial.or(false), &p)
