@@ -21,7 +21,7 @@ func readOPT(o *object, c *Config) {
 	c.AttentionBias, c.OutputBias = c.MLPBias, c.MLPBias
 	c.PlainNorms = !o.boolean("layer_norm_elementwise_affine", true)
 	c.PostNorm = !o.boolean("do_layer_norm_before", true)
-	c.NoFinalNorm = c.PostNorm || o.boolean("_remove_final_layer_norm", false)
+	c.NoFinalNorm = o.boolean("_remove_final_layer_norm", false) || c.PostNorm
 	c.EmbedWidth = o.dimension("word_embed_proj_dim", c.Hidden, maxDimension)
 }
 
