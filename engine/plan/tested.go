@@ -46,6 +46,7 @@ var tested = map[string][]string{
 	"hunyuan_v1_moe":   {"hunyuan-moe", "hunyuan-moe-hub-v4"},
 	"internlm3":        {"internlm3-hub-v4"},
 	"jamba":            {"jamba"},
+	"kimi_k2":          {"kimi-k2"},
 	"kimi_linear":      {"kimi-linear", "kimi-linear-hub-v4"},
 	"lfm2":             {"lfm2", "lfm2-hub-v4"},
 	"lfm2_moe":         {"lfm2-moe"},

@@ -425,7 +425,7 @@ def generate(golden, count, next_scores, scores):
         scores = next_scores(golden["tokens"][-1])
 
 
-def write(folder, kind, config, seed, dtype=torch.float32, v4=False, short=False, shard="1GB", prompt=None, count=28, published=False, cached=False):
+def write(folder, kind, config, seed, dtype=torch.float32, v4=False, short=False, shard="1GB", prompt=None, count=28, published=False, cached=False, renamed=None):
     shutil.rmtree(folder, ignore_errors=True)
     generator = torch.Generator().manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **config))
@@ -499,6 +499,8 @@ def write(folder, kind, config, seed, dtype=torch.float32, v4=False, short=False
     (folder / "golden.json").write_text(json.dumps(golden) + "\n")
     if published and (finish := own(kind, "finish")):
         finish(kind, folder)
+    if renamed:  # a model_type that transformers does not know, of the same model
+        path.write_text(json.dumps(dict(json.loads(path.read_text()), model_type=renamed), indent=2, sort_keys=True) + "\n")
     for f in folder.iterdir():
         f.chmod(0o644)
     if os.environ.get("MILLRACE_HIDDEN"):

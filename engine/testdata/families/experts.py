@@ -87,6 +87,7 @@ COMMITTED = [
     ("solar-open", "solar_open", dict(GLM4_MOE, routed_scaling_factor=1.5, rope_parameters=rope(1e6)), dict(BF16, salt="w")),
     ("deepseek-v2", "deepseek_v2", dict(LATENT, first_k_dense_replace=1, topk_method="group_limited_greedy", routed_scaling_factor=1.7, rope_parameters=YARN, **GROUPED), dict(BF16, salt="a")),
     ("deepseek-v2-hub-v4", "deepseek_v2", dict(LATENT, q_lora_rank=None, first_k_dense_replace=1, n_group=1, topk_group=1, rope_parameters=YARN), dict(BF16, v4=True, published=True, salt="d")),
+    ("kimi-k2", "deepseek_v3", dict(LATENT, first_k_dense_replace=1, n_group=1, topk_group=1, rope_parameters=YARN), dict(BF16, renamed="kimi_k2")),
     ("deepseek-v32", "deepseek_v32", dict(LATENT, first_k_dense_replace=1, rope_parameters=YARN, **GROUPED, **SPARSE), dict(BF16, salt="c")),
     ("glm-moe-dsa-hub", "glm_moe_dsa", dict(LATENT, first_k_dense_replace=1, indexer_types=["full", "shared"], **SPARSE), dict(BF16, published=True, salt="p")),
     ("mistral4", "mistral4", dict(LATENT, qk_nope_head_dim=24, first_k_dense_replace=1, n_group=2, topk_group=1, rope_parameters=dict(YARN, original_max_position_embeddings=16, llama_4_scaling_beta=0.4)), dict(BF16, prompt=50, salt="b")),
