@@ -269,13 +269,19 @@ func (f *fitting) add(m *module, at place, r rows, key string, a, b func(i, k in
 	shape, rank := f.plan.Tensors[r.tensor].Shape, f.out.Rank
 	cols := shape[len(shape)-1]
 	fill := func(into []float32, n int, of func(i, k int) float32, byRank bool) {
-		for k := range m.rank {
-			for i := range n {
-				if byRank {
-					into[k*n+i] = of(i, k)
-				} else {
-					into[i*rank+k] = of(i, k)
+		if byRank {
+			for k := range m.rank {
+				row := into[k*n:][:n]
+				for i := range row {
+					row[i] = of(i, k)
 				}
+			}
+			return
+		}
+		for i := range n { // row by row: the memory is read and written in its order
+			row := into[i*rank:][:m.rank]
+			for k := range row {
+				row[k] = of(i, k)
 			}
 		}
 	}
