@@ -50,7 +50,7 @@ func generate(root string) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	for name, table := range map[string]string{"families": families(tested), "left-out": leftOut()} {
+	for name, table := range map[string]string{"families": families(), "left-out": leftOut()} {
 		if page, err = replace(page, name, table); err != nil {
 			return nil, err
 		}
@@ -95,11 +95,11 @@ func source(tested map[string][]string) []byte {
 }
 
 // families is the table of supported families.
-func families(tested map[string][]string) string {
+func families() string {
 	var b strings.Builder
 	b.WriteString("| `model_type` | Models, for example | Remarks | Compared with transformers on |\n|---|---|---|---|\n")
 	for _, f := range plan.Families() {
-		cells := []string{"`" + f.Type + "`", f.Models, f.Remarks, strings.Join(tested[f.Type], ", ")}
+		cells := []string{"`" + f.Type + "`", f.Models, f.Remarks, strings.Join(f.Tested, ", ")}
 		b.WriteString("| " + strings.Join(cells, " | ") + " |\n")
 	}
 	return b.String()

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 )
@@ -25,7 +26,7 @@ func Families() []Family {
 // About is what there is to say of a family that is supported.
 func About(name string) Family {
 	f := families[name]
-	return Family{Type: name, Models: f.models, Remarks: f.remarks, Tested: tested[name]}
+	return Family{Type: name, Models: f.models, Remarks: f.remarks, Tested: tested[cmp.Or(f.like, name)]}
 }
 
 // LeftOut are known model_types that are not supported, and why.

@@ -14,6 +14,9 @@ type family struct {
 
 	models  string // that people know, for docs/models.md
 	remarks string // what docs/models.md says beside; optional
+	// like is the family whose checkpoints stand for this one's in tests: it has the
+	// same layers under another name, or inside a multimodal model. "": its own do.
+	like string
 
 	// keys are what config.json calls the keys of readCommon, where it has other
 	// names for them: the attribute_map of transformers' config class.
@@ -161,6 +164,7 @@ var families = map[string]family{
 	},
 	"gemma3n": {
 		read: readGemma3n, build: buildGemma3n, eos: 1, ignored: gemma3nIgnored, spare: []string{".altup.correct_output_scale"},
+		like:   "gemma3n_text",
 		models: "Gemma 3n E2B, E4B, the text part", remarks: "images and audio are refused",
 	},
 	"gemma3n_text": {
@@ -181,6 +185,7 @@ var families = map[string]family{
 	},
 	"gemma4_unified_text": {
 		read: readGemma4Unified, build: buildGemma4, eos: 1, keys: gemma4Keys, ignored: gemma4Ignored,
+		like:   "gemma4_text",
 		models: "the same without the other parts",
 	},
 	"vaultgemma": {
@@ -209,6 +214,7 @@ var families = map[string]family{
 	},
 	"qwen3_5": {
 		read: readQwen35, build: buildQwen35, eos: -1, ignored: qwen35Ignored,
+		like:   "qwen3_5_text",
 		models: "Qwen3.5, the text part", remarks: "gated delta nets beside attention; states in the prefix cache",
 	},
 	"qwen3_5_text": {
@@ -221,6 +227,7 @@ var families = map[string]family{
 	},
 	"qwen3_5_moe": {
 		read: readQwen35MoE, build: buildQwen35MoE, eos: -1, ignored: qwen35Ignored,
+		like:   "qwen3_5_moe_text",
 		models: "Qwen3.6-35B-A3B, Qwen3.5 with experts, the text part", remarks: "gated delta nets beside attention; mixture of experts",
 	},
 	"qwen3_5_moe_text": {
@@ -354,11 +361,13 @@ var families = map[string]family{
 	"RefinedWeb": {
 		read: readFalcon, build: buildFalcon, eos: 11, keys: refinedWebKeys, ignored: falconIgnored,
 		prefixes: []string{"transformer.", ""}, root: "ln_f.weight", embed: "word_embeddings.weight",
+		like:   "falcon",
 		models: "Falcon 40B as first released",
 	},
 	"RefinedWebModel": {
 		read: readFalcon, build: buildFalcon, eos: 11, keys: refinedWebKeys, ignored: falconIgnored,
 		prefixes: []string{"transformer.", ""}, root: "ln_f.weight", embed: "word_embeddings.weight",
+		like:   "falcon",
 		models: "Falcon 7B and RW 1B as first released",
 	},
 	"phi": {
