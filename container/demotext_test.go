@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -278,36 +279,26 @@ func TestDemoKnowsTheRepository(t *testing.T) {
 
 // The families that the demo model names are those that can be served.
 func TestDemoKnowsTheFamilies(t *testing.T) {
-	_, err := plan.Build(&plan.Config{Family: "none"}, nil)
-	if err == nil {
-		t.Fatal("a family that is not there was built")
+	answer := answerOf(t, demoStatements(t), "families")
+	count, list, ok := strings.Cut(answer, " model families are supported, among them ")
+	most, err := strconv.Atoi(strings.TrimPrefix(count, "More than "))
+	if families := plan.Families(); !ok || err != nil || len(families) <= most {
+		t.Errorf("%q: there are %d families (%v)", answer, len(families), err)
 	}
-	_, list, _ := strings.Cut(err.Error(), "only ")
-	want := regexp.MustCompile(`[a-z0-9_]+`).FindAllString(list, -1)
-	want = slices.DeleteFunc(want, func(name string) bool { return name == "or" || name == "and" })
-
-	answer := strings.TrimPrefix(strings.TrimSuffix(answerOf(t, demoStatements(t), "families"), "."), "Supported model families are ")
-	var got []string
-	for _, name := range listOf(answer) {
-		name, isText := strings.CutSuffix(name, " (text)")
-		got = append(got, name)
-		if isText { // the checkpoint says so in either of two ways
-			got = append(got, name+"_text")
+	list, _, _ = strings.Cut(list, ". ")
+	for _, name := range listOf(list) {
+		if plan.About(name).Models == "" {
+			t.Errorf("the model names the family %q, which cannot be served", name)
 		}
-	}
-	slices.Sort(want)
-	slices.Sort(got)
-	if !slices.Equal(got, want) {
-		t.Errorf("the model names %v, the engine knows %v", got, want)
 	}
 }
 
 // What is not in this build is only mentioned to say so. When something of this
 // list is built, take it out, and correct the answers.
 func TestDemoPromisesNothing(t *testing.T) {
-	absent := regexp.MustCompile(`(?i)\b(CUDA|GPUs?|quantize|quantized weights|int8|int4|fp8|LoRA|adapters?|adapter_id|GGUF|speculate|speculative|embeddings|beam search` +
+	absent := regexp.MustCompile(`(?i)\b(CUDA|GPUs?|quantize|quantized weights|int8|int4|fp8|GGUF|speculate|speculative|embeddings|beam search` +
 		`|image chunks?|images? (in|of|with) a (chat|message)|message with an image|images are|(send|read|see)s? (an )?images?|pictures?|photos?|vision)\b`)
-	denial := regexp.MustCompile(`(?i)\b(no|not|none|refused|ignored|without|merge|an unknown)\b|would|comes later|needs nginx|made for GPUs`)
+	denial := regexp.MustCompile(`(?i)\b(no|not|none|refused|ignored|without|an unknown)\b|would|comes later|needs nginx|made for GPUs`)
 	for _, s := range demoStatements(t) {
 		for sentence := range strings.SplitSeq(s.text, ". ") {
 			words := absent.FindAllString(sentence, -1)
