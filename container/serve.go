@@ -280,7 +280,7 @@ func (s *server) run(f front) error {
 	}
 	if err != nil {
 		cancel()
-		<-running // it uses the backend
+		_ = <-running // it uses the backend; its error is that it was cancelled
 		if errors.Is(err, errEnded) {
 			return nil
 		}

@@ -8,6 +8,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"go/format"
 	"maps"
@@ -61,8 +62,11 @@ func generate(root string) (map[string][]byte, error) {
 // tested returns the names of engine/testdata's checkpoints by model_type.
 func tested(root string) (map[string][]string, error) {
 	configs, err := filepath.Glob(filepath.Join(root, "engine/testdata/*/config.json"))
-	if err != nil || len(configs) == 0 {
-		return nil, fmt.Errorf("no checkpoints in engine/testdata: %v", err)
+	if err != nil {
+		return nil, err
+	}
+	if len(configs) == 0 {
+		return nil, errors.New("no checkpoints in engine/testdata")
 	}
 	names := map[string][]string{}
 	for _, path := range configs {

@@ -27,12 +27,11 @@ type Adapter struct {
 // module is the change of one linear layer, or of the parameters of one module: B A,
 // scaled.
 type module struct {
-	name       string // in the model as transformers has it
-	parameter  string // of it that changes; "": its weight
-	a, b       matrix
-	rank       int
-	scale      float32
-	parameters bool // A and B are those of all experts, which Fit takes apart
+	name      string // in the model as transformers has it
+	parameter string // of it that changes; "": its weight
+	a, b      matrix
+	rank      int
+	scale     float32
 }
 
 // matrix is a tensor of the file.
