@@ -280,7 +280,9 @@ func (s *server) run(f front) error {
 	}
 	if err != nil {
 		cancel()
-		_ = <-running // it uses the backend; its error is that it was cancelled
+		if stopped := <-running; stopped != nil { // awaited, as it uses the backend
+			err = errors.Join(err, stopped)
+		}
 		if errors.Is(err, errEnded) {
 			return nil
 		}
