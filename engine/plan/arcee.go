@@ -59,16 +59,5 @@ func buildApertus(b *Builder, c *Config) {
 }
 
 func buildArcee(b *Builder, c *Config) {
-	x := b.embed()
-	for i := range c.Layers {
-		l := b.layer(i)
-
-		q, k, v := l.qkv(l.norm(x, "input_layernorm"))
-		a := l.attend(q, k, v, c.Rope)
-		x = b.Add(x, l.linear(a, "self_attn.o_proj", c.Hidden, c.OutputBias))
-
-		h := l.norm(x, "post_attention_layernorm")
-		x = b.Add(x, l.plainMLP(h, "mlp.up_proj", "mlp.down_proj", c.MLPBias))
-	}
-	b.head(x)
+	b.preNorm(layer.plainAttention, func(l layer, x Var) Var { return l.plainMLP(x, "mlp.up_proj", "mlp.down_proj", c.MLPBias) })
 }

@@ -56,8 +56,7 @@ func buildBamba(b *Builder, c *Config) {
 		if c.Kinds[i] == linearAttention {
 			h = l.mamba2(h, "mamba.")
 		} else {
-			q, k, v := l.qkv(h)
-			h = l.linear(l.attend(q, k, v, c.Rope), "self_attn.o_proj", c.Hidden, c.OutputBias)
+			h = l.plainAttention(h)
 		}
 		x = b.Add(x, h)
 		x = b.Add(x, l.mlpOf(l.norm(x, "pre_ff_layernorm"), "feed_forward.", c.Intermediate))

@@ -38,7 +38,7 @@ func readErnie45MoE(o *object, c *Config) {
 
 func buildErnie45MoE(b *Builder, c *Config) {
 	b.plan.Spare = append(b.plan.Spare, b.prefix+"mtp_") // predicts further tokens
-	b.preNorm(func(l layer, x Var) Var { return l.selfAttention(x, nil) }, func(l layer, x Var) Var {
+	b.preNorm(layer.plainAttention, func(l layer, x Var) Var {
 		m := c.MoE
 		if m.Dense[l.index] {
 			return l.mlp(x)

@@ -31,5 +31,5 @@ func readExaoneMoE(o *object, c *Config) {
 }
 
 func buildExaoneMoE(b *Builder, _ *Config) {
-	b.preNorm(func(l layer, x Var) Var { return l.selfAttention(x, layer.headNorm) }, layer.mixture)
+	b.preNorm(layer.normedAttention, layer.mixture)
 }

@@ -46,10 +46,7 @@ func buildVaultGemma(b *Builder, c *Config) {
 	x := b.embed()
 	for i := range c.Layers {
 		l := b.layer(i)
-
-		q, k, v := l.qkv(l.norm(x, "input_layernorm"))
-		a := l.attend(q, k, v, c.Rope)
-		x = b.Add(x, l.linear(a, "self_attn.o_proj", c.Hidden, c.OutputBias))
+		x = b.Add(x, l.plainAttention(l.norm(x, "input_layernorm")))
 		x = b.Add(x, l.mlp(l.norm(x, "pre_feedforward_layernorm")))
 	}
 	b.head(x)

@@ -20,30 +20,16 @@ func readGLM(o *object, c *Config) {
 	}
 }
 
-func buildGLM(b *Builder, c *Config) {
-	x := b.embed()
-	for i := range c.Layers {
-		l := b.layer(i)
-
-		x = b.Add(x, l.glmAttention(l.norm(x, "input_layernorm")))
-		x = b.Add(x, l.fusedMLP(l.norm(x, "post_attention_layernorm")))
-	}
-	b.head(x)
-}
+func buildGLM(b *Builder, _ *Config) { b.preNorm(layer.plainAttention, layer.fusedMLP) }
 
 func buildGLM4(b *Builder, c *Config) {
 	x := b.embed()
 	for i := range c.Layers {
 		l := b.layer(i)
 
-		a := l.glmAttention(l.norm(x, "input_layernorm"))
+		a := l.plainAttention(l.norm(x, "input_layernorm"))
 		x = l.addNormed(x, a, "post_self_attn_layernorm")
 		x = l.addNormed(x, l.fusedMLP(l.norm(x, "post_attention_layernorm")), "post_mlp_layernorm")
 	}
 	b.head(x)
-}
-
-func (l layer) glmAttention(x Var) Var {
-	q, k, v := l.qkv(x)
-	return l.linear(l.attend(q, k, v, l.c.Rope), "self_attn.o_proj", l.c.Hidden, false)
 }

@@ -42,8 +42,7 @@ func buildGraniteHybrid(b *Builder, c *Config) {
 		if c.Kinds[i] == linearAttention {
 			h = l.mamba2(h, "mamba.")
 		} else {
-			q, k, v := l.qkv(h)
-			h = l.linear(l.attend(q, k, v, c.Rope), "self_attn.o_proj", c.Hidden, c.OutputBias)
+			h = l.plainAttention(h)
 		}
 		x = b.AddScaled(x, h, c.ResidualScale)
 

@@ -22,7 +22,7 @@ func readGraniteMoEShared(o *object, c *Config) {
 }
 
 func buildGraniteMoE(b *Builder, _ *Config) {
-	b.preNorm(func(l layer, x Var) Var { return l.selfAttention(x, nil) }, layer.graniteMixture)
+	b.preNorm(layer.plainAttention, layer.graniteMixture)
 }
 
 // graniteMixture is a layer's experts, and the one that sees every token, if there

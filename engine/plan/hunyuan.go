@@ -46,16 +46,7 @@ func readHunYuanRope(o *object, c *Config) Rope {
 	return Rope{Freqs: frequencies(theta*math.Pow(alpha, dim/(dim-2)), c.HeadDim), Scale: 1}
 }
 
-func buildHunYuan(b *Builder, c *Config) {
-	x := b.embed()
-	for i := range c.Layers {
-		l := b.layer(i)
-
-		x = b.Add(x, l.hunYuanAttention(l.norm(x, "input_layernorm")))
-		x = b.Add(x, l.mlp(l.norm(x, "post_attention_layernorm")))
-	}
-	b.head(x)
-}
+func buildHunYuan(b *Builder, _ *Config) { b.preNorm(layer.hunYuanAttention, layer.mlp) }
 
 func (l layer) hunYuanAttention(x Var) Var {
 	q, k, v := l.qkv(x)

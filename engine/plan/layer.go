@@ -78,10 +78,13 @@ func (l layer) rotate(q, k Var, r Rope) (Var, Var) {
 	return l.Rope(q, r, l.c.HeadDim), l.Rope(k, r, l.c.HeadDim)
 }
 
-// attend rotates queries and keys, stores keys and values in a cache of the
-// layer's, and attends.
+// attend rotates queries and keys, scales queries by their positions if c says so,
+// stores keys and values in a cache of the layer's, and attends.
 func (l layer) attend(q, k, v Var, r Rope) Var {
 	q, k = l.rotate(q, k, r)
+	if l.c.QueryGrowth != 0 {
+		q = l.ScalePosition(q, l.c.QueryGrowth, 0, l.c.QueryLength)
+	}
 	return l.attention(q, k, v, Attention{})
 }
 
@@ -106,6 +109,22 @@ func (l layer) attention(q, k, v Var, more Attention) Var {
 func (l layer) plainMLP(x Var, up, down string, bias bool) Var {
 	h := l.Activate(l.c.Activation, l.linear(x, up, l.c.Intermediate, bias))
 	return l.linear(h, down, l.c.Hidden, bias)
+}
+
+// plainAttention is attention with projections of its own.
+func (l layer) plainAttention(x Var) Var { return l.selfAttention(x, nil) }
+
+// normedAttention is the same with a norm of each query and key head.
+func (l layer) normedAttention(x Var) Var { return l.selfAttention(x, layer.headNorm) }
+
+// selfAttention is attention with projections of its own; norm, which may be nil,
+// is applied to queries and keys before they are rotated.
+func (l layer) selfAttention(x Var, norm func(l layer, x Var, name string) Var) Var {
+	q, k, v := l.qkv(x)
+	if norm != nil {
+		q, k = norm(l, q, "self_attn.q_norm"), norm(l, k, "self_attn.k_norm")
+	}
+	return l.linear(l.attend(q, k, v, l.c.rope(l.index)), "self_attn.o_proj", l.c.Hidden, l.c.OutputBias)
 }
 
 // mlp is the gated MLP: down(act(gate(x)) * up(x)).

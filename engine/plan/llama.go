@@ -17,22 +17,4 @@ func readLlama(o *object, c *Config) {
 
 // buildLlama also builds families that differ in windows, biases, ropes and
 // factors only.
-func buildLlama(b *Builder, c *Config) {
-	x := b.embed()
-	for i := range c.Layers {
-		l := b.layer(i)
-
-		h := l.norm(x, "input_layernorm")
-		q, k, v := l.qkv(h)
-		q, k = l.rotate(q, k, c.rope(i))
-		if c.QueryGrowth != 0 {
-			q = b.ScalePosition(q, c.QueryGrowth, 0, c.QueryLength)
-		}
-		a := l.attention(q, k, v, Attention{})
-		x = b.AddScaled(x, l.linear(a, "self_attn.o_proj", c.Hidden, c.OutputBias), c.ResidualScale)
-
-		h = l.norm(x, "post_attention_layernorm")
-		x = b.AddScaled(x, l.mlp(h), c.ResidualScale)
-	}
-	b.head(x)
-}
+func buildLlama(b *Builder, _ *Config) { b.preNorm(layer.plainAttention, layer.mlp) }

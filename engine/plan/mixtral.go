@@ -61,18 +61,10 @@ func readMixtral(o *object, c *Config) {
 }
 
 func buildMixtral(b *Builder, c *Config) {
-	x := b.embed()
-	for i := range c.Layers {
-		l := b.layer(i)
-
-		q, k, v := l.qkv(l.norm(x, "input_layernorm"))
-		x = b.Add(x, l.linear(l.attend(q, k, v, c.Rope), "self_attn.o_proj", c.Hidden, c.OutputBias))
-
-		h := l.norm(x, "post_attention_layernorm")
-		logits := l.linear(h, "block_sparse_moe.gate", c.MoE.Experts, false)
-		x = b.Add(x, l.experts(h, logits, ScoreSoftmax, 0, "block_sparse_moe.experts.%d.", mixtralNames))
-	}
-	b.head(x)
+	b.preNorm(layer.plainAttention, func(l layer, x Var) Var {
+		logits := l.linear(x, "block_sparse_moe.gate", c.MoE.Experts, false)
+		return l.experts(x, logits, ScoreSoftmax, 0, "block_sparse_moe.experts.%d.", mixtralNames)
+	})
 }
 
 // mixtralNames are what Mixtral calls the projections of an expert.

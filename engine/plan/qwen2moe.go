@@ -37,7 +37,7 @@ func (c *Config) readQwenExperts(o *object, experts, topK, inner int, normalize 
 }
 
 func buildQwen2MoE(b *Builder, _ *Config) {
-	b.preNorm(func(l layer, x Var) Var { return l.selfAttention(x, nil) }, layer.qwenMixture)
+	b.preNorm(layer.plainAttention, layer.qwenMixture)
 }
 
 // qwenMixture is a layer's MLP, or its experts and the one that sees every token,

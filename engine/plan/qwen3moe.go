@@ -23,7 +23,7 @@ func readQwen3MoE(o *object, c *Config) {
 }
 
 func buildQwen3MoE(b *Builder, _ *Config) {
-	b.preNorm(func(l layer, x Var) Var { return l.selfAttention(x, layer.headNorm) }, layer.qwenMixture)
+	b.preNorm(layer.normedAttention, layer.qwenMixture)
 }
 
 // mlpNames are what most families call the projections of an MLP.
