@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/plan"
@@ -32,5 +34,21 @@ func TestEveryFamilyIsTested(t *testing.T) {
 		if f.Models == "" {
 			t.Errorf("%s: no models are named", f.Type)
 		}
+	}
+}
+
+// TestREADMECountsFamilies: the number that the README gives is a round one, below
+// the true one and near it.
+func TestREADMECountsFamilies(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`more than (\d+) families`).FindSubmatch(text)
+	if m == nil {
+		t.Fatal("README.md does not say how many families there are")
+	}
+	if n, _ := strconv.Atoi(string(m[1])); len(plan.Families()) <= n || len(plan.Families()) > n+20 {
+		t.Errorf("README.md says more than %d families, there are %d", n, len(plan.Families()))
 	}
 }
