@@ -20,7 +20,7 @@ func TestHosting(t *testing.T) {
 	}{
 		{"slots of a transform job", "GET", "/execution-parameters", "", 200, `"MaxConcurrentTransforms":8`},
 		{"session", "POST", "/invocations", `{"requestType":"NEW_SESSION"}`, 200, "session_id"},
-		{"adapters", "POST", "/adapters", `{"name":"a","src":"/x"}`, 400, "adapters are not enabled"},
+		{"adapter that is not there", "POST", "/adapters", `{"name":"a","src":"/x"}`, 424, "no such file"},
 		{"name of the model", "GET", "/v1/models", "", 200, `"id":"mine"`},
 		{"model by its name", "POST", "/v1/completions", `{"model":"mine","prompt":"a","max_tokens":1}`, 200, `"model":"mine"`},
 	} {

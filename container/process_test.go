@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds every wait of these tests; nothing is expected to take long.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // command prepares the program with exactly this environment beside PATH.
 func command(env []string, args ...string) *exec.Cmd {

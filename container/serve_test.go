@@ -118,7 +118,7 @@ func TestRefusals(t *testing.T) {
 		{name: "wrong revision", env: []string{"HF_MODEL_ID=org/name", "REVISION=../x"}, want: "--revision: \"../x\" is not a revision"},
 		{name: "no folder", model: "/nowhere/model", want: "/nowhere/model"},
 		{name: "empty folder", model: t.TempDir(), want: "config.json"},
-		{name: "unknown family", model: folder(edit(`"model_type":"llama"`, `"model_type":"mamba"`)), want: "mamba"},
+		{name: "unknown family", model: folder(edit(`"model_type":"llama"`, `"model_type":"rwkv"`)), want: "rwkv"},
 		{name: "unknown activation", model: folder(edit(`"silu"`, `"relu6"`)), want: "relu6"},
 		{name: "config contradicts the tensors", model: folder(edit(`"intermediate_size":64`, `"intermediate_size":72`)), want: "mlp.gate_proj.weight"},
 		{name: "layer missing", model: folder(edit(`"num_hidden_layers":2`, `"num_hidden_layers":3`)), want: "model.layers.2."},
