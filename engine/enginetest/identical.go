@@ -178,7 +178,7 @@ func triggered(t testing.TB, c *grammar.Compiler) *engine.Constraint {
 	return g
 }
 
-// reasoned constrains it to a schema after a dozen tokens of reasoning.
+// reasoned constrains it to a schema after 26 tokens of reasoning.
 func reasoned(t testing.TB, c *grammar.Compiler) *engine.Constraint {
 	g := schema(t, c)
 	v := grammartest.Vocabulary(32 * c.MaskWords())
@@ -187,7 +187,7 @@ func reasoned(t testing.TB, c *grammar.Compiler) *engine.Constraint {
 		t.Fatal(err)
 	}
 	g.NewDetokenizer = func() engine.Detokenizer { return v }
-	g.Reasoning = &engine.Reasoning{Opened: true, Close: "9<9", Budget: 12, Ending: ending}
+	g.Reasoning = &engine.Reasoning{Opened: true, Close: "9<9", Budget: 26, Ending: ending}
 	return g
 }
 
