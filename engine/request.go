@@ -23,6 +23,7 @@ type Request struct {
 	LogitBias      []sample.Bias // ids distinct, at most sample.MaxBiases, each at most sample.MaxBias
 	Constraint     *Constraint   // nil: free text
 	Adapter        int32         // 0: none, else what LoadAdapter returned
+	Repetition     Repetition    // ends a sequence that repeats itself
 	CacheSalt      string        // the prefix cache is shared with requests of the same salt alone
 	// Deadline is when the sequence ends with the tokens it has, FinishDeadline;
 	// one that is not being generated then, but waits or reads its prompt, ends

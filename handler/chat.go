@@ -45,9 +45,8 @@ type chatPrompt struct {
 	selection  chat.Selection
 	constraint chat.Constraint
 	format     *chat.Format
-	thinking   bool   // the text ends inside the model's reasoning
-	mayReason  bool   // the answer may begin with reasoning, or goes on with it
-	prefix     string // the constraint's, where it comes after the reasoning
+	thinking   bool // the text ends inside the model's reasoning
+	mayReason  bool // the answer may begin with reasoning, or goes on with it
 }
 
 // renderChat makes the prompt of req. Its errors come before all others, as
@@ -82,6 +81,9 @@ func (s *Server) renderChat(x *exchange, m *model, req *chatRequest) (p chatProm
 	}
 	p.format = m.template.Format()
 	p.constraint, err = p.selection.Constraint(p.format)
+	p.thinking = prompt.Thinking
+	begins := !req.prompt.Continues() && !strings.HasSuffix(strings.TrimSpace(prompt.Text), p.format.Reasoning.Close)
+	p.mayReason = p.format.Reasoning.Exists() && (p.thinking || begins)
 	p.text, p.marked, p.mark = prompt.Text, prompt.Marked, prompt.Mark
 	return p, err
 }

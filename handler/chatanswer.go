@@ -18,6 +18,7 @@ type chatAnswer struct {
 	top      int  // alternatives to show with them
 	object   bool // calls in TGI's form: see Options.ToolCallObject
 	hidden   bool // reasoning is not shown
+	inText   bool // reasoning is content
 	messages []*chatMessage
 
 	promptLogprobs optional[uint32] // show the prompt's, with so many alternatives
@@ -32,13 +33,13 @@ type chatMessage struct {
 	tools    bool         // there may be calls
 	parser   *chat.Parser // nil without tools: all text is content
 	text     []byte       // what is shown, as the model wrote it: in a whole answer all after the reasoning, in a stream a piece's
-	answer   chat.Answer  // what the parser found in a whole answer after the reasoning
+	calls    chat.Answer  // that the parser found in a whole answer
 	callID   string       // of the call that a stream is in
 	logprobs []byte       // of tokens, as a list's elements: all, or those that no event has shown
 	tokens   int          // in a stream
 
-	reasoning []byte // of a whole answer
-	reasoned  int    // tokens of it
+	content, reasoning []byte // that the parser found in a whole answer
+	reasoned           int    // tokens of reasoning
 }
 
 // newChatAnswer returns the answer of all to req, of which prompt was made.
@@ -52,14 +53,14 @@ func (s *Server) newChatAnswer(tok *token.Tokenizer, req *chatRequest, prompt *c
 		promptLogprobs: req.promptLogprobs, usageApart: req.includeUsage, usageEach: req.usageEach, hidden: req.reasoning.hidden,
 	}
 	format := *prompt.format
-	if req.reasoning.inText.or(s.opt.ReasoningInText) {
-		format.Reasoning = chat.Reasoning{}
+	if a.inText = req.reasoning.inText.or(s.opt.ReasoningInText); a.inText && !format.Reasoning.Channels {
+		format.Reasoning = chat.Reasoning{} // the marks stay, too
 	}
 	for _, q := range all {
-		m := &chatMessage{ending: newEnding(q.job)}
-		if len(prompt.selection.Tools) > 0 {
-			m.format = prompt.format
-			m.parser = chat.NewParser(prompt.format, prompt.selection, false, chat.NewID)
+		m := &chatMessage{ending: newEnding(q.job), format: &format}
+		if len(prompt.selection.Tools) > 0 || format.Reasoning.Exists() {
+			m.tools = len(prompt.selection.Tools) > 0
+			m.parser = chat.NewParser(&format, prompt.selection, prompt.thinking, chat.NewID)
 		}
 		a.messages = append(a.messages, m)
 	}
@@ -109,27 +110,27 @@ func (a *chatAnswer) add(q *sequence, pieces []engine.Piece) {
 			m.logprobs = appendLogprob(m.logprobs, a.tok, p, a.top)
 		}
 		m.text = m.ending.add(m.text, p.Text, m.shows(q, p), p.Last)
-		m.reason()
+		a.readReasoning(m)
 		last = p.Last
 	}
 	if len(pieces) == 0 {
 		m.text = m.ending.add(m.text, nil, true, true)
 	}
 	if last && m.parser != nil {
-		m.keep(m.parser.Write(string(m.text)))
-		m.keep(m.parser.Close())
+		a.keep(m, m.parser.Write(string(m.text)))
+		a.keep(m, m.parser.Close())
 	}
 }
 
-// reason parses what may be reasoning as its tokens come, to count them.
-func (m *chatMessage) reason() {
+// readReasoning parses what may be reasoning as its tokens come, to count them.
+func (a *chatAnswer) readReasoning(m *chatMessage) {
 	if m.parser == nil {
 		return
 	}
 	if _, over := m.parser.Reasoning(); over {
 		return
 	}
-	m.keep(m.parser.Write(string(m.text)))
+	a.keep(m, m.parser.Write(string(m.text)))
 	m.text = m.text[:0]
 	if inside, _ := m.parser.Reasoning(); inside {
 		m.reasoned++
@@ -137,12 +138,23 @@ func (m *chatMessage) reason() {
 }
 
 // keep adds deltas to a whole answer.
-func (m *chatMessage) keep(deltas []chat.Delta) {
+func (a *chatAnswer) keep(m *chatMessage, deltas []chat.Delta) {
 	for _, d := range deltas {
-		if m.reasoning = append(m.reasoning, d.Reasoning...); d.Reasoning == "" {
-			m.answer.Add(d)
+		d = a.merged(d)
+		m.content = append(m.content, d.Content...)
+		m.reasoning = append(m.reasoning, d.Reasoning...)
+		if d.Call != nil {
+			m.calls.Add(d)
 		}
 	}
+}
+
+// merged makes reasoning content where it is to be.
+func (a *chatAnswer) merged(d chat.Delta) chat.Delta {
+	if a.inText {
+		d.Content, d.Reasoning = d.Content+d.Reasoning, ""
+	}
+	return d
 }
 
 // appendWhole implements answer.
@@ -180,19 +192,19 @@ func (a *chatAnswer) appendMessage(dst []byte, m *chatMessage) ([]byte, error) {
 	switch {
 	case m.parser == nil:
 		return appendString(dst, m.text), nil
-	case len(m.answer.Calls) > 0 && m.answer.Content == "":
+	case len(m.calls.Calls) > 0 && len(m.content) == 0:
 		dst = append(dst, "null"...)
 	default:
-		dst = appendString(dst, m.answer.Content)
+		dst = appendString(dst, m.content)
 	}
 	if len(m.reasoning) > 0 && !a.hidden {
 		dst = appendReasoning(append(dst, ','), m.reasoning)
 	}
-	if len(m.answer.Calls) == 0 {
+	if len(m.calls.Calls) == 0 {
 		return dst, nil
 	}
 	dst = append(dst, `,"tool_calls":[`...)
-	for i, call := range m.answer.Calls {
+	for i, call := range m.calls.Calls {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
@@ -279,6 +291,7 @@ func (a *chatAnswer) appendPiece(dst []byte, q *sequence, p *engine.Piece) []byt
 // appendDelta appends the event of what a parser found. Reasoning has an empty
 // content beside it, which the contract has in every delta without a call.
 func (a *chatAnswer) appendDelta(dst []byte, q *sequence, d chat.Delta) []byte {
+	d = a.merged(d)
 	if d.Reasoning != "" && a.hidden {
 		return dst
 	}

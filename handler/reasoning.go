@@ -6,6 +6,7 @@ import (
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/token"
 	"github.com/millrace-ai/millrace/handler/body"
+	"github.com/millrace-ai/millrace/handler/chat"
 	"github.com/millrace-ai/millrace/handler/openapi"
 )
 
@@ -70,22 +71,36 @@ func setBudget(p *parameters, r *body.Reader) error {
 // reason adds to g, which holds the answer to a chat, the reasoning that may come
 // before it. g may be nil, and is the caller's if there is an error.
 func (s *Server) reason(x *exchange, m *model, g *engine.Constraint, p *parameters, prompt *chatPrompt, ids []int32) (*engine.Constraint, error) {
-	usual := int32(-1)
-	if s.opt.ReasoningBudget != nil {
-		usual = *s.opt.ReasoningBudget
+	budget := -1
+	switch usual := s.opt.ReasoningBudget; {
+	case p.reasoning.budget.set:
+		budget = int(p.reasoning.budget.v)
+	case usual != nil:
+		budget = int(*usual)
 	}
-	budget := int(p.reasoning.budget.or(usual))
 	if !prompt.mayReason || g == nil && budget < 0 {
 		return g, nil
 	}
 	marks := prompt.format.Reasoning
 	r := &engine.Reasoning{Open: strings.TrimSpace(marks.Open), Close: marks.Close, Opened: prompt.thinking, Budget: budget}
-	message := p.reasoning.message.or(s.opt.ReasoningBudgetMessage)
+	answer := ""
+	if marks.Channels {
+		if prompt.selection.Required { // the calls' grammar begins with the reasoning
+			if p.reasoning.budget.or(-1) >= 0 {
+				return g, unsupported("thinking_token_budget", "is not supported by this model before a call that must come")
+			}
+			return g, nil
+		}
+		r.Close = chat.ChannelEnd
+		if g != nil && g.Grammar != nil {
+			answer = chat.ChannelStart + marks.Close
+		}
+	}
 	for _, part := range []struct {
 		to   *[]int32
 		text string
 	}{
-		{&r.OpenTokens, r.Open}, {&r.Ending, message + r.Close + prompt.prefix}, {&r.Answer, prompt.prefix},
+		{&r.OpenTokens, r.Open}, {&r.Ending, p.reasoning.message.or(s.opt.ReasoningBudgetMessage) + r.Close + answer}, {&r.Answer, answer},
 	} {
 		if part.text == "" {
 			continue

@@ -67,7 +67,6 @@ type Config struct {
 	PostNorm         bool    // norms come after the residuals
 	PlainNorms       bool    // norms have neither weight nor bias
 	NoFinalNorm      bool    // nothing is normalized after the last layer
-	QKNorm           bool    // queries and keys are normalized, in families where that is optional
 	ScaleByLayer     bool    // scores of layer i are divided by i + 1
 	QKNorm           bool    // queries and keys are normalized, in families where that is optional
 

@@ -216,7 +216,7 @@ func TestConfigRefusals(t *testing.T) {
 		{"llama", `"rope_scaling":{"rope_type":"default","mrope_section":[2,3,3]}`, `rope_scaling.mrope_section is not supported`},
 		{"llama", `"rope_scaling":{"rope_type":"linear"}`, `rope_scaling.factor must be a positive number, found 0`},
 		{"llama", `"rope_scaling":{"rope_type":"linear","factor":-2}`, `rope_scaling.factor must be a positive number, found -2`},
-		{"llama", `"rope_scaling":{"rope_type":"llama3","factor":8,"low_freq_factor":4,"high_freq_factor":4}`, `rope_scaling.high_freq_factor must be above low_freq_factor`},
+		{"llama", `"rope_scaling":{"rope_type":"llama3","factor":8,"low_freq_factor":5,"high_freq_factor":4}`, `rope_scaling.high_freq_factor must not be below low_freq_factor`},
 		{"llama", `"rope_scaling":{"rope_type":"yarn","factor":4,"original_max_position_embeddings":0}`, `rope_scaling.original_max_position_embeddings must be 1 to`},
 		{"llama", `"rope_scaling":"linear"`, `rope_scaling must be an object, found "linear"`},
 		{"llama", `"rope_theta":0`, `rope_parameters.rope_theta must be above 1, found 0`},

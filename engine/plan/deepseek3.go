@@ -106,12 +106,19 @@ func (l layer) mla(x Var) Var {
 		return l.Linear(in, l.Tensor([]int{c.Heads * n, l.width(in)}, parts...), 0)
 	}
 	qNope, qRope := q(0, m.Nope), q(m.Nope, m.RopeDim)
+	if c.Rope.Freqs != nil {
+		qRope = l.Rope(qRope, c.Rope, m.RopeDim)
+	}
+	if c.QueryGrowth != 0 {
+		qNope = l.ScalePosition(qNope, c.QueryGrowth, 0, c.QueryLength)
+		qRope = l.ScalePosition(qRope, c.QueryGrowth, 0, c.QueryLength)
+	}
 
 	latent := l.linear(x, "self_attn.kv_a_proj_with_mqa", m.Rank+m.RopeDim, c.AttentionBias)
 	key := norm(l.View(latent, 0, m.Rank), "kv_a_layernorm")
 	keyRope := l.View(latent, m.Rank, m.RopeDim)
 	if c.Rope.Freqs != nil {
-		qRope, keyRope = l.Rope(qRope, c.Rope, m.RopeDim), l.Rope(keyRope, c.Rope, m.RopeDim)
+		keyRope = l.Rope(keyRope, c.Rope, m.RopeDim)
 	}
 
 	cache := l.Cache(Cache{Kind: CacheLatent, Heads: 1, KeyWidth: int32(m.Rank + m.RopeDim), ValueWidth: int32(m.Rank)})

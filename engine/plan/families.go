@@ -425,6 +425,10 @@ var families = map[string]family{
 		read: readLFM2MoE, build: buildLFM2, eos: 2, keys: lfm2Keys, ignored: lfm2Ignored, root: "embedding_norm.weight",
 		models: "LFM2-8B-A1B, LFM2-24B-A2B", remarks: "short convolutions beside attention; mixture of experts",
 	},
+	"lfm3": {
+		read: readLFM3, build: buildLFM3, eos: 124900, keys: lfm2Keys, root: "embedding_norm.weight",
+		models: "LFM3 1.7B", remarks: "short convolutions beside attention, some with windows",
+	},
 	"nemotron_h": {
 		read: readNemotronH, build: buildNemotronH, eos: 2, keys: nemotronHKeys, ignored: nemotronHIgnored,
 		prefixes: mambaPrefixes, root: "norm_f.weight", embed: "embeddings.weight",
@@ -577,6 +581,8 @@ var leftOut = map[string]string{
 	"kimi_k25":      "its checkpoints are in INT4, which is not read",
 	"longcat_flash": "its experts that return what they are given are not implemented",
 	"minimax":       "its lightning attention is not implemented",
+	"t5":            "it is an encoder and a decoder, and the engine runs decoders alone",
+	"xglm":          "its positions are sinusoids that no tensor of a checkpoint has",
 }
 
 // Prefixes are where checkpoints of a family may put the decoder (Plan.Prefix).

@@ -38,15 +38,3 @@ func (l layer) graniteMixture(x Var) Var {
 	shared := l.Gate(Act{Kind: l.c.Activation}, both.part(0, m.Shared), both.part(m.Shared, m.Shared))
 	return l.Add(y, l.linear(shared, "shared_mlp.output_linear", l.c.Hidden, false))
 }
-
-// readGraniteFactors reads the factors by which Granite models are scaled.
-func (c *Config) readGraniteFactors(o *object) {
-	c.EmbedScale = o.float("embedding_multiplier", 1)
-	c.QueryScale = o.float("attention_multiplier", 1)
-	c.ResidualScale = o.float("residual_multiplier", 1)
-	divisor := o.float("logits_scaling", 1)
-	if divisor == 0 {
-		o.fail("logits_scaling", "must not be 0")
-	}
-	c.LogitScale = 1 / divisor
-}

@@ -35,8 +35,8 @@ func readHunYuanRope(o *object, c *Config) Rope {
 		return readRope(o, c)
 	}
 	theta := params.float("rope_theta", o.float("rope_theta", 10000))
-	if theta <= 1 || alpha < 0 || c.HeadDim < 4 {
-		params.fail("alpha", "must be above 0, and rope_theta above 1, found %g and %g", alpha, theta)
+	if theta <= 1 || alpha < 1 || c.HeadDim < 4 {
+		params.fail("alpha", "must be at least 1, and rope_theta above 1, found %g and %g", alpha, theta)
 		return Rope{}
 	}
 	for _, key := range []string{"factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"} {
@@ -48,6 +48,8 @@ func readHunYuanRope(o *object, c *Config) Rope {
 
 func buildHunYuan(b *Builder, _ *Config) { b.preNorm(layer.hunYuanAttention, layer.mlp) }
 
+// hunYuanAttention is attention whose queries and keys are rotated before they are
+// normalized.
 func (l layer) hunYuanAttention(x Var) Var {
 	q, k, v := l.qkv(x)
 	q, k = l.rotate(q, k, l.c.Rope)

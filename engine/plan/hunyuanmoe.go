@@ -2,7 +2,6 @@ package plan
 
 import (
 	"encoding/json"
-	"math"
 	"slices"
 )
 
@@ -17,24 +16,19 @@ func readHunYuanMoE(o *object, c *Config) {
 		vocab: 290943, hidden: 4096, intermediate: 11008, layers: 32, heads: 32,
 		maxPos: 2048, eps: 1e-5,
 	})
-	c.Activation = o.activation("hidden_act", "silu")
-	c.AttentionBias = o.boolean("attention_bias", false)
-	c.OutputBias = c.AttentionBias
+	c.readHunYuan(o)
 	o.oneNumber("num_experts_per_tok")
 	for key, want := range map[string]int{"moe_intermediate_size": c.Intermediate, "num_shared_expert": 1, "attention_head_dim": c.HeadDim} {
 		if o.oneNumber(key); o.integer(key, want) != want {
 			o.fail(key, "%d is not supported by this family, only %d", o.integer(key, want), want)
 		}
 	}
-	for _, key := range []string{"use_qk_norm", "use_mixed_mlp_moe"} {
-		if !o.boolean(key, true) {
-			o.fail(key, "false is not supported by this family")
-		}
+	if !o.boolean("use_mixed_mlp_moe", true) {
+		o.fail("use_mixed_mlp_moe", "false is not supported by this family")
 	}
 	o.only("norm_type", "rms")
 	c.MoE = c.readMoE(o, "num_experts", 1, 1)
 	c.MoE.Normalize = true
-	c.Rope = readHunyuanRope(o, c)
 }
 
 // oneNumber makes a list with a number for each layer, which all must be the same,
@@ -59,13 +53,4 @@ func buildHunYuanMoE(b *Builder, _ *Config) {
 		y := l.experts(x, logits, ScoreSoftmax, 0, "mlp.experts.%d.", mlpNames)
 		return l.Add(y, l.mlpOf(x, "mlp.shared_mlp.", l.c.Intermediate))
 	})
-}
-
-// hunyuanAttention is attention whose queries and keys are rotated before they are
-// normalized.
-func (l layer) hunyuanAttention(x Var) Var {
-	q, k, v := l.qkv(x)
-	q = l.headNorm(l.Rope(q, l.c.Rope, l.c.HeadDim), "self_attn.query_layernorm")
-	k = l.headNorm(l.Rope(k, l.c.Rope, l.c.HeadDim), "self_attn.key_layernorm")
-	return l.linear(l.attention(q, k, v, Attention{}), "self_attn.o_proj", l.c.Hidden, l.c.OutputBias)
 }

@@ -148,18 +148,33 @@ func (l layer) shortConv(x Var, name string, kernel int, bias bool, act Activati
 	return l.Conv(x, w, wBias, act)
 }
 
+// preNorm writes a decoder whose layers add to the residual stream what attention,
+// and then mlp, make of a norm of it.
+func (b *Builder) preNorm(attention, mlp func(l layer, x Var) Var) {
+	x := b.embed()
+	for i := range b.c.Layers {
+		l := b.layer(i)
+		x = b.AddScaled(x, attention(l, l.norm(x, "input_layernorm")), b.c.ResidualScale)
+		x = b.AddScaled(x, mlp(l, l.norm(x, "post_attention_layernorm")), b.c.ResidualScale)
+	}
+	b.head(x)
+}
+
 // embed is the first operation: the tokens' embeddings.
 func (b *Builder) embed() Var { return b.Embed(b.embedding(), b.c.EmbedScale) }
 
 // head ends the plan: final norm and logits of the rows wanted.
-func (b *Builder) head(x Var) { b.normHead(x, "norm", 1) }
+func (b *Builder) head(x Var) { b.normHead(x, "norm") }
 
-// normHead is head for families that call the last norm name, or multiply the
-// logits by scale.
-func (b *Builder) normHead(x Var, name string, scale float64) {
+// normHead is head for families that call the last norm name.
+func (b *Builder) normHead(x Var, name string) {
 	norm := b.Weight(b.prefix+name+".weight", b.c.Hidden)
 	x = b.RMSNorm(b.Rows(x), Norm{Weight: norm, Eps: b.c.NormEps, Shift: b.c.NormOffset})
-	b.Logits(x, b.output(), 0, scale, b.c.LogitCap)
+	var bias Weight
+	if b.c.HeadBias {
+		bias = b.Weight("lm_head.bias", b.c.Vocab)
+	}
+	b.Logits(x, b.output(), bias, b.c.LogitScale, b.c.LogitCap)
 }
 
 // layerNormHead is head for families with layer norms, the last called name.

@@ -2,13 +2,16 @@ package plan
 
 import "slices"
 
-// LFM2: layers of a gated short convolution between those of attention; with
-// experts, and LFM3. transformers/models/lfm2, lfm2_moe and lfm3.
+// LFM2: layers of a gated short convolution between those of attention, also with
+// experts. transformers/models/lfm2 and lfm2_moe.
 
 // ShortConvConfig is the shape of LFM2's convolution.
 type ShortConvConfig struct {
 	Kernel int // positions that it sees
 	Bias   bool
+
+	Sandwich bool // LFM3: norms before and after each half of a layer
+	HeadGate bool // LFM3: attention has a gate per head
 }
 
 var (

@@ -119,7 +119,7 @@ func buildMamba2(b *Builder, c *Config) {
 		l := b.layer(i)
 		x = b.Add(x, l.mamba2(l.norm(x, "norm"), "mixer."))
 	}
-	b.normHead(x, "norm_f", 1)
+	b.normHead(x, "norm_f")
 }
 
 // mamba2 is the mixer: a projection, a short convolution, the state space, and a

@@ -88,7 +88,7 @@ func buildNemotronH(b *Builder, c *Config) {
 			k, v := l.linear(h, "mixer.k_proj", c.KVWidth(), false), l.linear(h, "mixer.v_proj", c.KVWidth(), false)
 			h = l.linear(l.attention(q, k, v, Attention{}), "mixer.o_proj", c.Hidden, false)
 		case mlpLayer:
-			h = l.plainMLP(h, "mixer.", c.Intermediate)
+			h = l.ungatedMLP(h, "mixer.", c.Intermediate)
 		case moeLayer:
 			h = l.nemotronExperts(h)
 		}
@@ -97,8 +97,8 @@ func buildNemotronH(b *Builder, c *Config) {
 	b.normHead(x, "norm_f")
 }
 
-// plainMLP is an MLP without a gate.
-func (l layer) plainMLP(x Var, prefix string, inner int) Var {
+// ungatedMLP is plainMLP with projections below prefix, inner wide between.
+func (l layer) ungatedMLP(x Var, prefix string, inner int) Var {
 	up := l.linear(x, prefix+"up_proj", inner, l.c.MLPBias)
 	return l.linear(l.Activate(l.c.Activation, up), prefix+"down_proj", l.c.Hidden, l.c.MLPBias)
 }
@@ -127,5 +127,5 @@ func (l layer) nemotronExperts(x Var) Var {
 	if m.Latent > 0 {
 		y = l.linear(y, "mixer.fc2_latent_proj", l.c.Hidden, l.c.MLPBias)
 	}
-	return l.Add(y, l.plainMLP(x, "mixer.shared_experts.", m.Shared))
+	return l.Add(y, l.ungatedMLP(x, "mixer.shared_experts.", m.Shared))
 }

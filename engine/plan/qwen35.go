@@ -102,10 +102,7 @@ func (l layer) deltaNet(x Var) Var {
 	keys, values := d.KeyHeads*d.KeyWidth, d.Heads*d.ValueWidth
 	weight := func(name string, shape ...int) Weight { return l.Weight(l.prefix+"linear_attn."+name, shape...) }
 
-	qkv := l.linear(x, "linear_attn.in_proj_qkv", 2*keys+values, false)
-	z := l.linear(x, "linear_attn.in_proj_z", values, false)
-	beta := l.linear(x, "linear_attn.in_proj_b", d.Heads, false)
-	decay := l.linear(x, "linear_attn.in_proj_a", d.Heads, false)
+	qkv, z, beta, decay := l.deltaInputs(x)
 	qkv = l.shortConv(qkv, "linear_attn.conv1d", d.Kernel, false, ActSilu)
 	y := l.GatedDelta(l.View(qkv, 0, keys), l.View(qkv, keys, keys), l.View(qkv, 2*keys, values), decay, beta, Delta{
 		KeyHeads: d.KeyHeads, Heads: d.Heads, KeyWidth: d.KeyWidth, ValueWidth: d.ValueWidth,

@@ -18,7 +18,8 @@ func readQwen35MoEText(o *object, c *Config) {
 
 // readQwen35MoE reads the multimodal model's config, as readQwen35 does.
 func readQwen35MoE(o *object, c *Config) {
-	readQwen35MoEText(o.textConfig("qwen3_5_moe_text"), c)
+	text, _ := o.textConfig("qwen3_5_moe_text")
+	readQwen35MoEText(text, c)
 	if !o.absent("tie_word_embeddings") {
 		c.Tied = o.boolean("tie_word_embeddings", false)
 	}

@@ -115,10 +115,12 @@ func readRopeParams(params, o *object, c *Config, theta float64) Rope {
 		r.scaleYarn(params, theta, c.MaxPos, originalLength(params, o, c))
 	case "longrope":
 		r.scaleLongRope(params, theta, c.MaxPos, originalLength(params, o, c))
+	case "proportional":
+		r.scaleProportional(params)
 	case "dynamic":
 		r.scaleDynamic(params, theta, c)
 	default:
-		params.fail(key, "%q is not supported, only default, dynamic, linear, llama3, longrope and yarn", kind)
+		params.fail(key, "%q is not supported, only default, dynamic, linear, llama3, longrope, proportional and yarn", kind)
 	}
 	for i, f := range r.Freqs {
 		if f64 := float64(f); *o.err == nil && (math.IsNaN(f64) || math.IsInf(f64, 0)) {
@@ -147,6 +149,9 @@ func readProportional(params *object, theta float64, dim int) Rope {
 
 // readRotary returns how many dimensions of a head are rotated.
 func readRotary(params, o *object, c *Config) int {
+	if params.ropeType() == "proportional" { // rotates all, some by nothing
+		return c.HeadDim
+	}
 	factor := o.float("partial_rotary_factor", cmp.Or(c.RotaryFactor, 1))
 	factor = params.float("partial_rotary_factor", factor)
 	if factor == 1 {
@@ -196,6 +201,21 @@ func extension(params *object) float64 {
 		params.fail("factor", "must be a positive number, found %g", factor)
 	}
 	return factor
+}
+
+// scaleProportional leaves the slowest dimensions as they are.
+func (r *Rope) scaleProportional(params *object) {
+	share, factor := params.float("partial_rotary_factor", 1), params.float("factor", 1)
+	if share < 0 || share > 1 || factor <= 0 {
+		params.fail("partial_rotary_factor", "must be 0 to 1 and factor positive, found %g and %g", share, factor)
+		return
+	}
+	turning := int(share * float64(len(r.Freqs)))
+	for i := range r.Freqs {
+		if r.Freqs[i] /= float32(factor); i >= turning {
+			r.Freqs[i] = 0
+		}
+	}
 }
 
 // scaleLinear interpolates positions: all frequencies shrink alike.

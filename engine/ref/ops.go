@@ -424,11 +424,18 @@ func (b *Backend) experts(op *plan.Op, p *pass, out, x, chosen, weights matrix) 
 	for r := range out.rows {
 		seq, sum := p.rows[r].seq, make([]float64, out.width)
 		for k, expert := range chosen.row(r) {
-			e := int(expert)
-			first := b.project(op.Weight[0], op.Weight[1], e, x.row(r), seq)
+			e, in, weight := int(expert), x.row(r), weights.row(r)[k]
+			if op.I[plan.ExpertsScaleInput] == 1 {
+				in = append([]float32(nil), in...)
+				for i := range in {
+					in[i] *= weight
+				}
+				weight = 1
+			}
+			first := b.project(op.Weight[0], op.Weight[1], e, in, seq)
 			var second []float64
 			if op.Weight[2] != plan.None {
-				second = b.project(op.Weight[2], op.Weight[3], e, x.row(r), seq)
+				second = b.project(op.Weight[2], op.Weight[3], e, in, seq)
 			}
 			mid := make([]float32, len(first))
 			for i, v := range first {
@@ -440,7 +447,7 @@ func (b *Backend) experts(op *plan.Op, p *pass, out, x, chosen, weights matrix) 
 				mid[i] = float32(v)
 			}
 			for i, v := range b.project(op.Weight[4], op.Weight[5], e, mid, seq) {
-				sum[i] += float64(weights.row(r)[k]) * v
+				sum[i] += float64(weight) * v
 			}
 		}
 		copyRounded(out.row(r), sum)

@@ -215,7 +215,7 @@ def randomise(model, generator):
     spread = 0.7 if kind.startswith("gemma") and config.tie_word_embeddings else 2.5
     if kind in ("gpt2", "bloom", "gpt_neox", "qwen3_moe", "qwen3_5_text", "mamba2") and config.tie_word_embeddings:
         spread = 1.2
-    buffers = ((n, b) for n, b in model.named_buffers() if n.endswith(("e_score_correction_bias", "expert_bias")))
+    buffers = ((n, b) for n, b in model.named_buffers() if n.endswith(("e_score_correction_bias", "expert_bias", "layer_scalar")))
     for name, p in (*model.named_parameters(), *buffers):
         noise = torch.randn(p.shape, generator=generator)
         special = own(kind, "noise") and own(kind, "noise")(kind, name, p, noise, config)

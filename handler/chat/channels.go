@@ -23,6 +23,12 @@ type channelScan struct {
 	fresh   bool      // nothing of the message was sent
 }
 
+// What ends a message, and what the next one of the assistant begins with.
+const (
+	ChannelEnd   = "<|end|>"
+	ChannelStart = "<|start|>assistant"
+)
+
 // channelMarks are harmony's.
 var channelMarks = []string{"<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>", "<|call|>", "<|return|>"}
 

@@ -120,8 +120,10 @@ def as_published(kind, tensors, config):
         config.clear()
         config.update(wrapper, boi_token_index=200080, eoi_token_index=200081, image_token_index=200092, dtype="bfloat16")
     elif kind == "gemma4_text":
-        config.pop("per_layer_config", None)
-        config.update(global_head_dim=16, num_global_key_value_heads=1)
+        layers = config.pop("per_layer_config", {})
+        last = layers.get(str(config["num_hidden_layers"] - 1), {})
+        config.update(global_head_dim=last.get("head_dim", config["head_dim"]))
+        config.update(num_global_key_value_heads=last.get("num_key_value_heads", config["num_key_value_heads"]))
     elif kind == "cohere2":
         config.update(layer_switch=4, order_of_interleaved_layers="local_attn_first", position_embedding_type="rope_gptj", rotary_pct=1.0)
         config.update(use_embedding_sharing=True, use_gated_activation=True, use_parallel_block=True, use_parallel_embedding=False, use_qk_norm=False)
@@ -160,6 +162,8 @@ def variation(kind, r, c, how):
             c.update(windows, use_sliding_window=True)
     elif kind.startswith("olmo"):
         c["attention_bias"] = biases["attention_bias"]
+        if kind == "olmo":
+            c["clip_qkv"] = r.choice([None, 0.3, 1.0])
         if kind == "olmo3":
             c.update(windows)
             sliding = rope(5e5) if how["v4"] else r.choice(ropes)

@@ -164,6 +164,22 @@ ZAMBA2 = dict(
     adapter_rank=4,
     rms_norm_eps=1e-3,
 )
+LFM3 = dict(
+    SHAPE,
+    hidden_size=32,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    sliding_window=11,
+    layer_types=["sliding_attention", "conv", "full_attention", "conv"],
+    conv_L_cache=4,
+    norm_eps=1e-3,
+    tie_word_embeddings=False,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+)
 
 COMMITTED = [
     ("lfm2", "lfm2", LFM2, {}),
@@ -189,7 +205,7 @@ COMMITTED = [
     ("zamba2", "zamba2", ZAMBA2, dict(dtype=torch.bfloat16)),
     ("zamba2-rope-v4", "zamba2", dict(ZAMBA2, use_mem_rope=True, use_shared_attention_adapter=True, add_bias_linear=True, num_mem_blocks=1), dict(dtype=torch.bfloat16, v4=True)),
 ]
-FAMILIES = ["lfm2", "lfm2_moe", "nemotron_h", "bamba", "granitemoehybrid", "falcon_h1", "mamba", "falcon_mamba", "jamba", "kimi_linear", "olmo_hybrid", "zamba2"]
+FAMILIES = ["lfm2", "lfm2_moe", "lfm3", "nemotron_h", "bamba", "granitemoehybrid", "falcon_h1", "mamba", "falcon_mamba", "jamba", "kimi_linear", "olmo_hybrid", "zamba2"]
 
 LEGACY = dict(linear_attention="mamba", full_attention="attention")
 
