@@ -129,7 +129,7 @@ def test_an_adapter_that_is_not_there_is_refused(url):
         with pytest.raises(runtime.exceptions.ValidationError, match="no such file"):
             invoke(runtime, GENERATE, InferenceComponentName="legal")
     # What the platform would send for a component that it believes to be loaded.
-    request = urllib.request.Request(f"{url}/invocations", json.dumps(GENERATE).encode(), {"X-Amzn-SageMaker-Adapter-Identifier": "legal"})
+    request = urllib.request.Request(f"{url}/invocations", json.dumps(GENERATE).encode(), {"Content-Type": "application/json", "X-Amzn-SageMaker-Adapter-Identifier": "legal"})
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request)
     assert caught.value.code == 422 and "legal" in json.load(caught.value)["error"]
