@@ -42,10 +42,7 @@ func buildApertus(b *Builder, c *Config) {
 	for i := range c.Layers {
 		l := b.layer(i)
 
-		q, k, v := l.qkv(l.norm(x, "attention_layernorm"))
-		q, k = l.headNorm(q, "self_attn.q_norm"), l.headNorm(k, "self_attn.k_norm")
-		a := l.attend(q, k, v, c.Rope)
-		x = b.Add(x, l.linear(a, "self_attn.o_proj", c.Hidden, c.OutputBias))
+		x = b.Add(x, l.normedAttention(l.norm(x, "attention_layernorm")))
 
 		h := l.linear(l.norm(x, "feedforward_layernorm"), "mlp.up_proj", c.Intermediate, false)
 		if c.Activation == ActXIELU {

@@ -52,13 +52,7 @@ func buildBamba(b *Builder, c *Config) {
 	for i := range c.Layers {
 		l := b.layer(i)
 
-		h := l.norm(x, "input_layernorm")
-		if c.Kinds[i] == linearAttention {
-			h = l.mamba2(h, "mamba.")
-		} else {
-			h = l.plainAttention(h)
-		}
-		x = b.Add(x, h)
+		x = b.Add(x, l.mamba2OrAttention(l.norm(x, "input_layernorm")))
 		x = b.Add(x, l.mlpOf(l.norm(x, "pre_ff_layernorm"), "feed_forward.", c.Intermediate))
 	}
 	b.normHead(x, "final_layernorm")

@@ -39,21 +39,10 @@ func readGPTOSS(o *object, c *Config) {
 }
 
 func buildGPTOSS(b *Builder, c *Config) {
-	x := b.embed()
-	for i := range c.Layers {
-		l := b.layer(i)
-
-		q, k, v := l.qkv(l.norm(x, "input_layernorm"))
-		q = l.Rope(q, c.Rope, c.HeadDim)
-		k = l.Rope(k, c.Rope, c.HeadDim)
-		a := l.attention(q, k, v, Attention{Sinks: l.Weight(l.prefix+"self_attn.sinks", c.Heads)})
-		x = b.Add(x, l.linear(a, "self_attn.o_proj", c.Hidden, c.OutputBias))
-
-		h := l.norm(x, "post_attention_layernorm")
-		chosen, weights := l.Route(l.linear(h, "mlp.router", c.MoE.Experts, true), Routing{TopK: c.MoE.TopK, Score: ScoreSoftmaxChosen})
-		x = b.Add(x, l.Experts(h, chosen, weights, l.gptOSSExperts()))
-	}
-	b.head(x)
+	b.preNorm(layer.sinkAttention, func(l layer, x Var) Var {
+		chosen, weights := l.Route(l.linear(x, "mlp.router", c.MoE.Experts, true), Routing{TopK: c.MoE.TopK, Score: ScoreSoftmaxChosen})
+		return l.Experts(x, chosen, weights, l.gptOSSExperts())
+	})
 }
 
 // gptOSSExperts are a layer's experts. Gate and up are interleaved in one

@@ -80,17 +80,4 @@ func (c *Config) readLayerThetas(o *object) {
 	}
 }
 
-func buildGraniteSWA(b *Builder, c *Config) {
-	x := b.embed()
-	for i := range c.Layers {
-		l := b.layer(i)
-
-		q, k, v := l.qkv(l.norm(x, "input_layernorm"))
-		q, k = l.rotate(q, k, c.rope(i))
-		a := l.attention(q, k, v, Attention{Sinks: l.Weight(l.prefix+"self_attn.sinks", c.Heads)})
-		x = b.AddScaled(x, l.linear(a, "self_attn.o_proj", c.Hidden, c.OutputBias), c.ResidualScale)
-
-		x = b.AddScaled(x, l.mlp(l.norm(x, "post_attention_layernorm")), c.ResidualScale)
-	}
-	b.head(x)
-}
+func buildGraniteSWA(b *Builder, _ *Config) { b.preNorm(layer.sinkAttention, layer.mlp) }

@@ -38,15 +38,9 @@ func buildGraniteHybrid(b *Builder, c *Config) {
 	for i := range c.Layers {
 		l := b.layer(i)
 
-		h := l.norm(x, "input_layernorm")
-		if c.Kinds[i] == linearAttention {
-			h = l.mamba2(h, "mamba.")
-		} else {
-			h = l.plainAttention(h)
-		}
-		x = b.AddScaled(x, h, c.ResidualScale)
+		x = b.AddScaled(x, l.mamba2OrAttention(l.norm(x, "input_layernorm")), c.ResidualScale)
 
-		h = l.norm(x, "post_attention_layernorm")
+		h := l.norm(x, "post_attention_layernorm")
 		inner := c.Intermediate
 		if c.MoE != nil {
 			inner = c.MoE.Shared

@@ -117,6 +117,25 @@ func (l layer) plainAttention(x Var) Var { return l.selfAttention(x, nil) }
 // normedAttention is the same with a norm of each query and key head.
 func (l layer) normedAttention(x Var) Var { return l.selfAttention(x, layer.headNorm) }
 
+// wideNormedAttention is the same with one norm of all queries, and one of all keys.
+func (l layer) wideNormedAttention(x Var) Var { return l.selfAttention(x, layer.norm) }
+
+// sinkAttention is attention with a sink for each query head.
+func (l layer) sinkAttention(x Var) Var {
+	q, k, v := l.qkv(x)
+	q, k = l.rotate(q, k, l.c.rope(l.index))
+	a := l.attention(q, k, v, Attention{Sinks: l.Weight(l.prefix+"self_attn.sinks", l.c.Heads)})
+	return l.linear(a, "self_attn.o_proj", l.c.Hidden, l.c.OutputBias)
+}
+
+// mamba2OrAttention is what mixes positions in layers of two kinds.
+func (l layer) mamba2OrAttention(x Var) Var {
+	if l.c.Kinds[l.index] == linearAttention {
+		return l.mamba2(x, "mamba.")
+	}
+	return l.plainAttention(x)
+}
+
 // selfAttention is attention with projections of its own; norm, which may be nil,
 // is applied to queries and keys before they are rotated.
 func (l layer) selfAttention(x Var, norm func(l layer, x Var, name string) Var) Var {
@@ -159,6 +178,20 @@ func (b *Builder) preNorm(attention, mlp func(l layer, x Var) Var) {
 	}
 	b.head(x)
 }
+
+// postNorm writes a decoder whose layers have a norm after attention and after MLP.
+func (b *Builder) postNorm(attention, mlp func(l layer, x Var) Var) {
+	x := b.embed()
+	for i := range b.c.Layers {
+		l := b.layer(i)
+		x = l.addNormed(x, attention(l, x), "post_attention_layernorm")
+		x = l.addNormed(x, mlp(l, x), "post_feedforward_layernorm")
+	}
+	b.head(x)
+}
+
+// addNormed is x + norm(y).
+func (l layer) addNormed(x, y Var, name string) Var { return l.Add(x, l.norm(y, name)) }
 
 // embed is the first operation: the tokens' embeddings.
 func (b *Builder) embed() Var { return b.Embed(b.embedding(), b.c.EmbedScale) }

@@ -31,7 +31,7 @@ func readMiniMaxM2(o *object, c *Config) {
 }
 
 func buildMiniMaxM2(b *Builder, c *Config) {
-	b.preNorm(func(l layer, x Var) Var { return l.selfAttention(x, layer.norm) }, func(l layer, x Var) Var {
+	b.preNorm(layer.wideNormedAttention, func(l layer, x Var) Var {
 		logits := l.linear(x, "block_sparse_moe.gate", c.MoE.Experts, false)
 		bias := l.Weight(l.prefix+"block_sparse_moe.e_score_correction_bias", c.MoE.Experts)
 		return l.experts(x, logits, ScoreSigmoid, bias, "block_sparse_moe.experts.%d.", mixtralNames)

@@ -64,22 +64,7 @@ func readOLMo3(o *object, c *Config) {
 	c.setRopes(readRopeParams(full, o, c, o.float("rope_theta", theta)), readRopeParams(sliding, o, c, theta))
 }
 
-func buildOLMo2(b *Builder, c *Config) {
-	x := b.embed()
-	for i := range c.Layers {
-		l := b.layer(i)
-
-		q, k, v := l.qkv(x)
-		q, k = l.norm(q, "self_attn.q_norm"), l.norm(k, "self_attn.k_norm")
-		a := l.attend(q, k, v, c.rope(i))
-		x = l.addNormed(x, l.linear(a, "self_attn.o_proj", c.Hidden, c.OutputBias), "post_attention_layernorm")
-		x = l.addNormed(x, l.mlp(x), "post_feedforward_layernorm")
-	}
-	b.head(x)
-}
-
-// addNormed is x + norm(y).
-func (l layer) addNormed(x, y Var, name string) Var { return l.Add(x, l.norm(y, name)) }
+func buildOLMo2(b *Builder, _ *Config) { b.postNorm(layer.wideNormedAttention, layer.mlp) }
 
 // EXAONE 4: OLMo 2 with a norm of each query and key head. In models with windows,
 // the layers without have no positions. transformers/models/exaone4.
@@ -103,16 +88,4 @@ func readEXAONE4(o *object, c *Config) {
 	}
 }
 
-func buildEXAONE4(b *Builder, c *Config) {
-	x := b.embed()
-	for i := range c.Layers {
-		l := b.layer(i)
-
-		q, k, v := l.qkv(x)
-		q, k = l.headNorm(q, "self_attn.q_norm"), l.headNorm(k, "self_attn.k_norm")
-		a := l.attend(q, k, v, c.rope(i))
-		x = l.addNormed(x, l.linear(a, "self_attn.o_proj", c.Hidden, false), "post_attention_layernorm")
-		x = l.addNormed(x, l.mlp(x), "post_feedforward_layernorm")
-	}
-	b.head(x)
-}
+func buildEXAONE4(b *Builder, _ *Config) { b.postNorm(layer.normedAttention, layer.mlp) }

@@ -49,12 +49,4 @@ func (l layer) olmoeAttention(x Var) Var {
 	return l.linear(l.attend(q, k, v, l.c.Rope), "self_attn.o_proj", l.c.Hidden, l.c.OutputBias)
 }
 
-func buildFlexOlmo(b *Builder, c *Config) {
-	x := b.embed()
-	for i := range c.Layers {
-		l := b.layer(i)
-		x = b.Add(x, l.norm(l.selfAttention(x, layer.norm), "post_attention_layernorm"))
-		x = b.Add(x, l.norm(l.qwenMixture(x), "post_feedforward_layernorm"))
-	}
-	b.head(x)
-}
+func buildFlexOlmo(b *Builder, _ *Config) { b.postNorm(layer.wideNormedAttention, layer.qwenMixture) }

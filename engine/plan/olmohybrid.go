@@ -65,11 +65,8 @@ func buildOlmoHybrid(b *Builder, c *Config) {
 			x = b.Add(x, l.mlp(l.norm(x, after)))
 			continue
 		}
-		q, k, v := l.qkv(x)
-		q, k = l.norm(q, "self_attn.q_norm"), l.norm(k, "self_attn.k_norm")
-		a := l.linear(l.attend(q, k, v, c.Rope), "self_attn.o_proj", c.Hidden, c.OutputBias)
-		x = b.Add(x, l.norm(a, after))
-		x = b.Add(x, l.norm(l.mlp(x), "post_feedforward_layernorm"))
+		x = l.addNormed(x, l.wideNormedAttention(x), after)
+		x = l.addNormed(x, l.mlp(x), "post_feedforward_layernorm")
 	}
 	b.head(x)
 }
