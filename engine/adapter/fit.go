@@ -12,10 +12,11 @@ import (
 
 // place is where a tensor of the checkpoint is part of one of the plan.
 type place struct {
-	tensor int
-	rows   int // of one of the tensor's matrices
-	kind   plan.Kind
-	part   plan.Part
+	tensor    int
+	rows      int // of one of the tensor's matrices
+	kind      plan.Kind
+	adaptable bool // backends apply adapters there
+	part      plan.Part
 }
 
 // layout is where a model has what adapters name.
@@ -57,13 +58,14 @@ func newLayout(p *plan.Plan) *layout {
 				continue
 			}
 			seen[t] = true
+			adaptable := slices.Contains(device.Adaptable(op), t)
 			tensor := &p.Tensors[t]
 			for _, part := range tensor.Parts {
 				name := canonical(strings.TrimSuffix(part.Name, ".weight"))
 				if part.Encoding == plan.EncodingMXFP4 {
 					name = strings.TrimSuffix(name, "_blocks")
 				}
-				at := place{tensor: int(t), rows: tensor.Shape[len(tensor.Shape)-2], kind: op.Kind, part: part}
+				at := place{tensor: int(t), rows: tensor.Shape[len(tensor.Shape)-2], kind: op.Kind, adaptable: adaptable, part: part}
 				l.places[name] = append(l.places[name], at)
 				if before, _, ok := strings.Cut(name, ".experts."); ok && op.Kind == plan.OpExperts && w == 0 {
 					l.experts[before+".experts"] = op
@@ -125,7 +127,7 @@ func (l *layout) fit(f *fitting, m *module) error {
 		return fmt.Errorf("the model has no module %q; it has %s", name, l.some())
 	}
 	for _, at := range places {
-		if !adaptable(at.kind) {
+		if !at.adaptable {
 			return fmt.Errorf("module %q is not a linear layer of this build: adapters of %s are not supported", name, what(at.kind))
 		}
 		if err := f.change(m, at); err != nil {
@@ -133,12 +135,6 @@ func (l *layout) fit(f *fitting, m *module) error {
 		}
 	}
 	return nil
-}
-
-// adaptable reports whether backends apply adapters to the matrices of such an
-// operation.
-func adaptable(kind plan.Kind) bool {
-	return kind == plan.OpLinear || kind == plan.OpLinearHeads || kind == plan.OpExperts
 }
 
 func what(kind plan.Kind) string {
