@@ -30,9 +30,7 @@ type openAIHead struct {
 func (s *Server) newOpenAIHead(object, prefix, adapter string) openAIHead {
 	served := s.servedAs
 	if adapter != "" {
-		o := s.opt
-		o.ModelID = adapter
-		served = appendServedAs(nil, &o)
+		served = appendServedAs(nil, adapter, &s.opt)
 	}
 	open := append(make([]byte, 0, 128), `{"object":"`...)
 	open = append(open, object...)
@@ -44,13 +42,13 @@ func (s *Server) newOpenAIHead(object, prefix, adapter string) openAIHead {
 }
 
 // appendServedAs appends the members that name the model and this program.
-func appendServedAs(dst []byte, o *Options) []byte {
+func appendServedAs(dst []byte, model string, o *Options) []byte {
 	label := o.DockerLabel
 	if label == "" {
 		label = "native"
 	}
 	dst = append(dst, `,"model":`...)
-	dst = appendString(dst, o.ModelID)
+	dst = appendString(dst, model)
 	dst = append(dst, `,"system_fingerprint":`...)
 	return appendString(dst, o.Version+"-"+label)
 }
@@ -66,10 +64,8 @@ type usage struct {
 // usageOf returns the usage of all.
 func usageOf(all []*sequence) usage {
 	u := usage{prompt: promptTokens(all), completion: generated(all)}
-	for i, q := range all {
-		if i == 0 || q.job != all[i-1].job {
-			u.cached += q.stream.Times().CachedTokens
-		}
+	for q := range prompts(all) {
+		u.cached += q.stream.Times().CachedTokens
 	}
 	return u
 }

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"iter"
 	"math"
 	"sync"
 
@@ -67,23 +68,29 @@ func (s *Server) submit(x *exchange, m *model, j *job, stream bool) error {
 	return err
 }
 
-// promptTokens counts the tokens of the prompts of all; sequences of one job
-// share its prompt.
-func promptTokens(all []*sequence) (n int) {
-	for i, q := range all {
-		if i == 0 || q.job != all[i-1].job {
-			n += len(q.job.req.Tokens)
+// prompts yields the first sequence of each job: those of one share its prompt.
+func prompts(all []*sequence) iter.Seq[*sequence] {
+	return func(yield func(*sequence) bool) {
+		for i, q := range all {
+			if (i == 0 || q.job != all[i-1].job) && !yield(q) {
+				return
+			}
 		}
+	}
+}
+
+// promptTokens counts the tokens of the prompts of all.
+func promptTokens(all []*sequence) (n int) {
+	for q := range prompts(all) {
+		n += len(q.job.req.Tokens)
 	}
 	return n
 }
 
 // promptChars counts the characters of the prompts of all.
 func promptChars(all []*sequence) (n int) {
-	for i, q := range all {
-		if i == 0 || q.job != all[i-1].job {
-			n += q.job.chars
-		}
+	for q := range prompts(all) {
+		n += q.job.chars
 	}
 	return n
 }

@@ -96,7 +96,7 @@ func New(opt Options) *Server {
 		bodyPatience:  web.BodyPatience,
 		writePatience: web.WritePatience,
 		computeType:   []string{opt.ComputeType},
-		servedAs:      appendServedAs(nil, &opt),
+		servedAs:      appendServedAs(nil, opt.ModelID, &opt),
 		idPrefix:      strings.ToLower(rand.Text()[:10]) + "-",
 	}
 	s.reporter = telemetry.Reporter{Metrics: s.metrics, Logger: opt.Logger, Tracer: opt.Tracer, ModelID: opt.ModelID, Namespace: opt.MetricNamespace}
