@@ -95,7 +95,7 @@ func Identical(t *testing.T, open Open, o Options) {
 					}
 					got := s.run(t, b, p, request(p.Vocab), kind.constrain, o.Adapters)
 					// How steps are cut depends on time, so once in a while it gets by.
-					for range 40 {
+					for range 8 {
 						if s.pages == 0 || got.times.Preempted > 0 {
 							break
 						}
