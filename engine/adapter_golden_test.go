@@ -10,6 +10,7 @@ import (
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/adapter"
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/enginetest"
 	"github.com/millrace-ai/millrace/engine/loader"
 	"github.com/millrace-ai/millrace/engine/page"
 )
@@ -43,7 +44,7 @@ func TestAdapterGoldens(t *testing.T) {
 				t.Cleanup(func() { open.Close() })
 				backend := device.Checked(open, limits)
 				cfg, p := loadCheckpoint(t, filepath.Join("testdata", g.Base), backend)
-				e := run(t, engine.Config{
+				e := enginetest.Run(t, engine.Config{
 					Backend: backend, Device: limits, Plan: p, Pages: 40 * max(1, len(p.Groups)), States: states(p, 8),
 					EOS: cfg.EOS, Root: page.Root(), MaxBatchTokens: 256,
 				})

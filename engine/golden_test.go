@@ -15,6 +15,7 @@ import (
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/enginetest"
 	"github.com/millrace-ai/millrace/engine/loader"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/plan"
@@ -105,7 +106,7 @@ func runGoldens(t *testing.T, root string) {
 func startEngine(t *testing.T, dir string, b device.Backend, limits device.Limits, budget int) *engine.Engine {
 	t.Helper()
 	cfg, p := loadCheckpoint(t, dir, b)
-	return run(t, engine.Config{
+	return enginetest.Run(t, engine.Config{
 		Backend:        b,
 		Device:         limits,
 		Plan:           p,
@@ -133,25 +134,6 @@ func loadCheckpoint(t testing.TB, dir string, b device.Backend) (*plan.Config, *
 		t.Fatal(err)
 	}
 	return cfg, p
-}
-
-// run runs an engine until the test ends.
-func run(t *testing.T, cfg engine.Config) *engine.Engine {
-	t.Helper()
-	e, err := engine.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	go func() { done <- e.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	return e
 }
 
 // compareGolden scores prompt and continuation together as one prompt, and

@@ -9,6 +9,7 @@ import (
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/enginetest"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
@@ -66,7 +67,7 @@ func startLong(t *testing.T, name string, budget int, noPrefixCache bool) *engin
 	b := device.Checked(native, limits)
 	t.Cleanup(func() { b.Close() }) // after the engine has stopped
 	_, p := loadCheckpoint(t, filepath.Join("testdata", name), b)
-	return run(t, engine.Config{
+	return enginetest.Run(t, engine.Config{
 		Backend: b, Device: limits, Plan: p, Pages: 600 * max(1, len(p.Groups)), States: states(p, 12),
 		Root: page.Root(), MaxBatchTokens: budget, NoPrefixCache: noPrefixCache,
 	})

@@ -2,7 +2,6 @@ package sagemaker
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/enginetest"
 	"github.com/millrace-ai/millrace/engine/sim"
 	"github.com/millrace-ai/millrace/engine/token"
 	"github.com/millrace-ai/millrace/handler"
@@ -50,21 +50,9 @@ func simulated(t *testing.T, opt Options) (h *Hosting, e *engine.Engine, log *lo
 	}
 	limits := device.Limits{MaxTokens: 256, MaxRows: 64, MaxSlots: simSlots, MaxPagesPerSlot: 64}
 	model := sim.Model{Vocab: tok.VocabSize(), EOS: -1}
-	e, err = engine.New(engine.Config{
+	e = enginetest.Run(t, engine.Config{
 		Backend: sim.New(limits, sim.Config{Model: model}).Checked(),
 		Device:  limits, Plan: model.Plan(), Pages: simSlots * 64,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	stopped := make(chan error)
-	go func() { stopped <- e.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-stopped; err != nil {
-			t.Error(err)
-		}
 	})
 	template, err := chat.Load(fstest.MapFS{"tokenizer_config.json": {Data: []byte(
 		`{"chat_template":"{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"}`)}}, chat.Override{})

@@ -3,7 +3,6 @@ package realweights
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -18,6 +17,7 @@ import (
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/enginetest"
 	"github.com/millrace-ai/millrace/engine/loader"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/sample"
@@ -202,7 +202,7 @@ func startEngine(t *testing.T, dir string) *engine.Engine {
 	if _, err := loader.Load(backend, p, c, nil); err != nil {
 		t.Fatal(err)
 	}
-	e, err := engine.New(engine.Config{
+	return enginetest.Run(t, engine.Config{
 		Backend: backend,
 		Device:  limits,
 		Plan:    p,
@@ -210,19 +210,6 @@ func startEngine(t *testing.T, dir string) *engine.Engine {
 		EOS:     cfg.EOS,
 		Root:    page.Root(),
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	go func() { done <- e.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	return e
 }
 
 func read(t *testing.T, s *engine.Stream) (ids []int32) {

@@ -1,0 +1,27 @@
+package enginetest
+
+import (
+	"context"
+	"testing"
+
+	"github.com/millrace-ai/millrace/engine"
+)
+
+// Run runs an engine until the test ends.
+func Run(t testing.TB, cfg engine.Config) *engine.Engine {
+	t.Helper()
+	e, err := engine.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- e.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
