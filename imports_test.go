@@ -81,8 +81,8 @@ var layers = map[string][]string{
 	"handler/telemetry": {"engine"},
 	"handler/openapi":   {},
 	"engine":            {"engine/device", "engine/grammar", "engine/page", "engine/plan", "engine/sample", "engine/stop"},
-	"engine/loader":     {"engine/device", "engine/plan", "engine/weights"},
-	"engine/adapter":    {"engine/device", "engine/plan", "engine/weights"},
+	"engine/loader":     {"engine/device", "engine/plan", "engine/quant", "engine/weights"},
+	"engine/adapter":    {"engine/device", "engine/plan", "engine/quant", "engine/weights"},
 	"engine/page":       {},
 	"engine/sample":     {},
 	"engine/stop":       {},
@@ -91,12 +91,13 @@ var layers = map[string][]string{
 	"engine/token":      {"engine/native"},
 	"engine/weights":    {},
 	"engine/plan":       {},
+	"engine/quant":      {"engine/plan"},
 	"engine/device":     {"engine/device/abi", "engine/page", "engine/plan", "engine/sample"},
 	"engine/device/abi": {},
 	"engine/cpu":        {"engine/cpu/kernels", "engine/device"},
 	// What takes minutes to compile depends on no Go that changes every day.
 	"engine/cpu/kernels": {"engine/device/abi"},
-	"engine/ref":         {"engine/device", "engine/plan", "engine/sample"},
+	"engine/ref":         {"engine/device", "engine/plan", "engine/quant", "engine/sample"},
 	"engine/sim":         {"engine/device", "engine/plan", "engine/sample"},
 	// What tests of the engine and of the packages above it share.
 	"engine/enginetest":          {"engine"},
@@ -104,7 +105,7 @@ var layers = map[string][]string{
 	"engine/grammar/grammartest": {"engine/grammar"},
 	"engine/token/tokentest":     {"engine/token"},
 	// The conformance suite compares every backend with the oracle.
-	"engine/device/backendtest": {"engine/device", "engine/plan", "engine/sample", "engine/ref"},
+	"engine/device/backendtest": {"engine/device", "engine/plan", "engine/quant", "engine/sample", "engine/ref"},
 }
 
 // layer returns the package of layers that pkg falls under.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/millrace-ai/millrace/engine/quant"
 	"github.com/millrace-ai/millrace/engine/weights"
 )
 
@@ -197,7 +198,7 @@ func newMatrix(t weights.Tensor, data []byte) (matrix, error) {
 		case "BF16":
 			m.data[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(data[2*i:])) << 16)
 		case "F16":
-			m.data[i] = weights.Half(binary.LittleEndian.Uint16(data[2*i:]))
+			m.data[i] = quant.Half(binary.LittleEndian.Uint16(data[2*i:]))
 		}
 		if v := m.data[i]; v-v != 0 {
 			return m, fmt.Errorf("element [%d %d] is %v, expected a number", i/m.cols, i%m.cols, v)

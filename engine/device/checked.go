@@ -55,6 +55,7 @@ type checkedTensor struct {
 	name       string
 	shape      []int
 	rowBytes   int
+	quantized  bool
 	rows, left int      // in all, not yet written
 	written    []uint64 // a bit per row; nil once the model is set
 }
@@ -129,14 +130,17 @@ func (c *checked) NewTensor(name string, format plan.Format, shape []int) (Handl
 	if c.plan != nil {
 		return 0, c.errorf("tensor %s announced after the model was set", name)
 	}
-	if format < plan.F32 || format > plan.BF16 {
-		return 0, c.errorf("tensor %s: unknown format %d", name, format)
+	if !format.Valid() {
+		return 0, c.errorf("tensor %s: unknown format %d", name, int32(format))
 	}
-	if c.caps.Formats>>format&1 == 0 {
+	if c.caps.Formats>>format.Kind()&1 == 0 {
 		return 0, c.errorf("tensor %s: format %v: %w", name, format, ErrUnsupported)
 	}
 	if len(shape) < 1 || len(shape) > 3 || slices.Min(shape) <= 0 {
 		return 0, c.errorf("tensor %s: shape %v, expected one to three positive dimensions", name, shape)
+	}
+	if len(shape) == 1 && format.Quantized() {
+		return 0, c.errorf("tensor %s: a vector in format %v", name, format)
 	}
 	rows, cols := 1, shape[len(shape)-1]
 	for _, n := range shape[:len(shape)-1] {
@@ -150,7 +154,7 @@ func (c *checked) NewTensor(name string, format plan.Format, shape []int) (Handl
 		return 0, c.errorf("tensor %s: handle %d, expected %d", name, h, len(c.tensors))
 	}
 	c.tensors = append(c.tensors, checkedTensor{
-		name: name, shape: slices.Clone(shape), rowBytes: cols * format.Size(),
+		name: name, shape: slices.Clone(shape), quantized: format.Quantized(), rowBytes: format.RowBytes(cols),
 		rows: rows, left: rows, written: make([]uint64, (rows+63)/64),
 	})
 	return h, nil
@@ -202,8 +206,12 @@ func (c *checked) SetModel(p *plan.Plan) (ModelInfo, error) {
 	if len(c.tensors) != len(p.Tensors) {
 		return ModelInfo{}, c.errorf("%d tensors announced, the plan has %d", len(c.tensors), len(p.Tensors))
 	}
+	quantizable := plan.Quantizable(p)
 	for i := range c.tensors {
 		t := &c.tensors[i]
+		if t.quantized && !quantizable[i] {
+			return ModelInfo{}, c.errorf("tensor %s is quantised, and more than a factor of products", t.name)
+		}
 		if !slices.Equal(t.shape, p.Tensors[i].Shape) {
 			return ModelInfo{}, c.errorf("tensor %s: shape %v, expected %v", t.name, t.shape, p.Tensors[i].Shape)
 		}

@@ -100,7 +100,7 @@ type Caps struct {
 	Devices int    // that share the model's tensors
 
 	Ops      uint64  // bit k: plan.Kind k
-	Formats  uint32  // bit f: plan.Format f
+	Formats  uint32  // bit f: formats of kind f
 	Features Feature //
 	Lowered  bool    // SetModel wants the lowered plan
 	Memory   int64   // bytes of the device; 0: the host's

@@ -104,6 +104,13 @@ var (
 	_ = "="[C.MR_F32-plan.F32]
 	_ = "="[C.MR_F16-plan.F16]
 	_ = "="[C.MR_BF16-plan.BF16]
+	_ = "="[C.MR_W8-plan.W8]
+	_ = "="[C.MR_W4-plan.W4]
+	_ = "="[C.MR_F8-plan.F8]
+	_ = "="[C.MR_CODES_E2M1-plan.CodesE2M1]
+	_ = "="[C.MR_CODES_IQ4NL-plan.CodesIQ4NL]
+	_ = "="[C.MR_CODES_NF4-plan.CodesNF4]
+	_ = "="[C.MR_WITH_MINIMUM-plan.WithMinimum]
 
 	_ = "="[C.MR_OP_EMBED-plan.OpEmbed]
 	_ = "="[C.MR_OP_EMBED_POSITION-plan.OpEmbedPosition]

@@ -11,7 +11,7 @@ import (
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
-	"github.com/millrace-ai/millrace/engine/weights"
+	"github.com/millrace-ai/millrace/engine/quant"
 )
 
 // gatherer hands pieces of sources to a backend: as they are where a tensor's
@@ -268,7 +268,7 @@ func convert(dst []byte, u *use, src []byte) {
 		bits := binary.LittleEndian.Uint16(src[at+i*step:])
 		wide := uint32(bits) << 16
 		if u.from == plan.F16 {
-			wide = math.Float32bits(weights.Half(bits))
+			wide = math.Float32bits(quant.Half(bits))
 		}
 		binary.LittleEndian.PutUint32(dst[i*4:], wide)
 	}

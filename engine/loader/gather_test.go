@@ -12,6 +12,7 @@ import (
 	"testing/fstest"
 
 	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/quant"
 	"github.com/millrace-ai/millrace/engine/weights"
 	"github.com/millrace-ai/millrace/engine/weights/weightstest"
 )
@@ -180,7 +181,7 @@ func TestLoadParts(t *testing.T) {
 				case plan.BF16:
 					got = math.Float32frombits(uint32(binary.LittleEndian.Uint16(data[i*2:])) << 16)
 				case plan.F16:
-					got = weights.Half(binary.LittleEndian.Uint16(data[i*2:]))
+					got = quant.Half(binary.LittleEndian.Uint16(data[i*2:]))
 				}
 				if math.Float32bits(got) != math.Float32bits(w) {
 					t.Fatalf("element %d is %g, want %g", i, got, w)

@@ -423,32 +423,6 @@ type Group struct {
 	Window int32 // of its caches
 }
 
-// Format is how elements of a tensor are stored. Part of the C ABI.
-type Format int32
-
-// Formats. A backend may keep a tensor in a wider one.
-const (
-	F32 Format = iota
-	F16
-	BF16
-	numFormats
-)
-
-// Size returns the bytes of one element.
-func (f Format) Size() int {
-	if f == F32 {
-		return 4
-	}
-	return 2
-}
-
-func (f Format) String() string {
-	if f < 0 || f >= numFormats {
-		return "unknown"
-	}
-	return [...]string{"F32", "F16", "BF16"}[f]
-}
-
 // Tensor is a weight the plan needs. Handles are indices into Plan.Tensors.
 // Its format is that of its parts, the widest of them if they differ.
 type Tensor struct {

@@ -89,7 +89,7 @@ func (b *Backend) Caps() device.Caps {
 		Detail:  "float32 Go",
 		Devices: 1,
 		Ops:     1<<(plan.OpSelectiveScan+1) - 1,
-		Formats: 1<<plan.F32 | 1<<plan.F16 | 1<<plan.BF16,
+		Formats: 1<<plan.F32 | 1<<plan.F16 | 1<<plan.BF16 | 1<<plan.W8 | 1<<plan.W4 | 1<<plan.F8,
 		Features: device.FeatureAdapters | device.FeatureEmbeds | device.FeatureAxes |
 			device.FeatureSpans | device.FeatureVerify,
 		StepTokens: 64,
@@ -107,8 +107,7 @@ func (b *Backend) NewTensor(name string, format plan.Format, shape []int) (devic
 
 // WriteTensor implements device.Backend.
 func (b *Backend) WriteTensor(h device.Handle, first, n int, src []byte) error {
-	t := b.tensors[h]
-	convert(t.data[first*t.cols:][:n*t.cols], src, t.format)
+	b.tensors[h].write(first, n, src)
 	return nil
 }
 

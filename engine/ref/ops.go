@@ -216,11 +216,7 @@ func (b *Backend) linear(op *plan.Op, p *pass, out, x, residual matrix) {
 
 // project returns x wᵀ of one matrix of w, changed by the sequence's adapter, + the bias.
 func (b *Backend) project(w, bias int32, matrix int, x []float32, seq *device.Seq) []float64 {
-	out := make([]float64, b.tensors[w].rows)
-	for i := range out {
-		at := matrix*len(out) + i
-		out[i] = dot(x, b.tensors[w].data[at*len(x):])
-	}
+	out := b.tensors[w].times(matrix, x)
 	if seq.Adapter != 0 {
 		b.adapters[seq.Adapter].apply(w, matrix, out, x)
 	}

@@ -1,6 +1,7 @@
 package ref_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/device"
@@ -16,4 +17,10 @@ func TestConformance(t *testing.T) {
 		}
 		return b
 	}, backendtest.Options{BitExact: true})
+}
+
+func TestOpenRefusesLimits(t *testing.T) {
+	if _, err := ref.Open(device.Limits{MaxTokens: 1, MaxRows: 0, MaxSlots: 1, MaxPagesPerSlot: 1}); err == nil || !strings.Contains(err.Error(), "MaxRows is 0") {
+		t.Errorf("Open without rows: %v", err)
+	}
 }

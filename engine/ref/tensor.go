@@ -1,13 +1,11 @@
 package ref
 
 import (
-	"encoding/binary"
-	"math"
-
 	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/quant"
 )
 
-// tensor is a weight, converted to float32 as its rows arrive.
+// tensor is a weight, widened to float32 as its rows arrive.
 type tensor struct {
 	format plan.Format
 	rows   int // of a matrix
@@ -27,32 +25,36 @@ func newTensor(format plan.Format, shape []int) *tensor {
 	return t
 }
 
-// convert widens little-endian elements to float32, which is exact.
-func convert(dst []float32, src []byte, format plan.Format) {
-	size := format.Size()
-	for i := range dst {
-		at := src[i*size:]
-		switch format {
-		case plan.F32:
-			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(at))
-		case plan.BF16:
-			dst[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(at)) << 16)
-		case plan.F16:
-			dst[i] = half(binary.LittleEndian.Uint16(at))
-		}
+// write takes n rows from row first on.
+func (t *tensor) write(first, n int, src []byte) {
+	size := t.format.RowBytes(t.cols)
+	for i := range n {
+		quant.Decode(t.data[(first+i)*t.cols:][:t.cols], src[i*size:][:size], t.format)
 	}
 }
 
-// half widens an IEEE 754 binary16.
-func half(bits uint16) float32 {
-	sign := uint32(bits&0x8000) << 16
-	exponent, fraction := uint32(bits>>10&0x1f), uint32(bits&0x3ff)
-	switch exponent {
-	case 0: // zero or subnormal: the fraction in units of 2^-24
-		v := float32(fraction) * 0x1p-24
-		return math.Float32frombits(sign | math.Float32bits(v))
-	case 0x1f: // infinity or NaN
-		return math.Float32frombits(sign | 0xff<<23 | fraction<<13)
+// times returns the product of x and the rows of matrix number m.
+func (t *tensor) times(m int, x []float32) []float64 {
+	out := make([]float64, t.rows)
+	if t.format.Integer() {
+		x = rounded(x, t.format)
 	}
-	return math.Float32frombits(sign | (exponent+127-15)<<23 | fraction<<13)
+	for i := range out {
+		out[i] = dot(x, t.data[(m*t.rows+i)*t.cols:])
+	}
+	return out
+}
+
+// rounded returns x as products with weights of format f take it.
+func rounded(x []float32, f plan.Format) []float32 {
+	codes, scales := quant.Activations(x, f)
+	group := f.Group()
+	if group == 0 {
+		group = len(x)
+	}
+	out := make([]float32, len(x))
+	for i, c := range codes {
+		out[i] = float32(c) * scales[i/group]
+	}
+	return out
 }

@@ -52,8 +52,25 @@ typedef enum {
   MR_UNSUPPORTED = 5 /* what caps did not promise; nothing changed */
 } mr_status;
 
-/* plan.Format */
-typedef enum { MR_F32 = 0, MR_F16 = 1, MR_BF16 = 2 } mr_format;
+/* plan.Format: a kind, and of W8, W4 and F8 the columns that share a scale, shifted by
+ * MR_GROUP_SHIFT, 0 for a whole row. How a row of theirs is laid out, and what
+ * products with it are, is said there. */
+typedef enum {
+  MR_F32 = 0,
+  MR_F16 = 1,
+  MR_BF16 = 2,
+  MR_W8 = 3,
+  MR_W4 = 4,
+  MR_F8 = 5,
+  MR_KIND_MASK = 0xff,
+  MR_GROUP_SHIFT = 8,
+  MR_GROUP_MASK = 0xffff << MR_GROUP_SHIFT,
+  MR_CODES_E2M1 = 1 << 24,
+  MR_CODES_IQ4NL = 2 << 24,
+  MR_CODES_NF4 = 3 << 24,
+  MR_CODES_MASK = 3 << 24,
+  MR_WITH_MINIMUM = 1 << 26
+} mr_format;
 
 /* plan.Kind */
 typedef enum {
@@ -168,7 +185,7 @@ typedef struct {
   char detail[112]; /* instruction set or GPU, for the log */
   uint64_t ops;     /* bit k: mr_op_kind k */
   int64_t memory;   /* bytes of the device; 0: the host's */
-  uint32_t formats; /* bit f: mr_format f */
+  uint32_t formats; /* bit f: formats of kind f */
   uint32_t features;
   int32_t threads, devices, lowered, launch_depth, step_tokens, reserved;
 } mr_caps;

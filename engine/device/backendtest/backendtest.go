@@ -13,6 +13,7 @@
 package backendtest
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/device"
@@ -87,5 +88,27 @@ func (s *suite) tolerance(format plan.Format) float64 {
 // limits are what most tests open a backend with.
 var limits = device.Limits{MaxTokens: 96, MaxRows: 96, MaxSlots: 6, MaxPagesPerSlot: 8, Threads: 2}
 
-// formats are the element types of weights.
-var formats = []plan.Format{plan.F32, plan.F16, plan.BF16}
+// formats are those of weights that every backend takes, quantized those that a
+// backend takes if its caps say so.
+var (
+	formats   = []plan.Format{plan.F32, plan.F16, plan.BF16}
+	quantized = []plan.Format{
+		plan.W8, plan.W8.Grouped(128), plan.W8.Grouped(32), plan.W8.Grouped(32) | plan.WithMinimum,
+		plan.W4.Grouped(128), plan.W4.Grouped(32), plan.W4.Grouped(32) | plan.WithMinimum,
+		plan.W4.Grouped(32) | plan.CodesE2M1, plan.W4.Grouped(16) | plan.CodesE2M1, plan.W4.Grouped(32) | plan.CodesIQ4NL, plan.W4.Grouped(64) | plan.CodesNF4,
+		plan.F8.Grouped(128),
+	}
+)
+
+// formats returns all that the backend takes.
+func (s *suite) formats(t *testing.T) []plan.Format {
+	b := s.open(t, limits)
+	defer b.Close()
+	all := slices.Clone(formats)
+	for _, f := range quantized {
+		if b.Caps().Formats>>f.Kind()&1 == 1 {
+			all = append(all, f)
+		}
+	}
+	return all
+}

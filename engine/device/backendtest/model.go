@@ -1,7 +1,6 @@
 package backendtest
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -9,6 +8,7 @@ import (
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/quant"
 	"github.com/millrace-ai/millrace/engine/ref"
 )
 
@@ -16,6 +16,7 @@ import (
 type model struct {
 	plan    plan.Plan
 	weights []weights
+	format  plan.Format // of matrices; what cannot have it is F32
 }
 
 // weights are a tensor's elements as a checkpoint stores them.
@@ -64,6 +65,7 @@ func oracle(t *testing.T, m *model, l device.Limits) *host {
 func load(t *testing.T, b device.Backend, m *model, l device.Limits) device.Backend {
 	t.Helper()
 	t.Cleanup(func() { b.Close() })
+	m.quantize()
 	if err := b.CheckPlan(&m.plan); err != nil {
 		t.Fatalf("CheckPlan: %v", err)
 	}
@@ -106,7 +108,7 @@ func write(t *testing.T, b device.Backend, i int, w weights) {
 		if n == 0 {
 			continue
 		}
-		bytes := cols * w.format.Size()
+		bytes := w.format.RowBytes(cols)
 		memory, err := b.HostAlloc(n * bytes)
 		if err != nil || len(memory) < n*bytes {
 			t.Fatalf("HostAlloc(%d): %d bytes, %v", n*bytes, len(memory), err)
@@ -116,6 +118,29 @@ func write(t *testing.T, b device.Backend, i int, w weights) {
 			t.Fatalf("WriteTensor %d, %d rows from %d: %v", i, n, first, err)
 		}
 		b.HostFree(memory)
+	}
+}
+
+// encode rounds values to a format.
+func encode(values []float32, format plan.Format, shape []int) weights {
+	w := weights{format: format, shape: shape}
+	rows, cols := w.matrix()
+	size := format.RowBytes(cols)
+	w.data = make([]byte, rows*size)
+	for r := range rows {
+		quant.Encode(w.data[r*size:][:size], values[r*cols:][:cols], format)
+	}
+	return w
+}
+
+// quantize brings the matrices of m that can have it into its format.
+func (m *model) quantize() {
+	for i, may := range plan.Quantizable(&m.plan) {
+		if w := m.weights[i]; may && m.format.Quantized() && w.format == plan.F32 {
+			values := make([]float32, len(w.data)/4)
+			quant.Decode(values, w.data, plan.F32)
+			m.weights[i] = encode(values, m.format, w.shape)
+		}
 	}
 }
 
@@ -131,15 +156,13 @@ func (w weights) matrix() (rows, cols int) {
 // returns its number.
 type builder struct {
 	model
-	rng    *rand.Rand
-	format plan.Format // of the weights to come
+	rng *rand.Rand
 }
 
 func newBuilder(seed uint64, vocab int, format plan.Format) *builder {
 	return &builder{
-		model:  model{plan: plan.Plan{Family: "test", Vocab: vocab, MaxPos: 1 << 20}},
-		rng:    rand.New(rand.NewPCG(seed, 0)),
-		format: format,
+		model: model{plan: plan.Plan{Family: "test", Vocab: vocab, MaxPos: 1 << 20}, format: format},
+		rng:   rand.New(rand.NewPCG(seed, 0)),
 	}
 }
 
@@ -175,7 +198,11 @@ func (b *builder) table(values ...float32) int32 {
 
 // tensor adds a weight with the given elements.
 func (b *builder) tensor(values []float32, shape ...int) int32 {
-	b.weights = append(b.weights, weights{b.format, shape, encode(values, b.format)})
+	format := b.format
+	if format.Quantized() {
+		format = plan.F32 // until it is known what for
+	}
+	b.weights = append(b.weights, encode(values, format, shape))
 	id := len(b.plan.Tensors)
 	b.plan.Tensors = append(b.plan.Tensors, plan.Tensor{Name: fmt.Sprintf("tensor.%d", id), Shape: shape})
 	return int32(id)
@@ -594,43 +621,4 @@ func (b *builder) logitsOf(rows, w int32, cap float32) *model {
 func (b *builder) output(rows int32) *model {
 	b.op(plan.OpOutput, 0, rows)
 	return &b.model
-}
-
-// encode stores float32 values as a checkpoint of that format does, rounding to
-// nearest even.
-func encode(values []float32, format plan.Format) []byte {
-	out := make([]byte, 0, len(values)*format.Size())
-	for _, v := range values {
-		switch format {
-		case plan.F32:
-			out = binary.LittleEndian.AppendUint32(out, math.Float32bits(v))
-		case plan.F16:
-			out = binary.LittleEndian.AppendUint16(out, half(v))
-		case plan.BF16:
-			bits := math.Float32bits(v)
-			if v == v { // rounding would carry a NaN's payload away
-				bits += 0x7fff + bits>>16&1
-			}
-			out = binary.LittleEndian.AppendUint16(out, uint16(bits>>16))
-		}
-	}
-	return out
-}
-
-// half rounds to IEEE 754 binary16.
-func half(v float32) uint16 {
-	sign := uint16(math.Float32bits(v) >> 16 & 0x8000)
-	a := math.Abs(float64(v))
-	switch {
-	case a != a:
-		return sign | 0x7e00
-	case a >= 65520:
-		return sign | 0x7c00
-	case a < 0x1p-14: // subnormal: units of 2^-24
-		return sign | uint16(math.RoundToEven(a*0x1p24))
-	}
-	fraction, exponent := math.Frexp(a) // a = fraction * 2^exponent, fraction in [1/2, 1)
-	// The fraction's leading bit is added to the exponent, and so is the carry
-	// of one that rounds up to 1.
-	return sign | (uint16(exponent+13)<<10 + uint16(math.RoundToEven(fraction*2048)))
 }

@@ -44,6 +44,7 @@ func (s *suite) operations(t *testing.T) {
 	for _, list := range [][]operation{inputOps(), normOps(), linearOps(), epilogueOps(), activateOps(), ropeOps(), routeOps(), expertOps(), recurrentOps()} {
 		cases = append(cases, list...)
 	}
+	formats := s.formats(t)
 	for i, tt := range cases {
 		for _, format := range formats {
 			t.Run(fmt.Sprintf("%s/%v", tt.name, format), func(t *testing.T) {

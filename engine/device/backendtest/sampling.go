@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/quant"
 	"github.com/millrace-ai/millrace/engine/sample"
 )
 
@@ -285,7 +286,8 @@ func (s *suite) invalidNeighbours(t *testing.T) {
 		t.Run(format.String(), func(t *testing.T) {
 			m := transformer(500, format, shape)
 			embedding := m.weights[0]
-			nan := encode([]float32{float32(math.NaN())}, format)
+			nan := make([]byte, format.Size())
+			quant.Encode(nan, []float32{float32(math.NaN())}, format)
 			for i := range shape.hidden {
 				copy(embedding.data[(bad*shape.hidden+i)*format.Size():], nan)
 			}
