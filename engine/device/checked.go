@@ -114,6 +114,9 @@ func (c *checked) checkPlan(p *plan.Plan) error {
 	if err := plan.Check(p); err != nil {
 		return c.errorf("%w", err)
 	}
+	if f := p.CacheFormat(); f.Quantized() && !c.caps.Has(FeatureCache8) {
+		return c.errorf("caches of format %v: %w", f, ErrUnsupported)
+	}
 	for i := range p.Ops {
 		if kind := p.Ops[i].Kind; c.caps.Ops>>kind&1 == 0 {
 			return c.errorf("operation %d, %v: %w", i, kind, ErrUnsupported)

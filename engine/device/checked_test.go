@@ -423,6 +423,11 @@ func TestCheckedFeatures(t *testing.T) {
 	if err := b.LoadAdapter(1, &Adapter{Rank: 1}); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("LoadAdapter: %v, want %v", err, ErrUnsupported)
 	}
+	p := checkedPlan(false)
+	p.SetCacheFormat(plan.W8)
+	if err := b.CheckPlan(p); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("CheckPlan of caches in W8: %v, want %v", err, ErrUnsupported)
+	}
 	f.caps.Ops &^= 1 << plan.OpAttention
 	if err := Checked(f, checkedLimits).CheckPlan(checkedPlan(false)); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("CheckPlan without attention: %v, want %v", err, ErrUnsupported)

@@ -90,6 +90,7 @@ const (
 	FeatureAxes                         // Batch.Axes
 	FeatureSpans                        // Batch.Spans
 	FeatureVerify                       // RowVerify
+	FeatureCache8                       // caches in format W8
 )
 
 // Caps says what a backend is and can do.

@@ -237,6 +237,7 @@ var (
 	_ = "="[C.MR_FEATURE_AXES-FeatureAxes]
 	_ = "="[C.MR_FEATURE_SPANS-FeatureSpans]
 	_ = "="[C.MR_FEATURE_VERIFY-FeatureVerify]
+	_ = "="[C.MR_FEATURE_CACHE8-FeatureCache8]
 )
 
 // Native is a backend behind the C ABI of millrace.h.

@@ -274,6 +274,10 @@ func (c *checker) caches() error {
 			return fmt.Errorf("cache %d: %d heads of %d and %d, window %d", i, x.Heads, x.KeyWidth, x.ValueWidth, x.Window)
 		}
 		switch {
+		case x.Format != F32 && (x.Kind == CacheState || x.Format != c.CacheFormat()):
+			return fmt.Errorf("cache %d: format %v, expected %v", i, x.Format, c.CacheFormat())
+		case x.Format != F32 && x.Format != F16 && (!x.Format.Valid() || x.Format.Kind() != W8 || x.Format.Minimum()):
+			return fmt.Errorf("cache %d: format %v, expected F32, F16 or W8", i, x.Format)
 		case x.Kind == CacheLatent && (x.Heads != 1 || x.ValueWidth > x.KeyWidth):
 			return fmt.Errorf("cache %d: a latent of %d heads, values %d of %d wide", i, x.Heads, x.ValueWidth, x.KeyWidth)
 		case x.Kind == CacheState && (x.Group != None || x.Window != 0):

@@ -404,6 +404,12 @@ type Cache struct {
 	KeyWidth   int32 // of a head
 	ValueWidth int32 // of a head
 	Window     int32 // positions that any layer reads back, the current included; 0: all
+
+	// Format is how pages hold the keys and values, or the latents, of each head, as
+	// rows of that format: W8, F16, which a backend may keep in float32, or F32,
+	// the zero value, for what the backend chooses. All caches in pages have the
+	// same.
+	Format Format
 }
 
 // Elements is what a position takes of a kv or latent cache, or a slot of a state.
@@ -415,6 +421,39 @@ func (c *Cache) Elements() int {
 		return int(c.KeyWidth)
 	}
 	return int(c.Heads) * int(c.KeyWidth) * int(c.ValueWidth)
+}
+
+// Bytes is what a position takes of a kv or latent cache whose heads are rows of format
+// f.
+func (c *Cache) Bytes(f Format) int {
+	bytes := f.RowBytes(int(c.KeyWidth))
+	if c.Kind == CacheKV {
+		bytes += f.RowBytes(int(c.ValueWidth))
+	}
+	return int(c.Heads) * bytes
+}
+
+// CacheW8 is W8 with scales for groups that are small enough for keys, a few columns of
+// which are often much larger than the others.
+const CacheW8 = W8 | 32<<groupShift
+
+// SetCacheFormat sets the format of all caches in pages.
+func (p *Plan) SetCacheFormat(f Format) {
+	for i := range p.Caches {
+		if p.Caches[i].Kind != CacheState {
+			p.Caches[i].Format = f
+		}
+	}
+}
+
+// CacheFormat is that of the caches in pages, F32 if there are none.
+func (p *Plan) CacheFormat() Format {
+	for i := range p.Caches {
+		if p.Caches[i].Kind != CacheState {
+			return p.Caches[i].Format
+		}
+	}
+	return F32
 }
 
 // Group is a set of caches that share pages. The caches of each group take

@@ -31,6 +31,9 @@ func (p *Plan) String() string {
 		if x.Window != 0 {
 			fmt.Fprintf(&sb, ", window %d", x.Window)
 		}
+		if x.Format != F32 {
+			fmt.Fprintf(&sb, ", %v", x.Format)
+		}
 		sb.WriteByte('\n')
 	}
 	for t, list := range p.Tables {

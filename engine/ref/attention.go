@@ -5,6 +5,7 @@ import (
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/quant"
 )
 
 // layOutCaches decides where each cache begins in a page, or in a state. The
@@ -33,14 +34,31 @@ func (b *Backend) cached(cache int, s *slot, pos int) []float32 {
 	return b.pages[page*b.pageWidth+b.offsets[cache]+pos%device.PageTokens*width:][:width]
 }
 
-// cacheWrite is OpCacheWrite: keys and values, or the parts of a latent.
+// cacheWrite is OpCacheWrite: keys and values, or the parts of a latent, each head
+// rounded to the format of the cache.
 func (b *Backend) cacheWrite(cache int, p *pass, x, y matrix) {
+	c := &b.plan.Caches[cache]
 	for t := range p.rows {
 		to := b.cached(cache, p.rows[t].slot, p.rows[t].pos)
 		copy(to, x.row(t))
 		if y.data != nil {
 			copy(to[x.width:], y.row(t))
 		}
+		keys := int(c.Heads) * int(c.KeyWidth)
+		roundRows(to[:keys], int(c.KeyWidth), c.Format)
+		roundRows(to[keys:], int(c.ValueWidth), c.Format)
+	}
+}
+
+// roundRows rounds rows of width elements to a format.
+func roundRows(x []float32, width int, f plan.Format) {
+	if f == plan.F32 {
+		return
+	}
+	code := make([]byte, f.RowBytes(width))
+	for ; len(x) > 0; x = x[width:] {
+		quant.Encode(code, x[:width], f)
+		quant.Decode(x[:width], code, f)
 	}
 }
 

@@ -91,7 +91,7 @@ func (b *Backend) Caps() device.Caps {
 		Ops:     1<<(plan.OpSelectiveScan+1) - 1,
 		Formats: 1<<plan.F32 | 1<<plan.F16 | 1<<plan.BF16 | 1<<plan.W8 | 1<<plan.W4 | 1<<plan.F8,
 		Features: device.FeatureAdapters | device.FeatureEmbeds | device.FeatureAxes |
-			device.FeatureSpans | device.FeatureVerify,
+			device.FeatureSpans | device.FeatureVerify | device.FeatureCache8,
 		StepTokens: 64,
 	}
 }

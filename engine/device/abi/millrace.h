@@ -177,7 +177,8 @@ enum {
   MR_FEATURE_EMBEDS = 2,
   MR_FEATURE_AXES = 4,
   MR_FEATURE_SPANS = 8,
-  MR_FEATURE_VERIFY = 16
+  MR_FEATURE_VERIFY = 16,
+  MR_FEATURE_CACHE8 = 32
 };
 
 typedef struct {
@@ -257,7 +258,7 @@ typedef struct {
 } mr_op;
 
 typedef struct { int32_t width, of, column; } mr_value;                                   /* plan.Value */
-typedef struct { int32_t kind, group, heads, key_width, value_width, window; } mr_cache;  /* plan.Cache */
+typedef struct { int32_t kind, group, heads, key_width, value_width, window, format; } mr_cache; /* plan.Cache; format is an mr_format */
 
 /* plan.Plan; all arrays are only read during the call. Table i has
  * table_len[i] entries at tables + the sum of those before it. */

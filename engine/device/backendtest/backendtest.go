@@ -31,6 +31,9 @@ type Options struct {
 	// bfloat16 was seen to reach 0.1 on small random models.
 	Tolerance, HalfTolerance float64
 
+	// Cache is the format of the caches in pages.
+	Cache plan.Format
+
 	// BitExact: a sequence's results do not depend on what shares its
 	// batches or how its prompt was cut, to the bit.
 	BitExact bool

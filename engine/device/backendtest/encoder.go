@@ -85,7 +85,7 @@ func (s *suite) images(t *testing.T, m *model, format plan.Format) {
 		return out
 	}
 	got := together(s.host(t, m, limits))
-	near(t, got, together(oracle(t, m, limits)), s.tolerance(format))
+	near(t, got, together(s.oracle(t, m, limits)), s.tolerance(format))
 	at := 0
 	for i, n := range sizes {
 		h := s.host(t, m, limits)
@@ -110,7 +110,7 @@ func (s *suite) texts(t *testing.T, m *model, format plan.Format) {
 		return h.step(chunk{seq: x, n: 40, output: true})
 	}
 	want := whole(s.host(t, m, limits))
-	near(t, want, whole(oracle(t, m, limits)), s.tolerance(format))
+	near(t, want, whole(s.oracle(t, m, limits)), s.tolerance(format))
 
 	h := s.host(t, m, limits)
 	x, y := h.start(prompt(1, 40, m.plan.Vocab), sample.Greedy()), h.start(prompt(2, 40, m.plan.Vocab), sample.Greedy())

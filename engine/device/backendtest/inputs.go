@@ -250,7 +250,7 @@ func (s *suite) adapters(t *testing.T) {
 					return append(out, h.step(chunks...)...)
 				}
 				got := together(load(s.host(t, m, limits)))
-				near(t, got, together(load(oracle(t, m, limits))), s.tolerance(format))
+				near(t, got, together(load(s.oracle(t, m, limits))), s.tolerance(format))
 
 				// Alone, the adapter loaded under another number.
 				at := 0

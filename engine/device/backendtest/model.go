@@ -43,6 +43,7 @@ func (m *model) states(l device.Limits) int {
 // ends.
 func (s *suite) load(t *testing.T, m *model, l device.Limits) device.Backend {
 	t.Helper()
+	m.plan.SetCacheFormat(s.opt.Cache)
 	return load(t, device.Checked(s.open(t, l), l), m, l)
 }
 
@@ -53,12 +54,13 @@ func (s *suite) host(t *testing.T, m *model, l device.Limits) *host {
 }
 
 // oracle returns a host of ref with the same model.
-func oracle(t *testing.T, m *model, l device.Limits) *host {
+func (s *suite) oracle(t *testing.T, m *model, l device.Limits) *host {
 	t.Helper()
 	b, err := ref.Open(l)
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.plan.SetCacheFormat(s.opt.Cache)
 	return newHost(t, load(t, device.Checked(b, l), m, l), m, l)
 }
 

@@ -61,6 +61,7 @@ func change(p *plan.Plan, changes []byte) {
 			if len(p.Caches) > 0 {
 				c := &p.Caches[at%len(p.Caches)]
 				*[]*int32{&c.Heads, &c.KeyWidth, &c.ValueWidth}[field%3] = int32(n)
+				p.SetCacheFormat([]plan.Format{plan.F32, plan.F16, plan.W8, plan.CacheW8}[at%4])
 			}
 		case 10:
 			if len(p.Groups) > 0 {

@@ -11,7 +11,7 @@ import (
 // compare runs a script on the backend and on ref and compares the answers.
 func (s *suite) compare(t *testing.T, m *model, format plan.Format, script func(h *host) []answer) {
 	t.Helper()
-	near(t, script(s.host(t, m, limits)), script(oracle(t, m, limits)), s.tolerance(format))
+	near(t, script(s.host(t, m, limits)), script(s.oracle(t, m, limits)), s.tolerance(format))
 }
 
 // scoreSome scores every token of a prompt, then a few of two sequences in one

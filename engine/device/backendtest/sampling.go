@@ -141,7 +141,7 @@ func (s *suite) sampling(t *testing.T) {
 func (s *suite) exactly(t *testing.T, m *model, script func(h *host) []answer) {
 	t.Helper()
 	got := script(s.host(t, m, limits))
-	want := script(oracle(t, m, limits))
+	want := script(s.oracle(t, m, limits))
 	near(t, got, want, s.opt.Tolerance)
 	for i := range want {
 		g, w := got[i], want[i]

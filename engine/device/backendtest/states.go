@@ -38,7 +38,7 @@ func whole(h *host, seed uint64) []answer {
 func (s *suite) randomCuts(t *testing.T, m *model, format plan.Format) {
 	h := s.host(t, m, limits)
 	want := whole(h, 5)
-	near(t, want, whole(oracle(t, m, limits), 5), s.tolerance(format))
+	near(t, want, whole(s.oracle(t, m, limits), 5), s.tolerance(format))
 	rng := rand.New(rand.NewPCG(3, 3))
 	for range 5 {
 		x := h.start(prompt(5, statesLength, m.plan.Vocab), sample.Greedy())
