@@ -121,6 +121,11 @@ func startEngine(t *testing.T, dir string, b device.Backend, limits device.Limit
 // loadCheckpoint gives the checkpoint in dir to b.
 func loadCheckpoint(t testing.TB, dir string, b device.Backend) (*plan.Config, *plan.Plan) {
 	t.Helper()
+	return loadWithCache(t, dir, b, plan.F32)
+}
+
+func loadWithCache(t testing.TB, dir string, b device.Backend, cache plan.Format) (*plan.Config, *plan.Plan) {
+	t.Helper()
 	c, err := weights.Open(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -130,6 +135,7 @@ func loadCheckpoint(t testing.TB, dir string, b device.Backend) (*plan.Config, *
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.SetCacheFormat(cache)
 	if _, err := loader.Load(b, p, c, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"path/filepath"
@@ -41,16 +42,18 @@ func TestIdenticalCPU(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs some thousand steps of two models")
 	}
-	t.Setenv("MILLRACE_CPU_KV", "f16") // as models of more than toy size have it
-	for _, name := range []string{"llama-tied-bf16", "gemma2-v4"} {
-		t.Run(name, func(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		cache plan.Format
+	}{{"llama-tied-bf16", plan.F16}, {"llama-tied-bf16", plan.CacheW8}, {"gemma2-v4", plan.F16}} {
+		t.Run(fmt.Sprintf("%s/%v", tt.name, tt.cache), func(t *testing.T) {
 			enginetest.Identical(t, func(t testing.TB, l device.Limits) (device.Backend, *plan.Plan) {
 				l.Threads = 2
 				b, err := cpu.Open(l)
 				if err != nil {
 					t.Fatal(err)
 				}
-				_, p := loadCheckpoint(t, filepath.Join("testdata", name), b)
+				_, p := loadWithCache(t, filepath.Join("testdata", tt.name), b, tt.cache)
 				return b, p
 			}, enginetest.Options{})
 		})
@@ -63,14 +66,14 @@ func TestIdenticalFamilies(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs some thousand steps of each of many models")
 	}
-	t.Setenv("MILLRACE_CPU_KV", "f16")
 	for _, tt := range []struct {
 		name, config string
 		change       func(p *plan.Plan)
+		codes        bool // in the caches, instead of F16
 	}{
 		{name: "experts", config: `"model_type":"qwen3_moe","num_experts":6,"num_experts_per_tok":2,"moe_intermediate_size":16,"mlp_only_layers":[1]`},
-		{name: "experts, sinks, windows", config: `"model_type":"gpt_oss","num_local_experts":4,"sliding_window":19`},
-		{name: "latents", config: `"model_type":"deepseek_v3","n_routed_experts":8,"num_experts_per_tok":2,"n_group":4,"topk_group":2,"first_k_dense_replace":1,` +
+		{name: "experts, sinks, windows", config: `"model_type":"gpt_oss","num_local_experts":4,"sliding_window":19`, codes: true},
+		{name: "latents", codes: true, config: `"model_type":"deepseek_v3","n_routed_experts":8,"num_experts_per_tok":2,"n_group":4,"topk_group":2,"first_k_dense_replace":1,` +
 			`"moe_intermediate_size":16,"kv_lora_rank":24,"q_lora_rank":16,"qk_nope_head_dim":8,"qk_rope_head_dim":8,"v_head_dim":8`},
 		{name: "mamba 1", config: `"model_type":"falcon_mamba","state_size":9,"intermediate_size":48,"time_step_rank":5,"num_attention_heads":null,"num_key_value_heads":null,"head_dim":null`},
 		{name: "mamba 2", config: `"model_type":"mamba2","num_attention_heads":8,"num_key_value_heads":null,"n_groups":2,"state_size":8`},
@@ -109,6 +112,11 @@ func TestIdenticalFamilies(t *testing.T) {
 			if p = plan.Share(plan.Lower(p)); tt.change != nil {
 				tt.change(p)
 			}
+			cache := plan.F16
+			if tt.codes {
+				cache = plan.CacheW8
+			}
+			p.SetCacheFormat(cache)
 			enginetest.Identical(t, func(t testing.TB, l device.Limits) (device.Backend, *plan.Plan) {
 				l.Threads = 2
 				b, err := cpu.Open(l)

@@ -6,6 +6,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/device/backendtest"
+	"github.com/millrace-ai/millrace/engine/plan"
 )
 
 // sets are the instruction sets to test, best last.
@@ -23,8 +24,20 @@ func TestConformance(t *testing.T) {
 // TestConformanceHalfCache is the suite with the cache that models of more than
 // toy size have.
 func TestConformanceHalfCache(t *testing.T) {
-	t.Setenv("MILLRACE_CPU_KV", "f16")
-	backendtest.Run(t, open, backendtest.Options{BitExact: true})
+	backendtest.Run(t, open, backendtest.Options{BitExact: true, Cache: plan.F16, Tolerance: 2e-3})
+}
+
+// TestConformanceCodes is the suite with keys and values in codes of eight bits, whose
+// groups are smaller than most heads. Where what a code stands for differs in its last bit,
+// it may be the next one.
+func TestConformanceCodes(t *testing.T) {
+	b := open(t, device.Limits{MaxTokens: 1, MaxRows: 1, MaxSlots: 1, MaxPagesPerSlot: 1, Threads: 1})
+	caps := b.Caps()
+	b.Close()
+	if !caps.Has(device.FeatureCache8) {
+		t.Skip("no codes in caches without the instructions of f16")
+	}
+	backendtest.Run(t, open, backendtest.Options{BitExact: true, Cache: plan.W8.Grouped(16), Tolerance: 3e-2, HalfTolerance: 0.1})
 }
 
 // choose makes backends opened during t run on an instruction set.

@@ -246,6 +246,51 @@ func BenchmarkAttention(b *testing.B) {
 	}
 }
 
+// BenchmarkLongContext: attention of Qwen2-0.5B's shape at the end of 8192 positions, a
+// step of a prompt or one token, by format of the cache. Weights are narrow and the vocabulary
+// is small, so that it takes nearly all of the time. Keys and values of earlier steps are
+// taken as they are, zeros.
+func BenchmarkLongContext(b *testing.B) {
+	const context, layers = 8192, 2
+	s := shape{vocab: 256, hidden: 64, layers: layers, heads: 14, kvHeads: 2, headDim: 64, inner: 64}
+	for _, tokens := range []int{256, 1} {
+		for _, cache := range []plan.Format{plan.F32, plan.F16, plan.CacheW8} {
+			b.Run(fmt.Sprintf("%d/%v", tokens, cache), func(b *testing.B) {
+				limits := benchLimits(1, tokens)
+				limits.MaxPagesPerSlot = context / device.PageTokens
+				backend, err := cpu.Open(limits)
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer backend.Close()
+				p := s.plan()
+				p.SetCacheFormat(cache)
+				fill(b, backend, p, plan.BF16, limits.MaxPagesPerSlot)
+				d := &driver{b: backend, seqs: 1, pages: limits.MaxPagesPerSlot, vocab: s.vocab}
+				x := backend.Batch(0)
+				for i := range int32(limits.MaxPagesPerSlot) {
+					x.Pages = append(x.Pages, device.PageDelta{Index: i, Page: i})
+				}
+				if err := backend.Forward(0); err != nil {
+					b.Fatal(err)
+				}
+				d.wait(b, 0)
+				b.ResetTimer()
+				start := cpuSeconds()
+				for range b.N {
+					d.wait(b, d.enqueue(b, context-tokens, tokens, false))
+				}
+				seen := float64(tokens) * (context - float64(tokens)/2)
+				kv := 0
+				for i := range p.Caches {
+					kv += p.Caches[i].Bytes(cache)
+				}
+				report(b, start, tokens, float64(kv)*context, layers*seen*float64(s.heads*s.headDim)*2*2)
+			})
+		}
+	}
+}
+
 // BenchmarkLongAmongShort: one token of each of 8 sequences, one of which has
 // more positions than all others together. They are taken as they are, zeros.
 func BenchmarkLongAmongShort(b *testing.B) {

@@ -18,7 +18,7 @@ constexpr size_t kPartialFloats = size_t(16) << 20;
 // Stores one token's keys and values where its position belongs. Rounding here
 // and reading everything back, the current chunk too, is what makes a result
 // independent of how a prompt was cut.
-void Model::write_cache(const Op& op, int token) {
+void Model::write_cache(const Op& op, int token, float* scratch) {
   const Cache& c = program_.caches[op.i[MR_WRITE_CACHE]];
   const int pos = step_.batch->pos[token], lane = pos % kPageTokens;
   const int page = page_table(seq_of(token), c.group)[pos / kPageTokens];
@@ -29,17 +29,28 @@ void Model::write_cache(const Op& op, int token) {
     char* keys = cached(c, page, h);
     if (latent) {
       const int first = program_.width(op.in[0]);
+      if (program_.cache == kPageW8) {  // groups may have columns of both
+        std::copy(x, x + first, scratch);
+        if (y != nullptr) std::copy(y, y + c.key_width - first, scratch + first);
+        store_codes(scratch, c.key_width, false, lane, keys, scratch + c.key_width);
+        continue;
+      }
       store_keys(x, first, 0, lane, keys);
       store_keys(y, c.key_width - first, first, lane, keys);
       continue;
     }
-    store_keys(x + h * c.key_width, c.key_width, 0, lane, keys);
     const float* values = y + h * c.value_width;
+    if (program_.cache == kPageW8) {
+      store_codes(x + h * c.key_width, c.key_width, false, lane, keys, scratch);
+      store_codes(values, c.value_width, true, lane, keys + c.key_bytes, scratch);
+      continue;
+    }
+    store_keys(x + h * c.key_width, c.key_width, 0, lane, keys);
     // Neighbouring columns are neighbours in a panel of values, 16 at a time.
     for (int d = 0; d < c.value_width; d += kPanel) {
       const int n = std::min(kPanel, c.value_width - d);
       const size_t at = size_t(d) * kPageTokens + size_t(lane) * kPanel;
-      if (program_.cache == kF32)
+      if (program_.cache == kPageF32)
         std::memcpy(reinterpret_cast<float*>(keys + c.key_bytes) + at, values + d, n * sizeof(float));
       else
         kernels_.to_f16(values + d, reinterpret_cast<uint16_t*>(keys + c.key_bytes) + at, n);
@@ -49,7 +60,7 @@ void Model::write_cache(const Op& op, int token) {
 
 // Stores n columns of a key, from `column` on, in its lane of a page.
 void Model::store_keys(const float* key, int n, int column, int lane, char* page) const {
-  if (program_.cache == kF32) {
+  if (program_.cache == kPageF32) {
     float* to = reinterpret_cast<float*>(page) + size_t(column) * kPanel + lane;
     for (int i = 0; i < n; i++) to[size_t(i) * kPanel] = key[i];
     return;
@@ -64,13 +75,35 @@ void Model::store_keys(const float* key, int n, int column, int lane, char* page
   }
 }
 
+// Stores a row of n codes and its scales in its lane of a page: each column of keys is
+// 16 positions, 16 columns of values are neighbours.
+void Model::store_codes(const float* row, int n, bool values, int lane, char* page, float* scratch) const {
+  const int padded = (n + kPanel - 1) / kPanel * kPanel, width = values ? padded : n;
+  int8_t* codes = reinterpret_cast<int8_t*>(scratch);
+  uint16_t* scales = reinterpret_cast<uint16_t*>(codes + padded);
+  kernels_.to_w8(row, n, program_.scale_group, codes, scales);
+  if (values)
+    for (int d = 0; d < n; d += kPanel) std::memcpy(page + (d + lane) * size_t(kPanel), codes + d, kPanel);
+  else
+    for (int d = 0; d < n; d++) page[size_t(d) * kPanel + lane] = char(codes[d]);
+  uint16_t* to = reinterpret_cast<uint16_t*>(page + size_t(width) * kPanel) + lane;
+  for (int first = 0, g = 0; first < n; first += program_.scale_group, g++) to[size_t(g) * kPanel] = scales[g];
+}
+
+// A row of a latent, and codes and scales of any, a byte and at most two for each of
+// its columns.
+size_t Model::write_floats(const Op& op) const {
+  const Cache& c = program_.caches[op.i[MR_WRITE_CACHE]];
+  return c.key_width + std::max(c.key_width, c.blocks() * kPanel) + kPanel;
+}
+
 // Rows of the largest block of queries: whole tokens.
 int Model::block_rows(const Attention& a) const { return std::max(kBlockRows / a.group, 1) * a.group; }
 
 size_t Model::attention_floats(const Op& op) const {
   const Cache& c = program_.caches[op.i[MR_ATTN_CACHE]];
   const int rows = block_rows(program_.attentions[op.attention]), dim = c.blocks() * kPanel;
-  return 2 * state_floats(rows, dim) + attend_scratch(rows, c.key_width, dim, c.kind == MR_CACHE_LATENT);
+  return 2 * state_floats(rows, dim) + attend_scratch(rows, c.key_width, dim, c.kind == MR_CACHE_LATENT, program_.cache);
 }
 
 // What a block of one sequence needs, or as many as are shared at most:
@@ -102,6 +135,7 @@ AttendArgs Model::attend_args(const Op& op, const Block& b, int kv_head, float* 
   a.keys = cached(c, 0, kv_head);
   a.values = c.kind == MR_CACHE_LATENT ? nullptr : a.keys + c.key_bytes;
   a.page_stride = program_.page_bytes;
+  a.scale_group = program_.scale_group;
   a.scratch = scratch;
   a.spans = spans_.empty() ? nullptr : &spans_[b.first];
   a.tokens = b.count;

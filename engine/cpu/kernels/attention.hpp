@@ -8,8 +8,9 @@ namespace MR_ISA {
 
 // The parts of a state and of the scratch of one call.
 struct State {
-  float *peak, *sum, *values;
-  State(const AttendArgs& a, float* p) : peak(p), sum(p + a.rows()), values(p + 2 * a.rows()) {}
+  float *values, *peak, *sum;
+  State(const AttendArgs& a, float* p)
+      : values(p), peak(p + size_t(a.rows()) * a.padded_dim()), sum(peak + a.rows()) {}
 };
 
 // The pages of one block of positions: where their keys are and their values,
@@ -111,6 +112,34 @@ static void transpose_page(const char* keys, int dim, float* values) {
   }
 }
 
+#ifdef MR_F16
+// How a page's keys or values become panels of float32.
+static void unpack_f16(const AttendArgs&, const char* page, int dim, float* panels) {
+  for (int i = 0; i < dim * kPanel; i += kPanel) store(panels + i, load_f16(page + 2 * i));
+}
+
+// Keys: one row of the panel is a column of 16 positions, each with its own scale.
+static void unpack_w8_keys(const AttendArgs& a, const char* page, int dim, float* panels) {
+  const char* scales = page + size_t(dim) * kPanel;
+  for (int first = 0; first < dim; first += a.scale_group, scales += 2 * kPanel) {
+    const Vec scale = load_f16(scales);
+    const int end = dim - first < a.scale_group ? dim : first + a.scale_group;
+    for (int d = first; d < end; d++) store(panels + d * kPanel, load_w8(page + d * kPanel) * scale);
+  }
+}
+
+// Values: one row of a panel is 16 columns of a position, which share its scale.
+static void unpack_w8_values(const AttendArgs& a, const char* page, int dim, float* panels) {
+  const char* scales = page + size_t(dim) * kPanel;
+  float scale[kPanel];
+  for (int d = 0; d < dim; d += kPanel) {
+    if (d % a.scale_group == 0) store(scale, load_f16(scales + d / a.scale_group * 2 * kPanel));
+    for (int i = d * kPanel, pos = 0; pos < kPanel; i += kPanel, pos++)
+      store(panels + i, load_w8(page + i) * splat(scale[pos]));
+  }
+}
+#endif
+
 // What one row of queries sees, and how.
 struct Row {
   int pos, from, to;
@@ -155,16 +184,25 @@ MR_INLINE void soften_row(const AttendArgs& a, const Row& row, float* score, int
   for (int d = 0; d < a.padded_dim(); d += kPanel) store(values + d, load(values + d) * splat(decay[0]));
 }
 
-// Panel is how keys are kept, Values how values are: the same, or float32 where
-// they are transposed keys.
+// What makes panels of float32 of a page's keys and its values; null: they are
+// used as they are kept.
+struct Unpack {
+  void (*keys)(const AttendArgs&, const char* page, int dim, float* panels) = nullptr;
+  void (*values)(const AttendArgs&, const char* page, int dim, float* panels) = nullptr;
+};
+
+// Panel is how keys are kept, or unpacked; Values how values are: the same, or
+// float32 where they are transposed keys.
 template <class Panel, class Values>
-static void attend_blocks(const AttendArgs& a, int split, float* state) {
+static void attend_blocks(const AttendArgs& a, int split, float* state, const Unpack& unpack = {}) {
   constexpr auto kRows = std::make_integer_sequence<int, MR_ROWS>();
   const int rows = a.rows(), key_dim = a.key_dim(), dim = a.padded_dim();
   const State s(a, state);
-  float* q = a.scratch;
-  float* scores = q + size_t(rows) * key_dim;
-  float* transposed = scores + size_t(rows) * kScoreBlock;
+  // Panels come first, so that their vectors are whole lines of the cache.
+  float* keys = a.scratch;
+  float* values = keys + (unpack.keys != nullptr ? size_t(kScoreBlock) * key_dim : 0);
+  float* scores = values + (unpack.values != nullptr || a.values == nullptr ? size_t(kScoreBlock) * dim : 0);
+  float* q = scores + size_t(rows) * kScoreBlock;
   for (int t = 0, r = 0; t < a.tokens; t++)
     for (int h = 0; h < a.group; h++, r++) {
       const float* head = a.q + t * a.q_stride + h * a.q_dim;
@@ -187,14 +225,19 @@ static void attend_blocks(const AttendArgs& a, int split, float* state) {
     Pages pages;
     for (; first + pages.count * kPageTokens < stop; pages.count++) {
       const size_t at = size_t(a.pages[page + pages.count]) * a.page_stride;
-      pages.keys[pages.count] = a.keys + at;
-      if (a.values != nullptr) {
-        pages.values[pages.count] = a.values + at;
-      } else {
-        float* panels = transposed + size_t(pages.count) * kPageTokens * dim;
-        transpose_page<Panel>(a.keys + at, a.value_dim, panels);
-        pages.values[pages.count] = reinterpret_cast<const char*>(panels);
+      const char*& key = pages.keys[pages.count] = a.keys + at;
+      if (unpack.keys != nullptr) {
+        float* panel = keys + size_t(pages.count) * kPageTokens * key_dim;
+        unpack.keys(a, key, key_dim, panel);
+        key = reinterpret_cast<const char*>(panel);
       }
+      float* panels = values + size_t(pages.count) * kPageTokens * dim;
+      if (a.values == nullptr)
+        transpose_page<Panel>(key, a.value_dim, panels);
+      else if (unpack.values != nullptr)
+        unpack.values(a, a.values + at, dim, panels);
+      const bool kept = a.values != nullptr && unpack.values == nullptr;
+      pages.values[pages.count] = kept ? a.values + at : reinterpret_cast<const char*>(panels);
     }
     for (int i = 0; i < tiles; i++) {
       const int r0 = rows * i / tiles, m = rows * (i + 1) / tiles - r0;
@@ -211,13 +254,25 @@ static void attend_blocks(const AttendArgs& a, int split, float* state) {
   }
 }
 
-template <class Panel>
-static void attend_split(const AttendArgs& a, int split, float* state) {
-  if (a.values != nullptr)
-    attend_blocks<Panel, Panel>(a, split, state);
-  else
-    attend_blocks<Panel, PanelF32>(a, split, state);
+static void attend_f32(const AttendArgs& a, int split, float* state) {
+  attend_blocks<PanelF32, PanelF32>(a, split, state);
 }
+
+#ifdef MR_F16
+// Several tiles of rows would each convert what they read: it is unpacked before.
+static void attend_f16(const AttendArgs& a, int split, float* state) {
+  if (a.rows() > MR_ROWS)
+    attend_blocks<PanelF32, PanelF32>(a, split, state, {unpack_f16, unpack_f16});
+  else if (a.values != nullptr)
+    attend_blocks<PanelF16, PanelF16>(a, split, state);
+  else
+    attend_blocks<PanelF16, PanelF32>(a, split, state);
+}
+
+static void attend_w8(const AttendArgs& a, int split, float* state) {
+  attend_blocks<PanelF32, PanelF32>(a, split, state, {unpack_w8_keys, unpack_w8_values});
+}
+#endif
 
 static void attend_merge(const AttendArgs& a, float* state, const float* later) {
   const int dim = a.padded_dim();

@@ -36,16 +36,6 @@ mr_params greedy() {
   return p;
 }
 
-// The most bytes of keys and values per token that are kept in float32 for the
-// sake of exactness alone. MILLRACE_CPU_KV=f16 spares none, so that tests of
-// small models see the cache that large ones have.
-size_t exact_cache_bytes(bool kernels_read_f16) {
-  const char* kv = std::getenv("MILLRACE_CPU_KV");
-  if (kv && *kv && std::strcmp(kv, "f16") != 0) fail(MR_INVALID, "MILLRACE_CPU_KV=%s: must be f16 or absent", kv);
-  if (!kernels_read_f16) return SIZE_MAX;
-  return kv && *kv ? 0 : 8192;
-}
-
 // From this many on, a pass over the weights is bound by arithmetic.
 constexpr int kStepTokens = 256;
 
@@ -75,6 +65,7 @@ void fill_caps(mr_caps* caps, const Kernels& kernels, int threads) {
   caps->formats = 1u << MR_F32 | 1u << MR_F16 | 1u << MR_BF16;
   caps->features =
       MR_FEATURE_ADAPTERS | MR_FEATURE_EMBEDS | MR_FEATURE_AXES | MR_FEATURE_SPANS | MR_FEATURE_VERIFY;
+  if (kernels.f16) caps->features |= MR_FEATURE_CACHE8;
   caps->threads = threads;
   caps->devices = 1;
   caps->lowered = 1;
@@ -163,8 +154,7 @@ void Context::set_model(const mr_plan& plan, mr_model_info* info) {
     fail(MR_INVALID, "plan of %d tensors, %zu were announced", plan.n_tensors, tensors_.size());
   for (const auto& t : tensors_)
     if (!t->complete()) fail(MR_INVALID, "tensor %s was not written in full", t->name().c_str());
-  auto model = std::make_unique<Model>(Program(plan, tensors_, exact_cache_bytes(kernels_.f16)), limits_, kernels_,
-                                       pool_->threads());
+  auto model = std::make_unique<Model>(Program(plan, tensors_, kernels_.f16), limits_, kernels_, pool_->threads());
   samplers_.clear();
   if (!model->encodes())
     for (int i = 0; i < pool_->threads(); i++) samplers_.emplace_back(kernels_, plan.vocab);

@@ -39,6 +39,11 @@ static_assert(kPageTokens == kPanel, "a page of keys is one panel");
 // Element types of panels; the values of mr_format.
 enum Element : int32_t { kF32, kF16, kBF16 };
 
+// How pages hold keys and values. kPageW8 is codes of 8 bits, and after those of a
+// head's keys, or values, an f16 scale for each group of their columns and each of
+// the 16 positions: [groups][16].
+enum PageFormat : int32_t { kPageF32, kPageF16, kPageW8, kPageFormats };
+
 // The finaliser of MurmurHash3 (Appleby): each bit of x decides about half of
 // the bits of the result. T is uint32_t or a vector of them.
 template <class T>
@@ -88,6 +93,7 @@ struct AttendArgs {
   const char* keys;      // the KV head's keys in page 0
   const char* values;    // its values; null: the first value_dim columns of the keys
   size_t page_stride;    // bytes from a page to the next
+  int scale_group;       // of kPageW8: columns that share a scale
   float* scratch;        // attend_scratch floats
   const Seen* spans;     // by token; null: no token is in a span
   int tokens, first_pos, group, value_dim;
@@ -120,13 +126,16 @@ struct AttendArgs {
   }
 };
 
-// Floats of an attention state: for each row its running maximum, sum and
-// weighted values.
-inline size_t state_floats(int rows, int padded_dim) { return size_t(rows) * (padded_dim + 2); }
-// Floats of scratch that attend_split needs: queries, scores and, if the keys
-// hold the values, those of a block.
-inline size_t attend_scratch(int rows, int key_dim, int padded_dim, bool latent) {
-  return size_t(rows) * (key_dim + kScoreBlock) + (latent ? size_t(kScoreBlock) * padded_dim : 0);
+// Floats of an attention state: for each row its weighted values, running maximum
+// and sum. States that follow each other begin at whole vectors.
+inline size_t state_floats(int rows, int padded_dim) {
+  return (size_t(rows) * (padded_dim + 2) + kPanel - 1) / kPanel * kPanel;
+}
+// Floats of scratch that attend_split needs: the keys and values of a block of
+// positions, if they are converted; scores; queries.
+inline size_t attend_scratch(int rows, int key_dim, int padded_dim, bool latent, PageFormat format) {
+  const size_t keys = format == kPageF32 ? 0 : key_dim, values = format == kPageF32 && !latent ? 0 : padded_dim;
+  return kScoreBlock * (keys + values + rows) + size_t(rows) * key_dim;
 }
 
 // Activation is an mr_activation with its factors; the last two are p and n of
@@ -181,8 +190,9 @@ struct Kernels {
 
   // attend_split sets state to the attention over split s alone: positions
   // [s*kSplit, (s+1)*kSplit). attend_merge adds that of a later split, and
-  // attend_finish writes the result. By Element of the cache, never bf16.
-  void (*attend_split[3])(const AttendArgs&, int split, float* state);
+  // attend_finish writes the result. By PageFormat; of those but kPageF32 null
+  // where f16 is false.
+  void (*attend_split[kPageFormats])(const AttendArgs&, int split, float* state);
   void (*attend_merge)(const AttendArgs&, float* state, const float* later);
   void (*attend_finish)(const AttendArgs&, const float* state);
 
@@ -213,6 +223,10 @@ struct Kernels {
   // since an infinity in the cache would spoil its sequence. NaN stays NaN. Null
   // where f16 is false.
   void (*to_f16)(const float* x, uint16_t* out, int n);
+  // Rounds a row as MR_W8 with scales for groups of columns: n codes, zeros up to
+  // a multiple of 16, and the scales. A group with a NaN or an infinity becomes NaN. Null
+  // where f16 is false.
+  void (*to_w8)(const float* x, int n, int group, int8_t* codes, uint16_t* scales);
 
   // Logits. mask: x = -inf where the bit, n of them, is 0. watermark: x += delta
   // where mix(index ^ seed) < below. softcap: x = cap*tanh(x/cap). highest: the maximum, NaN if there

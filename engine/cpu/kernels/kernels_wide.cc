@@ -26,6 +26,16 @@ MR_INLINE Vec load_f16(const char* p) {
   u.half[1] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16)));
   return {{u.whole}};
 }
+// 16 codes of 8 bits as floats.
+MR_INLINE Vec load_w8(const char* p) {
+  union {
+    __m256 half[2];
+    Reg whole;
+  } u;
+  for (int i = 0; i < 2; i++)
+    u.half[i] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + i * 8))));
+  return {{u.whole}};
+}
 MR_INLINE void store_f16(uint16_t* p, Vec v) {
   union {
     Reg whole;

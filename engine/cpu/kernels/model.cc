@@ -70,6 +70,9 @@ void Model::reserve_scratch() {
         case MR_OP_ROUTE:
           scratch = std::max(scratch, route_floats(op));
           break;
+        case MR_OP_CACHE_WRITE:
+          scratch = std::max(scratch, write_floats(op));
+          break;
         case MR_OP_ATTENTION:
           scratch = std::max(scratch, attention_floats(op));
           partial = std::max(partial, partial_floats(op));

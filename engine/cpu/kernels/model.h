@@ -190,8 +190,10 @@ class Model {
   AttendArgs attend_args(const Op& op, const Block& b, int kv_head, float* scratch) const;
   void cut_attention();
   void cut_blocks(const Attention& a, Cut& cut);
-  void write_cache(const Op& op, int token);
+  void write_cache(const Op& op, int token, float* scratch);
+  size_t write_floats(const Op& op) const;
   void store_keys(const float* key, int n, int column, int lane, char* page) const;
+  void store_codes(const float* row, int n, bool values, int lane, char* page, float* scratch) const;
   int block_rows(const Attention& a) const;
   size_t attention_floats(const Op& op) const;
   size_t partial_floats(const Op& op) const;

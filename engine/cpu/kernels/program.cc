@@ -79,7 +79,7 @@ bool Angles::operator==(const Angles& o) const {
          axes == o.axes && scale == o.scale && factor == o.factor && theta == o.theta && original == o.original;
 }
 
-Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, size_t exact_bytes)
+Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, bool f16)
     : vocab(plan.vocab),
       hidden(plan.hidden),
       groups(std::max(1, plan.n_groups)),
@@ -107,7 +107,8 @@ Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>
     add(std::move(op));
   }
   mark_stored();
-  lay_out_caches(half, exact_bytes);
+  choose_cache(half, f16);
+  lay_out_caches();
 }
 
 void Program::take_angles(Op& op, const mr_plan& plan) {
@@ -136,7 +137,19 @@ void Program::take_attention(Op& op, const mr_plan& plan) {
   if (same == attentions.end()) attentions.push_back(a);
 }
 
-void Program::lay_out_caches(bool half, size_t exact_bytes) {
+// The format of pages: that of the plan or, if it leaves it to the backend, what suits
+// the weights.
+void Program::choose_cache(bool half, bool f16) {
+  constexpr size_t kExactBytes = 8192;  // of a token
+  int format = MR_F32;
+  for (const Cache& c : caches)
+    if (c.kind != MR_CACHE_STATE) format = c.format;
+  if ((format & MR_KIND_MASK) == MR_W8) {
+    cache = kPageW8;
+    scale_group = (format & MR_GROUP_MASK) >> MR_GROUP_SHIFT;
+    if (scale_group == 0) scale_group = 1 << 30;  // all columns
+    return;
+  }
   // A checkpoint in float32 is served in float32. For a 16-bit one f16 is near
   // enough; bf16, three bits less, is not: log-probabilities of small models
   // move by several hundredths. The smallest, which rounding moves most, can
@@ -145,8 +158,16 @@ void Program::lay_out_caches(bool half, size_t exact_bytes) {
   for (const Cache& c : caches)
     if (c.kind != MR_CACHE_STATE)
       token_bytes += size_t(c.heads) * (c.key_width + (c.kind == MR_CACHE_KV ? c.value_width : 0)) * sizeof(float);
-  if (half && token_bytes > exact_bytes) cache = kF16;
+  if (f16 && (format == MR_F16 || (half && token_bytes > kExactBytes))) cache = kPageF16;
+}
 
+// Bytes of a page that a head's keys take, or its values, whose panels are whole.
+size_t Program::page_part(int width) const {
+  if (cache != kPageW8) return panel_bytes(cache == kPageF16 ? kF16 : kF32, width);
+  return size_t(kPanel) * (width + 2 * ((width + scale_group - 1) / scale_group));
+}
+
+void Program::lay_out_caches() {
   std::vector<size_t> group(groups);  // bytes of a page so far
   for (Cache& c : caches) {
     if (c.kind == MR_CACHE_STATE) {
@@ -154,8 +175,8 @@ void Program::lay_out_caches(bool half, size_t exact_bytes) {
       state_floats += c.heads * c.blocks() * c.block_floats();
       continue;
     }
-    c.key_bytes = panel_bytes(cache, c.key_width);
-    if (c.kind == MR_CACHE_KV) c.value_bytes = round_up(c.value_width, kPanel) * kPanel * element_bytes(cache);
+    c.key_bytes = page_part(c.key_width);
+    if (c.kind == MR_CACHE_KV) c.value_bytes = page_part(c.blocks() * kPanel);
     c.offset = group[c.group];
     group[c.group] += round_up(c.heads * c.head_bytes(), 64);
     page_bytes = std::max(page_bytes, group[c.group]);

@@ -93,8 +93,8 @@ struct Cache : mr_cache {
 // Program is immutable. It refers to the tensors it was made from.
 class Program {
  public:
-  // A cache of up to exact_bytes per token is float32 whatever the weights.
-  Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, size_t exact_bytes);
+  // f16: the kernels can convert it; otherwise float32 takes its place in pages.
+  Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, bool f16);
 
   int width(int v) const { return values[v].width; }
   // encodes reports whether the answers are rows rather than tokens.
@@ -103,7 +103,8 @@ class Program {
   int base(int v) const { return values[v].of < 0 ? v : values[v].of; }
 
   int vocab, hidden, groups;
-  Element cache = kF32;      // element type of pages
+  PageFormat cache = kPageF32;
+  int scale_group = 0;       // of kPageW8
   size_t page_bytes = 0;     // of one page of any group
   size_t state_floats = 0;   // of one state
   std::vector<mr_value> values;
@@ -118,7 +119,9 @@ class Program {
   void add(Op op);
   void take_angles(Op& op, const mr_plan& plan);
   void take_attention(Op& op, const mr_plan& plan);
-  void lay_out_caches(bool half, size_t exact_bytes);
+  void choose_cache(bool half, bool f16);
+  void lay_out_caches();
+  size_t page_part(int width) const;
   void mark_stored();
   bool overlap(int a, int b) const;
   bool independent(const Op& a, const Op& b) const;

@@ -232,6 +232,36 @@ static void to_f16(const float* x, uint16_t* out, int n) {
   store_f16(tail, at_least(at_most(load_some(x + i, n - i, 0), kLargest), -kLargest));
   for (int j = 0; i + j < n; j++) out[i + j] = tail[j];
 }
+
+static void to_w8(const float* x, int n, int group, int8_t* codes, uint16_t* scales) {
+  const auto at = [&](int i, int end) MR_LAMBDA {
+    return end - i < kPanel ? load_some(x + i, end - i, 0) : load(x + i);
+  };
+  for (int first = 0; first < n; first += group) {
+    const int end = n - first < group ? n : first + group;
+    Vec most = splat(0), mark = splat(0);
+    for (int i = first; i < end; i += kPanel) {
+      const Vec v = at(i, end);
+      most = max(most, max(v, splat(0) - v));
+      mark = mark + nan_mark(v);
+    }
+    const float exact = lane_max(most) / 127 + lane_sum(mark);
+    uint16_t half[kPanel] = {};
+    to_f16(&exact, half, 1);
+    float scale[kPanel];
+    store(scale, load_f16(reinterpret_cast<const char*>(half)));
+    *scales++ = half[0];
+    constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+    for (int i = first; i < end; i += kPanel) {
+      float code[kPanel];
+      if (scale[0] > 0)
+        store(code, at_least(at_most(at(i, end) / splat(scale[0]), 127), -127) + splat(kRound) - splat(kRound));
+      else
+        store(code, splat(0));
+      for (int j = 0; j < kPanel; j++) codes[i + j] = int8_t(code[j]);
+    }
+  }
+}
 #endif
 
 static void mask(float* x, const uint32_t* bits, int n) {

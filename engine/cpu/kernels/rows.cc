@@ -33,7 +33,7 @@ void Model::run_row(const Op& op, int row, float* scratch) {
       return;
     }
     case MR_OP_CACHE_WRITE:
-      return write_cache(op, row);
+      return write_cache(op, row, scratch);
     case MR_OP_ACTIVATE:
       return run_activation(op, row);
     case MR_OP_ROUTE:
