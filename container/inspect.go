@@ -106,6 +106,7 @@ func describeModel(ctx context.Context, place string, cfg *config.Serve) (*descr
 		d.Threads = caps.Threads
 	}
 	d.countTensors(m.checkpoint)
+	m.plan.SetCacheFormat(cacheFormats[cfg.KVCacheDtype])
 	info, err := estimate(m.plan, m.checkpoint)
 	if err != nil {
 		return nil, err
@@ -153,7 +154,8 @@ func (d *description) countTensors(c *weights.Checkpoint) {
 	})
 }
 
-// Caches are float32 if the weights are, or if a token takes no more than this.
+// Caches whose format is the backend's to choose are float32 if the weights are, or if a
+// token takes no more than this.
 const exactCacheBytes = 8 << 10
 
 // estimate is what the CPU backend says of a model once it is loaded, or a little
@@ -166,22 +168,27 @@ func estimate(p *plan.Plan, c *weights.Checkpoint) (info device.ModelInfo, err e
 		t, _ := c.Tensor(name)
 		return t.DType != "F32"
 	})
-	groups, token := make([]int64, len(p.Groups)), int64(0) // elements of a token
+	token := int64(0) // elements of a token
 	for i := range p.Caches {
 		cache := &p.Caches[i]
 		if cache.Kind == plan.CacheState {
 			info.StateBytes += 4 * int64(cache.Elements())
 			continue
 		}
-		groups[cache.Group] += int64(cache.Elements())
 		token += int64(cache.Elements())
 	}
-	element := int64(4)
-	if half && 4*token > exactCacheBytes {
-		element = 2
+	format := p.CacheFormat()
+	if format == plan.F32 && half && 4*token > exactCacheBytes {
+		format = plan.F16
 	}
-	for _, elements := range groups {
-		info.PageBytes = max(info.PageBytes, elements*element*device.PageTokens)
+	groups := make([]int64, len(p.Groups)) // bytes of a token
+	for i := range p.Caches {
+		if cache := &p.Caches[i]; cache.Kind != plan.CacheState {
+			groups[cache.Group] += int64(cache.Bytes(format))
+		}
+	}
+	for _, bytes := range groups {
+		info.PageBytes = max(info.PageBytes, bytes*device.PageTokens)
 	}
 	return info, nil
 }

@@ -32,6 +32,9 @@ type sizing struct {
 	device device.Limits // what the backend is opened with
 }
 
+// cacheFormats are those of the values of --kv-cache-dtype.
+var cacheFormats = map[string]plan.Format{"auto": plan.F32, "f16": plan.F16, "int8": plan.CacheW8}
+
 // newSizing checks the flags for the model of plan p.
 func newSizing(cfg *config.Serve, p *plan.Plan) (*sizing, error) {
 	maxPos := p.MaxPos

@@ -175,7 +175,7 @@ func (s *server) newEngine(l *loadedModel) (err error) {
 		States:         l.budget.states,
 		Memory:         engineBytes,
 		EOS:            s.model.config.EOS,
-		Root:           page.Root(page.Field{Tag: page.TagModel, Value: []byte(s.model.checkpoint.Source())}),
+		Root:           page.Root(page.Field{Tag: page.TagModel, Value: []byte(s.model.checkpoint.Source())}, page.Field{Tag: page.TagKVType, Value: []byte(s.model.plan.CacheFormat().String())}),
 		MaxInput:       l.budget.maxInput,
 		MaxTotal:       l.budget.maxTotal,
 		MaxWaiting:     s.cfg.MaxConcurrentRequests,

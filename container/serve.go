@@ -231,6 +231,7 @@ func (s *server) openModel(ctx context.Context) error {
 		return err
 	}
 	s.phases.mark("open")
+	s.model.plan.SetCacheFormat(cacheFormats[s.cfg.KVCacheDtype])
 	s.sizing, err = newSizing(s.cfg, s.model.plan)
 	return err
 }

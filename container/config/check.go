@@ -127,6 +127,12 @@ func (l *Loader) checkTogether(s *Serve) error {
 	if s.Device == "cuda" {
 		return errorf("%s: the CUDA backend is not available in this build; use auto or cpu", Setting{Flag: "device", Value: s.Device, From: l.from["device"]}.name())
 	}
+	switch s.KVCacheDtype {
+	case "auto", "f16", "int8":
+	default:
+		return errorf("%s: expected auto, f16 or int8, which takes as little memory as TGI's fp8_e4m3fn and fp8_e5m2 and rounds less",
+			Setting{Flag: "kv-cache-dtype", Value: s.KVCacheDtype, From: l.from["kv-cache-dtype"]}.name())
+	}
 	if err := l.checkHosting(s); err != nil {
 		return err
 	}

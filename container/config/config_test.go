@@ -166,6 +166,7 @@ func TestFaults(t *testing.T) {
 		{name: "no CUDA yet", args: []string{"--device", "cuda"}, want: "the CUDA backend is not available in this build"},
 		{name: "quantised", env: []string{"HF_MODEL_QUANTIZE=awq"}, want: "HF_MODEL_QUANTIZE=awq: quantised weights: not available in this build"},
 		{name: "speculation", args: []string{"--speculate", "2"}, want: "--speculate=2: speculative decoding: not available"},
+		{name: "format of the cache", args: []string{"--kv-cache-dtype", "fp8_e5m2"}, want: "--kv-cache-dtype=fp8_e5m2: expected auto, f16 or int8"},
 		{name: "adapters", env: []string{"LORA_ADAPTERS=a=b=c"}, want: "LORA_ADAPTERS=a=b=c: Invalid LoRA adapter format: a=b=c"},
 		{name: "secret of a later flag", args: []string{"--ngrok-authtoken", "hunter2"}, want: "--ngrok-authtoken=***:"},
 		{name: "vLLM's quantisation", env: []string{"SM_VLLM_QUANTIZATION=awq"}, want: "SM_VLLM_QUANTIZATION=awq: quantised weights: not available"},
