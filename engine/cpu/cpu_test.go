@@ -10,7 +10,7 @@ import (
 )
 
 // sets are the instruction sets to test, best last.
-var sets = []string{"portable", "avx2", "wide", "avx512"}
+var sets = []string{"portable", "dotprod", "avx2", "avxvnni", "wide", "avx512", "avx512vnni"}
 
 func TestConformance(t *testing.T) {
 	for _, set := range sets {

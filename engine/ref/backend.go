@@ -302,10 +302,12 @@ func (b *Backend) answer(e *entry, r int) (device.RowResult, int) {
 func (b *Backend) computeLogits(e *entry, r int) {
 	op := b.head()
 	x := e.hidden[r*b.plan.Width(op.In[0]):][:b.plan.Width(op.In[0])]
-	w, bias := b.weight(op.Weight[0]), b.weight(op.Weight[1])
-	for i := range b.logits {
-		l := float64(op.F[plan.LogitsScale]) * affine(x, w, bias, i)
-		b.logits[i] = float32(softcap(l, op.F[plan.LogitsCap]))
+	bias := b.weight(op.Weight[1])
+	for i, l := range b.tensors[op.Weight[0]].times(0, x) {
+		if bias != nil {
+			l += float64(bias[i])
+		}
+		b.logits[i] = float32(softcap(float64(op.F[plan.LogitsScale])*l, op.F[plan.LogitsCap]))
 	}
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "program.h"
 #include "tensor.h"
 
 namespace millrace {
@@ -37,8 +38,6 @@ struct Adapter {
     const AdapterTarget* target = nullptr;  // null: the adapter leaves this matrix alone
     size_t low = 0;
   };
-  static constexpr int kMatrices = 3;  // that an operation multiplies with: weights 0, 2 and 4
-
   std::vector<AdapterTarget> targets;
   std::vector<Use> uses;  // by operation and matrix
   size_t low_width = 0;   // floats of the widest row that a stage keeps

@@ -44,7 +44,9 @@ const Kernels& chosen_kernels() {
   const char* name = std::getenv("MILLRACE_CPU_ISA");
   const Kernels* k = kernels_for(name == nullptr ? "" : name);
   if (k == nullptr)
-    fail(MR_INVALID, "MILLRACE_CPU_ISA=%s: this machine runs %s, or portable, avx2, avx512 or wide if it has them",
+    fail(MR_INVALID,
+         "MILLRACE_CPU_ISA=%s: this machine runs %s, or portable, wide, avx2, avxvnni, avx512, avx512vnni or dotprod if "
+         "it has them",
          name, kernels_for("")->name);
   return *k;
 }

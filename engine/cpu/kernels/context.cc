@@ -62,7 +62,7 @@ void fill_caps(mr_caps* caps, const Kernels& kernels, int threads) {
   std::snprintf(caps->name, sizeof caps->name, "cpu");
   std::snprintf(caps->detail, sizeof caps->detail, "%s", kernels.name);
   caps->ops = (uint64_t(1) << MR_NUM_OPS) - 1;
-  caps->formats = 1u << MR_F32 | 1u << MR_F16 | 1u << MR_BF16;
+  caps->formats = 1u << MR_F32 | 1u << MR_F16 | 1u << MR_BF16 | 1u << MR_W8 | 1u << MR_W4 | 1u << MR_F8;
   caps->features =
       MR_FEATURE_ADAPTERS | MR_FEATURE_EMBEDS | MR_FEATURE_AXES | MR_FEATURE_SPANS | MR_FEATURE_VERIFY;
   if (kernels.f16) caps->features |= MR_FEATURE_CACHE8;

@@ -16,12 +16,16 @@ void Model::Routing::sort(const Value& chosen, const int* order, int tokens, int
     for (int i = 0; i < k; i++) first[expert(t, i) + 1]++;
   for (int e = 0; e < experts; e++) first[e + 1] += first[e];
   next.assign(first.begin(), first.end() - 1);
+  tile.assign(experts, 0);
+  for (int e = 1; e < experts; e++) tile[e] = tile[e - 1] + (first[e] - first[e - 1] + kTileRows - 1) / kTileRows;
   token.resize(tokens * k);
   choice.resize(tokens * k);
+  place.resize(tokens * k);
   row.resize(tokens * k);
   for (int n = 0; n < tokens; n++)
     for (int i = 0, t = order == nullptr ? n : order[n]; i < k; i++) {
-      const int r = next[expert(t, i)]++;
+      const int e = expert(t, i), r = next[e]++;
+      place[r] = tile[e] * kTileRows + r - first[e];
       token[r] = t;
       choice[r] = i;
       row[t * k + i] = r;
@@ -71,6 +75,8 @@ void Model::run_experts(const Stage& s, Pool& pool, int worker, Shares* shares) 
       kernels_.scale(x.row(token), weights.row(token)[routing.choice[r]], m.x.row(int(r)), cols);
     else
       std::memcpy(m.x.row(int(r)), x.row(token), cols * sizeof(float));
+    for (const Rounding& rounding : s.roundings)
+      if (rounding.value >= 0) round_rows(rounding, m.x, int(r), 1, routing.place[r]);
   }
   pool.barrier();
   if (adapted_) {
@@ -82,15 +88,19 @@ void Model::run_experts(const Stage& s, Pool& pool, int worker, Shares* shares) 
   up.w[0] = op.tensor[0];
   up.w[1] = op.tensor[2];
   up.act = {op.i[MR_ACT_KIND], op.f[MR_ACT_LIMIT], op.f[MR_ACT_ALPHA]};
+  for (const int i : {0, 1})
+    if (op.rounding[i] >= 0) up.rounded[i] = rounded(s.roundings[op.rounding[i]]);
   multiply_experts(op, up, 0, m.x, m.inner, worker, shares[1]);
   pool.barrier();
-  if (adapted_) {
-    reduce_experts(op, 2, 3, m.inner, worker, shares[5]);
-    pool.barrier();
-  }
+  if (adapted_) reduce_experts(op, 2, 3, m.inner, worker, shares[5]);
+  if (op.rounding[2] >= 0)
+    for (int64_t r = shares[6].take(); r < tokens * k; r = shares[6].take())
+      round_rows(s.roundings[op.rounding[2]], m.inner, int(r), 1, routing.place[r]);
+  if (adapted_ || op.rounding[2] >= 0) pool.barrier();
 
   Product down;
   down.w[0] = op.tensor[4];
+  if (op.rounding[2] >= 0) down.rounded[0] = rounded(s.roundings[op.rounding[2]]);
   multiply_experts(op, down, 4, m.inner, m.out, worker, shares[2]);
   pool.barrier();
 
@@ -111,6 +121,7 @@ void Model::multiply_experts(const Op& op, Product p, int w, const Value& x, con
   int active = 0;
   for (int e = 0; e < experts; e++) active += first[e + 1] > first[e];
   const int at_once = panels_at_once(int64_t(active) * p.w[0]->panels());
+  const char* const tiles[2] = {p.rounded[0], p.rounded[1]};  // of the first expert
   int64_t begin = 0;  // share number of the expert's first part
   int64_t share = shares.take();
   for (int e = 0; e < experts; e++) {
@@ -120,6 +131,8 @@ void Model::multiply_experts(const Op& op, Product p, int w, const Value& x, con
       p.matrix = e;
       p.x = {x.row(first[e]), x.stride};
       p.out = {out.row(first[e]), out.stride};
+      for (const int i : {0, 1})
+        if (tiles[i] != nullptr) p.rounded[i] = tiles[i] + routing_[worker].tile[e] * program_.rounded_bytes;
       p.bias[0] = op.dense_row(w + 1, e, width);
       p.bias[1] = op.dense_row(w + 3, e, width);
       if (adapted_) adapt_expert(p, op, w / 2, routing_[worker]);

@@ -1,39 +1,81 @@
 // Which table of kernels this machine runs.
 #include <cstring>
+#include <vector>
+
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 #include "kernels.h"
 
 namespace millrace {
 namespace {
 
-bool runs_avx2() {
+bool runs_any() { return true; }
+
 #if defined(__x86_64__)
+bool runs_avx2() {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-#else
-  return false;
-#endif
 }
 
+bool runs_avxvnni() { return runs_avx2() && __builtin_cpu_supports("avxvnni"); }
+
 bool runs_avx512() {
-#if defined(__x86_64__)
   return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+
+bool runs_avx512vnni() { return runs_avx512() && __builtin_cpu_supports("avx512vnni"); }
+#elif defined(__aarch64__)
+bool runs_dotprod() {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
 #else
-  return false;
+  return true;  // Apple's processors
 #endif
 }
+#endif
+
+struct Set {
+  const char* name;
+  bool (*runs)();
+  const Kernels* (*floats)();
+  const Integers* (*integers)();
+};
+
+// The best first; what follows portable is chosen by name only.
+const Set kSets[] = {
+#if defined(__x86_64__)
+    {"avx512vnni", runs_avx512vnni, avx512_kernels, avx512vnni_integers},
+    {"avx512", runs_avx512, avx512_kernels, avx2_integers},
+    {"avxvnni", runs_avxvnni, avx2_kernels, avxvnni_integers},
+    {"avx2", runs_avx2, avx2_kernels, avx2_integers},
+#elif defined(__aarch64__)
+    {"dotprod", runs_dotprod, portable_kernels, dotprod_integers},
+#endif
+    {"portable", runs_any, portable_kernels, portable_integers},
+#if defined(__x86_64__)
+    {"wide", runs_avx2, wide_kernels, avx2_integers},
+#endif
+};
 
 }  // namespace
 
 const Kernels* kernels_for(const char* name) {
-  const auto named = [name](const char* want) { return std::strcmp(name, want) == 0; };
-  if (named("portable")) return portable_kernels();
-  if (named("wide")) return runs_avx2() ? wide_kernels() : nullptr;
-  const bool any = named("");
-  if ((any || named("avx512")) && runs_avx512()) return avx512_kernels();
-  if ((any || named("avx2")) && runs_avx2()) return avx2_kernels();
-  return any ? portable_kernels() : nullptr;
+  static const std::vector<Kernels> tables = [] {
+    std::vector<Kernels> all;
+    for (const Set& set : kSets) {
+      if (!set.runs()) continue;
+      all.push_back(*set.floats());
+      all.back().name = set.name;
+      all.back().integers = set.integers();
+    }
+    return all;
+  }();
+  for (const Kernels& k : tables)
+    if (*name == 0 || std::strcmp(name, k.name) == 0) return &k;
+  return nullptr;
 }
 
 }  // namespace millrace

@@ -1,5 +1,6 @@
 // Package kernels is the CPU backend in C++17
-// behind millrace.h, SIMD chosen at run time (AVX-512, AVX2, NEON, SSE2).
+// behind millrace.h, SIMD chosen at run time (AVX-512, AVX2, NEON, SSE2, and for
+// integers the dot products that some of their processors have).
 //
 // The arithmetic is kernels.h, which also says how weights and cache are laid
 // out and why no result depends on what shares its batch: a sum runs in one
@@ -10,11 +11,14 @@
 // A .h file is an interface; a .hpp file is the body of one that is compiled once for
 // each instruction set (kernels_*.cc).
 //
-// Weights are kept in bf16, f16 or float32 as the checkpoint has them (f16
-// becomes float32 where the CPU cannot convert it), activations and recurrent
-// states in float32, adapters in f16 if the weights that they change have 16 bits, keys,
-// values and latents as the plan says or, if it does not, in float32 if the weights
-// are or a token's are below 8 KiB, and in f16 otherwise.
+// Weights are kept as they are given, in bf16, f16 or float32 (f16
+// becomes float32 where the CPU cannot convert it) or as codes that share scales.
+// With codes of integers x is rounded to integers as well, once for all the matrices
+// of a stage; their products are exact, and what is done with them in float32 is in one
+// order and never fused, so that not even the instruction set changes a bit. Activations and recurrent
+// states are kept in float32, adapters in f16 if the weights that they change have 16 bits, keys,
+// values and latents in float32 if the weights are or a
+// token's are below 8 KiB, and in f16 otherwise.
 //
 // Work is shared out between barriers, one stage of operations after the other:
 // rows to whichever thread is free, matrices by panels, a mixture by expert and panel,
@@ -22,8 +26,9 @@
 // 16 columns, attention by block of queries and head, and by 1024 positions as well
 // where one sequence is much longer than the others.
 //
-// MILLRACE_CPU_ISA=portable|avx2|avx512 picks a lesser instruction set than
-// the best; "wide" is AVX-512's code on AVX2 registers, for tests.
+// MILLRACE_CPU_ISA=portable|avx2|avxvnni|avx512|avx512vnni|dotprod picks a lesser
+// instruction set than the best; "wide" is AVX-512's code on AVX2 registers, for tests.
+// MILLRACE_CPU_KV=f16 keeps small keys and values in f16 too.
 //
 // The build tag sanitize leaves optimization and hardening to CGO_CXXFLAGS:
 // `make sanitize` compiles with sanitizers, which do not go well with either.

@@ -8,8 +8,16 @@
 //   f32  [N/16][K][16]         f16  [N/16][K][16]
 //   bf16 [N/16][K/2][16][2]    two neighbouring k share a 32-bit lane, so a
 //                              shift and a mask make two float vectors of it
+//   w8   [N/16][K/4][16][4]    four neighbouring k share a 32-bit lane; the byte is
+//                              the code plus 128
+//   w4   [N/16][K/8][16][4]    the same, k to k+3 in the low halves of the bytes,
+//                              k+4 to k+7 in the high ones
+//   f8   [N/16][K][16]
 //
-// N is padded to 16 and K to 2 with zeros. The cache has the same layout: a
+// After the codes of a panel of the last three come its scales, [groups][16], and
+// minimums, if there are some: f16, or f32 for f8.
+//
+// N is padded to 16 with zeros, and K to 2, or to 8 in the last three. The cache has the same layout: a
 // page of keys, or of latents, is a panel of 16 positions by their width, a page
 // of values is width/16 panels by 16 positions, and attention runs on the same
 // tiles as the linear layers. Recurrent states are panels of 16 value columns by
@@ -36,8 +44,8 @@ constexpr int kScoreBlock = 128;              // positions that share one softma
 constexpr int kSplit = 1024;                  // positions whose attention state is merged as one
 static_assert(kPageTokens == kPanel, "a page of keys is one panel");
 
-// Element types of panels; the values of mr_format.
-enum Element : int32_t { kF32, kF16, kBF16 };
+// Element types of panels; the kinds of mr_format.
+enum Element : int32_t { kF32, kF16, kBF16, kW8, kW4, kF8, kElements };
 
 // How pages hold keys and values. kPageW8 is codes of 8 bits, and after those of a
 // head's keys, or values, an f16 scale for each group of their columns and each of
@@ -53,7 +61,8 @@ __attribute__((always_inline)) inline T mix(T x) {
   return x ^ x >> 16;
 }
 
-inline size_t element_bytes(Element e) { return e == kF32 ? 4 : 2; }
+// Bytes of an element, not of kW4.
+constexpr size_t element_bytes(Element e) { return e == kF32 ? 4 : e == kF16 || e == kBF16 ? 2 : 1; }
 
 // panel_bytes is the size of one panel of k columns, padding included.
 inline size_t panel_bytes(Element e, int k) { return size_t(kPanel) * ((k + 1) & ~1) * element_bytes(e); }
@@ -62,6 +71,29 @@ inline size_t panel_bytes(Element e, int k) { return size_t(kPanel) * ((k + 1) &
 inline size_t panel_offset(Element e, int lane, int k) {
   return e == kBF16 ? size_t(k / 2) * 2 * kPanel + lane * 2 + (k & 1) : size_t(k) * kPanel + lane;
 }
+
+// How k columns are cut into groups, of `group` columns, or all in one if that is 0.
+struct Groups {
+  int k, group;
+
+  int padded() const { return (k + 7) / 8 * 8; }
+  int each() const { return group == 0 || group > k ? k : group; }
+  int count() const { return (k + each() - 1) / each(); }
+  // The columns of group g, padding included.
+  int columns(int g) const { return (g + 1) * each() < k ? each() : padded() - g * each(); }
+};
+
+// A quantised panel of k columns.
+struct Codes {
+  Element element;  // kW8, kW4 or kF8
+  Groups groups;
+  bool minimum;
+  const int8_t* table;  // what the codes of kW4 stand for; null: themselves less 8, or with a minimum themselves
+
+  size_t code_bytes() const { return size_t(kPanel) * groups.padded() / (element == kW4 ? 2 : 1); }
+  size_t scale_bytes() const { return size_t(kPanel) * groups.count() * (element == kF8 ? 4 : 2); }
+  size_t panel_bytes() const { return (code_bytes() + scale_bytes() * (minimum ? 2 : 1) + 63) / 64 * 64; }
+};
 
 // out[r][p*16 + lane] = sum over k of x[r][k] * w[p][k][lane].
 struct MatmulArgs {
@@ -72,6 +104,44 @@ struct MatmulArgs {
   float* out;  // [rows, panels*16]
   size_t out_stride;
   int rows, k, panels;
+  int group = 0;  // of kF8: columns that share a scale
+};
+
+constexpr int kTileRows = 8;  // rows of x that are rounded into one tile
+
+// What kTileRows rows are rounded to: codes [K/4][kTileRows][4], padded with zeros, then
+// [groups][kTileRows] scales, sums of codes, and products of the two.
+struct RoundedTile {
+  Groups groups;
+
+  // Where they stand in a tile, and where it ends.
+  size_t scales() const { return size_t(kTileRows) * groups.padded(); }
+  size_t sums() const { return scales() + size_t(kTileRows) * groups.count() * 4; }
+  size_t scaled_sums() const { return scales() + size_t(kTileRows) * groups.count() * 8; }
+  size_t bytes() const { return (scales() + size_t(kTileRows) * groups.count() * 12 + 63) / 64 * 64; }
+};
+
+// The same product of x rounded to integers and weights kW8 or kW4: the sum over the
+// groups, in order, of float(sum of products of codes) * x's scale * w's scale, and after
+// each of scaled_sum * minimum. Each operation is rounded on its own, so that all sets agree.
+struct IntegerMatmulArgs {
+  const char* x;  // tiles, tile_bytes apart
+  size_t tile_bytes;
+  const char* w;  // panels
+  float* out;     // [rows, panels*16]
+  size_t out_stride;
+  int rows, panels;
+  Codes codes;
+};
+
+// The products of integers, of an instruction set that may be newer than that of the
+// other kernels.
+struct Integers {
+  const char* name;
+  // Writes row `row` of a tile: x rounded as plan.Format says.
+  void (*round)(const float* x, Groups groups, char* tile, int row);
+  void (*matmul)(const IntegerMatmulArgs&);
+  int64_t (*dot_loop)(int64_t rounds);  // does and returns that many operations, for benchmarks
 };
 
 // The positions that a token sees beyond its causal window: those of its span.
@@ -186,7 +256,7 @@ struct Kernels {
   const char* name;
   bool f16;  // f16 panels are understood
 
-  void (*matmul[3])(const MatmulArgs&);  // by Element
+  void (*matmul[kElements])(const MatmulArgs&);  // by Element; null for those that Integers multiplies
 
   // attend_split sets state to the attention over split s alone: positions
   // [s*kSplit, (s+1)*kSplit). attend_merge adds that of a later split, and
@@ -240,6 +310,8 @@ struct Kernels {
   void (*exp_shift)(const float* x, float peak, float* out, int n);  // out = exp(x - peak)
 
   int64_t (*fma_loop)(int64_t rounds);  // does and returns that many operations, for benchmarks
+
+  const Integers* integers;
 };
 
 // The tables; null where this architecture lacks the set.
@@ -249,8 +321,15 @@ const Kernels* avx512_kernels();
 // The 16-lane templates on AVX2 registers: what AVX-512 runs, for tests.
 const Kernels* wide_kernels();
 
-// kernels_for finds a table by name ("portable", "avx2", "wide", "avx512"),
-// or the best one for name "". Null if this machine cannot run it.
+// The same for integers.
+const Integers* portable_integers();
+const Integers* avx2_integers();
+const Integers* avxvnni_integers();
+const Integers* avx512vnni_integers();
+const Integers* dotprod_integers();
+
+// kernels_for finds a table by name ("portable", "dotprod", "avx2", "avxvnni", "wide", "avx512",
+// "avx512vnni"), or the best one for name "". Null if this machine cannot run it.
 const Kernels* kernels_for(const char* name);
 
 }  // namespace millrace

@@ -11,6 +11,7 @@ namespace millrace {
 namespace {
 
 constexpr int kPartRows = 128;  // rows of x that stay in the second-level cache
+static_assert(kPartRows % kTileRows == 0, "blocks of rows are whole tiles");
 
 int row_blocks(int rows) { return (rows + kPartRows - 1) / kPartRows; }
 
@@ -32,8 +33,48 @@ int64_t Model::parts(const Product& p, int rows, int at_once) const {
 void Model::run_part(const Product& p, int rows, int at_once, int64_t part, float* scratch) {
   // Row blocks of the same panels follow each other: the weights are still near.
   const int blocks = row_blocks(rows), block = int(part % blocks), panel = int(part / blocks) * at_once;
-  const int row = int64_t(rows) * block / blocks, next = int64_t(rows) * (block + 1) / blocks;
+  const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+  const int row = int(tiles * block / blocks) * kTileRows;
+  const int next = std::min(rows, int(tiles * (block + 1) / blocks) * kTileRows);
   run_product(p, panel, std::min(at_once, p.w[0]->panels() - panel), row, next - row, scratch);
+}
+
+// Multiplies rows of x, from row `row` on, with panels of w; rounded is the tile of row 0,
+// and row of a tile the first, if w has integers.
+void Model::multiply(const Tensor& w, int matrix, int panel, int panels, const Value& x, const char* rounded, int row,
+                     int rows, float* out, size_t stride) const {
+  const char* at = w.panel(panel, matrix);
+  if (w.integers()) {
+    const size_t tile = program_.rounded_bytes;
+    kernels_.integers->matmul({rounded + row / kTileRows * tile, tile, at, out, stride, rows, panels, w.codes()});
+  } else {
+    const int group = w.quantized() ? w.codes().groups.group : 0;
+    kernels_.matmul[w.element()]({x.row(row), x.stride, at, w.panel_size(), out, stride, rows, w.cols(), panels, group});
+  }
+}
+
+// Rounds rows of x, of all heads, to rows of tiles, the first of which is place.
+void Model::round_rows(const Rounding& r, const Value& x, int row, int rows, int place) {
+  for (int h = 0; h < r.heads; h++)
+    for (int i = 0; i < rows; i++)
+      kernels_.integers->round(x.row(row + i) + size_t(h) * r.groups.k, r.groups,
+                               rounded(r, h, (place + i) / kTileRows), (place + i) % kTileRows);
+}
+
+// Rounds what the operations of a stage take in. Reports whether there was anything to
+// round, for which workers must wait.
+bool Model::round_stage(const Stage& s, Shares& shares) {
+  const int rows = rows_of(s), tiles = (rows + kTileRows - 1) / kTileRows;
+  int64_t first = 0;
+  int64_t share = shares.take();
+  for (const Rounding& r : s.roundings) {
+    for (; share < first + tiles; share = shares.take()) {
+      const int row = int(share - first) * kTileRows;
+      round_rows(r, values_[r.value], row, std::min(kTileRows, rows - row), row);
+    }
+    first += tiles;
+  }
+  return !s.roundings.empty();
 }
 
 void Model::run_product(const Product& p, int panel, int panels, int row, int rows, float* scratch) {
@@ -45,8 +86,7 @@ void Model::run_product(const Product& p, int panel, int panels, int row, int ro
   float* part[2] = {direct ? p.out.row(row) + column : scratch, scratch + kPartFloats};
   for (int i = 0; i < 2 && p.w[i] != nullptr; i++) {
     const Tensor& w = *p.w[i];
-    kernels_.matmul[w.element()]({p.x.row(row), p.x.stride, w.panel(panel, p.matrix), w.panel_size(), part[i], stride,
-                                  rows, w.cols(), panels});
+    multiply(w, p.matrix, panel, panels, p.x, p.rounded[i], row, rows, part[i], stride);
     if (p.adapted.count > 0)
       add_adapters(p, p.first + i, panel, panels, row, rows, part[i], stride, scratch + 2 * kPartFloats);
     if (p.bias[i] == nullptr) continue;
@@ -68,7 +108,7 @@ void Model::run_product(const Product& p, int panel, int panels, int row, int ro
   }
 }
 
-Model::Product Model::linear_product(const Op& op, bool logit_rows) const {
+Model::Product Model::linear_product(const Stage& s, const Op& op) const {
   Product p;
   p.x = values_[op.in[0]];
   p.out = values_[op.out[0]];
@@ -76,10 +116,11 @@ Model::Product Model::linear_product(const Op& op, bool logit_rows) const {
   for (int i = 0; i < 2; i++) {
     p.w[i] = op.tensor[2 * i];
     p.bias[i] = op.vector(2 * i + 1);
+    if (op.rounding[i] >= 0) p.rounded[i] = rounded(s.roundings[op.rounding[i]]);
   }
   p.act = {op.i[MR_LINEAR_ACT], op.f[MR_ACT_LIMIT], op.f[MR_ACT_ALPHA]};
   p.scale = op.f[MR_LINEAR_SCALE];
-  adapt(p, op, logit_rows);
+  adapt(p, op, s.logit_rows);
   return p;
 }
 
@@ -94,14 +135,12 @@ void Model::adapt(Product& p, const Op& op, bool logit_rows) const {
 void Model::run_linear(const Stage& s, Pool& pool, int worker, Shares* shares) {
   const int rows = rows_of(s);
   if (rows == 0) return;
-  if (adapted_) {
-    reduce_adapters(s, worker, shares[1]);
-    pool.barrier();
-  }
+  if (adapted_) reduce_adapters(s, worker, shares[1]);
+  if (round_stage(s, shares[2]) || adapted_) pool.barrier();
   int64_t first = 0;  // share number of the product's first part
   int64_t share = shares[0].take();
   for (const Op& op : s.ops) {
-    const Product p = linear_product(op, s.logit_rows);
+    const Product p = linear_product(s, op);
     const int at_once = panels_at_once(p.w[0]->panels());
     const int64_t count = parts(p, rows, at_once);
     for (; share < first + count; share = shares[0].take()) run_part(p, rows, at_once, share - first, scratch(worker));
@@ -113,10 +152,8 @@ void Model::run_heads(const Stage& s, Pool& pool, int worker, Shares* shares) {
   const Op& op = s.ops[0];
   const int rows = rows_of(s), heads = op.i[MR_HEADS_COUNT];
   if (rows == 0) return;
-  if (adapted_) {
-    reduce_adapters(s, worker, shares[1]);
-    pool.barrier();
-  }
+  if (adapted_) reduce_adapters(s, worker, shares[1]);
+  if (round_stage(s, shares[2]) || adapted_) pool.barrier();
   Product p;
   p.w[0] = op.tensor[0];
   p.heads = true;
@@ -127,6 +164,7 @@ void Model::run_heads(const Stage& s, Pool& pool, int worker, Shares* shares) {
     p.matrix = int(share / each);
     p.x = values_[op.in[0]];
     p.x.data += p.matrix * p.w[0]->cols();
+    if (op.rounding[0] >= 0) p.rounded[0] = rounded(s.roundings[op.rounding[0]], p.matrix);
     p.out = values_[op.out[0]];
     p.out.data += p.matrix * p.w[0]->rows();
     run_part(p, rows, at_once, share % each, scratch(worker));
@@ -140,12 +178,12 @@ void Model::load_adapter(int id, Adapter adapter) {
   for (const Stage& s : program_.stages) {
     size_t low = 0;
     for (const Op& op : s.ops) {
-      adapter.uses.resize(std::max(adapter.uses.size(), size_t(Adapter::kMatrices) * (op.number + 1)));
+      adapter.uses.resize(std::max(adapter.uses.size(), size_t(kMatrices) * (op.number + 1)));
       if (s.kind != Stage::linear && s.kind != Stage::heads && s.kind != Stage::experts) continue;
-      for (int i = 0; i < Adapter::kMatrices; i++)
+      for (int i = 0; i < kMatrices; i++)
         for (const AdapterTarget& t : adapter.targets) {
           if (t.tensor != op.weight[2 * i]) continue;
-          adapter.uses[Adapter::kMatrices * op.number + i] = {&t, low};
+          adapter.uses[kMatrices * op.number + i] = {&t, low};
           low += size_t(t.low_width()) * (s.kind == Stage::heads ? t.a->matrices() : 1);
           widest = std::max(widest, t.a->cols());
         }

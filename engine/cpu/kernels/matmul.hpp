@@ -33,6 +33,24 @@ struct PanelF16 {
 };
 #endif
 
+struct PanelF8 {
+  static constexpr Element kElement = kF8;
+  // The bits of an e4m3 are those of a float whose exponent is less by 120. That of a NaN
+  // becomes 480: then the scale is a NaN.
+  MR_INLINE Vec widen(const char* w) {
+    typedef int8_t Narrow __attribute__((vector_size(MR_LANES)));
+    Vec v;
+    MR_EACH {
+      Narrow codes;
+      __builtin_memcpy(&codes, w + i * MR_LANES, sizeof codes);
+      v.r[i] = (Reg)((Bits)__builtin_convertvector(codes, Ints) << 20 & 0x87ffffffu) * 0x1p120f;
+    }
+    return v;
+  }
+  MR_INLINE Vec even(const char* w) { return widen(w); }
+  MR_INLINE Vec odd(const char* w) { return widen(w + kPanel); }
+};
+
 // How many panels a tile of m rows takes: as many as the accumulators allow,
 // since few rows alone cannot hide the latency of their additions.
 constexpr int tile_panels(int m) {
@@ -41,7 +59,7 @@ constexpr int tile_panels(int m) {
 }
 
 template <class Panel>
-constexpr size_t pair_bytes = 2 * kPanel * (Panel::kElement == kF32 ? 4 : 2);
+constexpr size_t pair_bytes = 2 * kPanel * element_bytes(Panel::kElement);
 
 template <class Panel, int M, int P>
 struct Tile {
@@ -181,6 +199,60 @@ static void matmul(const MatmulArgs& a) {
         matmul_rows_fn<Panel>(next - row, std::make_integer_sequence<int, MR_ROWS>())(a, row, p, end, part);
       }
     }
+}
+
+// M rows against panels [p, end) of e4m3, group by group: each is summed alone, then
+// scaled and added.
+template <int M, int P>
+MR_INLINE void tile_row_f8(const MatmulArgs& a, const float* x, float* out, int& p, int end, size_t ahead) {
+  const Codes codes = {kF8, {a.k, a.group}, false, nullptr};
+  const Groups& groups = codes.groups;
+  for (; p + P <= end; p += P) {
+    float* to = out + p * kPanel;
+    for (int g = 0; g < groups.count(); g++) {
+      const int first = g * groups.each(), left = a.k - first;
+      const char* w[P];
+      for (int j = 0; j < P; j++) w[j] = a.w + size_t(p + j) * a.panel_bytes + size_t(first) * kPanel;
+      Tile<PanelF8, M, P> t;
+      t.zero(t);
+      t.run(t, x + first, a.x_stride, w, left < groups.each() ? left : groups.each(), ahead, pair_bytes<PanelF8>);
+      for (int j = 0; j < P; j++) {
+        const char* scales = a.w + size_t(p + j) * a.panel_bytes + codes.code_bytes();
+        const Vec scale = load(reinterpret_cast<const float*>(scales) + g * kPanel);
+        for (int m = 0; m < M; m++) {
+          float* at = to + m * a.out_stride + j * kPanel;
+          store(at, g == 0 ? t.sum[m][j] * scale : fma(t.sum[m][j], scale, load(at)));
+        }
+      }
+    }
+  }
+}
+
+template <int M>
+static void matmul_rows_f8(const MatmulArgs& a, int row, int p, int end, size_t ahead) {
+  const float* x = a.x + row * a.x_stride;
+  float* out = a.out + row * a.out_stride;
+  if constexpr (tile_panels(M) > 3) tile_row_f8<M, 4>(a, x, out, p, end, ahead);
+  if constexpr (tile_panels(M) > 1) tile_row_f8<M, 2>(a, x, out, p, end, ahead);
+  tile_row_f8<M, 1>(a, x, out, p, end, ahead);
+}
+
+template <int... M>
+constexpr auto matmul_rows_f8_fn(int m, std::integer_sequence<int, M...>) {
+  constexpr void (*fns[])(const MatmulArgs&, int, int, int, size_t) = {matmul_rows_f8<M + 1>...};
+  return fns[m - 1];
+}
+
+static void matmul_f8(const MatmulArgs& a) {
+  constexpr int kAtOnce = 4, kNear = 1024;
+  const int tiles = (a.rows + MR_ROWS - 1) / MR_ROWS;
+  for (int p = 0; p < a.panels; p += kAtOnce) {
+    const int end = p + kAtOnce < a.panels ? p + kAtOnce : a.panels;
+    for (int t = 0; t < tiles; t++) {
+      const int row = int64_t(a.rows) * t / tiles, next = int64_t(a.rows) * (t + 1) / tiles;
+      matmul_rows_f8_fn(next - row, std::make_integer_sequence<int, MR_ROWS>())(a, row, p, end, kNear);
+    }
+  }
 }
 
 }  // namespace MR_ISA

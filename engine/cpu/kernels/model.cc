@@ -65,6 +65,7 @@ Model::Model(Program program, const mr_limits& limits, const Kernels& kernels, i
 void Model::reserve_scratch() {
   size_t scratch = kProductFloats, partial = 0, gathered = 0;
   int experts = 0;
+  size_t tiles = row_capacity() / kTileRows + 1;
   for (const Stage& s : program_.stages)
     for (const Op& op : s.ops) switch (op.kind) {
         case MR_OP_ROUTE:
@@ -82,6 +83,9 @@ void Model::reserve_scratch() {
           gathered = std::max(gathered, size_t(m.end - gathered_.as<float>()));
           most_choices_ = std::max(most_choices_, program_.width(op.in[1]));
           experts = std::max(experts, op.tensor[0]->matrices());
+          // Each expert's rows begin a tile.
+          const size_t choices = size_t(row_capacity()) * program_.width(op.in[1]);
+          tiles = std::max(tiles, choices / kTileRows + std::min(choices, size_t(op.tensor[0]->matrices())));
           break;
         }
         case MR_OP_GATED_DELTA:
@@ -91,12 +95,15 @@ void Model::reserve_scratch() {
       }
   scratch_stride_ = round_up(scratch, 1024);
   scratch_ = Mapping(threads_ * scratch_stride_ * sizeof(float));
+  rounded_ = Mapping(tiles * program_.rounded_bytes);
   partial_ = Mapping(partial * sizeof(float));
   gathered_ = Mapping(gathered * sizeof(float));
   gates_ = Mapping(gate_stride_ * limits_.max_tokens * sizeof(float));
   routing_.resize(threads_);
   for (Routing& r : routing_) {
     r.first.reserve(experts + 1);
+    r.tile.reserve(experts);
+    r.place.reserve(size_t(row_capacity()) * most_choices_);
     r.next.reserve(experts);
     r.token.reserve(size_t(row_capacity()) * most_choices_);
     r.choice.reserve(size_t(row_capacity()) * most_choices_);
@@ -113,14 +120,14 @@ void Model::reserve(int pages, int states) {
 
 int64_t Model::workspace_bytes() const {
   size_t bytes = 0;
-  for (const Mapping* m : {&activations_, &angles_, &logits_, &scratch_, &partial_, &gathered_, &gates_, &low_,
-                           &picked_})
+  for (const Mapping* m : {&activations_, &angles_, &logits_, &scratch_, &rounded_, &partial_, &gathered_, &gates_,
+                           &low_, &picked_})
     bytes += m->bytes();
   return int64_t(bytes);
 }
 
 void Model::warm_up(Pool& pool) {
-  for (const Mapping* m : {&activations_, &angles_, &logits_, &scratch_, &partial_, &gathered_, &gates_})
+  for (const Mapping* m : {&activations_, &angles_, &logits_, &scratch_, &rounded_, &partial_, &gathered_, &gates_})
     touch(pool, *m);
 }
 
@@ -235,10 +242,15 @@ void Model::logits(Pool& pool, int first, int n) {
   const int at_once = panels_at_once(w.panels());
   Shares& shares = shares_[0];
   shares.reset();
+  const char* as_integers = nullptr;
+  for (const Rounding& r : program_.head_roundings) {
+    round_rows(r, x, first, n, 0);
+    as_integers = rounded(r);
+  }
   pool.run([&](int) {
     for (int64_t p = shares.take() * at_once; p < w.panels(); p = shares.take() * at_once)
-      kernels_.matmul[w.element()]({x.row(first), x.stride, w.panel(int(p)), w.panel_size(), logits_row(0) + p * kPanel,
-                                    logits_stride_, n, w.cols(), std::min(at_once, w.panels() - int(p))});
+      multiply(w, 0, int(p), std::min(at_once, w.panels() - int(p)), {x.row(first), x.stride}, as_integers, 0, n,
+               logits_row(0) + p * kPanel, logits_stride_);
   });
 }
 

@@ -92,7 +92,9 @@ class Model {
   struct Routing {
     std::vector<int> first;  // by expert: its first row; one more for the end
     std::vector<int> next;   // by expert, while sorting
+    std::vector<int> tile;  // by expert: the first tile of what its rows are rounded to
     std::vector<int> token, choice;  // by row: of which token, and which of its choices
+    std::vector<int> place;          // by row: which row of the tiles it is rounded to
     std::vector<int> row;    // by token and choice
     std::vector<AdapterRun> runs;
     // order is that of an expert's tokens; null: as they are.
@@ -116,6 +118,7 @@ class Model {
     const float* bias[2] = {};  // null: none
     Activation act{};
     float scale = 1;
+    const char* rounded[2] = {};  // the tile of the first of x's rows, of a matrix of integers
     int op = -1, first = 0;  // where adapters come in: w[0] is this matrix of that operation
     AdaptedRows adapted;
   };
@@ -130,7 +133,7 @@ class Model {
     void sort(const std::vector<const Adapter*>& of);
   };
 
-  static constexpr int kShares = 6;  // counters of each stage, for as many parts as it has
+  static constexpr int kShares = 7;  // counters of each stage, for as many parts as it has
   static constexpr int kPartPanels = 4;
   static constexpr size_t kPartFloats = size_t(128) * kPartPanels * kPanel;  // of a part's result
   static constexpr size_t kProductFloats = 3 * kPartFloats;  // two results and what adapters add
@@ -159,7 +162,15 @@ class Model {
   // linear.cc
   void run_linear(const Stage& s, Pool& pool, int worker, Shares* shares);
   void run_heads(const Stage& s, Pool& pool, int worker, Shares* shares);
-  Product linear_product(const Op& op, bool logit_rows) const;
+  Product linear_product(const Stage& s, const Op& op) const;
+  bool round_stage(const Stage& s, Shares& shares);
+  void round_rows(const Rounding& r, const Value& x, int row, int rows, int place);
+  // What row 0 of a head of a rounding is rounded to, or row 8n in tile n.
+  char* rounded(const Rounding& r, int head = 0, int tile = 0) const {
+    return rounded_.data() + tile * program_.rounded_bytes + r.at + head * RoundedTile{r.groups}.bytes();
+  }
+  void multiply(const Tensor& w, int matrix, int panel, int panels, const Value& x, const char* rounded, int row, int rows,
+                float* out, size_t stride) const;
   int panels_at_once(int64_t panels) const;
   int64_t parts(const Product& p, int rows, int at_once) const;
   void run_part(const Product& p, int rows, int at_once, int64_t part, float* scratch);
@@ -224,6 +235,7 @@ class Model {
   const mr_limits limits_;
 
   Mapping activations_, angles_, logits_, scratch_;
+  Mapping rounded_;   // what a stage multiplies as integers, in tiles program_.rounded_bytes apart
   Mapping partial_;   // attention states of splits that workers share
   Mapping gathered_;  // what experts take in and give out
   Mapping gates_;     // what recurrences need of each token

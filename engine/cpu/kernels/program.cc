@@ -195,6 +195,7 @@ Stage& Program::stage(Stage::Kind kind) {
 
 void Program::add(Op op) {
   if (op.kind == MR_OP_LOGITS || op.kind == MR_OP_OUTPUT) {
+    add_roundings(op, head_roundings);
     head = std::move(op);
     return;
   }
@@ -204,7 +205,36 @@ void Program::add(Op op) {
   const bool joins = last != nullptr && (kind == Stage::rows || (kind == Stage::linear && std::all_of(
                                              last->ops.begin(), last->ops.end(),
                                              [&](const Op& o) { return independent(o, op); })));
-  (joins ? *last : stage(kind)).ops.push_back(std::move(op));
+  Stage& to = joins ? *last : stage(kind);
+  add_roundings(op, to.roundings);
+  to.ops.push_back(std::move(op));
+}
+
+// Finds out what x of an operation is to be rounded to, once for all matrices of a
+// stage whose groups are alike.
+void Program::add_roundings(Op& op, std::vector<Rounding>& roundings) {
+  std::fill_n(op.rounding, kMatrices, -1);
+  const bool multiplies = op.kind == MR_OP_LINEAR || op.kind == MR_OP_LINEAR_HEADS || op.kind == MR_OP_EXPERTS ||
+                          op.kind == MR_OP_LOGITS;
+  for (int i = 0; multiplies && i < kMatrices; i++) {
+    const Tensor* w = op.tensor[2 * i];
+    if (w == nullptr || !w->integers()) continue;
+    // Of experts what the last matrix multiplies is a value of no name.
+    const int value = op.kind == MR_OP_EXPERTS && i == 2 ? -1 : op.in[0];
+    const Groups& groups = w->codes().groups;
+    const auto same = std::find_if(roundings.begin(), roundings.end(), [&](const Rounding& r) {
+      return r.value == value && r.groups.each() == groups.each() && r.groups.k == groups.k;
+    });
+    op.rounding[i] = int(same - roundings.begin());
+    if (same != roundings.end()) continue;
+    Rounding r = {value, op.kind == MR_OP_LINEAR_HEADS ? op.i[MR_HEADS_COUNT] : 1, groups, 0};
+    if (!roundings.empty()) {
+      const Rounding& last = roundings.back();
+      r.at = last.at + last.heads * RoundedTile{last.groups}.bytes();
+    }
+    rounded_bytes = std::max(rounded_bytes, r.at + r.heads * RoundedTile{groups}.bytes());
+    roundings.push_back(r);
+  }
 }
 
 // overlap reports whether two values share memory.

@@ -17,6 +17,17 @@ constexpr int kMostTaps = 64;  // of a convolution
 // check_plan throws Error for a valid plan that this backend cannot run.
 void check_plan(const mr_plan& plan);
 
+constexpr int kMatrices = 3;  // that an operation multiplies with: weights 0, 2 and 4
+
+// Rounding is a value, or columns of it one head after the other, that a stage rounds
+// to integers before it multiplies. at is where in the bytes that a stage has for
+// kTileRows rows the tile of the first head stands.
+struct Rounding {
+  int value, heads;
+  Groups groups;
+  size_t at;
+};
+
 // Op is an operation of the plan and what it refers to.
 struct Op : mr_op {
   int number = 0;                            // in the plan
@@ -25,7 +36,8 @@ struct Op : mr_op {
   // the taps [K, width], of experts the biases [experts, width], of a selective scan
   // the rates -e^w in the blocks of its state.
   std::vector<float> dense[MR_MAX_WEIGHTS];
-  int angles = -1;        // of a rotation: which of Program::angles
+  int rounding[kMatrices];  // of a matrix of integers: which of its stage's roundings; else -1
+  int angles = -1;          // of a rotation: which of Program::angles
   int attention = -1;     // which of Program::attentions
   std::vector<float> slopes;
 
@@ -51,6 +63,7 @@ struct Stage {
   Kind kind = rows;
   bool logit_rows = false;
   std::vector<Op> ops;  // one, but of rows and linear
+  std::vector<Rounding> roundings;
 };
 
 // Angles is one way to rotate: what cosines and sines depend on besides the
@@ -114,9 +127,12 @@ class Program {
   std::vector<Attention> attentions;
   std::vector<Stage> stages;
   Op head;  // the last one: logits or output
+  std::vector<Rounding> head_roundings;
+  size_t rounded_bytes = 0;  // of kTileRows rows, in the stage that rounds most
 
  private:
   void add(Op op);
+  void add_roundings(Op& op, std::vector<Rounding>& roundings);
   void take_angles(Op& op, const mr_plan& plan);
   void take_attention(Op& op, const mr_plan& plan);
   void choose_cache(bool half, bool f16);

@@ -7,12 +7,12 @@ static const Kernels kTable = {
     MR_NAME,
 #ifdef MR_F16
     true,
-    {matmul<PanelF32>, matmul<PanelF16>, matmul<PanelBF16>},
-    {attend_f32, attend_f16, attend_w8},
+    {matmul<PanelF32>, matmul<PanelF16>, matmul<PanelBF16>, nullptr, nullptr, matmul_f8},
+    {attend_split<PanelF32>, attend_split<PanelF16>, nullptr},
 #else
     false,
-    {matmul<PanelF32>, nullptr, matmul<PanelBF16>},
-    {attend_f32, nullptr, nullptr},
+    {matmul<PanelF32>, nullptr, matmul<PanelBF16>, nullptr, nullptr, matmul_f8},
+    {attend_split<PanelF32>, nullptr, nullptr},
 #endif
     attend_merge,
     attend_finish,
@@ -46,6 +46,7 @@ static const Kernels kTable = {
     exp_sum,
     exp_shift,
     fma_loop,
+    nullptr,  // kernels_for knows which integers go with these
 };
 
 }  // namespace MR_ISA

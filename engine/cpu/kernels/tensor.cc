@@ -1,6 +1,7 @@
 #include "tensor.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "error.h"
@@ -44,6 +45,32 @@ void interleave(char* dst, const char* const* src, int lanes, int64_t words) {
       if (src[l] != nullptr) std::memcpy(dst + l * sizeof(Word), src[l] + i * sizeof(Word), sizeof(Word));
 }
 
+// What the codes of MR_W4 stand for, by mr_format's MR_CODES.
+const int8_t kTables[][16] = {
+    {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7},
+    {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12},
+    {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113},
+    {-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127},
+};
+
+float float_from_e4m3(uint8_t code) {
+  const int exponent = code >> 3 & 15, fraction = code & 7;
+  const float v = (code & 0x7f) == 0x7f ? NAN : exponent == 0 ? float(fraction) * 0x1p-9f : std::ldexp(float(8 + fraction), exponent - 10);
+  return code >= 0x80 ? -v : v;
+}
+
+bool has_nan(const char* codes, int64_t n) {
+  return std::any_of(codes, codes + n, [](char c) { return (c & 0x7f) == 0x7f; });
+}
+
+const float kNaN = NAN;
+
+// Of the four nibbles of x the first in the lowest byte, and so on.
+uint32_t spread(uint32_t x) {
+  x = (x | x << 8) & 0x00ff00ff;
+  return (x | x << 4) & 0x0f0f0f0f;
+}
+
 }  // namespace
 
 float float_from_f16(uint16_t bits) {
@@ -61,8 +88,10 @@ float float_from_f16(uint16_t bits) {
 Tensor::Tensor(const char* name, mr_format format, int rank, const int64_t* shape, bool keep_f16)
     : name_(name), format_(format), matrix_(rank > 1) {
   constexpr int64_t kMost = int64_t(1) << 28;
-  if (format != MR_F32 && format != MR_F16 && format != MR_BF16)
-    fail(MR_UNSUPPORTED, "tensor %s: format %d is none of F32, F16, BF16", name, int(format));
+  constexpr int64_t kMostSummed = 1 << 17;  // columns of a group of integers: more could exceed 32 bits
+  const int kind = format & MR_KIND_MASK, group = (format & MR_GROUP_MASK) >> MR_GROUP_SHIFT;
+  if (format < 0 || kind > MR_F8 || (kind < MR_W8 && format != kind) || group % 16 != 0)
+    fail(MR_UNSUPPORTED, "tensor %s: format %#x is unknown", name, unsigned(format));
   if (rank < 1 || rank > 3) fail(MR_INVALID, "tensor %s has %d dimensions, want 1 to 3", name, rank);
   for (int i = 0; i < rank; i++)
     if (shape[i] <= 0 || shape[i] > kMost)
@@ -75,18 +104,32 @@ Tensor::Tensor(const char* name, mr_format format, int rank, const int64_t* shap
          static_cast<long long>(rows_));
   missing_ = matrices_ * rows_;
   written_.resize(missing_);
-  element_ = !matrix_ || format == MR_F32 || (format == MR_F16 && !keep_f16) ? kF32 : Element(format);
+  element_ = !matrix_ || format == MR_F32 || (format == MR_F16 && !keep_f16) ? kF32 : Element(kind);
+  if (kind >= MR_W8) {
+    if (!matrix_) fail(MR_INVALID, "tensor %s is a vector, which cannot be quantised", name);
+    const int table = (format & MR_CODES_MASK) / MR_CODES_E2M1;
+    codes_ = {element_, {int(cols_), group}, (format & MR_WITH_MINIMUM) != 0, table == 0 ? nullptr : kTables[table]};
+    if (integers() && codes_.groups.each() > kMostSummed)
+      fail(MR_UNSUPPORTED, "tensor %s: %d columns share a scale, at most %lld can", name, codes_.groups.each(),
+           static_cast<long long>(kMostSummed));
+  }
   data_ = Mapping(matrix_ ? size_t(matrices_) * panels() * panel_size() : size_t(cols_) * 4);
 }
 
+int64_t Tensor::row_bytes() const {
+  if (!quantized() || !matrix_) return cols_ * (format_ == MR_F32 ? 4 : 2);
+  const int64_t codes = element_ == kW4 ? (cols_ + 1) / 2 : cols_;
+  return codes + codes_.groups.count() * ((element_ == kF8 ? 4 : 2) + (codes_.minimum ? 2 : 0));
+}
+
 void Tensor::check_write(int64_t first, int64_t n, int64_t bytes) const {
-  const int64_t all = matrices_ * rows_, row_bytes = cols_ * (format_ == MR_F32 ? 4 : 2);
+  const int64_t all = matrices_ * rows_;
   if (first < 0 || n < 0 || first > all || n > all - first)
     fail(MR_INVALID, "tensor %s: rows %lld to %lld of %lld", name_.c_str(), static_cast<long long>(first),
          static_cast<long long>(first + n), static_cast<long long>(all));
-  if (bytes != n * row_bytes)
+  if (bytes != n * row_bytes())
     fail(MR_INVALID, "tensor %s: %lld bytes for %lld rows, want %lld", name_.c_str(), static_cast<long long>(bytes),
-         static_cast<long long>(n), static_cast<long long>(n * row_bytes));
+         static_cast<long long>(n), static_cast<long long>(n * row_bytes()));
   const auto again = std::find(written_.begin() + first, written_.begin() + first + n, true);
   if (again != written_.begin() + first + n)
     fail(MR_INVALID, "tensor %s: row %lld is written twice", name_.c_str(),
@@ -115,17 +158,18 @@ void Tensor::write(Pool& pool, int64_t first, int64_t n, const void* src) {
 // the first of which is row first.
 void Tensor::pack(const char* src, int64_t first, int64_t n, int64_t p) {
   char* dst = data_.data() + p * panel_size();
-  const int64_t row_bytes = cols_ * (format_ == MR_F32 ? 4 : 2);
   const int64_t matrix = p / panels(), row = p % panels() * kPanel;  // the panel's first
   const char* lane[kPanel] = {};
   int lanes = 0;
   for (int l = 0; l < kPanel && row + l < rows_; l++) {
     const int64_t r = matrix * rows_ + row + l;
     if (r < first || r >= first + n) continue;
-    lane[l] = src + (r - first) * row_bytes;
+    lane[l] = src + (r - first) * row_bytes();
     lanes++;
   }
-  if (format_ == MR_F32) {
+  if (quantized()) {
+    pack_codes(lane, dst);
+  } else if (format_ == MR_F32) {
     interleave<uint32_t>(dst, lane, lanes, cols_);
   } else if (element_ == kF16) {
     interleave<uint16_t>(dst, lane, lanes, cols_);
@@ -141,22 +185,88 @@ void Tensor::pack(const char* src, int64_t first, int64_t n, int64_t p) {
   }
 }
 
+// Packs quantised rows, those of lane that are not null.
+void Tensor::pack_codes(const char* const* lane, char* dst) const {
+  const Groups& groups = codes_.groups;
+  const int64_t row_codes = element_ == kW4 ? (cols_ + 1) / 2 : cols_;
+  const auto word = [&](int l, int64_t at) {  // four bytes of codes, zeros after the last
+    uint32_t w = 0;
+    if (lane[l] != nullptr) std::memcpy(&w, lane[l] + at, size_t(std::min<int64_t>(4, row_codes - at)));
+    return w;
+  };
+  const bool whole = std::all_of(lane, lane + kPanel, [](const char* l) { return l != nullptr; });
+  const auto put = [&](char* line, const uint32_t* words) {
+    for (int l = 0; l < kPanel; l++)
+      if (whole || lane[l] != nullptr) std::memcpy(line + 4 * l, words + l, 4);
+  };
+  uint32_t words[kPanel];
+  char* line = dst;
+  for (int64_t at = 0; at < row_codes; at += 4) {
+    for (int l = 0; l < kPanel; l++) words[l] = word(l, at);
+    if (element_ == kF8) {
+      for (int k = 0; k < 4 && at + k < cols_; k++, line += kPanel)
+        for (int l = 0; l < kPanel; l++)
+          if (lane[l] != nullptr) line[l] = char(words[l] >> 8 * k);
+      continue;
+    }
+    for (uint32_t& w : words) w = element_ == kW8 ? w ^ 0x80808080u : spread(w & 0xffff) | spread(w >> 16) << 4;
+    put(line, words);
+    line += 64;
+  }
+  const int each = element_ == kF8 ? 4 : 2;
+  char *scales = dst + codes_.code_bytes(), *minimums = scales + codes_.scale_bytes();
+  for (int l = 0; l < kPanel; l++) {
+    if (lane[l] == nullptr) continue;
+    const char* from = lane[l] + row_codes;
+    for (int g = 0; g < groups.count(); g++) {
+      const size_t at = size_t(g * kPanel + l) * each;
+      std::memcpy(scales + at, from + g * each, each);
+      if (codes_.minimum) std::memcpy(minimums + at, from + (groups.count() + g) * each, each);
+      // Products do not see which codes are NaN, but the scale.
+      const int64_t first = int64_t(g) * groups.each();
+      if (element_ == kF8 && has_nan(lane[l] + first, std::min<int64_t>(groups.each(), cols_ - first)))
+        std::memcpy(scales + at, &kNaN, sizeof kNaN);
+    }
+  }
+}
+
 void Tensor::row(int r, float* out, int matrix) const {
   const char* p = panel(r / kPanel, matrix);
   const int lane = r % kPanel;
+  if (quantized()) return code_row(p, lane, out);
   for (int k = 0; k < cols(); k++) {
     const size_t at = panel_offset(element_, lane, k);
     switch (element_) {
-      case kF32:
-        out[k] = reinterpret_cast<const float*>(p)[at];
-        break;
       case kF16:
         out[k] = float_from_f16(reinterpret_cast<const uint16_t*>(p)[at]);
         break;
       case kBF16:
         out[k] = float_from_bf16(reinterpret_cast<const uint16_t*>(p)[at]);
         break;
+      default:
+        out[k] = reinterpret_cast<const float*>(p)[at];
     }
+  }
+}
+
+// Decodes a row of quantised panel p.
+void Tensor::code_row(const char* p, int lane, float* out) const {
+  const char *scales = p + codes_.code_bytes(), *minimums = scales + codes_.scale_bytes();
+  for (int k = 0; k < cols(); k++) {
+    const int64_t group = k / codes_.groups.each() * kPanel + lane;
+    if (element_ == kF8) {
+      out[k] = read<float>(scales + group * 4) * float_from_e4m3(uint8_t(p[int64_t(k) * kPanel + lane]));
+      continue;
+    }
+    int code;
+    if (element_ == kW8) {
+      code = uint8_t(p[k / 4 * 64 + lane * 4 + k % 4]) - 128;
+    } else {
+      code = uint8_t(p[k / 8 * 64 + lane * 4 + k % 4]) >> (k / 4 % 2 * 4) & 15;
+      if (!codes_.minimum) code = (codes_.table == nullptr ? kTables[0] : codes_.table)[code];
+    }
+    out[k] = float_from_f16(read<uint16_t>(scales + group * 2)) * float(code);
+    if (codes_.minimum) out[k] += float_from_f16(read<uint16_t>(minimums + group * 2));
   }
 }
 

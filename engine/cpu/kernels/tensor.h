@@ -33,10 +33,13 @@ class Tensor {
   int rows() const { return static_cast<int>(rows_); }  // of a matrix
   int cols() const { return static_cast<int>(cols_); }
   Element element() const { return element_; }
+  bool quantized() const { return element_ >= kW8; }
+  bool integers() const { return element_ == kW8 || element_ == kW4; }
+  const Codes& codes() const { return codes_; }  // if quantized
   size_t bytes() const { return data_.bytes(); }
 
   int panels() const { return (rows() + kPanel - 1) / kPanel; }  // of a matrix
-  size_t panel_size() const { return panel_bytes(element_, cols()); }
+  size_t panel_size() const { return quantized() ? codes_.panel_bytes() : panel_bytes(element_, cols()); }
   const char* panel(int p, int matrix = 0) const {
     return data_.data() + (int64_t(matrix) * panels() + p) * panel_size();
   }
@@ -45,11 +48,15 @@ class Tensor {
   void row(int r, float* out, int matrix = 0) const;
 
  private:
+  int64_t row_bytes() const;  // of what is written
   void pack(const char* src, int64_t first, int64_t n, int64_t panel);
+  void pack_codes(const char* const* lane, char* dst) const;
+  void code_row(const char* panel, int lane, float* out) const;
 
   std::string name_;
   mr_format format_;  // of what is written
   Element element_;   // of what is kept
+  Codes codes_{};
   bool matrix_;
   int64_t matrices_ = 1, rows_ = 1, cols_ = 0;
   std::vector<bool> written_;  // by row, through all matrices

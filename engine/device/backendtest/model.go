@@ -17,6 +17,11 @@ type model struct {
 	plan    plan.Plan
 	weights []weights
 	format  plan.Format // of matrices; what cannot have it is F32
+
+	// Whether a quantised format is that of embeddings, too. Their rows are multiples of
+	// a scale, and rounding such rows to integers is full of ties: unless x is an
+	// embedding itself, the last bit of x decides them.
+	quantizeEmbeddings bool
 }
 
 // weights are a tensor's elements as a checkpoint stores them.
@@ -137,7 +142,13 @@ func encode(values []float32, format plan.Format, shape []int) weights {
 
 // quantize brings the matrices of m that can have it into its format.
 func (m *model) quantize() {
-	for i, may := range plan.Quantizable(&m.plan) {
+	list := plan.Quantizable(&m.plan)
+	for _, op := range m.plan.Ops {
+		if op.Kind == plan.OpEmbed && op.Weight[0] != plan.None && !m.quantizeEmbeddings {
+			list[op.Weight[0]] = false
+		}
+	}
+	for i, may := range list {
 		if w := m.weights[i]; may && m.format.Quantized() && w.format == plan.F32 {
 			values := make([]float32, len(w.data)/4)
 			quant.Decode(values, w.data, plan.F32)

@@ -40,8 +40,9 @@ const opVocab = 29
 
 // operations compares each operation alone, in every form it has.
 func (s *suite) operations(t *testing.T) {
-	var cases []operation
-	for _, list := range [][]operation{inputOps(), normOps(), linearOps(), epilogueOps(), activateOps(), ropeOps(), routeOps(), expertOps(), recurrentOps()} {
+	cases := inputOps()
+	inputs := len(cases)
+	for _, list := range [][]operation{normOps(), linearOps(), epilogueOps(), activateOps(), ropeOps(), routeOps(), expertOps(), recurrentOps()} {
 		cases = append(cases, list...)
 	}
 	formats := s.formats(t)
@@ -49,6 +50,7 @@ func (s *suite) operations(t *testing.T) {
 		for _, format := range formats {
 			t.Run(fmt.Sprintf("%s/%v", tt.name, format), func(t *testing.T) {
 				m := tt.build(newBuilder(uint64(i), opVocab, format))
+				m.quantizeEmbeddings = i < inputs
 				s.compare(t, m, format, scoreSome(opVocab))
 			})
 		}

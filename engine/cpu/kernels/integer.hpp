@@ -1,0 +1,268 @@
+// Products of integers: rows of x rounded to 8 bits, and tiles of M of them by R registers
+// of output columns. A file that includes this has defined, besides what simd.hpp wants,
+//
+//   kOffset                what is added to a signed code to make the bytes that dot takes
+//   dot(sum, w, x)         sum + the products of the four bytes of w and x in each lane
+//   dot_small(sum, w, x)   the same for bytes of w from 0 to 15
+//   lookup(table, w)       the byte of table, which is repeated every 16, for each of w
+//   halves(p)              as many f16 as a register has lanes, widened
+//   MR_SUMS                registers for the sums of a tile
+
+namespace millrace {
+namespace MR_ISA {
+
+typedef int8_t Narrow __attribute__((vector_size(MR_LANES)));
+typedef Narrow NarrowAt __attribute__((aligned(1), may_alias));
+
+MR_INLINE Ints splat_int(int32_t x) { return x - Ints{}; }
+MR_INLINE int32_t word(const char* p) {
+  int32_t w;
+  __builtin_memcpy(&w, p, 4);
+  return w;
+}
+
+// Rounds n columns of x, one group, to codes kTileRows*4 bytes apart in fours, of which
+// `padded` are to be written. Returns the scale, and the sum of the codes in sum.
+MR_INLINE float round_group(const float* x, int n, int padded, char* codes, int32_t& sum) {
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  const auto part = [&](int i) MR_LAMBDA { return i + kPanel <= n ? load(x + i) : load_some(x + i, n - i, 0); };
+  Ints greatest[kRegs] = {};
+  for (int i = 0; i < n; i += kPanel) {
+    const Vec v = part(i);
+    // Without their signs, floats are ordered as integers are, with NaN above all.
+    for (int j = 0; j < kRegs; j++) {
+      const Ints bits = (Ints)v.r[j] & 0x7fffffff;
+      greatest[j] = bits > greatest[j] ? bits : greatest[j];
+    }
+  }
+  int32_t bits = 0;
+  for (int j = 0; j < kRegs; j++)
+    for (int l = 0; l < MR_LANES; l++) bits = greatest[j][l] > bits ? greatest[j][l] : bits;
+  float most, inverse = 0;
+  __builtin_memcpy(&most, &bits, 4);
+  float scale = most / 127.0f;
+  if (!(most < INFINITY))
+    scale = NAN;
+  else if (most > 0)
+    inverse = 127.0f / most;
+  if (!(inverse < INFINITY)) inverse = 0;  // the group is as good as zero
+  Ints sums[kRegs] = {};
+  for (int i = 0; i < padded; i += kPanel) {
+    alignas(64) int8_t code[kPanel] = {};
+    if (inverse != 0 && i < n) {
+      const Vec v = part(i);
+      for (int j = 0; j < kRegs; j++) {
+        const Ints q = (Ints)(v.r[j] * inverse + kRound) - (Ints)reg_splat(kRound);
+        sums[j] += q;
+        *reinterpret_cast<NarrowAt*>(code + j * MR_LANES) = __builtin_convertvector(q, Narrow);
+      }
+    }
+    for (int k = 0; k < kPanel && i + k < padded; k += 4)
+      __builtin_memcpy(codes + size_t(i + k) * kTileRows, code + k, 4);
+  }
+  sum = 0;
+  for (int j = 0; j < kRegs; j++)
+    for (int l = 0; l < MR_LANES; l++) sum += sums[j][l];
+  return scale;
+}
+
+static void round_row(const float* x, Groups groups, char* tile, int row) {
+  const RoundedTile layout = {groups};
+  for (int g = 0; g < groups.count(); g++) {
+    const int first = g * groups.each(), left = groups.k - first;
+    int32_t sum;
+    const float scale = round_group(x + first, left < groups.each() ? left : groups.each(), groups.columns(g),
+                                    tile + size_t(first) * kTileRows + row * 4, sum);
+    const float scaled = float(sum) * scale;
+    const size_t at = (size_t(g) * kTileRows + row) * 4;
+    __builtin_memcpy(tile + layout.scales() + at, &scale, 4);
+    __builtin_memcpy(tile + layout.sums() + at, &sum, 4);
+    __builtin_memcpy(tile + layout.scaled_sums() + at, &scaled, 4);
+  }
+}
+
+// How a line of 64 bytes, or a register of it, becomes two of bytes for dot: the first
+// and the second four of eight columns. kZero is what was added to the codes' numbers.
+template <bool minimum>
+struct CodesW8 {
+  static constexpr bool kMinimum = minimum;
+  static constexpr int kLines = 2;  // for eight columns
+  explicit CodesW8(const Codes&) {}
+  int zero() const { return kOffset; }
+  MR_INLINE Bits signed_or_not(Bits w) { return kOffset != 0 ? w : w ^ 0x80808080u; }
+  MR_INLINE Bits first(const CodesW8&, const char* w) { return signed_or_not(reg_bits(w)); }
+  MR_INLINE Bits second(const CodesW8&, const char* w) { return signed_or_not(reg_bits(w + 64)); }
+  MR_INLINE Ints multiply(Ints sum, Bits w, Ints x) { return dot(sum, w, x); }
+};
+
+template <bool minimum>
+struct CodesW4 {
+  static constexpr bool kMinimum = minimum;
+  static constexpr int kLines = 1;
+  explicit CodesW4(const Codes&) {}
+  int zero() const { return minimum ? 0 : 8; }
+  MR_INLINE Bits first(const CodesW4&, const char* w) { return reg_bits(w) & 0x0f0f0f0fu; }
+  MR_INLINE Bits second(const CodesW4&, const char* w) { return reg_bits(w) >> 4 & 0x0f0f0f0fu; }
+  MR_INLINE Ints multiply(Ints sum, Bits w, Ints x) { return dot_small(sum, w, x); }
+};
+
+struct CodesTable {
+  static constexpr bool kMinimum = false;
+  static constexpr int kLines = 1;
+  Bits table;
+  explicit CodesTable(const Codes& c) {
+    for (int i = 0; i < MR_LANES; i++) {
+      const auto byte = [&](int j) { return uint32_t(uint8_t(c.table[i % 4 * 4 + j] + kOffset)) << 8 * j; };
+      table[i] = byte(0) | byte(1) | byte(2) | byte(3);
+    }
+  }
+  int zero() const { return kOffset; }
+  MR_INLINE Bits first(const CodesTable& c, const char* w) { return lookup(c.table, reg_bits(w) & 0x0f0f0f0fu); }
+  MR_INLINE Bits second(const CodesTable& c, const char* w) { return lookup(c.table, reg_bits(w) >> 4 & 0x0f0f0f0fu); }
+  MR_INLINE Ints multiply(Ints sum, Bits w, Ints x) { return dot(sum, w, x); }
+};
+
+// What is fetched while a tile is multiplied: from each line `next` bytes on, and `step`
+// bytes further for each of the lines that follow.
+struct Fetch {
+  size_t next, step;
+};
+
+// M rows of x times R registers of output columns, from register `first` on.
+template <class C, int M, int R>
+static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char* tile, float* out, int first,
+                         Fetch fetch) {
+  constexpr int kLine = 64, kWidth = 4 * MR_LANES;
+  const Groups groups = a.codes.groups;
+  const RoundedTile layout = {groups};
+  const size_t panel_bytes = a.codes.panel_bytes(), code_bytes = a.codes.code_bytes();
+  const char *w[R], *scales[R];
+  _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) {
+    const char* panel = a.w + size_t((first + r) / kRegs) * panel_bytes;
+    w[r] = panel + (first + r) % kRegs * kWidth;
+    scales[r] = panel + code_bytes + (first + r) % kRegs * kWidth / 2;
+  }
+  const char* x = tile;
+  const char* row_scales = tile + layout.scales();
+  const size_t to_sums = layout.sums() - layout.scales(), to_minimums = a.codes.scale_bytes();
+  const size_t stride = a.out_stride;
+  out += first * MR_LANES;
+  _Pragma("GCC unroll 8") for (int m = 0; m < M; m++)
+    _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
+      *reinterpret_cast<RegAt*>(out + m * stride + r * MR_LANES) = Reg{};
+  for (int g = 0; g < groups.count(); g++) {
+    Ints sum[M][R];
+    _Pragma("GCC unroll 8") for (int m = 0; m < M; m++)
+      _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
+        sum[m][r] = splat_int(word(row_scales + to_sums + m * 4)) * -codes.zero();
+    for (int k = groups.columns(g); k > 0; k -= 8) {
+      _Pragma("GCC unroll 2") for (int half = 0; half < 2; half++) {
+        Bits line[R];
+        _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) {
+          if ((half == 0 || C::kLines == 2) && (R < kRegs || r % kRegs == 0))
+            __builtin_prefetch(w[r] + fetch.next + half * kLine, 0, 2);
+          line[r] = half == 0 ? C::first(codes, w[r]) : C::second(codes, w[r]);
+        }
+        _Pragma("GCC unroll 8") for (int m = 0; m < M; m++) {
+          const Ints xm = splat_int(word(x + (half * kTileRows + m) * 4));
+          _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) sum[m][r] = C::multiply(sum[m][r], line[r], xm);
+        }
+        if (half == 0 || C::kLines == 2) fetch.next += fetch.step;
+      }
+      x += 2 * kTileRows * 4;
+      _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) w[r] += C::kLines * kLine;
+      fetch.next -= C::kLines * kLine;
+    }
+    Reg scale[R], least[R];
+    _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) {
+      scale[r] = halves(scales[r]);
+      if (C::kMinimum) least[r] = halves(scales[r] + to_minimums);
+      scales[r] += kPanel * 2;
+    }
+    _Pragma("GCC unroll 8") for (int m = 0; m < M; m++) {
+      float x_scale, scaled_sum;
+      __builtin_memcpy(&x_scale, row_scales + m * 4, 4);
+      __builtin_memcpy(&scaled_sum, row_scales + 2 * to_sums + m * 4, 4);
+      _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) {
+        RegAt* total = reinterpret_cast<RegAt*>(out + m * stride + r * MR_LANES);
+        const Reg part = __builtin_convertvector(sum[m][r], Reg) * x_scale * scale[r];
+        *total = C::kMinimum ? *total + part + least[r] * scaled_sum : *total + part;
+      }
+    }
+    row_scales += kTileRows * 4;
+  }
+}
+
+constexpr int tile_registers(int m) { return MR_SUMS / m >= 4 ? 4 : MR_SUMS / m >= 2 ? 2 : 1; }
+
+// M rows against registers [from, to).
+template <class C, int M>
+static void integer_rows(const IntegerMatmulArgs& a, const C& codes, const char* tile, float* out, int from, int to,
+                         Fetch fetch) {
+  if constexpr (tile_registers(M) >= 4)
+    for (; from + 4 <= to; from += 4) integer_tile<C, M, 4>(a, codes, tile, out, from, fetch);
+  if constexpr (tile_registers(M) >= 2)
+    for (; from + 2 <= to; from += 2) integer_tile<C, M, 2>(a, codes, tile, out, from, fetch);
+  for (; from < to; from++) integer_tile<C, M, 1>(a, codes, tile, out, from, fetch);
+}
+
+template <class C>
+using IntegerRowsFn = void (*)(const IntegerMatmulArgs&, const C&, const char*, float*, int, int, Fetch);
+
+template <class C, int... M>
+constexpr IntegerRowsFn<C> integer_rows_fn(int m, std::integer_sequence<int, M...>) {
+  constexpr IntegerRowsFn<C> fns[] = {integer_rows<C, M + 1>...};
+  return fns[m - 1];
+}
+
+// A few panels at a time pass all tiles while they are near.
+template <class C>
+static void integer_panels(const IntegerMatmulArgs& a) {
+  constexpr int kAtOnce = 4, kLine = 64, kNear = 1024;
+  const C codes(a.codes);
+  const int tiles = (a.rows + kTileRows - 1) / kTileRows;
+  const size_t panel_bytes = a.codes.panel_bytes();
+  for (int p = 0; p < a.panels; p += kAtOnce) {
+    const int end = p + kAtOnce < a.panels ? p + kAtOnce : a.panels;
+    for (int t = 0; t < tiles; t++) {
+      const int row = t * kTileRows, rows = a.rows - row < kTileRows ? a.rows - row : kTileRows;
+      // A lone tile fetches a little ahead in each of its panels. Several fetch the panels
+      // that follow, each its share.
+      const Fetch fetch = tiles == 1 ? Fetch{kNear, kLine}
+                                     : Fetch{kAtOnce * panel_bytes + panel_bytes / tiles * t, size_t(kLine / tiles)};
+      integer_rows_fn<C>(rows, std::make_integer_sequence<int, kTileRows>())(
+          a, codes, a.x + t * a.tile_bytes, a.out + row * a.out_stride, p * kRegs, end * kRegs, fetch);
+    }
+  }
+}
+
+static void integer_matmul(const IntegerMatmulArgs& a) {
+  if (a.codes.element == kW8)
+    (a.codes.minimum ? integer_panels<CodesW8<true>> : integer_panels<CodesW8<false>>)(a);
+  else if (a.codes.table != nullptr)
+    integer_panels<CodesTable>(a);
+  else
+    (a.codes.minimum ? integer_panels<CodesW4<true>> : integer_panels<CodesW4<false>>)(a);
+}
+
+// The arithmetic peak: nothing but independent dot products. An operation is a
+// multiplication or an addition.
+static int64_t dot_loop(int64_t rounds) {
+  constexpr int kChains = MR_SUMS < 12 ? MR_SUMS : 12;
+  Ints sum[kChains], x = splat_int(0x01010101);
+  Bits w = (Bits)splat_int(0x02020202);
+  for (int c = 0; c < kChains; c++) sum[c] = splat_int(c);
+  for (int64_t i = 0; i < rounds; i++) {
+    _Pragma("GCC unroll 12") for (int c = 0; c < kChains; c++) sum[c] = dot(sum[c], w, x);
+    asm volatile("");
+  }
+  int32_t total = 0;
+  for (int c = 0; c < kChains; c++) total += sum[c][0];
+  asm volatile("" : : "m"(total));
+  return rounds * kChains * MR_LANES * 8;
+}
+
+static const Integers kIntegers = {MR_NAME, round_row, integer_matmul, dot_loop};
+
+}  // namespace MR_ISA
+}  // namespace millrace

@@ -1,0 +1,34 @@
+// AVX-VNNI, the same dot products on AVX2's registers: Intel since Alder Lake and Sierra Forest,
+// AMD since Zen 5.
+#include "prelude.h"
+
+#if defined(__x86_64__)
+#pragma GCC target("avxvnni,avx2,fma,f16c")
+#define MR_ISA avxvnni
+#define MR_NAME "avxvnni"
+#define MR_LANES 8
+#define MR_FMA 256
+#define MR_SUMS 8  // of 16 registers
+
+#include "simd.hpp"
+
+namespace millrace {
+namespace avxvnni {
+constexpr int kOffset = 128;
+MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
+  return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)w, (__m256i)x);
+}
+MR_INLINE Ints dot_small(Ints sum, Bits w, Ints x) { return dot(sum, w, x); }
+MR_INLINE Bits lookup(Bits table, Bits w) { return (Bits)_mm256_shuffle_epi8((__m256i)table, (__m256i)w); }
+MR_INLINE Reg halves(const char* p) {
+  return (Reg)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+}  // namespace avxvnni
+}  // namespace millrace
+
+#include "integer.hpp"
+
+const millrace::Integers* millrace::avxvnni_integers() { return &avxvnni::kIntegers; }
+#else
+const millrace::Integers* millrace::avxvnni_integers() { return nullptr; }
+#endif
