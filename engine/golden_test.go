@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -85,6 +86,18 @@ func runGoldens(t *testing.T, root string) {
 			t.Fatal(err)
 		}
 		for _, b := range goldenBackends {
+			if quantizedGolden(dir) {
+				t.Run(fmt.Sprintf("%s/%s/as stored", filepath.Base(dir), b.name), func(t *testing.T) {
+					const rounding = 0.3 // of what is multiplied, which the reference does not do
+					limits := device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 4, MaxPagesPerSlot: 16, Threads: 2}
+					backend, err := b.open(limits)
+					if err != nil {
+						t.Fatal(err)
+					}
+					t.Cleanup(func() { backend.Close() })
+					compareGolden(t, startEngine(t, dir, backend, limits, 256), &g, 0, rounding, 2*rounding)
+				})
+			}
 			for _, budget := range []int{256, 7} {
 				t.Run(fmt.Sprintf("%s/%s/%d tokens a step", filepath.Base(dir), b.name, budget), func(t *testing.T) {
 					limits := device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 4, MaxPagesPerSlot: 16, Threads: 2}
@@ -93,12 +106,28 @@ func runGoldens(t *testing.T, root string) {
 						t.Fatal(err)
 					}
 					t.Cleanup(func() { backend.Close() }) // after the engine has stopped
-					e := startEngine(t, dir, backend, limits, budget)
+					e := startEngine(t, dir, floats{backend}, limits, budget)
 					compareGolden(t, e, &g, 0, b.tolerance, b.margin)
 				})
 			}
 		}
 	}
+}
+
+// floats is a backend that takes no quantised formats, so that it is given what they
+// stand for, which it multiplies without rounding more.
+type floats struct{ device.Backend }
+
+func (b floats) Caps() device.Caps {
+	caps := b.Backend.Caps()
+	caps.Formats &= 1<<plan.F32 | 1<<plan.F16 | 1<<plan.BF16
+	return caps
+}
+
+// quantizedGolden reports whether the checkpoint in dir is stored in few bits.
+func quantizedGolden(dir string) bool {
+	config, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	return err == nil && bytes.Contains(config, []byte(`"quant_method"`))
 }
 
 // startEngine loads the checkpoint in dir and runs an engine on it until the

@@ -1,9 +1,7 @@
 package loader
 
 import (
-	"encoding/binary"
 	"fmt"
-	"math"
 	"runtime"
 	"slices"
 	"sync"
@@ -43,30 +41,26 @@ type rows struct {
 // of every row of the source.
 type whole struct {
 	first, rows, cols int
-	size              int // bytes of an element
+	format            plan.Format // of elements meanwhile
 	once              sync.Once
 	data              []byte
 	missing           atomic.Int64 // elements
 }
 
 func newWhole(first, rows, cols int, format plan.Format) *whole {
-	w := &whole{first: first, rows: rows, cols: cols, size: format.Size()}
+	if format.Quantized() {
+		format = plan.F32
+	}
+	w := &whole{first: first, rows: rows, cols: cols, format: format}
 	w.missing.Store(int64(rows) * int64(cols))
 	return w
 }
 
-// scales are those of a source in MXFP4, or the one of ternary numbers. Blocks that come before them wait.
-type scales struct {
-	blocks  *source
-	data    []byte
-	missing int
-	waiting []job
-}
-
-// newScales makes the scales of blocks from source by, which is read whole.
-func newScales(blocks, by *source) *scales {
-	by.scales = &scales{blocks: blocks, missing: int(by.Size)}
-	return by.scales
+// spreading is a matrix whose rows are put together from pieces of all of them.
+type spreading struct {
+	once  sync.Once
+	codes []byte       // [rows, cols]
+	done  atomic.Int64 // stored rows
 }
 
 func newGatherer(b device.Backend, p *plan.Plan) *gatherer {
@@ -85,8 +79,8 @@ func newGatherer(b device.Backend, p *plan.Plan) *gatherer {
 // take hands over a piece, or gives it to the workers. data is not kept.
 func (g *gatherer) take(p piece, data []byte) error {
 	s := p.source
-	if len(s.uses) == 0 { // scales
-		return g.takeScales(p, data)
+	if s.of != nil {
+		return g.takeBeside(p, data)
 	}
 	work := false
 	for _, u := range s.uses {
@@ -107,21 +101,27 @@ func (g *gatherer) take(p piece, data []byte) error {
 		return nil
 	}
 	j := job{p, slices.Clone(data)}
-	if s.scales != nil && s.scales.missing > 0 {
-		s.scales.waiting = append(s.scales.waiting, j)
+	if s.missing > 0 {
+		s.waiting = append(s.waiting, j)
 		return nil
 	}
 	return g.submit(j)
 }
 
-func (g *gatherer) takeScales(p piece, data []byte) error {
-	s := p.source.scales
-	if s.data == nil {
-		s.data = make([]byte, p.source.Size)
-	}
-	s.missing -= copy(s.data[p.first*p.source.rowBytes:], data)
+// takeBeside keeps a piece of what stands beside codes. When all of it has come,
+// those that wait are decoded.
+func (g *gatherer) takeBeside(p piece, data []byte) error {
+	s := p.source
+	s.missing -= copy(s.data[p.first*s.rowBytes:], data)
 	if s.missing > 0 {
 		return nil
+	}
+	s = s.of
+	if s.missing--; s.missing > 0 {
+		return nil
+	}
+	if err := s.prepare(); err != nil {
+		return err
 	}
 	for _, j := range s.waiting {
 		if err := g.submit(j); err != nil {
@@ -185,59 +185,139 @@ func (u *use) within(p piece) (first, n int) {
 	return first, n
 }
 
+// encode returns the rows in the format of the tensor.
+func (w *whole) encode(to plan.Format) []byte {
+	if to == w.format {
+		return w.data
+	}
+	rowBytes := to.RowBytes(w.cols)
+	packed, row := make([]byte, w.rows*rowBytes), make([]float32, w.cols)
+	for i := range w.rows {
+		quant.Decode(row, w.data[i*w.cols*w.format.Size():], w.format)
+		quant.Encode(packed[i*rowBytes:][:rowBytes], row, to)
+	}
+	w.data = nil
+	return packed
+}
+
 // run makes rows of tensors of a piece.
 func (j *job) run() (ready []rows) {
-	for _, u := range j.source.uses {
+	s, data, width := j.source, j.data, j.source.rowBytes
+	if s.spread != nil {
+		if data, width = s.gather(j), s.cols; data == nil {
+			return nil
+		}
+		j.piece = piece{s, 0, s.rows}
+	}
+	for _, u := range s.uses {
 		first, n := u.within(j.piece)
 		if n == 0 || u.direct {
 			continue
 		}
-		width := u.Cols.N * u.to.Size()
-		chunk := make([]byte, n*width)
+		c := converter{source: s, use: u, to: u.to}
+		if u.whole != nil {
+			c.to = u.whole.format
+		}
+		rowBytes := c.to.RowBytes(u.Cols.N)
+		chunk := make([]byte, n*rowBytes)
 		for i := range n {
 			row := u.Rows.First + (first+i)*u.Rows.Step
-			src := j.data[(row-j.first)*j.source.rowBytes:][:j.source.rowBytes]
-			dst := chunk[i*width:][:width]
-			switch u.Encoding {
-			case plan.EncodingMXFP4:
-				perRow := j.source.rowBytes / mxfp4Bytes
-				decodeMXFP4(dst, u, src, j.source.scales.data[row*perRow:][:perRow])
-			case plan.EncodingTernary:
-				decodeTernary(dst, u, src, j.source.scales.data)
-			default:
-				convert(dst, u, src)
-			}
+			c.row(chunk[i*rowBytes:][:rowBytes], data[(row-j.first)*width:][:width], row+u.Quarter*s.stored)
 		}
 		if u.whole == nil {
 			ready = append(ready, rows{u.tensor, u.To + first, n, chunk})
 		} else if u.whole.put(u, first, n, chunk) {
-			ready = append(ready, rows{u.tensor, u.whole.first, u.whole.rows, u.whole.data})
+			ready = append(ready, rows{u.tensor, u.whole.first, u.whole.rows, u.whole.encode(u.to)})
 		}
 	}
 	return ready
 }
 
+// gather spreads a piece over the rows of a matrix, and returns all of them after
+// the last.
+func (s *source) gather(j *job) []byte {
+	g := &s.spreading
+	g.once.Do(func() { g.codes = make([]byte, s.rows*s.cols) })
+	s.spread(g.codes, j.data, j.first, j.n)
+	if g.done.Add(int64(j.n)) < int64(s.stored) {
+		return nil
+	}
+	codes := g.codes
+	g.codes = nil
+	return codes
+}
+
+// converter makes rows of a part in format to.
+type converter struct {
+	*source
+	*use
+	to     plan.Format
+	all    []float32 // elements of a row of the source
+	picked []float32 // those that are used
+}
+
+// row writes a row, of which src are the stored bytes.
+func (c *converter) row(dst, src []byte, row int) {
+	if c.source.direct && !c.source.format.Quantized() && c.source.format == c.to {
+		pick(dst, src, c.Cols, c.to.Size())
+		return
+	}
+	if c.packed && (c.source.direct && copy(dst, src) > 0 || c.pack != nil && c.pack(dst, src, row)) {
+		return
+	}
+	if c.all == nil {
+		cols := 1
+		if shape := c.use.Shape; len(shape) > 1 {
+			cols = shape[len(shape)-1]
+		}
+		c.all = make([]float32, cols)
+		c.picked = make([]float32, c.Cols.N)
+	}
+	c.decode(c.all, src, row)
+	picked := c.all
+	if c.Cols.Step != 1 || c.Cols.N != len(c.all) {
+		picked = c.picked
+		for i := range picked {
+			picked[i] = c.all[c.Cols.First+i*c.Cols.Step]
+		}
+	}
+	quant.Encode(dst, picked, c.to)
+}
+
+// pick copies columns of elements of size bytes.
+func pick(dst, src []byte, cols plan.Range, size int) {
+	at, step := cols.First*size, cols.Step*size
+	if cols.Step == 1 {
+		copy(dst, src[at:])
+		return
+	}
+	for i := range cols.N {
+		copy(dst[i*size:][:size], src[at+i*step:])
+	}
+}
+
 // put places n rows of part u, from its row first on, and reports whether w is
 // complete.
 func (w *whole) put(u *use, first, n int, chunk []byte) bool {
-	w.once.Do(func() { w.data = make([]byte, w.rows*w.cols*w.size) })
+	size := w.format.Size()
+	w.once.Do(func() { w.data = make([]byte, w.rows*w.cols*size) })
 	cols := u.Cols.N
 	at := 0 // of the part in w
 	if w.first == 0 && w.rows == 1 {
-		at = u.To * w.size // a vector: rows are elements
+		at = u.To * size // a vector: rows are elements
 	}
 	if !u.Transpose {
-		copy(w.data[at+first*cols*w.size:], chunk)
+		copy(w.data[at+first*cols*size:], chunk)
 	} else {
 		// In tiles, so that both sides stay in the cache.
 		const tile = 64
-		stride := u.Rows.N * w.size
+		stride := u.Rows.N * size
 		for c0 := 0; c0 < cols; c0 += tile {
 			for r := range n {
-				src := chunk[(r*cols+c0)*w.size:]
-				dst := w.data[at+c0*stride+(first+r)*w.size:]
+				src := chunk[(r*cols+c0)*size:]
+				dst := w.data[at+c0*stride+(first+r)*size:]
 				for c := range min(tile, cols-c0) {
-					if w.size == 2 {
+					if size == 2 {
 						*(*[2]byte)(dst[c*stride:]) = [2]byte(src[c*2:])
 					} else {
 						*(*[4]byte)(dst[c*stride:]) = [4]byte(src[c*4:])
@@ -247,91 +327,4 @@ func (w *whole) put(u *use, first, n int, chunk []byte) bool {
 		}
 	}
 	return w.missing.Add(-int64(n)*int64(cols)) == 0
-}
-
-// convert writes the columns of part u of a row of the source, widened if the
-// tensor's format is wider.
-func convert(dst []byte, u *use, src []byte) {
-	size := u.from.Size()
-	at, step := u.Cols.First*size, u.Cols.Step*size
-	if u.from == u.to {
-		if u.Cols.Step == 1 {
-			copy(dst, src[at:])
-			return
-		}
-		for i := range u.Cols.N {
-			copy(dst[i*size:][:size], src[at+i*step:])
-		}
-		return
-	}
-	for i := range u.Cols.N {
-		bits := binary.LittleEndian.Uint16(src[at+i*step:])
-		wide := uint32(bits) << 16
-		if u.from == plan.F16 {
-			wide = math.Float32bits(quant.Half(bits))
-		}
-		binary.LittleEndian.PutUint32(dst[i*4:], wide)
-	}
-}
-
-// A block of MXFP4 is 32 elements in 16 bytes with one scale (OCP Microscaling
-// Formats 1.0).
-const (
-	mxfp4Block = 32
-	mxfp4Bytes = 16
-)
-
-// mxfp4Shape is the shape of the blocks of a tensor [matrices, rows, cols]; that
-// of the scales is its first three dimensions.
-func mxfp4Shape(shape []int) []int {
-	return []int{shape[0], shape[1], shape[2] / mxfp4Block, mxfp4Bytes}
-}
-
-// mxfp4 are the sixteen elements under each scale, as BF16, which holds all of
-// them exactly but those beyond its range, which are infinite. Scale 255 is NaN.
-var mxfp4 = sync.OnceValue(func() *[256][16]uint16 {
-	elements := [8]float64{0, 0.5, 1, 1.5, 2, 3, 4, 6}
-	var table [256][16]uint16
-	for scale := range table {
-		for e := range table[scale] {
-			v := math.Ldexp(elements[e%8], scale-127)
-			if scale == 255 {
-				v = math.NaN()
-			}
-			if e >= 8 {
-				v = -v
-			}
-			table[scale][e] = uint16(math.Float32bits(float32(v)) >> 16)
-		}
-	}
-	return &table
-})
-
-// decodeMXFP4 writes the columns of part u of a row of blocks.
-func decodeMXFP4(dst []byte, u *use, src, scales []byte) {
-	table := mxfp4()
-	for i := range u.Cols.N {
-		c := u.Cols.First + i*u.Cols.Step
-		bits := table[scales[c/mxfp4Block]][src[c/2]>>(c%2*4)&15]
-		if u.to == plan.BF16 {
-			binary.LittleEndian.PutUint16(dst[i*2:], bits)
-		} else {
-			binary.LittleEndian.PutUint32(dst[i*4:], uint32(bits)<<16)
-		}
-	}
-}
-
-// decodeTernary writes the columns of part u of a row of ternary numbers.
-func decodeTernary(dst []byte, u *use, src, scale []byte) {
-	one := *u
-	one.Cols = plan.Range{First: 0, Step: 1, N: 1}
-	size := u.to.Size()
-	var values [4][4]byte // what 0 to 3 stand for; the last does not occur
-	convert(values[2][:size], &one, scale)
-	values[0] = values[2]
-	values[0][size-1] ^= 0x80
-	for i := range u.Cols.N {
-		c := u.Cols.First + i*u.Cols.Step
-		copy(dst[i*size:][:size], values[src[c]>>(2*u.Quarter)&3][:])
-	}
 }

@@ -119,7 +119,7 @@ func sameRows(c *weights.Checkpoint, a, b weights.Tensor) bool {
 // Check compares the tensors that p needs with those of checkpoint c, by the
 // headers of its files alone.
 func Check(p *plan.Plan, c *weights.Checkpoint) error {
-	if _, err := resolve(p, c); err != nil {
+	if _, err := resolve(p, c, allKinds); err != nil {
 		return err
 	}
 	return refuseUnused(p, c)
@@ -128,14 +128,15 @@ func Check(p *plan.Plan, c *weights.Checkpoint) error {
 // WeightBytes is the size of the tensors of p once they are loaded from
 // checkpoint c, in the formats that they are handed over in.
 func WeightBytes(p *plan.Plan, c *weights.Checkpoint) (int64, error) {
-	found, err := resolve(p, c)
+	found, err := resolve(p, c, allKinds)
 	if err != nil {
 		return 0, err
 	}
 	total := int64(0)
 	for i, t := range p.Tensors {
-		size := int64(found.formats[i].Size())
-		for _, n := range t.Shape {
+		last := len(t.Shape) - 1
+		size := int64(found.formats[i].RowBytes(t.Shape[last]))
+		for _, n := range t.Shape[:last] {
 			size *= int64(n)
 		}
 		total += size
@@ -166,7 +167,7 @@ func Load(b device.Backend, p *plan.Plan, c *weights.Checkpoint, progress func(d
 	if err := b.CheckPlan(p); err != nil {
 		return device.ModelInfo{}, fmt.Errorf("%s: the backend cannot run a %s model: %w", c.Source(), p.Family, err)
 	}
-	found, err := resolve(p, c)
+	found, err := resolve(p, c, b.Caps().Formats)
 	if err != nil {
 		return device.ModelInfo{}, err
 	}
@@ -211,9 +212,6 @@ func Load(b device.Backend, p *plan.Plan, c *weights.Checkpoint, progress func(d
 	return b.SetModel(p)
 }
 
-// formats are the types of a checkpoint that backends compute with.
-var formats = map[string]plan.Format{"F32": plan.F32, "F16": plan.F16, "BF16": plan.BF16}
-
 // resolved is where the tensors of a plan come from.
 type resolved struct {
 	formats []plan.Format // of each tensor
@@ -224,18 +222,28 @@ type resolved struct {
 // the last are rows, and a vector is rows of one element (plan.Part).
 type source struct {
 	weights.Tensor
-	rows, rowBytes int
-	uses           []*use // empty for scales
-	scales         *scales
+	encoding
+	part             []int  // shape of the tensor that the plan knows
+	stored, rowBytes int    // rows that are read, and their bytes
+	uses             []*use // empty of what stands beside codes
+
+	beside  []*source // what must have come, whole, before rows mean anything
+	of      *source   // whose codes it stands beside
+	data    []byte    // of what stands beside codes, what has come
+	missing int       // bytes of that, or tensors beside codes, that have not
+	waiting []job     // that came before them
+
+	spreading spreading // if rows are not stored one by one
 }
 
 // use is a part of a tensor of the plan.
 type use struct {
 	plan.Part
-	tensor   int
-	from, to plan.Format
-	whole    *whole // in which the part is put together; nil: its rows are handed over as they come
-	direct   bool   // rows are handed over as they are in the source
+	tensor int
+	to     plan.Format
+	whole  *whole // in which the part is put together; nil: its rows are handed over as they come
+	direct bool   // rows are handed over as they are in the source
+	packed bool   // rows are packed in the source's format
 }
 
 // piece is n rows of a source, read at once.
@@ -244,110 +252,145 @@ type piece struct {
 	first, n int
 }
 
-// resolve finds every part of every tensor of p in c and compares types and
-// shapes.
-func resolve(p *plan.Plan, c *weights.Checkpoint) (*resolved, error) {
-	r := &resolved{}
-	byName := map[string]*source{}
-	find := func(name string, shape []int, types ...string) (*source, error) {
-		t, ok := c.Tensor(name)
-		if !ok {
-			return nil, fmt.Errorf("%s: tensor %q is missing, expected %v", c.Source(), name, shape)
-		}
-		if !slices.Equal(t.Shape, shape) {
-			return nil, fmt.Errorf("%s: tensor %q: config.json needs shape %v, found %v", t.File, name, shape, t.Shape)
-		}
-		if !slices.Contains(types, t.DType) {
-			return nil, fmt.Errorf("%s: tensor %q: expected type %s, found %s", t.File, name, alternatives(types), t.DType)
-		}
-		if s := byName[name]; s != nil {
-			return s, nil
-		}
-		s := &source{Tensor: t, rows: 1}
-		for i, n := range shape {
-			if i == 0 || i < len(shape)-1 {
-				s.rows *= n
-			}
-		}
-		s.rowBytes = int(t.Size) / s.rows
-		byName[name] = s
-		r.sources = append(r.sources, s)
-		return s, nil
-	}
+// resolver finds how a checkpoint stores what a plan needs.
+type resolver struct {
+	resolved
+	c      *weights.Checkpoint
+	byName map[string]*source
+}
 
+// resolve finds every part of every tensor of p in c, compares types and shapes and
+// chooses the formats of tensors, of kinds that are in the set kinds.
+func resolve(p *plan.Plan, c *weights.Checkpoint, kinds uint32) (*resolved, error) {
+	r := &resolver{c: c, byName: map[string]*source{}}
+	rules := newRules(p, kinds)
 	for i, t := range p.Tensors {
 		if len(t.Parts) == 0 {
 			return nil, fmt.Errorf("%s: tensor %q is made of nothing", c.Source(), t.Name)
 		}
 		var uses []*use
+		var sources []*source
 		for _, part := range t.Parts {
-			u := &use{Part: part, tensor: i}
-			var s *source
-			var err error
-			switch part.Encoding {
-			case plan.EncodingMXFP4:
-				blocks := mxfp4Shape(part.Shape)
-				// Scales are asked for first, so that blocks can be decoded as they come.
-				var by *source
-				if by, err = find(part.Scales, blocks[:3], "U8"); err == nil {
-					s, err = find(part.Name, blocks, "U8")
-				}
-				if err == nil && s.scales == nil {
-					s.rows, s.rowBytes = by.rows, int(s.Size)/by.rows
-					s.scales = newScales(s, by)
-				}
-				u.from = plan.BF16
-			case plan.EncodingTernary:
-				var by *source
-				if by, err = find(part.Scales, []int{1}, "F32", "F16", "BF16"); err == nil {
-					u.from = formats[by.DType]
-					s, err = find(part.Name, part.Shape, "U8")
-				}
-				if err == nil && s.scales == nil {
-					s.scales = newScales(s, by)
-				}
-			default:
-				if s, err = find(part.Name, part.Shape, "F32", "F16", "BF16"); err == nil {
-					u.from = formats[s.DType]
-				}
-			}
+			s, err := r.source(&part)
 			if err != nil {
 				return nil, err
 			}
+			u := &use{Part: part, tensor: i}
 			s.uses = append(s.uses, u)
 			uses = append(uses, u)
+			sources = append(sources, s)
 		}
-		format := uses[0].from
-		for _, u := range uses {
-			if u.from != format {
-				format = plan.F32 // the narrower ones do not contain each other
-			}
-		}
+		format := rules.format(i, uses, sources)
 		r.formats = append(r.formats, format)
-		assemble(&t, format, uses)
+		assemble(&t, format, uses, sources)
 	}
-	return r, nil
+	return &r.resolved, nil
+}
+
+// find returns the tensor called name, which must have one of these shapes and
+// types.
+func (r *resolver) find(name string, shapes [][]int, types ...string) (weights.Tensor, error) {
+	t, ok := r.c.Tensor(name)
+	if !ok {
+		return t, fmt.Errorf("%s: tensor %q is missing, expected %v", r.c.Source(), name, shapes[0])
+	}
+	if !slices.ContainsFunc(shapes, func(shape []int) bool { return slices.Equal(t.Shape, shape) }) {
+		return t, fmt.Errorf("%s: tensor %q: config.json needs shape %v, found %v", t.File, name, shapes[0], t.Shape)
+	}
+	if !slices.Contains(types, t.DType) {
+		return t, fmt.Errorf("%s: tensor %q: expected type %s, found %s", t.File, name, alternatives(types), t.DType)
+	}
+	return t, nil
+}
+
+// rowsOf cuts a tensor into rows.
+func rowsOf(t weights.Tensor) *source {
+	s := &source{Tensor: t, stored: 1}
+	for i, n := range t.Shape {
+		if i == 0 || i < len(t.Shape)-1 {
+			s.stored *= n
+		}
+	}
+	s.rowBytes = int(t.Size) / s.stored
+	return s
+}
+
+// side is a tensor beside codes, that may be of any of these shapes.
+func (r *resolver) side(name string, types []string, shapes ...[]int) (*source, error) {
+	t, err := r.find(name, shapes, types...)
+	if err != nil {
+		return nil, err
+	}
+	s := rowsOf(t)
+	s.data, s.missing = make([]byte, t.Size), int(t.Size)
+	return s, nil
+}
+
+// source returns where the tensor of a part comes from.
+func (r *resolver) source(part *plan.Part) (*source, error) {
+	if s := r.byName[part.Name]; s != nil && slices.Equal(s.part, part.Shape) {
+		return s, nil
+	}
+	t, e, beside, err := r.stored(part)
+	if err != nil {
+		return nil, err
+	}
+	s := rowsOf(t)
+	s.encoding, s.part, s.beside, s.missing = *e, part.Shape, beside, len(beside)
+	if e.stored > 0 {
+		s.stored, s.rowBytes = e.stored, int(t.Size)/e.stored
+	}
+	for _, b := range beside { // asked for first, so that codes can be read as they come
+		b.of = s
+		r.sources = append(r.sources, b)
+	}
+	r.sources = append(r.sources, s)
+	r.byName[part.Name] = s
+	return s, nil
+}
+
+// stored finds how the checkpoint stores the tensor of a part: the tensor of codes
+// and those beside it.
+func (r *resolver) stored(part *plan.Part) (codes weights.Tensor, e *encoding, beside []*source, err error) {
+	switch part.Encoding {
+	case plan.EncodingMXFP4:
+		return r.mxfp4(part)
+	case plan.EncodingTernary:
+		return r.ternary(part)
+	}
+	types := floatTypes
+	if t, _ := r.c.Tensor(part.Name); rowEncodings[t.DType].decode != nil {
+		types = []string{t.DType}
+	}
+	codes, err = r.find(part.Name, [][]int{part.Shape}, types...)
+	rows := rowEncodings[codes.DType]
+	return codes, &rows, nil, err
 }
 
 // assemble says how each use of a tensor reaches the backend, which takes whole
 // rows, a vector being one.
-func assemble(t *plan.Tensor, format plan.Format, uses []*use) {
+func assemble(t *plan.Tensor, format plan.Format, uses []*use, sources []*source) {
 	var vector *whole
 	if len(t.Shape) == 1 {
 		vector = newWhole(0, 1, t.Shape[0], format)
 	}
-	for _, u := range uses {
+	for i, u := range uses {
 		u.to = format
-		switch cols := u.Shape[len(u.Shape)-1]; {
+		switch s := sources[i]; {
 		case vector != nil:
 			u.whole = vector
 		case u.Transpose:
 			u.whole = newWhole(u.To, u.Cols.N, u.Rows.N, format)
 		default:
-			u.direct = u.Encoding == plan.EncodingPlain && u.from == format && u.Rows.Step == 1 &&
-				u.Cols == plan.Range{First: 0, Step: 1, N: cols} && len(u.Shape) > 1
+			u.packed = format == s.format && u.allColumns()
+			u.direct = u.packed && s.direct && u.Rows.Step == 1 && len(u.Shape) > 1
 		}
 	}
+}
+
+// allColumns reports whether rows of the part are rows of the source.
+func (u *use) allColumns() bool {
+	return !u.Transpose && u.Cols == plan.Range{First: 0, Step: 1, N: u.Shape[len(u.Shape)-1]}
 }
 
 // cut divides the rows of all sources that are used into pieces of about size
@@ -359,8 +402,8 @@ func (r *resolved) cut(size int) (pieces []piece) {
 		for _, u := range s.uses {
 			spans = append(spans, span{u.Rows.First, u.Rows.First + (u.Rows.N-1)*u.Rows.Step + 1})
 		}
-		if len(s.uses) == 0 {
-			spans = []span{{0, s.rows}} // scales are needed whole
+		if len(s.uses) == 0 || s.spread != nil {
+			spans = []span{{0, s.stored}} // what stands beside codes is needed whole
 		}
 		slices.SortFunc(spans, func(a, b span) int { return a.from - b.from })
 		step := max(1, size/max(1, s.rowBytes))

@@ -19,6 +19,7 @@ import (
 type weightSink struct {
 	device.Backend
 	lowered bool
+	kinds   uint32
 	names   []string
 	formats []plan.Format
 	shapes  [][]int
@@ -31,18 +32,17 @@ type weightSink struct {
 	fail    error // of WriteTensor
 }
 
-func (r *weightSink) Caps() device.Caps { return device.Caps{Lowered: r.lowered} }
+func (r *weightSink) Caps() device.Caps { return device.Caps{Lowered: r.lowered, Formats: r.kinds} }
 
 func (r *weightSink) CheckPlan(*plan.Plan) error { return r.refuse }
 
 func (r *weightSink) NewTensor(name string, format plan.Format, shape []int) (device.Handle, error) {
-	rows, size := 1, format.Size()
-	for i, n := range shape {
-		size *= n
-		if i < len(shape)-1 {
-			rows *= n
-		}
+	last := len(shape) - 1
+	rows := 1
+	for _, n := range shape[:last] {
+		rows *= n
 	}
+	size := rows * format.RowBytes(shape[last])
 	r.names = append(r.names, name)
 	r.formats = append(r.formats, format)
 	r.shapes = append(r.shapes, shape)
@@ -94,7 +94,7 @@ func tinyTensors() map[string]weightstest.Tensor {
 		{"model.norm.weight", "BF16", []int{16}},
 		{"lm_head.weight", "BF16", []int{24, 16}},
 	} {
-		size := formats[t.dtype].Size()
+		size := rowEncodings[t.dtype].format.Size()
 		for _, n := range t.shape {
 			size *= n
 		}

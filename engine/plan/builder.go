@@ -46,7 +46,7 @@ func newBuilder(c *Config, f family, names func(string) ([]int, bool)) *Builder 
 		shape:   names,
 		tensors: map[string][]Weight{},
 		tables:  map[*float32]int32{},
-		plan:    &Plan{Family: c.Family, Vocab: c.Vocab, Hidden: c.Hidden, MaxPos: c.MaxPos},
+		plan:    &Plan{Family: c.Family, Vocab: c.Vocab, Hidden: c.Hidden, MaxPos: c.MaxPos, Stored: c.Stored},
 	}
 	prefixes, root := f.prefixes, f.root
 	if prefixes == nil {

@@ -22,6 +22,7 @@ const (
 type Config struct {
 	Family string // model_type: "llama", …
 	DType  string // as the config names it: "bfloat16"; "" when it does not. The tensors decide
+	Stored Quantization
 
 	Vocab        int // rows of the embedding, padding included
 	Hidden       int // width of the residual stream
@@ -124,6 +125,7 @@ func ParseConfig(config, generation []byte) (*Config, error) {
 	}
 	checkArchitectures(o)
 	c.DType = o.text("dtype", o.text("torch_dtype", ""))
+	c.Stored = readQuantization(o)
 	o.names = f.keys
 	f.read(o, c)
 	refuseUnread(o, f.ignored)

@@ -230,7 +230,16 @@ func TestConfigRefusals(t *testing.T) {
 		{"gemma3_text", `"rope_parameters":{"rope_theta":1e6}`, `rope_parameters.full_attention and sliding_attention are missing`},
 
 		// keys that change numbers
-		{"llama", `"quantization_config":{"quant_method":"awq"}`, `quantization_config {"quant_method":"awq"} is not supported`},
+		{"llama", `"quantization_config":{"quant_method":"aqlm"}`, `quantization_config.quant_method "aqlm" is not supported, only awq, `},
+		{"llama", `"quantization_config":{"quant_method":"mxfp4"}`, `quantization_config.quant_method "mxfp4" is not supported by this family`},
+		{"llama", `"quantization_config":{"quant_method":"awq","version":"gemv"}`, `quantization_config.version "gemv" is not supported, only gemm`},
+		{"llama", `"quantization_config":{"quant_method":"gptq","bits":3}`, `quantization_config.bits 3 is not supported, only [4 8]`},
+		{"llama", `"quantization_config":{"quant_method":"fp8","fmt":"e5m2"}`, `quantization_config.fmt "e5m2" is not supported`},
+		{"llama", `"quantization_config":{"quant_method":"modelopt","quant_algo":"W4A8_AWQ"}`, `quantization_config.quant_algo "W4A8_AWQ" is not supported`},
+		{"llama", `"quantization_config":{"quant_method":"compressed-tensors","format":"marlin-24"}`, `quantization_config.format "marlin-24" is not supported`},
+		{"llama", `"quantization_config":{"quant_method":"compressed-tensors","config_groups":{"group_0":{"weights":{"num_bits":2}}}}`,
+			`quantization_config.config_groups.group_0.weights.num_bits 2 is not supported`},
+		{"llama", `"quantization_config":{"quant_method":"compressed-tensors","transform_config":{"config_groups":{"u":{}}}}`, `transform_config {"config_groups":`},
 		{"llama", `"hidden_act":"mish"`, `hidden_act "mish" is not supported`},
 		{"gemma2", `"hidden_activation":"mish"`, `hidden_activation "mish" is not supported`},
 		{"gemma", `"hidden_act":"silu","hidden_activation":"gelu_pytorch_tanh"`, `hidden_activation and hidden_act contradict`},

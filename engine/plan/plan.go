@@ -463,7 +463,7 @@ type Group struct {
 }
 
 // Tensor is a weight the plan needs. Handles are indices into Plan.Tensors.
-// Its format is that of its parts, the widest of them if they differ.
+// Its format is the loader's choice.
 type Tensor struct {
 	Name  string // the first part's name in the checkpoint, for messages
 	Shape []int  // [n], [rows, cols] or [matrices, rows, cols]
@@ -529,6 +529,9 @@ type Plan struct {
 	// entry begins with a dot, end so.
 	Prefix string
 	Spare  []string
+
+	Stored   Quantization // how the checkpoint stores matrices
+	Quantize Quantize     // what becomes of those that it stores as floats
 }
 
 // HasState reports whether the model has recurrent layers.

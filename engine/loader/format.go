@@ -1,0 +1,106 @@
+package loader
+
+import (
+	"github.com/millrace-ai/millrace/engine/plan"
+)
+
+// allKinds is the set of all kinds of formats.
+const allKinds = ^uint32(0)
+
+// Formats of tensors that are quantised here.
+const (
+	int8Format = plan.W8 | 128<<8
+	int4Format = plan.W4 | 32<<8
+
+	// mixedFormat is for what is stored in few bits and cannot stay as it is: 8 bits
+	// lose little of 4 that were grouped otherwise.
+	mixedFormat = plan.W8 | 32<<8
+)
+
+// rules choose the formats of a plan's tensors.
+type rules struct {
+	plan  *plan.Plan
+	kinds uint32 // that the backend takes
+	may   []bool // by tensor: it can be quantised
+	keep  []bool // by tensor: floats stay floats, which take next to no memory and decide much
+	table []bool // by tensor: it is an embedding or the output head, which are sensitive to 4 bits
+}
+
+// fewRows is the height below which a projection is a gate or the like.
+const fewRows = 64
+
+func newRules(p *plan.Plan, kinds uint32) *rules {
+	n := len(p.Tensors)
+	r := &rules{plan: p, kinds: kinds, may: plan.Quantizable(p), keep: make([]bool, n), table: make([]bool, n)}
+	routed := map[int32]bool{} // values that choose experts
+	for _, op := range p.Ops {
+		if op.Kind == plan.OpRoute {
+			routed[memory(p, op.In[0])] = true
+		}
+	}
+	for _, op := range p.Ops {
+		w := op.Weight[0]
+		switch op.Kind {
+		case plan.OpEmbed, plan.OpLogits:
+			if w != plan.None {
+				r.table[w] = true
+			}
+		case plan.OpLinear:
+			r.keep[w] = r.keep[w] || p.Tensors[w].Shape[0] < fewRows || routed[memory(p, op.Out[0])]
+		}
+	}
+	return r
+}
+
+// memory is the value whose memory v is in.
+func memory(p *plan.Plan, v int32) int32 {
+	if of := p.Values[v].Of; of != plan.None {
+		return of
+	}
+	return v
+}
+
+// format chooses that of tensor i.
+func (r *rules) format(i int, uses []*use, sources []*source) plan.Format {
+	format, floats := plan.Format(-1), plan.Format(-1)
+	quantized := true // each part
+	for j, u := range uses {
+		stored := sources[j].format
+		if stored.Quantized() && !u.allColumns() {
+			stored = mixedFormat
+		}
+		quantized = quantized && stored.Quantized()
+		if j == 0 {
+			format, floats = stored, sources[j].float
+			continue
+		}
+		if format != stored {
+			format = mixedFormat
+		}
+		if floats != sources[j].float {
+			floats = plan.F32 // the narrower ones do not contain each other
+		}
+	}
+	if !quantized {
+		format = floats
+	}
+	if wanted := r.wanted(i); wanted != plan.F32 && !(format.Quantized() && format.Kind() == plan.W4) &&
+		!(format.Kind() == plan.W8 && wanted.Kind() == plan.W8) {
+		format = wanted
+	}
+	if format.Quantized() && (!r.may[i] || r.kinds>>format.Kind()&1 == 0) {
+		return floats
+	}
+	return format
+}
+
+// wanted is the format that the plan asks for tensor i, F32 if for none.
+func (r *rules) wanted(i int) plan.Format {
+	switch {
+	case r.keep[i] || r.plan.Quantize == plan.QuantizeNone:
+		return plan.F32
+	case r.plan.Quantize == plan.QuantizeInt4 && !r.table[i]:
+		return int4Format
+	}
+	return int8Format
+}
