@@ -120,6 +120,9 @@ func (e *Engine) activate(st *step, s *sequence, hit page.Hit, now time.Time) {
 	for _, bias := range s.req.LogitBias {
 		b.Biases = append(b.Biases, device.BiasDelta{Slot: s.slot, Token: bias.Token, Bias: bias.Bias})
 	}
+	if e.cfg.Speculate > 0 {
+		e.speculation.drafters[s.slot].reset()
+	}
 	s.counted = s.total
 	for i := range s.total {
 		if !s.req.Params.Counts() {

@@ -253,11 +253,12 @@ func (e *Engine) retract(st *step, s *sequence, deltas int) {
 }
 
 // slide gives back the pages of s that its next token does not see. What the
-// device still reads of them it reads before their next owner writes.
+// device still reads of them it reads before their next owner writes. A draft may be
+// wrong.
 func (e *Engine) slide(s *sequence) {
 	for g := range s.tables {
 		t := &s.tables[g]
-		if first := min(page.First(e.shape.windows[g], s.computed), len(t.pages)); first > t.first {
+		if first := min(page.First(e.shape.windows[g], s.computed-s.drafted), len(t.pages)); first > t.first {
 			e.cache.Pages.Release(t.pages[t.first:first])
 			t.first = first
 		}

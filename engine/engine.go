@@ -43,6 +43,10 @@ type Config struct {
 	// (pace).
 	MaxBatchTokens int
 
+	// Speculate is the most tokens of a draft, at most MaxSpeculate; 0: no drafts, as in
+	// models with recurrent layers. With drafts no step is launched ahead.
+	Speculate int
+
 	NoPrefixCache bool     // neither read nor write the prefix cache
 	Observer      Observer // nil: none
 
@@ -96,6 +100,8 @@ type loop struct {
 	unpublished []*sequence // that changed since publish
 	masking     masking     // scratch of mask
 
+	speculation speculation
+
 	pace     pace
 	lengths  lengths
 	outlook  outlook
@@ -135,7 +141,7 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.MaxBatchTokens == 0 {
 		cfg.MaxBatchTokens = min(cfg.Device.MaxTokens, cmp.Or(caps.StepTokens, 512))
 	}
-	if err := cfg.check(room); err != nil {
+	if err := errors.Join(cfg.check(room), cfg.checkSpeculation()); err != nil {
 		return nil, err
 	}
 	if err := cfg.Backend.InitCache(cfg.Pages, cfg.States); err != nil {
@@ -152,7 +158,7 @@ func New(cfg Config) (*Engine, error) {
 		backend:   cfg.Backend,
 		now:       time.Now,
 		budget:    cfg.MaxBatchTokens,
-		ahead:     caps.LaunchDepth > 0,
+		ahead:     caps.LaunchDepth > 0 && cfg.Speculate == 0,
 		slots:     slots,
 		shape:     shape,
 		snapshots: shape.recurrent && !cfg.NoPrefixCache,
@@ -169,6 +175,7 @@ func New(cfg Config) (*Engine, error) {
 		adapters: newAdapters(cfg.Adapters),
 		loop:     newLoop(&cfg, shape.windows, slots),
 	}
+	e.speculation = e.newSpeculation()
 	e.account.budget = cfg.Memory
 	e.stats.pagesTotal, e.stats.statesTotal = cfg.Pages, cfg.States
 	e.stats.groups = make([]cacheCounters, len(shape.windows))
@@ -229,6 +236,7 @@ func (c *Config) check(room int) error {
 		{"MaxBatchTokens", c.MaxBatchTokens, 1, c.Device.MaxTokens},
 		{"MaxTotal", c.MaxTotal, 2, room},
 		{"MaxInput", c.MaxInput, 1, c.MaxTotal - 1},
+		{"Speculate", c.Speculate, 0, MaxSpeculate},
 		{"MaxTopN", c.MaxTopN, 1, device.MaxTopN},
 		{"MaxWaiting", c.MaxWaiting, 1, 1<<31 - 1},
 		{"Memory", int(c.Memory), 1, math.MaxInt},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -475,12 +476,7 @@ func TestObserver(t *testing.T) {
 		{Method: Decode, Sequences: 1, Decodes: 1, Tokens: 1},
 		{Method: Decode, Sequences: 1, Decodes: 1, Tokens: 1},
 	}
-	if len(got) != len(want) {
-		t.Fatalf("%d steps, want %d: %+v", len(got), len(want), got)
-	}
-	for i := range want {
-		if got[i] != want[i] {
-			t.Errorf("step %d: %+v, want %+v", i, got[i], want[i])
-		}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("steps %+v, want %+v", got, want)
 	}
 }

@@ -53,7 +53,7 @@ func TestSimulated(t *testing.T) {
 	}
 	for _, n := range []int{sum.Requests, sum.Complete, sum.Cut, sum.Expired, sum.Cancelled, sum.Failed, sum.Refused, sum.Lost, sum.Preemptions, sum.CachedTokens,
 		sum.WithGrammar, sum.Constrained, sum.Forced, sum.Late, sum.Forks, sum.Windows, sum.Recurrent, sum.Resumed, sum.Adapters, sum.Lengthened,
-		sum.Ruled, sum.Contradictory, sum.Stuck, sum.StopTokens, sum.Looped, sum.Scored, sum.Reasoned} {
+		sum.Ruled, sum.Contradictory, sum.Stuck, sum.StopTokens, sum.Looped, sum.Scored, sum.Reasoned, sum.Drafted - sum.Accepted, sum.Accepted} {
 		if n == 0 {
 			t.Errorf("something never happened in %d runs: %+v", runs, sum)
 		}
@@ -65,6 +65,7 @@ type tally struct {
 	Requests, Complete, Cut, Expired, Cancelled, Failed, Refused, Lost        int
 	Steps, Tokens, Preemptions, CachedTokens                                  int
 	WithGrammar, Constrained, Forced, Late, Forks                             int
+	Drafted, Accepted                                                         int
 	Windows, Recurrent, Resumed, Adapters, Lengthened                         int
 	Ruled, Contradictory, Stuck, StopTokens, Looped, Scored, Reasoned, Astray int
 
@@ -129,6 +130,9 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 	if chance(0.3) {
 		faults = 0.05
 	}
+	if !model.Recurrent && chance(0.4) {
+		cfg.Speculate = between(1, 20)
+	}
 	lost := false
 	w := newWorld(t, cfg, sim.Config{
 		Model:       model,
@@ -149,6 +153,9 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 	if constrained {
 		late := []float64{0, 0.1, 0.6}[rng.IntN(3)]
 		w.e.cfg.Compiler = lateIf(func() bool { return chance(late) })
+	}
+	if cfg.Speculate > 0 && chance(0.9) {
+		w.guess(rng, []float64{0, 0.1, 0.5, 1}[rng.IntN(4)])
 	}
 	w.e.grid = []int{16, 32, 80}[rng.IntN(3)]
 	patience := []time.Duration{time.Hour, 100 * time.Millisecond, 10 * time.Millisecond}[rng.IntN(3)]
@@ -338,6 +345,8 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		grammartest.CheckClosed(t, compiler(t), open)
 	}
 	sum.Forced += int(w.e.stats.forcedTokens.Load())
+	sum.Drafted += int(w.e.stats.draftedTokens.Load())
+	sum.Accepted += int(w.e.stats.acceptedTokens.Load())
 	sum.Late += int(w.e.stats.lateMasks.Load())
 	sum.Steps += w.e.launched
 	for _, n := range w.steps {
@@ -358,6 +367,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		for _, n := range w.steps {
 			sum.Computed += n
 		}
+		sum.Computed -= int(w.e.stats.draftedTokens.Load() - w.e.stats.acceptedTokens.Load())
 	}
 	sum.Windows += len(model.Windows)
 	sum.Adapters += cfg.Adapters

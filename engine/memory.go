@@ -86,6 +86,7 @@ func requestBytes(r *Request, vocab int, fork bool) int64 {
 	for _, ban := range r.BannedTokens {
 		n += listBytes + int64(len(ban))*4
 	}
+	n += int64(len(r.Prediction)) * 4
 	if r.AllowedTokens != nil || len(r.BannedTokens) > 0 {
 		n += mask
 	}

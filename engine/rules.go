@@ -168,7 +168,7 @@ func (r *rules) completes(ban []int32, s *sequence, index int) bool {
 		return false
 	}
 	for i := len(ban) - 2; i >= 0; i-- {
-		if s.id(from+i) != ban[i] {
+		if s.drawn(from+i) != ban[i] {
 			return false
 		}
 	}

@@ -23,6 +23,7 @@ func (e *Engine) schedule(st *step) {
 	}
 	e.follow(time.Now().Add(patience))
 	e.sampleAgain(st, time.Now())
+	e.speculate(st)
 	prompts := 0    // sequences that would take all they can get
 	waited := false // someone waits for a token of this step
 	for i := 0; i < len(e.active); i++ {
@@ -140,10 +141,12 @@ func (e *Engine) chunk(st *step, s *sequence, others bool) int {
 // place puts the next n tokens of s into the step, or as many as it can get
 // pages for.
 func (e *Engine) place(st *step, s *sequence, n int) {
-	n = min(n, e.extend(st, s, s.computed+n)-s.computed)
-	if n <= 0 {
+	known := s.computed + n
+	have := e.extend(st, s, known+len(s.draft))
+	if n = min(n, have-s.computed); n <= 0 {
 		return
 	}
+	s.draft = s.draft[:min(len(s.draft), max(0, have-known))]
 	b := st.batch
 	start := len(b.Tokens)
 	for p := s.computed; p < s.computed+n; p++ {
@@ -176,13 +179,25 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 	}
 	e.state(st, s, s.computed+n)
 	s.computed += n
+	s.row = -1
+	if len(s.draft) > 0 {
+		row := len(st.rows)
+		if e.verify(st, s, int32(start+n-1)) {
+			s.row = row
+			s.drafted = len(s.draft)
+			s.computed += s.drafted
+			n += s.drafted
+		}
+	}
 	b.Seqs = append(b.Seqs, device.Seq{
 		Slot: s.slot, Start: int32(start), Count: int32(n), KVLen: int32(s.computed),
 		Adapter: s.req.Adapter, RopeLen: s.ropeLen,
 	})
 	st.seqs = append(st.seqs, s)
-	s.row = -1
-	if s.computed == s.total && !s.forcing() {
+	switch {
+	case s.row >= 0: // with a draft
+		s.total++
+	case s.computed == s.total && !s.forcing():
 		s.row = len(st.rows)
 		row := device.Row{
 			Token: int32(start + n - 1),
@@ -220,7 +235,7 @@ func (e *Engine) preempt(s *sequence) {
 // requeue makes a released sequence wait in front of all others.
 func (e *Engine) requeue(s *sequence) {
 	s.state = waiting
-	s.computed = 0
+	s.computed, s.draft = 0, nil
 	s.preempted++
 	e.preempted++
 	e.waiting.pushFront(s)

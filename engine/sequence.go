@@ -25,7 +25,8 @@ const (
 // describe how far it is:
 //
 //	computed  tokens whose keys and values are in pages, or will be once the
-//	          steps launched so far are done
+//	          steps launched so far are done; while one of them verifies a draft,
+//	          that is counted too
 //	known     tokens whose ids the host has seen
 //	total     known, and those that steps in flight will sample
 //
@@ -77,6 +78,11 @@ type sequence struct {
 	row         int     // of its sample in that step; -1: none
 	counted     int     // tokens in the device's counts, if penalties need any
 	unpublished bool    // in Engine.unpublished
+
+	draft    []int32 // of the next step
+	drafted  int     // tokens of a draft in computed, until it is verified
+	accepted int     // of these, those that were drawn
+	odds     float64 // that the next token of draft will be accepted with all before it
 
 	score  []Token // the prompt's, as far as applied; nil if not wanted
 	scored int     // prompt tokens scored, or in flight to be
@@ -141,6 +147,15 @@ func (s *sequence) token(i int) int32 {
 		return s.req.Tokens[i]
 	}
 	return s.id(i - len(s.req.Tokens))
+}
+
+// drawn returns a generated token, or one of the draft, which comes after those that are
+// known.
+func (s *sequence) drawn(i int) int32 {
+	if i < s.generated {
+		return s.id(i)
+	}
+	return s.draft[i-s.generated]
 }
 
 // scoring reports whether prompt tokens are still to be scored, for which

@@ -24,6 +24,7 @@ type StepInfo struct {
 	Admitted  int   // of these, for the first time since they waited
 	Decodes   int   // of these, with a single token
 	Tokens    int   // computed
+	Accepted  []int // of each sequence with a draft, how much of it was right; valid during the call
 	Err       error // the step failed; its sequences have ended
 
 	Plan    time.Duration // choosing the work and filling the batch
@@ -61,6 +62,8 @@ type Stats struct {
 	CachedTokens    int64 // of these, found in the prefix cache
 	GeneratedTokens int64
 	ForcedTokens    int64 // of these, given by a grammar and not sampled
+	DraftedTokens   int64 // computed before they were known,
+	AcceptedTokens  int64 // and of these, generated
 	LateMasks       int64 // rows that sat out a step because their grammar was slow
 	Preemptions     int64
 
@@ -84,6 +87,7 @@ type counters struct {
 	promptTokens, cachedTokens           atomic.Int64
 	generatedTokens, preemptions         atomic.Int64
 	forcedTokens, lateMasks              atomic.Int64
+	draftedTokens, acceptedTokens        atomic.Int64
 	steps, failed, forward, tokens, seqs [numMethods]atomic.Int64
 	pagesTotal, statesTotal              int
 	groups                               []cacheCounters
@@ -111,6 +115,8 @@ func (e *Engine) Stats() Stats {
 		CachedTokens:    c.cachedTokens.Load(),
 		GeneratedTokens: c.generatedTokens.Load(),
 		ForcedTokens:    c.forcedTokens.Load(),
+		DraftedTokens:   c.draftedTokens.Load(),
+		AcceptedTokens:  c.acceptedTokens.Load(),
 		LateMasks:       c.lateMasks.Load(),
 		Preemptions:     c.preemptions.Load(),
 	}
@@ -146,6 +152,7 @@ func (e *Engine) measure(st *step, waited time.Time, err error) StepInfo {
 		Admitted:  st.admitted,
 		Decodes:   st.decodes,
 		Tokens:    len(st.batch.Tokens),
+		Accepted:  e.speculation.accepted,
 		Err:       err,
 		Plan:      st.launched.Sub(st.planned),
 		Forward:   waited.Sub(begun),

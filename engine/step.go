@@ -228,6 +228,10 @@ func (e *Engine) retire(st *step) error {
 			continue
 		}
 		r := results[i]
+		verified := b.Rows[i].Kind == device.RowVerify
+		if verified && r.Void != 0 {
+			continue
+		}
 		switch {
 		case r.Invalid != 0:
 			e.failInvalid(s)
@@ -237,14 +241,27 @@ func (e *Engine) retire(st *step) error {
 				e.end(s, FinishLength, nil)
 			}
 		default:
+			if verified { // what comes after this token may be wrong
+				s.total = s.known() + 1
+				s.computed = s.known()
+				if r.Token == b.Rows[i].Target {
+					s.accepted++
+				}
+			}
 			s.commit(r, tops[i*device.MaxTopN:][:r.TopCount])
 			e.committed(s, waited)
 		}
 	}
+	drafted := e.settleDrafts(st)
 	e.sweep()
 	info := e.measure(st, waited, err)
 	if err == nil {
-		e.pace.observe(info.Forward, st.decodes, info.Tokens-st.decodes)
+		if !drafted {
+			e.pace.observe(info.Forward, st.decodes, info.Tokens-st.decodes)
+		}
+		if st.decodes == len(st.seqs) {
+			e.speculation.costs.observe(len(b.Rows), st.number, info.Forward)
+		}
 	}
 	if errors.Is(err, device.ErrLost) {
 		return err

@@ -31,6 +31,8 @@ type Stream struct {
 	err       error
 	finished  time.Time
 	preempted int
+	accepted  int // tokens of drafts
+	rejected  int
 }
 
 // Times are when things happened to a request; zero if they have not.
@@ -43,6 +45,10 @@ type Times struct {
 	// first, Preempted how often the sequence lost its pages and was recomputed.
 	CachedTokens int
 	Preempted    int
+	// AcceptedTokens are generated tokens that had been drafted, RejectedTokens drafted
+	// tokens that something else came for.
+	AcceptedTokens int
+	RejectedTokens int
 }
 
 // Next returns tokens that have become ready since the last call, at least one,
@@ -95,6 +101,7 @@ func (s *Stream) Times() Times {
 	t := s.times
 	if s.state.Load()&1 == 1 {
 		t.Finished, t.Preempted = s.finished, s.preempted
+		t.AcceptedTokens, t.RejectedTokens = s.accepted, s.rejected
 	}
 	return t
 }

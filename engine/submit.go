@@ -171,6 +171,11 @@ func (e *Engine) check(req *Request) error {
 			return invalid("token %d of the prompt is %d, the vocabulary has %d", i, t, e.limits.Vocab)
 		}
 	}
+	for i, t := range req.Prediction {
+		if t < 0 || int(t) >= e.limits.Vocab {
+			return invalid("token %d of the prediction is %d, the vocabulary has %d", i, t, e.limits.Vocab)
+		}
+	}
 	if n := len(req.LogitBias); n > sample.MaxBiases {
 		return invalid("logit_bias has %d tokens, the limit is %d", n, sample.MaxBiases)
 	}

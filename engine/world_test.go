@@ -421,6 +421,29 @@ func (w *world) checkTables(s *sequence) error {
 	return nil
 }
 
+// guess makes the engine draft what each sequence will say, with mistakes, instead of
+// what paid before.
+func (w *world) guess(rng *rand.Rand, mistakes float64) {
+	w.e.speculation.choose = func(st *step, _, most int) {
+		for _, s := range w.e.speculation.open {
+			for n := min(rng.IntN(w.e.cfg.Speculate+1), w.e.mostDrafts(s), most); n > 0; n, most = n-1, most-1 {
+				token := int32(rng.IntN(w.model.Vocab))
+				want := w.client(s).want
+				if i := s.generated + len(s.draft); i < len(want) && rng.Float64() >= mistakes {
+					token = want[i].Token
+				}
+				s.draft = append(s.draft, token)
+			}
+		}
+	}
+}
+
+// client returns the one that s is for.
+func (w *world) client(s *sequence) *client {
+	i := slices.IndexFunc(w.clients, func(c *client) bool { return c.stream == s.stream })
+	return w.clients[i]
+}
+
 // expectShort makes the engine believe that sequences end at once, so that it
 // admits too many.
 func (e *Engine) expectShort() {

@@ -1,0 +1,340 @@
+package engine
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/page"
+)
+
+// Speculation feeds tokens to the device before they are known: drafts of how a
+// sequence may go on (drafter). Each has a row, as the token before it does, and from
+// these rows the device draws what plain decoding would: a draw depends on the seed, the
+// index and the logits alone. A drafted token is accepted while it equals the token that
+// is drawn, so the answer is that of plain decoding, bit for bit; only the number of
+// steps differs. What was computed of the other drafted tokens is overwritten by the
+// next step.
+//
+// Until the results are there, nobody knows where the sequence ended. So no step is
+// launched ahead of another, the prefix cache is offered known tokens alone, and windows
+// slide as if the whole draft were wrong. Recurrent layers cannot go back: their state
+// would have taken the wrong tokens in, and to keep the state before the draft would
+// cost a copy of it and a second computation of what was accepted. New refuses that.
+// Sequences with a grammar have no drafts: the masks of their rows would depend on it.
+//
+// A draft is as long as it pays (chooseDrafts), by the time that steps have taken and by
+// how often the guesses of a sequence were right. The latter is known without drafts: a
+// guess is compared with every token that comes. Steps that compute prompts have no
+// drafts.
+
+// MaxSpeculate is the most tokens of a draft.
+const MaxSpeculate = 64
+
+// leastGain is how much faster a draft must promise to be: the times of steps are not
+// known any better.
+const leastGain = 1.02
+
+// speculation is what the loop keeps for drafts.
+type speculation struct {
+	drafters []drafter // by slot; nil: there are no drafts
+	outcomes outcomes  // of all of them
+	costs    costs
+	choose   func(st *step, rows, most int) // chooseDrafts, but for tests
+
+	// Scratch of a step.
+	open     []*sequence // those that may have a draft
+	guesses  [][]int32   // by slot
+	order    []*sequence // whose draft got a token, one after the other
+	accepted []int       // StepInfo.Accepted
+}
+
+// newSpeculation makes all that drafts need.
+func (e *Engine) newSpeculation() speculation {
+	n := e.cfg.Speculate
+	if n == 0 {
+		return speculation{}
+	}
+	p := speculation{
+		choose:   e.chooseDrafts,
+		open:     make([]*sequence, 0, e.slots),
+		order:    make([]*sequence, 0, maxCostRows),
+		accepted: make([]int, 0, e.slots),
+	}
+	for range e.slots {
+		p.drafters = append(p.drafters, newDrafter(e.limits.MaxTotal))
+		p.guesses = append(p.guesses, make([]int32, 0, n))
+	}
+	return p
+}
+
+// checkSpeculation refuses what cannot work.
+func (c *Config) checkSpeculation() error {
+	switch caps := c.Backend.Caps(); {
+	case c.Speculate == 0:
+	case !caps.Has(device.FeatureVerify):
+		return errors.New("engine: Speculate needs a backend that verifies drafts")
+	case c.Plan.HasState():
+		return errors.New("engine: Speculate needs a model without recurrent layers")
+	}
+	return nil
+}
+
+// speculate gives sequences drafts for the step.
+func (e *Engine) speculate(st *step) {
+	if e.cfg.Speculate == 0 {
+		return
+	}
+	p := &e.speculation
+	p.open = p.open[:0]
+	rows, prompts := 0, false
+	for _, s := range e.active {
+		s.draft = nil
+		switch wants := s.wants(); {
+		case s.batch == st.number: // sampled again
+			rows++
+		case wants > 1:
+			prompts = true
+		case wants == 1:
+			rows++
+			if s.constraint == nil && !s.scoring() {
+				p.open = append(p.open, s)
+			}
+		}
+	}
+	if head := e.waiting.head; head != nil && len(e.freeSlots) > 0 && head.refused != e.released {
+		prompts = true // or the pages of one
+	}
+	if most := min(e.budget, cap(st.batch.Rows)) - rows; !prompts && len(p.open) > 0 && most > 0 {
+		p.choose(st, rows, most)
+		e.spare()
+	}
+	clear(p.open)
+}
+
+// spare cuts drafts so that no sequence is preempted for their pages.
+func (e *Engine) spare() {
+	groups := len(e.shape.windows)
+	left := max(0, e.cache.Pages.Free()-groups*len(e.active))
+	for _, s := range e.speculation.open {
+		pages := pagesFor(s.total)
+		if more := groups * (pagesFor(s.total+len(s.draft)) - pages); more <= left {
+			left -= more
+		} else {
+			s.draft = s.draft[:pages*page.Tokens-s.total]
+		}
+	}
+}
+
+// mostDrafts returns how many tokens a draft of s may have.
+func (e *Engine) mostDrafts(s *sequence) int {
+	most := min(e.cfg.Speculate, s.limit-s.total-1)
+	if p := e.cfg.Plan; p.RopeOriginal > 0 && !p.RopeDynamic && s.ropeLen == 0 {
+		most = min(most, p.RopeOriginal-s.total) // beyond that s begins again (lengthen)
+	}
+	return max(0, most)
+}
+
+// chooseDrafts gives drafts of together most tokens at most to sequences of a step
+// that has so many rows without. It chooses the step with the most tokens for its time;
+// the tokens that are accepted most likely come first.
+func (e *Engine) chooseDrafts(st *step, rows, most int) {
+	p := &e.speculation
+	for _, s := range p.open {
+		d := &p.drafters[s.slot]
+		d.read(s, &p.outcomes)
+		guess := d.draft(p.guesses[s.slot][:0], s, e.mostDrafts(s))
+		if end := slices.IndexFunc(guess, func(t int32) bool { return e.mayEnd(s, t) }); end >= 0 {
+			guess = guess[:end]
+		}
+		p.guesses[s.slot] = guess
+		s.odds = d.chance(d.matched, &p.outcomes)
+	}
+	alone, measured := p.costs.of(rows, st.number, e.pace.prompt)
+	if !measured {
+		return // it is now
+	}
+	p.order = p.order[:0]
+	tokens, best, kept := float64(rows), float64(rows)/alone*leastGain, 0
+	for n := 1; n <= min(most, maxCostRows-rows); n++ {
+		s := e.likeliest()
+		if s == nil {
+			break
+		}
+		tokens += s.odds
+		s.draft = p.guesses[s.slot][:len(s.draft)+1]
+		d := &p.drafters[s.slot]
+		s.odds *= d.chance(d.matched+len(s.draft), &p.outcomes)
+		p.order = append(p.order, s)
+		took, _ := p.costs.of(rows+n, st.number, e.pace.prompt)
+		if rate := tokens / took; rate > best {
+			best, kept = rate, n
+		}
+	}
+	for _, s := range p.order[kept:] {
+		s.draft = s.draft[:len(s.draft)-1]
+	}
+	clear(p.order)
+}
+
+// mayEnd reports whether s ends with a token, as far as that depends on the token: to
+// compute it would be for nothing.
+func (e *Engine) mayEnd(s *sequence, token int32) bool {
+	return e.endsSequence(token) || slices.Contains(s.req.StopTokens, token)
+}
+
+// likeliest returns the sequence whose next drafted token is the most likely to be
+// accepted, nil if there are no more.
+func (e *Engine) likeliest() (best *sequence) {
+	p := &e.speculation
+	for _, s := range p.open {
+		if len(s.draft) < len(p.guesses[s.slot]) && (best == nil || s.odds > best.odds) {
+			best = s
+		}
+	}
+	return best
+}
+
+// verify adds to the step the draft of s, after the token with an index in the batch,
+// and rows that verify it. It reports whether it did; if not, the sequence is to have
+// a row without a draft.
+func (e *Engine) verify(st *step, s *sequence, token int32) bool {
+	b := st.batch
+	first, index := len(b.Rows), s.total-len(s.req.Tokens)
+	for i := 0; i <= len(s.draft); i++ {
+		row := device.Row{
+			Token: token + int32(i), Slot: s.slot, Kind: device.RowVerify,
+			Target: -1, Index: int32(index + i), TopN: int32(s.req.TopN),
+		}
+		if s.rules.hold(index + i) {
+			if row.Mask = e.draftMask(b, s, index+i); row.Mask == 0 {
+				s.draft = s.draft[:max(0, i-1)]
+				break
+			}
+		}
+		st.row(s, row)
+	}
+	rows := b.Rows[first:]
+	if len(s.draft) == 0 {
+		if len(rows) > 0 {
+			rows[0].Kind, rows[0].Target = device.RowSample, 0
+		}
+		return len(rows) > 0
+	}
+	for i, t := range s.draft {
+		rows[i].Target = t
+		b.Tokens = append(b.Tokens, t)
+		b.Pos = append(b.Pos, int32(s.total+i))
+	}
+	return true
+}
+
+// draftMask makes the mask of the token of s with an index, and returns its Row.Mask; 0
+// if it would leave no token, or no room for the masks of others.
+func (e *Engine) draftMask(b *device.Batch, s *sequence, index int) int32 {
+	made := len(b.Masks) / b.MaskWords
+	if made+len(e.active) >= e.cfg.Device.MaxSlots {
+		return 0
+	}
+	b.Masks = b.Masks[:len(b.Masks)+b.MaskWords]
+	mask := int32(made + 1)
+	s.rules.begin(b.Mask(mask), e.limits.Vocab)
+	if !s.rules.narrow(b.Mask(mask), s, index) {
+		b.Masks = b.Masks[:made*b.MaskWords]
+		return 0
+	}
+	return mask
+}
+
+// settleDrafts takes in how much of the drafts of a step was accepted, and gives back the
+// pages of the rest. It reports whether there were any.
+func (e *Engine) settleDrafts(st *step) bool {
+	p := &e.speculation
+	p.accepted = p.accepted[:0]
+	for _, s := range st.seqs {
+		if s.drafted == 0 {
+			continue
+		}
+		p.accepted = append(p.accepted, s.accepted)
+		s.stream.accepted += s.accepted
+		s.stream.rejected += s.drafted - s.accepted
+		e.stats.draftedTokens.Add(int64(s.drafted))
+		e.stats.acceptedTokens.Add(int64(s.accepted))
+		s.drafted, s.accepted = 0, 0
+		if s.state != active {
+			continue
+		}
+		for g := range s.tables {
+			t := &s.tables[g]
+			keep := max(pagesFor(s.computed), t.first)
+			e.cache.Pages.Release(t.pages[keep:])
+			t.pages = t.pages[:keep]
+		}
+		e.slide(s)
+	}
+	return len(p.accepted) > 0
+}
+
+// costs is what steps without prompts took by their rows, recently. A step that hangs
+// changes little, and one that is quick much: what else the machine does only makes
+// steps longer.
+type costs struct {
+	took [maxCostRows + 1]float64 // nanoseconds
+	seen [maxCostRows + 1]int     // number of the last such step, plus one; 0: none
+}
+
+const (
+	maxCostRows = 256
+	costMemory  = 128 // steps
+)
+
+// observe takes in a step of so many rows.
+func (c *costs) observe(rows, number int, span time.Duration) {
+	if rows > maxCostRows {
+		return
+	}
+	took, at := float64(span), &c.took[rows]
+	switch {
+	case !c.recent(rows, number):
+		*at = took
+	case took < *at:
+		*at += (took - *at) / 2
+	default:
+		*at += (min(took, 2**at) - *at) / 8
+	}
+	c.seen[rows] = number + 1
+}
+
+func (c *costs) recent(rows, number int) bool {
+	return c.seen[rows] > 0 && number-c.seen[rows] < costMemory
+}
+
+// of returns what a step of so many rows takes, and whether that was seen. Otherwise it
+// lies between those that were, or is more than the greatest by each for a row.
+func (c *costs) of(rows, number int, each float64) (took float64, seen bool) {
+	if rows > maxCostRows {
+		return math.Inf(1), false
+	}
+	if c.recent(rows, number) {
+		return c.took[rows], true
+	}
+	below, above := rows-1, rows+1
+	for below > 0 && !c.recent(below, number) {
+		below--
+	}
+	for above <= maxCostRows && !c.recent(above, number) {
+		above++
+	}
+	switch {
+	case above > maxCostRows && below == 0:
+		return math.Inf(1), false
+	case above > maxCostRows:
+		return c.took[below] + float64(rows-below)*each, false
+	case below == 0:
+		return c.took[above], false
+	}
+	part := float64(rows-below) / float64(above-below)
+	return c.took[below] + part*(c.took[above]-c.took[below]), false
+}
