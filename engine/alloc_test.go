@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/page"
@@ -96,6 +97,28 @@ func TestNoAllocation(t *testing.T) {
 			t.Errorf("%g allocations per step", got)
 		}
 		if s := e.Stats(); s.Running == 0 || s.Waiting == 0 || s.CachedTokens == 0 {
+			t.Errorf("too quiet to tell: %+v", s)
+		}
+	})
+	t.Run("drafts", func(t *testing.T) {
+		b := sim.New(small, sim.Config{Model: testModel, Latency: func(int) time.Duration { return time.Millisecond }})
+		e, err := New(Config{Backend: b.Checked(), Device: small, Pages: 40, Plan: testModel.Plan(), MaxWaiting: 1000, Speculate: 8})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.now = func() time.Time { return time.Unix(1, 0).Add(b.Now()) }
+		for i := range 500 {
+			r := request(i%5, 80)
+			r.AllowedTokens = []int32{7}
+			mustSubmit(t, e, r)
+		}
+		for range 100 {
+			e.tick()
+		}
+		if got := testing.AllocsPerRun(500, func() { e.tick() }); got != 0 {
+			t.Errorf("%g allocations per step", got)
+		}
+		if s := e.Stats(); s.Running == 0 || s.Waiting == 0 || s.AcceptedTokens == 0 {
 			t.Errorf("too quiet to tell: %+v", s)
 		}
 	})

@@ -1,0 +1,266 @@
+package engine
+
+import (
+	"context"
+	"math/rand/v2"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine/cpu"
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/loader"
+	"github.com/millrace-ai/millrace/engine/page"
+	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/ref"
+	"github.com/millrace-ai/millrace/engine/sample"
+	"github.com/millrace-ai/millrace/engine/sim"
+	"github.com/millrace-ai/millrace/engine/weights"
+)
+
+// Drafts make text that repeats itself come faster, and no other text come slower,
+// whatever a row costs and however many run. A request that may say but one token
+// repeats itself always, with two half of its guesses are wrong.
+func TestDraftsNeverLose(t *testing.T) {
+	const speculate = 8
+	ms := time.Millisecond
+	cheap := func(rows int) time.Duration { return 10*ms + time.Duration(rows)*ms/5 }
+	dear := func(rows int) time.Duration { return time.Duration(rows) * 3 * ms }
+	steps := func(rows int) time.Duration { return time.Duration((rows+3)/4) * 10 * ms } // a fourth row costs nothing, a fifth much
+	for _, tt := range []struct {
+		name    string
+		tokens  int // that may come; 0: any
+		streams int
+		cost    func(rows int) time.Duration
+		least   float64 // speed, relative to that without drafts
+	}{
+		{"repetition", 1, 1, cheap, 3},
+		{"repetition, many", 1, 8, cheap, 1.5},
+		{"repetition, rows cost as much as steps", 1, 1, dear, 0.98},
+		{"repetition, some rows are free", 1, 1, steps, 3},
+		{"repetition, some rows are free, many", 1, 3, steps, 1.2},
+		{"half right", 2, 1, cheap, 1.2},
+		{"half right, rows cost as much as steps", 2, 4, dear, 0.98},
+		{"half right, some rows are free", 2, 1, steps, 1.3},
+		{"no repetition", 0, 1, cheap, 0.98},
+		{"no repetition, many", 0, 16, cheap, 0.98},
+		{"no repetition, rows cost as much as steps", 0, 4, dear, 0.98},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			took := func(speculate int) time.Duration {
+				limits := device.Limits{MaxTokens: 128, MaxRows: 128, MaxSlots: 16, MaxPagesPerSlot: 64}
+				model := testModel
+				w := newWorld(t, Config{Device: limits, Pages: 16 * 64, Speculate: speculate, MaxWaiting: 16}, sim.Config{
+					Model: model, Synchronous: true, Latency: tt.cost,
+				})
+				for i := range tt.streams {
+					p := sample.Greedy()
+					p.Sample, p.Seed = 1, uint64(i)
+					r := &Request{Tokens: tokens(uint64(i), 20), MaxNewTokens: 600, Params: p}
+					if tt.tokens > 0 {
+						r.AllowedTokens = []int32{10, 11}[:tt.tokens]
+					}
+					if _, err := w.submit(r); err != nil {
+						t.Fatal(err)
+					}
+				}
+				w.finish(t)
+				return w.b.Now()
+			}
+			speed := float64(took(0)) / float64(took(speculate))
+			if speed < tt.least {
+				t.Errorf("%.3f times as fast with drafts, want %v", speed, tt.least)
+			}
+			t.Logf("%.3f times as fast with drafts", speed)
+		})
+	}
+}
+
+// An engine does not take what cannot work.
+func TestSpeculationIsRefused(t *testing.T) {
+	for _, tt := range []struct {
+		model sim.Model
+		n     int
+		want  string
+	}{
+		{testModel, MaxSpeculate, ""},
+		{testModel, MaxSpeculate + 1, "Speculate is 65"},
+		{testModel, -1, "Speculate is -1"},
+		{sim.Model{Vocab: 10, Recurrent: true}, 1, "recurrent"},
+		{sim.Model{Vocab: 10, Recurrent: true}, 0, ""},
+	} {
+		b := sim.New(small, sim.Config{Model: tt.model})
+		_, err := New(Config{Backend: b.Checked(), Device: small, Plan: tt.model.Plan(), Pages: 16, States: 8, Speculate: tt.n})
+		if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("Speculate %d: %v, want %q", tt.n, err, tt.want)
+		}
+	}
+	w := newWorld(t, Config{Device: small, Pages: 16, Speculate: 2}, sim.Config{Model: testModel})
+	for _, id := range []int32{-1, int32(testModel.Vocab)} {
+		_, err := w.submit(&Request{Tokens: []int32{5}, MaxNewTokens: 1, Params: sample.Greedy(), Prediction: []int32{4, id}})
+		if kind(err) != Invalid {
+			t.Errorf("a prediction with token %d: %v", id, err)
+		}
+	}
+}
+
+// What is accepted and what is rejected adds up, for a request as for the engine.
+func TestDraftsAreCounted(t *testing.T) {
+	rec := &recorder{}
+	w := newWorld(t, Config{Device: small, Pages: 32, Speculate: 4, Observer: rec}, sim.Config{Model: testModel})
+	w.guess(rand.New(rand.NewPCG(1, 1)), 0.2)
+	for i := range 3 {
+		w.ask(t, tokens(uint64(i), 20), 90)
+	}
+	w.finish(t)
+	accepted, rejected, steps := 0, 0, 0
+	for _, c := range w.clients {
+		times := c.stream.Times()
+		accepted += times.AcceptedTokens
+		rejected += times.RejectedTokens
+	}
+	sum := 0
+	for _, s := range rec.steps {
+		for range s.Accepted {
+			steps++
+		}
+	}
+	st := w.e.Stats()
+	if accepted == 0 || rejected == 0 || st.AcceptedTokens != int64(accepted) || st.DraftedTokens != int64(accepted+rejected) {
+		t.Errorf("requests had %d tokens accepted and %d rejected, the engine %d of %d accepted", accepted, rejected, st.AcceptedTokens, st.DraftedTokens)
+	}
+	if st.GeneratedTokens != 3*90 || steps == 0 {
+		t.Errorf("%d tokens generated, drafts of %d sequences observed (%d)", st.GeneratedTokens, steps, sum)
+	}
+}
+
+// TestSpeculationOnBackends compares answers with drafts, right and wrong ones, with
+// those without, to the bit, in company.
+func TestSpeculationOnBackends(t *testing.T) {
+	backends := map[string]func(device.Limits) (device.Backend, error){
+		"cpu": func(l device.Limits) (device.Backend, error) { return cpu.Open(l) },
+		"ref": func(l device.Limits) (device.Backend, error) { return ref.Open(l) },
+	}
+	limits := device.Limits{MaxTokens: 128, MaxRows: 128, MaxSlots: 16, MaxPagesPerSlot: 16, Threads: 2}
+	for _, name := range []string{"llama", "gemma3", "deepseek-v3", "falcon-alibi", "dbrx"} {
+		for backend, open := range backends {
+			t.Run(name+"/"+backend, func(t *testing.T) {
+				serve := func(speculate int) [][]Token {
+					b, err := open(limits)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer func() {
+						if err := b.Close(); err != nil {
+							t.Error(err)
+						}
+					}()
+					p := load(t, filepath.Join("testdata", name), b)
+					e, err := New(Config{Backend: b, Device: limits, Plan: p, Pages: 256 * len(p.Groups), Root: page.Root(), Speculate: speculate})
+					if err != nil {
+						t.Fatal(err)
+					}
+					return converse(t, e, p.Vocab)
+				}
+				plain := serve(0)
+				if got := serve(6); !reflect.DeepEqual(got, plain) {
+					t.Errorf("answers differ:\n%v\nwant\n%v", got, plain)
+				}
+			})
+		}
+	}
+}
+
+func load(t *testing.T, dir string, b device.Backend) *plan.Plan {
+	t.Helper()
+	c, err := weights.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, p, err := loader.Plan(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := loader.Load(b, p, c, nil); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// converse returns the answers of requests of many kinds that are served together, with
+// drafts of what each says alone if there are drafts: some of them wrong.
+func converse(t *testing.T, e *Engine, vocab int) [][]Token {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(9, 9))
+	prompt := func(n int) []int32 {
+		out := make([]int32, n)
+		for i := range out {
+			out[i] = int32(rng.IntN(vocab))
+		}
+		return out
+	}
+	sampled := sample.Params{Sample: 1, Seed: 5, Temperature: 0.9, TopK: 40, TopP: 0.95, TypicalP: 1, RepetitionPenalty: 1.1}
+	penalised := sample.Greedy()
+	penalised.FrequencyPenalty, penalised.PresencePenalty = 0.5, 0.2
+	var even []int32
+	for i := int32(0); int(i) < vocab; i += 2 {
+		even = append(even, i)
+	}
+	requests := []*Request{
+		{Params: sample.Greedy(), TopN: 3},
+		{Params: sampled, TopN: 2},
+		{Params: penalised},
+		{Params: sampled, AllowedTokens: even, MinNewTokens: 10, StopTokens: even[:len(even)/8], BannedTokens: [][]int32{{4}, {6, 8}, {8, 8}}},
+		{Params: sample.Greedy(), LogitBias: []sample.Bias{{Token: 3, Bias: 2}}, PromptLogprobs: true},
+		{Params: sample.Greedy(), Repetition: Repetition{Min: 1, Max: 4, Count: 3}},
+	}
+	for i, r := range requests {
+		r.Tokens, r.MaxNewTokens, r.IgnoreEOS = prompt(10+13*i), 60, true
+	}
+	if e.cfg.Speculate > 0 {
+		lengths := rand.New(rand.NewPCG(3, 3))
+		e.speculation.choose = func(_ *step, _, most int) {
+			for _, s := range e.speculation.open {
+				d := &e.speculation.drafters[s.slot]
+				d.read(s, &e.speculation.outcomes)
+				n := min(lengths.IntN(e.cfg.Speculate+1), e.mostDrafts(s), most)
+				s.draft = d.draft(s.draft[:0], s, n)
+				most -= len(s.draft)
+			}
+		}
+	}
+	var streams []*Stream
+	for _, r := range requests {
+		s, err := e.SubmitN(context.Background(), r, []uint64{r.Params.Seed, 77})
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams = append(streams, s...)
+	}
+	out := make([][]Token, len(streams))
+	for {
+		worked, err := e.tick()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !worked {
+			break
+		}
+	}
+	for i, s := range streams {
+		for !s.Done() {
+			tokens, err := s.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[i] = append(out[i], tokens...)
+		}
+	}
+	if st := e.Stats(); e.cfg.Speculate > 0 && (st.AcceptedTokens == 0 || st.AcceptedTokens == st.DraftedTokens) {
+		t.Errorf("%d of %d drafted tokens were right", st.AcceptedTokens, st.DraftedTokens)
+	}
+	return out
+}
