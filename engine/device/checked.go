@@ -25,8 +25,12 @@ func Checked(b Backend, l Limits) Backend {
 	}
 }
 
-// none is the absent ring entry, slot or state.
-const none = -1
+// none is the absent ring entry, slot or state, anywhere a position that is not
+// known here.
+const (
+	none     = -1
+	anywhere = -2
+)
 
 // checked implements Backend. Calls that are not overridden need no check.
 type checked struct {
@@ -37,7 +41,8 @@ type checked struct {
 
 	tensors  []checkedTensor
 	plan     *plan.Plan // nil before SetModel
-	maxPos   int        // positions that exist, by the limits and the plan's learned positions
+	info     ModelInfo
+	maxPos   int // positions that exist, by the limits and the plan's learned positions
 	adapters map[int32]struct{}
 
 	pages     int // 0 before InitCache and of a plan without pages
@@ -229,7 +234,7 @@ func (c *checked) SetModel(p *plan.Plan) (ModelInfo, error) {
 	for i := range c.tensors {
 		c.tensors[i].written = nil
 	}
-	c.plan = p
+	c.plan, c.info = p, info
 	c.maxPos = c.limits.MaxPagesPerSlot * PageTokens
 	for i := range p.Ops {
 		if op := &p.Ops[i]; op.Kind == plan.OpEmbedPosition {
@@ -284,6 +289,59 @@ func (c *checked) WarmUp() error {
 		return c.errorf("WarmUp while a batch is in flight")
 	}
 	return c.passed(c.Backend.WarmUp())
+}
+
+// ReadPage implements Backend.
+func (c *checked) ReadPage(page int, dst []byte) error {
+	if err := c.checkCopy("ReadPage", "page", page, c.pages, len(dst), c.info.PageBytes); err != nil {
+		return err
+	}
+	return c.passed(c.Backend.ReadPage(page, dst))
+}
+
+// WritePage implements Backend.
+func (c *checked) WritePage(page int, src []byte) error {
+	if err := c.checkCopy("WritePage", "page", page, c.pages, len(src), c.info.PageBytes); err != nil {
+		return err
+	}
+	return c.passed(c.Backend.WritePage(page, src))
+}
+
+// ReadState implements Backend.
+func (c *checked) ReadState(state int, dst []byte) error {
+	if err := c.checkCopy("ReadState", "state", state, len(c.states), len(dst), c.info.StateBytes); err != nil {
+		return err
+	}
+	return c.passed(c.Backend.ReadState(state, dst))
+}
+
+// WriteState implements Backend.
+func (c *checked) WriteState(state int, src []byte) error {
+	if err := c.checkCopy("WriteState", "state", state, len(c.states), len(src), c.info.StateBytes); err != nil {
+		return err
+	}
+	if err := c.Backend.WriteState(state, src); err != nil {
+		return c.passed(err)
+	}
+	c.states[state] = checkedState{pos: anywhere, owner: none}
+	return nil
+}
+
+// checkCopy checks a call that copies a page or a state, number i of n.
+func (c *checked) checkCopy(call, what string, i, n, length int, want int64) error {
+	switch {
+	case c.final != nil:
+		return c.final
+	case !c.ready:
+		return c.errorf("%s before InitCache", call)
+	case c.busy():
+		return c.errorf("%s while a batch is in flight", call)
+	case i < 0 || i >= n:
+		return c.errorf("%s of %s %d, there are %d", call, what, i, n)
+	case int64(length) != want:
+		return c.errorf("%s of %d bytes, a %s has %d", call, length, what, want)
+	}
+	return nil
 }
 
 // busy reports whether a batch is in flight.

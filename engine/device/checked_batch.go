@@ -36,7 +36,7 @@ func (m mark) at(step int64) bool { return m.step == step }
 
 // checkedState is what is known of a state.
 type checkedState struct {
-	pos     int32 // tokens that it has seen; none: it was never written
+	pos     int32 // tokens that it has seen; none: it was never written; anywhere: the host wrote it
 	owner   int32 // the slot whose own it is, or none
 	written int64 // the batch being checked that writes it
 }
@@ -310,7 +310,7 @@ func (c *checked) checkStates(x *Batch) error {
 		if from == NoState {
 			from = live
 		}
-		if from != ZeroState && c.states[from].pos != start {
+		if from != ZeroState && c.states[from].pos != start && c.states[from].pos != anywhere {
 			return fmt.Errorf("sequence %d: slot %d goes on at position %d from state %d, which is at %d", i, q.Slot, start, from, c.states[from].pos)
 		}
 		if c.states[live].written == c.step {

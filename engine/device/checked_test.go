@@ -24,9 +24,10 @@ type fake struct {
 var checkedLimits = Limits{MaxTokens: 64, MaxRows: 32, MaxSlots: 5, MaxPagesPerSlot: 8}
 
 const (
-	checkedPages  = 40
-	checkedStates = 9
-	checkedVocab  = 50
+	checkedPages                        = 40
+	checkedStates                       = 9
+	checkedPageBytes, checkedStateBytes = 24, 8
+	checkedVocab                        = 50
 )
 
 func newFake() *fake {
@@ -52,7 +53,7 @@ func (f *fake) NewTensor(string, plan.Format, []int) (Handle, error) {
 func (f *fake) WriteTensor(Handle, int, int, []byte) error { return f.call("WriteTensor") }
 func (f *fake) SetModel(p *plan.Plan) (ModelInfo, error) {
 	f.plan = p
-	return ModelInfo{}, f.call("SetModel")
+	return ModelInfo{PageBytes: checkedPageBytes, StateBytes: checkedStateBytes}, f.call("SetModel")
 }
 func (f *fake) InitCache(int, int) error {
 	for i := range f.ring {
@@ -65,6 +66,10 @@ func (f *fake) HostAlloc(n int) ([]byte, error)   { return make([]byte, n), f.ca
 func (f *fake) HostFree([]byte)                   {}
 func (f *fake) LoadAdapter(int32, *Adapter) error { return f.call("LoadAdapter") }
 func (f *fake) DropAdapter(int32) error           { return f.call("DropAdapter") }
+func (f *fake) ReadPage(int, []byte) error        { return f.call("ReadPage") }
+func (f *fake) WritePage(int, []byte) error       { return f.call("WritePage") }
+func (f *fake) ReadState(int, []byte) error       { return f.call("ReadState") }
+func (f *fake) WriteState(int, []byte) error      { return f.call("WriteState") }
 func (f *fake) Batch(i int) *Batch                { return &f.ring[i] }
 func (f *fake) Forward(int) error                 { return f.count() }
 func (f *fake) Sample(i int) error {
@@ -691,6 +696,49 @@ func TestCheckedCalls(t *testing.T) {
 	refused(t, b.Forward(0), "backend is closed")
 	_, err = b.NewTensor("w", plan.F32, []int{1})
 	refused(t, err, "backend is closed")
+}
+
+// Copies of pages and states are of what there is, whole, and between batches.
+func TestCheckedCopies(t *testing.T) {
+	f := newFake()
+	b := Checked(f, checkedLimits)
+	page, state := make([]byte, checkedPageBytes), make([]byte, checkedStateBytes)
+	refused(t, b.ReadPage(0, page), "ReadPage before InitCache")
+	b = loadChecked(t, f, checkedPlan(true))
+	f.calls = nil
+	refused(t, b.ReadPage(-1, page), "ReadPage of page -1, there are 40")
+	refused(t, b.WritePage(checkedPages, page), "WritePage of page 40, there are 40")
+	refused(t, b.WritePage(0, state), "WritePage of 8 bytes, a page has 24")
+	refused(t, b.ReadState(checkedStates, state), "ReadState of state 9, there are 9")
+	refused(t, b.WriteState(0, page), "WriteState of 24 bytes, a state has 8")
+	if len(f.calls) != 0 {
+		t.Errorf("calls %v reached the backend", f.calls)
+	}
+	for i, copies := range []func() error{
+		func() error { return b.ReadPage(1, page) },
+		func() error { return b.WritePage(2, page) },
+		func() error { return b.ReadState(3, state) },
+		func() error { return b.WriteState(8, state) },
+	} {
+		if err := copies(); err != nil || len(f.calls) != i+1 {
+			t.Errorf("copy %d: error %v, calls %v", i, err, f.calls)
+		}
+	}
+
+	// A sequence may go on from a state that was written, wherever it begins.
+	firstBatch(b.Batch(0), true)
+	runChecked(t, b, 0)
+	x := b.Batch(1)
+	x.Clear()
+	give(x, 4, 3, 26, true)
+	x.States = append(x.States, StateDelta{Slot: 4, Live: 4, From: 8, Save: NoState})
+	if err := b.Forward(1); err != nil {
+		t.Error(err)
+	}
+	refused(t, b.ReadPage(0, page), "ReadPage while a batch is in flight")
+
+	b = loadChecked(t, newFake(), checkedPlan(false))
+	refused(t, b.ReadState(0, state), "ReadState of state 0, there are 0")
 }
 
 func TestCheckedTensors(t *testing.T) {

@@ -181,6 +181,16 @@ type Backend interface {
 	LoadAdapter(id int32, a *Adapter) error
 	DropAdapter(id int32) error
 
+	// ReadPage copies the content of a page, ModelInfo.PageBytes bytes, to dst, and
+	// WritePage gives it back, to any page of any group of caches. What the bytes
+	// mean is the backend's affair: they are good for a backend of the same build,
+	// model and Caps.Detail. ReadState and WriteState do the same with states, of
+	// StateBytes bytes. They follow InitCache, while no Batch is in flight.
+	ReadPage(page int, dst []byte) error
+	WritePage(page int, src []byte) error
+	ReadState(state int, dst []byte) error
+	WriteState(state int, src []byte) error
+
 	// Batch returns ring entry i, 0 ≤ i < RingDepth. Valid after InitCache.
 	Batch(i int) *Batch
 

@@ -41,6 +41,16 @@ static mr_status mr_call_adapter_load(const mr_backend *b, mr_context *ctx, int3
 	return b->adapter_load(ctx, id, rank, n, targets);
 }
 static mr_status mr_call_adapter_drop(const mr_backend *b, mr_context *ctx, int32_t id) { return b->adapter_drop(ctx, id); }
+static mr_status mr_call_page_read(const mr_backend *b, mr_context *ctx, int32_t page, void *dst, int64_t bytes) { return b->page_read(ctx, page, dst, bytes); }
+static mr_status mr_call_page_write(const mr_backend *b, mr_context *ctx, int32_t page, const void *src, int64_t bytes) {
+	return b->page_write(ctx, page, src, bytes);
+}
+static mr_status mr_call_state_read(const mr_backend *b, mr_context *ctx, int32_t state, void *dst, int64_t bytes) {
+	return b->state_read(ctx, state, dst, bytes);
+}
+static mr_status mr_call_state_write(const mr_backend *b, mr_context *ctx, int32_t state, const void *src, int64_t bytes) {
+	return b->state_write(ctx, state, src, bytes);
+}
 static mr_batch *mr_call_batch(const mr_backend *b, mr_context *ctx, int32_t i) { return b->batch(ctx, i); }
 static mr_status mr_call_forward(const mr_backend *b, mr_context *ctx, int32_t i) { return b->forward(ctx, i); }
 static mr_status mr_call_sample(const mr_backend *b, mr_context *ctx, int32_t i) { return b->sample(ctx, i); }
@@ -559,6 +569,38 @@ func (n *Native) DropAdapter(id int32) error {
 		return err
 	}
 	return n.check(C.mr_call_adapter_drop(n.table, n.ctx, C.int32_t(id)))
+}
+
+// ReadPage implements Backend.
+func (n *Native) ReadPage(page int, dst []byte) error {
+	if err := n.usable(); err != nil {
+		return err
+	}
+	return n.check(C.mr_call_page_read(n.table, n.ctx, C.int32_t(page), unsafe.Pointer(unsafe.SliceData(dst)), C.int64_t(len(dst))))
+}
+
+// WritePage implements Backend.
+func (n *Native) WritePage(page int, src []byte) error {
+	if err := n.usable(); err != nil {
+		return err
+	}
+	return n.check(C.mr_call_page_write(n.table, n.ctx, C.int32_t(page), unsafe.Pointer(unsafe.SliceData(src)), C.int64_t(len(src))))
+}
+
+// ReadState implements Backend.
+func (n *Native) ReadState(state int, dst []byte) error {
+	if err := n.usable(); err != nil {
+		return err
+	}
+	return n.check(C.mr_call_state_read(n.table, n.ctx, C.int32_t(state), unsafe.Pointer(unsafe.SliceData(dst)), C.int64_t(len(dst))))
+}
+
+// WriteState implements Backend.
+func (n *Native) WriteState(state int, src []byte) error {
+	if err := n.usable(); err != nil {
+		return err
+	}
+	return n.check(C.mr_call_state_write(n.table, n.ctx, C.int32_t(state), unsafe.Pointer(unsafe.SliceData(src)), C.int64_t(len(src))))
 }
 
 // cSlice views n elements of C memory as an empty slice that can hold them.

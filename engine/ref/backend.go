@@ -9,6 +9,7 @@
 package ref
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -186,6 +187,32 @@ func (b *Backend) HostAlloc(bytes int) ([]byte, error) { return make([]byte, byt
 
 // HostFree implements device.Backend; the garbage collector does the rest.
 func (b *Backend) HostFree([]byte) {}
+
+// ReadPage implements device.Backend.
+func (b *Backend) ReadPage(page int, dst []byte) error { return get(dst, b.page(page)) }
+
+// WritePage implements device.Backend.
+func (b *Backend) WritePage(page int, src []byte) error { return put(b.page(page), src) }
+
+// ReadState implements device.Backend.
+func (b *Backend) ReadState(state int, dst []byte) error { return get(dst, b.states[state]) }
+
+// WriteState implements device.Backend.
+func (b *Backend) WriteState(state int, src []byte) error { return put(b.states[state], src) }
+
+func (b *Backend) page(page int) []float32 {
+	return b.pages[page*b.pageWidth:][:b.pageWidth]
+}
+
+func get(dst []byte, from []float32) error {
+	_, err := binary.Encode(dst, binary.LittleEndian, from)
+	return err
+}
+
+func put(to []float32, src []byte) error {
+	_, err := binary.Decode(src, binary.LittleEndian, to)
+	return err
+}
 
 // Batch implements device.Backend.
 func (b *Backend) Batch(i int) *device.Batch { return &b.ring[i].batch }

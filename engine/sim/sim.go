@@ -2,6 +2,7 @@ package sim
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -207,6 +208,32 @@ func (b *Backend) HostAlloc(bytes int) ([]byte, error) { return make([]byte, byt
 
 // HostFree implements device.Backend.
 func (b *Backend) HostFree([]byte) {}
+
+// ReadPage implements device.Backend.
+func (b *Backend) ReadPage(page int, dst []byte) error { return get(dst, b.page(page)) }
+
+// WritePage implements device.Backend.
+func (b *Backend) WritePage(page int, src []byte) error { return put(b.page(page), src) }
+
+// ReadState implements device.Backend.
+func (b *Backend) ReadState(state int, dst []byte) error { return get(dst, b.states[state:][:1]) }
+
+// WriteState implements device.Backend.
+func (b *Backend) WriteState(state int, src []byte) error { return put(b.states[state:][:1], src) }
+
+func (b *Backend) page(page int) []uint64 {
+	return b.values[page*device.PageTokens:][:device.PageTokens]
+}
+
+func get(dst []byte, from []uint64) error {
+	_, err := binary.Encode(dst, binary.LittleEndian, from)
+	return err
+}
+
+func put(to []uint64, src []byte) error {
+	_, err := binary.Decode(src, binary.LittleEndian, to)
+	return err
+}
 
 // LoadAdapter implements device.Backend. What the adapter holds counts, not its
 // id: pages of another adapter that had the id before are detected.

@@ -112,6 +112,18 @@ mr_status adapter_load(mr_context* ctx, int32_t id, int32_t rank, int32_t n, con
 mr_status adapter_drop(mr_context* ctx, int32_t id) {
   return guard(ctx->error, [&] { ctx->adapter_drop(id); });
 }
+mr_status page_read(mr_context* ctx, int32_t page, void* dst, int64_t bytes) {
+  return guard(ctx->error, [&] { ctx->page_read(page, dst, bytes); });
+}
+mr_status page_write(mr_context* ctx, int32_t page, const void* src, int64_t bytes) {
+  return guard(ctx->error, [&] { ctx->page_write(page, src, bytes); });
+}
+mr_status state_read(mr_context* ctx, int32_t state, void* dst, int64_t bytes) {
+  return guard(ctx->error, [&] { ctx->state_read(state, dst, bytes); });
+}
+mr_status state_write(mr_context* ctx, int32_t state, const void* src, int64_t bytes) {
+  return guard(ctx->error, [&] { ctx->state_write(state, src, bytes); });
+}
 mr_batch* batch(mr_context* ctx, int32_t i) { return ctx->batch(i); }
 mr_status forward(mr_context* ctx, int32_t i) {
   return guard(ctx->error, [&] { ctx->forward(i); });
@@ -128,9 +140,10 @@ mr_status stats(mr_context* ctx, mr_stats* stats) {
 }
 void close(mr_context* ctx) { delete ctx; }
 
-const mr_backend table = {MR_ABI_VERSION, probe,     open,       error,        caps,         plan_check, tensor_new,
-                          tensor_write,   model,     cache_init, warm_up,      host_alloc,   host_free,  adapter_load,
-                          adapter_drop,   batch,     forward,    sample,       wait,         stats,      close};
+const mr_backend table = {MR_ABI_VERSION, probe,     open,       error,      caps,       plan_check,  tensor_new,
+                          tensor_write,   model,     cache_init, warm_up,    host_alloc, host_free,   adapter_load,
+                          adapter_drop,   page_read, page_write, state_read, state_write, batch,      forward,
+                          sample,         wait,      stats,      close};
 
 }  // namespace
 }  // namespace millrace

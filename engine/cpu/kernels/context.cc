@@ -258,6 +258,35 @@ void Context::adapter_drop(int32_t id) {
   });
 }
 
+void Context::page_read(int page, void* dst, int64_t bytes) {
+  copy(dst, page_memory(page), bytes, model_->page_bytes());
+}
+void Context::page_write(int page, const void* src, int64_t bytes) {
+  copy(page_memory(page), src, bytes, model_->page_bytes());
+}
+void Context::state_read(int state, void* dst, int64_t bytes) {
+  copy(dst, state_memory(state), bytes, model_->state_bytes());
+}
+void Context::state_write(int state, const void* src, int64_t bytes) {
+  copy(state_memory(state), src, bytes, model_->state_bytes());
+}
+
+char* Context::page_memory(int page) const {
+  if (slots_.empty()) fail(MR_INVALID, "a page before pages were reserved");
+  return model_->page(page);
+}
+char* Context::state_memory(int state) const {
+  if (slots_.empty()) fail(MR_INVALID, "a state before states were reserved");
+  return reinterpret_cast<char*>(model_->state(state));
+}
+
+// Copies between the caches and the caller's memory, after what is queued.
+void Context::copy(void* to, const void* from, int64_t bytes, int64_t want) {
+  if (bytes != want) fail(MR_INVALID, "a copy of %lld bytes, expected %lld", static_cast<long long>(bytes),
+                          static_cast<long long>(want));
+  call([&] { std::memcpy(to, from, size_t(bytes)); });
+}
+
 void Context::stats(mr_stats* stats) const {
   *stats = {steps_, step_tokens_, busy_ns_, bytes_};
 }

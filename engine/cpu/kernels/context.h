@@ -54,6 +54,10 @@ class Context {
   void host_free(void* memory);
   void adapter_load(int32_t id, int32_t rank, int32_t n, const mr_adapter_target* targets);
   void adapter_drop(int32_t id);
+  void page_read(int page, void* dst, int64_t bytes);
+  void page_write(int page, const void* src, int64_t bytes);
+  void state_read(int state, void* dst, int64_t bytes);
+  void state_write(int state, const void* src, int64_t bytes);
   mr_batch* batch(int i);
   void forward(int i);
   void sample(int i);
@@ -82,6 +86,9 @@ class Context {
   uint32_t enqueue(Job job);
   void finish(uint32_t job);
   void call(const std::function<void()>& fn);
+  char* page_memory(int page) const;
+  char* state_memory(int state) const;
+  void copy(void* to, const void* from, int64_t bytes, int64_t want);
   RingEntry& entry(const char* call, int i, RingEntry::State want);
   void run_forward(RingEntry& e);
   void run_sample(RingEntry& e);

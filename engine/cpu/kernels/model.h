@@ -58,6 +58,9 @@ class Model {
   void load_adapter(int id, Adapter adapter);
   void drop_adapter(int id) { adapters_.erase(id); }
 
+  char* page(int number) const { return pages_.data() + size_t(number) * program_.page_bytes; }
+  float* state(int number) const { return states_.as<float>() + number * state_stride(); }
+
   bool encodes() const { return program_.encodes(); }
   int vocab() const { return program_.vocab; }
   int hidden() const { return program_.hidden; }
@@ -214,14 +217,13 @@ class Model {
   float* scratch(int worker) const { return scratch_.as<float>() + worker * scratch_stride_; }
   // The keys of a head of a cache in a page; its values follow.
   char* cached(const Cache& c, int page, int head) const {
-    return pages_.data() + size_t(page) * program_.page_bytes + c.offset + head * c.head_bytes();
+    return this->page(page) + c.offset + head * c.head_bytes();
   }
   const int32_t* page_table(const mr_seq& seq, int group) const {
     return step_.pages + (size_t(seq.slot) * program_.groups + group) * step_.pages_per_slot;
   }
   // What adapters make of position i of the rows that have one.
   float* low_row(int i) const { return low_.as<float>() + i * low_stride_; }
-  float* state(int number) const { return states_.as<float>() + number * state_stride(); }
   float* state(const Cache& c, const mr_seq& seq) const { return state(step_.states[seq.slot]) + c.offset; }
   int row_capacity() const { return std::max(limits_.max_tokens, limits_.max_rows); }
   size_t state_stride() const { return (program_.state_floats + kPanel - 1) / kPanel * kPanel; }

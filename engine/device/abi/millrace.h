@@ -298,6 +298,11 @@ typedef struct {
   mr_status (*host_free)(mr_context *ctx, void *memory);
   mr_status (*adapter_load)(mr_context *ctx, int32_t id, int32_t rank, int32_t n, const mr_adapter_target *targets);
   mr_status (*adapter_drop)(mr_context *ctx, int32_t id);
+  /* One page or state, of page_bytes or state_bytes, while no batch is in flight. */
+  mr_status (*page_read)(mr_context *ctx, int32_t page, void *dst, int64_t bytes);
+  mr_status (*page_write)(mr_context *ctx, int32_t page, const void *src, int64_t bytes);
+  mr_status (*state_read)(mr_context *ctx, int32_t state, void *dst, int64_t bytes);
+  mr_status (*state_write)(mr_context *ctx, int32_t state, const void *src, int64_t bytes);
   mr_batch *(*batch)(mr_context *ctx, int32_t i); /* NULL before cache_init */
   mr_status (*forward)(mr_context *ctx, int32_t i);
   mr_status (*sample)(mr_context *ctx, int32_t i);

@@ -27,6 +27,55 @@ func (s *suite) cache(t *testing.T) {
 		}
 	}
 	t.Run("last token", s.lastToken)
+	t.Run("copied", s.copied)
+}
+
+// copied: pages and states that were read from one backend and written to others
+// of another are those from which a sequence goes on there.
+func (s *suite) copied(t *testing.T) {
+	const length, cut = 61, 32
+	for _, tt := range models() {
+		for _, format := range []plan.Format{plan.F32, plan.BF16} {
+			t.Run(fmt.Sprintf("%s/%v", tt.name, format), func(t *testing.T) {
+				m := tt.build(format)
+				tokens := prompt(12, length, m.plan.Vocab)
+				from, to := s.host(t, m, limits), s.host(t, m, limits)
+				var there, here snapshot
+				x := from.start(tokens, sample.Greedy())
+				from.step(chunk{seq: x, n: cut, save: &there})
+				want := from.step(chunk{seq: x, n: length - cut, score: true})
+
+				other := to.start(prompt(13, length, m.plan.Vocab), sample.Greedy())
+				to.step(chunk{seq: other, n: length})
+				to.finish(other) // leaves something else in what comes next
+				must := func(err error) {
+					t.Helper()
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+				here.computed = there.computed
+				content := make([]byte, from.info.PageBytes)
+				for g := range there.pages {
+					here.pages = append(here.pages, nil)
+					for _, p := range there.pages[g] {
+						q := take(to, &to.freePages, "pages")
+						must(from.b.ReadPage(int(p), content))
+						must(to.b.WritePage(int(q), content))
+						here.pages[g] = append(here.pages[g], q)
+					}
+				}
+				if m.plan.HasState() {
+					content = make([]byte, from.info.StateBytes)
+					here.state = take(to, &to.freeStates, "states")
+					must(from.b.ReadState(int(there.state), content))
+					must(to.b.WriteState(int(here.state), content))
+				}
+				y := to.resume(&here, tokens, sample.Greedy())
+				s.unchanged(t, to.step(chunk{seq: y, n: length - cut, score: true}), want, format)
+			})
+		}
+	}
 }
 
 // traffic is a random but fixed schedule of 24 sequences.

@@ -19,6 +19,7 @@ type host struct {
 	t          *testing.T
 	b          device.Backend
 	plan       *plan.Plan
+	info       device.ModelInfo
 	rng        *rand.Rand
 	pages      int
 	freePages  []int32
@@ -28,7 +29,7 @@ type host struct {
 }
 
 func newHost(t *testing.T, b device.Backend, m *model, limits device.Limits) *host {
-	h := &host{t: t, b: b, plan: &m.plan, rng: rand.New(rand.NewPCG(9, 9)), pages: m.pages(limits)}
+	h := &host{t: t, b: b, plan: &m.plan, info: m.info, rng: rand.New(rand.NewPCG(9, 9)), pages: m.pages(limits)}
 	for _, p := range h.rng.Perm(h.pages) {
 		h.freePages = append(h.freePages, int32(p))
 	}

@@ -18,10 +18,7 @@ type model struct {
 	weights []weights
 	format  plan.Format // of matrices; what cannot have it is F32
 
-	// Whether a quantised format is that of embeddings, too. Their rows are multiples of
-	// a scale, and rounding such rows to integers is full of ties: unless x is an
-	// embedding itself, the last bit of x decides them.
-	quantizeEmbeddings bool
+	info device.ModelInfo // what the backend that took it last said
 }
 
 // weights are a tensor's elements as a checkpoint stores them.
@@ -87,6 +84,7 @@ func load(t *testing.T, b device.Backend, m *model, l device.Limits) device.Back
 	if info.WeightBytes <= 0 || len(m.plan.Groups) > 0 && info.PageBytes <= 0 || m.plan.HasState() != (info.StateBytes > 0) {
 		t.Errorf("SetModel: %+v, expected positive sizes of what there is", info)
 	}
+	m.info = info
 	if err := b.InitCache(m.pages(l), m.states(l)); err != nil {
 		t.Fatalf("InitCache(%d, %d): %v", m.pages(l), m.states(l), err)
 	}
