@@ -7,13 +7,20 @@ import (
 	"github.com/millrace-ai/millrace/engine"
 )
 
-// Run runs an engine until the test ends.
+// Run runs an engine of cfg until the test ends.
 func Run(t testing.TB, cfg engine.Config) *engine.Engine {
 	t.Helper()
 	e, err := engine.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	Start(t, e)
+	return e
+}
+
+// Start runs e until the test ends.
+func Start(t testing.TB, e *engine.Engine) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- e.Run(ctx) }()
@@ -23,5 +30,4 @@ func Run(t testing.TB, cfg engine.Config) *engine.Engine {
 			t.Error(err)
 		}
 	})
-	return e
 }
