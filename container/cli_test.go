@@ -27,7 +27,7 @@ func printed(t *testing.T, env []string, args ...string) string {
 }
 
 // commandNames are the commands that help lists.
-var commandNames = []string{"serve", "chat", "pull", "inspect", "bench", "sagemaker", "lambda", "env", "completion", "man", "version", "help"}
+var commandNames = []string{"serve", "chat", "pull", "inspect", "prefix", "bench", "sagemaker", "lambda", "env", "completion", "man", "version", "help"}
 
 func TestHelp(t *testing.T) {
 	program := printed(t, nil, "--help")

@@ -58,6 +58,11 @@ var examples = map[string]string{
   millrace inspect ./SmolLM2-135M-Instruct
   millrace inspect s3://my-bucket/models/llama --json
 `,
+	"prefix": `Examples:
+  millrace prefix ./llama @system.txt llama.prefix
+  millrace prefix ./llama '{"messages": [{"role": "system", "content": "You are …"}]}' llama.prefix
+  millrace serve ./llama --prefix-cache-file llama.prefix
+`,
 	"bench": `Examples:
   millrace bench --url http://localhost:8080 -n 200 -c 8
   millrace bench --api chat -c 1,2,4,8 --max-new-tokens 64-256

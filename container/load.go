@@ -33,6 +33,7 @@ type loadedModel struct {
 	place    string // where it is from, "" for the one built in
 	caps     device.Caps
 	info     device.ModelInfo
+	weights  uint64 // tells the weights from others; 0: nobody asked
 	budget   budget
 	request  int64 // bytes that requests may hold in the API
 	adapters int64 // bytes that LoRA adapters may take
@@ -77,14 +78,20 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 	if err := s.checkMemory(); err != nil {
 		return nil, err
 	}
+	prefixes := s.openPrefixes(ctx)
 	backend, err := openBackend(deviceName(s.cfg), s.sizing.device, s.model.plan)
 	if err != nil {
 		return nil, err
 	}
 	l := &loadedModel{name: s.name(), place: s.place, backend: backend, caps: backend.Caps(), slots: s.sizing.device.MaxSlots, family: s.model.plan.Family}
+	var into weighed
+	if into.Backend = backend; s.weigh || s.cfg.PrefixCacheFile != "" {
+		backend = &into
+	}
 	l.info, err = loader.Load(backend, s.model.plan, s.model.checkpoint, func(done, total int64) {
 		s.api.SetPending(fmt.Sprintf("loading weights, %d %% done", 100*done/max(1, total)))
 	})
+	l.weights = into.sum
 	s.phases.mark("weights")
 	if err == nil && s.model.checkpoint.Streamed() { // what the plan was made without
 		s.model.config, err = loader.Config(s.model.checkpoint)
@@ -111,6 +118,7 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 		backend.Close()
 		return nil, err
 	}
+	s.restorePrefixes(l, prefixes())
 	l.seconds = time.Since(start).Seconds()
 	return l, s.model.checkpoint.Close()
 }

@@ -4,6 +4,7 @@
 //	millrace chat [MODEL|URL]         chat in the terminal
 //	millrace pull SOURCE [FOLDER]     download a model
 //	millrace inspect [MODEL]          describe a model, and whether it fits into memory
+//	millrace prefix MODEL PROMPT FILE compute the beginning of prompts ahead
 //	millrace sagemaker COMMAND        deploy, invoke, status, delete, local
 //	millrace lambda [run|local]       serve as a Lambda function, or try one here
 //	millrace bench [flags]            measure a server under load
@@ -47,6 +48,7 @@ type cli struct {
 	Chat       chatCommand       `cmd:"" help:"Chat with a model in the terminal."`
 	Pull       pull              `cmd:"" help:"Download a model of the Hugging Face hub, or from S3."`
 	Inspect    inspectCommand    `cmd:"" help:"Describe a model: its size, and whether it fits into memory."`
+	Prefix     prefixCommand     `cmd:"" help:"Write a prefix file: the beginning of prompts, computed ahead for serve --prefix-cache-file."`
 	Bench      benchCommand      `cmd:"" help:"Measure a server that speaks TGI's or OpenAI's API under load."`
 	SageMaker  sageMaker         `cmd:"" name:"sagemaker" help:"Deploy to SageMaker, call an endpoint, or try one on this machine."`
 	Lambda     lambdaCommand     `cmd:"" help:"Serve as a Lambda function, or try one on this machine."`

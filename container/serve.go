@@ -18,6 +18,7 @@ import (
 	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/container/source"
 	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/adapter"
 	"github.com/millrace-ai/millrace/handler"
 )
 
@@ -36,6 +37,7 @@ type server struct {
 	api     *handler.Server
 	phases  phases
 	signals chan os.Signal // that end the server
+	weigh   bool           // what tells the weights from others is wanted, for prefix files
 	memory  int64          // bytes that the platform says this process may have, 0 if it says nothing
 }
 
@@ -289,17 +291,7 @@ func (s *server) run(f front) error {
 		}
 		return usageError{err}
 	}
-	s.api.SetReady(handler.Model{
-		Generator: loaded.engine,
-		Tokenizer: loaded.tokenizer,
-		Template:  loaded.template,
-		Compiler:  loaded.compiler.get,
-		Revision:  modelRevision(s.model.place),
-		Adapters:  adapters,
-
-		RequestMemory: loaded.request,
-		Sampling:      loaded.sampling,
-	})
+	s.api.SetReady(s.ready(loaded, adapters))
 	s.phases.mark("ready")
 	s.log.Info("ready", loaded.describe()...)
 	f.Ready()
@@ -318,6 +310,21 @@ func (s *server) run(f front) error {
 			loaded.compiler.close()
 		}
 		return nil
+	}
+}
+
+// ready is what the API needs of a model to serve it.
+func (s *server) ready(l *loadedModel, adapters *adapter.Manager) handler.Model {
+	return handler.Model{
+		Generator: l.engine,
+		Tokenizer: l.tokenizer,
+		Template:  l.template,
+		Compiler:  l.compiler.get,
+		Revision:  modelRevision(s.model.place),
+		Adapters:  adapters,
+
+		RequestMemory: l.request,
+		Sampling:      l.sampling,
 	}
 }
 

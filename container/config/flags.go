@@ -63,6 +63,8 @@ type Serve struct {
 	KVCacheDtype          string `name:"kv-cache-dtype" default:"auto" group:"cache" placeholder:"auto|f16|int8" help:"How the key-value cache is kept: auto, as suits the weights (f16, of small or float32 models float32), f16, or int8, which takes a little more than half of f16's memory."`
 	PrefixCaching         bool   `name:"prefix-caching" default:"true" negatable:"" group:"cache" help:"Reuse the cache when prompts begin alike."`
 
+	PrefixCacheFile string `name:"prefix-cache-file" operator:"" placeholder:"FILE" group:"cache" help:"Prefix file that millrace prefix has written, here or in S3: prompts that begin with it start from there as soon as the server is ready. Several are separated by commas. One that is not of this model, machine and build is not used; the log says why."`
+
 	GenerationConfig       string `name:"generation-config" default:"auto" enum:"auto,vllm,tgi" group:"sampling" placeholder:"auto|tgi" help:"Sampling defaults of the OpenAI routes: auto takes temperature, top_p, top_k, min_p, typical_p and repetition_penalty from the model's generation_config.json, tgi (or vllm) takes none of them. The generate routes keep TGI's defaults."`
 	DefaultMaxTokens       int    `name:"default-max-tokens" min:"1" placeholder:"N" group:"sampling" help:"Most tokens of a chat's answer when a request does not say. Default: what the prompt leaves; TGI's is 100."`
 	ReasoningFormat        string `name:"reasoning-format" default:"auto" enum:"auto,none" group:"sampling" placeholder:"auto|none" help:"Where answers show a model's reasoning: auto gives it fields of its own (reasoning_content and reasoning), none leaves it in the content."`

@@ -66,6 +66,27 @@ type location struct {
 // parseLocation reads s3://bucket/key, s3://arn:…:accesspoint/name/key, and
 // their options.
 func parseLocation(text string) (location, error) {
+	l, err := parsePlace(text)
+	if err != nil || IsArchive(l.key) {
+		return l, err
+	}
+	fail := func(why string) (location, error) {
+		return location{}, fmt.Errorf("%s: %s", config.HideSecrets(text), why)
+	}
+	if l.version != "" {
+		return fail("versionId belongs to one object, such as a .tar.gz; a prefix has none")
+	}
+	if strings.HasSuffix(l.key, ".safetensors") || strings.HasSuffix(l.key, ".gguf") {
+		return fail("a single file is not a model: give the prefix that holds config.json and the weights")
+	}
+	if l.key != "" && !strings.HasSuffix(l.key, "/") {
+		l.key += "/"
+	}
+	return l, nil
+}
+
+// parsePlace is parseLocation for a key that may be anything.
+func parsePlace(text string) (location, error) {
 	var l location
 	fail := func(format string, args ...any) (location, error) {
 		return location{}, fmt.Errorf("%s: "+format, append([]any{config.HideSecrets(text)}, args...)...)
@@ -107,18 +128,6 @@ func parseLocation(text string) (location, error) {
 		default:
 			return fail("unknown option, known are versionId and requestPayer")
 		}
-	}
-	if IsArchive(l.key) {
-		return l, nil
-	}
-	if l.version != "" {
-		return fail("versionId belongs to one object, such as a .tar.gz; a prefix has none")
-	}
-	if strings.HasSuffix(l.key, ".safetensors") || strings.HasSuffix(l.key, ".gguf") {
-		return fail("a single file is not a model: give the prefix that holds config.json and the weights")
-	}
-	if l.key != "" && !strings.HasSuffix(l.key, "/") {
-		l.key += "/"
 	}
 	return l, nil
 }

@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -59,6 +60,27 @@ func Open(ctx context.Context, location string, memory int64, log *slog.Logger) 
 		return nil, err
 	}
 	return &Model{c, weights.Folder(dir)}, nil
+}
+
+// OpenFile opens a single file, which lies here or at s3://BUCKET/KEY. One in S3 is
+// read ahead from the first Read on.
+func OpenFile(ctx context.Context, location string, log *slog.Logger) (io.ReadCloser, error) {
+	if !IsS3(location) {
+		return os.Open(location)
+	}
+	l, err := parsePlace(location)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := loadConfig(ctx, log)
+	if err != nil {
+		return nil, err
+	}
+	o, err := newBucket(cfg, l, defaultTuning, log).object(ctx, l.key)
+	if err != nil {
+		return nil, err
+	}
+	return newPrefetcher(ctx, o), nil
 }
 
 func isFile(path string) bool {
