@@ -67,6 +67,7 @@ var examples = map[string]string{
   millrace bench --url http://localhost:8080 -n 200 -c 8
   millrace bench --api chat -c 1,2,4,8 --max-new-tokens 64-256
   millrace bench --rate 5 --duration 60s --json result.json
+  millrace bench -c 1,4,16 --slo ttft=500ms,itl=100ms --report report.html
 `,
 	"env": `Examples:
   millrace env --changed                     what differs from the defaults

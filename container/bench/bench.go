@@ -29,12 +29,15 @@ type Options struct {
 	Timeout     time.Duration `name:"timeout" default:"10m" help:"Longest wait for one request."`
 
 	Prompt       string  `name:"prompt" type:"existingfile" placeholder:"FILE" help:"File of prompts, one a line, sent in turn. Default: random words."`
-	PromptWords  Lengths `name:"prompt-words" default:"64" placeholder:"64" help:"Words of a random prompt: 64, or 16-512."`
-	MaxNewTokens Lengths `name:"max-new-tokens" default:"128" placeholder:"128" help:"Tokens to ask for: 128, or 16-512."`
+	PromptWords  Lengths `name:"prompt-words" default:"64" placeholder:"64" help:"Words of a random prompt: 64; 16-512, each with the same chance; or 16-512~90, most of them near the median 90 and few far above, as in conversations."`
+	MaxNewTokens Lengths `name:"max-new-tokens" default:"128" placeholder:"128" help:"Tokens to ask for: 128, 16-512 or 16-512~90."`
 	Temperature  float64 `name:"temperature" default:"0" help:"0 is greedy."`
 	Seed         uint64  `name:"seed" default:"1" help:"The same seed sends the same prompts and lengths."`
+	IgnoreEOS    bool    `name:"ignore-eos" help:"Ask for all the tokens, past the model's end (Millrace, vLLM, llama.cpp)."`
 
-	JSON string `name:"json" type:"path" placeholder:"FILE" help:"Write the result here as well; - writes it to standard output instead of the table."`
+	SLO    SLO    `name:"slo" placeholder:"ttft=500ms,itl=100ms" help:"Count the requests that meet it: ttft: time to the first token; itl: longest time between two tokens; tpot: mean time of a token after the first; e2el: whole request."`
+	JSON   string `name:"json" type:"path" placeholder:"FILE" help:"Write the result here as well; - writes it to standard output instead of the table."`
+	Report string `name:"report" type:"path" placeholder:"FILE.html" help:"Write a page with tables and plots here as well."`
 }
 
 func (o *Options) check() error {
@@ -47,13 +50,15 @@ func (o *Options) check() error {
 		return fmt.Errorf("--duration=%v: must be positive", o.Duration)
 	case o.Duration == 0 && o.Requests < 1:
 		return fmt.Errorf("--requests=%d: must be at least 1", o.Requests)
+	case !o.Stream && o.SLO.needsStream():
+		return fmt.Errorf("--slo=%v: without a stream only e2el is known", o.SLO)
 	}
 	return nil
 }
 
 // Run does what o says, shows progress on progress if that is a terminal, and
 // writes a table to out, or JSON if asked: an object, or for several numbers of
-// clients a list. When ctx ends the load stops and what there is counts.
+// clients a list. It writes the page that o.Report names. When ctx ends the load stops and what there is counts.
 func Run(ctx context.Context, o Options, out io.Writer, progress *os.File) error {
 	clients := o.Clients
 	if o.Rate > 0 || len(clients) == 0 {
@@ -78,6 +83,11 @@ func Run(ctx context.Context, o Options, out io.Writer, progress *os.File) error
 			return all[0].write(out)
 		}
 		return writeSweep(out, all)
+	}
+	if o.Report != "" {
+		if err := writeHTML(o.Report, all, time.Now()); err != nil {
+			return err
+		}
 	}
 	if o.JSON == "" {
 		return table()

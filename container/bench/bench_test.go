@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -106,7 +108,7 @@ func serve(t *testing.T, f *fakeServer) (url string) {
 // options are small; a test changes what it is about.
 func options(url string) Options {
 	return Options{URL: url, API: "tgi", Stream: true, Model: "tgi", Requests: 10, Concurrency: 3,
-		PromptWords: Lengths{4, 8}, MaxNewTokens: Lengths{5, 5}, Seed: 1, Timeout: 10 * time.Second}
+		PromptWords: Lengths{lo: 4, hi: 8}, MaxNewTokens: Lengths{lo: 5, hi: 5}, Seed: 1, Timeout: 10 * time.Second}
 }
 
 func promptFile(t *testing.T, lines ...string) string {
@@ -304,8 +306,12 @@ func TestLengths(t *testing.T) {
 		want Lengths
 		ok   bool
 	}{
-		{"128", Lengths{128, 128}, true},
-		{"1-4", Lengths{1, 4}, true},
+		{"128", Lengths{lo: 128, hi: 128}, true},
+		{"1-4", Lengths{lo: 1, hi: 4}, true},
+		{"1-400~20", Lengths{lo: 1, hi: 400, median: 20}, true},
+		{"1-400~0", Lengths{}, false},
+		{"1-400~500", Lengths{}, false},
+		{"1-400~", Lengths{}, false},
 		{"4-1", Lengths{}, false},
 		{"0", Lengths{}, false},
 		{"-3", Lengths{}, false},
@@ -315,6 +321,31 @@ func TestLengths(t *testing.T) {
 		if err := l.UnmarshalText([]byte(tt.text)); (err == nil) != tt.ok || tt.ok && l != tt.want {
 			t.Errorf("%q: %v, err %v; want %v, ok %v", tt.text, l, err, tt.want, tt.ok)
 		}
+		if tt.ok && l.String() != tt.text {
+			t.Errorf("%q is written %q", tt.text, l)
+		}
+	}
+}
+
+// Half of the lengths with a median are below it, their logarithms deviate by
+// spread, and none is outside the range.
+func TestLengthsWithMedian(t *testing.T) {
+	l, r := Lengths{lo: 2, hi: 100_000, median: 100}, rand.New(rand.NewPCG(1, 2))
+	var logs []float64
+	for range 20_000 {
+		n := l.draw(r)
+		if n < l.lo || n > l.hi {
+			t.Fatalf("%d is not in %v", n, l)
+		}
+		logs = append(logs, math.Log(float64(n)))
+	}
+	slices.Sort(logs)
+	at := func(q float64) float64 { return logs[int(q*float64(len(logs)))] }
+	if m := math.Exp(at(0.5)); m < 97 || m > 103 {
+		t.Errorf("the median is %.1f, want 100", m)
+	}
+	if d := (at(0.8413) - at(0.1587)) / 2; math.Abs(d-spread) > 0.03 {
+		t.Errorf("the logarithms deviate by %.3f, want %v", d, spread)
 	}
 }
 
@@ -339,7 +370,7 @@ func TestHistogram(t *testing.T) {
 			t.Errorf("quantile %g: %v; exactly %v", q, got, exact)
 		}
 	}
-	if l := (&Histogram{}).Latency(); l != (Latency{}) {
+	if l := (&Histogram{}).Latency(); !reflect.DeepEqual(l, Latency{}) {
 		t.Errorf("empty: %+v", l)
 	}
 }

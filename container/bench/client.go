@@ -35,6 +35,9 @@ var dialects = map[string]dialect{
 		},
 		body: func(o *Options, p prompt) any {
 			params := object{"max_new_tokens": p.tokens, "details": true}
+			if o.IgnoreEOS {
+				params["ignore_eos"] = true
+			}
 			if o.Temperature > 0 {
 				params["do_sample"], params["temperature"] = true, o.Temperature
 			}
@@ -75,6 +78,9 @@ var dialects = map[string]dialect{
 
 func openAIBody(o *Options, p prompt) object {
 	b := object{"model": o.Model, "max_tokens": p.tokens, "temperature": o.Temperature, "stream": o.Stream}
+	if o.IgnoreEOS {
+		b["ignore_eos"] = true
+	}
 	if o.Stream {
 		b["stream_options"] = object{"include_usage": true}
 	}
@@ -100,7 +106,7 @@ type client struct {
 	buf  []byte // for the reads of a stream
 
 	firstToken, perToken, interToken, total Histogram
-	requests, tokens                        int64
+	requests, tokens, good                  int64
 	errors                                  map[string]int64
 	reasons                                 map[string]string // by kind of error, what the server said first
 }
@@ -138,8 +144,12 @@ func (c *client) do(ctx context.Context, p prompt) {
 	c.tokens += int64(reply.tokens)
 	c.firstToken.Add(reply.first.Sub(start))
 	c.total.Add(reply.last.Sub(start))
+	perToken := reply.last.Sub(reply.first) / time.Duration(max(1, reply.tokens-1))
 	if c.opts.Stream && reply.tokens > 1 {
-		c.perToken.Add(reply.last.Sub(reply.first) / time.Duration(reply.tokens-1))
+		c.perToken.Add(perToken)
+	}
+	if c.opts.SLO.met(reply.first.Sub(start), reply.longest, perToken, reply.last.Sub(start)) {
+		c.good++
 	}
 }
 
@@ -147,6 +157,7 @@ func (c *client) do(ctx context.Context, p prompt) {
 type reply struct {
 	tokens      int
 	first, last time.Time
+	longest     time.Duration // between two tokens
 }
 
 func (c *client) exchange(ctx context.Context, p prompt) (reply, error) {
@@ -200,6 +211,7 @@ func (c *client) readStream(body io.Reader) (reply, error) {
 				rep.first = at
 			} else {
 				c.interToken.Add(at.Sub(rep.last))
+				rep.longest = max(rep.longest, at.Sub(rep.last))
 			}
 			rep.tokens++
 			rep.last = at

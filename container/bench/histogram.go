@@ -70,7 +70,17 @@ type Latency struct {
 	P95   float64 `json:"p95_ms"`
 	P99   float64 `json:"p99_ms"`
 	Max   float64 `json:"max_ms"`
+
+	curve []float64 // the quantiles of curveAt
 }
+
+// curveAt are the quantiles of a plot of a distribution.
+var curveAt = func() (list []float64) {
+	for i := range 99 {
+		list = append(list, float64(i+1)/100)
+	}
+	return append(list, 0.995, 0.999, 1)
+}()
 
 // Latency sums up what was counted.
 func (h *Histogram) Latency() Latency {
@@ -78,6 +88,9 @@ func (h *Histogram) Latency() Latency {
 	l := Latency{Count: h.n, P50: ms(h.quantile(0.5)), P90: ms(h.quantile(0.9)), P95: ms(h.quantile(0.95)), P99: ms(h.quantile(0.99)), Max: ms(h.max)}
 	if h.n > 0 {
 		l.Mean = ms(h.sum) / float64(h.n)
+		for _, q := range curveAt {
+			l.curve = append(l.curve, ms(h.quantile(q)))
+		}
 	}
 	return l
 }

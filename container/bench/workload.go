@@ -3,39 +3,59 @@ package bench
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
 )
 
-// Lengths is a distribution of whole numbers: a constant "128", or "64-256",
-// each number between with the same chance.
-type Lengths struct{ lo, hi int }
+// Lengths is a distribution of whole numbers: a constant "128"; "64-256", each
+// number between with the same chance; or "64-256~100", log-normal with the median
+// 100, cut at both ends.
+type Lengths struct{ lo, hi, median int }
 
-// UnmarshalText reads "128" or "64-256".
+// spread is the standard deviation of the logarithm of a log-normal length. The
+// lengths of prompts and answers in ShareGPT's conversations have about as much.
+const spread = 1.0
+
+// UnmarshalText reads "128", "64-256" or "64-256~100".
 func (l *Lengths) UnmarshalText(text []byte) error {
-	first, last, isRange := strings.Cut(string(text), "-")
+	limits, middle, isNormal := strings.Cut(string(text), "~")
+	first, last, isRange := strings.Cut(limits, "-")
 	if !isRange {
 		last = first
 	}
 	lo, err1 := strconv.Atoi(first)
 	hi, err2 := strconv.Atoi(last)
-	if err := errors.Join(err1, err2); err != nil || lo < 1 || hi < lo {
-		return fmt.Errorf("%q: expected a length such as 128, or a range such as 64-256", text)
+	median, err3 := 0, error(nil)
+	if isNormal {
+		median, err3 = strconv.Atoi(middle)
 	}
-	l.lo, l.hi = lo, hi
+	if err := errors.Join(err1, err2, err3); err != nil || lo < 1 || hi < lo || isNormal && (median < lo || median > hi) {
+		return fmt.Errorf("%q: expected a length such as 128, a range such as 64-256, or one with a median such as 64-256~100", text)
+	}
+	*l = Lengths{lo, hi, median}
 	return nil
 }
 
 func (l Lengths) String() string {
-	if l.lo == l.hi {
+	switch {
+	case l.median > 0:
+		return fmt.Sprintf("%d-%d~%d", l.lo, l.hi, l.median)
+	case l.lo == l.hi:
 		return strconv.Itoa(l.lo)
 	}
 	return fmt.Sprintf("%d-%d", l.lo, l.hi)
 }
 
-func (l Lengths) draw(r *rand.Rand) int { return l.lo + r.IntN(l.hi-l.lo+1) }
+func (l Lengths) draw(r *rand.Rand) int {
+	if l.median == 0 {
+		return l.lo + r.IntN(l.hi-l.lo+1)
+	}
+	n := math.Round(float64(l.median) * math.Exp(spread*r.NormFloat64()))
+	return int(min(max(n, float64(l.lo)), float64(l.hi)))
+}
 
 // prompt is one request to come.
 type prompt struct {
