@@ -8,7 +8,6 @@ import (
 
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/quant"
-	"github.com/millrace-ai/millrace/engine/weights"
 )
 
 // encoding is how a checkpoint stores a matrix. Its functions work on rows of the
@@ -68,27 +67,28 @@ func mxfp4Shape(shape []int) []int {
 }
 
 // mxfp4 finds a part in MXFP4.
-func (r *resolver) mxfp4(part *plan.Part) (codes weights.Tensor, e *encoding, beside []*source, err error) {
+func (r *resolver) mxfp4(part *plan.Part) (*found, error) {
 	blocks := mxfp4Shape(part.Shape)
 	scales, err := r.side(part.Scales, []string{"U8"}, blocks[:3])
-	if err == nil {
-		codes, err = r.find(part.Name, [][]int{blocks}, "U8")
-	}
 	if err != nil {
-		return codes, nil, nil, err
+		return nil, err
 	}
-	e = mxfp4(scales, part.Shape[2])
+	codes, err := r.find(part.Name, [][]int{blocks}, "U8")
+	if err != nil {
+		return nil, err
+	}
+	e := mxfp4(scales, part.Shape[2])
 	e.stored = blocks[0] * blocks[1]
-	return codes, e, []*source{scales}, nil
+	return &found{codes, e, []*source{scales}}, nil
 }
 
 // mxfp4 are rows of two e2m1 numbers a byte, with a power of 2 for each block in
 // scales. BF16 holds all of them exactly but those beyond its range, which are
 // infinite.
-func mxfp4(scales *source, cols int) *encoding {
+func mxfp4(scales *source, cols int) encoding {
 	const format = plan.W4 | plan.CodesE2M1 | mxfp4Block<<8
 	blocks := cols / mxfp4Block
-	return &encoding{
+	return encoding{
 		format: format, float: plan.BF16,
 		prepare: func() error {
 			for i, scale := range scales.data {
@@ -142,16 +142,17 @@ var mxfp4Values = sync.OnceValue(func() *[255][16]float32 {
 // ternary finds a part of ternary numbers: four of two bits a byte, each from
 // another quarter of the matrix' rows, of which a stored row has one each, with one
 // scale.
-func (r *resolver) ternary(part *plan.Part) (codes weights.Tensor, e *encoding, beside []*source, err error) {
+func (r *resolver) ternary(part *plan.Part) (*found, error) {
 	scale, err := r.side(part.Scales, floatTypes, []int{1})
-	if err == nil {
-		codes, err = r.find(part.Name, [][]int{part.Shape}, "U8")
-	}
 	if err != nil {
-		return codes, nil, nil, err
+		return nil, err
+	}
+	codes, err := r.find(part.Name, [][]int{part.Shape}, "U8")
+	if err != nil {
+		return nil, err
 	}
 	f, rows := rowEncodings[scale.DType].format, part.Shape[0]
-	return codes, &encoding{
+	e := encoding{
 		format: f, float: f,
 		prepare: func() error { return nil },
 		decode: func(dst []float32, src []byte, row int) {
@@ -163,7 +164,8 @@ func (r *resolver) ternary(part *plan.Part) (codes weights.Tensor, e *encoding, 
 				dst[i] = values[b>>shift&3]
 			}
 		},
-	}, []*source{scale}, nil
+	}
+	return &found{codes, e, []*source{scale}}, nil
 }
 
 // errorf is an error about the tensor.

@@ -104,3 +104,14 @@ func (r *rules) wanted(i int) plan.Format {
 	}
 	return int8Format
 }
+
+// asked is the set of kinds that the plan asks for.
+func (r *rules) asked() (kinds uint32) {
+	switch r.plan.Quantize {
+	case plan.QuantizeInt4:
+		return 1<<plan.W4 | 1<<plan.W8
+	case plan.QuantizeInt8:
+		return 1 << plan.W8
+	}
+	return 0
+}

@@ -203,6 +203,11 @@ func (w *whole) encode(to plan.Format) []byte {
 // run makes rows of tensors of a piece.
 func (j *job) run() (ready []rows) {
 	s, data, width := j.source, j.data, j.source.rowBytes
+	defer func() {
+		if s.pieces.Add(-1) == 0 {
+			s.release()
+		}
+	}()
 	if s.spread != nil {
 		if data, width = s.gather(j), s.cols; data == nil {
 			return nil
@@ -231,6 +236,14 @@ func (j *job) run() (ready []rows) {
 		}
 	}
 	return ready
+}
+
+// release lets go of what is not needed after the last row.
+func (s *source) release() {
+	s.encoding = encoding{}
+	for _, b := range s.beside {
+		b.data = nil
+	}
 }
 
 // gather spreads a piece over the rows of a matrix, and returns all of them after

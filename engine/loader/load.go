@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
@@ -47,7 +48,7 @@ func Plan(c *weights.Checkpoint) (*plan.Config, *plan.Plan, error) {
 		if cfg.Tied && hasSuffix(name, headSuffixes) && headIsEmbedding(c, name) {
 			return nil, false // stored twice, needed once
 		}
-		return c.Shape(name)
+		return stored(c, &cfg.Stored, name)
 	})
 	if err == nil {
 		err = plan.Check(p)
@@ -119,10 +120,11 @@ func sameRows(c *weights.Checkpoint, a, b weights.Tensor) bool {
 // Check compares the tensors that p needs with those of checkpoint c, by the
 // headers of its files alone.
 func Check(p *plan.Plan, c *weights.Checkpoint) error {
-	if _, err := resolve(p, c, allKinds); err != nil {
+	found, err := resolve(p, c, allKinds)
+	if err != nil {
 		return err
 	}
-	return refuseUnused(p, c)
+	return refuseUnused(p, c, found)
 }
 
 // WeightBytes is the size of the tensors of p once they are loaded from
@@ -167,11 +169,15 @@ func Load(b device.Backend, p *plan.Plan, c *weights.Checkpoint, progress func(d
 	if err := b.CheckPlan(p); err != nil {
 		return device.ModelInfo{}, fmt.Errorf("%s: the backend cannot run a %s model: %w", c.Source(), p.Family, err)
 	}
-	found, err := resolve(p, c, b.Caps().Formats)
+	kinds := b.Caps().Formats
+	if asked := newRules(p, kinds).asked(); kinds&asked != asked {
+		return device.ModelInfo{}, fmt.Errorf("%s: the backend cannot hold weights that are quantized so", c.Source())
+	}
+	found, err := resolve(p, c, kinds)
 	if err != nil {
 		return device.ModelInfo{}, err
 	}
-	if err := refuseUnused(p, c); err != nil {
+	if err := refuseUnused(p, c, found); err != nil {
 		return device.ModelInfo{}, err
 	}
 	for i, t := range p.Tensors {
@@ -227,11 +233,12 @@ type source struct {
 	stored, rowBytes int    // rows that are read, and their bytes
 	uses             []*use // empty of what stands beside codes
 
-	beside  []*source // what must have come, whole, before rows mean anything
-	of      *source   // whose codes it stands beside
-	data    []byte    // of what stands beside codes, what has come
-	missing int       // bytes of that, or tensors beside codes, that have not
-	waiting []job     // that came before them
+	beside  []*source    // what must have come, whole, before rows mean anything
+	of      *source      // whose codes it stands beside
+	data    []byte       // of what stands beside codes, what has come
+	missing int          // bytes of that, or tensors beside codes, that have not
+	waiting []job        // that came before them
+	pieces  atomic.Int64 // that are not converted
 
 	spreading spreading // if rows are not stored one by one
 }
@@ -256,13 +263,20 @@ type piece struct {
 type resolver struct {
 	resolved
 	c      *weights.Checkpoint
+	how    *plan.Quantization
+	asked  map[string]bool // names of the parts
 	byName map[string]*source
 }
 
 // resolve finds every part of every tensor of p in c, compares types and shapes and
 // chooses the formats of tensors, of kinds that are in the set kinds.
 func resolve(p *plan.Plan, c *weights.Checkpoint, kinds uint32) (*resolved, error) {
-	r := &resolver{c: c, byName: map[string]*source{}}
+	r := &resolver{c: c, how: &p.Stored, asked: map[string]bool{}, byName: map[string]*source{}}
+	for _, t := range p.Tensors {
+		for _, part := range t.Parts {
+			r.asked[part.Name] = true
+		}
+	}
 	rules := newRules(p, kinds)
 	for i, t := range p.Tensors {
 		if len(t.Parts) == 0 {
@@ -331,16 +345,16 @@ func (r *resolver) source(part *plan.Part) (*source, error) {
 	if s := r.byName[part.Name]; s != nil && slices.Equal(s.part, part.Shape) {
 		return s, nil
 	}
-	t, e, beside, err := r.stored(part)
+	f, err := r.stored(part)
 	if err != nil {
 		return nil, err
 	}
-	s := rowsOf(t)
-	s.encoding, s.part, s.beside, s.missing = *e, part.Shape, beside, len(beside)
-	if e.stored > 0 {
-		s.stored, s.rowBytes = e.stored, int(t.Size)/e.stored
+	s := rowsOf(f.codes)
+	s.encoding, s.part, s.beside, s.missing = f.encoding, part.Shape, f.beside, len(f.beside)
+	if n := f.encoding.stored; n > 0 {
+		s.stored, s.rowBytes = n, int(s.Size)/n
 	}
-	for _, b := range beside { // asked for first, so that codes can be read as they come
+	for _, b := range f.beside { // asked for first, so that codes can be read as they come
 		b.of = s
 		r.sources = append(r.sources, b)
 	}
@@ -349,22 +363,32 @@ func (r *resolver) source(part *plan.Part) (*source, error) {
 	return s, nil
 }
 
-// stored finds how the checkpoint stores the tensor of a part: the tensor of codes
-// and those beside it.
-func (r *resolver) stored(part *plan.Part) (codes weights.Tensor, e *encoding, beside []*source, err error) {
+// found is how the checkpoint stores a matrix.
+type found struct {
+	codes    weights.Tensor
+	encoding encoding
+	beside   []*source // what encoding reads beside the codes
+}
+
+// stored finds how the checkpoint stores the tensor of a part.
+func (r *resolver) stored(part *plan.Part) (*found, error) {
 	switch part.Encoding {
 	case plan.EncodingMXFP4:
 		return r.mxfp4(part)
 	case plan.EncodingTernary:
 		return r.ternary(part)
 	}
+	if r.how.Method != "" && len(part.Shape) > 1 {
+		if f, ok, err := r.quantized(part); ok {
+			return f, err
+		}
+	}
 	types := floatTypes
 	if t, _ := r.c.Tensor(part.Name); rowEncodings[t.DType].decode != nil {
 		types = []string{t.DType}
 	}
-	codes, err = r.find(part.Name, [][]int{part.Shape}, types...)
-	rows := rowEncodings[codes.DType]
-	return codes, &rows, nil, err
+	codes, err := r.find(part.Name, [][]int{part.Shape}, types...)
+	return &found{codes: codes, encoding: rowEncodings[codes.DType]}, err
 }
 
 // assemble says how each use of a tensor reaches the backend, which takes whole
@@ -414,6 +438,7 @@ func (r *resolved) cut(size int) (pieces []piece) {
 				all.to = max(all.to, spans[0].to)
 			}
 			for first := all.from; first < all.to; first += step {
+				s.pieces.Add(1)
 				pieces = append(pieces, piece{s, first, min(step, all.to-first)})
 			}
 		}
@@ -432,15 +457,13 @@ func alternatives(list []string) string {
 // refuseUnused refuses a checkpoint whose decoder holds tensors that the plan has
 // no use for: a bias, a norm or a whole layer that config.json does not mention
 // means that the model is not the one it says it is.
-func refuseUnused(p *plan.Plan, c *weights.Checkpoint) error {
-	used := make(map[string]bool, len(p.Tensors))
-	for _, t := range p.Tensors {
-		for _, part := range t.Parts {
-			used[part.Name], used[part.Scales] = true, true
-		}
+func refuseUnused(p *plan.Plan, c *weights.Checkpoint, r *resolved) error {
+	used := make(map[string]bool, len(r.sources))
+	for _, s := range r.sources {
+		used[s.Name] = true
 	}
 	for _, name := range c.Names() {
-		if used[name] || !strings.HasPrefix(name, p.Prefix) || p.Spares(name) {
+		if used[name] || !strings.HasPrefix(name, p.Prefix) || p.Spares(name) || p.Stored.Method != "" && hasSuffix(name, spareSuffixes) {
 			continue
 		}
 		t, _ := c.Tensor(name)

@@ -13,6 +13,8 @@ type Quantization struct {
 	Symmetric bool   // GPTQ: zero points are the middle code
 	ActOrder  bool   // GPTQ: columns of a group need not be neighbours
 	V2        bool   // GPTQ: zero points are stored as they are, not less one
+	Group     int    // columns that share a scale, -1 or 0 if all do or config.json does not say
+	Block     [2]int // FP8: rows and columns that share a scale
 }
 
 // Quantize is what becomes of matrices that are not stored in few bits.
@@ -70,11 +72,7 @@ func readQuantization(o *object) (c Quantization) {
 	for key := range q.values {
 		q.read[key] = true
 	}
-	for _, in := range q.nested {
-		for key := range in.values {
-			in.read[key] = true
-		}
-	}
+	q.nested = nil
 	return c
 }
 
@@ -103,7 +101,8 @@ func (o *object) bits(key string, supported ...int) {
 	}
 }
 
-func readAWQ(q *object, _ *Quantization) {
+func readAWQ(q *object, c *Quantization) {
+	c.Group = q.integer("group_size", q.integer("q_group_size", -1))
 	q.onlyOf("version", "gemm", "gemm")
 	q.bits("bits", 4)
 	if !q.boolean("zero_point", true) {
@@ -113,6 +112,7 @@ func readAWQ(q *object, _ *Quantization) {
 
 func readGPTQ(q *object, c *Quantization) {
 	q.bits("bits", 4, 8)
+	c.Group = q.integer("group_size", -1)
 	c.Symmetric = q.boolean("sym", true)
 	c.ActOrder = q.boolean("desc_act", false)
 	format := q.onlyOf("checkpoint_format", q.text("format", "gptq"), "gptq", "gptq_v2")
@@ -120,8 +120,22 @@ func readGPTQ(q *object, c *Quantization) {
 	q.unused("is_marlin_format", "rotation")
 }
 
-func readFP8(q *object, _ *Quantization) {
+func readFP8(q *object, c *Quantization) {
 	q.onlyOf("fmt", "e4m3", "e4m3", "float8_e4m3fn")
+	c.readBlock(q, "weight_block_size")
+}
+
+// readBlock reads how many rows and columns a block has.
+func (c *Quantization) readBlock(q *object, key string) {
+	list := q.integers(key)
+	if list == nil {
+		return
+	}
+	if len(list) != 2 || min(list[0], list[1]) < 1 || max(list[0], list[1]) > maxDimension {
+		q.fail(key, "must be rows and columns of a block, found %v", list)
+		return
+	}
+	c.Block = [2]int(list)
 }
 
 func readModelOpt(q *object, _ *Quantization) {
@@ -134,7 +148,7 @@ func readModelOpt(q *object, _ *Quantization) {
 	}
 }
 
-func readCompressedTensors(q *object, _ *Quantization) {
+func readCompressedTensors(q *object, c *Quantization) {
 	formats := []string{"pack-quantized", "int-quantized", "naive-quantized", "float-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized", "mixed-precision", "dense"}
 	q.onlyOf("format", "dense", formats...)
 	q.onlyOf("quantization_status", "compressed", "compressed")
@@ -151,6 +165,8 @@ func readCompressedTensors(q *object, _ *Quantization) {
 			g.onlyOf("format", "dense", formats...)
 			if w := g.object("weights"); w != nil {
 				w.bits("num_bits", 4, 8)
+				c.Group = w.integer("group_size", c.Group)
+				c.readBlock(w, "block_structure")
 			}
 		}
 	}
