@@ -100,19 +100,27 @@ func Activations(x []float32, f plan.Format) (codes []int8, scales []float32) {
 
 // Encode writes row in format f, which may be any, to dst, f.RowBytes(len(row))
 // bytes: elements rounded to the nearest, ties to even, each code the nearest one
-// that the scale of its group allows.
-func Encode(dst []byte, row []float32, f plan.Format) {
-	for i, v := range row {
-		switch f.Kind() {
-		case plan.F32:
+// that the scale of its group allows. Scales of W4 are those that lose little.
+func Encode(dst []byte, row []float32, f plan.Format) { EncodeWeighted(dst, row, f, nil) }
+
+// EncodeWeighted is Encode with a weight for the square of what each column of W4
+// loses; nil: all have the same.
+func EncodeWeighted(dst []byte, row []float32, f plan.Format, weights []float32) {
+	switch f.Kind() {
+	case plan.F32:
+		for i, v := range row {
 			binary.LittleEndian.PutUint32(dst[i*4:], math.Float32bits(v))
-		case plan.F16:
+		}
+		return
+	case plan.F16:
+		for i, v := range row {
 			binary.LittleEndian.PutUint16(dst[i*2:], ToHalf(v))
-		case plan.BF16:
+		}
+		return
+	case plan.BF16:
+		for i, v := range row {
 			binary.LittleEndian.PutUint16(dst[i*2:], toBF16(v))
 		}
-	}
-	if !f.Quantized() {
 		return
 	}
 	cols, group := len(row), f.Group()
@@ -121,14 +129,18 @@ func Encode(dst []byte, row []float32, f plan.Format) {
 	}
 	clear(dst[:f.RowBytes(cols)])
 	for g := range f.Groups(cols) {
-		first := g * group
-		encodeGroup(dst, row[first:min(first+group, cols)], f, cols, g, first)
+		first, last := g*group, min(g*group+group, cols)
+		var of []float32
+		if weights != nil {
+			of = weights[first:last]
+		}
+		encodeGroup(dst, row[first:last], of, f, cols, g, first)
 	}
 }
 
 // encodeGroup writes group g of a row of cols elements, the first of which is
 // number first.
-func encodeGroup(dst []byte, part []float32, f plan.Format, cols, g, first int) {
+func encodeGroup(dst []byte, part, weights []float32, f plan.Format, cols, g, first int) {
 	low, high := float32(0), float32(0)
 	for _, v := range part {
 		low, high = min(low, v), max(high, v)
@@ -138,31 +150,25 @@ func encodeGroup(dst []byte, part []float32, f plan.Format, cols, g, first int) 
 		binary.LittleEndian.PutUint16(dst[at+i*2:], bits)
 		return Half(bits)
 	}
+	most := max(-low, high)
 	var scale, minimum float32
-	switch most := max(-low, high); {
+	switch {
 	case f.Kind() == plan.F8:
 		scale = most / 448
 		binary.LittleEndian.PutUint32(dst[at+g*4:], math.Float32bits(scale))
-	case f.Minimum():
-		steps := float32(15)
-		if f.Kind() == plan.W8 {
-			steps = 127
-		}
-		scale = put(g, ToHalf((high-low)/steps))
+	case f.Minimum() && f.Kind() == plan.W8:
+		scale = put(g, ToHalf((high-low)/127))
 		minimum = put(f.Groups(cols)+g, ToHalf(low))
+	case f.Minimum():
+		scale, minimum = fitMinimum(part, weights, low, high)
+		scale, minimum = put(g, ToHalf(scale)), put(f.Groups(cols)+g, ToHalf(minimum))
 	case f.Kind() == plan.W8:
 		scale = put(g, ToHalf(most/127))
 	default:
-		far := float32(0) // the code of the greatest magnitude, for the element of the greatest
-		for _, c := range f.Table() {
-			if math.Abs(float64(c)) > math.Abs(float64(far)) {
-				far = float32(c)
-			}
-		}
 		if -low > high {
 			most = low
 		}
-		scale = put(g, ToHalf(most/far))
+		scale = put(g, ToHalf(fit(part, weights, f.Table(), most)))
 	}
 	if scale == 0 {
 		if f.Kind() == plan.W4 && !f.Minimum() {
@@ -172,28 +178,119 @@ func encodeGroup(dst []byte, part []float32, f plan.Format, cols, g, first int) 
 		}
 		return
 	}
-	for i, v := range part {
-		v = (v - minimum) / scale
-		switch {
-		case f.Kind() == plan.F8:
-			dst[first+i] = toE4M3(v)
-		case f.Kind() == plan.W8:
-			dst[first+i] = byte(int8(math.RoundToEven(float64(min(max(v, -127), 127)))))
-		case f.Minimum():
-			putNibble(dst, first+i, byte(math.RoundToEven(float64(min(max(v, 0), 15)))))
-		default:
-			putNibble(dst, first+i, nearest(f.Table(), v))
+	inverse := 1 / scale
+	switch {
+	case f.Kind() == plan.F8:
+		for i, v := range part {
+			dst[first+i] = toE4M3(v / scale)
+		}
+	case f.Kind() == plan.W8:
+		for i, v := range part {
+			dst[first+i] = byte(int8(round(min(max((v-minimum)*inverse, -127), 127))))
+		}
+	case f.Minimum():
+		for i, v := range part {
+			putNibble(dst, first+i, byte(round(min(max((v-minimum)*inverse, 0), 15))))
+		}
+	default:
+		table := f.Table()
+		for i, v := range part {
+			putNibble(dst, first+i, nearest(table, v*inverse))
 		}
 	}
+}
+
+// round rounds a number below 2^22 to the nearest, ties to even.
+func round(v float32) float32 {
+	const shift = 3 << 22 // there, numbers are whole
+	return v + shift - shift
+}
+
+// fit returns the scale for codes of a table that loses least of part, of those
+// near the one that brings most, the number of the greatest magnitude, to the
+// greatest code.
+func fit(part, weights []float32, table *[16]int8, most float32) float32 {
+	if most == 0 {
+		return 0
+	}
+	far := float32(0)
+	for _, c := range table {
+		if c := float32(c); max(c, -c) > max(far, -far) {
+			far = c
+		}
+	}
+	best, gain := most/far, float32(-1)
+	for _, stretch := range [...]float32{1, 0.95, 0.9, 0.85, 1.05, 1.1} {
+		inverse := far / most * stretch
+		// The scale that loses least with these codes, and what it keeps.
+		var xc, cc float32
+		for i, v := range part {
+			c := float32(table[nearest(table, v*inverse)])
+			if w := c; weights != nil {
+				w *= weights[i]
+				xc += w * v
+				cc += w * c
+			} else {
+				xc += c * v
+				cc += c * c
+			}
+		}
+		if keeps := xc * xc / cc; cc > 0 && keeps > gain {
+			best, gain = xc/cc, keeps
+		}
+	}
+	return best
+}
+
+// fitMinimum returns scale and minimum for codes from 0 to 15 that lose little of
+// part, whose elements are from low to high.
+func fitMinimum(part, weights []float32, low, high float32) (scale, minimum float32) {
+	bestScale, bestMinimum, least := (high-low)/15, low, float32(math.Inf(1))
+	for _, shrink := range [...]float32{1, 0.95, 0.9, 0.85} {
+		middle := (low + high) / 2
+		scale = (high - low) / 15 * shrink
+		minimum = middle - scale*7.5
+		if scale == 0 {
+			break
+		}
+		for range 2 { // with these codes, the scale and minimum that lose least, and codes again
+			var sum, x, c, xc, cc, xx float32
+			inverse := 1 / scale
+			for i, v := range part {
+				code, w := round(min(max((v-minimum)*inverse, 0), 15)), float32(1)
+				if weights != nil {
+					w = weights[i]
+				}
+				sum, x, c = sum+w, x+w*v, c+w*code
+				xc, cc, xx = xc+w*v*code, cc+w*code*code, xx+w*v*v
+			}
+			lost := xx - 2*(scale*xc+minimum*x) + scale*scale*cc + 2*scale*minimum*c + minimum*minimum*sum
+			if lost < least {
+				bestScale, bestMinimum, least = scale, minimum, lost
+			}
+			d := sum*cc - c*c
+			if !(d > 0) {
+				break
+			}
+			if scale, minimum = (sum*xc-c*x)/d, (x*cc-c*xc)/d; !(scale > 0) {
+				break
+			}
+		}
+	}
+	return bestScale, bestMinimum
 }
 
 func putNibble(dst []byte, i int, code byte) { dst[i/2] |= code << (i % 2 * 4) }
 
 // nearest returns the code whose number is nearest to v.
 func nearest(table *[16]int8, v float32) byte {
+	if table[0] == -8 { // plain W4
+		return byte(round(min(max(v, -8), 7)) + 8)
+	}
 	best, at := float32(math.Inf(1)), 0
 	for i, c := range table {
-		if d := float32(math.Abs(float64(v - float32(c)))); d < best {
+		d := v - float32(c)
+		if d = max(d, -d); d < best {
 			best, at = d, i
 		}
 	}
