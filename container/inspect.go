@@ -88,7 +88,7 @@ func describeModel(ctx context.Context, place string, cfg *config.Serve) (*descr
 	if err != nil {
 		return nil, err
 	}
-	m, err := openModel(ctx, source.OpenHeaders, place, cfg.TokenizerConfigPath, free)
+	m, err := openModel(ctx, source.OpenHeaders, place, cfg, free)
 	if err != nil {
 		return nil, err
 	}

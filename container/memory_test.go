@@ -78,7 +78,7 @@ func TestAvailableMemory(t *testing.T) {
 
 // Weights that do not fit into memory are refused before they are read.
 func TestWeightsThatDoNotFit(t *testing.T) {
-	m, err := openModel(t.Context(), source.Open, tinyFolder(t), "", math.MaxInt64)
+	m, err := openModel(t.Context(), source.Open, tinyFolder(t), &config.Serve{}, math.MaxInt64)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -92,10 +92,10 @@ type opener func(ctx context.Context, place string, memory int64, log *slog.Logg
 // openModel opens the model at a place with open. templatePath is
 // --tokenizer-config-path. ctx bounds all reading of it, and memory the bytes
 // that may be held of an archive until it is known what it holds.
-func openModel(ctx context.Context, open opener, place, templatePath string, memory int64) (*model, error) {
+func openModel(ctx context.Context, open opener, place string, cfg *config.Serve, memory int64) (*model, error) {
 	m := &model{id: cmp.Or(config.HideSecrets(place), demoID), place: place}
 	var err error
-	if templatePath != "" {
+	if templatePath := cfg.TokenizerConfigPath; templatePath != "" {
 		if m.override.Data, err = fs.ReadFile(weights.Folder(filepath.Dir(templatePath)), filepath.Base(templatePath)); err != nil {
 			return nil, fmt.Errorf("--tokenizer-config-path: %w", err)
 		}
@@ -113,7 +113,10 @@ func openModel(ctx context.Context, open opener, place, templatePath string, mem
 	if err != nil {
 		return nil, err
 	}
-	if err := m.read(); err != nil {
+	if err = m.read(); err == nil {
+		m.plan.Quantize, err = quantizeOf(cfg.Quantize, m.plan.Stored.Method)
+	}
+	if err != nil {
 		m.checkpoint.Close()
 		return nil, err
 	}

@@ -229,7 +229,7 @@ func (s *server) openModel(ctx context.Context) error {
 		}
 		s.phases.mark("download")
 	}
-	if s.model, err = openModel(ctx, source.Open, place, s.cfg.TokenizerConfigPath, free); err != nil {
+	if s.model, err = openModel(ctx, source.Open, place, s.cfg, free); err != nil {
 		return err
 	}
 	s.phases.mark("open")

@@ -124,8 +124,10 @@ func TestSources(t *testing.T) {
 		{name: "secret in a model's URL", args: []string{"--model-id", "https://h/m?X-Signature=hunter2"}, flag: "model-id", value: "https://h/m?X-Signature=***", from: "command line"},
 		{name: "secret", env: []string{"API_KEY=hunter2"}, flag: "api-key", value: "***", from: "environment API_KEY"},
 		{name: "upper case choice", env: []string{"MILLRACE_DEVICE=CPU"}, flag: "device", value: "cpu", from: "environment MILLRACE_DEVICE"},
+		{name: "quantisation", env: []string{"HF_MODEL_QUANTIZE=awq"}, flag: "quantize", value: "awq", from: "environment HF_MODEL_QUANTIZE"},
+		{name: "vLLM's quantisation", env: []string{"SM_VLLM_QUANTIZATION=fp8"}, flag: "quantize", value: "fp8", from: "environment SM_VLLM_QUANTIZATION"},
 		{name: "value for sharded", args: []string{"--sharded", "true"}, flag: "sharded", value: "true", from: "command line"},
-		{name: "nothing asked of a later flag", args: []string{"--speculate", "0"}, env: []string{"QUANTIZE=none"}, flag: "speculate", value: "0", from: "command line"},
+		{name: "nothing asked of a later flag", args: []string{"--speculate", "0"}, env: []string{"KV_CACHE_DTYPE=auto"}, flag: "speculate", value: "0", from: "command line"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, settings, _, err := parse(t, tt.args, tt.env)
@@ -164,12 +166,10 @@ func TestFaults(t *testing.T) {
 		{name: "both names of the prompt limit", args: []string{"--max-input-tokens", "5"}, env: []string{"MAX_INPUT_LENGTH=6"}, want: "(environment MAX_INPUT_LENGTH; command line): set one"},
 		{name: "prompt as long as all", args: []string{"--max-input-tokens", "5", "--max-total-tokens", "5"}, want: "`max_input_tokens` must be < `max_total_tokens`. Given: 5 and 5"},
 		{name: "no CUDA yet", args: []string{"--device", "cuda"}, want: "the CUDA backend is not available in this build"},
-		{name: "quantised", env: []string{"HF_MODEL_QUANTIZE=awq"}, want: "HF_MODEL_QUANTIZE=awq: quantised weights: not available in this build"},
 		{name: "speculation", args: []string{"--speculate", "2"}, want: "--speculate=2: speculative decoding: not available"},
 		{name: "format of the cache", args: []string{"--kv-cache-dtype", "fp8_e5m2"}, want: "--kv-cache-dtype=fp8_e5m2: expected auto, f16 or int8"},
 		{name: "adapters", env: []string{"LORA_ADAPTERS=a=b=c"}, want: "LORA_ADAPTERS=a=b=c: Invalid LoRA adapter format: a=b=c"},
 		{name: "secret of a later flag", args: []string{"--ngrok-authtoken", "hunter2"}, want: "--ngrok-authtoken=***:"},
-		{name: "vLLM's quantisation", env: []string{"SM_VLLM_QUANTIZATION=awq"}, want: "SM_VLLM_QUANTIZATION=awq: quantised weights: not available"},
 		{name: "deadline without its type", env: []string{"SAGEMAKER_REQUEST_DEADLINE=1m"}, want: `SAGEMAKER_REQUEST_DEADLINE="1m": expected a whole number`},
 		{name: "sessions that never live", env: []string{"SAGEMAKER_SESSIONS_EXPIRATION=0"}, want: "SAGEMAKER_SESSIONS_EXPIRATION=0: must be at least 1"},
 		{name: "namespace", args: []string{"--emf-namespace=a\"b"}, want: "expected 1 to 255 letters"},

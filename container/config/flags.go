@@ -29,6 +29,7 @@ type Serve struct {
 	TokenizerConfigPath string `name:"tokenizer-config-path" operator:"" group:"model" placeholder:"FILE" help:"Chat template to use instead of the model's: a file like tokenizer_config.json, or a template itself if it ends in .jinja."`
 	LoraAdapters        string `name:"lora-adapters" operator:"" group:"model" placeholder:"LIST" help:"LoRA adapters to load at start, which requests name in adapter_id or model: NAME=PLACE, or the name of one of the hub alone, separated by commas; or JSON objects with name and path, as vLLM has them. A PLACE is a folder, s3://BUCKET/PREFIX, or ORG/NAME[@REVISION] of the hub."`
 	AdapterMemory       int    `name:"adapter-memory" operator:"" min:"1" group:"model" placeholder:"N" help:"Memory in MiB for LoRA adapters. Those that are not in use are dropped where others need it, but for those of --lora-adapters. Default: 512, or a sixteenth of what is free if that is less."`
+	Quantize            string `name:"quantize" also:"HF_MODEL_QUANTIZE" group:"model" default:"none" placeholder:"int8|int4" help:"Brings weights that the checkpoint has as floats into 8 or 4 bits while it is loaded. A quantized checkpoint needs no flag; the name of its method is accepted."`
 	Device              string `name:"device" variable:"MILLRACE_DEVICE" group:"model" default:"auto" enum:"auto,cpu,cuda,ref,sim" placeholder:"auto|cpu" help:"What computes: auto or cpu. For development there are ref (slow and plain, to compare with) and sim (no model, to measure the rest)."`
 	Threads             int    `name:"threads" variable:"MILLRACE_THREADS" group:"model" min:"0" placeholder:"N" help:"CPU worker threads. Default: the cores this process may use."`
 
@@ -136,7 +137,6 @@ type Compat struct {
 	WatermarkDelta       float64 `name:"watermark-delta" ignored:"a watermark favours half of the vocabulary, by 2" placeholder:"NUMBER" help:"Ignored: a watermark favours half of the vocabulary, by 2."`
 	UsageStats           string  `name:"usage-stats" default:"off" enum:"on,off,no-stack" ignored:"no usage is ever reported" placeholder:"on|off" help:"Ignored: no usage is ever reported."`
 
-	Quantize       string  `group:"later" name:"quantize" also:"HF_MODEL_QUANTIZE" neutral:"none" later:"quantised weights" placeholder:"TEXT" help:"Not in this build: quantised weights."`
 	Speculate      int     `group:"later" name:"speculate" neutral:"0" later:"speculative decoding" placeholder:"COUNT" help:"Not in this build: speculative decoding."`
 	RopeScaling    string  `group:"later" name:"rope-scaling" later:"overriding the checkpoint's rope scaling" placeholder:"TEXT" help:"Not in this build: overriding the checkpoint's rope scaling."`
 	RopeFactor     float64 `group:"later" name:"rope-factor" later:"overriding the checkpoint's rope scaling" placeholder:"NUMBER" help:"Not in this build: overriding the checkpoint's rope scaling."`
