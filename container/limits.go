@@ -56,6 +56,9 @@ func newSizing(cfg *config.Serve, p *plan.Plan) (*sizing, error) {
 			return nil, fmt.Errorf("`max_batch_prefill_tokens` must be <= `max_batch_total_tokens`. Given: %d and %d", cfg.MaxBatchPrefillTokens, most)
 		}
 	}
+	if cfg.Speculate > 0 && p.HasState() {
+		return nil, fmt.Errorf("`speculate` is not for models with recurrent layers, as this one is: their states cannot go back when a draft was wrong. Given: %d", cfg.Speculate)
+	}
 	slots := slotsOf(cfg)
 	tokens := orDefault(cfg.MaxBatchPrefillTokens, max(defaultBatch, slots))
 	return &sizing{cfg: cfg, total: total, groups: p.Groups, device: device.Limits{
@@ -97,11 +100,19 @@ func (s *sizing) grammarMemory(free int64) int64 {
 	return max(least, min(grammar.DefaultMemory, free/8))
 }
 
+// draftMemory is what drafts take.
+func (s *sizing) draftMemory() int64 {
+	if s.cfg.Speculate == 0 {
+		return 0
+	}
+	return int64(s.device.MaxSlots) * engine.DrafterBytes(s.total)
+}
+
 // fit divides the memory that is free once the weights are loaded, by what
 // bounds it. info has the bytes of a page and of a state, 0 if the model has
 // none.
 func (s *sizing) fit(info device.ModelInfo, free int64, bound string) (budget, error) {
-	headroom := engineBytes + otherBytes + s.requestMemory(free) + s.grammarMemory(free) + s.adapterMemory(free)
+	headroom := engineBytes + otherBytes + s.requestMemory(free) + s.grammarMemory(free) + s.adapterMemory(free) + s.draftMemory()
 	noRoom := func(what string, bytes int64) error {
 		return fmt.Errorf("not enough memory to handle %s: it takes %s beside %s for requests on their way, the %s has %s left", what, size(bytes), size(headroom), bound, size(free))
 	}

@@ -188,6 +188,7 @@ func (s *server) newEngine(l *loadedModel) (err error) {
 		MaxTotal:       l.budget.maxTotal,
 		MaxWaiting:     s.cfg.MaxConcurrentRequests,
 		MaxBatchTokens: s.cfg.MaxBatchPrefillTokens,
+		Speculate:      s.cfg.Speculate,
 		NoPrefixCache:  !s.cfg.PrefixCaching,
 		Observer:       s.api.Metrics(),
 		Compiler:       func() (engine.Compiler, error) { return l.compiler.get() },

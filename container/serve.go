@@ -196,6 +196,7 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string, sig
 		OpenObjects:            cfg.OpenObjects,
 		AdapterUpdates:         s.cfg.AllowRuntimeLoraUpdating,
 		DefaultMaxTokens:       cfg.DefaultMaxTokens,
+		Speculate:              cfg.Speculate > 0,
 		Repetition:             repetition,
 		ReasoningInText:        cfg.ReasoningFormat == "none",
 		ReasoningBudget:        reasoningBudget,

@@ -101,8 +101,10 @@ func TestNoAllocation(t *testing.T) {
 		}
 	})
 	t.Run("drafts", func(t *testing.T) {
-		b := sim.New(small, sim.Config{Model: testModel, Latency: func(int) time.Duration { return time.Millisecond }})
-		e, err := New(Config{Backend: b.Checked(), Device: small, Pages: 40, Plan: testModel.Plan(), MaxWaiting: 1000, Speculate: 8})
+		roomy := small // for masks
+		roomy.MaxSlots = 16
+		b := sim.New(roomy, sim.Config{Model: testModel, Latency: func(int) time.Duration { return time.Millisecond }})
+		e, err := New(Config{Backend: b.Checked(), Device: roomy, Pages: 40, Plan: testModel.Plan(), MaxWaiting: 1000, Speculate: 8})
 		if err != nil {
 			t.Fatal(err)
 		}

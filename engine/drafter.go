@@ -24,8 +24,9 @@ const (
 	gramBits    = 13      // of a hash
 )
 
-// drafterBytes is what the drafter of one slot takes, for texts of so many tokens.
-func drafterBytes(longest int) int { return 4 * (1<<gramBits + draftPlaces(longest)) }
+// DrafterBytes is what the drafts of one slot take with Config.Speculate, for texts of
+// so many tokens.
+func DrafterBytes(longest int) int64 { return 4 * int64(1<<gramBits+draftPlaces(longest)) }
 
 // draftPlaces is how many places a drafter remembers: a power of two.
 func draftPlaces(longest int) int {

@@ -202,7 +202,12 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		if chance(0.5) {
 			until = w.e.now().Add(time.Duration(rng.Int64N(int64(patience))))
 		}
+		var prediction []int32
+		if chance(0.1) {
+			prediction = base[:between(0, len(base))]
+		}
 		return &Request{
+			Prediction:     prediction,
 			Deadline:       until,
 			LogitBias:      biases,
 			Adapter:        int32(rng.IntN(cfg.Adapters + 1)),

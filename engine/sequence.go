@@ -79,10 +79,11 @@ type sequence struct {
 	counted     int     // tokens in the device's counts, if penalties need any
 	unpublished bool    // in Engine.unpublished
 
-	draft    []int32 // of the next step
-	drafted  int     // tokens of a draft in computed, until it is verified
-	accepted int     // of these, those that were drawn
-	odds     float64 // that the next token of draft will be accepted with all before it
+	draft     []int32 // of the next step
+	drafted   int     // tokens of a draft in computed, until it is verified
+	accepted  int     // of these, those that were drawn
+	predicted int     // of drafted, those of the prediction: so many at most
+	odds      float64 // that the next token of draft will be accepted with all before it
 
 	score  []Token // the prompt's, as far as applied; nil if not wanted
 	scored int     // prompt tokens scored, or in flight to be

@@ -91,7 +91,7 @@ func (e *Engine) speculate(st *step) {
 	p.open = p.open[:0]
 	rows, prompts := 0, false
 	for _, s := range e.active {
-		s.draft = nil
+		s.draft, s.predicted = nil, 0
 		switch wants := s.wants(); {
 		case s.batch == st.number: // sampled again
 			rows++
@@ -177,6 +177,9 @@ func (e *Engine) chooseDrafts(st *step, rows, most int) {
 		s.draft = s.draft[:len(s.draft)-1]
 	}
 	clear(p.order)
+	for _, s := range p.open {
+		s.predicted = max(0, len(s.req.Prediction)-p.drafters[s.slot].at)
+	}
 }
 
 // mayEnd reports whether s ends with a token, as far as that depends on the token: to
@@ -258,11 +261,14 @@ func (e *Engine) settleDrafts(st *step) bool {
 			continue
 		}
 		p.accepted = append(p.accepted, s.accepted)
-		s.stream.accepted += s.accepted
-		s.stream.rejected += s.drafted - s.accepted
+		if n := min(s.predicted, s.drafted); n > 0 {
+			accepted := min(s.accepted, n)
+			s.stream.accepted.Add(int64(accepted))
+			s.stream.rejected.Add(int64(n - accepted))
+		}
 		e.stats.draftedTokens.Add(int64(s.drafted))
 		e.stats.acceptedTokens.Add(int64(s.accepted))
-		s.drafted, s.accepted = 0, 0
+		s.drafted, s.accepted, s.predicted = 0, 0, 0
 		if s.state != active {
 			continue
 		}
@@ -312,7 +318,9 @@ func (c *costs) recent(rows, number int) bool {
 }
 
 // of returns what a step of so many rows takes, and whether that was seen. Otherwise it
-// lies between those that were, or is more than the greatest by each for a row.
+// is taken to be what one of fewer rows takes and each for every further one, which is
+// what tokens of prompts take, or less if one of more rows took less. Such a guess may be
+// too good: then it is tried, and known.
 func (c *costs) of(rows, number int, each float64) (took float64, seen bool) {
 	if rows > maxCostRows {
 		return math.Inf(1), false
@@ -330,11 +338,13 @@ func (c *costs) of(rows, number int, each float64) (took float64, seen bool) {
 	switch {
 	case above > maxCostRows && below == 0:
 		return math.Inf(1), false
-	case above > maxCostRows:
-		return c.took[below] + float64(rows-below)*each, false
 	case below == 0:
 		return c.took[above], false
 	}
-	part := float64(rows-below) / float64(above-below)
-	return c.took[below] + part*(c.took[above]-c.took[below]), false
+	took = c.took[below] + float64(rows-below)*each
+	if above <= maxCostRows {
+		part := float64(rows-below) / float64(above-below)
+		took = min(took, c.took[below]+part*(c.took[above]-c.took[below]))
+	}
+	return took, false
 }

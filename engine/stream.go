@@ -31,8 +31,8 @@ type Stream struct {
 	err       error
 	finished  time.Time
 	preempted int
-	accepted  int // tokens of drafts
-	rejected  int
+	accepted  atomic.Int64 // tokens of the prediction
+	rejected  atomic.Int64
 }
 
 // Times are when things happened to a request; zero if they have not.
@@ -45,10 +45,10 @@ type Times struct {
 	// first, Preempted how often the sequence lost its pages and was recomputed.
 	CachedTokens int
 	Preempted    int
-	// AcceptedTokens are generated tokens that had been drafted, RejectedTokens drafted
-	// tokens that something else came for.
-	AcceptedTokens int
-	RejectedTokens int
+	// PredictedTokens are generated tokens that were drafted from Request.Prediction,
+	// RejectedTokens those drafted from it that were wrong; so far.
+	PredictedTokens int
+	RejectedTokens  int
 }
 
 // Next returns tokens that have become ready since the last call, at least one,
@@ -99,9 +99,9 @@ func (s *Stream) Prompt() []Token { return s.prompt }
 // once Next has returned io.EOF or an error of the sequence.
 func (s *Stream) Times() Times {
 	t := s.times
+	t.PredictedTokens, t.RejectedTokens = int(s.accepted.Load()), int(s.rejected.Load())
 	if s.state.Load()&1 == 1 {
 		t.Finished, t.Preempted = s.finished, s.preempted
-		t.AcceptedTokens, t.RejectedTokens = s.accepted, s.rejected
 	}
 	return t
 }

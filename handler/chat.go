@@ -146,6 +146,9 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 		return nil, err
 	}
 	j.seeds = seedsOf(p.seed, int(req.n.or(1)))
+	if j.req.Prediction, err = s.predicted(x, m, req.prediction); err != nil {
+		return nil, err
+	}
 	if j.req.Constraint, err = s.chatGuide(x.r.Context(), m, ids, req.tools.Format, prompt.selection.Tools, prompt.constraint); err != nil {
 		return nil, within(err, req.formatField)
 	}
@@ -154,6 +157,22 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 		return nil, err
 	}
 	return j, nil
+}
+
+// predicted returns the tokens of a prediction, as many as an answer may have; none where
+// nothing is drafted from them.
+func (s *Server) predicted(x *exchange, m *model, text string) (ids []int32, err error) {
+	if text == "" || !s.opt.Speculate {
+		return nil, nil
+	}
+	err = s.tokenizing(x, m, "prediction", text, func() error {
+		if ids, err = m.tok.Encode(text, false); err != nil {
+			return invalid("tokenizer error %v", err)
+		}
+		ids = ids[:min(len(ids), m.limits.MaxTotal)]
+		return x.hold(4 * int64(len(ids)))
+	})
+	return ids, err
 }
 
 // seedsOf returns the seeds of n choices: the request's own for the first, so

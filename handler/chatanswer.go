@@ -24,6 +24,7 @@ type chatAnswer struct {
 	promptLogprobs optional[uint32] // show the prompt's, with so many alternatives
 	usageApart     bool             // usage has an event of its own
 	usageEach      bool             // every event tells the usage so far
+	predicted      bool             // the request has a prediction
 }
 
 // chatMessage is what has been read of one choice.
@@ -51,6 +52,7 @@ func (s *Server) newChatAnswer(tok *token.Tokenizer, req *chatRequest, prompt *c
 	a := &chatAnswer{
 		head: s.newOpenAIHead(object, "chatcmpl-", all[0].job.adapter), tok: tok, logprobs: req.logprobs, top: int(req.topLogprobs.or(0)), object: s.opt.ToolCallObject,
 		promptLogprobs: req.promptLogprobs, usageApart: req.includeUsage, usageEach: req.usageEach, hidden: req.reasoning.hidden,
+		predicted: req.prediction != "",
 	}
 	format := *prompt.format
 	if a.inText = req.reasoning.inText.or(s.opt.ReasoningInText); a.inText && !format.Reasoning.Channels {
@@ -74,6 +76,13 @@ func (a *chatAnswer) usageOf(all []*sequence) usage {
 		reasoned += m.reasoned
 	}
 	u.reasoning = some(reasoned)
+	if a.predicted {
+		for _, q := range all {
+			times := q.stream.Times()
+			u.predicted = some(u.predicted.v + times.PredictedTokens)
+			u.rejected = some(u.rejected.v + times.RejectedTokens)
+		}
+	}
 	return u
 }
 

@@ -19,6 +19,7 @@ type chatRequest struct {
 	tools       chat.SelectRequest
 	logprobs    bool
 	topLogprobs optional[uint32] // only read with logprobs
+	prediction  string           // what the answer may be like
 	documents   []byte           // JSON of a list, nil for none
 }
 
@@ -26,11 +27,19 @@ var chatFields = fieldsOn(onChat,
 	"messages", "tools", "tool_choice", "tool_prompt", "parallel_tool_calls", "guideline",
 	"logprobs", "top_logprobs", "max_completion_tokens", "chat_template_kwargs",
 	"documents", "reasoning_effort", "add_generation_prompt", "continue_final_message",
+	"prediction",
 )
 
 // chatSchemas document those of chatFields that the contract lacks.
 var chatSchemas = map[string]openapi.Object{
-	"documents":              {"type": "array", "items": openapi.Object{"type": "object"}, "description": "What the model is to draw on, if its chat template shows documents"},
+	"documents": {"type": "array", "items": openapi.Object{"type": "object"}, "description": "What the model is to draw on, if its chat template shows documents"},
+	"prediction": {
+		"type": "object", "description": "What the answer may be like: with --speculate, text that is as predicted comes faster. The answer is the same without it",
+		"properties": openapi.Object{
+			"type":    openapi.Object{"type": "string", "enum": []string{"content"}},
+			"content": openapi.Object{"oneOf": []openapi.Object{{"type": "string"}, {"type": "array", "items": openapi.Object{"type": "object"}}}},
+		},
+	},
 	"reasoning_effort":       {"type": "string", "enum": efforts, "description": "For chat templates that read it"},
 	"add_generation_prompt":  openapi.Bool(true, "Whether the prompt ends with the beginning of an answer"),
 	"continue_final_message": {"type": "boolean", "description": "Whether the answer continues the last message; by default, if it is the assistant's"},
@@ -88,6 +97,8 @@ func readChat(r *body.Reader) (req chatRequest, err error) {
 			req.prompt.Variables, err = req.decodeVariables(r)
 		case "documents":
 			req.documents, err = decodeDocuments(r)
+		case "prediction":
+			req.prediction, err = chat.DecodePrediction(r)
 		case "reasoning_effort":
 			effort, err = decodeEffort(r)
 		case "add_generation_prompt":

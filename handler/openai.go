@@ -59,6 +59,7 @@ func appendServedAs(dst []byte, model string, o *Options) []byte {
 type usage struct {
 	prompt, cached, completion int
 	reasoning                  optional[int]
+	predicted, rejected        optional[int] // drafted tokens of a prediction, right and wrong ones
 }
 
 // usageOf returns the usage of all.
@@ -88,6 +89,12 @@ func (u usage) append(dst []byte) []byte {
 	if u.reasoning.set {
 		dst = append(dst, `},"completion_tokens_details":{"reasoning_tokens":`...)
 		dst = strconv.AppendInt(dst, int64(u.reasoning.v), 10)
+		if u.predicted.set {
+			dst = append(dst, `,"accepted_prediction_tokens":`...)
+			dst = strconv.AppendInt(dst, int64(u.predicted.v), 10)
+			dst = append(dst, `,"rejected_prediction_tokens":`...)
+			dst = strconv.AppendInt(dst, int64(u.rejected.v), 10)
+		}
 	}
 	return append(dst, "}}"...)
 }

@@ -44,6 +44,9 @@ type Options struct {
 	// DefaultMaxTokens is the limit of a chat's answer without max_tokens; 0:
 	// what the prompt leaves.
 	DefaultMaxTokens int
+	// Speculate says that the engine drafts tokens, so that a request's prediction is
+	// of use.
+	Speculate bool
 	// Repetition ends texts that repeat themselves where a request has no
 	// repetition_detection.
 	Repetition engine.Repetition

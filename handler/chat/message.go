@@ -88,6 +88,29 @@ func DecodeMessages(r *body.Reader) ([]Message, error) {
 	return messages, err
 }
 
+// DecodePrediction reads a prediction, OpenAI's object, and returns its text: "" if it has
+// none.
+func DecodePrediction(r *body.Reader) (text string, err error) {
+	err = r.Object("a prediction", predictionFields, func(field int) error {
+		if null, err := r.Null(); null {
+			return err
+		}
+		if predictionFields[field] == "content" {
+			c, err := decodeContent(r)
+			text = c.plain()
+			return err
+		}
+		kind, err := r.String()
+		if err == nil && kind != "content" {
+			err = r.Errorf("unknown variant `%s`, expected `content`", body.Cut(kind))
+		}
+		return err
+	})
+	return text, err
+}
+
+var predictionFields = []string{"type", "content"}
+
 func decodeMessage(r *body.Reader) (Message, error) {
 	m := Message{Content: Content{Absent: true}}
 	hasRole, hasContent := false, false

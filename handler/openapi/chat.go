@@ -38,7 +38,11 @@ func documentChat(doc Object, argumentObjects bool) {
 	}
 	at(schemas, "Usage", "properties")["completion_tokens_details"] = Object{
 		"type": "object", "required": []string{"reasoning_tokens"}, "description": "Of chats",
-		"properties": Object{"reasoning_tokens": Count("Tokens of the answer that are reasoning, shown or not")},
+		"properties": Object{
+			"reasoning_tokens":           Count("Tokens of the answer that are reasoning, shown or not"),
+			"accepted_prediction_tokens": Count("Tokens of the answer that were drafted from the request's prediction"),
+			"rejected_prediction_tokens": Count("Tokens that were drafted from it and are not in the answer"),
+		},
 	}
 
 	paths := at(doc, "paths")

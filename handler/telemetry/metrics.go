@@ -30,6 +30,7 @@ type Metrics struct {
 	duration, validation, queue, inference, perToken prometheus.Observer
 	inputLength, maxNewTokens, generatedTokens       prometheus.Observer // nil without a model
 	ttft, interToken                                 prometheus.Observer
+	skipped                                          prometheus.Summary
 
 	nextSize       prometheus.Observer
 	concat         prometheus.Counter // reason chunking: the only way here
@@ -71,10 +72,11 @@ func NewMetrics() *Metrics {
 	m.queue = m.histogram("tgi_request_queue_duration", "Request queue duration", buckets, nil)
 	m.inference = m.histogram("tgi_request_inference_duration", "Request inference duration", buckets, nil)
 	m.perToken = m.histogram("tgi_request_mean_time_per_token_duration", "Mean time per token per request", buckets, nil)
-	m.registry.MustRegister(prometheus.NewSummary(prometheus.SummaryOpts{
+	m.skipped = prometheus.NewSummary(prometheus.SummaryOpts{
 		Name: "tgi_request_skipped_tokens", Help: "Speculated tokens per request",
 		Objectives: map[float64]float64{0: 0, 0.5: 0.01, 0.9: 0.01, 0.95: 0.005, 0.99: 0.001, 0.999: 0.0001, 1: 0},
-	}))
+	})
+	m.registry.MustRegister(m.skipped)
 
 	m.gauge("tgi_queue_size", "Current queue size", func(s engine.Stats) int { return s.Waiting + s.Preempted })
 	m.gauge("tgi_batch_current_size", "Current batch size", func(s engine.Stats) int { return s.Running })
@@ -112,6 +114,8 @@ func (m *Metrics) addOurs(buckets []float64) {
 	m.Total("millrace_prompt_tokens_total", "Tokens of the prompts of all admitted sequences", func(s engine.Stats) int64 { return s.PromptTokens })
 	m.Total("millrace_cache_hit_tokens_total", "Prompt tokens found in the prefix cache", func(s engine.Stats) int64 { return s.CachedTokens })
 	m.Total("millrace_generated_tokens_total", "Tokens generated", func(s engine.Stats) int64 { return s.GeneratedTokens })
+	m.Total("millrace_drafted_tokens_total", "Tokens of drafts, with --speculate", func(s engine.Stats) int64 { return s.DraftedTokens })
+	m.Total("millrace_accepted_tokens_total", "Tokens of drafts that were generated", func(s engine.Stats) int64 { return s.AcceptedTokens })
 	m.Total("millrace_preemptions_total", "Sequences that lost their pages to others and were computed again", func(s engine.Stats) int64 { return s.Preemptions })
 	m.gauge("millrace_slots", "Sequences that may run at once; tgi_batch_current_size run", func(s engine.Stats) int { return s.Slots })
 	m.gauge("millrace_kv_pages", "Pages of the key-value cache", func(s engine.Stats) int { return s.PagesTotal })
@@ -279,6 +283,12 @@ func (m *Metrics) Step(i engine.StepInfo) {
 	// launched before a sequence's end was known counts for it as well.
 	for range i.Decodes {
 		m.interToken.Observe(i.Forward.Seconds())
+	}
+	for _, accepted := range i.Accepted {
+		m.skipped.Observe(float64(accepted))
+		for range accepted { // it came with the token before it
+			m.interToken.Observe(0)
+		}
 	}
 	if i.Admitted > 0 {
 		m.nextSize.Observe(float64(i.Admitted))
