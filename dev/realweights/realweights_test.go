@@ -67,7 +67,7 @@ func TestRealWeights(t *testing.T) {
 
 // prepare returns the folder of the checkpoints, build/realweights. It makes them
 // if they are not there or prepare.py has changed.
-func prepare(t *testing.T) string {
+func prepare(t testing.TB) string {
 	t.Helper()
 	dir, err := filepath.Abs(root + "/build/realweights")
 	if err != nil {
@@ -131,7 +131,7 @@ func testTokenizer(t *testing.T, dir string, goldens []golden) {
 // testTokens compares token by token. After one that differs where llama.cpp
 // has no clear preference, the comparison goes on from llama.cpp's token.
 func testTokens(t *testing.T, dir string, goldens []golden) {
-	e := startEngine(t, dir)
+	e := startEngine(t, dir, 0)
 	type part struct {
 		golden *golden
 		from   int // tokens of llama.cpp that belong to the prompt
@@ -181,8 +181,9 @@ func testTokens(t *testing.T, dir string, goldens []golden) {
 	t.Logf("%d of %d prompts are equal whole; of %d tokens %d differ at margins below %v", whole, len(goldens), tokens, unclear, clearly)
 }
 
-// startEngine runs an engine on the checkpoint in dir until the test ends.
-func startEngine(t *testing.T, dir string) *engine.Engine {
+// startEngine runs an engine on the checkpoint in dir, with drafts of so many tokens,
+// until the test ends.
+func startEngine(t testing.TB, dir string, speculate int) *engine.Engine {
 	t.Helper()
 	limits := device.Limits{MaxTokens: 512, MaxRows: 64, MaxSlots: 16, MaxPagesPerSlot: 2048 / device.PageTokens}
 	backend, err := cpu.Open(limits)
@@ -209,6 +210,8 @@ func startEngine(t *testing.T, dir string) *engine.Engine {
 		Pages:   4 * limits.MaxPagesPerSlot * max(1, len(p.Groups)),
 		EOS:     cfg.EOS,
 		Root:    page.Root(),
+
+		Speculate: speculate,
 	})
 }
 

@@ -1,0 +1,165 @@
+package realweights
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/sample"
+	"github.com/millrace-ai/millrace/engine/token"
+)
+
+// loads are what speculation is measured with.
+var loads = []struct {
+	name        string
+	prompts     []string
+	streams     int // of each prompt
+	temperature float32
+}{
+	{name: "edit code", prompts: []string{
+		"Rename the parameter `items` to `values` in this code and print all of it again, without a comment.\n\n```python\n" + statistics + "```",
+		"Add a docstring to every function of this code and print all of it.\n\n```python\n" + statistics + "```",
+	}, streams: 1},
+	{name: "summarise", prompts: []string{
+		"Summarise this text. Quote its most important sentences word by word.\n\n" + lighthouse,
+		"List the facts of this text, each in a line of its own, in the text's words.\n\n" + lighthouse,
+	}, streams: 1},
+	{name: "chat", prompts: []string{
+		"What should I see in Rome in three days?",
+		"Why is the sky blue? Explain it to a child.",
+		"Write a short story about a dog that learns to swim.",
+	}, streams: 1, temperature: 0.8},
+	{name: "chat, 4 streams", prompts: []string{
+		"Give me five ideas for a birthday present for my father.",
+	}, streams: 4, temperature: 0.8},
+}
+
+const statistics = `def mean(items):
+    total = 0
+    for value in items:
+        total += value
+    return total / len(items)
+
+
+def variance(items):
+    average = mean(items)
+    total = 0
+    for value in items:
+        total += (value - average) ** 2
+    return total / len(items)
+
+
+def median(items):
+    ordered = sorted(items)
+    middle = len(ordered) // 2
+    if len(ordered) % 2 == 1:
+        return ordered[middle]
+    return (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def mode(items):
+    counts = {}
+    for value in items:
+        counts[value] = counts.get(value, 0) + 1
+    return max(counts, key=counts.get)
+`
+
+const lighthouse = `The lighthouse on the northern cape was built in 1874 by masons from the mainland. It is 31 metres high and its light can be seen from 19 nautical miles. For 97 years keepers lived in the small house beside the tower. They wound the clockwork that turned the lens every four hours, day and night. The first keeper, Anna Holm, kept a diary from which most of what we know about those years comes. In the winter of 1899 a storm cut the cape off for 43 days, and the keepers lived on dried fish and rainwater. In 1922 the oil lamp was replaced by an electric one, which a diesel engine fed. The last keeper left in 1971, when the light became automatic. Since 1986 the house has been a museum that is open from May to September. Some 12,000 people visit it each year, most of them by boat. The tower itself is closed because the stairs are no longer safe. The village has collected money for its repair since 2015, and work is to begin next spring. When it is done, visitors will be able to climb to the gallery for the first time in thirty years.
+`
+
+// BenchmarkSpeculation measures how much faster answers come with drafts than without,
+// on real weights: two engines take turns, and the best of several rounds counts, since
+// the machine's noise only ever slows. The answers must be the same.
+func BenchmarkSpeculation(b *testing.B) {
+	dir := filepath.Join(prepare(b), "smollm2")
+	tok, err := token.Load(dir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer tok.Close()
+	plain, drafts := startEngine(b, dir, 0), startEngine(b, dir, 8)
+	for _, load := range loads {
+		b.Run(strings.ReplaceAll(load.name, " ", "_"), func(b *testing.B) {
+			var requests []*engine.Request
+			for _, prompt := range load.prompts {
+				ids, err := tok.Encode("<|im_start|>user\n"+prompt+"<|im_end|>\n<|im_start|>assistant\n", false)
+				if err != nil {
+					b.Fatal(err)
+				}
+				for i := range load.streams {
+					p := sample.Greedy()
+					if load.temperature > 0 {
+						p.Sample, p.Temperature, p.Seed = 1, load.temperature, uint64(i+1)
+					}
+					requests = append(requests, &engine.Request{Tokens: ids, MaxNewTokens: 256, Params: p, CacheSalt: fmt.Sprint(i)})
+				}
+			}
+			before := drafts.Stats()
+			best := [2]time.Duration{1 << 62, 1 << 62}
+			tokens := 0
+			for range b.N {
+				var answers [2][][]int32
+				for i, e := range []*engine.Engine{plain, drafts} {
+					answers[i] = nil
+					took := time.Duration(0)
+					for part := range slices.Chunk(requests, load.streams) {
+						start := time.Now()
+						answers[i] = append(answers[i], answer(b, e, part)...)
+						took += time.Since(start)
+					}
+					best[i] = min(best[i], took)
+				}
+				tokens = 0
+				for i, got := range answers[1] {
+					if !slices.Equal(got, answers[0][i]) {
+						b.Fatalf("%v with drafts, %v without", got, answers[0][i])
+					}
+					tokens += len(got)
+				}
+			}
+			st := drafts.Stats()
+			b.ReportMetric(best[0].Seconds()/best[1].Seconds(), "×")
+			b.ReportMetric(float64(tokens)/best[0].Seconds(), "tokens/s-without")
+			b.ReportMetric(float64(tokens)/best[1].Seconds(), "tokens/s")
+			b.ReportMetric(float64(st.AcceptedTokens-before.AcceptedTokens)/float64(st.GeneratedTokens-before.GeneratedTokens), "accepted/token")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// answer returns the answers to requests that are served together.
+func answer(b *testing.B, e *engine.Engine, requests []*engine.Request) (all [][]int32) {
+	b.Helper()
+	var streams []*engine.Stream
+	for _, r := range requests {
+		s, err := e.Submit(b.Context(), r)
+		if err != nil {
+			b.Fatal(err)
+		}
+		streams = append(streams, s)
+	}
+	for _, s := range streams {
+		var ids []int32
+		for {
+			tokens, err := s.Next(b.Context())
+			for _, t := range tokens {
+				ids = append(ids, t.ID)
+			}
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+		s.Close()
+		all = append(all, ids)
+	}
+	return all
+}
