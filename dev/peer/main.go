@@ -1,236 +1,189 @@
-// Command peer measures the CPU backend against llama.cpp on one machine, in
-// one run, on the same random weights, and prints ratios:
+// Command peer measures the CPU backend against llama.cpp on one machine, in one
+// run, on the same random weights, and prints ratios:
 //
-//	peer -model DIR -llama DIR [-threads 2] [-rounds 3] [-pace]
+//	peer -dir build/peer -millrace build/millrace [-short] [-shapes …] [-pairs int8:Q8_0,…] [-only decode,…] [-out docs/benchmarks]
 //
-// DIR/hf and DIR/model.gguf are what model.py wrote; -llama names the folder
-// of llama-bench and llama-batched-bench. Rounds alternate between the two
+// DIR has venv (what model.py needs) and llama/bin; run.sh builds both. The models
+// are made there when they are wanted first. Rounds alternate between the two
 // programs and the best of each counts: the machine's noise only ever slows.
-// Ours goes through the engine (Submit to the last token), llama.cpp's through
-// its own benchmark programs. run.sh builds all that this needs.
+// Without a server ours goes through the engine (Submit to the last token),
+// llama.cpp's through llama-batched-bench; start and mixed load are those of
+// `millrace serve` and llama-server.
 package main
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/millrace-ai/millrace/engine"
-	"github.com/millrace-ai/millrace/engine/cpu"
-	"github.com/millrace-ai/millrace/engine/device"
-	"github.com/millrace-ai/millrace/engine/loader"
-	"github.com/millrace-ai/millrace/engine/page"
-	"github.com/millrace-ai/millrace/engine/sample"
-	"github.com/millrace-ai/millrace/engine/weights"
+	"github.com/millrace-ai/millrace/dev/inprocess"
+	"github.com/millrace-ai/millrace/engine/cpu/kernels"
 )
 
-// The loads that are compared, as llama.cpp's programs define them.
+// Parts of the comparison, as -only names them.
 const (
-	promptTokens = 512 // of the prefill test
-	newTokens    = 64  // of the decode tests
-	streams      = 8   // of the batched decode test
-	shortPrompt  = 16  // before the decode tests
+	partPeaks   = "peaks"   // what the machine can do: bytes read, operations
+	partPrefill = "prefill" // prompts of 512 tokens, of a recurrent model 86
+	partDecode  = "decode"  // 1 to 32 streams
+	partLong    = "long"    // prefill of 8,192 tokens, and decoding after them
+	partStart   = "start"   // start to first token, resident memory
+	partLoad    = "load"    // 16 clients over HTTP
+	partPace    = "pace"    // what requests of ours wait for each other
 )
 
-// speeds are tokens per second.
-type speeds struct{ prefill, decode, batched float64 }
+var parts = []string{partPeaks, partPrefill, partDecode, partLong, partStart, partLoad, partPace}
 
-func (s *speeds) best(o speeds) {
-	s.prefill, s.decode, s.batched = max(s.prefill, o.prefill), max(s.decode, o.decode), max(s.batched, o.batched)
+// A pair is a format of ours and one of llama.cpp's that people would choose
+// between. Ours may be a type of GGUF, too: then both read the same file.
+type pair struct{ ours, theirs string }
+
+func (p pair) String() string { return p.ours + ":" + p.theirs }
+
+// settings are what the flags say.
+type settings struct {
+	dir, millrace, out string
+	threads, rounds    int
+	shapes             []string
+	pairs              []pair
+	parts              []string
+	streams            []int
 }
 
+// wants reports whether a part is measured.
+func (s *settings) wants(part string) bool { return slices.Contains(s.parts, part) }
+
 func main() {
-	model := flag.String("model", "", "folder that model.py wrote")
-	llama := flag.String("llama", "", "folder of llama-bench and llama-batched-bench")
-	threads := flag.Int("threads", 2, "threads of both")
-	rounds := flag.Int("rounds", 3, "rounds; the best counts")
-	paced := flag.Bool("pace", false, "measure, too, what requests wait for each other")
+	s := settings{streams: []int{1, 4, 8, 16, 32}}
+	flag.StringVar(&s.dir, "dir", "build/peer", "folder of llama.cpp and of the models")
+	flag.StringVar(&s.millrace, "millrace", "build/millrace", "the program, for the parts start and load")
+	flag.StringVar(&s.out, "out", "", "folder that gets README.md, peer.json and plots")
+	flag.IntVar(&s.threads, "threads", 2, "threads of both")
+	flag.IntVar(&s.rounds, "rounds", 1, "rounds; the best counts")
+	shapes := flag.String("shapes", "qwen2-0.5b,llama-1b,qwen3.5-2b", "models that model.py makes")
+	pairs := flag.String("pairs", "bf16:BF16,int8:Q8_0,int4:Q4_0,int4:Q4_K_M", "formats, ours and llama.cpp's; ours bf16, int8, int4, or a type of GGUF. BF16 is measured for the first shape alone")
+	only := flag.String("only", strings.Join(parts, ","), "parts to measure")
+	short := flag.Bool("short", false, "the first shape, int8 and int4, 1, 8 and 16 streams, prefill: some minutes")
 	flag.Parse()
-	if err := run(*model, *llama, *threads, *rounds, *paced); err != nil {
+	s.shapes, s.parts = strings.Split(*shapes, ","), strings.Split(*only, ",")
+	given := map[string]bool{}
+	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if *short {
+		s.shapes, s.streams = s.shapes[:1], []int{1, 8, 16}
+		if !given["only"] {
+			s.parts = []string{partPeaks, partPrefill, partDecode}
+		}
+		if !given["pairs"] {
+			*pairs = "int8:Q8_0,int4:Q4_0"
+		}
+	}
+	err := s.parse(*pairs)
+	if err == nil {
+		err = run(&s)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "peer:", err)
 		os.Exit(1)
 	}
 }
 
-func run(model, llama string, threads, rounds int, paced bool) error {
-	ours, err := start(filepath.Join(model, "hf"), threads)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = ours.stop() }() // the figures are what counts
-	var mine, theirs speeds
-	for round := range rounds {
-		s, err := ours.measure()
-		if err != nil {
-			return err
+// parse reads the pairs and checks the names of parts.
+func (s *settings) parse(pairs string) error {
+	for text := range strings.SplitSeq(pairs, ",") {
+		ours, theirs, ok := strings.Cut(text, ":")
+		if !ok {
+			return fmt.Errorf("-pairs: %q: expected ours:theirs, as int8:Q8_0", text)
 		}
-		mine.best(s)
-		if s, err = measureLlama(llama, filepath.Join(model, "model.gguf"), threads); err != nil {
-			return err
+		s.pairs = append(s.pairs, pair{ours, theirs})
+	}
+	for _, part := range s.parts {
+		if !slices.Contains(parts, part) {
+			return fmt.Errorf("-only: %q: expected one of %s", part, strings.Join(parts, ", "))
 		}
-		theirs.best(s)
-		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, rounds)
-	}
-	fmt.Printf("%s, %d threads, best of %d rounds\n", ours.caps.Detail, threads, rounds)
-	fmt.Printf("%-28s %10s %10s %7s\n", "tokens/s", "millrace", "llama.cpp", "ratio")
-	for _, row := range []struct {
-		name         string
-		mine, theirs float64
-	}{
-		{fmt.Sprintf("prefill, %d tokens", promptTokens), mine.prefill, theirs.prefill},
-		{"decode, 1 stream", mine.decode, theirs.decode},
-		{fmt.Sprintf("decode, %d streams", streams), mine.batched, theirs.batched},
-	} {
-		fmt.Printf("%-28s %10.1f %10.1f %7.2f\n", row.name, row.mine, row.theirs, row.mine/row.theirs)
-	}
-	if paced {
-		return ours.pace()
 	}
 	return nil
 }
 
-// server is our engine on a checkpoint.
-type server struct {
-	engine  *engine.Engine
-	backend device.Backend
-	caps    device.Caps
-	vocab   int
-	stopped chan error
-	random  *rand.Rand
+func run(s *settings) error {
+	r := newResult(s)
+	if s.wants(partPeaks) {
+		r.Peaks = &peaks{Read: kernels.ReadPeak(s.threads), FMA: kernels.FMAPeak(s.threads)}
+	}
+	for i, shape := range s.shapes {
+		begun := time.Now()
+		if err := s.measure(r, shape, i == 0); err != nil {
+			return fmt.Errorf("%s: %w", shape, err)
+		}
+		fmt.Fprintf(os.Stderr, "%s took %.0f s\n", shape, time.Since(begun).Seconds())
+	}
+	r.shares()
+	r.Seconds = time.Since(r.Date).Seconds()
+	r.print(os.Stdout)
+	if s.out == "" {
+		return nil
+	}
+	return r.write(s.out)
 }
 
-func start(dir string, threads int) (*server, error) {
-	c, err := weights.Open(dir)
-	if err != nil {
-		return nil, err
+// measure compares the pairs on one shape. A format that one of the two does not
+// have, or not yet, is said and left out.
+func (s *settings) measure(r *result, shape string, first bool) error {
+	m := &model{name: shape, dir: filepath.Join(s.dir, shape), settings: s}
+	if err := m.make(); err != nil {
+		return err
 	}
-	defer c.Close()
-	cfg, p, err := loader.Plan(c)
-	if err != nil {
-		return nil, err
-	}
-	limits := device.Limits{MaxTokens: promptTokens, MaxRows: streams + 1, MaxSlots: streams + 1, MaxPagesPerSlot: 1024, Threads: threads}
-	b, err := cpu.Open(limits)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := loader.Load(b, p, c, nil); err != nil {
-		return nil, errors.Join(err, b.Close())
-	}
-	// No prefix cache: each prompt is computed whole, as llama.cpp's are.
-	e, err := engine.New(engine.Config{Backend: b, Device: limits, Plan: p, Pages: 4096, States: 2 * streams, EOS: cfg.EOS,
-		Root: page.Root(), MaxBatchTokens: promptTokens, NoPrefixCache: true})
-	if err != nil {
-		return nil, errors.Join(err, b.Close())
-	}
-	s := &server{engine: e, backend: b, caps: b.Caps(), vocab: p.Vocab, stopped: make(chan error, 1), random: rand.New(rand.NewPCG(1, 2))}
-	go func() { s.stopped <- e.Run(context.Background()) }()
-	return s, nil
-}
-
-func (s *server) stop() error {
-	return errors.Join(s.engine.Drain(context.Background()), <-s.stopped, s.backend.Close())
-}
-
-// measure runs the three loads once, after a short one that warms up.
-func (s *server) measure() (v speeds, err error) {
-	if _, _, err = s.generate(1, shortPrompt, 4); err != nil {
-		return v, err
-	}
-	first, _, err := s.generate(1, promptTokens, 1)
-	if err != nil {
-		return v, err
-	}
-	v.prefill = promptTokens / first.Seconds()
-	_, rest, err := s.generate(1, shortPrompt, newTokens+1)
-	if err != nil {
-		return v, err
-	}
-	v.decode = newTokens / rest.Seconds()
-	_, rest, err = s.generate(streams, shortPrompt, newTokens+1)
-	v.batched = streams * newTokens / rest.Seconds()
-	return v, err
-}
-
-// generate runs n sequences at once and returns the time until all had their
-// first token, and from then until all had their last.
-func (s *server) generate(n, prompt, tokens int) (first, rest time.Duration, err error) {
-	ctx := context.Background()
-	begin := time.Now()
-	var open []*engine.Stream
-	for range n {
-		ids := make([]int32, prompt)
-		for i := range ids {
-			ids[i] = s.random.Int32N(int32(s.vocab))
+	var ours, theirs []string // each once, in the order of the pairs
+	for _, p := range s.pairs {
+		if !first && p.theirs == "BF16" {
+			continue
 		}
-		st, err := s.engine.Submit(ctx, &engine.Request{Tokens: ids, MaxNewTokens: tokens, Params: sample.Greedy(), IgnoreEOS: true})
-		if err != nil {
-			return 0, 0, err
+		if !slices.Contains(ours, p.ours) {
+			ours = append(ours, p.ours)
 		}
-		defer st.Close()
-		open = append(open, st)
-	}
-	for _, st := range open {
-		if _, err := st.Next(ctx); err != nil {
-			return 0, 0, err
+		if !slices.Contains(theirs, p.theirs) {
+			theirs = append(theirs, p.theirs)
 		}
 	}
-	started := time.Now()
-	for _, st := range open {
-		for err == nil {
-			_, err = st.Next(ctx)
+	skip := map[string]bool{}
+	each := func(formats []string, engine string, f func(format string) error) error {
+		for _, format := range formats {
+			if skip[engine+format] {
+				continue
+			}
+			fmt.Fprintf(os.Stderr, "%s: %s %s\n", shape, engine, format)
+			err := f(format)
+			var missing *inprocess.MissingError
+			if errors.As(err, &missing) {
+				fmt.Fprintf(os.Stderr, "%s: %s %s is skipped: %v\n", shape, engine, format, err)
+				r.Skipped = append(r.Skipped, fmt.Sprintf("%s: %s %s: %v", shape, engine, format, err))
+				skip[engine+format] = true
+			} else if err != nil {
+				return fmt.Errorf("%s %s: %w", engine, format, err)
+			}
 		}
-		if err != io.EOF {
-			return 0, 0, err
-		}
-		err = nil
+		return nil
 	}
-	return started.Sub(begin), time.Since(started), nil
-}
-
-// measureLlama runs llama.cpp's programs once.
-func measureLlama(dir, model string, threads int) (v speeds, err error) {
-	t := strconv.Itoa(threads)
-	out, err := exec.Command(filepath.Join(dir, "llama-bench"), "-m", model, "-t", t,
-		"-p", strconv.Itoa(promptTokens), "-n", strconv.Itoa(newTokens), "-r", "1", "-o", "json").Output()
-	if err != nil {
-		return v, fmt.Errorf("llama-bench: %w", err)
-	}
-	var tests []struct {
-		Prompt int     `json:"n_prompt"`
-		Speed  float64 `json:"avg_ts"`
-	}
-	if err := json.Unmarshal(out, &tests); err != nil {
-		return v, fmt.Errorf("llama-bench: %w", err)
-	}
-	for _, test := range tests {
-		if test.Prompt > 0 {
-			v.prefill = test.Speed
-		} else {
-			v.decode = test.Speed
+	for round := range s.rounds {
+		if s.wants(partPrefill) || s.wants(partDecode) || s.wants(partLong) || s.wants(partPace) {
+			if err := each(ours, millrace, func(format string) error { return m.measureOurs(r, format, first && round == 0) }); err != nil {
+				return err
+			}
+			if err := each(theirs, llama, func(format string) error { return m.measureLlama(r, format) }); err != nil {
+				return err
+			}
 		}
 	}
-	out, err = exec.Command(filepath.Join(dir, "llama-batched-bench"), "-m", model, "-t", t, "-c", "4096",
-		"-npp", strconv.Itoa(shortPrompt), "-ntg", strconv.Itoa(newTokens), "-npl", strconv.Itoa(streams)).Output()
-	if err != nil {
-		return v, fmt.Errorf("llama-batched-bench: %w", err)
-	}
-	// One row of a table: | PP | TG | B | N_KV | T_PP s | S_PP t/s | T_TG s | S_TG t/s | …
-	for line := range strings.Lines(string(out)) {
-		if cells := strings.Split(line, "|"); len(cells) > 8 && strings.TrimSpace(cells[1]) == strconv.Itoa(shortPrompt) {
-			v.batched, err = strconv.ParseFloat(strings.TrimSpace(cells[8]), 64)
-			return v, err
+	if s.wants(partStart) || s.wants(partLoad) {
+		if err := each(ours, millrace, func(format string) error { return m.serve(r, millrace, format, first) }); err != nil {
+			return err
+		}
+		if err := each(theirs, llama, func(format string) error { return m.serve(r, llama, format, first) }); err != nil {
+			return err
 		}
 	}
-	return v, fmt.Errorf("llama-batched-bench printed no row: %s", out)
+	return nil
 }

@@ -1,16 +1,16 @@
 """Write one random checkpoint twice: for Millrace and for llama.cpp.
 
-    python model.py DIR [--shape qwen2-0.5b|llama-1gb|qwen3.5-0.8b] [--tokenizer FOLDER]
+    python model.py DIR [--shape qwen2-0.5b|llama-1b|qwen3.5-2b]
 
-DIR/hf gets config.json and model.safetensors (bf16), and a copy of FOLDER's
-tokenizer files if one is named; DIR/model.gguf gets the same tensors in bf16.
+DIR/hf gets config.json, model.safetensors (bf16) and tokenizer files;
+DIR/BF16.gguf gets the same tensors in bf16 and the same tokenizer.
 Random weights are enough: neither engine's speed depends on the values.
 """
 
 import argparse
 import json
 import pathlib
-import shutil
+import re
 import struct
 
 import gguf
@@ -20,15 +20,15 @@ SHAPES = {
     # The shape of Qwen2-0.5B: a large tied vocabulary over a small body.
     "qwen2-0.5b": dict(model_type="qwen2", hidden_size=896, intermediate_size=4864, num_hidden_layers=24,
                        num_attention_heads=14, num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True),
-    # About 1 GB in bf16, for start-up and memory figures.
-    "llama-1gb": dict(model_type="llama", hidden_size=1024, intermediate_size=4096, num_hidden_layers=28,
-                      num_attention_heads=16, num_key_value_heads=4, vocab_size=32000, tie_word_embeddings=False),
-    # The shape of Qwen3.5-0.8B with a smaller vocabulary: three layers of a gated
+    # The shape of Llama-3.2-1B.
+    "llama-1b": dict(model_type="llama", hidden_size=2048, intermediate_size=8192, num_hidden_layers=16,
+                     num_attention_heads=32, num_key_value_heads=8, vocab_size=128256, tie_word_embeddings=True),
+    # The shape of Qwen3.5-2B with a smaller vocabulary: three layers of a gated
     # delta net to each one of attention.
-    "qwen3.5-0.8b": dict(model_type="qwen3_5_text", hidden_size=1024, intermediate_size=3584, num_hidden_layers=24,
-                         num_attention_heads=8, num_key_value_heads=2, head_dim=256, vocab_size=32000, tie_word_embeddings=True,
-                         linear_num_key_heads=16, linear_num_value_heads=16, linear_key_head_dim=128,
-                         linear_value_head_dim=128, linear_conv_kernel_dim=4, full_attention_interval=4),
+    "qwen3.5-2b": dict(model_type="qwen3_5_text", hidden_size=2048, intermediate_size=6144, num_hidden_layers=24,
+                       num_attention_heads=8, num_key_value_heads=2, head_dim=256, vocab_size=32000, tie_word_embeddings=True,
+                       linear_num_key_heads=16, linear_num_value_heads=16, linear_key_head_dim=128,
+                       linear_value_head_dim=128, linear_conv_kernel_dim=4, full_attention_interval=4),
 }
 
 # What transformers and llama.cpp call a family.
@@ -84,6 +84,37 @@ def tensors(c):
         yield "lm_head.weight", "output.weight", (v, h)
 
 
+def tokenizer(size):
+    """Return tokens and merges of a byte-level vocabulary.
+
+    Each word that `millrace bench` draws is one token, with the space before it
+    and without; the rest of the vocabulary fills it up.
+    """
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    tokens = [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]
+    merges = []
+    workload = pathlib.Path(__file__).parents[2] / "container/bench/workload.go"
+    for word in re.search(r"strings.Fields\(`([^`]+)`", workload.read_text())[1].split():
+        for text in (word, "\u0120" + word):
+            for i in range(1, len(text)):
+                if text[: i + 1] not in tokens:
+                    tokens.append(text[: i + 1])
+                    merges.append((text[:i], text[i]))
+    return tokens + [f" token{i}".replace(" ", "\u0120") for i in range(size - 1 - len(tokens))] + ["<|endoftext|>"], merges
+
+
+def write_tokenizer(folder, tokens, merges):
+    end = len(tokens) - 1
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    (folder / "tokenizer.json").write_text(json.dumps({
+        "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None,
+        "added_tokens": [{"id": end, "content": tokens[end], "single_word": False, "lstrip": False, "rstrip": False,
+                          "normalized": False, "special": True}],
+        "pre_tokenizer": byte_level, "decoder": byte_level,
+        "model": {"type": "BPE", "vocab": {token: i for i, token in enumerate(tokens)}, "merges": [list(pair) for pair in merges]}}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": tokens[end]}))
+
+
 def bf16(x):
     """Round float32 to the nearest bfloat16, as uint16."""
     u = x.view(np.uint32)
@@ -94,7 +125,6 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("dir", type=pathlib.Path)
     p.add_argument("--shape", choices=SHAPES, default="qwen2-0.5b")
-    p.add_argument("--tokenizer", type=pathlib.Path)
     a = p.parse_args()
     c = SHAPES[a.shape]
     hf = a.dir / "hf"
@@ -102,11 +132,9 @@ def main():
     architecture, arch = ARCHITECTURES[c["model_type"]]
     (hf / "config.json").write_text(json.dumps(dict(
         c, architectures=[architecture], hidden_act="silu",
-        max_position_embeddings=16384, rms_norm_eps=1e-6, rope_theta=1e6, torch_dtype="bfloat16", use_sliding_window=False), indent=2))
-    if a.tokenizer:
-        for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
-            if (a.tokenizer / name).exists():
-                shutil.copy(a.tokenizer / name, hf / name)
+        max_position_embeddings=16384, eos_token_id=c["vocab_size"] - 1, rms_norm_eps=1e-6, rope_theta=1e6, torch_dtype="bfloat16", use_sliding_window=False), indent=2))
+    tokens, merges = tokenizer(c["vocab_size"])
+    write_tokenizer(hf, tokens, merges)
 
     rng = np.random.default_rng(1)
     listed = list(tensors(c))
@@ -118,9 +146,9 @@ def main():
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % 8)
 
-    w = gguf.GGUFWriter(str(a.dir / "model.gguf"), arch)
+    w = gguf.GGUFWriter(str(a.dir / "BF16.gguf"), arch)
     w.add_block_count(c["num_hidden_layers"])
-    w.add_context_length(4096)
+    w.add_context_length(16384)
     w.add_embedding_length(c["hidden_size"])
     w.add_feed_forward_length(c["intermediate_size"])
     w.add_head_count(c["num_attention_heads"])
@@ -128,7 +156,13 @@ def main():
     w.add_layer_norm_rms_eps(1e-6)
     w.add_rope_freq_base(1e6)
     w.add_vocab_size(c["vocab_size"])
-    w.add_tokenizer_model("no_vocab")
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre("gpt-2")
+    w.add_token_list(tokens)
+    w.add_token_types([gguf.TokenType.NORMAL] * (len(tokens) - 1) + [gguf.TokenType.CONTROL])
+    w.add_token_merges([" ".join(pair) for pair in merges])
+    w.add_eos_token_id(len(tokens) - 1)
+    w.add_add_bos_token(False)
     w.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
     if arch == "qwen35":
         w.add_key_length(c["head_dim"])

@@ -15,29 +15,27 @@ import (
 
 // The loads that show how requests wait for each other.
 const (
-	longPrompt   = 8192 // tokens that arrive while others are answered
-	pacedStreams = 8    // of these
-	arrivals     = 12   // short requests beside one stream
+	pacedStreams = 8  // answered while a long prompt arrives
+	arrivals     = 12 // short requests beside one stream
 )
 
-// pace measures what running streams and new requests wait for, and prints it
-// beside what they have to.
-func (s *server) pace() error {
+// pace measures what running streams and new requests wait for, and says it beside
+// what they have to wait for.
+func (s *server) pace() (lines []string, err error) {
 	step, gap, err := s.longestGap()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	bound := max(2*step, 100*time.Millisecond)
-	fmt.Printf("\nlongest gap of %d streams while %d tokens arrive: %v; a decode step takes %v, the bound is %v: %.2f\n",
-		pacedStreams, longPrompt, round(gap), round(step), round(bound), float64(gap)/float64(bound))
+	lines = append(lines, fmt.Sprintf("longest gap of %d streams while %d tokens arrive: %v; a decode step takes %v, the bound is %v: %.2f",
+		pacedStreams, longPrompt, round(gap), round(step), round(bound), float64(gap)/float64(bound)))
 	alone, beside, step, err := s.firstTokens()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	fmt.Printf("first token of %d tokens: %v alone, %v beside one stream (median; at most %v), whose step takes %v: %.2f of step and own prefill\n",
+	return append(lines, fmt.Sprintf("first token of %d tokens: %v alone, %v beside one stream (median; at most %v), whose step takes %v: %.2f of step and own prefill",
 		shortPrompt, round(alone), round(median(beside)), round(slices.Max(beside)), round(step),
-		float64(median(beside))/float64(step+alone))
-	return nil
+		float64(median(beside))/float64(step+alone))), nil
 }
 
 func round(d time.Duration) time.Duration { return d.Round(100 * time.Microsecond) }
@@ -60,7 +58,7 @@ type stream struct {
 func (s *server) open(prompt, tokens int) (*stream, error) {
 	ids := make([]int32, prompt)
 	for i := range ids {
-		ids[i] = s.random.Int32N(int32(s.vocab))
+		ids[i] = s.random.Int32N(int32(s.engine.Plan.Vocab))
 	}
 	ctx := context.Background()
 	st, err := s.engine.Submit(ctx, &engine.Request{Tokens: ids, MaxNewTokens: tokens, Params: sample.Greedy(), IgnoreEOS: true})

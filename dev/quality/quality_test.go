@@ -1,0 +1,119 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/millrace-ai/millrace/dev/inprocess"
+	"github.com/millrace-ai/millrace/engine/weights/weightstest"
+)
+
+// successors returns a checkpoint in which a token is followed by the next one in
+// the vocabulary of n: the logit of that is sqrt(n), all others are 0.
+func successors(t *testing.T, n int) string {
+	t.Helper()
+	var tensors []weightstest.Tensor
+	add := func(name string, shape []int, value func(row, column int) float32) {
+		columns := shape[len(shape)-1]
+		rows := 1
+		if len(shape) == 2 {
+			rows = shape[0]
+		}
+		var data []byte
+		for r := range rows {
+			for c := range columns {
+				data = binary.LittleEndian.AppendUint32(data, math.Float32bits(value(r, c)))
+			}
+		}
+		tensors = append(tensors, weightstest.Tensor{Name: name, DType: "F32", Shape: shape, Data: data})
+	}
+	if1 := func(b bool) float32 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	zero := func(int, int) float32 { return 0 }
+	one := func(int, int) float32 { return 1 }
+	square := []int{n, n}
+	add("model.embed_tokens.weight", square, func(r, c int) float32 { return if1(r == c) })
+	for _, name := range []string{"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"} {
+		add("model.layers.0."+name+".weight", square, zero)
+	}
+	for _, name := range []string{"model.layers.0.input_layernorm.weight", "model.layers.0.post_attention_layernorm.weight", "model.norm.weight"} {
+		add(name, []int{n}, one)
+	}
+	add("lm_head.weight", square, func(r, c int) float32 { return if1(r == (c+1)%n) })
+	return weightstest.Folder(t, map[string][]byte{
+		"model.safetensors": weightstest.File(tensors...),
+		"config.json": fmt.Appendf(nil, `{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "vocab_size": %d, "hidden_size": %[1]d,
+			"intermediate_size": %[1]d, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1, "max_position_embeddings": 1024,
+			"rms_norm_eps": 1e-9, "rope_theta": 10000.0, "tie_word_embeddings": false}`, n),
+	})
+}
+
+// The perplexity of a text in which the model is right about some tokens is known.
+// What is in the first half of a window is not scored.
+func TestPerplexity(t *testing.T) {
+	const vocabulary = 16
+	e, err := inprocess.Start(inprocess.Options{Path: successors(t, vocabulary), Threads: 1, Rows: 64, Slots: 2, Pages: 256})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := e.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	r := rand.New(rand.NewPCG(1, 2))
+	var tokens []int32
+	right, wrong := 0, 0
+	for i := range 3 * window {
+		if i%window <= window/2 {
+			tokens = append(tokens, r.Int32N(vocabulary))
+			continue
+		}
+		next := (tokens[i-1] + 1) % vocabulary
+		if i%5 == 0 {
+			next = (next + 3) % vocabulary
+			wrong++
+		} else {
+			right++
+		}
+		tokens = append(tokens, next)
+	}
+	all := math.Log(math.Exp(math.Sqrt(vocabulary)) + vocabulary - 1)
+	want := math.Exp((float64(right)*(all-math.Sqrt(vocabulary)) + float64(wrong)*all) / float64(right+wrong))
+	for _, begin := range [][]int32{nil, {3}} {
+		if got, err := perplexity(e, tokens, begin); err != nil || math.Abs(got/want-1) > 1e-5 {
+			t.Errorf("begin %v: perplexity %v, %v; want %v", begin, got, err, want)
+		}
+	}
+}
+
+func TestGates(t *testing.T) {
+	table := table{Rows: []row{
+		{Engine: millrace, Format: "bf16", Perplexity: 20},
+		{Engine: llama, Format: "BF16", Perplexity: 20.01},
+		{Engine: llama, Format: "Q8_0", Perplexity: 20.02},
+		{Engine: millrace, Format: "int8", Perplexity: 20.09},
+		{Engine: millrace, Format: "Q8_0", Perplexity: 20.1},
+	}}
+	table.gates()
+	got := map[string]bool{}
+	for _, g := range table.Gates {
+		got[g.Name] = g.Met
+	}
+	want := map[string]bool{
+		"bf16 is llama.cpp's BF16":                         true,
+		"int8 loses at most 0.5 %":                         true,
+		"int8 loses no more than Q8_0":                     false, // 0.45 % against 0.05 %
+		"the GGUF file Q8_0 is read as llama.cpp reads it": false,
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("gates %v\nwant %v", got, want)
+	}
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strings"
+)
+
+const (
+	millrace = "Millrace"
+	llama    = "llama.cpp"
+)
+
+// table is what a model's formats lose.
+type table struct {
+	Model   string   `json:"model"`
+	Chunks  int      `json:"chunks"`
+	Rows    []row    `json:"rows"`
+	Gates   []gate   `json:"gates"`
+	Skipped []string `json:"skipped,omitempty"`
+}
+
+type row struct {
+	Engine     string  `json:"engine"`
+	Format     string  `json:"format"`
+	Perplexity float64 `json:"perplexity"`
+	Bytes      int64   `json:"bytes"` // of the weights in memory, of llama.cpp the file's
+}
+
+// gate is a bound of what a format may lose.
+type gate struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"` // share of the perplexity that it is compared with
+	Bound float64 `json:"bound"`
+	Met   bool    `json:"met"`
+}
+
+// find returns the perplexity of a row, NaN if it was not measured.
+func (t *table) find(engine, format string) float64 {
+	for _, r := range t.Rows {
+		if r.Engine == engine && r.Format == format {
+			return r.Perplexity
+		}
+	}
+	return math.NaN()
+}
+
+// loss returns by what share the perplexity of a format is above that of its
+// program's bf16.
+func (t *table) loss(engine, format string) float64 {
+	base := "bf16"
+	if engine == llama {
+		base = "BF16"
+	}
+	return t.find(engine, format)/t.find(engine, base) - 1
+}
+
+// noise is a difference in perplexity that means nothing: what rounding in another
+// order changes.
+const noise = 0.001
+
+// gates fills in t.Gates, of what was measured.
+func (t *table) gates() {
+	add := func(name string, value, bound float64) {
+		if !math.IsNaN(value) && !math.IsNaN(bound) {
+			t.Gates = append(t.Gates, gate{name, value, bound, value <= bound})
+		}
+	}
+	apart := func(ours, theirs string) float64 { return math.Abs(t.find(millrace, ours)/t.find(llama, theirs) - 1) }
+	add("bf16 is llama.cpp's BF16", apart("bf16", "BF16"), 0.002)
+	add("int8 loses at most 0.5 %", t.loss(millrace, "int8"), 0.005)
+	add("int8 loses no more than Q8_0", t.loss(millrace, "int8"), max(0, t.loss(llama, "Q8_0"))+noise)
+	add("int4 loses no more than Q4_0", t.loss(millrace, "int4"), t.loss(llama, "Q4_0")+noise)
+	add("an int8 cache loses at most 0.3 %", t.loss(millrace, "bf16, KV int8"), 0.003)
+	for _, format := range []string{"Q8_0", "Q4_0", "Q4_K_M", "shipped"} {
+		add("the GGUF file "+format+" is read as llama.cpp reads it", apart(format, format), 0.002)
+	}
+}
+
+func (t *table) markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n## %s\n\n| Program | Format | Perplexity | Loss | MB |\n|---|---|---:|---:|---:|\n", t.Model)
+	for _, r := range t.Rows {
+		fmt.Fprintf(&b, "| %s | %s | %.4f | %+.2f %% | %.0f |\n", r.Engine, r.Format, r.Perplexity, 100*t.loss(r.Engine, r.Format), float64(r.Bytes)/1e6)
+	}
+	fmt.Fprintf(&b, "\n| Gate | Value | Bound | |\n|---|---:|---:|---|\n")
+	for _, g := range t.Gates {
+		verdict := "met"
+		if !g.Met {
+			verdict = "**missed**"
+		}
+		fmt.Fprintf(&b, "| %s | %+.3f %% | %.3f %% | %s |\n", g.Name, 100*g.Value, 100*g.Bound, verdict)
+	}
+	for _, s := range t.Skipped {
+		fmt.Fprintf(&b, "\nSkipped: %s\n", s)
+	}
+	return b.String()
+}
