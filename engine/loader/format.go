@@ -46,7 +46,15 @@ func newRules(p *plan.Plan, kinds uint32) *rules {
 				r.table[w] = true
 			}
 		case plan.OpLinear:
-			r.keep[w] = r.keep[w] || p.Tensors[w].Shape[0] < fewRows || routed[memory(p, op.Out[0])]
+			second := op.Weight[2]
+			rows := p.Tensors[w].Shape[0]
+			if second != plan.None {
+				rows += p.Tensors[second].Shape[0]
+			}
+			small := rows < fewRows || routed[memory(p, op.Out[0])]
+			if r.keep[w] = r.keep[w] || small; second != plan.None {
+				r.keep[second] = r.keep[second] || small
+			}
 		}
 	}
 	return r
@@ -63,11 +71,14 @@ func memory(p *plan.Plan, v int32) int32 {
 // format chooses that of tensor i.
 func (r *rules) format(i int, uses []*use, sources []*source) plan.Format {
 	format, floats := plan.Format(-1), plan.Format(-1)
-	quantized := true // each part
+	quantized, few, rows := true, 0, 0 // each part; rows of those that are, and of all
 	for j, u := range uses {
 		stored := sources[j].format
 		if stored.Quantized() && !u.allColumns() {
 			stored = mixedFormat
+		}
+		if rows += u.Rows.N; stored.Quantized() {
+			few += u.Rows.N
 		}
 		quantized = quantized && stored.Quantized()
 		if j == 0 {
@@ -81,7 +92,8 @@ func (r *rules) format(i int, uses []*use, sources []*source) plan.Format {
 			floats = plan.F32 // the narrower ones do not contain each other
 		}
 	}
-	if !quantized {
+	// A few rows of floats, gates that were merged, do not make the others large.
+	if !quantized && few <= rows-few {
 		format = floats
 	}
 	if wanted := r.wanted(i); wanted != plan.F32 && !(format.Quantized() && format.Kind() == plan.W4) &&

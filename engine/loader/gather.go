@@ -17,11 +17,16 @@ import (
 // by workers while further pieces arrive. The backend is called by the one
 // goroutine that calls the gatherer.
 type gatherer struct {
-	backend device.Backend
+	backend taker
 	plan    *plan.Plan
 	jobs    chan job
 	done    chan []rows
 	open    int // jobs that are not done
+}
+
+// taker is given the rows of tensors: a backend, or what writes a checkpoint.
+type taker interface {
+	WriteTensor(h device.Handle, first, n int, src []byte) error
 }
 
 // job is a piece with work to do, and a copy of its bytes.
@@ -63,7 +68,7 @@ type spreading struct {
 	done  atomic.Int64 // stored rows
 }
 
-func newGatherer(b device.Backend, p *plan.Plan) *gatherer {
+func newGatherer(b taker, p *plan.Plan) *gatherer {
 	g := &gatherer{backend: b, plan: p, jobs: make(chan job), done: make(chan []rows)}
 	const most = 4 // more wait for the source, or for the backend
 	for range min(most, runtime.GOMAXPROCS(0)) {

@@ -190,11 +190,19 @@ func Load(b device.Backend, p *plan.Plan, c *weights.Checkpoint, progress func(d
 		}
 	}
 
+	if err := found.read(b, p, c, progress); err != nil {
+		return device.ModelInfo{}, err
+	}
+	return b.SetModel(p)
+}
+
+// read gives the tensors of p to b.
+func (r *resolved) read(b taker, p *plan.Plan, c *weights.Checkpoint, progress func(done, total int64)) error {
 	size := loadPiece
 	if c.Streamed() {
 		size = streamPiece
 	}
-	pieces := found.cut(size)
+	pieces := r.cut(size)
 	reads := make([]weights.Piece, len(pieces))
 	total, done := int64(0), int64(0)
 	for i, p := range pieces {
@@ -202,7 +210,7 @@ func Load(b device.Backend, p *plan.Plan, c *weights.Checkpoint, progress func(d
 		total += int64(reads[i].Length)
 	}
 	g := newGatherer(b, p)
-	err = c.Read(reads, func(i int, data []byte) error {
+	err := c.Read(reads, func(i int, data []byte) error {
 		if err := g.take(pieces[i], data); err != nil {
 			return err
 		}
@@ -212,10 +220,7 @@ func Load(b device.Backend, p *plan.Plan, c *weights.Checkpoint, progress func(d
 		}
 		return nil
 	})
-	if err := g.finish(err); err != nil {
-		return device.ModelInfo{}, err
-	}
-	return b.SetModel(p)
+	return g.finish(err)
 }
 
 // resolved is where the tensors of a plan come from.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/millrace-ai/millrace/engine/plan"
@@ -39,6 +40,10 @@ func module(name string) string { return strings.TrimSuffix(name, ".weight") }
 // false if it is stored as floats.
 func (r *resolver) quantized(part *plan.Part) (f *found, ok bool, err error) {
 	name := part.Name
+	if format, ok := r.how.Formats[name]; ok {
+		f, err = r.rows(part, format)
+		return f, true, err
+	}
 	if _, ok := r.c.Tensor(module(name) + ".qweight"); ok {
 		if r.how.Method == "awq" {
 			f, err = r.awq(part)
@@ -70,6 +75,17 @@ func (r *resolver) quantized(part *plan.Part) (f *found, ok bool, err error) {
 		return nil, false, nil
 	}
 	return f, true, err
+}
+
+// rows finds rows of a resident format.
+func (r *resolver) rows(part *plan.Part, f plan.Format) (*found, error) {
+	last := len(part.Shape) - 1
+	shape := append(slices.Clone(part.Shape[:last]), f.RowBytes(part.Shape[last]))
+	codes, err := r.find(part.Name, [][]int{shape}, "U8")
+	return &found{codes: codes, encoding: encoding{
+		format: f, float: plan.BF16, direct: true,
+		decode: func(dst []float32, src []byte, _ int) { quant.Decode(dst, src, f) },
+	}}, err
 }
 
 // dimensions are rows and columns of a matrix, or of all matrices together.
@@ -588,7 +604,7 @@ func (r *resolver) fp8(part *plan.Part) (*found, error) {
 	if blocks == [2]int{} {
 		blocks = [2]int{128, 128}
 	}
-	shape := func(rows, cols int) []int { return append(append([]int{}, matrices...), rows, cols) }
+	shape := func(rows, cols int) []int { return append(slices.Clone(matrices), rows, cols) }
 	block := shape(ceil(high, blocks[0]), ceil(wide, blocks[1]))
 	t, _ := r.c.Tensor(name)
 	rows, cols := high, wide // of a block
@@ -649,7 +665,7 @@ var e4m3 = func() (list [256]float32) {
 // all, or MXFP4, with powers of 2 for 32 columns.
 func (r *resolver) e2m1(part *plan.Part, name string) (*found, error) {
 	_, in := dimensions(part.Shape)
-	codes, err := r.find(name, [][]int{append(append([]int{}, part.Shape[:len(part.Shape)-1]...), in/2)}, "U8")
+	codes, err := r.find(name, [][]int{append(slices.Clone(part.Shape[:len(part.Shape)-1]), in/2)}, "U8")
 	if err != nil {
 		return nil, err
 	}
@@ -661,7 +677,7 @@ func (r *resolver) e2m1(part *plan.Part, name string) (*found, error) {
 		return nil, fmt.Errorf("%s: tensor %q: %d columns, expected a multiple of %d", codes.File, name, in, size)
 	}
 	groups := in / size
-	scales, err := r.side(part.Name+"_scale", []string{types}, append(append([]int{}, part.Shape[:len(part.Shape)-1]...), groups))
+	scales, err := r.side(part.Name+"_scale", []string{types}, append(slices.Clone(part.Shape[:len(part.Shape)-1]), groups))
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,10 @@
 package plan
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
 
 // Format is how the elements of a tensor are stored where it is resident. Part
 // of the C ABI: the low byte is the kind, the next two are the group, and the byte
@@ -192,5 +196,32 @@ func (f Format) String() string {
 	if f.Minimum() {
 		name += "+min"
 	}
-	return name + [...]string{"", " e2m1", " iq4nl", " nf4"}[f&codesMask>>tableShift]
+	return name + codeNames[f&codesMask>>tableShift]
+}
+
+var codeNames = [...]string{"", " e2m1", " iq4nl", " nf4"}
+
+// ParseFormat returns the format that String calls name.
+func ParseFormat(name string) (f Format, ok bool) {
+	kind, rest, _ := strings.Cut(name, "/")
+	for f = range numFormats {
+		if f.String() == name {
+			return f, true
+		}
+		if f.Quantized() && strings.TrimSuffix(f.String(), "/row") == kind {
+			break
+		}
+	}
+	for i, codes := range codeNames {
+		if of, found := strings.CutSuffix(rest, codes); found && codes != "" {
+			f, rest = f|Format(i)<<tableShift, of
+		}
+	}
+	if of, found := strings.CutSuffix(rest, "+min"); found {
+		f, rest = f|WithMinimum, of
+	}
+	if n, err := strconv.Atoi(rest); err == nil && n > 0 && n <= 0xffff {
+		f = f.Grouped(n)
+	}
+	return f, f.Valid() && f.String() == name
 }

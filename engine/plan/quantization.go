@@ -15,7 +15,13 @@ type Quantization struct {
 	V2        bool   // GPTQ: zero points are stored as they are, not less one
 	Group     int    // columns that share a scale, -1 or 0 if all do or config.json does not say
 	Block     [2]int // FP8: rows and columns that share a scale
+
+	// Formats are those of tensors that are stored as rows of resident formats.
+	Formats map[string]Format
 }
+
+// MethodRows is the quant_method of checkpoints that hold rows of resident formats.
+const MethodRows = "millrace"
 
 // Quantize is what becomes of matrices that are not stored in few bits.
 type Quantize int
@@ -37,6 +43,7 @@ var methods = map[string]func(q *object, c *Quantization){
 	"modelopt":           readModelOpt,
 	"compressed-tensors": readCompressedTensors,
 	"bitsandbytes":       readBitsAndBytes,
+	MethodRows:           readRows,
 	"mxfp4":              nil,
 	"bitnet":             nil,
 }
@@ -176,5 +183,21 @@ func readBitsAndBytes(q *object, _ *Quantization) {
 	if q.boolean("load_in_4bit", false) {
 		q.onlyOf("bnb_4bit_quant_type", "nf4", "nf4", "fp4")
 		q.onlyOf("bnb_4bit_quant_storage", "uint8", "uint8")
+	}
+}
+
+func readRows(q *object, c *Quantization) {
+	var names map[string][]string
+	q.get("formats", "lists of tensors by format", &names)
+	c.Formats = map[string]Format{}
+	for text, list := range names {
+		f, ok := ParseFormat(text)
+		if !ok || !f.Quantized() {
+			q.fail("formats", "%q is not a format of weights", text)
+			return
+		}
+		for _, name := range list {
+			c.Formats[name] = f
+		}
 	}
 }

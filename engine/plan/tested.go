@@ -59,7 +59,7 @@ var tested = map[string][]string{
 	"lfm2":             {"lfm2", "lfm2-hub-v4"},
 	"lfm2_moe":         {"lfm2-moe"},
 	"lfm3":             {"lfm3", "lfm3-plain"},
-	"llama":            {"llama", "llama-dynamic", "llama-dynamic-beyond", "llama-linear-bias-v4", "llama-llama3-v4", "llama-tied-bf16", "llama-yarn-sharded"},
+	"llama":            {"llama", "llama-awq", "llama-bnb-int8", "llama-bnb-nf4", "llama-bnb-nf4-double", "llama-ct-float", "llama-ct-int", "llama-ct-nvfp4", "llama-ct-pack", "llama-ct-pack-8", "llama-dynamic", "llama-dynamic-beyond", "llama-fp8-block", "llama-fp8-modelopt", "llama-gptq", "llama-gptq-8-v2", "llama-gptq-act-order", "llama-linear-bias-v4", "llama-llama3-v4", "llama-nvfp4-modelopt", "llama-tied-bf16", "llama-yarn-sharded"},
 	"llama4":           {"llama4-hub-v4"},
 	"llama4_text":      {"llama4"},
 	"mamba":            {"mamba"},

@@ -76,9 +76,14 @@ func TestEncode(t *testing.T) {
 
 // TestFormats: what does not name a format is refused.
 func TestFormats(t *testing.T) {
-	for _, f := range []plan.Format{plan.F32, plan.W8, plan.W8.Grouped(128), plan.W4.Grouped(32) | plan.CodesNF4, plan.F8.Grouped(128)} {
-		if !f.Valid() {
-			t.Errorf("%v is not valid", f)
+	for _, f := range []plan.Format{plan.F32, plan.W8, plan.W8.Grouped(128), plan.W4.Grouped(32) | plan.CodesNF4, plan.W4.Grouped(64) | plan.WithMinimum, plan.F8.Grouped(128)} {
+		if again, ok := plan.ParseFormat(f.String()); !f.Valid() || !ok || again != f {
+			t.Errorf("%v is not valid, or parsed as %v", f, again)
+		}
+	}
+	for _, name := range []string{"", "W4", "W8/", "W8/40", "W8/032", "W4/32 nf", "F8/32+min", "W4/32+min nf4", "F32/32", "W8/row/32", "unknown"} {
+		if f, ok := plan.ParseFormat(name); ok {
+			t.Errorf("%q is parsed as %v", name, f)
 		}
 	}
 	for _, f := range []plan.Format{-1, 6, plan.F32.Grouped(32), plan.W8.Grouped(40), plan.W8 | plan.CodesE2M1, plan.F8 | plan.WithMinimum, plan.W4 | plan.WithMinimum | plan.CodesNF4, 1 << 30} {

@@ -1,0 +1,180 @@
+package loader
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/weights"
+)
+
+// Written is what Write has written.
+type Written struct {
+	Bytes   int64                  // of all tensors
+	Formats map[string]plan.Format // of tensors that are rows of a resident format
+}
+
+// Config returns config.json with what has been written in it.
+func (w *Written) Config(config []byte) ([]byte, error) {
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(config, &keys); err != nil {
+		return nil, fmt.Errorf("config.json: %w", err)
+	}
+	names := map[string][]string{}
+	for _, name := range slices.Sorted(maps.Keys(w.Formats)) {
+		f := w.Formats[name].String()
+		names[f] = append(names[f], name)
+	}
+	text, err := json.Marshal(map[string]any{"quant_method": plan.MethodRows, "formats": names})
+	if err != nil {
+		return nil, err
+	}
+	delete(keys, "compression_config")
+	keys["quantization_config"] = text
+	return json.MarshalIndent(keys, "", "  ")
+}
+
+// writer is a safetensors file that is written row by row.
+type writer struct {
+	file    io.WriterAt
+	tensors []written
+}
+
+type written struct {
+	name   string
+	dtype  string
+	shape  []int
+	width  int   // bytes of a row
+	size   int64 // bytes
+	offset int64 // of the file
+}
+
+// WriteTensor implements taker.
+func (w *writer) WriteTensor(h device.Handle, first, n int, src []byte) error {
+	t := &w.tensors[h]
+	_, err := w.file.WriteAt(src, t.offset+int64(first)*int64(t.width))
+	return err
+}
+
+// Write writes the tensors of checkpoint c to file, a safetensors file: those that
+// p.Quantize asks for as rows of resident formats, of type U8, and under the names that
+// the plan knows them by. What p uses otherwise than in whole rows, and what it does not
+// use, stays as it is.
+func Write(file io.WriterAt, p *plan.Plan, c *weights.Checkpoint, progress func(done, total int64)) (*Written, error) {
+	switch method := p.Stored.Method; method {
+	case plan.MethodRows, "mxfp4", "bitnet":
+		return nil, fmt.Errorf("%s: quant_method is %s: the weights are quantized already", c.Source(), method)
+	}
+	p = plan.Share(plan.Lower(p)) // what becomes one there has one format
+	found, err := resolve(p, c, allKinds)
+	if err != nil {
+		return nil, err
+	}
+	if err := refuseUnused(p, c, found); err != nil {
+		return nil, err
+	}
+
+	// What is read, and for each tensor of the file a tensor of out.
+	w, out, list := &writer{file: file}, &plan.Plan{}, &resolved{}
+	result := &Written{Formats: map[string]plan.Format{}}
+	add := func(s *source, t written, u *use) {
+		rows, _ := dimensions(t.shape)
+		if len(t.shape) < 2 {
+			rows = s.stored
+		}
+		t.size = int64(rows) * int64(t.width)
+		u.tensor = len(w.tensors)
+		s.uses = []*use{u}
+		w.tensors = append(w.tensors, t)
+		out.Tensors = append(out.Tensors, plan.Tensor{Name: t.name})
+		list.sources = append(list.sources, s)
+	}
+	raw := func(t weights.Tensor) {
+		if t.Size == 0 {
+			return
+		}
+		s := rowsOf(t)
+		u := &use{direct: true}
+		u.Rows = plan.Range{Step: 1, N: s.stored}
+		add(s, written{name: t.Name, dtype: t.DType, shape: t.Shape, width: s.rowBytes}, u)
+	}
+	read := map[string]bool{}
+	for _, s := range found.sources {
+		if s.of != nil {
+			read[s.Name] = true
+			list.sources = append(list.sources, s)
+			continue
+		}
+		format, name := s.uses[0].to, s.uses[0].Name
+		for _, u := range s.uses {
+			if u.to != format || u.whole != nil || !u.allColumns() {
+				format = s.float
+			}
+		}
+		if !format.Quantized() && !s.format.Quantized() {
+			continue // stays as it is
+		}
+		read[s.Name] = true
+		_, cols := dimensions(s.part)
+		t := written{name: name, dtype: "U8", shape: slices.Clone(s.part), width: format.RowBytes(cols)}
+		if format.Quantized() {
+			result.Formats[name] = format
+			t.shape[len(t.shape)-1] = t.width
+		} else {
+			t.dtype = format.String()
+		}
+		rows, _ := dimensions(s.part)
+		u := &use{Part: plan.Part{Name: name, Shape: s.part, Rows: plan.Range{Step: 1, N: rows}, Cols: plan.Range{Step: 1, N: cols}}}
+		assemble(&plan.Tensor{Shape: s.part}, format, []*use{u}, []*source{s})
+		add(s, t, u)
+	}
+	for _, name := range c.Names() {
+		if t, _ := c.Tensor(name); !read[name] && !(p.Stored.Method != "" && hasSuffix(name, spareSuffixes)) {
+			raw(t)
+		}
+	}
+	if result.Bytes, err = w.header(); err != nil {
+		return nil, err
+	}
+	return result, list.read(w, out, c, progress)
+}
+
+// header places the tensors and writes the beginning of the file. It returns their
+// bytes.
+func (w *writer) header() (int64, error) {
+	type entry struct {
+		DType   string   `json:"dtype"`
+		Shape   []int    `json:"shape"`
+		Offsets [2]int64 `json:"data_offsets"`
+	}
+	entries := map[string]any{"__metadata__": map[string]string{"format": "pt"}}
+	at := int64(0)
+	for i := range w.tensors {
+		t := &w.tensors[i]
+		t.offset = at
+		at += t.size
+		shape := t.shape
+		if shape == nil {
+			shape = []int{}
+		}
+		entries[t.name] = entry{t.dtype, shape, [2]int64{t.offset, at}}
+	}
+	text, err := json.Marshal(entries)
+	if err != nil {
+		return 0, err
+	}
+	const line = 64 // tensors begin where a cache line does
+	for (8+len(text))%line != 0 {
+		text = append(text, ' ')
+	}
+	for i := range w.tensors {
+		w.tensors[i].offset += int64(8 + len(text))
+	}
+	_, err = w.file.WriteAt(append(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text...), 0)
+	return at, err
+}
