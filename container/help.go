@@ -58,6 +58,9 @@ var examples = map[string]string{
   millrace inspect ./SmolLM2-135M-Instruct
   millrace inspect s3://my-bucket/models/llama --json
 `,
+	"quantize": `Examples:
+  millrace quantize ./SmolLM2-135M-Instruct ./SmolLM2-135M-int4 --quantize int4
+`,
 	"prefix": `Examples:
   millrace prefix ./llama @system.txt llama.prefix
   millrace prefix ./llama '{"messages": [{"role": "system", "content": "You are …"}]}' llama.prefix

@@ -25,6 +25,8 @@ import (
 type inspectCommand struct {
 	Model string `arg:"" optional:"" help:"The model, as for serve; of one on the hub only the headers of the weights are read. Default: the built-in demo model."`
 	JSON  bool   `name:"json" help:"Print JSON."`
+
+	Quantize string `default:"none" placeholder:"int8|int4" help:"As of serve: what the model would take so."`
 }
 
 // Run prints the description.
@@ -37,6 +39,7 @@ func (c *inspectCommand) Run(interrupted context.Context, ctx *kong.Context) err
 	if err != nil {
 		return err
 	}
+	cfg.Quantize = c.Quantize
 	d, err := describeModel(interrupted, place, cfg)
 	if err != nil {
 		return usageError{err}
@@ -105,8 +108,7 @@ func describeModel(ctx context.Context, place string, cfg *config.Serve) (*descr
 		}
 		d.Threads = caps.Threads
 	}
-	d.countTensors(m.checkpoint)
-	m.plan.SetCacheFormat(cacheFormats[cfg.KVCacheDtype])
+	d.countTensors(m.checkpoint, m.plan)
 	info, err := estimate(m.plan, m.checkpoint)
 	if err != nil {
 		return nil, err
@@ -132,7 +134,7 @@ func describeModel(ctx context.Context, place string, cfg *config.Serve) (*descr
 }
 
 // countTensors counts parameters and bytes, the commonest format first.
-func (d *description) countTensors(c *weights.Checkpoint) {
+func (d *description) countTensors(c *weights.Checkpoint, p *plan.Plan) {
 	bytes := map[string]int64{}
 	for _, name := range c.Names() {
 		t, ok := c.Tensor(name)
@@ -146,6 +148,9 @@ func (d *description) countTensors(c *weights.Checkpoint) {
 		d.Parameters += n
 		bytes[strings.ToLower(t.DType)] += t.Size
 	}
+	if p.Stored.Method != "" { // tensors hold codes, and what belongs to them
+		d.Parameters = parameters(p)
+	}
 	for format, n := range bytes {
 		d.Formats = append(d.Formats, formatBytes{format, n})
 	}
@@ -154,8 +159,25 @@ func (d *description) countTensors(c *weights.Checkpoint) {
 	})
 }
 
-// Caches whose format is the backend's to choose are float32 if the weights are, or if a
-// token takes no more than this.
+// parameters counts those that a plan takes from a checkpoint.
+func parameters(p *plan.Plan) (total int64) {
+	seen := map[string]bool{}
+	for _, t := range p.Tensors {
+		for _, part := range t.Parts {
+			if name := fmt.Sprint(part.Name, part.Quarter); !seen[name] {
+				seen[name] = true
+				n := int64(1)
+				for _, dim := range part.Shape {
+					n *= int64(dim)
+				}
+				total += n
+			}
+		}
+	}
+	return total
+}
+
+// Caches are float32 if the weights are, or if a token takes no more than this.
 const exactCacheBytes = 8 << 10
 
 // estimate is what the CPU backend says of a model once it is loaded, or a little

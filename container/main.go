@@ -48,6 +48,7 @@ type cli struct {
 	Chat       chatCommand       `cmd:"" help:"Chat with a model in the terminal."`
 	Pull       pull              `cmd:"" help:"Download a model of the Hugging Face hub, or from S3."`
 	Inspect    inspectCommand    `cmd:"" help:"Describe a model: its size, and whether it fits into memory."`
+	Quantize   quantizeCommand   `cmd:"" help:"Write a checkpoint in 8 or 4 bits, which is served as it is."`
 	Prefix     prefixCommand     `cmd:"" help:"Write a prefix file: the beginning of prompts, computed ahead for serve --prefix-cache-file."`
 	Bench      benchCommand      `cmd:"" help:"Measure a server that speaks TGI's or OpenAI's API under load."`
 	SageMaker  sageMaker         `cmd:"" name:"sagemaker" help:"Deploy to SageMaker, call an endpoint, or try one on this machine."`

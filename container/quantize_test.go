@@ -1,9 +1,14 @@
 package main
 
 import (
+	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/millrace-ai/millrace/container/config"
+	"github.com/millrace-ai/millrace/container/source"
 	"github.com/millrace-ai/millrace/engine/plan"
 )
 
@@ -28,5 +33,39 @@ func TestQuantizeOf(t *testing.T) {
 		if got != tt.want || (err == nil) != (tt.refused == "") || err != nil && !strings.Contains(err.Error(), tt.refused) {
 			t.Errorf("%q of %q: %v, %v; want %v, %q", tt.asked, tt.method, got, err, tt.want, tt.refused)
 		}
+	}
+}
+
+// TestQuantizeCommand: a checkpoint is written once, smaller, with the files beside
+// its weights, and is a model again.
+func TestQuantizeCommand(t *testing.T) {
+	from, dir := tinyFolder(t), filepath.Join(t.TempDir(), "q")
+	command := &quantizeCommand{Model: from, Folder: dir, Quantize: "int4"}
+	if err := command.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadDir(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.ReadDir(dir)
+	if err != nil || len(after) != len(before) {
+		t.Errorf("%v: %v, %v; want the files of %v", dir, after, err, before)
+	}
+	for i, e := range after {
+		if e.Name() != before[i].Name() {
+			t.Errorf("file %s, want %s", e.Name(), before[i].Name())
+		}
+	}
+	m, err := openModel(t.Context(), source.Open, dir, &config.Serve{Quantize: "none"}, math.MaxInt64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.checkpoint.Close()
+	if m.plan.Stored.Method != plan.MethodRows || len(m.plan.Stored.Formats) == 0 {
+		t.Errorf("quant_method %q, formats %v", m.plan.Stored.Method, m.plan.Stored.Formats)
+	}
+	if err := command.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "nothing is overwritten") {
+		t.Errorf("a second time: %v", err)
 	}
 }

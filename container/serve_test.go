@@ -110,7 +110,7 @@ func TestRefusals(t *testing.T) {
 		{name: "wrong variable", env: []string{"MAX_BATCH_SIZE=0"}, want: "MAX_BATCH_SIZE=0: must be at least 1"},
 		{name: "misspelt command", args: []string{"srve"}, want: `unknown command "srve", did you mean "serve"?`},
 		{name: "misspelt command of a command", args: []string{"sagemaker", "deply"}, want: `unexpected argument deply, did you mean "deploy"?`},
-		{name: "command of a later build", args: []string{"quantize", "a", "b"}, want: `unknown command "quantize"`},
+		{name: "nothing to quantize", args: []string{"quantize", "/nowhere/model", t.TempDir()}, want: "/nowhere/model"},
 		{name: "capability of a later build", env: []string{"ROPE_FACTOR=2"}, want: "not available in this build"},
 		{name: "a method that the checkpoint is not stored by", env: []string{"HF_MODEL_QUANTIZE=awq"}, want: "--quantize=awq: the checkpoint is not stored so; int8 or int4"},
 		{name: "bucket without a name", env: []string{"MODEL_ID=s3:///model"}, want: "s3:///model: the bucket's name is missing"},
