@@ -5,7 +5,6 @@ package inprocess
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/cpu"
@@ -19,7 +18,7 @@ import (
 // Options say what is run and for how much there is memory.
 type Options struct {
 	Path     string // of a checkpoint
-	Quantize string // as --quantize; empty: as it is stored
+	Quantize plan.Quantize
 	Threads  int
 	Rows     int // of logits in a step
 	Slots    int // sequences at once
@@ -59,9 +58,7 @@ func Start(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, Missing(err)
 	}
-	if o.Quantize != "" {
-		return nil, Missing(fmt.Errorf("this build does not quantise to %s", o.Quantize))
-	}
+	p.Quantize = o.Quantize
 	limits := device.Limits{MaxTokens: stepTokens, MaxRows: o.Rows, MaxSlots: o.Slots, MaxPagesPerSlot: 1024, Threads: o.Threads}
 	b, err := cpu.Open(limits)
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/millrace-ai/millrace/dev/inprocess"
 	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
 )
 
@@ -30,8 +32,11 @@ func (m *model) start(format string) (*server, error) {
 		if o.Path, err = m.quantized(format); err != nil {
 			return nil, err
 		}
-	} else if format != "bf16" {
-		o.Quantize = format
+	} else {
+		var ok bool
+		if o.Quantize, ok = quantized[format]; !ok {
+			return nil, fmt.Errorf("%q: expected bf16, int8, int4 or a type of GGUF", format)
+		}
 	}
 	e, err := inprocess.Start(o)
 	if err != nil {
@@ -39,6 +44,9 @@ func (m *model) start(format string) (*server, error) {
 	}
 	return &server{engine: e, random: rand.New(rand.NewPCG(1, 2))}, nil
 }
+
+// quantized are our formats of a checkpoint in bf16.
+var quantized = map[string]plan.Quantize{"bf16": plan.QuantizeNone, "int8": plan.QuantizeInt8, "int4": plan.QuantizeInt4}
 
 // isGGUF reports whether a format of ours is a type of GGUF.
 func isGGUF(format string) bool { return format == strings.ToUpper(format) }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/millrace-ai/millrace/dev/inprocess"
 	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
 )
 
@@ -77,8 +78,8 @@ func (s *settings) measure(name string) (*table, error) {
 		options inprocess.Options
 	}{
 		{"bf16", inprocess.Options{Path: hf}},
-		{"int8", inprocess.Options{Path: hf, Quantize: "int8"}},
-		{"int4", inprocess.Options{Path: hf, Quantize: "int4"}},
+		{"int8", inprocess.Options{Path: hf, Quantize: plan.QuantizeInt8}},
+		{"int4", inprocess.Options{Path: hf, Quantize: plan.QuantizeInt4}},
 		{"Q8_0", inprocess.Options{Path: filepath.Join(m.dir, "Q8_0.gguf")}},
 		{"Q4_0", inprocess.Options{Path: filepath.Join(m.dir, "Q4_0.gguf")}},
 		{"Q4_K_M", inprocess.Options{Path: filepath.Join(m.dir, "Q4_K_M.gguf")}},
