@@ -99,6 +99,7 @@ func TestPrefixFile(t *testing.T) {
 		if got, cached := generated(p); got != wantText || cached < 32 {
 			t.Errorf("%s: %q with %d tokens from the file, without the file %q", tt.name, got, cached, wantText)
 		}
+		waitFor(t, "the log", func() bool { return strings.Contains(p.logged(), `"message":"ready"`) })
 		if n := strings.Count(p.logged(), `"prefix restored"`); n != 2 {
 			t.Errorf("%s: %d files are restored, want 2", tt.name, n)
 		}
@@ -137,6 +138,7 @@ func TestPrefixFileNotUsed(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := start(t, tt.env, append(tt.args, "--prefix-cache-file", tt.file)...).ready()
+			waitFor(t, "the log", func() bool { return strings.Contains(p.logged(), `"message":"ready"`) })
 			var warnings []string
 			for line := range strings.Lines(p.logged()) {
 				if strings.Contains(line, `"a prefix file is not used"`) {

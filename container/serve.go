@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -296,6 +297,7 @@ func (s *server) run(f front) error {
 	s.phases.mark("ready")
 	s.log.Info("ready", loaded.describe()...)
 	f.Ready()
+	go debug.FreeOSMemory() // what the weights came through
 
 	select {
 	case err := <-running:

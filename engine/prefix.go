@@ -68,7 +68,7 @@ func (e *Engine) ComputePrefix(ctx context.Context, tokens []int32) ([]int32, er
 	case n == 0:
 		return nil, fmt.Errorf("%d tokens, expected at least a page of %d", len(tokens), page.Tokens)
 	case e.cfg.NoPrefixCache:
-		return nil, errors.New("there is no prefix cache")
+		return nil, errNoPrefixCache
 	case e.cfg.Plan.RopeDynamic && n > e.cfg.Plan.RopeOriginal:
 		return nil, fmt.Errorf("%d tokens: beyond %d the model's rotations depend on the length of the whole prompt, so that no two share a beginning", n, e.cfg.Plan.RopeOriginal)
 	}
@@ -146,6 +146,9 @@ func (e *Engine) prefixKeys(tokens []int32) []page.Key {
 // that are. After an error, which says what is wrong with the file, the cache is as
 // it was. Run must not have been called yet.
 func (e *Engine) ReadPrefix(r io.Reader, origin PrefixOrigin) (tokens int, err error) {
+	if e.cfg.NoPrefixCache {
+		return 0, errNoPrefixCache
+	}
 	sum := crc32.New(castagnoli)
 	in := &prefixReader{r: io.TeeReader(r, sum)}
 	header, err := in.header()
@@ -213,6 +216,8 @@ func (e *Engine) ReadPrefix(r io.Reader, origin PrefixOrigin) (tokens int, err e
 	}
 	return n, nil
 }
+
+var errNoPrefixCache = errors.New("the prefix cache is switched off")
 
 // errDamaged is a file that WritePrefix has not written like this.
 var errDamaged = errors.New("it is damaged")

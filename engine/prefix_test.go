@@ -132,6 +132,7 @@ func TestPrefixFileRefused(t *testing.T) {
 				{name: "backend", here: func(o *PrefixOrigin) { o.Backend = "B" }, want: "it was computed by another backend: sim, this is B"},
 				{name: "page bytes", here: func(o *PrefixOrigin) { o.PageBytes /= 2 }, want: "its keys and values are in another format"},
 				{name: "KV format", here: func(o *PrefixOrigin) { o.Cache = "int8" }, want: "its keys and values are in another format"},
+				{name: "no cache", cfg: func(c *Config) { c.NoPrefixCache = true }, want: "the prefix cache is switched off"},
 				{name: "a longer prefix than sequences may be", cfg: func(c *Config) { c.MaxTotal = 192 }, want: "its 192 tokens are too many for the cache"},
 			} {
 				cfg, bc, origin := prefixModel(tt.windows, tt.state)
