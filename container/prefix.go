@@ -80,9 +80,13 @@ type prefixFile struct {
 	err   error // why it cannot be read
 }
 
+// prefixPatience is how long a server that could serve waits for prefix files.
+var prefixPatience = 30 * time.Second
+
 // openPrefixes opens the files of --prefix-cache-file and returns a function that
 // waits for them. What arrives from S3 does so while the weights do.
 func (s *server) openPrefixes(ctx context.Context) (opened func() []*prefixFile) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	var files []chan *prefixFile
 	for place := range strings.SplitSeq(s.cfg.PrefixCacheFile, ",") {
 		if place = strings.TrimSpace(place); place == "" {
@@ -106,6 +110,7 @@ func (s *server) openPrefixes(ctx context.Context) (opened func() []*prefixFile)
 		}()
 	}
 	return func() (all []*prefixFile) {
+		time.AfterFunc(prefixPatience, func() { cancel(fmt.Errorf("it has not arrived within %v", prefixPatience)) })
 		for _, file := range files {
 			all = append(all, <-file)
 		}

@@ -3,12 +3,16 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/container/source/s3test"
 )
 
@@ -134,6 +138,7 @@ func TestPrefixFileNotUsed(t *testing.T) {
 		{name: "missing", file: "/nowhere/a.prefix", want: "no such file"},
 		{name: "a folder", file: t.TempDir(), want: "is a directory"},
 		{name: "missing in S3", env: s3Env(server.URL), file: "s3://models/a.prefix", want: "s3://models/a.prefix"},
+		{name: "no file in S3", env: s3Env(server.URL), file: "s3://models/prefixes/", want: "expected s3://BUCKET/KEY of a file"},
 		{name: "a wrong location", file: "s3://", want: "the bucket's name is missing"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -152,6 +157,30 @@ func TestPrefixFileNotUsed(t *testing.T) {
 				t.Errorf("%d %s", status, body)
 			}
 		})
+	}
+}
+
+// A server does not wait for ever for a file.
+func TestPrefixFileThatDoesNotArrive(t *testing.T) {
+	before := prefixPatience
+	prefixPatience = 10 * time.Millisecond
+	t.Cleanup(func() { prefixPatience = before })
+	ended := make(chan struct{})
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-r.Context().Done():
+		case <-ended:
+		}
+	}))
+	t.Cleanup(func() { close(ended); silent.Close() })
+	for _, variable := range s3Env(silent.URL) {
+		name, value, _ := strings.Cut(variable, "=")
+		t.Setenv(name, value)
+	}
+	s := &server{cfg: &config.Serve{PrefixCacheFile: "s3://models/a.prefix"}, log: slog.New(slog.DiscardHandler)}
+	files := s.openPrefixes(t.Context())()
+	if len(files) != 1 || files[0].err == nil || !strings.Contains(files[0].err.Error(), "it has not arrived within 10ms") {
+		t.Errorf("%+v", files)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/engine/weights"
@@ -69,6 +70,9 @@ func OpenFile(ctx context.Context, location string, log *slog.Logger) (io.ReadCl
 		return os.Open(location)
 	}
 	l, err := parsePlace(location)
+	if err == nil && (l.key == "" || strings.HasSuffix(l.key, "/")) {
+		err = fmt.Errorf("%s: expected s3://BUCKET/KEY of a file", config.HideSecrets(location))
+	}
 	if err != nil {
 		return nil, err
 	}
