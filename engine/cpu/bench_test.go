@@ -1,6 +1,7 @@
 package cpu_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/cpu/kernels"
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/quant"
 	"github.com/millrace-ai/millrace/engine/sample"
 )
 
@@ -192,12 +194,20 @@ func fill(tb testing.TB, b device.Backend, p *plan.Plan, format plan.Format, pag
 	}
 }
 
-// load gives a backend random weights for a plan.
-func load(tb testing.TB, b device.Backend, p *plan.Plan, format plan.Format) {
+// load gives a backend random weights for a plan. What cannot be quantised is BF16 then.
+func load(tb testing.TB, b device.Backend, p *plan.Plan, quantized plan.Format) {
 	tb.Helper()
 	const chunk = 1 << 22 // elements
-	noise := randomWeights(chunk, format)
-	for _, t := range p.Tensors {
+	noise := map[plan.Format][]byte{}
+	may := plan.Quantizable(p)
+	for i, t := range p.Tensors {
+		format := quantized
+		if format.Quantized() && !may[i] {
+			format = plan.BF16
+		}
+		if noise[format] == nil && !format.Quantized() {
+			noise[format] = randomWeights(chunk, format)
+		}
 		h, err := b.NewTensor(t.Name, format, t.Shape)
 		if err != nil {
 			tb.Fatal(err)
@@ -208,7 +218,11 @@ func load(tb testing.TB, b device.Backend, p *plan.Plan, format plan.Format) {
 		}
 		for first := 0; first < rows; first += chunk / cols {
 			n := min(chunk/cols, rows-first)
-			if err := b.WriteTensor(h, first, n, noise[:n*cols*format.Size()]); err != nil {
+			src := noise[format]
+			if format.Quantized() {
+				src = randomCodes(n, cols, format)
+			}
+			if err := b.WriteTensor(h, first, n, src[:n*format.RowBytes(cols)]); err != nil {
 				tb.Fatal(err)
 			}
 		}
@@ -231,6 +245,43 @@ func randomWeights(n int, format plan.Format) []byte {
 		case plan.BF16: // likewise
 			v := uint16(rng.UintN(2))<<15 | uint16(121+rng.UintN(3))<<7 | uint16(rng.UintN(128))
 			out[2*i], out[2*i+1] = byte(v), byte(v>>8)
+		}
+	}
+	return out
+}
+
+// randomCodes returns n rows of a quantised format, their elements between -1/4 and 1/4.
+func randomCodes(n, cols int, format plan.Format) []byte {
+	rng := rand.New(rand.NewPCG(3, 4))
+	row := format.RowBytes(cols)
+	out := make([]byte, n*row)
+	for i := 0; i+8 <= len(out); i += 8 {
+		binary.LittleEndian.PutUint64(out[i:], rng.Uint64()&^0x4040404040404040) // no e4m3 of 2 or more
+	}
+	scale := float32(1) / 8
+	switch {
+	case format.Kind() == plan.W8:
+		scale /= 128
+	case format.Kind() == plan.W4:
+		scale /= float32(max(format.Table()[7], 8))
+	}
+	each := 2
+	if format.Kind() == plan.F8 {
+		each = 4
+	}
+	groups := format.Groups(cols)
+	for r := range n {
+		at := out[r*row+format.CodeBytes(cols):]
+		for g := range groups {
+			s := scale * (0.5 + rng.Float32()/2)
+			if each == 4 {
+				binary.LittleEndian.PutUint32(at[g*4:], math.Float32bits(s))
+			} else {
+				binary.LittleEndian.PutUint16(at[g*2:], quant.ToHalf(s))
+			}
+			if format.Minimum() {
+				binary.LittleEndian.PutUint16(at[(groups+g)*2:], quant.ToHalf(-8*s))
+			}
 		}
 	}
 	return out
@@ -297,8 +348,8 @@ func (d *driver) wait(tb testing.TB, i int) {
 }
 
 // peaks of this machine, measured once a run.
-var peaks = sync.OnceValue(func() (p struct{ read, fma float64 }) {
-	p.read, p.fma = kernels.ReadPeak(threads()), kernels.FMAPeak(threads())
+var peaks = sync.OnceValue(func() (p struct{ read, fma, dot float64 }) {
+	p.read, p.fma, p.dot = kernels.ReadPeak(threads()), kernels.FMAPeak(threads()), kernels.DotPeak(threads())
 	return p
 })
 
@@ -322,16 +373,20 @@ func cpuSeconds() float64 {
 // report prints rates and their share of the machine's peaks, for steps that
 // each read and multiply so much. cpu-ms is processor time, which tells on a
 // busy machine whether the time was ours.
-// start is what cpuSeconds was before the first step.
-func report(b *testing.B, start float64, tokens int, bytes, flops float64) {
+// start is what cpuSeconds was before the first step, format that of the weights.
+func report(b *testing.B, format plan.Format, start float64, tokens int, bytes, flops float64) {
 	b.StopTimer()
 	b.ReportMetric((cpuSeconds()-start)*1e3/float64(b.N), "cpu-ms/op")
 	steps := float64(b.N) / b.Elapsed().Seconds()
 	b.ReportMetric(steps*float64(tokens), "tokens/s")
 	b.ReportMetric(steps*bytes/1e9, "GB/s")
 	b.ReportMetric(steps*bytes/peaks().read, "of-read-peak")
-	b.ReportMetric(steps*flops/1e9, "GFLOP/s")
-	b.ReportMetric(steps*flops/peaks().fma, "of-FMA-peak")
+	b.ReportMetric(steps*flops/1e9, "GOP/s")
+	if format.Integer() {
+		b.ReportMetric(steps*flops/peaks().dot, "of-dot-peak")
+	} else {
+		b.ReportMetric(steps*flops/peaks().fma, "of-FMA-peak")
+	}
 }
 
 const (
@@ -343,43 +398,59 @@ func benchLimits(seqs, tokens int) device.Limits {
 	return device.Limits{MaxTokens: tokens, MaxRows: seqs, MaxSlots: seqs, MaxPagesPerSlot: benchPages, Threads: threads()}
 }
 
+// benchFormats are those of weights that decoding and prefill are measured with.
+var benchFormats = []plan.Format{plan.BF16, plan.F8.Grouped(128), plan.W8, plan.W8.Grouped(32), plan.W4.Grouped(32), plan.W4.Grouped(32) | plan.WithMinimum, plan.W4.Grouped(128)}
+
 // BenchmarkDecode: one token of each of n sequences, one step ahead.
 func BenchmarkDecode(b *testing.B) {
-	for _, seqs := range []int{1, 2, 4, 8, 16, 32} {
-		b.Run(fmt.Sprint(seqs), func(b *testing.B) {
-			const context = 64
-			d := &driver{b: qwen05.load(b, plan.BF16, benchLimits(seqs, seqs*context), seqs*benchPages), seqs: seqs, pages: benchPages, vocab: qwen05.vocab}
-			d.wait(b, d.enqueue(b, 0, context, false))
-			weights := float64(qwen05.layerWeights() + qwen05.headWeights())
-			b.ResetTimer()
-			start := cpuSeconds()
-			running := d.enqueue(b, context, 1, true)
-			for i := 1; i < b.N; i++ {
-				next := d.enqueue(b, context+i%(benchPages*device.PageTokens-context), 1, true)
-				d.wait(b, running)
-				running = next
-			}
-			d.wait(b, running)
-			report(b, start, seqs, 2*weights, 2*weights*float64(seqs))
-		})
+	for _, format := range benchFormats {
+		for _, seqs := range []int{1, 2, 4, 8, 16, 32} {
+			b.Run(fmt.Sprintf("%v/%d", format, seqs), func(b *testing.B) { benchDecode(b, format, seqs) })
+		}
 	}
+}
+
+func benchDecode(b *testing.B, format plan.Format, seqs int) {
+	const context = 64
+	d := &driver{b: qwen05.load(b, format, benchLimits(seqs, seqs*context), seqs*benchPages), seqs: seqs, pages: benchPages, vocab: qwen05.vocab}
+	d.wait(b, d.enqueue(b, 0, context, false))
+	weights := float64(qwen05.layerWeights() + qwen05.headWeights())
+	b.ResetTimer()
+	start := cpuSeconds()
+	running := d.enqueue(b, context, 1, true)
+	for i := 1; i < b.N; i++ {
+		next := d.enqueue(b, context+i%(benchPages*device.PageTokens-context), 1, true)
+		d.wait(b, running)
+		running = next
+	}
+	d.wait(b, running)
+	report(b, format, start, seqs, qwen05.bytesOf(format, weights), 2*weights*float64(seqs))
+}
+
+// bytesOf is what weights of a format take, scales included.
+func (s shape) bytesOf(format plan.Format, weights float64) float64 {
+	return weights * float64(format.RowBytes(s.hidden)) / float64(s.hidden)
 }
 
 // BenchmarkPrefill: a prompt of n tokens.
 func BenchmarkPrefill(b *testing.B) {
-	for _, tokens := range []int{128, 512} {
-		b.Run(fmt.Sprint(tokens), func(b *testing.B) {
-			d := &driver{b: qwen05.load(b, plan.BF16, benchLimits(1, tokens), benchPages), seqs: 1, pages: benchPages, vocab: qwen05.vocab}
-			d.wait(b, d.enqueue(b, 0, tokens, false))
-			body, head := float64(qwen05.layerWeights()), float64(qwen05.headWeights())
-			b.ResetTimer()
-			start := cpuSeconds()
-			for range b.N {
-				d.wait(b, d.enqueue(b, 0, tokens, false))
-			}
-			report(b, start, tokens, 2*(body+head), 2*(body*float64(tokens)+head))
-		})
+	for _, format := range benchFormats {
+		for _, tokens := range []int{128, 512} {
+			b.Run(fmt.Sprintf("%v/%d", format, tokens), func(b *testing.B) { benchPrefill(b, format, tokens) })
+		}
 	}
+}
+
+func benchPrefill(b *testing.B, format plan.Format, tokens int) {
+	d := &driver{b: qwen05.load(b, format, benchLimits(1, tokens), benchPages), seqs: 1, pages: benchPages, vocab: qwen05.vocab}
+	d.wait(b, d.enqueue(b, 0, tokens, false))
+	body, head := float64(qwen05.layerWeights()), float64(qwen05.headWeights())
+	b.ResetTimer()
+	start := cpuSeconds()
+	for range b.N {
+		d.wait(b, d.enqueue(b, 0, tokens, false))
+	}
+	report(b, format, start, tokens, qwen05.bytesOf(format, body+head), 2*(body*float64(tokens)+head))
 }
 
 // BenchmarkLoad: a gigabyte of weights from memory.

@@ -171,7 +171,7 @@ func BenchmarkLayers(b *testing.B) {
 					}
 					d.wait(b, d.enqueue(b, pos, step.tokens, false))
 				}
-				report(b, start, tokens, float64(bytes), float64(count*(2*kind.weights+kind.scan)*tokens))
+				report(b, plan.BF16, start, tokens, float64(bytes), float64(count*(2*kind.weights+kind.scan)*tokens))
 			})
 		}
 	}
@@ -241,7 +241,7 @@ func BenchmarkAttention(b *testing.B) {
 			if tt.name == "chunks" {
 				seen = context%chunk + 1
 			}
-			report(b, start, seqs, 2*float64(weights)+float64(count*seqs*seen*2*tt.width), float64(2*weights*seqs))
+			report(b, plan.BF16, start, seqs, 2*float64(weights)+float64(count*seqs*seen*2*tt.width), float64(2*weights*seqs))
 		})
 	}
 }
@@ -328,7 +328,7 @@ func BenchmarkLongAmongShort(b *testing.B) {
 		step()
 	}
 	kv := float64(s.layers * 2 * s.kvHeads * s.headDim * 2 * long)
-	report(b, start, seqs, kv+2*float64(s.layerWeights()+s.headWeights()), 0)
+	report(b, plan.BF16, start, seqs, kv+2*float64(s.layerWeights()+s.headWeights()), 0)
 }
 
 // BenchmarkAdapters: one token of each of 32 sequences of a third of Qwen2-0.5B, with 8

@@ -28,7 +28,7 @@ import (
 // W8 and W4 are multiplied in integers. For that x is rounded, group by group of
 // the weights' columns: with most the greatest magnitude of a group of x,
 //
-//	d = most/127    q = round-half-even(x * (127/most))    all in float32, and q = 0 where most is 0
+//	d = most/127    q = round-half-even(x * (127/most))    all in float32, and q = 0 where 127/most is infinite
 //
 // and x·w is the sum over the groups, in order, of d * scale * sum(q*code) + d *
 // minimum * sum(q). The sums of integers are exact, so no result depends on how

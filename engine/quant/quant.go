@@ -87,10 +87,10 @@ func Activations(x []float32, f plan.Format) (codes []int8, scales []float32) {
 			continue
 		}
 		scales = append(scales, most/127)
-		if most == 0 {
+		inverse := 127 / most
+		if math.IsInf(float64(inverse), 0) {
 			continue
 		}
-		inverse := 127 / most
 		for i, v := range part {
 			codes[at+i] = int8(math.RoundToEven(float64(v * inverse)))
 		}

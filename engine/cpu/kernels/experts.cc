@@ -76,7 +76,8 @@ void Model::run_experts(const Stage& s, Pool& pool, int worker, Shares* shares) 
     else
       std::memcpy(m.x.row(int(r)), x.row(token), cols * sizeof(float));
     for (const Rounding& rounding : s.roundings)
-      if (rounding.value >= 0) round_rows(rounding, m.x, int(r), 1, routing.place[r]);
+      if (rounding.value >= 0)
+        round_rows(rounding, {m.x.row(int(r)), m.x.stride}, 1, routing.place[r], 0, rounding.groups.count());
   }
   pool.barrier();
   if (adapted_) {
@@ -93,9 +94,11 @@ void Model::run_experts(const Stage& s, Pool& pool, int worker, Shares* shares) 
   multiply_experts(op, up, 0, m.x, m.inner, worker, shares[1]);
   pool.barrier();
   if (adapted_) reduce_experts(op, 2, 3, m.inner, worker, shares[5]);
-  if (op.rounding[2] >= 0)
+  if (op.rounding[2] >= 0) {
+    const Rounding& rounding = s.roundings[op.rounding[2]];
     for (int64_t r = shares[6].take(); r < tokens * k; r = shares[6].take())
-      round_rows(s.roundings[op.rounding[2]], m.inner, int(r), 1, routing.place[r]);
+      round_rows(rounding, {m.inner.row(int(r)), m.inner.stride}, 1, routing.place[r], 0, rounding.groups.count());
+  }
   if (adapted_ || op.rounding[2] >= 0) pool.barrier();
 
   Product down;

@@ -3,7 +3,9 @@
 //
 //   kOffset                what is added to a signed code to make the bytes that dot takes
 //   dot(sum, w, x)         sum + the products of the four bytes of w and x in each lane
-//   dot_small(sum, w, x)   the same for bytes of w from 0 to 15
+//   dot_small(sum, w, x)   the same for bytes of w from 0 to 15; with kPairs the sum is of
+//                          16 bits, of pairs of lanes, and holds 8 such products
+//   widen(sum)             with kPairs: such a sum in 32 bits
 //   lookup(table, w)       the byte of table, which is repeated every 16, for each of w
 //   halves(p)              as many f16 as a register has lanes, widened
 //   MR_SUMS                registers for the sums of a tile
@@ -21,23 +23,30 @@ MR_INLINE int32_t word(const char* p) {
   return w;
 }
 
+// Folds 16 lanes into one.
+template <class Op>
+MR_INLINE int32_t fold(const Ints (&v)[kRegs], Op op) {
+  typedef int32_t Four __attribute__((vector_size(16)));
+  Four part[4];
+  __builtin_memcpy(part, v, sizeof part);
+  Four all = op(op(part[0], part[1]), op(part[2], part[3]));
+  all = op(all, __builtin_shuffle(all, Four{2, 3, 0, 1}));
+  return op(all, __builtin_shuffle(all, Four{1, 0, 3, 2}))[0];
+}
+
 // Rounds n columns of x, one group, to codes kTileRows*4 bytes apart in fours, of which
 // `padded` are to be written. Returns the scale, and the sum of the codes in sum.
 MR_INLINE float round_group(const float* x, int n, int padded, char* codes, int32_t& sum) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   const auto part = [&](int i) MR_LAMBDA { return i + kPanel <= n ? load(x + i) : load_some(x + i, n - i, 0); };
+  const auto greater = [](auto a, auto b) MR_LAMBDA { return a > b ? a : b; };
   Ints greatest[kRegs] = {};
   for (int i = 0; i < n; i += kPanel) {
     const Vec v = part(i);
     // Without their signs, floats are ordered as integers are, with NaN above all.
-    for (int j = 0; j < kRegs; j++) {
-      const Ints bits = (Ints)v.r[j] & 0x7fffffff;
-      greatest[j] = bits > greatest[j] ? bits : greatest[j];
-    }
+    MR_EACH greatest[i] = greater((Ints)v.r[i] & 0x7fffffff, greatest[i]);
   }
-  int32_t bits = 0;
-  for (int j = 0; j < kRegs; j++)
-    for (int l = 0; l < MR_LANES; l++) bits = greatest[j][l] > bits ? greatest[j][l] : bits;
+  const int32_t bits = fold(greatest, greater);
   float most, inverse = 0;
   __builtin_memcpy(&most, &bits, 4);
   float scale = most / 127.0f;
@@ -51,7 +60,7 @@ MR_INLINE float round_group(const float* x, int n, int padded, char* codes, int3
     alignas(64) int8_t code[kPanel] = {};
     if (inverse != 0 && i < n) {
       const Vec v = part(i);
-      for (int j = 0; j < kRegs; j++) {
+      _Pragma("GCC unroll 4") for (int j = 0; j < kRegs; j++) {
         const Ints q = (Ints)(v.r[j] * inverse + kRound) - (Ints)reg_splat(kRound);
         sums[j] += q;
         *reinterpret_cast<NarrowAt*>(code + j * MR_LANES) = __builtin_convertvector(q, Narrow);
@@ -60,15 +69,13 @@ MR_INLINE float round_group(const float* x, int n, int padded, char* codes, int3
     for (int k = 0; k < kPanel && i + k < padded; k += 4)
       __builtin_memcpy(codes + size_t(i + k) * kTileRows, code + k, 4);
   }
-  sum = 0;
-  for (int j = 0; j < kRegs; j++)
-    for (int l = 0; l < MR_LANES; l++) sum += sums[j][l];
+  sum = fold(sums, [](auto a, auto b) MR_LAMBDA { return a + b; });
   return scale;
 }
 
-static void round_row(const float* x, Groups groups, char* tile, int row) {
+static void round_groups(const float* x, Groups groups, int from, int to, char* tile, int row) {
   const RoundedTile layout = {groups};
-  for (int g = 0; g < groups.count(); g++) {
+  for (int g = from; g < to; g++) {
     const int first = g * groups.each(), left = groups.k - first;
     int32_t sum;
     const float scale = round_group(x + first, left < groups.each() ? left : groups.each(), groups.columns(g),
@@ -86,28 +93,29 @@ static void round_row(const float* x, Groups groups, char* tile, int row) {
 template <bool minimum>
 struct CodesW8 {
   static constexpr bool kMinimum = minimum;
+  static constexpr bool kSmall = false;
   static constexpr int kLines = 2;  // for eight columns
   explicit CodesW8(const Codes&) {}
   int zero() const { return kOffset; }
   MR_INLINE Bits signed_or_not(Bits w) { return kOffset != 0 ? w : w ^ 0x80808080u; }
   MR_INLINE Bits first(const CodesW8&, const char* w) { return signed_or_not(reg_bits(w)); }
   MR_INLINE Bits second(const CodesW8&, const char* w) { return signed_or_not(reg_bits(w + 64)); }
-  MR_INLINE Ints multiply(Ints sum, Bits w, Ints x) { return dot(sum, w, x); }
 };
 
 template <bool minimum>
 struct CodesW4 {
   static constexpr bool kMinimum = minimum;
+  static constexpr bool kSmall = true;
   static constexpr int kLines = 1;
   explicit CodesW4(const Codes&) {}
   int zero() const { return minimum ? 0 : 8; }
   MR_INLINE Bits first(const CodesW4&, const char* w) { return reg_bits(w) & 0x0f0f0f0fu; }
   MR_INLINE Bits second(const CodesW4&, const char* w) { return reg_bits(w) >> 4 & 0x0f0f0f0fu; }
-  MR_INLINE Ints multiply(Ints sum, Bits w, Ints x) { return dot_small(sum, w, x); }
 };
 
 struct CodesTable {
   static constexpr bool kMinimum = false;
+  static constexpr bool kSmall = false;
   static constexpr int kLines = 1;
   Bits table;
   explicit CodesTable(const Codes& c) {
@@ -119,7 +127,6 @@ struct CodesTable {
   int zero() const { return kOffset; }
   MR_INLINE Bits first(const CodesTable& c, const char* w) { return lookup(c.table, reg_bits(w) & 0x0f0f0f0fu); }
   MR_INLINE Bits second(const CodesTable& c, const char* w) { return lookup(c.table, reg_bits(w) >> 4 & 0x0f0f0f0fu); }
-  MR_INLINE Ints multiply(Ints sum, Bits w, Ints x) { return dot(sum, w, x); }
 };
 
 // What is fetched while a tile is multiplied: from each line `next` bytes on, and `step`
@@ -155,23 +162,37 @@ static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char*
     _Pragma("GCC unroll 8") for (int m = 0; m < M; m++)
       _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
         sum[m][r] = splat_int(word(row_scales + to_sums + m * 4)) * -codes.zero();
-    for (int k = groups.columns(g); k > 0; k -= 8) {
-      _Pragma("GCC unroll 2") for (int half = 0; half < 2; half++) {
-        Bits line[R];
-        _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) {
-          if ((half == 0 || C::kLines == 2) && (R < kRegs || r % kRegs == 0))
-            __builtin_prefetch(w[r] + fetch.next + half * kLine, 0, 2);
-          line[r] = half == 0 ? C::first(codes, w[r]) : C::second(codes, w[r]);
+    // Adds the products of so many columns.
+    const auto add = [&](Ints(&to)[M][R], int columns) MR_LAMBDA {
+      for (; columns > 0; columns -= 8) {
+        _Pragma("GCC unroll 2") for (int half = 0; half < 2; half++) {
+          Bits line[R];
+          _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) {
+            if ((half == 0 || C::kLines == 2) && (R < kRegs || r % kRegs == 0))
+              __builtin_prefetch(w[r] + fetch.next + half * fetch.step, 0, 2);
+            line[r] = half == 0 ? C::first(codes, w[r]) : C::second(codes, w[r]);
+          }
+          _Pragma("GCC unroll 8") for (int m = 0; m < M; m++) {
+            const Ints xm = splat_int(word(x + (half * kTileRows + m) * 4));
+            _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
+              to[m][r] = C::kSmall ? dot_small(to[m][r], line[r], xm) : dot(to[m][r], line[r], xm);
+          }
         }
-        _Pragma("GCC unroll 8") for (int m = 0; m < M; m++) {
-          const Ints xm = splat_int(word(x + (half * kTileRows + m) * 4));
-          _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) sum[m][r] = C::multiply(sum[m][r], line[r], xm);
-        }
-        if (half == 0 || C::kLines == 2) fetch.next += fetch.step;
+        x += 2 * kTileRows * 4;
+        _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) w[r] += C::kLines * kLine;
+        fetch.next += C::kLines * (fetch.step - kLine);
       }
-      x += 2 * kTileRows * 4;
-      _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) w[r] += C::kLines * kLine;
-      fetch.next -= C::kLines * kLine;
+    };
+    if constexpr (C::kSmall && kPairs) {
+      constexpr int kAtOnce = 32;  // columns that 16 bits hold
+      for (int left = groups.columns(g); left > 0; left -= kAtOnce) {
+        Ints pairs[M][R] = {};
+        add(pairs, left < kAtOnce ? left : kAtOnce);
+        _Pragma("GCC unroll 8") for (int m = 0; m < M; m++)
+          _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) sum[m][r] += widen(pairs[m][r]);
+      }
+    } else {
+      add(sum, groups.columns(g));
     }
     Reg scale[R], least[R];
     _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) {
@@ -250,11 +271,17 @@ static void integer_matmul(const IntegerMatmulArgs& a) {
 static int64_t dot_loop(int64_t rounds) {
   constexpr int kChains = MR_SUMS < 12 ? MR_SUMS : 12;
   Ints sum[kChains], x = splat_int(0x01010101);
-  Bits w = (Bits)splat_int(0x02020202);
+  const Bits w = (Bits)splat_int(0x02020202);
   for (int c = 0; c < kChains; c++) sum[c] = splat_int(c);
   for (int64_t i = 0; i < rounds; i++) {
-    _Pragma("GCC unroll 12") for (int c = 0; c < kChains; c++) sum[c] = dot(sum[c], w, x);
-    asm volatile("");
+    _Pragma("GCC unroll 12") for (int c = 0; c < kChains; c++) {
+#if defined(__x86_64__)
+      asm("" : "+v"(x));  // so that no part of dot serves several sums
+#elif defined(__aarch64__)
+      asm("" : "+w"(x));
+#endif
+      sum[c] = dot(sum[c], w, x);
+    }
   }
   int32_t total = 0;
   for (int c = 0; c < kChains; c++) total += sum[c][0];
@@ -262,7 +289,7 @@ static int64_t dot_loop(int64_t rounds) {
   return rounds * kChains * MR_LANES * 8;
 }
 
-static const Integers kIntegers = {MR_NAME, round_row, integer_matmul, dot_loop};
+static const Integers kIntegers = {MR_NAME, round_groups, integer_matmul, dot_loop};
 
 }  // namespace MR_ISA
 }  // namespace millrace

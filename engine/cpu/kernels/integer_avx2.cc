@@ -15,12 +15,14 @@
 namespace millrace {
 namespace avx2integers {
 constexpr int kOffset = 0;
+constexpr bool kPairs = true;
+MR_INLINE Ints widen(Ints sum) { return (Ints)_mm256_madd_epi16((__m256i)sum, _mm256_set1_epi16(1)); }
 MR_INLINE Ints dot_small(Ints sum, Bits w, Ints x) {
-  const __m256i pairs = _mm256_maddubs_epi16((__m256i)w, (__m256i)x);
-  return sum + (Ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  return (Ints)_mm256_add_epi16((__m256i)sum, _mm256_maddubs_epi16((__m256i)w, (__m256i)x));
 }
 MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
-  return dot_small(sum, (Bits)_mm256_abs_epi8((__m256i)w), (Ints)_mm256_sign_epi8((__m256i)x, (__m256i)w));
+  const __m256i magnitudes = _mm256_abs_epi8((__m256i)w), signs = _mm256_sign_epi8((__m256i)x, (__m256i)w);
+  return sum + widen((Ints)_mm256_maddubs_epi16(magnitudes, signs));
 }
 MR_INLINE Bits lookup(Bits table, Bits w) { return (Bits)_mm256_shuffle_epi8((__m256i)table, (__m256i)w); }
 MR_INLINE Reg halves(const char* p) {

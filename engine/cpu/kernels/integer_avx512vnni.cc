@@ -18,6 +18,8 @@ MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
   return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, (__m512i)x);
 }
 MR_INLINE Ints dot_small(Ints sum, Bits w, Ints x) { return dot(sum, w, x); }
+constexpr bool kPairs = false;
+MR_INLINE Ints widen(Ints sum) { return sum; }
 MR_INLINE Bits lookup(Bits table, Bits w) { return (Bits)_mm512_shuffle_epi8((__m512i)table, (__m512i)w); }
 MR_INLINE Reg halves(const char* p) {
   // The unmasked form warns in GCC 12.

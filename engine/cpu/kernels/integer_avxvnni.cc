@@ -19,6 +19,8 @@ MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
   return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)w, (__m256i)x);
 }
 MR_INLINE Ints dot_small(Ints sum, Bits w, Ints x) { return dot(sum, w, x); }
+constexpr bool kPairs = false;
+MR_INLINE Ints widen(Ints sum) { return sum; }
 MR_INLINE Bits lookup(Bits table, Bits w) { return (Bits)_mm256_shuffle_epi8((__m256i)table, (__m256i)w); }
 MR_INLINE Reg halves(const char* p) {
   return (Reg)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));

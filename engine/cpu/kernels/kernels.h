@@ -138,8 +138,8 @@ struct IntegerMatmulArgs {
 // other kernels.
 struct Integers {
   const char* name;
-  // Writes row `row` of a tile: x rounded as plan.Format says.
-  void (*round)(const float* x, Groups groups, char* tile, int row);
+  // Writes groups [from, to) of row `row` of a tile: x rounded as plan.Format says.
+  void (*round)(const float* x, Groups groups, int from, int to, char* tile, int row);
   void (*matmul)(const IntegerMatmulArgs&);
   int64_t (*dot_loop)(int64_t rounds);  // does and returns that many operations, for benchmarks
 };

@@ -10,6 +10,7 @@
 namespace millrace {
 namespace {
 
+constexpr int kShareColumns = 512;  // that are rounded as one
 constexpr int kPartRows = 128;  // rows of x that stay in the second-level cache
 static_assert(kPartRows % kTileRows == 0, "blocks of rows are whole tiles");
 
@@ -53,11 +54,12 @@ void Model::multiply(const Tensor& w, int matrix, int panel, int panels, const V
   }
 }
 
-// Rounds rows of x, of all heads, to rows of tiles, the first of which is place.
-void Model::round_rows(const Rounding& r, const Value& x, int row, int rows, int place) {
+// Rounds groups [from, to) of n rows x, and so of each head, to row `place` of the tiles
+// and those after it.
+void Model::round_rows(const Rounding& r, const Value& x, int n, int place, int from, int to) {
   for (int h = 0; h < r.heads; h++)
-    for (int i = 0; i < rows; i++)
-      kernels_.integers->round(x.row(row + i) + size_t(h) * r.groups.k, r.groups,
+    for (int i = 0; i < n; i++)
+      kernels_.integers->round(x.row(i) + size_t(h) * r.groups.k, r.groups, from, to,
                                rounded(r, h, (place + i) / kTileRows), (place + i) % kTileRows);
 }
 
@@ -68,11 +70,15 @@ bool Model::round_stage(const Stage& s, Shares& shares) {
   int64_t first = 0;
   int64_t share = shares.take();
   for (const Rounding& r : s.roundings) {
-    for (; share < first + tiles; share = shares.take()) {
-      const int row = int(share - first) * kTileRows;
-      round_rows(r, values_[r.value], row, std::min(kTileRows, rows - row), row);
+    // A share is columns of a tile, whose rows share cache lines.
+    const int groups = r.groups.count(), cuts = std::clamp(r.groups.k / kShareColumns, 1, groups);
+    for (; share < first + tiles * cuts; share = shares.take()) {
+      const int row = int(share - first) / cuts * kTileRows, cut = int(share - first) % cuts;
+      const Value& x = values_[r.value];
+      round_rows(r, {x.row(row), x.stride}, std::min(kTileRows, rows - row), row, groups * cut / cuts,
+                 groups * (cut + 1) / cuts);
     }
-    first += tiles;
+    first += tiles * cuts;
   }
   return !s.roundings.empty();
 }

@@ -244,7 +244,7 @@ void Model::logits(Pool& pool, int first, int n) {
   shares.reset();
   const char* as_integers = nullptr;
   for (const Rounding& r : program_.head_roundings) {
-    round_rows(r, x, first, n, 0);
+    round_rows(r, {x.row(first), x.stride}, n, 0, 0, r.groups.count());
     as_integers = rounded(r);
   }
   pool.run([&](int) {

@@ -167,7 +167,7 @@ class Model {
   void run_heads(const Stage& s, Pool& pool, int worker, Shares* shares);
   Product linear_product(const Stage& s, const Op& op) const;
   bool round_stage(const Stage& s, Shares& shares);
-  void round_rows(const Rounding& r, const Value& x, int row, int rows, int place);
+  void round_rows(const Rounding& r, const Value& x, int n, int place, int from, int to);
   // What row 0 of a head of a rounding is rounded to, or row 8n in tile n.
   char* rounded(const Rounding& r, int head = 0, int tile = 0) const {
     return rounded_.data() + tile * program_.rounded_bytes + r.at + head * RoundedTile{r.groups}.bytes();

@@ -8,6 +8,7 @@
 #include "kernels.h"
 #include "memory.h"
 #include "pool.h"
+#include "tensor.h"
 
 namespace millrace {
 namespace {
@@ -63,13 +64,12 @@ double read_peak(int threads) {
   });
 }
 
-double fma_peak(int threads) {
-  const Kernels& kernels = *kernels_for("");
+double arithmetic_peak(int threads, int64_t (*loop)(int64_t rounds)) {
   Pool pool(threads);
   return best_rate([&] {
     double done = 0;
     pool.run([&](int worker) {
-      const int64_t operations = kernels.fma_loop(1 << 20);
+      const int64_t operations = loop(1 << 20);
       if (worker == 0) done = double(operations) * threads;
     });
     return done;
@@ -77,18 +77,29 @@ double fma_peak(int threads) {
 }
 
 // Weights of 2 MB: they stay in a cache, so that arithmetic alone is the limit.
-double matmul_rate(int rows, bool f16) {
+double matmul_rate(int rows, mr_format format) {
   constexpr int kDepth = 1024, kPanels = 64, kAtOnce = 4, kStride = kDepth + kPanel;
   const Kernels& kernels = *kernels_for("");
-  const Element e = f16 && kernels.f16 ? kF16 : kBF16;
-  const size_t size = panel_bytes(e, kDepth), out_stride = kAtOnce * kPanel;
-  const Mapping x(rows * kStride * sizeof(float)), out(rows * out_stride * sizeof(float)), w(kPanels * size);
+  const Element e = format == MR_F16 && !kernels.f16 ? kF32 : Element(format & MR_KIND_MASK);
+  const Codes codes = codes_of(format, kDepth);
+  const RoundedTile layout = {codes.groups};
+  const size_t size = e >= kW8 ? codes.panel_bytes() : panel_bytes(e, kDepth), out_stride = kAtOnce * kPanel;
+  const int tiles = (rows + kTileRows - 1) / kTileRows;
+  const Mapping x(rows * kStride * sizeof(float)), rounded(tiles * layout.bytes());
+  const Mapping out(rows * out_stride * sizeof(float)), w(kPanels * size);
   std::memset(w.data(), 1, w.bytes());
   std::fill_n(x.as<float>(), rows * kStride, 1.0f);
+  for (int r = 0; r < rows; r++)
+    kernels.integers->round(x.as<float>() + r * kStride, codes.groups, 0, codes.groups.count(),
+                            rounded.data() + r / kTileRows * layout.bytes(), r % kTileRows);
   return best_rate([&] {
     for (int p = 0; p < kPanels; p += kAtOnce)
-      kernels.matmul[e]({x.as<float>(), kStride, w.data() + p * size, size, out.as<float>(), out_stride, rows, kDepth,
-                         kAtOnce});
+      if (e == kW8 || e == kW4)
+        kernels.integers->matmul({rounded.data(), layout.bytes(), w.data() + p * size, out.as<float>(), out_stride, rows,
+                                  kAtOnce, codes});
+      else
+        kernels.matmul[e]({x.as<float>(), kStride, w.data() + p * size, size, out.as<float>(), out_stride, rows, kDepth,
+                           kAtOnce, codes.groups.group});
     return 2.0 * rows * kDepth * kPanels * kPanel;
   });
 }
@@ -104,11 +115,17 @@ double mr_cpu_read_peak(int threads) {
   }
 }
 
-double mr_cpu_fma_peak(int threads) { return millrace::fma_peak(threads); }
+double mr_cpu_fma_peak(int threads) {
+  return millrace::arithmetic_peak(threads, millrace::kernels_for("")->fma_loop);
+}
 
-double mr_cpu_matmul_rate(int rows, int f16) {
+double mr_cpu_dot_peak(int threads) {
+  return millrace::arithmetic_peak(threads, millrace::kernels_for("")->integers->dot_loop);
+}
+
+double mr_cpu_matmul_rate(int rows, int32_t format) {
   try {
-    return millrace::matmul_rate(rows, f16 != 0);
+    return millrace::matmul_rate(rows, mr_format(format));
   } catch (const std::bad_alloc&) {
     return 0;
   }

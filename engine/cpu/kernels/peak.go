@@ -12,13 +12,13 @@ func ReadPeak(threads int) float64 { return float64(C.mr_cpu_read_peak(C.int(thr
 // the widest fused multiply-adds, each counting as two: the limit of prefill.
 func FMAPeak(threads int) float64 { return float64(C.mr_cpu_fma_peak(C.int(threads))) }
 
-// MatmulRate measures how many float32 operations a second one thread does in a
-// product of rows rows, at most 128, with cached weights of bf16, or of f16 if
-// f16 is set and the machine converts it. 0 if there is no memory for it.
-func MatmulRate(rows int, f16 bool) float64 {
-	var half C.int
-	if f16 {
-		half = 1
-	}
-	return float64(C.mr_cpu_matmul_rate(C.int(rows), half))
+// DotPeak measures how many operations on bytes a second threads threads do in the widest dot
+// products: the limit of prefill with weights of integers.
+func DotPeak(threads int) float64 { return float64(C.mr_cpu_dot_peak(C.int(threads))) }
+
+// MatmulRate measures how many operations a second one thread does in a product of
+// rows rows, at most 128, with cached weights of a plan.Format. 0 if there is no
+// memory for it.
+func MatmulRate(rows int, format int32) float64 {
+	return float64(C.mr_cpu_matmul_rate(C.int(rows), C.int32_t(format)))
 }

@@ -85,6 +85,14 @@ float float_from_f16(uint16_t bits) {
   return f;
 }
 
+Codes codes_of(mr_format format, int k) {
+  const int table = (format & MR_CODES_MASK) / MR_CODES_E2M1;
+  return {Element(format & MR_KIND_MASK),
+          {k, (format & MR_GROUP_MASK) >> MR_GROUP_SHIFT},
+          (format & MR_WITH_MINIMUM) != 0,
+          table == 0 ? nullptr : kTables[table]};
+}
+
 Tensor::Tensor(const char* name, mr_format format, int rank, const int64_t* shape, bool keep_f16)
     : name_(name), format_(format), matrix_(rank > 1) {
   constexpr int64_t kMost = int64_t(1) << 28;
@@ -107,8 +115,7 @@ Tensor::Tensor(const char* name, mr_format format, int rank, const int64_t* shap
   element_ = !matrix_ || format == MR_F32 || (format == MR_F16 && !keep_f16) ? kF32 : Element(kind);
   if (kind >= MR_W8) {
     if (!matrix_) fail(MR_INVALID, "tensor %s is a vector, which cannot be quantised", name);
-    const int table = (format & MR_CODES_MASK) / MR_CODES_E2M1;
-    codes_ = {element_, {int(cols_), group}, (format & MR_WITH_MINIMUM) != 0, table == 0 ? nullptr : kTables[table]};
+    codes_ = codes_of(format, int(cols_));
     if (integers() && codes_.groups.each() > kMostSummed)
       fail(MR_UNSUPPORTED, "tensor %s: %d columns share a scale, at most %lld can", name, codes_.groups.each(),
            static_cast<long long>(kMostSummed));

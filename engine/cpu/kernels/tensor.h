@@ -64,6 +64,9 @@ class Tensor {
   Mapping data_;
 };
 
+// codes_of returns how a quantised format's panels of k columns are laid out.
+Codes codes_of(mr_format format, int k);
+
 float float_from_f16(uint16_t bits);
 inline float float_from_bf16(uint16_t bits) {
   const uint32_t wide = uint32_t(bits) << 16;

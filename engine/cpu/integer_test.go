@@ -1,0 +1,156 @@
+package cpu_test
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/quant"
+)
+
+// What an encoder of one linear layer returns is, to the bit, what package plan says of
+// products of integers, each operation in float32 rounded on its own: whatever the
+// instruction set, the shape, and how many rows share a step.
+func TestIntegerProducts(t *testing.T) {
+	for _, shape := range []struct{ rows, cols int }{{1, 1}, {16, 17}, {35, 129}, {70, 40}, {33, 300}} {
+		for _, format := range []plan.Format{
+			plan.W8, plan.W8.Grouped(32), plan.W8.Grouped(16) | plan.WithMinimum, plan.W8.Grouped(4096),
+			plan.W4, plan.W4.Grouped(32), plan.W4.Grouped(128) | plan.WithMinimum,
+			plan.W4.Grouped(16) | plan.CodesE2M1, plan.W4.Grouped(64) | plan.CodesIQ4NL, plan.W4 | plan.CodesNF4,
+		} {
+			const most = 37
+			w := randomCodes(shape.rows, shape.cols, format)
+			x := make([]float32, most*shape.cols)
+			rng := rand.New(rand.NewPCG(uint64(shape.rows), uint64(format)))
+			for i := range x {
+				x[i] = float32(rng.NormFloat64())
+			}
+			clear(x[shape.cols : 2*shape.cols]) // a row of nothing
+			want := make([][]float32, most)
+			for i := range want {
+				want[i] = integerProduct(x[i*shape.cols:][:shape.cols], w, shape.rows, format)
+			}
+			for _, set := range sets {
+				t.Run(fmt.Sprintf("%d by %d/%v/%s", shape.rows, shape.cols, format, set), func(t *testing.T) {
+					choose(t, set)
+					for _, n := range []int{1, 2, 5, 8, 9, most} {
+						testProduct(t, x[:n*shape.cols], w, shape.rows, shape.cols, format, want[:n])
+					}
+				})
+			}
+		}
+	}
+}
+
+// testProduct runs a step of the rows x.
+func testProduct(t *testing.T, x []float32, w []byte, rows, cols int, format plan.Format, want [][]float32) {
+	t.Helper()
+	n := len(x) / cols
+	b := open(t, device.Limits{MaxTokens: n, MaxRows: n, MaxSlots: 1, MaxPagesPerSlot: 4, Threads: 2})
+	defer b.Close()
+	p := newBuilder(0, cols)
+	in, out := p.value(cols), p.value(rows)
+	p.op(plan.OpEmbed, in, nil, nil, func(o *plan.Op) { o.F[plan.EmbedScale] = 1 })
+	p.linear(out, in, plan.None, false)
+	last := p.value(rows)
+	p.op(plan.OpRows, last, []int32{out}, nil, nil)
+	p.op(plan.OpOutput, plan.None, []int32{last}, nil, nil)
+	h, err := b.NewTensor("w", format, []int{rows, cols})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The later rows first, and not whole panels.
+	cut := rows / 3
+	for _, part := range [][2]int{{cut, rows}, {0, cut}} {
+		size := format.RowBytes(cols)
+		if err := b.WriteTensor(h, part[0], part[1]-part[0], w[part[0]*size:part[1]*size]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.SetModel(p.Plan); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.InitCache(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	batch := b.Batch(0)
+	batch.Clear()
+	for i := range int32(n) {
+		batch.Tokens, batch.Pos = append(batch.Tokens, device.EmbedRow(int(i))), append(batch.Pos, i)
+		batch.Rows = append(batch.Rows, device.Row{Token: i, Kind: device.RowOutput})
+	}
+	batch.Embeds = append(batch.Embeds[:0], x...)
+	batch.Seqs = append(batch.Seqs, device.Seq{Count: int32(n), KVLen: int32(n)})
+	for _, step := range []func(int) error{b.Forward, b.Sample, b.Wait} {
+		if err := step(0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range n {
+		if got := batch.Outputs[i*rows:][:rows]; !slices.EqualFunc(got, want[i], same) {
+			t.Fatalf("%d rows: row %d is %v, want %v", n, i, got, want[i])
+		}
+	}
+}
+
+// integerProduct is x times each of rows rows w.
+func integerProduct(x []float32, w []byte, rows int, format plan.Format) []float32 {
+	codes, scales := quant.Activations(x, format)
+	size, group := format.RowBytes(len(x)), format.Group()
+	if group == 0 {
+		group = len(x)
+	}
+	out := make([]float32, rows)
+	for r := range out {
+		row := w[r*size:][:size]
+		for g, d := range scales {
+			products, sum := int32(0), int32(0)
+			for i := g * group; i < min((g+1)*group, len(x)); i++ {
+				products += int32(codes[i]) * int32(quant.Code(row, format, i))
+				sum += int32(codes[i])
+			}
+			scale, minimum := quant.Scale(row, format, len(x), g*group)
+			part := float32(float32(float32(products)*d) * scale)
+			out[r] += part
+			if format.Minimum() {
+				part = float32(float32(float32(sum)*d) * minimum)
+				out[r] += part
+			}
+		}
+	}
+	return out
+}
+
+// A NaN or an infinity among the columns of a group makes the result NaN, and that of no
+// other row. A group of numbers too small to be divided by is as good as nothing.
+func TestIntegerProductOfOddRows(t *testing.T) {
+	const rows, cols = 20, 48
+	format := plan.W8.Grouped(16)
+	w := randomCodes(rows, cols, format)
+	for _, odd := range []float32{float32(math.NaN()), float32(math.Inf(-1)), 1e-40} {
+		for _, set := range sets {
+			t.Run(fmt.Sprintf("%v/%s", odd, set), func(t *testing.T) {
+				choose(t, set)
+				x := make([]float32, 3*cols)
+				for i := range x {
+					x[i] = float32(i%7) - 3
+				}
+				for i := range 16 {
+					x[cols+16+i] = 0
+				}
+				x[cols+20] = odd
+				want := make([][]float32, 3)
+				for i := range want {
+					want[i] = integerProduct(x[i*cols:][:cols], w, rows, format)
+				}
+				testProduct(t, x, w, rows, cols, format, want)
+			})
+		}
+	}
+}
+
+func same(a, b float32) bool { return a == b || a != a && b != b }
