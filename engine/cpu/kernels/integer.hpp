@@ -7,7 +7,7 @@
 //                          16 bits, of pairs of lanes, and holds 8 such products
 //   widen(sum)             with kPairs: such a sum in 32 bits
 //   lookup(table, w)       the byte of table, which is repeated every 16, for each of w
-//   halves(p)              as many f16 as a register has lanes, widened
+//   widen_f16(halves)      f16 as floats
 //   MR_SUMS                registers for the sums of a tile
 
 namespace millrace {
@@ -16,6 +16,11 @@ namespace MR_ISA {
 typedef int8_t Narrow __attribute__((vector_size(MR_LANES)));
 typedef Narrow NarrowAt __attribute__((aligned(1), may_alias));
 
+MR_INLINE Reg halves(const char* p) {
+  Halves h;
+  __builtin_memcpy(&h, p, sizeof h);
+  return widen_f16(h);
+}
 MR_INLINE Ints splat_int(int32_t x) { return x - Ints{}; }
 MR_INLINE int32_t word(const char* p) {
   int32_t w;

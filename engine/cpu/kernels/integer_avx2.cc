@@ -25,9 +25,7 @@ MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
   return sum + widen((Ints)_mm256_maddubs_epi16(magnitudes, signs));
 }
 MR_INLINE Bits lookup(Bits table, Bits w) { return (Bits)_mm256_shuffle_epi8((__m256i)table, (__m256i)w); }
-MR_INLINE Reg halves(const char* p) {
-  return (Reg)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-}
+MR_INLINE Reg widen_f16(Halves h) { return (Reg)_mm256_cvtph_ps((__m128i)h); }
 }  // namespace avx2integers
 }  // namespace millrace
 

@@ -21,9 +21,8 @@ MR_INLINE Ints dot_small(Ints sum, Bits w, Ints x) { return dot(sum, w, x); }
 constexpr bool kPairs = false;
 MR_INLINE Ints widen(Ints sum) { return sum; }
 MR_INLINE Bits lookup(Bits table, Bits w) { return (Bits)_mm512_shuffle_epi8((__m512i)table, (__m512i)w); }
-MR_INLINE Reg halves(const char* p) {
-  // The unmasked form warns in GCC 12.
-  return (Reg)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+MR_INLINE Reg widen_f16(Halves h) {
+  return (Reg)_mm512_maskz_cvtph_ps(0xffff, (__m256i)h);  // the unmasked form warns in GCC 12
 }
 }  // namespace avx512vnni
 }  // namespace millrace

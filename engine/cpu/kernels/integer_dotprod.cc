@@ -21,9 +21,7 @@ MR_INLINE Ints dot_small(Ints sum, Bits w, Ints x) { return dot(sum, w, x); }
 constexpr bool kPairs = false;
 MR_INLINE Ints widen(Ints sum) { return sum; }
 MR_INLINE Bits lookup(Bits table, Bits w) { return (Bits)vqtbl1q_u8((uint8x16_t)table, (uint8x16_t)w); }
-MR_INLINE Reg halves(const char* p) {
-  return (Reg)vcvt_f32_f16(vld1_f16(reinterpret_cast<const float16_t*>(p)));
-}
+MR_INLINE Reg widen_f16(Halves h) { return (Reg)vcvt_f32_f16((float16x4_t)h); }
 }  // namespace dotprod
 }  // namespace millrace
 

@@ -33,10 +33,7 @@ MR_INLINE Bits lookup(Bits table, Bits w) {
   typedef uint8_t Bytes __attribute__((vector_size(16)));
   return (Bits)__builtin_shuffle((Bytes)table, (Bytes)w);
 }
-MR_INLINE Reg halves(const char* p) {
-  typedef uint16_t Halves __attribute__((vector_size(8)));
-  Halves h;
-  __builtin_memcpy(&h, p, sizeof h);
+MR_INLINE Reg widen_f16(Halves h) {
   const Bits bits = __builtin_convertvector(h, Bits), rest = bits & 0x7fff;
   const Reg finite = (Reg)(rest << 13) * 0x1p112f;  // subnormals, too
   const Bits wide = rest >= 0x7c00 ? rest << 13 | 0x7f800000u : (Bits)finite;

@@ -15,9 +15,8 @@
 
 namespace millrace {
 namespace avx512 {
-MR_INLINE Vec load_f16(const char* p) {
-  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return {{(Reg)_mm512_maskz_cvtph_ps(0xffff, half)}};  // the unmasked form warns in GCC 12
+MR_INLINE Reg widen_f16(Halves h) {
+  return (Reg)_mm512_maskz_cvtph_ps(0xffff, (__m256i)h);  // the unmasked form warns in GCC 12
 }
 // 16 codes of 8 bits as floats.
 MR_INLINE Vec load_w8(const char* p) {

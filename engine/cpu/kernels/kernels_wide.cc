@@ -17,14 +17,14 @@
 
 namespace millrace {
 namespace wide {
-MR_INLINE Vec load_f16(const char* p) {
+MR_INLINE Reg widen_f16(Halves h) {
   union {
     __m256 half[2];
     Reg whole;
   } u;
-  u.half[0] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  u.half[1] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16)));
-  return {{u.whole}};
+  u.half[0] = _mm256_cvtph_ps(_mm256_castsi256_si128((__m256i)h));
+  u.half[1] = _mm256_cvtph_ps(_mm256_extracti128_si256((__m256i)h, 1));
+  return u.whole;
 }
 // 16 codes of 8 bits as floats.
 MR_INLINE Vec load_w8(const char* p) {

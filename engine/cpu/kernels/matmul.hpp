@@ -26,6 +26,16 @@ struct PanelBF16 {
 };
 
 #ifdef MR_F16
+MR_INLINE Vec load_f16(const char* p) {
+  Vec v;
+  MR_EACH {
+    Halves h;
+    __builtin_memcpy(&h, p + i * sizeof h, sizeof h);
+    v.r[i] = widen_f16(h);
+  }
+  return v;
+}
+
 struct PanelF16 {
   static constexpr Element kElement = kF16;
   MR_INLINE Vec even(const char* w) { return load_f16(w); }
@@ -33,17 +43,26 @@ struct PanelF16 {
 };
 #endif
 
+// The bits of an e4m3 are those of an f16 of 2^-8 its size. Its NaN becomes 480 and is that
+// of the scale, as Tensor sees to. (A float would do, but subnormal ones are slow.)
 struct PanelF8 {
   static constexpr Element kElement = kF8;
-  // The bits of an e4m3 are those of a float whose exponent is less by 120. That of a NaN
-  // becomes 480: then the scale is a NaN.
+  static constexpr float kScale = 256;
   MR_INLINE Vec widen(const char* w) {
-    typedef int8_t Narrow __attribute__((vector_size(MR_LANES)));
+    typedef int8_t Bytes __attribute__((vector_size(MR_LANES)));
     Vec v;
     MR_EACH {
-      Narrow codes;
+      Bytes codes;
       __builtin_memcpy(&codes, w + i * MR_LANES, sizeof codes);
-      v.r[i] = (Reg)((Bits)__builtin_convertvector(codes, Ints) << 20 & 0x87ffffffu) * 0x1p120f;
+#ifdef MR_F16
+      v.r[i] = widen_f16(__builtin_convertvector(codes, Halves) << 7 & 0xbf80);
+#else
+      const Ints code = __builtin_convertvector(codes, Ints) & 0x7f;
+      const Reg small = __builtin_convertvector(code, Reg) * 0x1p-17f;
+      const Bits large = (Bits)(code << 20) + (112u << 23);
+      const Bits sign = (Bits)__builtin_convertvector(codes, Ints) & 0x80000000u;
+      v.r[i] = (Reg)((code < 8 ? (Bits)small : large) | sign);
+#endif
     }
     return v;
   }
@@ -218,7 +237,7 @@ MR_INLINE void tile_row_f8(const MatmulArgs& a, const float* x, float* out, int&
       t.run(t, x + first, a.x_stride, w, left < groups.each() ? left : groups.each(), ahead, pair_bytes<PanelF8>);
       for (int j = 0; j < P; j++) {
         const char* scales = a.w + size_t(p + j) * a.panel_bytes + codes.code_bytes();
-        const Vec scale = load(reinterpret_cast<const float*>(scales) + g * kPanel);
+        const Vec scale = load(reinterpret_cast<const float*>(scales) + g * kPanel) * splat(PanelF8::kScale);
         for (int m = 0; m < M; m++) {
           float* at = to + m * a.out_stride + j * kPanel;
           store(at, g == 0 ? t.sum[m][j] * scale : fma(t.sum[m][j], scale, load(at)));
@@ -244,13 +263,14 @@ constexpr auto matmul_rows_f8_fn(int m, std::integer_sequence<int, M...>) {
 }
 
 static void matmul_f8(const MatmulArgs& a) {
-  constexpr int kAtOnce = 4, kNear = 1024;
-  const int tiles = (a.rows + MR_ROWS - 1) / MR_ROWS;
+  // What widens codes takes registers, too: the highest tiles would have none left.
+  constexpr int kAtOnce = 4, kNear = 1024, kRows = MR_ROWS < 8 ? MR_ROWS : 8;
+  const int tiles = (a.rows + kRows - 1) / kRows;
   for (int p = 0; p < a.panels; p += kAtOnce) {
     const int end = p + kAtOnce < a.panels ? p + kAtOnce : a.panels;
     for (int t = 0; t < tiles; t++) {
       const int row = int64_t(a.rows) * t / tiles, next = int64_t(a.rows) * (t + 1) / tiles;
-      matmul_rows_f8_fn(next - row, std::make_integer_sequence<int, MR_ROWS>())(a, row, p, end, kNear);
+      matmul_rows_f8_fn(next - row, std::make_integer_sequence<int, kRows>())(a, row, p, end, kNear);
     }
   }
 }

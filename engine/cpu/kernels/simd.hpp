@@ -8,6 +8,7 @@ namespace MR_ISA {
 typedef float Reg __attribute__((vector_size(4 * MR_LANES)));
 typedef uint32_t Bits __attribute__((vector_size(4 * MR_LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * MR_LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * MR_LANES)));  // as many f16
 typedef Reg RegAt __attribute__((aligned(4), may_alias));
 typedef Bits BitsAt __attribute__((aligned(2), may_alias));
 
