@@ -285,7 +285,7 @@ func BenchmarkLongContext(b *testing.B) {
 				for i := range p.Caches {
 					kv += p.Caches[i].Bytes(cache)
 				}
-				report(b, start, tokens, float64(kv)*context, layers*seen*float64(s.heads*s.headDim)*2*2)
+				report(b, plan.BF16, start, tokens, float64(kv)*context, layers*seen*float64(s.heads*s.headDim)*2*2)
 			})
 		}
 	}
