@@ -450,15 +450,6 @@ func (b *Backend) experts(op *plan.Op, p *pass, out, x, chosen, weights matrix) 
 	}
 }
 
-// affine is x times one row of w, + its bias, if there is one.
-func affine(x, w, bias []float32, row int) float64 {
-	sum := dot(x, w[row*len(x):])
-	if bias != nil {
-		sum += float64(bias[row])
-	}
-	return sum
-}
-
 // scale is OpScale.
 func scale(op *plan.Op, p *pass, out, x matrix, w []float32) {
 	for r := range out.rows {
