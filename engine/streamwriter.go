@@ -30,6 +30,13 @@ func (w *StreamWriter) Prompt(prompt []Token) { w.stream.prompt = prompt }
 // Emit.
 func (w *StreamWriter) Cached(tokens int) { w.stream.times.CachedTokens = tokens }
 
+// Predicted sets how many tokens were drafted from the request's prediction, right and
+// wrong ones.
+func (w *StreamWriter) Predicted(right, wrong int) {
+	w.stream.accepted.Store(int64(right))
+	w.stream.rejected.Store(int64(wrong))
+}
+
 // Emit publishes tokens together.
 func (w *StreamWriter) Emit(tokens ...Token) {
 	w.append(tokens)

@@ -272,6 +272,41 @@ func TestChatUsage(t *testing.T) {
 	}
 }
 
+// TestPrediction pins what becomes of OpenAI's prediction: drafts, where the engine takes
+// some, and two counts in the usage.
+func TestPrediction(t *testing.T) {
+	gen := &fake{script: func(req *engine.Request, out *engine.StreamWriter) {
+		out.Predicted(2, 1)
+		says(" b c<|eot_id|>")(req, out)
+	}}
+	off := newChatServer(t, plainTemplate, gen)
+	on := newChatServer(t, plainTemplate, gen, func(o *Options) { o.Speculate = true })
+	want, err := testTokenizer().Encode(" b c d", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, content := range []string{`" b c d"`, `[{"type":"text","text":" b"},{"type":"text","text":" c d"}]`} {
+		body := chatBody(`"n":2,"prediction":{"type":"content","content":` + content + `}`)
+		got := post(t, on, "/v1/chat/completions", body)
+		if got.status != 200 || !slices.Equal(gen.request().Prediction, want) ||
+			!strings.Contains(got.body, `"completion_tokens_details":{"reasoning_tokens":0,"accepted_prediction_tokens":4,"rejected_prediction_tokens":2}`) {
+			t.Errorf("%s: %d %s, prediction %v", body, got.status, got.body, gen.request().Prediction)
+		}
+		if got := post(t, off, "/v1/chat/completions", body); got.status != 200 || gen.request().Prediction != nil {
+			t.Errorf("%s without speculation: %d %s, prediction %v", body, got.status, got.body, gen.request().Prediction)
+		}
+	}
+	for prediction, status := range map[string]int{
+		`{"type":"content","content":""}`: 200, `{"type":"content"}`: 200, `{}`: 200, `null`: 200,
+		`"b"`: 422, `{"type":"tokens","content":"b"}`: 422, `{"content":5}`: 422,
+	} {
+		got := post(t, on, "/v1/chat/completions", chatBody(`"prediction":`+prediction))
+		if got.status != status || status == 200 && (gen.request().Prediction != nil || strings.Contains(got.body, "prediction")) {
+			t.Errorf("%s: %d %s, want %d", prediction, got.status, got.body, status)
+		}
+	}
+}
+
 // TestUsageSoFar pins vLLM's continuous_usage_stats.
 func TestUsageSoFar(t *testing.T) {
 	for _, b := range routeBodies[:2] {

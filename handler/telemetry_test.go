@@ -303,8 +303,9 @@ func TestOwnMetrics(t *testing.T) {
 	post(t, s, "/generate", `{"inputs":"a","parameters":{"max_new_tokens":2}}`)
 	post(t, s, "/generate", `{"inputs":""}`)
 	s.Metrics().Step(engine.StepInfo{Method: engine.Prefill, Sequences: 4, Decodes: 3})
+	s.Metrics().Step(engine.StepInfo{Method: engine.Decode, Sequences: 2, Decodes: 2, Tokens: 7, Accepted: []int{3, 0}})
 	used := ask(t, s, "GET", "/metrics", "").body
-	for _, line := range []string{"millrace_time_to_first_token_seconds_count 1", "millrace_inter_token_latency_seconds_count 3"} {
+	for _, line := range []string{"millrace_time_to_first_token_seconds_count 1", "millrace_inter_token_latency_seconds_count 8", "tgi_request_skipped_tokens_sum 3", "tgi_request_skipped_tokens_count 2"} {
 		if !strings.Contains(used, line+"\n") {
 			t.Errorf("missing after use: %s", line)
 		}
