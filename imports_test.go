@@ -89,7 +89,7 @@ var layers = map[string][]string{
 	"engine/native":     {},
 	"engine/grammar":    {"engine/native"},
 	"engine/token":      {"engine/native"},
-	"engine/weights":    {},
+	"engine/weights":    {"engine/weights/gguf"},
 	"engine/plan":       {},
 	"engine/quant":      {"engine/plan"},
 	"engine/device":     {"engine/device/abi", "engine/page", "engine/plan", "engine/sample"},

@@ -37,11 +37,11 @@ type encoding struct {
 }
 
 // rowEncodings are those that need nothing but the row, by the type of the tensor.
-var rowEncodings = map[string]encoding{
+var rowEncodings = withBlocks(map[string]encoding{
 	"F32":  plain(plan.F32),
 	"F16":  plain(plan.F16),
 	"BF16": plain(plan.BF16),
-}
+})
 
 // floatTypes are those that backends compute with.
 var floatTypes = []string{"F32", "F16", "BF16"}

@@ -271,17 +271,13 @@ type resolver struct {
 	how    *plan.Quantization
 	asked  map[string]bool // names of the parts
 	byName map[string]*source
+	stored map[string]storedTensor // that tensors of the model are made of, by their names in the file
 }
 
 // resolve finds every part of every tensor of p in c, compares types and shapes and
 // chooses the formats of tensors, of kinds that are in the set kinds.
 func resolve(p *plan.Plan, c *weights.Checkpoint, kinds uint32) (*resolved, error) {
-	r := &resolver{c: c, how: &p.Stored, asked: map[string]bool{}, byName: map[string]*source{}}
-	for _, t := range p.Tensors {
-		for _, part := range t.Parts {
-			r.asked[part.Name] = true
-		}
-	}
+	r := &resolver{c: c, byName: map[string]*source{}, stored: map[string]storedTensor{}}
 	rules := newRules(p, kinds)
 	for i, t := range p.Tensors {
 		if len(t.Parts) == 0 {
@@ -289,15 +285,21 @@ func resolve(p *plan.Plan, c *weights.Checkpoint, kinds uint32) (*resolved, erro
 		}
 		var uses []*use
 		var sources []*source
-		for _, part := range t.Parts {
-			s, err := r.source(&part)
+		for _, of := range t.Parts {
+			parts, err := r.fileParts(of)
 			if err != nil {
 				return nil, err
 			}
-			u := &use{Part: part, tensor: i}
-			s.uses = append(s.uses, u)
-			uses = append(uses, u)
-			sources = append(sources, s)
+			for _, part := range parts {
+				s, err := r.source(&part)
+				if err != nil {
+					return nil, err
+				}
+				u := &use{Part: part, tensor: i}
+				s.uses = append(s.uses, u)
+				uses = append(uses, u)
+				sources = append(sources, s)
+			}
 		}
 		format := rules.format(i, uses, sources)
 		r.formats = append(r.formats, format)
@@ -350,7 +352,7 @@ func (r *resolver) source(part *plan.Part) (*source, error) {
 	if s := r.byName[part.Name]; s != nil && slices.Equal(s.part, part.Shape) {
 		return s, nil
 	}
-	f, err := r.stored(part)
+	t, e, beside, err := r.encoding(part)
 	if err != nil {
 		return nil, err
 	}
@@ -368,25 +370,21 @@ func (r *resolver) source(part *plan.Part) (*source, error) {
 	return s, nil
 }
 
-// found is how the checkpoint stores a matrix.
-type found struct {
-	codes    weights.Tensor
-	encoding encoding
-	beside   []*source // what encoding reads beside the codes
-}
-
-// stored finds how the checkpoint stores the tensor of a part.
-func (r *resolver) stored(part *plan.Part) (*found, error) {
+// encoding finds how the checkpoint stores the tensor of a part: the tensor of codes
+// and those beside it.
+func (r *resolver) encoding(part *plan.Part) (codes weights.Tensor, e *encoding, beside []*source, err error) {
 	switch part.Encoding {
 	case plan.EncodingMXFP4:
 		return r.mxfp4(part)
 	case plan.EncodingTernary:
 		return r.ternary(part)
 	}
-	if r.how.Method != "" && len(part.Shape) > 1 {
-		if f, ok, err := r.quantized(part); ok {
-			return f, err
+	if s, ok := r.stored[part.Name]; ok {
+		rows := rowEncodings[s.DType]
+		if s.of != nil {
+			rows = mapped(rows, s.of)
 		}
+		return s.Tensor, &rows, nil, nil
 	}
 	types := floatTypes
 	if t, _ := r.c.Tensor(part.Name); rowEncodings[t.DType].decode != nil {

@@ -1,5 +1,7 @@
 package plan
 
+import "strconv"
+
 // gpt-oss: experts with a clamped activation and biases, stored as MXFP4 or as
 // 16-bit numbers, and attention with sinks, every other layer with a window.
 // transformers/models/gpt_oss.
@@ -46,27 +48,40 @@ func buildGPTOSS(b *Builder, c *Config) {
 }
 
 // gptOSSExperts are a layer's experts. Gate and up are interleaved in one
-// tensor: [experts, out, in] in MXFP4, [experts, in, out] otherwise.
+// tensor: [experts, out, in] in MXFP4, [experts, in, out] otherwise. GGUF has the
+// projections of each expert.
 func (l layer) gptOSSExperts() MLP {
 	c, m := l.c, l.c.MoE
 	prefix := l.prefix + "mlp.experts."
-	stack := func(name string, first, step, out, of, in int) Weight {
+	separate := !l.has(prefix+"gate_up_proj_bias") && l.has(prefix+"gate_proj_bias")
+	stack := func(projection, name string, first, step, out, of, in int) Weight {
 		shape := []int{m.Experts, out, in}
+		if separate {
+			parts := make([]Part, m.Experts)
+			for e := range parts {
+				parts[e] = whole(prefix+strconv.Itoa(e)+"."+projection+".weight", out, in)
+			}
+			return l.Tensor(shape, parts...)
+		}
 		if m.MXFP4 {
 			return l.Tensor(shape, mxfp4(prefix+name+"_blocks", prefix+name+"_scales", m.Experts, of, in).rows(first, step, m.Experts*out))
 		}
 		return l.Tensor(shape, whole(prefix+name, m.Experts, in, of).cols(first, step, out).transposed().blocks(m.Experts, 0, in)...)
 	}
-	bias := func(name string, first, step, out, of int) Weight {
-		return l.Tensor([]int{m.Experts, out}, whole(prefix+name, m.Experts, of).cols(first, step, out))
+	bias := func(projection, name string, first, step, out, of int) Weight {
+		if separate {
+			return l.Weight(prefix+projection+"_bias", m.Experts, out)
+		}
+		return l.Tensor([]int{m.Experts, out}, whole(prefix+name+"_bias", m.Experts, of).cols(first, step, out))
 	}
+	const gate, up, down, both = "gate_proj", "up_proj", "down_proj", "gate_up_proj"
 	return MLP{
 		Act:      Act{Kind: ActClampedSwiGLU, Limit: m.Limit, Alpha: m.Alpha},
-		Gate:     stack("gate_up_proj", 0, 2, m.Inner, 2*m.Inner, c.Hidden),
-		GateBias: bias("gate_up_proj_bias", 0, 2, m.Inner, 2*m.Inner),
-		Up:       stack("gate_up_proj", 1, 2, m.Inner, 2*m.Inner, c.Hidden),
-		UpBias:   bias("gate_up_proj_bias", 1, 2, m.Inner, 2*m.Inner),
-		Down:     stack("down_proj", 0, 1, c.Hidden, c.Hidden, m.Inner),
-		DownBias: bias("down_proj_bias", 0, 1, c.Hidden, c.Hidden),
+		Gate:     stack(gate, both, 0, 2, m.Inner, 2*m.Inner, c.Hidden),
+		GateBias: bias(gate, both, 0, 2, m.Inner, 2*m.Inner),
+		Up:       stack(up, both, 1, 2, m.Inner, 2*m.Inner, c.Hidden),
+		UpBias:   bias(up, both, 1, 2, m.Inner, 2*m.Inner),
+		Down:     stack(down, down, 0, 1, c.Hidden, c.Hidden, m.Inner),
+		DownBias: bias(down, down, 0, 1, c.Hidden, c.Hidden),
 	}
 }

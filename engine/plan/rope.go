@@ -119,6 +119,8 @@ func readRopeParams(params, o *object, c *Config, theta float64) Rope {
 		r.scaleProportional(params)
 	case "dynamic":
 		r.scaleDynamic(params, theta, c)
+	case "factors":
+		r.scaleFactors(params)
 	default:
 		params.fail(key, "%q is not supported, only default, dynamic, linear, llama3, longrope, proportional and yarn", kind)
 	}
@@ -246,6 +248,24 @@ func (r *Rope) scaleLlama3(params *object, original float64) {
 			smooth := (float32(original)/wavelength - float32(low)) / float32(high-low)
 			r.Freqs[i] = (1-smooth)*f/float32(factor) + smooth*f
 		}
+	}
+}
+
+// scaleFactors divides each frequency by a factor of its own. transformers has no
+// name for it: GGUF files have what llama3 and others make of the frequencies.
+func (r *Rope) scaleFactors(params *object) {
+	const key = "factors"
+	factors := params.floats(key)
+	if len(factors) != len(r.Freqs) {
+		params.fail(key, "has %d entries, expected %d, one for each frequency", len(factors), len(r.Freqs))
+		return
+	}
+	for i, f := range factors {
+		if !(f > 0) {
+			params.fail(key, "must be above 0, found %g", f)
+			return
+		}
+		r.Freqs[i] /= float32(f)
 	}
 }
 

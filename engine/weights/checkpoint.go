@@ -1,5 +1,6 @@
 // Package weights reads checkpoints: a folder with config.json and
-// safetensors files, as huggingface_hub lays it out.
+// safetensors files, as huggingface_hub lays it out, or GGUF files, whose metadata
+// stand for config.json and the tokenizer's files.
 //
 // A Checkpoint is opened whole: every header is read and checked against its
 // file before Open returns, so that a tensor handed out later is exactly the
@@ -45,34 +46,54 @@ type Tensor struct {
 	DType string // as the file has it: "F32", "F16", "BF16", or a type nothing here computes with
 	Shape []int  // empty for a scalar
 
-	Offset, Size int64 // bytes of the file that are the tensor's
+	Offset, Size int64 // bytes of the file that are the tensor's; without meaning if there are Rows
+
+	// Rows are where the tensor's rows are if the file has others than the model:
+	// all dimensions but the last are rows, and a vector is rows of one element.
+	Rows []Run
+	Map  func(row []float32) // changes a row of the file to what it stands for; nil: it stands for itself
+}
+
+// Run is N rows of a tensor: rows First, First+Step, … of what is stored in a file.
+// Transposed, they are the first N columns of the stored rows from First on.
+type Run struct {
+	From           *Tensor
+	First, Step, N int
+	Transposed     bool
 }
 
 // Checkpoint is an open model folder. Immutable, so safe for concurrent use,
 // but for Close.
 type Checkpoint struct {
-	source  string
-	config  []byte
-	fsys    fs.FS
-	store   Store // nil: the files are in memory or open
-	files   []*file
-	tensors map[string]Tensor
-	names   []string
-	bytes   int64
+	source      string
+	config      []byte
+	texts       map[string][]byte // files that GGUF stands for
+	noTokenizer string            // why tokenizer.json is not one of them
+	fsys        fs.FS
+	store       Store // nil: the files are in memory or open
+	files       []*file
+	tensors     map[string]Tensor
+	names       []string
+	bytes       int64
 }
 
-// Open opens the checkpoint in folder dir. The caller closes it.
+// Open opens the checkpoint in folder dir, or the GGUF file of that name. The caller
+// closes it.
 func Open(dir string) (*Checkpoint, error) {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return nil, fmt.Errorf("model folder %s: %w", dir, reason(err))
 	}
+	place, file := dir, ""
 	if !info.IsDir() {
-		return nil, fmt.Errorf("model folder %s: is a file, expected a folder with %s and %s", dir, configName, singleName)
+		if !IsGGUF(dir) {
+			return nil, fmt.Errorf("model folder %s: is a file, expected a folder with %s and %s, or a .gguf file", dir, configName, singleName)
+		}
+		dir, file = filepath.Dir(dir), filepath.Base(dir)
 	}
-	c, err := open(Folder(dir), Folder(dir).openWeights)
+	c, err := open(Folder(dir), file, Folder(dir).openWeights)
 	if err != nil {
-		return nil, fmt.Errorf("model folder %s: %w", dir, err)
+		return nil, fmt.Errorf("model folder %s: %w", place, err)
 	}
 	return c, nil
 }
@@ -80,7 +101,7 @@ func Open(dir string) (*Checkpoint, error) {
 // OpenFS opens the checkpoint at the root of fsys, whose weight files are
 // read into memory: meant for the small model inside the binary.
 func OpenFS(fsys fs.FS) (*Checkpoint, error) {
-	return open(fsys, func(name string) (*file, error) {
+	return open(fsys, "", func(name string) (*file, error) {
 		data, err := fs.ReadFile(fsys, name)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, reason(err))
@@ -92,7 +113,10 @@ func OpenFS(fsys fs.FS) (*Checkpoint, error) {
 // OpenStore opens the checkpoint that s holds. The checkpoint closes s, also
 // when it cannot be opened.
 func OpenStore(s Store) (*Checkpoint, error) {
-	c, err := open(s, func(name string) (*file, error) { return readBeginning(s, name) })
+	c, err := open(s, "", func(name string) (*file, error) {
+		size, err := s.Size(name)
+		return &file{name: name, size: size, store: s}, err
+	})
 	if err != nil {
 		s.Close()
 		return nil, err
@@ -101,8 +125,9 @@ func OpenStore(s Store) (*Checkpoint, error) {
 	return c, nil
 }
 
-// open reads the checkpoint's texts and headers; load opens a weight file.
-func open(fsys fs.FS, load func(name string) (*file, error)) (*Checkpoint, error) {
+// open reads the checkpoint's texts and headers; load opens a weight file, which is
+// the GGUF file called name if that is not "".
+func open(fsys fs.FS, name string, load func(name string) (*file, error)) (*Checkpoint, error) {
 	c := &Checkpoint{fsys: fsys, tensors: map[string]Tensor{}}
 	ok := false
 	defer func() {
@@ -112,16 +137,21 @@ func open(fsys fs.FS, load func(name string) (*file, error)) (*Checkpoint, error
 	}()
 
 	var err error
-	if c.source, err = findWeights(fsys); err != nil {
-		return nil, err
+	if c.source = name; name == "" {
+		if c.source, err = findWeights(fsys); err != nil {
+			return nil, err
+		}
 	}
-	if c.config, err = c.ReadFile(configName); err != nil {
-		return nil, err
-	}
-	if c.source == singleName {
+	switch {
+	case IsGGUF(c.source):
+		err = c.addGGUF(load)
+	case c.source == singleName:
 		err = c.addFile(singleName, load, nil)
-	} else {
+	default:
 		err = c.addShards(load)
+	}
+	if err == nil {
+		c.config, err = c.ReadFile(configName)
 	}
 	if err != nil {
 		return nil, err
@@ -165,14 +195,17 @@ func (c *Checkpoint) addFile(name string, load func(string) (*file, error), want
 		return err
 	}
 	c.files = append(c.files, f)
-	if isPointer(f.begin) {
+	begin, err := readHeader(f)
+	if err != nil {
+		return err
+	}
+	if isPointer(begin) {
 		return pointerError(name)
 	}
-	tensors, err := parse(f.begin, f.size)
+	tensors, err := parse(begin, f.size)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	f.begin = nil
 	byName := make(map[string]Tensor, len(tensors))
 	for _, t := range tensors {
 		t.File = name
@@ -231,7 +264,7 @@ func (c *Checkpoint) Shape(name string) ([]int, bool) {
 // ReadFile reads another text file of the checkpoint, such as tokenizer.json.
 // The error wraps fs.ErrNotExist when there is none.
 func (c *Checkpoint) ReadFile(name string) ([]byte, error) {
-	f, err := c.fsys.Open(name)
+	f, err := c.Files().Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, reason(err))
 	}
@@ -287,6 +320,9 @@ func findWeights(fsys fs.FS) (string, error) {
 			return name, nil
 		}
 	}
+	if name, err := chooseGGUF(entries); name != "" || err != nil {
+		return name, err
+	}
 	for _, alien := range []struct{ pattern, advice string }{
 		{"model-*-of-*.safetensors", "its index " + indexName + " is missing"},
 		{"adapter_model.*", "this is an adapter, not a model"},
@@ -294,13 +330,12 @@ func findWeights(fsys fs.FS) (string, error) {
 		{"pytorch_model*.bin", "convert the checkpoint to safetensors"},
 		{"*.bin", "convert the checkpoint to safetensors"},
 		{"*.pt*", "convert the checkpoint to safetensors"},
-		{"*.gguf", "GGUF is not supported, use the safetensors checkpoint"},
 	} {
 		if name, ok := found(alien.pattern); ok {
 			return "", fmt.Errorf("no %s or %s, but %s: %s", singleName, indexName, name, alien.advice)
 		}
 	}
-	return "", fmt.Errorf("no %s or %s among its %d entries", singleName, indexName, len(entries))
+	return "", fmt.Errorf("no %s, %s or .gguf file among its %d entries", singleName, indexName, len(entries))
 }
 
 // pointerPrefix begins the text file that git leaves where a large file

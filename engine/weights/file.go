@@ -9,18 +9,20 @@ import (
 type file struct {
 	name   string
 	size   int64
-	begin  []byte   // at least the header
 	data   []byte   // the whole file, if it is in memory
 	opened *os.File // nil: in memory or in a Store
+	store  Store    // that it is in, or nil
 }
 
 func inMemory(name string, data []byte) *file {
-	return &file{name: name, size: int64(len(data)), begin: data, data: data}
+	return &file{name: name, size: int64(len(data)), data: data}
 }
 
-// readAt fills p with the bytes from offset on, which a file in memory or an
-// open one has.
+// readAt fills p with the bytes from offset on, which the file has.
 func (f *file) readAt(p []byte, offset int64) error {
+	if f.store != nil {
+		return f.store.ReadAt(f.name, p, offset)
+	}
 	if f.opened == nil {
 		copy(p, f.data[offset:])
 		return nil
@@ -33,7 +35,7 @@ func (f *file) readAt(p []byte, offset int64) error {
 
 func (f *file) close() error {
 	opened := f.opened
-	f.data, f.begin, f.opened = nil, nil, nil
+	f.data, f.opened = nil, nil
 	if opened == nil {
 		return nil
 	}

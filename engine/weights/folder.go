@@ -93,7 +93,7 @@ func (f Folder) path(operation, name string) (string, error) {
 	return filepath.Join(string(f), filepath.FromSlash(name)), nil
 }
 
-// openWeights opens a weight file of the folder and reads its header.
+// openWeights opens a weight file of the folder.
 func (f Folder) openWeights(name string) (*file, error) {
 	opened, err := OpenFile(filepath.Join(string(f), name))
 	if err != nil {
@@ -106,10 +106,6 @@ func (f Folder) openWeights(name string) (*file, error) {
 		return nil, fmt.Errorf("%s: %w", name, reason(err))
 	}
 	w.size = info.Size()
-	if w.begin, err = readHeader(name, w.size, w.readAt); err != nil {
-		opened.Close()
-		return nil, err
-	}
 	return w, nil
 }
 

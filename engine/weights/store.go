@@ -43,30 +43,19 @@ type Piece struct {
 	Length int
 }
 
-// readBeginning reads enough of a file in s to know its tensors.
-func readBeginning(s Store, name string) (*file, error) {
-	size, err := s.Size(name)
-	if err != nil {
-		return nil, err
-	}
-	f := &file{name: name, size: size}
-	f.begin, err = readHeader(name, size, func(p []byte, offset int64) error { return s.ReadAt(name, p, offset) })
-	return f, err
-}
-
-// readHeader reads enough of a weight file called name to know its tensors.
-func readHeader(name string, size int64, readAt func(p []byte, offset int64) error) ([]byte, error) {
-	begin := make([]byte, min(size, firstRead))
-	if err := readAt(begin, 0); err != nil || isPointer(begin) {
+// readHeader reads enough of a safetensors file to know its tensors.
+func readHeader(f *file) ([]byte, error) {
+	begin := make([]byte, min(f.size, firstRead))
+	if err := f.readAt(begin, 0); err != nil || isPointer(begin) {
 		return begin, err
 	}
-	n, err := headerLength(begin, size)
+	n, err := headerLength(begin, f.size)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", f.name, err)
 	}
 	if have, need := int64(len(begin)), lengthBytes+n; have < need {
 		begin = append(begin, make([]byte, need-have)...)
-		if err := readAt(begin[have:], have); err != nil {
+		if err := f.readAt(begin[have:], have); err != nil {
 			return nil, err
 		}
 	}

@@ -1,0 +1,140 @@
+package loader
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/quant"
+	"github.com/millrace-ai/millrace/engine/weights"
+	"github.com/millrace-ai/millrace/engine/weights/weightstest"
+)
+
+// absent are settings of the checkpoints that GGUF cannot express, and what llama.cpp
+// takes instead.
+var absent = map[string]string{
+	"bloom":          `{"seq_length": 40}`,
+	"bloom-hub-v4":   `{"seq_length": 48}`,
+	"deepseek-v2":    `{"rope_parameters": {"factor": 4.0, "mscale": 0.7, "mscale_all_dim": 0.7, "original_max_position_embeddings": 1024, "rope_theta": 1000.0, "rope_type": "yarn"}}`,
+	"deepseek-v3":    `{"rope_parameters": {"factor": 4.0, "mscale": 0.7, "mscale_all_dim": 0.7, "original_max_position_embeddings": 1024, "rope_theta": 1000.0, "rope_type": "yarn"}}`,
+	"dots1":          `{"sliding_window": null, "layer_types": null}`,
+	"falcon-new":     `{"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}}`,
+	"gemma2-v4":      `{"query_pre_attn_scalar": 16}`,
+	"gpt-oss":        `{"swiglu_limit": 7}`,
+	"nemotron":       `{"rope_parameters": {"partial_rotary_factor": 0.25, "rope_theta": 10000.0, "rope_type": "default"}}`,
+	"olmoe":          `{"clip_qkv": null}`,
+	"qwen2-window":   `{"use_sliding_window": false, "layer_types": null}`,
+	"smollm3":        `{"no_rope_layers": null, "no_rope_layer_interval": 4}`,
+	"mistral-window": `{"sliding_window": null}`,
+}
+
+// TestGGUF compares what llama.cpp's converter makes of the checkpoints that the
+// goldens are of with these: the plan, and each number that a backend is given.
+func TestGGUF(t *testing.T) {
+	files, err := filepath.Glob("testdata/gguf/*.gguf") // testdata/gguf.py writes them
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".gguf")
+		t.Run(name, func(t *testing.T) {
+			got, gotPlan := loadInto(t, file)
+			want, wantPlan := loadInto(t, withSettings(t, "../testdata/"+name, absent[name]))
+			gotText, wantText := gotPlan.String(), wantPlan.String()
+			gotPlan.Family, wantPlan.Family = "", "" // llama and mistral are one
+			gotTables, wantTables := gotPlan.Tables, wantPlan.Tables
+			gotPlan.Tables, wantPlan.Tables = nil, nil
+			gotShapes, wantShapes := got.shapes, want.shapes
+			for _, p := range []*plan.Plan{gotPlan, wantPlan} {
+				p.Tensors, p.Prefix, p.Spare = nil, "", nil
+			}
+			if !reflect.DeepEqual(gotPlan, wantPlan) || !reflect.DeepEqual(gotShapes, wantShapes) {
+				t.Fatalf("the plan is\n%s\nwant\n%s", gotText, wantText)
+			}
+			for i, table := range gotTables {
+				compare(t, "table", table, wantTables[i], 1e-5)
+			}
+			for i, name := range got.names {
+				for _, written := range got.written[i] {
+					if !written {
+						t.Fatalf("%s: a row is missing", name)
+					}
+				}
+				a, b := make([]float32, elements(got.shapes[i])), make([]float32, elements(got.shapes[i]))
+				quant.Decode(a, got.data[i], got.formats[i])
+				quant.Decode(b, want.data[i], want.formats[i])
+				compare(t, name, a, b, 0x1p-8) // the files are BF16
+			}
+		})
+	}
+}
+
+func elements(shape []int) int {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	return n
+}
+
+func compare(t *testing.T, name string, got, want []float32, most float64) {
+	t.Helper()
+	for i, v := range got {
+		if off := math.Abs(float64(v - want[i])); !(off <= most*math.Abs(float64(want[i]))+1e-6) {
+			t.Errorf("%s: element %d is %v, want %v", name, i, v, want[i])
+			return
+		}
+	}
+}
+
+// loadInto loads a checkpoint, as floats.
+func loadInto(t *testing.T, place string) (*weightSink, *plan.Plan) {
+	t.Helper()
+	c, err := weights.Open(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, p, err := Plan(c)
+	if err != nil {
+		t.Fatalf("%v of\n%s", err, c.Config())
+	}
+	sink := &weightSink{}
+	if _, err := Load(sink, p, c, nil); err != nil {
+		t.Fatal(err)
+	}
+	return sink, p
+}
+
+// withSettings returns a checkpoint's folder, or a copy with other settings.
+func withSettings(t *testing.T, dir, settings string) string {
+	t.Helper()
+	if settings == "" {
+		return dir
+	}
+	files := map[string][]byte{}
+	for _, name := range []string{"config.json", "model.safetensors"} {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = data
+	}
+	config := map[string]any{}
+	for _, text := range [][]byte{files["config.json"], []byte(settings)} {
+		if err := json.Unmarshal(text, &config); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files["config.json"] = text
+	return weightstest.Folder(t, files)
+}

@@ -1,0 +1,38 @@
+"""Write gguf/*.gguf: what llama.cpp's converter makes of checkpoints of the goldens.
+
+    python gguf.py LLAMA_CPP CASE...
+
+LLAMA_CPP is the source of llama.cpp, such as vendor/llama.cpp of the source package
+llama-cpp-python==0.3.36. Needs torch, transformers and numpy. The files have no
+tokenizer. CASE is a folder of engine/testdata.
+"""
+
+import logging
+import pathlib
+import sys
+
+here = pathlib.Path(__file__).parent
+sys.path[:0] = [sys.argv[1] + "/gguf-py", sys.argv[1]]
+
+import gguf  # noqa: E402
+import torch  # noqa: E402
+from conversion import get_model_class  # noqa: E402
+from conversion.base import ModelBase, ModelType, TextModel, get_model_architecture  # noqa: E402
+
+logging.disable(logging.CRITICAL)
+
+# What the converter wants to find in config.json, which transformers 5 writes otherwise.
+OLDER = {
+    "GPTNeoXForCausalLM": lambda c: {"rotary_pct": c["rope_parameters"]["partial_rotary_factor"]},
+    "GPT2LMHeadModel": lambda c: {"n_ctx": c["n_positions"]},
+}
+
+for case in sys.argv[2:]:
+    source = here.parent.parent / "testdata" / case
+    config = ModelBase.load_hparams(source, False)
+    kind = get_model_architecture(config, ModelType.TEXT)
+    config |= OLDER.get(kind, lambda c: {})(config)
+    model = get_model_class(kind)
+    model.set_vocab = TextModel._set_vocab_none
+    with torch.inference_mode():
+        model(source, gguf.LlamaFileType.MOSTLY_BF16, here / "gguf" / (case + ".gguf"), hparams=config).write()

@@ -1,0 +1,115 @@
+package gguf
+
+// mixtures are further architectures with experts.
+var mixtures = map[string]*architecture{
+	"gpt-oss": family("gpt_oss", named(map[string]string{
+		"post_attention_norm": "post_attention_layernorm", "attn_sinks": "self_attn.sinks", "attn_sinks.weight": "self_attn.sinks",
+		"ffn_gate_inp":         "mlp.router",
+		"ffn_gate_exps.weight": "mlp.experts.%d.gate_proj.weight", "ffn_up_exps.weight": "mlp.experts.%d.up_proj.weight", "ffn_down_exps.weight": "mlp.experts.%d.down_proj.weight",
+		"ffn_gate_exps.bias": "mlp.experts.gate_proj_bias", "ffn_up_exps.bias": "mlp.experts.up_proj_bias", "ffn_down_exps.bias": "mlp.experts.down_proj_bias",
+	}), reads(func(m *model, c object) {
+		m.copyInteger("num_local_experts", "expert_count")
+		m.copyInteger("num_experts_per_tok", "expert_used_count")
+		m.copyInteger("intermediate_size", "expert_feed_forward_length")
+		m.copyInteger("sliding_window", "attention.sliding_window")
+		c["attention_bias"] = m.has("blk.0.attn_q.bias")
+		rope, _ := c["rope_parameters"].(object)
+		if rope["rope_type"] == "yarn" {
+			rope["truncate"] = false
+		}
+	})),
+	"deepseek2": family("deepseek_v3", named(sharedExperts), named(map[string]string{
+		"attn_q_a": "self_attn.q_a_proj", "attn_q_a_norm": "self_attn.q_a_layernorm", "attn_q_b": "self_attn.q_b_proj",
+		"attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa", "attn_kv_a_norm": "self_attn.kv_a_layernorm", "attn_kv_b": "self_attn.kv_b_proj",
+		"attn_k_b": "", "attn_v_b": "",
+	}), reads(deepseek), func(a *architecture) { a.join = joinLatent }),
+	"glm4moe": family("glm4_moe", partial, named(sharedExperts), named(map[string]string{"post_attention_norm": "post_attention_layernorm"}),
+		biases("attention_bias", ""), reads(routed), reads(func(m *model, c object) { c["use_qk_norm"] = m.has("blk.0.attn_q_norm.weight") })),
+	"dots1": family("dots1", named(sharedExperts), biases("attention_bias", ""), reads(routed), reads(func(_ *model, c object) {
+		c["sliding_window"] = nil
+	})),
+	"ernie4_5-moe": family("ernie4_5_moe", named(sharedExperts), named(map[string]string{"exp_probs_b": "mlp.moe_statics.e_score_correction_bias", "exp_probs_b.bias": "mlp.moe_statics.e_score_correction_bias"}), biases("use_bias", ""), reads(func(m *model, c object) {
+		c["use_bias"] = m.has("blk.0.attn_q.bias") || m.has("output.bias")
+		m.copyInteger("moe_num_experts", "expert_count")
+		m.copyInteger("moe_k", "expert_used_count")
+		m.copyInteger("moe_intermediate_size", "expert_feed_forward_length")
+		m.copyInteger("moe_num_shared_experts", "expert_shared_count")
+		m.copyInteger("moe_layer_start_index", "leading_dense_block_count")
+		m.copyInteger("moe_layer_interval", "interleave_moe_layer_step")
+	})),
+	"minimax-m2": family("minimax_m2", named(map[string]string{
+		"ffn_gate_inp": "block_sparse_moe.gate", "exp_probs_b.bias": "block_sparse_moe.e_score_correction_bias",
+		"ffn_gate_exps": "block_sparse_moe.experts.%d.w1", "ffn_up_exps": "block_sparse_moe.experts.%d.w3", "ffn_down_exps": "block_sparse_moe.experts.%d.w2",
+	}), reads(func(m *model, c object) {
+		m.copyInteger("num_local_experts", "expert_count")
+		m.copyInteger("num_experts_per_tok", "expert_used_count")
+		m.copyInteger("rotary_dim", "rope.dimension_count")
+	})),
+}
+
+// sharedExperts are the names of DeepSeek's experts and of those like them.
+var sharedExperts = map[string]string{
+	"ffn_gate_inp": "mlp.gate", "exp_probs_b.bias": "mlp.gate.e_score_correction_bias",
+	"ffn_gate_exps": "mlp.experts.%d.gate_proj", "ffn_up_exps": "mlp.experts.%d.up_proj", "ffn_down_exps": "mlp.experts.%d.down_proj",
+	"ffn_gate_shexp": "mlp.shared_experts.gate_proj", "ffn_up_shexp": "mlp.shared_experts.up_proj", "ffn_down_shexp": "mlp.shared_experts.down_proj",
+}
+
+// routed reads how experts are chosen.
+func routed(m *model, c object) {
+	for key, from := range map[string]string{
+		"n_routed_experts": "expert_count", "num_experts_per_tok": "expert_used_count", "moe_intermediate_size": "expert_feed_forward_length",
+		"n_shared_experts": "expert_shared_count", "first_k_dense_replace": "leading_dense_block_count",
+		"n_group": "expert_group_count", "topk_group": "expert_group_used_count",
+	} {
+		m.copyInteger(key, from)
+	}
+	m.copyFloat("routed_scaling_factor", "expert_weights_scale")
+	c["norm_topk_prob"] = m.boolean("expert_weights_norm", false)
+}
+
+// deepseek reads DeepSeek 2 and 3, which are one architecture to llama.cpp.
+func deepseek(m *model, c object) {
+	routed(m, c)
+	rotated := m.integer("rope.dimension_count", 0)
+	key := m.integer("attention.key_length_mla", m.integer("attention.key_length", 0))
+	c["num_key_value_heads"], c["head_dim"] = c["num_attention_heads"], rotated
+	c["qk_rope_head_dim"], c["qk_nope_head_dim"] = rotated, key-rotated
+	c["v_head_dim"] = m.integer("attention.value_length_mla", m.integer("attention.value_length", 0))
+	c["kv_lora_rank"] = m.integer("attention.kv_lora_rank", 0)
+	c["q_lora_rank"] = nil
+	m.copyInteger("q_lora_rank", "attention.q_lora_rank")
+	rope, _ := c["rope_parameters"].(object)
+	if rope["rope_type"] == "yarn" {
+		if all := 10 * m.number("rope.scaling.yarn_log_multiplier", 0); all > 0 {
+			rope["mscale"], rope["mscale_all_dim"] = float(all), float(all)
+		}
+	}
+	if m.integer("expert_gating_func", 0) == 2 || m.has("blk."+lastLayer(m)+".exp_probs_b.bias") {
+		return
+	}
+	c["model_type"], c["topk_method"] = "deepseek_v2", "greedy"
+	if m.integer("expert_group_count", 1) > 1 {
+		c["topk_method"] = "group_limited_greedy"
+	}
+}
+
+// joinLatent makes the projection from the latent of keys and values of the two that
+// the file has: those of keys are transposed.
+func joinLatent(m *model, prefix, block string) {
+	key, value := block+"attn_k_b.weight", block+"attn_v_b.weight"
+	k, v := m.shape(key), m.shape(value)
+	if k == nil {
+		return
+	}
+	if len(k) != 3 || len(v) != 3 || k[0] != v[0] || k[1] != v[2] {
+		m.fail("tensor %q: %v does not go with %v of %q", key, k, v, value)
+		return
+	}
+	joined := View{Name: prefix + "self_attn.kv_b_proj.weight", Shape: []int{k[0] * (k[2] + v[1]), k[1]}}
+	for h := range k[0] {
+		joined.Rows = append(joined.Rows,
+			Run{From: m.byName[key], First: h * k[1], N: k[2], Transposed: true},
+			Run{From: m.byName[value], First: h * v[1], Step: 1, N: v[1]})
+	}
+	m.Tensors = append(m.Tensors, joined)
+}
