@@ -71,13 +71,16 @@ func modelName(place string) string {
 	if err != nil {
 		return place
 	}
+	if dir := filepath.Dir(folder); weights.IsGGUF(folder) && modelRevision(dir) != "" {
+		folder = dir
+	}
 	if modelRevision(folder) != "" {
 		repository := filepath.Base(filepath.Dir(filepath.Dir(folder)))
 		if name, ok := strings.CutPrefix(repository, "models--"); ok {
 			return strings.ReplaceAll(name, "--", "/")
 		}
 	}
-	return filepath.Base(folder)
+	return strings.TrimSuffix(filepath.Base(folder), ".gguf")
 }
 
 // arrivesSlowly reports whether opening the model at a place may take more

@@ -112,7 +112,7 @@ func (a *archive) wrap(err error) error {
 func (a *archive) keep(ctx context.Context, e entry, body io.Reader) error {
 	switch {
 	case strings.Count(e.name, "/") > searchDepth:
-	case strings.HasSuffix(e.name, weightsEnd) && !strings.HasPrefix(path.Base(e.name), "consolidated") && (!a.found || a.inDir(e.name)):
+	case isWeights(e.name) && !strings.HasPrefix(path.Base(e.name), "consolidated") && (!a.found || a.inDir(e.name)):
 		return a.keepWeights(ctx, e, body)
 	case slices.Contains([]string{".json", ".jinja", ".txt", ".yaml", ".yml", ".model"}, path.Ext(e.name)) && e.size <= maxText:
 		if a.length += e.size; a.length > maxText {
@@ -216,12 +216,13 @@ func (a *archive) inDir(name string) bool {
 }
 
 // guessDir guesses that the folder of a file that has arrived is the model's: if
-// it is the uppermost, or has weights beside config.json. Loading need not wait
+// it is the uppermost, or has weights beside config.json, or is GGUF. Loading need not wait
 // for the end then, where findDir compares the guess with all names. The caller
 // holds the lock.
 func (a *archive) guessDir(name string) {
 	dir := strings.TrimSuffix(name, path.Base(name))
-	if _, ok := a.texts[dir+configName]; ok && !a.found && (dir == "" || a.hasWeights(dir)) {
+	_, ok := a.texts[dir+configName]
+	if !a.found && (ok && (dir == "" || a.hasWeights(dir)) || len(weights.ModelFiles([]string{name})) > 0) {
 		a.dir, a.found = dir, true
 	}
 }
@@ -230,13 +231,21 @@ func (a *archive) guessDir(name string) {
 // names are known. The caller holds the lock.
 func (a *archive) hasWeights(dir string) bool {
 	_, indexed := a.texts[dir+indexName]
-	return indexed || a.files[dir+"model"+weightsEnd] != nil
+	if indexed || a.files[dir+"model"+weightsEnd] != nil {
+		return true
+	}
+	for _, name := range weights.ModelFiles(slices.Collect(maps.Keys(a.files))) {
+		if dir+path.Base(name) == name {
+			return true
+		}
+	}
+	return false
 }
 
 // findDir finds the folder of the model once all names are known. The caller
 // holds the lock.
 func (a *archive) findDir() error {
-	names := slices.Collect(maps.Keys(a.texts))
+	names := slices.AppendSeq(slices.Collect(maps.Keys(a.texts)), maps.Keys(a.files))
 	dir, err := findModel(names)
 	if err == nil && a.found && dir != a.dir {
 		err = fmt.Errorf("several models: in %q and %q; pack one", a.dir, dir)

@@ -142,7 +142,7 @@ func TestArchiveRefused(t *testing.T) {
 		{"no model", pack(t, map[string][]byte{"a.txt": nil}, ".gz", nil), "no config.json"},
 		{"a second model after the first", packHeaders(t, []tar.Header{{Name: "a/config.json", Size: 2}, {Name: "a/model.safetensors", Size: int64(len(files["model.safetensors"]))}, {Name: "config.json", Size: 2}},
 			map[string][]byte{"a/config.json": []byte("{}"), "a/model.safetensors": files["model.safetensors"], "config.json": []byte("{}")}, ""), `several models: in "a/" and ""`},
-		{"no weights", pack(t, map[string][]byte{"config.json": []byte("{}"), "model.gguf": nil}, ".gz", nil), "GGUF is not supported"},
+		{"no weights", pack(t, map[string][]byte{"config.json": []byte("{}"), "model.gguf": nil}, ".gz", nil), "not a GGUF file"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			server := s3test.NewServer(t)

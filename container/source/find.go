@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/millrace-ai/millrace/container/config"
+	"github.com/millrace-ai/millrace/engine/weights"
 )
 
 // SageMaker's places for model data. Both are read-only.
@@ -24,25 +25,34 @@ const (
 const searchDepth = 2
 
 // errNoModel says that no folder of a source holds a model.
-var errNoModel = errors.New("no config.json there, nor in a folder below it")
+var errNoModel = errors.New("no config.json or .gguf file there, nor in a folder below it")
 
 // findModel returns the folder, "" or one that ends in "/", that holds
-// config.json, given the names of all files. The uppermost counts; several at
-// one depth are refused.
+// config.json, or else GGUF files, given the names of all files. The uppermost
+// counts; several at one depth are refused.
 func findModel(names []string) (dir string, err error) {
-	for depth := range searchDepth + 1 {
-		var found []string
-		for _, name := range names {
-			if path.Base(name) == configName && strings.Count(name, "/") == depth {
-				found = append(found, strings.TrimSuffix(name, configName))
+	var configs []string
+	for _, name := range names {
+		if path.Base(name) == configName {
+			configs = append(configs, name)
+		}
+	}
+	for _, of := range [][]string{configs, weights.ModelFiles(names)} {
+		for depth := range searchDepth + 1 {
+			var found []string
+			for _, name := range of {
+				if strings.Count(name, "/") == depth {
+					found = append(found, strings.TrimSuffix(name, path.Base(name)))
+				}
 			}
-		}
-		slices.Sort(found)
-		if len(found) == 1 {
-			return found[0], nil
-		}
-		if len(found) > 1 {
-			return "", fmt.Errorf("several models: in %s; give the folder of one", strings.Join(found[:min(5, len(found))], ", "))
+			slices.Sort(found)
+			found = slices.Compact(found)
+			if len(found) == 1 {
+				return found[0], nil
+			}
+			if len(found) > 1 {
+				return "", fmt.Errorf("several models: in %s; give the folder of one", strings.Join(found[:min(5, len(found))], ", "))
+			}
 		}
 	}
 	return "", errNoModel
@@ -107,7 +117,7 @@ func modelIn(dir string) (string, error) {
 // wraps fs.ErrNotExist if dir does not exist.
 func Folder(dir string) (string, error) {
 	var names []string
-	weights := "" // of a model in another form
+	alien := "" // weights of a model in another form
 	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, e fs.DirEntry, err error) error {
 		switch {
 		case err != nil && name == ".":
@@ -116,10 +126,10 @@ func Folder(dir string) (string, error) {
 			return fs.SkipDir // unreadable: then it cannot be the model's
 		case e.IsDir() && strings.Count(name, "/") >= searchDepth:
 			return fs.SkipDir
-		case path.Base(name) == configName:
+		case path.Base(name) == configName || weights.IsGGUF(name):
 			names = append(names, name)
-		case weights == "" && looksLikeWeights(path.Base(name)):
-			weights = name
+		case alien == "" && looksLikeWeights(path.Base(name)):
+			alien = name
 		}
 		return nil
 	})
@@ -127,8 +137,8 @@ func Folder(dir string) (string, error) {
 		return "", fmt.Errorf("%s: %w", dir, err)
 	}
 	sub, err := findModel(names)
-	if errors.Is(err, errNoModel) && weights != "" {
-		err = fmt.Errorf("%s without a config.json: expected a checkpoint as the Hugging Face hub lays it out, config.json, tokenizer.json and *.safetensors", weights)
+	if errors.Is(err, errNoModel) && alien != "" {
+		err = fmt.Errorf("%s without a config.json: expected a checkpoint as the Hugging Face hub lays it out, config.json, tokenizer.json and *.safetensors, or GGUF", alien)
 	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", dir, err)
@@ -140,7 +150,7 @@ func Folder(dir string) (string, error) {
 // read is refused, not overlooked. Those of an adapter are not a model.
 func looksLikeWeights(name string) bool {
 	switch path.Ext(name) {
-	case ".safetensors", ".gguf", ".pth", ".pt":
+	case ".safetensors", ".pth", ".pt":
 		return !strings.HasPrefix(name, "adapter_")
 	case ".bin":
 		return strings.HasPrefix(name, "pytorch_model")

@@ -17,7 +17,8 @@ func TestDefault(t *testing.T) {
 	}{
 		{name: "nothing there"},
 		{name: "no model there", files: []string{ModelDir + "/code/inference.py"}},
-		{name: "model in another form", files: []string{ModelDir + "/llama/q4.gguf"}, want: "llama/q4.gguf without a config.json", fails: true},
+		{name: "GGUF", files: []string{ModelDir + "/llama/q4.gguf", ModelDir + "/llama/mmproj-f16.gguf"}, want: ModelDir + "/llama"},
+		{name: "model in another form", files: []string{ModelDir + "/llama/model.pt"}, want: "llama/model.pt without a config.json", fails: true},
 		{name: "weights alone", files: []string{ModelDir + "/model.safetensors"}, want: "model.safetensors without a config.json", fails: true},
 		{name: "weights beside an archive", files: []string{ModelDir + "/pytorch_model.bin", ModelDir + "/model.tar.gz"}, want: "pytorch_model.bin without a config.json", fails: true},
 		{name: "an adapter alone", files: []string{extra + "a/adapter_config.json", extra + "a/adapter_model.safetensors"}},

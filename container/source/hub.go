@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -12,21 +13,31 @@ import (
 	"regexp"
 	"strings"
 	"sync/atomic"
+
+	"github.com/millrace-ai/millrace/engine/weights"
 )
 
 // HubModel names a model of the Hugging Face hub.
 type HubModel struct {
 	Repo     string // ORG/NAME; some of the oldest have a NAME alone
+	Variant  string // of several GGUF files: a type such as Q4_K_M, or the name of a file; "" names none
 	Revision string // a branch, a tag or a commit; "" is main
 	Bare     bool   // given without a scheme, so a folder may have been meant
 }
 
 // String returns the name as it is given on the command line.
 func (m HubModel) String() string {
-	if m.Revision == "" {
-		return m.Repo
+	name := m.Repo
+	switch {
+	case weights.IsGGUF(m.Variant):
+		name += "/" + m.Variant
+	case m.Variant != "":
+		name += ":" + m.Variant
 	}
-	return m.Repo + "@" + m.Revision
+	if m.Revision != "" {
+		name += "@" + m.Revision
+	}
+	return name
 }
 
 func (m HubModel) revision() string { return cmp.Or(m.Revision, "main") }
@@ -38,8 +49,9 @@ var hubName = regexp.MustCompile(`^(?:[A-Za-z0-9_][A-Za-z0-9._-]*/)?[A-Za-z0-9_]
 var hubSites = []string{"https://huggingface.co/", "https://hf.co/"}
 
 // IsHub reports whether a model id names a model of the hub: ORG/NAME with an
-// optional @REVISION, hf://ORG/NAME, hf:ORG/NAME, or the address of its page. A
-// file or folder of that name wins, as in TGI.
+// optional @REVISION, hf://ORG/NAME, hf:ORG/NAME, or the address of its page; a GGUF
+// file of it with :TYPE or /FILE.gguf after the name. A file or folder of that name
+// wins, as in TGI.
 func IsHub(location string) bool {
 	_, ok, _ := parseHub(location, os.Getenv("HF_ENDPOINT"))
 	return ok
@@ -68,9 +80,14 @@ func parseHub(location, endpoint string) (m HubModel, ok bool, err error) {
 		if repo, revision, found := strings.Cut(name, "/tree/"); found {
 			name = repo + "@" + revision
 		}
+		if repo, file, found := strings.Cut(name, "/blob/"); found {
+			revision, file, _ := strings.Cut(file, "/")
+			name = repo + "/" + file + "@" + revision
+		}
 	}
 	name, revision, given := strings.Cut(name, "@")
-	m = HubModel{Repo: name, Revision: revision, Bare: scheme == ""}
+	name, variant := cutVariant(name)
+	m = HubModel{Repo: name, Variant: variant, Revision: revision, Bare: scheme == ""}
 	if m.Bare {
 		if strings.Count(name, "/") != 1 || !hubName.MatchString(name) || IsArchive(name) || exists(location) {
 			return HubModel{}, false, nil
@@ -79,10 +96,23 @@ func parseHub(location, endpoint string) (m HubModel, ok bool, err error) {
 	switch {
 	case !hubName.MatchString(name), len(name) > 96, strings.Contains(name, ".."), strings.Contains(name, "--"):
 		return m, true, fmt.Errorf("%s: not the name of a model of the Hugging Face hub: expected ORG/NAME or ORG/NAME@REVISION", location)
+	case variant != "" && (!fs.ValidPath(variant) || strings.ContainsAny(variant, "\\:?#")):
+		return m, true, fmt.Errorf("%s: %q is neither a type of GGUF nor the name of a file", location, variant)
 	case given && !validRevision(revision):
 		return m, true, fmt.Errorf("%s: %q is not a revision: expected a branch, a tag or a commit after the @", location, revision)
 	}
 	return m, true, nil
+}
+
+// cutVariant cuts what follows the name of a model of the hub: :TYPE or /FILE.gguf.
+func cutVariant(name string) (repo, variant string) {
+	if at := strings.LastIndexByte(name, ':'); at > strings.LastIndexByte(name, '/') {
+		return name[:at], name[at+1:]
+	}
+	if parts := strings.SplitN(name, "/", 3); len(parts) == 3 && weights.IsGGUF(name) {
+		return parts[0] + "/" + parts[1], parts[2]
+	}
+	return name, ""
 }
 
 // AtRevision returns the name of a model of the hub at a revision, unless it has
@@ -95,7 +125,8 @@ func AtRevision(location, revision string) (string, error) {
 	if !validRevision(revision) {
 		return "", fmt.Errorf("%q is not a revision: expected a branch, a tag or a commit", revision)
 	}
-	return "hf:" + m.Repo + "@" + revision, nil
+	m.Revision = revision
+	return "hf:" + m.String(), nil
 }
 
 func exists(path string) bool {
@@ -221,8 +252,8 @@ func (h *Hub) ParseHub(location string) (HubModel, error) {
 	return m, err
 }
 
-// Snapshot returns a folder with the model's files that are needed to serve it,
-// after it has downloaded what is not in the cache. If the hub cannot be asked,
+// Snapshot returns a folder with the model's files that are needed to serve it, or
+// the path of its GGUF file, after it has downloaded what is not in the cache. If the hub cannot be asked,
 // what is in the cache is served, with a warning.
 func (h *Hub) Snapshot(ctx context.Context, m HubModel) (dir string, err error) {
 	if h.Offline {
@@ -245,7 +276,7 @@ func (h *Hub) Snapshot(ctx context.Context, m HubModel) (dir string, err error) 
 		c := r.in(cache)
 		if c.complete(r.files) {
 			c.writeRef(m) //nolint:errcheck // the cache may be read-only
-			return c.snapshot(), nil
+			return r.place(c), nil
 		}
 	}
 	cache, err := h.writable()
@@ -253,7 +284,7 @@ func (h *Hub) Snapshot(ctx context.Context, m HubModel) (dir string, err error) 
 		return "", err
 	}
 	c := r.in(cache)
-	return c.snapshot(), h.download(ctx, c, r)
+	return r.place(c), h.download(ctx, c, r)
 }
 
 // PullInto copies the files that are needed to serve the model into a folder.

@@ -81,6 +81,13 @@ func TestParseHub(t *testing.T) {
 		{"https://huggingface.co/org/name/tree/v1?x=y", "org/name@v1", ""},
 		{"https://hf.co/org/name", "org/name", ""},
 		{endpoint + "/org/name", "org/name", ""},
+		{"org/name:Q4_K_M", "org/name:Q4_K_M", ""},
+		{"org/name:Q4_K_M@v1", "org/name:Q4_K_M@v1", ""},
+		{"org/name/dir/x.gguf", "org/name/dir/x.gguf", ""},
+		{"https://huggingface.co/org/name/blob/main/x.gguf", "org/name/x.gguf@main", ""},
+		{"./org/name/x.gguf", "", ""},
+		{"s3://bucket/dir/x.gguf", "", ""},
+		{"org/name:..", "", "neither a type of GGUF"},
 		{"here/model", "", ""}, // a folder
 		{"gpt2", "", ""},
 		{"./org/name", "", ""},
@@ -247,7 +254,7 @@ func TestHubRefusals(t *testing.T) {
 	s.Gate("org/gated")
 	put("org/private", "")
 	s.Hide("org/private")
-	put("org/gguf", "model.safetensors", "model-q4.gguf")
+	put("org/gguf", "model.safetensors", "model-q8_0.gguf", "model-q4_0.gguf")
 	put("org/torch", "model.safetensors", "pytorch_model.bin")
 	put("org/adapter", "model.safetensors", "adapter_model.safetensors")
 	put("org/other", "config.json")
@@ -266,7 +273,9 @@ func TestHubRefusals(t *testing.T) {
 		{HubModel{Repo: "org/name"}, "hf_wrong", "the token is not valid"},
 		{HubModel{Repo: "org/missing", Bare: true}, "", "nor is there a folder of that name here"},
 		{HubModel{Repo: "org/name", Revision: "v7"}, "", `the model has no revision "v7"`},
-		{HubModel{Repo: "org/gguf"}, "", "no model.safetensors, but model-q4.gguf: GGUF is not supported"},
+		{HubModel{Repo: "org/gguf"}, "", "org/gguf: several GGUF files: model-q4_0.gguf, model-q8_0.gguf; name one"},
+		{HubModel{Repo: "org/gguf", Variant: "Q5_K"}, "", "no GGUF file is Q5_K, but model-q4_0.gguf"},
+		{HubModel{Repo: "org/gguf", Variant: "Q8_0"}, "", ""},
 		{HubModel{Repo: "org/torch"}, "", "no model.safetensors, but pytorch_model.bin: choose a repository with safetensors"},
 		{HubModel{Repo: "org/adapter"}, "", "it is an adapter"},
 		{HubModel{Repo: "org/other"}, "", "the repository has no config.json"},
@@ -656,5 +665,29 @@ func TestOpenHeaders(t *testing.T) {
 			continue
 		}
 		m.Checkpoint.Close()
+	}
+}
+
+// TestChooseVariant: the file that is named, what it ends in, or the usual one.
+func TestChooseVariant(t *testing.T) {
+	all := []string{"Q8_0/m-Q8_0-00001-of-00002.gguf", "m-IQ4_NL.gguf", "m-Q4_K_M.gguf", "m.Q4_K_S.gguf"}
+	for _, tt := range []struct {
+		models        []string
+		variant, want string // "" for an error
+	}{
+		{all, "", "m-Q4_K_M.gguf"},
+		{all, "q8_0", all[0]},
+		{all, "Q4_K_S", "m.Q4_K_S.gguf"},
+		{all, "Q4_NL", ""},
+		{all, "m-IQ4_NL.gguf", "m-IQ4_NL.gguf"},
+		{all, "other.gguf", ""},
+		{all[:2], "", ""},
+		{all[:1], "", all[0]},
+		{nil, "Q8_0", ""},
+	} {
+		got, err := chooseVariant(tt.models, tt.variant)
+		if got != tt.want || (err != nil) != (tt.want == "") {
+			t.Errorf("%q of %v: %q, %v; want %q", tt.variant, tt.models, got, err, tt.want)
+		}
 	}
 }

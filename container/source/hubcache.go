@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/millrace-ai/millrace/engine/weights"
 )
 
 // hubCache is the place of a model at one commit in a cache as huggingface_hub
@@ -56,7 +58,15 @@ func (h *Hub) roots() []string {
 	return slices.DeleteFunc(slices.Clone(h.caches), func(root string) bool { return root == h.own && !isOwn(filepath.Dir(root)) })
 }
 
-// cached returns the folder of the commit that m was when the hub was asked
+// place is what is opened of files of the snapshot: all of it, or its GGUF file.
+func (c hubCache) place(names []string) string {
+	if models := weights.ModelFiles(names); len(models) > 0 {
+		return c.file(models[0])
+	}
+	return c.snapshot()
+}
+
+// cached returns what Snapshot does of the commit that m was when the hub was asked
 // last, "" if not all of its files that are needed are in a cache.
 func (h *Hub) cached(m HubModel) string {
 	for _, root := range h.roots() {
@@ -68,35 +78,37 @@ func (h *Hub) cached(m HubModel) string {
 			}
 		}
 		c := cacheOf(root, m, commit)
-		if c.looksComplete() {
-			return c.snapshot()
+		if names := c.completeFiles(m.Variant); names != nil {
+			return c.place(names)
 		}
 	}
 	return ""
 }
 
-// looksComplete reports whether the snapshot has what serving needs, as far as
-// that is known: another tool may have fetched a part of the files.
-func (c hubCache) looksComplete() bool {
+// completeFiles returns the files that serving needs, as far as that is known, if the
+// snapshot has them: another tool may have fetched a part of the files.
+func (c hubCache) completeFiles(variant string) []string {
 	var all []string
 	if tree := c.readTree(); tree != nil {
 		for name := range tree {
 			all = append(all, name)
 		}
 	} else {
-		entries, err := os.ReadDir(c.snapshot())
-		if err != nil {
-			return false
-		}
-		for _, e := range entries {
-			all = append(all, e.Name())
-		}
-		if !slices.Contains(all, "tokenizer.json") {
-			return false
+		err := fs.WalkDir(os.DirFS(c.snapshot()), ".", func(name string, e fs.DirEntry, err error) error {
+			if err == nil && !e.IsDir() {
+				all = append(all, name)
+			}
+			return err
+		})
+		if err != nil || !slices.Contains(all, "tokenizer.json") && len(weights.ModelFiles(all)) == 0 {
+			return nil
 		}
 	}
-	names, err := neededFiles(all, func(name string) ([]byte, error) { return os.ReadFile(c.file(name)) })
-	return err == nil && !slices.ContainsFunc(names, func(name string) bool { return !exists(c.file(name)) })
+	names, err := neededFiles(all, variant, func(name string) ([]byte, error) { return os.ReadFile(c.file(name)) })
+	if err != nil || slices.ContainsFunc(names, func(name string) bool { return !exists(c.file(name)) }) {
+		return nil
+	}
+	return names
 }
 
 // treeFile is the form of trees/COMMIT.json.

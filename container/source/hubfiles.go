@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -15,11 +16,13 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
 
 	"github.com/millrace-ai/millrace/engine/adapter"
+	"github.com/millrace-ai/millrace/engine/weights"
 )
 
 // hubRevision is a model of the hub at one commit.
@@ -213,7 +216,7 @@ func (h *Hub) find(ctx context.Context, m HubModel) (*hubRevision, error) {
 			return nil, err
 		}
 	}
-	names, err := neededFiles(slices.Sorted(maps.Keys(r.tree)), func(name string) ([]byte, error) {
+	names, err := neededFiles(slices.Sorted(maps.Keys(r.tree)), m.Variant, func(name string) ([]byte, error) {
 		if data := r.cachedText(name); data != nil {
 			return data, nil
 		}
@@ -230,6 +233,16 @@ func (h *Hub) find(ctx context.Context, m HubModel) (*hubRevision, error) {
 		r.files = append(r.files, r.file(name))
 	}
 	return r, nil
+}
+
+// place is what is opened of the files in cache c: the snapshot, or the GGUF file
+// in it.
+func (r *hubRevision) place(c hubCache) string {
+	var names []string
+	for _, f := range r.files {
+		names = append(names, f.name)
+	}
+	return c.place(names)
 }
 
 func (r *hubRevision) file(name string) *hubFile {
@@ -295,14 +308,29 @@ func (f *hubFile) readAll(ctx context.Context) ([]byte, error) {
 
 // neededFiles chooses from the names of all files of a model those that are
 // needed to serve it, or of an adapter: texts and, in one form of several, the weights.
-// read reads a text.
-func neededFiles(all []string, read func(name string) ([]byte, error)) (names []string, err error) {
+// Where there are no safetensors, or variant names one, it is a GGUF file. read
+// reads a text.
+func neededFiles(all []string, variant string, read func(name string) ([]byte, error)) (names []string, err error) {
+	has := func(name string) bool { return slices.Contains(all, name) }
+	if models := weights.ModelFiles(all); variant != "" || len(models) > 0 && !has("model"+weightsEnd) && !has(indexName) {
+		model, err := chooseVariant(models, variant)
+		if err != nil {
+			return nil, err
+		}
+		dir, base := path.Split(model)
+		names, err = weights.Splits(base)
+		for i := range names {
+			if names[i] = dir + names[i]; !has(names[i]) {
+				return nil, fmt.Errorf("%s is missing, though %s is there", names[i], model)
+			}
+		}
+		return names, err
+	}
 	for _, name := range all {
 		if isModelText(name) {
 			names = append(names, name)
 		}
 	}
-	has := func(name string) bool { return slices.Contains(all, name) }
 	if has(adapter.ConfigFile) && has(adapter.WeightsFile) && !has("model"+weightsEnd) && !has(indexName) {
 		return append(names, adapter.WeightsFile), nil
 	}
@@ -335,6 +363,52 @@ func neededFiles(all []string, read func(name string) ([]byte, error)) (names []
 	return append(names, shards...), nil
 }
 
+// usualVariant is taken where several are there and none is named: it is what most
+// people choose.
+const usualVariant = "Q4_K_M"
+
+// partSuffix ends the name of the first of several files.
+var partSuffix = regexp.MustCompile(`-\d{5}-of-\d{5}$`)
+
+// chooseVariant returns the one of several GGUF models that is meant: its path, or
+// what its name ends in.
+func chooseVariant(models []string, variant string) (string, error) {
+	if len(models) == 1 && variant == "" {
+		return models[0], nil
+	}
+	var found []string
+	for _, name := range models {
+		stem := partSuffix.ReplaceAllString(strings.TrimSuffix(name, ".gguf"), "")
+		wanted := strings.ToLower(cmp.Or(variant, usualVariant))
+		lower := strings.ToLower(stem)
+		switch {
+		case weights.IsGGUF(variant):
+			if name == variant {
+				found = append(found, name)
+			}
+		case strings.HasSuffix(lower, wanted) && !isWordByte(strings.TrimSuffix(lower, wanted)):
+			found = append(found, name)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(models) == 0:
+		return "", errors.New("the repository has no GGUF file")
+	case len(found) == 0 && variant != "":
+		return "", fmt.Errorf("no GGUF file is %s, but %s", variant, strings.Join(models[:min(12, len(models))], ", "))
+	case len(found) == 0:
+		found = models
+	}
+	return "", fmt.Errorf("several GGUF files: %s; name one, as ORG/NAME:%s or ORG/NAME/FILE.gguf", strings.Join(found[:min(12, len(found))], ", "), usualVariant)
+}
+
+// isWordByte reports whether a name goes on where it was cut: with a letter or a
+// digit.
+func isWordByte(before string) bool {
+	return before != "" && strings.Trim(before[len(before)-1:], "abcdefghijklmnopqrstuvwxyz0123456789") == ""
+}
+
 // isModelText reports whether a file may be one of the configuration, of the
 // tokenizer, or of the chat templates.
 func isModelText(name string) bool {
@@ -354,7 +428,6 @@ func isModelText(name string) bool {
 func insteadOfWeights(all []string) string {
 	for _, alien := range []struct{ end, advice string }{
 		{"adapter_model.safetensors", "it is an adapter, not a model"},
-		{".gguf", "GGUF is not supported, choose the repository with the safetensors of that model"},
 		{".bin", "choose a repository with safetensors, or convert it"},
 		{".pth", "choose a repository with safetensors, or convert it"},
 		{".pt", "choose a repository with safetensors, or convert it"},

@@ -66,13 +66,17 @@ func (h *Hub) openHeaders(ctx context.Context, m HubModel) (*Model, error) {
 	}
 	for _, root := range h.roots() {
 		if c := r.in(root); c.complete(r.files) {
-			return Open(ctx, c.snapshot(), 0, h.Log)
+			return Open(ctx, r.place(c), 0, h.Log)
 		}
 	}
 	s := &hubStore{revision: r, files: map[string]*hubFile{}}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	for _, f := range r.files {
-		s.files[f.name] = f
+		name := f.name
+		if weights.IsGGUF(name) { // which may be in a folder, without anything else
+			name = path.Base(name)
+		}
+		s.files[name] = f
 	}
 	return openStore(m.String(), s)
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/millrace-ai/millrace/container/config"
+	"github.com/millrace-ai/millrace/engine/weights"
 )
 
 const scheme = "s3://"
@@ -58,6 +59,7 @@ func Check(location string) error {
 type location struct {
 	bucket string // a name, or the ARN of an access point
 	key    string // of an object, or a prefix that ends in "/" or is empty
+	file   string // the GGUF file below the prefix that is meant, "" for what is there
 	// Options, after a question mark.
 	version       string // versionId: of the object
 	requesterPays bool   // requestPayer=requester: the reader agrees to pay
@@ -93,7 +95,7 @@ func parsePlace(text string) (location, error) {
 	}
 	rest, ok := strings.CutPrefix(text, scheme)
 	if !ok {
-		return fail("expected a folder, ORG/NAME of the Hugging Face hub, %sBUCKET/PREFIX or %sBUCKET/KEY.tar.gz", scheme, scheme)
+		return fail("expected a folder, a .gguf file, ORG/NAME of the Hugging Face hub, %sBUCKET/PREFIX, %sBUCKET/KEY.gguf or %sBUCKET/KEY.tar.gz", scheme, scheme, scheme)
 	}
 	rest, options, _ := strings.Cut(rest, "?")
 	if strings.HasPrefix(rest, "arn:") {
@@ -128,6 +130,23 @@ func parsePlace(text string) (location, error) {
 		default:
 			return fail("unknown option, known are versionId and requestPayer")
 		}
+	}
+	if IsArchive(l.key) {
+		return l, nil
+	}
+	if l.version != "" {
+		return fail("versionId belongs to one object, such as a .tar.gz; a prefix has none")
+	}
+	if weights.IsGGUF(l.key) {
+		l.file = path.Base(l.key)
+		l.key = strings.TrimSuffix(l.key, l.file)
+		return l, nil
+	}
+	if strings.HasSuffix(l.key, ".safetensors") {
+		return fail("a single file is not a model: give the prefix that holds config.json and the weights")
+	}
+	if l.key != "" && !strings.HasSuffix(l.key, "/") {
+		l.key += "/"
 	}
 	return l, nil
 }

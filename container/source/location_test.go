@@ -35,7 +35,7 @@ func TestParseLocationRefuses(t *testing.T) {
 		{"s3:///key", "the bucket's name is missing"},
 		{"s3://ab/key", "s3://ab/key: not a bucket's name"},
 		{"s3://my bucket/key", "not a bucket's name"},
-		{"https://bucket/key", "expected a folder, ORG/NAME of the Hugging Face hub, s3://BUCKET"},
+		{"https://bucket/key", "expected a folder, a .gguf file, ORG/NAME of the Hugging Face hub, s3://BUCKET"},
 		{"s3://bucket/model.safetensors", "a single file is not a model"},
 		{"s3://bucket/a?versionId=1", "a prefix has none"},
 		{"s3://bucket/a?requestPayer=me", "expected requester"},

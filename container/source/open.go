@@ -19,8 +19,8 @@ type Model struct {
 	Files      fs.FS               // text files beside the weights, until the checkpoint is closed
 }
 
-// Open opens the model at a location: a folder or an archive on the disk, s3://…
-// of either, or the name of a model of the Hugging Face hub, which is downloaded
+// Open opens the model at a location: a folder, an archive or a GGUF file on the
+// disk, s3://… of one of these, or the name of a model of the Hugging Face hub, which is downloaded
 // if it is not in the cache. ctx bounds all reading until the checkpoint is
 // closed. An archive is read until config.json and the headers of the weights
 // have arrived; memory is how many bytes of weights may be held that precede them.
@@ -52,15 +52,17 @@ func Open(ctx context.Context, location string, memory int64, log *slog.Logger) 
 		}
 		return openPacked(a)
 	}
-	dir, err := Folder(location)
-	if err != nil {
-		dir = location // weights says what is there instead of a model
+	dir := location
+	if !isFile(location) {
+		if found, err := Folder(location); err == nil {
+			dir = found // else weights says what is there instead of a model
+		}
 	}
 	c, err := weights.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	return &Model{c, weights.Folder(dir)}, nil
+	return &Model{c, c.Files()}, nil
 }
 
 // OpenFile opens a single file, which lies here or at s3://BUCKET/KEY. One in S3 is
@@ -122,7 +124,7 @@ func openStore(name string, s weights.Store) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return &Model{c, s}, nil
+	return &Model{c, c.Files()}, nil
 }
 
 // warnOfSettings says so if a model has a config file: it is not read, as the

@@ -76,6 +76,11 @@ func pull(ctx context.Context, b *bucket, dir string, progress Progress) error {
 	if len(objects) == 0 {
 		return &Error{b.place.uri(b.place.key) + ": no objects there", fs.ErrNotExist}
 	}
+	if !archive {
+		if objects, err = b.meant(objects); err != nil {
+			return err
+		}
+	}
 	p := &puller{tune: b.tune, throttles: &b.throttles, state: filepath.Join(dir, stateName), files: map[string]*download{}, progress: progress}
 	gate := make(chan struct{}, headsAtOnce)
 	for _, o := range objects {

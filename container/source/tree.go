@@ -3,10 +3,10 @@ package source
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -68,6 +68,9 @@ func openTree(ctx context.Context, b *bucket) (*tree, error) {
 	if len(objects) == 0 {
 		return nil, &Error{b.place.uri(b.place.key) + ": no objects there, expected config.json, model.safetensors and a tokenizer", fs.ErrNotExist}
 	}
+	if objects, err = b.meant(objects); err != nil {
+		return nil, err
+	}
 	var names []string
 	for _, o := range objects {
 		names = append(names, strings.TrimPrefix(o.key, b.place.key))
@@ -83,7 +86,7 @@ func openTree(ctx context.Context, b *bucket) (*tree, error) {
 		name, ok := strings.CutPrefix(o.key, t.dir)
 		switch {
 		case !ok || !fs.ValidPath(name):
-		case strings.HasSuffix(name, weightsEnd):
+		case isWeights(name):
 			t.files[name] = t.weightFile(o, gate)
 		default:
 			t.texts[name] = &textFile{o, sync.OnceValues(func() ([]byte, error) { return o.readAll(t.ctx) })}
@@ -116,13 +119,28 @@ func (t *tree) weightFile(o *object, gate chan struct{}) *weightFile {
 	return f
 }
 
-// headerEnd returns where the tensors of a file begin whose header has been
-// read; 0 if it has not.
-func (f *weightFile) headerEnd() int64 {
-	if len(f.begin) < 8 {
-		return 0
+// isWeights reports whether a file is read in pieces.
+func isWeights(name string) bool {
+	return strings.HasSuffix(name, weightsEnd) || weights.IsGGUF(name)
+}
+
+// meant returns the objects that are the GGUF file of the place, or all if it names
+// none.
+func (b *bucket) meant(objects []*object) ([]*object, error) {
+	if b.place.file == "" {
+		return objects, nil
 	}
-	return min(int64(len(f.begin)), 8+int64(binary.LittleEndian.Uint64(f.begin)))
+	files, err := weights.Splits(b.place.file)
+	if err != nil {
+		return nil, err
+	}
+	objects = slices.DeleteFunc(objects, func(o *object) bool {
+		return !slices.Contains(files, strings.TrimPrefix(o.key, b.place.key))
+	})
+	if len(objects) == 0 {
+		return nil, &Error{b.place.uri(b.place.key+b.place.file) + ": there is no such object", fs.ErrNotExist}
+	}
+	return objects, nil
 }
 
 func (t *tree) missing(operation, name string) error {
@@ -161,7 +179,12 @@ func (t *tree) ReadAt(name string, p []byte, offset int64) error {
 
 // Stream implements weights.Store.
 func (t *tree) Stream(pieces []weights.Piece, take func(i int, data []byte) error) error {
-	used := map[string]*streamFile{}
+	used, first := map[string]*streamFile{}, map[string]int64{}
+	for _, p := range pieces {
+		if at, ok := first[p.File]; !ok || p.Offset < at {
+			first[p.File] = p.Offset
+		}
+	}
 	for _, p := range pieces {
 		f := t.files[p.File]
 		switch {
@@ -175,8 +198,9 @@ func (t *tree) Stream(pieces []weights.Piece, take func(i int, data []byte) erro
 		if err := f.ready(); err != nil {
 			return err
 		}
-		f.tally.add(f.begin[:f.headerEnd()], 0)
-		used[p.File] = &streamFile{f.object, f.tally, f.headerEnd()}
+		start := min(int64(len(f.begin)), first[p.File])
+		f.tally.add(f.begin[:start], 0)
+		used[p.File] = &streamFile{f.object, f.tally, start}
 	}
 	s := newStream(t.bucket.tune, &t.bucket.throttles, used, pieces)
 	for name := range used {
