@@ -22,7 +22,7 @@ import (
 type Serve struct {
 	Model string `arg:"" optional:"" group:"model" help:"The model: as --model-id."`
 
-	ModelID             string `name:"model-id" also:"HF_MODEL_ID" group:"model" placeholder:"MODEL" help:"Hugging Face checkpoint: a folder, ORG/NAME[@REVISION] of the Hugging Face hub, s3://BUCKET/PREFIX, or an archive, here or in S3 (.tar.gz, .tar, .tar.zst). A folder of that name wins over the hub. Default: SageMaker's model data in /opt/ml/model if it holds a model, else the built-in demo model."`
+	ModelID             string `name:"model-id" also:"HF_MODEL_ID" group:"model" placeholder:"MODEL" help:"Hugging Face checkpoint or GGUF: a folder, a .gguf file, ORG/NAME[:TYPE][@REVISION] of the Hugging Face hub, s3://BUCKET/PREFIX, or an archive, here or in S3 (.tar.gz, .tar, .tar.zst). A folder of that name wins over the hub. Default: SageMaker's model data in /opt/ml/model if it holds a model, else the built-in demo model."`
 	Revision            string `name:"revision" also:"HF_MODEL_REVISION" operator:"" group:"model" placeholder:"REVISION" help:"Branch, tag or commit of a model of the hub. Default: main."`
 	HuggingfaceHubCache string `name:"huggingface-hub-cache" also:"HF_HUB_CACHE" operator:"" group:"model" placeholder:"DIR" help:"Cache for models of the hub, which Hugging Face's tools share. Default: hub in HF_HOME or in ~/.cache/huggingface; if that cannot be written, a folder for temporary files."`
 	ServedModelName     string `name:"served-model-name" group:"model" placeholder:"NAME" help:"What answers and /v1/models call the model. Default: the name of its folder or repository."`

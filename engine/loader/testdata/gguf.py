@@ -4,7 +4,8 @@
 
 LLAMA_CPP is the source of llama.cpp, such as vendor/llama.cpp of the source package
 llama-cpp-python==0.3.36. Needs torch, transformers and numpy. The files have no
-tokenizer. CASE is a folder of engine/testdata.
+tokenizer. CASE is a folder of engine/testdata, for one type with +q8_0 after it, for
+several files with +split.
 """
 
 import logging
@@ -27,7 +28,8 @@ OLDER = {
     "GPT2LMHeadModel": lambda c: {"n_ctx": c["n_positions"]},
 }
 
-for case in sys.argv[2:]:
+for name in sys.argv[2:]:
+    case, _, how = name.partition("+")
     source = here.parent.parent / "testdata" / case
     config = ModelBase.load_hparams(source, False)
     kind = get_model_architecture(config, ModelType.TEXT)
@@ -35,4 +37,6 @@ for case in sys.argv[2:]:
     model = get_model_class(kind)
     model.set_vocab = TextModel._set_vocab_none
     with torch.inference_mode():
-        model(source, gguf.LlamaFileType.MOSTLY_BF16, here / "gguf" / (case + ".gguf"), hparams=config).write()
+        kind = gguf.LlamaFileType.MOSTLY_Q8_0 if how == "q8_0" else gguf.LlamaFileType.MOSTLY_BF16
+        split = 9 if how == "split" else 0
+        model(source, kind, here / "gguf" / (name + ".gguf"), hparams=config, split_max_tensors=split).write()

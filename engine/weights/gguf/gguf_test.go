@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"os"
 	"strings"
 	"testing"
 )
@@ -279,4 +280,19 @@ func FuzzOpen(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestDocs: docs/models.md names every architecture.
+func TestDocs(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/models.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## GGUF\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	for name := range architectures {
+		if !strings.Contains(section, "`"+name+"`") {
+			t.Errorf("docs/models.md: %q is missing under GGUF", name)
+		}
+	}
 }
