@@ -25,6 +25,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
+
+	"github.com/millrace-ai/millrace/engine/weights/gguf"
 )
 
 // Names of the files of a checkpoint.
@@ -65,16 +68,15 @@ type Run struct {
 // Checkpoint is an open model folder. Immutable, so safe for concurrent use,
 // but for Close.
 type Checkpoint struct {
-	source      string
-	config      []byte
-	texts       map[string][]byte // files that GGUF stands for
-	noTokenizer string            // why tokenizer.json is not one of them
-	fsys        fs.FS
-	store       Store // nil: the files are in memory or open
-	files       []*file
-	tensors     map[string]Tensor
-	names       []string
-	bytes       int64
+	source  string
+	config  []byte
+	gguf    atomic.Pointer[gguf.Model] // whose texts stand for files; nil: none do, or it is closed
+	fsys    fs.FS
+	store   Store // nil: the files are in memory or open
+	files   []*file
+	tensors map[string]Tensor
+	names   []string
+	bytes   int64
 }
 
 // Open opens the checkpoint in folder dir, or the GGUF file of that name. The caller
@@ -294,6 +296,7 @@ func (c *Checkpoint) Close() error {
 		}
 	}
 	c.files = nil
+	c.gguf.Store(nil)
 	return first
 }
 

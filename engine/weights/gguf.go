@@ -2,7 +2,6 @@ package weights
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -105,7 +104,7 @@ func (c *Checkpoint) addGGUF(load func(string) (*file, error)) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.source, err)
 	}
-	c.texts, c.noTokenizer = m.Texts, m.NoTokenizer
+	c.gguf.Store(m)
 	stored := make([]Tensor, len(m.Stored))
 	for i, s := range m.Stored {
 		stored[i] = Tensor{Name: s.Name, File: names[s.File], DType: s.Type.Name, Shape: s.Shape, Offset: s.Offset, Size: s.Size}
@@ -154,51 +153,65 @@ func (t *Tensor) rowCount() int {
 	return rows
 }
 
-// Files returns the checkpoint's text files, those that GGUF stands for among them,
-// which win over others.
+// Files returns the checkpoint's text files, until it is closed; those that GGUF
+// stands for win over others. A tokenizer that cannot be made of it may lie beside it.
 func (c *Checkpoint) Files() fs.FS {
-	if c.texts == nil {
+	if c.gguf.Load() == nil {
 		return c.fsys
 	}
-	return texts{c.fsys, c.texts, c.noTokenizer}
+	return texts{c.fsys, c}
 }
 
-// texts are files in memory before those of a file system.
+// texts are files that GGUF stands for before those of a file system.
 type texts struct {
 	fs.FS
-	files       map[string][]byte
-	noTokenizer string // why tokenizer.json is not among them, if it is not
-}
-
-const tokenizerName = "tokenizer.json"
-
-// explain says why there is no tokenizer.
-func (t texts) explain(name string, err error) error {
-	if name == tokenizerName && t.noTokenizer != "" && errors.Is(err, fs.ErrNotExist) {
-		return &fs.PathError{Op: "open", Path: name, Err: errors.New(t.noTokenizer)}
-	}
-	return err
+	of *Checkpoint
 }
 
 var _ fs.StatFS = texts{}
 
+// text returns a file that GGUF stands for. It is not ok if there is none, so that
+// another is looked for.
+func (t texts) text(name string) (data []byte, ok bool, err error) {
+	m := t.of.gguf.Load()
+	if m == nil {
+		return nil, false, nil
+	}
+	of, ok := m.Texts[name]
+	if !ok {
+		return nil, false, nil
+	}
+	if data, err = of(); err == nil {
+		return data, true, nil
+	}
+	if _, missing := fs.Stat(t.FS, name); missing == nil {
+		return nil, false, nil
+	}
+	return nil, false, &fs.PathError{Op: "open", Path: name, Err: err}
+}
+
 // Open implements fs.FS.
 func (t texts) Open(name string) (fs.File, error) {
-	data, ok := t.files[name]
+	data, ok, err := t.text(name)
+	if err != nil {
+		return nil, err
+	}
 	if !ok {
-		f, err := t.FS.Open(name)
-		return f, t.explain(name, err)
+		return t.FS.Open(name)
 	}
 	return &textFile{bytes.NewReader(data), textInfo{name, int64(len(data))}}, nil
 }
 
 // Stat implements fs.StatFS.
 func (t texts) Stat(name string) (fs.FileInfo, error) {
-	if data, ok := t.files[name]; ok {
-		return textInfo{name, int64(len(data))}, nil
+	data, ok, err := t.text(name)
+	if err != nil {
+		return nil, err
 	}
-	info, err := fs.Stat(t.FS, name)
-	return info, t.explain(name, err)
+	if !ok {
+		return fs.Stat(t.FS, name)
+	}
+	return textInfo{name, int64(len(data))}, nil
 }
 
 type textFile struct {

@@ -3,6 +3,7 @@ package gguf
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"math"
 	"os"
@@ -265,6 +266,11 @@ func FuzzOpen(f *testing.F) {
 		})
 		if err != nil {
 			return
+		}
+		for name, text := range m.Texts {
+			if data, err := text(); err == nil && !json.Valid(data) {
+				t.Errorf("%s: %s", name, data)
+			}
 		}
 		for _, v := range m.Tensors {
 			rows := 0

@@ -9,14 +9,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Model is one or several files read as a checkpoint of the Hugging Face layout.
 type Model struct {
-	Texts       map[string][]byte // config.json and so on
-	NoTokenizer string            // why there is no tokenizer.json, if there is none
-	Stored      []Stored
-	Tensors     []View // of the model
+	// Texts are config.json and so on, each made when it is first asked for.
+	Texts   map[string]func() ([]byte, error)
+	Stored  []Stored
+	Tensors []View // of the model
 }
 
 // Stored is a tensor in one of the files.
@@ -49,7 +50,7 @@ type Reader func(file int, p []byte, offset int64) error
 // Open reads files, in their order, as a model.
 func Open(headers []*Header, read Reader) (*Model, error) {
 	values := headers[0].Values
-	m := &model{Model: Model{Texts: map[string][]byte{}}, values: values, read: read, byName: map[string]int{}, config: object{},
+	m := &model{Model: Model{Texts: map[string]func() ([]byte, error){}}, values: values, read: read, byName: map[string]int{}, config: object{},
 		rows: map[string][]Run{}, names: map[string]string{}, maps: map[string]func([]float32){}}
 	for i, h := range headers {
 		for _, t := range h.Tensors {
@@ -73,15 +74,14 @@ func Open(headers []*Header, read Reader) (*Model, error) {
 	if m.err == nil {
 		m.nameTensors()
 	}
-	if m.err == nil {
-		m.makeTokenizer()
-	}
 	if m.err != nil {
 		return nil, m.err
 	}
-	m.makeGeneration()
-	m.put("config.json", m.config)
-	return &m.Model, m.err
+	m.put("config.json", func() (any, error) { return m.config, nil })
+	m.put("generation_config.json", m.generation)
+	m.put("tokenizer.json", m.tokenizer)
+	m.put("tokenizer_config.json", m.tokenizerConfig)
+	return &m.Model, nil
 }
 
 // object is a JSON object.
@@ -109,13 +109,15 @@ func (m *model) fail(format string, args ...any) {
 	}
 }
 
-// put writes a text file.
-func (m *model) put(name string, value any) {
-	text, err := json.Marshal(value)
-	if err != nil {
-		m.fail("%s: %w", name, err)
-	}
-	m.Texts[name] = text
+// put adds a text file, which is what is made in JSON.
+func (m *model) put(name string, of func() (any, error)) {
+	m.Texts[name] = sync.OnceValues(func() ([]byte, error) {
+		value, err := of()
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(value)
+	})
 }
 
 func (m *model) has(tensor string) bool {

@@ -68,33 +68,39 @@ type vocabulary struct {
 	ids    map[string]int
 }
 
-// makeTokenizer writes tokenizer.json and tokenizer_config.json. Without what it
-// takes, the model has none, and NoTokenizer says why.
-func (m *model) makeTokenizer() {
-	kind := m.text("tokenizer.ggml.model", "")
-	v, err := m.vocabulary()
-	if err == nil {
-		f := &tokenizerFile{Version: "1.0", AddedTokens: v.added(), Model: bpe{Type: "BPE", Vocab: v.ids}}
-		switch kind {
-		case "gpt2":
-			err = m.byteLevel(f, v)
-		case "llama":
-			err = m.sentencePiece(f, v)
-		case "gemma4":
-			m.spaces(f, v, false)
-			f.Model.Merges = merges(m.strings("tokenizer.ggml.merges"), v)
-		default:
-			err = fmt.Errorf("a tokenizer of type %q is not supported, only gpt2, llama and gemma4", kind)
-		}
-		if err == nil {
-			f.PostProcessor = m.frame(v, f.PostProcessor)
-			m.put("tokenizer.json", f)
-		}
-	}
+// tokenizer makes tokenizer.json.
+func (m *model) tokenizer() (any, error) {
+	f, err := m.tokenizerFile()
 	if err != nil {
-		m.NoTokenizer = err.Error() + "; put a tokenizer.json beside the file"
+		return nil, fmt.Errorf("%w; put a tokenizer.json beside the file", err)
 	}
-	m.makeTokenizerConfig(v)
+	return f, nil
+}
+
+func (m *model) tokenizerFile() (*tokenizerFile, error) {
+	v, err := m.vocabulary()
+	if err != nil {
+		return nil, err
+	}
+	f := &tokenizerFile{Version: "1.0", AddedTokens: v.added(), Model: bpe{Type: "BPE", Vocab: v.ids}}
+	switch kind := m.string("tokenizer.ggml.model"); kind {
+	case "gpt2":
+		err = m.byteLevel(f, v)
+	case "llama":
+		err = m.sentencePiece(f, v)
+	case "gemma4":
+		m.spaces(f, v, false)
+		f.Model.Merges = merges(m.strings("tokenizer.ggml.merges"), v)
+	default:
+		err = fmt.Errorf("a tokenizer of type %q is not supported, only gpt2, llama and gemma4", kind)
+	}
+	f.PostProcessor = m.frame(v, f.PostProcessor)
+	return f, err
+}
+
+func (m *model) string(key string) string {
+	text, _ := m.values[key].(string)
+	return text
 }
 
 func (m *model) strings(key string) []string {
@@ -152,7 +158,7 @@ const spaceMark = "▁"
 // byteLevel is GPT-2's kind: letters stand for bytes, and regular expressions divide
 // a text first.
 func (m *model) byteLevel(f *tokenizerFile, v *vocabulary) error {
-	name := m.text("tokenizer.ggml.pre", "default")
+	name := cmp.Or(m.string("tokenizer.ggml.pre"), "default")
 	pre, ok := splits[name]
 	if !ok {
 		return fmt.Errorf("the pre-tokenizer %q is not known", name)
@@ -275,11 +281,11 @@ func (m *model) adds(name string) bool {
 	if name != "bos" {
 		return false
 	}
-	switch m.text("tokenizer.ggml.model", "") {
+	switch m.string("tokenizer.ggml.model") {
 	case "llama", "gemma4":
 		return true
 	}
-	return splits[m.text("tokenizer.ggml.pre", "")].begins
+	return splits[m.string("tokenizer.ggml.pre")].begins
 }
 
 // frame puts the tokens that begin and end a text around it, after step.
@@ -314,9 +320,11 @@ func (m *model) frame(v *vocabulary, step any) any {
 	return object{"type": "Sequence", "processors": []any{step, template}}
 }
 
-// makeTokenizerConfig writes the chat templates and the names of tokens.
-func (m *model) makeTokenizerConfig(v *vocabulary) {
+// tokenizerConfig makes tokenizer_config.json: the chat templates and the names of
+// tokens.
+func (m *model) tokenizerConfig() (any, error) {
 	c := object{}
+	v, _ := m.vocabulary() //nolint:errcheck // said about tokenizer.json
 	for _, name := range []string{"bos", "eos", "unk", "pad"} {
 		if id, ok := m.tokenID(map[string]string{"unk": "unknown", "pad": "padding"}[name], v); ok {
 			c[name+"_token"] = v.tokens[id]
@@ -338,7 +346,7 @@ func (m *model) makeTokenizerConfig(v *vocabulary) {
 			c["chat_template"] = list
 		}
 	}
-	m.put("tokenizer_config.json", c)
+	return c, nil
 }
 
 // endings are spellings of tokens that end a turn, for files that do not say which
@@ -348,14 +356,11 @@ var endings = []string{
 	"<|END_OF_TURN_TOKEN|>", "<|eot|>", "<|eom|>", "[|endofturn|]", "<｜end▁of▁sentence｜>", "<end_of_utterance>", "<EOT>", "[EOT]",
 }
 
-// makeGeneration writes generation_config.json: all tokens that end an answer, and
-// how its makers sample.
-func (m *model) makeGeneration() {
-	v, err := m.vocabulary()
-	if err != nil {
-		return
-	}
+// generation makes generation_config.json: all tokens that end an answer, and how its
+// makers sample.
+func (m *model) generation() (any, error) {
 	g := object{}
+	v, _ := m.vocabulary() //nolint:errcheck // said about tokenizer.json
 	var ends []int
 	add := func(id int) {
 		if !slices.Contains(ends, id) {
@@ -386,5 +391,5 @@ func (m *model) makeGeneration() {
 			g[key] = n
 		}
 	}
-	m.put("generation_config.json", g)
+	return g, nil
 }
