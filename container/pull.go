@@ -15,7 +15,7 @@ import (
 
 // pull is the command that downloads a model.
 type pull struct {
-	Source string `arg:"" help:"ORG/NAME[@REVISION] of the Hugging Face hub (also hf:ORG/NAME), s3://BUCKET/PREFIX, or s3://BUCKET/KEY.tar.gz (also .tar, .tar.zst), which is unpacked."`
+	Source string `arg:"" help:"ORG/NAME[:TYPE][@REVISION] of the Hugging Face hub (also hf:ORG/NAME; TYPE chooses a GGUF file), s3://BUCKET/PREFIX, s3://BUCKET/KEY.gguf, or s3://BUCKET/KEY.tar.gz (also .tar, .tar.zst), which is unpacked."`
 	Folder string `arg:"" optional:"" help:"Where to put the files; created if it does not exist. Without it, a model of the hub goes into the cache that it shares with Hugging Face's tools. After an interruption, the same command continues where it stopped."`
 }
 
