@@ -56,6 +56,7 @@ func (r *resolver) fileParts(part plan.Part) ([]plan.Part, error) {
 	if part.Encoding != plan.EncodingPlain {
 		return nil, fmt.Errorf("%s: tensor %q: expected packed numbers, found %s", t.File, t.Name, t.DType)
 	}
+	r.views = append(r.views, part.Name)
 	var parts []plan.Part
 	first := 0
 	for _, run := range t.Rows {

@@ -225,6 +225,7 @@ func (r *resolved) read(b taker, p *plan.Plan, c *weights.Checkpoint, progress f
 
 // resolved is where the tensors of a plan come from.
 type resolved struct {
+	views   []string      // tensors that the files have in another form, whose sources are called otherwise
 	formats []plan.Format // of each tensor
 	sources []*source     // in order of their first use
 }
@@ -464,6 +465,9 @@ func refuseUnused(p *plan.Plan, c *weights.Checkpoint, r *resolved) error {
 	used := make(map[string]bool, len(r.sources))
 	for _, s := range r.sources {
 		used[s.Name] = true
+	}
+	for _, name := range r.views {
+		used[name] = true
 	}
 	for _, name := range c.Names() {
 		if used[name] || !strings.HasPrefix(name, p.Prefix) || p.Spares(name) || p.Stored.Method != "" && hasSuffix(name, spareSuffixes) {
