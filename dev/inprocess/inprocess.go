@@ -19,6 +19,7 @@ import (
 type Options struct {
 	Path     string // of a checkpoint
 	Quantize plan.Quantize
+	Cache    plan.Format // of keys and values; F32: as the plan has them
 	Threads  int
 	Rows     int // of logits in a step
 	Slots    int // sequences at once
@@ -59,6 +60,9 @@ func Start(o Options) (*Engine, error) {
 		return nil, Missing(err)
 	}
 	p.Quantize = o.Quantize
+	if o.Cache != plan.F32 {
+		p.SetCacheFormat(o.Cache)
+	}
 	limits := device.Limits{MaxTokens: stepTokens, MaxRows: o.Rows, MaxSlots: o.Slots, MaxPagesPerSlot: 1024, Threads: o.Threads}
 	b, err := cpu.Open(limits)
 	if err != nil {

@@ -68,7 +68,7 @@ func (m *model) measureLlama(r *result, format string) error {
 		if err != nil {
 			return err
 		}
-		add(testPrefill(m.prompt()), 1, list[0].Prefill)
+		r.add(prefill(measurement{Shape: m.name, Engine: llama, Format: format}, m.prompt(), list[0].Prefill))
 	}
 	if m.settings.wants(partDecode) {
 		list, err := m.batchedBench(path, shortPrompt, newTokens, m.settings.streams)
@@ -84,7 +84,7 @@ func (m *model) measureLlama(r *result, format string) error {
 		if err != nil {
 			return err
 		}
-		add(testPrefill(longPrompt), 1, list[0].Prefill)
+		r.add(prefill(measurement{Shape: m.name, Engine: llama, Format: format}, longPrompt, list[0].Prefill))
 		add(testDecodeLong, 1, list[0].Decode)
 	}
 	return nil

@@ -111,7 +111,7 @@ func (s *settings) parse(pairs string) error {
 func run(s *settings) error {
 	r := newResult(s)
 	if s.wants(partPeaks) {
-		r.Peaks = &peaks{Read: kernels.ReadPeak(s.threads), FMA: kernels.FMAPeak(s.threads)}
+		r.Peaks = &peaks{Read: kernels.ReadPeak(s.threads), FMA: kernels.FMAPeak(s.threads), Dot: kernels.DotPeak(s.threads)}
 	}
 	for i, shape := range s.shapes {
 		begun := time.Now()

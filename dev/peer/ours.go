@@ -45,6 +45,19 @@ func (m *model) start(format string) (*server, error) {
 	return &server{engine: e, random: rand.New(rand.NewPCG(1, 2))}, nil
 }
 
+// operations returns how many operations the matrix products of a token are, without
+// the head.
+func operations(p *plan.Plan) (n float64) {
+	for _, op := range p.Ops {
+		if op.Kind != plan.OpLinear {
+			continue
+		}
+		shape := p.Tensors[op.Weight[0]].Shape
+		n += 2 * float64(shape[0]) * float64(shape[1])
+	}
+	return n
+}
+
 // quantized are our formats of a checkpoint in bf16.
 var quantized = map[string]plan.Quantize{"bf16": plan.QuantizeNone, "int8": plan.QuantizeInt8, "int4": plan.QuantizeInt4}
 
@@ -71,7 +84,8 @@ func (m *model) measureOurs(r *result, format string, first bool) error {
 		if err != nil {
 			return err
 		}
-		add(testPrefill(m.prompt()), 1, tokensPerSecond, float64(m.prompt())/d.Seconds())
+		r.Operations[m.name] = operations(s.engine.Plan)
+		r.add(prefill(measurement{Shape: m.name, Engine: millrace, Format: format}, m.prompt(), float64(m.prompt())/d.Seconds()))
 	}
 	if m.settings.wants(partDecode) {
 		for _, n := range m.settings.streams {
@@ -83,11 +97,11 @@ func (m *model) measureOurs(r *result, format string, first bool) error {
 		}
 	}
 	if m.settings.wants(partLong) && m.long(format) {
-		prefill, decode, err := s.generate(1, longPrompt, longTokens+1)
+		long, decode, err := s.generate(1, longPrompt, longTokens+1)
 		if err != nil {
 			return err
 		}
-		add(testPrefill(longPrompt), 1, tokensPerSecond, longPrompt/prefill.Seconds())
+		r.add(prefill(measurement{Shape: m.name, Engine: millrace, Format: format}, longPrompt, longPrompt/long.Seconds()))
 		add(testDecodeLong, 1, tokensPerSecond, longTokens/decode.Seconds())
 	}
 	if m.settings.wants(partPace) && first && format == m.settings.pairs[0].ours {

@@ -7,19 +7,22 @@ import (
 )
 
 func testResult() *result {
-	r := &result{Peaks: &peaks{Read: 20e9}, settings: &settings{shapes: []string{"tiny"}, pairs: []pair{{"int8", "Q8_0"}, {"int4", "Q4_0"}}}}
+	r := &result{Peaks: &peaks{Read: 20e9, FMA: 200e9, Dot: 600e9}, settings: &settings{shapes: []string{"tiny"}, pairs: []pair{{"int8", "Q8_0"}, {"int4", "Q4_0"}}}}
 	for _, m := range []measurement{
-		{"tiny", testWeights, 1, millrace, "int8", megabytes, 500},
-		{"tiny", testDecode, 1, millrace, "int8", tokensPerSecond, 30},
-		{"tiny", testDecode, 1, millrace, "int8", tokensPerSecond, 36}, // a better round
-		{"tiny", testDecode, 1, millrace, "int8", tokensPerSecond, 12},
-		{"tiny", testDecode, 1, llama, "Q8_0", tokensPerSecond, 24},
-		{"tiny", testStart, 1, millrace, "int8", seconds, 0.4},
-		{"tiny", testStart, 1, millrace, "int8", seconds, 0.2},
-		{"tiny", testStart, 1, llama, "Q8_0", seconds, 0.6},
+		{Shape: "tiny", Test: testWeights, Streams: 1, Engine: millrace, Format: "int8", Unit: megabytes, Value: 500},
+		{Shape: "tiny", Test: testDecode, Streams: 1, Engine: millrace, Format: "int8", Unit: tokensPerSecond, Value: 30},
+		{Shape: "tiny", Test: testDecode, Streams: 1, Engine: millrace, Format: "int8", Unit: tokensPerSecond, Value: 36}, // a better round
+		{Shape: "tiny", Test: testDecode, Streams: 1, Engine: millrace, Format: "int8", Unit: tokensPerSecond, Value: 12},
+		{Shape: "tiny", Test: testDecode, Streams: 1, Engine: llama, Format: "Q8_0", Unit: tokensPerSecond, Value: 24},
+		{Shape: "tiny", Test: testStart, Streams: 1, Engine: millrace, Format: "int8", Unit: seconds, Value: 0.4},
+		{Shape: "tiny", Test: testStart, Streams: 1, Engine: millrace, Format: "int8", Unit: seconds, Value: 0.2},
+		{Shape: "tiny", Test: testStart, Streams: 1, Engine: llama, Format: "Q8_0", Unit: seconds, Value: 0.6},
 	} {
 		r.add(m)
 	}
+	r.Operations = map[string]float64{"tiny": 1e9}
+	r.add(prefill(measurement{Shape: "tiny", Engine: millrace, Format: "int8"}, 512, 300))
+	r.add(prefill(measurement{Shape: "tiny", Engine: llama, Format: "BF16"}, 512, 50))
 	r.shares()
 	return r
 }
@@ -41,11 +44,20 @@ func TestRatios(t *testing.T) {
 	}
 }
 
-// 36 tokens a second of 500 MB each are 18 of 20 GB/s.
+// 36 tokens a second of 500 MB each are 18 of 20 GB/s; 300 tokens of a billion
+// operations are half of what int8 allows, 50 a quarter of what float32 does.
 func TestShares(t *testing.T) {
 	r := testResult()
 	if got := r.find(measurement{Shape: "tiny", Test: testBandwidth, Streams: 1, Engine: millrace, Format: "int8"}); math.Abs(got-90) > 1e-9 {
 		t.Errorf("%v %% of the bandwidth, want 90", got)
+	}
+	for of, want := range map[measurement]float64{
+		{Shape: "tiny", Test: testArithmetic, Streams: 1, Engine: millrace, Format: "int8"}: 50,
+		{Shape: "tiny", Test: testArithmetic, Streams: 1, Engine: llama, Format: "BF16"}:    25,
+	} {
+		if got := r.find(of); math.Abs(got-want) > 1e-9 {
+			t.Errorf("%s: %v %% of the peak, want %v", of.Format, got, want)
+		}
 	}
 }
 

@@ -35,6 +35,7 @@ const (
 	testLoadMemory  = "HTTP load, memory"
 	testWeights     = "weights"
 	testBandwidth   = "decode, 1 stream, of the read bandwidth"
+	testArithmetic  = "prefill, of the peak of its arithmetic"
 
 	tokensPerSecond = "tokens/s"
 	percent         = "%"
@@ -42,27 +43,35 @@ const (
 	megabytes       = "MB"
 )
 
-func testPrefill(tokens int) string { return fmt.Sprintf("prefill of %d tokens", tokens) }
+// prefill completes the measurement of a prompt.
+func prefill(m measurement, tokens int, speed float64) measurement {
+	m.Test, m.Streams, m.Prompt, m.Unit, m.Value = fmt.Sprintf("prefill of %d tokens", tokens), 1, tokens, tokensPerSecond, speed
+	return m
+}
 
 // result is what a run found out.
 type result struct {
-	Date     time.Time     `json:"date"`
-	Machine  string        `json:"machine"`
-	Kernels  string        `json:"kernels"`
-	Threads  int           `json:"threads"`
-	Command  string        `json:"command"`
-	Seconds  float64       `json:"seconds"`
-	Peaks    *peaks        `json:"peaks,omitempty"`
-	List     []measurement `json:"measurements"`
-	Skipped  []string      `json:"skipped,omitempty"`
-	Pace     []string      `json:"pace,omitempty"`
-	settings *settings
+	Date    time.Time `json:"date"`
+	Machine string    `json:"machine"`
+	Kernels string    `json:"kernels"`
+	Threads int       `json:"threads"`
+	Command string    `json:"command"`
+	Seconds float64   `json:"seconds"`
+	Peaks   *peaks    `json:"peaks,omitempty"`
+	// Operations of a token's matrix products, by shape, those of the head excluded:
+	// prefill computes it for the last token alone.
+	Operations map[string]float64 `json:"operations_per_token"`
+	List       []measurement      `json:"measurements"`
+	Skipped    []string           `json:"skipped,omitempty"`
+	Pace       []string           `json:"pace,omitempty"`
+	settings   *settings
 }
 
 // peaks are what the machine can do at best with so many threads.
 type peaks struct {
 	Read float64 `json:"bytes_read_per_second"`
 	FMA  float64 `json:"float32_operations_per_second"`
+	Dot  float64 `json:"int8_operations_per_second"`
 }
 
 // measurement is one figure of one program.
@@ -72,6 +81,7 @@ type measurement struct {
 	Streams int     `json:"streams"`
 	Engine  string  `json:"engine"`
 	Format  string  `json:"format"`
+	Prompt  int     `json:"prompt,omitempty"` // tokens, of prefill
 	Unit    string  `json:"unit"`
 	Value   float64 `json:"value"`
 }
@@ -87,7 +97,7 @@ func (m *measurement) better(than float64) bool {
 }
 
 func newResult(s *settings) *result {
-	return &result{Date: time.Now(), Machine: machine(), Threads: s.threads, Command: "dev/peer/run.sh " + strings.Join(os.Args[1:], " "), settings: s}
+	return &result{Date: time.Now(), Operations: map[string]float64{}, Machine: machine(), Threads: s.threads, Command: "dev/peer/run.sh " + strings.Join(os.Args[1:], " "), settings: s}
 }
 
 // machine names the processor.
@@ -126,13 +136,19 @@ func (r *result) shares() {
 		return
 	}
 	for _, m := range slices.Clone(r.List) {
-		if m.Test != testDecode || m.Streams != 1 {
-			continue
-		}
 		size := m
-		size.Test = testWeights
-		if bytes := r.find(size) * 1e6; !math.IsNaN(bytes) {
+		size.Streams, size.Test = 1, testWeights
+		bytes := r.find(size) * 1e6
+		switch {
+		case m.Test == testDecode && m.Streams == 1 && !math.IsNaN(bytes):
 			m.Test, m.Unit, m.Value = testBandwidth, percent, 100*m.Value*bytes/r.Peaks.Read
+			r.add(m)
+		case m.Prompt > 0 && m.Prompt < longPrompt && r.Operations[m.Shape] > 0:
+			peak := r.Peaks.Dot
+			if strings.EqualFold(m.Format, "bf16") {
+				peak = r.Peaks.FMA
+			}
+			m.Test, m.Unit, m.Prompt, m.Value = testArithmetic, percent, 0, 100*m.Value*r.Operations[m.Shape]/peak
 			r.add(m)
 		}
 	}
@@ -141,7 +157,7 @@ func (r *result) shares() {
 // find returns the value of a measurement, NaN if there is none.
 func (r *result) find(of measurement) float64 {
 	for _, m := range r.List {
-		of.Unit, of.Value = m.Unit, m.Value
+		of.Unit, of.Prompt, of.Value = m.Unit, m.Prompt, m.Value
 		if m == of {
 			return m.Value
 		}
@@ -195,7 +211,8 @@ func (o *row) name() string {
 func (r *result) summary() string {
 	s := fmt.Sprintf("%s, %s, %d threads, %s", r.Machine, r.Kernels, r.Threads, r.Date.Format(time.DateOnly))
 	if r.Peaks != nil {
-		s += fmt.Sprintf("; the machine reads %.1f GB/s and does %.0f GFLOP/s in float32", r.Peaks.Read/1e9, r.Peaks.FMA/1e9)
+		s += fmt.Sprintf("; the machine reads %.1f GB/s and does %.0f billion operations a second in float32, %.0f in int8",
+			r.Peaks.Read/1e9, r.Peaks.FMA/1e9, r.Peaks.Dot/1e9)
 	}
 	return s
 }

@@ -80,6 +80,7 @@ func (s *settings) measure(name string) (*table, error) {
 		{"bf16", inprocess.Options{Path: hf}},
 		{"int8", inprocess.Options{Path: hf, Quantize: plan.QuantizeInt8}},
 		{"int4", inprocess.Options{Path: hf, Quantize: plan.QuantizeInt4}},
+		{"bf16, KV int8", inprocess.Options{Path: hf, Cache: plan.CacheW8}},
 		{"Q8_0", inprocess.Options{Path: filepath.Join(m.dir, "Q8_0.gguf")}},
 		{"Q4_0", inprocess.Options{Path: filepath.Join(m.dir, "Q4_0.gguf")}},
 		{"Q4_K_M", inprocess.Options{Path: filepath.Join(m.dir, "Q4_K_M.gguf")}},
