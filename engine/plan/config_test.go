@@ -189,7 +189,7 @@ func TestConfigRefusals(t *testing.T) {
 	}{
 		// families
 		{"", ``, `model_type is missing`},
-		{"kimi_k25", ``, `model_type "kimi_k25" is not supported: its checkpoints are in INT4`},
+		{"kimi_k25", ``, `model_type "kimi_k25" is not supported: its checkpoints wrap Kimi K2`},
 		{"glm4_moe", `"n_routed_experts":8,"n_group":3`, `n_group 3 does not divide 8 experts`},
 		{"glm4_moe", `"n_routed_experts":8,"n_group":4,"topk_group":1,"num_experts_per_tok":3`, `topk_group 1 of 4 groups of 2 experts cannot give 3`},
 		{"glm4_moe_lite", `"n_routed_experts":8,"mlp_layer_types":["dense"]`, `mlp_layer_types has 1 entries, expected num_hidden_layers 2`},

@@ -578,7 +578,7 @@ var layerNormKeys = map[string]string{"rms_norm_eps": "layer_norm_eps"}
 // leftOut are architectures that are known and not supported, and why.
 var leftOut = map[string]string{
 	"deepseek_v4":   "its attention over compressed positions is not implemented",
-	"kimi_k25":      "its checkpoints are in INT4, which is not read",
+	"kimi_k25":      "its checkpoints wrap Kimi K2 in a model of images, which is not read",
 	"longcat_flash": "its experts that return what they are given are not implemented",
 	"minimax":       "its lightning attention is not implemented",
 	"t5":            "it is an encoder and a decoder, and the engine runs decoders alone",
