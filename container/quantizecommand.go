@@ -40,7 +40,7 @@ func (q *quantizeCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("quantize: %w", err)
 	}
-	_, err = fmt.Fprintf(os.Stderr, "%s, %s of weights in place of %s, %.1f s\n", q.Folder, size(after), size(before), time.Since(start).Seconds())
+	_, err = fmt.Fprintf(os.Stderr, "%s, %s of weights instead of %s, %.1f s\n", q.Folder, size(after), size(before), time.Since(start).Seconds())
 	return err
 }
 
@@ -61,9 +61,12 @@ func emptyFolder(dir string) error {
 func quantizeTo(ctx context.Context, place, dir, quantize string) (before, after int64, err error) {
 	m, err := openModel(ctx, source.Open, place, &config.Serve{Quantize: quantize}, math.MaxInt64)
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, usageError{err}
 	}
 	defer m.checkpoint.Close()
+	if name := m.checkpoint.Source(); strings.HasSuffix(strings.ToLower(name), ".gguf") {
+		return 0, 0, usageError{fmt.Errorf("%s: a GGUF file is served as it is; quantize the checkpoint in safetensors", name)}
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return 0, 0, err
 	}
