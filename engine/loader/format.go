@@ -7,10 +7,12 @@ import (
 // allKinds is the set of all kinds of formats.
 const allKinds = ^uint32(0)
 
-// Formats of tensors that are quantised here.
+// Formats of tensors that are quantised here. Groups of 64 lose what those of 32 do, in
+// perplexity, and those of 128 several times as much; the numbers of IQ4_NL lose a
+// third less than 16 equal steps (make quality).
 const (
-	int8Format = plan.W8 | 128<<8
-	int4Format = plan.W4 | 32<<8
+	int8Format = plan.W8 | 64<<8
+	int4Format = plan.W4 | plan.CodesIQ4NL | 32<<8
 
 	// mixedFormat is for what is stored in few bits and cannot stay as it is: 8 bits
 	// lose little of 4 that were grouped otherwise.
