@@ -214,10 +214,18 @@ bench-adapters: tools native
 bench-speculation: tools native
 	go test -run '^$$' -bench Speculation -benchtime 3x -timeout 60m ./dev/realweights
 
-# Builds llama.cpp from the source package of llama-cpp-python: some minutes.
-bench-peer: tools native
-	@if command -v python3 >/dev/null && command -v cmake >/dev/null; then dev/peer/run.sh; \
-	  else echo 'The comparison with llama.cpp is left out: it needs python3, python3-venv and cmake.'; fi
+# Builds llama.cpp from the source package of llama-cpp-python: some minutes. The
+# comparison takes 25 more; PEER='-short' some, and -only and -pairs choose.
+PEER ?= -out docs/benchmarks
+
+bench-peer: build
+	@if command -v python3 >/dev/null && command -v cmake >/dev/null; then dev/peer/run.sh $(PEER); \
+	  else echo 'The comparison with llama.cpp is skipped: it needs python3, python3-venv and cmake.'; fi
+
+# The perplexity of two models from PyPI in our formats and in llama.cpp's.
+.PHONY: quality
+quality: tools native ## measure what int8, int4, GGUF and an int8 cache lose, beside llama.cpp
+	dev/quality/run.sh -out docs/benchmarks
 
 # A real S3 server, versitygw, for the tests and figures that want one; without
 # it they are left out.

@@ -109,6 +109,7 @@ func describeModel(ctx context.Context, place string, cfg *config.Serve) (*descr
 		d.Threads = caps.Threads
 	}
 	d.countTensors(m.checkpoint, m.plan)
+	m.plan.SetCacheFormat(cacheFormats[cfg.KVCacheDtype])
 	info, err := estimate(m.plan, m.checkpoint)
 	if err != nil {
 		return nil, err
@@ -177,7 +178,8 @@ func parameters(p *plan.Plan) (total int64) {
 	return total
 }
 
-// Caches are float32 if the weights are, or if a token takes no more than this.
+// Caches whose format is the backend's to choose are float32 if the weights are, or if a
+// token takes no more than this.
 const exactCacheBytes = 8 << 10
 
 // estimate is what the CPU backend says of a model once it is loaded, or a little

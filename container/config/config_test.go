@@ -127,7 +127,7 @@ func TestSources(t *testing.T) {
 		{name: "quantisation", env: []string{"HF_MODEL_QUANTIZE=awq"}, flag: "quantize", value: "awq", from: "environment HF_MODEL_QUANTIZE"},
 		{name: "vLLM's quantisation", env: []string{"SM_VLLM_QUANTIZATION=fp8"}, flag: "quantize", value: "fp8", from: "environment SM_VLLM_QUANTIZATION"},
 		{name: "value for sharded", args: []string{"--sharded", "true"}, flag: "sharded", value: "true", from: "command line"},
-		{name: "nothing asked of a later flag", args: []string{"--kv-cache-dtype", "auto"}, env: []string{"QUANTIZE=none"}, flag: "kv-cache-dtype", value: "auto", from: "command line"},
+		{name: "nothing asked of a later flag", args: []string{"--ngrok=false"}, flag: "ngrok", value: "false", from: "command line"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, settings, _, err := parse(t, tt.args, tt.env)
@@ -166,7 +166,7 @@ func TestFaults(t *testing.T) {
 		{name: "both names of the prompt limit", args: []string{"--max-input-tokens", "5"}, env: []string{"MAX_INPUT_LENGTH=6"}, want: "(environment MAX_INPUT_LENGTH; command line): set one"},
 		{name: "prompt as long as all", args: []string{"--max-input-tokens", "5", "--max-total-tokens", "5"}, want: "`max_input_tokens` must be < `max_total_tokens`. Given: 5 and 5"},
 		{name: "no CUDA yet", args: []string{"--device", "cuda"}, want: "the CUDA backend is not available in this build"},
-		{name: "quantised", env: []string{"HF_MODEL_QUANTIZE=awq"}, want: "HF_MODEL_QUANTIZE=awq: quantised weights: not available in this build"},
+		{name: "format of the cache", args: []string{"--kv-cache-dtype", "fp8_e5m2"}, want: "--kv-cache-dtype=fp8_e5m2: expected auto, f16 or int8"},
 		{name: "too long drafts", args: []string{"--speculate", "65"}, want: "--speculate=65: must be at most 64"},
 		{name: "adapters", env: []string{"LORA_ADAPTERS=a=b=c"}, want: "LORA_ADAPTERS=a=b=c: Invalid LoRA adapter format: a=b=c"},
 		{name: "secret of a later flag", args: []string{"--ngrok-authtoken", "hunter2"}, want: "--ngrok-authtoken=***:"},

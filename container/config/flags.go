@@ -59,10 +59,13 @@ type Serve struct {
 	ValidationWorkers     int   `name:"validation-workers" default:"2" min:"1" group:"limits" help:"Prompts that are rendered or tokenized at once, whatever the number of requests. With more than one, a worker stays free for short prompts."`
 	PayloadLimit          int64 `name:"payload-limit" operator:"" default:"2000000" min:"1" group:"limits" help:"Largest request body in bytes. Default: 2000000; on SageMaker its own limit of 25 MB."`
 
-	MaxBatchTotalTokens   int  `name:"max-batch-total-tokens" min:"1" placeholder:"N" group:"cache" help:"Tokens the key-value cache holds. Default: what the memory allows."`
-	MaxBatchPrefillTokens int  `name:"max-batch-prefill-tokens" min:"1" placeholder:"N" group:"cache" help:"Most tokens computed in one step; a longer prompt takes several steps. Default: what suits the device."`
-	PrefixCaching         bool `name:"prefix-caching" default:"true" negatable:"" group:"cache" help:"Reuse the cache when prompts begin alike."`
-	Speculate             int  `name:"speculate" default:"0" min:"0" max:"64" group:"cache" help:"Most tokens of a draft, which is taken from the prompt or the answer so far and checked in one step, as long as that pays. The text stays the same. Default: 0, no drafts. Not for models with recurrent layers."`
+	MaxBatchTotalTokens   int    `name:"max-batch-total-tokens" min:"1" placeholder:"N" group:"cache" help:"Tokens the key-value cache holds. Default: what the memory allows."`
+	MaxBatchPrefillTokens int    `name:"max-batch-prefill-tokens" min:"1" placeholder:"N" group:"cache" help:"Most tokens computed in one step; a longer prompt takes several steps. Default: what suits the device."`
+	KVCacheDtype          string `name:"kv-cache-dtype" default:"auto" group:"cache" placeholder:"auto|f16|int8" help:"How the key-value cache is kept: auto, as suits the weights (f16, of small or float32 models float32), f16, or int8, which takes a little more than half of f16's memory."`
+	PrefixCaching         bool   `name:"prefix-caching" default:"true" negatable:"" group:"cache" help:"Reuse the cache when prompts begin alike."`
+	Speculate             int    `name:"speculate" default:"0" min:"0" max:"64" group:"cache" help:"Most tokens of a draft, which is taken from the prompt or the answer so far and checked in one step, as long as that pays. The text stays the same. Default: 0, no drafts. Not for models with recurrent layers."`
+
+	PrefixCacheFile string `name:"prefix-cache-file" operator:"" placeholder:"FILE" group:"cache" help:"Prefix file that millrace prefix has written, here or in S3: prompts that begin with it start from there as soon as the server is ready. Several are separated by commas. One that is not of this model, machine and build is not used; the log says why."`
 
 	GenerationConfig       string `name:"generation-config" default:"auto" enum:"auto,vllm,tgi" group:"sampling" placeholder:"auto|tgi" help:"Sampling defaults of the OpenAI routes: auto takes temperature, top_p, top_k, min_p, typical_p and repetition_penalty from the model's generation_config.json, tgi (or vllm) takes none of them. The generate routes keep TGI's defaults."`
 	DefaultMaxTokens       int    `name:"default-max-tokens" min:"1" placeholder:"N" group:"sampling" help:"Most tokens of a chat's answer when a request does not say. Default: what the prompt leaves; TGI's is 100."`
@@ -135,8 +138,6 @@ type Compat struct {
 	WatermarkDelta       float64 `name:"watermark-delta" ignored:"a watermark favours half of the vocabulary, by 2" placeholder:"NUMBER" help:"Ignored: a watermark favours half of the vocabulary, by 2."`
 	UsageStats           string  `name:"usage-stats" default:"off" enum:"on,off,no-stack" ignored:"no usage is ever reported" placeholder:"on|off" help:"Ignored: no usage is ever reported."`
 
-	Quantize       string  `group:"later" name:"quantize" also:"HF_MODEL_QUANTIZE" neutral:"none" later:"quantised weights" placeholder:"TEXT" help:"Not in this build: quantised weights."`
-	KVCacheDtype   string  `group:"later" name:"kv-cache-dtype" neutral:"auto" later:"a quantised key-value cache" placeholder:"TEXT" help:"Not in this build: a quantised key-value cache."`
 	RopeScaling    string  `group:"later" name:"rope-scaling" later:"overriding the checkpoint's rope scaling" placeholder:"TEXT" help:"Not in this build: overriding the checkpoint's rope scaling."`
 	RopeFactor     float64 `group:"later" name:"rope-factor" later:"overriding the checkpoint's rope scaling" placeholder:"NUMBER" help:"Not in this build: overriding the checkpoint's rope scaling."`
 	Ngrok          bool    `group:"later" name:"ngrok" neutral:"false" later:"an ngrok tunnel" help:"Not in this build: an ngrok tunnel."`

@@ -78,7 +78,12 @@ func parseLocation(text string) (location, error) {
 	if l.version != "" {
 		return fail("versionId belongs to one object, such as a .tar.gz; a prefix has none")
 	}
-	if strings.HasSuffix(l.key, ".safetensors") || strings.HasSuffix(l.key, ".gguf") {
+	if weights.IsGGUF(l.key) {
+		l.file = path.Base(l.key)
+		l.key = strings.TrimSuffix(l.key, l.file)
+		return l, nil
+	}
+	if strings.HasSuffix(l.key, ".safetensors") {
 		return fail("a single file is not a model: give the prefix that holds config.json and the weights")
 	}
 	if l.key != "" && !strings.HasSuffix(l.key, "/") {
@@ -130,23 +135,6 @@ func parsePlace(text string) (location, error) {
 		default:
 			return fail("unknown option, known are versionId and requestPayer")
 		}
-	}
-	if IsArchive(l.key) {
-		return l, nil
-	}
-	if l.version != "" {
-		return fail("versionId belongs to one object, such as a .tar.gz; a prefix has none")
-	}
-	if weights.IsGGUF(l.key) {
-		l.file = path.Base(l.key)
-		l.key = strings.TrimSuffix(l.key, l.file)
-		return l, nil
-	}
-	if strings.HasSuffix(l.key, ".safetensors") {
-		return fail("a single file is not a model: give the prefix that holds config.json and the weights")
-	}
-	if l.key != "" && !strings.HasSuffix(l.key, "/") {
-		l.key += "/"
 	}
 	return l, nil
 }

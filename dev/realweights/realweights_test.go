@@ -70,8 +70,8 @@ func TestRealWeights(t *testing.T) {
 	}
 }
 
-// prepare returns the folder of the GGUF files, build/realweights. It makes them
-// if they are not there or prepare.py has changed.
+// prepare returns the folder of the checkpoints and of the same as GGUF,
+// build/realweights. It makes them if they are not there or prepare.py has changed.
 func prepare(t testing.TB) string {
 	t.Helper()
 	dir, err := filepath.Abs(root + "/build/realweights")
@@ -106,7 +106,8 @@ func prepare(t testing.TB) string {
 		t.Fatalf("pip: %v\n%s", err, out)
 	}
 	for _, model := range models {
-		if out, err := exec.Command(venv+"/bin/python", "prepare.py", model, dir).CombinedOutput(); err != nil {
+		if out, err := exec.Command(venv+"/bin/python", "prepare.py", model, filepath.Join(dir, model),
+			"--gguf", filepath.Join(dir, model+"-f32.gguf"), "--shipped", filepath.Join(dir, model+".gguf")).CombinedOutput(); err != nil {
 			t.Fatalf("prepare.py: %v\n%s", err, out)
 		}
 	}
@@ -141,7 +142,7 @@ func testTokenizer(t *testing.T, file string, goldens []golden) {
 // testTokens compares token by token. After one that differs where llama.cpp
 // has no clear preference, the comparison goes on from llama.cpp's token.
 func testTokens(t *testing.T, file string, goldens []golden, clearly float64) {
-	e := startEngine(t, file)
+	e := startEngine(t, file, 0)
 	type part struct {
 		golden *golden
 		from   int // tokens of llama.cpp that belong to the prompt
@@ -191,8 +192,9 @@ func testTokens(t *testing.T, file string, goldens []golden, clearly float64) {
 	t.Logf("%d of %d prompts are equal whole; of %d tokens %d differ at margins below %v", whole, len(goldens), tokens, unclear, clearly)
 }
 
-// startEngine runs an engine on a GGUF file until the test ends.
-func startEngine(t *testing.T, file string) *engine.Engine {
+// startEngine runs an engine on the checkpoint in dir, with drafts of so many tokens,
+// until the test ends.
+func startEngine(t testing.TB, dir string, speculate int) *engine.Engine {
 	t.Helper()
 	limits := device.Limits{MaxTokens: 512, MaxRows: 64, MaxSlots: 16, MaxPagesPerSlot: 2048 / device.PageTokens}
 	backend, err := cpu.Open(limits)
@@ -200,7 +202,7 @@ func startEngine(t *testing.T, file string) *engine.Engine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { backend.Close() }) // after the engine has stopped
-	c, err := weights.Open(file)
+	c, err := weights.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,10 +280,10 @@ func testServer(t *testing.T, file string, goldens []golden) {
 	}
 }
 
-// serve runs the program on a file until the test ends and returns its address.
-func serve(t *testing.T, file string) string {
+// serve runs the program on dir until the test ends and returns its address.
+func serve(t *testing.T, dir string) string {
 	t.Helper()
-	cmd := exec.Command(root+"/build/millrace", "serve", "--model-id", file, "--hostname", "127.0.0.1", "--port", "0", "--json-output")
+	cmd := exec.Command(root+"/build/millrace", "serve", "--model-id", dir, "--hostname", "127.0.0.1", "--port", "0", "--json-output")
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -239,14 +239,15 @@ func TestSetsAgree(t *testing.T) {
 		prompt[i] = int32(i * 11 % small.vocab)
 	}
 	p := everything()
-	for _, format := range []plan.Format{
-		plan.F32, plan.F16, plan.BF16,
-		plan.W8, plan.W8.Grouped(16) | plan.WithMinimum, plan.W4.Grouped(32), plan.W4.Grouped(16) | plan.WithMinimum, plan.W4.Grouped(16) | plan.CodesE2M1,
-		plan.F8.Grouped(16),
+	for _, tt := range []struct{ format, cache plan.Format }{
+		{plan.F32, plan.F32}, {plan.F16, plan.F16}, {plan.BF16, plan.F32}, {plan.BF16, plan.CacheW8},
+		{plan.W8, plan.F32}, {plan.W8.Grouped(16) | plan.WithMinimum, plan.F32}, {plan.W4.Grouped(32), plan.F32},
+		{plan.W4.Grouped(16) | plan.WithMinimum, plan.CacheW8}, {plan.W4.Grouped(16) | plan.CodesE2M1, plan.F32},
+		{plan.F8.Grouped(16), plan.F32},
 	} {
 		var first []device.Alternative
 		for _, set := range []string{"avx2", "avxvnni", "wide", "avx512", "avx512vnni"} {
-			t.Run(fmt.Sprintf("%v/%s", format, set), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%v/%v/%s", tt.format, tt.cache, set), func(t *testing.T) {
 				choose(t, set)
 				p.SetCacheFormat(tt.cache)
 				limits := longLimits

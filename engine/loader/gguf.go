@@ -68,7 +68,7 @@ func (r *resolver) fileParts(part plan.Part) ([]plan.Part, error) {
 		if part.Transpose && n != part.Rows.N {
 			return nil, fmt.Errorf("%s: tensor %q: a part of it is in several places of the file", t.File, t.Name)
 		}
-		r.stored[run.From.Name] = storedTensor{*run.From, t.Map}
+		r.inFiles[run.From.Name] = storedTensor{*run.From, t.Map}
 		parts = append(parts, one)
 	}
 	return parts, nil

@@ -43,13 +43,13 @@ func TestGGUF(t *testing.T) {
 	for _, file := range weights.ModelFiles(files) {
 		name := strings.TrimSuffix(filepath.Base(file), ".gguf")
 		t.Run(name, func(t *testing.T) {
-			got, gotPlan := loadInto(t, file)
+			got, gotPlan := loadAll(t, file)
 			name, how, _ := strings.Cut(name, "+")
 			most := 0x1p-8 // the files are BF16
 			if how == "q8_0" {
 				most = 0x1p-6
 			}
-			want, wantPlan := loadInto(t, withSettings(t, "../testdata/"+name, absent[name]))
+			want, wantPlan := loadAll(t, withSettings(t, "../testdata/"+name, absent[name]))
 			gotText, wantText := gotPlan.String(), wantPlan.String()
 			gotPlan.Family, wantPlan.Family = "", "" // llama and mistral are one
 			gotTables, wantTables := gotPlan.Tables, wantPlan.Tables
@@ -107,8 +107,8 @@ func compare(t *testing.T, name string, got, want []float32, most float64) {
 	}
 }
 
-// loadInto loads a checkpoint into a backend that takes all formats.
-func loadInto(t *testing.T, place string) (*weightSink, *plan.Plan) {
+// loadAll loads a checkpoint into a backend that takes all formats.
+func loadAll(t *testing.T, place string) (*weightSink, *plan.Plan) {
 	t.Helper()
 	c, err := weights.Open(place)
 	if err != nil {

@@ -268,17 +268,22 @@ type piece struct {
 // resolver finds how a checkpoint stores what a plan needs.
 type resolver struct {
 	resolved
-	c      *weights.Checkpoint
-	how    *plan.Quantization
-	asked  map[string]bool // names of the parts
-	byName map[string]*source
-	stored map[string]storedTensor // that tensors of the model are made of, by their names in the file
+	c       *weights.Checkpoint
+	how     *plan.Quantization
+	asked   map[string]bool // names of the parts
+	byName  map[string]*source
+	inFiles map[string]storedTensor // that tensors of the model are made of, by their names in the file
 }
 
 // resolve finds every part of every tensor of p in c, compares types and shapes and
 // chooses the formats of tensors, of kinds that are in the set kinds.
 func resolve(p *plan.Plan, c *weights.Checkpoint, kinds uint32) (*resolved, error) {
-	r := &resolver{c: c, byName: map[string]*source{}, stored: map[string]storedTensor{}}
+	r := &resolver{c: c, how: &p.Stored, asked: map[string]bool{}, byName: map[string]*source{}, inFiles: map[string]storedTensor{}}
+	for _, t := range p.Tensors {
+		for _, part := range t.Parts {
+			r.asked[part.Name] = true
+		}
+	}
 	rules := newRules(p, kinds)
 	for i, t := range p.Tensors {
 		if len(t.Parts) == 0 {
@@ -353,7 +358,7 @@ func (r *resolver) source(part *plan.Part) (*source, error) {
 	if s := r.byName[part.Name]; s != nil && slices.Equal(s.part, part.Shape) {
 		return s, nil
 	}
-	t, e, beside, err := r.encoding(part)
+	f, err := r.stored(part)
 	if err != nil {
 		return nil, err
 	}
@@ -371,21 +376,32 @@ func (r *resolver) source(part *plan.Part) (*source, error) {
 	return s, nil
 }
 
-// encoding finds how the checkpoint stores the tensor of a part: the tensor of codes
-// and those beside it.
-func (r *resolver) encoding(part *plan.Part) (codes weights.Tensor, e *encoding, beside []*source, err error) {
+// found is how the checkpoint stores a matrix.
+type found struct {
+	codes    weights.Tensor
+	encoding encoding
+	beside   []*source // what encoding reads beside the codes
+}
+
+// stored finds how the checkpoint stores the tensor of a part.
+func (r *resolver) stored(part *plan.Part) (*found, error) {
 	switch part.Encoding {
 	case plan.EncodingMXFP4:
 		return r.mxfp4(part)
 	case plan.EncodingTernary:
 		return r.ternary(part)
 	}
-	if s, ok := r.stored[part.Name]; ok {
+	if s, ok := r.inFiles[part.Name]; ok {
 		rows := rowEncodings[s.DType]
 		if s.of != nil {
 			rows = mapped(rows, s.of)
 		}
-		return s.Tensor, &rows, nil, nil
+		return &found{codes: s.Tensor, encoding: rows}, nil
+	}
+	if r.how.Method != "" && len(part.Shape) > 1 {
+		if f, ok, err := r.quantized(part); ok {
+			return f, err
+		}
 	}
 	types := floatTypes
 	if t, _ := r.c.Tensor(part.Name); rowEncodings[t.DType].decode != nil {

@@ -17,8 +17,8 @@
 // of a stage; their products are exact, and what is done with them in float32 is in one
 // order and never fused, so that not even the instruction set changes a bit. Activations and recurrent
 // states are kept in float32, adapters in f16 if the weights that they change have 16 bits, keys,
-// values and latents in float32 if the weights are or a
-// token's are below 8 KiB, and in f16 otherwise.
+// values and latents as the plan says or, if it does not, in float32 if the weights
+// are or a token's are below 8 KiB, and in f16 otherwise.
 //
 // Work is shared out between barriers, one stage of operations after the other:
 // rows to whichever thread is free, matrices by panels, a mixture by expert and panel,
@@ -28,7 +28,6 @@
 //
 // MILLRACE_CPU_ISA=portable|avx2|avxvnni|avx512|avx512vnni|dotprod picks a lesser
 // instruction set than the best; "wide" is AVX-512's code on AVX2 registers, for tests.
-// MILLRACE_CPU_KV=f16 keeps small keys and values in f16 too.
 //
 // The build tag sanitize leaves optimization and hardening to CGO_CXXFLAGS:
 // `make sanitize` compiles with sanitizers, which do not go well with either.

@@ -16,6 +16,13 @@
 namespace millrace {
 namespace avx2 {
 MR_INLINE Reg widen_f16(Halves h) { return (Reg)_mm256_cvtph_ps((__m128i)h); }
+// 16 codes of 8 bits as floats.
+MR_INLINE Vec load_w8(const char* p) {
+  Vec v;
+  MR_EACH v.r[i] = (Reg)_mm256_cvtepi32_ps(
+      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + i * MR_LANES))));
+  return v;
+}
 MR_INLINE void store_f16(uint16_t* p, Vec v) {
   MR_EACH _mm_storeu_si128(reinterpret_cast<__m128i*>(p + i * MR_LANES),
                            _mm256_cvtps_ph((__m256)v.r[i], _MM_FROUND_TO_NEAREST_INT));

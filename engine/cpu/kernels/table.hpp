@@ -8,11 +8,11 @@ static const Kernels kTable = {
 #ifdef MR_F16
     true,
     {matmul<PanelF32>, matmul<PanelF16>, matmul<PanelBF16>, nullptr, nullptr, matmul_f8},
-    {attend_split<PanelF32>, attend_split<PanelF16>, nullptr},
+    {attend_f32, attend_f16, attend_w8},
 #else
     false,
     {matmul<PanelF32>, nullptr, matmul<PanelBF16>, nullptr, nullptr, matmul_f8},
-    {attend_split<PanelF32>, nullptr, nullptr},
+    {attend_f32, nullptr, nullptr},
 #endif
     attend_merge,
     attend_finish,

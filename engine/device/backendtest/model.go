@@ -18,6 +18,11 @@ type model struct {
 	weights []weights
 	format  plan.Format // of matrices; what cannot have it is F32
 
+	// Whether a quantised format is that of embeddings, too. Their rows are multiples of
+	// a scale, and rounding such rows to integers is full of ties: unless x is an
+	// embedding itself, the last bit of x decides them.
+	quantizeEmbeddings bool
+
 	info device.ModelInfo // what the backend that took it last said
 }
 
