@@ -138,7 +138,7 @@ func (b *bucket) meant(objects []*object) ([]*object, error) {
 		return !slices.Contains(files, strings.TrimPrefix(o.key, b.place.key))
 	})
 	if len(objects) == 0 {
-		return nil, &Error{b.place.uri(b.place.key+b.place.file) + ": there is no such object", fs.ErrNotExist}
+		return nil, &Error{b.place.uri(b.place.key+b.place.file) + ": no such object", fs.ErrNotExist}
 	}
 	return objects, nil
 }

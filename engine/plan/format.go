@@ -11,7 +11,7 @@ import (
 // above them says what the codes mean.
 //
 // F32, F16 and BF16 are elements and nothing else. The others are codes of a few
-// bits, a group of columns sharing a scale. A row of theirs is
+// bits, a group of columns sharing a scale. A row of them is laid out so:
 //
 //	codes     cols bytes of W8 and F8; (cols+1)/2 bytes of W4, the even column in the low half of a byte
 //	scales    one for each group of columns; the last group may be shorter: F16, of F8 F32

@@ -4,7 +4,7 @@ package gguf
 // matches and what does not.
 type split struct {
 	patterns []string
-	whole    bool // what is a token as it is is not made of merges
+	whole    bool // text that is a token itself is not built from merges
 	begins   bool // a text begins with the token for that, unless the file says otherwise
 	composed bool // the text is normalized to NFC
 }
