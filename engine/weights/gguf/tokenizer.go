@@ -168,7 +168,8 @@ func (m *model) byteLevel(f *tokenizerFile, v *vocabulary) error {
 		return fmt.Errorf("the metadata have no merges")
 	}
 	f.Model.Merges, f.Model.IgnoreMerges = merges(list, v), pre.whole
-	level := object{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}
+	// A token begins with its space, as in the tokenizers of Llama 3 and Qwen.
+	level := object{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false}
 	steps := []any{}
 	for _, pattern := range pre.patterns {
 		steps = append(steps, object{"type": "Split", "pattern": object{"Regex": pattern}, "behavior": "Isolated", "invert": false})
