@@ -282,10 +282,47 @@ func fitMinimum(part, weights []float32, low, high float32) (scale, minimum floa
 
 func putNibble(dst []byte, i int, code byte) { dst[i/2] |= code << (i % 2 * 4) }
 
+// The tables whose numbers ascend, and where the nearest of them changes.
+var (
+	iq4nlTable, nf4Table = (plan.W4 | plan.CodesIQ4NL).Table(), (plan.W4 | plan.CodesNF4).Table()
+	iq4nlTurns, nf4Turns = turns(iq4nlTable), turns(nf4Table)
+)
+
+// turns are the middles between the numbers of a table that ascend.
+func turns(table *[16]int8) (middles [15]float32) {
+	for i := range middles {
+		middles[i] = (float32(table[i]) + float32(table[i+1])) / 2
+	}
+	return middles
+}
+
+// search returns how many of turns are below v.
+func search(turns *[15]float32, v float32) byte {
+	i := 0
+	if v > turns[7] {
+		i = 8
+	}
+	if v > turns[i+3] {
+		i += 4
+	}
+	if v > turns[i+1] {
+		i += 2
+	}
+	if v > turns[i] {
+		i++
+	}
+	return byte(i)
+}
+
 // nearest returns the code whose number is nearest to v.
 func nearest(table *[16]int8, v float32) byte {
-	if table[0] == -8 { // plain W4
+	switch table {
+	case plan.W4.Table():
 		return byte(round(min(max(v, -8), 7)) + 8)
+	case iq4nlTable:
+		return search(&iq4nlTurns, v)
+	case nf4Table:
+		return search(&nf4Turns, v)
 	}
 	best, at := float32(math.Inf(1)), 0
 	for i, c := range table {

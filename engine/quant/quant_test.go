@@ -147,3 +147,39 @@ func TestEncodeWeighted(t *testing.T) {
 		}
 	}
 }
+
+// TestNearest: codes by search are those of the nearest numbers, the lower one of two
+// that are as near.
+func TestNearest(t *testing.T) {
+	for _, f := range []plan.Format{plan.W4 | plan.CodesIQ4NL, plan.W4 | plan.CodesNF4} {
+		table := f.Table()
+		for v := float32(-140); v < 140; v += 0.125 {
+			want := 0
+			for i, c := range table {
+				if d := v - float32(c); d*d < (v-float32(table[want]))*(v-float32(table[want])) {
+					want = i
+				}
+			}
+			if got := nearest(table, v); int(got) != want {
+				t.Fatalf("%v: the code of %v is %d, want %d", f, v, got, want)
+			}
+		}
+	}
+}
+
+func BenchmarkEncode(b *testing.B) {
+	row := make([]float32, 4096)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range row {
+		row[i] = float32(rng.NormFloat64())
+	}
+	for _, f := range []plan.Format{plan.W8.Grouped(64), plan.W4.Grouped(32), plan.W4.Grouped(32) | plan.CodesIQ4NL} {
+		b.Run(f.String(), func(b *testing.B) {
+			dst := make([]byte, f.RowBytes(len(row)))
+			b.SetBytes(int64(len(row)) * 2)
+			for b.Loop() {
+				Encode(dst, row, f)
+			}
+		})
+	}
+}
