@@ -204,6 +204,7 @@ func TestInspect(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := start(t, nil, "--model-id", dir).ready()
+	waitFor(t, "the log", func() bool { return strings.Contains(p.logged(), `"message":"ready"`) })
 	var ready struct {
 		Bytes  int64
 		Tokens int `json:"kv_tokens"`
