@@ -314,7 +314,7 @@ func size(a *device.Adapter) (bytes int64) {
 }
 
 // makeRoom takes bytes of the memory, for which the adapters go that are not in use,
-// the one used longest ago first.
+// the least recently used first.
 func (m *Manager) makeRoom(bytes int64) error {
 	m.mu.Lock()
 	var idle []*entry

@@ -86,7 +86,7 @@ type Config struct {
 	Shared    *SharedConfig    // nil: layers share nothing
 	Scan      *ScanConfig      // nil: no selective scan
 	Scales    *ScaleConfig     // nil: there are no such factors
-	ShortConv *ShortConvConfig // nil: no convolution in place of attention
+	ShortConv *ShortConvConfig // nil: no convolution instead of attention
 }
 
 // KVWidth is the width of a layer's keys, and of its values.

@@ -1,7 +1,7 @@
 package plan
 
 // Jamba: Mamba's mixer in most layers, attention without positions in the others,
-// and experts in place of some MLPs. transformers/models/jamba.
+// and experts instead of some MLPs. transformers/models/jamba.
 
 var (
 	jambaKeys = map[string]string{

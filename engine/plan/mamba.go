@@ -1,6 +1,6 @@
 package plan
 
-// Mamba: a selective scan in place of attention (arXiv 2312.00752).
+// Mamba: a selective scan instead of attention (arXiv 2312.00752).
 // transformers/models/mamba and falcon_mamba.
 
 // ScanConfig is the shape of the selective scan.
