@@ -121,6 +121,9 @@ func (s *server) openPrefixes(ctx context.Context) (opened func() []*prefixFile)
 // restorePrefixes puts prefix files into the cache. One that cannot be used is a
 // warning: without it prompts are computed, as they would be.
 func (s *server) restorePrefixes(l *loadedModel, files []*prefixFile) {
+	if len(files) == 0 {
+		return
+	}
 	origin := s.prefixOrigin(l)
 	for _, f := range files {
 		start, tokens, err := time.Now(), 0, f.err
@@ -134,9 +137,7 @@ func (s *server) restorePrefixes(l *loadedModel, files []*prefixFile) {
 		}
 		s.log.Info("prefix restored", "file", config.HideSecrets(f.place), "tokens", tokens, "seconds", time.Since(start).Seconds())
 	}
-	if len(files) > 0 {
-		s.phases.mark("prefix")
-	}
+	s.phases.mark("prefix")
 }
 
 // prefixCommand is the command that writes a prefix file.
