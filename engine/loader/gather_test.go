@@ -52,7 +52,7 @@ func gathered(rng *rand.Rand) (tensors map[string]weightstest.Tensor, rows map[s
 			case "BF16":
 				x.Data = binary.LittleEndian.AppendUint16(x.Data, uint16(math.Float32bits(v)>>16))
 			case "F16":
-				x.Data = binary.LittleEndian.AppendUint16(x.Data, toHalf(v))
+				x.Data = binary.LittleEndian.AppendUint16(x.Data, quant.ToHalf(v))
 			}
 			if i%cols == 0 {
 				rows[t.name] = append(rows[t.name], nil)
@@ -84,15 +84,6 @@ func gathered(rng *rand.Rand) (tensors map[string]weightstest.Tensor, rows map[s
 	}
 	tensors["blocks"], tensors["scales"] = blocks, scales
 	return tensors, rows
-}
-
-// toHalf narrows a number that F16 holds, no subnormal.
-func toHalf(v float32) uint16 {
-	bits := math.Float32bits(v)
-	if v == 0 {
-		return 0
-	}
-	return uint16(bits>>16&0x8000 | (bits>>23&0xff-127+15)<<10 | bits>>13&0x3ff)
 }
 
 // TestLoadParts: tensors made of parts in every way, against picking their
