@@ -48,6 +48,12 @@ func (w *weighed) WriteTensor(h device.Handle, first, n int, src []byte) error {
 	return w.Backend.WriteTensor(h, first, n, src)
 }
 
+// AdoptTensor implements device.Backend.
+func (w *weighed) AdoptTensor(h device.Handle, packed []byte, release func()) error {
+	w.add(h, -2, packed)
+	return w.Backend.AdoptTensor(h, packed, release)
+}
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // add counts in a row of a tensor. What is summed up is mixed as SplitMix64 does.

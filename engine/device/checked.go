@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"unsafe"
 
 	"github.com/millrace-ai/millrace/engine/plan"
 )
@@ -58,6 +59,7 @@ type checked struct {
 // checkedTensor is a tensor that is being loaded.
 type checkedTensor struct {
 	name       string
+	format     plan.Format
 	shape      []int
 	rowBytes   int
 	quantized  bool
@@ -162,7 +164,7 @@ func (c *checked) NewTensor(name string, format plan.Format, shape []int) (Handl
 		return 0, c.errorf("tensor %s: handle %d, expected %d", name, h, len(c.tensors))
 	}
 	c.tensors = append(c.tensors, checkedTensor{
-		name: name, shape: slices.Clone(shape), quantized: format.Quantized(), rowBytes: format.RowBytes(cols),
+		name: name, format: format, shape: slices.Clone(shape), quantized: format.Quantized(), rowBytes: format.RowBytes(cols),
 		rows: rows, left: rows, written: make([]uint64, (rows+63)/64),
 	})
 	return h, nil
@@ -197,6 +199,37 @@ func (c *checked) WriteTensor(h Handle, first, n int, src []byte) error {
 		t.written[r/64] |= 1 << (r % 64)
 	}
 	t.left -= n
+	return nil
+}
+
+// AdoptTensor implements Backend.
+func (c *checked) AdoptTensor(h Handle, packed []byte, release func()) error {
+	if c.final != nil {
+		return c.final
+	}
+	if h < 0 || int(h) >= len(c.tensors) {
+		return c.errorf("tensor handle %d, there are %d", h, len(c.tensors))
+	}
+	t := &c.tensors[h]
+	switch {
+	case c.caps.Layout != plan.Panels || c.caps.Adopted>>t.format.Kind()&1 == 0 || len(t.shape) < 2:
+		return c.errorf("tensor %s: packed, %v %v: %w", t.name, t.format, t.shape, ErrUnsupported)
+	case c.plan != nil:
+		return c.errorf("tensor %s adopted after the model was set", t.name)
+	case t.left < t.rows:
+		return c.errorf("tensor %s adopted, though it has been written", t.name)
+	case len(packed) != t.format.PackedBytes(t.shape):
+		return c.errorf("tensor %s: %d bytes packed, expected %d", t.name, len(packed), t.format.PackedBytes(t.shape))
+	case uintptr(unsafe.Pointer(unsafe.SliceData(packed)))%PackedAlign != 0:
+		return c.errorf("tensor %s: packed memory is not aligned to %d bytes", t.name, PackedAlign)
+	}
+	if err := c.Backend.AdoptTensor(h, packed, release); err != nil {
+		return c.passed(err)
+	}
+	for i := range t.written {
+		t.written[i] = ^uint64(0)
+	}
+	t.left = 0
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
@@ -51,6 +52,7 @@ func (f *fake) NewTensor(string, plan.Format, []int) (Handle, error) {
 	return Handle(f.tensors - 1), f.call("NewTensor")
 }
 func (f *fake) WriteTensor(Handle, int, int, []byte) error { return f.call("WriteTensor") }
+func (f *fake) AdoptTensor(Handle, []byte, func()) error   { return f.call("AdoptTensor") }
 func (f *fake) SetModel(p *plan.Plan) (ModelInfo, error) {
 	f.plan = p
 	return ModelInfo{PageBytes: checkedPageBytes, StateBytes: checkedStateBytes}, f.call("SetModel")
@@ -785,6 +787,62 @@ func TestCheckedTensors(t *testing.T) {
 	if err := b.WriteTensor(h, 0, 60, make([]byte, 600)); err != nil {
 		t.Errorf("after refused calls: %v", err)
 	}
+}
+
+func TestCheckedAdopted(t *testing.T) {
+	f := newFake()
+	f.caps.Layout, f.caps.Adopted = plan.Panels, 1<<plan.BF16
+	b := Checked(f, checkedLimits)
+	shape := []int{2, 35, 5}
+	size := plan.BF16.PackedBytes(shape)
+	if size != 2*3*16*6*2 {
+		t.Fatalf("%d bytes packed", size)
+	}
+	memory := make([]byte, size+2*PackedAlign)
+	memory = memory[PackedAlign-uintptr(unsafe.Pointer(&memory[0]))%PackedAlign:]
+	for _, format := range []plan.Format{plan.BF16, plan.F32} {
+		if _, err := b.NewTensor("w", format, shape); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.NewTensor("v", plan.BF16, []int{5}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.NewTensor("begun", plan.BF16, shape); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.WriteTensor(3, 69, 1, make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		h      Handle
+		packed []byte
+		want   string
+	}{
+		{4, memory[:size], "tensor handle 4, there are 4"},
+		{-1, memory[:size], "tensor handle -1"},
+		{0, memory[:size-1], "tensor w: 1151 bytes packed, expected 1152"},
+		{0, memory[1 : 1+size], "tensor w: packed memory is not aligned to 64 bytes"},
+		{1, memory[:2*size], "tensor w: packed, F32 [2 35 5]: not supported"},
+		{2, memory[:size], "tensor v: packed, BF16 [5]: not supported"},
+		{3, memory[:size], "tensor begun adopted, though it has been written"},
+	} {
+		refused(t, b.AdoptTensor(tt.h, tt.packed, nil), tt.want)
+	}
+	if err := b.AdoptTensor(0, memory[:size], nil); err != nil {
+		t.Errorf("after refused calls: %v", err)
+	}
+	refused(t, b.AdoptTensor(0, memory[:size], nil), "tensor w adopted, though it has been written")
+	refused(t, b.WriteTensor(0, 0, 1, make([]byte, 10)), "tensor w: row 0 written twice")
+
+	f.caps.Layout = "panels16-v0"
+	refused(t, Checked(f, checkedLimits).AdoptTensor(0, memory[:size], nil), "tensor handle 0, there are 0")
+	b = Checked(f, checkedLimits)
+	f.tensors = 0
+	if _, err := b.NewTensor("w", plan.BF16, shape); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, b.AdoptTensor(0, memory[:size], nil), "tensor w: packed, BF16 [2 35 5]: not supported")
 }
 
 func TestCheckedModel(t *testing.T) {

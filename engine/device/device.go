@@ -47,6 +47,9 @@ import (
 // PageTokens is the number of tokens that share a page.
 const PageTokens = page.Tokens
 
+// PackedAlign divides the address of memory that a backend adopts.
+const PackedAlign = 64
+
 // RingDepth is the number of Batches a backend owns: one runs, one is being
 // filled, one is being read.
 const RingDepth = 3
@@ -112,6 +115,9 @@ type Caps struct {
 	LaunchDepth int
 	// StepTokens is how many tokens a step should have to keep the device busy.
 	StepTokens int
+
+	Layout  string // of what AdoptTensor takes, such as plan.Panels; "" if nothing
+	Adopted uint32 // bit f: it takes matrices in formats of kind f
 }
 
 // Has reports whether the backend can do f.
@@ -159,6 +165,13 @@ type Backend interface {
 	// matrices; a vector is one row. src is only read during the call. Any order,
 	// each row once.
 	WriteTensor(h Handle, first, n int, src []byte) error
+
+	// AdoptTensor gives all of a tensor of matrices, instead of WriteTensor, in
+	// memory that holds it as Caps.Layout says: of the host, outside of Go's heap,
+	// aligned to PackedAlign bytes. It is only read, and must stay as it is until the
+	// backend calls release, in Close; nil: it does anyway. After an error release is
+	// not called.
+	AdoptTensor(h Handle, packed []byte, release func()) error
 
 	// SetModel takes the op plan once all tensors are written.
 	SetModel(p *plan.Plan) (ModelInfo, error)

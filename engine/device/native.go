@@ -15,6 +15,9 @@ static mr_status mr_call_tensor_new(const mr_backend *b, mr_context *ctx, const 
 static mr_status mr_call_tensor_write(const mr_backend *b, mr_context *ctx, int32_t handle, int64_t first, int64_t rows, const void *src, int64_t bytes) {
 	return b->tensor_write(ctx, handle, first, rows, src, bytes);
 }
+static mr_status mr_call_tensor_adopt(const mr_backend *b, mr_context *ctx, int32_t handle, const void *packed, int64_t bytes) {
+	return b->tensor_adopt(ctx, handle, packed, bytes);
+}
 // The arrays are arguments of their own: a Go struct that held pointers to
 // them could not be passed.
 static mr_plan mr_join_plan(mr_plan p, const mr_value *values, const int32_t *table_len, const float *tables, const mr_cache *caches, const mr_op *ops) {
@@ -258,6 +261,8 @@ type Native struct {
 	caps  Caps
 	ring  [RingDepth]nativeBatch
 	lost  error // what the backend said when the device went
+
+	adopted []func() // release memory of AdoptTensor
 }
 
 var _ Backend = (*Native)(nil)
@@ -346,6 +351,8 @@ func goCaps(c *C.mr_caps) Caps {
 		Memory:      int64(c.memory),
 		LaunchDepth: int(c.launch_depth),
 		StepTokens:  int(c.step_tokens),
+		Layout:      C.GoString(&c.layout[0]),
+		Adopted:     uint32(c.adopted),
 	}
 }
 
@@ -427,6 +434,18 @@ func (n *Native) WriteTensor(h Handle, first, rows int, src []byte) error {
 	}
 	return n.check(C.mr_call_tensor_write(n.table, n.ctx, C.int32_t(h), C.int64_t(first), C.int64_t(rows),
 		unsafe.Pointer(unsafe.SliceData(src)), C.int64_t(len(src))))
+}
+
+// AdoptTensor implements Backend. packed is not Go's memory: C keeps the pointer.
+func (n *Native) AdoptTensor(h Handle, packed []byte, release func()) error {
+	if err := n.usable(); err != nil {
+		return err
+	}
+	err := n.check(C.mr_call_tensor_adopt(n.table, n.ctx, C.int32_t(h), unsafe.Pointer(unsafe.SliceData(packed)), C.int64_t(len(packed))))
+	if err == nil && release != nil {
+		n.adopted = append(n.adopted, release)
+	}
+	return err
 }
 
 // cPlan is a plan for C: a struct without its pointers, and those.
@@ -738,5 +757,9 @@ func (n *Native) Close() error {
 		n.ctx = nil
 		n.ring = [RingDepth]nativeBatch{}
 	}
+	for _, release := range n.adopted {
+		release()
+	}
+	n.adopted = nil
 	return nil
 }

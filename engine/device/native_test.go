@@ -56,6 +56,7 @@ func TestNativeClosed(t *testing.T) {
 		"CheckPlan":   n.CheckPlan(&plan.Plan{}),
 		"NewTensor":   tensorErr,
 		"WriteTensor": n.WriteTensor(0, 0, 1, nil),
+		"AdoptTensor": n.AdoptTensor(0, nil, nil),
 		"SetModel":    modelErr,
 		"InitCache":   n.InitCache(1, 0),
 		"WarmUp":      n.WarmUp(),

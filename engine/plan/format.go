@@ -179,6 +179,43 @@ func (f Format) RowBytes(cols int) int {
 	return bytes + f.Groups(cols)*each
 }
 
+// Panels is the layout in which AdoptTensor of the CPU backend takes matrices, by a
+// name that changes with it. Sixteen rows are a panel, the last one of each matrix is
+// filled up with zeros, and its bytes are those of the rows interleaved:
+//
+//	F32, F16   [cols][16], cols rounded up to an even number
+//	BF16       [cols/2][16][2], likewise
+//	W8         [cols/4][16][4], cols rounded up to a multiple of 8; each code plus 128
+//	W4         [cols/8][16][4], likewise; columns k … k+3 in the low halves, k+4 … k+7 in the high ones
+//	F8         [cols][16], likewise
+//
+// then, of quantised formats, scales [groups][16] and minimums [groups][16], and
+// zeros up to a multiple of 64 bytes.
+const Panels = "panels16-v1"
+
+// PanelRows is the number of rows of a panel.
+const PanelRows = 16
+
+// PanelBytes returns the bytes of a panel of cols columns.
+func (f Format) PanelBytes(cols int) int {
+	if !f.Quantized() {
+		return PanelRows * (cols + cols%2) * f.Size()
+	}
+	padded := (cols + 7) / 8 * 8
+	besides := f.RowBytes(cols) - f.CodeBytes(cols)
+	return (PanelRows*(f.CodeBytes(padded)+besides) + 63) / 64 * 64
+}
+
+// PackedBytes returns the bytes of matrices of a shape in the layout Panels.
+func (f Format) PackedBytes(shape []int) int {
+	last := len(shape) - 1
+	bytes := (shape[last-1] + PanelRows - 1) / PanelRows * f.PanelBytes(shape[last])
+	for _, n := range shape[:last-1] {
+		bytes *= n
+	}
+	return bytes
+}
+
 // String names the format: "BF16", "W8/128", "W4/32+min", "W4/32 e2m1".
 func (f Format) String() string {
 	if !f.Valid() {

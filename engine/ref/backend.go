@@ -112,6 +112,9 @@ func (b *Backend) WriteTensor(h device.Handle, first, n int, src []byte) error {
 	return nil
 }
 
+// AdoptTensor implements device.Backend: rows are widened, so none is kept.
+func (b *Backend) AdoptTensor(device.Handle, []byte, func()) error { return device.ErrUnsupported }
+
 const floatBytes = 4
 
 // SetModel implements device.Backend.

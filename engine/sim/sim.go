@@ -158,6 +158,9 @@ func (b *Backend) NewTensor(string, plan.Format, []int) (device.Handle, error) {
 // WriteTensor implements device.Backend; tensors are ignored.
 func (b *Backend) WriteTensor(device.Handle, int, int, []byte) error { return nil }
 
+// AdoptTensor implements device.Backend; Caps promise no layout.
+func (b *Backend) AdoptTensor(device.Handle, []byte, func()) error { return device.ErrUnsupported }
+
 // SetModel implements device.Backend; the plan is ignored.
 func (b *Backend) SetModel(*plan.Plan) (device.ModelInfo, error) {
 	info := device.ModelInfo{PageBytes: 8 * device.PageTokens}

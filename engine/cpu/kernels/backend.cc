@@ -88,6 +88,9 @@ mr_status tensor_new(mr_context* ctx, const char* name, mr_format format, int32_
 mr_status tensor_write(mr_context* ctx, int32_t handle, int64_t first, int64_t rows, const void* src, int64_t bytes) {
   return guard(ctx->error, [&] { ctx->tensor_write(handle, first, rows, src, bytes); });
 }
+mr_status tensor_adopt(mr_context* ctx, int32_t handle, const void* packed, int64_t bytes) {
+  return guard(ctx->error, [&] { ctx->tensor_adopt(handle, packed, bytes); });
+}
 mr_status plan_check(mr_context* ctx, const mr_plan* plan) {
   return guard(ctx->error, [&] { check_plan(*plan); });
 }
@@ -141,9 +144,9 @@ mr_status stats(mr_context* ctx, mr_stats* stats) {
 void close(mr_context* ctx) { delete ctx; }
 
 const mr_backend table = {MR_ABI_VERSION, probe,     open,       error,      caps,       plan_check,  tensor_new,
-                          tensor_write,   model,     cache_init, warm_up,    host_alloc, host_free,   adapter_load,
-                          adapter_drop,   page_read, page_write, state_read, state_write, batch,      forward,
-                          sample,         wait,      stats,      close};
+                          tensor_write,   tensor_adopt, model,   cache_init, warm_up,    host_alloc,  host_free,
+                          adapter_load,   adapter_drop, page_read, page_write, state_read, state_write, batch,
+                          forward,        sample,    wait,       stats,      close};
 
 }  // namespace
 }  // namespace millrace

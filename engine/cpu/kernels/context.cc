@@ -69,6 +69,8 @@ void fill_caps(mr_caps* caps, const Kernels& kernels, int threads) {
   caps->threads = threads;
   caps->devices = 1;
   caps->lowered = 1;
+  std::snprintf(caps->layout, sizeof caps->layout, "panels16-v1");  // plan.Panels: it changes with what Tensor packs
+  caps->adopted = kernels.f16 ? caps->formats : caps->formats & ~(1u << MR_F16);
   caps->step_tokens = kStepTokens;
 }
 
@@ -139,12 +141,19 @@ int32_t Context::tensor_new(const char* name, mr_format format, int rank, const 
 }
 
 void Context::tensor_write(int32_t handle, int64_t first, int64_t rows, const void* src, int64_t bytes) {
+  Tensor& t = tensor(handle);
+  t.check_write(first, rows, bytes);
+  call([&] { t.write(*pool_, first, rows, src); });
+}
+
+void Context::tensor_adopt(int32_t handle, const void* packed, int64_t bytes) { tensor(handle).adopt(packed, bytes); }
+
+// Returns a tensor that rows are still to come of.
+Tensor& Context::tensor(int32_t handle) {
   if (!within(handle, static_cast<int32_t>(tensors_.size())))
     fail(MR_INVALID, "tensor handle %d, there are %zu", handle, tensors_.size());
   if (model_) fail(MR_INVALID, "tensor %s is written after the model was set", tensors_[handle]->name().c_str());
-  Tensor& t = *tensors_[handle];
-  t.check_write(first, rows, bytes);
-  call([&] { t.write(*pool_, first, rows, src); });
+  return *tensors_[handle];
 }
 
 void Context::set_model(const mr_plan& plan, mr_model_info* info) {

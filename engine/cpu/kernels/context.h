@@ -47,6 +47,7 @@ class Context {
   void caps(mr_caps* caps) const;
   int32_t tensor_new(const char* name, mr_format format, int rank, const int64_t* shape);
   void tensor_write(int32_t handle, int64_t first, int64_t rows, const void* src, int64_t bytes);
+  void tensor_adopt(int32_t handle, const void* packed, int64_t bytes);
   void set_model(const mr_plan& plan, mr_model_info* info);
   void cache_init(int pages, int states);
   void warm_up();
@@ -86,6 +87,7 @@ class Context {
   uint32_t enqueue(Job job);
   void finish(uint32_t job);
   void call(const std::function<void()>& fn);
+  Tensor& tensor(int32_t handle);
   char* page_memory(int page) const;
   char* state_memory(int state) const;
   void copy(void* to, const void* from, int64_t bytes, int64_t want);

@@ -120,7 +120,7 @@ Tensor::Tensor(const char* name, mr_format format, int rank, const int64_t* shap
       fail(MR_UNSUPPORTED, "tensor %s: %d columns share a scale, at most %lld can", name, codes_.groups.each(),
            static_cast<long long>(kMostSummed));
   }
-  data_ = Mapping(matrix_ ? size_t(matrices_) * panels() * panel_size() : size_t(cols_) * 4);
+  bytes_ = matrix_ ? size_t(matrices_) * panels() * panel_size() : size_t(cols_) * 4;
 }
 
 int64_t Tensor::row_bytes() const {
@@ -145,6 +145,10 @@ void Tensor::check_write(int64_t first, int64_t n, int64_t bytes) const {
 
 void Tensor::write(Pool& pool, int64_t first, int64_t n, const void* src) {
   if (n == 0) return;
+  if (packed_ == nullptr) {
+    data_ = Mapping(bytes_);
+    packed_ = data_.data();
+  }
   const char* from = static_cast<const char*>(src);
   if (!matrix_) {
     for (int64_t i = 0; i < cols_; i++) data_.as<float>()[i] = element_as_float(format_, from, i);
@@ -159,6 +163,19 @@ void Tensor::write(Pool& pool, int64_t first, int64_t n, const void* src) {
   }
   std::fill_n(written_.begin() + first, n, true);
   missing_ -= n;
+}
+
+void Tensor::adopt(const void* packed, int64_t bytes) {
+  if (!matrix_ || element_ != Element(format_ & MR_KIND_MASK))
+    fail(MR_UNSUPPORTED, "tensor %s is kept in another format than it is packed in", name_.c_str());
+  if (missing_ < matrices_ * rows_) fail(MR_INVALID, "tensor %s is adopted after rows were written", name_.c_str());
+  if (bytes != static_cast<int64_t>(bytes_))
+    fail(MR_INVALID, "tensor %s: %lld bytes packed, want %zu", name_.c_str(), static_cast<long long>(bytes), bytes_);
+  if (reinterpret_cast<uintptr_t>(packed) % 64 != 0)
+    fail(MR_INVALID, "tensor %s: packed memory is not aligned to 64 bytes", name_.c_str());
+  packed_ = static_cast<const char*>(packed);
+  written_.assign(written_.size(), true);
+  missing_ = 0;
 }
 
 // Packs what panel p, counted through all matrices, has of the n rows at src,

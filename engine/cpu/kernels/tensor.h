@@ -27,6 +27,10 @@ class Tensor {
   // of the announced format; pool's workers share the repacking.
   void write(Pool& pool, int64_t first, int64_t n, const void* src);
 
+  // adopt keeps packed, matrices as this class packs them itself, instead of a copy
+  // of rows; it throws Error if they cannot be used so.
+  void adopt(const void* packed, int64_t bytes);
+
   const std::string& name() const { return name_; }
   bool complete() const { return missing_ == 0; }
   int matrices() const { return static_cast<int>(matrices_); }
@@ -36,14 +40,14 @@ class Tensor {
   bool quantized() const { return element_ >= kW8; }
   bool integers() const { return element_ == kW8 || element_ == kW4; }
   const Codes& codes() const { return codes_; }  // if quantized
-  size_t bytes() const { return data_.bytes(); }
+  size_t bytes() const { return bytes_; }
 
   int panels() const { return (rows() + kPanel - 1) / kPanel; }  // of a matrix
   size_t panel_size() const { return quantized() ? codes_.panel_bytes() : panel_bytes(element_, cols()); }
   const char* panel(int p, int matrix = 0) const {
-    return data_.data() + (int64_t(matrix) * panels() + p) * panel_size();
+    return packed_ + (int64_t(matrix) * panels() + p) * panel_size();
   }
-  const float* vector() const { return data_.as<float>(); }
+  const float* vector() const { return reinterpret_cast<const float*>(packed_); }
   // row decodes one row of a matrix into cols floats.
   void row(int r, float* out, int matrix = 0) const;
 
@@ -61,7 +65,9 @@ class Tensor {
   int64_t matrices_ = 1, rows_ = 1, cols_ = 0;
   std::vector<bool> written_;  // by row, through all matrices
   int64_t missing_;            // rows not yet written
-  Mapping data_;
+  size_t bytes_;
+  Mapping data_;                  // empty until the first write, and of an adopted tensor
+  const char* packed_ = nullptr;  // in data_, or adopted
 };
 
 // codes_of returns how a quantised format's panels of k columns are laid out.

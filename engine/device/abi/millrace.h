@@ -2,7 +2,7 @@
  *
  * A backend is one table of functions, mr_backend. The CPU backend's table is
  * linked in; a GPU backend's is found in its shared library under the symbol
- * mr_backend_v3. The semantics are those of the Go interface device.Backend,
+ * mr_backend_v4. The semantics are those of the Go interface device.Backend,
  * whose package says what a batch, a slot, a page, a state and a row are, and of
  * package plan, which says what each operation computes; the structs below have
  * the layout of the Go structs of the same name.
@@ -13,7 +13,7 @@
  * Threads: one thread at a time calls a context; stats() may be called by any
  * other. Functions return MR_OK or an error; error() then gives a sentence that
  * stays valid until the next call. Nothing throws across this boundary, and no
- * pointer passed in is kept.
+ * pointer passed in is kept, except by tensor_adopt.
  */
 #ifndef MILLRACE_H
 #define MILLRACE_H
@@ -24,7 +24,7 @@
 extern "C" {
 #endif
 
-#define MR_ABI_VERSION 3
+#define MR_ABI_VERSION 4
 #define MR_PLAN_VERSION 2
 #define MR_PAGE_TOKENS 16
 #define MR_RING_DEPTH 3
@@ -188,7 +188,9 @@ typedef struct {
   int64_t memory;   /* bytes of the device; 0: the host's */
   uint32_t formats; /* bit f: formats of kind f */
   uint32_t features;
-  int32_t threads, devices, lowered, launch_depth, step_tokens, reserved;
+  int32_t threads, devices, lowered, launch_depth, step_tokens;
+  uint32_t adopted; /* bit f: tensor_adopt takes matrices in formats of kind f */
+  char layout[16];  /* of what it takes: "panels16-v1"; "" if nothing */
 } mr_caps;
 
 typedef struct {
@@ -291,6 +293,9 @@ typedef struct {
   mr_status (*plan_check)(mr_context *ctx, const mr_plan *plan);
   mr_status (*tensor_new)(mr_context *ctx, const char *name, mr_format format, int32_t rank, const int64_t *shape, int32_t *handle);
   mr_status (*tensor_write)(mr_context *ctx, int32_t handle, int64_t first_row, int64_t rows, const void *src, int64_t bytes);
+  /* Instead of tensor_write: all matrices of the tensor as caps.layout has them, in
+   * memory that is aligned to 64 bytes, only read, and as it is until close(). */
+  mr_status (*tensor_adopt)(mr_context *ctx, int32_t handle, const void *packed, int64_t bytes);
   mr_status (*model)(mr_context *ctx, const mr_plan *plan, mr_model_info *info);
   mr_status (*cache_init)(mr_context *ctx, int32_t pages, int32_t states);
   mr_status (*warm_up)(mr_context *ctx);

@@ -75,6 +75,7 @@ func Run(t *testing.T, open Open, opt Options) {
 	t.Run("sampling", s.sampling)
 	t.Run("masks and biases", s.masksAndBiases)
 	t.Run("draws", s.draws)
+	t.Run("adopted", s.adopted)
 	t.Run("invalid rows", s.invalidRows)
 }
 

@@ -23,6 +23,8 @@ type model struct {
 	// embedding itself, the last bit of x decides them.
 	quantizeEmbeddings bool
 
+	adopted *adopted // gives the backend packed tensors where it takes them; nil: rows
+
 	info device.ModelInfo // what the backend that took it last said
 }
 
@@ -80,7 +82,9 @@ func load(t *testing.T, b device.Backend, m *model, l device.Limits) device.Back
 	}
 	for i, w := range m.weights {
 		announce(t, b, i, w)
-		write(t, b, i, w)
+		if m.adopted == nil || !m.adopted.adopt(t, b, i, w) {
+			write(t, b, i, w)
+		}
 	}
 	info, err := b.SetModel(&m.plan)
 	if err != nil {
