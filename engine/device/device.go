@@ -137,6 +137,7 @@ type ModelInfo struct {
 	PageBytes      int64 // of one page, whichever group uses it
 	StateBytes     int64 // of one state of all recurrent layers, 0 if there are none
 	WeightBytes    int64 // resident weight bytes
+	MappedBytes    int64 // of these, the kernel's cache of files; the loader knows
 	WorkspaceBytes int64 // activations and tables
 }
 

@@ -84,8 +84,14 @@ func newGatherer(b taker, p *plan.Plan) *gatherer {
 // take hands over a piece, or gives it to the workers. data is not kept.
 func (g *gatherer) take(p piece, data []byte) error {
 	s := p.source
-	if s.of != nil {
+	switch {
+	case s.of != nil:
 		return g.takeBeside(p, data)
+	case s.adopt != nil:
+		if s.missing -= copy(s.data[p.first*s.rowBytes:], data); s.missing > 0 {
+			return nil
+		}
+		return s.adopt()
 	}
 	work := false
 	for _, u := range s.uses {

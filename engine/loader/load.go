@@ -190,10 +190,23 @@ func Load(b device.Backend, p *plan.Plan, c *weights.Checkpoint, progress func(d
 		}
 	}
 
+	list := found.adoptable(p, b.Caps())
+	mapped, read, err := adopt(b, p, c, list)
+	if err != nil {
+		return device.ModelInfo{}, err
+	}
+	found.sources = append(read, found.sources...)
 	if err := found.read(b, p, c, progress); err != nil {
 		return device.ModelInfo{}, err
 	}
-	return b.SetModel(p)
+	info, err := b.SetModel(p)
+	if err == nil && len(mapped) > 0 {
+		for _, m := range mapped {
+			info.MappedBytes += int64(len(m.Bytes()))
+		}
+		go weights.Populate(mapped)
+	}
+	return info, err
 }
 
 // read gives the tensors of p to b.
@@ -241,7 +254,8 @@ type source struct {
 
 	beside  []*source    // what must have come, whole, before rows mean anything
 	of      *source      // whose codes it stands beside
-	data    []byte       // of what stands beside codes, what has come
+	data    []byte       // of what stands beside codes or is adopted, what has come
+	adopt   func() error // what takes data, of what a backend adopts, when it has come; nil for others
 	missing int          // bytes of that, or tensors beside codes, that have not
 	waiting []job        // that came before them
 	pieces  atomic.Int64 // that are not converted
@@ -447,7 +461,7 @@ func (r *resolved) cut(size int) (pieces []piece) {
 			spans = append(spans, span{u.Rows.First, u.Rows.First + (u.Rows.N-1)*u.Rows.Step + 1})
 		}
 		if len(s.uses) == 0 || s.spread != nil {
-			spans = []span{{0, s.stored}} // what stands beside codes is needed whole
+			spans = []span{{0, s.stored}} // what stands beside codes, or is adopted, is needed whole
 		}
 		slices.SortFunc(spans, func(a, b span) int { return a.from - b.from })
 		step := max(1, size/max(1, s.rowBytes))

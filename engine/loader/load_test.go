@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/quant"
 	"github.com/millrace-ai/millrace/engine/weights"
 	"github.com/millrace-ai/millrace/engine/weights/weightstest"
 )
@@ -20,6 +21,8 @@ type weightSink struct {
 	device.Backend
 	lowered bool
 	kinds   uint32
+	adopts  bool     // as the CPU backend does
+	adopted []string // tensors
 	names   []string
 	formats []plan.Format
 	shapes  [][]int
@@ -32,7 +35,36 @@ type weightSink struct {
 	fail    error // of WriteTensor
 }
 
-func (r *weightSink) Caps() device.Caps { return device.Caps{Lowered: r.lowered, Formats: r.kinds} }
+func (r *weightSink) Caps() device.Caps {
+	c := device.Caps{Lowered: r.lowered, Formats: r.kinds}
+	if r.adopts {
+		c.Layout, c.Adopted = plan.Panels, allKinds
+	}
+	return c
+}
+
+func (r *weightSink) HostAlloc(bytes int) ([]byte, error) { return make([]byte, bytes), nil }
+
+// AdoptTensor keeps rows, and releases the memory at once.
+func (r *weightSink) AdoptTensor(h device.Handle, packed []byte, release func()) error {
+	shape, f := r.shapes[h], r.formats[h]
+	if slices.Contains(r.written[h], true) || !r.adopts || len(packed) != f.PackedBytes(shape) {
+		return fmt.Errorf("%d bytes packed for %s", len(packed), r.names[h])
+	}
+	last := len(shape) - 1
+	matrix := shape[last-1:]
+	for m := range len(packed) / f.PackedBytes(matrix) {
+		quant.Unpack(r.data[h][m*matrix[0]*f.RowBytes(matrix[1]):], packed[m*f.PackedBytes(matrix):], matrix[0], matrix[1], f)
+	}
+	for i := range r.written[h] {
+		r.written[h][i] = true
+	}
+	r.adopted = append(r.adopted, r.names[h])
+	if release != nil {
+		release()
+	}
+	return r.fail
+}
 
 func (r *weightSink) CheckPlan(*plan.Plan) error { return r.refuse }
 

@@ -38,7 +38,11 @@ func module(name string) string { return strings.TrimSuffix(name, ".weight") }
 func (r *resolver) quantized(part *plan.Part) (f *found, ok bool, err error) {
 	name := part.Name
 	if format, ok := r.how.Formats[name]; ok {
-		f, err = r.rows(part, format)
+		if r.how.Packed {
+			f, err = r.panels(part, format)
+		} else {
+			f, err = r.rows(part, format)
+		}
 		return f, true, err
 	}
 	if _, ok := r.c.Tensor(module(name) + ".qweight"); ok {

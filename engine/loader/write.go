@@ -10,13 +10,14 @@ import (
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/quant"
 	"github.com/millrace-ai/millrace/engine/weights"
 )
 
 // Written is what Write has written.
 type Written struct {
 	Bytes   int64                  // of all tensors
-	Formats map[string]plan.Format // of tensors that are rows of a resident format
+	Formats map[string]plan.Format // of tensors that are in the layout plan.Panels
 }
 
 // Config returns config.json with what has been written in it.
@@ -30,7 +31,7 @@ func (w *Written) Config(config []byte) ([]byte, error) {
 		f := w.Formats[name].String()
 		names[f] = append(names[f], name)
 	}
-	text, err := json.Marshal(map[string]any{"quant_method": plan.MethodRows, "formats": names})
+	text, err := json.Marshal(map[string]any{"quant_method": plan.MethodRows, "layout": plan.Panels, "formats": names})
 	if err != nil {
 		return nil, err
 	}
@@ -39,9 +40,15 @@ func (w *Written) Config(config []byte) ([]byte, error) {
 	return json.MarshalIndent(keys, "", "  ")
 }
 
+// File is what Write writes to.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+}
+
 // writer is a safetensors file that is written row by row.
 type writer struct {
-	file    io.WriterAt
+	file    File
 	tensors []written
 }
 
@@ -52,20 +59,52 @@ type written struct {
 	width  int   // bytes of a row
 	size   int64 // bytes
 	offset int64 // of the file
+
+	packed bool // in panels; width is that of a row before
+	format plan.Format
+	rows   int // of a matrix
+	cols   int
 }
 
 // WriteTensor implements taker.
 func (w *writer) WriteTensor(h device.Handle, first, n int, src []byte) error {
 	t := &w.tensors[h]
+	if t.packed {
+		return w.pack(t, first, n, src)
+	}
 	_, err := w.file.WriteAt(src, t.offset+int64(first)*int64(t.width))
 	return err
 }
 
-// Write writes the tensors of checkpoint c to file, a safetensors file: those that
-// p.Quantize asks for as rows of resident formats, of type U8, and under the names that
-// the plan knows them by. What p uses otherwise than in whole rows, and what it does not
-// use, stays as it is.
-func Write(file io.WriterAt, p *plan.Plan, c *weights.Checkpoint, progress func(done, total int64)) (*Written, error) {
+// pack writes rows into their panels. Of a panel that comes in parts, the file has
+// what has come.
+func (w *writer) pack(t *written, first, n int, src []byte) error {
+	panel := make([]byte, t.format.PanelBytes(t.cols))
+	for n > 0 {
+		row := first % t.rows
+		lane := row % plan.PanelRows
+		some := min(n, plan.PanelRows-lane, t.rows-row)
+		at := t.offset + int64(first/t.rows*ceil(t.rows, plan.PanelRows)+row/plan.PanelRows)*int64(len(panel))
+		clear(panel)
+		if some < min(plan.PanelRows, t.rows-row+lane) {
+			if _, err := w.file.ReadAt(panel, at); err != nil && err != io.EOF {
+				return err
+			}
+		}
+		quant.Pack(panel, src, lane, some, t.cols, t.format)
+		if _, err := w.file.WriteAt(panel, at); err != nil {
+			return err
+		}
+		first, n, src = first+some, n-some, src[some*t.width:]
+	}
+	return nil
+}
+
+// Write writes the tensors of checkpoint c to file, an empty safetensors file, under the
+// names that the plan knows them by: those that p.Quantize asks for in resident
+// formats, and these and other matrices in the layout plan.Panels, of type U8. What p uses
+// otherwise than in whole rows, and what it does not use, stays as it is.
+func Write(file File, p *plan.Plan, c *weights.Checkpoint, progress func(done, total int64)) (*Written, error) {
 	switch method := p.Stored.Method; method {
 	case plan.MethodRows, "mxfp4", "bitnet":
 		return nil, fmt.Errorf("%s: quant_method is %s: the weights are quantized already", c.Source(), method)
@@ -87,7 +126,9 @@ func Write(file io.WriterAt, p *plan.Plan, c *weights.Checkpoint, progress func(
 		if len(t.shape) < 2 {
 			rows = s.stored
 		}
-		t.size = int64(rows) * int64(t.width)
+		if t.size = int64(rows) * int64(t.width); t.packed {
+			t.size = int64(t.format.PackedBytes(s.part))
+		}
 		u.tensor = len(w.tensors)
 		s.uses = []*use{u}
 		w.tensors = append(w.tensors, t)
@@ -103,30 +144,31 @@ func Write(file io.WriterAt, p *plan.Plan, c *weights.Checkpoint, progress func(
 		u.Rows = plan.Range{Step: 1, N: s.stored}
 		add(s, written{name: t.Name, dtype: t.DType, shape: t.Shape, width: s.rowBytes}, u)
 	}
-	read := map[string]bool{}
+	read, multiplied := map[string]bool{}, plan.Quantizable(p)
 	for _, s := range found.sources {
 		if s.of != nil {
 			read[s.Name] = true
 			list.sources = append(list.sources, s)
 			continue
 		}
-		format, name := s.uses[0].to, s.uses[0].Name
+		format, name, same := s.uses[0].to, s.uses[0].Name, true
 		for _, u := range s.uses {
 			if u.to != format || u.whole != nil || !u.allColumns() {
-				format = s.float
+				format, same = s.float, false
 			}
 		}
-		if !format.Quantized() && !s.format.Quantized() {
+		// Packed, what has few rows would be mostly zeros.
+		packed := format.Quantized() || same && multiplied[s.uses[0].tensor] && len(s.part) > 1 && s.part[len(s.part)-2] >= plan.PanelRows
+		if !packed && !s.format.Quantized() {
 			continue // stays as it is
 		}
 		read[s.Name] = true
 		_, cols := dimensions(s.part)
-		t := written{name: name, dtype: "U8", shape: slices.Clone(s.part), width: format.RowBytes(cols)}
-		if format.Quantized() {
+		t := written{name: name, dtype: format.String(), shape: s.part, width: format.RowBytes(cols)}
+		if packed {
 			result.Formats[name] = format
-			t.shape[len(t.shape)-1] = t.width
-		} else {
-			t.dtype = format.String()
+			t.dtype, t.shape = "U8", packedShape(s.part, format)
+			t.packed, t.format, t.rows, t.cols = true, format, s.part[len(s.part)-2], cols
 		}
 		rows, _ := dimensions(s.part)
 		u := &use{Part: plan.Part{Name: name, Shape: s.part, Rows: plan.Range{Step: 1, N: rows}, Cols: plan.Range{Step: 1, N: cols}}}
@@ -154,7 +196,20 @@ func (w *writer) header() (int64, error) {
 	}
 	entries := map[string]any{"__metadata__": map[string]string{"format": "pt"}}
 	at := int64(0)
+	order := make([]int, 0, len(w.tensors)) // whole cache lines first, so that they stay that
 	for i := range w.tensors {
+		order = append(order, i)
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		switch {
+		case w.tensors[a].packed == w.tensors[b].packed:
+			return 0
+		case w.tensors[a].packed:
+			return -1
+		}
+		return 1
+	})
+	for _, i := range order {
 		t := &w.tensors[i]
 		t.offset = at
 		at += t.size

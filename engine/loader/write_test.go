@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/weights"
@@ -13,6 +15,17 @@ import (
 
 // writeTo writes checkpoint c to a folder and opens it.
 func writeTo(t *testing.T, c *weights.Checkpoint, quantize plan.Quantize) *weights.Checkpoint {
+	t.Helper()
+	written, err := weights.Open(writtenFolder(t, c, quantize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { written.Close() })
+	return written
+}
+
+// writtenFolder writes checkpoint c to a folder.
+func writtenFolder(t *testing.T, c *weights.Checkpoint, quantize plan.Quantize) string {
 	t.Helper()
 	_, p, err := Plan(c)
 	if err != nil {
@@ -36,15 +49,30 @@ func writeTo(t *testing.T, c *weights.Checkpoint, quantize plan.Quantize) *weigh
 	if err := os.WriteFile(filepath.Join(dir, "config.json"), config, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	written, err := weights.Open(dir)
+	if info, err := f.Stat(); err != nil || info.Size() < w.Bytes || info.Size() > w.Bytes+64<<10 {
+		t.Errorf("%d bytes of a file, %d of tensors said", info.Size(), w.Bytes)
+	}
+	return dir
+}
+
+// streamed is the checkpoint in a folder as a store that streams pieces from the last to
+// the first.
+func streamed(t *testing.T, dir string) *weights.Checkpoint {
+	t.Helper()
+	config, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { written.Close() })
-	if written.Bytes() != w.Bytes {
-		t.Errorf("%d bytes of tensors, %d said", written.Bytes(), w.Bytes)
+	data, err := os.ReadFile(filepath.Join(dir, "model.safetensors"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return written
+	c, err := weights.OpenStore(&backwards{fstest.MapFS{"config.json": {Data: config}, "model.safetensors": {}}, data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
 }
 
 // TestWrite: what is written loads as what it was written from does with the same
@@ -63,19 +91,33 @@ func TestWrite(t *testing.T) {
 	for _, name := range []string{"llama", "llama-tied-bf16", "qwen3-moe", "gemma3-vision", "mamba2", "phi3", "llama-awq", "llama-fp8-block", "llama-gptq-act-order", "llama-bnb-nf4-double", "llama-ct-nvfp4"} {
 		for _, quantize := range []plan.Quantize{plan.QuantizeInt8, plan.QuantizeInt4} {
 			from := open(name)
-			written := writeTo(t, from(t), quantize)
-			for _, lowered := range []bool{false, true} {
-				want, got := &weightSink{lowered: lowered, kinds: allKinds}, &weightSink{lowered: lowered, kinds: allKinds}
+			dir := writtenFolder(t, from(t), quantize)
+			folder, err := weights.Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { folder.Close() })
+			for _, way := range []struct {
+				lowered, adopts bool
+				written         *weights.Checkpoint
+			}{{false, false, folder}, {true, false, folder}, {true, true, folder}, {true, true, streamed(t, dir)}, {false, true, folder}} {
+				lowered := way.lowered
+				want, got := &weightSink{lowered: lowered, kinds: allKinds}, &weightSink{lowered: lowered, kinds: allKinds, adopts: way.adopts}
 				if err := loadInto(want, from(t), quantize); err != nil {
 					t.Fatal(err)
 				}
-				if err := loadInto(got, written, plan.QuantizeNone); err != nil {
+				if err := loadInto(got, way.written, plan.QuantizeNone); err != nil {
 					t.Fatalf("%s: %v", name, err)
 				}
 				few := 0
 				for i := range want.names {
 					if want.formats[i].Quantized() {
 						few++
+						// Keys that follow 72 rows of queries do not begin a panel.
+						cut := name == "llama-tied-bf16" && strings.HasSuffix(got.names[i], "q_proj.weight")
+						if lowered && slices.Contains(got.adopted, got.names[i]) != (way.adopts && !cut) {
+							t.Errorf("%s: tensor %s %v: adopted %v", name, got.names[i], got.shapes[i], cut)
+						}
 					}
 					// The gates of a plan that is not lowered would have stayed floats.
 					if lowered && (got.formats[i] != want.formats[i] || string(got.data[i]) != string(want.data[i])) {

@@ -16,11 +16,13 @@ type Quantization struct {
 	Group     int    // columns that share a scale, -1 or 0 if all do or config.json does not say
 	Block     [2]int // FP8: rows and columns that share a scale
 
-	// Formats are those of tensors that are stored as rows of resident formats.
+	// Formats are those of tensors that are stored as rows of resident formats or, if
+	// Packed, in the layout Panels.
 	Formats map[string]Format
+	Packed  bool
 }
 
-// MethodRows is the quant_method of checkpoints that hold rows of resident formats.
+// MethodRows is the quant_method of checkpoints that hold resident formats.
 const MethodRows = "millrace"
 
 // Quantize is what becomes of matrices that are not stored in few bits.
@@ -189,10 +191,15 @@ func readBitsAndBytes(q *object, _ *Quantization) {
 func readRows(q *object, c *Quantization) {
 	var names map[string][]string
 	q.get("formats", "lists of tensors by format", &names)
+	if layout := q.text("layout", ""); layout != "" && layout != Panels {
+		q.fail("layout", "%q is not supported, only %q: write the checkpoint again with millrace quantize", layout, Panels)
+	} else {
+		c.Packed = layout != ""
+	}
 	c.Formats = map[string]Format{}
 	for text, list := range names {
 		f, ok := ParseFormat(text)
-		if !ok || !f.Quantized() {
+		if !ok || !f.Quantized() && !c.Packed {
 			q.fail("formats", "%q is not a format of weights", text)
 			return
 		}

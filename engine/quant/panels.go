@@ -6,14 +6,13 @@ import (
 	"github.com/millrace-ai/millrace/engine/plan"
 )
 
-// Pack writes rows of a matrix in the layout plan.Panels. src are n rows of cols
-// elements of format f, the first of them the first of a panel; dst, of zeros, is as
-// many panels.
-func Pack(dst, src []byte, n, cols int, f plan.Format) {
-	width := f.RowBytes(cols)
-	for r := range n {
-		panel := dst[r/plan.PanelRows*f.PanelBytes(cols):]
-		packRow(panel, src[r*width:][:width], r%plan.PanelRows, cols, f)
+// Pack writes n rows of a matrix, from its row first on, into panels, which are those
+// of the matrix in the layout plan.Panels and were zeros at first. src are the rows, of
+// cols elements of format f.
+func Pack(panels, src []byte, first, n, cols int, f plan.Format) {
+	width, size := f.RowBytes(cols), f.PanelBytes(cols)
+	for i := range n {
+		packRow(panels[(first+i)/plan.PanelRows*size:][:size], src[i*width:][:width], (first+i)%plan.PanelRows, cols, f)
 	}
 }
 
@@ -53,12 +52,12 @@ func packRow(panel, row []byte, lane, cols int, f plan.Format) {
 	}
 }
 
-// Unpack is the inverse of Pack, but that a group of F8 with a NaN is one of NaN.
-func Unpack(dst, src []byte, n, cols int, f plan.Format) {
-	width := f.RowBytes(cols)
-	for r := range n {
-		panel := src[r/plan.PanelRows*f.PanelBytes(cols):]
-		unpackRow(dst[r*width:][:width], panel, r%plan.PanelRows, cols, f)
+// Unpack is the inverse of Pack for the first n rows, except that a group of F8 with a
+// NaN has become one of NaN.
+func Unpack(dst, panels []byte, n, cols int, f plan.Format) {
+	width, size := f.RowBytes(cols), f.PanelBytes(cols)
+	for i := range n {
+		unpackRow(dst[i*width:][:width], panels[i/plan.PanelRows*size:][:size], i%plan.PanelRows, cols, f)
 	}
 }
 

@@ -30,7 +30,7 @@ func TestUnpack(t *testing.T) {
 					Encode(rows[r*f.RowBytes(cols):][:f.RowBytes(cols)], values, f)
 				}
 				packed := make([]byte, f.PackedBytes([]int{n, cols}))
-				Pack(packed, rows, n, cols, f)
+				Pack(packed, rows, 0, n, cols, f)
 				again := make([]byte, len(rows))
 				Unpack(again, packed, n, cols, f)
 				if !bytes.Equal(again, rows) {
@@ -54,7 +54,7 @@ func TestPanelsName(t *testing.T) {
 			rows[i] = byte(rng.Uint32())
 		}
 		packed := make([]byte, f.PackedBytes([]int{n, cols}))
-		Pack(packed, rows, n, cols, f)
+		Pack(packed, rows, 0, n, cols, f)
 		h.Write(packed)
 	}
 	const want = "panels16-v1 e8367639"

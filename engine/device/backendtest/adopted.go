@@ -77,7 +77,7 @@ func (a *adopted) adopt(t *testing.T, b device.Backend, i int, w weights) bool {
 	}
 	for m := range all / rows {
 		at := m * w.format.PackedBytes([]int{rows, cols})
-		quant.Pack(packed[at:], w.data[m*rows*w.format.RowBytes(cols):], rows, cols, w.format)
+		quant.Pack(packed[at:], w.data[m*rows*w.format.RowBytes(cols):], 0, rows, cols, w.format)
 	}
 	if err := b.AdoptTensor(device.Handle(i), packed, func() { a.released++ }); err != nil {
 		t.Fatalf("AdoptTensor %d: %v", i, err)
