@@ -2,7 +2,6 @@ package loader
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -132,16 +131,15 @@ func adopt(b device.Backend, p *plan.Plan, c *weights.Checkpoint, list []*adopti
 	for _, a := range list {
 		h, size := device.Handle(a.tensor), int(a.source.Size)
 		var m *weights.Mapping
-		if err = errors.ErrUnsupported; a.source.Offset%device.PackedAlign == 0 {
-			m, err = c.Map(a.source.File, a.source.Offset, a.source.Size)
+		if a.source.Offset%device.PackedAlign == 0 {
+			m, _ = c.Map(a.source.File, a.source.Offset, a.source.Size) //nolint:errcheck // not every file system maps files; all can be read
 		}
-		switch {
-		case err == nil:
+		if m != nil {
 			if err = b.AdoptTensor(h, m.Bytes(), m.Close); err != nil {
 				m.Close()
 			}
 			mapped = append(mapped, m)
-		case errors.Is(err, errors.ErrUnsupported):
+		} else {
 			var memory []byte
 			memory, err = b.HostAlloc(size)
 			read = append(read, &source{Tensor: a.source, stored: size / a.panel, rowBytes: a.panel, missing: size, data: memory,

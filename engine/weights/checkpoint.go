@@ -6,9 +6,9 @@
 // file before Open returns, so that a tensor handed out later is exactly the
 // bytes its name, type and shape promise. Read hands the bytes out piece by
 // piece: files of a folder are read as the pieces are asked for, others come
-// through a Store, and neither is ever held whole. Nothing is memory mapped: a
-// file that shrinks would then end the process wherever it is touched, here or
-// in C++, instead of being an error.
+// through a Store, and neither is ever held whole. Only what a backend uses as it
+// is gets mapped (Map): a mapped file that shrinks ends the process wherever it is
+// touched, here or in C++, where one that is read is an error.
 //
 // Every refusal is one line that names the file, the tensor, what was
 // expected and what was found.

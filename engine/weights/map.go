@@ -1,7 +1,6 @@
 package weights
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 )
@@ -14,15 +13,15 @@ type Mapping struct {
 	data []byte
 }
 
-// Map maps bytes of an open file of a folder, to be read only. The error wraps
-// errors.ErrUnsupported if they are in memory, or come through a Store.
+// Map maps bytes of an open file of a folder, to be read only. It fails if they are in
+// memory, or come through a Store, or if the file system does not map files.
 func (c *Checkpoint) Map(name string, offset, length int64) (*Mapping, error) {
 	f := c.file(name)
 	if f == nil || offset < 0 || length <= 0 || offset > f.size-length {
 		return nil, fmt.Errorf("%s: %d bytes from byte %d on are not in the checkpoint", name, length, offset)
 	}
 	if f.opened == nil {
-		return nil, fmt.Errorf("%s: not a file to map: %w", name, errors.ErrUnsupported)
+		return nil, fmt.Errorf("%s: not a file of a folder", name)
 	}
 	// A mapping past the end of the file would be one, too.
 	info, err := f.opened.Stat()
