@@ -146,7 +146,7 @@ func (s *server) checkMemory() error {
 	if err != nil {
 		return err
 	}
-	free, bound, err := availableMemory(os.DirFS("/"), s.memory)
+	free, bound, err := availableMemory(os.DirFS("/"), s.memory, 0)
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func (s *server) checkMemory() error {
 
 // newEngine reserves the caches and makes the engine.
 func (s *server) newEngine(l *loadedModel) (err error) {
-	free, bound, err := availableMemory(os.DirFS("/"), s.memory)
+	free, bound, err := availableMemory(os.DirFS("/"), s.memory, l.info.MappedBytes)
 	if err != nil {
 		return err
 	}

@@ -22,18 +22,22 @@ const (
 // pushing anything out, and what bounds them: the machine, the control group
 // that a container or service is put into, the limit of the address space, or
 // the function that this process is, which may have function bytes in all (0:
-// it is none). root is the root of the file system.
-func availableMemory(root fs.FS, function int64) (bytes int64, bound string, err error) {
+// it is none). So many bytes are mapped weights, which the kernel could drop as
+// it could any cache of files, but which are read for every token: they are not
+// there to be taken, whether in memory already or not. root is the root of the file
+// system.
+func availableMemory(root fs.FS, function, mapped int64) (bytes int64, bound string, err error) {
 	kb, err := field(root, "proc/meminfo", "MemAvailable:")
 	if err == nil {
-		bytes, bound = kb<<10, boundMachine
+		bytes, bound = kb<<10-mapped, boundMachine
 	}
-	if free, ok := groupMemory(root); ok && (bound == "" || free < bytes) {
+	if free, ok := groupMemory(root, mapped); ok && (bound == "" || free < bytes) {
 		bytes, bound = free, boundGroup
 	}
 	if function > 0 {
 		resident, _ := field(root, "proc/self/status", "VmRSS:")
-		if free := function - resident<<10; bound == "" || free < bytes {
+		ofFiles, _ := field(root, "proc/self/status", "RssFile:")
+		if free := function - resident<<10 - mapped + min(ofFiles<<10, mapped); bound == "" || free < bytes {
 			bytes = free
 		}
 		bound = boundFunction
@@ -65,8 +69,9 @@ func addressSpace(root fs.FS) (limit int64, ok bool) {
 }
 
 // groupMemory returns what the tightest control group around this process
-// leaves free. Page cache that can be dropped at once counts as free.
-func groupMemory(root fs.FS) (free int64, ok bool) {
+// leaves free. Page cache that can be dropped at once counts as free, but for
+// mapped weights.
+func groupMemory(root fs.FS, mapped int64) (free int64, ok bool) {
 	groups, err := fs.ReadFile(root, "proc/self/cgroup")
 	if err != nil {
 		return 0, false
@@ -78,12 +83,12 @@ func groupMemory(root fs.FS) (free int64, ok bool) {
 		if len(parts) != 3 {
 			continue
 		}
-		dir, limit, usage, cache := "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
+		dir, limit, usage, cache, active := "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file", "active_file"
 		if parts[1] != "" { // version 1
 			if !strings.Contains(","+parts[1]+",", ",memory,") {
 				continue
 			}
-			dir, limit, usage, cache = dir+"/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+			dir, limit, usage, cache, active = dir+"/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "total_active_file"
 		}
 		// Inside a container the path may be the host's, which is not
 		// mounted: then only the group's root, here the container's own, is
@@ -93,7 +98,9 @@ func groupMemory(root fs.FS) (free int64, ok bool) {
 			if most, known := number(root, path.Join(group, limit)); known {
 				used, _ := number(root, path.Join(group, usage))
 				dropped, _ := field(root, path.Join(group, "memory.stat"), cache) // 0 without
-				free, ok = min(free, most-used+min(dropped, used)), true
+				// Weights among the active pages are part of what is used.
+				kept, _ := field(root, path.Join(group, "memory.stat"), active)
+				free, ok = min(free, most-used+min(dropped, used)-mapped+min(kept, mapped)), true
 			}
 			if p == "/" {
 				break

@@ -16,6 +16,7 @@ func TestAvailableMemory(t *testing.T) {
 		name  string
 		files map[string]string
 		is    int64 // function
+		maps  int64 // weights
 		want  int64
 		bound string // "": an error
 	}{
@@ -59,6 +60,20 @@ func TestAvailableMemory(t *testing.T) {
 		{name: "function on a machine with less left", is: 1 << 30, files: map[string]string{
 			"proc/meminfo": meminfo, "proc/self/status": "VmRSS:\t    1024 kB\n",
 		}, want: 4000 << 10, bound: "function"},
+		{name: "machine with mapped weights", maps: 1 << 20, files: map[string]string{"proc/meminfo": meminfo}, want: 4000<<10 - 1<<20, bound: "machine"},
+		{name: "group with mapped weights that are not active", maps: 200_000, files: map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/\n",
+			"sys/fs/cgroup/memory.max": "1000000\n", "sys/fs/cgroup/memory.current": "600000\n",
+			"sys/fs/cgroup/memory.stat": "inactive_file 250000\nactive_file 0\n",
+		}, want: 450_000, bound: "control group"},
+		{name: "group with mapped weights, some of them active", maps: 200_000, files: map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/\n",
+			"sys/fs/cgroup/memory.max": "1000000\n", "sys/fs/cgroup/memory.current": "600000\n",
+			"sys/fs/cgroup/memory.stat": "inactive_file 50000\nactive_file 150000\n",
+		}, want: 400_000, bound: "control group"},
+		{name: "function with mapped weights, a part of them in memory", is: 3 << 20, maps: 1 << 20, files: map[string]string{
+			"proc/meminfo": meminfo, "proc/self/status": "VmRSS:\t    1024 kB\nRssFile:\t   512 kB\n",
+		}, want: 3<<20 - 1<<20 - 512<<10, bound: "function"},
 		{name: "over its limit", files: map[string]string{
 			"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "1000", "sys/fs/cgroup/memory.current": "2000",
 		}, want: 0, bound: "control group"},
@@ -68,7 +83,7 @@ func TestAvailableMemory(t *testing.T) {
 			for name, text := range tt.files {
 				root[name] = &fstest.MapFile{Data: []byte(text)}
 			}
-			got, bound, err := availableMemory(root, tt.is)
+			got, bound, err := availableMemory(root, tt.is, tt.maps)
 			if got != tt.want || bound != tt.bound || (err != nil) != (tt.bound == "") {
 				t.Errorf("%d bytes, bound by the %s, %v; want %d, %s", got, bound, err, tt.want, tt.bound)
 			}

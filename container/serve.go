@@ -220,7 +220,7 @@ func (s *server) name() string { return cmp.Or(s.cfg.ServedModelName, modelName(
 
 // openModel opens the model and fits the flags to it.
 func (s *server) openModel(ctx context.Context) error {
-	free, _, err := availableMemory(os.DirFS("/"), s.memory)
+	free, _, err := availableMemory(os.DirFS("/"), s.memory, 0)
 	if err != nil {
 		return err
 	}
