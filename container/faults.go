@@ -23,7 +23,11 @@ func reportFaults() {
 	signal.Notify(faults, syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGILL, syscall.SIGFPE)
 	go func() {
 		sig := <-faults
-		say(fmt.Sprintf("millrace: %s (%s) on a native thread: a fault of this program or of the machine's memory; please report it with what is in the log above\n", signalName(sig), sig))
+		text := "a fault of this program or of the machine's memory; please report it with what is in the log above"
+		if sig == syscall.SIGBUS {
+			text = "a file of weights was shortened or could not be read while it was served, or " + text
+		}
+		say(fmt.Sprintf("millrace: %s (%s) on a native thread: %s\n", signalName(sig), sig, text))
 		exit(1)
 	}()
 }
