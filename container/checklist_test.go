@@ -34,7 +34,7 @@ func TestHostingChecklist(t *testing.T) {
 			}
 		}
 	}
-	if rows != 14 {
-		t.Errorf("%d rows, want 14", rows)
+	if rows != 15 {
+		t.Errorf("%d rows, want 15", rows)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/millrace-ai/millrace/container/lambda"
 	"github.com/millrace-ai/millrace/container/lambda/emulator"
 	"github.com/millrace-ai/millrace/handler"
 )
@@ -27,6 +28,7 @@ type lambdaLocal struct {
 	InitTimeout time.Duration `name:"init-timeout" placeholder:"10s" help:"The function must ask for its first event, or starts again during the event. Default: 10s; with --concurrency, 130s or --timeout if that is longer."`
 	Memory      int           `name:"memory" default:"4096" placeholder:"MB" help:"Memory of the function, which an image is held to; 1769 MB buy a core."`
 	Concurrency int           `name:"concurrency" default:"1" help:"Events that the function takes at once; more than one as on managed instances, where it is not frozen between events."`
+	URLMode     string        `name:"url-mode" enum:"buffered,stream" default:"buffered" help:"Invoke mode of the function URL: buffered is AWS's default; stream is RESPONSE_STREAM, and sets LAMBDA_INVOKE_MODE=stream for the function unless --env does."`
 	Env         []string      `name:"env" env:"-" sep:"none" placeholder:"K=V" help:"Variable for the function; may be given several times."`
 }
 
@@ -82,7 +84,7 @@ func (l *lambdaLocal) Run(ctx context.Context) error {
 	function := emulator.New(emulator.Options{
 		Function: l.Function, Region: region, MemoryMB: l.Memory,
 		Timeout: l.Timeout, InitTimeout: l.initTimeout(), Concurrency: l.Concurrency,
-		Launcher: launcher, Log: os.Stderr,
+		StreamURL: l.URLMode == "stream", Launcher: launcher, Log: os.Stderr,
 	})
 	defer function.Close()
 	server := &http.Server{Handler: handler.AnswerEarly(function), ReadHeaderTimeout: 10 * time.Second}
@@ -100,7 +102,7 @@ func (l *lambdaLocal) Run(ctx context.Context) error {
 
 func (l *lambdaLocal) launcher() (emulator.Launcher, error) {
 	if l.Image != "" {
-		return &emulator.Docker{Image: l.Image, Args: l.Args, Env: l.Env, MemoryMB: l.Memory, Log: os.Stderr}, nil
+		return &emulator.Docker{Image: l.Image, Args: l.Args, Env: l.variables(), MemoryMB: l.Memory}, nil
 	}
 	path, err := os.Executable()
 	if err != nil {
@@ -108,12 +110,25 @@ func (l *lambdaLocal) launcher() (emulator.Launcher, error) {
 	}
 	// Not what a Lambda function around this very command would have.
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "AWS_LAMBDA_") })
-	return &emulator.Process{Path: path, Args: append([]string{"lambda"}, l.Args...), Env: append(env, l.Env...), Log: os.Stderr}, nil
+	return &emulator.Process{Path: path, Args: append([]string{"lambda"}, l.Args...), Env: append(env, l.variables()...)}, nil
+}
+
+// variables are the function's own. A URL that streams needs a function that
+// does: the Terraform module sets both as well.
+func (l *lambdaLocal) variables() []string {
+	if l.URLMode != "stream" {
+		return l.Env
+	}
+	return append([]string{"LAMBDA_INVOKE_MODE=" + string(lambda.Stream)}, l.Env...)
 }
 
 // announce says how to call the function, in one line that scripts may read.
 func (l *lambdaLocal) announce(url, region string) {
+	path := "generate"
+	if l.URLMode == "stream" {
+		path = "generate_stream"
+	}
 	fmt.Printf("function %[1]s: export AWS_ENDPOINT_URL_LAMBDA=%[2]s AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION=%[3]s AWS_DEFAULT_REGION=%[3]s; "+
 		"echo '{\"inputs\": \"Hello\"}' | aws lambda invoke --function-name %[1]s --payload fileb:///dev/stdin /dev/stdout; "+ // by either version of the CLI
-		"curl -N %[2]s/generate_stream -H 'Content-Type: application/json' -d '{\"inputs\": \"Hello\"}'\n", l.Function, url, region)
+		"curl -N %[2]s/%[4]s -H 'Content-Type: application/json' -d '{\"inputs\": \"Hello\"}'\n", l.Function, url, region, path)
 }

@@ -17,7 +17,7 @@ type Hosting struct {
 	SessionsExpiration int    `name:"sessions-expiration" also:"SAGEMAKER_SESSIONS_EXPIRATION" default:"1200" min:"1" max:"604800" help:"Seconds that a session lives."`
 	SageMakerUsage     bool   `name:"sagemaker-usage" help:"Answer with token counts and times in X-Amzn-SageMaker-Custom-Attributes, the only one of our headers that SageMaker passes on."`
 	ComputeType        string `name:"compute-type" placeholder:"NAME" help:"What answers call this machine in x-compute-type. Default: 1-cpu, by the device."`
-	LambdaInvokeMode   string `name:"lambda-invoke-mode" default:"auto" enum:"auto,buffered,stream" placeholder:"auto|buffered|stream" help:"How answers leave a Lambda function: auto streams to function URLs and direct calls that ask for a stream; stream always, for a function URL or REST API that is set to stream; buffered never."`
+	LambdaInvokeMode   string `name:"lambda-invoke-mode" default:"auto" enum:"auto,buffered,stream" placeholder:"auto|buffered|stream" help:"How answers leave a Lambda function: auto streams to direct calls that ask for a stream; stream also to function URLs and REST APIs, which must be set to stream; buffered never streams."`
 	EMFNamespace       string `name:"emf-namespace" placeholder:"NAME" help:"Make CloudWatch metrics of each request's line in the log, in this namespace. Implies --json-output."`
 }
 

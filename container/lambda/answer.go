@@ -182,23 +182,33 @@ func errorBody(kind, message string) []byte {
 	}{message, kind})
 }
 
+// isClients reports whether a status says that the request is at fault. A
+// generation that failed (424) and a full queue (429) are not its fault.
+func isClients(status int) bool {
+	return status >= http.StatusBadRequest && status < http.StatusInternalServerError &&
+		status != http.StatusFailedDependency && status != http.StatusTooManyRequests
+}
+
 // errorOf turns the body of an error, in TGI's or OpenAI's form, into a failure.
 func errorOf(body []byte, status int) *failure {
+	f := &failure{client: isClients(status)}
 	var tgi struct {
 		Error json.RawMessage `json:"error"`
 		Type  string          `json:"error_type"`
 	}
 	if json.Unmarshal(body, &tgi) == nil && tgi.Error != nil {
-		var message string
-		if json.Unmarshal(tgi.Error, &message) == nil {
-			return &failure{Message: message, Type: tgi.Type}
+		if json.Unmarshal(tgi.Error, &f.Message) == nil {
+			f.Type = tgi.Type
+			return f
 		}
 		var openAI struct{ Message, Type string }
 		if json.Unmarshal(tgi.Error, &openAI) == nil {
-			return &failure{Message: openAI.Message, Type: openAI.Type}
+			f.Message, f.Type = openAI.Message, openAI.Type
+			return f
 		}
 	}
-	return &failure{Message: clip(string(body)), Type: fmt.Sprintf("status_%d", status)}
+	f.Message, f.Type = clip(string(body)), strings.ReplaceAll(strings.ToLower(http.StatusText(status)), " ", "_")
+	return f
 }
 
 // batchAnswer lists the records of a queue that must be delivered again.

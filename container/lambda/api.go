@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -100,6 +102,29 @@ type failure struct {
 	Message string   `json:"errorMessage"`
 	Type    string   `json:"errorType"`
 	Trace   []string `json:"stackTrace"`
+
+	client bool // the event is at fault, not the function
+}
+
+// platformType matches the error types that Lambda keeps in its logs, traces and
+// metrics. All others become Runtime.Unknown there, a fault of the runtime.
+var platformType = regexp.MustCompile(`^(Runtime|Function)\.[A-Z][a-zA-Z]+$`)
+
+// platformType is the failure's type in a form that Lambda keeps:
+// payload_too_large is Function.PayloadTooLarge.
+func (f *failure) platformType() string {
+	if platformType.MatchString(f.Type) {
+		return f.Type
+	}
+	letters := func(r rune) bool { return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') }
+	name := ""
+	for word := range strings.FieldsFuncSeq(f.Type, letters) {
+		name += strings.ToUpper(word[:1]) + word[1:]
+	}
+	if len(name) < 2 {
+		name = "Error"
+	}
+	return "Function." + name
 }
 
 func (f *failure) marshal() []byte {
@@ -135,7 +160,7 @@ func (a *api) post(what, path string, body []byte, f *failure) error {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	if f != nil {
-		req.Header.Set(headerErrorType, f.Type)
+		req.Header.Set(headerErrorType, f.platformType())
 	}
 	return a.do(what, req)
 }

@@ -74,9 +74,9 @@ func decode(data []byte) (*event, error) {
 		return decodeHTTP(data, httpAPIv1)
 	case has("httpMethod") && (has("path") || has("resource")):
 		return decodeHTTP(data, restAPI)
-	case string(fields["detail-type"]) == `"Scheduled Event"`:
-		// A rule of EventBridge that keeps an environment warm: all it needs is
-		// that the model is loaded.
+	case string(fields["detail-type"]) == `"Scheduled Event"`, string(fields["source"]) == `"serverless-plugin-warmup"`, string(fields["warmer"]) == "true":
+		// A rule of EventBridge or one of the usual warmers keeps an environment
+		// warm: all it needs is that the model is loaded.
 		return &event{source: direct, method: http.MethodGet, path: "/health", header: http.Header{}}, nil
 	case has("Records"):
 		return decodeQueue(data)

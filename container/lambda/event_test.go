@@ -89,6 +89,8 @@ func sourceEvents(t testing.TB) map[string]string {
 		"direct chat":                    chatBody,
 		"direct completion":              `{"prompt":"Hi"}`,
 		"direct, fields like an event's": `{"inputs":"Hi","path":5,"body":[],"Records":null}`,
+		"warmer, of the framework":       `{"source":"serverless-plugin-warmup"}`,
+		"warmer, of lambda-warmer":       `{"warmer":true,"concurrency":3}`,
 		"schedule":                       text(events.CloudWatchEvent{Version: "0", DetailType: "Scheduled Event", Source: "aws.events", Detail: json.RawMessage(`{}`)}),
 		"queue": text(events.SQSEvent{Records: []events.SQSMessage{
 			{MessageId: "m1", EventSource: "aws:sqs", Body: `{"inputs":"Hi"}`}, {MessageId: "m2", EventSource: "aws:sqs", Body: `{"prompt":"Hi"}`},
@@ -117,6 +119,8 @@ func TestEvents(t *testing.T) {
 		"direct chat":                    "direct invocation streams wants\nPOST /invocations from \nContent-Type: application/json\n\n" + chatBody,
 		"direct completion":              "direct invocation streams\nPOST /invocations from \nContent-Type: application/json\n\n" + `{"prompt":"Hi"}`,
 		"direct, fields like an event's": "direct invocation streams\nPOST /invocations from \nContent-Type: application/json\n\n" + `{"inputs":"Hi","path":5,"body":[],"Records":null}`,
+		"warmer, of the framework":       "direct invocation streams\nGET /health from \n\n",
+		"warmer, of lambda-warmer":       "direct invocation streams\nGET /health from \n\n",
 		"schedule":                       "direct invocation streams\nGET /health from \n\n",
 		"queue":                          `SQS: m1 {"inputs":"Hi"}, m2 {"prompt":"Hi"}`,
 	}

@@ -58,11 +58,9 @@ func (r *Runtime) invoke(inv *invocation, begun func()) error {
 	return r.api.respond(inv.id, payload)
 }
 
-// reject fails an event that is not understood. It logs it as well: most such
-// events have no caller who waits for the answer.
+// reject fails an event that is not understood.
 func (r *Runtime) reject(id string, err error) error {
-	r.opt.Logger.Warn("an event is not served", "request_id", id, "err", err)
-	return r.postFailure(id, &failure{Type: "Runtime.EventNotSupported", Message: err.Error()})
+	return r.postFailure(id, &failure{Type: "Function.EventNotSupported", Message: err.Error(), client: true})
 }
 
 // streams reports whether an event gets a streamed answer.
@@ -73,9 +71,9 @@ func (r *Runtime) streams(e *event) bool {
 	case Stream:
 		return e.source.streams()
 	}
-	// Few REST APIs are set to stream, and the others would answer 502. One that
-	// is needs the mode Stream, for its buffered answers as well.
-	return e.source.streams() && e.source != restAPI && e.wantsStream()
+	// A function URL or REST API streams only if it is set to, and then needs the
+	// mode Stream, for its buffered answers as well.
+	return e.source == direct && e.wantsStream()
 }
 
 // stream answers an event with a stream, or with a failure before it begins.

@@ -17,8 +17,9 @@ type Mode string
 
 // The modes.
 const (
-	// Auto streams if the client asks for a stream and the source accepts one.
-	// It assumes that a function URL does and that a REST API does not.
+	// Auto streams to a direct invocation that asks for a stream. It answers
+	// function URLs and REST APIs in one piece, which is what both expect unless
+	// they are set to stream.
 	Auto Mode = "auto"
 	// Buffered answers in one piece, whatever the client asks for.
 	Buffered Mode = "buffered"
@@ -180,8 +181,12 @@ func (r *Runtime) answer(inv *invocation) error {
 	return r.survivable(inv.id, err)
 }
 
-// postFailure reports that an event has failed.
+// postFailure reports that an event has failed. Lambda's metric Errors counts
+// every failure; the log line tells alarms which ones to subtract.
 func (r *Runtime) postFailure(id string, f *failure) error {
+	if f.client {
+		r.opt.Logger.Warn("an event was refused", "request_id", id, "refused", true, "error_type", f.platformType(), "err", f.Message)
+	}
 	return r.survivable(id, r.api.fail(id, f))
 }
 

@@ -50,7 +50,7 @@ func TestStream(t *testing.T) {
 			steps := make(chan struct{})
 			p.run(func(w http.ResponseWriter, _ *http.Request) {
 				speak(w, steps, "data: 1\n\n", "data: 2\n\n", "data: 3\n\n")
-			}, nil)
+			}, func(o *Options) { o.Mode = Stream })
 			p.send("a", tt.event)
 			a := p.answer()
 			if a.path != "/invocation/a/response" || a.header.Get(headerMode) != "streaming" || a.header.Get("Content-Type") != tt.contentType {
@@ -84,11 +84,12 @@ func TestModes(t *testing.T) {
 		event string
 		want  bool // streamed
 	}{
-		{"auto, asked for", Auto, urlStream, true},
+		{"auto, asked for", Auto, urlStream, false},
 		{"auto, not asked for", Auto, urlPlain, false},
 		{"auto, a source that cannot", Auto, alb, false},
 		{"auto, a source that is rarely set to it", Auto, rest, false},
 		{"auto, direct", Auto, directSSE, true},
+		{"stream, asked for", Stream, urlStream, true},
 		{"stream, not asked for", Stream, urlPlain, true},
 		{"stream, a source that is rarely set to it", Stream, rest, true},
 		{"stream, a source that cannot", Stream, alb, false},
@@ -120,30 +121,35 @@ func TestFaults(t *testing.T) {
 		path    string // of what is posted
 		want    string // in it
 		trailer string // in the error behind it
+		kind    string // that Lambda shows
 		logged  string // of what no request's line tells
 	}{
-		{name: "event", event: `{"hello":1}`, path: "error", want: `"errorType":"Runtime.EventNotSupported"`, logged: "request_id=a err=\"the event is an object with hello"},
-		{name: "panic", event: urlPlain, serve: func(http.ResponseWriter, *http.Request) { panic("oops") }, path: "error", want: "panic: oops", logged: "request_id=a err=\"panic: oops\""},
-		{name: "panic in a stream", event: urlStream, serve: func(w http.ResponseWriter, _ *http.Request) {
+		{name: "event", event: `{"hello":1}`, path: "error", want: `"errorType":"Function.EventNotSupported"`, kind: "Function.EventNotSupported",
+			logged: "request_id=a refused=true error_type=Function.EventNotSupported err=\"the event is an object with hello"},
+		{name: "panic", event: urlPlain, kind: "Runtime.Panic", serve: func(http.ResponseWriter, *http.Request) { panic("oops") }, path: "error", want: "panic: oops", logged: "request_id=a err=\"panic: oops\""},
+		{name: "panic in a stream", event: urlStream, kind: "Runtime.Panic", serve: func(w http.ResponseWriter, _ *http.Request) {
 			speak(w, nil, "data: 1\n\n")
 			panic("oops")
 		}, path: "response", want: `data: {"error":"panic: oops"`, trailer: `"errorType":"Runtime.Panic"`},
-		{name: "error in a stream", event: urlStream, serve: func(w http.ResponseWriter, _ *http.Request) {
+		{name: "error in a stream", event: urlStream, kind: "Function.Generation", serve: func(w http.ResponseWriter, _ *http.Request) {
 			closed := make(chan struct{})
 			close(closed)
 			speak(w, closed, "data: 1\n\n", `data: {"error":"broken","error_type":"generation"}`+"\n\n")
 		}, path: "response", want: `"broken"`, trailer: `{"errorMessage":"broken","errorType":"generation","stackTrace":[]}`},
-		{name: "error in an OpenAI stream", event: urlStream, serve: func(w http.ResponseWriter, _ *http.Request) {
+		{name: "error in an OpenAI stream", event: urlStream, kind: "Function.Generation", serve: func(w http.ResponseWriter, _ *http.Request) {
 			closed := make(chan struct{})
 			close(closed)
 			speak(w, closed, "data: 1\n\n", `data: {"error":{"message":"broken","http_status_code":424,"type":"generation"}}`+"\n\ndata: [DONE]\n\n")
 		}, path: "response", want: `[DONE]`, trailer: `{"errorMessage":"broken","errorType":"generation","stackTrace":[]}`},
 		{name: "status of HTTP", event: urlPlain, serve: refuse, path: "response", want: `"statusCode":422`},
 		{name: "status of HTTP before a stream", event: urlStream, serve: refuse, path: "response", want: `{"statusCode":422`},
-		{name: "status of a direct invocation", event: direct1, serve: refuse, path: "error", want: `{"errorMessage":"too much","errorType":"validation"`},
-		{name: "status of a direct stream", event: directSSE, serve: refuse, path: "error", want: `{"errorMessage":"too much","errorType":"validation"`},
+		{name: "status of a direct invocation", event: direct1, serve: refuse, path: "error", want: `{"errorMessage":"too much","errorType":"validation"`, kind: "Function.Validation",
+			logged: "request_id=a refused=true error_type=Function.Validation"},
+		{name: "full", event: direct1, serve: status(429, `{"error":"full","error_type":"overloaded"}`), path: "error", want: `"errorType":"overloaded"`, kind: "Function.Overloaded"},
+		{name: "status without an error", event: direct1, serve: status(404, "nothing"), path: "error", want: `"errorType":"not_found"`, kind: "Function.NotFound", logged: "refused=true"},
+		{name: "status of a direct stream", event: directSSE, serve: refuse, path: "error", want: `{"errorMessage":"too much","errorType":"validation"`, kind: "Function.Validation", logged: "refused=true"},
 		{name: "too long", event: urlPlain, serve: write(strings.Repeat("x", answerLimit)), path: "response", want: `"statusCode":413`},
-		{name: "too long, direct", event: direct1, serve: write(strings.Repeat("x", answerLimit+1)), path: "error", want: `"errorType":"payload_too_large"`},
+		{name: "too long, direct", event: direct1, serve: write(strings.Repeat("x", answerLimit+1)), path: "error", want: `"errorType":"payload_too_large"`, kind: "Function.PayloadTooLarge", logged: "refused=true"},
 		{name: "too long for a load balancer", event: `{"httpMethod":"POST","path":"/","requestContext":{"elb":{}}}`, serve: write(strings.Repeat("x", balancerLimit)), path: "response", want: `"statusDescription":"413 Request Entity Too Large"`},
 		{name: "nothing at all", event: urlPlain, serve: write(""), path: "response", want: `"statusCode":200`},
 		{name: "nothing at all, direct", event: direct1, serve: write(""), path: "response", want: `null`},
@@ -152,7 +158,7 @@ func TestFaults(t *testing.T) {
 		{name: "time is over in a stream", event: urlStream, serve: func(w http.ResponseWriter, r *http.Request) {
 			speak(w, nil, "data: 1\n\n")
 			<-r.Context().Done()
-		}, path: "response", want: `"error_type":"timeout"`, trailer: `"errorType":"timeout"`},
+		}, path: "response", want: `"error_type":"timeout"`, trailer: `"errorType":"timeout"`, kind: "Function.Timeout"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := newPlatform(t)
@@ -163,7 +169,12 @@ func TestFaults(t *testing.T) {
 					return
 				}
 				tt.serve(w, r)
-			}, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			}, func(o *Options) {
+				o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+				if tt.event == urlStream {
+					o.Mode = Stream
+				}
+			})
 			until := time.Now().Add(time.Minute)
 			if strings.HasPrefix(tt.name, "time is over") {
 				until = time.Now().Add(300 * time.Millisecond)
@@ -176,11 +187,14 @@ func TestFaults(t *testing.T) {
 			if got := a.broken(); !strings.Contains(got, tt.trailer) || tt.trailer == "" && got != "" {
 				t.Errorf("error behind the stream: %q; want %q", got, tt.trailer)
 			}
-			if !strings.Contains(log.String(), tt.logged) {
+			if kind := a.header.Get(headerErrorType) + a.trailer.Get(headerErrorType); kind != tt.kind {
+				t.Errorf("the type is %q; want %q", kind, tt.kind)
+			}
+			if !strings.Contains(log.String(), tt.logged) || tt.logged == "" && strings.Contains(log.String(), "refused=true") {
 				t.Errorf("the log is %s; want %s", &log, tt.logged)
 			}
 			p.send("b", strings.Replace(urlPlain, "/generate", "/next", 1))
-			if body := p.answer().all(t); !strings.Contains(body, `"fine"`) {
+			if body := p.answer().all(t); !strings.Contains(body, "fine") {
 				t.Errorf("the next answer is %s", body)
 			}
 		})
@@ -190,6 +204,13 @@ func TestFaults(t *testing.T) {
 func refuse(w http.ResponseWriter, _ *http.Request) {
 	w.WriteHeader(http.StatusUnprocessableEntity)
 	io.WriteString(w, `{"error":"too much","error_type":"validation"}`)
+}
+
+func status(code int, text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(code)
+		io.WriteString(w, text)
+	}
 }
 
 func write(text string) http.HandlerFunc {

@@ -113,7 +113,7 @@ func (s *streamed) finish(f *failure) error {
 		f = errorOf(line, s.status)
 	}
 	if f != nil {
-		s.trailer[headerErrorType] = []string{f.Type}
+		s.trailer[headerErrorType] = []string{f.platformType()}
 		s.trailer[headerErrorBody] = []string{base64.StdEncoding.EncodeToString(f.marshal())}
 	}
 	s.pipe.Close()

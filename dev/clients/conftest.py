@@ -34,6 +34,13 @@ def function():
 
 
 @pytest.fixture(scope="session")
+def streaming_function():
+    """A Lambda function and its URL, which streams."""
+    with emulator("lambda", "--url-mode", "stream") as function:
+        yield function
+
+
+@pytest.fixture(scope="session")
 def weather_tool():
     return {"type": "function", "function": {
         "name": "get_weather",

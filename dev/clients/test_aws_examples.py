@@ -29,8 +29,8 @@ def test_lambda(function, example):
     assert function.run(example, "millrace").startswith(SENTENCE)
 
 
-def test_lambda_url(function):
-    assert chat_of(function.run("lambda_url.sh", function.url)).startswith(SENTENCE)
+def test_lambda_url(streaming_function):
+    assert chat_of(streaming_function.run("lambda_url.sh", streaming_function.url)).startswith(SENTENCE)
 
 
 def test_container(sagemaker, url):

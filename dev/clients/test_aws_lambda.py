@@ -51,6 +51,12 @@ def test_an_error_is_a_failure_of_the_function(client):
     assert "temperature" in error["errorMessage"] and error["errorType"]
 
 
+def test_the_log_of_a_call_is_returned_to_who_asks(client):
+    log = base64.b64decode(invoke(client, GENERATE, LogType="Tail")["LogResult"]).decode()
+    assert "START RequestId: " in log and "generated_tokens" in log and "REPORT RequestId: " in log
+    assert "LogResult" not in invoke(client, GENERATE)
+
+
 def test_an_unknown_function_is_not_found(client):
     with pytest.raises(client.exceptions.ResourceNotFoundException):
         client.invoke(FunctionName="absent", Payload=b"{}")
@@ -83,7 +89,7 @@ def test_a_stream_is_complete_and_ends_without_an_error(client):
 
 def test_a_stream_that_cannot_begin_names_the_cause(client):
     chunks, end = stream(client, {**CHAT, "temperature": -1, "stream": True})
-    assert end["ErrorCode"] == "Unhandled" and "temperature" in end["ErrorDetails"] and b"data:" not in b"".join(chunks)
+    assert end["ErrorCode"] == "Function.Validation" and "temperature" in end["ErrorDetails"] and b"data:" not in b"".join(chunks)
 
 
 # --- events of HTTP fronts ------------------------------------------------------
@@ -129,8 +135,14 @@ def test_an_event_that_is_not_served_is_in_the_log(client, function):
 # --- the function URL -----------------------------------------------------------
 
 
-def test_the_url_has_the_whole_api(function):
-    client = openai.OpenAI(base_url=f"{function.url}/v1", api_key="-", max_retries=0)
+@pytest.fixture(params=["function", "streaming_function"], ids=["buffered", "stream"])
+def url(request):
+    """The function URL in both of its invoke modes."""
+    return request.getfixturevalue(request.param).url
+
+
+def test_the_url_has_the_whole_api(url):
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0)
     request = {"model": "tgi", "messages": CHAT["messages"], "max_tokens": 60, "temperature": 0}
     whole = client.chat.completions.create(**request).choices[0].message.content
     chunks = client.chat.completions.create(**request, stream=True)
@@ -138,21 +150,29 @@ def test_the_url_has_the_whole_api(function):
     with pytest.raises(openai.UnprocessableEntityError) as caught:
         client.chat.completions.create(**request | {"temperature": -1})
     assert "temperature" in str(caught.value.body)
-    with urllib.request.urlopen(f"{function.url}/info") as out:
+    with urllib.request.urlopen(f"{url}/info") as out:
         assert json.load(out)["model_id"]
 
 
-def test_the_url_streams(function):
+def test_the_url_streams(streaming_function):
     body = json.dumps({**GENERATE, "stream": True}).encode()
-    request = urllib.request.Request(f"{function.url}/invocations", body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(f"{streaming_function.url}/invocations", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as out:
         assert out.headers["Content-Type"].startswith("text/event-stream") and out.headers["Transfer-Encoding"] == "chunked"
         assert out.readline().startswith(b"data:")
         assert json.loads(out.read().split(b"\n\n")[-2].removeprefix(b"data:"))["generated_text"].startswith(" Millrace is a server")
 
 
-def test_an_error_of_the_url_keeps_its_status(function):
-    request = urllib.request.Request(f"{function.url}/generate", b'{"inputs": ""}', {"Content-Type": "application/json"})
+def test_a_stream_of_a_buffered_url_comes_in_one_piece(function):
+    body = json.dumps({**GENERATE, "stream": True}).encode()
+    request = urllib.request.Request(f"{function.url}/invocations", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as out:
+        assert out.headers["Content-Type"].startswith("text/event-stream")
+        assert json.loads(out.read().split(b"\n\n")[-2].removeprefix(b"data:"))["generated_text"].startswith(" Millrace is a server")
+
+
+def test_an_error_of_the_url_keeps_its_status(url):
+    request = urllib.request.Request(f"{url}/generate", b'{"inputs": ""}', {"Content-Type": "application/json"})
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request)
     assert caught.value.code == 422 and json.load(caught.value)["error_type"] == "validation"

@@ -3,6 +3,7 @@ package emulator
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -97,7 +98,10 @@ func (m *Emulator) serveCall(w http.ResponseWriter, r *http.Request, c call) {
 	case c.stream:
 		m.serveEvents(w, m.invoke(r.Context(), event))
 	default:
-		m.serveWhole(w, m.invoke(r.Context(), event))
+		inv := newInvocation(event)
+		inv.wantsLog = r.Header.Get("X-Amz-Log-Type") == "Tail"
+		m.begin(r.Context(), inv)
+		m.serveWhole(w, inv)
 	}
 }
 
@@ -123,6 +127,10 @@ func (m *Emulator) serveWhole(w http.ResponseWriter, inv *invocation) {
 	if f != nil {
 		h.Set("X-Amz-Function-Error", "Unhandled")
 		data = f.data()
+	}
+	if inv.wantsLog {
+		<-inv.ended
+		h.Set("X-Amz-Log-Result", base64.StdEncoding.EncodeToString([]byte(inv.log)))
 	}
 	w.Write(data)
 }
@@ -151,7 +159,7 @@ func (m *Emulator) serveEvents(w http.ResponseWriter, inv *invocation) {
 		ErrorCode, ErrorDetails string `json:",omitempty"`
 	}
 	if f := inv.failed(); f != nil {
-		end.ErrorCode, end.ErrorDetails = "Unhandled", string(f.data())
+		end.ErrorCode, end.ErrorDetails = f.Type, string(f.data())
 	}
 	data, err := json.Marshal(end)
 	if err != nil {

@@ -4,7 +4,7 @@
 //
 // It enforces Lambda's limits: the time of an initialization, after which it is
 // repeated within the event; the time of an event, after which the process is
-// killed; the size of events and answers; and one event at a time. Between events
+// killed; the size of events and answers; the error types that it keeps; and one event at a time. Between events
 // the process is frozen. Where Lambda would start another environment for an
 // event that comes while one runs, the event waits.
 //

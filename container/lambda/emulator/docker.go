@@ -22,7 +22,6 @@ type Docker struct {
 	Args     []string // instead of the image's command
 	Env      []string // K=V, or K to pass it from this process
 	MemoryMB int
-	Log      io.Writer // its output
 
 	serial atomic.Int64
 }
@@ -31,14 +30,14 @@ type Docker struct {
 const mostCPUs = 6
 
 // Launch implements Launcher.
-func (d *Docker) Launch(variables []string) (Sandbox, error) {
+func (d *Docker) Launch(variables []string, log io.Writer) (Sandbox, error) {
 	name := fmt.Sprintf("millrace-lambda-%d-%d", os.Getpid(), d.serial.Add(1))
 	cmd := exec.Command("docker", d.command(name, variables)...)
-	c, err := startProgram(cmd, d.Log)
+	c, err := startProgram(cmd, log)
 	if err != nil {
 		return nil, err
 	}
-	return &container{c, name, d.Log}, nil
+	return &container{c, name, log}, nil
 }
 
 // command returns docker's arguments.

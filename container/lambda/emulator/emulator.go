@@ -29,8 +29,11 @@ type Options struct {
 	// Concurrency is how many events one environment takes at once. More than
 	// one is a function on managed instances, which is never frozen.
 	Concurrency int
-	Launcher    Launcher
-	Log         io.Writer // gets what Lambda itself logs
+	// StreamURL says that the function URL has the invoke mode RESPONSE_STREAM;
+	// otherwise it has AWS's default, BUFFERED.
+	StreamURL bool
+	Launcher  Launcher
+	Log       io.Writer // gets what Lambda and the sandboxes log
 
 	longest int // answer in pieces, in bytes; New sets Lambda's
 }
@@ -39,6 +42,7 @@ type Options struct {
 // all other paths are the function URL's.
 type Emulator struct {
 	opt   Options
+	log   *tail
 	slots chan struct{} // capacity Concurrency
 
 	ctx  context.Context // ends with Close
@@ -52,7 +56,7 @@ type Emulator struct {
 func New(opt Options) *Emulator {
 	opt.Concurrency = max(1, opt.Concurrency)
 	opt.longest = cmp.Or(opt.longest, streamLimit)
-	m := &Emulator{opt: opt, slots: make(chan struct{}, opt.Concurrency)}
+	m := &Emulator{opt: opt, log: &tail{out: opt.Log}, slots: make(chan struct{}, opt.Concurrency)}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	return m
 }
@@ -83,18 +87,25 @@ func (m *Emulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // goes on when a caller has left.
 func (m *Emulator) invoke(ctx context.Context, event []byte) *invocation {
 	inv := newInvocation(event)
+	m.begin(ctx, inv)
+	return inv
+}
+
+// begin is invoke for an invocation that is made already.
+func (m *Emulator) begin(ctx context.Context, inv *invocation) {
 	select {
 	case m.slots <- struct{}{}:
 	case <-ctx.Done():
 		inv.fail(&failure{Type: "Sandbox.Abandoned", Message: "the caller has left"})
-		return inv
+		close(inv.ended)
+		return
 	}
 	go func() {
 		defer func() { <-m.slots }()
+		defer close(inv.ended)
 		m.run(inv)
 	}()
 	<-inv.begun
-	return inv
 }
 
 // run runs an event to its end and logs it as Lambda does.
@@ -107,6 +118,7 @@ func (m *Emulator) run(inv *invocation) {
 	}
 	begin := time.Now()
 	inv.deadline = begin.Add(m.opt.Timeout)
+	m.log.begin()
 	m.logf("START RequestId: %s Version: $LATEST", inv.id)
 	if f := env.serve(inv, m.opt.Timeout); f != nil {
 		inv.fail(f)
@@ -114,13 +126,20 @@ func (m *Emulator) run(inv *invocation) {
 		m.logf("%s", f.Message)
 	}
 	took := time.Since(begin)
+	if inv.wantsLog {
+		env.awaitNext(inv)
+	}
 	report := fmt.Sprintf("REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %d ms\tMemory Size: %d MB",
 		inv.id, milliseconds(took), (took + cold + time.Millisecond - 1).Milliseconds(), m.opt.MemoryMB)
 	if cold > 0 {
 		report += fmt.Sprintf("\tInit Duration: %.2f ms", milliseconds(cold))
 	}
+	if f := inv.failed(); f != nil {
+		report += "\tStatus: " + f.status()
+	}
 	m.logf("END RequestId: %s", inv.id)
 	m.logf("%s", report)
+	inv.log = m.log.text()
 }
 
 // environment returns the environment, and how long its initialization took
@@ -138,7 +157,7 @@ func (m *Emulator) environment() (*environment, time.Duration, *failure) {
 	// event.
 	for _, limit := range []time.Duration{m.opt.InitTimeout, m.opt.Timeout} {
 		begin := time.Now()
-		env, f := start(m.ctx, &m.opt, limit)
+		env, f := start(m.ctx, &m.opt, m.log, limit)
 		took := time.Since(begin)
 		if f == nil {
 			m.env = env
@@ -162,6 +181,6 @@ func (m *Emulator) discard(env *environment) {
 	}
 }
 
-func (m *Emulator) logf(format string, args ...any) { fmt.Fprintf(m.opt.Log, format+"\n", args...) }
+func (m *Emulator) logf(format string, args ...any) { fmt.Fprintf(m.log, format+"\n", args...) }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,7 @@ const patience = 20 * time.Second
 type function struct {
 	start func(ctx context.Context, number int, api string) (status string)
 
+	log    io.Writer // of the sandbox that was launched last
 	mu     sync.Mutex
 	events []string // launch, freeze, thaw, terminate, kill
 }
@@ -47,8 +49,9 @@ func (f *function) noted() string {
 	return strings.Join(f.events, " ")
 }
 
-func (f *function) Launch(variables []string) (Sandbox, error) {
+func (f *function) Launch(variables []string, log io.Writer) (Sandbox, error) {
 	f.note("launch")
+	f.log = log
 	api := ""
 	for _, kv := range variables {
 		if a, ok := strings.CutPrefix(kv, "AWS_LAMBDA_RUNTIME_API="); ok {
@@ -77,8 +80,20 @@ func serving(n int, h http.HandlerFunc) *function {
 	return &function{start: func(ctx context.Context, _ int, api string) string { return serve(ctx, api, n, h) }}
 }
 
+// streaming is a function that serves h in the mode Stream.
+func streaming(h http.HandlerFunc) *function {
+	return &function{start: func(ctx context.Context, _ int, api string) string {
+		return serveAs(ctx, lambda.Options{API: api, Handler: h, Mode: lambda.Stream})
+	}}
+}
+
 func serve(ctx context.Context, api string, n int, h http.HandlerFunc) string {
-	r := lambda.New(lambda.Options{API: api, Handler: h, Concurrency: n, Logger: slog.New(slog.DiscardHandler)})
+	return serveAs(ctx, lambda.Options{API: api, Handler: h, Concurrency: n})
+}
+
+func serveAs(ctx context.Context, opt lambda.Options) string {
+	opt.Logger = slog.New(slog.DiscardHandler)
+	r := lambda.New(opt)
 	r.Ready()
 	go r.Serve()
 	<-ctx.Done()
@@ -307,6 +322,7 @@ func TestCalls(t *testing.T) {
 		{name: "answer too large", path: invokeF, body: `{"inputs":"long"}`, status: 200, want: "payload_too_large"},
 		{name: "URL", path: "/any/path?x=1", body: "text", header: []string{"Content-Type", "text/plain"}, status: 200, want: "text"},
 		{name: "URL, bytes", path: "/", body: "\xff\x00", status: 200, want: "\xff\x00"},
+		{name: "URL, stream asked for", path: "/generate_stream", body: "data: 1", status: 200, want: "data: 1"},
 		{name: "URL, too large", path: "/", body: strings.Repeat("x", payloadLimit+1), status: 413},
 		{name: "URL, answer too large", path: "/", body: "long", status: 413, want: "payload_too_large"},
 	} {
@@ -349,7 +365,7 @@ func TestLongStreams(t *testing.T) {
 // off with it.
 func TestURLStream(t *testing.T) {
 	step := make(chan struct{})
-	url := emulate(t, serving(1, func(w http.ResponseWriter, r *http.Request) {
+	url := emulate(t, streaming(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.Header().Add("Set-Cookie", "a=1")
 		w.Header().Add("Set-Cookie", "b=2")
@@ -361,7 +377,7 @@ func TestURLStream(t *testing.T) {
 		if r.URL.Query().Has("broken") {
 			io.WriteString(w, `data: {"error":"broken","error_type":"generation"}`+"\n\n")
 		}
-	}), nil)
+	}), func(o *Options) { o.StreamURL = true })
 	for query, want := range map[string]string{"": "", "?broken": `data: {"error":"broken","error_type":"generation"}` + "\n\n"} {
 		t.Run(query, func(t *testing.T) {
 			resp, err := http.Post(url+"/generate_stream"+query, "application/json", strings.NewReader("{}"))
@@ -385,6 +401,98 @@ func TestURLStream(t *testing.T) {
 				t.Errorf("the end is %q, %v; want %q", rest, err, want)
 			}
 		})
+	}
+}
+
+// A URL shows what AWS's does in its invoke mode, also for a function that is set
+// to the other mode.
+func TestURLModes(t *testing.T) {
+	const text = "data: 1\n\n"
+	h := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		io.WriteString(w, text)
+	}
+	for _, tt := range []struct {
+		name     string
+		function *function
+		stream   bool   // the URL's mode
+		kind     string // content type
+		want     string
+	}{
+		{"buffered", serving(1, h), false, "text/event-stream", text},
+		{"stream", streaming(h), true, "text/event-stream", text},
+		{"buffered, the function streams", streaming(h), false, "application/json",
+			`{"statusCode":200,"headers":{"Content-Type":"text/event-stream"}}` + strings.Repeat("\x00", 8) + text},
+		{"stream, the function does not", serving(1, h), true, "application/json",
+			`{"statusCode":200,"headers":{"Content-Type":"text/event-stream"},"body":"data: 1\n\n","isBase64Encoded":false,"cookies":null}`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			url := emulate(t, tt.function, func(o *Options) { o.StreamURL = tt.stream })
+			resp, body := post(t, url+"/generate_stream", "{}", "Content-Type", "application/json")
+			if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != tt.kind || body != tt.want {
+				t.Errorf("%d %v %q\nwant %s %q", resp.StatusCode, resp.Header, body, tt.kind, tt.want)
+			}
+		})
+	}
+}
+
+// Lambda keeps the error types of its own form; every other type is unknown to it.
+func TestErrorTypes(t *testing.T) {
+	for kind, want := range map[string]string{
+		"Function.Validation": "Function.Validation", "Runtime.Panic": "Runtime.Panic",
+		"validation": "Runtime.Unknown", "Function.status_404": "Runtime.Unknown", "": "Runtime.Unknown",
+	} {
+		f := &function{start: func(ctx context.Context, _ int, api string) string {
+			base := "http://" + api + apiVersion
+			resp, err := http.Get(base + "/invocation/next")
+			if err != nil {
+				return err.Error()
+			}
+			resp.Body.Close()
+			path := base + "/invocation/" + resp.Header.Get("Lambda-Runtime-Aws-Request-Id") + "/error"
+			req, err := http.NewRequest(http.MethodPost, path, strings.NewReader(`{"errorMessage":"no","errorType":"own"}`))
+			if err != nil {
+				return err.Error()
+			}
+			req.Header.Set("Lambda-Runtime-Function-Error-Type", kind)
+			if resp, err = http.DefaultClient.Do(req); err != nil {
+				return err.Error()
+			}
+			resp.Body.Close()
+			<-ctx.Done()
+			return ""
+		}}
+		_, body := post(t, emulate(t, f, nil)+"/2021-11-15/functions/f/response-streaming-invocations", "{}")
+		if !strings.Contains(body, `"ErrorCode":"`+want+`"`) || !strings.Contains(body, `\"errorType\":\"own\"`) {
+			t.Errorf("%q: %q; want the code %s and the function's own words", kind, body, want)
+		}
+	}
+}
+
+// A caller may ask for the end of the log, which has all that Lambda and the
+// function wrote about the event.
+func TestLogResult(t *testing.T) {
+	f := serving(1, nil)
+	f.start = func(ctx context.Context, _ int, api string) string {
+		return serve(ctx, api, 1, func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(f.log, "%s\n", strings.Repeat("x", tailLimit))
+			fmt.Fprintln(f.log, "a line of the function")
+			echo(w, r)
+		})
+	}
+	url := emulate(t, f, nil) + invokeF
+	for range 2 {
+		resp, body := post(t, url, `{"inputs":1}`, "X-Amz-Log-Type", "Tail")
+		log, err := base64.StdEncoding.DecodeString(resp.Header.Get("X-Amz-Log-Result"))
+		if err != nil || body != `{"inputs":1}` {
+			t.Fatalf("%s, %v", body, err)
+		}
+		if text := string(log); len(log) != tailLimit || !strings.Contains(text, "a line of the function\nEND RequestId: ") || !strings.Contains(text, "REPORT RequestId: ") {
+			t.Errorf("the log has %d bytes: %s", len(log), text[max(0, len(text)-300):])
+		}
+	}
+	if resp, _ := post(t, url, `{"inputs":1}`); resp.Header.Get("X-Amz-Log-Result") != "" {
+		t.Error("the log is returned without being asked for")
 	}
 }
 

@@ -3,6 +3,7 @@ package emulator
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -25,11 +26,12 @@ type environment struct {
 	mu     sync.Mutex
 	open   map[string]*invocation // given out, or about to be
 	frozen bool
-	ending bool // not to be frozen any more
+	ending bool          // not to be frozen any more
+	asked  chan struct{} // closed and replaced when an event is asked for
 }
 
 // start launches a sandbox and waits until it asks for an event.
-func start(ctx context.Context, opt *Options, limit time.Duration) (*environment, *failure) {
+func start(ctx context.Context, opt *Options, log io.Writer, limit time.Duration) (*environment, *failure) {
 	closed := &failure{Type: "Sandbox.Closed", Message: "the emulator is ending"}
 	if ctx.Err() != nil {
 		return nil, closed
@@ -41,11 +43,11 @@ func start(ctx context.Context, opt *Options, limit time.Duration) (*environment
 	}
 	e := &environment{
 		opt: opt, events: make(chan *invocation), first: make(chan struct{}),
-		initError: make(chan *failure, 1), open: map[string]*invocation{},
+		initError: make(chan *failure, 1), open: map[string]*invocation{}, asked: make(chan struct{}),
 	}
 	e.server = &http.Server{Handler: e.routes(), ReadHeaderTimeout: 10 * time.Second}
 	go e.server.Serve(listener) //nolint:errcheck // until kill closes it
-	if e.sandbox, err = opt.Launcher.Launch(opt.variables(listener.Addr().String())); err != nil {
+	if e.sandbox, err = opt.Launcher.Launch(opt.variables(listener.Addr().String()), log); err != nil {
 		e.server.Close()
 		return nil, &failure{Type: "Runtime.InvalidEntrypoint", Message: fmt.Sprintf("RequestId: %s Error: %v", uuid.NewString(), err)}
 	}
@@ -101,6 +103,7 @@ func (e *environment) serve(inv *invocation, limit time.Duration) *failure {
 	defer timer.Stop()
 	e.mu.Lock()
 	e.open[inv.id] = inv
+	inv.asked = e.asked
 	if e.frozen {
 		e.frozen = false
 		e.sandbox.Thaw()
@@ -128,6 +131,21 @@ func (e *environment) serve(inv *invocation, limit time.Duration) *failure {
 	}
 }
 
+// awaitNext waits until the sandbox asks for the event after inv, as Lambda does
+// before it returns the log: only then has the function written all of it.
+func (e *environment) awaitNext(inv *invocation) {
+	const grace = time.Second // for a sandbox that is deaf
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-inv.asked:
+		// What the sandbox wrote before is in a pipe.
+		time.Sleep(20 * time.Millisecond)
+	case <-e.sandbox.Exited():
+	case <-timer.C:
+	}
+}
+
 func (e *environment) exited(id string) *failure {
 	return &failure{Type: "Runtime.ExitError", Message: fmt.Sprintf("RequestId: %s Error: Runtime exited with error: %s", id, e.sandbox.Status())}
 }
@@ -142,6 +160,8 @@ func (e *environment) ask() {
 	})
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	close(e.asked)
+	e.asked = make(chan struct{})
 	if !first && e.opt.Concurrency == 1 && len(e.open) == 0 && !e.frozen && !e.ending {
 		e.frozen = true
 		e.sandbox.Freeze()

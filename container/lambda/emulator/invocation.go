@@ -17,16 +17,20 @@ type invocation struct {
 	event    []byte
 	deadline time.Time
 
+	wantsLog  bool          // the caller gets the log's tail
+	asked     chan struct{} // closed when the event after this one is asked for
 	begun     chan struct{} // closed once the answer begins, or there is none
 	done      chan struct{} // closed once it is complete
+	ended     chan struct{} // closed once Lambda has logged its end
 	once      sync.Once     // closes begun
 	finish    sync.Once     // closes done
 	answering sync.Once     // lets one answer through
 
 	// Valid once begun, if failure is nil.
-	streamed    bool
 	contentType string
 	body        io.ReadCloser // the caller closes it
+
+	log string // the tail of the log; valid once ended
 
 	mu      sync.Mutex
 	failure *failure       // set before done is closed
@@ -34,7 +38,7 @@ type invocation struct {
 }
 
 func newInvocation(event []byte) *invocation {
-	return &invocation{id: uuid.NewString(), event: event, begun: make(chan struct{}), done: make(chan struct{})}
+	return &invocation{id: uuid.NewString(), event: event, begun: make(chan struct{}), done: make(chan struct{}), ended: make(chan struct{})}
 }
 
 // failure is why an event has no answer, or only a part of one, in the function's
@@ -88,7 +92,7 @@ func tooLarge(limit int) *failure {
 // answer begins a streamed answer. What is written to the pipe is read from body.
 func (inv *invocation) answer(contentType string) *io.PipeWriter {
 	body, pipe := io.Pipe()
-	inv.streamed, inv.contentType, inv.body = true, contentType, body
+	inv.contentType, inv.body = contentType, body
 	inv.mu.Lock()
 	inv.pipe = pipe
 	inv.mu.Unlock()
@@ -97,8 +101,8 @@ func (inv *invocation) answer(contentType string) *io.PipeWriter {
 }
 
 // answerAll gives a buffered answer.
-func (inv *invocation) answerAll(data []byte) {
-	inv.body = io.NopCloser(bytes.NewReader(data))
+func (inv *invocation) answerAll(contentType string, data []byte) {
+	inv.contentType, inv.body = contentType, io.NopCloser(bytes.NewReader(data))
 	inv.once.Do(func() { close(inv.begun) })
 	inv.end()
 }

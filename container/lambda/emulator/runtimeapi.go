@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 )
 
 const apiVersion = "/2018-06-01/runtime"
@@ -67,7 +68,7 @@ func (e *environment) response(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		inv.fail(&failure{Type: "Runtime.TruncatedResponse", Message: "Response body did not arrive: " + err.Error()})
 	default:
-		inv.answerAll(data)
+		inv.answerAll(r.Header.Get("Content-Type"), data)
 		accept(w)
 	}
 }
@@ -109,7 +110,7 @@ func (e *environment) stream(w http.ResponseWriter, r *http.Request, inv *invoca
 		if err != nil {
 			f = &failure{Message: "the body of the error after the stream is not base64"}
 		}
-		f.Type = kind
+		f.Type = keptType(kind)
 		inv.fail(f)
 	} else {
 		pipe.Close()
@@ -156,10 +157,20 @@ func readFailure(w http.ResponseWriter, r *http.Request) *failure {
 	if err != nil {
 		f = &failure{Message: "the error does not arrive: " + err.Error()}
 	}
-	if kind := r.Header.Get("Lambda-Runtime-Function-Error-Type"); kind != "" {
-		f.Type = kind
-	}
+	f.Type = keptType(r.Header.Get("Lambda-Runtime-Function-Error-Type"))
 	return f
+}
+
+// errorType matches the error types that Lambda keeps, as its runtime interface
+// emulator does.
+var errorType = regexp.MustCompile(`^(Runtime|Function)\.[A-Z][a-zA-Z]+$`)
+
+// keptType is what Lambda makes of the type of an error that a function reports.
+func keptType(kind string) string {
+	if errorType.MatchString(kind) {
+		return kind
+	}
+	return "Runtime.Unknown"
 }
 
 func accept(w http.ResponseWriter) {

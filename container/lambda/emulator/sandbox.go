@@ -10,9 +10,10 @@ import (
 
 // Launcher starts sandboxes of the function.
 type Launcher interface {
-	// Launch starts a sandbox with variables, K=V, added to its own. It shares
-	// the host's loopback interface, where the Runtime API is.
-	Launch(variables []string) (Sandbox, error)
+	// Launch starts a sandbox with variables, K=V, added to its own, and its
+	// output going to log. It shares the host's loopback interface, where the
+	// Runtime API is.
+	Launch(variables []string, log io.Writer) (Sandbox, error)
 }
 
 // Sandbox is a started function. Its methods may be called after its end, too.
@@ -30,14 +31,13 @@ type Process struct {
 	Path string
 	Args []string
 	Env  []string
-	Log  io.Writer // its output
 }
 
 // Launch implements Launcher.
-func (p *Process) Launch(variables []string) (Sandbox, error) {
+func (p *Process) Launch(variables []string, log io.Writer) (Sandbox, error) {
 	cmd := exec.Command(p.Path, p.Args...)
 	cmd.Env = append(append([]string{}, p.Env...), variables...)
-	return startProgram(cmd, p.Log)
+	return startProgram(cmd, log)
 }
 
 // program is a Sandbox that is a child process.

@@ -3,6 +3,7 @@ package emulator
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -17,8 +18,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// serveURL serves the function URL. It reads a streamed answer as a URL in the
-// mode RESPONSE_STREAM does, and others as one in the mode BUFFERED.
+// serveURL serves the function URL in its invoke mode. Neither mode understands
+// what a function answers for the other: BUFFERED shows the head of a stream,
+// and RESPONSE_STREAM the JSON around an answer in one piece.
 func (m *Emulator) serveURL(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, payloadLimit))
 	if err != nil {
@@ -36,15 +38,20 @@ func (m *Emulator) serveURL(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case inv.body == nil:
-		// AWS hides the cause, which is what a developer wants to see.
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusBadGateway)
-		w.Write(inv.failed().data())
-	case inv.streamed:
+		urlFailure(w, inv.failed())
+	case m.opt.StreamURL:
 		m.urlStream(w, inv)
 	default:
 		m.urlAnswer(w, inv)
 	}
+}
+
+// urlFailure answers for a function that failed. AWS hides the cause, which is
+// what a developer wants to see.
+func urlFailure(w http.ResponseWriter, f *failure) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusBadGateway)
+	w.Write(f.data())
 }
 
 // urlEvent is the event of a request, in format 2.0.
@@ -128,12 +135,20 @@ func (u *urlHead) write(w http.ResponseWriter) {
 	w.WriteHeader(status)
 }
 
-// urlAnswer writes a buffered answer. One without a status is itself the body, as
-// Lambda reads it.
+// urlAnswer writes an answer in one piece. One without a status is itself the
+// body, as Lambda reads it.
 func (m *Emulator) urlAnswer(w http.ResponseWriter, inv *invocation) {
 	data, err := io.ReadAll(inv.body)
 	if err != nil {
-		panic(err) // it is in memory
+		panic(err) // a pipe that only ends
+	}
+	f := inv.failed()
+	if f == nil && len(data) > payloadLimit {
+		f = tooLarge(payloadLimit)
+	}
+	if f != nil {
+		urlFailure(w, f)
+		return
 	}
 	var answer struct {
 		urlHead
@@ -163,7 +178,7 @@ const preludeType = "application/vnd.awslambda.http-integration-response"
 // the connection is closed.
 func (m *Emulator) urlStream(w http.ResponseWriter, inv *invocation) {
 	body := bufio.NewReaderSize(inv.body, 64<<10)
-	head := &urlHead{Headers: map[string]string{"Content-Type": "application/octet-stream"}}
+	head := &urlHead{Headers: map[string]string{"Content-Type": cmp.Or(inv.contentType, "application/octet-stream")}}
 	if inv.contentType == preludeType {
 		var err error
 		if head, err = readPrelude(body); err != nil {
