@@ -30,9 +30,9 @@ PROVIDERS = {
         "package": "cdktn-provider-aws==25.8.1",
         "resources": """
             appautoscaling_policy appautoscaling_target cloudwatch_log_group
-            cloudwatch_metric_alarm ecr_lifecycle_policy ecr_repository
+            cloudwatch_log_metric_filter cloudwatch_metric_alarm ecr_lifecycle_policy ecr_repository
             ecr_repository_policy iam_role iam_role_policy iam_role_policy_attachment kms_alias kms_key
-            lambda_alias lambda_capacity_provider lambda_function
+            lambda_alias lambda_capacity_provider lambda_event_source_mapping lambda_function
             lambda_function_url lambda_permission
             lambda_provisioned_concurrency_config s3_bucket
             s3_bucket_lifecycle_configuration s3_bucket_ownership_controls

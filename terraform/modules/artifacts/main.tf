@@ -161,8 +161,8 @@ resource "aws_ecr_lifecycle_policy" "this" {
   policy = jsonencode({
     rules = [{
       rulePriority = 1
-      description  = "Keep the last ${var.keep_images} images"
-      selection    = { tagStatus = "any", countType = "imageCountMoreThan", countNumber = var.keep_images }
+      description  = "Delete images without a tag ${var.keep_untagged_days} days after their push"
+      selection    = { tagStatus = "untagged", countType = "sinceImagePushed", countUnit = "days", countNumber = var.keep_untagged_days }
       action       = { type = "expire" }
     }]
   })

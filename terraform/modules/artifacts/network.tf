@@ -1,22 +1,19 @@
-# Free, and the fastest way to the weights: S3 by the route table.
-resource "aws_vpc_endpoint" "s3" {
-  count = var.network == null ? 0 : 1
+locals {
+  s3 = try(var.network.s3, "none")
 
-  vpc_id            = var.network.vpc_id
-  service_name      = "com.amazonaws.${local.region}.s3"
-  vpc_endpoint_type = "Gateway"
-  route_table_ids   = var.network.route_table_ids
-  tags              = merge(var.tags, { Name = "${var.name}-s3" })
-
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [
+  # A gateway holds for whole route tables, and so for all that is in their subnets.
+  # What may read the weights is said by roles and by the bucket.
+  s3_statements = {
+    none = []
+    open = [{ Sid = "All", Effect = "Allow", Action = ["s3:*"], Principal = "*", Resource = ["*"] }]
+    restricted = [
       {
-        Sid       = "Weights"
+        Sid       = "Buckets"
         Effect    = "Allow"
         Action    = ["s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket", "s3:PutObject", "s3:AbortMultipartUpload"]
         Principal = "*"
-        Resource  = [aws_s3_bucket.weights.arn, "${aws_s3_bucket.weights.arn}/*"]
+        Resource = concat([aws_s3_bucket.weights.arn, "${aws_s3_bucket.weights.arn}/*"], flatten([for name in try(var.network.buckets, []) :
+        ["arn:${local.partition}:s3:::${name}", "arn:${local.partition}:s3:::${name}/*"]]))
         Condition = { StringEquals = { "aws:PrincipalAccount" = local.account } }
       },
       {
@@ -27,6 +24,22 @@ resource "aws_vpc_endpoint" "s3" {
         Resource  = ["arn:${local.partition}:s3:::prod-${local.region}-starport-layer-bucket/*"]
       },
     ]
+  }
+}
+
+# Free, and the fastest way to the weights: S3 by the route table.
+resource "aws_vpc_endpoint" "s3" {
+  count = local.s3 == "none" ? 0 : 1
+
+  vpc_id            = var.network.vpc_id
+  service_name      = "com.amazonaws.${local.region}.s3"
+  vpc_endpoint_type = "Gateway"
+  route_table_ids   = var.network.route_table_ids
+  tags              = merge(var.tags, { Name = "${var.name}-s3" })
+
+  policy = jsonencode({
+    Version   = "2012-10-17"
+    Statement = [for statement in local.s3_statements[local.s3] : statement]
   })
 }
 

@@ -42,11 +42,12 @@ locals {
       Resource = [for uri in var.write_s3_uris : "arn:${local.partition}:s3:::${trimprefix(uri, "s3://")}*"]
     },
     {
-      Sid       = "Keys"
-      Effect    = "Allow"
-      Action    = concat(["kms:Decrypt"], length(var.write_s3_uris) > 0 ? ["kms:GenerateDataKey"] : [])
-      Resource  = var.kms_key_arns
-      Condition = { StringLike = { "kms:ViaService" = ["s3.*"] } } # for objects in S3, of any region
+      Sid      = "Keys"
+      Effect   = "Allow"
+      Action   = concat(["kms:Decrypt"], length(var.write_s3_uris) + length(var.topic_arns) > 0 ? ["kms:GenerateDataKey"] : [])
+      Resource = var.kms_key_arns
+      # For objects in S3, of any region, and for messages of topics.
+      Condition = { StringLike = { "kms:ViaService" = concat(["s3.*"], length(var.topic_arns) > 0 ? ["sns.*"] : []) } }
     },
     {
       Sid    = "Logs"

@@ -45,10 +45,15 @@ variable "write_s3_uris" {
 }
 
 variable "kms_key_arns" {
-  description = "Keys that encrypt what is read and written in S3."
+  description = "Keys that encrypt what is read and written in S3, and the topics."
   type        = list(string)
   default     = []
   nullable    = false
+
+  validation {
+    condition     = alltrue([for arn in var.kms_key_arns : can(regex("^arn:aws[a-z-]*:kms:[a-z0-9-]+:\\d{12}:key/.+$", arn))])
+    error_message = "each of kms_key_arns must be the ARN of a key: arn:aws:kms:REGION:ACCOUNT:key/ID"
+  }
 }
 
 variable "log_group_names" {
@@ -63,6 +68,11 @@ variable "topic_arns" {
   type        = list(string)
   default     = []
   nullable    = false
+
+  validation {
+    condition     = alltrue([for arn in var.topic_arns : can(regex("^arn:aws[a-z-]*:sns:[a-z0-9-]+:\\d{12}:.+$", arn))])
+    error_message = "each of topic_arns must be the ARN of a topic: arn:aws:sns:REGION:ACCOUNT:NAME"
+  }
 }
 
 variable "vpc" {

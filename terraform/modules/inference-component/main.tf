@@ -18,6 +18,7 @@ module "model" {
   image                    = var.image
   weights                  = var.weights
   environment              = merge({ SERVED_MODEL_NAME = var.name }, var.slots == null ? {} : { MAX_BATCH_SIZE = tostring(var.slots) }, var.environment)
+  revision                 = var.revision
   vpc                      = var.vpc
   network_isolation        = var.network_isolation
   execution_role_arn       = var.execution_role_arn

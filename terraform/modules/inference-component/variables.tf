@@ -70,6 +70,13 @@ variable "environment" {
   }
 }
 
+variable "revision" {
+  description = "Any text. A new one makes a new model where nothing else tells that there is one: after an upload to the same prefix, or a tag that has moved."
+  type        = string
+  default     = ""
+  nullable    = false
+}
+
 variable "slots" {
   description = "How many sequences a copy computes together (MAX_BATCH_SIZE). Null leaves the server's 64."
   type        = number
@@ -106,6 +113,10 @@ variable "adapters" {
   validation {
     condition     = alltrue([for name, uri in var.adapters : can(regex("^[a-zA-Z0-9](-*[a-zA-Z0-9])*$", name)) && can(regex("^s3://[^/]+/.+(\\.tar\\.gz|/)$", uri))])
     error_message = "adapters: a name has letters, digits and hyphens, and its URI is an archive (.tar.gz) or a prefix that ends in /"
+  }
+  validation {
+    condition     = alltrue([for name in keys(var.adapters) : length("${var.name}-${name}") <= 63])
+    error_message = "adapters: a component's name, a hyphen and an adapter's name may have 63 characters together"
   }
 }
 
@@ -149,6 +160,10 @@ variable "copies" {
   validation {
     condition     = var.copies.min >= 0 && var.copies.min <= var.copies.max && var.copies.max >= 1
     error_message = "copies must have 0 <= min <= max, and a max of at least 1"
+  }
+  validation {
+    condition     = try(var.copies.target > 0, true) && var.copies.scale_in_cooldown >= 0 && var.copies.scale_out_cooldown >= 0
+    error_message = "copies.target must be more than 0, and the cooldowns 0 seconds or more"
   }
 }
 
@@ -205,6 +220,11 @@ variable "logs" {
   })
   default  = {}
   nullable = false
+
+  validation {
+    condition     = contains([0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.logs.retention_days)
+    error_message = "logs.retention_days must be one of CloudWatch's: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288 or 3653; 0 keeps logs for ever"
+  }
 }
 
 variable "alarms" {
@@ -220,6 +240,11 @@ variable "alarms" {
   })
   default  = {}
   nullable = false
+
+  validation {
+    condition     = var.alarms.server_errors >= -1 && var.alarms.latency_ms >= -1
+    error_message = "alarms: a limit must be 0 or more, or -1 for no alarm"
+  }
 }
 
 # --- Permissions and tags --------------------------------------------------------
@@ -228,12 +253,22 @@ variable "execution_role_arn" {
   description = "A role to use as it is; null creates one that may do only what this model needs."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.execution_role_arn == null || can(regex("^arn:aws[a-z-]*:iam::\\d{12}:role/[\\w+=,.@/-]+$", var.execution_role_arn))
+    error_message = "execution_role_arn must be the ARN of a role: arn:aws:iam::ACCOUNT:role/NAME"
+  }
 }
 
 variable "permissions_boundary_arn" {
   description = "Permissions boundary of the role that is made."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.permissions_boundary_arn == null || var.execution_role_arn == null
+    error_message = "permissions_boundary_arn is for the role that the module makes, and execution_role_arn names one that exists: give one of them"
+  }
 }
 
 variable "tags" {

@@ -4,9 +4,11 @@ locals {
 
   image_region = split(".", var.image)[3] # ACCOUNT.dkr.ecr.REGION.amazonaws.com/…
 
-  # The URL streams, which no event of it says.
+  # No event says whether the URL streams. Its CORS headers and the server's must
+  # name the same origins: browsers refuse two values.
   environment = merge(
-    var.url == null ? {} : { LAMBDA_INVOKE_MODE = "stream" },
+    try(var.url.stream, false) ? { LAMBDA_INVOKE_MODE = "stream" } : {},
+    try(var.url.cors, null) == null ? {} : { CORS_ALLOW_ORIGIN = join(",", var.url.cors.allow_origins) },
     var.weights == null ? {} : { MODEL_ID = var.weights.s3_uri },
     local.managed ? { MAX_BATCH_SIZE = tostring(var.managed_instances.max_concurrency) } : {},
     var.environment,

@@ -47,5 +47,5 @@ output "log_group_name" {
 
 output "alarm_names" {
   description = "Names of the alarms."
-  value       = [for alarm in aws_cloudwatch_metric_alarm.this : alarm.alarm_name]
+  value       = [for name in sort(concat([for alarm in aws_cloudwatch_metric_alarm.this : alarm.alarm_name], aws_cloudwatch_metric_alarm.errors[*].alarm_name)) : name]
 }

@@ -10,7 +10,7 @@ resource "aws_lambda_function_url" "this" {
   function_name      = aws_lambda_function.this.function_name
   qualifier          = aws_lambda_alias.live.name
   authorization_type = var.url.auth
-  invoke_mode        = "RESPONSE_STREAM"
+  invoke_mode        = var.url.stream ? "RESPONSE_STREAM" : "BUFFERED"
 
   dynamic "cors" {
     for_each = var.url.cors[*]

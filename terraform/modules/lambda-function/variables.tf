@@ -60,6 +60,14 @@ variable "environment" {
     condition     = sum(concat([0], [for name, value in var.environment : length(name) + length(value)], [length(try(var.weights.s3_uri, ""))])) <= 4000
     error_message = "environment may have 4000 characters in all, names, values and the weights' URI"
   }
+  validation {
+    condition     = var.url == null || !contains(keys(var.environment), "LAMBDA_INVOKE_MODE")
+    error_message = "environment: LAMBDA_INVOKE_MODE must agree with the URL, and the module sets it: use url.stream"
+  }
+  validation {
+    condition     = !contains(keys(var.environment), "MODEL_ID") || var.weights == null
+    error_message = "environment: weights.s3_uri sets MODEL_ID; give one of them"
+  }
 }
 
 variable "command" {
@@ -88,8 +96,8 @@ variable "tmp_mb" {
   nullable    = false
 
   validation {
-    condition     = var.tmp_mb >= 512 && var.tmp_mb <= 10240
-    error_message = "tmp_mb must be 512 to 10240"
+    condition     = var.tmp_mb >= 512 && var.tmp_mb <= (var.managed_instances == null ? 10240 : 32768)
+    error_message = "tmp_mb must be 512 to 10240, or to 32768 on managed instances"
   }
 }
 
@@ -110,6 +118,11 @@ variable "reserved_concurrency" {
   type        = number
   default     = -1
   nullable    = false
+
+  validation {
+    condition     = var.reserved_concurrency >= -1 && floor(var.reserved_concurrency) == var.reserved_concurrency
+    error_message = "reserved_concurrency must be a whole number of at least 0, or -1 for none"
+  }
 }
 
 variable "provisioned_concurrency" {
@@ -118,6 +131,14 @@ variable "provisioned_concurrency" {
   default     = 0
   nullable    = false
 
+  validation {
+    condition     = var.provisioned_concurrency >= 0 && floor(var.provisioned_concurrency) == var.provisioned_concurrency
+    error_message = "provisioned_concurrency must be a whole number of at least 0"
+  }
+  validation {
+    condition     = var.reserved_concurrency < 0 || var.provisioned_concurrency <= var.reserved_concurrency
+    error_message = "provisioned_concurrency cannot be more than reserved_concurrency"
+  }
   validation {
     condition     = var.provisioned_concurrency == 0 || var.managed_instances == null
     error_message = "provisioned_concurrency has no meaning on managed instances, which never scale to zero"
@@ -148,6 +169,14 @@ variable "managed_instances" {
     condition     = try(contains([2, 4, 8], var.managed_instances.memory_gib_per_vcpu), true)
     error_message = "managed_instances.memory_gib_per_vcpu must be 2, 4 or 8"
   }
+  validation {
+    condition     = try(var.managed_instances.max_vcpus >= 2 && var.managed_instances.max_vcpus <= 15000, true)
+    error_message = "managed_instances.max_vcpus must be 2 to 15000"
+  }
+  validation {
+    condition     = var.managed_instances == null || try(length(var.managed_instances.subnet_ids) >= 1 && length(var.managed_instances.security_group_ids) >= 1, false)
+    error_message = "managed_instances needs at least one of subnet_ids and of security_group_ids"
+  }
 }
 
 variable "vpc" {
@@ -162,15 +191,21 @@ variable "vpc" {
     condition     = var.vpc == null || var.managed_instances == null
     error_message = "vpc: on managed instances, give managed_instances its subnets instead"
   }
+  validation {
+    condition     = var.vpc == null || try(length(var.vpc.subnet_ids) >= 1 && length(var.vpc.security_group_ids) >= 1, false)
+    error_message = "vpc needs at least one subnet and one security group"
+  }
 }
 
 variable "url" {
   description = <<-EOT
-    A URL for the function, which streams; null for none.
+    A URL for the function; null for none.
+    `stream`: answers leave as they are generated (RESPONSE_STREAM), or in one piece (BUFFERED).
     `auth`: AWS_IAM requires signed requests, NONE allows anyone. `principals`: with AWS_IAM, other accounts or roles that may call; callers of this account need only a policy of their own.
     `cors`: origins, methods and headers that browsers may use.
   EOT
   type = object({
+    stream     = optional(bool, true)
     auth       = optional(string, "AWS_IAM")
     principals = optional(set(string), [])
     cors = optional(object({
@@ -190,6 +225,10 @@ variable "url" {
     condition     = try(var.url.auth != "NONE" || length(var.url.principals) == 0, true)
     error_message = "url.principals has no meaning where auth is NONE: anybody may call"
   }
+  validation {
+    condition     = try(length(var.url.cors.allow_origins) > 0 && var.url.cors.max_age >= 0 && var.url.cors.max_age <= 86400, true)
+    error_message = "url.cors needs at least one of allow_origins, and a max_age of 0 to 86400 seconds"
+  }
 }
 
 variable "tracing" {
@@ -208,6 +247,11 @@ variable "environment_kms_key_arn" {
   description = "Key that encrypts the environment variables; null for AWS's own."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.environment_kms_key_arn == null || length(var.environment) > 0 || var.weights != null || var.url != null || var.managed_instances != null
+    error_message = "environment_kms_key_arn: there is no environment to encrypt"
+  }
 }
 
 variable "logs" {
@@ -218,12 +262,17 @@ variable "logs" {
   })
   default  = {}
   nullable = false
+
+  validation {
+    condition     = contains([0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.logs.retention_days)
+    error_message = "logs.retention_days must be one of CloudWatch's: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288 or 3653; 0 keeps logs for ever"
+  }
 }
 
 variable "alarms" {
   description = <<-EOT
     Alarms, and where they are sent (`action_arns`, such as an SNS topic). A limit of -1 disables that alarm.
-    `errors` and `throttles`: in five minutes. `duration_percent`: of the timeout, that the 99th percentile reaches.
+    `errors`, without those that callers caused, and `throttles`: in five minutes. `duration_percent`: of the timeout, that the 99th percentile reaches.
   EOT
   type = object({
     enabled          = optional(bool, true)
@@ -234,6 +283,11 @@ variable "alarms" {
   })
   default  = {}
   nullable = false
+
+  validation {
+    condition     = alltrue([for limit in [var.alarms.errors, var.alarms.throttles, var.alarms.duration_percent] : limit >= -1]) && var.alarms.duration_percent <= 100
+    error_message = "alarms: a limit must be 0 or more, or -1 for no alarm; duration_percent at most 100"
+  }
 }
 
 variable "permissions_boundary_arn" {

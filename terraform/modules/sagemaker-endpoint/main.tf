@@ -7,6 +7,12 @@ locals {
   async_slots = coalesce(try(var.async.max_concurrency, null), min(local.slots, 1000))
   gpu         = can(regex("^ml\\.(g|p)[0-9]", var.instance.type))
 
+  # Null is what tells an input that was left out from one that the mode ignores.
+  timeouts = coalesce(var.timeouts, { download = 1800, startup = 900 })
+  deployment = coalesce(var.deployment, {
+    strategy = "all_at_once", percent = null, wait_seconds = 300, keep_old_seconds = null, timeout_seconds = 7200, rollback_on_alarm = true
+  })
+
   # Some clients send the endpoint's name as the model's. The server stops a
   # generation before SageMaker's 60 s; an asynchronous call has an hour.
   environment = merge(
@@ -21,9 +27,11 @@ locals {
     try(var.data_capture.s3_uri, null), try(var.instance.core_dump_s3_uri, null),
   ] : uri if uri != null]
   permissions = {
-    read_s3_uris    = try(var.async.input_s3_uris, [])
-    write_s3_uris   = local.writes
-    kms_key_arns    = distinct(compact([try(var.async.kms_key_arn, null), try(var.data_capture.kms_key_arn, null)]))
+    read_s3_uris  = try(var.async.input_s3_uris, [])
+    write_s3_uris = local.writes
+    kms_key_arns = distinct(compact([
+      try(var.async.kms_key_arn, null), try(var.data_capture.kms_key_arn, null), try(var.instance.core_dump_kms_key_arn, null),
+    ]))
     log_group_names = [aws_cloudwatch_log_group.this.name]
     topic_arns      = compact([try(var.async.success_topic_arn, null), try(var.async.error_topic_arn, null)])
     session_manager = try(var.instance.session_manager, false)
@@ -47,6 +55,7 @@ module "model" {
   image                    = var.image
   weights                  = var.weights
   environment              = local.environment
+  revision                 = var.revision
   vpc                      = var.vpc
   network_isolation        = var.network_isolation
   execution_role_arn       = var.execution_role_arn
@@ -64,7 +73,6 @@ module "role" {
   write_s3_uris            = local.writes
   log_group_names          = local.permissions.log_group_names
   session_manager          = local.permissions.session_manager
-  vpc                      = var.vpc
   permissions_boundary_arn = var.permissions_boundary_arn
   tags                     = var.tags
 }
@@ -88,8 +96,8 @@ resource "aws_sagemaker_endpoint_configuration" "this" {
     volume_size_in_gb                                 = try(var.instance.volume_gb, null)
     inference_ami_version                             = local.serverless ? null : try(coalesce(var.instance.ami_version, local.gpu ? "al2023-ami-sagemaker-inference-gpu-4-1" : null), null)
     enable_ssm_access                                 = try(var.instance.session_manager, false) ? true : null
-    model_data_download_timeout_in_seconds            = local.serverless ? null : var.timeouts.download
-    container_startup_health_check_timeout_in_seconds = local.serverless ? null : var.timeouts.startup
+    model_data_download_timeout_in_seconds            = local.serverless || local.components ? null : local.timeouts.download
+    container_startup_health_check_timeout_in_seconds = local.serverless || local.components ? null : local.timeouts.startup
 
     # Requests differ a hundredfold in length: the least busy copy, not any.
     dynamic "routing_config" {
@@ -115,6 +123,7 @@ resource "aws_sagemaker_endpoint_configuration" "this" {
 
       content {
         destination_s3_uri = core_dump_config.value
+        kms_key_id         = var.instance.core_dump_kms_key_arn
       }
     }
 
@@ -128,7 +137,7 @@ resource "aws_sagemaker_endpoint_configuration" "this" {
     }
 
     dynamic "serverless_config" {
-      for_each = local.serverless ? [var.serverless] : []
+      for_each = local.serverless ? [coalesce(var.serverless, { memory_mb = 6144, max_concurrency = 10, provisioned_concurrency = null })] : []
 
       content {
         memory_size_in_mb       = serverless_config.value.memory_mb
@@ -196,7 +205,7 @@ resource "aws_sagemaker_endpoint" "this" {
   tags                 = var.tags
 
   dynamic "deployment_config" {
-    for_each = contains(["realtime", "async"], var.mode) ? [var.deployment] : []
+    for_each = contains(["realtime", "async"], var.mode) ? [local.deployment] : []
     iterator = deployment
 
     content {
@@ -205,7 +214,7 @@ resource "aws_sagemaker_endpoint" "this" {
 
         content {
           maximum_execution_timeout_in_seconds = deployment.value.timeout_seconds
-          termination_wait_in_seconds          = deployment.value.keep_old_seconds
+          termination_wait_in_seconds          = coalesce(deployment.value.keep_old_seconds, 300)
 
           traffic_routing_configuration {
             type                     = upper(deployment.value.strategy)
@@ -216,7 +225,7 @@ resource "aws_sagemaker_endpoint" "this" {
 
               content {
                 type  = "CAPACITY_PERCENT"
-                value = canary_size.value
+                value = coalesce(canary_size.value, 25)
               }
             }
 
@@ -225,7 +234,7 @@ resource "aws_sagemaker_endpoint" "this" {
 
               content {
                 type  = "CAPACITY_PERCENT"
-                value = linear_step_size.value
+                value = coalesce(linear_step_size.value, 25)
               }
             }
           }
@@ -241,7 +250,7 @@ resource "aws_sagemaker_endpoint" "this" {
 
           maximum_batch_size {
             type  = "CAPACITY_PERCENT"
-            value = deployment.value.percent
+            value = coalesce(deployment.value.percent, 25)
           }
         }
       }

@@ -25,7 +25,7 @@ output "execution_role_arn" {
 
 output "execution_policy_json" {
   description = "The policy of the role that was made; null where one was given."
-  value       = try(one(module.model[*].policy_json), one(module.role[*].policy_json))
+  value       = one(concat(module.model[*].policy_json, module.role[*].policy_json))
 }
 
 output "invoke_policy_json" {

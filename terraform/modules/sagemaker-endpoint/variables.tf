@@ -53,6 +53,14 @@ variable "weights" {
   default = null
 
   validation {
+    condition     = var.weights == null || var.mode != "components"
+    error_message = "weights are the components' in the mode components: give them to the module inference-component"
+  }
+  validation {
+    condition     = var.mode != "serverless" || length(try(var.weights.additional, {})) == 0
+    error_message = "weights.additional does not work on a serverless endpoint, for which SageMaker copies no prefix"
+  }
+  validation {
     condition     = var.mode != "serverless" || try(var.weights.stream || endswith(var.weights.s3_uri, ".tar.gz"), var.weights == null)
     error_message = "a serverless endpoint takes weights from an archive (.tar.gz) or, with stream = true, from a prefix"
   }
@@ -72,6 +80,17 @@ variable "environment" {
     condition     = alltrue([for name, value in var.environment : can(regex("^[a-zA-Z_][a-zA-Z0-9_]*$", name)) && length(value) <= 1024])
     error_message = "environment: a name has letters, digits and _ only, and a value has at most 1024 characters"
   }
+  validation {
+    condition     = length(var.environment) == 0 || var.mode != "components"
+    error_message = "environment is the components' in the mode components: give it to the module inference-component"
+  }
+}
+
+variable "revision" {
+  description = "Any text. A new one makes a new model where nothing else tells that there is one: after an upload to the same prefix, or a tag that has moved."
+  type        = string
+  default     = ""
+  nullable    = false
 }
 
 variable "slots" {
@@ -83,6 +102,10 @@ variable "slots" {
     condition     = var.slots == null || try(var.slots >= 1 && floor(var.slots) == var.slots, false)
     error_message = "slots must be a whole number of at least 1"
   }
+  validation {
+    condition     = var.slots == null || var.mode != "components"
+    error_message = "slots are the components' in the mode components: give them to the module inference-component"
+  }
 }
 
 variable "network_isolation" {
@@ -92,8 +115,8 @@ variable "network_isolation" {
   nullable    = false
 
   validation {
-    condition     = !var.network_isolation || var.mode != "serverless"
-    error_message = "a serverless endpoint cannot be isolated from the network"
+    condition     = !var.network_isolation || !contains(["serverless", "components"], var.mode)
+    error_message = "network_isolation: a serverless endpoint cannot be isolated, and in the mode components isolation is the components': give it to the module inference-component"
   }
 }
 
@@ -106,8 +129,8 @@ variable "vpc" {
   default = null
 
   validation {
-    condition     = var.vpc == null || var.mode != "serverless"
-    error_message = "a serverless endpoint cannot be in a VPC"
+    condition     = var.vpc == null || !contains(["serverless", "components"], var.mode)
+    error_message = "vpc: a serverless endpoint cannot be in a VPC, and in the mode components the VPC is the components': give it to the module inference-component"
   }
 }
 
@@ -117,9 +140,9 @@ variable "instance" {
   description = <<-EOT
     The instances; null in the mode serverless.
     `type`: such as ml.c7i.4xlarge; a GPU, as ml.g6.xlarge has, is for an image with the CUDA backend, and the image for CPUs leaves it idle. `count`: initial number.
-    `managed_scaling`: in the mode components, SageMaker keeps as many instances, between `min` and `max`, as the components' copies need; a `min` of 0 lets the endpoint scale to zero.
+    `managed_scaling`: in the mode components, SageMaker keeps as many instances, between `min` and `max`, as the components' copies need; a `min` of 0 lets the endpoint scale to zero. Without it there are always `count`.
     `volume_gb`: size of the disk of an instance without NVMe. `ami_version`: the host's image; null takes the one with a CUDA 13 driver for GPUs.
-    `session_manager`: a shell in the container through Session Manager. `core_dump_s3_uri`: where crash dumps go, a prefix that ends in /.
+    `session_manager`: a shell in the container through Session Manager. `core_dump_s3_uri`: where crash dumps go, a prefix that ends in /; `core_dump_kms_key_arn` encrypts them.
     `capacity_reservation_arn`: an ML capacity reservation to take the instances from.
   EOT
   type = object({
@@ -130,6 +153,7 @@ variable "instance" {
     ami_version              = optional(string)
     session_manager          = optional(bool, false)
     core_dump_s3_uri         = optional(string)
+    core_dump_kms_key_arn    = optional(string)
     capacity_reservation_arn = optional(string)
   })
   default = null
@@ -143,12 +167,12 @@ variable "instance" {
     error_message = "instance.type must be a type of SageMaker's, like ml.c7i.4xlarge"
   }
   validation {
-    condition     = try(var.instance.count >= 1, true)
-    error_message = "instance.count must be at least 1; scaling to zero is a matter of the mode components or async"
+    condition     = try(var.instance.count >= 1 && floor(var.instance.count) == var.instance.count, true)
+    error_message = "instance.count must be a whole number of at least 1; scaling to zero is a matter of the mode components or async"
   }
   validation {
-    condition     = (try(var.instance.managed_scaling, null) != null) == (var.mode == "components")
-    error_message = "instance.managed_scaling is needed in the mode components, and works in no other"
+    condition     = try(var.instance.managed_scaling, null) == null || var.mode == "components"
+    error_message = "instance.managed_scaling works in the mode components only; autoscaling is for the others"
   }
   validation {
     condition     = try(var.instance.managed_scaling.min >= 0 && max(var.instance.managed_scaling.min, var.instance.count) <= var.instance.managed_scaling.max, true)
@@ -157,6 +181,10 @@ variable "instance" {
   validation {
     condition     = try(var.instance.core_dump_s3_uri, null) == null || can(regex("^s3://[^/]+/(.*/)?$", var.instance.core_dump_s3_uri))
     error_message = "instance.core_dump_s3_uri must be a prefix with a / at the end, like s3://BUCKET/PREFIX/"
+  }
+  validation {
+    condition     = try(var.instance.core_dump_kms_key_arn, null) == null || try(var.instance.core_dump_s3_uri, null) != null
+    error_message = "instance.core_dump_kms_key_arn encrypts what goes to core_dump_s3_uri, which is missing"
   }
   validation {
     condition     = try(var.instance.volume_gb >= 1 && var.instance.volume_gb <= 512, true)
@@ -169,21 +197,24 @@ variable "instance" {
 }
 
 variable "serverless" {
-  description = "In the mode serverless: memory in MB (which also gives the share of CPU), most requests at once, and how many environments are kept warm."
+  description = "In the mode serverless: memory in MB (which also gives the share of CPU), most requests at once, and how many environments are kept warm. Null is 6144 MB and 10 requests."
   type = object({
     memory_mb               = optional(number, 6144)
     max_concurrency         = optional(number, 10)
     provisioned_concurrency = optional(number)
   })
-  default  = {}
-  nullable = false
+  default = null
 
   validation {
-    condition     = contains([1024, 2048, 3072, 4096, 5120, 6144], var.serverless.memory_mb)
+    condition     = var.serverless == null || var.mode == "serverless"
+    error_message = "serverless is for the mode serverless"
+  }
+  validation {
+    condition     = var.serverless == null || contains([1024, 2048, 3072, 4096, 5120, 6144], try(var.serverless.memory_mb, 0))
     error_message = "serverless.memory_mb must be 1024, 2048, 3072, 4096, 5120 or 6144"
   }
   validation {
-    condition     = var.serverless.max_concurrency >= 1 && var.serverless.max_concurrency <= 200
+    condition     = try(var.serverless.max_concurrency >= 1 && var.serverless.max_concurrency <= 200, true)
     error_message = "serverless.max_concurrency must be 1 to 200"
   }
   validation {
@@ -222,17 +253,20 @@ variable "async" {
 }
 
 variable "timeouts" {
-  description = "Seconds for the copy of the weights to the instance, and from the container's start to its first healthy ping."
+  description = "Seconds for the copy of the weights to the instance, and from the container's start to its first healthy ping; null is 1800 and 900."
   type = object({
     download = optional(number, 1800)
     startup  = optional(number, 900)
   })
-  default  = {}
-  nullable = false
+  default = null
 
   validation {
-    condition     = alltrue([for seconds in [var.timeouts.download, var.timeouts.startup] : seconds >= 60 && seconds <= 3600])
+    condition     = try(alltrue([for seconds in [var.timeouts.download, var.timeouts.startup] : seconds >= 60 && seconds <= 3600]), true)
     error_message = "timeouts.download and timeouts.startup must be 60 to 3600 seconds"
+  }
+  validation {
+    condition     = var.timeouts == null || contains(["realtime", "async"], var.mode)
+    error_message = "timeouts are for the modes realtime and async: a serverless endpoint has AWS's own, and components have theirs in the module inference-component"
   }
 }
 
@@ -244,6 +278,10 @@ variable "volume_kms_key_arn" {
   validation {
     condition     = var.volume_kms_key_arn == null || !can(regex("^ml\\.([a-z0-9-]*\\dg?d[a-z]*|g[4-9][a-z]*|p[4-9][a-z0-9-]*|trn[0-9][a-z]*)\\.", var.instance.type))
     error_message = "volume_kms_key_arn: this type of instance has NVMe, which takes no key"
+  }
+  validation {
+    condition     = var.volume_kms_key_arn == null || var.mode != "serverless"
+    error_message = "volume_kms_key_arn: a serverless endpoint has no disk to encrypt"
   }
 }
 
@@ -271,35 +309,58 @@ variable "autoscaling" {
     condition     = try(var.autoscaling.min >= (var.mode == "async" ? 0 : 1) && var.autoscaling.min <= var.autoscaling.max, true)
     error_message = "autoscaling must have min <= max, and a min of at least 1, or 0 in the mode async"
   }
+  validation {
+    condition     = try(var.instance.count <= var.autoscaling.max, true)
+    error_message = "instance.count is more than autoscaling.max: an update would begin with instances that scaling takes away"
+  }
+  validation {
+    condition     = try(var.autoscaling.target > 0, true) && try(var.autoscaling.scale_in_cooldown >= 0 && var.autoscaling.scale_out_cooldown >= 0, true)
+    error_message = "autoscaling.target must be more than 0, and its cooldowns 0 seconds or more"
+  }
 }
 
 variable "deployment" {
   description = <<-EOT
-    How an update reaches an endpoint that serves. `strategy`: `all_at_once`, `canary` and `linear` start a second fleet, `rolling` replaces the fleet in batches.
-    `percent`: of the canary, of a linear step (10 to 50), or of a batch (5 to 50). `wait_seconds`: between steps. `keep_old_seconds`: how long the old fleet stays after the traffic has moved.
+    How an update reaches an endpoint that serves; null is all at once. `strategy`: `all_at_once`, `canary` and `linear` start a second fleet, `rolling` replaces the fleet in batches. All but the first take two instances or more.
+    `percent`: of the canary, of a linear step (10 to 50), or of a batch (5 to 50), 25 if null. `wait_seconds`: between steps. `keep_old_seconds`: how long the old fleet stays after the traffic has moved, 300 if null.
     `rollback_on_alarm`: goes back if an alarm of this module fires meanwhile.
   EOT
   type = object({
     strategy          = optional(string, "all_at_once")
-    percent           = optional(number, 25)
+    percent           = optional(number)
     wait_seconds      = optional(number, 300)
-    keep_old_seconds  = optional(number, 300)
+    keep_old_seconds  = optional(number)
     timeout_seconds   = optional(number, 7200)
     rollback_on_alarm = optional(bool, true)
   })
-  default  = {}
-  nullable = false
+  default = null
 
   validation {
-    condition     = contains(["all_at_once", "canary", "linear", "rolling"], var.deployment.strategy)
+    condition     = var.deployment == null || contains(["realtime", "async"], var.mode)
+    error_message = "deployment is for the modes realtime and async"
+  }
+  validation {
+    condition     = contains(["all_at_once", "canary", "linear", "rolling"], try(var.deployment.strategy, "all_at_once"))
     error_message = "deployment.strategy must be all_at_once, canary, linear or rolling"
   }
   validation {
-    condition     = var.deployment.percent >= (var.deployment.strategy == "linear" ? 10 : 5) && var.deployment.percent <= 50
+    condition     = try(var.deployment.strategy, "all_at_once") == "all_at_once" || max(try(var.instance.count, 1), try(var.autoscaling.min, 1)) >= 2
+    error_message = "deployment.strategy: canary, linear and rolling move at most half of the instances at a time, so they need an instance.count or an autoscaling.min of 2 or more; AWS would refuse the first update"
+  }
+  validation {
+    condition     = try(var.deployment.percent >= (var.deployment.strategy == "linear" ? 10 : 5) && var.deployment.percent <= 50, true)
     error_message = "deployment.percent must be 5 to 50, and at least 10 if the strategy is linear"
   }
   validation {
-    condition     = alltrue([for s in [var.deployment.wait_seconds, var.deployment.keep_old_seconds] : s >= 0 && s <= 3600]) && var.deployment.timeout_seconds >= 600 && var.deployment.timeout_seconds <= 14400
+    condition     = try(var.deployment.percent, null) == null || try(var.deployment.strategy, "") != "all_at_once"
+    error_message = "deployment.percent has no meaning where the strategy is all_at_once"
+  }
+  validation {
+    condition     = try(var.deployment.keep_old_seconds, null) == null || try(var.deployment.strategy, "") != "rolling"
+    error_message = "deployment.keep_old_seconds has no meaning where the strategy is rolling, which has no second fleet"
+  }
+  validation {
+    condition     = try(alltrue([for s in [var.deployment.wait_seconds, coalesce(var.deployment.keep_old_seconds, 0)] : s >= 0 && s <= 3600]) && var.deployment.timeout_seconds >= 600 && var.deployment.timeout_seconds <= 14400, true)
     error_message = "deployment: wait_seconds and keep_old_seconds must be 0 to 3600, timeout_seconds 600 to 14400"
   }
 }
@@ -314,6 +375,11 @@ variable "logs" {
   })
   default  = {}
   nullable = false
+
+  validation {
+    condition     = contains([0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.logs.retention_days)
+    error_message = "logs.retention_days must be one of CloudWatch's: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288 or 3653; 0 keeps logs for ever"
+  }
 }
 
 variable "alarms" {
@@ -331,6 +397,15 @@ variable "alarms" {
   })
   default  = {}
   nullable = false
+
+  validation {
+    condition     = alltrue([for limit in [var.alarms.server_errors, var.alarms.mid_stream_errors, coalesce(var.alarms.latency_ms, 0)] : limit >= -1])
+    error_message = "alarms: a limit must be 0 or more, or -1 for no alarm"
+  }
+  validation {
+    condition     = var.mode != "components" || length(var.alarms.action_arns) == 0
+    error_message = "alarms are the components' in the mode components: give them to the module inference-component"
+  }
 }
 
 variable "data_capture" {
@@ -362,12 +437,22 @@ variable "execution_role_arn" {
   description = "A role to use as it is; null creates one that may do only what this endpoint needs."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.execution_role_arn == null || can(regex("^arn:aws[a-z-]*:iam::\\d{12}:role/[\\w+=,.@/-]+$", var.execution_role_arn))
+    error_message = "execution_role_arn must be the ARN of a role: arn:aws:iam::ACCOUNT:role/NAME"
+  }
 }
 
 variable "permissions_boundary_arn" {
   description = "Permissions boundary of the role that is made."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.permissions_boundary_arn == null || var.execution_role_arn == null
+    error_message = "permissions_boundary_arn is for the role that the module makes, and execution_role_arn names one that exists: give one of them"
+  }
 }
 
 variable "tags" {

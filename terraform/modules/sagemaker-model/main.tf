@@ -8,12 +8,18 @@ locals {
 
   image_region = split(".", var.image)[3] # ACCOUNT.dkr.ecr.REGION.amazonaws.com/…
 
-  environment = merge(local.streamed ? { MODEL_ID = var.weights.s3_uri } : {}, var.environment)
+  # The server tells by SAGEMAKER_REGION that it is on SageMaker: without weights
+  # of SageMaker's nothing else need say so.
+  environment = merge(
+    { SAGEMAKER_REGION = data.aws_region.current.region },
+    local.streamed ? { MODEL_ID = var.weights.s3_uri } : {},
+    var.environment,
+  )
 
   # A model cannot be changed, and must not go before the last endpoint that
   # uses it has another: hence a new name for each content.
   content = sha256(jsonencode([
-    var.image, var.weights, local.environment, var.vpc, var.network_isolation, var.execution_role_arn,
+    var.image, var.weights, local.environment, var.vpc, var.network_isolation, var.execution_role_arn, var.revision,
   ]))
   name = "${var.name}-${substr(local.content, 0, 8)}"
 }

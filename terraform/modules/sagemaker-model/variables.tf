@@ -54,6 +54,14 @@ variable "weights" {
     condition     = !(try(var.weights.stream, false) && var.network_isolation)
     error_message = "weights.stream needs the network, which network_isolation takes away"
   }
+  validation {
+    condition     = !(try(var.weights.accept_eula, false) && (try(var.weights.stream, false) || try(!endswith(var.weights.s3_uri, "/"), false)))
+    error_message = "weights.accept_eula goes with a prefix that SageMaker copies: not with an archive or with stream = true"
+  }
+  validation {
+    condition     = try(var.weights.kms_key_arn, null) == null || var.execution_role_arn == null
+    error_message = "weights.kms_key_arn gives the role that is made a permission: give it to the role of execution_role_arn yourself, and leave it out"
+  }
 }
 
 variable "environment" {
@@ -71,9 +79,20 @@ variable "environment" {
     error_message = "environment: a name has letters, digits and _ only, and a value has at most 1024 characters"
   }
   validation {
+    condition     = !contains(keys(var.environment), "MODEL_ID") || !try(var.weights.stream, false)
+    error_message = "environment: weights.stream sets MODEL_ID; give one of them"
+  }
+  validation {
     condition     = sum(concat([0], [for name, value in var.environment : length(name) + length(value)])) <= 32000
     error_message = "environment may have 32000 characters in all, names and values: SageMaker takes 32 KB; put the longest into a config file beside the weights"
   }
+}
+
+variable "revision" {
+  description = "Any text. A new one makes a new model where nothing else tells that there is one: after an upload to the same prefix, or a tag that has moved."
+  type        = string
+  default     = ""
+  nullable    = false
 }
 
 variable "vpc" {
@@ -103,6 +122,11 @@ variable "execution_role_arn" {
   description = "A role to use as it is; null creates one that may do only what this model needs."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.execution_role_arn == null || can(regex("^arn:aws[a-z-]*:iam::\\d{12}:role/[\\w+=,.@/-]+$", var.execution_role_arn))
+    error_message = "execution_role_arn must be the ARN of a role: arn:aws:iam::ACCOUNT:role/NAME"
+  }
 }
 
 variable "permissions" {
@@ -123,6 +147,11 @@ variable "permissions_boundary_arn" {
   description = "Permissions boundary of the role that is made."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.permissions_boundary_arn == null || var.execution_role_arn == null
+    error_message = "permissions_boundary_arn is for the role that the module makes, and execution_role_arn names one that exists: give one of them"
+  }
 }
 
 variable "tags" {

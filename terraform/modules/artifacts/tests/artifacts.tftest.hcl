@@ -41,8 +41,8 @@ run "made" {
     error_message = "tags can be moved, or images are not scanned"
   }
   assert {
-    condition     = jsondecode(aws_ecr_repository_policy.this["millrace"].policy).Statement[0].Principal.Service == "lambda.amazonaws.com" && jsondecode(aws_ecr_lifecycle_policy.this["millrace"].policy).rules[0].selection.countNumber == 20
-    error_message = "Lambda cannot read images, or they are kept for ever"
+    condition     = jsondecode(aws_ecr_repository_policy.this["millrace"].policy).Statement[0].Principal.Service == "lambda.amazonaws.com" && jsondecode(aws_ecr_lifecycle_policy.this["millrace"].policy).rules[*].selection == [{ tagStatus = "untagged", countType = "sinceImagePushed", countUnit = "days", countNumber = 30 }]
+    error_message = "Lambda cannot read images, or one with a tag may be deleted while it runs"
   }
   assert {
     condition     = output.s3_uri == "s3://llm-1/" && aws_kms_key.this[0].enable_key_rotation
@@ -67,6 +67,10 @@ run "in_a_closed_network" {
     error_message = "no way to S3"
   }
   assert {
+    condition     = jsondecode(aws_vpc_endpoint.s3[0].policy).Statement == [{ Sid = "All", Effect = "Allow", Action = ["s3:*"], Principal = "*", Resource = ["*"] }]
+    error_message = "the gateway takes S3 from its neighbours: ${aws_vpc_endpoint.s3[0].policy}"
+  }
+  assert {
     condition     = toset(keys(aws_vpc_endpoint.service)) == toset(["ecr.api", "ecr.dkr", "logs", "sagemaker.runtime"]) && alltrue([for e in aws_vpc_endpoint.service : e.private_dns_enabled])
     error_message = "services ${join(", ", keys(aws_vpc_endpoint.service))}"
   }
@@ -84,10 +88,56 @@ run "refuses" {
   command = plan
 
   variables {
-    name         = "LLM"
-    repositories = ["Millrace"]
-    keep_images  = 0
+    name                  = "LLM"
+    repositories          = ["Millrace"]
+    keep_untagged_days    = 0
+    keep_old_weights_days = 0.5
+    kms_key_arn           = "alias/mine"
+    network               = { vpc_id = "vpc-1", subnet_ids = [], route_table_ids = [], cidr_blocks = [], s3 = "closed" }
   }
 
-  expect_failures = [var.name, var.repositories, var.keep_images]
+  expect_failures = [var.name, var.repositories, var.keep_untagged_days, var.keep_old_weights_days, var.kms_key_arn, var.network]
+}
+
+run "refuses_buckets_of_an_open_gateway" {
+  command = plan
+
+  variables {
+    network = { vpc_id = "vpc-1", subnet_ids = ["subnet-1"], route_table_ids = ["rtb-1"], cidr_blocks = ["10.0.0.0/16"], buckets = ["answers"] }
+  }
+
+  expect_failures = [var.network]
+}
+
+run "with_a_gateway_of_its_own" {
+  override_resource {
+    target = aws_s3_bucket.weights
+    values = { bucket = "llm-1", id = "llm-1", arn = "arn:aws:s3:::llm-1" }
+  }
+  override_resource {
+    target = aws_kms_key.this
+    values = { arn = "arn:aws:kms:eu-west-1:123456789012:key/k" }
+  }
+
+  variables {
+    network = { vpc_id = "vpc-1", subnet_ids = ["subnet-1"], route_table_ids = ["rtb-1"], cidr_blocks = ["10.0.0.0/16"], s3 = "restricted", buckets = ["answers"] }
+  }
+
+  assert {
+    condition     = jsondecode(aws_vpc_endpoint.s3[0].policy).Statement[0].Resource == ["arn:aws:s3:::llm-1", "arn:aws:s3:::llm-1/*", "arn:aws:s3:::answers", "arn:aws:s3:::answers/*"]
+    error_message = "a restricted gateway lets through: ${aws_vpc_endpoint.s3[0].policy}"
+  }
+}
+
+run "where_the_vpc_has_a_gateway" {
+  command = plan
+
+  variables {
+    network = { vpc_id = "vpc-1", subnet_ids = ["subnet-1"], route_table_ids = [], cidr_blocks = ["10.0.0.0/16"], s3 = "none" }
+  }
+
+  assert {
+    condition     = length(aws_vpc_endpoint.s3) == 0 && length(aws_vpc_endpoint.service) == 4
+    error_message = "a second gateway, or no services"
+  }
 }

@@ -80,8 +80,8 @@ run "asks_for_everything" {
     error_message = "an action is allowed on every resource: ${output.policy_json}"
   }
   assert {
-    condition     = one([for s in jsondecode(output.policy_json).Statement : s.Condition.StringLike["kms:ViaService"] if s.Sid == "Keys"]) == ["s3.*"]
-    error_message = "the keys may be used for more than objects in S3: ${output.policy_json}"
+    condition     = one([for s in jsondecode(output.policy_json).Statement : s.Condition.StringLike["kms:ViaService"] if s.Sid == "Keys"]) == ["s3.*", "sns.*"]
+    error_message = "the keys may be used for more than objects in S3 and topics: ${output.policy_json}"
   }
   assert {
     condition     = !strcontains(output.policy_json, "CreateLogGroup")
@@ -98,7 +98,7 @@ run "reads_only" {
   }
 
   assert {
-    condition     = [for s in jsondecode(output.policy_json).Statement : s.Action if s.Sid == "Keys"] == [["kms:Decrypt"]]
+    condition     = [for s in jsondecode(output.policy_json).Statement : s.Action if s.Sid == "Keys"] == [["kms:Decrypt"]] && !strcontains(output.policy_json, "sns.*")
     error_message = "a role that writes nothing may encrypt: ${output.policy_json}"
   }
 }
@@ -111,7 +111,9 @@ run "refuses" {
     read_s3_uris  = ["https://models/llama/"]
     write_s3_uris = ["s3://answers/chat"]
     name          = "two words"
+    kms_key_arns  = ["alias/k"]
+    topic_arns    = ["done"]
   }
 
-  expect_failures = [var.image, var.read_s3_uris, var.write_s3_uris, var.name]
+  expect_failures = [var.image, var.read_s3_uris, var.write_s3_uris, var.name, var.kms_key_arns, var.topic_arns]
 }

@@ -118,3 +118,18 @@ run "refuses" {
 
   expect_failures = [var.resources, var.copies, var.adapters, var.timeouts, var.slots]
 }
+
+run "refuses_out_of_range" {
+  command = plan
+
+  variables {
+    copies                   = { max = 2, target = 0 }
+    alarms                   = { server_errors = -2 }
+    logs                     = { retention_days = 10 }
+    adapters                 = { a-very-long-name-of-an-adapter-that-does-not-fit-behind-its-model = "s3://adapters/long/" }
+    execution_role_arn       = "arn:aws:iam::123456789012:role/mine"
+    permissions_boundary_arn = "arn:aws:iam::123456789012:policy/boundary"
+  }
+
+  expect_failures = [var.copies, var.alarms, var.logs, var.adapters, var.permissions_boundary_arn]
+}

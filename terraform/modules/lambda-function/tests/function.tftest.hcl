@@ -82,8 +82,36 @@ run "streaming_url" {
     error_message = "provisioned concurrency is not the alias's"
   }
   assert {
-    condition     = aws_lambda_function_url.this[0].cors[0].allow_origins == toset(["https://example.com"])
-    error_message = "no CORS"
+    condition     = aws_lambda_function_url.this[0].cors[0].allow_origins == toset(["https://example.com"]) && aws_lambda_function.this.environment[0].variables.CORS_ALLOW_ORIGIN == "https://example.com"
+    error_message = "no CORS, or the server names other origins than the URL"
+  }
+}
+
+run "buffered_url" {
+  command = plan
+
+  variables {
+    url         = { stream = false }
+    environment = { MAX_TOTAL_TOKENS = "2048" }
+  }
+
+  assert {
+    condition     = aws_lambda_function_url.this[0].invoke_mode == "BUFFERED" && !contains(keys(aws_lambda_function.this.environment[0].variables), "LAMBDA_INVOKE_MODE")
+    error_message = "the URL and the function do not agree"
+  }
+}
+
+# The errors that callers cause are in Lambda's metric, and must not wake anyone.
+run "faults_of_the_server_alone" {
+  command = plan
+
+  assert {
+    condition     = one([for q in aws_cloudwatch_metric_alarm.errors[0].metric_query : q.expression if coalesce(q.return_data, false)]) == "errors - FILL(refused, 0)"
+    error_message = "the alarm counts what callers cause"
+  }
+  assert {
+    condition     = aws_cloudwatch_log_metric_filter.refused.pattern == "{ $.refused IS TRUE }"
+    error_message = "what the server logs of refused events is not counted"
   }
 }
 
@@ -225,4 +253,53 @@ run "refuses_an_odd_share_of_memory" {
   }
 
   expect_failures = [var.managed_instances]
+}
+
+run "refuses_out_of_range" {
+  command = plan
+
+  variables {
+    reserved_concurrency    = 1
+    provisioned_concurrency = 2
+    vpc                     = { subnet_ids = [], security_group_ids = [] }
+    url                     = { cors = { allow_origins = [] } }
+    alarms                  = { duration_percent = 200 }
+    logs                    = { retention_days = 10 }
+  }
+
+  expect_failures = [var.provisioned_concurrency, var.vpc, var.url, var.alarms, var.logs]
+}
+
+run "refuses_a_mode_that_is_not_the_urls" {
+  command = plan
+
+  variables {
+    url         = {}
+    environment = { LAMBDA_INVOKE_MODE = "buffered" }
+  }
+
+  expect_failures = [var.environment]
+}
+
+run "refuses_two_models_and_a_key_for_nothing" {
+  command = plan
+
+  variables {
+    environment_kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/k"
+    reserved_concurrency    = -2
+  }
+
+  expect_failures = [var.environment_kms_key_arn, var.reserved_concurrency]
+}
+
+run "refuses_a_fleet_of_one_core" {
+  command = plan
+
+  variables {
+    managed_instances = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"], max_vcpus = 1 }
+    weights           = { s3_uri = "s3://models/small/" }
+    environment       = { MODEL_ID = "s3://models/other/" }
+  }
+
+  expect_failures = [var.managed_instances, var.environment]
 }

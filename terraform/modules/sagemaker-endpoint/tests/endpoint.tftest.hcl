@@ -183,6 +183,26 @@ run "serverless" {
   }
 }
 
+run "a_fixed_fleet_for_components" {
+  command = plan
+
+  variables {
+    mode     = "components"
+    image    = null
+    weights  = null
+    instance = { type = "ml.m7i.12xlarge", count = 2 }
+  }
+
+  assert {
+    condition     = aws_sagemaker_endpoint_configuration.this.production_variants[0].initial_instance_count == 2 && length(aws_sagemaker_endpoint_configuration.this.production_variants[0].managed_instance_scaling) == 0
+    error_message = "not two instances that stay"
+  }
+  assert {
+    condition     = output.execution_policy_json != null
+    error_message = "the role that was made has no policy in the outputs"
+  }
+}
+
 run "components" {
   command = plan
 
@@ -231,7 +251,8 @@ run "canary" {
   command = plan
 
   variables {
-    deployment = { strategy = "canary", percent = 10, rollback_on_alarm = false }
+    autoscaling = { min = 2, max = 4 }
+    deployment  = { strategy = "canary", percent = 10, rollback_on_alarm = false }
   }
 
   assert {

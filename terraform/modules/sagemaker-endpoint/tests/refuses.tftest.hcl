@@ -50,6 +50,7 @@ run "an_image_with_components" {
 
   variables {
     mode     = "components"
+    weights  = null
     instance = { type = "ml.g6.xlarge", managed_scaling = { min = 0, max = 1 } }
   }
 
@@ -330,4 +331,110 @@ run "capture_of_serverless" {
   }
 
   expect_failures = [var.data_capture]
+}
+
+# What an endpoint for components would ignore; isolation and the VPC above all.
+run "of_the_components" {
+  command = plan
+
+  variables {
+    mode              = "components"
+    image             = null
+    weights           = { s3_uri = "s3://models/llama/" }
+    instance          = { type = "ml.m7i.12xlarge" }
+    environment       = { MAX_TOTAL_TOKENS = "8192" }
+    slots             = 8
+    network_isolation = true
+    vpc               = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"] }
+    timeouts          = { startup = 600 }
+    deployment        = {}
+    serverless        = {}
+    alarms            = { action_arns = ["arn:aws:sns:eu-west-1:123456789012:pager"] }
+  }
+
+  expect_failures = [
+    var.weights, var.environment, var.slots, var.network_isolation, var.vpc, var.timeouts, var.deployment, var.serverless, var.alarms,
+  ]
+}
+
+run "of_a_serverless_endpoint" {
+  command = plan
+
+  variables {
+    mode               = "serverless"
+    instance           = null
+    weights            = { s3_uri = "s3://models/llama/", stream = true, additional = { draft = "s3://models/draft/" } }
+    timeouts           = { startup = 600 }
+    deployment         = {}
+    volume_kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/k"
+  }
+
+  expect_failures = [var.weights, var.timeouts, var.deployment, var.volume_kms_key_arn]
+}
+
+run "a_canary_of_one_instance" {
+  command = plan
+
+  variables {
+    deployment = { strategy = "canary", percent = 10 }
+  }
+
+  expect_failures = [var.deployment]
+}
+
+run "a_share_of_all_at_once" {
+  command = plan
+
+  variables {
+    deployment = { percent = 10 }
+  }
+
+  expect_failures = [var.deployment]
+}
+
+run "an_old_fleet_where_there_is_none" {
+  command = plan
+
+  variables {
+    instance   = { type = "ml.c7i.4xlarge", count = 2 }
+    deployment = { strategy = "rolling", keep_old_seconds = 60 }
+  }
+
+  expect_failures = [var.deployment]
+}
+
+run "out_of_range" {
+  command = plan
+
+  variables {
+    autoscaling              = { min = 1, max = 4, target = 0 }
+    alarms                   = { server_errors = -2 }
+    logs                     = { retention_days = 10 }
+    execution_role_arn       = "arn:aws:iam::123456789012:role/mine"
+    permissions_boundary_arn = "arn:aws:iam::123456789012:policy/boundary"
+  }
+
+  expect_failures = [var.autoscaling, var.alarms, var.logs, var.permissions_boundary_arn]
+}
+
+run "a_key_for_no_dumps" {
+  command = plan
+
+  variables {
+    instance           = { type = "ml.c7i.4xlarge", core_dump_kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/k" }
+    execution_role_arn = "chat"
+  }
+
+  expect_failures = [var.instance, var.execution_role_arn]
+}
+
+run "more_instances_than_scaling_allows" {
+  command = plan
+
+  variables {
+    instance    = { type = "ml.c7i.4xlarge", count = 9 }
+    autoscaling = { min = 1, max = 4 }
+  }
+
+  expect_failures = [var.autoscaling]
 }

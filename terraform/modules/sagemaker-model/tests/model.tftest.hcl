@@ -29,7 +29,7 @@ run "demo_model" {
     error_message = "a model without weights has a data source"
   }
   assert {
-    condition     = output.name == "chat-41e6582e"
+    condition     = output.name == "chat-3492b126"
     error_message = "name is ${output.name}, not chat and the hash of this content"
   }
 }
@@ -42,7 +42,7 @@ run "tags_alone_keep_the_name" {
   }
 
   assert {
-    condition     = output.name == "chat-41e6582e"
+    condition     = output.name == "chat-3492b126"
     error_message = "new tags made a new model: ${output.name}"
   }
 }
@@ -55,7 +55,7 @@ run "an_environment_makes_a_new_name" {
   }
 
   assert {
-    condition     = output.name != "chat-41e6582e"
+    condition     = output.name != "chat-3492b126"
     error_message = "a changed model has the old one's name"
   }
 }
@@ -235,4 +235,59 @@ run "refuses_an_image_elsewhere_and_an_empty_vpc" {
   }
 
   expect_failures = [var.image, var.vpc]
+}
+
+run "says_that_it_is_on_sagemaker" {
+  command = plan
+
+  assert {
+    condition     = aws_sagemaker_model.this.primary_container[0].environment.SAGEMAKER_REGION == "eu-west-1"
+    error_message = "nothing tells a server without model data that it is on SageMaker"
+  }
+}
+
+run "a_revision_makes_a_new_name" {
+  command = plan
+
+  variables {
+    revision = "2"
+  }
+
+  assert {
+    condition     = output.name != "chat-3492b126"
+    error_message = "output.name is ${output.name}"
+  }
+}
+
+run "refuses_what_would_be_ignored" {
+  command = plan
+
+  variables {
+    weights                  = { s3_uri = "s3://models/llama.tar.gz", accept_eula = true, kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/k" }
+    execution_role_arn       = "arn:aws:iam::123456789012:role/mine"
+    permissions_boundary_arn = "arn:aws:iam::123456789012:policy/boundary"
+  }
+
+  expect_failures = [var.weights, var.permissions_boundary_arn]
+}
+
+run "refuses_two_models" {
+  command = plan
+
+  variables {
+    weights     = { s3_uri = "s3://models/llama/", stream = true }
+    environment = { MODEL_ID = "s3://models/other/" }
+  }
+
+  expect_failures = [var.environment]
+}
+
+run "refuses_a_role_without_an_arn" {
+  command = plan
+
+  variables {
+    execution_role_arn = "mine"
+  }
+
+  expect_failures = [var.execution_role_arn]
 }
