@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/cpu/kernels"
@@ -406,6 +407,31 @@ func BenchmarkDecode(b *testing.B) {
 	for _, format := range benchFormats {
 		for _, seqs := range []int{1, 2, 4, 8, 16, 32} {
 			b.Run(fmt.Sprintf("%v/%d", format, seqs), func(b *testing.B) { benchDecode(b, format, seqs) })
+		}
+	}
+}
+
+// BenchmarkNarrow: one token of each of n sequences of a model so small that it stays in a
+// cache: what it takes to go from one stage to the next shows here. best-us is the fastest of
+// the runs of 16 steps, which neighbours slow down least.
+func BenchmarkNarrow(b *testing.B) {
+	const context, steps = 64, 16
+	s := shape{vocab: 256, hidden: 256, layers: 24, heads: 4, kvHeads: 2, headDim: 64, inner: 512}
+	for _, format := range []plan.Format{plan.BF16, plan.W8.Grouped(32)} {
+		for _, seqs := range []int{1, 2, 4, 8} {
+			b.Run(fmt.Sprintf("%v/%d", format, seqs), func(b *testing.B) {
+				d := &driver{b: s.load(b, format, benchLimits(seqs, seqs*context), seqs*benchPages), seqs: seqs, pages: benchPages, vocab: s.vocab}
+				d.wait(b, d.enqueue(b, 0, context, false))
+				best := math.Inf(1)
+				for range b.N {
+					start := time.Now()
+					for range steps {
+						d.wait(b, d.enqueue(b, context, 1, true))
+					}
+					best = min(best, time.Since(start).Seconds()/steps)
+				}
+				b.ReportMetric(best*1e6, "best-us")
+			})
 		}
 	}
 }

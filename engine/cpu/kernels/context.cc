@@ -451,10 +451,14 @@ void Context::run_sample(RingEntry& e) {
     const int runs = static_cast<int>(runs_.size());
     runs_.push_back(n);
     row_shares_.reset();
-    pool_->run([&](int worker) {
+    const auto job = [&](int worker) {
       for (int64_t i = row_shares_.take(); i < runs; i = row_shares_.take())
         for (int r = runs_[i]; r < runs_[i + 1]; r++) answer(b, first + r, model_->logits_row(r), samplers_[worker]);
-    });
+    };
+    if (runs == 1)
+      job(0);
+    else
+      pool_->run(job);
   }
 }
 

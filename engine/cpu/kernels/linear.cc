@@ -63,9 +63,8 @@ void Model::round_rows(const Rounding& r, const Value& x, int n, int place, int 
                                rounded(r, h, (place + i) / kTileRows), (place + i) % kTileRows);
 }
 
-// Rounds what the operations of a stage take in. Reports whether there was anything to
-// round, for which workers must wait.
-bool Model::round_stage(const Stage& s, Shares& shares) {
+// Rounds what the operations of a stage take in.
+void Model::round_stage(const Stage& s, Shares& shares) {
   const int rows = rows_of(s), tiles = (rows + kTileRows - 1) / kTileRows;
   int64_t first = 0;
   int64_t share = shares.take();
@@ -80,7 +79,14 @@ bool Model::round_stage(const Stage& s, Shares& shares) {
     }
     first += tiles * cuts;
   }
-  return !s.roundings.empty();
+}
+
+// Does what the products of a stage wait for.
+void Model::prepare_linear(const Stage& s, Pool& pool, int worker, Shares* shares) {
+  const bool rounds = !s.roundings.empty() && !rounds_before(s);
+  if (adapted_) reduce_adapters(s, worker, shares[1]);
+  if (rounds) round_stage(s, shares[kRoundShares]);
+  if (rounds || adapted_) pool.barrier();
 }
 
 void Model::run_product(const Product& p, int panel, int panels, int row, int rows, float* scratch) {
@@ -141,8 +147,7 @@ void Model::adapt(Product& p, const Op& op, bool logit_rows) const {
 void Model::run_linear(const Stage& s, Pool& pool, int worker, Shares* shares) {
   const int rows = rows_of(s);
   if (rows == 0) return;
-  if (adapted_) reduce_adapters(s, worker, shares[1]);
-  if (round_stage(s, shares[2]) || adapted_) pool.barrier();
+  prepare_linear(s, pool, worker, shares);
   int64_t first = 0;  // share number of the product's first part
   int64_t share = shares[0].take();
   for (const Op& op : s.ops) {
@@ -158,8 +163,7 @@ void Model::run_heads(const Stage& s, Pool& pool, int worker, Shares* shares) {
   const Op& op = s.ops[0];
   const int rows = rows_of(s), heads = op.i[MR_HEADS_COUNT];
   if (rows == 0) return;
-  if (adapted_) reduce_adapters(s, worker, shares[1]);
-  if (round_stage(s, shares[2]) || adapted_) pool.barrier();
+  prepare_linear(s, pool, worker, shares);
   Product p;
   p.w[0] = op.tensor[0];
   p.heads = true;

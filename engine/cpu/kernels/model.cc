@@ -140,15 +140,32 @@ void Model::forward(Pool& pool, const Step& step) {
   for (size_t i = 0; i < kShares * (stages + 1); i++) shares_[i].reset();
   Shares* own = &shares_[kShares * stages];
   pool.run([&](int worker) {
+    const auto run = [&](size_t i) { run_stage(program_.stages[i], pool, worker, &shares_[kShares * i]); };
     compute_angles(own[0]);
     move_states(own[1], false);
-    pool.barrier();
-    for (size_t i = 0; i < stages; i++) {
-      run_stage(program_.stages[i], pool, worker, &shares_[kShares * i]);
-      pool.barrier();
+    for (size_t next = 0;; run(next++)) {
+      const size_t first = next;
+      while (next < stages && alone(program_.stages[next])) next++;
+      pool.barrier([&] {
+        for (size_t i = first; i < next; i++) run(i);
+        if (next < stages && rounds_before(program_.stages[next]))
+          round_stage(program_.stages[next], shares_[kShares * next + kRoundShares]);
+      });
+      if (next == stages) break;
     }
     move_states(own[2], true);
   });
+}
+
+// Reports whether a stage does so little that one worker does it, between the stage before and
+// the one after, while the others wait: meeting once more would take longer.
+bool Model::alone(const Stage& s) const {
+  return (s.kind == Stage::rows || s.kind == Stage::pick) && rows_of(s) * s.row_floats <= kAloneFloats;
+}
+
+// The same of what a stage rounds before it multiplies.
+bool Model::rounds_before(const Stage& s) const {
+  return (s.kind == Stage::linear || s.kind == Stage::heads) && rows_of(s) * s.rounded_floats <= kAloneFloats;
 }
 
 // Finds out what is asked for of each token: its sequence, its span, its

@@ -137,6 +137,8 @@ class Model {
   };
 
   static constexpr int kShares = 7;  // counters of each stage, for as many parts as it has
+  static constexpr int kRoundShares = 2;  // which of them a linear stage rounds by
+  static constexpr size_t kAloneFloats = 8192;  // that one worker does with sooner than all meet
   static constexpr int kPartPanels = 4;
   static constexpr size_t kPartFloats = size_t(128) * kPartPanels * kPanel;  // of a part's result
   static constexpr size_t kProductFloats = 3 * kPartFloats;  // two results and what adapters add
@@ -146,6 +148,8 @@ class Model {
   void reserve_scratch();
   void prepare();
   void run_stage(const Stage& s, Pool& pool, int worker, Shares* shares);
+  bool alone(const Stage& s) const;
+  bool rounds_before(const Stage& s) const;
   void run_pick(const Op& op, Shares& shares);
   void move_states(Shares& shares, bool after);
 
@@ -166,7 +170,8 @@ class Model {
   void run_linear(const Stage& s, Pool& pool, int worker, Shares* shares);
   void run_heads(const Stage& s, Pool& pool, int worker, Shares* shares);
   Product linear_product(const Stage& s, const Op& op) const;
-  bool round_stage(const Stage& s, Shares& shares);
+  void prepare_linear(const Stage& s, Pool& pool, int worker, Shares* shares);
+  void round_stage(const Stage& s, Shares& shares);
   void round_rows(const Rounding& r, const Value& x, int n, int place, int from, int to);
   // What row 0 of a head of a rounding is rounded to, or row 8n in tile n.
   char* rounded(const Rounding& r, int head = 0, int tile = 0) const {

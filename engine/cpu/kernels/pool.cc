@@ -123,17 +123,6 @@ void Pool::work(int worker) {
   }
 }
 
-void Pool::barrier() {
-  if (threads_ == 1) return;
-  const uint32_t seen = passed_.value();
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
-    arrived_.store(0, std::memory_order_relaxed);
-    passed_.advance();
-  } else {
-    passed_.wait_past(seen);
-  }
-}
-
 void touch(Pool& pool, const Mapping& memory) {
   constexpr size_t kPage = 4096;
   Shares shares;

@@ -45,7 +45,22 @@ class Pool {
   }
 
   // barrier returns once every worker of the running job has called it.
-  void barrier();
+  void barrier() {
+    barrier([] {});
+  }
+
+  // The same, and the last one to call it does `alone` before any returns.
+  template <class Alone>
+  void barrier(const Alone& alone) {
+    const uint32_t seen = passed_.value();
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
+      alone();
+      arrived_.store(0, std::memory_order_relaxed);
+      passed_.advance();
+    } else {
+      passed_.wait_past(seen);
+    }
+  }
 
  private:
   using Fn = void (*)(const void* job, int worker);

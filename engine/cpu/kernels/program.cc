@@ -207,6 +207,10 @@ void Program::add(Op op) {
                                              [&](const Op& o) { return independent(o, op); })));
   Stage& to = joins ? *last : stage(kind);
   add_roundings(op, to.roundings);
+  to.rounded_floats = 0;
+  for (const Rounding& r : to.roundings) to.rounded_floats += size_t(r.heads) * r.groups.k;
+  for (const int v : op.in) to.row_floats += v < 0 ? 0 : width(v);
+  for (const int v : op.out) to.row_floats += v < 0 ? 0 : width(v);
   to.ops.push_back(std::move(op));
 }
 

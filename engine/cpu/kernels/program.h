@@ -47,7 +47,7 @@ struct Op : mr_op {
   }
 };
 
-// Stage is what runs between two barriers. Its rows are the batch's tokens or
+// Stage is what runs between two barriers, or at one if it is little. Its rows are the batch's tokens or
 // its logit rows.
 struct Stage {
   enum Kind {
@@ -64,6 +64,8 @@ struct Stage {
   bool logit_rows = false;
   std::vector<Op> ops;  // one, but of rows and linear
   std::vector<Rounding> roundings;
+  size_t row_floats = 0;      // that operations read and write of each row
+  size_t rounded_floats = 0;  // of each row
 };
 
 // Angles is one way to rotate: what cosines and sines depend on besides the
