@@ -177,19 +177,29 @@ func BenchmarkLayers(b *testing.B) {
 	}
 }
 
-// BenchmarkAttention: one token of each of 4 sequences of 1000, over keys and
+// BenchmarkAttention: one token of each of some sequences of 1000, over keys and
 // values of grouped heads and over latents.
 func BenchmarkAttention(b *testing.B) {
-	const vocab, hidden, count, seqs, context = 256, 1024, 2, 4, 1000
+	const vocab, hidden, count, context = 256, 1024, 2, 1000
 	const latent, rest, chunk = 512, 64, 512
+	overLatent := func(b builder, x, h int32, heads int) {
+		key, queries, out := b.value(latent+rest), b.value(heads*(latent+rest)), b.value(heads*latent)
+		b.linear(key, h, plan.None, false)
+		b.linear(queries, h, plan.None, false)
+		cache := b.cache(plan.CacheLatent, 1, latent+rest, latent)
+		b.op(plan.OpCacheWrite, plan.None, []int32{key}, nil, func(o *plan.Op) { o.I[plan.WriteCache] = cache })
+		b.attend(out, []int32{queries}, nil, cache, heads)
+		b.linear(x, out, x, false)
+	}
 	for _, tt := range []struct {
 		name  string
+		seqs  int
 		heads int
 		width int // elements a token's cache takes in a layer
 		write func(b builder, x, h int32, heads int)
 	}{
-		{"grouped", 16, 2 * 2 * 128, func(b builder, x, h int32, heads int) { b.attention(x, h, heads, 2, 128) }},
-		{"chunks", 16, 2 * 2 * 128, func(b builder, x, h int32, heads int) {
+		{"grouped", 4, 16, 2 * 2 * 128, func(b builder, x, h int32, heads int) { b.attention(x, h, heads, 2, 128) }},
+		{"chunks", 4, 16, 2 * 2 * 128, func(b builder, x, h int32, heads int) {
 			b.attention(x, h, heads, 2, 128)
 			for i := range b.Ops {
 				if op := &b.Ops[i]; op.Kind == plan.OpAttention {
@@ -197,15 +207,8 @@ func BenchmarkAttention(b *testing.B) {
 				}
 			}
 		}},
-		{"latent", 16, latent + rest, func(b builder, x, h int32, heads int) {
-			key, queries, out := b.value(latent+rest), b.value(heads*(latent+rest)), b.value(heads*latent)
-			b.linear(key, h, plan.None, false)
-			b.linear(queries, h, plan.None, false)
-			cache := b.cache(plan.CacheLatent, 1, latent+rest, latent)
-			b.op(plan.OpCacheWrite, plan.None, []int32{key}, nil, func(o *plan.Op) { o.I[plan.WriteCache] = cache })
-			b.attend(out, []int32{queries}, nil, cache, heads)
-			b.linear(x, out, x, false)
-		}},
+		{"latent", 4, 16, latent + rest, overLatent},
+		{"latent of one", 1, 16, latent + rest, overLatent},
 	} {
 		b.Run(tt.name, func(b *testing.B) {
 			w := newBuilder(vocab, hidden)
@@ -216,13 +219,13 @@ func BenchmarkAttention(b *testing.B) {
 				tt.write(w, x, h, tt.heads)
 			}
 			p := w.head(x, embedding)
-			backend, err := cpu.Open(benchLimits(seqs, seqs*100))
+			backend, err := cpu.Open(benchLimits(tt.seqs, tt.seqs*100))
 			if err != nil {
 				b.Fatal(err)
 			}
 			defer backend.Close()
-			fill(b, backend, p, plan.BF16, seqs*benchPages)
-			d := &driver{b: backend, seqs: seqs, pages: benchPages, vocab: vocab}
+			fill(b, backend, p, plan.BF16, tt.seqs*benchPages)
+			d := &driver{b: backend, seqs: tt.seqs, pages: benchPages, vocab: vocab}
 			for pos := 0; pos < context; pos += 100 {
 				d.wait(b, d.enqueue(b, pos, 100, false))
 			}
@@ -241,7 +244,7 @@ func BenchmarkAttention(b *testing.B) {
 			if tt.name == "chunks" {
 				seen = context%chunk + 1
 			}
-			report(b, plan.BF16, start, seqs, 2*float64(weights)+float64(count*seqs*seen*2*tt.width), float64(2*weights*seqs))
+			report(b, plan.BF16, start, tt.seqs, 2*float64(weights)+float64(count*tt.seqs*seen*2*tt.width), float64(2*weights*tt.seqs))
 		})
 	}
 }

@@ -106,7 +106,7 @@ func chunked(p *plan.Plan, chunk int32) *plan.Plan {
 
 // everything is a model of all that differs in how work is shared out.
 func everything() *plan.Plan {
-	const heads, latent, rest = 6, 24, 8
+	const heads, latentHeads, latent, rest = 6, 8, 24, 8 // 8 are enough for two workers
 	b := newBuilder(small.vocab, small.hidden)
 	x, embedding := b.embed()
 	h := b.value(small.hidden)
@@ -121,13 +121,13 @@ func everything() *plan.Plan {
 	sinks.Weight[0], sinks.I[plan.AttnWindow] = b.tensor(heads), 1300
 
 	b.norm(h, x, small.hidden)
-	key, queries, out := b.value(latent+rest), b.value(heads*(latent+rest)), b.value(heads*latent)
+	key, queries, out := b.value(latent+rest), b.value(latentHeads*(latent+rest)), b.value(latentHeads*latent)
 	b.linear(key, h, plan.None, false)
 	b.linear(queries, h, plan.None, false)
 	cache := b.cache(plan.CacheLatent, 1, latent+rest, latent)
 	b.op(plan.OpCacheWrite, plan.None, []int32{b.view(key, 0, latent), b.view(key, latent, rest)}, nil,
 		func(o *plan.Op) { o.I[plan.WriteCache] = cache })
-	b.attend(out, []int32{b.view(queries, 0, heads*latent), b.view(queries, heads*latent, heads*rest)}, nil, cache, heads)
+	b.attend(out, []int32{b.view(queries, 0, latentHeads*latent), b.view(queries, latentHeads*latent, latentHeads*rest)}, nil, cache, latentHeads)
 	b.linear(x, out, x, false)
 
 	for _, kind := range kinds(small.hidden, 20) { // dim 20: more than one vector, less than two

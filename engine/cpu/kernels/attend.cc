@@ -8,6 +8,7 @@ namespace millrace {
 namespace {
 
 constexpr int kBlockRows = 48;  // query rows that share a pass over the cache
+constexpr int kPartHeads = 4;   // query heads that share one at least, if more workers want some
 
 // The most memory for attention states that workers share, unless one
 // sequence needs more.
@@ -115,9 +116,11 @@ size_t Model::partial_floats(const Op& op) const {
   return splits == 1 ? 0 : std::max(head * a.kv_heads, std::min(head * 2 * threads_, kPartialFloats));
 }
 
-AttendArgs Model::attend_args(const Op& op, const Block& b, int kv_head, float* scratch) const {
+// What a unit of a block's work is made of: a KV head and a part of its query heads.
+AttendArgs Model::attend_args(const Op& op, const Block& b, int unit, float* scratch) const {
   const Cache& c = program_.caches[op.i[MR_ATTN_CACHE]];
-  const int group = program_.attentions[op.attention].group, heads = op.i[MR_ATTN_HEADS], head = kv_head * group;
+  const int parts = cuts_[op.attention].parts, group = program_.attentions[op.attention].group / parts;
+  const int heads = op.i[MR_ATTN_HEADS], head = unit * group;
   const auto part = [&](int v, int width) { return values_[v].row(b.first) + head * width; };
   AttendArgs a{};
   a.q_dim = program_.width(op.in[0]) / heads;
@@ -132,7 +135,7 @@ AttendArgs Model::attend_args(const Op& op, const Block& b, int kv_head, float* 
   a.out = part(op.out[0], c.value_width);
   a.out_stride = values_[op.out[0]].stride;
   a.pages = page_table(step_.batch->seqs[b.seq], c.group);
-  a.keys = cached(c, 0, kv_head);
+  a.keys = cached(c, 0, unit / parts);
   a.values = c.kind == MR_CACHE_LATENT ? nullptr : a.keys + c.key_bytes;
   a.page_stride = program_.page_bytes;
   a.scale_group = program_.scale_group;
@@ -156,12 +159,13 @@ void Model::cut_attention() {
 
 // Cuts each sequence's tokens into blocks that attend together, and finds those
 // that one worker would be busy with for long after all others were done: their
-// splits are shared. Sharing them changes no result.
+// splits are shared. Where there are still fewer than workers, as with the one head of a
+// latent, so are the query heads of a KV head. Neither changes a result.
 void Model::cut_blocks(const Attention& a, Cut& cut) {
   const mr_batch& b = *step_.batch;
   const int most = block_rows(a) / a.group;
   cut.blocks.clear();
-  int64_t total = 0;
+  int64_t total = 0, units = 0;
   for (int s = 0; s < b.n_seqs; s++) {
     const mr_seq& seq = b.seqs[s];
     for (int t = 0; t < seq.count; t += most) {
@@ -180,9 +184,14 @@ void Model::cut_blocks(const Attention& a, Cut& cut) {
       block.splits = (end - 1) / kSplit - block.split + 1;
       block.work = int64_t(end - begin) * block.count;
       total += block.work;
+      units += int64_t(a.kv_heads) * std::max(1, (end - begin) / kSplit);
       cut.blocks.push_back(block);
     }
   }
+  cut.parts = 1;
+  for (int parts = 2; units * cut.parts < threads_ && a.group / parts >= kPartHeads; parts++)
+    if (a.group % parts == 0) cut.parts = parts;
+  const int all = a.kv_heads * cut.parts;
   // Those with most work first: what is left at the end is short.
   std::sort(cut.blocks.begin(), cut.blocks.end(), [](const Block& x, const Block& y) {
     return x.work != y.work ? x.work > y.work : x.first < y.first;
@@ -190,12 +199,12 @@ void Model::cut_blocks(const Attention& a, Cut& cut) {
   cut.first.assign(1, 0);
   size_t used = 0;
   for (Block& block : cut.blocks) {
-    const size_t floats = a.kv_heads * block.splits * state_floats(block.count * a.group, a.padded_dim);
-    const bool long_one = 2 * threads_ * block.work > total * a.kv_heads;
+    const size_t floats = all * block.splits * state_floats(block.count * a.group / cut.parts, a.padded_dim);
+    const bool long_one = 2 * threads_ * block.work > total * all;
     if (block.splits == 1 || !long_one || used + floats > partial_.bytes() / sizeof(float)) break;
     block.state = used;
     used += floats;
-    cut.first.push_back(cut.first.back() + block.splits * a.kv_heads);
+    cut.first.push_back(cut.first.back() + block.splits * all);
   }
 }
 
@@ -203,26 +212,27 @@ void Model::run_attention(const Op& op, Pool& pool, int worker, Shares* shares) 
   const Attention& kind = program_.attentions[op.attention];
   const Cut& cut = cuts_[op.attention];
   const auto attend_split = kernels_.attend_split[program_.cache];
+  const int units = kind.kv_heads * cut.parts;  // of a block's work
   const size_t most = state_floats(block_rows(kind), kind.padded_dim);
   float *own = scratch(worker), *next = own + most, *rest = next + most;  // two states and scratch
   const int shared = int(cut.first.size()) - 1, items = cut.first.back();  // blocks, and their splits
-  const auto split_state = [&](const Block& b, int kv_head, int split) {
+  const auto split_state = [&](const Block& b, int unit, int split) {
     return partial_.as<float>() + b.state +
-           (size_t(kv_head) * b.splits + split) * state_floats(b.count * kind.group, kind.padded_dim);
+           (size_t(unit) * b.splits + split) * state_floats(b.count * kind.group / cut.parts, kind.padded_dim);
   };
 
-  const int64_t all = items + int64_t(cut.blocks.size() - shared) * kind.kv_heads;
+  const int64_t all = items + int64_t(cut.blocks.size() - shared) * units;
   int at = 0;  // the shared block of the last item
   for (int64_t i = shares[0].take(); i < all; i = shares[0].take()) {
     if (i < items) {
       while (cut.first[at + 1] <= i) at++;
       const Block& b = cut.blocks[at];
-      const int kv_head = int(i - cut.first[at]) / b.splits, split = int(i - cut.first[at]) % b.splits;
-      attend_split(attend_args(op, b, kv_head, rest), b.split + split, split_state(b, kv_head, split));
+      const int unit = int(i - cut.first[at]) / b.splits, split = int(i - cut.first[at]) % b.splits;
+      attend_split(attend_args(op, b, unit, rest), b.split + split, split_state(b, unit, split));
       continue;
     }
-    const Block& b = cut.blocks[shared + (i - items) / kind.kv_heads];
-    const AttendArgs a = attend_args(op, b, int((i - items) % kind.kv_heads), rest);
+    const Block& b = cut.blocks[shared + (i - items) / units];
+    const AttendArgs a = attend_args(op, b, int((i - items) % units), rest);
     attend_split(a, b.split, own);
     for (int s = 1; s < b.splits; s++) {
       attend_split(a, b.split + s, next);
@@ -232,13 +242,13 @@ void Model::run_attention(const Op& op, Pool& pool, int worker, Shares* shares) 
   }
   if (shared == 0) return;
   pool.barrier();
-  for (int64_t i = shares[1].take(); i < int64_t(shared) * kind.kv_heads; i = shares[1].take()) {
-    const Block& b = cut.blocks[i / kind.kv_heads];
-    const int kv_head = int(i % kind.kv_heads);
-    const AttendArgs a = attend_args(op, b, kv_head, rest);
+  for (int64_t i = shares[1].take(); i < int64_t(shared) * units; i = shares[1].take()) {
+    const Block& b = cut.blocks[i / units];
+    const int unit = int(i % units);
+    const AttendArgs a = attend_args(op, b, unit, rest);
     for (int s = 1; s < b.splits; s++)
-      kernels_.attend_merge(a, split_state(b, kv_head, 0), split_state(b, kv_head, s));
-    kernels_.attend_finish(a, split_state(b, kv_head, 0));
+      kernels_.attend_merge(a, split_state(b, unit, 0), split_state(b, unit, s));
+    kernels_.attend_finish(a, split_state(b, unit, 0));
   }
 }
 

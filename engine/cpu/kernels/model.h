@@ -85,6 +85,7 @@ class Model {
   struct Cut {
     std::vector<Block> blocks;  // those with most work first
     std::vector<int> first;     // by shared block, the first ones: its first split among all; one more for the end
+    int parts = 1;              // that the query heads of a KV head are cut into
   };
   struct Value {
     float* data;
@@ -206,7 +207,7 @@ class Model {
 
   // attend.cc
   void run_attention(const Op& op, Pool& pool, int worker, Shares* shares);
-  AttendArgs attend_args(const Op& op, const Block& b, int kv_head, float* scratch) const;
+  AttendArgs attend_args(const Op& op, const Block& b, int unit, float* scratch) const;
   void cut_attention();
   void cut_blocks(const Attention& a, Cut& cut);
   void write_cache(const Op& op, int token, float* scratch);
