@@ -82,28 +82,33 @@ type Compiler interface {
 	EOS() []int32
 	MaskWords() int
 	Start(m *grammar.Matcher, room int)
-	Advance(m *grammar.Matcher, token int32, room int)
+	Advance(m *grammar.Matcher, tokens []int32, room int)
 	Enter(m *grammar.Matcher, text []byte, room int)
 	Moves(ms []*grammar.Matcher, deadline time.Time)
 	Moved(m *grammar.Matcher) (move grammar.Move, ok bool, err error)
 	Masks(ms []*grammar.Matcher, rows [][]uint32, errs []error, deadline time.Time)
+	Drafts(ms []*grammar.Matcher, ds []*grammar.Draft, deadline time.Time)
 }
 
 // constraintState is how far a sequence has followed its Constraint. The matcher has
 // seen every token that is committed, and those in pending, but none that is in
-// flight, which may still be dropped. The compiler's workers move it.
+// flight, which may still be dropped, and while the results of a step are applied none
+// in unread. The compiler's workers move it.
 type constraintState struct {
-	compiler  Compiler         // nil without a grammar
-	matcher   *grammar.Matcher // the grammar that holds; nil while there is none
-	watch     *watch           // for triggers, while there is none
-	entering  *Trigger         // one whose grammar holds if it takes the text after Text
-	reasoning *reasoning       // before the answer; nil after it
-	next      *grammar.Matcher // the grammar that holds after it
-	started   bool             // the first mask has been asked for
-	moving    *grammar.Matcher // being moved by the workers, as far as the loop knows
-	patient   bool             // moving has not been waited for yet
-	pending   []int32          // forced tokens to commit, the next first
-	end       bool             // nothing but the end may come after them
+	compiler   Compiler         // nil without a grammar
+	matcher    *grammar.Matcher // the grammar that holds; nil while there is none
+	watch      *watch           // for triggers, while there is none
+	entering   *Trigger         // one whose grammar holds if it takes the text after Text
+	reasoning  *reasoning       // before the answer; nil after it
+	next       *grammar.Matcher // the grammar that holds after it
+	started    bool             // the first mask has been asked for
+	moving     *grammar.Matcher // being moved by the workers, as far as the loop knows
+	patient    bool             // moving has not been waited for yet
+	pending    []int32          // forced tokens to commit, the next first
+	end        bool             // nothing but the end may come after them
+	unread     []int32          // committed tokens of a draft, for the matcher to move past
+	draft      *grammar.Draft   // that of the sequence, under the grammar; nil: the workers may have one
+	lateDrafts int              // that they had
 
 	dec  Detokenizer // of what reasoning and watch read
 	text []byte      // scratch: of the last token

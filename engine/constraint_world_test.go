@@ -69,6 +69,14 @@ func (c *lateCompiler) Masks(ms []*grammar.Matcher, rows [][]uint32, errs []erro
 	}
 }
 
+func (c *lateCompiler) Drafts(ms []*grammar.Matcher, ds []*grammar.Draft, _ time.Time) {
+	deadline := time.Time{}
+	if c.late() {
+		deadline = time.Now()
+	}
+	c.Compiler.Drafts(ms, ds, deadline)
+}
+
 func compiler(t testing.TB) *grammar.Compiler {
 	t.Helper()
 	c, err := sharedCompiler()

@@ -53,7 +53,8 @@ func TestSimulated(t *testing.T) {
 	}
 	for _, n := range []int{sum.Requests, sum.Complete, sum.Cut, sum.Expired, sum.Cancelled, sum.Failed, sum.Refused, sum.Lost, sum.Preemptions, sum.CachedTokens,
 		sum.WithGrammar, sum.Constrained, sum.Forced, sum.Late, sum.Forks, sum.Windows, sum.Recurrent, sum.Resumed, sum.Adapters, sum.Lengthened,
-		sum.Ruled, sum.Contradictory, sum.Stuck, sum.StopTokens, sum.Looped, sum.Scored, sum.Reasoned, sum.Drafted - sum.Accepted, sum.Accepted} {
+		sum.Ruled, sum.Contradictory, sum.Stuck, sum.StopTokens, sum.Looped, sum.Scored, sum.Reasoned, sum.Drafted - sum.Accepted, sum.Accepted,
+		sum.Drafts.UnderGrammar, sum.Drafts.Forced, sum.Drafts.Before} {
 		if n == 0 {
 			t.Errorf("something never happened in %d runs: %+v", runs, sum)
 		}
@@ -66,6 +67,7 @@ type tally struct {
 	Steps, Tokens, Preemptions, CachedTokens                                  int
 	WithGrammar, Constrained, Forced, Late, Forks                             int
 	Drafted, Accepted                                                         int
+	Drafts                                                                    drafts
 	Windows, Recurrent, Resumed, Adapters, Lengthened                         int
 	Ruled, Contradictory, Stuck, StopTokens, Looped, Scored, Reasoned, Astray int
 
@@ -352,6 +354,9 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 	sum.Forced += int(w.e.stats.forcedTokens.Load())
 	sum.Drafted += int(w.e.stats.draftedTokens.Load())
 	sum.Accepted += int(w.e.stats.acceptedTokens.Load())
+	sum.Drafts.UnderGrammar += w.drafts.UnderGrammar
+	sum.Drafts.Forced += w.drafts.Forced
+	sum.Drafts.Before += w.drafts.Before
 	sum.Late += int(w.e.stats.lateMasks.Load())
 	sum.Steps += w.e.launched
 	for _, n := range w.steps {

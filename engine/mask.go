@@ -9,8 +9,9 @@ import (
 )
 
 // advance has the workers move the matcher of a constrained sequence past a token that
-// was sampled and did not end it. follow takes in where that leads.
-func (e *Engine) advance(s *sequence) {
+// was sampled and did not end it, if no more of a draft are to come. follow takes in
+// where that leads.
+func (e *Engine) advance(s *sequence, more bool) {
 	g := s.constraint
 	token := s.token(s.known() - 1)
 	switch {
@@ -19,8 +20,11 @@ func (e *Engine) advance(s *sequence) {
 	case len(g.pending) > 0: // the first token of the sequence, for which there was no choice
 		g.pending = g.pending[1:]
 	case g.matcher != nil:
-		g.compiler.Advance(g.matcher, token, s.limit-s.known())
-		g.moving, g.patient = g.matcher, true
+		if g.unread = append(g.unread, token); more {
+			break
+		}
+		g.compiler.Advance(g.matcher, g.unread, s.limit-s.known())
+		g.moving, g.patient, g.unread = g.matcher, true, g.unread[:0]
 	default:
 		g.text = g.dec.Append(g.text[:0], token)
 		g.watch.read(g.text)
@@ -183,6 +187,7 @@ type masking struct {
 	made     [][]uint32
 	errs     []error
 	moving   []*sequence
+	drafts   []*grammar.Draft
 }
 
 func newMasking(slots int) masking {
@@ -193,6 +198,7 @@ func newMasking(slots int) masking {
 		made:     make([][]uint32, 0, slots),
 		errs:     make([]error, slots),
 		moving:   make([]*sequence, 0, slots),
+		drafts:   make([]*grammar.Draft, 0, slots),
 	}
 }
 

@@ -110,7 +110,7 @@ func (e *Engine) reason(s *sequence, token int32) {
 		}
 	case !r.choice || token != r.OpenTokens[0]:
 		g.reasoning = nil
-		g.compiler.Advance(g.matcher, token, s.limit-s.known())
+		g.compiler.Advance(g.matcher, []int32{token}, s.limit-s.known())
 		g.moving, g.patient = g.matcher, true
 		return
 	default:

@@ -1,12 +1,14 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/engine/page"
 )
 
@@ -23,7 +25,12 @@ import (
 // slide as if the whole draft were wrong. Recurrent layers cannot go back: their state
 // would have taken the wrong tokens in, and to keep the state before the draft would
 // cost a copy of it and a second computation of what was accepted. New refuses that.
-// Sequences with a grammar have no drafts: the masks of their rows would depend on it.
+//
+// What may come in the place of each drafted token is known before the step: the
+// grammar's workers follow the draft on a copy of the matcher (constrainDrafts). A draft
+// ends before the first token that the grammar does not allow, and before one that may
+// begin a grammar or end the reasoning. What the grammar forces after a drafted token is
+// drafted too.
 //
 // A draft is as long as it pays (chooseDrafts), by the time that steps have taken and by
 // how often the guesses of a sequence were right. The latter is known without drafts: a
@@ -36,6 +43,10 @@ const MaxSpeculate = 64
 // leastGain is how much faster a draft must promise to be: the times of steps are not
 // known any better.
 const leastGain = 1.02
+
+// maxLateDrafts is how many drafts of a sequence its grammar may be late with before
+// it has no more.
+const maxLateDrafts = 4
 
 // speculation is what the loop keeps for drafts.
 type speculation struct {
@@ -99,7 +110,7 @@ func (e *Engine) speculate(st *step) {
 			prompts = true
 		case wants == 1:
 			rows++
-			if s.constraint == nil && !s.scoring() {
+			if !s.scoring() && s.constraint.steady() {
 				p.open = append(p.open, s)
 			}
 		}
@@ -109,6 +120,7 @@ func (e *Engine) speculate(st *step) {
 	}
 	if most := min(e.budget, cap(st.batch.Rows)) - rows; !prompts && len(p.open) > 0 && most > 0 {
 		p.choose(st, rows, most)
+		e.constrainDrafts()
 		e.spare()
 	}
 	clear(p.open)
@@ -200,27 +212,113 @@ func (e *Engine) likeliest() (best *sequence) {
 	return best
 }
 
+// steady reports whether it is known where a sequence with the constraint is, and
+// whether it may stay there: g follows a grammar, or is in the middle of a text in which
+// something may begin or end. A token that is forced is not drafted.
+func (g *constraintState) steady() bool {
+	switch {
+	case g == nil:
+		return true
+	case g.moving != nil || len(g.pending) > 0 || g.end || g.lateDrafts > maxLateDrafts:
+		return false
+	case g.reasoning != nil:
+		return g.matcher == nil && g.reasoning.inside
+	}
+	return g.matcher == nil || g.started
+}
+
+// constrainDrafts cuts drafts before the first token after which nobody knows yet what
+// may follow.
+func (e *Engine) constrainDrafts() {
+	m := &e.masking
+	m.moving, m.matchers, m.drafts = m.moving[:0], m.matchers[:0], m.drafts[:0]
+	for _, s := range e.speculation.open {
+		g := s.constraint
+		switch {
+		case g == nil || len(s.draft) == 0:
+		case g.matcher == nil:
+			s.draft = s.draft[:g.calm(s.draft)]
+		default:
+			if g.draft == nil {
+				g.draft = new(grammar.Draft)
+				s.stream.hold.grow(int64(e.cfg.Speculate+1) * int64(4*device.MaskWords(e.limits.Vocab)))
+			}
+			g.draft.Tokens, g.draft.Room = append(g.draft.Tokens[:0], s.draft...), s.limit-s.known()
+			m.moving, m.matchers, m.drafts = append(m.moving, s), append(m.matchers, g.matcher), append(m.drafts, g.draft)
+		}
+	}
+	if len(m.moving) == 0 {
+		return
+	}
+	m.moving[0].constraint.compiler.Drafts(m.matchers, m.drafts, time.Now().Add(minPatience))
+	for _, s := range m.moving {
+		g := s.constraint
+		if s.draft = nil; g.draft.Done {
+			s.draft = g.draft.Tokens
+		} else {
+			g.draft, g.lateDrafts = nil, g.lateDrafts+1
+		}
+	}
+	clear(m.moving)
+	clear(m.matchers)
+	clear(m.drafts)
+}
+
+// calm returns how many tokens of a draft leave a sequence where it is, in its reasoning
+// or before a trigger.
+func (g *constraintState) calm(draft []int32) int {
+	n, r := len(draft), g.reasoning
+	if r != nil && r.Budget >= 0 {
+		n = max(0, min(n, r.Budget-r.count-1))
+	}
+	for ; n > 0; n-- {
+		if r != nil {
+			g.text = g.dec.Peek(append(g.text[:0], r.text...), draft[:n]...)
+			if !bytes.Contains(g.text, []byte(r.Close)) {
+				break
+			}
+			continue
+		}
+		g.text = g.dec.Peek(append(g.text[:0], g.watch.text...), draft[:n]...)
+		if !g.watch.within(g.text) {
+			break
+		}
+	}
+	return n
+}
+
+// forces reports whether the grammar of s leaves no choice in the place of a token of
+// the draft, or in the one after it.
+func (s *sequence) forces(place int) bool {
+	return s.constrained() && place < len(s.draft) && s.constraint.draft.Forced[place]
+}
+
 // verify adds to the step the draft of s, after the token with an index in the batch,
 // and rows that verify it. It reports whether it did; if not, the sequence is to have
 // a row without a draft.
 func (e *Engine) verify(st *step, s *sequence, token int32) bool {
 	b := st.batch
 	first, index := len(b.Rows), s.total-len(s.req.Tokens)
-	for i := 0; i <= len(s.draft); i++ {
+	n := len(s.draft)
+	for i := 0; i <= n; i++ {
 		row := device.Row{
 			Token: token + int32(i), Slot: s.slot, Kind: device.RowVerify,
 			Target: -1, Index: int32(index + i), TopN: int32(s.req.TopN),
 		}
-		if s.rules.hold(index + i) {
-			if row.Mask = e.draftMask(b, s, index+i); row.Mask == 0 {
-				s.draft = s.draft[:max(0, i-1)]
+		if s.rules.hold(index+i) || s.constraint.masks() {
+			if row.Mask = e.draftMask(b, s, i); row.Mask == 0 {
+				n = i - 1
 				break
 			}
 		}
 		st.row(s, row)
 	}
+	for n > 0 && s.forces(n) { // nothing is drawn there
+		n--
+	}
+	b.Rows, st.rows = b.Rows[:first+n+1], st.rows[:first+n+1]
 	rows := b.Rows[first:]
-	if len(s.draft) == 0 {
+	if s.draft = s.draft[:max(0, n)]; n <= 0 {
 		if len(rows) > 0 {
 			rows[0].Kind, rows[0].Target = device.RowSample, 0
 		}
@@ -234,21 +332,58 @@ func (e *Engine) verify(st *step, s *sequence, token int32) bool {
 	return true
 }
 
-// draftMask makes the mask of the token of s with an index, and returns its Row.Mask; 0
-// if it would leave no token, or no room for the masks of others.
-func (e *Engine) draftMask(b *device.Batch, s *sequence, index int) int32 {
+// masks reports whether each token of a draft needs a mask.
+func (g *constraintState) masks() bool { return g != nil && (g.matcher != nil || g.next != nil) }
+
+// draftMask makes the mask of a place in the draft of s, or after it, and returns its
+// Row.Mask; 0 if it would leave no token, or no room for the masks of others.
+func (e *Engine) draftMask(b *device.Batch, s *sequence, place int) int32 {
 	made := len(b.Masks) / b.MaskWords
 	if made+len(e.active) >= e.cfg.Device.MaxSlots {
 		return 0
 	}
 	b.Masks = b.Masks[:len(b.Masks)+b.MaskWords]
-	mask := int32(made + 1)
-	s.rules.begin(b.Mask(mask), e.limits.Vocab)
-	if !s.rules.narrow(b.Mask(mask), s, index) {
+	mask := b.Mask(int32(made + 1))
+	switch g := s.constraint; {
+	case s.forces(place):
+		clear(mask)
+		allow(mask, s.draft[place:place+1])
+	case s.constrained():
+		copy(mask, g.draft.Masks[place*b.MaskWords:])
+	default:
+		s.rules.begin(mask, e.limits.Vocab)
+		if g != nil && g.next != nil { // the end must not come before the answer
+			forbid(mask, e.cfg.EOS...)
+		}
+	}
+	switch {
+	case s.rules != nil && !s.rules.narrow(mask, s, s.generated+place):
 		b.Masks = b.Masks[:made*b.MaskWords]
 		return 0
+	case place > 0 && slices.Equal(mask, b.Mask(int32(made))): // as that of the place before
+		b.Masks = b.Masks[:made*b.MaskWords]
+		return int32(made)
 	}
-	return mask
+	return int32(made + 1)
+}
+
+// verified commits a token that was drawn where a draft has target next; -1: it ends
+// there. A token that the grammar forces is not drawn without a draft.
+func (e *Engine) verified(s *sequence, r device.RowResult, top []device.Alternative, target int32, now time.Time) {
+	s.total = s.known() + 1 // what comes after this token may be wrong
+	s.computed = s.known()
+	forced, right := s.forces(s.accepted), r.Token == target
+	if right {
+		s.accepted++
+	}
+	if !forced {
+		s.commit(r, top)
+		e.committed(s, now, right)
+		return
+	}
+	s.constraint.unread = append(s.constraint.unread, r.Token)
+	e.forced(s, r.Token)
+	s.counted = s.known() // the device has
 }
 
 // settleDrafts takes in how much of the drafts of a step was accepted, and gives back the

@@ -12,6 +12,8 @@ import (
 
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/grammar"
+	"github.com/millrace-ai/millrace/engine/grammar/grammartest"
 	"github.com/millrace-ai/millrace/engine/loader"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/plan"
@@ -142,6 +144,64 @@ func TestDraftsAreCounted(t *testing.T) {
 	}
 	if times.PredictedTokens < n/3 || times.PredictedTokens > accepted || times.RejectedTokens == 0 || times.RejectedTokens > n/3 {
 		t.Errorf("of a prediction of %d tokens %d were accepted, %d rejected; %d were accepted in all", n, times.PredictedTokens, times.RejectedTokens, accepted)
+	}
+}
+
+// TestDraftsUnderConstraints has sequences with grammars, triggers, reasoning, rules,
+// penalties and adapters drafted, each of them with some mistakes: world compares what
+// they say with what they should.
+func TestDraftsUnderConstraints(t *testing.T) {
+	var sum drafts
+	forced, accepted := int64(0), int64(0)
+	records := &testGrammar{kind: grammar.JSONSchema, text: `{"type":"array","items":` + testGrammars[4].text + `}`}
+	grammartest.Compile(t, compiler(t), records.kind, records.text).Close() // now the cache has it
+	open := compiler(t).Open()
+	for seed := range uint64(150) {
+		rng := rand.New(rand.NewPCG(seed, 5))
+		model := sim.Model{Seed: seed, Vocab: int(vocabulary), First: 1, EOS: grammartest.EOS, EOSRate: 0.01}
+		limits := device.Limits{MaxTokens: 100, MaxRows: 100, MaxSlots: 60, MaxPagesPerSlot: 8}
+		w := newWorld(t, Config{Device: limits, Pages: 60 * 8, Speculate: 1 + rng.IntN(20), Adapters: 2}, sim.Config{
+			Model: model, Latency: virtual(rng, time.Millisecond),
+		})
+		late := []float64{0, 0, 0.1}[rng.IntN(3)]
+		w.e.cfg.Compiler = lateIf(func() bool { return rng.Float64() < late })
+		w.guess(rng, []float64{0, 0.1, 0.5}[rng.IntN(3)])
+		for range 4 {
+			p := sample.Params{Sample: int32(rng.IntN(2)), Temperature: 1, TopP: 1, TypicalP: 1, RepetitionPenalty: 1 + float32(rng.IntN(2))/4}
+			r := &Request{
+				Tokens: tokens(rng.Uint64(), 1+rng.IntN(30)), MaxNewTokens: 80, Params: p, TopN: rng.IntN(3), Adapter: int32(rng.IntN(3)),
+				LogitBias: []sample.Bias{{Token: int32(rng.IntN(model.Vocab)), Bias: 2}},
+			}
+			for i := range r.Tokens {
+				r.Tokens[i] %= int32(model.Vocab)
+			}
+			if rng.IntN(4) == 0 {
+				addRules(rng, r, &model)
+			}
+			spec := randomConstraint(rng)
+			if rng.IntN(2) == 0 {
+				spec = &constraintSpec{grammar: records}
+			}
+			if _, err := w.submitN(t, r, spec, []uint64{rng.Uint64(), rng.Uint64()}); err != nil && kind(err) != Invalid {
+				t.Fatal(err)
+			}
+		}
+		if err := w.settle(); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if err := w.checkDone(); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		sum.UnderGrammar += w.drafts.UnderGrammar
+		sum.Forced += w.drafts.Forced
+		sum.Before += w.drafts.Before
+		forced += w.e.stats.forcedTokens.Load()
+		accepted += w.e.stats.acceptedTokens.Load()
+	}
+	grammartest.CheckClosed(t, compiler(t), open)
+	t.Logf("%+v, %d tokens forced, %d of drafts accepted", sum, forced, accepted)
+	if sum.UnderGrammar < 500 || sum.Forced < 100 || sum.Before < 500 || accepted < 500 {
+		t.Errorf("too few drafts: %+v, %d tokens accepted", sum, accepted)
 	}
 }
 

@@ -240,16 +240,11 @@ func (e *Engine) retire(st *step) error {
 			if s.scoredAll() {
 				e.end(s, FinishLength, nil)
 			}
+		case verified:
+			e.verified(s, r, tops[i*device.MaxTopN:][:r.TopCount], b.Rows[i].Target, waited)
 		default:
-			if verified { // what comes after this token may be wrong
-				s.total = s.known() + 1
-				s.computed = s.known()
-				if r.Token == b.Rows[i].Target {
-					s.accepted++
-				}
-			}
 			s.commit(r, tops[i*device.MaxTopN:][:r.TopCount])
-			e.committed(s, waited)
+			e.committed(s, waited, false)
 		}
 	}
 	drafted := e.settleDrafts(st)
@@ -270,8 +265,8 @@ func (e *Engine) retire(st *step) error {
 }
 
 // committed deals with a new token of s, which will be published and may be the
-// last.
-func (e *Engine) committed(s *sequence, now time.Time) {
+// last. After it may come more of a draft.
+func (e *Engine) committed(s *sequence, now time.Time, more bool) {
 	if s.generated == 1 {
 		s.stream.times.FirstToken = now
 		s.stream.prompt = s.score
@@ -281,7 +276,7 @@ func (e *Engine) committed(s *sequence, now time.Time) {
 	case reason != NotFinished:
 		e.end(s, reason, nil)
 	case s.constraint != nil:
-		e.advance(s)
+		e.advance(s, more)
 	default:
 		e.publishLater(s)
 	}

@@ -15,6 +15,9 @@ type Detokenizer interface {
 	// Append appends to dst the text that id completes: whole characters, or
 	// nothing while a character's bytes are still coming.
 	Append(dst []byte, id int32) []byte
+	// Peek appends what Append would for ids, one after the other, and changes
+	// nothing.
+	Peek(dst []byte, ids ...int32) []byte
 	// Flush appends what is still held, less an unfinished character.
 	Flush(dst []byte) []byte
 }

@@ -15,8 +15,14 @@ import (
 type letters []string
 
 func (l letters) Append(dst []byte, id int32) []byte { return append(dst, l[id]...) }
-func (l letters) Flush(dst []byte) []byte            { return append(dst, "~"...) }
-func (l letters) IsSpecial(id int32) bool            { return strings.HasPrefix(l[id], "<") }
+func (l letters) Peek(dst []byte, ids ...int32) []byte {
+	for _, id := range ids {
+		dst = l.Append(dst, id)
+	}
+	return dst
+}
+func (l letters) Flush(dst []byte) []byte { return append(dst, "~"...) }
+func (l letters) IsSpecial(id int32) bool { return strings.HasPrefix(l[id], "<") }
 
 // read takes all pieces and joins them with bars; a last piece ends in a dot.
 func read(t *testing.T, x *Text) (pieces string, err error) {

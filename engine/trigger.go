@@ -59,6 +59,14 @@ func (w *watch) next() (t *Trigger, rest []byte) {
 	return nil, nil
 }
 
+// within reports whether a trigger may come in a text that begins with w.text, after
+// that.
+func (w *watch) within(text []byte) bool {
+	return slices.ContainsFunc(w.triggers, func(t Trigger) bool {
+		return bytes.Contains(text[max(0, len(w.text)-len(t.Text)+1):], []byte(t.Text))
+	})
+}
+
 // blank reports whether the text before w.text[n] is white space.
 func (w *watch) blank(n int) bool { return !w.inked && len(bytes.TrimSpace(w.text[:n])) == 0 }
 

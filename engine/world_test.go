@@ -29,8 +29,28 @@ type world struct {
 	checked  int         // number of the step checked last, plus one
 	steps    []int       // tokens of each step
 	err      error       // of a check that failed where it could not be returned
+	drafts   drafts      // what they were drafted under
 	waits    int         // turns after which someone waited
 	used     float64     // of these, the parts of slots, pages or the step's budget in use, summed up
+}
+
+// drafts counts tokens of drafts of constrained sequences.
+type drafts struct{ UnderGrammar, Forced, Before int }
+
+// count takes in the draft of a step.
+func (d *drafts) count(s *sequence) {
+	switch {
+	case s.drafted == 0 || s.constraint == nil:
+	case s.constrained():
+		d.UnderGrammar += s.drafted
+		for place := range s.drafted {
+			if s.forces(place) {
+				d.Forced++
+			}
+		}
+	default:
+		d.Before += s.drafted
+	}
 }
 
 // newWorld makes an engine of cfg, whose Backend, Root and Plan it sets.
@@ -278,6 +298,7 @@ func (w *world) checkStep() {
 			continue // the step before failed and was not waited for
 		}
 		q := st.batch.Seqs[i]
+		w.drafts.count(s)
 		for j := q.Start; j < q.Start+q.Count && s.constraint != nil; j++ {
 			if last, unseen := st.batch.Tokens[j] == device.LastToken, int(st.batch.Pos[j]) >= s.known(); last && !unseen {
 				w.err = fmt.Errorf("position %d of %d known tokens is taken from the device", st.batch.Pos[j], s.known())

@@ -26,20 +26,33 @@ type Move struct {
 	Refused bool // the grammar does not allow the text; the matcher is where it was
 }
 
+// A Draft is a guess of how a text goes on, and what a Matcher makes of it.
+type Draft struct {
+	// Tokens are the guess; then as many of them as the grammar allows, with the
+	// tokens that it forces after each. No more come than were guessed, and the last
+	// one forces nothing.
+	Tokens []int32
+	Forced []bool   // which of them the grammar forces
+	Masks  []uint32 // what may come in the place of each that is not forced and after the last, MaskWords words each
+	Room   int      // how many tokens may follow at all
+	Done   bool     // the rest is filled in
+}
+
 // A job is a Matcher to move, and its next mask to compute. It has what it needs
 // of the Matcher, which may be closed meanwhile.
 type job struct {
 	native  *native.Matcher
-	token   int32  // to accept first; none if negative
-	text    []byte // to accept first, all of it or nothing
-	room    int    // how many forced tokens are useful
-	move    Move   // so far
+	tokens  []int32 // to accept first
+	text    []byte  // to accept first, all of it or nothing
+	room    int     // how many forced tokens are useful
+	move    Move    // so far
+	draft   *Draft  // to fill in instead
 	mask    []uint32
 	results chan<- result
 }
 
 // A result is what a worker says of a job: first where the matcher has moved to, then
-// that its mask is made, or is not needed.
+// that its mask is made, or is not needed. Of a draft there is one.
 type result struct {
 	native *native.Matcher
 	move   *Move // nil: of the mask
@@ -58,6 +71,7 @@ const (
 
 	slowCall  = 5 * time.Millisecond // a matcher that takes longer goes to that worker the next time
 	quickCall = time.Millisecond     // and comes back
+	draftCall = time.Millisecond     // after which a draft grows no longer
 
 	maxReplaced = 4 // workers that were replaced while in a slow call
 )
@@ -171,6 +185,11 @@ func (w *worker) encode(text []byte) []int32 {
 
 // run does a job, or hands it on.
 func (w *worker) run(j job) {
+	if j.draft != nil {
+		w.look(&j)
+		j.results <- result{native: j.native, made: true}
+		return
+	}
 	what, err := w.enter(&j)
 	if err == nil && !j.move.Refused {
 		what, err = w.follow(&j)
@@ -192,11 +211,10 @@ func (w *worker) run(j job) {
 // enter moves the matcher past the token or the text that a job begins with. It
 // says what failed.
 func (w *worker) enter(j *job) (what string, err error) {
-	if j.token >= 0 {
-		if err := j.native.Accept(j.token); err != nil {
-			return fmt.Sprintf("does not allow token %d", j.token), err
+	for ; len(j.tokens) > 0; j.tokens = j.tokens[1:] {
+		if err := j.native.Accept(j.tokens[0]); err != nil {
+			return fmt.Sprintf("does not allow token %d", j.tokens[0]), err
 		}
-		j.token = -1
 	}
 	if len(j.text) == 0 {
 		return "", nil
@@ -245,27 +263,66 @@ func (w *worker) follow(j *job) (what string, err error) {
 	return "", nil
 }
 
+// look follows a draft with a clone of the matcher: one that has failed cannot go back,
+// and what is wrong with a guess is not wrong with the sequence.
+func (w *worker) look(j *job) {
+	start, d, words := time.Now(), j.draft, w.c.MaskWords()
+	guess, n := d.Tokens, 0
+	ahead := job{native: w.c.adopt(j.native.Clone())}
+	defer w.c.free(ahead.native)
+	d.Forced = d.Forced[:0]
+	d.Masks = append(slices.Grow(d.Masks[:0], (len(guess)+1)*words), j.mask...)
+	for n < len(guess) && time.Since(start) < draftCall && d.Masks[n*words+int(guess[n]/32)]>>(guess[n]%32)&1 == 1 {
+		if ahead.native.Accept(guess[n]) != nil {
+			break
+		}
+		ahead.room, ahead.move = d.Room-n-1, Move{}
+		_, err := w.follow(&ahead)
+		forced := ahead.move.Forced
+		next := n + 1 + len(forced)
+		if err != nil || w.tooLong || ahead.move.End || next > len(guess) {
+			break
+		}
+		d.Masks = d.Masks[:(next+1)*words]
+		if ahead.native.Mask(d.Masks[next*words:]) != nil {
+			break
+		}
+		d.Forced = append(d.Forced, false)
+		for range forced {
+			d.Forced = append(d.Forced, true)
+		}
+		wrong := !slices.Equal(guess[n+1:next], forced)
+		copy(guess[n+1:], forced)
+		if n = next; wrong {
+			break
+		}
+	}
+	w.tooLong = false
+	d.Tokens, d.Masks = guess[:n], d.Masks[:(n+1)*words]
+}
+
 // Begin has the workers compute the next mask of m, which does not move.
 func (c *Compiler) Begin(m *Matcher) {
 	if !m.ready && m.due == 0 {
-		c.begin(m, job{token: -1})
+		c.begin(m, job{})
 	}
 }
 
 // Start has the workers move m past what must come next, as far as room tokens,
 // and compute the mask of what may come then. Moves and Masks collect that; any
 // other method of m waits for it.
-func (c *Compiler) Start(m *Matcher, room int) { c.begin(m, job{token: -1, room: room}) }
+func (c *Compiler) Start(m *Matcher, room int) { c.begin(m, job{room: room}) }
 
-// Advance is Start from after a token, which the grammar must allow.
-func (c *Compiler) Advance(m *Matcher, token int32, room int) {
-	c.begin(m, job{token: token, room: room})
+// Advance is Start from after tokens, which the grammar must allow. It does not keep
+// them.
+func (c *Compiler) Advance(m *Matcher, tokens []int32, room int) {
+	c.begin(m, job{tokens: tokens, room: room})
 }
 
 // Enter is Start from after a text, however that is cut into tokens. If the
 // grammar does not allow it, or no tokens spell it, Move.Refused says so.
 func (c *Compiler) Enter(m *Matcher, text []byte, room int) {
-	c.begin(m, job{token: -1, text: slices.Clone(text), room: room})
+	c.begin(m, job{text: slices.Clone(text), room: room})
 }
 
 func (c *Compiler) begin(m *Matcher, j job) {
@@ -276,6 +333,8 @@ func (c *Compiler) begin(m *Matcher, j job) {
 		m.mask = make([]uint32, c.MaskWords())
 	}
 	m.ready, m.move, m.due = false, nil, 2
+	m.tokens = append(m.tokens[:0], j.tokens...)
+	j.tokens = m.tokens
 	j.native, j.mask, j.results = m.native, m.mask, m.results
 	c.jobs <- j
 }
@@ -317,6 +376,25 @@ func (c *Compiler) Masks(ms []*Matcher, rows [][]uint32, errs []error, deadline 
 		if errs[i] = ErrLate; m.due == 0 {
 			errs[i] = m.Mask(rows[i])
 		}
+	}
+}
+
+// Drafts fills in ds[i] for ms[i], each of them a different one; no Matcher moves. Until
+// the deadline it waits for their masks and for that. Where the former are late, or always
+// slow, no token is left of the guess. A Draft that is not Done is the workers'.
+func (c *Compiler) Drafts(ms []*Matcher, ds []*Draft, deadline time.Time) {
+	c.wait(ms, 0, deadline)
+	for i, m := range ms {
+		if ds[i].Done = m.due > 0 || !m.ready || m.native.Slow.Load(); ds[i].Done {
+			ds[i].Tokens = ds[i].Tokens[:0]
+			continue
+		}
+		m.due = 1
+		c.jobs <- job{native: m.native, mask: m.mask, draft: ds[i], results: m.results}
+	}
+	c.wait(ms, 0, deadline)
+	for i, m := range ms {
+		ds[i].Done = ds[i].Done || m.due == 0
 	}
 }
 

@@ -28,6 +28,68 @@ func textOf(tokens []int32) string {
 	return string(b)
 }
 
+// A draft is followed as far as the grammar allows it, with what it forces, and the
+// matcher stays where it is.
+func TestDrafts(t *testing.T) {
+	c := compilerOfBytes(t)
+	m := mustCompile(t, c, Spec{Kind: Regex, Text: "(a(bcd|e)*;)+(x|y)z"})
+	c.Start(m, 100)
+	if move := moved(t, c, m); textOf(move.Forced) != "a" {
+		t.Fatalf("started: %+v", move)
+	}
+	for _, tt := range []struct {
+		guess, want string
+		forced      string // a point for each that is not
+		next        string // may come after it
+	}{
+		{"eee", "eee", "...", ";be"},
+		{"ebcde", "ebcde", "..ff.", ";be"},
+		{"ebxxe", "ebcd", "..ff", ";be"}, // what is forced takes the place of the guess
+		{"ebc", "e", ".", ";be"},         // no room for all of it
+		{"ez", "e", ".", ";be"},
+		{"z", "", "", ";be"},
+		{"e;abcd", "e;abcd", "....ff", ";be"},
+		{"e;x", "e;", "..", "axy"}, // nothing but the end may come after x
+	} {
+		d := &Draft{Tokens: []int32{}, Room: 100}
+		for _, b := range []byte(tt.guess) {
+			d.Tokens = append(d.Tokens, int32(b))
+		}
+		c.Drafts([]*Matcher{m}, []*Draft{d}, time.Time{})
+		if !d.Done || textOf(d.Tokens) != tt.want || len(d.Masks) != (len(d.Tokens)+1)*c.MaskWords() {
+			t.Errorf("%q: %q of it, done %v, %d words of masks", tt.guess, textOf(d.Tokens), d.Done, len(d.Masks))
+			continue
+		}
+		forced, next := "", ""
+		for _, f := range d.Forced {
+			forced += map[bool]string{false: ".", true: "f"}[f]
+		}
+		for id := range int32(128) {
+			if isSet(d.Masks[len(d.Tokens)*c.MaskWords():], id) {
+				next += string(id)
+			}
+		}
+		if forced != tt.forced || next != tt.next {
+			t.Errorf("%q: %s is forced, then %q may come, want %s and %q", tt.guess, forced, next, tt.forced, tt.next)
+		}
+	}
+	c.Advance(m, []int32{'e', ';', 'a', 'b', 'c', 'd', 'b'}, 100) // past some and another
+	if move := moved(t, c, m); textOf(move.Forced) != "cd" || move.End {
+		t.Errorf("after that: %+v", move)
+	}
+	c.Advance(m, []int32{'e'}, 100)
+	if err := m.settle(); err != nil {
+		t.Fatal(err)
+	}
+	m.native.Slow.Store(true)
+	defer m.native.Slow.Store(false)
+	d := &Draft{Tokens: []int32{'e'}, Room: 100}
+	c.Drafts([]*Matcher{m}, []*Draft{d}, time.Time{})
+	if !d.Done || len(d.Tokens) > 0 {
+		t.Errorf("a slow matcher's draft: %+v", d)
+	}
+}
+
 func TestMoves(t *testing.T) {
 	c := compilerOfBytes(t)
 	mask := make([]uint32, c.MaskWords())
@@ -65,15 +127,15 @@ func TestMoves(t *testing.T) {
 	if move := moved(t, c, m); move.Refused || move.Forced != nil || allowed(m) != "fg" {
 		t.Errorf("entered: %+v, then %q may come", move, allowed(m))
 	}
-	c.Advance(m, 'g', 100)
+	c.Advance(m, []int32{'g'}, 100)
 	if move := moved(t, c, m); !move.End || move.Forced != nil || allowed(m) != "" || !isSet(mask, bytesEOS) {
 		t.Errorf("at the end: %+v, then %q may come", move, allowed(m))
 	}
-	c.Advance(fork, 'd', 100)
+	c.Advance(fork, []int32{'d'}, 100)
 	if move := moved(t, c, fork); textOf(move.Forced) != "e" || allowed(fork) != "fg" {
 		t.Errorf("the fork: %+v, then %q may come", move, allowed(fork))
 	}
-	c.Advance(fork, 'x', 100)
+	c.Advance(fork, []int32{'x'}, 100)
 	c.Moves([]*Matcher{fork}, time.Time{})
 	if _, ok, err := fork.c.Moved(fork); !ok || err == nil || !strings.Contains(err.Error(), "does not allow token 120") {
 		t.Errorf("a token that is not allowed: %v, %v", ok, err)
@@ -137,7 +199,7 @@ func TestLongTextsKeepNobodyWaiting(t *testing.T) {
 		if i == 0 {
 			c.Start(short, 100)
 		} else {
-			c.Advance(short, 'b', 100)
+			c.Advance(short, []int32{'b'}, 100)
 		}
 		moved(t, c, short)
 		masks, errs := [][]uint32{make([]uint32, c.MaskWords())}, make([]error, 1)

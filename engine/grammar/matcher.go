@@ -19,9 +19,10 @@ type Matcher struct {
 	native  *native.Matcher // nil after Close
 	mask    []uint32
 	results chan result
-	due     int   // results to come
-	move    *Move // of the last job, once it is there
-	ready   bool  // mask is that of the present place
+	tokens  []int32 // of the last job
+	due     int     // results to come
+	move    *Move   // of the last job, once it is there
+	ready   bool    // mask is that of the present place
 
 	err error // why it failed
 }

@@ -37,6 +37,8 @@ type Decoder struct {
 	lastByte bool
 
 	before, after []byte // P and T, kept for their memory
+
+	ahead *Decoder // of Peek
 }
 
 // NewDecoder returns a Decoder for what is generated after promptIDs. It keeps
@@ -80,6 +82,20 @@ func (d *Decoder) Append(dst []byte, id int32) []byte {
 	}
 	d.advance()
 	return append(dst, piece...)
+}
+
+// Peek appends to dst the text that Append would for ids, one after the other, and
+// leaves d as it is.
+func (d *Decoder) Peek(dst []byte, ids ...int32) []byte {
+	if d.ahead == nil {
+		d.ahead = &Decoder{tok: d.tok}
+	}
+	a := d.ahead
+	a.ids, a.read, a.direct, a.lastByte = append(a.ids[:0], d.ids...), d.read, d.direct, d.lastByte
+	for _, id := range ids {
+		dst = a.Append(dst, id)
+	}
+	return dst
 }
 
 // Flush appends what is still held, and returns it: all but the bytes at the

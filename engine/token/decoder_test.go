@@ -90,10 +90,22 @@ func TestDecoderAsReference(t *testing.T) {
 			for range rounds {
 				prompt, ids := randomIDs(r, tok.VocabSize()), randomIDs(r, tok.VocabSize())
 				d, ref := NewDecoder(tok, prompt), newReference(tok, prompt)
+				at := r.IntN(len(ids) + 1) // where to look ahead from
+				var peeked, came string
 				for i, id := range ids {
-					if got, want := string(d.Append(nil, id)), ref.append(id); got != want {
+					if i == at {
+						peeked = string(d.Peek(nil, ids[i:]...))
+					}
+					got, want := string(d.Append(nil, id)), ref.append(id)
+					if got != want {
 						t.Fatalf("prompt %v, ids %v: piece %d is %q, want %q", prompt, ids, i, got, want)
 					}
+					if i >= at {
+						came += got
+					}
+				}
+				if peeked != came {
+					t.Fatalf("prompt %v, ids %v: %q was to come from token %d on, came %q", prompt, ids, peeked, at, came)
 				}
 			}
 		})

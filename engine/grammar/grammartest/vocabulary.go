@@ -82,6 +82,14 @@ func (v Vocabulary) Append(dst []byte, id int32) []byte {
 	return fmt.Appendf(dst, "w%d", id)
 }
 
+// Peek implements engine.Detokenizer.
+func (v Vocabulary) Peek(dst []byte, ids ...int32) []byte {
+	for _, id := range ids {
+		dst = v.Append(dst, id)
+	}
+	return dst
+}
+
 // Flush implements engine.Detokenizer.
 func (v Vocabulary) Flush(dst []byte) []byte { return dst }
 
