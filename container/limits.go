@@ -56,9 +56,6 @@ func newSizing(cfg *config.Serve, p *plan.Plan) (*sizing, error) {
 			return nil, fmt.Errorf("`max_batch_prefill_tokens` must be <= `max_batch_total_tokens`. Given: %d and %d", cfg.MaxBatchPrefillTokens, most)
 		}
 	}
-	if cfg.Speculate > 0 && p.HasState() {
-		return nil, fmt.Errorf("`speculate` is not for models with recurrent layers, as this one is: their states cannot go back when a draft was wrong. Given: %d", cfg.Speculate)
-	}
 	slots := slotsOf(cfg)
 	tokens := orDefault(cfg.MaxBatchPrefillTokens, max(defaultBatch, slots))
 	return &sizing{cfg: cfg, total: total, groups: p.Groups, device: device.Limits{

@@ -187,7 +187,7 @@ func (e *Engine) release(s *sequence) {
 		t.pages, t.first = t.pages[:0], 0
 	}
 	s.tables = nil
-	for _, id := range []*page.ID{&s.live, &s.saved} {
+	for _, id := range []*page.ID{&s.live, &s.spare, &s.saved} {
 		if *id != page.None {
 			e.cache.States.Release([]page.ID{*id})
 			*id = page.None
@@ -256,9 +256,10 @@ func (e *Engine) retract(st *step, s *sequence, deltas int) {
 // device still reads of them it reads before their next owner writes. A draft may be
 // wrong.
 func (e *Engine) slide(s *sequence) {
+	computed := s.final(s.computed - s.drafted)
 	for g := range s.tables {
 		t := &s.tables[g]
-		if first := min(page.First(e.shape.windows[g], s.computed-s.drafted), len(t.pages)); first > t.first {
+		if first := min(page.First(e.shape.windows[g], computed), len(t.pages)); first > t.first {
 			e.cache.Pages.Release(t.pages[t.first:first])
 			t.first = first
 		}
@@ -268,7 +269,7 @@ func (e *Engine) slide(s *sequence) {
 // register offers to the prefix cache what is computed of s, or will be with the steps
 // launched and st, as far as its tokens are known. st is the last step that writes it.
 func (e *Engine) register(s *sequence, st *step) {
-	full := min(s.known(), s.computed) / page.Tokens
+	full := s.final(min(s.known(), s.computed)) / page.Tokens
 	if e.cfg.NoPrefixCache || full == s.registered && s.saved == page.None {
 		return
 	}
@@ -320,6 +321,37 @@ func (e *Engine) state(st *step, s *sequence, end int) {
 		st.batch.States = append(st.batch.States, delta)
 		s.from = device.NoState
 	}
+}
+
+// final returns how many of n computed tokens are never computed again.
+func (s *sequence) final(n int) int {
+	if s.spare != page.None {
+		n = min(n, s.back)
+	}
+	return n
+}
+
+// branch has the step's draft of s change a copy of its state, and reports whether there
+// is room for one.
+func (e *Engine) branch(st *step, s *sequence) bool {
+	id := e.cache.States.Alloc(0)
+	if id == page.None {
+		return false
+	}
+	st.batch.States = append(st.batch.States, device.StateDelta{Slot: s.slot, Live: int32(id), From: int32(s.live), Save: device.NoState})
+	s.spare, s.live, s.back = s.live, id, s.computed
+	return true
+}
+
+// rejoin makes the state with the draft that of s if all of it was right, else that
+// without: what was accepted is computed again.
+func (e *Engine) rejoin(s *sequence, right bool) {
+	if !right {
+		s.spare, s.live = s.live, s.spare
+		s.from, s.computed = int32(s.live), s.back
+	}
+	e.cache.States.Release([]page.ID{s.spare})
+	s.spare = page.None
 }
 
 // snapshot returns a buffer for the state of s after so many pages, or NoState

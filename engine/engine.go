@@ -43,8 +43,9 @@ type Config struct {
 	// (pace).
 	MaxBatchTokens int
 
-	// Speculate is the most tokens of a draft, at most MaxSpeculate; 0: no drafts, as in
-	// models with recurrent layers. With drafts no step is launched ahead.
+	// Speculate is the most tokens of a draft, at most MaxSpeculate; 0: no drafts. With
+	// drafts no step is launched ahead. Drafts of recurrent models take a state while
+	// they are computed.
 	Speculate int
 
 	NoPrefixCache bool     // neither read nor write the prefix cache

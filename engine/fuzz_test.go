@@ -54,7 +54,7 @@ func TestSimulated(t *testing.T) {
 	for _, n := range []int{sum.Requests, sum.Complete, sum.Cut, sum.Expired, sum.Cancelled, sum.Failed, sum.Refused, sum.Lost, sum.Preemptions, sum.CachedTokens,
 		sum.WithGrammar, sum.Constrained, sum.Forced, sum.Late, sum.Forks, sum.Windows, sum.Recurrent, sum.Resumed, sum.Adapters, sum.Lengthened,
 		sum.Ruled, sum.Contradictory, sum.Stuck, sum.StopTokens, sum.Looped, sum.Scored, sum.Reasoned, sum.Drafted - sum.Accepted, sum.Accepted,
-		sum.Drafts.UnderGrammar, sum.Drafts.Forced, sum.Drafts.Before} {
+		sum.Drafts.UnderGrammar, sum.Drafts.Forced, sum.Drafts.Before, sum.Drafts.Recurrent} {
 		if n == 0 {
 			t.Errorf("something never happened in %d runs: %+v", runs, sum)
 		}
@@ -132,7 +132,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 	if chance(0.3) {
 		faults = 0.05
 	}
-	if !model.Recurrent && chance(0.4) {
+	if chance(0.4) {
 		cfg.Speculate = between(1, 20)
 	}
 	lost := false
@@ -357,6 +357,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 	sum.Drafts.UnderGrammar += w.drafts.UnderGrammar
 	sum.Drafts.Forced += w.drafts.Forced
 	sum.Drafts.Before += w.drafts.Before
+	sum.Drafts.Recurrent += w.drafts.Recurrent
 	sum.Late += int(w.e.stats.lateMasks.Load())
 	sum.Steps += w.e.launched
 	for _, n := range w.steps {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/page"
 )
 
 // schedule fills st with the work of the next step. Sequences that need one
@@ -177,7 +178,12 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 			s.scored = target + 1
 		}
 	}
-	e.state(st, s, s.computed+n)
+	if e.shape.recurrent && len(s.draft) > 0 && !e.branch(st, s) {
+		s.draft = nil
+	}
+	if len(s.draft) == 0 {
+		e.state(st, s, s.computed+n)
+	}
 	s.computed += n
 	s.row = -1
 	if len(s.draft) > 0 {
@@ -187,6 +193,9 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 			s.drafted = len(s.draft)
 			s.computed += s.drafted
 			n += s.drafted
+		}
+		if s.spare != page.None && s.drafted == 0 { // the draft could not be verified
+			st.pinned, s.spare = append(st.pinned, s.spare), page.None
 		}
 	}
 	b.Seqs = append(b.Seqs, device.Seq{

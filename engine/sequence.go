@@ -63,6 +63,8 @@ type sequence struct {
 
 	live       page.ID // its state, if there are recurrent layers
 	from       int32   // StateDelta.From of its next step
+	spare      page.ID // the state before the draft that is in flight, or None
+	back       int     // tokens that spare has seen
 	saved      page.ID // a snapshot that is to be registered in the cache, or None
 	savedPages int     // after how many pages it was made
 
@@ -84,6 +86,7 @@ type sequence struct {
 	accepted  int     // of these, those that were drawn
 	predicted int     // of drafted, those of the prediction: so many at most
 	odds      float64 // that the next token of draft will be accepted with all before it
+	sure      float64 // that all before it will
 
 	score  []Token // the prompt's, as far as applied; nil if not wanted
 	scored int     // prompt tokens scored, or in flight to be
@@ -106,6 +109,7 @@ func (e *Engine) newSequence(ctx context.Context, req *Request, root page.Key, k
 		root:   root,
 		keys:   keys,
 		live:   page.None,
+		spare:  page.None,
 		saved:  page.None,
 		equal:  make([]int32, req.Repetition.sizes()),
 	}

@@ -22,9 +22,12 @@ import (
 //
 // Until the results are there, nobody knows where the sequence ended. So no step is
 // launched ahead of another, the prefix cache is offered known tokens alone, and windows
-// slide as if the whole draft were wrong. Recurrent layers cannot go back: their state
-// would have taken the wrong tokens in, and to keep the state before the draft would
-// cost a copy of it and a second computation of what was accepted. New refuses that.
+// slide as if the whole draft were wrong.
+//
+// Recurrent layers cannot go back: their state has taken the whole draft in. So a draft
+// changes a copy of the state. If all of it was right, the sequence goes on with the copy;
+// if not, with the state before the draft, and what was accepted is computed once more, in
+// the step after, which has no draft of this sequence. chooseDrafts counts that in.
 //
 // What may come in the place of each drafted token is known before the step: the
 // grammar's workers follow the draft on a copy of the matcher (constrainDrafts). A draft
@@ -83,12 +86,8 @@ func (e *Engine) newSpeculation() speculation {
 
 // checkSpeculation refuses what cannot work.
 func (c *Config) checkSpeculation() error {
-	switch caps := c.Backend.Caps(); {
-	case c.Speculate == 0:
-	case !caps.Has(device.FeatureVerify):
+	if caps := c.Backend.Caps(); c.Speculate > 0 && !caps.Has(device.FeatureVerify) {
 		return errors.New("engine: Speculate needs a backend that verifies drafts")
-	case c.Plan.HasState():
-		return errors.New("engine: Speculate needs a model without recurrent layers")
 	}
 	return nil
 }
@@ -106,11 +105,13 @@ func (e *Engine) speculate(st *step) {
 		switch wants := s.wants(); {
 		case s.batch == st.number: // sampled again
 			rows++
+		case wants > 1 && s.computed >= len(s.req.Tokens): // forced text, or what was accepted
+			rows += wants
 		case wants > 1:
 			prompts = true
 		case wants == 1:
 			rows++
-			if !s.scoring() && s.constraint.steady() {
+			if !s.scoring() && s.constraint.steady() && (!e.shape.recurrent || s.from == device.NoState) {
 				p.open = append(p.open, s)
 			}
 		}
@@ -146,6 +147,9 @@ func (e *Engine) mostDrafts(s *sequence) int {
 	if p := e.cfg.Plan; p.RopeOriginal > 0 && !p.RopeDynamic && s.ropeLen == 0 {
 		most = min(most, p.RopeOriginal-s.total) // beyond that s begins again (lengthen)
 	}
+	if e.snapshots {
+		most = min(most, e.snapshotAfter(s)-s.total-1) // the state is kept at the end of a step
+	}
 	return max(0, most)
 }
 
@@ -162,7 +166,7 @@ func (e *Engine) chooseDrafts(st *step, rows, most int) {
 			guess = guess[:end]
 		}
 		p.guesses[s.slot] = guess
-		s.odds = d.chance(d.matched, &p.outcomes)
+		s.odds, s.sure = d.chance(d.matched, &p.outcomes), 1
 	}
 	alone, measured := p.costs.of(rows, st.number, e.pace.prompt)
 	if !measured {
@@ -170,6 +174,7 @@ func (e *Engine) chooseDrafts(st *step, rows, most int) {
 	}
 	p.order = p.order[:0]
 	tokens, best, kept := float64(rows), float64(rows)/alone*leastGain, 0
+	again := 0.0 // tokens that are then computed a second time
 	for n := 1; n <= min(most, maxCostRows-rows); n++ {
 		s := e.likeliest()
 		if s == nil {
@@ -177,10 +182,16 @@ func (e *Engine) chooseDrafts(st *step, rows, most int) {
 		}
 		tokens += s.odds
 		s.draft = p.guesses[s.slot][:len(s.draft)+1]
+		again += float64(len(s.draft)) * (s.sure - s.odds)
 		d := &p.drafters[s.slot]
+		s.sure = s.odds
 		s.odds *= d.chance(d.matched+len(s.draft), &p.outcomes)
 		p.order = append(p.order, s)
 		took, _ := p.costs.of(rows+n, st.number, e.pace.prompt)
+		if e.shape.recurrent {
+			later, _ := p.costs.of(rows+int(math.Ceil(again)), st.number, e.pace.prompt)
+			took += max(0, later-alone)
+		}
 		if rate := tokens / took; rate > best {
 			best, kept = rate, n
 		}
@@ -403,9 +414,13 @@ func (e *Engine) settleDrafts(st *step) bool {
 		}
 		e.stats.draftedTokens.Add(int64(s.drafted))
 		e.stats.acceptedTokens.Add(int64(s.accepted))
+		right := s.accepted == s.drafted
 		s.drafted, s.accepted, s.predicted = 0, 0, 0
 		if s.state != active {
 			continue
+		}
+		if s.spare != page.None {
+			e.rejoin(s, right)
 		}
 		for g := range s.tables {
 			t := &s.tables[g]

@@ -91,8 +91,7 @@ func TestSpeculationIsRefused(t *testing.T) {
 		{testModel, MaxSpeculate, ""},
 		{testModel, MaxSpeculate + 1, "Speculate is 65"},
 		{testModel, -1, "Speculate is -1"},
-		{sim.Model{Vocab: 10, Recurrent: true}, 1, "recurrent"},
-		{sim.Model{Vocab: 10, Recurrent: true}, 0, ""},
+		{sim.Model{Vocab: 10, Recurrent: true}, 1, ""},
 	} {
 		b := sim.New(small, sim.Config{Model: tt.model})
 		_, err := New(Config{Backend: b.Checked(), Device: small, Plan: tt.model.Plan(), Pages: 16, States: 8, Speculate: tt.n})
@@ -159,8 +158,11 @@ func TestDraftsUnderConstraints(t *testing.T) {
 	for seed := range uint64(150) {
 		rng := rand.New(rand.NewPCG(seed, 5))
 		model := sim.Model{Seed: seed, Vocab: int(vocabulary), First: 1, EOS: grammartest.EOS, EOSRate: 0.01}
+		if seed%2 == 1 {
+			model.Windows, model.Recurrent = []int{0, 20}, true
+		}
 		limits := device.Limits{MaxTokens: 100, MaxRows: 100, MaxSlots: 60, MaxPagesPerSlot: 8}
-		w := newWorld(t, Config{Device: limits, Pages: 60 * 8, Speculate: 1 + rng.IntN(20), Adapters: 2}, sim.Config{
+		w := newWorld(t, Config{Device: limits, Pages: 60 * 16, States: 20, Speculate: 1 + rng.IntN(20), Adapters: 2}, sim.Config{
 			Model: model, Latency: virtual(rng, time.Millisecond),
 		})
 		late := []float64{0, 0, 0.1}[rng.IntN(3)]
@@ -195,12 +197,13 @@ func TestDraftsUnderConstraints(t *testing.T) {
 		sum.UnderGrammar += w.drafts.UnderGrammar
 		sum.Forced += w.drafts.Forced
 		sum.Before += w.drafts.Before
+		sum.Recurrent += w.drafts.Recurrent
 		forced += w.e.stats.forcedTokens.Load()
 		accepted += w.e.stats.acceptedTokens.Load()
 	}
 	grammartest.CheckClosed(t, compiler(t), open)
 	t.Logf("%+v, %d tokens forced, %d of drafts accepted", sum, forced, accepted)
-	if sum.UnderGrammar < 500 || sum.Forced < 100 || sum.Before < 500 || accepted < 500 {
+	if sum.UnderGrammar < 500 || sum.Forced < 100 || sum.Before < 500 || sum.Recurrent < 500 || accepted < 500 {
 		t.Errorf("too few drafts: %+v, %d tokens accepted", sum, accepted)
 	}
 }
@@ -213,7 +216,7 @@ func TestSpeculationOnBackends(t *testing.T) {
 		"ref": func(l device.Limits) (device.Backend, error) { return ref.Open(l) },
 	}
 	limits := device.Limits{MaxTokens: 128, MaxRows: 128, MaxSlots: 16, MaxPagesPerSlot: 16, Threads: 2}
-	for _, name := range []string{"llama", "gemma3", "deepseek-v3", "falcon-alibi", "dbrx"} {
+	for _, name := range []string{"llama", "gemma3", "deepseek-v3", "falcon-alibi", "dbrx", "qwen3_5", "mamba", "mamba2", "jamba", "lfm2", "kimi-linear", "nemotron-h"} {
 		for backend, open := range backends {
 			t.Run(name+"/"+backend, func(t *testing.T) {
 				serve := func(speculate int, known [][]Token) [][]Token {
@@ -227,7 +230,7 @@ func TestSpeculationOnBackends(t *testing.T) {
 						}
 					}()
 					p := load(t, filepath.Join("testdata", name), b)
-					e, err := New(Config{Backend: b, Device: limits, Plan: p, Pages: 256 * len(p.Groups), Root: page.Root(), Speculate: speculate})
+					e, err := New(Config{Backend: b, Device: limits, Plan: p, Pages: 256 * len(p.Groups), States: 40, Root: page.Root(), Speculate: speculate})
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -254,7 +254,7 @@ func (e *Engine) retire(st *step) error {
 		if !drafted {
 			e.pace.observe(info.Forward, st.decodes, info.Tokens-st.decodes)
 		}
-		if st.decodes == len(st.seqs) {
+		if st.decodes == len(st.seqs) && len(b.Tokens) <= len(b.Rows) {
 			e.speculation.costs.observe(len(b.Rows), st.number, info.Forward)
 		}
 	}

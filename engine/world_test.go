@@ -29,16 +29,20 @@ type world struct {
 	checked  int         // number of the step checked last, plus one
 	steps    []int       // tokens of each step
 	err      error       // of a check that failed where it could not be returned
-	drafts   drafts      // what they were drafted under
+	drafts   drafts      // tokens of them
 	waits    int         // turns after which someone waited
 	used     float64     // of these, the parts of slots, pages or the step's budget in use, summed up
 }
 
-// drafts counts tokens of drafts of constrained sequences.
-type drafts struct{ UnderGrammar, Forced, Before int }
+// drafts counts tokens of drafts: of sequences under a grammar, those that it forces, of
+// sequences before one, and of recurrent ones.
+type drafts struct{ UnderGrammar, Forced, Before, Recurrent int }
 
 // count takes in the draft of a step.
 func (d *drafts) count(s *sequence) {
+	if s.spare != page.None {
+		d.Recurrent += s.drafted
+	}
 	switch {
 	case s.drafted == 0 || s.constraint == nil:
 	case s.constrained():
@@ -331,7 +335,7 @@ func (w *world) users() (pages, states []int32) {
 				pages[id]++
 			}
 		}
-		for _, id := range []page.ID{s.live, s.saved} {
+		for _, id := range []page.ID{s.live, s.spare, s.saved} {
 			if id != page.None {
 				states[id]++
 			}

@@ -3,6 +3,7 @@ package device
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/millrace-ai/millrace/engine/sample"
 )
@@ -205,11 +206,18 @@ func (c *checked) checkOwners(x *Batch) error {
 			return fmt.Errorf("sequence %d: slot %d was never given to a sequence", i, q.Slot)
 		case s.verifying != none:
 			return fmt.Errorf("sequence %d: slot %d goes on before Wait(%d) has told where it ended", i, q.Slot, s.verifying)
+		case start < s.end && c.resumes(x, q.Slot):
 		case start != s.end:
 			return fmt.Errorf("sequence %d: slot %d goes on at position %d, it ended at %d", i, q.Slot, start, s.end)
 		}
 	}
 	return nil
+}
+
+// resumes reports whether a slot's step starts from a state, whose place checkStates
+// verifies.
+func (c *checked) resumes(x *Batch, slot int32) bool {
+	return slices.ContainsFunc(x.States, func(d StateDelta) bool { return d.Slot == slot && d.From != NoState })
 }
 
 // checkPages verifies that each page that a step reads or writes is known: for

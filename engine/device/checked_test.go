@@ -551,6 +551,19 @@ func TestCheckedOverTime(t *testing.T) {
 
 		{"its own state goes on", true, 0, next(func(x *Batch) { give(x, 1, 1, 7, false) }), ""},
 		{"a state that guesses went into", true, 1, next(func(x *Batch) { give(x, 0, 1, 23, false) }), "goes on at position 22 from state 0, which is at 23"},
+		{"a state from before the guesses", true, 1, next(func(x *Batch) {
+			give(x, 0, 3, 23, false)
+			x.States = append(x.States, StateDelta{Slot: 0, Live: 5, From: 5, Save: NoState})
+		}), ""},
+		{"a state from elsewhere", true, 1, next(func(x *Batch) {
+			give(x, 0, 3, 23, false)
+			x.States = append(x.States, StateDelta{Slot: 0, Live: 6, From: 6, Save: NoState})
+		}), "goes on at position 20 from state 6, which is at 5"},
+		{"back without a state", false, 1, next(func(x *Batch) { give(x, 0, 3, 23, false) }), "goes on at position 20, it ended at 22"},
+		{"ahead of a state", true, 1, next(func(x *Batch) {
+			give(x, 0, 1, 24, false)
+			x.States = append(x.States, StateDelta{Slot: 0, Live: 0, From: 0, Save: NoState})
+		}), "goes on at position 23, it ended at 22"},
 		{"a saved state", true, 0, next(func(x *Batch) {
 			give(x, 4, 3, 26, true)
 			x.States = append(x.States, StateDelta{Slot: 4, Live: 4, From: 8, Save: NoState})

@@ -284,7 +284,8 @@ type Row struct {
 }
 
 // Seq is one sequence's share of a Batch: at least one token, going on where
-// the last one of its slot ended. C layout.
+// the last one of its slot ended or, with a StateDelta that has From, at an earlier
+// place. C layout.
 type Seq struct {
 	Slot    int32
 	Start   int32 // first token in Batch.Tokens; the tokens of a sequence are consecutive
