@@ -214,9 +214,10 @@ bench-adapters: tools native
 bench-speculation: tools native
 	go test -run '^$$' -bench Speculation -benchtime 3x -timeout 60m ./dev/realweights
 
-# Builds llama.cpp from the source package of llama-cpp-python: some minutes. The
-# comparison takes 25 more; PEER='-short' some, and -only and -pairs choose.
-PEER ?= -out docs/benchmarks
+# Builds llama.cpp from the source package of llama-cpp-python and makes models of
+# 17 GB: some minutes. The comparison takes 20 more; PEER='-short' some, -only and
+# -pairs choose, and -isa avx2 compares both with AVX2 alone.
+PEER ?= -rounds 2 -out docs/benchmarks
 
 bench-peer: build
 	@if command -v python3 >/dev/null && command -v cmake >/dev/null; then dev/peer/run.sh $(PEER); \

@@ -50,11 +50,8 @@ func (m *model) batchedBench(path string, prompt, tokens int, streams []int) (li
 }
 
 // measureLlama runs the same loads as measureOurs.
-func (m *model) measureLlama(r *result, format string) error {
-	path, err := m.quantized(format)
-	if err != nil {
-		return err
-	}
+func (m *model) measureLlama(r *result, format string, main bool, round int) error {
+	path := m.gguf(format)
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
@@ -70,8 +67,8 @@ func (m *model) measureLlama(r *result, format string) error {
 		}
 		r.add(prefill(measurement{Shape: m.name, Engine: llama, Format: format}, m.prompt(), list[0].Prefill))
 	}
-	if m.settings.wants(partDecode) {
-		list, err := m.batchedBench(path, shortPrompt, newTokens, m.settings.streams)
+	if m.settings.wants(partDecode) && len(m.streams()) > 0 {
+		list, err := m.batchedBench(path, shortPrompt, newTokens, m.streams())
 		if err != nil {
 			return err
 		}
@@ -79,7 +76,19 @@ func (m *model) measureLlama(r *result, format string) error {
 			add(testDecode, b.Streams, b.Decode)
 		}
 	}
-	if m.settings.wants(partLong) && m.long(format) {
+	if main && m.first && m.settings.wants(partBusy) {
+		stop, err := busy()
+		if err != nil {
+			return err
+		}
+		list, err := m.batchedBench(path, shortPrompt, newTokens, []int{busyStreams})
+		stop()
+		if err != nil {
+			return err
+		}
+		add(testBusy, busyStreams, list[0].Decode)
+	}
+	if main && m.first && round == 0 && m.settings.wants(partLong) {
 		list, err := m.batchedBench(path, longPrompt, longTokens, []int{1})
 		if err != nil {
 			return err

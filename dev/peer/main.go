@@ -3,11 +3,11 @@
 //
 //	peer -dir build/peer -millrace build/millrace [-short] [-shapes …] [-pairs int8:Q8_0,…] [-only decode,…] [-out docs/benchmarks]
 //
-// DIR has venv (what model.py needs) and llama/bin; run.sh builds both. The models
-// are made there when they are wanted first. Rounds alternate between the two
-// programs and the best of each counts: the machine's noise only ever slows.
+// DIR has venv (what model.py needs) and llama/bin; run.sh builds both. Models and
+// their formats are made there when a run wants them first. The two programs take
+// turns, and the best of all rounds counts: the machine's noise only ever slows.
 // Without a server ours goes through the engine (Submit to the last token),
-// llama.cpp's through llama-batched-bench; start and mixed load are those of
+// llama.cpp's through llama-batched-bench; start and load over HTTP are those of
 // `millrace serve` and llama-server.
 package main
 
@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,12 +32,16 @@ const (
 	partPrefill = "prefill" // prompts of 512 tokens, of a recurrent model 86
 	partDecode  = "decode"  // 1 to 32 streams
 	partLong    = "long"    // prefill of 8,192 tokens, and decoding after them
+	partBusy    = "busy"    // decode beside a process that wants a core for itself
 	partStart   = "start"   // start to first token, resident memory
 	partLoad    = "load"    // 16 clients over HTTP
 	partPace    = "pace"    // what requests of ours wait for each other
 )
 
-var parts = []string{partPeaks, partPrefill, partDecode, partLong, partStart, partLoad, partPace}
+var parts = []string{partPeaks, partPrefill, partDecode, partLong, partBusy, partStart, partLoad, partPace}
+
+// needsServer reports whether a part runs millrace serve and llama-server.
+func needsServer(part string) bool { return part == partStart || part == partLoad }
 
 // A pair is a format of ours and one of llama.cpp's that people would choose
 // between. Ours may be a type of GGUF, too: then both read the same file.
@@ -47,6 +52,7 @@ func (p pair) String() string { return p.ours + ":" + p.theirs }
 // settings are what the flags say.
 type settings struct {
 	dir, millrace, out string
+	isa                string // of both programs; empty: the best of the machine
 	threads, rounds    int
 	shapes             []string
 	pairs              []pair
@@ -58,12 +64,14 @@ type settings struct {
 func (s *settings) wants(part string) bool { return slices.Contains(s.parts, part) }
 
 func main() {
-	s := settings{streams: []int{1, 4, 8, 16, 32}}
+	var s settings
 	flag.StringVar(&s.dir, "dir", "build/peer", "folder of llama.cpp and of the models")
 	flag.StringVar(&s.millrace, "millrace", "build/millrace", "the program, for the parts start and load")
-	flag.StringVar(&s.out, "out", "", "folder that gets README.md, peer.json and plots")
+	flag.StringVar(&s.out, "out", "", "folder that gets README.md, peer.json and plots, with -isa the same named after it")
+	flag.StringVar(&s.isa, "isa", "", "instruction set of both: avx2, if llama.sh has built that; default: the best of the machine")
 	flag.IntVar(&s.threads, "threads", 2, "threads of both")
-	flag.IntVar(&s.rounds, "rounds", 1, "rounds; the best counts")
+	flag.IntVar(&s.rounds, "rounds", 1, "rounds; the best counts. long, load and pace are measured in the first alone")
+	streams := flag.String("streams", "1,4,8,16,32", "sequences at once, of decode; of shapes after the first those up to 8")
 	shapes := flag.String("shapes", "qwen2-0.5b,llama-1b,qwen3.5-2b", "models that model.py makes")
 	pairs := flag.String("pairs", "bf16:BF16,int8:Q8_0,int4:Q4_0,int4:Q4_K_M", "formats, ours and llama.cpp's; ours bf16, int8, int4, or a type of GGUF. BF16 is measured for the first shape alone")
 	only := flag.String("only", strings.Join(parts, ","), "parts to measure")
@@ -73,7 +81,10 @@ func main() {
 	given := map[string]bool{}
 	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	if *short {
-		s.shapes, s.streams = s.shapes[:1], []int{1, 8, 16}
+		s.shapes = s.shapes[:1]
+		if !given["streams"] {
+			*streams = "1,8,16"
+		}
 		if !given["only"] {
 			s.parts = []string{partPeaks, partPrefill, partDecode}
 		}
@@ -81,7 +92,10 @@ func main() {
 			*pairs = "int8:Q8_0,int4:Q4_0"
 		}
 	}
-	err := s.parse(*pairs)
+	if s.isa != "" && !given["only"] {
+		s.parts = slices.DeleteFunc(s.parts, needsServer)
+	}
+	err := s.parse(*pairs, *streams)
 	if err == nil {
 		err = run(&s)
 	}
@@ -91,14 +105,27 @@ func main() {
 	}
 }
 
-// parse reads the pairs and checks the names of parts.
-func (s *settings) parse(pairs string) error {
+// parse reads the pairs and the numbers of streams, and checks the names of parts.
+func (s *settings) parse(pairs, streams string) error {
 	for text := range strings.SplitSeq(pairs, ",") {
 		ours, theirs, ok := strings.Cut(text, ":")
 		if !ok {
 			return fmt.Errorf("-pairs: %q: expected ours:theirs, as int8:Q8_0", text)
 		}
 		s.pairs = append(s.pairs, pair{ours, theirs})
+	}
+	for text := range strings.SplitSeq(streams, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > maxStreams {
+			return fmt.Errorf("-streams: %q: expected numbers from 1 to %d", text, maxStreams)
+		}
+		s.streams = append(s.streams, n)
+	}
+	if s.isa != "" && s.isa != "avx2" {
+		return fmt.Errorf("-isa: %q: expected avx2", s.isa)
+	}
+	if s.isa != "" && slices.ContainsFunc(s.parts, needsServer) {
+		return fmt.Errorf("-isa: %s and %s need llama-server, which is built for the best instruction set alone", partStart, partLoad)
 	}
 	for _, part := range s.parts {
 		if !slices.Contains(parts, part) {
@@ -109,6 +136,11 @@ func (s *settings) parse(pairs string) error {
 }
 
 func run(s *settings) error {
+	if s.isa != "" { // the kernels read it, of this process and of the server
+		if err := os.Setenv("MILLRACE_CPU_ISA", s.isa); err != nil {
+			return err
+		}
+	}
 	r := newResult(s)
 	if s.wants(partPeaks) {
 		r.Peaks = &peaks{Read: kernels.ReadPeak(s.threads), FMA: kernels.FMAPeak(s.threads), Dot: kernels.DotPeak(s.threads)}
@@ -129,61 +161,66 @@ func run(s *settings) error {
 	return r.write(s.out)
 }
 
-// measure compares the pairs on one shape. A format that one of the two does not
-// have, or not yet, is said and left out.
+// measure compares the pairs on one shape, in turns. A format that one of the two
+// programs does not have is skipped, and the result says so.
 func (s *settings) measure(r *result, shape string, first bool) error {
-	m := &model{name: shape, dir: filepath.Join(s.dir, shape), settings: s}
-	if err := m.make(); err != nil {
+	m := &model{name: shape, dir: filepath.Join(s.dir, shape), settings: s, first: first}
+	pairs := s.pairs
+	if !first {
+		pairs = slices.DeleteFunc(slices.Clone(pairs), func(p pair) bool { return p.theirs == "BF16" })
+	}
+	if err := m.make(pairs); err != nil {
 		return err
 	}
-	var ours, theirs []string // each once, in the order of the pairs
-	for _, p := range s.pairs {
-		if !first && p.theirs == "BF16" {
-			continue
-		}
-		if !slices.Contains(ours, p.ours) {
-			ours = append(ours, p.ours)
-		}
-		if !slices.Contains(theirs, p.theirs) {
-			theirs = append(theirs, p.theirs)
-		}
-	}
-	skip := map[string]bool{}
-	each := func(formats []string, engine string, f func(format string) error) error {
-		for _, format := range formats {
-			if skip[engine+format] {
-				continue
-			}
-			fmt.Fprintf(os.Stderr, "%s: %s %s\n", shape, engine, format)
-			err := f(format)
-			var missing *inprocess.MissingError
-			if errors.As(err, &missing) {
-				fmt.Fprintf(os.Stderr, "%s: %s %s is skipped: %v\n", shape, engine, format, err)
-				r.Skipped = append(r.Skipped, fmt.Sprintf("%s: %s %s: %v", shape, engine, format, err))
-				skip[engine+format] = true
-			} else if err != nil {
-				return fmt.Errorf("%s %s: %w", engine, format, err)
-			}
-		}
-		return nil
-	}
+	skip := map[program]bool{}
 	for round := range s.rounds {
-		if s.wants(partPrefill) || s.wants(partDecode) || s.wants(partLong) || s.wants(partPace) {
-			if err := each(ours, millrace, func(format string) error { return m.measureOurs(r, format, first && round == 0) }); err != nil {
-				return err
-			}
-			if err := each(theirs, llama, func(format string) error { return m.measureLlama(r, format) }); err != nil {
-				return err
+		done := map[program]bool{}
+		for _, p := range pairs {
+			main := p.ours != "bf16" && !done[program{millrace, p.ours}]
+			for _, of := range []program{{millrace, p.ours}, {llama, p.theirs}} {
+				if done[of] || skip[of] {
+					continue
+				}
+				done[of] = true
+				fmt.Fprintf(os.Stderr, "%s: %s %s\n", shape, of.engine, of.format)
+				err := m.measure(r, of, main, round)
+				var missing *inprocess.MissingError
+				if errors.As(err, &missing) {
+					fmt.Fprintf(os.Stderr, "%s: %s %s is skipped: %v\n", shape, of.engine, of.format, err)
+					r.Skipped = append(r.Skipped, fmt.Sprintf("%s: %s %s: %v", shape, of.engine, of.format, err))
+					skip[of] = true
+				} else if err != nil {
+					return fmt.Errorf("%s %s: %w", of.engine, of.format, err)
+				}
 			}
 		}
 	}
-	if s.wants(partStart) || s.wants(partLoad) {
-		if err := each(ours, millrace, func(format string) error { return m.serve(r, millrace, format, first) }); err != nil {
+	return nil
+}
+
+// A program is one of the two with a format.
+type program struct{ engine, format string }
+
+// measure runs the parts that are wanted of one program. Those that take long are for
+// the main pairs: of each of our formats in integers, the first.
+func (m *model) measure(r *result, of program, main bool, round int) error {
+	s := m.settings
+	if s.wants(partPrefill) || s.wants(partDecode) || main && m.first && (s.wants(partBusy) || round == 0 && (s.wants(partLong) || s.wants(partPace))) {
+		run := m.measureOurs
+		if of.engine == llama {
+			run = m.measureLlama
+		}
+		if err := run(r, of.format, main, round); err != nil {
 			return err
 		}
-		if err := each(theirs, llama, func(format string) error { return m.serve(r, llama, format, first) }); err != nil {
+	}
+	if main && s.wants(partStart) {
+		if err := m.measureStart(r, of); err != nil {
 			return err
 		}
+	}
+	if main && m.first && round == 0 && s.wants(partLoad) {
+		return m.measureLoad(r, of)
 	}
 	return nil
 }

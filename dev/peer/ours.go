@@ -2,17 +2,17 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"math/rand/v2"
-	"path/filepath"
-	"strings"
+	"os/exec"
+	"syscall"
 	"time"
 
 	"github.com/millrace-ai/millrace/dev/inprocess"
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
+	"github.com/millrace-ai/millrace/internal/child"
 )
 
 // server is our engine on a checkpoint.
@@ -26,18 +26,7 @@ const pages = 4096
 
 // start runs the engine on a model in a format.
 func (m *model) start(format string) (*server, error) {
-	o := inprocess.Options{Path: filepath.Join(m.dir, "hf"), Threads: m.settings.threads, Rows: 64, Slots: 33, Pages: pages}
-	if isGGUF(format) {
-		var err error
-		if o.Path, err = m.quantized(format); err != nil {
-			return nil, err
-		}
-	} else {
-		var ok bool
-		if o.Quantize, ok = quantized[format]; !ok {
-			return nil, fmt.Errorf("%q: expected bf16, int8, int4 or a type of GGUF", format)
-		}
-	}
+	o := inprocess.Options{Path: m.ours(format), Threads: m.settings.threads, Rows: 64, Slots: maxStreams + 1, Pages: pages}
 	e, err := inprocess.Start(o)
 	if err != nil {
 		return nil, err
@@ -58,14 +47,8 @@ func operations(p *plan.Plan) (n float64) {
 	return n
 }
 
-// quantized are our formats of a checkpoint in bf16.
-var quantized = map[string]plan.Quantize{"bf16": plan.QuantizeNone, "int8": plan.QuantizeInt8, "int4": plan.QuantizeInt4}
-
-// isGGUF reports whether a format of ours is a type of GGUF.
-func isGGUF(format string) bool { return format == strings.ToUpper(format) }
-
 // measureOurs runs the loads once, after a short one that warms up.
-func (m *model) measureOurs(r *result, format string, first bool) error {
+func (m *model) measureOurs(r *result, format string, main bool, round int) error {
 	s, err := m.start(format)
 	if err != nil {
 		return err
@@ -88,7 +71,7 @@ func (m *model) measureOurs(r *result, format string, first bool) error {
 		r.add(prefill(measurement{Shape: m.name, Engine: millrace, Format: format}, m.prompt(), float64(m.prompt())/d.Seconds()))
 	}
 	if m.settings.wants(partDecode) {
-		for _, n := range m.settings.streams {
+		for _, n := range m.streams() {
 			_, d, err := s.generate(n, shortPrompt, newTokens+1)
 			if err != nil {
 				return err
@@ -96,7 +79,19 @@ func (m *model) measureOurs(r *result, format string, first bool) error {
 			add(testDecode, n, tokensPerSecond, float64(n*newTokens)/d.Seconds())
 		}
 	}
-	if m.settings.wants(partLong) && m.long(format) {
+	if main && m.first && m.settings.wants(partBusy) {
+		stop, err := busy()
+		if err != nil {
+			return err
+		}
+		_, d, err := s.generate(busyStreams, shortPrompt, newTokens+1)
+		stop()
+		if err != nil {
+			return err
+		}
+		add(testBusy, busyStreams, tokensPerSecond, float64(busyStreams*newTokens)/d.Seconds())
+	}
+	if main && m.first && round == 0 && m.settings.wants(partLong) {
 		long, decode, err := s.generate(1, longPrompt, longTokens+1)
 		if err != nil {
 			return err
@@ -104,16 +99,19 @@ func (m *model) measureOurs(r *result, format string, first bool) error {
 		r.add(prefill(measurement{Shape: m.name, Engine: millrace, Format: format}, longPrompt, longPrompt/long.Seconds()))
 		add(testDecodeLong, 1, tokensPerSecond, longTokens/decode.Seconds())
 	}
-	if m.settings.wants(partPace) && first && format == m.settings.pairs[0].ours {
+	if main && m.first && round == 0 && m.settings.wants(partPace) && r.Pace == nil {
 		r.Pace, err = s.pace()
 	}
 	return err
 }
 
-// long reports whether a format is measured at long contexts: the slow ones would
-// take minutes.
-func (m *model) long(format string) bool {
-	return m.name == m.settings.shapes[0] && format != "bf16" && format != "BF16"
+// busy starts a process that takes all of a core that it can get, until stop.
+func busy() (stop func(), err error) {
+	p, err := child.Start(exec.Command("sh", "-c", "while :; do :; done"), nil)
+	if err != nil {
+		return nil, err
+	}
+	return func() { p.Signal(syscall.SIGKILL); <-p.Exited() }, nil
 }
 
 // generate runs n sequences at once and returns the time until all had their

@@ -26,6 +26,7 @@ const (
 const (
 	testDecode      = "decode"
 	testDecodeLong  = "decode after 8192 tokens"
+	testBusy        = "decode beside a busy process"
 	testStart       = "start to first token"
 	testMemory      = "memory after the start"
 	testLoad        = "HTTP load"
@@ -43,6 +44,20 @@ const (
 	megabytes       = "MB"
 )
 
+// explained says what the tests are, for the page. That of prefill stands for all lengths.
+var explained = []struct{ name, text string }{
+	{"prefill of", "tokens per second of one prompt, until its first token. llama-batched-bench and Millrace's engine, without a server"},
+	{testDecode, fmt.Sprintf("tokens per second of all streams together, %d tokens each after prompts of %d; without a server", newTokens, shortPrompt)},
+	{testDecodeLong, fmt.Sprintf("tokens per second of one stream after a prompt of %d tokens", longPrompt)},
+	{testBusy, fmt.Sprintf("%d streams, while another process computes without end on the same cores", busyStreams)},
+	{testBandwidth, "the bytes of all weights that one stream's tokens need per second, beside what all threads can read from memory"},
+	{testArithmetic, "the multiplications and additions of a prompt's matrix products per second, beside what the processor can do at best, in int8 or for bf16 in float32"},
+	{testStart, fmt.Sprintf("from the start of the server to the first token of a short prompt over HTTP, the fastest of %d with the file in the page cache; llama-server without its warm-up run", starts)},
+	{testMemory, "resident memory of the server then, mapped files included"},
+	{testLoad, fmt.Sprintf("answered tokens per second of `millrace serve` and llama-server: %d requests from %d clients, prompts of %s random words and answers of %s tokens (most near the number after ~), greedy. Both have %d slots and a cache of %d tokens in f16, and no cache of prompts",
+		requests, clients, promptLengths, answerLengths, clients, clients*clientContext)},
+}
+
 // prefill completes the measurement of a prompt.
 func prefill(m measurement, tokens int, speed float64) measurement {
 	m.Test, m.Streams, m.Prompt, m.Unit, m.Value = fmt.Sprintf("prefill of %d tokens", tokens), 1, tokens, tokensPerSecond, speed
@@ -54,6 +69,7 @@ type result struct {
 	Date    time.Time `json:"date"`
 	Machine string    `json:"machine"`
 	Kernels string    `json:"kernels"`
+	Llama   string    `json:"llama_cpp_python"`
 	Threads int       `json:"threads"`
 	Command string    `json:"command"`
 	Seconds float64   `json:"seconds"`
@@ -97,7 +113,24 @@ func (m *measurement) better(than float64) bool {
 }
 
 func newResult(s *settings) *result {
-	return &result{Date: time.Now(), Operations: map[string]float64{}, Machine: machine(), Threads: s.threads, Command: "dev/peer/run.sh " + strings.Join(os.Args[1:], " "), settings: s}
+	return &result{Date: time.Now(), Operations: map[string]float64{}, Machine: machine(), Threads: s.threads, Llama: llamaVersion(s.dir), Command: "dev/peer/run.sh " + strings.Join(os.Args[1:], " "), settings: s}
+}
+
+// rounds says how many they are.
+func rounds(n int) string {
+	if n == 1 {
+		return "one round"
+	}
+	return fmt.Sprintf("%d rounds", n)
+}
+
+// llamaVersion returns the version of the package that llama.sh has fetched.
+func llamaVersion(dir string) string {
+	files, _ := filepath.Glob(filepath.Join(dir, "llama_cpp_python-*.tar.gz")) // the pattern is good
+	if len(files) == 0 {
+		return "of unknown version"
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(files[len(files)-1]), "llama_cpp_python-"), ".tar.gz")
 }
 
 // machine names the processor.
@@ -202,14 +235,15 @@ func (o *row) name() string {
 	switch {
 	case o.Test == testDecode && o.Streams == 1:
 		return "decode, 1 stream"
-	case o.Test == testDecode:
-		return fmt.Sprintf("decode, %d streams", o.Streams)
+	case o.Test == testDecode, o.Test == testBusy:
+		return strings.Replace(o.Test, "decode", fmt.Sprintf("decode, %d streams", o.Streams), 1)
 	}
 	return o.Test
 }
 
 func (r *result) summary() string {
-	s := fmt.Sprintf("%s, %s, %d threads, %s", r.Machine, r.Kernels, r.Threads, r.Date.Format(time.DateOnly))
+	s := strings.Join(slices.DeleteFunc([]string{r.Machine, r.Kernels, fmt.Sprintf("%d threads", r.Threads), r.Date.Format(time.DateOnly)},
+		func(part string) bool { return part == "" }), ", ") // no kernels: nothing was measured without a server
 	if r.Peaks != nil {
 		s += fmt.Sprintf("; the machine reads %.1f GB/s and does %.0f billion operations a second in float32, %.0f in int8",
 			r.Peaks.Read/1e9, r.Peaks.FMA/1e9, r.Peaks.Dot/1e9)
@@ -263,7 +297,8 @@ func (r *result) print(out io.Writer) {
 	}
 }
 
-// write writes README.md, peer.json and the plots to dir.
+// write writes README.md, peer.json and the plots to dir. Those of an instruction set
+// bear its name.
 func (r *result) write(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -272,9 +307,23 @@ func (r *result) write(dir string) error {
 	if err != nil {
 		return err
 	}
+	page, numbers := "README.md", "peer.json"
+	var links strings.Builder
+	if isa := r.settings.isa; isa != "" {
+		page, numbers = isa+".md", isa+".json"
+	} else {
+		for _, other := range []struct{ file, text string }{
+			{"avx2.md", "the same with AVX2 alone, which older processors have"},
+			{"quality.md", "what the formats lose in quality, beside llama.cpp's"},
+		} {
+			if _, err := os.Stat(filepath.Join(dir, other.file)); err == nil {
+				fmt.Fprintf(&links, "See also [%s](%s).\n", other.text, other.file)
+			}
+		}
+	}
 	all := r.plots()
-	all["peer.json"] = append(data, '\n')
-	all["README.md"] = r.markdown()
+	all[numbers] = append(data, '\n')
+	all[page] = r.markdown(numbers, links.String())
 	for name, data := range all {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 			return err
@@ -283,15 +332,27 @@ func (r *result) write(dir string) error {
 	return nil
 }
 
-func (r *result) markdown() []byte {
+// plot is the name of a shape's plot.
+func (r *result) plot(shape string) string {
+	if r.settings.isa != "" {
+		shape += "-" + r.settings.isa
+	}
+	return shape + ".svg"
+}
+
+// markdown returns the page. numbers is the name of the file that has them too, and
+// links are further lines of its head.
+func (r *result) markdown(numbers, links string) []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# Beside llama.cpp\n\n%s.\nThe same random weights in both programs, formats that people would choose between; a ratio above 1 says that Millrace is better.\n", r.summary())
-	fmt.Fprintf(&b, "`%s` wrote this page in %.0f minutes; [peer.json](peer.json) has the numbers.\n", r.Command, r.Seconds/60)
+	fmt.Fprintf(&b, "# Millrace and llama.cpp\n\n%s.\n\n", r.summary())
+	fmt.Fprintf(&b, "Both programs compute with the same random weights, in formats that people choose between; llama.cpp is the version in llama-cpp-python %s.\n"+
+		"The two take turns, and the best of %s counts. A ratio above 1 means that Millrace is better: faster, sooner or smaller.\n", r.Llama, rounds(r.settings.rounds))
+	fmt.Fprintf(&b, "`%s` wrote this page in %.0f minutes; [%s](%[3]s) has the numbers.\n%s", r.Command, r.Seconds/60, numbers, links)
 	shape := ""
 	for _, o := range r.rows() {
 		if o.Shape != shape {
 			shape = o.Shape
-			fmt.Fprintf(&b, "\n## %s\n\n![ratios](%s.svg)\n\n| |", shape, shape)
+			fmt.Fprintf(&b, "\n## %s\n\n![ratios](%s)\n\n| |", shape, r.plot(shape))
 			for _, p := range r.settings.pairs {
 				fmt.Fprintf(&b, " %s | %s | ratio |", p.ours, p.theirs)
 			}
@@ -302,6 +363,14 @@ func (r *result) markdown() []byte {
 			fmt.Fprintf(&b, " %s | %s | %s |", figure(c.ours), figure(c.theirs), ratio(c.ratio))
 		}
 		fmt.Fprintln(&b)
+	}
+	fmt.Fprint(&b, "\n## What the figures are\n\n")
+	for _, e := range explained {
+		if slices.ContainsFunc(r.List, func(m measurement) bool {
+			return m.Test == e.name || strings.HasSuffix(e.name, " of") && strings.HasPrefix(m.Test, e.name)
+		}) {
+			fmt.Fprintf(&b, "- **%s**: %s.\n", strings.TrimSuffix(e.name, " of"), e.text)
+		}
 	}
 	if len(r.Pace) > 0 {
 		fmt.Fprintf(&b, "\n## What requests wait for\n\n- %s\n", strings.Join(r.Pace, "\n- "))
@@ -333,7 +402,7 @@ func (r *result) plots() map[string][]byte {
 			p.Bars = slices.DeleteFunc(p.Bars, func(b chart.Bar) bool {
 				return !slices.ContainsFunc(b.Values, func(v float64) bool { return !math.IsNaN(v) })
 			})
-			all[shape+".svg"] = []byte(p.SVG())
+			all[r.plot(shape)] = []byte(p.SVG())
 		}
 	}
 	return all
@@ -346,6 +415,8 @@ func (o *row) short() string {
 		return fmt.Sprintf("decode, × %d", o.Streams)
 	case testDecodeLong:
 		return "decode, at 8k"
+	case testBusy:
+		return "decode, busy"
 	case testLoad:
 		return "HTTP, 16 clients"
 	}

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,7 +29,7 @@ const (
 	requests      = 48
 	promptLengths = "16-1024~80"
 	answerLengths = "16-256~90"
-	slots         = 2048 // tokens of each client's context
+	clientContext = 2048 // tokens of each client
 )
 
 // served is a server of one of the two programs.
@@ -40,29 +39,22 @@ type served struct {
 	url     string
 }
 
-// command returns the server of an engine on a format, listening on port.
-func (m *model) command(engine, format string, port int) (*exec.Cmd, error) {
-	threads, at := strconv.Itoa(m.settings.threads), strconv.Itoa(port)
-	if engine == llama || isGGUF(format) {
-		path, err := m.quantized(format)
-		if err != nil {
-			return nil, err
-		}
-		if engine == llama {
-			return exec.Command(m.llama("llama-server"), "-m", path, "-t", threads, "--host", "127.0.0.1", "--port", at,
-				"-np", strconv.Itoa(clients), "-c", strconv.Itoa(clients*slots)), nil
-		}
-		return exec.Command(m.settings.millrace, "serve", "--model-id", path, "--threads", threads, "--hostname", "127.0.0.1", "--port", at), nil
+// command returns the server of a program, listening on port. Both have as many
+// slots, as large a cache in f16, and no cache of prompts: each is computed whole.
+// llama-server starts without its warm-up, which would only delay its first token.
+func (m *model) command(of program, port int) *exec.Cmd {
+	cache := strconv.Itoa(clients * clientContext)
+	args := []string{"--threads", strconv.Itoa(m.settings.threads), "--port", strconv.Itoa(port)}
+	if of.engine == llama {
+		return exec.Command(m.llama("llama-server"), append(args, "--host", "127.0.0.1", "--model", m.gguf(of.format), "--parallel", strconv.Itoa(clients),
+			"--ctx-size", cache, "--no-cache-prompt", "--cache-ram", "0", "--no-warmup", "--fit", "off")...)
 	}
-	args := []string{"serve", "--model-id", filepath.Join(m.dir, "hf"), "--threads", threads, "--hostname", "127.0.0.1", "--port", at}
-	if format != "bf16" {
-		args = append(args, "--quantize", format)
-	}
-	return exec.Command(m.settings.millrace, args...), nil
+	return exec.Command(m.settings.millrace, append(append([]string{"serve"}, args...), "--hostname", "127.0.0.1", "--model-id", m.ours(of.format), "--max-batch-size", strconv.Itoa(clients),
+		"--max-total-tokens", strconv.Itoa(clientContext), "--max-batch-total-tokens", cache, "--kv-cache-dtype", "f16", "--no-prefix-caching")...)
 }
 
 // launch starts a server and waits for the first token of a short prompt.
-func (m *model) launch(engine, format string) (s *served, firstToken time.Duration, err error) {
+func (m *model) launch(of program) (s *served, firstToken time.Duration, err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, 0, err
@@ -71,10 +63,7 @@ func (m *model) launch(engine, format string) (s *served, firstToken time.Durati
 	if err := l.Close(); err != nil {
 		return nil, 0, err
 	}
-	cmd, err := m.command(engine, format, port)
-	if err != nil {
-		return nil, 0, err
-	}
+	cmd := m.command(of, port)
 	s = &served{cmd: cmd, url: fmt.Sprintf("http://127.0.0.1:%d", port)}
 	var output bytes.Buffer // read once the server has ended
 	cmd.Stdout, cmd.Stderr = &output, &output
@@ -133,31 +122,27 @@ func (s *served) memory() (int64, error) {
 // the page cache.
 const starts = 3
 
-// serve measures the start of a server and its memory, and of the first model the
-// load over HTTP.
-func (m *model) serve(r *result, engine, format string, first bool) error {
-	add := func(test string, streams int, unit string, value float64) {
-		r.add(measurement{Shape: m.name, Test: test, Streams: streams, Engine: engine, Format: format, Unit: unit, Value: value})
-	}
-	if m.settings.wants(partStart) {
-		for range starts {
-			s, d, err := m.launch(engine, format)
-			if err != nil {
-				return err
-			}
-			size, err := s.memory()
-			s.stop()
-			if err != nil {
-				return err
-			}
-			add(testStart, 1, seconds, d.Seconds())
-			add(testMemory, 1, megabytes, float64(size)/1e6)
+// measureStart measures the start of a server and its memory.
+func (m *model) measureStart(r *result, of program) error {
+	for range starts {
+		s, d, err := m.launch(of)
+		if err != nil {
+			return err
 		}
+		size, err := s.memory()
+		s.stop()
+		if err != nil {
+			return err
+		}
+		r.add(measurement{Shape: m.name, Test: testStart, Streams: 1, Engine: of.engine, Format: of.format, Unit: seconds, Value: d.Seconds()})
+		r.add(measurement{Shape: m.name, Test: testMemory, Streams: 1, Engine: of.engine, Format: of.format, Unit: megabytes, Value: float64(size) / 1e6})
 	}
-	if !m.settings.wants(partLoad) || !first {
-		return nil
-	}
-	s, _, err := m.launch(engine, format)
+	return nil
+}
+
+// measureLoad measures a server with all clients busy.
+func (m *model) measureLoad(r *result, of program) error {
+	s, _, err := m.launch(of)
 	if err != nil {
 		return err
 	}
@@ -181,10 +166,13 @@ func (m *model) serve(r *result, engine, format string, first bool) error {
 		text, _ := json.Marshal(rep.Errors) // a map of numbers
 		return fmt.Errorf("%d of %d requests were answered: %s", rep.Requests, requests, text)
 	}
-	add(testLoad, clients, tokensPerSecond, rep.TokensPerSecond)
-	add(testLoadFirst, clients, seconds, rep.FirstToken.P50/1000)
-	add(testLoadGap, clients, seconds, rep.InterToken.P50/1000)
-	add(testLoadLongGap, clients, seconds, rep.InterToken.P99/1000)
-	add(testLoadMemory, clients, megabytes, float64(size)/1e6)
+	add := func(test, unit string, value float64) {
+		r.add(measurement{Shape: m.name, Test: test, Streams: clients, Engine: of.engine, Format: of.format, Unit: unit, Value: value})
+	}
+	add(testLoad, tokensPerSecond, rep.TokensPerSecond)
+	add(testLoadFirst, seconds, rep.FirstToken.P50/1000)
+	add(testLoadGap, seconds, rep.InterToken.P50/1000)
+	add(testLoadLongGap, seconds, rep.InterToken.P99/1000)
+	add(testLoadMemory, megabytes, float64(size)/1e6)
 	return nil
 }
