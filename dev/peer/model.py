@@ -84,6 +84,12 @@ def tensors(c):
         yield "lm_head.weight", "output.weight", (v, h)
 
 
+# How Llama 3 cuts a text into words, which llama.cpp calls llama-bpe. A word that is
+# in the vocabulary is one token in both programs, whatever the merges say.
+WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+         r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+
+
 def tokenizer(size):
     """Return tokens and merges of a byte-level vocabulary.
 
@@ -100,18 +106,20 @@ def tokenizer(size):
                 if text[: i + 1] not in tokens:
                     tokens.append(text[: i + 1])
                     merges.append((text[:i], text[i]))
-    return tokens + [f" token{i}".replace(" ", "\u0120") for i in range(size - 1 - len(tokens))] + ["<|endoftext|>"], merges
+    return tokens + [f"\u0120token{i}" for i in range(size - 1 - len(tokens))] + ["<|endoftext|>"], merges
 
 
 def write_tokenizer(folder, tokens, merges):
     end = len(tokens) - 1
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    words = {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": False}
     (folder / "tokenizer.json").write_text(json.dumps({
         "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None,
         "added_tokens": [{"id": end, "content": tokens[end], "single_word": False, "lstrip": False, "rstrip": False,
                           "normalized": False, "special": True}],
-        "pre_tokenizer": byte_level, "decoder": byte_level,
-        "model": {"type": "BPE", "vocab": {token: i for i, token in enumerate(tokens)}, "merges": [list(pair) for pair in merges]}}))
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [words, byte_level]}, "decoder": byte_level,
+        "model": {"type": "BPE", "ignore_merges": True, "vocab": {token: i for i, token in enumerate(tokens)},
+                  "merges": [list(pair) for pair in merges]}}))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": tokens[end]}))
 
 
@@ -157,7 +165,7 @@ def main():
     w.add_rope_freq_base(1e6)
     w.add_vocab_size(c["vocab_size"])
     w.add_tokenizer_model("gpt2")
-    w.add_tokenizer_pre("gpt-2")
+    w.add_tokenizer_pre("llama-bpe")
     w.add_token_list(tokens)
     w.add_token_types([gguf.TokenType.NORMAL] * (len(tokens) - 1) + [gguf.TokenType.CONTROL])
     w.add_token_merges([" ".join(pair) for pair in merges])

@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"os"
@@ -25,12 +26,18 @@ var absent = map[string]string{
 	"dots1":          `{"sliding_window": null, "layer_types": null}`,
 	"falcon-new":     `{"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}}`,
 	"gemma2-v4":      `{"query_pre_attn_scalar": 16}`,
+	"glm-v4":         `{"rms_norm_eps": 1e-5, "max_position_embeddings": 40}`,
 	"gpt-oss":        `{"swiglu_limit": 7}`,
 	"nemotron":       `{"rope_parameters": {"partial_rotary_factor": 0.25, "rope_theta": 10000.0, "rope_type": "default"}}`,
+	"nemotron-h":     `{"max_position_embeddings": 1048576}`,
 	"olmoe":          `{"clip_qkv": null}`,
 	"qwen2-window":   `{"use_sliding_window": false, "layer_types": null}`,
 	"smollm3":        `{"no_rope_layers": null, "no_rope_layer_interval": 4}`,
 	"mistral-window": `{"sliding_window": null}`,
+
+	"granitemoehybrid":          `{"max_position_embeddings": 1048576}`,
+	"granitemoehybrid-dense-v4": `{"max_position_embeddings": 1048576, "position_embedding_type": null}`,
+	"nemotron-h-latent-v4":      `{"max_position_embeddings": 1048576}`,
 }
 
 // TestGGUF compares what llama.cpp's converter makes of the checkpoints that the
@@ -140,6 +147,8 @@ func withSettings(t *testing.T, dir, settings string) string {
 		}
 		files[name] = data
 	}
+	// As newer versions of transformers write it, which is JSON.
+	files["config.json"] = bytes.ReplaceAll(files["config.json"], []byte(" Infinity"), []byte(` {"__float__": "Infinity"}`))
 	config := map[string]any{}
 	for _, text := range [][]byte{files["config.json"], []byte(settings)} {
 		if err := json.Unmarshal(text, &config); err != nil {

@@ -26,6 +26,8 @@ logging.disable(logging.CRITICAL)
 OLDER = {
     "GPTNeoXForCausalLM": lambda c: {"rotary_pct": c["rope_parameters"]["partial_rotary_factor"]},
     "GPT2LMHeadModel": lambda c: {"n_ctx": c["n_positions"]},
+    "GraniteMoeHybridForCausalLM": lambda c: {
+        "layer_types": [{"full_attention": "attention"}.get(kind, kind) for kind in c["layer_types"]]},
 }
 
 for name in sys.argv[2:]:

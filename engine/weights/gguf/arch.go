@@ -139,7 +139,7 @@ func moe(key string) func(a *architecture) {
 // architectures are those that are supported.
 var architectures = func() map[string]*architecture {
 	all := map[string]*architecture{}
-	for _, some := range []map[string]*architecture{dense, mixtures, recurrent, older} {
+	for _, some := range []map[string]*architecture{dense, mixtures, recurrent, hybrids, older} {
 		maps.Copy(all, some)
 	}
 	return all
@@ -263,6 +263,8 @@ var dense = map[string]*architecture{
 	"glm4": family("glm4", partial, biases("attention_bias", ""), named(map[string]string{
 		"ffn_norm": "post_attention_layernorm", "ffn_up": "mlp.gate_up_proj", "post_attention_norm": "post_self_attn_layernorm", "post_ffw_norm": "post_mlp_layernorm",
 	})),
+	"chatglm": family("glm", biases("attention_bias", ""), named(map[string]string{"ffn_up": "mlp.gate_up_proj", "attn_qkv": ""}),
+		func(a *architecture) { a.join = splitQKV }),
 	"nemotron": family("nemotron", shifted, partial, epsilon("norm_eps"), biases("attention_bias", "mlp_bias")),
 }
 
@@ -272,6 +274,33 @@ func granite(m *model, _ object) {
 	m.copyFloat("embedding_multiplier", "embedding_scale")
 	m.copyFloat("residual_multiplier", "residual_scale")
 	m.copyFloat("logits_scaling", "logit_scale")
+}
+
+// splitQKV makes the projections of queries, keys and values of one that is all three.
+func splitQKV(m *model, prefix, block string) {
+	width := m.headDim()
+	for _, suffix := range []string{".weight", ".bias"} {
+		from := block + "attn_qkv" + suffix
+		shape := m.shape(from)
+		if shape == nil {
+			continue
+		}
+		keys := m.integer("attention.head_count_kv", 1) * width
+		if queries := shape[0] - 2*keys; queries != m.integer("attention.head_count", 0)*width {
+			m.fail("tensor %q: %v are not the rows of queries, keys and values", from, shape)
+			return
+		}
+		first := 0
+		for _, part := range []struct {
+			name string
+			rows int
+		}{{"q", shape[0] - 2*keys}, {"k", keys}, {"v", keys}} {
+			v := View{Name: prefix + "self_attn." + part.name + "_proj" + suffix, Shape: append([]int{part.rows}, shape[1:]...)}
+			v.Rows = []Run{{From: m.byName[from], First: first, Step: 1, N: part.rows}}
+			m.Tensors = append(m.Tensors, v)
+			first += part.rows
+		}
+	}
 }
 
 // joined makes a tensor of several whose rows follow each other, expert by expert.

@@ -41,7 +41,7 @@ func (m *model) makeConfig() {
 			c["head_dim"] = m.headDim()
 		}
 		if a.permuted {
-			m.unpermute(heads, m.integer("attention.head_count_kv", heads))
+			m.unpermute(heads, c["num_key_value_heads"].(int))
 		}
 	}
 	if a.feedForward != "" {
