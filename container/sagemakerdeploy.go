@@ -35,6 +35,9 @@ type sageMakerDeploy struct {
 	Image string `required:"" placeholder:"URI" help:"Image in the region's ECR, by tag or digest."`
 	Role  string `env:"SAGEMAKER_ROLE" placeholder:"ARN" help:"What the container acts as (env SAGEMAKER_ROLE); an update keeps the role it finds."`
 
+	CreateRole  bool `help:"Make the role, with the permissions that this endpoint needs and no more; delete deletes it."`
+	PrintPolicy bool `help:"Print the role's policies as JSON, and do not ask AWS."`
+
 	Model       string            `placeholder:"S3|FOLDER" help:"s3://BUCKET/PREFIX/, s3://BUCKET/KEY.tar.gz, or a folder, which is copied to --bucket. Without: the image's own, or what --env MODEL_ID names."`
 	Bucket      string            `placeholder:"BUCKET[/PREFIX]" help:"Where a folder is copied to."`
 	StreamModel bool              `help:"Let the container read the model from S3 itself, instead of waiting for SageMaker's copy."`
@@ -69,7 +72,7 @@ func (d *sageMakerDeploy) spec() (*deploy.Spec, error) {
 		InstanceType: d.InstanceType, Instances: d.Instances, AsyncOutput: d.Async,
 		Subnets: d.Subnet, SecurityGroups: d.SecurityGroup, NetworkIsolation: d.NetworkIsolation,
 		KMSKey: d.KMSKey, VolumeGB: d.VolumeSize, StartupTimeout: d.StartupTimeout,
-		Rolling: d.UpdateStrategy == "rolling", Force: d.Force,
+		Rolling: d.UpdateStrategy == "rolling", Force: d.Force, CreateRole: d.CreateRole,
 	}
 	if d.Serverless != "" {
 		memory, concurrency, _ := strings.Cut(d.Serverless, ",")
@@ -96,6 +99,9 @@ func (d *sageMakerDeploy) Run(ctx context.Context) error {
 	notes, err := s.Check(c.Region())
 	if err != nil {
 		return usageError{err}
+	}
+	if d.PrintPolicy {
+		return printJSON(s.Policy(c.Region(), s.Account()))
 	}
 	for _, note := range notes {
 		fmt.Fprintln(os.Stderr, "note:", note)

@@ -176,6 +176,7 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string, sig
 	}
 	s.api = handler.New(handler.Options{
 		ModelID:                s.name(),
+		AnyModel:               cfg.AnyModel,
 		ModelAlias:             s.place,
 		Version:                version,
 		SHA:                    revision(),

@@ -143,6 +143,9 @@ func (s *Server) adapterOf(ctx context.Context, m *model, p *parameters) (string
 	}
 	what, list := "adapter", m.adapters.Names()
 	if field == "model" {
+		if s.opt.AnyModel && len(list) == 0 {
+			return "", nil
+		}
 		what = "model"
 	}
 	const most = 10

@@ -166,3 +166,16 @@ func FuzzChat(f *testing.F) {
 		}
 	})
 }
+
+// Where the client is told the platform's name of the model and the server is not,
+// any name means the model.
+func TestAnyModel(t *testing.T) {
+	s := newTestServer(&fake{}, func(o *Options) { o.AnyModel = true })
+	got := post(t, s, "/v1/completions", `{"prompt":"a","model":"my-endpoint","max_tokens":1}`)
+	if got.status != 200 || !strings.Contains(got.body, `"model":"MODEL"`) {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	if got := post(t, s, "/generate", `{"inputs":"a","parameters":{"adapter_id":"my-endpoint"}}`); got.status != 422 {
+		t.Errorf("an adapter that is not there: %d %s", got.status, got.body)
+	}
+}

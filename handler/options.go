@@ -15,6 +15,7 @@ import (
 type Options struct {
 	ModelID     string // what /info, /v1/models and answers call the model
 	ModelAlias  string // another name that requests may give it; "": none
+	AnyModel    bool   // requests may give it any name, while there are no adapters
 	PipelineTag string // of the model's hub page, "" if unknown
 	Version     string // of this program; "": the module's
 	SHA         string // of this program's source, "" if unknown

@@ -24,10 +24,11 @@ var targets = map[string]string{
 	"/v1/models":           http.MethodGet,
 }
 
-// reroute sends in to the path that its custom attributes name, if they do.
+// reroute sends in to the path that its custom attributes name, if they do. A
+// route that is not a path is an attribute of the customer's own.
 func reroute(in *invocation) error {
 	path := attribute(in.r.Header.Get(headerAttributes), "route")
-	if path == "" || path == invocationsPath {
+	if !strings.HasPrefix(path, "/") || path == invocationsPath {
 		return nil
 	}
 	method, ok := targets[path]

@@ -121,11 +121,13 @@ func asPing(r *http.Request) *http.Request {
 // executionParameters handles GET /execution-parameters, with which a transform
 // job asks what to send. One record a request keeps a bad record from failing
 // others, and as many requests as are computed together keep the device busy.
-// The platform multiplies the two sizes and allows a hundred megabytes.
+// The platform multiplies the two sizes and allows a hundred megabytes, but a
+// job that names no size expects at least its default, of six.
 func (h *Hosting) executionParameters(w http.ResponseWriter, _ *http.Request) error {
-	const megabytes = 100
-	transforms := min(h.opt.Slots, megabytes)
-	payload := max(1, min(megabytes/transforms, int(h.opt.PayloadLimit>>20)))
+	const megabytes, usual = 100, 6
+	limit := max(1, int(h.opt.PayloadLimit>>20))
+	transforms := min(h.opt.Slots, megabytes/min(usual, limit))
+	payload := min(megabytes/transforms, limit)
 	web.WriteJSON(w, http.StatusOK, fmt.Appendf(nil,
 		`{"MaxConcurrentTransforms":%d,"BatchStrategy":"SINGLE_RECORD","MaxPayloadInMB":%d}`, transforms, payload))
 	return nil

@@ -98,6 +98,7 @@ func TestPaths(t *testing.T) {
 		{"route", "POST", "/invocations", "route=/v1/completions", "POST /v1/completions"},
 		{"route among others", "POST", "/invocations", "user=a, Route=/tokenize;x=1", "POST /tokenize"},
 		{"route to a GET", "POST", "/invocations", "route=/info", "GET /info"},
+		{"an attribute of the customer's own", "POST", "/invocations", "tenant=7,route=eu-west", "POST /invocations"},
 		{"route to itself", "POST", "/invocations", "route=/invocations", "POST /invocations"},
 		{"no route", "POST", "/invocations", "tenant=7", "POST /invocations"},
 		{"route elsewhere is not ours", "POST", "/generate", "route=/info", "POST /generate"},
@@ -194,7 +195,7 @@ func TestExecutionParameters(t *testing.T) {
 		limit            int64
 		transforms, size int
 	}{
-		{1, 25 << 20, 1, 25}, {4, 100 << 20, 4, 25}, {16, 25 << 20, 16, 6}, {64, 25 << 20, 64, 1}, {500, 25 << 20, 100, 1}, {2, 2_000_000, 2, 1},
+		{1, 25 << 20, 1, 25}, {4, 100 << 20, 4, 25}, {16, 25 << 20, 16, 6}, {64, 25 << 20, 16, 6}, {500, 25 << 20, 16, 6}, {2, 2_000_000, 2, 1}, {64, 2_000_000, 64, 1},
 	} {
 		got := ask(Wrap(newAPI(echo), Options{Slots: tt.slots, PayloadLimit: tt.limit}), "GET", "/execution-parameters", "")
 		want := fmt.Sprintf(`{"MaxConcurrentTransforms":%d,"BatchStrategy":"SINGLE_RECORD","MaxPayloadInMB":%d}`, tt.transforms, tt.size)

@@ -238,6 +238,24 @@ func TestNotes(t *testing.T) {
 	}
 }
 
+// On SageMaker a request may call the model by the endpoint's name, which only
+// --served-model-name tells the server.
+func TestAnyModel(t *testing.T) {
+	for _, tt := range []struct {
+		env  []string
+		want bool
+	}{
+		{nil, false},
+		{[]string{"SAGEMAKER_REGION=eu-west-1"}, true},
+		{[]string{"SAGEMAKER_REGION=eu-west-1", "SERVED_MODEL_NAME=chat"}, false},
+	} {
+		cfg, _, _, err := parse(t, nil, tt.env)
+		if err != nil || cfg.AnyModel != tt.want {
+			t.Errorf("%q: %v, %v; want %v", tt.env, cfg.AnyModel, err, tt.want)
+		}
+	}
+}
+
 // Every launcher flag of TGI must exist: a command line that works there
 // starts here, or is refused by name.
 func TestFlagsOfTGI(t *testing.T) {

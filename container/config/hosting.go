@@ -18,6 +18,7 @@ type Hosting struct {
 	SageMakerUsage     bool   `name:"sagemaker-usage" help:"Answer with token counts and times in X-Amzn-SageMaker-Custom-Attributes, the only one of our headers that SageMaker passes on."`
 	ComputeType        string `name:"compute-type" placeholder:"NAME" help:"What answers call this machine in x-compute-type. Default: 1-cpu, by the device."`
 	LambdaInvokeMode   string `name:"lambda-invoke-mode" default:"auto" enum:"auto,buffered,stream" placeholder:"auto|buffered|stream" help:"How answers leave a Lambda function: auto streams to direct calls that ask for a stream; stream also to function URLs and REST APIs, which must be set to stream; buffered never streams."`
+	AnyModel           bool   `kong:"-"` // a request may call the model as it likes
 	EMFNamespace       string `name:"emf-namespace" placeholder:"NAME" help:"Make CloudWatch metrics of each request's line in the log, in this namespace. Implies --json-output."`
 }
 
@@ -49,6 +50,9 @@ func (l *Loader) settlePlace(s *Serve) {
 		settle("payload-limit", &payload, sageMakerPayload, "SageMaker's limit")
 		settle("request-deadline", &s.RequestDeadline, sageMakerAnswer, "SageMaker's limit")
 		settle("stream-deadline", &s.StreamDeadline, sageMakerStream, "SageMaker's limit")
+		// SageMaker's OpenAI route and some clients send the endpoint's name, which
+		// no variable tells.
+		s.AnyModel = s.ServedModelName == ""
 		if l.from["allow-runtime-lora-updating"] == "" {
 			s.AllowRuntimeLoraUpdating, l.from["allow-runtime-lora-updating"] = true, "SageMaker"
 		}

@@ -1,14 +1,17 @@
 package source
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"regexp"
 	"sync/atomic"
 	"time"
 
@@ -108,6 +111,7 @@ func (b *bucket) connect(region string) {
 	b.api.Store(s3.NewFromConfig(b.cfg, func(o *s3.Options) {
 		o.Region = region
 		o.UseARNRegion = true
+		o.HTTPClient = regionReader{b.cfg.HTTPClient}
 		// A server of one's own rarely has a name for each bucket.
 		o.UsePathStyle = o.BaseEndpoint != nil
 		// Attempts are counted here, where it is known what has arrived.
@@ -116,6 +120,28 @@ func (b *bucket) connect(region string) {
 		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 		o.DisableLogOutputChecksumValidationSkipped = true
 	}))
+}
+
+// regionReader puts the region that only the body of an error names, as S3 sends
+// it for a wrong signature, where regionOf finds it: the SDK drops the body.
+type regionReader struct{ aws.HTTPClient }
+
+var bodyRegion = regexp.MustCompile(`<Region>([a-z0-9-]+)</Region>`)
+
+// Do sends r.
+func (c regionReader) Do(r *http.Request) (*http.Response, error) {
+	resp, err := c.HTTPClient.Do(r)
+	if err != nil || resp.StatusCode != http.StatusBadRequest && resp.StatusCode/100 != 3 || resp.Header.Get(headerRegion) != "" {
+		return resp, err
+	}
+	const most = 64 << 10
+	body, err := io.ReadAll(io.LimitReader(resp.Body, most))
+	resp.Body.Close()
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	if m := bodyRegion.FindSubmatch(body); m != nil {
+		resp.Header.Set(headerRegion, string(m[1]))
+	}
+	return resp, err
 }
 
 // retry is what remoteFile says, for all requests about the bucket.

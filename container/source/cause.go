@@ -62,11 +62,13 @@ func classify(err error) fault {
 	return transient // no answer, or one that broke off
 }
 
+const headerRegion = "X-Amz-Bucket-Region"
+
 // regionOf returns the region that an answer sends the caller to.
 func regionOf(err error) string {
 	var r *awshttp.ResponseError
 	if errors.As(err, &r) && r.Response != nil && r.Response.Response != nil {
-		return r.Response.Header.Get("X-Amz-Bucket-Region")
+		return r.Response.Header.Get(headerRegion)
 	}
 	return ""
 }

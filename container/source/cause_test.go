@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"math"
 	"net/http"
@@ -107,19 +108,33 @@ func TestRegion(t *testing.T) {
 	server := s3test.NewServer(t)
 	put(server, "models", "llama/", files)
 	proxy := s3test.NewProxy(t, server.URL, 1, func(int, *http.Request) s3test.Fault { return s3test.None })
-	redirected := 0
-	proxy.Intercept(func(_ int, w http.ResponseWriter, r *http.Request) bool {
-		if strings.Contains(r.Header.Get("Authorization"), "/eu-west-1/s3/") {
-			return false
-		}
-		redirected++
-		w.Header().Set("X-Amz-Bucket-Region", "eu-west-1")
-		s3test.Fail(w, http.StatusMovedPermanently, "PermanentRedirect", "The bucket you are attempting to access must be addressed using the specified endpoint.")
-		return true
-	})
-	sums, _, err := read(t.Context(), testBucket(t, proxy.URL, "s3://models/llama", quick))
-	if err != nil || len(sums) != 3 || redirected != 1 {
-		t.Errorf("%d tensors, %v, redirected %d times; want 3, once", len(sums), err, redirected)
+	for name, redirect := range map[string]http.HandlerFunc{
+		"in a header": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Amz-Bucket-Region", "eu-west-1")
+			s3test.Fail(w, http.StatusMovedPermanently, "PermanentRedirect", "The bucket you are attempting to access must be addressed using the specified endpoint.")
+		},
+		"in the body": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/xml")
+			w.WriteHeader(http.StatusBadRequest)
+			io.WriteString(w, "<?xml version=\"1.0\"?><Error><Code>AuthorizationHeaderMalformed</Code>"+
+				"<Message>The authorization header is malformed; the region 'us-east-1' is wrong; expecting 'eu-west-1'</Message><Region>eu-west-1</Region></Error>")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			redirected := 0
+			proxy.Intercept(func(_ int, w http.ResponseWriter, r *http.Request) bool {
+				if strings.Contains(r.Header.Get("Authorization"), "/eu-west-1/s3/") {
+					return false
+				}
+				redirected++
+				redirect(w, r)
+				return true
+			})
+			sums, _, err := read(t.Context(), testBucket(t, proxy.URL, "s3://models/llama", quick))
+			if err != nil || len(sums) != 3 || redirected != 1 {
+				t.Errorf("%d tensors, %v, redirected %d times; want 3, once", len(sums), err, redirected)
+			}
+		})
 	}
 }
 

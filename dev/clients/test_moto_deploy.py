@@ -65,7 +65,7 @@ def test_an_endpoint_from_the_first_to_the_last_day(millrace, client):
     config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
     model = sagemaker.describe_model(ModelName=config["ProductionVariants"][0]["ModelName"])
     assert config["ProductionVariants"][0]["InstanceType"] == "ml.c5.xlarge"
-    assert model["PrimaryContainer"]["Environment"] == {"A": "1;2,3", "SERVED_MODEL_NAME": "chat"}
+    assert model["PrimaryContainer"]["Environment"] == {"A": "1;2,3", "SERVED_MODEL_NAME": "chat", "SAGEMAKER_REGION": REGION}
     assert model["PrimaryContainer"]["ModelDataSource"]["S3DataSource"]["S3Uri"] == "s3://models/llama/"
     for arn in endpoint["EndpointArn"], config["EndpointConfigArn"], model["ModelArn"]:
         assert tags(sagemaker, arn) == {"millrace:endpoint": "chat", "team": "search"}
@@ -146,3 +146,18 @@ def test_others_parts_are_left_alone(millrace, client):
 ], ids=lambda value: value if isinstance(value, str) else " ".join(value[-2:]))
 def test_a_slip_is_named_before_anything_is_asked(millrace, command, message):
     assert message in millrace(*command, status=2).stderr
+
+
+def test_a_role_that_is_made_for_an_endpoint(millrace, client):
+    iam, role = client("iam"), f"millrace-{REGION}-chat"
+    machine = ("--image", IMAGE, "--instance-type", "ml.c5.xlarge", "--model", "s3://models/llama/")
+    printed = json.loads(millrace("deploy", "chat", *machine, "--print-policy").stdout)
+    assert iam.list_roles()["Roles"] == []
+    millrace("deploy", "chat", *machine, "--create-role")
+    made = iam.get_role(RoleName=role)["Role"]
+    assert made["AssumeRolePolicyDocument"] == printed["trust"]
+    assert iam.get_role_policy(RoleName=role, PolicyName="millrace")["PolicyDocument"] == printed["permissions"]
+    (model,) = client("sagemaker").list_models()["Models"]
+    assert client("sagemaker").describe_model(ModelName=model["ModelName"])["ExecutionRoleArn"] == made["Arn"]
+    assert f"role {role}" in millrace("delete", "chat", "--yes").stdout
+    assert iam.list_roles()["Roles"] == []

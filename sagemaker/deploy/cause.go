@@ -29,7 +29,7 @@ var (
 	// prefixes of IAM's actions by the SDK's service.
 	actions = map[string]string{
 		"SageMaker": "sagemaker", "SageMaker Runtime": "sagemaker", "S3": "s3",
-		"CloudWatch Logs": "logs", "CloudWatch": "cloudwatch",
+		"CloudWatch Logs": "logs", "CloudWatch": "cloudwatch", "IAM": "iam", "STS": "sts",
 	}
 	// permissions of operations whose names differ from them.
 	permissions = map[string]string{
@@ -102,7 +102,7 @@ func (c *Client) explain(err error, what string) error {
 // SageMaker has no code of its own for that.
 func isMissing(err error) bool {
 	switch awserr.Code(err) {
-	case "ResourceNotFound", "ResourceNotFoundException", "NotFound", "NoSuchKey":
+	case "ResourceNotFound", "ResourceNotFoundException", "NotFound", "NoSuchKey", "NoSuchEntity":
 		return true
 	case "ValidationException":
 		m := strings.ToLower(awserr.Message(err))

@@ -13,9 +13,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker"
 	"github.com/aws/aws-sdk-go-v2/service/sagemakerruntime"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go/logging"
 )
 
@@ -36,6 +38,8 @@ type Client struct {
 	logs    *cloudwatchlogs.Client
 	metrics *cloudwatch.Client
 	s3      *s3.Client
+	iam     *iam.Client
+	sts     *sts.Client
 	runtime *sagemakerruntime.Client
 	notes   *notebook // of a dry run, else nil
 
@@ -78,6 +82,8 @@ func Dial(ctx context.Context, a Account, dry bool, out io.Writer) (*Client, err
 	}
 	c.sm = sagemaker.NewFromConfig(cfg)
 	c.logs = cloudwatchlogs.NewFromConfig(cfg)
+	c.iam = iam.NewFromConfig(cfg)
+	c.sts = sts.NewFromConfig(cfg)
 	c.metrics = cloudwatch.NewFromConfig(cfg)
 	c.s3 = s3.NewFromConfig(cfg, func(o *s3.Options) {
 		// A server of one's own rarely has a name for each bucket.

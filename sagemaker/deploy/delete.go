@@ -24,6 +24,10 @@ func (c *Client) Delete(ctx context.Context, name string, r Removal) (removed []
 	if err != nil {
 		return nil, err
 	}
+	madeRole, err := c.hasMadeRole(ctx, name)
+	if err != nil {
+		return nil, err
+	}
 	if present != nil {
 		if err := c.deleteEndpoint(ctx, name); err != nil {
 			return nil, err
@@ -32,8 +36,20 @@ func (c *Client) Delete(ctx context.Context, name string, r Removal) (removed []
 	}
 	parts, err := c.removeParts(ctx, name, "", func(string) bool { return r.KeepModel })
 	removed = append(removed, parts...)
-	if err != nil || !r.Logs {
+	if err != nil {
 		return removed, err
+	}
+	if madeRole && !r.KeepModel {
+		role, err := c.removeRole(ctx, name)
+		if err != nil {
+			return removed, err
+		}
+		if role != "" {
+			removed = append(removed, role)
+		}
+	}
+	if !r.Logs {
+		return removed, nil
 	}
 	group := logGroup(name)
 	switch _, err := c.logs.DeleteLogGroup(ctx, &cloudwatchlogs.DeleteLogGroupInput{LogGroupName: &group}); {

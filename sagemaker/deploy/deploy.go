@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -33,8 +34,13 @@ func (c *Client) Deploy(ctx context.Context, s *Spec, wait bool, progress Progre
 			return err
 		}
 	}
+	if s.CreateRole {
+		if role, err = c.ensureRole(ctx, s); err != nil {
+			return err
+		}
+	}
 	if role == "" {
-		return fmt.Errorf("--role is missing: the ARN of a role that sagemaker.amazonaws.com may assume, with ecr:BatchGetImage, ecr:GetDownloadUrlForLayer, s3:GetObject and s3:ListBucket on the model, logs:CreateLogStream and logs:PutLogEvents")
+		return errors.New("--role is missing: the ARN of a role that sagemaker.amazonaws.com may assume; --print-policy prints what it needs, and --create-role makes it")
 	}
 	model := s.Model
 	if model != "" && !strings.HasPrefix(model, "s3://") {
@@ -42,14 +48,14 @@ func (c *Client) Deploy(ctx context.Context, s *Spec, wait bool, progress Progre
 			return err
 		}
 	}
-	r, err := s.requests(role, model)
+	r, err := s.requests(c.region, role, model)
 	if err != nil {
 		return err
 	}
 	if present, err = c.settle(ctx, s.Name, *r.config.EndpointConfigName); err != nil {
 		return err
 	}
-	if err := c.ensureModel(ctx, r.model); err != nil {
+	if err := c.ensureModel(ctx, r.model, s.CreateRole); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -171,8 +177,9 @@ func (c *Client) settle(ctx context.Context, name, config string) (*sagemaker.De
 	}
 }
 
-// ensureModel creates the model unless an earlier run has.
-func (c *Client) ensureModel(ctx context.Context, wanted *sagemaker.CreateModelInput) error {
+// ensureModel creates the model unless an earlier run has. A role that was made a
+// moment ago may have its permissions even later than its name.
+func (c *Client) ensureModel(ctx context.Context, wanted *sagemaker.CreateModelInput, madeRole bool) error {
 	model, err := c.model(ctx, *wanted.ModelName)
 	if err != nil || model != nil {
 		return err
@@ -185,7 +192,8 @@ func (c *Client) ensureModel(ctx context.Context, wanted *sagemaker.CreateModelI
 			c.say("%s: created", name)
 			return nil
 		}
-		if !isYoungRole(err) || try == most || !sleep(ctx, c.poll) {
+		young := isYoungRole(err) || madeRole && strings.Contains(strings.ToLower(awserr.Message(err)), "could not access model data")
+		if !young || try == most || !sleep(ctx, c.poll) {
 			return c.explain(err, name)
 		}
 		c.say("%s: SageMaker cannot use the role yet, which may be new; try %d of %d", name, try+1, most)

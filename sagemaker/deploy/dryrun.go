@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -42,6 +43,9 @@ func newNotebook(ctx context.Context, cfg *aws.Config) *notebook {
 
 // Do answers one request.
 func (n *notebook) Do(r *http.Request) (*http.Response, error) {
+	if r.Header.Get("Content-Type") == "application/x-www-form-urlencoded" {
+		return n.query(r)
+	}
 	target := r.Header.Get("X-Amz-Target")
 	service, operation, named := strings.Cut(target, ".")
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead ||
@@ -71,6 +75,35 @@ func (n *notebook) Do(r *http.Request) (*http.Response, error) {
 	}
 	n.requests = append(n.requests, Request{strings.ToLower(service), operation, body})
 	return answer(r, http.StatusOK, "{}"), nil
+}
+
+// query answers one request of IAM or STS, whose members are those of a form.
+func (n *notebook) query(r *http.Request) (*http.Response, error) {
+	raw, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	form, err := url.ParseQuery(string(raw))
+	if err != nil {
+		return nil, err
+	}
+	operation := form.Get("Action")
+	switch reads := strings.HasPrefix(operation, "Get"); {
+	case reads && n.next != nil:
+		r.Body = io.NopCloser(bytes.NewReader(raw))
+		return n.next.Do(r)
+	case reads:
+		return answer(r, http.StatusNotFound, "<ErrorResponse><Error><Code>NoSuchEntity</Code></Error></ErrorResponse>"), nil
+	}
+	members := map[string]string{}
+	for name := range form {
+		if name != "Action" && name != "Version" {
+			members[name] = form.Get(name)
+		}
+	}
+	body, err := json.Marshal(members)
+	n.requests = append(n.requests, Request{"iam", operation, body})
+	return answer(r, http.StatusOK, ""), err
 }
 
 // file notes a file that would be copied to S3.

@@ -27,8 +27,10 @@ type fakeAWS struct {
 	models     map[string]map[string]any
 	configs    map[string]map[string]any
 	endpoints  map[string]*fakeEndpoint
-	tags       map[string][]any // by ARN
-	log        []string         // of the newest container; older ones have written "old"
+	tags       map[string][]any  // by ARN
+	roles      map[string]string // policy by name
+	rolesTag   string            // of every role; "": the endpoint's
+	log        []string          // of the newest container; older ones have written "old"
 	objects    map[string][]byte
 	crcs       map[string]string
 	uploads    map[string]map[int][]byte
@@ -59,7 +61,7 @@ const (
 func newFake(t *testing.T) *fakeAWS {
 	f := &fakeAWS{
 		t: t, models: map[string]map[string]any{}, configs: map[string]map[string]any{}, endpoints: map[string]*fakeEndpoint{},
-		tags: map[string][]any{}, faults: map[string][]string{}, objects: map[string][]byte{}, crcs: map[string]string{},
+		tags: map[string][]any{}, roles: map[string]string{}, faults: map[string][]string{}, objects: map[string][]byte{}, crcs: map[string]string{},
 		uploads: map[string]map[int][]byte{}, course: []string{"Creating", "InService"},
 	}
 	server := httptest.NewServer(f)
@@ -90,6 +92,10 @@ func (f *fakeAWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	_, operation, ok := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	if r.Header.Get("Content-Type") == "application/x-www-form-urlencoded" {
+		f.query(w, r)
+		return
+	}
 	if strings.HasSuffix(r.URL.Path, "/operation/GetMetricData") {
 		f.metrics(w)
 		return
@@ -355,4 +361,39 @@ func (f *fakeAWS) took() []string {
 		}
 	}
 	return slices.Clone(calls)
+}
+
+// query is IAM and STS.
+func (f *fakeAWS) query(w http.ResponseWriter, r *http.Request) {
+	if err := r.ParseForm(); err != nil {
+		f.t.Error(err)
+	}
+	operation, name := r.Form.Get("Action"), r.Form.Get("RoleName")
+	if !strings.HasPrefix(operation, "Get") {
+		f.calls = append(f.calls, operation+" "+name)
+	}
+	_, there := f.roles[name]
+	result := ""
+	switch operation {
+	case "GetCallerIdentity":
+		result = "<Account>123456789012</Account>"
+	case "CreateRole":
+		f.roles[name] = ""
+		f.rolesTag = r.Form.Get("Tags.member.1.Value")
+	case "PutRolePolicy":
+		f.roles[name] = r.Form.Get("PolicyDocument")
+	default:
+		if !there {
+			w.WriteHeader(http.StatusNotFound)
+			io.WriteString(w, "<ErrorResponse><Error><Type>Sender</Type><Code>NoSuchEntity</Code><Message>The role cannot be found.</Message></Error></ErrorResponse>")
+			return
+		}
+		switch operation {
+		case "GetRole":
+			result = "<Role><RoleName>" + name + "</RoleName><Tags><member><Key>" + tagKey + "</Key><Value>" + f.rolesTag + "</Value></member></Tags></Role>"
+		case "DeleteRole":
+			delete(f.roles, name)
+		}
+	}
+	fmt.Fprintf(w, "<%[1]sResponse><%[1]sResult>%[2]s</%[1]sResult></%[1]sResponse>", operation, result)
 }

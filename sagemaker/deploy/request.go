@@ -30,21 +30,24 @@ type requests struct {
 	update *sagemaker.UpdateEndpointInput
 }
 
-// defaults are the variables of the container that nobody needs to set. Some
-// clients send the endpoint's name as the model's, and a call that nobody waits
-// for is not cut before SageMaker's bound on those that somebody does.
-func (s *Spec) defaults() map[string]string {
-	env := map[string]string{"SERVED_MODEL_NAME": s.Name}
+// defaults are the variables of the container that nobody needs to set. By
+// SAGEMAKER_REGION the server tells where it is, which else only model data of
+// SageMaker's would show. Some clients send the endpoint's name as the model's,
+// and a call that nobody waits for is not cut before SageMaker's bound on those
+// that somebody does.
+func (s *Spec) defaults(region string) map[string]string {
+	env := map[string]string{"SAGEMAKER_REGION": region, "SERVED_MODEL_NAME": s.Name}
 	if s.AsyncOutput != "" {
 		env["SAGEMAKER_REQUEST_DEADLINE"] = "0"
 	}
 	return env
 }
 
-// requests writes them; model is where the model is in S3, "" for none.
-func (s *Spec) requests(role, model string) (r requests, err error) {
+// requests writes them for a region; model is where the model is in S3, "" for
+// none.
+func (s *Spec) requests(region, role, model string) (r requests, err error) {
 	tags := s.tags()
-	env := s.defaults()
+	env := s.defaults(region)
 	maps.Copy(env, s.Env)
 	container := &types.ContainerDefinition{Image: &s.Image}
 	switch {

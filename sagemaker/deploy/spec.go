@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -15,8 +16,10 @@ type Spec struct {
 	Name  string
 	Image string
 	Role  string // ARN of what the container acts as; "": that of the endpoint's present model
-	Env   map[string]string
-	Tags  map[string]string // besides the one that every part gets
+	// CreateRole makes the role, with what the endpoint needs and no more.
+	CreateRole bool
+	Env        map[string]string
+	Tags       map[string]string // besides the one that every part gets
 
 	// Model is a prefix of S3 that ends in "/", an archive s3://…/x.tar.gz, or a
 	// folder of this machine; "": the image brings its model, or Env names it.
@@ -50,7 +53,7 @@ type Serverless struct {
 // SageMaker's limits.
 const (
 	mostEnv        = 100
-	ownEnv         = 3 // variables that are set here
+	ownEnv         = 4 // variables that are set here
 	mostEnvBytes   = 1024
 	mostEnvTotal   = 32 << 10
 	mostName       = 63
@@ -200,7 +203,10 @@ func (s *Spec) checkModel() error {
 }
 
 func (s *Spec) checkRole() error {
-	if s.Role != "" && !roleARN.MatchString(s.Role) {
+	switch {
+	case s.Role != "" && s.CreateRole:
+		return errors.New("--create-role makes a role, and --role names one that exists: give one of them")
+	case s.Role != "" && !roleARN.MatchString(s.Role):
 		return fmt.Errorf("--role %s: expected arn:aws:iam::ACCOUNT:role/NAME", s.Role)
 	}
 	return nil

@@ -56,6 +56,7 @@ func TestCheck(t *testing.T) {
 		{name: "stream without network", change: func(s *Spec) { s.StreamModel, s.NetworkIsolation = true, true }, wantErr: "--stream-model"},
 		{name: "model twice", change: func(s *Spec) { s.StreamModel, s.Env = true, map[string]string{"MODEL_ID": "x"} }, wantErr: "--env MODEL_ID"},
 		{name: "role by name", change: func(s *Spec) { s.Role = "sagemaker" }, wantErr: "expected arn:aws:iam::ACCOUNT:role/NAME"},
+		{name: "a role and one that is made", change: func(s *Spec) { s.CreateRole = true }, wantErr: "--create-role makes a role"},
 		{name: "role of a service path in China", change: func(s *Spec) { s.Role = "arn:aws-cn:iam::123456789012:role/service-role/x" }},
 		{name: "variable's name", change: func(s *Spec) { s.Env = map[string]string{"A-B": "1"} }, wantErr: `--env "A-B"`},
 		{name: "long variable", change: func(s *Spec) { s.Env = map[string]string{"A": strings.Repeat("x", 1025)} }, wantErr: "--env A: 1025 bytes"},
@@ -98,7 +99,7 @@ func TestPartNames(t *testing.T) {
 	for _, end := range []string{"a", "b"} {
 		s := testSpec()
 		s.Name = strings.Repeat("x", 62) + end
-		r, err := s.requests(s.Role, s.Model)
+		r, err := s.requests("eu-west-1", s.Role, s.Model)
 		if err != nil {
 			t.Fatal(err)
 		}
