@@ -53,6 +53,7 @@ func newTokenizer(tokenizerJSON []byte, config config) (*Tokenizer, error) {
 		return nil, err
 	}
 	t.longest = t.findLongest(tokenizerJSON)
+	go native.Trim() // of what reading took; nobody waits for it
 	return t, nil
 }
 
