@@ -101,11 +101,7 @@ func Activations(x []float32, f plan.Format) (codes []int8, scales []float32) {
 // Encode writes row in format f, which may be any, to dst, f.RowBytes(len(row))
 // bytes: elements rounded to the nearest, ties to even, each code the nearest one
 // that the scale of its group allows. Scales of W4 are those that lose little.
-func Encode(dst []byte, row []float32, f plan.Format) { EncodeWeighted(dst, row, f, nil) }
-
-// EncodeWeighted is Encode with a weight for the square of what each column of W4
-// loses; nil: all have the same.
-func EncodeWeighted(dst []byte, row []float32, f plan.Format, weights []float32) {
+func Encode(dst []byte, row []float32, f plan.Format) {
 	switch f.Kind() {
 	case plan.F32:
 		for i, v := range row {
@@ -130,46 +126,14 @@ func EncodeWeighted(dst []byte, row []float32, f plan.Format, weights []float32)
 	clear(dst[:f.RowBytes(cols)])
 	for g := range f.Groups(cols) {
 		first, last := g*group, min(g*group+group, cols)
-		var of []float32
-		if weights != nil {
-			of = weights[first:last]
-		}
-		encodeGroup(dst, row[first:last], of, f, cols, g, first)
+		encodeGroup(dst, row[first:last], f, cols, g, first)
 	}
 }
 
 // encodeGroup writes group g of a row of cols elements, the first of which is
 // number first.
-func encodeGroup(dst []byte, part, weights []float32, f plan.Format, cols, g, first int) {
-	low, high := float32(0), float32(0)
-	for _, v := range part {
-		low, high = min(low, v), max(high, v)
-	}
-	at := f.CodeBytes(cols)
-	put := func(i int, bits uint16) float32 {
-		binary.LittleEndian.PutUint16(dst[at+i*2:], bits)
-		return Half(bits)
-	}
-	most := max(-low, high)
-	var scale, minimum float32
-	switch {
-	case f.Kind() == plan.F8:
-		scale = most / 448
-		binary.LittleEndian.PutUint32(dst[at+g*4:], math.Float32bits(scale))
-	case f.Minimum() && f.Kind() == plan.W8:
-		scale = put(g, ToHalf((high-low)/127))
-		minimum = put(f.Groups(cols)+g, ToHalf(low))
-	case f.Minimum():
-		scale, minimum = fitMinimum(part, weights, low, high)
-		scale, minimum = put(g, ToHalf(scale)), put(f.Groups(cols)+g, ToHalf(minimum))
-	case f.Kind() == plan.W8:
-		scale = put(g, ToHalf(most/127))
-	default:
-		if -low > high {
-			most = low
-		}
-		scale = put(g, ToHalf(fit(part, weights, f.Table(), most)))
-	}
+func encodeGroup(dst []byte, part []float32, f plan.Format, cols, g, first int) {
+	scale, minimum := putScale(dst, part, nil, f, cols, g)
 	if scale == 0 {
 		if f.Kind() == plan.W4 && !f.Minimum() {
 			for i := range part {
@@ -198,6 +162,40 @@ func encodeGroup(dst []byte, part, weights []float32, f plan.Format, cols, g, fi
 			putNibble(dst, first+i, nearest(table, v*inverse))
 		}
 	}
+}
+
+// putScale chooses and writes scale and minimum of group g of a row of cols elements:
+// of W4 those that lose little of part, whose squares count by weights, if there are any.
+func putScale(dst []byte, part, weights []float32, f plan.Format, cols, g int) (scale, minimum float32) {
+	low, high := float32(0), float32(0)
+	for _, v := range part {
+		low, high = min(low, v), max(high, v)
+	}
+	at := f.CodeBytes(cols)
+	put := func(i int, bits uint16) float32 {
+		binary.LittleEndian.PutUint16(dst[at+i*2:], bits)
+		return Half(bits)
+	}
+	most := max(-low, high)
+	switch {
+	case f.Kind() == plan.F8:
+		scale = most / 448
+		binary.LittleEndian.PutUint32(dst[at+g*4:], math.Float32bits(scale))
+	case f.Minimum() && f.Kind() == plan.W8:
+		scale = put(g, ToHalf((high-low)/127))
+		minimum = put(f.Groups(cols)+g, ToHalf(low))
+	case f.Minimum():
+		scale, minimum = fitMinimum(part, weights, low, high)
+		scale, minimum = put(g, ToHalf(scale)), put(f.Groups(cols)+g, ToHalf(minimum))
+	case f.Kind() == plan.W8:
+		scale = put(g, ToHalf(most/127))
+	default:
+		if -low > high {
+			most = low
+		}
+		scale = put(g, ToHalf(fit(part, weights, f.Table(), most)))
+	}
+	return scale, minimum
 }
 
 // round rounds a number below 2^22 to the nearest, ties to even.
