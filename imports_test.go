@@ -82,6 +82,7 @@ var layers = map[string][]string{
 	"handler/openapi":   {},
 	"engine":            {"engine/device", "engine/grammar", "engine/page", "engine/plan", "engine/sample", "engine/stop"},
 	"engine/loader":     {"engine/device", "engine/plan", "engine/quant", "engine/weights"},
+	"engine/calibrate":  {"engine/device", "engine/loader", "engine/plan", "engine/quant", "engine/sample", "engine/weights"},
 	"engine/adapter":    {"engine/device", "engine/plan", "engine/quant", "engine/weights"},
 	"engine/page":       {},
 	"engine/sample":     {},

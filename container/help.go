@@ -60,6 +60,7 @@ var examples = map[string]string{
 `,
 	"quantize": `Examples:
   millrace quantize ./SmolLM2-135M-Instruct ./SmolLM2-135M-int4 --quantize int4
+  millrace quantize ./SmolLM2-135M-Instruct ./SmolLM2-135M-int4 --quantize int4 --calibration text.txt
 `,
 	"prefix": `Examples:
   millrace prefix ./llama @system.txt llama.prefix

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -32,6 +34,49 @@ func TestQuantizeOf(t *testing.T) {
 		got, err := quantizeOf(tt.asked, tt.method)
 		if got != tt.want || (err == nil) != (tt.refused == "") || err != nil && !strings.Contains(err.Error(), tt.refused) {
 			t.Errorf("%q of %q: %v, %v; want %v, %q", tt.asked, tt.method, got, err, tt.want, tt.refused)
+		}
+	}
+}
+
+// TestQuantizeCalibrated: the text changes codes, and nothing else; what cannot be a
+// calibration is refused.
+func TestQuantizeCalibrated(t *testing.T) {
+	from, scratch := tinyFolder(t), t.TempDir()
+	text := filepath.Join(scratch, "text.txt")
+	empty := filepath.Join(scratch, "empty.txt")
+	for name, content := range map[string]string{text: strings.Repeat("The quick brown fox jumps over the lazy dog. ", 100), empty: ""} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var files [2][]byte
+	for i, calibration := range []string{"", text} {
+		dir := filepath.Join(scratch, strconv.Itoa(i))
+		if err := (&quantizeCommand{Model: from, Folder: dir, Quantize: "int4", Calibration: calibration}).Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if files[i], err = os.ReadFile(filepath.Join(dir, "model.safetensors")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(files[0]) != len(files[1]) || bytes.Equal(files[0], files[1]) {
+		t.Errorf("%d bytes with a text, %d without, equal: %v", len(files[1]), len(files[0]), bytes.Equal(files[0], files[1]))
+	}
+	for _, tt := range []struct {
+		quantize, calibration, want string
+	}{
+		{"int8", text, "--calibration is for --quantize int4"},
+		{"int4", empty, "is empty"},
+		{"int4", filepath.Join(scratch, "none"), "no such file"},
+	} {
+		dir := filepath.Join(scratch, "refused")
+		err := (&quantizeCommand{Model: from, Folder: dir, Quantize: tt.quantize, Calibration: tt.calibration}).Run(t.Context())
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s %s: %v, want %q", tt.quantize, tt.calibration, err, tt.want)
+		}
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("%s %s: a folder is left", tt.quantize, tt.calibration)
 		}
 	}
 }

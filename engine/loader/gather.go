@@ -305,7 +305,11 @@ func (c *converter) row(dst, src []byte, row int) {
 			picked[i] = c.all[c.Cols.First+i*c.Cols.Step]
 		}
 	}
-	quant.Encode(dst, picked, c.to)
+	var rounding *quant.Rounding
+	if c.rounding != nil {
+		rounding = c.rounding()
+	}
+	rounding.Encode(dst, picked, c.to)
 }
 
 // pick copies columns of elements of size bytes.

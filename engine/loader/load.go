@@ -14,6 +14,7 @@ import (
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/quant"
 	"github.com/millrace-ai/millrace/engine/weights"
 )
 
@@ -271,6 +272,8 @@ type use struct {
 	whole  *whole // in which the part is put together; nil: its rows are handed over as they come
 	direct bool   // rows are handed over as they are in the source
 	packed bool   // rows are packed in the source's format
+
+	rounding func() *quant.Rounding // nil: each element becomes the nearest one
 }
 
 // piece is n rows of a source, read at once.

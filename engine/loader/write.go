@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
@@ -76,35 +77,11 @@ func (w *writer) WriteTensor(h device.Handle, first, n int, src []byte) error {
 	return err
 }
 
-// pack writes rows into their panels. Of a panel that comes in parts, the file has
-// what has come.
-func (w *writer) pack(t *written, first, n int, src []byte) error {
-	panel := make([]byte, t.format.PanelBytes(t.cols))
-	for n > 0 {
-		row := first % t.rows
-		lane := row % plan.PanelRows
-		some := min(n, plan.PanelRows-lane, t.rows-row)
-		at := t.offset + int64(first/t.rows*ceil(t.rows, plan.PanelRows)+row/plan.PanelRows)*int64(len(panel))
-		clear(panel)
-		if some < min(plan.PanelRows, t.rows-row+lane) {
-			if _, err := w.file.ReadAt(panel, at); err != nil && err != io.EOF {
-				return err
-			}
-		}
-		quant.Pack(panel, src, lane, some, t.cols, t.format)
-		if _, err := w.file.WriteAt(panel, at); err != nil {
-			return err
-		}
-		first, n, src = first+some, n-some, src[some*t.width:]
-	}
-	return nil
-}
-
-// Write writes the tensors of checkpoint c to file, an empty safetensors file, under the
-// names that the plan knows them by: those that p.Quantize asks for in resident
-// formats, and these and other matrices in the layout plan.Panels, of type U8. What p uses
-// otherwise than in whole rows, and what it does not use, stays as it is.
-func Write(file File, p *plan.Plan, c *weights.Checkpoint, progress func(done, total int64)) (*Written, error) {
+// Write writes the tensors of checkpoint c to file, a safetensors file: those that
+// p.Quantize asks for as rows of resident formats, of type U8, and under the names that
+// the plan knows them by. What p uses otherwise than in whole rows, and what it does not
+// use, stays as it is. Matrices that have moments, by these names, are rounded for them.
+func Write(file io.WriterAt, p *plan.Plan, c *weights.Checkpoint, moments map[string]*quant.Moments, progress func(done, total int64)) (*Written, error) {
 	switch method := p.Stored.Method; method {
 	case plan.MethodRows, "mxfp4", "bitnet":
 		return nil, fmt.Errorf("%s: quant_method is %s: the weights are quantized already", c.Source(), method)
@@ -144,7 +121,11 @@ func Write(file File, p *plan.Plan, c *weights.Checkpoint, progress func(done, t
 		u.Rows = plan.Range{Step: 1, N: s.stored}
 		add(s, written{name: t.Name, dtype: t.DType, shape: t.Shape, width: s.rowBytes}, u)
 	}
-	read, multiplied := map[string]bool{}, plan.Quantizable(p)
+	roundings := map[*quant.Moments]func() *quant.Rounding{}
+	for _, m := range moments { // matrices that are multiplied with the same share it
+		roundings[m] = sync.OnceValue(m.Rounding)
+	}
+	read := map[string]bool{}
 	for _, s := range found.sources {
 		if s.of != nil {
 			read[s.Name] = true
@@ -173,6 +154,9 @@ func Write(file File, p *plan.Plan, c *weights.Checkpoint, progress func(done, t
 		rows, _ := dimensions(s.part)
 		u := &use{Part: plan.Part{Name: name, Shape: s.part, Rows: plan.Range{Step: 1, N: rows}, Cols: plan.Range{Step: 1, N: cols}}}
 		assemble(&plan.Tensor{Shape: s.part}, format, []*use{u}, []*source{s})
+		if m := moments[name]; m != nil && m.Cols() == cols {
+			u.rounding = roundings[m]
+		}
 		add(s, t, u)
 	}
 	for _, name := range c.Names() {

@@ -38,7 +38,7 @@ func writtenFolder(t *testing.T, c *weights.Checkpoint, quantize plan.Quantize) 
 		t.Fatal(err)
 	}
 	defer f.Close()
-	w, err := Write(f, p, c, nil)
+	w, err := Write(f, p, c, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestWriteTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Write(nil, p, written, nil); err == nil || !strings.Contains(err.Error(), "quantized already") {
+	if _, err := Write(nil, p, written, nil, nil); err == nil || !strings.Contains(err.Error(), "quantized already") {
 		t.Errorf("%v, want a refusal", err)
 	}
 	var text map[string]any

@@ -3,6 +3,7 @@ package quant
 import (
 	"math"
 	"slices"
+	"sync"
 
 	"github.com/millrace-ai/millrace/engine/plan"
 )
@@ -15,6 +16,7 @@ const momentBlock = 256
 // columns i and j of the same block, the sum of x[i]*x[j].
 type Moments struct {
 	cols   int
+	adding sync.Mutex
 	blocks [][]float32 // [n, n] each, of which the lower triangle is used
 }
 
@@ -28,8 +30,13 @@ func NewMoments(cols int) *Moments {
 	return m
 }
 
-// Add counts n rows, stride apart in x.
+// Cols is how many columns the rows have.
+func (m *Moments) Cols() int { return m.cols }
+
+// Add counts n rows, stride apart in x. Several goroutines may call it.
 func (m *Moments) Add(x []float32, n, stride int) {
+	m.adding.Lock()
+	defer m.adding.Unlock()
 	columns := make([]float32, (momentBlock+1)*n) // of a block, one after the other, and zeros
 	for b, sums := range m.blocks {
 		first := b * momentBlock
