@@ -29,6 +29,7 @@ func main() {
 	s := settings{}
 	flag.StringVar(&s.dir, "dir", "build/quality", "folder that run.sh made")
 	flag.StringVar(&s.llama, "llama", "build/peer/llama/bin", "folder of llama-perplexity, llama-quantize, llama-imatrix and llama-tokenize")
+	flag.StringVar(&s.millrace, "millrace", "build/quality/millrace", "the program millrace")
 	flag.StringVar(&s.out, "out", "", "folder that gets quality.md and quality.json")
 	flag.IntVar(&s.threads, "threads", 2, "threads of both")
 	flag.IntVar(&s.chunks, "chunks", 64, "windows of 512 tokens")

@@ -24,11 +24,15 @@ import (
 // as llama-perplexity does.
 const window = 512
 
+// calibrated is int4, rounded for the calibration text.
+const calibrated = "int4 calibrated"
+
 // rotated is the model that no package has.
 const rotated = "smollm2-rotated"
 
 type settings struct {
 	dir, llama, out string
+	millrace        string // the program
 	threads, chunks int
 	only            []string
 }
@@ -80,6 +84,7 @@ func (s *settings) measure(name string) (*table, error) {
 		{"bf16", inprocess.Options{Path: hf}},
 		{"int8", inprocess.Options{Path: hf, Quantize: plan.QuantizeInt8}},
 		{"int4", inprocess.Options{Path: hf, Quantize: plan.QuantizeInt4}},
+		{calibrated, inprocess.Options{Path: filepath.Join(m.dir, calibrated)}},
 		{"bf16, KV int8", inprocess.Options{Path: hf, Cache: plan.CacheW8}},
 		{"Q8_0", inprocess.Options{Path: filepath.Join(m.dir, "Q8_0.gguf")}},
 		{"Q4_0", inprocess.Options{Path: filepath.Join(m.dir, "Q4_0.gguf")}},
@@ -88,6 +93,11 @@ func (s *settings) measure(name string) (*table, error) {
 	} {
 		if !m.wants(o.name) || o.name == "shipped" && name == rotated {
 			continue
+		}
+		if o.name == calibrated {
+			if err := m.calibrate(hf); err != nil {
+				return nil, err
+			}
 		}
 		err := m.ours(o.name, o.options)
 		var missing *inprocess.MissingError
@@ -164,6 +174,23 @@ func (m *measurer) quantized(format string) (path string, err error) {
 		return "", err
 	}
 	return path, os.Rename(partly, path)
+}
+
+// calibrate makes the folder of the calibrated checkpoint, if it is not there.
+func (m *measurer) calibrate(hf string) error {
+	path := filepath.Join(m.dir, calibrated)
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	partly := path + ".partly"
+	if err := os.RemoveAll(partly); err != nil {
+		return err
+	}
+	out, err := exec.Command(m.millrace, "quantize", hf, partly, "--quantize", "int4", "--calibration", filepath.Join(m.settings.dir, "calibration.txt")).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("millrace quantize: %w\n%s", err, out[max(0, len(out)-2000):])
+	}
+	return os.Rename(partly, path)
 }
 
 var finalEstimate = regexp.MustCompile(`Final estimate: PPL = ([0-9.]+)`)

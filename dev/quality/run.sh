@@ -30,4 +30,5 @@ if [[ ! -f $dir/smollm2-rotated/hf/config.json ]]; then
 	"$dir/venv/bin/python" dev/realweights/prepare.py "$dir"/smollm2-rotated/F32.gguf "$dir"/smollm2-rotated/hf --bf16
 fi
 go build -o "$dir/quality" ./dev/quality
+go build -o "$dir/millrace" ./container
 exec "$dir/quality" -dir "$dir" "$@"
