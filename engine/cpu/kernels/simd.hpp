@@ -48,6 +48,19 @@ MR_INLINE void reg_accumulate(Reg& sum, Reg x, Reg y) {
 }
 
 MR_INLINE Reg reg_splat(float x) { return x - Reg{}; }
+// x within [low, high], NaN for NaN. GCC makes a comparison and a blend of what
+// x86 has an instruction for.
+MR_INLINE Reg reg_clamp(Reg x, Reg low, Reg high) {
+#if MR_FMA == 512
+  const __m512 above = _mm512_maskz_max_ps(0xffff, (__m512)low, (__m512)x);
+  return (Reg)_mm512_maskz_min_ps(0xffff, (__m512)high, above);
+#elif MR_FMA == 256 && MR_LANES == 8
+  return (Reg)_mm256_min_ps((__m256)high, _mm256_max_ps((__m256)low, (__m256)x));
+#else
+  x = x < low ? low : x;
+  return x > high ? high : x;
+#endif
+}
 // first, first + 1, …
 MR_INLINE Bits reg_numbers(uint32_t first) {
   Bits b;
@@ -150,8 +163,7 @@ MR_INLINE Vec exp(Vec x) {
   MR_EACH {
     Reg v = x.r[i];
     const Ints vanishes = v < reg_splat(kLowest);
-    v = vanishes ? reg_splat(kLowest) : v;
-    v = v > reg_splat(kHighest) ? reg_splat(kHighest) : v;
+    v = reg_clamp(v, reg_splat(kLowest), reg_splat(kHighest));
     const Reg shifted = reg_fma(v, reg_splat(1.44269504f), reg_splat(kRound));
     const Reg n = shifted - reg_splat(kRound);
     Reg r = reg_fma(n, reg_splat(-0.693359375f), v);
