@@ -23,8 +23,9 @@
 // Work is shared out between barriers, one stage of operations after the other:
 // rows to whichever thread is free, matrices by panels, a mixture by expert and panel,
 // so that an expert is read once a step and an idle one not at all, states by head and
-// 16 columns, attention by block of queries and head, and by 1024 positions as well
-// where one sequence is much longer than the others.
+// 16 columns, attention by block of queries and head, by 1024 positions as well
+// where one sequence is much longer than the others, and by some of a KV head's query
+// heads where there is less of all that than threads.
 //
 // MILLRACE_CPU_ISA=portable|avx2|avxvnni|avx512|avx512vnni|dotprod picks a lesser
 // instruction set than the best; "wide" is AVX-512's code on AVX2 registers, for tests.
