@@ -38,24 +38,32 @@ func TestDraftsNeverLose(t *testing.T) {
 		streams int
 		cost    func(rows int) time.Duration
 		least   float64 // speed, relative to that without drafts
+		state   bool    // it cannot go back
 	}{
-		{"repetition", 1, 1, cheap, 3},
-		{"repetition, many", 1, 8, cheap, 1.5},
-		{"repetition, rows cost as much as steps", 1, 1, dear, 0.98},
-		{"repetition, some rows are free", 1, 1, steps, 3},
-		{"repetition, some rows are free, many", 1, 3, steps, 1.2},
-		{"half right", 2, 1, cheap, 1.2},
-		{"half right, rows cost as much as steps", 2, 4, dear, 0.98},
-		{"half right, some rows are free", 2, 1, steps, 1.3},
-		{"no repetition", 0, 1, cheap, 0.98},
-		{"no repetition, many", 0, 16, cheap, 0.98},
-		{"no repetition, rows cost as much as steps", 0, 4, dear, 0.98},
+		{"repetition", 1, 1, cheap, 3, false},
+		{"repetition, many", 1, 8, cheap, 1.5, false},
+		{"repetition, rows cost as much as steps", 1, 1, dear, 0.98, false},
+		{"repetition, some rows are free", 1, 1, steps, 3, false},
+		{"repetition, some rows are free, many", 1, 3, steps, 1.2, false},
+		{"half right", 2, 1, cheap, 1.2, false},
+		{"half right, rows cost as much as steps", 2, 4, dear, 0.98, false},
+		{"half right, some rows are free", 2, 1, steps, 1.3, false},
+		{"no repetition", 0, 1, cheap, 0.98, false},
+		{"no repetition, many", 0, 16, cheap, 0.98, false},
+		{"no repetition, rows cost as much as steps", 0, 4, dear, 0.98, false},
+		{"repetition, recurrent", 1, 1, cheap, 3, true},
+		{"half right, recurrent", 2, 1, cheap, 1, true},
+		{"half right, recurrent, many", 2, 8, cheap, 0.98, true},
+		{"half right, recurrent, rows cost as much as steps", 2, 4, dear, 0.98, true},
+		{"half right, recurrent, some rows are free", 2, 1, steps, 1.1, true},
+		{"no repetition, recurrent", 0, 4, cheap, 0.98, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			took := func(speculate int) time.Duration {
 				limits := device.Limits{MaxTokens: 128, MaxRows: 128, MaxSlots: 16, MaxPagesPerSlot: 64}
 				model := testModel
-				w := newWorld(t, Config{Device: limits, Pages: 16 * 64, Speculate: speculate, MaxWaiting: 16}, sim.Config{
+				model.Recurrent = tt.state
+				w := newWorld(t, Config{Device: limits, Pages: 16 * 64, States: 32, Speculate: speculate, MaxWaiting: 16}, sim.Config{
 					Model: model, Synchronous: true, Latency: tt.cost,
 				})
 				for i := range tt.streams {

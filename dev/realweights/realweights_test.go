@@ -20,6 +20,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/enginetest"
 	"github.com/millrace-ai/millrace/engine/loader"
 	"github.com/millrace-ai/millrace/engine/page"
+	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/engine/token"
 	"github.com/millrace-ai/millrace/engine/weights"
@@ -142,7 +143,7 @@ func testTokenizer(t *testing.T, file string, goldens []golden) {
 // testTokens compares token by token. After one that differs where llama.cpp
 // has no clear preference, the comparison goes on from llama.cpp's token.
 func testTokens(t *testing.T, file string, goldens []golden, clearly float64) {
-	e := startEngine(t, file, 0)
+	e := startEngine(t, file, plan.QuantizeNone, 0)
 	type part struct {
 		golden *golden
 		from   int // tokens of llama.cpp that belong to the prompt
@@ -192,9 +193,9 @@ func testTokens(t *testing.T, file string, goldens []golden, clearly float64) {
 	t.Logf("%d of %d prompts are equal whole; of %d tokens %d differ at margins below %v", whole, len(goldens), tokens, unclear, clearly)
 }
 
-// startEngine runs an engine on the checkpoint in dir, with drafts of so many tokens,
-// until the test ends.
-func startEngine(t testing.TB, dir string, speculate int) *engine.Engine {
+// startEngine runs an engine on the checkpoint in dir, in a format, with drafts of so many
+// tokens, until the test ends.
+func startEngine(t testing.TB, dir string, format plan.Quantize, speculate int) *engine.Engine {
 	t.Helper()
 	limits := device.Limits{MaxTokens: 512, MaxRows: 64, MaxSlots: 16, MaxPagesPerSlot: 2048 / device.PageTokens}
 	backend, err := cpu.Open(limits)
@@ -211,6 +212,7 @@ func startEngine(t testing.TB, dir string, speculate int) *engine.Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.Quantize = format
 	if _, err := loader.Load(backend, p, c, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +220,7 @@ func startEngine(t testing.TB, dir string, speculate int) *engine.Engine {
 		Backend: backend,
 		Device:  limits,
 		Plan:    p,
-		Pages:   4 * limits.MaxPagesPerSlot * max(1, len(p.Groups)),
+		Pages:   8 * limits.MaxPagesPerSlot * max(1, len(p.Groups)),
 		EOS:     cfg.EOS,
 		Root:    page.Root(),
 
