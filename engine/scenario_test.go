@@ -30,11 +30,12 @@ var update = flag.Bool("update", false, "write the transcripts of testdata/scena
 // its format that of cockroachdb/datadriven.
 //
 //	engine pages= slots= batch= perslot= windows= states= grid= adapters= rope= dynamic
-//	       eos= grammars sync cost= each= waiting= memory=
+//	       eos= grammars sync cost= each= waiting= memory= speculate=
 //	        what is served: windows=0,40 are two groups, states= makes it recurrent, grammars
 //	        gives it the vocabulary of grammars; a step takes cost, and each for a token
-//	ask NAME prompt= new= seed= n= salt= adapter= sample= penalty= score grammar= deadline=
-//	        requests with so many prompt tokens, of the same ones for the same seed
+//	ask NAME prompt= new= seed= n= salt= adapter= sample= penalty= score grammar= deadline= only=
+//	        requests with so many prompt tokens, of the same ones for the same seed; only=7,8
+//	        are the tokens that may come
 //	extend NAME of= prompt= new=
 //	        one whose prompt is that of another, its answer and so many more
 //	turn N  runs the loop N times, 1 by default
@@ -51,7 +52,8 @@ var update = flag.Bool("update", false, "write the transcripts of testdata/scena
 //
 // A step that only goes on as the one before is counted. A step is printed as its number, the time when it was planned and its
 // sequences: a[16:20] are positions 16 to 19, a[20] is one, and * says that a
-// token is sampled after it; a[again]* is sampled with nothing computed.
+// token is sampled after it; a[again]* is sampled with nothing computed. ? stands for a
+// row that verifies: a[20:23]??? is token 20 with a draft of two.
 func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/scenarios/*.txt")
 	if err != nil || len(files) == 0 {
@@ -233,7 +235,7 @@ func (s *scenario) open(args arguments) {
 	limits := device.Limits{MaxTokens: batch, MaxRows: batch, MaxSlots: args.number("slots", 4), MaxPagesPerSlot: args.number("perslot", 8)}
 	s.w = newWorld(s.t, Config{
 		Device: limits, Pages: args.number("pages", 16), States: args.number("states", 0), Adapters: args.number("adapters", 0),
-		MaxWaiting: args.number("waiting", 1000), Memory: int64(args.number("memory", 0)),
+		MaxWaiting: args.number("waiting", 1000), Memory: int64(args.number("memory", 0)), Speculate: args.number("speculate", 0),
 	}, sim.Config{
 		Model:       model,
 		Synchronous: synchronous,
@@ -269,6 +271,10 @@ func (s *scenario) ask(name string, prompt []int32, args arguments) {
 	r := &Request{
 		Tokens: prompt, MaxNewTokens: args.number("new", 1), Params: p, PromptLogprobs: score,
 		CacheSalt: args["salt"], Adapter: int32(args.number("adapter", 0)),
+	}
+	for _, text := range strings.FieldsFunc(args["only"], func(r rune) bool { return r == ',' }) {
+		n, _ := strconv.Atoi(text)
+		r.AllowedTokens = append(r.AllowedTokens, int32(n))
 	}
 	if d := args.duration("deadline"); d > 0 {
 		r.Deadline = s.w.e.now().Add(d)
@@ -331,6 +337,9 @@ func (s *scenario) step(st *step) {
 		for _, r := range st.batch.Rows {
 			if r.Slot == b.Slot && r.Kind == device.RowSample {
 				line.WriteString("*")
+			}
+			if r.Slot == b.Slot && r.Kind == device.RowVerify {
+				line.WriteString("?")
 			}
 		}
 	}
