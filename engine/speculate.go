@@ -121,7 +121,9 @@ func (e *Engine) speculate(st *step) {
 	}
 	if most := min(e.budget, cap(st.batch.Rows)) - rows; !prompts && len(p.open) > 0 && most > 0 {
 		p.choose(st, rows, most)
+		start := e.now()
 		e.constrainDrafts()
+		st.drafting = e.now().Sub(start)
 		e.spare()
 	}
 	clear(p.open)

@@ -35,6 +35,7 @@ type step struct {
 	launchErr   error
 
 	planned, launched time.Time
+	drafting          time.Duration // that grammars took to follow drafts, before launched
 }
 
 func (st *step) init(index int, b *device.Batch, groups int) {
@@ -255,7 +256,7 @@ func (e *Engine) retire(st *step) error {
 			e.pace.observe(info.Forward, st.decodes, info.Tokens-st.decodes)
 		}
 		if st.decodes == len(st.seqs) && len(b.Tokens) <= len(b.Rows) {
-			e.speculation.costs.observe(len(b.Rows), st.number, info.Forward)
+			e.speculation.costs.observe(len(b.Rows), st.number, st.drafting+info.Forward)
 		}
 	}
 	if errors.Is(err, device.ErrLost) {

@@ -18,6 +18,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/enginetest"
+	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/engine/loader"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/plan"
@@ -143,7 +144,7 @@ func testTokenizer(t *testing.T, file string, goldens []golden) {
 // testTokens compares token by token. After one that differs where llama.cpp
 // has no clear preference, the comparison goes on from llama.cpp's token.
 func testTokens(t *testing.T, file string, goldens []golden, clearly float64) {
-	e := startEngine(t, file, plan.QuantizeNone, 0)
+	e := startEngine(t, file, plan.QuantizeNone, 0, nil)
 	type part struct {
 		golden *golden
 		from   int // tokens of llama.cpp that belong to the prompt
@@ -194,8 +195,8 @@ func testTokens(t *testing.T, file string, goldens []golden, clearly float64) {
 }
 
 // startEngine runs an engine on the checkpoint in dir, in a format, with drafts of so many
-// tokens, until the test ends.
-func startEngine(t testing.TB, dir string, format plan.Quantize, speculate int) *engine.Engine {
+// tokens and the grammars of a compiler, until the test ends.
+func startEngine(t testing.TB, dir string, format plan.Quantize, speculate int, compiler *grammar.Compiler) *engine.Engine {
 	t.Helper()
 	limits := device.Limits{MaxTokens: 512, MaxRows: 64, MaxSlots: 16, MaxPagesPerSlot: 2048 / device.PageTokens}
 	backend, err := cpu.Open(limits)
@@ -225,6 +226,7 @@ func startEngine(t testing.TB, dir string, format plan.Quantize, speculate int) 
 		Root:    page.Root(),
 
 		Speculate: speculate,
+		Compiler:  func() (engine.Compiler, error) { return compiler, nil },
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/engine/token"
@@ -22,6 +23,7 @@ var loads = []struct {
 	prompts     []string
 	streams     int // of each prompt
 	temperature float32
+	schema      string
 }{
 	{name: "edit code", prompts: []string{
 		"Rename the parameter `items` to `values` in this code and print all of it again, without a comment.\n\n```python\n" + statistics + "```",
@@ -31,6 +33,10 @@ var loads = []struct {
 		"Summarise this text. Quote its most important sentences word by word.\n\n" + lighthouse,
 		"List the facts of this text, each in a line of its own, in the text's words.\n\n" + lighthouse,
 	}, streams: 1},
+	{name: "extract", prompts: []string{
+		"Copy these records as a JSON array of objects with the keys name, city, year and note.\n\n" + records,
+	}, streams: 1, schema: `{"type":"array","minItems":6,"items":{"type":"object","required":["name","city","year","note"],"additionalProperties":false,
+		"properties":{"name":{"type":"string"},"city":{"type":"string"},"year":{"type":"integer"},"note":{"type":"string"}}}}`},
 	{name: "chat", prompts: []string{
 		"What should I see in Rome in three days?",
 		"Why is the sky blue? Explain it to a child.",
@@ -43,6 +49,14 @@ var loads = []struct {
 		"Give me five ideas for a birthday present for my father.",
 	}, streams: 16, temperature: 0.8},
 }
+
+const records = `name: Anna Holm, city: Bergen, year: 1874, note: first keeper of the lighthouse on the northern cape
+name: Karl Berg, city: Bergen, year: 1899, note: keeper of the lighthouse during the great storm
+name: Ida Lund, city: Tromso, year: 1922, note: engineer of the electric lamp and the diesel engine
+name: Per Dahl, city: Tromso, year: 1971, note: last keeper of the lighthouse on the northern cape
+name: Eva Moen, city: Oslo, year: 1986, note: director of the museum in the house beside the tower
+name: Jon Vik, city: Oslo, year: 2015, note: collector of money for the repair of the tower
+`
 
 const statistics = `def mean(items):
     total = 0
@@ -77,6 +91,9 @@ def mode(items):
 const lighthouse = `The lighthouse on the northern cape was built in 1874 by masons from the mainland. It is 31 metres high and its light can be seen from 19 nautical miles. For 97 years keepers lived in the small house beside the tower. They wound the clockwork that turned the lens every four hours, day and night. The first keeper, Anna Holm, kept a diary from which most of what we know about those years comes. In the winter of 1899 a storm cut the cape off for 43 days, and the keepers lived on dried fish and rainwater. In 1922 the oil lamp was replaced by an electric one, which a diesel engine fed. The last keeper left in 1971, when the light became automatic. Since 1986 the house has been a museum that is open from May to September. Some 12,000 people visit it each year, most of them by boat. The tower itself is closed because the stairs are no longer safe. The village has collected money for its repair since 2015, and work is to begin next spring. When it is done, visitors will be able to climb to the gallery for the first time in thirty years.
 `
 
+// chatEnd is SmolLM2's <|im_end|>.
+const chatEnd = 2
+
 // BenchmarkSpeculation measures how much faster answers come with drafts than without,
 // on real weights: two engines take turns, and the medians of all rounds are compared.
 // The answers must be the same.
@@ -93,7 +110,12 @@ func benchmarkSpeculation(b *testing.B, format plan.Quantize) {
 		b.Fatal(err)
 	}
 	defer tok.Close()
-	plain, drafts := startEngine(b, dir, format, 0), startEngine(b, dir, format, 8)
+	compiler, err := grammar.NewCompiler(tok, tok.VocabSize(), []int32{chatEnd})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer compiler.Close()
+	plain, drafts := startEngine(b, dir, format, 0, compiler), startEngine(b, dir, format, 8, compiler)
 	for _, load := range loads {
 		b.Run(strings.ReplaceAll(load.name, " ", "_"), func(b *testing.B) {
 			var requests []*engine.Request
@@ -120,7 +142,7 @@ func benchmarkSpeculation(b *testing.B, format plan.Quantize) {
 					took := time.Duration(0)
 					for part := range slices.Chunk(requests, load.streams) {
 						start := time.Now()
-						answers[i] = append(answers[i], answer(b, e, part)...)
+						answers[i] = append(answers[i], answer(b, e, part, compiler, load.schema)...)
 						took += time.Since(start)
 					}
 					all[i] = append(all[i], took)
@@ -146,12 +168,21 @@ func benchmarkSpeculation(b *testing.B, format plan.Quantize) {
 	}
 }
 
-// answer returns the answers to requests that are served together.
-func answer(b *testing.B, e *engine.Engine, requests []*engine.Request) (all [][]int32) {
+// answer returns the answers to requests that are served together, under a schema unless
+// that is empty.
+func answer(b *testing.B, e *engine.Engine, requests []*engine.Request, c *grammar.Compiler, schema string) (all [][]int32) {
 	b.Helper()
 	var streams []*engine.Stream
 	for _, r := range requests {
-		s, err := e.Submit(b.Context(), r)
+		asked := *r
+		if schema != "" {
+			m, err := c.Compile(b.Context(), grammar.Spec{Kind: grammar.JSONSchema, Text: schema})
+			if err != nil {
+				b.Fatal(err)
+			}
+			asked.Constraint = &engine.Constraint{Grammar: m}
+		}
+		s, err := e.Submit(b.Context(), &asked)
 		if err != nil {
 			b.Fatal(err)
 		}
