@@ -26,7 +26,8 @@
 // A step may compute tokens of a sequence before they are known: a draft, as long as it
 // pays by what steps took and by how often guesses were right (speculate). The device
 // draws after each what it would have drawn without, and the draft counts as far as it
-// equals that. So answers are the same with drafts and without.
+// equals that. So answers are the same with drafts and without, also under grammars and
+// for recurrent models.
 //
 // # Memory
 //
