@@ -24,6 +24,7 @@ var absent = map[string]string{
 	"deepseek-v2":    `{"rope_parameters": {"factor": 4.0, "mscale": 0.7, "mscale_all_dim": 0.7, "original_max_position_embeddings": 1024, "rope_theta": 1000.0, "rope_type": "yarn"}}`,
 	"deepseek-v3":    `{"rope_parameters": {"factor": 4.0, "mscale": 0.7, "mscale_all_dim": 0.7, "original_max_position_embeddings": 1024, "rope_theta": 1000.0, "rope_type": "yarn"}}`,
 	"dots1":          `{"sliding_window": null, "layer_types": null}`,
+	"falcon-h1":      falconH1Factors,
 	"falcon-new":     `{"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}}`,
 	"gemma2-v4":      `{"query_pre_attn_scalar": 16}`,
 	"glm-v4":         `{"rms_norm_eps": 1e-5, "max_position_embeddings": 40}`,
@@ -39,6 +40,10 @@ var absent = map[string]string{
 	"granitemoehybrid-dense-v4": `{"max_position_embeddings": 1048576, "position_embedding_type": null}`,
 	"nemotron-h-latent-v4":      `{"max_position_embeddings": 1048576}`,
 }
+
+// falconH1Factors are those that are in the weights already.
+const falconH1Factors = `{"mlp_multipliers": [1, 1], "ssm_multipliers": [1, 1, 1, 1, 1], "attention_in_multiplier": 1, "attention_out_multiplier": 1,
+	"embedding_multiplier": 1, "key_multiplier": 1, "lm_head_multiplier": 1, "ssm_in_multiplier": 1, "ssm_out_multiplier": 1}`
 
 // TestGGUF compares what llama.cpp's converter makes of the checkpoints that the
 // goldens are of with these: the plan, and each number that a backend is given.

@@ -26,6 +26,9 @@ logging.disable(logging.CRITICAL)
 OLDER = {
     "GPTNeoXForCausalLM": lambda c: {"rotary_pct": c["rope_parameters"]["partial_rotary_factor"]},
     "GPT2LMHeadModel": lambda c: {"n_ctx": c["n_positions"]},
+    # Factors that it would multiply weights by.
+    "FalconH1ForCausalLM": lambda c: {"head_dim": c["hidden_size"] // c["num_attention_heads"], "mlp_multipliers": [1, 1], "ssm_multipliers": [1] * 5}
+    | {f"{name}_multiplier": 1 for name in ("attention_in", "attention_out", "embedding", "key", "lm_head", "ssm_in", "ssm_out")},
     "GraniteMoeHybridForCausalLM": lambda c: {
         "layer_types": [{"full_attention": "attention"}.get(kind, kind) for kind in c["layer_types"]]},
 }

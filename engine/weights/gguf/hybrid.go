@@ -23,6 +23,18 @@ var hybrids = map[string]*architecture{
 			c["position_embedding_type"] = "rope"
 		}
 	}), func(a *architecture) { a.join = joinGraniteHybrid }),
+	// Its factors are in the weights.
+	"falcon-h1": family("falcon_h1", mamba2Names("mamba."), named(map[string]string{
+		"ffn_norm": "pre_ff_layernorm.weight", "ffn_norm.weight": "pre_ff_layernorm.weight",
+		"ffn_gate": "feed_forward.gate_proj", "ffn_up": "feed_forward.up_proj", "ffn_down": "feed_forward.down_proj",
+	}), reads(func(m *model, c object) {
+		m.copyMamba(c, map[string]string{"conv_kernel": "mamba_d_conv", "state_size": "mamba_d_state", "group_count": "mamba_n_groups", "inner_size": "mamba_d_ssm"})
+		heads := max(1, m.integer("ssm.time_step_rank", 1))
+		c["mamba_n_heads"], c["mamba_d_head"] = heads, m.integer("ssm.inner_size", 0)/heads
+		c["mamba_conv_bias"], c["mamba_proj_bias"] = m.hasLayer("ssm_conv1d.bias"), m.hasLayer("ssm_in.bias")
+		c["projectors_bias"] = m.hasLayer("ssm_out.bias")
+		c["mamba_rms_norm"], c["mamba_norm_before_gate"] = m.hasLayer("ssm_norm.weight"), false // as in llama.cpp
+	}), biases("attention_bias", "mlp_bias"), func(a *architecture) { a.outer["output_norm"] = "final_layernorm" }),
 	"jamba": family("jamba", func(a *architecture) {
 		a.noRope = true
 		a.outer["output_norm"] = "final_layernorm"
