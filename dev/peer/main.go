@@ -187,7 +187,7 @@ func (s *settings) measure(r *result, shape string, first bool) error {
 				var missing *inprocess.MissingError
 				if errors.As(err, &missing) {
 					fmt.Fprintf(os.Stderr, "%s: %s %s is skipped: %v\n", shape, of.engine, of.format, err)
-					r.Skipped = append(r.Skipped, fmt.Sprintf("%s: %s %s: %v", shape, of.engine, of.format, err))
+					r.Remarks = append(r.Remarks, fmt.Sprintf("%s: %s %s is skipped: %v", shape, of.engine, of.format, err))
 					skip[of] = true
 				} else if err != nil {
 					return fmt.Errorf("%s %s: %w", of.engine, of.format, err)

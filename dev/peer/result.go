@@ -78,7 +78,7 @@ type result struct {
 	// prefill computes it for the last token alone.
 	Operations map[string]float64 `json:"operations_per_token"`
 	List       []measurement      `json:"measurements"`
-	Skipped    []string           `json:"skipped,omitempty"`
+	Remarks    []string           `json:"remarks,omitempty"`
 	Pace       []string           `json:"pace,omitempty"`
 	settings   *settings
 }
@@ -292,7 +292,7 @@ func (r *result) print(out io.Writer) {
 		fmt.Fprintln(w)
 	}
 	_ = w.Flush() // to the terminal
-	for _, line := range slices.Concat(r.Pace, r.Skipped) {
+	for _, line := range slices.Concat(r.Pace, r.Remarks) {
 		fmt.Fprintln(out, line)
 	}
 }
@@ -375,8 +375,8 @@ func (r *result) markdown(numbers, links string) []byte {
 	if len(r.Pace) > 0 {
 		fmt.Fprintf(&b, "\n## What requests wait for\n\n- %s\n", strings.Join(r.Pace, "\n- "))
 	}
-	if len(r.Skipped) > 0 {
-		fmt.Fprintf(&b, "\n## Skipped\n\n- %s\n", strings.Join(r.Skipped, "\n- "))
+	if len(r.Remarks) > 0 {
+		fmt.Fprintf(&b, "\n## Remarks\n\n- %s\n", strings.Join(r.Remarks, "\n- "))
 	}
 	return b.Bytes()
 }
