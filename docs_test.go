@@ -278,3 +278,27 @@ func TestRunbook(t *testing.T) {
 	}
 	compare(t, "docs/operations.md", runbook, alerts)
 }
+
+// Every way to build an image that is written down leaves attestations out, which
+// would make an index of it: Lambda takes an image alone.
+func TestImagesAreNoIndexes(t *testing.T) {
+	build := regexp.MustCompile(`docker (buildx )?build .*`)
+	found := 0
+	for _, name := range files(t, ".md", ".sh", ".yaml", ".tf", "Makefile", "Dockerfile", "Dockerfile.model") {
+		if strings.HasPrefix(name, "dev/demo/text/") {
+			continue
+		}
+		for line := range strings.Lines(read(t, name)) {
+			if !build.MatchString(line) {
+				continue
+			}
+			found++
+			if !strings.Contains(line, "BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker") && !strings.Contains(line, "--provenance=false") {
+				t.Errorf("%s: %s", name, strings.TrimSpace(line))
+			}
+		}
+	}
+	if found < 4 {
+		t.Errorf("%d ways to build an image; want those of the Makefile and the Dockerfiles at least", found)
+	}
+}

@@ -34,7 +34,7 @@ func TestHostingChecklist(t *testing.T) {
 			}
 		}
 	}
-	if rows != 15 {
-		t.Errorf("%d rows, want 15", rows)
+	if rows != 18 {
+		t.Errorf("%d rows, want 18", rows)
 	}
 }

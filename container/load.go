@@ -215,14 +215,18 @@ func limitHeap(requests int64) {
 func (l *loadedModel) describe() []any {
 	limits := l.engine.Limits()
 	thousandths := func(v float64) float64 { return math.Round(v*1000) / 1000 }
-	return []any{
+	fields := []any{
 		"model", l.name, "source", cmp.Or(l.place, "built in"),
 		"family", l.family, "weights", size(l.info.WeightBytes), "bytes", l.info.WeightBytes,
 		"seconds", thousandths(l.seconds), "gb_per_second", thousandths(float64(l.info.WeightBytes) / 1e9 / max(l.seconds, 1e-9)),
 		"device", l.caps.Name, "detail", l.caps.Detail, "threads", l.caps.Threads,
 		"kv_tokens", l.tokens, "kv_cache", size(int64(l.budget.pages)*l.info.PageBytes + int64(l.budget.states)*l.info.StateBytes),
-		"request_memory", size(l.request), "slots", l.slots, "autoscaling_target", max(1, l.slots*7/10), "max_total_tokens", limits.MaxTotal, "max_input_tokens", limits.MaxInput,
+		"request_memory", size(l.request), "slots", l.slots, "max_total_tokens", limits.MaxTotal, "max_input_tokens", limits.MaxInput,
 	}
+	if os.Getenv(runtimeAPI) == "" { // Lambda scales by itself
+		fields = append(fields, "autoscaling_target", max(1, l.slots*7/10))
+	}
+	return fields
 }
 
 // specialTokens returns the ids of special tokens by their spelling.

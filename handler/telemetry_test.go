@@ -54,9 +54,9 @@ func TestRequestLog(t *testing.T) {
 			map[string]any{"generated_tokens": 6.0}},
 		{"completion", "/v1/completions", `{"prompt":"` + secret + `","max_tokens":1,"model":"tgi"}`, nil, "INFO", "Success",
 			map[string]any{"generated_tokens": 1.0}},
-		{"invalid value", "/generate", `{"inputs":"` + secret + `","parameters":{"top_p":7}}`, nil, "INFO", "Failed",
+		{"invalid value", "/generate", `{"inputs":"` + secret + `","parameters":{"top_p":7}}`, nil, "WARN", "Failed",
 			map[string]any{"status": 422.0, "error_type": "validation", "error": nil, "generated_tokens": nil}},
-		{"wrong type, which the answer quotes", "/generate", `{"inputs":"a","parameters":"` + secret + `"}`, nil, "INFO", "Failed",
+		{"wrong type, which the answer quotes", "/generate", `{"inputs":"a","parameters":"` + secret + `"}`, nil, "WARN", "Failed",
 			map[string]any{"status": 422.0, "error_type": "validation", "trace_id": traced}},
 		{"device", "/generate", `{"inputs":"` + secret + `"}`, fails, "ERROR", "Failed",
 			map[string]any{"status": 424.0, "error_type": "generation", "error": "Request failed during generation: device is gone"}},
@@ -101,6 +101,11 @@ func TestRequestLog(t *testing.T) {
 				for _, name := range []string{"total_time", "validation_time", "queue_time", "inference_time", "time_per_token"} {
 					if text, _ := span[name].(string); !strings.HasSuffix(text, "s") {
 						t.Errorf("span.%s is %v", name, span[name])
+					}
+				}
+				for _, name := range []string{"queue_ms", "inference_ms", "total_ms"} {
+					if ms, ok := line[name].(float64); !ok || ms < 0 {
+						t.Errorf("%s is %v", name, line[name])
 					}
 				}
 			}

@@ -40,7 +40,6 @@ func (rep *Reporter) appendEMF(attrs []slog.Attr, r *Request) []slog.Attr {
 	ended := strconv.Itoa(r.Status)
 	if r.Generated != nil {
 		ended = r.Timing.Finish
-		attrs = append(attrs, slog.Float64("queue_ms", milliseconds(r.Timing.Queue)))
 	}
 	d := emfDirective{Namespace: rep.Namespace, Dimensions: [][]string{{"model"}, {"model", "outcome"}}}
 	for _, a := range attrs {

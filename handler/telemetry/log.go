@@ -13,7 +13,7 @@ import (
 
 // log writes the one line of a request. A complete generation has
 // TGI's words and the fields of its span, whose times are texts as there; the
-// fields beside the span are ours. What a client sent or got is never in it:
+// fields beside the span are ours, with times in numbers that can be summed. What a client sent or got is never in it:
 // of the parameters only the numbers, and messages of a client's own errors,
 // which may quote a body, only for who asks for debugging.
 //
@@ -28,7 +28,7 @@ func (rep *Reporter) log(r *Request, ttft time.Duration, traceID string) {
 	case r.Failure != nil && r.HTTP.Method != http.MethodPost:
 		level, message = slog.LevelDebug, "Failed" // health checks while loading
 	case r.Failure != nil:
-		message = "Failed"
+		level, message = slog.LevelWarn, "Failed"
 	case r.Generated == nil:
 		return
 	}
@@ -36,7 +36,7 @@ func (rep *Reporter) log(r *Request, ttft time.Duration, traceID string) {
 	if !rep.Logger.Enabled(ctx, level) {
 		return
 	}
-	var buf [24]slog.Attr
+	var buf [26]slog.Attr
 	attrs := append(buf[:0],
 		slog.String("request_id", r.ID), slog.String("method", r.HTTP.Method), slog.String("path", r.HTTP.URL.Path),
 		slog.Int("status", r.Status), slog.Bool("stream", r.Streamed))
@@ -74,7 +74,8 @@ func (rep *Reporter) log(r *Request, ttft time.Duration, traceID string) {
 		attrs = append(attrs,
 			slog.Int("prompt_tokens", t.Prompt), slog.Int("cached_tokens", cached),
 			slog.Int("generated_tokens", t.Tokens), slog.String("finish_reason", t.Finish),
-			slog.Int("preempted", preempted), slog.Float64("total_ms", milliseconds(t.Total)),
+			slog.Int("preempted", preempted), slog.Float64("queue_ms", milliseconds(t.Queue)),
+			slog.Float64("inference_ms", milliseconds(t.Inference)), slog.Float64("total_ms", milliseconds(t.Total)),
 			spanOf(r.Generated, t))
 	}
 	if rep.Namespace != "" && r.HTTP.Method == http.MethodPost {
