@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"runtime"
 	"slices"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/container/lambda"
+	"github.com/millrace-ai/millrace/container/source"
 )
 
 // lambdaCommand are the commands about Lambda.
@@ -151,6 +153,18 @@ func serveLambda(cfg *config.Serve, settings []config.Setting, notes []string) e
 				stderr.flush(idleLines)
 			}
 		},
+	}
+	if cfg.QueueOutput != "" {
+		output, err := source.Deliver(context.Background(), cfg.QueueOutput, s.log)
+		if err != nil {
+			return usageError{err}
+		}
+		opt.Deliver = func(ctx context.Context, id string, status int, answer []byte) error {
+			if status >= http.StatusBadRequest {
+				id = "failed/" + id
+			}
+			return output.Put(ctx, id+".json", answer)
+		}
 	}
 	if limit := f.initLimit(); limit > 0 {
 		opt.InitUntil = processStart.Add(limit)

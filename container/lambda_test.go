@@ -23,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 
 	"github.com/millrace-ai/millrace/container/config"
+	"github.com/millrace-ai/millrace/container/source/s3test"
 )
 
 // localFunction is a running `millrace lambda local`.
@@ -113,6 +114,31 @@ func (f *localFunction) eventually(pattern string) []string {
 			f.t.Fatalf("the log never has %s", pattern)
 		}
 	}
+}
+
+// The answers to the messages of a queue are in S3, and what S3 did not take comes
+// again.
+func TestLambdaQueue(t *testing.T) {
+	server := s3test.NewServer(t)
+	f := startFunction(t, s3Env(server.URL), "--env", "QUEUE_OUTPUT=s3://answers/chat")
+	event := `{"Records":[{"messageId":"a","eventSource":"aws:sqs","body":"{\"inputs\":\"What is Millrace?\"}"},{"messageId":"b","eventSource":"aws:sqs","body":"no JSON"}]}`
+	if out := f.invoke(event); out.FunctionError != nil || string(out.Payload) != `{"batchItemFailures":[]}` {
+		t.Errorf("%v %s", out.FunctionError, out.Payload)
+	}
+	if good, bad := server.Get("answers", "chat/a.json"), server.Get("answers", "chat/failed/b.json"); !bytes.Contains(good, []byte("generated_text")) || !bytes.Contains(bad, []byte(`"error_type"`)) {
+		t.Errorf("the answers are %s and %s", good, bad)
+	}
+
+	denied := s3test.NewProxy(t, server.URL, 1, func(int, *http.Request) s3test.Fault { return s3test.None })
+	denied.Intercept(func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+		s3test.Fail(w, http.StatusForbidden, "AccessDenied", "Access Denied")
+		return true
+	})
+	f = startFunction(t, s3Env(denied.URL), "--env", "QUEUE_OUTPUT=s3://answers/chat/")
+	if out := f.invoke(event); string(out.Payload) != `{"batchItemFailures":[{"itemIdentifier":"a"},{"itemIdentifier":"b"}]}` {
+		t.Errorf("%s", out.Payload)
+	}
+	f.eventually(`s3://answers/chat/a.json: access denied: s3:PutObject is missing`)
 }
 
 // A function answers the client of aws-sdk-go-v2 in one piece and in several,

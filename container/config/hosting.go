@@ -19,6 +19,7 @@ type Hosting struct {
 	ComputeType        string `name:"compute-type" placeholder:"NAME" help:"What answers call this machine in x-compute-type. Default: 1-cpu, by the device."`
 	LambdaInvokeMode   string `name:"lambda-invoke-mode" default:"auto" enum:"auto,buffered,stream" placeholder:"auto|buffered|stream" help:"How answers leave a Lambda function: auto streams to direct calls that ask for a stream; stream also to function URLs and REST APIs, which must be set to stream; buffered never streams."`
 	AnyModel           bool   `kong:"-"` // a request may call the model as it likes
+	QueueOutput        string `name:"queue-output" placeholder:"S3" help:"Where a Lambda function puts its answers to the messages of an SQS queue: s3://BUCKET/PREFIX/. Without it, it refuses them."`
 	EMFNamespace       string `name:"emf-namespace" placeholder:"NAME" help:"Make CloudWatch metrics of each request's line in the log, in this namespace. Implies --json-output."`
 }
 
@@ -31,6 +32,9 @@ const (
 	sageMakerAnswer = 58 // seconds; SageMaker gives up after 60
 	sageMakerStream = 470
 )
+
+// queueOutput is a prefix in S3.
+var queueOutput = regexp.MustCompile(`^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?]*)?$`)
 
 // emfNames are the namespaces that CloudWatch takes.
 var emfNames = regexp.MustCompile(`^[0-9A-Za-z.\-_/#: ]{1,255}$`)
@@ -74,6 +78,9 @@ func (l *Loader) settlePlace(s *Serve) {
 
 // checkHosting checks what needs more than a number's bounds.
 func (l *Loader) checkHosting(s *Serve) error {
+	if s.QueueOutput != "" && !queueOutput.MatchString(s.QueueOutput) {
+		return errorf("%s: expected s3://BUCKET/PREFIX/", Setting{Flag: "queue-output", Value: s.QueueOutput, From: l.from["queue-output"]}.name())
+	}
 	if s.EMFNamespace == "" {
 		return nil
 	}

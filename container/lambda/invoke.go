@@ -2,6 +2,7 @@ package lambda
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime/debug"
@@ -31,6 +32,9 @@ func (r *Runtime) invoke(inv *invocation, begun func()) error {
 
 	if f := r.awaitModel(until); f != nil {
 		return r.postFailure(inv.id, f)
+	}
+	if e.source == queue && r.opt.Deliver == nil {
+		return r.reject(inv.id, errors.New("the event has messages of an SQS queue, whose answers have nowhere to go: set QUEUE_OUTPUT to s3://BUCKET/PREFIX/"))
 	}
 	if e.source == queue {
 		answer := r.batch(ctx, inv, e.records)
@@ -215,7 +219,9 @@ func (r *Runtime) batch(ctx context.Context, inv *invocation, records []events.S
 	return batchAnswer(failed)
 }
 
-// record serves one record. Its answer is discarded.
+// record serves one record and delivers its answer, also one that refuses it: the
+// same message would be refused again. Its error is that the message should come
+// again.
 func (r *Runtime) record(ctx context.Context, inv *invocation, rec events.SQSMessage) error {
 	e := &event{
 		source: direct, method: http.MethodPost, path: "/invocations", body: []byte(rec.Body),
@@ -227,12 +233,12 @@ func (r *Runtime) record(ctx context.Context, inv *invocation, rec events.SQSMes
 	}
 	label(req, inv)
 	w := newBuffered(direct, req.Method)
-	f := r.serve(w, req, func() {})
-	if f == nil {
-		_, f = w.payload()
-	}
-	if f != nil {
+	if f := r.serve(w, req, func() {}); f != nil {
 		return fmt.Errorf("%s: %s", f.Type, f.Message)
 	}
-	return nil
+	if w.status >= http.StatusBadRequest && !isClients(w.status) {
+		f := errorOf(w.body.Bytes(), w.status)
+		return fmt.Errorf("%s: %s", f.Type, f.Message)
+	}
+	return r.opt.Deliver(ctx, rec.MessageId, w.status, w.body.Bytes())
 }

@@ -38,6 +38,9 @@ type Options struct {
 	InitUntil   time.Time // when to ask for an event at the latest; zero: only once ready
 	Logger      *slog.Logger
 
+	// Deliver, if not nil, takes the answer to the message of a queue that has an
+	// id, with its status. If nil, such messages are refused.
+	Deliver func(ctx context.Context, id string, status int, answer []byte) error
 	// Idle, if not nil, is called when the process may be frozen after it:
 	// nothing should be left to do after it.
 	Idle func()

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -232,23 +233,52 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// The records of a queue are served one by one; the ones that fail come again.
+// The messages of a queue are served one by one, and their answers delivered. What
+// fails for no fault of the message comes again.
 func TestQueue(t *testing.T) {
-	p := newPlatform(t)
-	p.run(func(w http.ResponseWriter, r *http.Request) {
+	const event = `{"Records":[{"messageId":"1","eventSource":"aws:sqs","body":"good"},{"messageId":"2","eventSource":"aws:sqs","body":"bad"},
+		{"messageId":"3","eventSource":"aws:sqs","body":"worse"},{"messageId":"4","eventSource":"aws:sqs","body":"full"},{"messageId":"5","eventSource":"aws:sqs","body":"lost"}]}`
+	serve := func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		switch string(body) {
 		case "bad":
 			refuse(w, r)
 		case "worse":
 			panic(body)
+		case "full":
+			status(http.StatusTooManyRequests, `{"error":"full","error_type":"overloaded"}`)(w, r)
+		default:
+			w.Write(body)
 		}
-	}, nil)
-	p.send("a", `{"Records":[{"messageId":"1","eventSource":"aws:sqs","body":"good"},{"messageId":"2","eventSource":"aws:sqs","body":"bad"},
-		{"messageId":"3","eventSource":"aws:sqs","body":"worse"},{"messageId":"4","eventSource":"aws:sqs","body":"good"}]}`)
-	const want = `{"batchItemFailures":[{"itemIdentifier":"2"},{"itemIdentifier":"3"}]}`
+	}
+	var mu sync.Mutex
+	delivered := map[string]string{}
+	p := newPlatform(t)
+	p.run(serve, func(o *Options) {
+		o.Deliver = func(_ context.Context, id string, status int, answer []byte) error {
+			if string(answer) == "lost" {
+				return errors.New("access denied")
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			delivered[id] = fmt.Sprintf("%d %s", status, answer)
+			return nil
+		}
+	})
+	p.send("a", event)
+	const want = `{"batchItemFailures":[{"itemIdentifier":"3"},{"itemIdentifier":"4"},{"itemIdentifier":"5"}]}`
 	if body := p.answer().all(t); body != want {
 		t.Errorf("the answer is %s; want %s", body, want)
+	}
+	if got := fmt.Sprint(delivered); got != `map[1:200 good 2:422 {"error":"too much","error_type":"validation"}]` {
+		t.Errorf("delivered are %s", got)
+	}
+
+	p = newPlatform(t)
+	p.run(serve, nil)
+	p.send("b", event)
+	if body := p.answer().all(t); !strings.Contains(body, "QUEUE_OUTPUT") {
+		t.Errorf("without a place for answers the answer is %s", body)
 	}
 }
 

@@ -74,7 +74,7 @@ func regionOf(err error) string {
 }
 
 // needs are the permissions an operation takes.
-var needs = map[string]string{"list": "s3:ListBucket", "get": "s3:GetObject"}
+var needs = map[string]string{"list": "s3:ListBucket", "get": "s3:GetObject", "put": "s3:PutObject"}
 
 // urls are those in a message of the SDK, which quotes the endpoint it is given.
 var urls = regexp.MustCompile("[^\\s`\"']+://[^\\s`\"']+")
@@ -82,7 +82,7 @@ var urls = regexp.MustCompile("[^\\s`\"']+://[^\\s`\"']+")
 // permission is how IAM's messages name what was refused.
 var permission = regexp.MustCompile(`not authorized to perform: (\S+)`)
 
-// explain makes the one line about a failed operation, "list" or "get", on
+// explain makes the one line about a failed operation, "list", "get" or "put", on
 // key in l. It wraps err, and fs.ErrNotExist if there is no such object.
 func explain(l location, operation, key string, err error) error {
 	if err == nil {
@@ -137,7 +137,7 @@ func explain(l location, operation, key string, err error) error {
 		if operation == "get" {
 			hint = ", or without s3:ListBucket there is no such object"
 		}
-		if !l.requesterPays {
+		if !l.requesterPays && operation != "put" {
 			hint += "; a Requester Pays bucket takes ?requestPayer=requester after the URI"
 		}
 		return say("access denied: %s is missing%s (%s)", missing, hint, awserr.Detail(code, message))

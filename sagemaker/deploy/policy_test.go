@@ -77,7 +77,7 @@ func TestPolicy(t *testing.T) {
 }
 
 // --create-role makes a role, gives it what the endpoint needs at each deployment,
-// and delete takes it away; a role of somebody else's stays.
+// and delete deletes it; a role of somebody else's stays.
 func TestRole(t *testing.T) {
 	f, s := newFake(t), testSpec()
 	s.Role, s.CreateRole = "", true

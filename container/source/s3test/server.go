@@ -1,6 +1,6 @@
 // Package s3test is a stand-in for S3 in tests: a server that keeps objects in
-// memory and understands ListObjectsV2, HeadObject and GetObject, with ranges,
-// If-Match, versions left out, and checksums; and a proxy in front of any S3
+// memory and understands ListObjectsV2, HeadObject, GetObject and PutObject, with
+// ranges, If-Match, versions left out, and checksums; and a proxy in front of any S3
 // server that does to requests what networks, services and people do.
 //
 // Signatures are not checked: that is tried against a real server.
@@ -14,6 +14,7 @@ import (
 	"encoding/hex"
 	"encoding/xml"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -68,6 +69,13 @@ func (s *Server) Put(bucket, key string, data []byte) {
 	s.objects[bucket+"/"+key] = o
 }
 
+// Get returns an object, nil if there is none.
+func (s *Server) Get(bucket, key string) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.objects[bucket+"/"+key].data
+}
+
 // Delete removes an object.
 func (s *Server) Delete(bucket, key string) {
 	s.mu.Lock()
@@ -85,6 +93,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o, ok := s.objects[bucket+"/"+key]
 	s.mu.Unlock()
 	switch {
+	case r.Method == http.MethodPut:
+		data, err := io.ReadAll(r.Body)
+		if err != nil {
+			Fail(w, http.StatusBadRequest, "IncompleteBody", err.Error())
+			return
+		}
+		s.Put(bucket, key, data)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		Fail(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "The specified method is not allowed against this resource.")
 	case !ok:

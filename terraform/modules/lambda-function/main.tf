@@ -10,6 +10,7 @@ locals {
     try(var.url.stream, false) ? { LAMBDA_INVOKE_MODE = "stream" } : {},
     try(var.url.cors, null) == null ? {} : { CORS_ALLOW_ORIGIN = join(",", var.url.cors.allow_origins) },
     var.weights == null ? {} : { MODEL_ID = var.weights.s3_uri },
+    var.queue == null ? {} : { QUEUE_OUTPUT = var.queue.output_s3_uri },
     local.managed ? { MAX_BATCH_SIZE = tostring(var.managed_instances.max_concurrency) } : {},
     var.environment,
   )

@@ -40,6 +40,25 @@ locals {
       Condition = { StringLike = { "kms:ViaService" = ["s3.*"] } }
     },
     {
+      Sid      = "Queue"
+      Effect   = "Allow"
+      Action   = ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
+      Resource = compact([try(var.queue.arn, null)])
+    },
+    {
+      Sid      = "Answers"
+      Effect   = "Allow"
+      Action   = ["s3:PutObject"]
+      Resource = [for uri in compact([try(var.queue.output_s3_uri, null)]) : "arn:${local.partition}:s3:::${trimprefix(uri, "s3://")}*"]
+    },
+    {
+      Sid       = "AnswersKey"
+      Effect    = "Allow"
+      Action    = ["kms:Decrypt", "kms:GenerateDataKey"]
+      Resource  = compact([try(var.queue.kms_key_arn, null)])
+      Condition = { StringLike = { "kms:ViaService" = ["s3.*", "sqs.*"] } }
+    },
+    {
       Sid      = "EnvironmentKey"
       Effect   = "Allow"
       Action   = ["kms:Decrypt"]

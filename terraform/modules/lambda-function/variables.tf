@@ -231,6 +231,35 @@ variable "url" {
   }
 }
 
+variable "queue" {
+  description = <<-EOT
+    An SQS queue whose messages are bodies of /invocations; null for none.
+    `output_s3_uri`: the prefix, which ends in /, for the answers: PREFIX/MESSAGE.json, and PREFIX/failed/MESSAGE.json for a message that is refused. What fails otherwise comes again, until the queue gives up on it: give it a dead-letter queue, and a visibility timeout of six times `timeout_seconds`.
+    `batch_size`: messages in an event. `max_concurrency`: events at once, 2 to 1000. `kms_key_arn`: the key that encrypts the queue and the answers.
+  EOT
+  type = object({
+    arn             = string
+    output_s3_uri   = string
+    batch_size      = optional(number, 1)
+    max_concurrency = optional(number)
+    kms_key_arn     = optional(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.queue == null || can(regex("^arn:aws[a-z-]*:sqs:[a-z0-9-]+:\\d{12}:[\\w.-]+$", var.queue.arn))
+    error_message = "queue.arn must be the ARN of an SQS queue: arn:aws:sqs:REGION:ACCOUNT:NAME"
+  }
+  validation {
+    condition     = var.queue == null || can(regex("^s3://[a-z0-9][a-z0-9.-]+/(.*/)?$", var.queue.output_s3_uri))
+    error_message = "queue.output_s3_uri must be a prefix with a / at the end, like s3://BUCKET/PREFIX/"
+  }
+  validation {
+    condition     = try(var.queue.batch_size >= 1 && var.queue.batch_size <= 10, true) && try(var.queue.max_concurrency >= 2 && var.queue.max_concurrency <= 1000, true)
+    error_message = "queue: batch_size must be 1 to 10, max_concurrency 2 to 1000"
+  }
+}
+
 variable "tracing" {
   description = "Whether requests are traced in X-Ray: Active, or PassThrough for those that come with a trace."
   type        = string

@@ -115,6 +115,39 @@ run "faults_of_the_server_alone" {
   }
 }
 
+run "messages_of_a_queue" {
+  command = plan
+
+  variables {
+    queue = { arn = "arn:aws:sqs:eu-west-1:123456789012:questions", output_s3_uri = "s3://answers/chat/", max_concurrency = 5 }
+  }
+
+  assert {
+    condition     = aws_lambda_event_source_mapping.queue[0].function_response_types == toset(["ReportBatchItemFailures"]) && aws_lambda_event_source_mapping.queue[0].scaling_config[0].maximum_concurrency == 5
+    error_message = "messages that fail are deleted, or too many run at once"
+  }
+  assert {
+    condition     = aws_lambda_function.this.environment[0].variables.QUEUE_OUTPUT == "s3://answers/chat/"
+    error_message = "answers have nowhere to go"
+  }
+  assert {
+    condition = { for s in jsondecode(output.policy_json).Statement : s.Sid => s.Resource if contains(["Queue", "Answers", "AnswersKey"], s.Sid) } == {
+      Queue = ["arn:aws:sqs:eu-west-1:123456789012:questions"], Answers = ["arn:aws:s3:::answers/chat/*"]
+    }
+    error_message = "the role cannot read the queue or write answers: ${output.policy_json}"
+  }
+}
+
+run "refuses_a_queue_by_url" {
+  command = plan
+
+  variables {
+    queue = { arn = "https://sqs.eu-west-1.amazonaws.com/123456789012/questions", output_s3_uri = "s3://answers/chat", batch_size = 11 }
+  }
+
+  expect_failures = [var.queue]
+}
+
 run "open_url" {
   command = plan
 
