@@ -332,11 +332,16 @@ func (s *server) ready(l *loadedModel, adapters *adapter.Manager) handler.Model 
 	}
 }
 
-// drain ends the server in order: health checks fail and no request is
-// accepted from now on, running ones go on for a while, then end with an
-// error, and the front closes. It reports whether no request is left.
+// drain ends the server in order: health checks fail, after a delay no request
+// is accepted, running ones go on for a while, then end with an error, and the
+// front closes. It reports whether no request is left.
 func (s *server) drain(f front, sig os.Signal, e *engine.Engine) (idle bool) {
 	start := time.Now()
+	if delay := time.Duration(s.cfg.ShutdownDelay) * time.Second; delay > 0 && os.Getenv(runtimeAPI) == "" {
+		s.api.Leave()
+		s.log.Info("health checks fail from now on, requests are still accepted", "signal", sig.String(), "seconds", delay.Seconds())
+		time.Sleep(delay)
+	}
 	s.api.Drain()
 	s.log.Info("draining", "signal", sig.String(), "running", e.Stats().Running, "timeout_seconds", s.cfg.Drain().Seconds())
 	if e.Stats().Running > 0 {

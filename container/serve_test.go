@@ -183,6 +183,30 @@ func TestSignalWhileStreaming(t *testing.T) {
 	}
 }
 
+// With a delay, health checks fail at once after a signal and requests are still
+// answered; a second signal ends that.
+func TestShutdownDelay(t *testing.T) {
+	p := start(t, nil, "--model-id", tinyFolder(t), "--device", "ref", "--shutdown-delay", "300").ready()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "ping to fail", func() bool { status, _ := p.get("/ping"); return status == 503 })
+	if status, body := p.post("/generate", `{"inputs":"a","parameters":{"max_new_tokens":1}}`); status != 200 {
+		t.Errorf("work is refused during the delay: %d %s", status, body)
+	}
+	waitFor(t, "the end", func() bool {
+		select {
+		case <-p.exited:
+			return true
+		default:
+			return p.cmd.Process.Signal(syscall.SIGTERM) != nil
+		}
+	})
+	if status := p.wait(); status != 1 {
+		t.Errorf("exit status %d; want 1", status)
+	}
+}
+
 // What runs when the time to drain is over ends with an error event.
 func TestDrainTimeout(t *testing.T) {
 	p := start(t, nil, "--model-id", tinyFolder(t), "--device", "ref", "--graceful-termination-timeout", "0").ready()

@@ -17,7 +17,7 @@ func (s *Server) health(x *exchange) error {
 	}
 	m := s.model.Load()
 	switch {
-	case s.draining.Load():
+	case s.draining.Load(), s.leaving.Load():
 		return unhealthy("unhealthy: shutting down")
 	case m == nil:
 		return unhealthy("unhealthy: %s", *s.pending.Load())

@@ -80,6 +80,7 @@ type Server struct {
 	model    atomic.Pointer[model]  // nil: not ready
 	pending  atomic.Pointer[string] // why it is not
 	draining atomic.Bool
+	leaving  atomic.Bool  // to be drained soon
 	permits  atomic.Int64 // generations in progress
 	memory   memory       // what requests hold
 
@@ -154,6 +155,10 @@ func (s *Server) SetReady(m Model) {
 	}
 	s.model.Store(&model{adapters: m.Adapters, adaptable: adaptable, gen: m.Generator, tok: m.Tokenizer, template: m.Template, compiler: m.Compiler, limits: limits, revision: m.Revision, sampling: m.Sampling})
 }
+
+// Leave makes /ping and /health fail, so that load balancers look for another
+// server. Work is still accepted.
+func (s *Server) Leave() { s.leaving.Store(true) }
 
 // Drain refuses all work that comes from now on and makes /ping and /health
 // fail; what runs goes on. Waiting for it is http.Server.Shutdown's.
