@@ -1,6 +1,12 @@
 # An endpoint that puts its answers into S3, has an hour for each, and no
 # instance while nothing waits.
 
+variable "name" {
+  description = "Name of the endpoint, of which an account has one in a region."
+  type        = string
+  default     = "summaries"
+}
+
 variable "image" {
   description = "Millrace's image in ECR."
   type        = string
@@ -18,13 +24,13 @@ variable "bucket" {
 
 resource "aws_sns_topic" "failed" {
   # checkov:skip=CKV_AWS_26:the notices hold where an answer is, and no text of it
-  name = "summaries-failed"
+  name = "${var.name}-failed"
 }
 
 module "summaries" {
   source = "../../modules/sagemaker-endpoint"
 
-  name        = "summaries"
+  name        = var.name
   mode        = "async"
   image       = var.image
   weights     = { s3_uri = var.weights }

@@ -1,6 +1,12 @@
 # Two models that share instances; both go to no copy, and the endpoint to no
 # instance, while nothing is asked.
 
+variable "name" {
+  description = "Name of the endpoint, of which an account has one in a region."
+  type        = string
+  default     = "fleet"
+}
+
 variable "image" {
   description = "Millrace's image in ECR."
   type        = string
@@ -19,7 +25,7 @@ variable "small_weights" {
 module "fleet" {
   source = "../../modules/sagemaker-endpoint"
 
-  name     = "fleet"
+  name     = var.name
   mode     = "components"
   instance = { type = "ml.m7i.12xlarge", managed_scaling = { min = 0, max = 2 } }
 }
@@ -27,7 +33,7 @@ module "fleet" {
 module "large" {
   source = "../../modules/inference-component"
 
-  name          = "large"
+  name          = "${var.name}-large"
   endpoint_name = module.fleet.name
   variant_name  = module.fleet.variant_name
   image         = var.image
@@ -39,7 +45,7 @@ module "large" {
 module "small" {
   source = "../../modules/inference-component"
 
-  name          = "small"
+  name          = "${var.name}-small"
   endpoint_name = module.fleet.name
   variant_name  = module.fleet.variant_name
   image         = var.image

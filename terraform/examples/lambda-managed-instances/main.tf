@@ -1,6 +1,12 @@
 # Lambda on instances of one's own, where an environment answers many requests
 # together. They stay up, so nothing is loaded while a request waits.
 
+variable "name" {
+  description = "Name of the function, of which an account has one in a region."
+  type        = string
+  default     = "chat"
+}
+
 variable "image" {
   description = "Millrace's image in ECR, by its digest."
   type        = string
@@ -22,7 +28,7 @@ variable "network" {
 module "chat" {
   source = "../../modules/lambda-function"
 
-  name              = "chat"
+  name              = var.name
   image             = var.image
   weights           = { s3_uri = var.weights }
   memory_mb         = 32768

@@ -4,6 +4,12 @@
 #   terraform apply -var image=ACCOUNT.dkr.ecr.REGION.amazonaws.com/millrace@sha256:... \
 #                   -var weights=s3://BUCKET/PREFIX/
 
+variable "name" {
+  description = "Name of the function, of which an account has one in a region."
+  type        = string
+  default     = "small"
+}
+
 variable "image" {
   description = "Millrace's image in ECR, by its digest."
   type        = string
@@ -17,7 +23,7 @@ variable "weights" {
 module "small" {
   source = "../../modules/lambda-function"
 
-  name    = "small"
+  name    = var.name
   image   = var.image
   weights = { s3_uri = var.weights }
   url     = {}

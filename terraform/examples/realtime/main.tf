@@ -3,6 +3,12 @@
 #   terraform apply -var image=ACCOUNT.dkr.ecr.REGION.amazonaws.com/millrace:TAG \
 #                   -var weights=s3://BUCKET/PREFIX/
 
+variable "name" {
+  description = "Name of the endpoint, of which an account has one in a region."
+  type        = string
+  default     = "chat"
+}
+
 variable "image" {
   description = "Millrace's image in ECR."
   type        = string
@@ -16,7 +22,7 @@ variable "weights" {
 module "chat" {
   source = "../../modules/sagemaker-endpoint"
 
-  name        = "chat"
+  name        = var.name
   image       = var.image
   weights     = { s3_uri = var.weights }
   instance    = { type = "ml.c7i.4xlarge" }

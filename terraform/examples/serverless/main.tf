@@ -1,5 +1,11 @@
 # A small model on CPUs, with no instance while nothing is asked.
 
+variable "name" {
+  description = "Name of the endpoint, of which an account has one in a region."
+  type        = string
+  default     = "small"
+}
+
 variable "image" {
   description = "Millrace's image in ECR."
   type        = string
@@ -13,7 +19,7 @@ variable "weights" {
 module "small" {
   source = "../../modules/sagemaker-endpoint"
 
-  name       = "small"
+  name       = var.name
   mode       = "serverless"
   image      = var.image
   weights    = { s3_uri = var.weights, stream = true }
