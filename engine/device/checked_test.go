@@ -811,7 +811,7 @@ func TestCheckedAdopted(t *testing.T) {
 	if size != 2*3*16*6*2 {
 		t.Fatalf("%d bytes packed", size)
 	}
-	memory := make([]byte, size+2*PackedAlign)
+	memory := make([]byte, 2*size+PackedAlign)
 	memory = memory[PackedAlign-uintptr(unsafe.Pointer(&memory[0]))%PackedAlign:]
 	for _, format := range []plan.Format{plan.BF16, plan.F32} {
 		if _, err := b.NewTensor("w", format, shape); err != nil {
