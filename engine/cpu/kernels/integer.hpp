@@ -244,7 +244,7 @@ constexpr IntegerRowsFn<C> integer_rows_fn(int m, std::integer_sequence<int, M..
 // A few panels at a time pass all tiles while they are near.
 template <class C>
 static void integer_panels(const IntegerMatmulArgs& a) {
-  constexpr int kAtOnce = 4, kLine = 64, kNear = 1024;
+  constexpr int kAtOnce = 4, kLine = 64, kNear = 4096;
   const C codes(a.codes);
   const int tiles = (a.rows + kTileRows - 1) / kTileRows;
   const size_t panel_bytes = a.codes.panel_bytes();
@@ -252,9 +252,9 @@ static void integer_panels(const IntegerMatmulArgs& a) {
     const int end = p + kAtOnce < a.panels ? p + kAtOnce : a.panels;
     for (int t = 0; t < tiles; t++) {
       const int row = t * kTileRows, rows = a.rows - row < kTileRows ? a.rows - row : kTileRows;
-      // A lone tile fetches a little ahead in each of its panels. Several fetch the panels
-      // that follow, each its share.
-      const Fetch fetch = tiles == 1 ? Fetch{kNear, kLine}
+      // A lone tile fetches a little ahead in each of its panels, the fewer the further, so that
+      // as much is being fetched. Several fetch the panels that follow, each its share.
+      const Fetch fetch = tiles == 1 ? Fetch{size_t(kNear / tile_registers(rows)), kLine}
                                      : Fetch{kAtOnce * panel_bytes + panel_bytes / tiles * t, size_t(kLine / tiles)};
       integer_rows_fn<C>(rows, std::make_integer_sequence<int, kTileRows>())(
           a, codes, a.x + t * a.tile_bytes, a.out + row * a.out_stride, p * kRegs, end * kRegs, fetch);
