@@ -153,6 +153,10 @@ func (e *environment) exited(id string) *failure {
 // ask handles a request for an event. It freezes the sandbox if there is none,
 // which cannot be so at first: an event started the sandbox.
 func (e *environment) ask() {
+	e.mu.Lock()
+	close(e.asked)
+	e.asked = make(chan struct{})
+	e.mu.Unlock()
 	first := false
 	e.firstOnce.Do(func() {
 		first = true
@@ -160,8 +164,6 @@ func (e *environment) ask() {
 	})
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	close(e.asked)
-	e.asked = make(chan struct{})
 	if !first && e.opt.Concurrency == 1 && len(e.open) == 0 && !e.frozen && !e.ending {
 		e.frozen = true
 		e.sandbox.Freeze()
