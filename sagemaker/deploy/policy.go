@@ -69,10 +69,11 @@ func (s *Spec) Policy(region, account string) Policy {
 	}
 	if m := ecrImage.FindStringSubmatch(s.Image); m != nil {
 		registry, path, _ := strings.Cut(s.Image, "/")
+		owner, _, _ := strings.Cut(registry, ".")
 		repository, _, _ := strings.Cut(path, "@")
 		repository, _, _ = strings.Cut(repository, ":")
 		allow("ImageLogin", []string{"*"}, "ecr:GetAuthorizationToken")
-		allow("Image", []string{fmt.Sprintf("arn:%s:ecr:%s:%s:repository/%s", partition(region), m[2], registry[:strings.Index(registry, ".")], repository)},
+		allow("Image", []string{fmt.Sprintf("arn:%s:ecr:%s:%s:repository/%s", partition(region), m[2], owner, repository)},
 			"ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
 	}
 	for i, place := range s.reads() {
