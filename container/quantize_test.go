@@ -63,15 +63,37 @@ func TestQuantizeCalibrated(t *testing.T) {
 	if len(files[0]) != len(files[1]) || bytes.Equal(files[0], files[1]) {
 		t.Errorf("%d bytes with a text, %d without, equal: %v", len(files[1]), len(files[0]), bytes.Equal(files[0], files[1]))
 	}
+	wide := filepath.Join(scratch, "wide")
+	if err := (&quantizeCommand{Model: from, Folder: wide, Quantize: "int4", Calibration: text, Bits: 6}).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m, err := openModel(t.Context(), source.Open, wide, &config.Serve{}, math.MaxInt64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.checkpoint.Close()
+	kinds := map[plan.Format]int{}
+	for name, f := range m.plan.Stored.Formats {
+		if strings.Contains(name, "_proj") {
+			kinds[f.Kind()]++
+		}
+	}
+	if kinds[plan.W4] == 0 || kinds[plan.W8] == 0 {
+		t.Errorf("projections with 6 bits: %d in four, %d in eight", kinds[plan.W4], kinds[plan.W8])
+	}
 	for _, tt := range []struct {
-		quantize, calibration, want string
+		quantize, calibration string
+		bits                  float64
+		want                  string
 	}{
-		{"int8", text, "--calibration is for --quantize int4"},
-		{"int4", empty, "is empty"},
-		{"int4", filepath.Join(scratch, "none"), "no such file"},
+		{"int8", text, 0, "--calibration is for --quantize int4"},
+		{"int4", empty, 0, "is empty"},
+		{"int4", filepath.Join(scratch, "none"), 0, "no such file"},
+		{"int4", "", 5, "--bits needs --calibration"},
+		{"int4", text, 4, "expected 4.5 to 8.25"},
 	} {
 		dir := filepath.Join(scratch, "refused")
-		err := (&quantizeCommand{Model: from, Folder: dir, Quantize: tt.quantize, Calibration: tt.calibration}).Run(t.Context())
+		err := (&quantizeCommand{Model: from, Folder: dir, Quantize: tt.quantize, Calibration: tt.calibration, Bits: tt.bits}).Run(t.Context())
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s %s: %v, want %q", tt.quantize, tt.calibration, err, tt.want)
 		}

@@ -27,7 +27,8 @@ type quantizeCommand struct {
 	Folder   string `arg:"" help:"Where to write the new one; created, and refused if there is something in it."`
 	Quantize string `default:"int8" enum:"int8,int4" placeholder:"int8|int4" help:"Bits of a weight: 8 or 4. Default: int8."`
 
-	Calibration string `placeholder:"FILE" help:"Text that the model reads first, so that weights of 4 bits are rounded where it does least harm (GPTQ). A hundred thousand characters of what it is used for are enough."`
+	Calibration string  `placeholder:"FILE" help:"Text that the model reads first, so that weights of 4 bits are rounded where it does least harm (GPTQ). A hundred thousand characters of what it is used for are enough."`
+	Bits        float64 `placeholder:"N" help:"With --calibration: bits that a weight may take on average, at least 4.5; the matrices that lose the greatest share of their products are kept in 8. Default: 4.5."`
 }
 
 // Run quantizes until ctx ends.
@@ -45,8 +46,14 @@ func (q *quantizeCommand) Run(ctx context.Context) error {
 	if q.Calibration != "" && q.Quantize != "int4" {
 		return usageError{errors.New("quantize: --calibration is for --quantize int4: 8 bits lose next to nothing")}
 	}
+	switch {
+	case q.Bits != 0 && q.Calibration == "":
+		return usageError{errors.New("quantize: --bits needs --calibration, which tells what loses most")}
+	case q.Bits != 0 && !(q.Bits >= 4.5 && q.Bits <= 8.25):
+		return usageError{fmt.Errorf("quantize: --bits=%g: expected 4.5 to 8.25", q.Bits)}
+	}
 	start := time.Now()
-	before, after, err := quantizeTo(ctx, place, q.Folder, q.Quantize, q.Calibration)
+	before, after, err := q.write(ctx, place)
 	if err != nil {
 		return fmt.Errorf("quantize: %w", err)
 	}
@@ -66,11 +73,11 @@ func emptyFolder(dir string) error {
 	return err
 }
 
-// quantizeTo writes the model at a place to dir and returns the bytes of its weights
-// before and after. With the file of a calibration text it is rounded for that. After an
-// error dir may hold a part of it.
-func quantizeTo(ctx context.Context, place, dir, quantize, calibration string) (before, after int64, err error) {
-	m, err := openModel(ctx, source.Open, place, &config.Serve{Quantize: quantize}, math.MaxInt64)
+// write writes the model at a place and returns the bytes of its weights before and
+// after. After an error the folder may hold a part of it.
+func (q *quantizeCommand) write(ctx context.Context, place string) (before, after int64, err error) {
+	dir := q.Folder
+	m, err := openModel(ctx, source.Open, place, &config.Serve{Quantize: q.Quantize}, math.MaxInt64)
 	if err != nil {
 		return 0, 0, usageError{err}
 	}
@@ -78,9 +85,9 @@ func quantizeTo(ctx context.Context, place, dir, quantize, calibration string) (
 	if name := m.checkpoint.Source(); strings.HasSuffix(strings.ToLower(name), ".gguf") {
 		return 0, 0, usageError{fmt.Errorf("%s: a GGUF file is served as it is; quantize the checkpoint in safetensors", name)}
 	}
-	var moments map[string]*quant.Moments
-	if calibration != "" {
-		if moments, err = measure(ctx, m, calibration); err != nil {
+	recipe := loader.Recipe{Bits: q.Bits}
+	if q.Calibration != "" {
+		if recipe.Moments, err = measure(ctx, m, q.Calibration); err != nil {
 			return 0, 0, err
 		}
 	}
@@ -95,7 +102,7 @@ func quantizeTo(ctx context.Context, place, dir, quantize, calibration string) (
 	defer os.Remove(weights.Name())
 	defer weights.Close()
 	bar, finish := progressBar(os.Stderr)
-	written, err := loader.Write(weights, m.plan, m.checkpoint, moments, bar)
+	written, err := loader.Write(weights, m.plan, m.checkpoint, recipe, bar)
 	finish()
 	if err != nil {
 		return 0, 0, err

@@ -113,7 +113,7 @@ func (r *rules) wanted(i int) plan.Format {
 	switch {
 	case r.keep[i] || r.plan.Quantize == plan.QuantizeNone:
 		return plan.F32
-	case r.plan.Quantize == plan.QuantizeInt4 && !r.table[i]:
+	case r.plan.Quantize == plan.QuantizeInt4 && !r.table[i] && !r.plan.Wide[r.plan.Tensors[i].Name]:
 		return int4Format
 	}
 	return int8Format

@@ -1,11 +1,13 @@
 package loader
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 
@@ -41,10 +43,16 @@ func (w *Written) Config(config []byte) ([]byte, error) {
 	return json.MarshalIndent(keys, "", "  ")
 }
 
-// File is what Write writes to.
-type File interface {
-	io.ReaderAt
-	io.WriterAt
+// Recipe is how Write makes weights of four bits.
+type Recipe struct {
+	// Moments are those of what matrices are multiplied with, by their names; what has
+	// some is rounded for them.
+	Moments map[string]*quant.Moments
+
+	// Bits are how many a weight may take on average, of the matrices that have moments.
+	// Where that is more than four bits and their scales do, those that lose the greatest
+	// share of their products are kept in eight.
+	Bits float64
 }
 
 // writer is a safetensors file that is written row by row.
@@ -80,8 +88,8 @@ func (w *writer) WriteTensor(h device.Handle, first, n int, src []byte) error {
 // Write writes the tensors of checkpoint c to file, a safetensors file: those that
 // p.Quantize asks for as rows of resident formats, of type U8, and under the names that
 // the plan knows them by. What p uses otherwise than in whole rows, and what it does not
-// use, stays as it is. Matrices that have moments, by these names, are rounded for them.
-func Write(file io.WriterAt, p *plan.Plan, c *weights.Checkpoint, moments map[string]*quant.Moments, progress func(done, total int64)) (*Written, error) {
+// use, stays as it is.
+func Write(file io.WriterAt, p *plan.Plan, c *weights.Checkpoint, recipe Recipe, progress func(done, total int64)) (*Written, error) {
 	switch method := p.Stored.Method; method {
 	case plan.MethodRows, "mxfp4", "bitnet":
 		return nil, fmt.Errorf("%s: quant_method is %s: the weights are quantized already", c.Source(), method)
@@ -93,6 +101,19 @@ func Write(file io.WriterAt, p *plan.Plan, c *weights.Checkpoint, moments map[st
 	}
 	if err := refuseUnused(p, c, found); err != nil {
 		return nil, err
+	}
+
+	roundings := map[*quant.Moments]func() *quant.Rounding{}
+	for _, m := range recipe.Moments { // matrices that are multiplied with the same share it
+		roundings[m] = sync.OnceValue(m.Rounding)
+	}
+	if recipe.Bits > 0 {
+		if p.Wide, err = wide(p, c, found.formats, recipe, roundings); err != nil {
+			return nil, err
+		}
+		if found, err = resolve(p, c, allKinds); err != nil {
+			return nil, err
+		}
 	}
 
 	// What is read, and for each tensor of the file a tensor of out.
@@ -120,10 +141,6 @@ func Write(file io.WriterAt, p *plan.Plan, c *weights.Checkpoint, moments map[st
 		u := &use{direct: true}
 		u.Rows = plan.Range{Step: 1, N: s.stored}
 		add(s, written{name: t.Name, dtype: t.DType, shape: t.Shape, width: s.rowBytes}, u)
-	}
-	roundings := map[*quant.Moments]func() *quant.Rounding{}
-	for _, m := range moments { // matrices that are multiplied with the same share it
-		roundings[m] = sync.OnceValue(m.Rounding)
 	}
 	read := map[string]bool{}
 	for _, s := range found.sources {
@@ -154,7 +171,7 @@ func Write(file io.WriterAt, p *plan.Plan, c *weights.Checkpoint, moments map[st
 		rows, _ := dimensions(s.part)
 		u := &use{Part: plan.Part{Name: name, Shape: s.part, Rows: plan.Range{Step: 1, N: rows}, Cols: plan.Range{Step: 1, N: cols}}}
 		assemble(&plan.Tensor{Shape: s.part}, format, []*use{u}, []*source{s})
-		if m := moments[name]; m != nil && m.Cols() == cols {
+		if m := recipe.Moments[name]; m != nil && m.Cols() == cols {
 			u.rounding = roundings[m]
 		}
 		add(s, t, u)
@@ -168,6 +185,97 @@ func Write(file io.WriterAt, p *plan.Plan, c *weights.Checkpoint, moments map[st
 		return nil, err
 	}
 	return result, list.read(w, out, c, progress)
+}
+
+// sampledRows is how many rows of a matrix one stands for when losses are compared.
+const sampledRows = 16
+
+// losses measures what rows of four bits lose.
+type losses struct {
+	tensors []loss
+}
+
+// loss is what a matrix loses.
+type loss struct {
+	name       string
+	moments    *quant.Moments // nil: it is not measured
+	rounding   func() *quant.Rounding
+	format     plan.Format // of the rows
+	cols, size int         // columns, elements
+	lost, all  float64     // squares of the products with what is lost, and with all
+}
+
+// share is what part of the products is lost.
+func (l *loss) share() float64 { return l.lost / max(l.all, math.SmallestNonzeroFloat64) }
+
+// WriteTensor implements taker.
+func (l *losses) WriteTensor(h device.Handle, first, n int, src []byte) error {
+	t := &l.tensors[h]
+	width := t.format.RowBytes(t.cols)
+	row, again := make([]float32, t.cols), make([]float32, t.cols)
+	packed := make([]byte, int4Format.RowBytes(t.cols))
+	for i := range n {
+		if (first+i)%sampledRows != 0 {
+			continue
+		}
+		quant.Decode(row, src[i*width:][:width], t.format)
+		t.rounding().Encode(packed, row, int4Format)
+		quant.Decode(again, packed, int4Format)
+		t.all += t.moments.Sum(row)
+		for j, v := range row {
+			again[j] -= v
+		}
+		t.lost += t.moments.Sum(again)
+	}
+	return nil
+}
+
+// wide chooses the tensors of p that are kept in eight bits, of those that formats has
+// in four.
+func wide(p *plan.Plan, c *weights.Checkpoint, formats []plan.Format, recipe Recipe, roundings map[*quant.Moments]func() *quant.Rounding) (map[string]bool, error) {
+	floats := *p
+	floats.Quantize = plan.QuantizeNone
+	found, err := resolve(&floats, c, allKinds)
+	if err != nil {
+		return nil, err
+	}
+	measured := &losses{tensors: make([]loss, len(p.Tensors))}
+	for i, t := range p.Tensors {
+		m := recipe.Moments[t.Name]
+		rows, cols := dimensions(t.Shape)
+		if m == nil || formats[i] != int4Format || m.Cols() != cols {
+			continue
+		}
+		measured.tensors[i] = loss{name: t.Name, moments: m, rounding: roundings[m], format: found.formats[i], cols: cols, size: rows * cols}
+	}
+	for _, s := range found.sources {
+		s.uses = slices.DeleteFunc(s.uses, func(u *use) bool { return measured.tensors[u.tensor].moments == nil })
+	}
+	found.sources = slices.DeleteFunc(found.sources, func(s *source) bool {
+		return s.of == nil && len(s.uses) == 0 || s.of != nil && len(s.of.uses) == 0
+	})
+	if err := found.read(measured, p, c, nil); err != nil {
+		return nil, err
+	}
+	return widest(slices.DeleteFunc(measured.tensors, func(l loss) bool { return l.moments == nil }), recipe.Bits), nil
+}
+
+// widest are the names of the matrices that bits for a weight allow to be in eight, those
+// that lose the greatest share of their products first.
+func widest(list []loss, bits float64) map[string]bool {
+	of := func(f plan.Format) float64 { return 8 * float64(f.RowBytes(f.Group())) / float64(f.Group()) }
+	more, left := of(int8Format)-of(int4Format), 0.0
+	for _, l := range list {
+		left += (bits - of(int4Format)) * float64(l.size)
+	}
+	chosen := map[string]bool{}
+	for _, l := range slices.SortedStableFunc(slices.Values(list), func(a, b loss) int { return cmp.Compare(b.share(), a.share()) }) {
+		if needs := more * float64(l.size); needs <= left {
+			left -= needs
+			chosen[l.name] = true
+		}
+	}
+	return chosen
 }
 
 // header places the tensors and writes the beginning of the file. It returns their

@@ -1,7 +1,10 @@
 package loader
 
 import (
+	"encoding/binary"
 	"encoding/json"
+	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +13,7 @@ import (
 	"testing/fstest"
 
 	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/quant"
 	"github.com/millrace-ai/millrace/engine/weights"
 )
 
@@ -38,7 +42,7 @@ func writtenFolder(t *testing.T, c *weights.Checkpoint, quantize plan.Quantize) 
 		t.Fatal(err)
 	}
 	defer f.Close()
-	w, err := Write(f, p, c, nil, nil)
+	w, err := Write(f, p, c, Recipe{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,6 +136,75 @@ func TestWrite(t *testing.T) {
 	}
 }
 
+// TestLosses: what a row in four bits loses is measured as the squares of products, of
+// each sixteenth row.
+func TestLosses(t *testing.T) {
+	const rows, cols, inputs = 40, 64, 30
+	x, w := make([]float32, inputs*cols), make([]float32, rows*cols)
+	for i := range x {
+		x[i] = float32(math.Sin(float64(i * i)))
+	}
+	for i := range w {
+		w[i] = float32(math.Cos(float64(i*i + i)))
+	}
+	m := quant.NewMoments(cols)
+	m.Add(x, inputs, cols)
+	l := losses{tensors: []loss{{moments: m, rounding: m.Rounding, format: plan.F32, cols: cols}}}
+	packed, again := make([]byte, int4Format.RowBytes(cols)), make([]float32, cols)
+	var lost, all float64
+	for r := range rows {
+		row := w[r*cols:][:cols]
+		var src []byte
+		for _, v := range row {
+			src = binary.LittleEndian.AppendUint32(src, math.Float32bits(v))
+		}
+		if err := l.WriteTensor(0, r, 1, src); err != nil {
+			t.Fatal(err)
+		}
+		if r%16 != 0 {
+			continue
+		}
+		m.Rounding().Encode(packed, row, int4Format)
+		quant.Decode(again, packed, int4Format)
+		for k := range inputs {
+			with, without := 0.0, 0.0
+			for i, v := range x[k*cols:][:cols] {
+				with += float64(v) * float64(row[i])
+				without += float64(v) * float64(row[i]-again[i])
+			}
+			all, lost = all+with*with, lost+without*without
+		}
+	}
+	if got, want := l.tensors[0].share(), lost/all; !(want > 0) || math.Abs(got/want-1) > 1e-4 {
+		t.Errorf("a share of %v is lost, want %v", got, want)
+	}
+}
+
+// TestWidest: bits go to what loses the greatest share, as far as they last.
+func TestWidest(t *testing.T) {
+	list := []loss{
+		{name: "small", size: 100, lost: 1, all: 100},
+		{name: "large", size: 300, lost: 5, all: 100},
+		{name: "worst", size: 400, lost: 3, all: 10},
+		{name: "best", size: 200, lost: 1, all: 1000},
+	}
+	for _, tt := range []struct {
+		bits float64
+		want []string
+	}{
+		{4.5, []string{}},
+		{4.9, []string{"small"}},
+		{6, []string{"worst"}},
+		{6.4, []string{"small", "worst"}},
+		{7.5, []string{"large", "small", "worst"}},
+		{8.25, []string{"best", "large", "small", "worst"}},
+	} {
+		if got := slices.Sorted(maps.Keys(widest(list, tt.bits))); !slices.Equal(got, tt.want) {
+			t.Errorf("%g bits: %v, want %v", tt.bits, got, tt.want)
+		}
+	}
+}
+
 // TestWriteTwice: what is quantized already is refused.
 func TestWriteTwice(t *testing.T) {
 	config, tensors := readTensors(t, "awq")
@@ -140,7 +213,7 @@ func TestWriteTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Write(nil, p, written, nil, nil); err == nil || !strings.Contains(err.Error(), "quantized already") {
+	if _, err := Write(nil, p, written, Recipe{}, nil); err == nil || !strings.Contains(err.Error(), "quantized already") {
 		t.Errorf("%v, want a refusal", err)
 	}
 	var text map[string]any

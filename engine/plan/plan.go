@@ -532,6 +532,9 @@ type Plan struct {
 
 	Stored   Quantization // how the checkpoint stores matrices
 	Quantize Quantize     // what becomes of those that it stores as floats
+
+	// Wide are names of tensors that QuantizeInt4 leaves in 8 bits.
+	Wide map[string]bool
 }
 
 // HasState reports whether the model has recurrent layers.

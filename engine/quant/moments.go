@@ -73,6 +73,22 @@ func (m *Moments) Add(x []float32, n, stride int) {
 	}
 }
 
+// Sum returns, over all rows that were counted, the squares of their products with d, a
+// row of a matrix or what it has lost. Each block counts by itself.
+func (m *Moments) Sum(d []float32) (sum float64) {
+	for b, sums := range m.blocks {
+		part := d[b*momentBlock : min((b+1)*momentBlock, m.cols)]
+		for i, v := range part {
+			of := float32(0)
+			for j, w := range part[:i] {
+				of += sums[i*len(part)+j] * w
+			}
+			sum += float64(v) * float64(2*of+sums[i*len(part)+i]*v)
+		}
+	}
+	return sum
+}
+
 // Rounding rounds rows of W4 so that their products with rows of known moments change
 // little: what a column loses is made up for by the columns of its block after it
 // (GPTQ, arXiv 2210.17323).
