@@ -44,7 +44,7 @@ func TestQuantizeCalibrated(t *testing.T) {
 	from, scratch := tinyFolder(t), t.TempDir()
 	text := filepath.Join(scratch, "text.txt")
 	empty := filepath.Join(scratch, "empty.txt")
-	for name, content := range map[string]string{text: strings.Repeat("The quick brown fox jumps over the lazy dog. ", 100), empty: ""} {
+	for name, content := range map[string]string{text: strings.Repeat("The quick brown fox jumps over the lazy dog. ", 8), empty: ""} {
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
