@@ -68,7 +68,7 @@ test: tools ## run all tests that need no GPU and no AWS account
 .PHONY: ci
 ci: tools
 	$(call PARTS,part-packages part-native part-linter part-client-packages part-compile part-lint part-race part-test-rest \
-	  part-test-clients part-test-terraform part-test-image part-test-alerts part-sanitize part-audit)
+	  part-test-clients part-test-terraform part-test-image part-test-alerts part-test-arm64 part-sanitize part-audit)
 
 # What takes the most to compile, or is used by several, is compiled first.
 part-build part-race part-test-image part-audit: part-native
@@ -77,7 +77,7 @@ part-lint part-test-rest: part-compile
 part-lint: part-linter
 part-test-clients: part-client-packages
 ifneq ($(filter part-packages,$(MAKECMDGOALS)),)
-part-client-packages part-race part-test-rest part-test-image part-test-alerts: part-packages
+part-client-packages part-race part-test-rest part-test-image part-test-alerts part-test-arm64: part-packages
 endif
 
 # No test is vetted here: `make lint` does that, with what it knows of all the
@@ -107,6 +107,10 @@ compile: build
 
 packages: # what the tests need beside the compilers
 	.ci/run packages
+
+.PHONY: test-arm64
+test-arm64: tools ## test the kernels for arm64 in an emulator (needs g++-aarch64-linux-gnu, qemu-user)
+	.ci/arm64
 
 .PHONY: sanitize audit
 sanitize: tools ## test the C++ under ASan and UBSan, its threads under TSan
