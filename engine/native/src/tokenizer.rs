@@ -6,9 +6,9 @@
 use crate::abi::{answer, answer_object, input, MrResult};
 use crate::daulet::UnifiedTokenizer;
 use crate::encode::encode;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{OffsetType, Tokenizer};
+use tokenizers::{Model, OffsetType, Tokenizer};
 
 /// A token id at or above this is taken for a broken file: tables by id would not fit memory.
 const MAX_TOKEN_ID: u32 = 1 << 22;
@@ -130,26 +130,34 @@ pub unsafe extern "C" fn mr_id_to_token(handle: *const libc::c_void, id: u32) ->
 pub unsafe extern "C" fn mr_vocabulary(handle: *const libc::c_void) -> MrResult {
     answer(|| {
         let t = hf(handle)?;
-        let vocab = t.get_vocab(true);
-        let added = t.get_added_vocabulary();
-        let Some((name, &last)) = vocab.iter().max_by_key(|(_, &id)| id) else {
+        let (model, added) = (t.get_model(), t.get_added_vocabulary());
+        let added_ids: HashSet<u32> = added.get_vocab().values().copied().collect();
+        // A copy of a large vocabulary takes longer than all the rest: without gaps, the
+        // last id follows from the size.
+        let size = u32::try_from(model.get_vocab_size()).map_err(|e| e.to_string())?;
+        let last = if (0..size).all(|id| model.id_to_token(id).is_some()) {
+            added_ids.iter().copied().chain(size.checked_sub(1)).max()
+        } else {
+            t.get_vocab(true).into_values().max()
+        };
+        let Some(last) = last else {
             return Err("the vocabulary is empty".to_string());
         };
         if last >= MAX_TOKEN_ID {
+            let name = t.id_to_token(last).unwrap_or_default();
             return Err(format!("token {name:?} has the id {last}, the limit is {}", MAX_TOKEN_ID - 1));
         }
-        let added_ids: HashMap<u32, &str> = added.get_vocab().iter().map(|(s, &id)| (id, s.as_str())).collect();
-        let mut out = Vec::with_capacity(16 * vocab.len());
+        let mut out = Vec::with_capacity(16 * (last as usize + 1));
         for id in 0..=last {
             let token = t.id_to_token(id);
             let mut flags = 0;
             if let Some(s) = &token {
                 flags |= TOKEN_PRESENT;
-                if added_ids.contains_key(&id) {
+                if added_ids.contains(&id) {
                     flags |= TOKEN_ADDED;
-                }
-                if added.is_special_token(s) {
-                    flags |= TOKEN_SPECIAL;
+                    if added.is_special_token(s) {
+                        flags |= TOKEN_SPECIAL;
+                    }
                 }
             }
             let spelling = token.unwrap_or_default();
