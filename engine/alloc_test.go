@@ -104,13 +104,13 @@ func TestNoAllocation(t *testing.T) {
 		roomy := small // for masks
 		roomy.MaxSlots = 16
 		b := sim.New(roomy, sim.Config{Model: testModel, Latency: func(int) time.Duration { return time.Millisecond }})
-		e, err := New(Config{Backend: b.Checked(), Device: roomy, Pages: 40, Plan: testModel.Plan(), MaxWaiting: 1000, Speculate: 8})
+		e, err := New(Config{Backend: b.Checked(), Device: roomy, Pages: 40, Plan: testModel.Plan(), MaxWaiting: 5000, Speculate: 8})
 		if err != nil {
 			t.Fatal(err)
 		}
 		e.now = func() time.Time { return time.Unix(1, 0).Add(b.Now()) }
-		for i := range 500 {
-			r := request(i%5, 80)
+		for i := range 5000 {
+			r := request(i%5, 30) // which fit in a stream's first chunk
 			r.AllowedTokens = []int32{7}
 			mustSubmit(t, e, r)
 		}
