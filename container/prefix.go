@@ -164,7 +164,7 @@ func (c *prefixCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return usageError{fmt.Errorf("prefix: %w", err)}
 	}
-	args := append([]string{"--log-level=warn", "--no-json-output"}, c.Args...)
+	args := append([]string{"--log-level=error", "--no-json-output"}, c.Args...)
 	if c.Model != "" {
 		args = append([]string{c.Model}, args...)
 	}

@@ -46,7 +46,7 @@ func TestSimulated(t *testing.T) {
 	}
 	t.Logf("%d runs: %+v", runs, sum)
 	if used := sum.Used / float64(sum.Waits); used < 0.85 {
-		t.Errorf("%.0f %% of slots, pages or steps are in use while someone waits, want 85", 100*used)
+		t.Errorf("%.0f %% of slots, pages, states or steps are in use while someone waits, want 85", 100*used)
 	}
 	if sum.Computed > sum.Needed || sum.Passed > 30 {
 		t.Errorf("%d tokens computed for %d; someone was passed by %d", sum.Computed, sum.Needed, sum.Passed)

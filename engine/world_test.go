@@ -31,7 +31,7 @@ type world struct {
 	err      error       // of a check that failed where it could not be returned
 	drafts   drafts      // tokens of them
 	waits    int         // turns after which someone waited
-	used     float64     // of these, the parts of slots, pages or the step's budget in use, summed up
+	used     float64     // of these, the parts of slots, pages, states or the step's budget in use, summed up
 }
 
 // drafts counts tokens of drafts: of sequences under a grammar, those that it forces, of
@@ -210,11 +210,13 @@ func (w *world) measure() {
 		return
 	}
 	w.waits++
-	pages := 0.0
-	if total := e.cache.Pages.Total(); total > 0 {
-		pages = 1 - float64(e.cache.Pages.Free())/float64(total)
+	memory := 0.0 // a draft of a recurrent model holds two states
+	for _, pool := range []*page.Pool{e.cache.Pages, e.cache.States} {
+		if total := pool.Total(); total > 0 {
+			memory = max(memory, 1-float64(pool.Free())/float64(total))
+		}
 	}
-	w.used += max(pages, float64(len(e.active))/float64(e.slots), 1-float64(e.inFlight.left)/float64(e.budget))
+	w.used += max(memory, float64(len(e.active))/float64(e.slots), 1-float64(e.inFlight.left)/float64(e.budget))
 }
 
 // settle runs turns until there is no more work.
