@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/millrace-ai/millrace/engine"
 )
@@ -473,13 +474,12 @@ func TestPlaygroundHistory(t *testing.T) {
 // waitForFile returns the content of a file that is being written by another.
 func waitForFile(t *testing.T, path string) string {
 	t.Helper()
-	for range 3000 {
+	for begun := time.Now(); time.Since(begun) < time.Minute; waitABit() {
 		if data, err := os.ReadFile(path); err == nil && len(data) > 0 {
 			return string(data)
 		}
-		waitABit()
 	}
-	t.Fatalf("there is no %s", path)
+	t.Fatalf("%s was not written in a minute", path)
 	return ""
 }
 
