@@ -72,8 +72,8 @@ type tally struct {
 	Ruled, Contradictory, Stuck, StopTokens, Looped, Scored, Reasoned, Astray int
 
 	// Of runs in which nothing goes wrong and lengths are not misjudged on purpose:
-	Waits            int     // turns after which someone waited
-	Used             float64 // what was then in use, summed up
+	Waits            int     // engines in which someone waited
+	Used             float64 // of these, what was in use meanwhile, on average, summed up
 	Computed, Needed int     // tokens
 	Passed           int     // the most requests that came later than another and had their first token earlier
 }
@@ -366,8 +366,10 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 	sum.Preemptions += int(w.e.stats.preemptions.Load())
 	sum.CachedTokens += int(w.e.stats.cachedTokens.Load())
 	if faults == 0 && !crowded && aborts == 0 {
-		sum.Waits += w.waits
-		sum.Used += w.used
+		if w.waits > 0 { // each engine counts once, however long someone waited there
+			sum.Waits++
+			sum.Used += w.used / float64(w.waits)
+		}
 		for _, c := range w.clients {
 			sum.Passed = max(sum.Passed, c.passed)
 			sum.Needed += len(c.req.Tokens) - c.stream.times.CachedTokens + len(c.got)
