@@ -55,6 +55,12 @@ type Recipe struct {
 	Bits float64
 }
 
+// File is what Write writes to.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+}
+
 // writer is a safetensors file that is written row by row.
 type writer struct {
 	file    File
@@ -85,11 +91,35 @@ func (w *writer) WriteTensor(h device.Handle, first, n int, src []byte) error {
 	return err
 }
 
-// Write writes the tensors of checkpoint c to file, a safetensors file: those that
-// p.Quantize asks for as rows of resident formats, of type U8, and under the names that
-// the plan knows them by. What p uses otherwise than in whole rows, and what it does not
-// use, stays as it is.
-func Write(file io.WriterAt, p *plan.Plan, c *weights.Checkpoint, recipe Recipe, progress func(done, total int64)) (*Written, error) {
+// pack writes rows into their panels. Of a panel that comes in parts, the file has
+// what has come.
+func (w *writer) pack(t *written, first, n int, src []byte) error {
+	panel := make([]byte, t.format.PanelBytes(t.cols))
+	for n > 0 {
+		row := first % t.rows
+		lane := row % plan.PanelRows
+		some := min(n, plan.PanelRows-lane, t.rows-row)
+		at := t.offset + int64(first/t.rows*ceil(t.rows, plan.PanelRows)+row/plan.PanelRows)*int64(len(panel))
+		clear(panel)
+		if some < min(plan.PanelRows, t.rows-row+lane) {
+			if _, err := w.file.ReadAt(panel, at); err != nil && err != io.EOF {
+				return err
+			}
+		}
+		quant.Pack(panel, src, lane, some, t.cols, t.format)
+		if _, err := w.file.WriteAt(panel, at); err != nil {
+			return err
+		}
+		first, n, src = first+some, n-some, src[some*t.width:]
+	}
+	return nil
+}
+
+// Write writes the tensors of checkpoint c to file, an empty safetensors file, under the
+// names that the plan knows them by: those that p.Quantize asks for in resident
+// formats, and these and other matrices in the layout plan.Panels, of type U8. What p uses
+// otherwise than in whole rows, and what it does not use, stays as it is.
+func Write(file File, p *plan.Plan, c *weights.Checkpoint, recipe Recipe, progress func(done, total int64)) (*Written, error) {
 	switch method := p.Stored.Method; method {
 	case plan.MethodRows, "mxfp4", "bitnet":
 		return nil, fmt.Errorf("%s: quant_method is %s: the weights are quantized already", c.Source(), method)
@@ -142,7 +172,7 @@ func Write(file io.WriterAt, p *plan.Plan, c *weights.Checkpoint, recipe Recipe,
 		u.Rows = plan.Range{Step: 1, N: s.stored}
 		add(s, written{name: t.Name, dtype: t.DType, shape: t.Shape, width: s.rowBytes}, u)
 	}
-	read := map[string]bool{}
+	read, multiplied := map[string]bool{}, plan.Quantizable(p)
 	for _, s := range found.sources {
 		if s.of != nil {
 			read[s.Name] = true
