@@ -170,15 +170,23 @@ func (c *checked) NewTensor(name string, format plan.Format, shape []int) (Handl
 	return h, nil
 }
 
-// WriteTensor implements Backend.
-func (c *checked) WriteTensor(h Handle, first, n int, src []byte) error {
+// tensor returns the one with handle h, while the backend works.
+func (c *checked) tensor(h Handle) (*checkedTensor, error) {
 	if c.final != nil {
-		return c.final
+		return nil, c.final
 	}
 	if h < 0 || int(h) >= len(c.tensors) {
-		return c.errorf("tensor handle %d, there are %d", h, len(c.tensors))
+		return nil, c.errorf("tensor handle %d, there are %d", h, len(c.tensors))
 	}
-	t := &c.tensors[h]
+	return &c.tensors[h], nil
+}
+
+// WriteTensor implements Backend.
+func (c *checked) WriteTensor(h Handle, first, n int, src []byte) error {
+	t, err := c.tensor(h)
+	if err != nil {
+		return err
+	}
 	switch {
 	case c.plan != nil:
 		return c.errorf("tensor %s written after the model was set", t.name)
@@ -204,13 +212,10 @@ func (c *checked) WriteTensor(h Handle, first, n int, src []byte) error {
 
 // AdoptTensor implements Backend.
 func (c *checked) AdoptTensor(h Handle, packed []byte, release func()) error {
-	if c.final != nil {
-		return c.final
+	t, err := c.tensor(h)
+	if err != nil {
+		return err
 	}
-	if h < 0 || int(h) >= len(c.tensors) {
-		return c.errorf("tensor handle %d, there are %d", h, len(c.tensors))
-	}
-	t := &c.tensors[h]
 	switch {
 	case c.caps.Layout != plan.Panels || c.caps.Adopted>>t.format.Kind()&1 == 0 || len(t.shape) < 2:
 		return c.errorf("tensor %s: packed, %v %v: %w", t.name, t.format, t.shape, ErrUnsupported)

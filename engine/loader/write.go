@@ -318,28 +318,20 @@ func (w *writer) header() (int64, error) {
 	}
 	entries := map[string]any{"__metadata__": map[string]string{"format": "pt"}}
 	at := int64(0)
-	order := make([]int, 0, len(w.tensors)) // whole cache lines first, so that they stay that
-	for i := range w.tensors {
-		order = append(order, i)
-	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		switch {
-		case w.tensors[a].packed == w.tensors[b].packed:
-			return 0
-		case w.tensors[a].packed:
-			return -1
+	for _, packed := range []bool{true, false} { // whole cache lines first, so that they stay that
+		for i := range w.tensors {
+			t := &w.tensors[i]
+			if t.packed != packed {
+				continue
+			}
+			t.offset = at
+			at += t.size
+			shape := t.shape
+			if shape == nil {
+				shape = []int{}
+			}
+			entries[t.name] = entry{t.dtype, shape, [2]int64{t.offset, at}}
 		}
-		return 1
-	})
-	for _, i := range order {
-		t := &w.tensors[i]
-		t.offset = at
-		at += t.size
-		shape := t.shape
-		if shape == nil {
-			shape = []int{}
-		}
-		entries[t.name] = entry{t.dtype, shape, [2]int64{t.offset, at}}
 	}
 	text, err := json.Marshal(entries)
 	if err != nil {
