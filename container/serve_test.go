@@ -183,6 +183,23 @@ func TestSignalWhileStreaming(t *testing.T) {
 	}
 }
 
+// endAtOnce signals a process that is ending already until it has ended, without
+// waiting for what runs.
+func endAtOnce(t *testing.T, p *process, what string) {
+	t.Helper()
+	waitFor(t, what, func() bool {
+		select {
+		case <-p.exited:
+			return true
+		default:
+			return p.cmd.Process.Signal(syscall.SIGTERM) != nil
+		}
+	})
+	if status := p.wait(); status != 1 {
+		t.Errorf("exit status %d; want 1", status)
+	}
+}
+
 // With a delay, health checks fail at once after a signal and requests are still
 // answered; a second signal ends that.
 func TestShutdownDelay(t *testing.T) {
@@ -194,17 +211,7 @@ func TestShutdownDelay(t *testing.T) {
 	if status, body := p.post("/generate", `{"inputs":"a","parameters":{"max_new_tokens":1}}`); status != 200 {
 		t.Errorf("work is refused during the delay: %d %s", status, body)
 	}
-	waitFor(t, "the end", func() bool {
-		select {
-		case <-p.exited:
-			return true
-		default:
-			return p.cmd.Process.Signal(syscall.SIGTERM) != nil
-		}
-	})
-	if status := p.wait(); status != 1 {
-		t.Errorf("exit status %d; want 1", status)
-	}
+	endAtOnce(t, p, "the end")
 }
 
 // What runs when the time to drain is over ends with an error event.
@@ -240,17 +247,7 @@ func TestSecondSignal(t *testing.T) {
 		t.Fatal("no first event")
 	}
 	// One right after the first is not taken for a second wish.
-	waitFor(t, "an end before the stream's", func() bool {
-		select {
-		case <-p.exited:
-			return true
-		default:
-			return p.cmd.Process.Signal(syscall.SIGTERM) != nil
-		}
-	})
-	if status := p.wait(); status != 1 {
-		t.Errorf("exit status %d; want 1", status)
-	}
+	endAtOnce(t, p, "an end before the stream's")
 }
 
 func TestSignalWhileIdle(t *testing.T) {
