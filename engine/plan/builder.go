@@ -31,6 +31,9 @@ type Builder struct {
 	plan      *Plan
 	tensors   map[string][]Weight // by the name of their first part
 	tables    map[*float32]int32
+	last      Var  // the residual stream after the last layer, and
+	lastNorm  Norm // the norm of it, of families that draft
+	ops       int  // that are not of the draft; 0: all
 	err       error
 }
 
@@ -75,6 +78,9 @@ func newBuilder(c *Config, f family, names func(string) ([]int, bool)) *Builder 
 func (b *Builder) finish() (*Plan, error) {
 	if b.err != nil {
 		return nil, b.err
+	}
+	if b.ops > 0 {
+		b.plan.Ops, b.plan.Draft = b.plan.Ops[:b.ops:b.ops], b.plan.Ops[b.ops:]
 	}
 	assignGroups(b.plan)
 	return b.plan, nil

@@ -76,6 +76,12 @@ func Check(p *Plan) error {
 			return fmt.Errorf("operation %d, %v: %w", i, op.Kind, err)
 		}
 	}
+	c.rows = false // the draft has a row per token again
+	for i := range p.Draft {
+		if err := c.draftOp(&p.Draft[i], i == len(p.Draft)-1); err != nil {
+			return fmt.Errorf("operation %d of the draft, %v: %w", i, p.Draft[i].Kind, err)
+		}
+	}
 	for i, n := range c.writers {
 		if n == 0 {
 			return fmt.Errorf("cache %d: no operation writes it", i)
@@ -89,10 +95,10 @@ func Check(p *Plan) error {
 type checker struct {
 	*Plan
 	written [][]span // columns, in order, without neighbours
-	before  []bool   // it is used before OpRows
+	before  []bool   // by value that is written: it has a row per token
 	experts []choice // that it holds
 	writers []int    // operations that have written each cache
-	rows    bool     // OpRows has been
+	rows    bool     // OpRows has been, in the list that is walked
 }
 
 // span is the columns from, from+1, …, to-1.
@@ -117,6 +123,7 @@ func (c *checker) sizes() error {
 		{"hidden width", c.Hidden, 1, maxDimension},
 		{"maximal position", c.MaxPos, 1, maxPosition},
 		{"number of operations", len(c.Ops), 1, maxCount},
+		{"number of operations of the draft", len(c.Draft), 0, maxCount},
 		{"number of values", len(c.Values), 1, maxCount},
 		{"number of tensors", len(c.Tensors), 1, maxCount},
 		{"number of tables", len(c.Tables), 0, maxCount},
@@ -330,6 +337,20 @@ func (c *checker) op(op *Op, last bool) error {
 	return c.flow(op)
 }
 
+// draftOp checks an operation of the draft.
+func (c *checker) draftOp(op *Op, last bool) error {
+	switch op.Kind {
+	case OpConv, OpGatedDelta, OpSSM, OpSelectiveScan: // would take in tokens that prove wrong
+		return errors.New("a draft keeps no states")
+	case OpOutput:
+		return errors.New("a draft ends in logits")
+	}
+	if c.Encodes() {
+		return errors.New("an encoder drafts no tokens")
+	}
+	return c.op(op, last)
+}
+
 // operands checks which operands there are, that they exist, and that numbers
 // are finite and those that the kind does not have 0.
 func (c *checker) operands(op *Op) error {
@@ -385,7 +406,9 @@ func (c *checker) flow(op *Op) error {
 		if c.rows && c.before[base] {
 			return fmt.Errorf("input %d, value %d, has a row per token, after rows were picked", k, v)
 		}
-		c.before[base] = !c.rows
+		if !c.rows && !c.before[base] {
+			return fmt.Errorf("input %d, value %d, is of the rows picked before the draft", k, v)
+		}
 	}
 	if op.Kind == OpRows {
 		c.rows = true
@@ -395,8 +418,10 @@ func (c *checker) flow(op *Op) error {
 			continue
 		}
 		base, at := c.place(v)
-		if c.rows && c.before[base] {
+		if used := len(c.written[base]) > 0; used && c.rows && c.before[base] {
 			return fmt.Errorf("output %d, value %d, has memory of rows per token, after rows were picked", k, v)
+		} else if used && !c.rows && !c.before[base] {
+			return fmt.Errorf("output %d, value %d, has memory of the rows picked before the draft", k, v)
 		}
 		c.before[base] = !c.rows
 		for j, in := range op.In {

@@ -73,6 +73,12 @@ type Config struct {
 
 	Ternary bool // projections are stored as ternary numbers
 
+	// Draft asks Build for Plan.Draft, if the checkpoint has what it takes. It is the
+	// caller's to set.
+	Draft bool
+
+	draftKinds []string // of the layers that predict one more token, in families where they differ
+
 	MoE   *MoEConfig   // nil: no experts
 	MLA   *MLAConfig   // nil: keys and values are cached
 	Delta *DeltaConfig // nil: no gated delta net

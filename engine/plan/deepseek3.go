@@ -86,6 +86,8 @@ func buildDeepseekV3(b *Builder, _ *Config) {
 	b.preNorm(layer.mla, layer.mixture)
 }
 
+func draftDeepseekV3(b *Builder, _ *Config) { b.nextLayer(layer.mla, layer.mixture) }
+
 // mla is attention over latents, what would make keys and values of them
 // absorbed into queries and results: q·(W k) = (Wᵀ q)·k. So the cache holds one
 // row of Rank + RopeDim numbers for all heads.

@@ -12,6 +12,10 @@ type family struct {
 	build func(b *Builder, c *Config)
 	eos   int // transformers' default end-of-sequence id, -1 for none
 
+	// draft writes the operations of a head that predicts one more token, if the
+	// checkpoint has one; nil: the family has none.
+	draft func(b *Builder, c *Config)
+
 	models  string // that people know, for docs/models.md
 	remarks string // what docs/models.md says beside; optional
 	// like is the family whose checkpoints stand for this one's in tests: it has the
@@ -209,16 +213,16 @@ var families = map[string]family{
 		models: "gpt-oss-20b, gpt-oss-120b", remarks: "MXFP4 or bf16 experts",
 	},
 	"deepseek_v3": {
-		read: readDeepseekV3, build: buildDeepseekV3, eos: 1, ignored: deepseekIgnored,
+		read: readDeepseekV3, build: buildDeepseekV3, draft: draftDeepseekV3, eos: 1, ignored: deepseekIgnored,
 		models: "DeepSeek-V3's architecture", remarks: "latent attention; in bf16, the FP8 checkpoint is refused",
 	},
 	"qwen3_5": {
-		read: readQwen35, build: buildQwen35, eos: -1, ignored: qwen35Ignored,
+		read: readQwen35, build: buildQwen35, draft: draftQwen35, eos: -1, ignored: qwen35Ignored,
 		like:   "qwen3_5_text",
 		models: "Qwen3.5, the text part", remarks: "gated delta nets beside attention; states in the prefix cache",
 	},
 	"qwen3_5_text": {
-		read: readQwen35Text, build: buildQwen35, eos: -1, ignored: qwen35Ignored,
+		read: readQwen35Text, build: buildQwen35, draft: draftQwen35, eos: -1, ignored: qwen35Ignored,
 		models: "the same without the vision part",
 	},
 	"qwen2_moe": {
@@ -226,24 +230,24 @@ var families = map[string]family{
 		models: "Qwen1.5-MoE-A2.7B, Qwen2-57B-A14B", remarks: "mixture of experts",
 	},
 	"qwen3_5_moe": {
-		read: readQwen35MoE, build: buildQwen35MoE, eos: -1, ignored: qwen35Ignored,
+		read: readQwen35MoE, build: buildQwen35MoE, draft: draftQwen35MoE, eos: -1, ignored: qwen35Ignored,
 		like:   "qwen3_5_moe_text",
 		models: "Qwen3.6-35B-A3B, Qwen3.5 with experts, the text part", remarks: "gated delta nets beside attention; mixture of experts",
 	},
 	"qwen3_5_moe_text": {
-		read: readQwen35MoEText, build: buildQwen35MoE, eos: -1, ignored: qwen35Ignored,
+		read: readQwen35MoEText, build: buildQwen35MoE, draft: draftQwen35MoE, eos: -1, ignored: qwen35Ignored,
 		models: "the same without the vision part",
 	},
 	"qwen3_next": {
-		read: readQwen3Next, build: buildQwen35MoE, eos: -1, ignored: qwen35Ignored,
+		read: readQwen3Next, build: buildQwen35MoE, draft: draftQwen35MoE, eos: -1, ignored: qwen35Ignored,
 		models: "Qwen3-Next-80B-A3B", remarks: "gated delta nets beside attention; mixture of experts",
 	},
 	"glm4_moe": {
-		read: readGLM4MoE, build: buildGLM4MoE, eos: -1, ignored: deepseekIgnored,
+		read: readGLM4MoE, build: buildGLM4MoE, draft: draftGLM4MoE, eos: -1, ignored: deepseekIgnored,
 		models: "GLM-4.5, GLM-4.5-Air, GLM-4.6, GLM-4.7", remarks: "mixture of experts",
 	},
 	"glm4_moe_lite": {
-		read: readGLM4MoELite, build: buildDeepseekV3, eos: 1, ignored: deepseekIgnored,
+		read: readGLM4MoELite, build: buildDeepseekV3, draft: draftDeepseekV3, eos: 1, ignored: deepseekIgnored,
 		models: "GLM-4.7-Flash", remarks: "latent attention",
 	},
 	"dots1": {
@@ -430,7 +434,7 @@ var families = map[string]family{
 		models: "LFM3 1.7B", remarks: "short convolutions beside attention, some with windows",
 	},
 	"nemotron_h": {
-		read: readNemotronH, build: buildNemotronH, eos: 2, keys: nemotronHKeys, ignored: nemotronHIgnored,
+		read: readNemotronH, build: buildNemotronH, draft: draftNemotronH, eos: 2, keys: nemotronHKeys, ignored: nemotronHIgnored,
 		prefixes: mambaPrefixes, root: "norm_f.weight", embed: "embeddings.weight",
 		models: "Nemotron-H, Nemotron Nano 2, Nemotron 3 Nano", remarks: "Mamba 2, attention, MLPs and experts in layers of their own",
 	},
@@ -607,5 +611,8 @@ func Build(c *Config, names func(string) (shape []int, ok bool)) (*Plan, error) 
 	}
 	b := newBuilder(c, f, names)
 	f.build(b, c)
+	if c.Draft && f.draft != nil && b.err == nil {
+		f.draft(b, c)
+	}
 	return b.finish()
 }

@@ -116,7 +116,7 @@ func Quantizable(p *Plan) []bool {
 	for i, t := range p.Tensors {
 		list[i] = len(t.Shape) > 1
 	}
-	for _, op := range p.Ops {
+	for _, op := range p.AllOps() {
 		for i, t := range op.Weight {
 			if t != None && !(multiplies(op.Kind) && i%2 == 0) {
 				list[t] = false

@@ -50,11 +50,17 @@ func readSolarOpen(o *object, c *Config) {
 	c.Rope = readRopeOf(o, c, 1e6)
 }
 
-func buildGLM4MoE(b *Builder, c *Config) {
+func buildGLM4MoE(b *Builder, _ *Config) {
 	b.spareLayers()
-	var norm func(layer, Var, string) Var
-	if c.QKNorm {
-		norm = layer.headNorm
+	b.preNorm(layer.glmAttention, layer.mixture)
+}
+
+func draftGLM4MoE(b *Builder, _ *Config) { b.nextLayer(layer.glmAttention, layer.mixture) }
+
+// glmAttention is attention with norms of queries and keys if the config says so.
+func (l layer) glmAttention(x Var) Var {
+	if l.c.QKNorm {
+		return l.normedAttention(x)
 	}
-	b.preNorm(func(l layer, x Var) Var { return l.selfAttention(x, norm) }, layer.mixture)
+	return l.plainAttention(x)
 }

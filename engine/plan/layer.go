@@ -172,11 +172,15 @@ func (l layer) shortConv(x Var, name string, kernel int, bias bool, act Activati
 func (b *Builder) preNorm(attention, mlp func(l layer, x Var) Var) {
 	x := b.embed()
 	for i := range b.c.Layers {
-		l := b.layer(i)
-		x = b.AddScaled(x, attention(l, l.norm(x, "input_layernorm")), b.c.ResidualScale)
-		x = b.AddScaled(x, mlp(l, l.norm(x, "post_attention_layernorm")), b.c.ResidualScale)
+		x = b.layer(i).preNormed(x, attention, mlp)
 	}
 	b.head(x)
+}
+
+// preNormed is one such layer.
+func (l layer) preNormed(x Var, attention, mlp func(l layer, x Var) Var) Var {
+	x = l.AddScaled(x, attention(l, l.norm(x, "input_layernorm")), l.c.ResidualScale)
+	return l.AddScaled(x, mlp(l, l.norm(x, "post_attention_layernorm")), l.c.ResidualScale)
 }
 
 // postNorm writes a decoder whose layers have a norm after attention and after MLP.
@@ -201,8 +205,9 @@ func (b *Builder) head(x Var) { b.normHead(x, "norm") }
 
 // normHead is head for families that call the last norm name.
 func (b *Builder) normHead(x Var, name string) {
-	norm := b.Weight(b.prefix+name+".weight", b.c.Hidden)
-	x = b.RMSNorm(b.Rows(x), Norm{Weight: norm, Eps: b.c.NormEps, Shift: b.c.NormOffset})
+	b.last = x
+	b.lastNorm = Norm{Weight: b.Weight(b.prefix+name+".weight", b.c.Hidden), Eps: b.c.NormEps, Shift: b.c.NormOffset}
+	x = b.RMSNorm(b.Rows(x), b.lastNorm)
 	var bias Weight
 	if b.c.HeadBias {
 		bias = b.Weight("lm_head.bias", b.c.Vocab)

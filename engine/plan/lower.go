@@ -40,10 +40,10 @@ type lowering struct {
 
 func newLowering(p *Plan) *lowering {
 	l := &lowering{
-		ops:     slices.Clone(p.Ops),
+		ops:     p.AllOps(),
 		values:  slices.Clone(p.Values),
 		tensors: slices.Clone(p.Tensors),
-		dropped: make([]bool, len(p.Ops)),
+		dropped: make([]bool, len(p.Ops)+len(p.Draft)),
 		made:    make([]int, len(p.Values)),
 		reads:   make([]int, len(p.Values)),
 		uses:    make([]int, len(p.Tensors)),
@@ -234,7 +234,7 @@ func (l *lowering) concatenate(list []int32) int32 {
 // tensors and values that only they used.
 func (l *lowering) finish(p *Plan) *Plan {
 	lowered := *p
-	lowered.Ops, lowered.Values, lowered.Tensors = nil, nil, nil
+	lowered.Ops, lowered.Draft, lowered.Values, lowered.Tensors = nil, nil, nil, nil
 	tensors := make([]int32, len(l.tensors))
 	values := make([]int32, len(l.values))
 	for i, op := range l.ops {
@@ -279,11 +279,16 @@ func (l *lowering) finish(p *Plan) *Plan {
 		}
 	}
 	for i, op := range l.ops {
-		if !l.dropped[i] {
-			renumber(op.Weight[:], tensors)
-			renumber(op.In[:], values)
-			renumber(op.Out[:], values)
+		if l.dropped[i] {
+			continue
+		}
+		renumber(op.Weight[:], tensors)
+		renumber(op.In[:], values)
+		renumber(op.Out[:], values)
+		if i < len(p.Ops) {
 			lowered.Ops = append(lowered.Ops, op)
+		} else {
+			lowered.Draft = append(lowered.Draft, op)
 		}
 	}
 	return &lowered

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strconv"
@@ -16,8 +17,8 @@ var (
 		"n_routed_experts": "num_local_experts",
 	}
 	nemotronHIgnored = []string{
-		"chunk_size", "expand", "mamba_proj_bias", "mamba_ssm_cache_dtype", "moe_shared_expert_overlap", "mtp_hybrid_override_pattern",
-		"mtp_layers_block_type", "n_shared_experts", "norm_eps", "num_logits_to_keep", "num_nextn_predict_layers", "partial_rotary_factor",
+		"chunk_size", "expand", "mamba_proj_bias", "mamba_ssm_cache_dtype", "moe_shared_expert_overlap",
+		"n_shared_experts", "norm_eps", "num_logits_to_keep", "num_nextn_predict_layers", "partial_rotary_factor",
 		"rescale_prenorm_residual", "residual_in_fp32", "rope_theta", "time_step_floor", "time_step_max", "time_step_rank",
 		"use_mamba_kernels",
 	}
@@ -53,7 +54,16 @@ func readNemotronH(o *object, c *Config) {
 	if o.raw("moe_latent_size") != nil {
 		c.MoE.Latent = o.dimension("moe_latent_size", 0, maxDimension)
 	}
+	c.draftKinds = o.texts("mtp_layers_block_type")
+	if pattern := o.text("mtp_hybrid_override_pattern", ""); c.draftKinds == nil {
+		for _, letter := range pattern {
+			c.draftKinds = append(c.draftKinds, nemotronHKinds[letter])
+		}
+	}
 }
+
+// nemotronHKinds are the letters of older configs.
+var nemotronHKinds = map[rune]string{'M': linearAttention, 'E': moeLayer, '*': fullAttention, '-': mlpLayer}
 
 // readNemotronHKinds reads the kinds of layers, which are as many as there are
 // layers, whatever num_hidden_layers says. Older configs have a letter for each.
@@ -64,7 +74,7 @@ func readNemotronHKinds(o *object) []string {
 	pattern := o.text("hybrid_override_pattern", "ME*-")
 	types := make([]string, 0, min(len(pattern), maxLayers+1))
 	for _, letter := range pattern {
-		kind, ok := map[rune]string{'M': linearAttention, 'E': moeLayer, '*': fullAttention, '-': mlpLayer}[letter]
+		kind, ok := nemotronHKinds[letter]
 		if !ok {
 			o.fail("hybrid_override_pattern", "has %q, expected M, E, * and - alone", letter)
 		}
@@ -78,23 +88,49 @@ func readNemotronHKinds(o *object) []string {
 func buildNemotronH(b *Builder, c *Config) {
 	x := b.embed()
 	for i := range c.Layers {
-		l := b.layer(i)
-		h := l.norm(x, "norm")
-		switch c.Kinds[i] {
-		case linearAttention:
-			h = l.mamba2(h, "mixer.")
-		case fullAttention:
-			q := l.linear(h, "mixer.q_proj", c.QWidth(), false)
-			k, v := l.linear(h, "mixer.k_proj", c.KVWidth(), false), l.linear(h, "mixer.v_proj", c.KVWidth(), false)
-			h = l.linear(l.attention(q, k, v, Attention{}), "mixer.o_proj", c.Hidden, false)
-		case mlpLayer:
-			h = l.ungatedMLP(h, "mixer.", c.Intermediate)
-		case moeLayer:
-			h = l.nemotronExperts(h)
-		}
-		x = b.Add(x, h)
+		x = b.layer(i).nemotronLayer(x, c.Kinds[i])
 	}
 	b.normHead(x, "norm_f")
+}
+
+// nemotronLayer adds to x what a layer of the kind makes of a norm of it.
+func (l layer) nemotronLayer(x Var, kind string) Var {
+	c, h := l.c, l.norm(x, "norm")
+	switch kind {
+	case linearAttention:
+		h = l.mamba2(h, "mixer.")
+	case fullAttention:
+		q := l.linear(h, "mixer.q_proj", c.QWidth(), false)
+		k, v := l.linear(h, "mixer.k_proj", c.KVWidth(), false), l.linear(h, "mixer.v_proj", c.KVWidth(), false)
+		h = l.linear(l.attention(q, k, v, Attention{}), "mixer.o_proj", c.Hidden, false)
+	case mlpLayer:
+		h = l.ungatedMLP(h, "mixer.", c.Intermediate)
+	case moeLayer:
+		h = l.nemotronExperts(h)
+	}
+	return l.Add(x, h)
+}
+
+// draftNemotronH writes the layers that predict one more token. Layers of Mamba among
+// them would take in tokens that prove wrong: then there is no draft.
+func draftNemotronH(b *Builder, c *Config) {
+	n := len(c.draftKinds)
+	for _, kind := range c.draftKinds {
+		if kind = cmp.Or(olderKinds[kind], kind); kind != fullAttention && kind != moeLayer && kind != mlpLayer {
+			return
+		}
+	}
+	layer := func(i int) string { return "mtp.layers." + strconv.Itoa(i) + "." }
+	if n == 0 || !b.has(layer(0)+"eh_proj.weight") {
+		return
+	}
+	l := b.draftLayer(layer(0))
+	x := l.draftInput("", layer(0)+"enorm", layer(0)+"hnorm", layer(0)+"eh_proj")
+	for i, kind := range c.draftKinds {
+		l.prefix = layer(i)
+		x = l.nemotronLayer(x, cmp.Or(olderKinds[kind], kind))
+	}
+	b.draftHead(x, l.prefix+"final_layernorm")
 }
 
 // ungatedMLP is plainMLP with projections below prefix, inner wide between.

@@ -16,6 +16,15 @@
 // makes the answers: logits to choose tokens from or, of an encoder, the rows
 // themselves.
 //
+// A plan may have a second list of operations, Draft, that run after the tokens of a
+// step have been chosen: those of a head that predicts one more token (multi-token
+// prediction, arXiv 2412.19437 §2.2). They read what the others left of each token of
+// the batch and, where those embed a token, OpEmbed embeds the one after it. After
+// their OpRows the rows are the last chosen tokens of the batch's sequences, and the
+// draft of each is the token with the greatest logit. A draft is a guess that the
+// engine verifies, so whatever these operations compute, it changes no text. They keep
+// keys and values like the others, but no states.
+//
 // What outlives a step is in caches, which operations name. Caches of
 // positions, kv and latent, live in pages; each belongs to a group, whose
 // caches share pages and one page table per slot. Caches of states hold what
@@ -152,8 +161,8 @@ const (
 	OpRows
 	// OpLogits: the logits of each row, LogitsScale * (x w0ᵀ + w1), w0 [vocab,
 	// width(x)], w1 [vocab], optional, capped as LogitsCap*tanh(l/LogitsCap) if
-	// LogitsCap > 0. Always last; it has no out: logits are consumed by sampling
-	// and never stored as a value.
+	// LogitsCap > 0. Always last of its list; it has no out: logits are consumed by
+	// sampling and never stored as a value.
 	OpLogits
 	// OpOutput: the rows of x are the batch's outputs, Batch.Outputs [rows,
 	// width(x)]. Last in place of OpLogits, in the plan of an encoder.
@@ -517,6 +526,7 @@ type Plan struct {
 	Caches  []Cache
 	Groups  []Group
 	Ops     []Op
+	Draft   []Op // after sampling; nil: the plan drafts no tokens
 
 	// RopeOriginal is the length beyond which rotations depend on the length of
 	// the sequence, 0 if they never do. With RopeDynamic they depend on the length
@@ -545,6 +555,9 @@ func (p *Plan) HasState() bool {
 // Encodes reports whether the plan ends in OpOutput: its answers are rows, not
 // tokens.
 func (p *Plan) Encodes() bool { return len(p.Ops) > 0 && p.Ops[len(p.Ops)-1].Kind == OpOutput }
+
+// AllOps are the operations and those of the draft.
+func (p *Plan) AllOps() []Op { return slices.Concat(p.Ops, p.Draft) }
 
 // Width returns the width of a value.
 func (p *Plan) Width(v int32) int { return int(p.Values[v].Width) }

@@ -43,6 +43,10 @@ func (p *Plan) String() string {
 		sb.WriteString(p.line(&p.Ops[i]))
 		sb.WriteByte('\n')
 	}
+	for i := range p.Draft {
+		sb.WriteString("draft: " + p.line(&p.Draft[i]))
+		sb.WriteByte('\n')
+	}
 	return sb.String()
 }
 

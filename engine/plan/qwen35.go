@@ -86,6 +86,20 @@ func readQwen35(o *object, c *Config) {
 }
 
 func buildQwen35(b *Builder, _ *Config) { b.preNorm(layer.deltaOrAttention, layer.mlp) }
+func draftQwen35(b *Builder, _ *Config) { b.qwenDraft(layer.mlp) }
+
+// qwenDraft is a layer of gated attention, and of mlp, that predicts one more token.
+func (b *Builder) qwenDraft(mlp func(l layer, x Var) Var) {
+	for _, prefix := range []string{"mtp.", "model.mtp."} {
+		if !b.has(prefix + "fc.weight") {
+			continue
+		}
+		l := b.draftLayer(prefix + "layers.0.")
+		x := l.draftInput(prefix+"embed_tokens.weight", prefix+"pre_fc_norm_embedding", prefix+"pre_fc_norm_hidden", prefix+"fc")
+		b.draftHead(l.preNormed(x, layer.gatedAttention, mlp), prefix+"norm")
+		return
+	}
+}
 
 // deltaOrAttention is what mixes positions in a layer.
 func (l layer) deltaOrAttention(x Var) Var {

@@ -40,3 +40,4 @@ func readQwen3Next(o *object, c *Config) {
 }
 
 func buildQwen35MoE(b *Builder, _ *Config) { b.preNorm(layer.deltaOrAttention, layer.qwenMixture) }
+func draftQwen35MoE(b *Builder, _ *Config) { b.qwenDraft(layer.qwenMixture) }

@@ -5,9 +5,9 @@ import "slices"
 // Share returns a plan that computes what p does with less memory: values whose
 // lives do not overlap have one name, the smallest that is free, so that layers
 // come out alike. A view keeps the value that it is of alive. Values share a name
-// if they have the same width; those before and after OpRows never do, as their
-// row counts differ. An operation's result takes the place of an operand where
-// the operation allows it.
+// if they have the same width; those of tokens and those of the rows that OpRows picks
+// never do, as their row counts differ. An operation's result takes the place of an
+// operand where the operation allows it.
 func Share(p *Plan) *Plan {
 	base := func(v int32) int32 {
 		if of := p.Values[v].Of; of != None {
@@ -15,19 +15,26 @@ func Share(p *Plan) *Plan {
 		}
 		return v
 	}
+	ops := p.AllOps()
 	last := make([]int, len(p.Values)) // index of the last operation that touches a value or a view of it
-	for i := range p.Ops {
-		for _, v := range p.Ops[i].values() {
+	for i := range ops {
+		for _, v := range ops[i].values() {
 			last[base(*v)] = i
 		}
 	}
 
 	shared := *p
-	shared.Values, shared.Ops = nil, slices.Clone(p.Ops)
+	shared.Values, shared.Ops, shared.Draft = nil, ops[:len(p.Ops):len(p.Ops)], ops[len(p.Ops):]
+	type memory struct {
+		width int32
+		rows  bool // of the rows that were picked
+	}
 	var (
-		free  = map[int32][]int32{}          // names by width
-		name  = make([]int32, len(p.Values)) // of values with memory of their own
-		views = map[Value]int32{}            // names of views
+		free   = map[memory][]int32{}         // names
+		name   = make([]int32, len(p.Values)) // of values with memory of their own
+		picked = make([]bool, len(p.Values))  // it is of rows that were picked
+		views  = map[Value]int32{}            // names of views
+		rows   = false                        // OpRows has been
 	)
 	for v := range name {
 		name[v] = None
@@ -38,29 +45,34 @@ func Share(p *Plan) *Plan {
 	}
 	take := func(v int32) {
 		width := p.Values[v].Width
-		if names := free[width]; len(names) > 0 {
+		picked[v] = rows
+		if names := free[memory{width, rows}]; len(names) > 0 {
 			name[v] = slices.Min(names)
-			free[width] = slices.DeleteFunc(names, func(n int32) bool { return n == name[v] })
+			free[memory{width, rows}] = slices.DeleteFunc(names, func(n int32) bool { return n == name[v] })
 			return
 		}
 		name[v] = add(Value{Width: width, Of: None})
 	}
 	give := func(v int32, i int) {
 		if last[v] == i {
-			free[p.Values[v].Width] = append(free[p.Values[v].Width], name[v])
+			m := memory{p.Values[v].Width, picked[v]}
+			free[m] = append(free[m], name[v])
 			last[v] = None // once
 		}
 	}
 
-	for i := range shared.Ops {
-		op := &shared.Ops[i]
+	for i := range ops {
+		op := &ops[i]
+		if i == len(p.Ops) { // the draft has a row per token again
+			rows = false
+		}
 		for k, v := range op.In {
 			if v != None && op.mayOverwrite(k) && !op.reads(base(v), k, base) {
 				give(base(v), i)
 			}
 		}
 		if op.Kind == OpRows {
-			clear(free)
+			rows = true
 		}
 		for _, v := range op.Out {
 			if v != None && name[base(v)] == None {
@@ -70,9 +82,6 @@ func Share(p *Plan) *Plan {
 		used := op.values()
 		for _, v := range used {
 			give(base(*v), i)
-		}
-		if op.Kind == OpRows {
-			clear(free)
 		}
 		for _, v := range used {
 			value := p.Values[*v]
