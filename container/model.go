@@ -128,7 +128,7 @@ func openModel(ctx context.Context, open opener, place string, cfg *config.Serve
 
 // read makes the plan and compares it with the tensors.
 func (m *model) read() (err error) {
-	if m.config, m.plan, err = loader.Plan(m.checkpoint); err == nil {
+	if m.config, m.plan, err = loader.Plan(m.checkpoint, false); err == nil {
 		err = loader.Check(m.plan, m.checkpoint)
 	}
 	if err != nil {

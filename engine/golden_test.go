@@ -160,7 +160,7 @@ func loadWithCache(t testing.TB, dir string, b device.Backend, cache plan.Format
 		t.Fatal(err)
 	}
 	defer c.Close()
-	cfg, p, err := loader.Plan(c)
+	cfg, p, err := loader.Plan(c, false)
 	if err != nil {
 		t.Fatal(err)
 	}

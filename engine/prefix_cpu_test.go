@@ -27,7 +27,7 @@ func cpuConfig(t testing.TB, dir string) (engine.Config, engine.PrefixOrigin) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_, p, err := loader.Plan(c)
+	_, p, err := loader.Plan(c, false)
 	if err != nil {
 		t.Fatal(err)
 	}

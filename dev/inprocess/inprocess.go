@@ -55,7 +55,7 @@ func Start(o Options) (*Engine, error) {
 		return nil, Missing(err)
 	}
 	defer c.Close()
-	cfg, p, err := loader.Plan(c)
+	cfg, p, err := loader.Plan(c, false)
 	if err != nil {
 		return nil, Missing(err)
 	}

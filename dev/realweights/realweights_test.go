@@ -209,7 +209,7 @@ func startEngine(t testing.TB, dir string, format plan.Quantize, speculate int, 
 		t.Fatal(err)
 	}
 	defer c.Close()
-	cfg, p, err := loader.Plan(c)
+	cfg, p, err := loader.Plan(c, false)
 	if err != nil {
 		t.Fatal(err)
 	}

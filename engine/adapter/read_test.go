@@ -27,7 +27,7 @@ func of(tb testing.TB, name string) (written, lowered *plan.Plan) {
 		tb.Fatal(err)
 	}
 	defer c.Close()
-	_, p, err := loader.Plan(c)
+	_, p, err := loader.Plan(c, false)
 	if err != nil {
 		tb.Fatal(err)
 	}

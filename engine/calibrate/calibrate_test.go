@@ -30,7 +30,7 @@ func measurement(t *testing.T, name string) *Measurement {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	_, p, err := loader.Plan(c)
+	_, p, err := loader.Plan(c, false)
 	if err != nil {
 		t.Fatal(err)
 	}

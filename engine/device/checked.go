@@ -124,9 +124,12 @@ func (c *checked) checkPlan(p *plan.Plan) error {
 	if f := p.CacheFormat(); f.Quantized() && !c.caps.Has(FeatureCache8) {
 		return c.errorf("caches of format %v: %w", f, ErrUnsupported)
 	}
-	for i := range p.Ops {
-		if kind := p.Ops[i].Kind; c.caps.Ops>>kind&1 == 0 {
-			return c.errorf("operation %d, %v: %w", i, kind, ErrUnsupported)
+	if len(p.Draft) > 0 && !c.caps.Has(FeatureDraft) {
+		return c.errorf("a draft after sampling: %w", ErrUnsupported)
+	}
+	for i, op := range p.AllOps() {
+		if c.caps.Ops>>op.Kind&1 == 0 {
+			return c.errorf("operation %d, %v: %w", i, op.Kind, ErrUnsupported)
 		}
 	}
 	return nil
@@ -274,8 +277,8 @@ func (c *checked) SetModel(p *plan.Plan) (ModelInfo, error) {
 	}
 	c.plan, c.info = p, info
 	c.maxPos = c.limits.MaxPagesPerSlot * PageTokens
-	for i := range p.Ops {
-		if op := &p.Ops[i]; op.Kind == plan.OpEmbedPosition {
+	for _, op := range p.AllOps() {
+		if op.Kind == plan.OpEmbedPosition {
 			c.maxPos = min(c.maxPos, p.Tensors[op.Weight[0]].Shape[0]-int(op.I[plan.EmbedOffset]))
 		}
 	}

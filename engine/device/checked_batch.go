@@ -121,6 +121,8 @@ func (c *checked) checkLengths(x *Batch, caps batchCaps) error {
 		return fmt.Errorf("%d floats of embedding rows, expected whole rows of %d", len(x.Embeds), c.plan.Hidden)
 	case len(x.Spans) > 0 && !c.caps.Has(FeatureSpans):
 		return fmt.Errorf("spans: %w", ErrUnsupported)
+	case x.Draft && len(c.plan.Draft) == 0:
+		return errors.New("a draft, and the plan has none")
 	case len(x.Seqs) == 0 && len(x.Rows) == 0:
 		return errors.New("nothing to do: neither sequences nor rows")
 	}
@@ -259,6 +261,9 @@ func (c *checked) checkTokens(x *Batch) error {
 	embeds := len(x.Embeds) / c.plan.Hidden
 	for i, q := range x.Seqs {
 		s := &c.slots[q.Slot]
+		if x.Draft && !within(q.Next, c.plan.Vocab) {
+			return fmt.Errorf("sequence %d: the next token is %d of %d", i, q.Next, c.plan.Vocab)
+		}
 		for t := q.Start; t < q.Start+q.Count; t++ {
 			switch id := x.Tokens[t]; {
 			case id == LastToken:
@@ -570,7 +575,10 @@ func checksum(x *Batch) uint64 {
 	add(x.Pos...)
 	add(x.Axes...)
 	for _, q := range x.Seqs {
-		add(q.Slot, q.Start, q.Count, q.KVLen, q.Adapter, q.RopeLen)
+		add(q.Slot, q.Start, q.Count, q.KVLen, q.Adapter, q.RopeLen, q.Next)
+	}
+	if x.Draft {
+		add(1)
 	}
 	for _, s := range x.Spans {
 		add(s.Start, s.Count)

@@ -94,6 +94,7 @@ const (
 	FeatureSpans                        // Batch.Spans
 	FeatureVerify                       // RowVerify
 	FeatureCache8                       // caches in format W8
+	FeatureDraft                        // plan.Plan.Draft, Batch.Draft
 )
 
 // Caps says what a backend is and can do.
@@ -293,6 +294,7 @@ type Seq struct {
 	KVLen   int32 // tokens in the cache once this step is done: position of the last token + 1
 	Adapter int32 // 0: none
 	RopeLen int32 // the least length that rotations take the sequence for (plan.OpRope)
+	Next    int32 // with Batch.Draft: the token after its last one, which counts unless a row chooses another; any if it is not known
 }
 
 // PageDelta sets entry Index of a slot's page table of a group: the page of
@@ -345,7 +347,11 @@ type RowResult struct {
 	TopCount int32   // valid entries of the row's Top
 	Invalid  int32   // 1: the logits held NaN or no finite value; Token is meaningless
 	Void     int32   // 1: RowVerify after a token that was not chosen; all else is meaningless
+	Draft    int32   // with Batch.Draft, in the row of a slot that chose its last token: what the plan's draft expects after it; else NoDraft
 }
+
+// NoDraft in RowResult.Draft means that there is none.
+const NoDraft int32 = -1
 
 // Alternative is one entry of a row's top list. C layout.
 type Alternative struct {
@@ -383,6 +389,13 @@ type Batch struct {
 	// Embeds are rows of plan.Hidden floats that stand for tokens.
 	Embeds []float32 // [MaxTokens*Hidden] with FeatureEmbeds, else none
 
+	// Draft asks for the plan's draft, which runs after sampling. It takes the token after
+	// each one of the batch to be the one that a row chose there or, where none did, the
+	// next of the batch or Seq.Next. Steps without it leave gaps in the draft's caches,
+	// and so does a RowVerify that chose another token than was fed, until that token is
+	// fed: what is read of them then is old. That makes a draft worse, and no text.
+	Draft bool
+
 	// Masks say which tokens a row may choose: mask m is the MaskWords words
 	// from m*MaskWords on, and token id is allowed if bit id%32 of its word
 	// id/32 is set. Bits beyond the vocabulary mean nothing.
@@ -393,6 +406,8 @@ type Batch struct {
 	Results []RowResult   // [MaxRows], one per row
 	Top     []Alternative // [MaxRows*MaxTopN], row r at r*MaxTopN, best first
 	Outputs []float32     // [MaxRows*width], row r at r*width, of a plan that ends in OpOutput; else none
+
+	DraftTime time.Duration // of Draft, which is part of the step's
 }
 
 // Mask returns the mask that Row.Mask = m names, nil for 0.
@@ -409,6 +424,7 @@ func (b *Batch) Clear() {
 	b.Seqs, b.Rows, b.Spans = b.Seqs[:0], b.Rows[:0], b.Spans[:0]
 	b.Pages, b.States = b.Pages[:0], b.States[:0]
 	b.Params, b.Counts, b.Biases, b.Masks = b.Params[:0], b.Counts[:0], b.Biases[:0], b.Masks[:0]
+	b.Draft, b.DraftTime = false, 0
 }
 
 // MaskWords returns the length of a mask over vocab tokens.

@@ -251,6 +251,7 @@ var (
 	_ = "="[C.MR_FEATURE_SPANS-FeatureSpans]
 	_ = "="[C.MR_FEATURE_VERIFY-FeatureVerify]
 	_ = "="[C.MR_FEATURE_CACHE8-FeatureCache8]
+	_ = "="[C.MR_FEATURE_DRAFT-FeatureDraft]
 )
 
 // Native is a backend behind the C ABI of millrace.h.
@@ -459,6 +460,7 @@ type cPlan struct {
 }
 
 func cPlanOf(p *plan.Plan) cPlan {
+	ops := p.AllOps()
 	var (
 		tableLen = make([]int32, 0, len(p.Tables))
 		tables   []float32
@@ -478,12 +480,13 @@ func cPlanOf(p *plan.Plan) cPlan {
 			n_caches:  C.int32_t(len(p.Caches)),
 			n_groups:  C.int32_t(len(p.Groups)),
 			n_ops:     C.int32_t(len(p.Ops)),
+			n_draft:   C.int32_t(len(p.Draft)),
 		},
 		values:   (*C.mr_value)(unsafe.Pointer(unsafe.SliceData(p.Values))),
 		tableLen: (*C.int32_t)(unsafe.SliceData(tableLen)),
 		tables:   (*C.float)(unsafe.SliceData(tables)),
 		caches:   (*C.mr_cache)(unsafe.Pointer(unsafe.SliceData(p.Caches))),
-		ops:      (*C.mr_op)(unsafe.Pointer(unsafe.SliceData(p.Ops))),
+		ops:      (*C.mr_op)(unsafe.Pointer(unsafe.SliceData(ops))),
 	}
 }
 
@@ -720,15 +723,22 @@ func (n *Native) Sample(i int) error {
 		return fmt.Errorf("%s: the masks of the batch outgrew their capacity", n.name())
 	}
 	b.c.n_masks = words / max(1, b.c.mask_words) // none without a vocabulary
+	b.c.draft = 0
+	if b.view.Draft {
+		b.c.draft = 1
+	}
 	return n.check(C.mr_call_sample(n.table, n.ctx, C.int32_t(i)))
 }
 
 // Wait implements Backend.
 func (n *Native) Wait(i int) error {
-	if _, err := n.entry("Wait", i); err != nil {
+	b, err := n.entry("Wait", i)
+	if err != nil {
 		return err
 	}
-	return n.check(C.mr_call_wait(n.table, n.ctx, C.int32_t(i)))
+	err = n.check(C.mr_call_wait(n.table, n.ctx, C.int32_t(i)))
+	b.view.DraftTime = time.Duration(b.c.draft_ns)
+	return err
 }
 
 // Stats implements Backend. It returns zeros after Close.

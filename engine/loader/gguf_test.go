@@ -127,7 +127,7 @@ func loadAll(t *testing.T, place string) (*weightSink, *plan.Plan) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_, p, err := Plan(c)
+	_, p, err := Plan(c, false)
 	if err != nil {
 		t.Fatalf("%v of\n%s", err, c.Config())
 	}

@@ -33,10 +33,10 @@ const (
 // that interleave rows like whole groups.
 const loadRows = 16
 
-// Plan reads the config of checkpoint c and writes its model's op plan. If c is
-// streamed, its generation_config.json, which may come after the weights, is not
+// Plan reads the config of checkpoint c and writes its model's op plan, with draft the
+// head that predicts one more token, if c has one (plan.Plan.Draft). If c is streamed, its generation_config.json, which may come after the weights, is not
 // waited for: Config reads it.
-func Plan(c *weights.Checkpoint) (*plan.Config, *plan.Plan, error) {
+func Plan(c *weights.Checkpoint, draft bool) (*plan.Config, *plan.Plan, error) {
 	read := Config
 	if c.Streamed() {
 		read = func(c *weights.Checkpoint) (*plan.Config, error) { return plan.ParseConfig(c.Config(), nil) }
@@ -45,6 +45,7 @@ func Plan(c *weights.Checkpoint) (*plan.Config, *plan.Plan, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	cfg.Draft = draft
 	p, err := plan.Build(cfg, func(name string) ([]int, bool) {
 		if cfg.Tied && hasSuffix(name, headSuffixes) && headIsEmbedding(c, name) {
 			return nil, false // stored twice, needed once

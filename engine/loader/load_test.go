@@ -159,7 +159,7 @@ func openTensors(t *testing.T, config string, tensors map[string]weightstest.Ten
 func TestLoad(t *testing.T) {
 	tensors := tinyTensors()
 	c := openTensors(t, tinyConfig, tensors)
-	_, p, err := Plan(c)
+	_, p, err := Plan(c, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestLoad(t *testing.T) {
 // TestLoadLowered: a backend that wants the lowered plan is given its tensors.
 func TestLoadLowered(t *testing.T) {
 	c := openTensors(t, tinyConfig, tinyTensors())
-	_, p, err := Plan(c)
+	_, p, err := Plan(c, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +299,7 @@ func TestLoadRefusals(t *testing.T) {
 			tt.change(tensors)
 			c := openTensors(t, tinyConfig, tensors)
 			r := &weightSink{}
-			_, p, err := Plan(c)
+			_, p, err := Plan(c, false)
 			if err == nil {
 				_, err = Load(r, p, c, nil)
 			}
@@ -326,7 +326,7 @@ func TestLoadIgnores(t *testing.T) {
 		tensors[name] = weightstest.Tensor{Name: name, DType: "I32", Shape: []int{1}, Data: make([]byte, 4)}
 	}
 	c := openTensors(t, tinyConfig, tensors)
-	_, p, err := Plan(c)
+	_, p, err := Plan(c, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -338,7 +338,7 @@ func TestLoadIgnores(t *testing.T) {
 // TestLoadRefusedPlan: what the backend cannot run is refused before a tensor.
 func TestLoadRefusedPlan(t *testing.T) {
 	c := openTensors(t, tinyConfig, tinyTensors())
-	_, p, err := Plan(c)
+	_, p, err := Plan(c, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,7 +350,7 @@ func TestLoadRefusedPlan(t *testing.T) {
 
 func TestLoadBackendError(t *testing.T) {
 	c := openTensors(t, tinyConfig, tinyTensors())
-	_, p, err := Plan(c)
+	_, p, err := Plan(c, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -366,7 +366,7 @@ func TestLoadBackendError(t *testing.T) {
 func TestPlanStoredTwice(t *testing.T) {
 	tied := strings.Replace(tinyConfig, `"tie_word_embeddings":false`, `"tie_word_embeddings":true`, 1)
 	last := func(tensors map[string]weightstest.Tensor) string {
-		_, p, err := Plan(openTensors(t, tied, tensors))
+		_, p, err := Plan(openTensors(t, tied, tensors), false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -60,7 +60,7 @@ func readTensors(t testing.TB, name string) (config string, tensors map[string]w
 
 // loadInto plans checkpoint c and gives it to r.
 func loadInto(r *weightSink, c *weights.Checkpoint, quantize plan.Quantize) error {
-	_, p, err := Plan(c)
+	_, p, err := Plan(c, false)
 	if err == nil {
 		p.Quantize = quantize
 		_, err = Load(r, p, c, nil)
@@ -159,7 +159,7 @@ func TestQuantize(t *testing.T) {
 			t.Errorf("%s: %s, %s, %s, want %s, %s, %s", tt.name, table, o, k, tt.table, tt.o, tt.k)
 		}
 		few.compare(t, floats, tt.tolerance)
-		_, p, err := Plan(c)
+		_, p, err := Plan(c, false)
 		if err != nil {
 			t.Fatal(err)
 		}

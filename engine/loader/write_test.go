@@ -31,7 +31,7 @@ func writeTo(t *testing.T, c *weights.Checkpoint, quantize plan.Quantize) *weigh
 // writtenFolder writes checkpoint c to a folder.
 func writtenFolder(t *testing.T, c *weights.Checkpoint, quantize plan.Quantize) string {
 	t.Helper()
-	_, p, err := Plan(c)
+	_, p, err := Plan(c, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func TestWidest(t *testing.T) {
 func TestWriteTwice(t *testing.T) {
 	config, tensors := readTensors(t, "awq")
 	written := writeTo(t, openTensors(t, config, tensors), plan.QuantizeInt8)
-	_, p, err := Plan(written)
+	_, p, err := Plan(written, false)
 	if err != nil {
 		t.Fatal(err)
 	}

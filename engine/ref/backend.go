@@ -63,6 +63,7 @@ type entry struct {
 	batch  device.Batch
 	hidden []float32 // by row: input of the last operation, kept from Forward to Sample
 	prev   []int32   // by row: the token it belongs to
+	tokens []token   // of the batch, kept likewise
 }
 
 // Open returns a backend without a model.
@@ -92,7 +93,7 @@ func (b *Backend) Caps() device.Caps {
 		Ops:     1<<(plan.OpSelectiveScan+1) - 1,
 		Formats: 1<<plan.F32 | 1<<plan.F16 | 1<<plan.BF16 | 1<<plan.W8 | 1<<plan.W4 | 1<<plan.F8,
 		Features: device.FeatureAdapters | device.FeatureEmbeds | device.FeatureAxes |
-			device.FeatureSpans | device.FeatureVerify | device.FeatureCache8,
+			device.FeatureSpans | device.FeatureVerify | device.FeatureCache8 | device.FeatureDraft,
 		StepTokens: 64,
 	}
 }
@@ -287,6 +288,11 @@ func (b *Backend) Sample(i int) error {
 			batch.Top[r*device.MaxTopN+j] = device.Alternative(a)
 		}
 	}
+	if batch.Draft {
+		drafting := time.Now()
+		b.draft(e)
+		batch.DraftTime = time.Since(drafting)
+	}
 	b.busy.Add(int64(time.Since(start)))
 	return nil
 }
@@ -298,7 +304,8 @@ func (b *Backend) answer(e *entry, r int) (device.RowResult, int) {
 	if s.rejected && row.Kind == device.RowVerify {
 		return device.RowResult{Void: 1}, 0
 	}
-	b.computeLogits(e, r)
+	width := b.plan.Width(b.head().In[0])
+	b.logitsOf(b.head(), e.hidden[r*width:][:width])
 	var (
 		got  sample.Alternative
 		tops int
@@ -328,10 +335,8 @@ func (b *Backend) answer(e *entry, r int) (device.RowResult, int) {
 	return device.RowResult{Token: got.Token, Logprob: got.Logprob, TopCount: int32(tops)}, tops
 }
 
-// computeLogits fills b.logits with those of row r.
-func (b *Backend) computeLogits(e *entry, r int) {
-	op := b.head()
-	x := e.hidden[r*b.plan.Width(op.In[0]):][:b.plan.Width(op.In[0])]
+// logitsOf fills b.logits with what op, an OpLogits, makes of x.
+func (b *Backend) logitsOf(op *plan.Op, x []float32) {
 	bias := b.weight(op.Weight[1])
 	for i, l := range b.tensors[op.Weight[0]].times(0, x) {
 		if bias != nil {

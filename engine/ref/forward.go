@@ -1,6 +1,9 @@
 package ref
 
 import (
+	"math"
+	"slices"
+
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
 )
@@ -27,13 +30,19 @@ type token struct {
 
 // pass is a batch as operations see it.
 type pass struct {
-	batch *device.Batch
-	rows  []token // the token after each row of a value: first all, after OpRows those of logit rows
+	batch  *device.Batch
+	picked []int32 // the tokens of the batch that OpRows picks
+	rows   []token // the token after each row of a value: first all, after OpRows those of logit rows
 }
 
 func (b *Backend) newPass(batch *device.Batch) *pass {
 	n := len(batch.Tokens)
 	p := &pass{batch: batch, rows: make([]token, n)}
+	for _, row := range batch.Rows {
+		if row.Kind != device.RowAgain {
+			p.picked = append(p.picked, row.Token)
+		}
+	}
 	for i := range batch.Seqs {
 		seq := &batch.Seqs[i]
 		for t := int(seq.Start); t < int(seq.Start+seq.Count); t++ {
@@ -66,6 +75,7 @@ func (b *Backend) newPass(batch *device.Batch) *pass {
 // Sample, and the last row of each slot for a later RowAgain.
 func (b *Backend) forward(e *entry) {
 	p := b.newPass(&e.batch)
+	e.tokens = slices.Clone(p.rows)
 	for i := range b.plan.Ops[:len(b.plan.Ops)-1] {
 		b.run(&b.plan.Ops[i], p)
 	}
@@ -182,16 +192,50 @@ func (b *Backend) run(op *plan.Op, p *pass) {
 func (b *Backend) pickRows(p *pass, op *plan.Op, x matrix) {
 	tokens := p.rows
 	p.rows = nil
-	for _, row := range p.batch.Rows {
-		if row.Kind != device.RowAgain {
-			p.rows = append(p.rows, tokens[row.Token])
+	for _, t := range p.picked {
+		p.rows = append(p.rows, tokens[t])
+	}
+	out := b.value(op.Out[0], p)
+	for i, t := range p.picked {
+		copy(out.row(i), x.row(int(t)))
+	}
+}
+
+// draft runs the plan's draft after the rows of e have their tokens.
+func (b *Backend) draft(e *entry) {
+	batch := &e.batch
+	p := &pass{batch: batch, rows: slices.Clone(e.tokens)}
+	for _, q := range batch.Seqs {
+		last := q.Start + q.Count - 1
+		for t := q.Start; t < last; t++ {
+			p.rows[t].id = e.tokens[t+1].id
+		}
+		p.rows[last].id = q.Next
+	}
+	var drafted []*device.RowResult
+	for r, row := range batch.Rows {
+		result := &batch.Results[r]
+		result.Draft = device.NoDraft
+		if row.Kind != device.RowSample && row.Kind != device.RowVerify || result.Invalid != 0 || result.Void != 0 {
+			continue
+		}
+		p.rows[row.Token].id = result.Token
+		if row.Kind == device.RowSample || result.Token != row.Target {
+			p.picked, drafted = append(p.picked, row.Token), append(drafted, result)
 		}
 	}
-	out, made := b.value(op.Out[0], p), 0
-	for _, row := range p.batch.Rows {
-		if row.Kind != device.RowAgain {
-			copy(out.row(made), x.row(int(row.Token)))
-			made++
+	head := &b.plan.Draft[len(b.plan.Draft)-1]
+	for i := range b.plan.Draft[:len(b.plan.Draft)-1] {
+		b.run(&b.plan.Draft[i], p)
+	}
+	x := b.value(head.In[0], p)
+	for i, result := range drafted {
+		b.logitsOf(head, x.row(i))
+		best := float32(math.Inf(-1))
+		for t, l := range b.logits {
+			if l > best {
+				best, result.Draft = l, int32(t)
+			}
 		}
 	}
 }

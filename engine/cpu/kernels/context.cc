@@ -64,7 +64,7 @@ void fill_caps(mr_caps* caps, const Kernels& kernels, int threads) {
   caps->ops = (uint64_t(1) << MR_NUM_OPS) - 1;
   caps->formats = 1u << MR_F32 | 1u << MR_F16 | 1u << MR_BF16 | 1u << MR_W8 | 1u << MR_W4 | 1u << MR_F8;
   caps->features =
-      MR_FEATURE_ADAPTERS | MR_FEATURE_EMBEDS | MR_FEATURE_AXES | MR_FEATURE_SPANS | MR_FEATURE_VERIFY;
+      MR_FEATURE_ADAPTERS | MR_FEATURE_EMBEDS | MR_FEATURE_AXES | MR_FEATURE_SPANS | MR_FEATURE_VERIFY | MR_FEATURE_DRAFT;
   if (kernels.f16) caps->features |= MR_FEATURE_CACHE8;
   caps->threads = threads;
   caps->devices = 1;
@@ -188,6 +188,9 @@ void Context::cache_init(int pages, int states) {
   page_tables_.assign(size_t(l.max_slots) * model_->groups() * table, 0);
   states_.assign(l.max_slots, 0);
   tokens_.resize(l.max_tokens);
+  next_.resize(l.max_tokens);
+  picked_.reserve(l.max_rows);
+  drafted_.reserve(l.max_rows);
   runs_.reserve(Model::kLogitRows + 1);
   for (int i = 0; i < l.max_slots; i++) slots_.emplace_back(most);
   bytes_ += model_->cache_bytes();
@@ -402,16 +405,24 @@ void Context::run_forward(RingEntry& e) {
   for (int s = 0; s < b.n_seqs; s++)
     for (int t = b.seqs[s].start; t < b.seqs[s].start + b.seqs[s].count; t++)
       tokens_[t] = b.tokens[t] == MR_LAST_TOKEN ? slots_[b.seqs[s].slot].last : b.tokens[t];
+  picked_.clear();
+  for (int r = 0; r < b.n_rows; r++) picked_.push_back(b.rows[r].token);
+  model_->forward(*pool_, step(b));
+  if (!model_->encodes()) keep_hidden(b);
+  steps_++;
+  step_tokens_ += b.n_tokens;
+}
+
+Step Context::step(const mr_batch& b) const {
   Step step;
   step.tokens = tokens_.data();
+  step.rows = picked_.data();
+  step.n_rows = static_cast<int>(picked_.size());
   step.batch = &b;
   step.pages = page_tables_.data();
   step.pages_per_slot = limits_.max_pages_per_slot;
   step.states = states_.data();
-  model_->forward(*pool_, step);
-  if (!model_->encodes()) keep_hidden(b);
-  steps_++;
-  step_tokens_ += b.n_tokens;
+  return step;
 }
 
 // Keeps what the last logit row of each slot is made of, and brings it where it
@@ -431,7 +442,7 @@ void Context::keep_hidden(const mr_batch& b) {
 
 void Context::run_sample(RingEntry& e) {
   if (!e.error.empty()) return;  // its forward pass failed
-  const mr_batch& b = e.batch;
+  mr_batch& b = e.batch;
   if (model_->encodes()) {
     for (int r = 0; r < b.n_rows; r++)
       std::memcpy(b.outputs + size_t(r) * b.output_width, model_->hidden_row(r), b.output_width * sizeof(float));
@@ -440,7 +451,7 @@ void Context::run_sample(RingEntry& e) {
   for (int r = 0; r < b.n_rows; r++) slots_[b.rows[r].slot].is_void = false;
   for (int first = 0; first < b.n_rows; first += Model::kLogitRows) {
     const int n = std::min(Model::kLogitRows, b.n_rows - first);
-    model_->logits(*pool_, first, n);
+    model_->logits(*pool_, model_->head(), first, n);
     // Rows to verify depend on those of their slot before them.
     runs_.clear();
     for (int r = 0; r < n; r++) {
@@ -460,6 +471,51 @@ void Context::run_sample(RingEntry& e) {
     else
       pool_->run(job);
   }
+  b.draft_ns = 0;
+  if (b.draft == 1) run_draft(b);
+}
+
+// Drafts a token after the last one that each sequence of the batch has chosen.
+void Context::run_draft(mr_batch& b) {
+  const auto start = std::chrono::steady_clock::now();
+  for (int s = 0; s < b.n_seqs; s++) {
+    const int first = b.seqs[s].start, last = first + b.seqs[s].count - 1;
+    std::copy(&tokens_[first] + 1, &tokens_[last] + 1, &next_[first]);
+    next_[last] = b.seqs[s].next;
+  }
+  picked_.clear();
+  drafted_.clear();
+  for (int r = 0; r < b.n_rows; r++) {
+    const mr_row& row = b.rows[r];
+    mr_row_result& result = b.results[r];
+    result.draft = MR_NONE;
+    if ((row.kind != MR_ROW_SAMPLE && row.kind != MR_ROW_VERIFY) || result.invalid || result.is_void) continue;
+    next_[row.token] = result.token;
+    if (row.kind == MR_ROW_VERIFY && result.token == row.target) continue;  // the next row is its slot's too
+    picked_.push_back(row.token);
+    drafted_.push_back(r);
+  }
+  Step s = step(b);
+  s.tokens = next_.data();
+  model_->draft(*pool_, s);
+  for (int first = 0; first < s.n_rows; first += Model::kLogitRows) {
+    const int n = std::min(Model::kLogitRows, s.n_rows - first);
+    model_->logits(*pool_, model_->draft_head(), first, n);
+    row_shares_.reset();
+    const auto job = [&](int) {
+      for (int64_t i = row_shares_.take(); i < n; i = row_shares_.take()) {
+        float *logits = model_->logits_row(int(i)), *end = logits + model_->vocab();
+        model_->finish_logits(model_->draft_head(), logits);
+        float* best = std::find(logits, end, kernels_.highest(logits, model_->vocab()));
+        if (best != end) b.results[drafted_[first + i]].draft = int32_t(best - logits);
+      }
+    };
+    if (n == 1)
+      job(0);
+    else
+      pool_->run(job);
+  }
+  b.draft_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
 }
 
 void Context::answer(const mr_batch& b, int r, float* logits, Sampler& sampler) {
@@ -472,7 +528,7 @@ void Context::answer(const mr_batch& b, int r, float* logits, Sampler& sampler) 
     result->is_void = 1;
     return;
   }
-  model_->finish_logits(logits);
+  model_->finish_logits(model_->head(), logits);
   if (row.kind == MR_ROW_SCORE) {
     sampler.score(logits, row, result, top);
     return;

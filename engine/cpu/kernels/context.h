@@ -96,6 +96,8 @@ class Context {
   void run_sample(RingEntry& e);
   void apply_deltas(const mr_batch& b);
   void keep_hidden(const mr_batch& b);
+  Step step(const mr_batch& b) const;
+  void run_draft(mr_batch& b);
   void answer(const mr_batch& b, int row, float* logits, Sampler& sampler);
   float* hidden_of(int slot) const { return hidden_.as<float>() + size_t(slot) * model_->hidden_width(); }
 
@@ -115,6 +117,9 @@ class Context {
   std::vector<int32_t> states_;       // by slot: which is its own
   Mapping hidden_;                    // by slot: what the last logit row is made of
   std::vector<int32_t> tokens_;       // of the batch, LastToken resolved
+  std::vector<int32_t> next_;         // by token of the batch: the one after it
+  std::vector<int32_t> picked_;       // tokens of the batch that have logit rows
+  std::vector<int> drafted_;          // rows that have a draft
   std::vector<int> runs_;             // first rows of runs that one worker answers, and their end
   Shares row_shares_;
 

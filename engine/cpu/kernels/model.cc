@@ -136,24 +136,38 @@ void Model::forward(Pool& pool, const Step& step) {
   if (step.batch->n_tokens == 0) return;
   prepare();
   cut_attention();
+  run(pool, 0, program_.first_draft, true);
+}
+
+void Model::draft(Pool& pool, const Step& step) {
+  step_ = step;
+  if (step.batch->n_tokens == 0) return;
+  adapted_ = false;  // adapters change the model, not what drafts its tokens
+  run(pool, program_.first_draft, program_.stages.size(), false);
+}
+
+// Runs stages [from, to); whole: with what comes before and after those of a step.
+void Model::run(Pool& pool, size_t from, size_t to, bool whole) {
   const size_t stages = program_.stages.size();
   for (size_t i = 0; i < kShares * (stages + 1); i++) shares_[i].reset();
   Shares* own = &shares_[kShares * stages];
   pool.run([&](int worker) {
     const auto run = [&](size_t i) { run_stage(program_.stages[i], pool, worker, &shares_[kShares * i]); };
-    compute_angles(own[0]);
-    move_states(own[1], false);
-    for (size_t next = 0;; run(next++)) {
+    if (whole) {
+      compute_angles(own[0]);
+      move_states(own[1], false);
+    }
+    for (size_t next = from;; run(next++)) {
       const size_t first = next;
-      while (next < stages && alone(program_.stages[next])) next++;
+      while (next < to && alone(program_.stages[next])) next++;
       pool.barrier([&] {
         for (size_t i = first; i < next; i++) run(i);
-        if (next < stages && rounds_before(program_.stages[next]))
+        if (next < to && rounds_before(program_.stages[next]))
           round_stage(program_.stages[next], shares_[kShares * next + kRoundShares]);
       });
-      if (next == stages) break;
+      if (next == to) break;
     }
-    move_states(own[2], true);
+    if (whole) move_states(own[2], true);
   });
 }
 
@@ -193,8 +207,8 @@ void Model::prepare() {
     const int id = seq_of(t).adapter;
     token_adapters_.push_back(id == 0 ? nullptr : &adapters_.at(id));
   }
-  for (int r = 0; r < b.n_rows; r++)
-    row_adapters_.push_back(b.rows[r].token < 0 ? nullptr : token_adapters_[b.rows[r].token]);
+  for (int r = 0; r < step_.n_rows; r++)
+    row_adapters_.push_back(step_.rows[r] < 0 ? nullptr : token_adapters_[step_.rows[r]]);
   adapted_tokens_.sort(token_adapters_);
   adapted_rows_.sort(row_adapters_);
 }
@@ -222,8 +236,8 @@ void Model::run_stage(const Stage& s, Pool& pool, int worker, Shares* shares) {
 
 void Model::run_pick(const Op& op, Shares& shares) {
   const size_t bytes = program_.width(op.in[0]) * sizeof(float);
-  for (int64_t r = shares.take(); r < step_.batch->n_rows; r = shares.take()) {
-    const int token = step_.batch->rows[r].token;
+  for (int64_t r = shares.take(); r < step_.n_rows; r = shares.take()) {
+    const int token = step_.rows[r];
     float* out = values_[op.out[0]].row(int(r));
     if (token < 0)
       std::memset(out, 0, bytes);  // a RowAgain: Context puts its row where logits read it
@@ -253,14 +267,14 @@ void Model::move_states(Shares& shares, bool after) {
   }
 }
 
-void Model::logits(Pool& pool, int first, int n) {
-  const Tensor& w = *program_.head.tensor[0];
-  const Value& x = values_[program_.head.in[0]];
+void Model::logits(Pool& pool, const Head& head, int first, int n) {
+  const Tensor& w = *head.tensor[0];
+  const Value& x = values_[head.in[0]];
   const int at_once = panels_at_once(w.panels());
   Shares& shares = shares_[0];
   shares.reset();
   const char* as_integers = nullptr;
-  for (const Rounding& r : program_.head_roundings) {
+  for (const Rounding& r : head.roundings) {
     round_rows(r, {x.row(first), x.stride}, n, 0, 0, r.groups.count());
     as_integers = rounded(r);
   }
@@ -271,11 +285,10 @@ void Model::logits(Pool& pool, int first, int n) {
   });
 }
 
-void Model::finish_logits(float* logits) const {
-  const Op& op = program_.head;
-  if (const float* bias = op.vector(1)) kernels_.add(logits, bias, 1, logits, program_.vocab);
-  if (op.f[MR_LOGITS_SCALE] != 1) kernels_.scale(logits, op.f[MR_LOGITS_SCALE], logits, program_.vocab);
-  if (op.f[MR_LOGITS_CAP] > 0) kernels_.softcap(logits, op.f[MR_LOGITS_CAP], program_.vocab);
+void Model::finish_logits(const Head& head, float* logits) const {
+  if (const float* bias = head.vector(1)) kernels_.add(logits, bias, 1, logits, program_.vocab);
+  if (head.f[MR_LOGITS_SCALE] != 1) kernels_.scale(logits, head.f[MR_LOGITS_SCALE], logits, program_.vocab);
+  if (head.f[MR_LOGITS_CAP] > 0) kernels_.softcap(logits, head.f[MR_LOGITS_CAP], program_.vocab);
 }
 
 }  // namespace millrace

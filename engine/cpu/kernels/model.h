@@ -23,6 +23,8 @@ inline double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp
 // Step is one batch with LastToken resolved.
 struct Step {
   const int32_t* tokens;  // [n_tokens]
+  const int32_t* rows;    // [n_rows], of which tokens logits are wanted; negative: of none
+  int n_rows;
   const mr_batch* batch;
   const int32_t* pages;  // page tables, [slots, groups, pages_per_slot]
   int pages_per_slot;
@@ -44,12 +46,18 @@ class Model {
   // wants them, writes caches, leaves the rows that logits need.
   void forward(Pool& pool, const Step& step);
 
-  // logits computes those of rows [first, first+n) of the last forward pass,
+  // draft runs the stages of the draft on what the last forward pass, of the same batch,
+  // has left; each token of the step is the one after that of the batch.
+  void draft(Pool& pool, const Step& step);
+
+  // logits computes those of rows [first, first+n) of the last forward pass or draft,
   // n ≤ kLogitRows, as finish_logits expects them.
-  void logits(Pool& pool, int first, int n);
+  void logits(Pool& pool, const Head& head, int first, int n);
   float* logits_row(int i) const { return logits_.as<float>() + i * logits_stride_; }
   // finish_logits adds bias, scale and cap to one row.
-  void finish_logits(float* logits) const;
+  void finish_logits(const Head& head, float* logits) const;
+  const Head& head() const { return program_.head; }
+  const Head& draft_head() const { return program_.draft_head; }
   // hidden_row is what the logits of row i of the last forward pass are made of,
   // or row i of an encoder's output.
   float* hidden_row(int i) const { return values_[program_.head.in[0]].row(i); }
@@ -148,6 +156,7 @@ class Model {
   static size_t row_stride(int width);
   void reserve_scratch();
   void prepare();
+  void run(Pool& pool, size_t from, size_t to, bool whole);
   void run_stage(const Stage& s, Pool& pool, int worker, Shares* shares);
   bool alone(const Stage& s) const;
   bool rounds_before(const Stage& s) const;
@@ -218,7 +227,7 @@ class Model {
   size_t attention_floats(const Op& op) const;
   size_t partial_floats(const Op& op) const;
 
-  int rows_of(const Stage& s) const { return s.logit_rows ? step_.batch->n_rows : step_.batch->n_tokens; }
+  int rows_of(const Stage& s) const { return s.logit_rows ? step_.n_rows : step_.batch->n_tokens; }
   const mr_seq& seq_of(int token) const { return step_.batch->seqs[seq_of_[token]]; }
   float* scratch(int worker) const { return scratch_.as<float>() + worker * scratch_stride_; }
   // The keys of a head of a cache in a page; its values follow.

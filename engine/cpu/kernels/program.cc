@@ -66,7 +66,7 @@ size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 void check_plan(const mr_plan& plan) {
   if (plan.version != MR_PLAN_VERSION)
     fail(MR_UNSUPPORTED, "plan version %d, this backend runs %d", plan.version, MR_PLAN_VERSION);
-  for (int i = 0; i < plan.n_ops; i++) {
+  for (int i = 0; i < plan.n_ops + plan.n_draft; i++) {
     const mr_op& op = plan.ops[i];
     if (op.kind < 0 || op.kind >= MR_NUM_OPS) fail(MR_UNSUPPORTED, "operation %d is of unknown kind %d", i, op.kind);
     if (op.kind == MR_OP_CONV && plan.caches[op.i[MR_CONV_CACHE]].key_width >= kMostTaps)
@@ -89,7 +89,13 @@ Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>
     static_cast<mr_cache&>(caches.back()) = plan.caches[c];
   }
   bool half = false;  // weights of 16 bits multiply
-  for (int i = 0; i < plan.n_ops; i++) {
+  draft_caches_.resize(plan.n_caches);
+  for (int i = 0; i < plan.n_ops + plan.n_draft; i++) {
+    if (i == plan.n_ops) {
+      first_draft = stages.size();
+      drafting_ = true;
+      picked_ = false;
+    }
     Op op;
     static_cast<mr_op&>(op) = plan.ops[i];
     op.number = i;
@@ -104,8 +110,10 @@ Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>
     if (op.kind == MR_OP_SELECTIVE_SCAN) op.dense[0] = rates(*op.tensor[0], caches[op.i[MR_SCAN_CACHE]]);
     if (op.kind == MR_OP_ROPE) take_angles(op, plan);
     if (op.kind == MR_OP_ATTENTION) take_attention(op, plan);
+    if (drafting_ && op.kind == MR_OP_CACHE_WRITE) draft_caches_[op.i[MR_WRITE_CACHE]] = true;
     add(std::move(op));
   }
+  if (!drafting_) first_draft = stages.size();
   mark_stored();
   choose_cache(half, f16);
   lay_out_caches();
@@ -153,10 +161,10 @@ void Program::choose_cache(bool half, bool f16) {
   // A checkpoint in float32 is served in float32. For a 16-bit one f16 is near
   // enough; bf16, three bits less, is not: log-probabilities of small models
   // move by several hundredths. The smallest, which rounding moves most, can
-  // afford float32.
+  // afford float32. A draft does not count: with it the text is the same.
   size_t token_bytes = 0;
   for (const Cache& c : caches)
-    if (c.kind != MR_CACHE_STATE)
+    if (c.kind != MR_CACHE_STATE && !draft_caches_[&c - caches.data()])
       token_bytes += size_t(c.heads) * (c.key_width + (c.kind == MR_CACHE_KV ? c.value_width : 0)) * sizeof(float);
   if (f16 && (format == MR_F16 || (half && token_bytes > kExactBytes))) cache = kPageF16;
 }
@@ -195,13 +203,15 @@ Stage& Program::stage(Stage::Kind kind) {
 
 void Program::add(Op op) {
   if (op.kind == MR_OP_LOGITS || op.kind == MR_OP_OUTPUT) {
-    add_roundings(op, head_roundings);
-    head = std::move(op);
+    Head& to = drafting_ ? draft_head : head;
+    add_roundings(op, to.roundings);
+    static_cast<Op&>(to) = std::move(op);
     return;
   }
   const Stage::Kind kind = stage_of(op.kind);
   if (kind == Stage::pick) picked_ = true;
-  Stage* last = stages.empty() || stages.back().kind != kind ? nullptr : &stages.back();
+  const bool first = stages.size() == (drafting_ ? first_draft : 0);
+  Stage* last = first || stages.back().kind != kind ? nullptr : &stages.back();
   const bool joins = last != nullptr && (kind == Stage::rows || (kind == Stage::linear && std::all_of(
                                              last->ops.begin(), last->ops.end(),
                                              [&](const Op& o) { return independent(o, op); })));
@@ -268,6 +278,7 @@ void Program::mark_stored() {
       for (const int v : op.out) mark(v, s.logit_rows);
     }
   mark(head.in[0], true);
+  if (drafting_) mark(draft_head.in[0], true);
 }
 
 }  // namespace millrace

@@ -47,6 +47,11 @@ struct Op : mr_op {
   }
 };
 
+// Head is the logits, or the output, that ends a list of operations.
+struct Head : Op {
+  std::vector<Rounding> roundings;
+};
+
 // Stage is what runs between two barriers, or at one if it is little. Its rows are the batch's tokens or
 // its logit rows.
 struct Stage {
@@ -128,8 +133,9 @@ class Program {
   std::vector<Angles> angles;
   std::vector<Attention> attentions;
   std::vector<Stage> stages;
-  Op head;  // the last one: logits or output
-  std::vector<Rounding> head_roundings;
+  size_t first_draft = 0;  // of stages, the first of the draft
+  Head head;
+  Head draft_head;  // if there are stages of a draft
   size_t rounded_bytes = 0;  // of kTileRows rows, in the stage that rounds most
 
  private:
@@ -145,7 +151,9 @@ class Program {
   bool independent(const Op& a, const Op& b) const;
   Stage& stage(Stage::Kind kind);
 
-  bool picked_ = false;  // the logit rows have been picked
+  bool picked_ = false;    // the logit rows have been picked
+  bool drafting_ = false;  // what is added is of the draft
+  std::vector<bool> draft_caches_;  // written by the draft
 };
 
 }  // namespace millrace

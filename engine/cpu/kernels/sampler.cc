@@ -85,7 +85,7 @@ bool Sampler::adjust(float* logits, const Input& in) {
 
 void Sampler::choose(float* logits, const Input& in, const mr_row& row, mr_row_result* result, mr_alternative* top) {
   const mr_params& params = in.params;
-  *result = {0, 0, 0, 1, 0};
+  *result = {0, 0, 0, 1, 0, 0};
   float peak = kernels_.highest(logits, vocab_);
   if (!(std::fabs(peak) < kInfinity)) return;
   if (adjust(logits, in)) {
@@ -108,15 +108,15 @@ void Sampler::choose(float* logits, const Input& in, const mr_row& row, mr_row_r
   const double sum = kernels_.exp_sum(logits, peak, vocab_), norm = peak + std::log(sum);
   const int32_t token = params.sample == 1 ? draw(logits, peak, sum, uniform(params.seed, row.index))
                                            : int32_t(std::find(logits, logits + vocab_, peak) - logits);
-  *result = {token, logprob(logits[token], norm), alternatives(logits, norm, row.top_n, top), 0, 0};
+  *result = {token, logprob(logits[token], norm), alternatives(logits, norm, row.top_n, top), 0, 0, 0};
 }
 
 void Sampler::score(const float* logits, const mr_row& row, mr_row_result* result, mr_alternative* top) {
-  *result = {row.target, 0, 0, 1, 0};
+  *result = {row.target, 0, 0, 1, 0, 0};
   const float peak = kernels_.highest(logits, vocab_);
   if (!(std::fabs(peak) < kInfinity)) return;
   const double norm = peak + std::log(kernels_.exp_sum(logits, peak, vocab_));
-  *result = {row.target, logprob(logits[row.target], norm), alternatives(logits, norm, row.top_n, top), 0, 0};
+  *result = {row.target, logprob(logits[row.target], norm), alternatives(logits, norm, row.top_n, top), 0, 0, 0};
 }
 
 void Sampler::top_k(float* logits, int k) {

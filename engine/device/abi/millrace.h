@@ -2,7 +2,7 @@
  *
  * A backend is one table of functions, mr_backend. The CPU backend's table is
  * linked in; a GPU backend's is found in its shared library under the symbol
- * mr_backend_v4. The semantics are those of the Go interface device.Backend,
+ * mr_backend_v5. The semantics are those of the Go interface device.Backend,
  * whose package says what a batch, a slot, a page, a state and a row are, and of
  * package plan, which says what each operation computes; the structs below have
  * the layout of the Go structs of the same name.
@@ -24,7 +24,7 @@
 extern "C" {
 #endif
 
-#define MR_ABI_VERSION 4
+#define MR_ABI_VERSION 5
 #define MR_PLAN_VERSION 2
 #define MR_PAGE_TOKENS 16
 #define MR_RING_DEPTH 3
@@ -178,7 +178,8 @@ enum {
   MR_FEATURE_AXES = 4,
   MR_FEATURE_SPANS = 8,
   MR_FEATURE_VERIFY = 16,
-  MR_FEATURE_CACHE8 = 32
+  MR_FEATURE_CACHE8 = 32,
+  MR_FEATURE_DRAFT = 64
 };
 
 typedef struct {
@@ -217,7 +218,7 @@ typedef struct {
   float min_p;
 } mr_params;
 
-typedef struct { int32_t slot, start, count, kv_len, adapter, rope_len; } mr_seq;
+typedef struct { int32_t slot, start, count, kv_len, adapter, rope_len, next; } mr_seq;
 typedef struct { int32_t token, slot, kind, target, index, top_n, mask; } mr_row;
 typedef struct { int32_t slot, group, index, page; } mr_page_delta;
 typedef struct { int32_t slot, live, from, save; } mr_state_delta;
@@ -225,7 +226,7 @@ typedef struct { int32_t slot, reserved; mr_params params; } mr_param_delta;
 typedef struct { int32_t slot, token, generated; } mr_count_delta;
 typedef struct { int32_t slot, token; float bias; } mr_bias_delta;
 typedef struct { int32_t start, count; } mr_span;
-typedef struct { int32_t token; float logprob; int32_t top_count, invalid, is_void; } mr_row_result;
+typedef struct { int32_t token; float logprob; int32_t top_count, invalid, is_void, draft; } mr_row_result;
 typedef struct { int32_t token; float logprob; } mr_alternative;
 
 /* One ring entry: arrays the backend allocated once, and how much of each the
@@ -251,6 +252,8 @@ typedef struct {
   int32_t n_masks;    /* set before sample() */
   int32_t mask_words; /* (vocab + 31) / 32 */
   int32_t output_width; /* of the input of MR_OP_OUTPUT; 0, as cap_outputs: the plan ends in MR_OP_LOGITS */
+  int32_t draft;        /* 1: run the plan's draft after sampling; else 0 */
+  int64_t draft_ns;     /* a result: how long that took */
 } mr_batch;
 
 /* plan.Op */
@@ -267,6 +270,7 @@ typedef struct { int32_t kind, group, heads, key_width, value_width, window, for
 typedef struct {
   int32_t version, vocab, hidden;
   int32_t n_values, n_tables, n_tensors, n_caches, n_groups, n_ops;
+  int32_t n_draft; /* operations of the draft, which follow the n_ops others in ops */
   const mr_value *values;
   const int32_t *table_len;
   const float *tables;

@@ -1,0 +1,228 @@
+package engine_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/loader"
+	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/sample"
+	"github.com/millrace-ai/millrace/engine/weights"
+)
+
+// draftGolden is a head that predicts one more token and what it drafts;
+// testdata/drafts.py describes and makes it.
+type draftGolden struct {
+	Base    string
+	Config  map[string]any
+	Tokens  []int32
+	Prompt  int
+	Drafts  []int32
+	Margins []float64
+}
+
+// withDraft writes a checkpoint that has the head called name, into a folder of the
+// test's.
+func withDraft(t testing.TB, name string) (string, *draftGolden) {
+	t.Helper()
+	from, dir := filepath.Join("testdata", "drafts", name), t.TempDir()
+	read := func(file string, v any) []byte {
+		t.Helper()
+		data, err := os.ReadFile(file)
+		if err == nil && v != nil {
+			err = json.Unmarshal(data, v)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	write := func(file string, data []byte) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, file), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	marshal := func(v any) []byte {
+		t.Helper()
+		data, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	var g draftGolden
+	read(filepath.Join(from, "golden.json"), &g)
+	base := filepath.Join("testdata", g.Base)
+	var config map[string]any
+	read(filepath.Join(base, "config.json"), &config)
+	maps.Copy(config, g.Config)
+	write("config.json", marshal(config))
+	files := map[string]string{}
+	for shard, file := range map[string]string{"model-00001-of-00002.safetensors": filepath.Join(base, "model.safetensors"), "model-00002-of-00002.safetensors": filepath.Join(from, "mtp.safetensors")} {
+		data := read(file, nil)
+		write(shard, data)
+		var header map[string]json.RawMessage
+		length := int(data[0]) | int(data[1])<<8 | int(data[2])<<16
+		if err := json.Unmarshal(data[8:8+length], &header); err != nil {
+			t.Fatal(err)
+		}
+		for tensor := range header {
+			if tensor != "__metadata__" {
+				files[tensor] = shard
+			}
+		}
+	}
+	write("model.safetensors.index.json", marshal(map[string]any{"metadata": map[string]any{}, "weight_map": files}))
+	return dir, &g
+}
+
+// loadDraft gives the checkpoint in dir to b, with its head if draft is set.
+func loadDraft(t testing.TB, dir string, b device.Backend, draft bool) *plan.Plan {
+	t.Helper()
+	c, err := weights.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, p, err := loader.Plan(c, draft)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if draft != (len(p.Draft) > 0) {
+		t.Fatalf("%d operations of a draft", len(p.Draft))
+	}
+	if _, err := loader.Load(b, p, c, nil); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+var draftGoldens = []string{"qwen3_5", "qwen3_5-moe", "deepseek-v3", "glm4-moe", "nemotron-h"}
+
+// TestDraftGoldens compares what heads draft with their description in torch, while a
+// text is fed in pieces, token by token, and with drafts that are right and wrong.
+func TestDraftGoldens(t *testing.T) {
+	for _, name := range draftGoldens {
+		for _, b := range goldenBackends {
+			t.Run(fmt.Sprintf("%s/%s", name, b.name), func(t *testing.T) {
+				limits := device.Limits{MaxTokens: 16, MaxRows: 16, MaxSlots: 2, MaxPagesPerSlot: 16, Threads: 2}
+				open, err := b.open(limits)
+				if err != nil {
+					t.Fatal(err)
+				}
+				backend := device.Checked(open, limits)
+				t.Cleanup(func() { backend.Close() })
+				dir, g := withDraft(t, name)
+				p := loadDraft(t, dir, floats{backend}, true)
+				f := draftFeeder{t: t, backend: backend, plan: p, tokens: g.Tokens}
+				f.init()
+				for f.fed < g.Prompt-1 {
+					f.feed(min(7, g.Prompt-1-f.fed), 0, false)
+				}
+				compared := 0
+				for step := 0; f.fed+2 < len(g.Tokens)-1; step++ {
+					drafted := min(step%3, 1)
+					wrong := step%3 == 2 && !p.HasState() // which a state could not take back
+					draft := f.feed(1, drafted, wrong)
+					if i := f.fed - g.Prompt; g.Margins[i] > b.margin {
+						compared++
+						if draft != g.Drafts[i] {
+							t.Errorf("the draft after %d tokens is %d, want %d, the best by %v", f.fed, draft, g.Drafts[i], g.Margins[i])
+						}
+					}
+				}
+				if compared < 10 {
+					t.Errorf("%d drafts compared", compared)
+				}
+			})
+		}
+	}
+}
+
+// draftFeeder gives a text to a backend, which must choose the tokens of the text.
+type draftFeeder struct {
+	t       *testing.T
+	backend device.Backend
+	plan    *plan.Plan
+	tokens  []int32
+	fed     int // of them
+	begun   bool
+}
+
+func (f *draftFeeder) init() {
+	states := 0
+	if f.plan.HasState() {
+		states = 1
+	}
+	if err := f.backend.InitCache(16*len(f.plan.Groups), states); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// feed computes the next n tokens of the text and, as a draft, so many of those after
+// them, or others if wrong; and returns what the backend drafts.
+func (f *draftFeeder) feed(n, drafted int, wrong bool) int32 {
+	f.t.Helper()
+	x := f.backend.Batch(0)
+	x.Clear()
+	x.Draft = true
+	if !f.begun {
+		f.begun = true
+		x.Params = append(x.Params, device.ParamDelta{Params: sample.Greedy()})
+		for g := range f.plan.Groups {
+			for i := range 16 {
+				x.Pages = append(x.Pages, device.PageDelta{Group: int32(g), Index: int32(i), Page: int32(16*g + i)})
+			}
+		}
+		if f.plan.HasState() {
+			x.States = append(x.States, device.StateDelta{From: device.ZeroState, Save: device.NoState})
+		}
+	}
+	first := f.fed
+	for i := range n + drafted {
+		token := f.tokens[first+i]
+		if wrong && i >= n {
+			token = (token + 1) % int32(f.plan.Vocab)
+		}
+		x.Tokens, x.Pos = append(x.Tokens, token), append(x.Pos, int32(first+i))
+	}
+	x.Seqs = append(x.Seqs, device.Seq{Count: int32(n + drafted), KVLen: int32(first + n + drafted), Next: f.tokens[first+n]})
+	if n == 1 { // no part of the prompt
+		for i := range 1 + drafted {
+			x.Masks = x.Masks[:len(x.Masks)+x.MaskWords]
+			mask := x.Mask(int32(i + 1))
+			clear(mask)
+			next := f.tokens[first+1+i]
+			mask[next/32] |= 1 << (next % 32)
+			row := device.Row{Token: int32(i), Kind: device.RowVerify, Target: -1, Index: int32(i), Mask: int32(i + 1)}
+			if i < drafted {
+				row.Target = x.Tokens[i+1]
+			}
+			x.Rows = append(x.Rows, row)
+		}
+	}
+	for _, call := range []func(int) error{f.backend.Forward, f.backend.Sample, f.backend.Wait} {
+		if err := call(0); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	f.fed += n
+	draft := device.NoDraft
+	for i, r := range x.Results[:len(x.Rows)] {
+		if r.Void == 0 {
+			draft = r.Draft
+			f.fed += min(i, 1)
+		}
+	}
+	if len(x.Rows) > 0 && slices.ContainsFunc(x.Results[:len(x.Rows)-1], func(r device.RowResult) bool { return r.Void == 0 && r.Draft != device.NoDraft }) && !wrong {
+		f.t.Error("a token that is not the last has a draft")
+	}
+	return draft
+}
