@@ -113,7 +113,7 @@ func (e *Engine) activate(st *step, s *sequence, hit page.Hit, now time.Time) {
 	b := st.batch
 	e.active = append(e.active, s)
 	e.waiting.remove(s)
-	s.state = active
+	s.state, s.gap = active, false
 	s.slot = e.freeSlots[len(e.freeSlots)-1]
 	e.freeSlots = e.freeSlots[:len(e.freeSlots)-1]
 	b.Params = append(b.Params, device.ParamDelta{Slot: s.slot, Params: s.req.Params})

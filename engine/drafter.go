@@ -56,8 +56,8 @@ func (d *drafter) read(s *sequence, all *outcomes) {
 		token := s.text(i)
 		if d.at >= 0 && i >= prompt {
 			right := s.text(d.at) == token
-			d.outcomes.add(d.matched, right, sequenceMemory)
-			all.add(d.matched, right, engineMemory)
+			d.outcomes.add(matchClass(d.matched), right, sequenceMemory)
+			all.add(matchClass(d.matched), right, engineMemory)
 			if right {
 				d.at++
 				d.matched++
@@ -129,12 +129,12 @@ func hashGram(a, b, c int32) uint32 {
 	return h >> (32 - gramBits)
 }
 
-// outcomes are how often guesses were right, by how long their match was. Old ones
-// count less.
+// outcomes are how often guesses were right, by how long their match was, and those of
+// the model's head. Old ones count less.
 type outcomes [matchClasses]struct{ right, wrong float32 }
 
 const (
-	matchClasses = 6
+	matchClasses = 7
 
 	sequenceMemory = 32  // outcomes of a class that count
 	engineMemory   = 512 // the same over all sequences
@@ -158,10 +158,9 @@ func matchClass(n int) int {
 	return 5
 }
 
-// add takes in a guess after a match of n tokens, and fades others as if memory of them
-// counted.
-func (o *outcomes) add(n int, right bool, memory float32) {
-	c := &o[matchClass(n)]
+// add takes in a guess of a class, and fades others as if memory of them counted.
+func (o *outcomes) add(class int, right bool, memory float32) {
+	c := &o[class]
 	c.right -= c.right / memory
 	c.wrong -= c.wrong / memory
 	if right {
@@ -171,9 +170,8 @@ func (o *outcomes) add(n int, right bool, memory float32) {
 	}
 }
 
-// chance estimates how likely a guess of d after a match of n tokens is right.
-func (d *drafter) chance(n int, all *outcomes) float64 {
-	class := matchClass(n)
+// chance estimates how likely a guess of a class is right.
+func (d *drafter) chance(class int, all *outcomes) float64 {
 	usual := (all[class].right + 1) / (all[class].right + all[class].wrong + 2)
 	own := d.outcomes[class]
 	return float64((own.right + engineWeight*usual) / (own.right + own.wrong + engineWeight))

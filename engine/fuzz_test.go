@@ -117,6 +117,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 	if chance(0.2) {
 		model.RopeOriginal, model.RopeDynamic = between(1, 60), chance(0.5)
 	}
+	model.Draft = seed%3 == 0
 	if model.Recurrent {
 		cfg.States = between(1, 3*limits.MaxSlots)
 	}

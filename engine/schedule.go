@@ -24,6 +24,7 @@ func (e *Engine) schedule(st *step) {
 	}
 	e.follow(time.Now().Add(patience))
 	e.sampleAgain(st, time.Now())
+	st.batch.Draft = e.runHead(st.number)
 	e.speculate(st)
 	prompts := 0    // sequences that would take all they can get
 	waited := false // someone waits for a token of this step
@@ -198,9 +199,14 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 			st.pinned, s.spare = append(st.pinned, s.spare), page.None
 		}
 	}
+	next := int32(0)
+	if s.computed < s.known() {
+		next = s.token(s.computed)
+	}
+	s.gap = s.gap || !b.Draft
 	b.Seqs = append(b.Seqs, device.Seq{
 		Slot: s.slot, Start: int32(start), Count: int32(n), KVLen: int32(s.computed),
-		Adapter: s.req.Adapter, RopeLen: s.ropeLen,
+		Adapter: s.req.Adapter, RopeLen: s.ropeLen, Next: next,
 	})
 	st.seqs = append(st.seqs, s)
 	switch {

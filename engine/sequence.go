@@ -81,12 +81,18 @@ type sequence struct {
 	counted     int     // tokens in the device's counts, if penalties need any
 	unpublished bool    // in Engine.unpublished
 
-	draft     []int32 // of the next step
-	drafted   int     // tokens of a draft in computed, until it is verified
-	accepted  int     // of these, those that were drawn
-	predicted int     // of drafted, those of the prediction: so many at most
-	odds      float64 // that the next token of draft will be accepted with all before it
-	sure      float64 // that all before it will
+	expected   int32 // what the model's head expects at expectedAt, or device.NoDraft
+	expectedAt int
+	gap        bool // the head has not run in all of its steps
+
+	guess     []int32  // of which draft is the beginning
+	byHead    [1]int32 // guess, where it is the head's
+	draft     []int32  // of the next step
+	drafted   int      // tokens of a draft in computed, until it is verified
+	accepted  int      // of these, those that were drawn
+	predicted int      // of drafted, those of the prediction: so many at most
+	odds      float64  // that the next token of draft will be accepted with all before it
+	sure      float64  // that all before it will
 
 	score  []Token // the prompt's, as far as applied; nil if not wanted
 	scored int     // prompt tokens scored, or in flight to be

@@ -13,7 +13,7 @@ import (
 )
 
 // Speculation feeds tokens to the device before they are known: drafts of how a
-// sequence may go on (drafter). Each has a row, as the token before it does, and from
+// sequence may go on (drafter, draftHead). Each has a row, as the token before it does, and from
 // these rows the device draws what plain decoding would: a draw depends on the seed, the
 // index and the logits alone. A drafted token is accepted while it equals the token that
 // is drawn, so the answer is that of plain decoding, bit for bit; only the number of
@@ -55,7 +55,8 @@ const maxLateDrafts = 4
 type speculation struct {
 	drafters []drafter // by slot; nil: there are no drafts
 	outcomes outcomes  // of all of them
-	costs    costs
+	costs    costs     // of steps, but for the head
+	head     draftHead
 	choose   func(st *step, rows, most int) // chooseDrafts, but for tests
 
 	// Scratch of a step.
@@ -73,6 +74,7 @@ func (e *Engine) newSpeculation() speculation {
 	}
 	p := speculation{
 		choose:   e.chooseDrafts,
+		head:     draftHead{exists: len(e.cfg.Plan.Draft) > 0, on: len(e.cfg.Plan.Draft) > 0, gain: headTrial},
 		open:     make([]*sequence, 0, e.slots),
 		order:    make([]*sequence, 0, maxCostRows),
 		accepted: make([]int, 0, e.slots),
@@ -156,26 +158,75 @@ func (e *Engine) mostDrafts(s *sequence) int {
 }
 
 // chooseDrafts gives drafts of together most tokens at most to sequences of a step
-// that has so many rows without. It chooses the step with the most tokens for its time;
-// the tokens that are accepted most likely come first.
+// that has so many rows without.
 func (e *Engine) chooseDrafts(st *step, rows, most int) {
 	p := &e.speculation
 	for _, s := range p.open {
 		d := &p.drafters[s.slot]
 		d.read(s, &p.outcomes)
-		guess := d.draft(p.guesses[s.slot][:0], s, e.mostDrafts(s))
+		most := e.mostDrafts(s)
+		guess := d.draft(p.guesses[s.slot][:0], s, most)
 		if end := slices.IndexFunc(guess, func(t int32) bool { return e.mayEnd(s, t) }); end >= 0 {
 			guess = guess[:end]
 		}
 		p.guesses[s.slot] = guess
-		s.odds, s.sure = d.chance(d.matched, &p.outcomes), 1
+		if most == 0 || s.expects() && e.mayEnd(s, s.expected) {
+			s.expected = device.NoDraft
+		}
+	}
+	without := e.bestDrafts(st, rows, most, false)
+	if st.batch.Draft {
+		p.head.judge(e.bestDrafts(st, rows, most, true), without, st.number)
+	}
+	for _, s := range p.open {
+		if d := &p.drafters[s.slot]; d.at >= 0 && len(s.draft) > 0 && &s.draft[0] != &s.byHead[0] {
+			s.predicted = max(0, len(s.req.Prediction)-d.at)
+		}
+	}
+}
+
+// guess returns how s goes on, as its drafter or the model's head have it, and how likely
+// the first token is right. The one that is right more often counts; if both expect the
+// same token, the drafter may know more than one.
+func (e *Engine) guess(s *sequence, head bool) ([]int32, float64) {
+	p := &e.speculation
+	d, guess, odds := &p.drafters[s.slot], p.guesses[s.slot], 0.0
+	if len(guess) > 0 {
+		odds = d.chance(matchClass(d.matched), &p.outcomes)
+	}
+	if !head || !s.expects() {
+		return guess, odds
+	}
+	chance := d.chance(headClass, &p.outcomes)
+	if chance > odds && (len(guess) == 0 || guess[0] != s.expected) {
+		s.byHead[0] = s.expected
+		guess = s.byHead[:]
+	}
+	return guess, max(odds, chance)
+}
+
+// bestDrafts gives sequences the drafts of the step with the most tokens for its time,
+// with or without the model's head; the tokens that are accepted most likely come first.
+// It returns the rate, 0 if it is not known what a step takes.
+func (e *Engine) bestDrafts(st *step, rows, most int, head bool) float64 {
+	p := &e.speculation
+	for _, s := range p.open {
+		s.draft, s.sure = nil, 1
+		s.guess, s.odds = e.guess(s, head)
 	}
 	alone, measured := p.costs.of(rows, st.number, e.pace.prompt)
 	if !measured {
-		return // it is now
+		return 0 // it is now
+	}
+	own := func(rows int) float64 { // of the head
+		if !head {
+			return 0
+		}
+		return p.head.took(rows, st.number)
 	}
 	p.order = p.order[:0]
-	tokens, best, kept := float64(rows), float64(rows)/alone*leastGain, 0
+	plain := float64(rows) / (alone + own(rows))
+	tokens, best, kept := float64(rows), plain*leastGain, 0
 	again := 0.0 // tokens that are then computed a second time
 	for n := 1; n <= min(most, maxCostRows-rows); n++ {
 		s := e.likeliest()
@@ -183,17 +234,18 @@ func (e *Engine) chooseDrafts(st *step, rows, most int) {
 			break
 		}
 		tokens += s.odds
-		s.draft = p.guesses[s.slot][:len(s.draft)+1]
+		s.draft = s.guess[:len(s.draft)+1]
 		again += float64(len(s.draft)) * (s.sure - s.odds)
 		d := &p.drafters[s.slot]
 		s.sure = s.odds
-		s.odds *= d.chance(d.matched+len(s.draft), &p.outcomes)
+		s.odds *= d.chance(matchClass(d.matched+len(s.draft)), &p.outcomes)
 		p.order = append(p.order, s)
 		took, _ := p.costs.of(rows+n, st.number, e.pace.prompt)
 		if e.shape.recurrent {
 			later, _ := p.costs.of(rows+int(math.Ceil(again)), st.number, e.pace.prompt)
 			took += max(0, later-alone)
 		}
+		took += own(rows + n)
 		if rate := tokens / took; rate > best {
 			best, kept = rate, n
 		}
@@ -202,9 +254,10 @@ func (e *Engine) chooseDrafts(st *step, rows, most int) {
 		s.draft = s.draft[:len(s.draft)-1]
 	}
 	clear(p.order)
-	for _, s := range p.open {
-		s.predicted = max(0, len(s.req.Prediction)-p.drafters[s.slot].at)
+	if kept == 0 {
+		return plain
 	}
+	return best
 }
 
 // mayEnd reports whether s ends with a token, as far as that depends on the token: to
@@ -218,7 +271,7 @@ func (e *Engine) mayEnd(s *sequence, token int32) bool {
 func (e *Engine) likeliest() (best *sequence) {
 	p := &e.speculation
 	for _, s := range p.open {
-		if len(s.draft) < len(p.guesses[s.slot]) && (best == nil || s.odds > best.odds) {
+		if len(s.draft) < len(s.guess) && (best == nil || s.odds > best.odds) {
 			best = s
 		}
 	}

@@ -242,8 +242,10 @@ func (e *Engine) retire(st *step) error {
 				e.end(s, FinishLength, nil)
 			}
 		case verified:
+			e.expect(s, r)
 			e.verified(s, r, tops[i*device.MaxTopN:][:r.TopCount], b.Rows[i].Target, waited)
 		default:
+			e.expect(s, r)
 			s.commit(r, tops[i*device.MaxTopN:][:r.TopCount])
 			e.committed(s, waited, false)
 		}
@@ -256,7 +258,10 @@ func (e *Engine) retire(st *step) error {
 			e.pace.observe(info.Forward, st.decodes, info.Tokens-st.decodes)
 		}
 		if st.decodes == len(st.seqs) && len(b.Tokens) <= len(b.Rows) {
-			e.speculation.costs.observe(len(b.Rows), st.number, st.drafting+info.Forward)
+			e.speculation.costs.observe(len(b.Rows), st.number, st.drafting+info.Forward-b.DraftTime)
+			if b.Draft {
+				e.speculation.head.costs.observe(len(b.Rows), st.number, b.DraftTime)
+			}
 		}
 	}
 	if errors.Is(err, device.ErrLost) {

@@ -305,6 +305,9 @@ func (w *world) checkStep() {
 		}
 		q := st.batch.Seqs[i]
 		w.drafts.count(s)
+		if next := int(q.KVLen); next < s.known() && q.Next != s.token(next) {
+			w.err = fmt.Errorf("the token at position %d is said to be %d, and is %d", next, q.Next, s.token(next))
+		}
 		for j := q.Start; j < q.Start+q.Count && s.constraint != nil; j++ {
 			if last, unseen := st.batch.Tokens[j] == device.LastToken, int(st.batch.Pos[j]) >= s.known(); last && !unseen {
 				w.err = fmt.Errorf("position %d of %d known tokens is taken from the device", st.batch.Pos[j], s.known())

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/sample"
@@ -47,7 +48,40 @@ func (b *Backend) compute(e *entry) error {
 		}
 		b.result(e, s, i)
 	}
+	if x.Draft {
+		b.draft(e)
+	}
 	return nil
+}
+
+// draft predicts the token after the last one that each sequence has chosen: the one that
+// plain decoding would choose, but for every fourth one. It reads what the sequence's
+// pages hold, as its next step will.
+func (b *Backend) draft(e *entry) {
+	m, x := &b.cfg.Model, &e.batch
+	x.DraftTime = b.cfg.DraftLatency
+	for i := range x.Rows {
+		r, result := &x.Rows[i], &x.Results[i]
+		result.Draft = device.NoDraft
+		last := r.Kind == device.RowSample || r.Kind == device.RowVerify && result.Token != r.Target
+		if !last || result.Void != 0 || result.Invalid != 0 || e.corrupt() {
+			continue
+		}
+		s := &b.slots[r.Slot]
+		h := history{model: m, length: int(x.Pos[r.Token]) + 1, sums: s.sums}
+		clear(h.sums)
+		for g := range h.sums {
+			for p := max(0, h.left(g)+1); p < h.length; p++ {
+				h.read(g, p, *b.at(s, g, p))
+			}
+		}
+		q := x.Seqs[slices.IndexFunc(x.Seqs, func(q device.Seq) bool { return q.Slot == r.Slot })]
+		h.add(uint64(uint32(result.Token)), class{adapter: b.adapters[q.Adapter], ropeLen: q.RopeLen})
+		result.Draft = m.token(m.draw(h.sum(), s.counts, s.biases, &s.params, r.Index+1))
+		if mix(h.sum(), 3)%4 == 0 {
+			result.Draft = m.First
+		}
+	}
 }
 
 // resume makes live states what they start as: all are read before any is

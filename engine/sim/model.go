@@ -26,6 +26,10 @@ type Model struct {
 	// Hidden is the width of rows that stand for tokens, 0 if there are none.
 	Hidden int
 
+	// Draft says that it has a head that drafts one more token, three of four times the
+	// right one, if it is not recurrent.
+	Draft bool
+
 	// RopeOriginal and RopeDynamic are as in plan.Plan.
 	RopeOriginal int
 	RopeDynamic  bool

@@ -70,8 +70,17 @@ func (m Model) Plan() *plan.Plan {
 			Kind: plan.CacheState, Group: plan.None, Heads: 1, KeyWidth: 1, ValueWidth: int32(w),
 		})
 	}
+	last := x
 	op(plan.OpRows, plan.None, x)
 	op(plan.OpLogits, tensorEmbed, x).F[plan.LogitsScale] = 1
+	if m.Draft {
+		n := len(p.Ops)
+		op(plan.OpEmbed, tensorEmbed).F[plan.EmbedScale] = 1
+		op(plan.OpAdd, plan.None, x, last).F[plan.AddScale] = 1
+		op(plan.OpRows, plan.None, x)
+		op(plan.OpLogits, tensorEmbed, x).F[plan.LogitsScale] = 1
+		p.Ops, p.Draft = p.Ops[:n:n], p.Ops[n:]
+	}
 	return p
 }
 

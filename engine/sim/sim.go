@@ -35,6 +35,9 @@ type Config struct {
 	Latency  func(tokens int) time.Duration
 	RealTime bool
 
+	// DraftLatency is how long the head of Model.Draft takes besides.
+	DraftLatency time.Duration
+
 	// Fault decides what goes wrong in step number n = 0, 1, …; nil: nothing.
 	Fault func(n int) Fault
 
@@ -136,6 +139,9 @@ func (b *Backend) Caps() device.Caps {
 		Features:    device.FeatureAdapters | device.FeatureVerify,
 		LaunchDepth: 1,
 		StepTokens:  cmp.Or(b.cfg.StepTokens, b.limits.MaxTokens),
+	}
+	if b.cfg.Model.Draft {
+		c.Features |= device.FeatureDraft
 	}
 	if b.cfg.Model.Hidden > 0 {
 		c.Features |= device.FeatureEmbeds
@@ -280,6 +286,9 @@ func (b *Backend) Forward(i int) error {
 	began := max(b.free, b.Now())
 	if b.cfg.Latency != nil {
 		b.free = began + b.cfg.Latency(len(e.batch.Tokens))
+		if e.batch.Draft {
+			b.free += b.cfg.DraftLatency
+		}
 		b.busy.Add(int64(b.free - began))
 	}
 	e.done = b.free
