@@ -33,6 +33,10 @@ func deviceName(cfg *config.Serve) string {
 	return cfg.Device
 }
 
+// runsDrafts reports whether the backend that deviceName returns runs a model's own head
+// for drafts (device.FeatureDraft). Others are given a plan without.
+func runsDrafts(name string) bool { return name == "cpu" || name == "ref" }
+
 // openBackend opens the backend that deviceName returns.
 func openBackend(name string, limits device.Limits, p *plan.Plan) (device.Backend, error) {
 	switch name {

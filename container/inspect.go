@@ -64,6 +64,7 @@ type description struct {
 	Context    int           `json:"context_tokens"`
 	PerToken   int64         `json:"kv_bytes_per_token"` // of a long sequence
 	State      int64         `json:"state_bytes"`        // of recurrent layers, per sequence
+	DraftHead  bool          `json:"draft_head"`         // it has a head of its own for --speculate
 	Threads    int           `json:"threads"`
 
 	Free    int64  `json:"free_bytes"`
@@ -109,6 +110,9 @@ func describeModel(ctx context.Context, place string, cfg *config.Serve) (*descr
 		d.Threads = caps.Threads
 	}
 	d.countTensors(m.checkpoint, m.plan)
+	if _, p, err := loader.Plan(m.checkpoint, true); err == nil {
+		d.DraftHead = len(p.Draft) > 0 && loader.Check(p, m.checkpoint) == nil
+	}
 	m.plan.SetCacheFormat(cacheFormats[cfg.KVCacheDtype])
 	info, err := estimate(m.plan, m.checkpoint)
 	if err != nil {
@@ -243,6 +247,9 @@ func (d *description) write(out io.Writer) error {
 	}
 	if d.State > 0 {
 		row("state", "%s per request", size(d.State))
+	}
+	if d.DraftHead {
+		row("drafts", "a head for --speculate (MTP), loaded with it alone")
 	}
 	row("memory", "%s free, bounded by the %s", size(d.Free), d.Bound)
 	if !d.Fits {

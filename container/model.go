@@ -33,6 +33,7 @@ type model struct {
 	files      fs.FS  // the texts beside the weights
 	override   chat.Override
 	checkpoint *weights.Checkpoint
+	draft      bool // the plan has the head that drafts tokens, if the checkpoint has one
 	config     *plan.Config
 	plan       *plan.Plan
 }
@@ -96,7 +97,7 @@ type opener func(ctx context.Context, place string, memory int64, log *slog.Logg
 // --tokenizer-config-path. ctx bounds all reading of it, and memory the bytes
 // that may be held of an archive until it is known what it holds.
 func openModel(ctx context.Context, open opener, place string, cfg *config.Serve, memory int64) (*model, error) {
-	m := &model{id: cmp.Or(config.HideSecrets(place), demoID), place: place}
+	m := &model{id: cmp.Or(config.HideSecrets(place), demoID), place: place, draft: cfg.Speculate > 0 && runsDrafts(deviceName(cfg))}
 	var err error
 	if templatePath := cfg.TokenizerConfigPath; templatePath != "" {
 		if m.override.Data, err = fs.ReadFile(weights.Folder(filepath.Dir(templatePath)), filepath.Base(templatePath)); err != nil {
@@ -128,8 +129,15 @@ func openModel(ctx context.Context, open opener, place string, cfg *config.Serve
 
 // read makes the plan and compares it with the tensors.
 func (m *model) read() (err error) {
-	if m.config, m.plan, err = loader.Plan(m.checkpoint, false); err == nil {
+	if m.config, m.plan, err = loader.Plan(m.checkpoint, m.draft); err == nil {
 		err = loader.Check(m.plan, m.checkpoint)
+	}
+	if err != nil && m.draft { // it may be the head, without which the model is complete
+		m.draft = false
+		if m.read() == nil {
+			slog.Warn("the model is served without its head for drafts", "model", m.id, "reason", err)
+			return nil
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("model %s: %w", m.id, err)

@@ -77,7 +77,8 @@ func emptyFolder(dir string) error {
 // after. After an error the folder may hold a part of it.
 func (q *quantizeCommand) write(ctx context.Context, place string) (before, after int64, err error) {
 	dir := q.Folder
-	m, err := openModel(ctx, source.Open, place, &config.Serve{Quantize: q.Quantize}, math.MaxInt64)
+	// With the head that drafts tokens, so that it is written, too.
+	m, err := openModel(ctx, source.Open, place, &config.Serve{Quantize: q.Quantize, Device: "cpu", Speculate: 1}, math.MaxInt64)
 	if err != nil {
 		return 0, 0, usageError{err}
 	}
@@ -87,7 +88,12 @@ func (q *quantizeCommand) write(ctx context.Context, place string) (before, afte
 	}
 	recipe := loader.Recipe{Bits: q.Bits}
 	if q.Calibration != "" {
-		if recipe.Moments, err = measure(ctx, m, q.Calibration); err != nil {
+		plain := *m
+		plain.draft = false // what is measured are rows of tokens before sampling
+		if err = plain.read(); err == nil {
+			recipe.Moments, err = measure(ctx, &plain, q.Calibration)
+		}
+		if err != nil {
 			return 0, 0, err
 		}
 	}

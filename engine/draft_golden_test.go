@@ -1,11 +1,7 @@
 package engine_test
 
 import (
-	"encoding/json"
 	"fmt"
-	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -14,74 +10,8 @@ import (
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/engine/weights"
+	"github.com/millrace-ai/millrace/engine/weights/weightstest"
 )
-
-// draftGolden is a head that predicts one more token and what it drafts;
-// testdata/drafts.py describes and makes it.
-type draftGolden struct {
-	Base    string
-	Config  map[string]any
-	Tokens  []int32
-	Prompt  int
-	Drafts  []int32
-	Margins []float64
-}
-
-// withDraft writes a checkpoint that has the head called name, into a folder of the
-// test's.
-func withDraft(t testing.TB, name string) (string, *draftGolden) {
-	t.Helper()
-	from, dir := filepath.Join("testdata", "drafts", name), t.TempDir()
-	read := func(file string, v any) []byte {
-		t.Helper()
-		data, err := os.ReadFile(file)
-		if err == nil && v != nil {
-			err = json.Unmarshal(data, v)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return data
-	}
-	write := func(file string, data []byte) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, file), data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	marshal := func(v any) []byte {
-		t.Helper()
-		data, err := json.Marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return data
-	}
-	var g draftGolden
-	read(filepath.Join(from, "golden.json"), &g)
-	base := filepath.Join("testdata", g.Base)
-	var config map[string]any
-	read(filepath.Join(base, "config.json"), &config)
-	maps.Copy(config, g.Config)
-	write("config.json", marshal(config))
-	files := map[string]string{}
-	for shard, file := range map[string]string{"model-00001-of-00002.safetensors": filepath.Join(base, "model.safetensors"), "model-00002-of-00002.safetensors": filepath.Join(from, "mtp.safetensors")} {
-		data := read(file, nil)
-		write(shard, data)
-		var header map[string]json.RawMessage
-		length := int(data[0]) | int(data[1])<<8 | int(data[2])<<16
-		if err := json.Unmarshal(data[8:8+length], &header); err != nil {
-			t.Fatal(err)
-		}
-		for tensor := range header {
-			if tensor != "__metadata__" {
-				files[tensor] = shard
-			}
-		}
-	}
-	write("model.safetensors.index.json", marshal(map[string]any{"metadata": map[string]any{}, "weight_map": files}))
-	return dir, &g
-}
 
 // loadDraft gives the checkpoint in dir to b, with its head if draft is set.
 func loadDraft(t testing.TB, dir string, b device.Backend, draft bool) *plan.Plan {
@@ -119,7 +49,7 @@ func TestDraftGoldens(t *testing.T) {
 				}
 				backend := device.Checked(open, limits)
 				t.Cleanup(func() { backend.Close() })
-				dir, g := withDraft(t, name)
+				dir, g := weightstest.WithDraft(t, "testdata", name)
 				p := loadDraft(t, dir, floats{backend}, true)
 				f := draftFeeder{t: t, backend: backend, plan: p, tokens: g.Tokens}
 				f.init()

@@ -21,6 +21,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/engine/sim"
 	"github.com/millrace-ai/millrace/engine/weights"
+	"github.com/millrace-ai/millrace/engine/weights/weightstest"
 )
 
 // Drafts make text that repeats itself come faster, and no other text come slower,
@@ -258,48 +259,72 @@ func TestDraftsUnderConstraints(t *testing.T) {
 // TestSpeculationOnBackends compares answers with drafts, right and wrong ones, with
 // those without, to the bit, in company.
 func TestSpeculationOnBackends(t *testing.T) {
-	backends := map[string]func(device.Limits) (device.Backend, error){
-		"cpu": func(l device.Limits) (device.Backend, error) { return cpu.Open(l) },
-		"ref": func(l device.Limits) (device.Backend, error) { return ref.Open(l) },
-	}
-	limits := device.Limits{MaxTokens: 128, MaxRows: 128, MaxSlots: 16, MaxPagesPerSlot: 16, Threads: 2}
 	for _, name := range []string{"llama", "gemma3", "deepseek-v3", "falcon-alibi", "dbrx", "qwen3_5", "mamba", "mamba2", "jamba", "lfm2", "kimi-linear", "nemotron-h"} {
-		for backend, open := range backends {
+		for backend, open := range draftBackends {
+			t.Run(name+"/"+backend, func(t *testing.T) { speculateOn(t, filepath.Join("testdata", name), open) })
+		}
+	}
+}
+
+// TestDraftHeadOnBackends does so with drafts of the model's own head among them.
+func TestDraftHeadOnBackends(t *testing.T) {
+	for _, name := range []string{"qwen3_5", "deepseek-v3", "glm4-moe", "nemotron-h"} {
+		for backend, open := range draftBackends {
 			t.Run(name+"/"+backend, func(t *testing.T) {
-				serve := func(speculate int, known [][]Token) [][]Token {
-					b, err := open(limits)
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer func() {
-						if err := b.Close(); err != nil {
-							t.Error(err)
-						}
-					}()
-					p := load(t, filepath.Join("testdata", name), b)
-					e, err := New(Config{Backend: b, Device: limits, Plan: p, Pages: 256 * len(p.Groups), States: 40, Root: page.Root(), Speculate: speculate})
-					if err != nil {
-						t.Fatal(err)
-					}
-					return converse(t, e, p.Vocab, known)
-				}
-				plain := serve(0, nil)
-				if got := serve(6, plain); !reflect.DeepEqual(got, plain) {
-					t.Errorf("answers differ:\n%v\nwant\n%v", got, plain)
+				dir, _ := weightstest.WithDraft(t, "testdata", name)
+				if used := speculateOn(t, dir, open); used < 20 {
+					t.Errorf("%d drafts of the head", used)
 				}
 			})
 		}
 	}
 }
 
-func load(t *testing.T, dir string, b device.Backend) *plan.Plan {
+var draftBackends = map[string]func(device.Limits) (device.Backend, error){
+	"cpu": func(l device.Limits) (device.Backend, error) { return cpu.Open(l) },
+	"ref": func(l device.Limits) (device.Backend, error) { return ref.Open(l) },
+}
+
+// speculateOn compares answers with and without drafts on a backend, and returns how many
+// drafts were of the model's head.
+func speculateOn(t *testing.T, dir string, open func(device.Limits) (device.Backend, error)) (used int) {
+	t.Helper()
+	limits := device.Limits{MaxTokens: 128, MaxRows: 128, MaxSlots: 16, MaxPagesPerSlot: 16, Threads: 2}
+	serve := func(speculate int, known [][]Token) [][]Token {
+		b, err := open(limits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := b.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		checked := device.Checked(b, limits)
+		p := load(t, dir, checked, speculate > 0)
+		e, err := New(Config{Backend: checked, Device: limits, Plan: p, Pages: 256 * len(p.Groups), States: 40, Root: page.Root(), Speculate: speculate})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, n := converse(t, e, p.Vocab, known)
+		used += n
+		return out
+	}
+	plain := serve(0, nil)
+	if got := serve(6, plain); !reflect.DeepEqual(got, plain) {
+		t.Errorf("answers differ:\n%v\nwant\n%v", got, plain)
+	}
+	return used
+}
+
+func load(t *testing.T, dir string, b device.Backend, draft bool) *plan.Plan {
 	t.Helper()
 	c, err := weights.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_, p, err := loader.Plan(c, false)
+	_, p, err := loader.Plan(c, draft)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,8 +335,9 @@ func load(t *testing.T, dir string, b device.Backend) *plan.Plan {
 }
 
 // converse returns the answers of requests of many kinds that are served together. If
-// they are known, they are drafted, with mistakes.
-func converse(t *testing.T, e *Engine, vocab int, known [][]Token) [][]Token {
+// they are known, they are drafted, with mistakes, among which are drafts of the model's
+// head, if it has one: it returns how many.
+func converse(t *testing.T, e *Engine, vocab int, known [][]Token) (out [][]Token, used int) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(9, 9))
 	prompt := func(n int) []int32 {
@@ -350,6 +376,10 @@ func converse(t *testing.T, e *Engine, vocab int, known [][]Token) [][]Token {
 					if i := s.generated + len(s.draft); i < len(answer) && rng.IntN(5) > 0 {
 						token = answer[i].ID
 					}
+					if len(s.draft) == 0 && s.expects() && rng.IntN(2) == 0 {
+						token = s.expected
+						used++
+					}
 					s.draft = append(s.draft, token)
 				}
 			}
@@ -362,7 +392,7 @@ func converse(t *testing.T, e *Engine, vocab int, known [][]Token) [][]Token {
 		}
 		streams = append(streams, s...)
 	}
-	out := make([][]Token, len(streams))
+	out = make([][]Token, len(streams))
 	for {
 		worked, err := e.tick()
 		if err != nil {
@@ -384,5 +414,5 @@ func converse(t *testing.T, e *Engine, vocab int, known [][]Token) [][]Token {
 	if st := e.Stats(); known != nil && (st.AcceptedTokens == 0 || st.AcceptedTokens == st.DraftedTokens) {
 		t.Errorf("%d of %d drafted tokens were right", st.AcceptedTokens, st.DraftedTokens)
 	}
-	return out
+	return out, used
 }

@@ -305,8 +305,8 @@ func (w *world) checkStep() {
 		}
 		q := st.batch.Seqs[i]
 		w.drafts.count(s)
-		if next := int(q.KVLen); next < s.known() && q.Next != s.token(next) {
-			w.err = fmt.Errorf("the token at position %d is said to be %d, and is %d", next, q.Next, s.token(next))
+		if next := int(q.KVLen); st.batch.Draft && next < len(s.req.Tokens) && q.Next != s.req.Tokens[next] {
+			w.err = fmt.Errorf("the token at position %d is said to be %d, and is %d", next, q.Next, s.req.Tokens[next])
 		}
 		for j := q.Start; j < q.Start+q.Count && s.constraint != nil; j++ {
 			if last, unseen := st.batch.Tokens[j] == device.LastToken, int(st.batch.Pos[j]) >= s.known(); last && !unseen {

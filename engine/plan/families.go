@@ -214,12 +214,12 @@ var families = map[string]family{
 	},
 	"deepseek_v3": {
 		read: readDeepseekV3, build: buildDeepseekV3, draft: draftDeepseekV3, eos: 1, ignored: deepseekIgnored,
-		models: "DeepSeek-V3's architecture", remarks: "latent attention; in bf16, the FP8 checkpoint is refused",
+		models: "DeepSeek-V3's architecture", remarks: "latent attention; in bf16, the FP8 checkpoint is refused; its MTP head drafts with `--speculate`",
 	},
 	"qwen3_5": {
 		read: readQwen35, build: buildQwen35, draft: draftQwen35, eos: -1, ignored: qwen35Ignored,
 		like:   "qwen3_5_text",
-		models: "Qwen3.5, the text part", remarks: "gated delta nets beside attention; states in the prefix cache",
+		models: "Qwen3.5, the text part", remarks: "gated delta nets beside attention; states in the prefix cache; its MTP head drafts with `--speculate`",
 	},
 	"qwen3_5_text": {
 		read: readQwen35Text, build: buildQwen35, draft: draftQwen35, eos: -1, ignored: qwen35Ignored,
@@ -232,7 +232,7 @@ var families = map[string]family{
 	"qwen3_5_moe": {
 		read: readQwen35MoE, build: buildQwen35MoE, draft: draftQwen35MoE, eos: -1, ignored: qwen35Ignored,
 		like:   "qwen3_5_moe_text",
-		models: "Qwen3.6-35B-A3B, Qwen3.5 with experts, the text part", remarks: "gated delta nets beside attention; mixture of experts",
+		models: "Qwen3.6-35B-A3B, Qwen3.5 with experts, the text part", remarks: "gated delta nets beside attention; mixture of experts; its MTP head drafts with `--speculate`",
 	},
 	"qwen3_5_moe_text": {
 		read: readQwen35MoEText, build: buildQwen35MoE, draft: draftQwen35MoE, eos: -1, ignored: qwen35Ignored,
@@ -240,15 +240,15 @@ var families = map[string]family{
 	},
 	"qwen3_next": {
 		read: readQwen3Next, build: buildQwen35MoE, draft: draftQwen35MoE, eos: -1, ignored: qwen35Ignored,
-		models: "Qwen3-Next-80B-A3B", remarks: "gated delta nets beside attention; mixture of experts",
+		models: "Qwen3-Next-80B-A3B", remarks: "gated delta nets beside attention; mixture of experts; its MTP head drafts with `--speculate`",
 	},
 	"glm4_moe": {
 		read: readGLM4MoE, build: buildGLM4MoE, draft: draftGLM4MoE, eos: -1, ignored: deepseekIgnored,
-		models: "GLM-4.5, GLM-4.5-Air, GLM-4.6, GLM-4.7", remarks: "mixture of experts",
+		models: "GLM-4.5, GLM-4.5-Air, GLM-4.6, GLM-4.7", remarks: "mixture of experts; its MTP head drafts with `--speculate`",
 	},
 	"glm4_moe_lite": {
 		read: readGLM4MoELite, build: buildDeepseekV3, draft: draftDeepseekV3, eos: 1, ignored: deepseekIgnored,
-		models: "GLM-4.7-Flash", remarks: "latent attention",
+		models: "GLM-4.7-Flash", remarks: "latent attention; its MTP head drafts with `--speculate`",
 	},
 	"dots1": {
 		read: readDots1, build: buildGLM4MoE, eos: -1, ignored: deepseekIgnored,
@@ -436,7 +436,7 @@ var families = map[string]family{
 	"nemotron_h": {
 		read: readNemotronH, build: buildNemotronH, draft: draftNemotronH, eos: 2, keys: nemotronHKeys, ignored: nemotronHIgnored,
 		prefixes: mambaPrefixes, root: "norm_f.weight", embed: "embeddings.weight",
-		models: "Nemotron-H, Nemotron Nano 2, Nemotron 3 Nano", remarks: "Mamba 2, attention, MLPs and experts in layers of their own",
+		models: "Nemotron-H, Nemotron Nano 2, Nemotron 3 Nano", remarks: "Mamba 2, attention, MLPs and experts in layers of their own; its MTP head drafts with `--speculate`",
 	},
 	"falcon_h1": {
 		read: readFalconH1, build: buildFalconH1, eos: 2, keys: bambaKeys, ignored: falconH1Ignored, root: "final_layernorm.weight",

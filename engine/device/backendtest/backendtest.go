@@ -77,6 +77,7 @@ func Run(t *testing.T, open Open, opt Options) {
 	t.Run("draws", s.draws)
 	t.Run("adopted", s.adopted)
 	t.Run("invalid rows", s.invalidRows)
+	t.Run("drafts", s.drafts)
 }
 
 type suite struct {

@@ -25,7 +25,8 @@ type host struct {
 	freePages  []int32
 	freeStates []int32
 	freeSlots  []int32
-	next       int // ring entry
+	next       int  // ring entry
+	draft      bool // steps end with the plan's draft
 }
 
 func newHost(t *testing.T, b device.Backend, m *model, limits device.Limits) *host {
@@ -145,6 +146,7 @@ type answer struct {
 	invalid bool
 	void    bool
 	top     []device.Alternative
+	draft   int32     // of a host that drafts
 	output  []float32 // of an encoder
 }
 
@@ -196,6 +198,7 @@ func (h *host) sample(i int) {
 func (h *host) fill(b *device.Batch, chunks ...chunk) {
 	h.t.Helper()
 	b.Clear()
+	b.Draft = h.draft
 	for i := range chunks {
 		c := &chunks[i]
 		if c.again {
@@ -293,8 +296,12 @@ func (h *host) fillTokens(b *device.Batch, c *chunk) {
 	if c.mask != nil {
 		setMask(b, len(b.Rows)-1, c.mask)
 	}
+	next := int32(0)
+	if s.computed < len(s.tokens) {
+		next = s.tokens[s.computed]
+	}
 	b.Seqs = append(b.Seqs, device.Seq{
-		Slot: s.slot, Start: start, Count: int32(c.n), KVLen: int32(s.computed), Adapter: s.adapter, RopeLen: s.ropeLen,
+		Slot: s.slot, Start: start, Count: int32(c.n), KVLen: int32(s.computed), Adapter: s.adapter, RopeLen: s.ropeLen, Next: next,
 	})
 }
 
@@ -399,6 +406,7 @@ func (h *host) wait(i int, chunks ...chunk) []answer {
 			logprob: res.Logprob,
 			invalid: res.Invalid != 0,
 			top:     append([]device.Alternative(nil), b.Top[r*device.MaxTopN:][:res.TopCount]...),
+			draft:   res.Draft,
 		}
 	}
 	return out
