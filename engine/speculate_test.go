@@ -311,6 +311,9 @@ func speculateOn(t *testing.T, dir string, open func(device.Limits) (device.Back
 		return out
 	}
 	plain := serve(0, nil)
+	if got := serve(4, nil); !reflect.DeepEqual(got, plain) { // what pays, if anything
+		t.Errorf("answers differ:\n%v\nwant\n%v", got, plain)
+	}
 	if got := serve(6, plain); !reflect.DeepEqual(got, plain) {
 		t.Errorf("answers differ:\n%v\nwant\n%v", got, plain)
 	}

@@ -12,9 +12,12 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/millrace-ai/millrace/engine/cpu"
+	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/quant"
 	"github.com/millrace-ai/millrace/engine/weights"
+	"github.com/millrace-ai/millrace/engine/weights/weightstest"
 )
 
 // writeTo writes checkpoint c to a folder and opens it.
@@ -31,7 +34,7 @@ func writeTo(t *testing.T, c *weights.Checkpoint, quantize plan.Quantize) *weigh
 // writtenFolder writes checkpoint c to a folder.
 func writtenFolder(t *testing.T, c *weights.Checkpoint, quantize plan.Quantize) string {
 	t.Helper()
-	_, p, err := Plan(c, false)
+	_, p, err := Plan(c, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,6 +205,41 @@ func TestWidest(t *testing.T) {
 		if got := slices.Sorted(maps.Keys(widest(list, tt.bits))); !slices.Equal(got, tt.want) {
 			t.Errorf("%g bits: %v, want %v", tt.bits, got, tt.want)
 		}
+	}
+}
+
+// TestWriteDraft: a model's head for drafts is written, and may be left unused.
+func TestWriteDraft(t *testing.T) {
+	for _, name := range []string{"qwen3_5", "deepseek-v3", "nemotron-h"} {
+		t.Run(name, func(t *testing.T) {
+			dir, _ := weightstest.WithDraft(t, filepath.Join("..", "testdata"), name)
+			c, err := weights.Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			for _, quantize := range []plan.Quantize{plan.QuantizeInt8, plan.QuantizeInt4} {
+				written := writeTo(t, c, quantize)
+				for _, draft := range []bool{true, false} {
+					_, p, err := Plan(written, draft)
+					if err == nil {
+						err = Check(p, written)
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					b, err := cpu.Open(device.Limits{MaxTokens: 8, MaxRows: 8, MaxSlots: 1, MaxPagesPerSlot: 1, Threads: 1})
+					if err != nil {
+						t.Fatal(err)
+					}
+					_, err = Load(b, p, written, nil)
+					b.Close()
+					if err != nil || draft != (len(p.Draft) > 0) {
+						t.Errorf("%d operations of a draft, %v", len(p.Draft), err)
+					}
+				}
+			}
+		})
 	}
 }
 
