@@ -27,13 +27,24 @@ if [[ ${1:-} == --install ]]; then
 	shift
 fi
 
-# environment NAME: makes build/clients/NAME as requirements/NAME.txt says.
+pip_install() { # DIR NAME: makes DIR and installs requirements/NAME.txt there
+	python3 -m venv "$1"
+	"$1/bin/pip" install --quiet --disable-pip-version-check --no-compile -r "requirements/$2.txt"
+}
+
+# environment NAME: makes build/clients/NAME as requirements/NAME.txt says. uv takes
+# a tenth of pip's time for the dozen, but does not read pip's settings: where it
+# does not reach the registry, pip does.
 environment() {
-	local dir=$venvs/$1
+	local dir=$venvs/$1 uv=$venvs/uv/bin/uv
 	cmp -s "requirements/$1.txt" "$dir/installed.txt" && return
+	[[ -x $uv ]] || pip_install "$venvs/uv" uv
 	rm -rf "$dir"
-	python3 -m venv "$dir"
-	"$dir/bin/pip" install --quiet --disable-pip-version-check --no-compile -r "requirements/$1.txt"
+	if ! { "$uv" venv --quiet "$dir" &&
+		"$uv" pip install --quiet --cache-dir "$venvs/uv/cache" --python "$dir" -r "requirements/$1.txt"; }; then
+		rm -rf "$dir"
+		pip_install "$dir" "$1"
+	fi
 	cp "requirements/$1.txt" "$dir/installed.txt"
 }
 
