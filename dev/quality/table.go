@@ -13,11 +13,14 @@ const (
 
 // table is what a model's formats lose.
 type table struct {
-	Model   string   `json:"model"`
-	Chunks  int      `json:"chunks"`
-	Rows    []row    `json:"rows"`
-	Gates   []gate   `json:"gates"`
-	Skipped []string `json:"skipped,omitempty"`
+	Model  string `json:"model"`
+	Chunks int    `json:"chunks"`
+	Rows   []row  `json:"rows"`
+	// Questions is how many were asked, if any, and Choices how they were answered.
+	Questions int         `json:"questions,omitempty"`
+	Choices   []choiceRow `json:"choices,omitempty"`
+	Gates     []gate      `json:"gates"`
+	Skipped   []string    `json:"skipped,omitempty"`
 }
 
 type row struct {
@@ -76,6 +79,12 @@ func (t *table) gates() {
 	for _, format := range []string{"Q8_0", "Q4_0", "Q4_K_M", "shipped"} {
 		add("the GGUF file "+format+" is read as llama.cpp reads it", apart(format, format), 0.002)
 	}
+	for _, r := range t.Choices {
+		if r.Format == "int8" || r.Format == "bf16, KV int8" {
+			lost, noise := t.lost(r)
+			add(r.Format+" answers as many questions right as bf16", lost, noise)
+		}
+	}
 }
 
 func (t *table) markdown() string {
@@ -83,6 +92,12 @@ func (t *table) markdown() string {
 	fmt.Fprintf(&b, "\n## %s\n\n| Program | Format | Perplexity | Loss | MB |\n|---|---|---:|---:|---:|\n", t.Model)
 	for _, r := range t.Rows {
 		fmt.Fprintf(&b, "| %s | %s | %.4f | %+.2f %% | %.0f |\n", r.Engine, r.Format, r.Perplexity, 100*t.loss(r.Engine, r.Format), float64(r.Bytes)/1e6)
+	}
+	if len(t.Choices) > 0 {
+		fmt.Fprintf(&b, "\n| Format | Right of %d questions | Lost | Won |\n|---|---:|---:|---:|\n", t.Questions)
+		for _, r := range t.Choices {
+			fmt.Fprintf(&b, "| %s | %.1f %% | %d | %d |\n", r.Format, 100*float64(r.Right)/float64(t.Questions), r.Lost, r.Won)
+		}
 	}
 	fmt.Fprintf(&b, "\n| Gate | Value | Bound | |\n|---|---:|---:|---|\n")
 	for _, g := range t.Gates {
