@@ -31,7 +31,7 @@ const calibrated = "int4 calibrated"
 const rotated = "smollm2-rotated"
 
 // chosen are our formats that answer the questions, bf16 first.
-var chosen = []string{"bf16", "int8", "bf16, KV int8", "int4", calibrated}
+var chosen = []string{"bf16", "int8", "bf16 + KV int8", "int4", calibrated}
 
 type settings struct {
 	dir, llama, out string
@@ -69,8 +69,8 @@ func (s *settings) measure(name string) (*table, error) {
 			return nil, err
 		}
 	}
-	if m.wants("BF16, KV Q8_0") {
-		if err := m.peer("BF16, KV Q8_0", filepath.Join(m.dir, "BF16.gguf"), "-ctk", "q8_0", "-ctv", "q8_0"); err != nil {
+	if m.wants("BF16 + KV Q8_0") {
+		if err := m.peer("BF16 + KV Q8_0", filepath.Join(m.dir, "BF16.gguf"), "-ctk", "q8_0", "-ctv", "q8_0"); err != nil {
 			return nil, err
 		}
 	}
@@ -88,7 +88,7 @@ func (s *settings) measure(name string) (*table, error) {
 		{"int8", inprocess.Options{Path: hf, Quantize: plan.QuantizeInt8}},
 		{"int4", inprocess.Options{Path: hf, Quantize: plan.QuantizeInt4}},
 		{calibrated, inprocess.Options{Path: filepath.Join(m.dir, calibrated)}},
-		{"bf16, KV int8", inprocess.Options{Path: hf, Cache: plan.CacheW8}},
+		{"bf16 + KV int8", inprocess.Options{Path: hf, Cache: plan.CacheW8}},
 		{"Q8_0", inprocess.Options{Path: filepath.Join(m.dir, "Q8_0.gguf")}},
 		{"Q4_0", inprocess.Options{Path: filepath.Join(m.dir, "Q4_0.gguf")}},
 		{"Q4_K_M", inprocess.Options{Path: filepath.Join(m.dir, "Q4_K_M.gguf")}},
