@@ -66,6 +66,7 @@ test: tools ## run all tests that need no GPU and no AWS account
 # What .ci/run runs: every check and every test, the Go packages either under
 # the race detector or without it.
 .PHONY: ci
+ci: export CXX := $(CURDIR)/.ci/cxx
 ci: tools
 	$(call PARTS,part-packages part-native part-linter part-client-packages part-compile part-lint part-race part-test-rest \
 	  part-test-clients part-test-terraform part-test-image part-test-alerts part-test-arm64 part-sanitize part-audit)
@@ -77,7 +78,7 @@ part-lint part-test-rest: part-compile
 part-lint: part-linter
 part-test-clients: part-client-packages
 ifneq ($(filter part-packages,$(MAKECMDGOALS)),)
-part-client-packages part-race part-test-rest part-test-image part-test-alerts part-test-arm64: part-packages
+part-build part-client-packages part-race part-test-rest part-test-image part-test-alerts part-test-arm64: part-packages
 endif
 
 # No test is vetted here: `make lint` does that, with what it knows of all the
