@@ -118,9 +118,15 @@ func (l layer) chunkedAttention(x Var) Var {
 	return l.linear(a, "self_attn.o_proj", c.Hidden, c.OutputBias)
 }
 
-// llama4Experts are a layer's experts, stored [experts, in, out], gate before up.
+// llama4Experts are a layer's experts, stored [experts, in, out], gate before up, or
+// one by one: so GGUF and quantized checkpoints have them.
 func (l layer) llama4Experts() MLP {
 	m, hidden, prefix := l.c.MoE, l.c.Hidden, l.prefix+"feed_forward.experts."
+	if !l.has(prefix+"gate_up_proj") && l.has(prefix+"0.gate_proj.weight") {
+		experts := l.expertMLPs("feed_forward.experts.%d.", mlpNames)
+		experts.ScaleInput = true
+		return experts
+	}
 	both := whole(prefix+"gate_up_proj", m.Experts, hidden, 2*m.Inner)
 	down := whole(prefix+"down_proj", m.Experts, m.Inner, hidden)
 	stack := func(p Part, rows, cols int) Weight {

@@ -25,6 +25,13 @@ logging.disable(logging.CRITICAL)
 # What the converter wants to find in config.json, which transformers 5 writes otherwise.
 OLDER = {
     "GPTNeoXForCausalLM": lambda c: {"rotary_pct": c["rope_parameters"]["partial_rotary_factor"]},
+    # Else it pads the embeddings of each layer with zeros.
+    "Gemma3nForCausalLM": lambda c: {"vocab_size": c["vocab_size_per_layer_input"]},
+    # It takes one size of model for granted where rope has an alpha.
+    "HunYuanDenseV1ForCausalLM": lambda c: {"rope_scaling": None, "rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}},
+    "HunYuanMoEV1ForCausalLM": lambda c: {key: [c[of]] * c["num_hidden_layers"] for key, of in (
+        ("moe_intermediate_size", "intermediate_size"), ("moe_topk", "moe_topk"))} | {"num_shared_expert": [1]},
+    "PhiMoEForCausalLM": lambda c: {"layer_norm_eps": c["rms_norm_eps"]},
     "GPT2LMHeadModel": lambda c: {"n_ctx": c["n_positions"]},
     # Factors that it would multiply weights by.
     "FalconH1ForCausalLM": lambda c: {"head_dim": c["hidden_size"] // c["num_attention_heads"], "mlp_multipliers": [1, 1], "ssm_multipliers": [1] * 5}
@@ -33,11 +40,15 @@ OLDER = {
         "layer_types": [{"full_attention": "attention"}.get(kind, kind) for kind in c["layer_types"]]},
 }
 
+# What the converter calls classes of transformers.
+ALIASES = {"MptForCausalLM": "MPTForCausalLM", "PhimoeForCausalLM": "PhiMoEForCausalLM"}
+
 for name in sys.argv[2:]:
     case, _, how = name.partition("+")
     source = here.parent.parent / "testdata" / case
     config = ModelBase.load_hparams(source, False)
     kind = get_model_architecture(config, ModelType.TEXT)
+    kind = ALIASES.get(kind, kind)
     config |= OLDER.get(kind, lambda c: {})(config)
     model = get_model_class(kind)
     model.set_vocab = TextModel._set_vocab_none

@@ -1,6 +1,10 @@
 package gguf
 
-import "maps"
+import (
+	"encoding/json"
+	"maps"
+	"math"
+)
 
 // architecture says what a model of llama.cpp's is to transformers.
 type architecture struct {
@@ -191,6 +195,18 @@ var dense = map[string]*architecture{
 		}
 		m.copyFloat("final_logit_softcapping", "final_logit_softcapping")
 	})),
+	"gemma3n": family("gemma3n_text", named(sandwich), named(map[string]string{
+		"altup_correct_scale.weight": "altup.correct_output_scale", "altup_correct_coef": "altup.correction_coefs", "altup_predict_coef": "altup.prediction_coefs",
+		"altup_router": "altup.modality_router", "altup_router_norm": "altup.router_norm",
+		"laurel_l": "laurel.linear_left", "laurel_r": "laurel.linear_right", "laurel_post_norm": "laurel.post_laurel_norm",
+		"inp_gate": "per_layer_input_gate", "proj": "per_layer_projection", "post_norm": "post_per_layer_input_norm",
+	}), func(a *architecture) {
+		a.feedForward = ""
+		maps.Copy(a.outer, map[string]string{
+			"altup_proj": "altup_projections.%d", "altup_unembd_proj": "altup_unembed_projections.%d",
+			"per_layer_token_embd": "embed_tokens_per_layer", "per_layer_model_proj": "per_layer_model_projection", "per_layer_proj_norm": "per_layer_projection_norm",
+		})
+	}, reads(gemma3n)),
 	"phi3": family("phi3", partial, named(map[string]string{"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}), reads(func(m *model, c object) {
 		if n := m.integer("rope.scaling.original_context_length", 0); n > 0 {
 			c["original_max_position_embeddings"] = n
@@ -263,9 +279,54 @@ var dense = map[string]*architecture{
 	"glm4": family("glm4", partial, biases("attention_bias", ""), named(map[string]string{
 		"ffn_norm": "post_attention_layernorm", "ffn_up": "mlp.gate_up_proj", "post_attention_norm": "post_self_attn_layernorm", "post_ffw_norm": "post_mlp_layernorm",
 	})),
+	"granite_swa": family("granite_swa", permuted, biases("attention_bias", "mlp_bias"), reads(granite), named(map[string]string{
+		"attn_sinks": "self_attn.sinks", "attn_sinks.weight": "self_attn.sinks",
+	}), reads(func(m *model, c object) {
+		if m.integer("expert_count", 0) > 0 {
+			m.fail("a model with experts is not supported in this architecture")
+		}
+		m.windows(4)
+		if turns, ok := m.get("attention.rope_pattern").([]bool); ok && len(turns) >= m.layers {
+			thetas := make([]any, m.layers)
+			for i := range thetas {
+				if thetas[i] = 0; turns[i] {
+					thetas[i] = float(m.number("rope.freq_base", 10000))
+				}
+			}
+			c["layer_rope_theta"] = thetas
+		}
+	})),
+	"hunyuan-dense": family("hunyuan_v1_dense", named(hunYuan), biases("attention_bias", "")),
 	"chatglm": family("glm", biases("attention_bias", ""), named(map[string]string{"ffn_up": "mlp.gate_up_proj", "attn_qkv": ""}),
 		func(a *architecture) { a.join = splitQKV }),
 	"nemotron": family("nemotron", shifted, partial, epsilon("norm_eps"), biases("attention_bias", "mlp_bias")),
+}
+
+// gemma3n reads Gemma 3n's residual streams and MLPs.
+func gemma3n(m *model, c object) {
+	m.windows(5)
+	m.twoRopes(m.number("rope.freq_base_swa", 10000))
+	m.copyFloat("final_logit_softcapping", "final_logit_softcapping")
+	m.copyInteger("altup_num_inputs", "altup.num_inputs")
+	m.copyInteger("altup_active_idx", "altup.active_idx")
+	m.copyInteger("hidden_size_per_layer_input", "embedding_length_per_layer_input")
+	m.copyInteger("num_kv_shared_layers", "attention.shared_kv_layers")
+	c["intermediate_size"] = m.integers("feed_forward_length", m.layers)
+	if left := m.shape("blk.0.laurel_l.weight"); len(left) == 2 {
+		c["laurel_rank"] = left[0]
+	}
+	if each := m.shape("per_layer_token_embd.weight"); len(each) == 2 {
+		c["vocab_size_per_layer_input"] = each[0]
+	}
+	// The file has how many deviations above the mean activations must be.
+	deviations, _ := m.get("activation_sparsity_scale").([]float64)
+	dropped := make([]json.Number, len(deviations))
+	for i, d := range deviations {
+		dropped[i] = float(math.Erfc(-d/math.Sqrt2) / 2)
+	}
+	if len(dropped) > 0 {
+		c["activation_sparsity_pattern"] = dropped
+	}
 }
 
 // granite reads the factors of Granite.

@@ -22,6 +22,9 @@ var hybrids = map[string]*architecture{
 		if m.boolean("rope.scaling.finetuned", true) { // what llama.cpp keeps there
 			c["position_embedding_type"] = "rope"
 		}
+		if m.get("attention.scale") == nil && m.hasLayer("attn_q.weight") {
+			m.fail("a model without attention.scale, as Bamba is, is not supported as GGUF, only from safetensors")
+		}
 	}), func(a *architecture) { a.join = joinGraniteHybrid }),
 	// Its factors are in the weights.
 	"falcon-h1": family("falcon_h1", mamba2Names("mamba."), named(map[string]string{

@@ -18,11 +18,7 @@ var mixtures = map[string]*architecture{
 			rope["truncate"] = false
 		}
 	})),
-	"deepseek2": family("deepseek_v3", named(sharedExperts), named(map[string]string{
-		"attn_q_a": "self_attn.q_a_proj", "attn_q_a_norm": "self_attn.q_a_layernorm", "attn_q_b": "self_attn.q_b_proj",
-		"attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa", "attn_kv_a_norm": "self_attn.kv_a_layernorm", "attn_kv_b": "self_attn.kv_b_proj",
-		"attn_k_b": "", "attn_v_b": "",
-	}), reads(deepseek), func(a *architecture) { a.join = joinLatent }),
+	"deepseek2": family("deepseek_v3", latent, reads(deepseek)),
 	"glm4moe": family("glm4_moe", partial, named(sharedExperts), named(map[string]string{"post_attention_norm": "post_attention_layernorm"}),
 		biases("attention_bias", ""), reads(routed), reads(func(m *model, c object) { c["use_qk_norm"] = m.has("blk.0.attn_q_norm.weight") })),
 	"dots1": family("dots1", named(sharedExperts), biases("attention_bias", ""), reads(routed), reads(func(_ *model, c object) {
@@ -45,6 +41,72 @@ var mixtures = map[string]*architecture{
 		m.copyInteger("num_experts_per_tok", "expert_used_count")
 		m.copyInteger("rotary_dim", "rope.dimension_count")
 	})),
+	"dbrx": ownNames("dbrx", "", "blocks.", map[string]string{
+		"attn_norm": "norm_attn_norm.norm_1", "attn_output_norm": "norm_attn_norm.norm_2",
+		"attn_qkv": "norm_attn_norm.attn.Wqkv", "attn_output": "norm_attn_norm.attn.out_proj",
+		"ffn_gate_inp": "ffn.router.layer", "ffn_gate_exps": "", "ffn_up_exps": "", "ffn_down_exps": "",
+	}, map[string]string{"token_embd": "wte", "output_norm": "norm_f"}, reads(func(m *model, c object) {
+		rope, _ := c["rope_parameters"].(object)
+		attention := object{"kv_n_heads": m.integer("attention.head_count_kv", 1), "rope_theta": rope["rope_theta"]}
+		if limit := m.number("attention.clamp_kqv", 0); limit > 0 {
+			attention["clip_qkv"] = float(limit)
+		}
+		c["attn_config"] = attention
+		c["ffn_config"] = object{
+			"ffn_act_fn": object{"name": "silu"}, "ffn_hidden_size": m.integer("feed_forward_length", 0), "moe_normalize_expert_weights": 1,
+			"moe_num_experts": m.integer("expert_count", 0), "moe_top_k": m.integer("expert_used_count", 0),
+		}
+	}), func(a *architecture) { a.join = joinDbrx }),
+	"exaone-moe": family("exaone_moe", named(sharedExperts), named(map[string]string{"exp_probs_b.bias": "mlp.e_score_correction_bias"}),
+		reads(routed), reads(func(m *model, c object) {
+			c["num_experts"], c["num_shared_experts"] = c["n_routed_experts"], c["n_shared_experts"]
+			delete(c, "n_routed_experts")
+			delete(c, "n_shared_experts")
+			c["sliding_window"] = nil
+			m.windows(4)
+		})),
+	"hunyuan-moe": family("hunyuan_v1_moe", named(hunYuan), named(map[string]string{
+		"ffn_gate_inp":  "mlp.gate.wg",
+		"ffn_gate_exps": "mlp.experts.%d.gate_proj", "ffn_up_exps": "mlp.experts.%d.up_proj", "ffn_down_exps": "mlp.experts.%d.down_proj",
+		"ffn_gate_shexp": "mlp.shared_mlp.gate_proj", "ffn_up_shexp": "mlp.shared_mlp.up_proj", "ffn_down_shexp": "mlp.shared_mlp.down_proj",
+	}), biases("attention_bias", ""), reads(func(m *model, _ object) {
+		m.copyInteger("num_experts", "expert_count")
+		m.copyInteger("moe_topk", "expert_used_count")
+		m.copyInteger("intermediate_size", "expert_shared_feed_forward_length")
+		m.copyInteger("moe_intermediate_size", "expert_feed_forward_length")
+		m.copyInteger("num_shared_expert", "expert_shared_count")
+	})),
+	// What the file does not say is as llama.cpp has it: attention in chunks of 8192
+	// positions, but on each fourth layer over all and without their numbers.
+	"llama4": family("llama4_text", named(map[string]string{
+		"ffn_gate": "feed_forward.gate_proj", "ffn_up": "feed_forward.up_proj", "ffn_down": "feed_forward.down_proj", "ffn_gate_inp": "feed_forward.router",
+		"ffn_gate_exps": "feed_forward.experts.%d.gate_proj", "ffn_up_exps": "feed_forward.experts.%d.up_proj", "ffn_down_exps": "feed_forward.experts.%d.down_proj",
+		"ffn_gate_shexp": "feed_forward.shared_expert.gate_proj", "ffn_up_shexp": "feed_forward.shared_expert.up_proj", "ffn_down_shexp": "feed_forward.shared_expert.down_proj",
+	}), biases("attention_bias", ""), reads(func(m *model, c object) {
+		if m.integer("expert_count", 0) == 0 || m.get("attention.sliding_window") != nil {
+			m.fail("a Llama 4 without experts or with a window is not supported")
+		}
+		m.copyInteger("num_local_experts", "expert_count")
+		m.copyInteger("num_experts_per_tok", "expert_used_count")
+		m.copyInteger("interleave_moe_layer_step", "interleave_moe_layer_step")
+		m.copyInteger("intermediate_size", "expert_feed_forward_length")
+		m.copyInteger("intermediate_size_mlp", "feed_forward_length")
+		c["use_qk_norm"] = m.layers != 48 || m.integer("expert_count", 0) != 128 // as in llama.cpp, not Maverick
+	})),
+	"phimoe": family("phimoe", named(map[string]string{
+		"ffn_gate_inp":  "block_sparse_moe.gate",
+		"ffn_gate_exps": "block_sparse_moe.experts.%d.w1", "ffn_up_exps": "block_sparse_moe.experts.%d.w3", "ffn_down_exps": "block_sparse_moe.experts.%d.w2",
+	}), biases("attention_bias", ""), reads(func(m *model, c object) {
+		m.copyInteger("num_local_experts", "expert_count")
+		c["lm_head_bias"] = m.has("output.bias")
+		if rope, _ := c["rope_parameters"].(object); rope["rope_type"] == "longrope" {
+			rope["short_mscale"] = float(m.number("rope.scaling.attn_factor", 1))
+			rope["long_mscale"] = rope["short_mscale"]
+		}
+		m.copyInteger("sliding_window", "attention.sliding_window")
+	})),
+	"deepseek32": family("deepseek_v32", indexed),
+	"glm-dsa":    family("glm_moe_dsa", indexed),
 }
 
 // sharedExperts are the names of DeepSeek's experts and of those like them.
@@ -53,6 +115,31 @@ var sharedExperts = map[string]string{
 	"ffn_gate_exps": "mlp.experts.%d.gate_proj", "ffn_up_exps": "mlp.experts.%d.up_proj", "ffn_down_exps": "mlp.experts.%d.down_proj",
 	"ffn_gate_shexp": "mlp.shared_experts.gate_proj", "ffn_up_shexp": "mlp.shared_experts.up_proj", "ffn_down_shexp": "mlp.shared_experts.down_proj",
 }
+
+// latent are the tensors of DeepSeek's attention, beside its experts.
+func latent(a *architecture) {
+	a.names(sharedExperts)
+	a.names(map[string]string{
+		"attn_q_a": "self_attn.q_a_proj", "attn_q_a_norm": "self_attn.q_a_layernorm", "attn_q_b": "self_attn.q_b_proj",
+		"attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa", "attn_kv_a_norm": "self_attn.kv_a_layernorm", "attn_kv_b": "self_attn.kv_b_proj",
+		"attn_k_b": "", "attn_v_b": "",
+	})
+	a.join = joinLatent
+}
+
+// indexed is DeepSeek's architecture with an indexer, without which sequences of up
+// to index_topk positions are computed.
+func indexed(a *architecture) {
+	latent(a)
+	a.names(map[string]string{"indexer.attn_q_b": "", "indexer.attn_k": "", "indexer.k_norm": "", "indexer.proj": ""})
+	a.read = func(m *model, c object) {
+		readLatent(m, c)
+		c["index_topk"] = m.integer("attention.indexer.top_k", 2048)
+	}
+}
+
+// hunYuan are the names of the norms that both architectures of Hunyuan have.
+var hunYuan = map[string]string{"attn_q_norm": "self_attn.query_layernorm", "attn_k_norm": "self_attn.key_layernorm"}
 
 // routed reads how experts are chosen.
 func routed(m *model, c object) {
@@ -67,8 +154,8 @@ func routed(m *model, c object) {
 	c["norm_topk_prob"] = m.boolean("expert_weights_norm", false)
 }
 
-// deepseek reads DeepSeek 2 and 3, which are one architecture to llama.cpp.
-func deepseek(m *model, c object) {
+// readLatent reads DeepSeek's attention and experts.
+func readLatent(m *model, c object) {
 	routed(m, c)
 	rotated := m.integer("rope.dimension_count", 0)
 	key := m.integer("attention.key_length_mla", m.integer("attention.key_length", 0))
@@ -84,6 +171,11 @@ func deepseek(m *model, c object) {
 			rope["mscale"], rope["mscale_all_dim"] = float(all), float(all)
 		}
 	}
+}
+
+// deepseek reads DeepSeek 2 and 3, which are one architecture to llama.cpp.
+func deepseek(m *model, c object) {
+	readLatent(m, c)
 	if m.integer("expert_gating_func", 0) == 2 || m.has("blk."+lastLayer(m)+".exp_probs_b.bias") {
 		return
 	}
@@ -112,4 +204,26 @@ func joinLatent(m *model, prefix, block string) {
 			Run{From: m.byName[value], First: h * v[1], Step: 1, N: v[1]})
 	}
 	m.Tensors = append(m.Tensors, joined)
+}
+
+// joinDbrx makes matrices of all experts: of each the rows of gate and up, and, in the
+// other direction, down.
+func joinDbrx(m *model, prefix, block string) {
+	for stem, name := range map[string]string{"gate": "w1", "up": "v1", "down": "w2"} {
+		from := block + "ffn_" + stem + "_exps.weight"
+		shape := m.shape(from)
+		if len(shape) != 3 {
+			m.fail("tensor %q: expected the matrices of experts, found %v", from, shape)
+			return
+		}
+		i, rows, columns := m.byName[from], shape[1], shape[2]
+		v := View{Name: prefix + "ffn.experts.mlp." + name, Shape: []int{shape[0] * rows, columns}, Rows: []Run{{From: i, Step: 1, N: shape[0] * rows}}}
+		if stem == "down" {
+			v.Shape, v.Rows = []int{shape[0] * columns, rows}, nil
+			for e := range shape[0] {
+				v.Rows = append(v.Rows, Run{From: i, First: e * rows, N: columns, Transposed: true})
+			}
+		}
+		m.Tensors = append(m.Tensors, v)
+	}
 }

@@ -32,6 +32,19 @@ var older = map[string]*architecture{
 	"bloom": ownNames("bloom", "layer_norm_epsilon", "h.", falconNames, map[string]string{
 		"token_embd": "word_embeddings", "token_embd_norm": "word_embeddings_layernorm",
 	}, func(a *architecture) { a.noRope = true }, reads(func(m *model, _ object) { m.regroup(m.integer("attention.head_count", 1)) })),
+	"mpt": ownNames("mpt", "", "blocks.", map[string]string{
+		"attn_norm": "norm_1", "ffn_norm": "norm_2", "attn_qkv": "attn.Wqkv", "attn_output": "attn.out_proj", "attn_q_norm": "attn.q_ln", "attn_k_norm": "attn.k_ln",
+		"ffn_up": "ffn.up_proj", "ffn_down": "ffn.down_proj",
+	}, map[string]string{"token_embd": "wte", "output_norm": "norm_f"}, func(a *architecture) { a.noRope = true }, reads(func(m *model, c object) {
+		if kv := m.integer("attention.head_count_kv", 0); kv > 0 && kv != m.integer("attention.head_count", 0) || m.has("position_embd.weight") {
+			m.fail("grouped heads and learned positions are not supported in this architecture")
+		}
+		attention := object{"alibi": true, "alibi_bias_max": float(m.number("attention.max_alibi_bias", 8)), "qk_ln": m.has("blk.0.attn_q_norm.weight")}
+		if limit := m.number("attention.clamp_kqv", 0); limit > 0 {
+			attention["clip_qkv"] = float(limit)
+		}
+		c["attn_config"] = attention
+	})),
 	"falcon": ownNames("falcon", "layer_norm_epsilon", "h.", falconNames, map[string]string{"token_embd": "word_embeddings"}, reads(func(m *model, c object) {
 		m.innerWidth(c, "ffn_hidden_size")
 		groups := m.integer("attention.head_count_kv", 1)
