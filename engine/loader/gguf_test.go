@@ -28,6 +28,7 @@ var absent = map[string]string{
 	"falcon-h1":      falconH1Factors,
 	"falcon-new":     `{"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}}`,
 	"gemma2-v4":      `{"query_pre_attn_scalar": 16}`,
+	"gemma3":         `{"layer_types": null, "query_pre_attn_scalar": 16}`,
 	"glm-v4":         `{"rms_norm_eps": 1e-5, "max_position_embeddings": 40}`,
 	"gpt-oss":        `{"swiglu_limit": 7}`,
 	"granite-swa":    `{"layer_rope_theta": null}`,

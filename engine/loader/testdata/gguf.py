@@ -8,9 +8,11 @@ tokenizer. CASE is a folder of engine/testdata, for one type with +q8_0 after it
 several files with +split.
 """
 
+import json
 import logging
 import pathlib
 import sys
+import tempfile
 
 here = pathlib.Path(__file__).parent
 sys.path[:0] = [sys.argv[1] + "/gguf-py", sys.argv[1]]
@@ -43,6 +45,18 @@ OLDER = {
 # What the converter calls classes of transformers.
 ALIASES = {"MptForCausalLM": "MPTForCausalLM", "PhimoeForCausalLM": "PhiMoEForCausalLM"}
 
+
+
+def with_tokenizer(source, config, scratch):
+    """Return a folder like source in which the converter finds how many tokens there are."""
+    folder = pathlib.Path(scratch)
+    for file in source.iterdir():
+        (folder / file.name).symlink_to(file.resolve())
+    vocab = {f"<{i}>": i for i in range(config.get("text_config", config)["vocab_size"])}
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab}, "added_tokens": []}))
+    return folder
+
+
 for name in sys.argv[2:]:
     case, _, how = name.partition("+")
     source = here.parent.parent / "testdata" / case
@@ -52,7 +66,8 @@ for name in sys.argv[2:]:
     config |= OLDER.get(kind, lambda c: {})(config)
     model = get_model_class(kind)
     model.set_vocab = TextModel._set_vocab_none
-    with torch.inference_mode():
+    with torch.inference_mode(), tempfile.TemporaryDirectory() as scratch:
+        source = with_tokenizer(source, config, scratch)
         kind = gguf.LlamaFileType.MOSTLY_Q8_0 if how == "q8_0" else gguf.LlamaFileType.MOSTLY_BF16
         split = 9 if how == "split" else 0
         model(source, kind, here / "gguf" / (name + ".gguf"), hparams=config, split_max_tensors=split).write()

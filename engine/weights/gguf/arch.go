@@ -1,10 +1,6 @@
 package gguf
 
-import (
-	"encoding/json"
-	"maps"
-	"math"
-)
+import "maps"
 
 // architecture says what a model of llama.cpp's is to transformers.
 type architecture struct {
@@ -143,7 +139,7 @@ func moe(key string) func(a *architecture) {
 // architectures are those that are supported.
 var architectures = func() map[string]*architecture {
 	all := map[string]*architecture{}
-	for _, some := range []map[string]*architecture{dense, mixtures, recurrent, hybrids, older} {
+	for _, some := range []map[string]*architecture{dense, gemmas, mixtures, recurrent, hybrids, older} {
 		maps.Copy(all, some)
 	}
 	return all
@@ -173,40 +169,6 @@ var dense = map[string]*architecture{
 		c["qkv_bias"] = m.has("blk.0.attn_q.bias")
 	})),
 	"qwen3moe": family("qwen3_moe", moe("num_experts"), fixed(object{"norm_topk_prob": true}), biases("attention_bias", "")),
-	"gemma":    family("gemma", shifted),
-	"gemma2": family("gemma2", shifted, named(sandwich), reads(func(m *model, c object) {
-		m.windows(2)
-		delete(c, "layer_types") // those of the class
-		m.copyFloat("attn_logit_softcapping", "attn_logit_softcapping")
-		m.copyFloat("final_logit_softcapping", "final_logit_softcapping")
-		// llama.cpp has it in its code: of the model with 46 layers the width of all
-		// heads together, of the others that of one.
-		c["query_pre_attn_scalar"] = m.headDim()
-		if m.layers == 46 {
-			c["query_pre_attn_scalar"] = c["hidden_size"].(int) / max(1, m.integer("attention.head_count", 1))
-		}
-	})),
-	"gemma3": family("gemma3_text", shifted, named(sandwich), reads(func(m *model, c object) {
-		m.windows(6)
-		m.twoRopes(m.number("rope.freq_base_swa", 10000))
-		c["query_pre_attn_scalar"] = m.headDim()
-		if m.layers == 62 { // as llama.cpp has it
-			c["query_pre_attn_scalar"] = c["hidden_size"].(int) / max(1, m.integer("attention.head_count", 1))
-		}
-		m.copyFloat("final_logit_softcapping", "final_logit_softcapping")
-	})),
-	"gemma3n": family("gemma3n_text", named(sandwich), named(map[string]string{
-		"altup_correct_scale.weight": "altup.correct_output_scale", "altup_correct_coef": "altup.correction_coefs", "altup_predict_coef": "altup.prediction_coefs",
-		"altup_router": "altup.modality_router", "altup_router_norm": "altup.router_norm",
-		"laurel_l": "laurel.linear_left", "laurel_r": "laurel.linear_right", "laurel_post_norm": "laurel.post_laurel_norm",
-		"inp_gate": "per_layer_input_gate", "proj": "per_layer_projection", "post_norm": "post_per_layer_input_norm",
-	}), func(a *architecture) {
-		a.feedForward = ""
-		maps.Copy(a.outer, map[string]string{
-			"altup_proj": "altup_projections.%d", "altup_unembd_proj": "altup_unembed_projections.%d",
-			"per_layer_token_embd": "embed_tokens_per_layer", "per_layer_model_proj": "per_layer_model_projection", "per_layer_proj_norm": "per_layer_projection_norm",
-		})
-	}, reads(gemma3n)),
 	"phi3": family("phi3", partial, named(map[string]string{"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}), reads(func(m *model, c object) {
 		if n := m.integer("rope.scaling.original_context_length", 0); n > 0 {
 			c["original_max_position_embeddings"] = n
@@ -300,33 +262,6 @@ var dense = map[string]*architecture{
 	"chatglm": family("glm", biases("attention_bias", ""), named(map[string]string{"ffn_up": "mlp.gate_up_proj", "attn_qkv": ""}),
 		func(a *architecture) { a.join = splitQKV }),
 	"nemotron": family("nemotron", shifted, partial, epsilon("norm_eps"), biases("attention_bias", "mlp_bias")),
-}
-
-// gemma3n reads Gemma 3n's residual streams and MLPs.
-func gemma3n(m *model, c object) {
-	m.windows(5)
-	m.twoRopes(m.number("rope.freq_base_swa", 10000))
-	m.copyFloat("final_logit_softcapping", "final_logit_softcapping")
-	m.copyInteger("altup_num_inputs", "altup.num_inputs")
-	m.copyInteger("altup_active_idx", "altup.active_idx")
-	m.copyInteger("hidden_size_per_layer_input", "embedding_length_per_layer_input")
-	m.copyInteger("num_kv_shared_layers", "attention.shared_kv_layers")
-	c["intermediate_size"] = m.integers("feed_forward_length", m.layers)
-	if left := m.shape("blk.0.laurel_l.weight"); len(left) == 2 {
-		c["laurel_rank"] = left[0]
-	}
-	if each := m.shape("per_layer_token_embd.weight"); len(each) == 2 {
-		c["vocab_size_per_layer_input"] = each[0]
-	}
-	// The file has how many deviations above the mean activations must be.
-	deviations, _ := m.get("activation_sparsity_scale").([]float64)
-	dropped := make([]json.Number, len(deviations))
-	for i, d := range deviations {
-		dropped[i] = float(math.Erfc(-d/math.Sqrt2) / 2)
-	}
-	if len(dropped) > 0 {
-		c["activation_sparsity_pattern"] = dropped
-	}
 }
 
 // granite reads the factors of Granite.
