@@ -58,7 +58,7 @@ node_environment() {
 }
 
 clients=("$@")
-((${#clients[@]})) || clients=(docs huggingface_hub hub text_generation openai langchain litellm agents lm_eval aws moto node schemathesis)
+((${#clients[@]})) || clients=(docs huggingface_hub hub text_generation openai langchain litellm agents lm_eval aws moto templates node schemathesis)
 for client in "${clients[@]}"; do
 	if [[ $client == node ]]; then node_environment; else environment "$client"; fi
 	[[ -z $install_only ]] || continue
