@@ -193,6 +193,18 @@ func TestModulesStayInTheirPackages(t *testing.T) {
 	}
 }
 
+// What must be unique is drawn from the kernel: the generators of math/rand are
+// memory of the process, which Lambda copies with its snapshots. These packages
+// draw waits, or what a test or an emulator repeats.
+func TestIdsAreNotOfMathRand(t *testing.T) {
+	draws := []string{"container/bench", "container/otlp", "container/source", "sagemaker/local", "engine/enginetest", "engine/device/backendtest", "dev"}
+	for _, p := range packages(t) {
+		if i := slices.IndexFunc(p.Imports, func(imp string) bool { return within(imp, "math/rand") }); i >= 0 && !within(p.name(), draws...) {
+			t.Errorf("%s imports %s: use crypto/rand", p.name(), p.Imports[i])
+		}
+	}
+}
+
 func TestEveryPackageHasOneDocComment(t *testing.T) {
 	for _, p := range packages(t) {
 		var docs []string

@@ -34,7 +34,7 @@ func TestHostingChecklist(t *testing.T) {
 			}
 		}
 	}
-	if rows != 18 {
-		t.Errorf("%d rows, want 18", rows)
+	if rows != 19 {
+		t.Errorf("%d rows, want 19", rows)
 	}
 }

@@ -45,7 +45,7 @@ const runtimeAPI = "AWS_LAMBDA_RUNTIME_API"
 // function is what Lambda says about the function that this process is.
 type function struct {
 	api            string
-	initialization string // on-demand, provisioned-concurrency, lambda-managed-instances
+	initialization string // on-demand, provisioned-concurrency, lambda-managed-instances, snap-start
 	memoryMB       int    // 0: unknown
 	concurrency    int    // events at once
 }
@@ -72,10 +72,10 @@ func functionOf(getenv func(string) string) (f function, err error) {
 // loaded or not, 0 for no limit. Lambda starts an initialization of more than
 // another 10 s; one ahead of any event may take as long as an event, and one on a
 // managed instance 130 s. Asking before the model is loaded would then let
-// events in, or have the process frozen half-way.
+// events in, or have the process frozen half-way. A snapshot must have the model.
 func (f *function) initLimit() time.Duration {
 	switch f.initialization {
-	case "provisioned-concurrency":
+	case "provisioned-concurrency", "snap-start":
 		return 0
 	case "lambda-managed-instances":
 		return 2 * time.Minute
@@ -134,6 +134,7 @@ func serveLambda(cfg *config.Serve, settings []config.Setting, notes []string) e
 	}
 	defer s.tracing.stop()
 	s.memory = int64(f.memoryMB) << 20
+	s.warms = f.initialization == "snap-start"
 	opt := lambda.Options{
 		API:         f.api,
 		Handler:     s.hosted(),
@@ -144,11 +145,16 @@ func serveLambda(cfg *config.Serve, settings []config.Setting, notes []string) e
 			s.tracing.flush()
 			stderr.flush(idleLines)
 		},
+		SnapStart:      f.initialization == "snap-start",
+		BeforeSnapshot: s.beforeSnapshot,
+		AfterRestore:   s.afterRestore,
 		Phase: func(name string) {
 			s.phases.mark(name)
 			switch name {
 			case lambda.PhaseAnswered:
 				s.log.Info("cold start", s.phases.list()...)
+			case lambda.PhaseRestored:
+				s.log.Info("restored from a snapshot", s.phases.list()...)
 			case lambda.PhaseNext: // the process is frozen until there is an event
 				stderr.flush(idleLines)
 			}

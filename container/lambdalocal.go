@@ -25,10 +25,11 @@ type lambdaLocal struct {
 	Port        int           `name:"port" env:"-" default:"9090" help:"Port of 127.0.0.1 for the function URL and the invoke APIs, 0 for a free one."`
 	Function    string        `name:"function" default:"millrace" help:"Name of the function."`
 	Timeout     time.Duration `name:"timeout" default:"30s" help:"An event must be answered."`
-	InitTimeout time.Duration `name:"init-timeout" placeholder:"10s" help:"The function must ask for its first event, or starts again during the event. Default: 10s; with --concurrency, 130s or --timeout if that is longer."`
+	InitTimeout time.Duration `name:"init-timeout" placeholder:"10s" help:"The function must ask for its first event, or starts again during the event. Default: 10s; with --concurrency or --snap-start, 130s or --timeout if that is longer."`
 	Memory      int           `name:"memory" default:"4096" placeholder:"MB" help:"Memory of the function, which an image is held to; 1769 MB buy a core."`
 	Concurrency int           `name:"concurrency" default:"1" help:"Events that the function takes at once; more than one as on managed instances, where it is not frozen between events."`
 	URLMode     string        `name:"url-mode" enum:"buffered,stream" default:"buffered" help:"Invoke mode of the function URL: buffered is AWS's default; stream is RESPONSE_STREAM, and sets LAMBDA_INVOKE_MODE=stream for the function unless --env does."`
+	SnapStart   bool          `name:"snap-start" help:"Restore the function from a snapshot that is taken before its first event, as SnapStart does. Where criu works, each restoration is a copy of the same snapshot; else the process is stopped and goes on, and the next one is made anew."`
 	Env         []string      `name:"env" env:"-" sep:"none" placeholder:"K=V" help:"Variable for the function; may be given several times."`
 }
 
@@ -48,6 +49,8 @@ func (l *lambdaLocal) check() error {
 		return fmt.Errorf("--memory=%d: expected %d to %d, in MB", l.Memory, leastFunctionMB, mostFunctionMB)
 	case l.Concurrency < 1 || l.Concurrency > mostConcurrency:
 		return fmt.Errorf("--concurrency=%d: expected 1 to %d", l.Concurrency, mostConcurrency)
+	case l.SnapStart && l.Concurrency > 1:
+		return fmt.Errorf("--snap-start, --concurrency=%d: Lambda takes no snapshots on managed instances", l.Concurrency)
 	case l.Timeout < time.Second || l.Timeout > mostTimeout:
 		return fmt.Errorf("--timeout=%s: expected 1s to %s", l.Timeout, mostTimeout)
 	case l.InitTimeout < 0:
@@ -61,7 +64,7 @@ func (l *lambdaLocal) check() error {
 // initTimeout is Lambda's unless given.
 func (l *lambdaLocal) initTimeout() time.Duration {
 	def := 10 * time.Second
-	if l.Concurrency > 1 {
+	if l.Concurrency > 1 || l.SnapStart {
 		def = max(130*time.Second, l.Timeout)
 	}
 	return cmp.Or(l.InitTimeout, def)
@@ -84,9 +87,14 @@ func (l *lambdaLocal) Run(ctx context.Context) error {
 	function := emulator.New(emulator.Options{
 		Function: l.Function, Region: region, MemoryMB: l.Memory,
 		Timeout: l.Timeout, InitTimeout: l.initTimeout(), Concurrency: l.Concurrency,
-		StreamURL: l.URLMode == "stream", Launcher: launcher, Log: os.Stderr,
+		StreamURL: l.URLMode == "stream", SnapStart: l.SnapStart, Launcher: launcher, Log: os.Stderr,
 	})
 	defer function.Close()
+	if l.SnapStart {
+		if err := function.Publish(); err != nil {
+			return usageError{fmt.Errorf("lambda local: no version can be published: %w", err)}
+		}
+	}
 	server := &http.Server{Handler: handler.AnswerEarly(function), ReadHeaderTimeout: 10 * time.Second}
 	broken := make(chan error, 1)
 	go func() { broken <- server.Serve(listener) }()
@@ -110,7 +118,11 @@ func (l *lambdaLocal) launcher() (emulator.Launcher, error) {
 	}
 	// Not what a Lambda function around this very command would have.
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "AWS_LAMBDA_") })
-	return &emulator.Process{Path: path, Args: append([]string{"lambda"}, l.Args...), Env: append(env, l.variables()...)}, nil
+	criu := ""
+	if l.SnapStart {
+		criu = emulator.FindCRIU()
+	}
+	return &emulator.Process{CRIU: criu, Path: path, Args: append([]string{"lambda"}, l.Args...), Env: append(env, l.variables()...)}, nil
 }
 
 // variables are the function's own. A URL that streams needs a function that

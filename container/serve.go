@@ -40,6 +40,7 @@ type server struct {
 	signals chan os.Signal // that end the server
 	weigh   bool           // what tells the weights from others is wanted, for prefix files
 	memory  int64          // bytes that the platform says this process may have, 0 if it says nothing
+	warms   bool           // whatever a first request would make or read is to be there before
 }
 
 // front is where a server's requests come from: a port, or Lambda.
@@ -294,11 +295,20 @@ func (s *server) run(f front) error {
 		}
 		return usageError{err}
 	}
+	if s.warms {
+		if err = s.warm(ctx, loaded); err != nil {
+			return err
+		}
+	}
 	s.api.SetReady(s.ready(loaded, adapters))
 	s.phases.mark("ready")
 	s.log.Info("ready", loaded.describe()...)
+	if s.warms {
+		debug.FreeOSMemory() // a snapshot is of what is left
+	} else {
+		go debug.FreeOSMemory() // what the weights came through
+	}
 	f.Ready()
-	go debug.FreeOSMemory() // what the weights came through
 
 	select {
 	case err := <-running:

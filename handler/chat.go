@@ -2,8 +2,9 @@ package handler
 
 import (
 	"cmp"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
-	"math/rand/v2"
 	"strings"
 
 	"github.com/millrace-ai/millrace/handler/chat"
@@ -175,12 +176,19 @@ func (s *Server) predicted(x *exchange, m *model, text string) (ids []int32, err
 	return ids, err
 }
 
+// randomSeed draws a seed, from the kernel as newID does.
+func randomSeed() uint64 {
+	var b [8]byte
+	rand.Read(b[:]) //nolint:errcheck // never fails, by its contract
+	return binary.NativeEndian.Uint64(b[:])
+}
+
 // seedsOf returns the seeds of n choices: the request's own for the first, so
 // that one choice is always the same, and others that follow from it.
 func seedsOf(seed optional[uint64], n int) []uint64 {
 	first := seed.v
 	if !seed.set {
-		first = rand.Uint64()
+		first = randomSeed()
 	}
 	seeds := make([]uint64, n)
 	for i := range seeds {

@@ -1,8 +1,10 @@
 package handler
 
 import (
+	"crypto/rand"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/millrace-ai/millrace/handler/telemetry"
 )
@@ -16,11 +18,14 @@ func (s *Server) setHeaders(h http.Header, r *http.Request) {
 		if h["X-Request-Id"] != nil { // it comes from a route that stands around the Server
 			return
 		}
-		var buf [32]byte
-		id = string(strconv.AppendInt(append(buf[:0], s.idPrefix...), s.requests.Add(1), 10))
+		id = newID()
 	}
 	h["X-Request-Id"] = []string{id}
 }
+
+// newID names a request. Only the kernel is asked for a random name: processes that
+// Lambda restores from one snapshot share all other state.
+func newID() string { return strings.ToLower(rand.Text()[:20]) }
 
 // setCompute sets the headers that every generation has; chars are those of
 // the prompt, or of all prompts.

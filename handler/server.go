@@ -2,9 +2,7 @@ package handler
 
 import (
 	"context"
-	"crypto/rand"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,9 +81,7 @@ type Server struct {
 	leaving  atomic.Bool  // to be drained soon
 	permits  atomic.Int64 // generations in progress
 	memory   memory       // what requests hold
-
-	requests atomic.Int64 // that got their name here
-	idPrefix string       // of these names, which no other process has
+	requests atomic.Int64 // that the engine was given
 }
 
 // New returns a Server that is not ready.
@@ -98,7 +94,6 @@ func New(opt Options) *Server {
 		writePatience: web.WritePatience,
 		computeType:   []string{opt.ComputeType},
 		servedAs:      appendServedAs(nil, opt.ModelID, &opt),
-		idPrefix:      strings.ToLower(rand.Text()[:10]) + "-",
 	}
 	s.reporter = telemetry.Reporter{Metrics: s.metrics, Logger: opt.Logger, Tracer: opt.Tracer, ModelID: opt.ModelID, Namespace: opt.MetricNamespace}
 	s.metrics.Total("millrace_log_lines_dropped_total", "Lines of the log that were dropped because nothing read them", func(engine.Stats) int64 { return opt.LogLinesDropped() })

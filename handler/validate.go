@@ -2,7 +2,6 @@ package handler
 
 import (
 	"cmp"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -124,7 +123,7 @@ func (s *Server) prepare(x *exchange, m *model, req *generateRequest) (*job, err
 		case p.seed.set:
 			j.seeds[i] = p.seed.v
 		default:
-			j.seeds[i] = rand.Uint64()
+			j.seeds[i] = randomSeed()
 		}
 	}
 	return j, nil

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -89,6 +91,28 @@ func (a *api) next(ctx context.Context) (*invocation, error) {
 		return nil, fmt.Errorf("next event: %w", err)
 	}
 	return inv, nil
+}
+
+// restore has Lambda take a snapshot of the process, and returns in each copy that
+// runs, as long as ctx lasts.
+func (a *api) restore(ctx context.Context) error {
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.base+"/restore/next", http.NoBody)
+		if err != nil {
+			return err
+		}
+		err = a.do("restore", req)
+		// The connection may not have survived: then there is a copy, which asks
+		// on a connection of its own. An API that is gone refuses that one.
+		if err == nil || ctx.Err() != nil || !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+			return err
+		}
+	}
+}
+
+// failRestore reports that the copy of a snapshot cannot be used.
+func (a *api) failRestore(f *failure) error {
+	return a.post("restore error", "/restore/error", f.marshal(), f)
 }
 
 // respond posts an answer in one piece.

@@ -16,6 +16,10 @@
 // next event, so everything that belongs to an answer is done before the loop
 // asks again.
 //
+// With SnapStart the process is copied once it is ready, and each copy answers
+// events. The copies share all memory, so what must differ between them is asked of
+// the kernel when it is needed.
+//
 // Forms of answers. An answer in one piece is a JSON object with status,
 // headers and body; one that is streamed begins with status and headers as
 // JSON and eight zero bytes. An event that is not HTTP, a direct

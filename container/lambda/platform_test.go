@@ -25,6 +25,9 @@ type platform struct {
 	polls   chan struct{} // a value for each request for an event
 	answers chan *answer
 	refuse  int // status of all requests for events, 0: they get one
+
+	snapshots chan struct{} // a value for each request for a snapshot
+	restores  chan int      // their answers' statuses, 0: the connection is cut
 }
 
 // answer is one request that posts something.
@@ -38,9 +41,10 @@ type answer struct {
 }
 
 func newPlatform(t testing.TB) *platform {
-	p := &platform{t: t, events: make(chan *invocation), polls: make(chan struct{}, 100), answers: make(chan *answer, 100)}
+	p := &platform{t: t, events: make(chan *invocation), polls: make(chan struct{}, 100), answers: make(chan *answer, 100), snapshots: make(chan struct{}, 100), restores: make(chan int)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+apiVersion+"/invocation/next", p.next)
+	mux.HandleFunc("GET "+apiVersion+"/restore/next", p.restoreNext)
 	mux.HandleFunc("POST "+apiVersion+"/", p.post)
 	p.server = httptest.NewServer(mux)
 	t.Cleanup(p.server.Close)
@@ -59,6 +63,18 @@ func (p *platform) next(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(headerTraceID, inv.traceID)
 		w.Header().Set(headerDeadline, fmt.Sprint(inv.deadline.UnixMilli()))
 		w.Write(inv.event)
+	case <-r.Context().Done():
+	}
+}
+
+func (p *platform) restoreNext(w http.ResponseWriter, r *http.Request) {
+	p.snapshots <- struct{}{}
+	select {
+	case status := <-p.restores:
+		if status == 0 {
+			panic(http.ErrAbortHandler)
+		}
+		w.WriteHeader(status)
 	case <-r.Context().Done():
 	}
 }

@@ -38,6 +38,13 @@ type Options struct {
 	InitUntil   time.Time // when to ask for an event at the latest; zero: only once ready
 	Logger      *slog.Logger
 
+	// SnapStart says that Lambda copies the process once it is ready, and answers
+	// events with the copies. BeforeSnapshot and AfterRestore, if not nil, are
+	// called right before the copy is made and at the beginning of each copy's life.
+	SnapStart      bool
+	BeforeSnapshot func()
+	AfterRestore   func() error
+
 	// Deliver, if not nil, takes the answer to the message of a queue that has an
 	// id, with its status. If nil, such messages are refused.
 	Deliver func(ctx context.Context, id string, status int, answer []byte) error
@@ -50,6 +57,7 @@ type Options struct {
 
 // The phases of a cold start.
 const (
+	PhaseRestored  = "restored"   // the copy of a snapshot is ready
 	PhaseNext      = "next"       // the first event is asked for
 	PhaseEvent     = "event"      // it is here
 	PhaseFirstByte = "first_byte" // its answer begins
@@ -109,6 +117,11 @@ func (r *Runtime) Serve() error {
 	case <-r.polls.Done():
 		return nil
 	}
+	if r.opt.SnapStart {
+		if restored, err := r.restore(); !restored || err != nil {
+			return err
+		}
+	}
 	r.mu.Lock()
 	r.asked = !r.ended
 	r.mu.Unlock()
@@ -129,6 +142,27 @@ func (r *Runtime) Serve() error {
 		}
 	}
 	return first
+}
+
+// restore has the snapshot taken and returns in each copy of it. It reports false
+// if the runtime has ended meanwhile.
+func (r *Runtime) restore() (bool, error) {
+	if r.opt.BeforeSnapshot != nil {
+		r.opt.BeforeSnapshot()
+	}
+	if err := r.api.restore(r.polls); err != nil {
+		if r.polls.Err() != nil {
+			return false, nil //nolint:nilerr // Shutdown has ended the wait
+		}
+		return false, err
+	}
+	if r.opt.AfterRestore != nil {
+		if err := r.opt.AfterRestore(); err != nil {
+			return false, errors.Join(err, r.api.failRestore(&failure{Type: "Runtime.AfterRestoreError", Message: err.Error()}))
+		}
+	}
+	r.opt.Phase(PhaseRestored)
+	return true, nil
 }
 
 // loop answers one event after another.

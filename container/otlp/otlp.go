@@ -4,6 +4,7 @@ package otlp
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"log/slog"
 	"net/http"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/sdk/resource"
 	"go.opentelemetry.io/otel/sdk/trace"
+	oteltrace "go.opentelemetry.io/otel/trace"
 )
 
 // Config says where spans go and in whose name.
@@ -53,12 +55,29 @@ func Start(cfg Config) (*trace.TracerProvider, error) {
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(quiet.report))
 	otel.SetLogger(logr.FromSlogHandler(cfg.Logger.Handler())) // its own writes to standard error, which may block
 	return trace.NewTracerProvider(
+		trace.WithIDGenerator(randomIDs{}),
 		trace.WithBatcher(exporter, trace.WithBatchTimeout(2*time.Second), trace.WithExportTimeout(cmp.Or(cfg.Timeout, 10*time.Second))),
 		trace.WithResource(resource.NewSchemaless(
 			attribute.String("service.name", cfg.Service),
 			attribute.String("service.version", cfg.Version),
 		)),
 	), nil
+}
+
+// randomIDs draws the ids of traces and spans from the kernel. The SDK's generator is
+// state of the process, which copies of a snapshot share.
+type randomIDs struct{}
+
+// NewIDs implements trace.IDGenerator.
+func (g randomIDs) NewIDs(ctx context.Context) (id oteltrace.TraceID, _ oteltrace.SpanID) {
+	rand.Read(id[:]) //nolint:errcheck // never fails, by its contract
+	return id, g.NewSpanID(ctx, id)
+}
+
+// NewSpanID implements trace.IDGenerator.
+func (randomIDs) NewSpanID(context.Context, oteltrace.TraceID) (id oteltrace.SpanID) {
+	rand.Read(id[:]) //nolint:errcheck // as above
+	return id
 }
 
 // Check checks the form of an endpoint.

@@ -29,6 +29,7 @@ func TestImage(t *testing.T) {
 	for name, want := range map[string]string{
 		"com.amazonaws.sagemaker.capabilities.accept-bind-to-port":     "true",
 		"com.amazonaws.sagemaker.capabilities.bidirectional-streaming": "true",
+		"com.amazonaws.lambda.feature.snapstart":                       "Allow",
 		"org.opencontainers.image.version":                             version,
 		"org.opencontainers.image.revision":                            revision,
 		"org.opencontainers.image.licenses":                            "Apache-2.0",

@@ -32,10 +32,15 @@ type Options struct {
 	// StreamURL says that the function URL has the invoke mode RESPONSE_STREAM;
 	// otherwise it has AWS's default, BUFFERED.
 	StreamURL bool
+	// SnapStart says that environments are restored from a snapshot of an
+	// initialized one.
+	SnapStart bool
 	Launcher  Launcher
 	Log       io.Writer // gets what Lambda and the sandboxes log
 
-	longest int // answer in pieces, in bytes; New sets Lambda's
+	// New sets Lambda's.
+	longest int           // answer in pieces, in bytes
+	restore time.Duration // until the copy of a snapshot asks for its first event
 }
 
 // Emulator runs one function. It is an http.Handler with Lambda's invoke APIs;
@@ -48,14 +53,16 @@ type Emulator struct {
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
 
-	mu  sync.Mutex
-	env *environment // nil: none is there
+	mu       sync.Mutex
+	env      *environment // nil: none is there
+	snapshot *snapshot    // nil: none is taken
 }
 
 // New returns an Emulator whose environment starts with the first event.
 func New(opt Options) *Emulator {
 	opt.Concurrency = max(1, opt.Concurrency)
 	opt.longest = cmp.Or(opt.longest, streamLimit)
+	opt.restore = cmp.Or(opt.restore, restoreLimit)
 	m := &Emulator{opt: opt, log: &tail{out: opt.Log}, slots: make(chan struct{}, opt.Concurrency)}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	return m
@@ -65,11 +72,14 @@ func New(opt Options) *Emulator {
 func (m *Emulator) Close() {
 	m.stop()
 	m.mu.Lock()
-	env := m.env
-	m.env = nil
+	env, snapshot := m.env, m.snapshot
+	m.env, m.snapshot = nil, nil
 	m.mu.Unlock()
 	if env != nil {
 		env.end()
+	}
+	if snapshot != nil {
+		snapshot.close()
 	}
 }
 
@@ -119,7 +129,7 @@ func (m *Emulator) run(inv *invocation) {
 	begin := time.Now()
 	inv.deadline = begin.Add(m.opt.Timeout)
 	m.log.begin()
-	m.logf("START RequestId: %s Version: $LATEST", inv.id)
+	m.logf("START RequestId: %s Version: %s", inv.id, m.opt.version())
 	if f := env.serve(inv, m.opt.Timeout); f != nil {
 		inv.fail(f)
 		m.discard(env)
@@ -131,7 +141,10 @@ func (m *Emulator) run(inv *invocation) {
 	}
 	report := fmt.Sprintf("REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %d ms\tMemory Size: %d MB",
 		inv.id, milliseconds(took), (took + cold + time.Millisecond - 1).Milliseconds(), m.opt.MemoryMB)
-	if cold > 0 {
+	switch {
+	case cold > 0 && m.opt.SnapStart:
+		report += fmt.Sprintf("\tRestore Duration: %.2f ms", milliseconds(cold))
+	case cold > 0:
 		report += fmt.Sprintf("\tInit Duration: %.2f ms", milliseconds(cold))
 	}
 	if f := inv.failed(); f != nil {
@@ -142,8 +155,8 @@ func (m *Emulator) run(inv *invocation) {
 	inv.log = m.log.text()
 }
 
-// environment returns the environment, and how long its initialization took
-// if this event has started it.
+// environment returns the environment, and how long its initialization, or its
+// restoration, took if this event has started it.
 func (m *Emulator) environment() (*environment, time.Duration, *failure) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -152,6 +165,10 @@ func (m *Emulator) environment() (*environment, time.Duration, *failure) {
 			return m.env, 0, nil
 		}
 		m.env.kill() // it has ended between events
+		m.env = nil
+	}
+	if m.opt.SnapStart {
+		return m.restore()
 	}
 	// An initialization that takes too long is repeated within the time of the
 	// event.

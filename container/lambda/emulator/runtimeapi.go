@@ -19,14 +19,22 @@ func (e *environment) routes() http.Handler {
 	mux.HandleFunc("POST "+apiVersion+"/invocation/{id}/response", e.response)
 	mux.HandleFunc("POST "+apiVersion+"/invocation/{id}/error", e.error)
 	mux.HandleFunc("POST "+apiVersion+"/init/error", e.initFailed)
-	// Functions restored from snapshots, which images are not.
-	mux.HandleFunc("GET "+apiVersion+"/restore/next", notRestored)
-	mux.HandleFunc("POST "+apiVersion+"/restore/error", notRestored)
+	mux.HandleFunc("GET "+apiVersion+"/restore/next", e.restore)
+	mux.HandleFunc("POST "+apiVersion+"/restore/error", e.restoreFailed)
 	return mux
 }
 
 // next hands out an event as soon as there is one.
 func (e *environment) next(w http.ResponseWriter, r *http.Request) {
+	if e.opt.SnapStart && !isClosed(e.restored) {
+		const message = "the function asks for an event before /restore/next: no snapshot can be taken of it"
+		select {
+		case e.initError <- &failure{Type: "Runtime.NoSnapshot", Message: message}:
+		default: // it asks again
+		}
+		refuse(w, http.StatusForbidden, "InvalidStateTransition", message)
+		return
+	}
 	e.ask()
 	select {
 	case inv := <-e.events:
@@ -133,12 +141,38 @@ func (e *environment) error(w http.ResponseWriter, r *http.Request) {
 
 // initFailed handles the report that the initialization has failed.
 func (e *environment) initFailed(w http.ResponseWriter, r *http.Request) {
-	select {
-	case <-e.first:
+	if isClosed(e.first) || isClosed(e.ready) {
 		refuse(w, http.StatusForbidden, "InvalidStateTransition", "the initialization is over")
 		return
-	default:
 	}
+	e.report(w, r)
+}
+
+// restore answers in a copy of the snapshot that the request lets be taken.
+func (e *environment) restore(w http.ResponseWriter, r *http.Request) {
+	if !e.opt.SnapStart || isClosed(e.first) {
+		refuse(w, http.StatusForbidden, "InvalidStateTransition", "the function is not restored from a snapshot, or was before")
+		return
+	}
+	e.readyOnce.Do(func() { close(e.ready) })
+	select {
+	case <-e.restored:
+		w.WriteHeader(http.StatusOK)
+	case <-r.Context().Done():
+	}
+}
+
+// restoreFailed handles the report that a copy of the snapshot cannot be used.
+func (e *environment) restoreFailed(w http.ResponseWriter, r *http.Request) {
+	if !isClosed(e.restored) || isClosed(e.first) {
+		refuse(w, http.StatusForbidden, "InvalidStateTransition", "no copy of a snapshot is being prepared")
+		return
+	}
+	e.report(w, r)
+}
+
+// report takes a failure before the first event.
+func (e *environment) report(w http.ResponseWriter, r *http.Request) {
 	select {
 	case e.initError <- readFailure(w, r):
 	default: // told twice
@@ -146,8 +180,13 @@ func (e *environment) initFailed(w http.ResponseWriter, r *http.Request) {
 	accept(w)
 }
 
-func notRestored(w http.ResponseWriter, _ *http.Request) {
-	refuse(w, http.StatusForbidden, "InvalidStateTransition", "the function is not restored from a snapshot")
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 func readFailure(w http.ResponseWriter, r *http.Request) *failure {

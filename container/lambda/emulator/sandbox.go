@@ -31,12 +31,16 @@ type Process struct {
 	Path string
 	Args []string
 	Env  []string
+	CRIU string // program that takes snapshots of the process; "": none are taken
 }
 
 // Launch implements Launcher.
 func (p *Process) Launch(variables []string, log io.Writer) (Sandbox, error) {
 	cmd := exec.Command(p.Path, p.Args...)
 	cmd.Env = append(append([]string{}, p.Env...), variables...)
+	if p.CRIU != "" {
+		return startCopied(p.CRIU, cmd, log)
+	}
 	return startProgram(cmd, log)
 }
 
