@@ -29,7 +29,7 @@ type lambdaLocal struct {
 	Memory      int           `name:"memory" default:"4096" placeholder:"MB" help:"Memory of the function, which an image is held to; 1769 MB buy a core."`
 	Concurrency int           `name:"concurrency" default:"1" help:"Events that the function takes at once; more than one as on managed instances, where it is not frozen between events."`
 	URLMode     string        `name:"url-mode" enum:"buffered,stream" default:"buffered" help:"Invoke mode of the function URL: buffered is AWS's default; stream is RESPONSE_STREAM, and sets LAMBDA_INVOKE_MODE=stream for the function unless --env does."`
-	SnapStart   bool          `name:"snap-start" help:"Restore the function from a snapshot that is taken before its first event, as SnapStart does. Where criu works, each restoration is a copy of the same snapshot; else the process is stopped and goes on, and the next one is made anew."`
+	SnapStart   bool          `name:"snap-start" help:"Restore the function from a snapshot that is taken before its first event, as SnapStart does. Where criu works, each restoration is a copy of the same snapshot; else the process is stopped and goes on, and the next one is initialized again."`
 	Env         []string      `name:"env" env:"-" sep:"none" placeholder:"K=V" help:"Variable for the function; may be given several times."`
 }
 

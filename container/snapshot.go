@@ -45,7 +45,7 @@ func (s *server) beforeSnapshot() {
 }
 
 // afterRestore begins the life of a copy of a snapshot. Ids, seeds, credentials
-// and connections need no care: the kernel, which Lambda seeds anew, is asked for
+// and connections need no care: the kernel, which Lambda seeds again, is asked for
 // each random number, and the others are made when they are needed.
 func (s *server) afterRestore() error {
 	s.phases.restart()

@@ -56,6 +56,15 @@ resource "aws_lambda_function" "this" {
     mode = var.tracing
   }
 
+  # Only published versions are restored, and callers use one by the alias.
+  dynamic "snap_start" {
+    for_each = var.snap_start ? ["PublishedVersions"] : []
+
+    content {
+      apply_on = snap_start.value
+    }
+  }
+
   dynamic "image_config" {
     for_each = length(var.command) > 0 ? [var.command] : []
 

@@ -145,6 +145,26 @@ variable "provisioned_concurrency" {
   }
 }
 
+variable "snap_start" {
+  description = "Whether new environments are restored from a snapshot with the weights loaded. Lambda takes it of each version when it is published, which may take minutes, and bills for keeping and for restoring it. It has no provisioned concurrency beside it, 512 MB of /tmp, and no managed instances."
+  type        = bool
+  default     = false
+  nullable    = false
+
+  validation {
+    condition     = !var.snap_start || var.provisioned_concurrency == 0
+    error_message = "snap_start: Lambda has no provisioned concurrency for functions with SnapStart; give one of them"
+  }
+  validation {
+    condition     = !var.snap_start || var.managed_instances == null
+    error_message = "snap_start has no meaning on managed instances, which keep their environments"
+  }
+  validation {
+    condition     = !var.snap_start || var.tmp_mb == 512
+    error_message = "snap_start: Lambda takes no snapshots of functions with more than 512 MB of /tmp; the weights need none of it"
+  }
+}
+
 variable "managed_instances" {
   description = <<-EOT
     Runs the function on EC2 instances of this account instead, where one environment takes many requests at once and batches them; null for plain Lambda.

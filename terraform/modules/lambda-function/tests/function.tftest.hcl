@@ -33,7 +33,7 @@ run "plain" {
     error_message = "not JSON, or not to the module's log group"
   }
   assert {
-    condition     = length(aws_lambda_function.this.environment) == 0 && length(aws_lambda_function.this.image_config) == 0 && length(aws_lambda_function.this.vpc_config) == 0 && length(aws_lambda_function.this.capacity_provider_config) == 0
+    condition     = length(aws_lambda_function.this.environment) == 0 && length(aws_lambda_function.this.image_config) == 0 && length(aws_lambda_function.this.snap_start) == 0 && length(aws_lambda_function.this.vpc_config) == 0 && length(aws_lambda_function.this.capacity_provider_config) == 0
     error_message = "something that was not asked for"
   }
   assert {
@@ -276,6 +276,47 @@ run "refuses_what_managed_instances_cannot" {
   }
 
   expect_failures = [var.vpc, var.provisioned_concurrency, var.memory_mb]
+}
+
+run "restored_from_snapshots" {
+  command = plan
+
+  variables {
+    snap_start = true
+    url        = {}
+  }
+
+  assert {
+    condition     = one(aws_lambda_function.this.snap_start[*].apply_on) == "PublishedVersions" && aws_lambda_function.this.publish
+    error_message = "no snapshots of published versions"
+  }
+  assert {
+    condition     = aws_lambda_function_url.this[0].qualifier == aws_lambda_alias.live.name
+    error_message = "the URL does not call a published version, and only those are restored"
+  }
+}
+
+run "refuses_what_snapshots_exclude" {
+  command = plan
+
+  variables {
+    snap_start              = true
+    tmp_mb                  = 1024
+    provisioned_concurrency = 1
+  }
+
+  expect_failures = [var.snap_start]
+}
+
+run "refuses_snapshots_on_managed_instances" {
+  command = plan
+
+  variables {
+    snap_start        = true
+    managed_instances = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"] }
+  }
+
+  expect_failures = [var.snap_start]
 }
 
 run "refuses_an_odd_share_of_memory" {
