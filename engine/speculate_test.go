@@ -28,6 +28,9 @@ import (
 // whatever a row costs and however many run. A request that may say but one token
 // repeats itself always, with two half of its guesses are wrong.
 func TestDraftsNeverLose(t *testing.T) {
+	if testing.Short() {
+		t.Skip("tested without the race detector: it is arithmetic in virtual time")
+	}
 	const speculate = 8
 	ms := time.Millisecond
 	cheap := func(rows int) time.Duration { return 10*ms + time.Duration(rows)*ms/5 }
@@ -259,6 +262,14 @@ func TestDraftsUnderConstraints(t *testing.T) {
 // TestSpeculationOnBackends compares answers with drafts, right and wrong ones, with
 // those without, to the bit, in company.
 func TestSpeculationOnBackends(t *testing.T) {
+	backends := map[string]func(device.Limits) (device.Backend, error){
+		"cpu": func(l device.Limits) (device.Backend, error) { return cpu.Open(l) },
+		"ref": func(l device.Limits) (device.Backend, error) { return ref.Open(l) },
+	}
+	if testing.Short() {
+		delete(backends, "ref") // the race detector makes it ten times slower and sees one goroutine
+	}
+	limits := device.Limits{MaxTokens: 128, MaxRows: 128, MaxSlots: 16, MaxPagesPerSlot: 16, Threads: 2}
 	for _, name := range []string{"llama", "gemma3", "deepseek-v3", "falcon-alibi", "dbrx", "qwen3_5", "mamba", "mamba2", "jamba", "lfm2", "kimi-linear", "nemotron-h"} {
 		for backend, open := range draftBackends {
 			t.Run(name+"/"+backend, func(t *testing.T) { speculateOn(t, filepath.Join("testdata", name), open) })

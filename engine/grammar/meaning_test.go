@@ -428,6 +428,9 @@ func allocated(schema string) uint64 {
 
 // What a schema costs before it is compiled is in proportion to its size.
 func TestNormalizingIsLinear(t *testing.T) {
+	if testing.Short() {
+		t.Skip("tested without the race detector: it is arithmetic on one goroutine")
+	}
 	for name, write := range map[string]func(n int) string{
 		"properties": func(n int) string {
 			return `{"properties":{` + joined(n, func(i int) string { return fmt.Sprintf(`"p%d":{"type":"string"}`, i) }) + `}}`
