@@ -209,7 +209,7 @@ func startEngine(t testing.TB, dir string, format plan.Quantize, speculate int, 
 		t.Fatal(err)
 	}
 	defer c.Close()
-	cfg, p, err := loader.Plan(c, false)
+	cfg, p, err := loader.Plan(c, speculate > 0)
 	if err != nil {
 		t.Fatal(err)
 	}
