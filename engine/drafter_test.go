@@ -130,23 +130,24 @@ func TestDrafterFollowsThePrediction(t *testing.T) {
 func TestDrafterLearns(t *testing.T) {
 	d := newDrafter(10)
 	var all outcomes
+	short, middle, long := matchClass(3), matchClass(8), matchClass(30)
 	near := func(what string, got, lo, hi float64) {
 		t.Helper()
 		if got < lo || got > hi {
 			t.Errorf("%s: %.2f, want %.2f to %.2f", what, got, lo, hi)
 		}
 	}
-	near("nothing known", d.chance(3, &all), 0.5, 0.5)
+	near("nothing known", d.chance(short, &all), 0.5, 0.5)
 	for i := range 100 {
-		d.outcomes.add(3, false, sequenceMemory)
-		d.outcomes.add(30, i%10 > 0, sequenceMemory)
-		all.add(8, true, engineMemory)
+		d.outcomes.add(short, false, sequenceMemory)
+		d.outcomes.add(long, i%10 > 0, sequenceMemory)
+		all.add(middle, true, engineMemory)
 	}
-	near("always wrong", d.chance(3, &all), 0, 0.1)
-	near("mostly right", d.chance(30, &all), 0.75, 0.95)
-	near("right for others", d.chance(8, &all), 0.95, 1)
+	near("always wrong", d.chance(short, &all), 0, 0.1)
+	near("mostly right", d.chance(long, &all), 0.75, 0.95)
+	near("right for others", d.chance(middle, &all), 0.95, 1)
 	for range 40 {
-		d.outcomes.add(3, true, sequenceMemory)
+		d.outcomes.add(short, true, sequenceMemory)
 	}
-	near("right of late", d.chance(3, &all), 0.6, 0.95)
+	near("right of late", d.chance(short, &all), 0.6, 0.95)
 }
