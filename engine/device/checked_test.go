@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -280,6 +281,7 @@ func TestCheckedForward(t *testing.T) {
 		{"outgrown", false, func(x *Batch) { x.Counts = append(x.Counts[:cap(x.Counts)], CountDelta{}) }, "outgrew its capacity"},
 		{"a position too few", false, func(x *Batch) { x.Pos = x.Pos[:13] }, "13 positions for 14 tokens"},
 		{"two axes", false, func(x *Batch) { x.Axes = x.Axes[:28] }, "28 axes of positions for 14 tokens"},
+		{"a draft that the plan has not", false, func(x *Batch) { x.Draft = true }, "a draft, and the plan has none"},
 		{"part of an embedding row", false, func(x *Batch) { x.Embeds = x.Embeds[:7] }, "expected whole rows of 4"},
 		{"nothing", false, func(x *Batch) { x.Clear() }, "nothing to do"},
 
@@ -434,6 +436,19 @@ func TestCheckedFeatures(t *testing.T) {
 	p.SetCacheFormat(plan.W8)
 	if err := b.CheckPlan(p); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("CheckPlan of caches in W8: %v, want %v", err, ErrUnsupported)
+	}
+	p = checkedPlan(false)
+	rows := p.Ops[slices.IndexFunc(p.Ops, func(op plan.Op) bool { return op.Kind == plan.OpRows })]
+	logits := p.Ops[len(p.Ops)-1]
+	p.Values = append(p.Values, plan.Value{Width: p.Values[logits.In[0]].Width, Of: plan.None})
+	rows.Out[0] = int32(len(p.Values) - 1)
+	logits.In[0] = rows.Out[0]
+	p.Draft = []plan.Op{rows, logits}
+	if err := plan.Check(p); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.CheckPlan(p); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("CheckPlan of a draft: %v, want %v", err, ErrUnsupported)
 	}
 	f.caps.Ops &^= 1 << plan.OpAttention
 	if err := Checked(f, checkedLimits).CheckPlan(checkedPlan(false)); !errors.Is(err, ErrUnsupported) {
