@@ -40,7 +40,10 @@ void mr_free(void *data, size_t len);
 // functions takes it, and tokenizers_free_tokenizer frees it.
 
 // Object: a handle from the text of a tokenizer.json, its truncation and padding switched off.
-mr_result mr_tokenizer_new(const uint8_t *json, size_t len);
+// vocabulary, unless that fails: uint32_t, how many ids there are; for each, uint32_t, where its
+// spelling ends; for each, uint8_t, flags (1 exists, 2 added token, 4 special); all spellings.
+// Fails if an id is 2^22 or more.
+mr_result mr_tokenizer_new(const uint8_t *json, size_t len, mr_result *vocabulary);
 
 // Makes the post-processor "bos text eos"; an empty name leaves that token out. No data.
 // Fails if the vocabulary lacks a token. Before the handle is shared only.
@@ -61,14 +64,6 @@ mr_result mr_decode(const void *handle, const uint32_t *ids, size_t count, bool 
 
 // uint32_t[1]: the id of the token spelled so; no data if there is none.
 mr_result mr_token_to_id(const void *handle, const uint8_t *token, size_t len);
-
-// UTF-8: how the token is spelled in the vocabulary. Fails for an unknown id.
-mr_result mr_id_to_token(const void *handle, uint32_t id);
-
-// For each id from 0 to the largest: uint8_t flags (1 exists, 2 added token,
-// 4 special), uint32_t length, spelling. Packed, native byte order.
-// Fails if an id is 2^22 or more.
-mr_result mr_vocabulary(const void *handle);
 
 // JSON: the decoder part of the tokenizer.json, "null" without one.
 mr_result mr_decoder_json(const void *handle);

@@ -6,8 +6,8 @@ package native
 import "C"
 
 import (
+	"bytes"
 	"encoding/binary"
-	"fmt"
 	"unsafe"
 )
 
@@ -23,20 +23,68 @@ type Span struct {
 	Start, Stop uint32
 }
 
-// Token is an entry of the vocabulary. Exists is false for a gap in the ids.
-type Token struct {
-	Spelling string
-	Exists   bool
-	Added    bool // from added_tokens, not of the model's own vocabulary
-	Special  bool // left out by a decode that skips special tokens
+// A Vocabulary is all tokens by id, the added ones with the model's own. It is three
+// arrays without pointers, so 250,000 tokens cost the garbage collector nothing.
+type Vocabulary struct {
+	text  string
+	ends  []uint32 // of the spellings in text
+	flags []uint8
 }
 
+// What flags say of a token.
+const (
+	tokenExists = 1 << iota
+	tokenAdded
+	tokenSpecial
+)
+
+// Len returns the largest id plus one.
+func (v *Vocabulary) Len() int { return len(v.ends) }
+
+// Spelling returns how a token is spelled, "" for a gap in the ids.
+func (v *Vocabulary) Spelling(id int) string {
+	start := uint32(0)
+	if id > 0 {
+		start = v.ends[id-1]
+	}
+	return v.text[start:v.ends[id]]
+}
+
+// Exists reports whether id is no gap in the ids.
+func (v *Vocabulary) Exists(id int) bool { return v.flags[id]&tokenExists != 0 }
+
+// Added reports whether a token is from added_tokens, not of the model's own vocabulary.
+func (v *Vocabulary) Added(id int) bool { return v.flags[id]&tokenAdded != 0 }
+
+// Special reports whether a decode that skips special tokens leaves a token out.
+func (v *Vocabulary) Special(id int) bool { return v.flags[id]&tokenSpecial != 0 }
+
+// Bytes returns how many bytes all spellings have.
+func (v *Vocabulary) Bytes() int { return len(v.text) }
+
 // LoadTokenizer makes a tokenizer from the text of a tokenizer.json. Truncation
-// and padding that the file asks for are switched off.
-func LoadTokenizer(json []byte) (Handle, error) {
+// and padding that the file asks for are switched off. It fails if an id is so large
+// that a table by id is out of the question.
+func LoadTokenizer(json []byte) (Handle, *Vocabulary, error) {
 	p, n := raw(json)
-	h, err := takeObject(C.mr_tokenizer_new(p, n))
-	return Handle(h), err
+	var vocabulary C.mr_result
+	h, err := takeObject(C.mr_tokenizer_new(p, n, &vocabulary))
+	defer C.mr_free(vocabulary.data, vocabulary.len)
+	if err != nil {
+		return nil, nil, err
+	}
+	all := unsafe.Slice((*byte)(vocabulary.data), vocabulary.len)
+	const word = 4
+	count, all := int(binary.NativeEndian.Uint32(all)), all[word:]
+	v := &Vocabulary{
+		ends:  make([]uint32, count),
+		flags: bytes.Clone(all[word*count:][:count]),
+		text:  string(all[(word+1)*count:]),
+	}
+	for id := range v.ends {
+		v.ends[id] = binary.NativeEndian.Uint32(all[word*id:])
+	}
+	return Handle(h), v, nil
 }
 
 // Frame makes the tokenizer put bos before and eos after a text that is
@@ -77,33 +125,6 @@ func TokenID(h Handle, s string) (int32, bool) {
 		return 0, false
 	}
 	return id[0], true
-}
-
-// Vocabulary returns all tokens, indexed by id, with the added ones. It fails
-// if an id is so large that a table by id is out of the question.
-func Vocabulary(h Handle) ([]Token, error) {
-	b, err := take(C.mr_vocabulary(unsafe.Pointer(h)))
-	if err != nil {
-		return nil, err
-	}
-	const head = 5 // flags, length
-	all := string(b)
-	var tokens []Token
-	for at := 0; at < len(b); {
-		if len(b)-at < head {
-			return nil, fmt.Errorf("vocabulary: %d bytes after token %d", len(b)-at, len(tokens))
-		}
-		flags, n := b[at], int(binary.NativeEndian.Uint32(b[at+1:]))
-		at += head
-		tokens = append(tokens, Token{
-			Spelling: all[at : at+n],
-			Exists:   flags&1 != 0,
-			Added:    flags&2 != 0,
-			Special:  flags&4 != 0,
-		})
-		at += n
-	}
-	return tokens, nil
 }
 
 // DecoderJSON returns the decoder part of the tokenizer.json, "null" without one.

@@ -116,8 +116,8 @@ func (t *Tokenizer) findLongest(tokenizerJSON []byte) int {
 	}
 	byteLevel := spec.Normalizer.has("ByteLevel") || spec.PreTokenizer.has("ByteLevel")
 	longest := 0
-	for id, token := range t.vocabulary {
-		n := len(token.Spelling)
+	for id := range t.vocabulary.Len() {
+		n := len(t.vocabulary.Spelling(id))
 		if byteLevel {
 			n = len(t.table.bytes(int32(id)))
 		}
@@ -135,7 +135,7 @@ func (t *Tokenizer) findLongest(tokenizerJSON []byte) int {
 // hasAllBytes reports whether each byte has a token of its own.
 func (t *Tokenizer) hasAllBytes(name func(byte) string) bool {
 	for b := range 256 {
-		if _, ok := t.ids[name(byte(b))]; !ok {
+		if _, ok := t.ID(name(byte(b))); !ok {
 			return false
 		}
 	}

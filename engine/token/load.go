@@ -196,9 +196,9 @@ const none = int32(-1)
 type namedTokens struct{ bos, eos, unk, pad int32 }
 
 // tokens looks the names up; one that the vocabulary lacks is not known.
-func (c config) tokens(ids map[string]int32) namedTokens {
+func (c config) tokens(t *Tokenizer) namedTokens {
 	id := func(name tokenName) int32 {
-		if id, ok := ids[string(name)]; ok {
+		if id, ok := t.ID(string(name)); ok {
 			return id
 		}
 		return none

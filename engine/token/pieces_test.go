@@ -18,9 +18,9 @@ func TestEncodeInPieces(t *testing.T) {
 			tok := load(t, kind)
 			parts := []string{"The", " quick", " brown fox", " it's", "I'VE", " don't", " ", "  ", "\n", "\r\n\n", " \t ", "1", "2024", " 7", "x1y", "é", "e\u0301", "\u0301", " \u0301", "ﬁ", "日本", " 日", "🙂", "👨‍👩‍👧",
 				".", "...", " !", "—", "_", " a", "b c", " Ab cD", "\u00a0", "\u3000", "<", "<|", "|>", "'s", " 's", "'ll we"}
-			for _, token := range tok.vocabulary {
-				if token.Added {
-					parts = append(parts, token.Spelling)
+			for id := range tok.VocabSize() {
+				if tok.vocabulary.Added(id) {
+					parts = append(parts, tok.Token(int32(id)))
 				}
 			}
 			r := rand.New(rand.NewPCG(1, 2))

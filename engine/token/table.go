@@ -43,28 +43,30 @@ type table struct {
 }
 
 // newTable makes the table of a vocabulary. decoder is the decoder part of the tokenizer.json.
-func newTable(vocabulary []native.Token, decoder []byte) (*table, error) {
+func newTable(vocabulary *native.Vocabulary, decoder []byte) (*table, error) {
 	var spec decoderSpec
 	if err := json.Unmarshal(decoder, &spec); err != nil {
 		return nil, err
 	}
-	t := &table{at: make([]uint32, 1, len(vocabulary)+1), flags: make([]uint8, len(vocabulary))}
+	n := vocabulary.Len()
+	t := &table{at: make([]uint32, 1, n+1), flags: make([]uint8, n), text: make([]byte, 0, vocabulary.Bytes())}
 	var space string
 	t.scheme, space, t.stripSpace = spec.scheme()
-	for id, token := range vocabulary {
+	for id := range n {
 		flags := uint8(0)
-		if token.Exists {
+		if vocabulary.Exists(id) {
 			flags |= flagExists
 		}
-		if token.Special {
+		if vocabulary.Special(id) {
 			flags |= flagSpecial
 		}
+		spelling := vocabulary.Spelling(id)
 		start := len(t.text)
 		switch t.scheme {
 		case schemeByteLevel:
-			t.text = appendByteLevel(t.text, token.Spelling)
+			t.text = appendByteLevel(t.text, spelling)
 		case schemeByteFallback:
-			s := token.Spelling
+			s := spelling
 			if space != "" {
 				s = strings.ReplaceAll(s, space, " ")
 			}
@@ -75,7 +77,7 @@ func newTable(vocabulary []native.Token, decoder []byte) (*table, error) {
 				t.text = append(t.text, s...)
 			}
 		default:
-			t.text = append(t.text, token.Spelling...)
+			t.text = append(t.text, spelling...)
 		}
 		if piece := t.text[start:]; t.scheme != schemeLibrary && isWhole(piece) {
 			flags |= flagWhole

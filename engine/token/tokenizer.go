@@ -24,8 +24,7 @@ type Tokenizer struct {
 	mu  sync.RWMutex
 	lib *tokenizers.Tokenizer
 
-	vocabulary []native.Token // by id
-	ids        map[string]int32
+	vocabulary *native.Vocabulary
 	table      *table
 	named      namedTokens
 	leading    int
@@ -43,11 +42,11 @@ type Span struct {
 
 // newTokenizer reads a tokenizer.json. Its errors do not name the file.
 func newTokenizer(tokenizerJSON []byte, config config) (*Tokenizer, error) {
-	h, err := native.LoadTokenizer(tokenizerJSON)
+	h, vocabulary, err := native.LoadTokenizer(tokenizerJSON)
 	if err != nil {
 		return nil, explain(tokenizerJSON, err)
 	}
-	t := &Tokenizer{lib: adopt(h)}
+	t := &Tokenizer{lib: adopt(h), vocabulary: vocabulary}
 	if err := t.init(h, config); err != nil {
 		t.Close()
 		return nil, err
@@ -58,15 +57,6 @@ func newTokenizer(tokenizerJSON []byte, config config) (*Tokenizer, error) {
 }
 
 func (t *Tokenizer) init(h native.Handle, config config) (err error) {
-	if t.vocabulary, err = native.Vocabulary(h); err != nil {
-		return err
-	}
-	t.ids = make(map[string]int32, len(t.vocabulary))
-	for id, token := range t.vocabulary {
-		if token.Exists {
-			t.ids[token.Spelling] = int32(id)
-		}
-	}
 	decoder, err := native.DecoderJSON(h)
 	if err != nil {
 		return err
@@ -74,7 +64,7 @@ func (t *Tokenizer) init(h native.Handle, config config) (err error) {
 	if t.table, err = newTable(t.vocabulary, decoder); err != nil {
 		return fmt.Errorf("decoder: %w", err)
 	}
-	t.named = config.tokens(t.ids)
+	t.named = config.tokens(t)
 	return t.frame(h, config)
 }
 
@@ -259,14 +249,14 @@ func (t *Tokenizer) decodeUncut(ids []int32, skipSpecial bool) string {
 
 // VocabSize returns the largest id plus one, added tokens included. A model's
 // embedding may have more rows.
-func (t *Tokenizer) VocabSize() int { return len(t.vocabulary) }
+func (t *Tokenizer) VocabSize() int { return t.vocabulary.Len() }
 
 // Special returns how the special tokens are spelled.
 func (t *Tokenizer) Special() []string {
 	var spellings []string
-	for id, token := range t.vocabulary {
-		if token.Exists && t.IsSpecial(int32(id)) {
-			spellings = append(spellings, token.Spelling)
+	for id := range t.vocabulary.Len() {
+		if t.vocabulary.Exists(id) && t.vocabulary.Special(id) {
+			spellings = append(spellings, t.vocabulary.Spelling(id))
 		}
 	}
 	return spellings
@@ -275,19 +265,25 @@ func (t *Tokenizer) Special() []string {
 // IsSpecial reports whether id is an added token that is marked special.
 func (t *Tokenizer) IsSpecial(id int32) bool { return t.table.has(id, flagSpecial) }
 
-// ID returns the id of the token that is spelled exactly so in the vocabulary.
+// ID returns the id of the token that is spelled exactly so in the vocabulary. After
+// Close no token has one.
 func (t *Tokenizer) ID(token string) (id int32, ok bool) {
-	id, ok = t.ids[token]
-	return id, ok
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	h, err := t.handle()
+	if err != nil {
+		return 0, false
+	}
+	return native.TokenID(h, token)
 }
 
 // Token returns how a token is spelled in the vocabulary ("Ġthe", "▁the",
 // "<0x0A>"), which is not its text; "" for an unknown id.
 func (t *Tokenizer) Token(id int32) string {
-	if uint(id) >= uint(len(t.vocabulary)) {
+	if uint(id) >= uint(t.vocabulary.Len()) {
 		return ""
 	}
-	return t.vocabulary[id].Spelling
+	return t.vocabulary.Spelling(int(id))
 }
 
 // TokenBytes returns the bytes that a token adds to a text, possibly a part of

@@ -13,7 +13,7 @@ import (
 
 func TestVocabulary(t *testing.T) {
 	tok := load(t, "llama3")
-	if got, want := tok.VocabSize(), len(tok.vocabulary); got != want || got < 600 {
+	if got, want := tok.VocabSize(), tok.vocabulary.Len(); got != want || got < 600 {
 		t.Errorf("VocabSize() = %d, want %d", got, want)
 	}
 	for _, tt := range []struct {

@@ -12,6 +12,7 @@ mod chat;
 mod encode;
 mod json;
 mod marks;
+mod read;
 mod rewrite;
 mod tokenizer;
 

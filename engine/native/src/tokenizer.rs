@@ -6,7 +6,7 @@
 use crate::abi::{answer, answer_object, input, MrResult};
 use crate::daulet::UnifiedTokenizer;
 use crate::encode::encode;
-use std::collections::HashSet;
+use crate::read::{self, Spellings};
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{Model, OffsetType, Tokenizer};
 
@@ -25,18 +25,81 @@ unsafe fn hf<'a>(handle: *const libc::c_void) -> Result<&'a Tokenizer, String> {
     }
 }
 
-/// Makes a handle from the text of a tokenizer.json.
+/// Makes a handle from the text of a tokenizer.json. `vocabulary` becomes a result
+/// of its own: how many ids there are, for each the end of its spelling (native-endian
+/// u32 both), for each its flags (u8), the spellings.
 ///
 /// Truncation and padding that the file asks for are switched off: they are
 /// habits of training, and transformers ignores them unless asked.
 #[no_mangle]
-pub unsafe extern "C" fn mr_tokenizer_new(json: *const u8, len: usize) -> MrResult {
-    answer_object(|| {
-        let mut t = Tokenizer::from_bytes(input(json, len)).map_err(|e| e.to_string())?;
+pub unsafe extern "C" fn mr_tokenizer_new(json: *const u8, len: usize, vocabulary: *mut MrResult) -> MrResult {
+    let mut table = Vec::new();
+    let made = answer_object(|| {
+        let json = input(json, len);
+        let (mut t, spellings) = match read::usual(json) {
+            Some(read) => read,
+            None => (Tokenizer::from_bytes(json).map_err(|e| e.to_string())?, None),
+        };
         t.with_truncation(None).map_err(|e| e.to_string())?;
         t.with_padding(None);
+        table = vocabulary_table(&t, spellings)?;
         Ok(UnifiedTokenizer::HuggingFace(t))
-    })
+    });
+    vocabulary.write(answer(|| Ok(table)));
+    made
+}
+
+/// The vocabulary as mr_tokenizer_new gives it. `spellings` are those of the model's
+/// own tokens, if they are known.
+fn vocabulary_table(t: &Tokenizer, spellings: Option<Spellings>) -> Result<Vec<u8>, String> {
+    let (model, added) = (t.get_model(), t.get_added_tokens_decoder());
+    let Spellings { text, ends } = spellings.unwrap_or_default();
+    let own = if ends.is_empty() {
+        // A copy of a large vocabulary takes longer than all the rest: without gaps, the
+        // last id follows from the size.
+        let size = u32::try_from(model.get_vocab_size()).map_err(|e| e.to_string())?;
+        if (0..size).all(|id| model.id_to_token(id).is_some()) {
+            size.checked_sub(1)
+        } else {
+            model.get_vocab().into_values().max()
+        }
+    } else {
+        u32::try_from(ends.len() - 1).ok()
+    };
+    let Some(last) = added.keys().copied().chain(own).max() else {
+        return Err("the vocabulary is empty".to_string());
+    };
+    if last >= MAX_TOKEN_ID {
+        let name = t.id_to_token(last).unwrap_or_default();
+        return Err(format!("token {name:?} has the id {last}, the limit is {}", MAX_TOKEN_ID - 1));
+    }
+    let size = last + 1;
+    let mut all: Vec<u8> = Vec::with_capacity(text.len());
+    let mut table = Vec::with_capacity(4 + 5 * size as usize + text.len());
+    table.extend(size.to_ne_bytes());
+    let mut flags = Vec::with_capacity(size as usize);
+    for id in 0..size {
+        let at = id as usize;
+        if let Some(token) = added.get(&id) {
+            all.extend(token.content.as_bytes());
+            let special = t.get_added_vocabulary().is_special_token(&token.content);
+            flags.push(TOKEN_PRESENT | TOKEN_ADDED | if special { TOKEN_SPECIAL } else { 0 });
+        } else if at < ends.len() {
+            let start = if at == 0 { 0 } else { ends[at - 1] };
+            all.extend(&text.as_bytes()[start as usize..ends[at] as usize]);
+            flags.push(TOKEN_PRESENT);
+        } else if let Some(token) = model.id_to_token(id) {
+            all.extend(token.as_bytes());
+            flags.push(TOKEN_PRESENT);
+        } else {
+            flags.push(0);
+        }
+        let end = u32::try_from(all.len()).map_err(|e| e.to_string())?;
+        table.extend(end.to_ne_bytes());
+    }
+    table.extend(flags);
+    table.extend(all);
+    Ok(table)
 }
 
 /// Replaces the post-processor by "bos text eos"; an empty token is left out.
@@ -116,56 +179,6 @@ pub unsafe extern "C" fn mr_token_to_id(handle: *const libc::c_void, token: *con
     answer(|| {
         let id = std::str::from_utf8(input(token, len)).ok().map(|s| hf(handle).map(|t| t.token_to_id(s)));
         Ok(words(id.transpose()?.flatten().into_iter()))
-    })
-}
-
-/// Spelling of a token; fails if there is none of this id.
-#[no_mangle]
-pub unsafe extern "C" fn mr_id_to_token(handle: *const libc::c_void, id: u32) -> MrResult {
-    answer(|| hf(handle)?.id_to_token(id).ok_or_else(|| format!("no token with id {id}")))
-}
-
-/// The whole vocabulary by id: for each id from 0 on, flags (u8), length of the spelling (native-endian u32), spelling.
-#[no_mangle]
-pub unsafe extern "C" fn mr_vocabulary(handle: *const libc::c_void) -> MrResult {
-    answer(|| {
-        let t = hf(handle)?;
-        let (model, added) = (t.get_model(), t.get_added_vocabulary());
-        let added_ids: HashSet<u32> = added.get_vocab().values().copied().collect();
-        // A copy of a large vocabulary takes longer than all the rest: without gaps, the
-        // last id follows from the size.
-        let size = u32::try_from(model.get_vocab_size()).map_err(|e| e.to_string())?;
-        let last = if (0..size).all(|id| model.id_to_token(id).is_some()) {
-            added_ids.iter().copied().chain(size.checked_sub(1)).max()
-        } else {
-            t.get_vocab(true).into_values().max()
-        };
-        let Some(last) = last else {
-            return Err("the vocabulary is empty".to_string());
-        };
-        if last >= MAX_TOKEN_ID {
-            let name = t.id_to_token(last).unwrap_or_default();
-            return Err(format!("token {name:?} has the id {last}, the limit is {}", MAX_TOKEN_ID - 1));
-        }
-        let mut out = Vec::with_capacity(16 * (last as usize + 1));
-        for id in 0..=last {
-            let token = t.id_to_token(id);
-            let mut flags = 0;
-            if let Some(s) = &token {
-                flags |= TOKEN_PRESENT;
-                if added_ids.contains(&id) {
-                    flags |= TOKEN_ADDED;
-                    if added.is_special_token(s) {
-                        flags |= TOKEN_SPECIAL;
-                    }
-                }
-            }
-            let spelling = token.unwrap_or_default();
-            out.push(flags);
-            out.extend((spelling.len() as u32).to_ne_bytes());
-            out.extend(spelling.as_bytes());
-        }
-        Ok(out)
     })
 }
 
