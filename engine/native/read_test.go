@@ -35,7 +35,7 @@ func TestReadAsLibrary(t *testing.T) {
 		"escapes":                {`{"?":0,"a":1,"b":2,"\u0020":3,"a\u0062":4,"aba":5,"\u0000\"":6}`, merges},
 		"no vocabulary":          {`{}`, `[]`},
 		"an id below 0":          {`{"a":-1}`, `[]`},
-		"an id that is no whole": {`{"a":0.5}`, `[]`},
+		"an id with a fraction":  {`{"a":0.5}`, `[]`},
 		"a huge id":              {`{"a":4194304}`, `[]`},
 		"a merge of a stranger":  {tokens, `[["a","x"]]`},
 		"a merge to a stranger":  {tokens, `[["b","b"]]`},

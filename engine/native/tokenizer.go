@@ -50,7 +50,7 @@ func (v *Vocabulary) Spelling(id int) string {
 	return v.text[start:v.ends[id]]
 }
 
-// Exists reports whether id is no gap in the ids.
+// Exists reports whether there is a token of this id.
 func (v *Vocabulary) Exists(id int) bool { return v.flags[id]&tokenExists != 0 }
 
 // Added reports whether a token is from added_tokens, not of the model's own vocabulary.
