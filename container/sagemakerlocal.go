@@ -37,6 +37,9 @@ type sageMakerLocal struct {
 	Hostname    string            `name:"hostname" env:"-" default:"127.0.0.1" help:"Address to listen on."`
 	Port        int               `name:"port" env:"-" default:"8090" help:"Port to listen on, 0 for a free one."`
 	Instances   int               `name:"instances" default:"1" help:"Containers to start."`
+	Routing     string            `name:"routing-strategy" enum:"LEAST_OUTSTANDING_REQUESTS,RANDOM,PREFIX_AWARE" default:"LEAST_OUTSTANDING_REQUESTS" help:"Which of them gets a call: ${enum}."`
+	Prefix      int               `name:"prefix-length" placeholder:"1024" help:"With PREFIX_AWARE, which needs it: calls with the same first bytes go to the same container, chats of the OpenAI-compatible API with the same first characters of their messages. 1024 to 65536."`
+	Threshold   int               `name:"concurrency-threshold" placeholder:"N" help:"With PREFIX_AWARE, which needs it: a container with so many calls gets no more for its prefixes. 1 to 1024."`
 	Env         []string          `name:"env" env:"-" sep:"none" placeholder:"K=V" help:"Variable for the containers; may be given several times."`
 	NetworkNone bool              `name:"network-none" help:"Network isolation: no way out of the containers (--image), no AWS credentials in them."`
 	Memory      string            `name:"memory" placeholder:"8g" help:"Memory of a container, with --image."`
@@ -147,6 +150,7 @@ func (l *sageMakerLocal) config(ctx context.Context) (cfg local.Config, closeLau
 		Variant:   l.Variant,
 		Region:    region,
 		Instances: l.Instances,
+		Routing:   local.Routing{Strategy: l.Routing, PrefixLength: l.Prefix, ConcurrencyThreshold: l.Threshold},
 		Component: l.Component,
 		Adapters:  l.Adapter,
 		Store:     l.Output,

@@ -26,7 +26,7 @@ import (
 
 // localEndpoint is a running `millrace sagemaker local`.
 type localEndpoint struct {
-	t      *testing.T
+	t      testing.TB
 	cmd    *exec.Cmd
 	url    string
 	stderr bytes.Buffer  // valid once exited
@@ -36,7 +36,7 @@ type localEndpoint struct {
 
 // startLocal starts the command on a free port and returns once the endpoint
 // is in service.
-func startLocal(t *testing.T, args ...string) *localEndpoint {
+func startLocal(t testing.TB, args ...string) *localEndpoint {
 	t.Helper()
 	l := &localEndpoint{t: t, out: make(chan string, 1), exited: make(chan struct{})}
 	l.cmd = command(nil, append([]string{"sagemaker", "local", "--port", "0"}, args...)...)

@@ -26,6 +26,7 @@ type call struct {
 	header    http.Header // what the container gets
 	session   string      // "", newSession or an id
 	id        string      // inference id, "" if the caller gives none
+	prefixID  string      // tells prefixes of applications apart, "" if the caller gives none
 	body      []byte
 }
 
@@ -112,7 +113,7 @@ func (e *Endpoint) parse(r *http.Request, op operation) (*call, *fault) {
 			return nil, constraint(v, f.member, "Member must satisfy regular expression pattern: "+f.pattern.String())
 		}
 	}
-	c := &call{op: op, header: http.Header{}, session: r.Header.Get(headerSession), id: r.Header.Get(headerInference)}
+	c := &call{op: op, header: http.Header{}, session: r.Header.Get(headerSession), id: r.Header.Get(headerInference), prefixID: r.Header.Get(headerPrefix)}
 	if c.component = r.PathValue("component"); c.component == "" {
 		c.component = r.Header.Get(headerComponent)
 	}

@@ -63,6 +63,7 @@ type Config struct {
 	Region    string // default "us-east-1"
 	Account   string // default "123456789012"
 	Instances int    // default 1
+	Routing   Routing
 	Launcher  Launcher
 
 	// Component is the inference component that the containers are copies of.
@@ -133,5 +134,5 @@ func (c *Config) check() error {
 	case c.AsyncPerInstance < 1:
 		return fmt.Errorf("asynchronous requests per instance %d: expected at least 1", c.AsyncPerInstance)
 	}
-	return nil
+	return c.Routing.check()
 }

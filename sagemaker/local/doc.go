@@ -7,9 +7,8 @@
 // instances. Each instance is a container that a Launcher starts: a child
 // process, a docker container, or a server that already runs somewhere. The
 // Endpoint polls /ping, takes an instance out of service that does not answer
-// and replaces it, routes each call to the instance with the fewest
-// outstanding requests, and stops all with SIGTERM and, 30 seconds later,
-// SIGKILL.
+// and replaces it, routes each call by the variant's strategy (Routing), and
+// stops all with SIGTERM and, 30 seconds later, SIGKILL.
 //
 // The Endpoint is the runtime API (endpoint.go, call.go, invoke.go, stream.go,
 // async.go, openai.go); its fleet has the instances and picks one for each call
