@@ -163,7 +163,7 @@ void Context::set_model(const mr_plan& plan, mr_model_info* info) {
     fail(MR_INVALID, "plan of %d tensors, %zu were announced", plan.n_tensors, tensors_.size());
   for (const auto& t : tensors_)
     if (!t->complete()) fail(MR_INVALID, "tensor %s was not written in full", t->name().c_str());
-  auto model = std::make_unique<Model>(Program(plan, tensors_, kernels_.f16), limits_, kernels_, pool_->threads());
+  auto model = std::make_unique<Model>(Program(plan, tensors_, kernels_), limits_, kernels_, pool_->threads());
   samplers_.clear();
   if (!model->encodes())
     for (int i = 0; i < pool_->threads(); i++) samplers_.emplace_back(kernels_, plan.vocab);

@@ -2,10 +2,11 @@
 // of output columns. A file that includes this has defined, besides what simd.hpp wants,
 //
 //   kOffset                what is added to a signed code to make the bytes that dot takes
-//   dot(sum, w, x)         sum + the products of the four bytes of w and x in each lane
-//   dot_small(sum, w, x)   the same for bytes of w from 0 to 15; with kPairs the sum is of
-//                          16 bits, of pairs of lanes, and holds 8 such products
-//   widen(sum)             with kPairs: such a sum in 32 bits
+//   kWide                  whether dot takes 16 bits instead: such bytes with zeros above them
+//   dot(sum, w, x)         sum + the products of the four bytes, or the two of 16 bits, of w and
+//                          x in each lane
+//   dot_small(sum, w, x)   the same for bytes of w from 0 to 15; with kPairs, which wants
+//                          kWide, the sum is of 16 bits, of pairs, and holds 8 such products
 //   lookup(table, w)       the byte of table, which is repeated every 16, for each of w
 //   widen_f16(halves)      f16 as floats
 //   MR_SUMS                registers for the sums of a tile
@@ -15,6 +16,7 @@ namespace MR_ISA {
 
 typedef int8_t Narrow __attribute__((vector_size(MR_LANES)));
 typedef Narrow NarrowAt __attribute__((aligned(1), may_alias));
+typedef uint16_t Pairs __attribute__((vector_size(4 * MR_LANES)));
 
 MR_INLINE Reg halves(const char* p) {
   Halves h;
@@ -39,9 +41,26 @@ MR_INLINE int32_t fold(const Ints (&v)[kRegs], Op op) {
   return op(all, __builtin_shuffle(all, Four{1, 0, 3, 2}))[0];
 }
 
-// Rounds n columns of x, one group, to codes kTileRows*4 bytes apart in fours, of which
-// `padded` are to be written. Returns the scale, and the sum of the codes in sum.
-MR_INLINE float round_group(const float* x, int n, int padded, char* codes, int32_t& sum) {
+// Writes n of 16 codes to a row of a tile, of a wide one twice.
+MR_INLINE void store_codes(const int8_t (&code)[kPanel], int n, char* codes, char* wide) {
+  for (int k = 0; k < n; k += 4) __builtin_memcpy(codes + k * kTileRows, code + k, 4);
+  if constexpr (kWide) {
+    typedef int16_t Signed __attribute__((vector_size(MR_LANES)));
+    for (int i = 0; i < n; i += MR_LANES) {  // as they were written: wider loads would wait for that
+      Signed pairs;
+      __builtin_memcpy(&pairs, code + i, sizeof pairs);
+      const Signed first = pairs << 8 >> 8, second = pairs >> 8;
+      for (int k = 0; k < MR_LANES && i + k < n; k += 4) {
+        __builtin_memcpy(wide + 2 * (i + k) * kTileRows, reinterpret_cast<const char*>(&first) + k, 4);
+        __builtin_memcpy(wide + (2 * (i + k) + 4) * kTileRows, reinterpret_cast<const char*>(&second) + k, 4);
+      }
+    }
+  }
+}
+
+// Rounds n columns of x, one group, to codes of which `padded` are to be written. Returns the
+// scale, and the sum of the codes in sum.
+MR_INLINE float round_group(const float* x, int n, int padded, char* codes, char* wide, int32_t& sum) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   const auto part = [&](int i) MR_LAMBDA { return i + kPanel <= n ? load(x + i) : load_some(x + i, n - i, 0); };
   const auto greater = [](auto a, auto b) MR_LAMBDA { return a > b ? a : b; };
@@ -71,37 +90,40 @@ MR_INLINE float round_group(const float* x, int n, int padded, char* codes, int3
         *reinterpret_cast<NarrowAt*>(code + j * MR_LANES) = __builtin_convertvector(q, Narrow);
       }
     }
-    for (int k = 0; k < kPanel && i + k < padded; k += 4)
-      __builtin_memcpy(codes + size_t(i + k) * kTileRows, code + k, 4);
+    store_codes(code, padded - i < kPanel ? padded - i : kPanel, codes + size_t(i) * kTileRows,
+                wide + size_t(i) * kTileRows * 2);
   }
   sum = fold(sums, [](auto a, auto b) MR_LAMBDA { return a + b; });
   return scale;
 }
 
 static void round_groups(const float* x, Groups groups, int from, int to, char* tile, int row) {
-  const RoundedTile layout = {groups};
+  const RoundedTile layout = {groups, kWide};
   for (int g = from; g < to; g++) {
     const int first = g * groups.each(), left = groups.k - first;
     int32_t sum;
     const float scale = round_group(x + first, left < groups.each() ? left : groups.each(), groups.columns(g),
-                                    tile + size_t(first) * kTileRows + row * 4, sum);
+                                    tile + size_t(first) * kTileRows + row * 4,
+                                    tile + layout.wide_codes() + size_t(first) * kTileRows * 2 + row * 4, sum);
+    const int32_t offset = -128 * sum;
     const float scaled = float(sum) * scale;
     const size_t at = (size_t(g) * kTileRows + row) * 4;
     __builtin_memcpy(tile + layout.scales() + at, &scale, 4);
-    __builtin_memcpy(tile + layout.sums() + at, &sum, 4);
+    __builtin_memcpy(tile + layout.offsets() + at, &offset, 4);
     __builtin_memcpy(tile + layout.scaled_sums() + at, &scaled, 4);
   }
 }
 
 // How a line of 64 bytes, or a register of it, becomes two of bytes for dot: the first
-// and the second four of eight columns. kZero is what was added to the codes' numbers.
+// and the second four of eight columns. start is what takes back what was added to the codes'
+// numbers, of a tile's offset.
 template <bool minimum>
 struct CodesW8 {
   static constexpr bool kMinimum = minimum;
   static constexpr bool kSmall = false;
   static constexpr int kLines = 2;  // for eight columns
   explicit CodesW8(const Codes&) {}
-  int zero() const { return kOffset; }
+  MR_INLINE Ints start(Ints offset) { return kOffset != 0 ? offset : Ints{}; }
   MR_INLINE Bits signed_or_not(Bits w) { return kOffset != 0 ? w : w ^ 0x80808080u; }
   MR_INLINE Bits first(const CodesW8&, const char* w) { return signed_or_not(reg_bits(w)); }
   MR_INLINE Bits second(const CodesW8&, const char* w) { return signed_or_not(reg_bits(w + 64)); }
@@ -113,7 +135,7 @@ struct CodesW4 {
   static constexpr bool kSmall = true;
   static constexpr int kLines = 1;
   explicit CodesW4(const Codes&) {}
-  int zero() const { return minimum ? 0 : 8; }
+  MR_INLINE Ints start(Ints offset) { return minimum ? Ints{} : offset >> 4; }
   MR_INLINE Bits first(const CodesW4&, const char* w) { return reg_bits(w) & 0x0f0f0f0fu; }
   MR_INLINE Bits second(const CodesW4&, const char* w) { return reg_bits(w) >> 4 & 0x0f0f0f0fu; }
 };
@@ -129,7 +151,7 @@ struct CodesTable {
       table[i] = byte(0) | byte(1) | byte(2) | byte(3);
     }
   }
-  int zero() const { return kOffset; }
+  MR_INLINE Ints start(Ints offset) { return kOffset != 0 ? offset : Ints{}; }
   MR_INLINE Bits first(const CodesTable& c, const char* w) { return lookup(c.table, reg_bits(w) & 0x0f0f0f0fu); }
   MR_INLINE Bits second(const CodesTable& c, const char* w) { return lookup(c.table, reg_bits(w) >> 4 & 0x0f0f0f0fu); }
 };
@@ -145,8 +167,9 @@ template <class C, int M, int R>
 static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char* tile, float* out, int first,
                          Fetch fetch) {
   constexpr int kLine = 64, kWidth = 4 * MR_LANES;
+  constexpr int kParts = kWide && !(C::kSmall && kPairs) ? 2 : 1;  // that the bytes of a line are multiplied in
   const Groups groups = a.codes.groups;
-  const RoundedTile layout = {groups};
+  const RoundedTile layout = {groups, kWide};
   const size_t panel_bytes = a.codes.panel_bytes(), code_bytes = a.codes.code_bytes();
   const char *w[R], *scales[R];
   _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) {
@@ -154,19 +177,15 @@ static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char*
     w[r] = panel + (first + r) % kRegs * kWidth;
     scales[r] = panel + code_bytes + (first + r) % kRegs * kWidth / 2;
   }
-  const char* x = tile;
+  const char* x = kParts == 2 ? tile + layout.wide_codes() : tile;
   const char* row_scales = tile + layout.scales();
-  const size_t to_sums = layout.sums() - layout.scales(), to_minimums = a.codes.scale_bytes();
-  const size_t stride = a.out_stride;
-  out += first * MR_LANES;
-  _Pragma("GCC unroll 8") for (int m = 0; m < M; m++)
-    _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
-      *reinterpret_cast<RegAt*>(out + m * stride + r * MR_LANES) = Reg{};
+  const size_t to_offsets = layout.offsets() - layout.scales(), to_minimums = a.codes.scale_bytes();
+  Reg total[M][R] = {};
   for (int g = 0; g < groups.count(); g++) {
     Ints sum[M][R];
     _Pragma("GCC unroll 8") for (int m = 0; m < M; m++)
       _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
-        sum[m][r] = splat_int(word(row_scales + to_sums + m * 4)) * -codes.zero();
+        sum[m][r] = C::start(splat_int(word(row_scales + to_offsets + m * 4)));
     // Adds the products of so many columns.
     const auto add = [&](Ints(&to)[M][R], int columns) MR_LAMBDA {
       for (; columns > 0; columns -= 8) {
@@ -177,13 +196,18 @@ static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char*
               __builtin_prefetch(w[r] + fetch.next + half * fetch.step, 0, 2);
             line[r] = half == 0 ? C::first(codes, w[r]) : C::second(codes, w[r]);
           }
-          _Pragma("GCC unroll 8") for (int m = 0; m < M; m++) {
-            const Ints xm = splat_int(word(x + (half * kTileRows + m) * 4));
+          _Pragma("GCC unroll 2") for (int part = 0; part < kParts; part++) {
+            Bits factor[R];
             _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
-              to[m][r] = C::kSmall ? dot_small(to[m][r], line[r], xm) : dot(to[m][r], line[r], xm);
+              factor[r] = kParts == 1 ? line[r] : part == 0 ? line[r] & 0x00ff00ffu : (Bits)((Pairs)line[r] >> 8);
+            _Pragma("GCC unroll 8") for (int m = 0; m < M; m++) {
+              const Ints xm = splat_int(word(x + ((half * kParts + part) * kTileRows + m) * 4));
+              _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
+                to[m][r] = C::kSmall ? dot_small(to[m][r], factor[r], xm) : dot(to[m][r], factor[r], xm);
+            }
           }
         }
-        x += 2 * kTileRows * 4;
+        x += 2 * kParts * kTileRows * 4;
         _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) w[r] += C::kLines * kLine;
         fetch.next += C::kLines * (fetch.step - kLine);
       }
@@ -194,7 +218,7 @@ static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char*
         Ints pairs[M][R] = {};
         add(pairs, left < kAtOnce ? left : kAtOnce);
         _Pragma("GCC unroll 8") for (int m = 0; m < M; m++)
-          _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) sum[m][r] += widen(pairs[m][r]);
+          _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) sum[m][r] = dot(sum[m][r], (Bits)pairs[m][r], splat_int(0x00010001));
       }
     } else {
       add(sum, groups.columns(g));
@@ -208,15 +232,17 @@ static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char*
     _Pragma("GCC unroll 8") for (int m = 0; m < M; m++) {
       float x_scale, scaled_sum;
       __builtin_memcpy(&x_scale, row_scales + m * 4, 4);
-      __builtin_memcpy(&scaled_sum, row_scales + 2 * to_sums + m * 4, 4);
+      __builtin_memcpy(&scaled_sum, row_scales + 2 * to_offsets + m * 4, 4);
       _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) {
-        RegAt* total = reinterpret_cast<RegAt*>(out + m * stride + r * MR_LANES);
-        const Reg part = __builtin_convertvector(sum[m][r], Reg) * x_scale * scale[r];
-        *total = C::kMinimum ? *total + part + least[r] * scaled_sum : *total + part;
+        total[m][r] += __builtin_convertvector(sum[m][r], Reg) * x_scale * scale[r];
+        if (C::kMinimum) total[m][r] += least[r] * scaled_sum;
       }
     }
     row_scales += kTileRows * 4;
   }
+  _Pragma("GCC unroll 8") for (int m = 0; m < M; m++)
+    _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
+      *reinterpret_cast<RegAt*>(out + m * a.out_stride + (first + r) * MR_LANES) = total[m][r];
 }
 
 constexpr int tile_registers(int m) { return MR_SUMS / m >= 4 ? 4 : MR_SUMS / m >= 2 ? 2 : 1; }
@@ -291,10 +317,10 @@ static int64_t dot_loop(int64_t rounds) {
   int32_t total = 0;
   for (int c = 0; c < kChains; c++) total += sum[c][0];
   asm volatile("" : : "m"(total));
-  return rounds * kChains * MR_LANES * 8;
+  return rounds * kChains * MR_LANES * (kWide ? 4 : 8);
 }
 
-static const Integers kIntegers = {MR_NAME, round_groups, integer_matmul, dot_loop};
+static const Integers kIntegers = {MR_NAME, kWide, round_groups, integer_matmul, dot_loop};
 
 }  // namespace MR_ISA
 }  // namespace millrace

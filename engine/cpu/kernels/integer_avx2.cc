@@ -1,5 +1,6 @@
 // AVX2, which multiplies unsigned bytes by signed ones and adds pairs in 16 bits, where sums
-// larger than those saturate. With the signs moved from w to x no sum of two is: that of two times 128 * 127.
+// that are larger saturate. Codes of 4 bits stay below that. Those of 8 bits are multiplied in 16
+// bits: to move their signs to x instead takes the ports that multiply half as long again.
 #include "prelude.h"
 
 #if defined(__x86_64__)
@@ -14,15 +15,20 @@
 
 namespace millrace {
 namespace avx2integers {
-constexpr int kOffset = 0;
-constexpr bool kPairs = true;
-MR_INLINE Ints widen(Ints sum) { return (Ints)_mm256_madd_epi16((__m256i)sum, _mm256_set1_epi16(1)); }
-MR_INLINE Ints dot_small(Ints sum, Bits w, Ints x) {
-  return (Ints)_mm256_add_epi16((__m256i)sum, _mm256_maddubs_epi16((__m256i)w, (__m256i)x));
-}
+constexpr int kOffset = 128;
+constexpr bool kWide = true;
+// Written out, as GCC would add products to each other before it adds them to the sum, and a
+// full tile has no registers for those.
 MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
-  const __m256i magnitudes = _mm256_abs_epi8((__m256i)w), signs = _mm256_sign_epi8((__m256i)x, (__m256i)w);
-  return sum + widen((Ints)_mm256_maddubs_epi16(magnitudes, signs));
+  Ints product;
+  asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(w), "x"(x));
+  return sum;
+}
+constexpr bool kPairs = true;
+MR_INLINE Ints dot_small(Ints sum, Bits w, Ints x) {
+  Ints product;
+  asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(w), "x"(x));
+  return sum;
 }
 MR_INLINE Bits lookup(Bits table, Bits w) { return (Bits)_mm256_shuffle_epi8((__m256i)table, (__m256i)w); }
 MR_INLINE Reg widen_f16(Halves h) { return (Reg)_mm256_cvtph_ps((__m128i)h); }

@@ -11,16 +11,13 @@
 
 namespace millrace {
 namespace plain {
-constexpr int kOffset = 0;
 #ifdef __SSE2__
-// Of each 16 bits the lower and the higher byte.
-MR_INLINE __m128i low(__m128i v) { return _mm_srai_epi16(_mm_slli_epi16(v, 8), 8); }
-MR_INLINE __m128i high(__m128i v) { return _mm_srai_epi16(v, 8); }
-MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
-  return sum + (Ints)_mm_madd_epi16(low((__m128i)w), low((__m128i)x)) +
-         (Ints)_mm_madd_epi16(high((__m128i)w), high((__m128i)x));
-}
+constexpr int kOffset = 128;
+constexpr bool kWide = true;
+MR_INLINE Ints dot(Ints sum, Bits w, Ints x) { return sum + (Ints)_mm_madd_epi16((__m128i)w, (__m128i)x); }
 #else
+constexpr int kOffset = 0;
+constexpr bool kWide = false;
 MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
   for (int shift = 0; shift < 32; shift += 8) sum += ((Ints)(w << (24 - shift)) >> 24) * ((Ints)((Bits)x << (24 - shift)) >> 24);
   return sum;
@@ -28,7 +25,6 @@ MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
 #endif
 MR_INLINE Ints dot_small(Ints sum, Bits w, Ints x) { return dot(sum, w, x); }
 constexpr bool kPairs = false;
-MR_INLINE Ints widen(Ints sum) { return sum; }
 MR_INLINE Bits lookup(Bits table, Bits w) {
   typedef uint8_t Bytes __attribute__((vector_size(16)));
   return (Bits)__builtin_shuffle((Bytes)table, (Bytes)w);

@@ -48,7 +48,7 @@ struct Set {
 const Set kSets[] = {
 #if defined(__x86_64__)
     {"avx512vnni", runs_avx512vnni, avx512_kernels, avx512vnni_integers},
-    {"avx512", runs_avx512, avx512_kernels, avx2_integers},
+    {"avx512", runs_avx512, avx512_kernels, avx512_integers},
     {"avxvnni", runs_avxvnni, avx2_kernels, avxvnni_integers},
     {"avx2", runs_avx2, avx2_kernels, avx2_integers},
 #elif defined(__aarch64__)

@@ -110,15 +110,19 @@ struct MatmulArgs {
 constexpr int kTileRows = 8;  // rows of x that are rounded into one tile
 
 // What kTileRows rows are rounded to: codes [K/4][kTileRows][4], padded with zeros, then
-// [groups][kTileRows] scales, sums of codes, and products of the two.
+// [groups][kTileRows] scales, -128 times the sums of codes, and those sums times the scales. A
+// wide tile has the codes again, in 16 bits: [K/4][2][kTileRows][2], the first and the third of
+// four, then the second and the fourth.
 struct RoundedTile {
   Groups groups;
+  bool wide;
 
   // Where they stand in a tile, and where it ends.
   size_t scales() const { return size_t(kTileRows) * groups.padded(); }
-  size_t sums() const { return scales() + size_t(kTileRows) * groups.count() * 4; }
+  size_t offsets() const { return scales() + size_t(kTileRows) * groups.count() * 4; }
   size_t scaled_sums() const { return scales() + size_t(kTileRows) * groups.count() * 8; }
-  size_t bytes() const { return (scales() + size_t(kTileRows) * groups.count() * 12 + 63) / 64 * 64; }
+  size_t wide_codes() const { return (scales() + size_t(kTileRows) * groups.count() * 12 + 63) / 64 * 64; }
+  size_t bytes() const { return wide_codes() + (wide ? size_t(kTileRows) * groups.padded() * 2 : 0); }
 };
 
 // The same product of x rounded to integers and weights kW8 or kW4: the sum over the
@@ -138,6 +142,7 @@ struct IntegerMatmulArgs {
 // other kernels.
 struct Integers {
   const char* name;
+  bool wide;  // tiles
   // Writes groups [from, to) of row `row` of a tile: x rounded as plan.Format says.
   void (*round)(const float* x, Groups groups, int from, int to, char* tile, int row);
   void (*matmul)(const IntegerMatmulArgs&);
@@ -325,11 +330,12 @@ const Kernels* wide_kernels();
 const Integers* portable_integers();
 const Integers* avx2_integers();
 const Integers* avxvnni_integers();
+const Integers* avx512_integers();
 const Integers* avx512vnni_integers();
 const Integers* dotprod_integers();
 
-// kernels_for finds a table by name ("portable", "dotprod", "avx2", "avxvnni", "wide", "avx512",
-// "avx512vnni"), or the best one for name "". Null if this machine cannot run it.
+// kernels_for finds a table by name ("portable", "dotprod", "avx2", "avxvnni", "wide",
+// "avx512", "avx512vnni"), or the best one for name "". Null if this machine cannot run it.
 const Kernels* kernels_for(const char* name);
 
 }  // namespace millrace

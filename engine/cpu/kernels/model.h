@@ -185,7 +185,7 @@ class Model {
   void round_rows(const Rounding& r, const Value& x, int n, int place, int from, int to);
   // What row 0 of a head of a rounding is rounded to, or row 8n in tile n.
   char* rounded(const Rounding& r, int head = 0, int tile = 0) const {
-    return rounded_.data() + tile * program_.rounded_bytes + r.at + head * RoundedTile{r.groups}.bytes();
+    return rounded_.data() + tile * program_.rounded_bytes + r.at + head * RoundedTile{r.groups, program_.wide_tiles}.bytes();
   }
   void multiply(const Tensor& w, int matrix, int panel, int panels, const Value& x, const char* rounded, int row, int rows,
                 float* out, size_t stride) const;

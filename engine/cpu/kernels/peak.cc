@@ -82,7 +82,7 @@ double matmul_rate(int rows, mr_format format) {
   const Kernels& kernels = *kernels_for("");
   const Element e = format == MR_F16 && !kernels.f16 ? kF32 : Element(format & MR_KIND_MASK);
   const Codes codes = codes_of(format, kDepth);
-  const RoundedTile layout = {codes.groups};
+  const RoundedTile layout = {codes.groups, kernels.integers->wide};
   const size_t size = e >= kW8 ? codes.panel_bytes() : panel_bytes(e, kDepth), out_stride = kAtOnce * kPanel;
   const int tiles = (rows + kTileRows - 1) / kTileRows;
   const Mapping x(rows * kStride * sizeof(float)), rounded(tiles * layout.bytes());

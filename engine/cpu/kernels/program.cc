@@ -79,11 +79,12 @@ bool Angles::operator==(const Angles& o) const {
          axes == o.axes && scale == o.scale && factor == o.factor && theta == o.theta && original == o.original;
 }
 
-Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, bool f16)
+Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, const Kernels& kernels)
     : vocab(plan.vocab),
       hidden(plan.hidden),
       groups(std::max(1, plan.n_groups)),
-      values(plan.values, plan.values + plan.n_values) {
+      values(plan.values, plan.values + plan.n_values),
+      wide_tiles(kernels.integers->wide) {
   for (int c = 0; c < plan.n_caches; c++) {
     caches.emplace_back();
     static_cast<mr_cache&>(caches.back()) = plan.caches[c];
@@ -115,7 +116,7 @@ Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>
   }
   if (!drafting_) first_draft = stages.size();
   mark_stored();
-  choose_cache(half, f16);
+  choose_cache(half, kernels.f16);
   lay_out_caches();
 }
 
@@ -244,9 +245,9 @@ void Program::add_roundings(Op& op, std::vector<Rounding>& roundings) {
     Rounding r = {value, op.kind == MR_OP_LINEAR_HEADS ? op.i[MR_HEADS_COUNT] : 1, groups, 0};
     if (!roundings.empty()) {
       const Rounding& last = roundings.back();
-      r.at = last.at + last.heads * RoundedTile{last.groups}.bytes();
+      r.at = last.at + last.heads * RoundedTile{last.groups, wide_tiles}.bytes();
     }
-    rounded_bytes = std::max(rounded_bytes, r.at + r.heads * RoundedTile{groups}.bytes());
+    rounded_bytes = std::max(rounded_bytes, r.at + r.heads * RoundedTile{groups, wide_tiles}.bytes());
     roundings.push_back(r);
   }
 }

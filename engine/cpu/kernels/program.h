@@ -114,7 +114,7 @@ struct Cache : mr_cache {
 class Program {
  public:
   // f16: the kernels can convert it; otherwise float32 takes its place in pages.
-  Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, bool f16);
+  Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, const Kernels& kernels);
 
   int width(int v) const { return values[v].width; }
   // encodes reports whether the answers are rows rather than tokens.
@@ -133,9 +133,9 @@ class Program {
   std::vector<Angles> angles;
   std::vector<Attention> attentions;
   std::vector<Stage> stages;
-  size_t first_draft = 0;  // of stages, the first of the draft
-  Head head;
-  Head draft_head;  // if there are stages of a draft
+  Op head;  // the last one: logits or output
+  std::vector<Rounding> head_roundings;
+  bool wide_tiles;           // of rounded rows
   size_t rounded_bytes = 0;  // of kTileRows rows, in the stage that rounds most
 
  private:
