@@ -10,7 +10,7 @@ import (
 )
 
 // sets are the instruction sets to test, best last.
-var sets = []string{"portable", "dotprod", "avx2", "avxvnni", "wide", "avx512", "avx512vnni"}
+var sets = []string{"portable", "dotprod", "i8mm", "avx2", "avxvnni", "wide", "avx512", "avx512vnni"}
 
 func TestConformance(t *testing.T) {
 	best, err := cpu.Probe()
@@ -18,9 +18,9 @@ func TestConformance(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, set := range sets {
-		// avxvnni has the floats of avx2, and TestIntegerProducts compares its integers;
-		// so it is with avx512 beside avx512vnni.
-		if set == "avxvnni" || set == "avx512" && best.Detail == "avx512vnni" {
+		// avxvnni has the floats of avx2, and TestIntegerProducts compares its integers; so it
+		// is with i8mm and dotprod, and with avx512 beside avx512vnni.
+		if set == "avxvnni" || set == "i8mm" || set == "avx512" && best.Detail == "avx512vnni" {
 			continue
 		}
 		t.Run(set, func(t *testing.T) {

@@ -10,6 +10,8 @@
 //   lookup(table, w)       the byte of table, which is repeated every 16, for each of w
 //   widen_f16(halves)      f16 as floats
 //   MR_SUMS                registers for the sums of a tile
+//   MR_MATRIX              optional, of four lanes: that there is dot_matrix(sum, w, x), the sum
+//                          + the products of two rows of eight bytes x and two such columns w
 
 namespace millrace {
 namespace MR_ISA {
@@ -162,12 +164,45 @@ struct Fetch {
   size_t next, step;
 };
 
+#ifdef MR_MATRIX
+// Adds the products of eight columns to squares: of rows m and m + 1 and the four output columns
+// of a register, to[m] has the first two columns and to[m + 1] the others.
+template <int M, int R>
+MR_INLINE void add_squares(Ints (&to)[M][R], const Bits (&line)[2][R], const char* x) {
+  _Pragma("GCC unroll 4") for (int m = 0; m < M; m += 2) {
+    Ints half[2] = {};
+    for (int i = 0; i < 2; i++) __builtin_memcpy(&half[i], x + (i * kTileRows + m) * 4, 8);
+    const Ints rows = __builtin_shuffle(half[0], half[1], Ints{0, 4, 1, 5});
+    _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) {
+      to[m][r] = dot_matrix(to[m][r], __builtin_shuffle(line[0][r], line[1][r], Ints{0, 4, 1, 5}), rows);
+      to[m + 1][r] = dot_matrix(to[m + 1][r], __builtin_shuffle(line[0][r], line[1][r], Ints{2, 6, 3, 7}), rows);
+    }
+  }
+}
+
+// Makes squares of rows, and rows of squares.
+template <int M, int R>
+MR_INLINE void turn_squares(Ints (&sum)[M][R]) {
+  _Pragma("GCC unroll 4") for (int m = 0; m < M; m += 2)
+    _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) {
+      const Ints left = sum[m][r], right = sum[m + 1][r];
+      sum[m][r] = __builtin_shuffle(left, right, Ints{0, 1, 4, 5});
+      sum[m + 1][r] = __builtin_shuffle(left, right, Ints{2, 3, 6, 7});
+    }
+}
+#endif
+
 // M rows of x times R registers of output columns, from register `first` on.
 template <class C, int M, int R>
 static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char* tile, float* out, int first,
                          Fetch fetch) {
   constexpr int kLine = 64, kWidth = 4 * MR_LANES;
   constexpr int kParts = kWide && !(C::kSmall && kPairs) ? 2 : 1;  // that the bytes of a line are multiplied in
+#ifdef MR_MATRIX
+  constexpr int kRows = M == 1 ? 1 : M + M % 2;  // a last row of no use completes squares
+#else
+  constexpr int kRows = M;
+#endif
   const Groups groups = a.codes.groups;
   const RoundedTile layout = {groups, kWide};
   const size_t panel_bytes = a.codes.panel_bytes(), code_bytes = a.codes.code_bytes();
@@ -182,20 +217,27 @@ static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char*
   const size_t to_offsets = layout.offsets() - layout.scales(), to_minimums = a.codes.scale_bytes();
   Reg total[M][R] = {};
   for (int g = 0; g < groups.count(); g++) {
-    Ints sum[M][R];
-    _Pragma("GCC unroll 8") for (int m = 0; m < M; m++)
+    Ints sum[kRows][R];
+    _Pragma("GCC unroll 8") for (int m = 0; m < kRows; m++)
       _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
         sum[m][r] = C::start(splat_int(word(row_scales + to_offsets + m * 4)));
+#ifdef MR_MATRIX
+    if constexpr (M > 1) turn_squares(sum);
+#endif
     // Adds the products of so many columns.
-    const auto add = [&](Ints(&to)[M][R], int columns) MR_LAMBDA {
+    const auto add = [&](Ints(&to)[kRows][R], int columns) MR_LAMBDA {
       for (; columns > 0; columns -= 8) {
+        Bits lines[2][R];
         _Pragma("GCC unroll 2") for (int half = 0; half < 2; half++) {
-          Bits line[R];
+          Bits* const line = lines[half];
           _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) {
             if ((half == 0 || C::kLines == 2) && (R < kRegs || r % kRegs == 0))
               __builtin_prefetch(w[r] + fetch.next + half * fetch.step, 0, 2);
             line[r] = half == 0 ? C::first(codes, w[r]) : C::second(codes, w[r]);
           }
+#ifdef MR_MATRIX
+          if constexpr (M > 1) continue;
+#endif
           _Pragma("GCC unroll 2") for (int part = 0; part < kParts; part++) {
             Bits factor[R];
             _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
@@ -207,6 +249,9 @@ static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char*
             }
           }
         }
+#ifdef MR_MATRIX
+        if constexpr (M > 1) add_squares(to, lines, x);
+#endif
         x += 2 * kParts * kTileRows * 4;
         _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) w[r] += C::kLines * kLine;
         fetch.next += C::kLines * (fetch.step - kLine);
@@ -223,6 +268,9 @@ static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char*
     } else {
       add(sum, groups.columns(g));
     }
+#ifdef MR_MATRIX
+    if constexpr (M > 1) turn_squares(sum);
+#endif
     Reg scale[R], least[R];
     _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) {
       scale[r] = halves(scales[r]);

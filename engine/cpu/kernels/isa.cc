@@ -35,6 +35,14 @@ bool runs_dotprod() {
   return true;  // Apple's processors
 #endif
 }
+
+bool runs_i8mm() {
+#if defined(__linux__)
+  return runs_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
+#else
+  return false;  // Apple's first processors lack it
+#endif
+}
 #endif
 
 struct Set {
@@ -52,6 +60,7 @@ const Set kSets[] = {
     {"avxvnni", runs_avxvnni, avx2_kernels, avxvnni_integers},
     {"avx2", runs_avx2, avx2_kernels, avx2_integers},
 #elif defined(__aarch64__)
+    {"i8mm", runs_i8mm, portable_kernels, i8mm_integers},
     {"dotprod", runs_dotprod, portable_kernels, dotprod_integers},
 #endif
     {"portable", runs_any, portable_kernels, portable_integers},

@@ -27,7 +27,7 @@
 // where one sequence is much longer than the others, and by some of a KV head's query
 // heads where there is less of all that than threads.
 //
-// MILLRACE_CPU_ISA=portable|avx2|avxvnni|avx512|avx512vnni|dotprod picks a lesser
+// MILLRACE_CPU_ISA=portable|avx2|avxvnni|avx512|avx512vnni|dotprod|i8mm picks a lesser
 // instruction set than the best; "wide" is AVX-512's code on AVX2 registers, for tests.
 //
 // The build tag sanitize leaves optimization and hardening to CGO_CXXFLAGS:

@@ -333,8 +333,9 @@ const Integers* avxvnni_integers();
 const Integers* avx512_integers();
 const Integers* avx512vnni_integers();
 const Integers* dotprod_integers();
+const Integers* i8mm_integers();
 
-// kernels_for finds a table by name ("portable", "dotprod", "avx2", "avxvnni", "wide",
+// kernels_for finds a table by name ("portable", "dotprod", "i8mm", "avx2", "avxvnni", "wide",
 // "avx512", "avx512vnni"), or the best one for name "". Null if this machine cannot run it.
 const Kernels* kernels_for(const char* name);
 
