@@ -1,0 +1,98 @@
+// What every kernel includes: CUDA, by nvcc or by the shim, and the primitives that only
+// one of them can write down.
+#ifndef MILLRACE_CUDA_H
+#define MILLRACE_CUDA_H
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace millrace {
+
+// MR_LAUNCH is kernel<<<grid, block, 0, stream>>>(arguments). A kernel with commas in its
+// name stands in parentheses.
+//
+// MR_SHARED(Type, name) declares shared memory, without a constructor.
+#ifdef __CUDACC__
+#define MR_LAUNCH(kernel, grid, block, stream, ...) kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
+#define MR_SHARED(Type, name) __shared__ Type name
+#else
+#define MR_SITE_OF(line) __FILE__ ":" #line
+#define MR_SITE(line) MR_SITE_OF(line)
+#define MR_LAUNCH(kernel, grid, block, stream, ...) \
+  shim::launch(#kernel, grid, block, stream, [](auto... args) { kernel(args...); }, ##__VA_ARGS__)
+#define MR_SHARED(Type, name) Type& name = *static_cast<Type*>(shim::shared(sizeof(Type), alignof(Type), MR_SITE(__LINE__)))
+#endif
+
+constexpr unsigned kFullWarp = ~0u;
+
+// load reads a vector type at an address that is aligned for it.
+template <class T>
+__device__ __forceinline__ T load(const void* at) {
+#ifndef __CUDACC__
+  shim::check_aligned(at, sizeof(T));
+#endif
+  return *static_cast<const T*>(at);
+}
+
+// d += a b of tensor cores: a is 16 x 16 (of s8 16 x 32), b 16 x 8 (32 x 8), d 16 x 8,
+// spread over the lanes as mma.sync.m16n8k16 (m16n8k32) says.
+#ifdef __CUDACC__
+__device__ __forceinline__ void mma_bf16(float* d, const uint32_t* a, const uint32_t* b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+__device__ __forceinline__ void mma_f16(float* d, const uint32_t* a, const uint32_t* b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+__device__ __forceinline__ void mma_s8(int32_t* d, const uint32_t* a, const uint32_t* b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// load_matrices4 is ldmatrix.x4: lane i names row i%8, of 16 bytes, of matrix i/8.
+__device__ __forceinline__ void load_matrices4(uint32_t* out, const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row))));
+}
+
+// copy16 copies 16 bytes to shared memory some time before its thread returns from
+// wait_copies<left>, where all but the last `left` groups are done. Where valid is false
+// it writes zeros.
+__device__ __forceinline__ void copy16(void* to, const void* from, bool valid = true) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+               :
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))), "l"(from), "r"(valid ? 16 : 0)
+               : "memory");
+}
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int left>
+__device__ __forceinline__ void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" : : "n"(left) : "memory");
+}
+#else
+#define MR_CUDA_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+inline void mma_bf16(float* d, const uint32_t* a, const uint32_t* b, MR_CUDA_SITE) { shim::multiply_bf16(d, a, b, file, line); }
+inline void mma_f16(float* d, const uint32_t* a, const uint32_t* b, MR_CUDA_SITE) { shim::multiply_f16(d, a, b, file, line); }
+inline void mma_s8(int32_t* d, const uint32_t* a, const uint32_t* b, MR_CUDA_SITE) { shim::multiply_s8(d, a, b, file, line); }
+inline void load_matrices4(uint32_t* out, const void* row, MR_CUDA_SITE) { shim::load_matrices(out, 4, row, file, line); }
+inline void copy16(void* to, const void* from, bool valid = true, MR_CUDA_SITE) {
+  shim::copy_async(to, from, 16, valid ? 16 : 0, file, line);
+}
+inline void commit_copies() { shim::commit_copies(); }
+template <int left>
+inline void wait_copies() {
+  shim::wait_copies(left);
+}
+#endif
+
+}  // namespace millrace
+#endif

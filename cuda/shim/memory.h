@@ -1,0 +1,29 @@
+// The memory of the device, and the checks of accesses to it.
+#ifndef MILLRACE_SHIM_MEMORY_H
+#define MILLRACE_SHIM_MEMORY_H
+
+#include <cstddef>
+#include <cstdint>
+
+namespace shim {
+
+// allocate returns memory that kernels may use, filled with 0xff, or null; pinned memory
+// is the host's. deallocate reports whether there was such memory.
+void* allocate(size_t bytes, bool pinned);
+bool deallocate(void* memory, bool pinned);
+size_t allocated();  // bytes of the device
+
+// known reports whether bytes from `at` on lie in one allocation.
+bool known(const void* at, size_t bytes, bool* pinned);
+
+// The order of things, for races: launches, blocks and barriers begin a new epoch. Kernels
+// may read their arguments.
+void next_launch(const void* arguments, size_t bytes);
+void next_block();
+void next_epoch();
+
+// check faults if the running thread may not access so many bytes, or races.
+void check(const void* at, size_t bytes, bool write);
+
+}  // namespace shim
+#endif

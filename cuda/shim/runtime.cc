@@ -1,0 +1,250 @@
+// The CUDA runtime of the shim: memory, streams and events, on one device.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <string>
+
+#include "cuda_runtime.h"
+#include "fault.h"
+#include "memory.h"
+
+namespace shim {
+
+// A Stream is work put off until somebody waits for it.
+struct Stream {
+  std::deque<std::function<void()>> work;
+  uint64_t queued = 0, done = 0;
+};
+
+// An Event is a place in a stream.
+struct Event {
+  Stream* stream = nullptr;
+  uint64_t at = 0;
+};
+
+namespace {
+
+// One thread at a time is in the runtime, and so in a kernel.
+std::recursive_mutex mutex;
+using Lock = std::lock_guard<std::recursive_mutex>;
+
+cudaError_t sticky = cudaSuccess, last = cudaSuccess;
+std::string sentence;
+
+cudaError_t put(cudaError_t error) {
+  if (sticky != cudaSuccess) error = sticky;
+  if (error != cudaSuccess && error != cudaErrorNotReady) last = error;
+  return error;
+}
+
+void drain(Stream* stream, uint64_t until) {
+  while (stream->done < until) {
+    const std::function<void()> work = std::move(stream->work.front());
+    stream->work.pop_front();
+    stream->done++;
+    work();
+  }
+}
+
+void add(Stream* stream, std::function<void()> work) {
+  stream->work.push_back(std::move(work));
+  stream->queued++;
+}
+
+size_t memory() {
+  const char* mib = std::getenv("MILLRACE_SHIM_MEMORY");
+  return mib == nullptr ? size_t(8) << 30 : size_t(std::strtoull(mib, nullptr, 10)) << 20;
+}
+
+}  // namespace
+
+void report(const std::string& what) {
+  if (sticky == cudaSuccess) {
+    sticky = last = cudaErrorLaunchFailure;
+    sentence = what;
+  }
+}
+
+void enqueue(Stream* stream, const Call& call) {
+  const Lock lock(mutex);
+  add(stream, [call] {
+    if (sticky == cudaSuccess) run_kernel(call);
+    call.destroy(call.arguments);
+  });
+}
+
+}  // namespace shim
+
+using shim::Lock;
+using shim::mutex;
+using shim::put;
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  const char* n = std::getenv("MILLRACE_SHIM_DEVICES");
+  *count = n == nullptr ? 1 : std::atoi(n);
+  return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
+}
+cudaError_t cudaSetDevice(int device) { return put(device == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  if (device != 0) return put(cudaErrorInvalidDevice);
+  *properties = {};
+  std::snprintf(properties->name, sizeof properties->name, "CPU shim");
+  properties->totalGlobalMem = shim::memory();
+  properties->major = 8;
+  properties->minor = 0;
+  properties->multiProcessorCount = 4;
+  return cudaSuccess;
+}
+cudaError_t cudaDriverGetVersion(int* version) {
+  const char* v = std::getenv("MILLRACE_SHIM_DRIVER");
+  *version = v == nullptr ? 13000 : std::atoi(v);
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  *total = shim::memory();
+  *free = *total - std::min(*total, shim::allocated());
+  return put(cudaSuccess);
+}
+cudaError_t cudaDeviceSynchronize() { return put(cudaSuccess); }
+cudaError_t cudaDeviceReset() {
+  const Lock lock(mutex);
+  shim::sticky = shim::last = cudaSuccess;
+  shim::sentence.clear();
+  return cudaSuccess;
+}
+cudaError_t cudaGetLastError() {
+  const Lock lock(mutex);
+  const cudaError_t error = shim::last;
+  shim::last = shim::sticky;
+  return error;
+}
+cudaError_t cudaPeekAtLastError() { return shim::last; }
+
+const char* cudaGetErrorString(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess:
+      return "no error";
+    case cudaErrorInvalidValue:
+      return "invalid argument";
+    case cudaErrorMemoryAllocation:
+      return "out of memory";
+    case cudaErrorInsufficientDriver:
+      return "CUDA driver version is insufficient for CUDA runtime version";
+    case cudaErrorNoDevice:
+      return "no CUDA-capable device is detected";
+    case cudaErrorInvalidDevice:
+      return "invalid device ordinal";
+    case cudaErrorInvalidResourceHandle:
+      return "invalid resource handle";
+    case cudaErrorNotReady:
+      return "device not ready";
+    case cudaErrorLaunchFailure:
+      return shim::sentence.c_str();
+    default:
+      return "unknown error";
+  }
+}
+
+cudaError_t cudaMalloc(void** at, size_t bytes) {
+  const Lock lock(mutex);
+  *at = nullptr;
+  if (bytes == 0) return put(cudaSuccess);
+  if (bytes > shim::memory() - std::min(shim::memory(), shim::allocated())) return put(cudaErrorMemoryAllocation);
+  *at = shim::allocate(bytes, false);
+  return put(*at == nullptr ? cudaErrorMemoryAllocation : cudaSuccess);
+}
+cudaError_t cudaFree(void* at) {
+  const Lock lock(mutex);
+  return put(at == nullptr || shim::deallocate(at, false) ? cudaSuccess : cudaErrorInvalidValue);
+}
+cudaError_t cudaHostAlloc(void** at, size_t bytes, unsigned) {
+  const Lock lock(mutex);
+  *at = bytes == 0 ? nullptr : shim::allocate(bytes, true);
+  return put(bytes != 0 && *at == nullptr ? cudaErrorMemoryAllocation : cudaSuccess);
+}
+cudaError_t cudaFreeHost(void* at) {
+  const Lock lock(mutex);
+  return put(at == nullptr || shim::deallocate(at, true) ? cudaSuccess : cudaErrorInvalidValue);
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  const Lock lock(mutex);
+  bool to_pinned = false, from_pinned = false;
+  const bool to_known = shim::known(to, bytes, &to_pinned), from_known = shim::known(from, bytes, &from_pinned);
+  const bool to_device = to_known && !to_pinned, from_device = from_known && !from_pinned;
+  if (bytes == 0) return put(cudaSuccess);
+  const bool right = kind == cudaMemcpyHostToDevice   ? to_device && !from_device
+                     : kind == cudaMemcpyDeviceToHost ? !to_device && from_device
+                     : kind == cudaMemcpyDeviceToDevice ? to_device && from_device
+                                                        : false;
+  if (!right) return put(cudaErrorInvalidValue);
+  // Memory of the host that is not pinned is read before the call returns.
+  std::string staged;
+  if (!from_known) staged.assign(static_cast<const char*>(from), bytes);
+  shim::add(stream, [=, staged = std::move(staged)] {
+    if (shim::sticky == cudaSuccess) std::memcpy(to, staged.empty() ? from : staged.data(), bytes);
+  });
+  if (!to_known) shim::drain(stream, stream->queued);
+  return put(cudaSuccess);
+}
+
+cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
+  const Lock lock(mutex);
+  bool pinned = false;
+  if (bytes == 0) return put(cudaSuccess);
+  if (!shim::known(to, bytes, &pinned)) return put(cudaErrorInvalidValue);
+  shim::add(stream, [=] { std::memset(to, value, bytes); });
+  return put(cudaSuccess);
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = new shim::Stream;
+  return put(cudaSuccess);
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const Lock lock(mutex);
+  shim::drain(stream, stream->queued);
+  delete stream;
+  return put(cudaSuccess);
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  const Lock lock(mutex);
+  shim::drain(stream, stream->queued);
+  return put(cudaSuccess);
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  const Lock lock(mutex);
+  const shim::Event at = *event;
+  if (at.stream != nullptr) shim::add(stream, [at] { shim::drain(at.stream, at.at); });
+  return put(cudaSuccess);
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = new shim::Event;
+  return put(cudaSuccess);
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return put(cudaSuccess);
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const Lock lock(mutex);
+  *event = {stream, stream->queued};
+  return put(cudaSuccess);
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  const Lock lock(mutex);
+  if (event->stream != nullptr) shim::drain(event->stream, event->at);
+  return put(cudaSuccess);
+}
+// Work that nobody waits for is never done by itself.
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  const Lock lock(mutex);
+  return put(event->stream == nullptr || event->stream->done >= event->at ? cudaSuccess : cudaErrorNotReady);
+}
