@@ -15,6 +15,7 @@
 #define __global__ __attribute__((unused))
 #define __device__
 #define __host__
+#define __constant__ static
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))

@@ -130,8 +130,8 @@ bool in_image(uintptr_t at) {
   return at >= image_begin && at < image_end;
 }
 
-// Whether two threads of the block, of which the other accessed in this epoch when its
-// warp had synchronised so often, are ordered by that.
+// Whether two threads of the block, of which the other accessed in this epoch after
+// so many synchronisations of its warp, are ordered by that.
 bool ordered(uint16_t other, uint16_t syncs, uint16_t mine) {
   return other != kMany && (other - 1) / 32 == (mine - 1) / 32 && syncs != uint16_t(current_syncs());
 }

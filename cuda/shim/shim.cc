@@ -47,6 +47,8 @@ Running running;
 
 namespace {
 
+bool same(const char* a, const char* b) { return a == b || std::strcmp(a, b) == 0; }
+
 constexpr int kLanes = 32, kMostThreads = 1024;
 constexpr size_t kMostShared = 48 << 10;
 
@@ -56,11 +58,12 @@ struct Copy {
   int bytes, valid;
 };
 
+enum State : uint8_t { ready, in_barrier, in_warp, ended };
+
 // Thread is one thread of the block that is running.
 struct Thread {
-  enum State { ready, in_barrier, in_warp, ended };
   Fibre fibre;
-  State state = ready;
+  Index index{};
   const char* file = nullptr;  // where it waits
   int line = 0;
   void* offer = nullptr;                  // of its part in a collective
@@ -87,8 +90,9 @@ class Schedule {
     if (name[6] == ':') state_ = std::strtoull(name + 7, nullptr, 10) * 2 + 1;
   }
   bool random() const { return random_; }
-  // order fills out with 0 … n-1.
+  // order fills out with 0 … n-1. Without chance it is the same each time.
   void order(std::vector<int>& out, int n) {
+    if (!random_ && out.size() == size_t(n)) return;
     out.resize(size_t(n));
     for (int i = 0; i < n; i++) out[size_t(i)] = reverse_ ? n - 1 - i : i;
     if (random_)
@@ -111,12 +115,15 @@ struct Machine {
   Schedule schedule;
   Fibre host;
   std::vector<std::unique_ptr<Thread>> threads;
+  State state[kMostThreads];
+  bool woken = false;  // a collective has made lanes ready
   std::vector<Warp> warps;
   int size = 0, current = -1;  // threads of a block; which is running
+  int first = 0, next = 0;     // of the warp that is running: its first thread; which of its lanes is next
   int live = 0, waiting = 0;   // of these: not ended; in the barrier
   int votes = 0, counted = 0;  // of the barrier; of the last one
   const Call* call = nullptr;
-  bool faulted = false;
+  bool faulted = false, running_block = false;
   std::vector<int> blocks, order, lanes;
 
   alignas(128) char shared[kMostShared];
@@ -133,12 +140,27 @@ struct Machine {
 };
 Machine machine;
 
-void stop(Thread::State state, const char* file, int line) {
+// Makes the next lane of the warp that is ready the running thread, if there is one in this
+// pass.
+bool advance() {
+  while (machine.next < kLanes) {
+    const int i = machine.first + machine.lanes[size_t(machine.next++)];
+    if (machine.state[i] != ready) continue;
+    machine.current = i;
+    running.thread = machine.thread(i).index;
+    return true;
+  }
+  machine.current = -1;
+  return false;
+}
+
+// Stops the running thread; the next one goes on.
+void stop(State state, const char* file, int line) {
   Thread& t = machine.self();
-  t.state = state;
+  machine.state[machine.current] = state;
   t.file = file;
   t.line = line;
-  t.fibre.switch_to(machine.host);
+  t.fibre.switch_to(advance() ? machine.self().fibre : machine.host);
 }
 
 void entry() {
@@ -148,16 +170,8 @@ void entry() {
     for (size_t i = 0; i < t.groups.size(); i++)
       if (!t.groups[i].empty()) fault("%zu asynchronous copies that nobody waits for", t.groups[i].size());
     machine.live--;
-    stop(Thread::ended, "", 0);
+    stop(ended, "", 0);
   }
-}
-
-void resume(int i) {
-  machine.current = i;
-  const Size& b = machine.call->block;
-  running.thread = {unsigned(i) % b.x, unsigned(i) / b.x % b.y, unsigned(i) / (b.x * b.y)};
-  machine.host.switch_to(machine.thread(i).fibre);
-  machine.current = -1;
 }
 
 // Lets the barrier go if all are there.
@@ -166,13 +180,13 @@ bool release() {
   const Thread& first = machine.thread(0);
   for (int i = 1; i < machine.size; i++) {
     const Thread& t = machine.thread(i);
-    if (t.line != first.line || std::strcmp(t.file, first.file) != 0) {
+    if (t.line != first.line || !same(t.file, first.file)) {
       fault_outside("divergent barriers: thread 0 waits at %s:%d, thread %d at %s:%d", first.file, first.line, i, t.file,
                     t.line);
       return false;
     }
   }
-  for (int i = 0; i < machine.size; i++) machine.thread(i).state = Thread::ready;
+  std::fill_n(machine.state, machine.size, ready);
   machine.waiting = 0;
   machine.counted = machine.votes;
   machine.votes = 0;
@@ -183,7 +197,7 @@ bool release() {
 void deadlock() {
   for (int i = 0; i < machine.size; i++) {
     const Thread& t = machine.thread(i);
-    if (t.state == Thread::in_warp) {
+    if (machine.state[i] == in_warp) {
       fault_outside("divergent warp: thread %d waits at %s:%d for lanes %08x, of which only %08x have come", i, t.file, t.line,
                     machine.warps[size_t(i / kLanes)].mask, machine.warps[size_t(i / kLanes)].arrived);
       return;
@@ -191,7 +205,7 @@ void deadlock() {
   }
   for (int i = 0; i < machine.size; i++) {
     const Thread& t = machine.thread(i);
-    if (t.state == Thread::in_barrier) {
+    if (machine.state[i] == in_barrier) {
       fault_outside("divergent barrier: thread %d waits at %s:%d, %d of %d threads have ended", i, t.file, t.line,
                     machine.size - machine.live, machine.size);
       return;
@@ -201,18 +215,17 @@ void deadlock() {
 
 // Runs those lanes of a warp that can, until none can.
 bool run_warp(int warp) {
-  bool any = false, again = true;
-  while (again && !machine.faulted) {
-    again = false;
+  bool any = false;
+  do {
+    machine.woken = false;
     machine.schedule.order(machine.lanes, kLanes);
-    for (const int lane : machine.lanes) {
-      const int i = warp * kLanes + lane;
-      if (machine.thread(i).state != Thread::ready || machine.faulted) continue;
-      resume(i);
-      any = again = true;
-    }
-    if (machine.schedule.random()) return any;
-  }
+    machine.first = warp * kLanes;
+    machine.next = 0;
+    if (!advance()) break;
+    machine.host.switch_to(machine.self().fibre);
+    any = true;
+  } while (machine.woken && !machine.schedule.random() && !machine.faulted);
+  machine.current = -1;
   return any;
 }
 
@@ -226,10 +239,12 @@ void run_block(const Call& call) {
   while (int(machine.threads.size()) < machine.size) machine.threads.push_back(std::make_unique<Thread>());
   for (int i = 0; i < machine.size; i++) {
     Thread& t = machine.thread(i);
-    t.state = Thread::ready;
+    const unsigned at = unsigned(i), x = call.block.x, y = call.block.y;
+    t.index = {at % x, at / x % y, at / (x * y)};
     t.groups.clear();
     t.fibre.start(entry);
   }
+  std::fill_n(machine.state, machine.size, ready);
   while (machine.live > 0 && !machine.faulted) {
     bool any = false;
     machine.schedule.order(machine.order, machine.size / kLanes);
@@ -239,12 +254,24 @@ void run_block(const Call& call) {
   }
 }
 
+// Whether MILLRACE_SHIM_FAULT=kernel:n asks for a fault here.
+bool asked_to_fail(const char* kernel) {
+  static const char* const asked = std::getenv("MILLRACE_SHIM_FAULT");
+  if (asked == nullptr) return false;
+  static int n = 0;
+  const char* colon = std::strchr(asked, ':');
+  const size_t length = colon == nullptr ? std::strlen(asked) : size_t(colon - asked);
+  if (std::strncmp(kernel, asked, length) != 0 || kernel[length] != 0) return false;
+  return ++n == (colon == nullptr ? 1 : std::atoi(colon + 1));
+}
+
 }  // namespace
 
 // Runs a kernel to its end, or to its first fault.
 void run_kernel(const Call& call) {
   machine.call = &call;
   machine.faulted = false;
+  if (asked_to_fail(call.kernel)) return fault_outside("a fault that was asked for");
   running.block_size = call.block;
   running.grid_size = call.grid;
   const uint64_t threads = uint64_t(call.block.x) * call.block.y * call.block.z;
@@ -261,10 +288,11 @@ void run_kernel(const Call& call) {
     const unsigned i = unsigned(b);
     running.block = {i % call.grid.x, i / call.grid.x % call.grid.y, i / (call.grid.x * call.grid.y)};
     next_block();
-    std::memset(machine.shared, 0xff, sizeof machine.shared);
+    machine.running_block = true;
     run_block(call);
     if (machine.faulted) break;
   }
+  machine.running_block = false;
   machine.call = nullptr;
   next_launch(nullptr, 0);
 }
@@ -295,7 +323,7 @@ void vfault(const char* format, va_list args) {
   if (machine.current >= 0)
     std::snprintf(where, sizeof where, ", block (%u, %u, %u), thread (%u, %u, %u)", running.block.x, running.block.y,
                   running.block.z, running.thread.x, running.thread.y, running.thread.z);
-  else if (machine.call != nullptr)
+  else if (machine.running_block)
     std::snprintf(where, sizeof where, ", block (%u, %u, %u)", running.block.x, running.block.y, running.block.z);
   report("kernel " + std::string(machine.call == nullptr ? "?" : machine.call->kernel) + where + ": " + what);
 }
@@ -324,18 +352,19 @@ void check_aligned(const void* at, size_t bytes) {
 
 void* shared(size_t bytes, size_t align, const char* site) {
   for (const Machine::Part& p : machine.parts)
-    if (p.bytes == bytes && std::strcmp(p.site, site) == 0) return machine.shared + p.at;
+    if (p.bytes == bytes && same(p.site, site)) return machine.shared + p.at;
   const size_t at = (machine.shared_used + align - 1) / align * align;
   if (at + bytes > kMostShared) fault("%zu bytes of shared memory, there are %zu", at + bytes, kMostShared);
   machine.parts.push_back({site, bytes, at});
   machine.shared_used = at + bytes;
+  std::memset(machine.shared + at, 0xff, bytes);
   return machine.shared + at;
 }
 
 int barrier(int vote, const char* file, int line) {
   machine.waiting++;
   if (vote > 0) machine.votes++;
-  stop(Thread::in_barrier, file, line);
+  stop(in_barrier, file, line);
   return machine.counted;
 }
 
@@ -350,14 +379,14 @@ void gather(unsigned mask, void* offer, const char* file, int line, void (*compu
     w.mask = mask;
     w.file = file;
     w.line = line;
-  } else if (w.mask != mask || w.line != line || std::strcmp(w.file, file) != 0) {
+  } else if (w.mask != mask || w.line != line || !same(w.file, file)) {
     fault("divergent warp: lane %d with mask %08x at %s:%d, others with mask %08x at %s:%d", lane, mask, file, line, w.mask,
           w.file, w.line);
   }
   w.arrived |= 1u << lane;
   machine.self().offer = offer;
   if (w.arrived != mask) {
-    stop(Thread::in_warp, file, line);
+    stop(in_warp, file, line);
     return;
   }
   w.arrived = 0;
@@ -366,8 +395,9 @@ void gather(unsigned mask, void* offer, const char* file, int line, void (*compu
   for (int i = 0; i < kLanes; i++) {
     if ((mask >> i & 1) == 0) continue;
     offers[i] = machine.thread(first + i).offer;
-    machine.thread(first + i).state = Thread::ready;
+    machine.state[first + i] = ready;
   }
+  machine.woken = true;
   compute(offers, mask);
 }
 

@@ -25,7 +25,9 @@
 // asynchronous copy happens when its thread waits for it, no earlier.
 //
 // MILLRACE_SHIM_SCHEDULE=forward|reverse|random[:seed] is the order of blocks, of warps
-// and of the threads in them; random changes it at every stop.
+// and of the threads in them; random changes it at every stop. MILLRACE_SHIM_FAULT=kernel:n
+// fails the n-th launch of a kernel. MILLRACE_SHIM_MEMORY is the device's, in MiB,
+// MILLRACE_SHIM_DEVICES and MILLRACE_SHIM_DRIVER what the runtime says of the machine.
 #ifndef MILLRACE_SHIM_H
 #define MILLRACE_SHIM_H
 
