@@ -1,0 +1,366 @@
+// Products of packed rows and matrices, with what follows them.
+//
+// A block makes 16 or 64 rows of 64 columns of the result, in tiles of 32 columns of x,
+// three of which are on their way at once. Each of its four warps has 16 of the 64
+// columns. A number's sum goes through its tiles in order, whatever the block's shape.
+#include <type_traits>
+
+#include "common.cuh"
+
+namespace millrace {
+namespace {
+
+constexpr int kThreads = 128, kStages = 3;
+
+// How the tiles of a kind of weights lie in shared memory: rows padded by 16 bytes, so that
+// the 8 rows of a matrix of ldmatrix are in different banks.
+template <int kind>
+struct Shape {
+  static constexpr int kPlanes = packed_planes(kind), kElement = packed_element(kind);
+  static constexpr int kRow = kTileK * kElement, kRowStride = kRow + 16;  // of x
+  static constexpr int kWeights = kind == MR_W4 ? kTileK / 2 : kind == MR_W8 || kind == MR_F8 ? kTileK : kTileK * kElement;
+  static constexpr int kWeightStride = kWeights + 16;
+  static constexpr bool kInteger = kind == MR_W8 || kind == MR_W4;
+};
+
+template <int kind, int tiles>
+struct Stage {
+  alignas(16) char x[Shape<kind>::kPlanes][16 * tiles][Shape<kind>::kRowStride];
+  alignas(16) char w[kTileN][Shape<kind>::kWeightStride];
+};
+template <int kind, int tiles>
+struct Stages {
+  Stage<kind, tiles> stage[kStages];
+};
+
+// What a block multiplies.
+struct Block {
+  int matrix, head, row, rows, column;  // the first row and column; how many rows
+};
+
+template <int kind, int tiles>
+__device__ __forceinline__ void copy_tile(Stage<kind, tiles>& to, const Packed& x, const Weight& w, const Block& b, int k) {
+  using S = Shape<kind>;
+  constexpr int kChunks = S::kRow / 16, kWeightChunks = S::kWeights / 16;
+  for (int i = threadIdx.x; i < S::kPlanes * 16 * tiles * kChunks; i += kThreads) {
+    const int chunk = i % kChunks, row = i / kChunks % (16 * tiles), plane = i / (kChunks * 16 * tiles);
+    const size_t at = (size_t(plane) * x.heads + b.head) * x.capacity + b.row + row;
+    copy16(&to.x[plane][row][chunk * 16], x.codes + (at * x.padded_cols + k) * S::kElement + chunk * 16);
+  }
+  for (int i = threadIdx.x; i < kTileN * kWeightChunks; i += kThreads) {
+    const int chunk = i % kWeightChunks, row = i / kWeightChunks;
+    copy16(&to.w[row][chunk * 16], w.row(b.matrix, b.column + row) + k / kTileK * S::kWeights + chunk * 16);
+  }
+}
+
+// The fragments of two times 8 of the warp's columns, of step ks of the tile.
+template <int kind, int tiles>
+__device__ __forceinline__ void load_weights(uint32_t (&out)[2][2], const Stage<kind, tiles>& s, int ks, int table) {
+  const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16;
+  if constexpr (kind == MR_W4) {
+    MR_UNROLL
+    for (int j = 0; j < 2; j++)
+      MR_UNROLL
+      for (int half = 0; half < 2; half++) {
+        const uint32_t nibbles = load<uint16_t>(&s.w[first + j * 8 + lane / 4][half * 8 + lane % 4 * 2]);
+        uint32_t codes = 0;
+        MR_UNROLL
+        for (int i = 0; i < 4; i++) codes |= uint32_t(uint8_t(kCodes[table][nibbles >> 4 * i & 15])) << 8 * i;
+        out[j][half] = codes;
+      }
+  } else if constexpr (kind == MR_F8) {
+    MR_UNROLL
+    for (int j = 0; j < 2; j++)
+      MR_UNROLL
+      for (int half = 0; half < 2; half++) {
+        const uint32_t two = load<uint16_t>(&s.w[first + j * 8 + lane / 4][ks * 16 + half * 8 + lane % 4 * 2]);
+        const uint32_t low = __float_as_uint(from_e4m3(uint8_t(two))), high = __float_as_uint(from_e4m3(uint8_t(two >> 8)));
+        out[j][half] = low >> 16 | (high & 0xffff0000);  // exact in bf16
+      }
+  } else {
+    uint32_t all[4];
+    load_matrices4(all, &s.w[first + lane / 16 * 8 + lane % 8][ks * 32 + lane / 8 % 2 * 16]);
+    out[0][0] = all[0];
+    out[0][1] = all[1];
+    out[1][0] = all[2];
+    out[1][1] = all[3];
+  }
+}
+
+// Sums of a warp's 16 columns, in the layout of mma: [tile][half of the columns][register].
+template <int tiles>
+struct Sums {
+  float v[tiles][2][4];
+};
+
+// Adds what a group of columns came to. n is of integers.
+template <int kind, int tiles, class T>
+__device__ __forceinline__ void add_group(Sums<tiles>& sums, T (&n)[tiles][2][4], const Packed& x, const Weight& w, const Block& b,
+                                          int g) {
+  const int lane = threadIdx.x % 32;
+  MR_UNROLL
+  for (int j = 0; j < 2; j++)
+    MR_UNROLL
+    for (int c = 0; c < 2; c++) {
+      const int column = b.column + int(threadIdx.x) / 32 * 16 + j * 8 + lane % 4 * 2 + c;
+      const size_t at = (size_t(b.matrix) * w.padded_rows + column) * w.groups + g;
+      float scale, minimum = 0;
+      if constexpr (kind == MR_F8) {
+        scale = static_cast<const float*>(w.scales)[at];
+      } else {
+        scale = from_f16(static_cast<const uint16_t*>(w.scales)[at]);
+        if (w.minimums != nullptr) minimum = from_f16(w.minimums[at]);
+      }
+      MR_UNROLL
+      for (int t = 0; t < tiles; t++)
+        MR_UNROLL
+        for (int half = 0; half < 2; half++) {
+          T& sum = n[t][j][half * 2 + c];
+          const int row = t * 16 + lane / 4 + half * 8;
+          if constexpr (kind == MR_F8) {
+            sums.v[t][j][half * 2 + c] = fmaf(scale, sum, sums.v[t][j][half * 2 + c]);
+          } else if (row < b.rows) {
+            const size_t of = (size_t(b.head) * x.capacity + b.row + row) * x.groups + g;
+            const float d = x.scales[of];
+            float v = d * scale * float(sum);
+            if (w.minimums != nullptr) v += d * minimum * float(x.sums[of]);
+            sums.v[t][j][half * 2 + c] += v;
+          }
+          sum = 0;
+        }
+    }
+}
+
+template <int kind, int tiles>
+__device__ __forceinline__ void multiply(Sums<tiles>& sums, Stages<kind, tiles>& shared, const Packed& x, const Weight& w,
+                                         const Block& b) {
+  using S = Shape<kind>;
+  const int lane = threadIdx.x % 32, steps = x.padded_cols / kTileK;
+  std::conditional_t<S::kInteger, int32_t, float> n[tiles][2][4];
+  MR_UNROLL
+  for (int t = 0; t < tiles; t++)
+    MR_UNROLL
+    for (int j = 0; j < 2; j++)
+      MR_UNROLL
+      for (int i = 0; i < 4; i++) {
+        sums.v[t][j][i] = 0;
+        n[t][j][i] = 0;
+      }
+  // One group ends where tiles do, or, if it is an odd multiple of 16, in the middle.
+  const auto ends = [&](int k) { return k >= x.cols || (w.groups > 1 && k % w.group == 0); };
+  __syncthreads();  // the matrix before this one may still be read
+  for (int s = 0; s < kStages - 1; s++) {
+    if (s < steps) copy_tile(shared.stage[s], x, w, b, s * kTileK);
+    commit_copies();
+  }
+  for (int step = 0; step < steps; step++) {
+    wait_copies<kStages - 2>();
+    __syncthreads();
+    if (step + kStages - 1 < steps)
+      copy_tile(shared.stage[(step + kStages - 1) % kStages], x, w, b, (step + kStages - 1) * kTileK);
+    commit_copies();
+    const Stage<kind, tiles>& s = shared.stage[step % kStages];
+    const int k = step * kTileK;
+    if constexpr (S::kInteger) {
+      uint32_t fw[2][2], fx[4];
+      load_weights<kind, tiles>(fw, s, 0, w.table);
+      const bool split = w.groups > 1 && w.group % kTileK != 0;
+      for (int half = 0; half < (split ? 2 : 1); half++) {
+        if (split && k + half * 16 >= x.cols) break;
+        MR_UNROLL
+        for (int t = 0; t < tiles; t++) {
+          load_matrices4(fx, &s.x[0][t * 16 + lane % 16][lane / 16 * 16]);
+          if (split) fx[half == 0 ? 2 : 0] = fx[half == 0 ? 3 : 1] = 0;
+          MR_UNROLL
+          for (int j = 0; j < 2; j++) mma_s8(n[t][j], fx, fw[j]);
+        }
+        const int end = split ? k + half * 16 + 16 : k + kTileK;
+        if (ends(end)) add_group<kind, tiles>(sums, n, x, w, b, w.groups > 1 ? (end - 1) / w.group : 0);
+      }
+    } else {
+      MR_UNROLL
+      for (int ks = 0; ks < 2; ks++) {
+        uint32_t fw[2][2], fx[4];
+        load_weights<kind, tiles>(fw, s, ks, 0);
+        MR_UNROLL
+        for (int t = 0; t < tiles; t++)
+          MR_UNROLL
+          for (int plane = 0; plane < S::kPlanes; plane++) {
+            load_matrices4(fx, &s.x[plane][t * 16 + lane % 16][ks * 32 + lane / 16 * 16]);
+            MR_UNROLL
+            for (int j = 0; j < 2; j++) {
+              float* to = kind == MR_F8 ? n[t][j] : sums.v[t][j];
+              kind == MR_F16 ? mma_f16(to, fx, fw[j]) : mma_bf16(to, fx, fw[j]);
+            }
+          }
+        if constexpr (kind == MR_F8) {
+          const int end = k + ks * 16 + 16;
+          if (end - 16 < x.cols && ends(end)) add_group<kind, tiles>(sums, n, x, w, b, w.groups > 1 ? (end - 1) / w.group : 0);
+        }
+      }
+    }
+  }
+  wait_copies<0>();
+  if constexpr (kind == MR_F16)
+    MR_UNROLL
+    for (int t = 0; t < tiles; t++)
+      MR_UNROLL
+      for (int half = 0; half < 2; half++) {
+        const int row = t * 16 + lane / 4 + half * 8;
+        const float scale = row < b.rows ? x.scales[size_t(b.head) * x.capacity + b.row + row] : 0.f;
+        MR_UNROLL
+        for (int j = 0; j < 2; j++)
+          MR_UNROLL
+          for (int c = 0; c < 2; c++) sums.v[t][j][half * 2 + c] *= scale;
+      }
+}
+
+// What adapters add to a column.
+__device__ __forceinline__ float adapted(const Adapted& a, int adapter, int head, int matrix, int row, int column) {
+  float sum = 0;
+  for (int i = 0; i < kMostTargets; i++) {
+    const AdapterTarget& target = a.targets[size_t(adapter) * kMostTargets + i];
+    if (target.a == nullptr || column < target.first || column >= target.first + target.rows) continue;
+    const float* b = target.b + (size_t(matrix) * target.rows + column - target.first) * target.rank;
+    const float* low = a.low + (size_t(head) * a.capacity + row) * a.width + target.low;
+    for (int k = 0; k < target.rank; k++) sum = fmaf(b[k], low[k], sum);
+  }
+  return sum;
+}
+
+// Finishes one number, of which second is that of the other matrix, if gated.
+__device__ __forceinline__ void finish(const Epilogue& e, const Values& out, int adapter, int head, int matrix, int columns,
+                                       int row, int column, float first, float second, bool gate) {
+  float v[2] = {first, second};
+  for (int m = 0; m < (gate ? 2 : 1); m++) {
+    if (adapter != 0 && e.adapted[m].targets != nullptr) v[m] += adapted(e.adapted[m], adapter, head, matrix, row, column);
+    if (e.bias[m] != nullptr) v[m] += e.bias[m][size_t(matrix) * columns + column];
+  }
+  float result = gate ? gated(e.act, v[0], v[1], e.limit, e.alpha) : single(e.act, v[0], e.limit);
+  const int at = head * columns + column;
+  if (e.residual.data != nullptr) result = e.residual.row(row)[at] + e.scale * result;
+  out.row(row)[at] = result;
+}
+
+// Finds out what a block has to do; false: nothing.
+__device__ __forceinline__ bool find_block(Block& b, const Rows& rows, const Routing& routing, int tiles) {
+  b.column = int(blockIdx.x) * kTileN;
+  b.head = b.matrix = int(blockIdx.z);
+  b.row = int(blockIdx.y) * 16 * tiles;
+  b.rows = *rows.count - b.row;
+  if (routing.tiles != nullptr) {
+    if (int(blockIdx.y) >= *routing.n_tiles) return false;
+    const Tile tile = routing.tiles[blockIdx.y];
+    b.matrix = tile.matrix;
+    b.row = tile.first;
+    b.rows = tile.count;
+  }
+  return b.rows > 0;
+}
+
+template <int kind, int tiles>
+__global__ void __launch_bounds__(kThreads) linear_kernel(Rows rows, Values out, Packed x, Weight w0, Weight w1, bool gate,
+                                                          Epilogue e, Routing routing) {
+  using Shared = Stages<kind, tiles>;
+  MR_SHARED(Shared, shared);
+  Block b;
+  if (!find_block(b, rows, routing, tiles)) return;
+  Sums<tiles> first, second = {};
+  multiply<kind, tiles>(first, shared, x, w0, b);
+  if (gate) multiply<kind, tiles>(second, shared, x, w1, b);
+  const int lane = threadIdx.x % 32;
+  MR_UNROLL
+  for (int t = 0; t < tiles; t++)
+    MR_UNROLL
+    for (int i = 0; i < 4; i++) {
+      const int row = t * 16 + lane / 4 + i / 2 * 8;
+      if (row >= b.rows) continue;
+      const int adapter = rows.adapter == nullptr ? 0 : rows.adapter[b.row + row];
+      MR_UNROLL
+      for (int j = 0; j < 2; j++) {
+        const int column = b.column + int(threadIdx.x) / 32 * 16 + j * 8 + lane % 4 * 2 + i % 2;
+        if (column >= w0.rows) continue;
+        finish(e, out, adapter, b.head, b.matrix, w0.rows, b.row + row, column, first.v[t][j][i], second.v[t][j][i], gate);
+      }
+    }
+}
+
+// Weights in float32: 16 rows and 32 columns by four numbers a thread.
+struct FloatTiles {
+  float x[16][kTileK + 1], w[32][kTileK + 1];
+};
+
+__global__ void __launch_bounds__(kThreads) linear_f32_kernel(Rows rows, Values out, Packed x, Weight w0, Weight w1, bool gate,
+                                                              Epilogue e, Routing routing) {
+  MR_SHARED(FloatTiles, shared);
+  Block b;
+  if (!find_block(b, rows, routing, 1)) return;
+  b.column = int(blockIdx.x) * 32;
+  const int mine = threadIdx.x % 32, first = threadIdx.x / 32 * 4;
+  float sums[2][4] = {};
+  for (int m = 0; m < (gate ? 2 : 1); m++) {
+    const Weight& w = m == 0 ? w0 : w1;
+    for (int k = 0; k < x.padded_cols; k += kTileK) {
+      __syncthreads();
+      for (int i = threadIdx.x; i < 16 * kTileK; i += kThreads) {
+        const int row = i / kTileK;
+        const size_t at = (size_t(b.head) * x.capacity + b.row + row) * x.padded_cols + k + i % kTileK;
+        shared.x[row][i % kTileK] = row < b.rows ? reinterpret_cast<const float*>(x.codes)[at] : 0.f;
+      }
+      for (int i = threadIdx.x; i < 32 * kTileK; i += kThreads)
+        shared.w[i / kTileK][i % kTileK] =
+            reinterpret_cast<const float*>(w.row(b.matrix, b.column + i / kTileK))[k + i % kTileK];
+      __syncthreads();
+      for (int i = 0; i < kTileK; i++)
+        for (int r = 0; r < 4; r++) sums[m][r] = fmaf(shared.x[first + r][i], shared.w[mine][i], sums[m][r]);
+    }
+  }
+  if (b.column + mine >= w0.rows) return;
+  for (int r = 0; r < 4 && first + r < b.rows; r++) {
+    const int row = b.row + first + r;
+    finish(e, out, rows.adapter == nullptr ? 0 : rows.adapter[row], b.head, b.matrix, w0.rows, row, b.column + mine,
+           sums[0][r], sums[1][r], gate);
+  }
+}
+
+template <int kind>
+void launch_kind(cudaStream_t stream, const Rows& rows, const Values& out, const Packed& x, const Weight& w0, const Weight& w1,
+                 bool gate, const Epilogue& e, const Routing& routing, int n) {
+  const unsigned columns = unsigned(w0.padded_rows / kTileN), heads = unsigned(x.heads);
+  if (routing.tiles != nullptr)
+    MR_LAUNCH((linear_kernel<kind, 1>), dim3(columns, unsigned(routing.most), heads), kThreads, stream, rows, out, x, w0, w1, gate,
+              e, routing);
+  else if (n <= 16)
+    MR_LAUNCH((linear_kernel<kind, 1>), dim3(columns, 1, heads), kThreads, stream, rows, out, x, w0, w1, gate, e, routing);
+  else
+    MR_LAUNCH((linear_kernel<kind, 4>), dim3(columns, unsigned(n + 63) / 64, heads), kThreads, stream, rows, out, x, w0, w1, gate,
+              e, routing);
+}
+
+}  // namespace
+
+void linear(cudaStream_t stream, const Rows& rows, const Values& out, const Packed& x, const Weight& w0, const Weight* second,
+            const Epilogue& e, const Routing* routed, int n) {
+  const bool gate = second != nullptr;
+  const Weight w1 = gate ? *second : Weight{};
+  const Routing routing = routed == nullptr ? Routing{} : *routed;
+  switch (w0.kind) {
+    case MR_F16:
+      return launch_kind<MR_F16>(stream, rows, out, x, w0, w1, gate, e, routing, n);
+    case MR_BF16:
+      return launch_kind<MR_BF16>(stream, rows, out, x, w0, w1, gate, e, routing, n);
+    case MR_W8:
+      return launch_kind<MR_W8>(stream, rows, out, x, w0, w1, gate, e, routing, n);
+    case MR_W4:
+      return launch_kind<MR_W4>(stream, rows, out, x, w0, w1, gate, e, routing, n);
+    case MR_F8:
+      return launch_kind<MR_F8>(stream, rows, out, x, w0, w1, gate, e, routing, n);
+    default: {
+      const unsigned tiles = routing.tiles != nullptr ? unsigned(routing.most) : unsigned(n + 15) / 16;
+      MR_LAUNCH(linear_f32_kernel, dim3(unsigned(w0.padded_rows / 32), tiles, unsigned(x.heads)), kThreads, stream, rows, out, x,
+                w0, w1, gate, e, routing);
+    }
+  }
+}
+
+}  // namespace millrace
