@@ -1,0 +1,217 @@
+#include "model.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "error.h"
+
+namespace millrace {
+namespace {
+
+size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+// Refuses what kernels have no room for.
+void check_op(const mr_plan& plan, const mr_op& op, int i) {
+  const auto refuse = [&](const char* what, int is, int most) {
+    if (is > most) fail(MR_UNSUPPORTED, "operation %d has %s of %d, this backend has room for %d", i, what, is, most);
+  };
+  switch (op.kind) {
+    case MR_OP_ATTENTION:
+      return refuse("values", plan.caches[op.i[MR_ATTN_CACHE]].value_width, kMostValueWidth);
+    case MR_OP_ROUTE:
+      return refuse("a choice", plan.values[op.in[0]].width, kMostExperts);
+    case MR_OP_CONV:
+      return refuse("a state", plan.caches[op.i[MR_CONV_CACHE]].key_width, kMostTaps);
+    case MR_OP_GATED_DELTA:
+    case MR_OP_SSM:
+    case MR_OP_SELECTIVE_SCAN:  // all name their cache first
+      return refuse("keys", plan.caches[op.i[0]].key_width, kMostKeyWidth);
+  }
+}
+
+}  // namespace
+
+void check_plan(const mr_plan& plan) {
+  if (plan.version != MR_PLAN_VERSION)
+    fail(MR_UNSUPPORTED, "plan version %d, this backend runs %d", plan.version, MR_PLAN_VERSION);
+  for (int i = 0; i < plan.n_ops; i++) {
+    const mr_op& op = plan.ops[i];
+    if (op.kind < 0 || op.kind >= MR_NUM_OPS) fail(MR_UNSUPPORTED, "operation %d is of unknown kind %d", i, op.kind);
+    check_op(plan, op, i);
+  }
+}
+
+Model::Model(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, const mr_limits& limits,
+             cudaStream_t stream)
+    : plan_(plan),
+      plan_values_(plan.values, plan.values + plan.n_values),
+      plan_caches_(plan.caches, plan.caches + plan.n_caches),
+      ops_(plan.ops, plan.ops + plan.n_ops),
+      tensors_(tensors),
+      limits_(limits),
+      stream_(stream) {
+  const float* at = plan.tables;
+  for (int i = 0; i < plan.n_tables; i++) {
+    tables_.emplace_back(at, at + plan.table_len[i]);
+    at += plan.table_len[i];
+  }
+  plan_.values = nullptr;
+  plan_.table_len = nullptr;
+  plan_.tables = nullptr;
+  plan_.caches = nullptr;
+  plan_.ops = nullptr;
+  head_ = ops_.back();
+  choose_cache();
+  lay_out_caches();
+  lay_out(Arena(nullptr));  // finds out how much of what several operations share is needed
+  workspace_ = Memory(Memory::device, lay_out(Arena(nullptr)), "activations");
+  lay_out(Arena(workspace_.data()));
+  check(cudaStreamSynchronize(stream), "preparing the model");
+}
+
+// The format of pages: that of the plan or, if it leaves it to the backend, float32 for
+// weights in float32 and for the smallest models, which rounding moves most, else f16.
+void Model::choose_cache() {
+  constexpr size_t kExactBytes = 8192;  // of a token
+  int format = MR_F32;
+  size_t token_bytes = 0;
+  for (const mr_cache& c : plan_caches_) {
+    if (c.kind == MR_CACHE_STATE) continue;
+    format = c.format;
+    token_bytes += size_t(c.heads) * (c.key_width + (c.kind == MR_CACHE_KV ? c.value_width : 0)) * sizeof(float);
+  }
+  cache_format_ = format & MR_KIND_MASK;
+  cache_group_ = (format & MR_GROUP_MASK) >> MR_GROUP_SHIFT;
+  if (cache_group_ == 0) cache_group_ = 1 << 30;  // all columns
+  if (format != MR_F32) return;
+  const bool half = std::any_of(ops_.begin(), ops_.end(), [&](const mr_op& op) {
+    return (op.kind == MR_OP_LINEAR || op.kind == MR_OP_LINEAR_HEADS || op.kind == MR_OP_EXPERTS) &&
+           weight(op.weight[0]).kind != MR_F32;
+  });
+  if (half && token_bytes > kExactBytes) cache_format_ = MR_F16;
+}
+
+void Model::lay_out_caches() {
+  const auto row_bytes = [&](int width) {
+    const size_t w = size_t(width);
+    if (cache_format_ != MR_W8) return round_up(w * (cache_format_ == MR_F16 ? 2 : 4), 16);
+    return round_up(round_up(w, 2) + 2 * ((w + size_t(cache_group_) - 1) / size_t(cache_group_)), 16);
+  };
+  std::vector<size_t> group(size_t(plan_.n_groups) + 1);  // bytes of a page so far
+  for (const mr_cache& from : plan_caches_) {
+    Cache c{};
+    c.kind = from.kind;
+    c.group = from.group;
+    c.heads = from.heads;
+    c.key_width = from.key_width;
+    c.value_width = from.value_width;
+    c.format = cache_format_;
+    c.scale_group = cache_group_;
+    if (c.kind == MR_CACHE_STATE) {
+      c.offset = state_bytes_;
+      state_bytes_ += round_up(size_t(c.heads) * size_t(c.key_width) * size_t(c.value_width) * sizeof(float), 256);
+    } else {
+      c.key_bytes = int32_t(row_bytes(c.key_width));
+      c.value_bytes = c.kind == MR_CACHE_KV ? int32_t(row_bytes(c.value_width)) : 0;
+      size_t& used = group[size_t(c.group)];
+      c.offset = used;
+      used += round_up(size_t(c.heads) * kPageTokens * size_t(c.key_bytes + c.value_bytes), 256);
+      page_bytes_ = std::max(page_bytes_, used);
+    }
+    caches_.push_back(c);
+  }
+}
+
+// Lays out all memory of steps, and makes launches of operations.
+size_t Model::lay_out(Arena arena) {
+  launches_.clear();
+  chosen_.clear();
+  by_row_ = false;
+  last_packed_ = {};
+  packed_memory_ = arena.take<char>(packed_bytes_);
+  partial_ = arena.take<float>(partial_floats_);
+  lay_out_slots(arena);
+
+  values_.clear();
+  for (const mr_value& v : plan_values_) {
+    const int width = v.of < 0 ? v.width : plan_values_[size_t(v.of)].width;
+    const int stride = int(round_up(size_t(width), 4));
+    values_.push_back({v.of < 0 ? arena.take<float>(size_t(capacity()) * size_t(stride)) : nullptr, v.width, stride});
+  }
+  for (size_t v = 0; v < values_.size(); v++)
+    if (plan_values_[v].of >= 0) values_[v].data = values_[size_t(plan_values_[v].of)].data + plan_values_[v].column;
+  for (const mr_op& op : ops_) {
+    lower(op, arena);
+    for (const int32_t out : op.out)
+      if (out >= 0 && last_packed_.value >= 0 && base(out) == base(last_packed_.value)) last_packed_ = {};
+  }
+  return arena.used();
+}
+
+void Model::lay_out_slots(Arena& arena) {
+  const size_t tokens = size_t(limits_.max_tokens), rows = size_t(limits_.max_rows), n = size_t(limits_.max_slots);
+  const size_t vocab = encodes() ? 0 : size_t(plan_.vocab), width = size_t(plan_values_[size_t(head_.in[0])].width);
+  step_.max_tokens = limits_.max_tokens;
+  for (const int** p : {&step_.n_tokens, &step_.n_rows, &step_.n_seqs}) *p = arena.take<int>(1);
+  step_.seqs = arena.take<mr_seq>(n);
+  for (const int32_t** p : {&step_.token, &step_.pos, &step_.slot, &step_.adapter, &step_.length, &step_.first, &step_.last})
+    *p = arena.take<int32_t>(tokens);
+  step_.axes = arena.take<int32_t>(3 * tokens);
+  for (const int32_t** p : {&step_.row_token, &step_.row_slot, &step_.row_adapter}) *p = arena.take<int32_t>(rows);
+  token_rows_ = {step_.n_tokens, step_.adapter};
+  row_rows_ = {step_.n_rows, step_.row_adapter};
+
+  slots_.count = limits_.max_slots;
+  slots_.groups = groups();
+  slots_.pages_per_slot = limits_.max_pages_per_slot;
+  slots_.vocab = int(vocab);
+  slots_.hidden = int(width);
+  slots_.pages = arena.take<int32_t>(n * size_t(groups()) * size_t(limits_.max_pages_per_slot));
+  for (int32_t** p : {&slots_.state, &slots_.last, &slots_.prev, &slots_.is_void, &slots_.n_biases}) *p = arena.take<int32_t>(n);
+  slots_.params = arena.take<mr_params>(n);
+  slots_.counts = arena.take<uint32_t>(n * vocab);
+  slots_.biases = arena.take<mr_bias_delta>(encodes() ? 0 : n * MR_MAX_BIASES);
+  slots_.rows = arena.take<float>(n * width);
+}
+
+void Model::reserve(int pages, int states, cudaStream_t stream) {
+  pages_ = Memory(Memory::device, size_t(pages) * page_bytes_, "pages");
+  states_ = Memory(Memory::device, size_t(states) * state_bytes_, "states");
+  for (Cache& c : caches_) {
+    c.memory = c.kind == MR_CACHE_STATE ? states_.data() : pages_.data();
+    c.stride = c.kind == MR_CACHE_STATE ? state_bytes_ : page_bytes_;
+  }
+  const size_t slots = size_t(slots_.count);
+  for (const auto& [at, bytes] : {std::pair<void*, size_t>{slots_.counts, slots * size_t(slots_.vocab) * sizeof(uint32_t)},
+                                  {slots_.n_biases, slots * sizeof(int32_t)},
+                                  {slots_.is_void, slots * sizeof(int32_t)},
+                                  {slots_.last, slots * sizeof(int32_t)}})
+    if (bytes > 0) check(cudaMemsetAsync(at, 0, bytes, stream), "preparing the slots");
+}
+
+void Model::forward(const Now& now) const {
+  update(now.stream, now.batch, now.adapters, step_, slots_);
+  if (now.batch->n_states > 0) move_states(now.stream, now.batch, states_.data(), state_bytes_, false, now.batch->n_states);
+  for (const Launch& l : launches_)
+    if ((l.by_row ? now.rows : now.tokens) > 0) l.run(now);
+  if (now.batch->n_states > 0) move_states(now.stream, now.batch, states_.data(), state_bytes_, true, now.batch->n_states);
+  if (!encodes() && now.rows > 0) keep_rows(now.stream, step_, slots_, value(head_.in[0]), now.rows);
+}
+
+void Model::sample(const Now& now) const {
+  if (now.rows == 0) return;
+  const Values x = value(head_.in[0]);
+  if (encodes()) return output_rows(now.stream, step_, now.batch, x, now.rows);
+  begin_sample(now.stream, step_, slots_, now.rows);
+  for (int first = 0; first < now.rows; first += kLogitRows) {
+    const int n = std::min(kLogitRows, now.rows - first);
+    Values part = x;
+    part.data = x.row(first);
+    pack(now.stream, step_.n_rows, head_packed_, part, nullptr, nullptr, n);
+    Epilogue none{};
+    linear(now.stream, {step_.n_rows, nullptr}, logits_, head_packed_, weight(head_.weight[0]), nullptr, none, nullptr, n);
+    sample_rows(now.stream, step_, slots_, now.batch, logits_, logits_head_, first, n);
+  }
+}
+
+}  // namespace millrace

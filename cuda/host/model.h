@@ -1,0 +1,164 @@
+// A plan with the memory it runs in, as a list of launches.
+#ifndef MILLRACE_CUDA_MODEL_H
+#define MILLRACE_CUDA_MODEL_H
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "kernels.h"
+#include "memory.h"
+#include "tensor.h"
+
+namespace millrace {
+
+// Throws Error if this backend cannot run the plan.
+void check_plan(const mr_plan& plan);
+
+// Now is what launches depend on: the batch of this step and its sizes.
+struct Now {
+  cudaStream_t stream;
+  const mr_batch* batch;
+  const int32_t* adapters;  // by sequence, as numbered by Model::adapter
+  int tokens, rows;  // at least as many as there are
+  int longest;       // positions of the longest sequence
+};
+struct Launch {
+  bool by_row;  // of the batch, rather than by token: where there are none, nothing is launched
+  std::function<void(const Now&)> run;
+};
+
+class Model {
+ public:
+  // Lays out and reserves all that steps compute in. The plan and the tensors outlive it.
+  Model(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, const mr_limits& limits, cudaStream_t stream);
+
+  // reserve makes room for pages and states.
+  void reserve(int pages, int states, cudaStream_t stream);
+
+  // load_adapter and drop_adapter change what no step in flight uses.
+  void load_adapter(int32_t id, int32_t rank, int32_t n, const mr_adapter_target* targets);
+  void drop_adapter(int32_t id);
+  int adapter(int32_t id) const;  // its number, 0 of none
+  int64_t adapter_bytes() const;
+
+  void forward(const Now& now) const;
+  void sample(const Now& now) const;
+
+  char* page(int number) const { return pages_.data() + size_t(number) * page_bytes_; }
+  char* state(int number) const { return states_.data() + size_t(number) * state_bytes_; }
+  int64_t page_bytes() const { return int64_t(page_bytes_); }
+  int64_t state_bytes() const { return int64_t(state_bytes_); }
+  int64_t workspace_bytes() const { return int64_t(workspace_.bytes()); }
+  int64_t cache_bytes() const { return int64_t(pages_.bytes() + states_.bytes()); }
+  int vocab() const { return plan_.vocab; }
+  int hidden() const { return plan_.hidden; }
+  int groups() const { return std::max(1, plan_.n_groups); }
+  bool encodes() const { return head_.kind == MR_OP_OUTPUT; }
+  int head_width() const { return values_[size_t(head_.in[0])].width; }
+
+ private:
+  // What x was packed to last.
+  struct LastPacked {
+    int value = -1;
+    Packed packed{};
+  };
+
+  // Product is a matrix product, or two that meet in an activation, as it is lowered.
+  struct Product {
+    int value = -1;  // that is multiplied, or, of experts, what was made of it
+    Values x;
+    Rows rows;
+    std::function<int(const Now&)> n;
+    int tensor[2] = {-1, -1};
+    int heads = 1, capacity = 0;
+    const Chosen* chosen = nullptr;  // of experts
+    bool gather = false;             // rows of x are those of the step, else those of chosen
+    Epilogue epilogue{};
+    Values out;
+  };
+  struct Adapter {
+    int number;
+    Memory memory;
+  };
+
+  void choose_cache();
+  void lay_out_caches();
+  size_t lay_out(Arena arena);
+  void lay_out_slots(Arena& arena);
+  void lower(const mr_op& op, Arena& arena);
+  void lower_linear(const mr_op& op, Arena& arena);
+  void lower_product(const Product& p, Arena& arena);
+  void push_product(const Product& p);
+  void lower_norm(const mr_op& op, Arena& arena);
+  void lower_attention(const mr_op& op, Arena& arena);
+  void lower_experts(const mr_op& op, Arena& arena);
+  void lower_recurrence(const mr_op& op, Arena& arena);
+  void lower_logits(const mr_op& op, Arena& arena);
+  void lay_out_packed(Packed& p);
+  Packed layout_of(const Weight& w, int heads, int capacity);
+  void write_targets();
+  Adapted adapted(int tensor, int matrix, int capacity) const;
+  const float* floats(int tensor, Arena& arena);
+  const float* table(int index, Arena& arena);
+  const Weight& weight(int tensor) const { return tensors_[size_t(tensor)]->weight(); }
+  const Values& value(int v) const {
+    static constexpr Values kNone{};
+    return v < 0 ? kNone : values_[size_t(v)];
+  }
+  int base(int v) const { return plan_values_[size_t(v)].of < 0 ? v : plan_values_[size_t(v)].of; }
+  Rows rows() const { return by_row_ ? row_rows_ : token_rows_; }
+  int capacity() const { return std::max(limits_.max_tokens, limits_.max_rows); }
+  // n is the size of the grid of an operation as it is lowered.
+  std::function<int(const Now&)> n() const {
+    if (by_row_) return [](const Now& now) { return now.rows; };
+    return [](const Now& now) { return now.tokens; };
+  }
+
+  static constexpr int kLogitRows = 64;                  // share one pass over the output head
+  static constexpr size_t kMostPartial = size_t(16) << 20;  // floats of attention's splits
+
+  mr_plan plan_;
+  std::vector<mr_value> plan_values_;
+  std::vector<mr_cache> plan_caches_;
+  std::vector<mr_op> ops_;
+  std::vector<std::vector<float>> tables_;
+  const std::vector<std::unique_ptr<Tensor>>& tensors_;
+  const mr_limits limits_;
+  cudaStream_t stream_;
+
+  mr_op head_{};
+  int cache_format_ = MR_F32, cache_group_ = 0;
+  size_t page_bytes_ = 0, state_bytes_ = 0;
+  Memory workspace_, pages_, states_;
+  std::vector<Values> values_;
+  std::vector<Cache> caches_;
+  Step step_{};
+  Slots slots_{};
+  Rows token_rows_{}, row_rows_{};
+  Values logits_{};
+  Head logits_head_{};
+  Packed head_packed_{};
+  char* packed_memory_ = nullptr;
+  size_t packed_bytes_ = 0;
+  float* partial_ = nullptr;
+  size_t partial_floats_ = 0;
+
+  std::vector<std::unique_ptr<Chosen>> chosen_;
+  std::map<int32_t, Adapter> adapters_;
+  std::vector<AdapterTarget> targets_;  // [tensors, kMostAdapters, kMostTargets]
+  Memory target_memory_, low_memory_;   // of which low_ are two halves
+  int low_width_ = 0;
+  size_t most_low_rows_ = 0;  // of a product: heads times rows
+
+  // While operations are lowered.
+  bool by_row_ = false;
+  LastPacked last_packed_;
+  std::vector<Launch> launches_;
+
+  void push(std::function<void(const Now&)> run) { launches_.push_back({by_row_, std::move(run)}); }
+};
+
+}  // namespace millrace
+#endif
