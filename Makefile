@@ -56,6 +56,10 @@ PARTS = @rm -rf build/parts; $(MAKE) --no-print-directory -k -j3 $(1); status=$$
 part-%:
 	@+.ci/part $* $(MAKE) --no-print-directory $*
 
+.PHONY: cuda-shim
+cuda-shim: ## build the CUDA backend for the CPU, to test it without a GPU
+	$(MAKE) -C cuda shim
+
 # Without promtool `make test` skips the alert rules; CI installs it.
 TEST_ALERTS := $(if $(shell command -v promtool),part-test-alerts)
 

@@ -96,6 +96,7 @@ var layers = map[string][]string{
 	"engine/device":     {"engine/device/abi", "engine/page", "engine/plan", "engine/sample"},
 	"engine/device/abi": {},
 	"engine/cpu":        {"engine/cpu/kernels", "engine/device"},
+	"engine/cuda":       {"engine/device"},
 	// What takes minutes to compile depends on no Go that changes every day.
 	"engine/cpu/kernels": {"engine/device/abi"},
 	"engine/ref":         {"engine/device", "engine/plan", "engine/quant", "engine/sample"},
@@ -164,7 +165,7 @@ func TestModulesStayInTheirPackages(t *testing.T) {
 		"go.opentelemetry.io/otel":                {"container", "handler"},
 		"net/http":                                {"container", "sagemaker", "handler", "internal", "dev"},
 		"log/slog":                                {"container", "sagemaker", "handler"},
-		"C":                                       {"engine/device", "engine/cpu", "engine/native"},
+		"C":                                       {"engine/device", "engine/cpu", "engine/cuda", "engine/native"},
 		"github.com/millrace-ai/millrace/handler": {"container", "sagemaker", "handler"},
 	}
 	used := map[string]bool{} // "module pkg"

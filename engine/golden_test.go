@@ -15,6 +15,7 @@ import (
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/cpu"
+	"github.com/millrace-ai/millrace/engine/cuda"
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/enginetest"
 	"github.com/millrace-ai/millrace/engine/loader"
@@ -42,24 +43,39 @@ type continuation struct {
 	Margins  []float64
 }
 
-// goldenBackends are compared with transformers: tolerance bounds the
-// difference in log-probability, and a greedy token must be equal where the
-// reference's margin over the second best is above margin.
-var goldenBackends = []struct {
+// goldenBackend is compared with transformers: tolerance bounds the difference in
+// log-probability, and a greedy token must be equal where the reference's margin
+// over the second best is above margin.
+type goldenBackend struct {
 	name      string
 	open      func(device.Limits) (device.Backend, error)
 	tolerance float64
 	margin    float64
-}{
+}
+
+var goldenBackends = []goldenBackend{
 	{"ref", func(l device.Limits) (device.Backend, error) { return ref.Open(l) }, 1e-4, 2e-4},
 	{"cpu", func(l device.Limits) (device.Backend, error) { return cpu.Open(l) }, 2e-2, 0.05},
+}
+
+// TestCUDAGoldens runs the CUDA backend, by its shim, or the library that is named.
+func TestCUDAGoldens(t *testing.T) {
+	library := os.Getenv("MILLRACE_CUDA_LIBRARY")
+	if library == "" {
+		library = filepath.Join("..", "build", "cuda", "libmillrace_cuda_shim.so")
+		if _, err := os.Stat(library); err != nil {
+			t.Skipf("%v: `make cuda-shim` builds it", err)
+		}
+	}
+	open := func(l device.Limits) (device.Backend, error) { return cuda.Open(library, l) }
+	runGoldens(t, "testdata", []goldenBackend{{"cuda", open, 2e-2, 0.05}})
 }
 
 // extraGoldens names a folder of further goldens: goldens.py --fuzz makes them.
 const extraGoldens = "MILLRACE_GOLDENS"
 
 func TestGoldens(t *testing.T) {
-	runGoldens(t, "testdata")
+	runGoldens(t, "testdata", goldenBackends)
 }
 
 func TestExtraGoldens(t *testing.T) {
@@ -67,10 +83,10 @@ func TestExtraGoldens(t *testing.T) {
 	if dir == "" {
 		t.Skipf("%s names no folder made by testdata/goldens.py --fuzz", extraGoldens)
 	}
-	runGoldens(t, dir)
+	runGoldens(t, dir, goldenBackends)
 }
 
-func runGoldens(t *testing.T, root string) {
+func runGoldens(t *testing.T, root string, backends []goldenBackend) {
 	files, err := filepath.Glob(filepath.Join(root, "*", "golden.json"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no goldens in %s: %v", root, err)
@@ -85,7 +101,7 @@ func runGoldens(t *testing.T, root string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, b := range goldenBackends {
+		for _, b := range backends {
 			if quantizedGolden(dir) {
 				t.Run(fmt.Sprintf("%s/%s/as stored", filepath.Base(dir), b.name), func(t *testing.T) {
 					const rounding = 0.5 // of what is multiplied, which the reference does not do
