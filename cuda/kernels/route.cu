@@ -75,6 +75,7 @@ __device__ void mix(Scores& s, const Route& route, float* weights) {
       if (!far) sum += expf(s.compared[e] - peak);
     }
     sum = warp_reduce(sum, Sum());
+    __syncwarp();
     if (threadIdx.x == 0) {
       weights[i] = 1.f / sum;
       s.compared[chosen] = -INFINITY;

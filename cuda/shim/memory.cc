@@ -14,12 +14,13 @@ namespace {
 
 constexpr size_t kGuard = 4096;  // between allocations
 
-// Mark is who accessed a byte last. Threads count from 1; kMany are several readers.
+// Mark is who accessed a byte last. Threads count from 1; kMany are readers of several
+// warps, and of one warp there may be several, of which reader is one.
 struct Mark {
   uint32_t write_epoch, read_epoch;
   uint16_t writer, reader;
   uint16_t write_syncs, read_syncs;  // of the warp, so far
-  bool atomic;
+  bool atomic, several;
 };
 constexpr uint16_t kMany = 0xffff;
 
@@ -130,15 +131,17 @@ bool in_image(uintptr_t at) {
   return at >= image_begin && at < image_end;
 }
 
-// Whether two threads of the block, of which the other accessed in this epoch after
-// so many synchronisations of its warp, are ordered by that.
+bool same_warp(uint16_t a, uint16_t b) { return a != kMany && (a - 1) / 32 == (b - 1) / 32; }
+
+// Whether what a thread of the block did in this epoch, after so many synchronisations of
+// its warp, comes before what the running thread does, which is not the same thread.
 bool ordered(uint16_t other, uint16_t syncs, uint16_t mine) {
-  return other != kMany && (other - 1) / 32 == (mine - 1) / 32 && syncs != uint16_t(current_syncs());
+  return same_warp(other, mine) && syncs != uint16_t(current_syncs());
 }
 
 // since is the epoch from which on marks count.
 const char* race(Mark& m, uint32_t since, bool write, bool atomic) {
-  const uint16_t mine = uint16_t(current_thread() + 1);
+  const uint16_t mine = uint16_t(current_thread() + 1), syncs = uint16_t(current_syncs());
   const char* found = nullptr;
   if (m.write_epoch >= since && !(atomic && m.atomic)) {
     if (m.write_epoch < block_epoch)
@@ -149,21 +152,24 @@ const char* race(Mark& m, uint32_t since, bool write, bool atomic) {
   if (write && found == nullptr && m.read_epoch >= since) {
     if (m.read_epoch < block_epoch)
       found = "that another block reads";
-    else if (m.read_epoch == epoch && m.reader != mine && !ordered(m.reader, m.read_syncs, mine))
+    else if (m.read_epoch == epoch && (m.reader != mine || m.several) && !ordered(m.reader, m.read_syncs, mine))
       found = "that another thread reads";
   }
-  const uint16_t syncs = uint16_t(current_syncs());
   if (write) {
     m.write_epoch = epoch;
     m.writer = mine;
     m.write_syncs = syncs;
     m.atomic = atomic;
-  } else {
-    const bool others = m.read_epoch == epoch && m.reader != mine && !ordered(m.reader, m.read_syncs, mine);
-    m.reader = others ? kMany : mine;
-    m.read_epoch = epoch;
-    m.read_syncs = syncs;
+    return found;
   }
+  if (m.read_epoch == epoch && !same_warp(m.reader, mine)) {
+    m.reader = kMany;
+    return found;
+  }
+  m.several = m.read_epoch == epoch && m.read_syncs == syncs && (m.several || m.reader != mine);
+  m.read_epoch = epoch;
+  m.reader = mine;
+  m.read_syncs = syncs;
   return found;
 }
 

@@ -42,6 +42,20 @@ __global__ void reverse_warps(const float* in, float* out) {
   out[threadIdx.x] = s.v[threadIdx.x ^ 31];
 }
 
+// All lanes read what one writes afterwards.
+__global__ void handed_on(const float* in, float* out) {
+  MR_SHARED(Shared, s);
+  if (threadIdx.x == 0) s.v[0] = in[0];
+  for (int i = 0; i < 32; i++) {
+    __syncwarp();
+    const float v = s.v[0];
+    __syncwarp();
+    if (int(threadIdx.x) == i) s.v[0] = v + in[i];
+  }
+  __syncwarp();
+  out[threadIdx.x] = s.v[0];
+}
+
 // Copies 64 numbers asynchronously, in two groups.
 __global__ void copied(const float* in, float* out) {
   MR_SHARED(Shared, s);
@@ -136,6 +150,13 @@ __global__ void no_sync_of_warp(float* out) {
   __shfl_sync(kFullWarp, 1.f, 0);
   out[threadIdx.x] = s.v[threadIdx.x ^ 1];
 }
+__global__ void no_sync_before_write(float* out) {
+  MR_SHARED(Shared, s);
+  if (threadIdx.x == 0) s.v[0] = 1;
+  __syncwarp();
+  out[threadIdx.x] = s.v[0];
+  if (threadIdx.x == 3) s.v[0] = 2;
+}
 __global__ void blocks_share(float* out) { out[threadIdx.x] = float(blockIdx.x); }
 __global__ void blocks_hand_on(float* out) { out[blockIdx.x + 1] = out[blockIdx.x]; }
 __global__ void atomic_and_not(int* out) {
@@ -227,6 +248,9 @@ void good_kernels() {
   MR_LAUNCH(reverse_warps, 1, 64, stream, in, out);
   const std::vector<float> turned = host(out, 64);
   EXPECT(turned[0] == 31 && turned[40] == 55, "reversed are %g and %g", double(turned[0]), double(turned[40]));
+
+  MR_LAUNCH(handed_on, 1, 32, stream, in, out);
+  EXPECT(host(out, 32)[7] == 496, "handed on is %g", double(host(out, 32)[7]));
 
   MR_LAUNCH(copied, 1, 64, stream, in, out);
   const std::vector<float> copy = host(out, 64);
@@ -332,6 +356,7 @@ void faulty_kernels() {
   FAULTY(no_barrier, 1, 64, "a race", out);
   FAULTY(no_second_barrier, 1, 64, "a race", out);
   FAULTY(no_sync_of_warp, 1, 32, "a race", out);
+  FAULTY(no_sync_before_write, 1, 32, "a race", out);
   FAULTY(waits_without_barrier, 1, 64, "a race", in, out);
   FAULTY(blocks_share, 2, 64, "another block writes", out);
   FAULTY(blocks_hand_on, 3, 32, "a race", out);
