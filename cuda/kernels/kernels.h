@@ -255,7 +255,7 @@ struct Attention {
   float* partial;
   int32_t splits;
 };
-constexpr size_t attention_floats(int heads, int value_width) { return size_t(heads) * (value_width + 2); }
+__host__ __device__ constexpr size_t attention_floats(int heads, int value_width) { return size_t(heads) * (value_width + 2); }
 void attend(cudaStream_t, const Step&, const Slots&, const Cache&, const Values& out, const Values& x, const Values& y,
             const Attention&, int n);
 
