@@ -65,6 +65,9 @@ mr_status tensor_new(mr_context* ctx, const char* name, mr_format format, int32_
 mr_status tensor_write(mr_context* ctx, int32_t handle, int64_t first, int64_t rows, const void* src, int64_t bytes) {
   return guard(ctx->error, [&] { ctx->tensor_write(handle, first, rows, src, bytes); });
 }
+mr_status tensor_adopt(mr_context* ctx, int32_t, const void*, int64_t) {
+  return guard(ctx->error, [] { fail(MR_UNSUPPORTED, "tensors in a layout of their own"); });
+}
 mr_status plan_check(mr_context* ctx, const mr_plan* plan) {
   return guard(ctx->error, [&] { check_plan(*plan); });
 }
@@ -120,9 +123,10 @@ void close(mr_context* ctx) { delete ctx; }
 }  // namespace
 }  // namespace millrace
 
-extern "C" __attribute__((visibility("default"))) const mr_backend mr_backend_v3 = {
-    MR_ABI_VERSION,         millrace::probe,       millrace::open,         millrace::error,      millrace::caps,
-    millrace::plan_check,   millrace::tensor_new,  millrace::tensor_write, millrace::model,      millrace::cache_init,
-    millrace::warm_up,      millrace::host_alloc,  millrace::host_free,    millrace::adapter_load, millrace::adapter_drop,
-    millrace::page_read,    millrace::page_write,  millrace::state_read,   millrace::state_write, millrace::batch,
-    millrace::forward,      millrace::sample,      millrace::wait,         millrace::stats,      millrace::close};
+extern "C" __attribute__((visibility("default"))) const mr_backend mr_backend_v4 = {
+    MR_ABI_VERSION,        millrace::probe,        millrace::open,         millrace::error,       millrace::caps,
+    millrace::plan_check,  millrace::tensor_new,   millrace::tensor_write, millrace::tensor_adopt, millrace::model,
+    millrace::cache_init,  millrace::warm_up,      millrace::host_alloc,   millrace::host_free,   millrace::adapter_load,
+    millrace::adapter_drop, millrace::page_read,   millrace::page_write,   millrace::state_read,  millrace::state_write,
+    millrace::batch,       millrace::forward,      millrace::sample,       millrace::wait,        millrace::stats,
+    millrace::close};

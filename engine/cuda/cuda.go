@@ -20,7 +20,7 @@ import (
 
 // symbol is the name of a backend's table of functions in its library, an mr_backend of
 // millrace.h.
-const symbol = "mr_backend_v3"
+const symbol = "mr_backend_v4"
 
 var (
 	mu     sync.Mutex
