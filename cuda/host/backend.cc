@@ -123,6 +123,14 @@ void close(mr_context* ctx) { delete ctx; }
 }  // namespace
 }  // namespace millrace
 
+// Bytes of the GPU that are free, and that it has; 0 if it does not say.
+extern "C" __attribute__((visibility("default"))) void mr_cuda_memory(int64_t* free, int64_t* total) {
+  size_t left = 0, all = 0;
+  if (cudaMemGetInfo(&left, &all) != cudaSuccess) cudaGetLastError();
+  *free = int64_t(left);
+  *total = int64_t(all);
+}
+
 extern "C" __attribute__((visibility("default"))) const mr_backend mr_backend_v4 = {
     MR_ABI_VERSION,        millrace::probe,        millrace::open,         millrace::error,       millrace::caps,
     millrace::plan_check,  millrace::tensor_new,   millrace::tensor_write, millrace::tensor_adopt, millrace::model,

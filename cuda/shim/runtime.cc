@@ -56,7 +56,7 @@ void add(Stream* stream, std::function<void()> work) {
 
 size_t memory() {
   const char* mib = std::getenv("MILLRACE_SHIM_MEMORY");
-  return mib == nullptr ? size_t(8) << 30 : size_t(std::strtoull(mib, nullptr, 10)) << 20;
+  return mib == nullptr ? size_t(2) << 30 : size_t(std::strtoull(mib, nullptr, 10)) << 20;
 }
 
 }  // namespace

@@ -14,8 +14,12 @@ import (
 	"github.com/millrace-ai/millrace/engine/plan"
 )
 
-// libraryVariable names the library to test, instead of the shim's.
-const libraryVariable = "MILLRACE_CUDA_LIBRARY"
+const (
+	// libraryVariable names the library to test, instead of the shim's.
+	libraryVariable = "MILLRACE_CUDA_LIBRARY"
+	// allVariable asks for the whole suite also where the shim emulates the GPU.
+	allVariable = "MILLRACE_TEST_CUDA"
+)
 
 // library returns the path of the library to test, or skips.
 func library(t testing.TB) string {
@@ -42,19 +46,25 @@ func open(t *testing.T, limits device.Limits) device.Backend {
 	return b
 }
 
+func conformance(t *testing.T, opt backendtest.Options) {
+	opt.BitExact = true
+	opt.Brief = emulated(t) && os.Getenv(allVariable) != "all"
+	backendtest.Run(t, open, opt)
+}
+
 func TestConformance(t *testing.T) {
-	backendtest.Run(t, open, backendtest.Options{BitExact: true})
+	conformance(t, backendtest.Options{})
 }
 
 // TestConformanceHalfCache is the suite with the cache that models of more than toy size
 // have.
 func TestConformanceHalfCache(t *testing.T) {
-	backendtest.Run(t, open, backendtest.Options{BitExact: true, Cache: plan.F16, Tolerance: 2e-3})
+	conformance(t, backendtest.Options{Cache: plan.F16, Tolerance: 2e-3})
 }
 
 // TestConformanceCodes is the suite with keys and values in codes of eight bits.
 func TestConformanceCodes(t *testing.T) {
-	backendtest.Run(t, open, backendtest.Options{BitExact: true, Cache: plan.W8.Grouped(16), Tolerance: 3e-2, HalfTolerance: 0.1})
+	conformance(t, backendtest.Options{Cache: plan.W8.Grouped(16), Tolerance: 3e-2, HalfTolerance: 0.1})
 }
 
 var one = device.Limits{MaxTokens: 1, MaxRows: 1, MaxSlots: 1, MaxPagesPerSlot: 1}
@@ -71,10 +81,20 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// emulated reports whether the library runs kernels on the CPU.
+func emulated(t *testing.T) bool {
+	t.Helper()
+	caps, err := cuda.Probe(library(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(caps.Detail, "shim")
+}
+
 // shim returns the path of the shim's library, or skips where another one is tested.
 func shim(t *testing.T) string {
 	t.Helper()
-	if os.Getenv(libraryVariable) != "" && !strings.Contains(library(t), "shim") {
+	if !emulated(t) {
 		t.Skip("the library is not the shim")
 	}
 	return library(t)
@@ -101,6 +121,9 @@ func TestMachinesThatWillNotDo(t *testing.T) {
 	caps, err := cuda.Probe(path)
 	if err != nil || caps.Name != "cuda" || caps.Memory <= 0 {
 		t.Errorf("Probe: %+v, %v", caps, err)
+	}
+	if free, total, err := cuda.Memory(path); err != nil || total != caps.Memory || free <= 0 || free > total {
+		t.Errorf("Memory: %d of %d, %v; Probe says %d", free, total, err, caps.Memory)
 	}
 }
 

@@ -1,0 +1,17 @@
+//go:build static
+
+package cuda
+
+import (
+	"errors"
+	"unsafe"
+)
+
+type library struct{ backend unsafe.Pointer }
+
+// A program without a dynamic loader, as in the image for CPUs, opens no library.
+func open(string) (*library, error) {
+	return nil, errors.New("this program is linked statically and cannot open the CUDA backend")
+}
+
+func (*library) free() (free, total int64) { return 0, 0 }
