@@ -3,10 +3,12 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/engine/cpu"
+	"github.com/millrace-ai/millrace/engine/cuda"
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/ref"
@@ -25,7 +27,7 @@ func computeType(cfg *config.Serve) string {
 	return "1-" + deviceName(cfg)
 }
 
-// deviceName is the backend that --device names; auto is the best there is.
+// deviceName is the backend that --device names.
 func deviceName(cfg *config.Serve) string {
 	if cfg.Device == "auto" {
 		return "cpu"
@@ -33,13 +35,44 @@ func deviceName(cfg *config.Serve) string {
 	return cfg.Device
 }
 
-// runsDrafts reports whether the backend that deviceName returns runs a model's own head
-// for drafts (device.FeatureDraft). Others are given a plan without.
-func runsDrafts(name string) bool { return name == "cpu" || name == "ref" }
+// cudaLibrary is the file of the CUDA backend.
+func cudaLibrary(cfg *config.Serve) string {
+	if cfg.CUDALibrary != "" {
+		return cfg.CUDALibrary
+	}
+	const name = "libmillrace_cuda.so"
+	program, err := os.Executable()
+	if err != nil {
+		return name
+	}
+	return filepath.Join(filepath.Dir(program), name)
+}
+
+// checkDevice finds out, before anything is loaded, whether what --device names is there.
+func checkDevice(cfg *config.Serve) error {
+	if deviceName(cfg) != "cuda" {
+		return nil
+	}
+	const instead = "--device cpu computes without a GPU"
+	caps, err := cuda.Probe(cudaLibrary(cfg))
+	if err != nil {
+		return fmt.Errorf("--device=cuda: %w (--cuda-library names the file; %s)", err, instead)
+	}
+	if caps.Name == "" {
+		return fmt.Errorf("--device=cuda: %s (%s)", caps.Detail, instead)
+	}
+	return nil
+}
 
 // openBackend opens the backend that deviceName returns.
-func openBackend(name string, limits device.Limits, p *plan.Plan) (device.Backend, error) {
-	switch name {
+func openBackend(cfg *config.Serve, limits device.Limits, p *plan.Plan) (device.Backend, error) {
+	switch name := deviceName(cfg); name {
+	case "cuda":
+		b, err := cuda.Open(cudaLibrary(cfg), limits)
+		if err != nil {
+			return nil, fmt.Errorf("--device=cuda: %w", err)
+		}
+		return device.Checked(b, limits), nil
 	case "cpu":
 		b, err := cpu.Open(limits)
 		if err != nil {
@@ -68,6 +101,7 @@ func openBackend(name string, limits device.Limits, p *plan.Plan) (device.Backen
 			c.RealTime, c.Latency = true, func(int) time.Duration { return step }
 		}
 		return sim.New(limits, c), nil
+	default:
+		return nil, fmt.Errorf("--device=%s: no such backend in this build", name)
 	}
-	return nil, fmt.Errorf("--device=%s: no such backend in this build", name)
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -88,7 +87,7 @@ type formatBytes struct {
 // describeModel opens the model at a place and works out what serving it with
 // cfg would take.
 func describeModel(ctx context.Context, place string, cfg *config.Serve) (*description, error) {
-	free, bound, err := availableMemory(os.DirFS("/"), 0, 0)
+	free, bound, err := deviceMemory(cfg, 0, device.ModelInfo{})
 	if err != nil {
 		return nil, err
 	}

@@ -13,15 +13,16 @@ import (
 
 const (
 	defaultSlots = 64
-	defaultBatch = 512      // tokens of a step the device has room for
-	usualLength  = 2048     // tokens of a sequence, on average, that the cache is made for
-	groupShare   = 0.9      // of a control group's or function's free memory: it is there for us
-	machineShare = 0.5      // of a machine's: others live there, too
-	addressShare = 0.25     // of an address space: each thread takes some that it does not use
-	engineBytes  = 64 << 20 // what the engine may hold for requests beside the caches
-	otherBytes   = 16 << 20 // connections, buffers between requests, garbage
-	snapshots    = 2        // states kept for a prompt to start from, for each slot
-	stateShare   = 0.5      // of the cache's memory that states may take beside pages
+	defaultBatch = 512       // tokens of a step the device has room for
+	usualLength  = 2048      // tokens of a sequence, on average, that the cache is made for
+	groupShare   = 0.9       // of a control group's or function's free memory: it is there for us
+	machineShare = 0.5       // of a machine's: others live there, too
+	addressShare = 0.25      // of an address space: each thread takes some that it does not use
+	engineBytes  = 64 << 20  // what the engine may hold for requests beside the caches
+	otherBytes   = 16 << 20  // connections, buffers between requests, garbage
+	gpuBytes     = 256 << 20 // of a GPU, what its driver may come to need
+	snapshots    = 2         // states kept for a prompt to start from, for each slot
+	stateShare   = 0.5       // of the cache's memory that states may take beside pages
 )
 
 // sizing is what a server is made for: the flags, checked against the model.
@@ -110,16 +111,23 @@ func (s *sizing) draftMemory() int64 {
 // none.
 func (s *sizing) fit(info device.ModelInfo, free int64, bound string) (budget, error) {
 	headroom := engineBytes + otherBytes + s.requestMemory(free) + s.grammarMemory(free) + s.adapterMemory(free) + s.draftMemory()
-	noRoom := func(what string, bytes int64) error {
-		return fmt.Errorf("not enough memory to handle %s: it takes %s beside %s for requests on their way, the %s has %s left", what, size(bytes), size(headroom), bound, size(free))
-	}
-	usable := free - headroom
-	share := machineShare
+	share, use := machineShare, "for requests on their way"
 	switch bound {
+	case boundGPU: // requests wait in the host's memory
+		share, use = 1, "that are kept free"
+		headroom = gpuBytes + s.adapterMemory(free)
 	case boundGroup, boundFunction:
 		share = groupShare
 	case boundAddress:
 		share = addressShare
+	}
+	usable := free - headroom
+	noRoom := func(what string, bytes int64) error {
+		hint := ""
+		if fit := max(0, usable) / max(1, info.PageBytes); info.PageBytes > 0 && fit > 0 {
+			hint = fmt.Sprintf("; a cache of %d tokens fits, a larger one with --quantize int8 or --kv-cache-dtype int8", s.tokens(int(fit)))
+		}
+		return fmt.Errorf("not enough memory to handle %s: it takes %s beside %s %s, the %s has %s left%s", what, size(bytes), size(headroom), use, bound, size(free), hint)
 	}
 	room := max(0, min(usable, int64(float64(free)*share))) // bytes
 	var b budget
@@ -141,7 +149,11 @@ func (s *sizing) fit(info device.ModelInfo, free int64, bound string) (budget, e
 		most = int(room / info.PageBytes)
 	}
 	longest := s.pages(s.total)
-	b.pages = min(most, max(longest, s.device.MaxSlots*min(longest, s.pages(usualLength))))
+	usual := min(longest, s.pages(usualLength))
+	if bound == boundGPU { // nothing else takes it
+		usual = longest
+	}
+	b.pages = min(most, max(longest, s.device.MaxSlots*usual))
 	if given := s.cfg.MaxBatchTotalTokens; given > 0 {
 		b.pages = s.pages(given)
 		if int64(b.pages)*info.PageBytes > usable {

@@ -51,6 +51,10 @@ func TestSizing(t *testing.T) {
 		{name: "cache larger than memory", cfg: config.Serve{MaxBatchTotalTokens: 16 * 2000}, free: gib, wantErr: "`max_batch_total_tokens=32000`: it takes 2.0 GiB beside 336 MiB for requests on their way, the machine has 1.0 GiB left"},
 		{name: "length larger than memory", cfg: config.Serve{MaxTotalTokens: 1000}, free: 150 << 20, wantErr: "`max_total_tokens=1000`: it takes 63 MiB beside 130 MiB for requests on their way, the machine has 150 MiB left"},
 		{name: "prompt larger than memory", cfg: config.Serve{MaxInputTokens: 900}, free: 150 << 20, wantErr: "Given: 900 and 304 (what the memory allows)"},
+		{name: "a GPU's memory is all for the cache", maxPos: 1 << 17, free: 2 * gib, bound: boundGPU, want: budget{pages: 2048 - 256, maxTotal: 16 * 1792, maxInput: 16*1792 - 1}},
+		{name: "a GPU with room for all", free: 64 * gib, bound: boundGPU, want: budget{pages: 63 * 64, maxTotal: 1000, maxInput: 999}},
+		{name: "too little of a GPU", cfg: config.Serve{MaxTotalTokens: 1000}, free: 300 << 20, bound: boundGPU,
+			wantErr: "`max_total_tokens=1000`: it takes 63 MiB beside 256 MiB that are kept free, the GPU has 300 MiB left; a cache of 704 tokens fits, a larger one with --quantize int8 or --kv-cache-dtype int8"},
 		{name: "no memory", free: 1, wantErr: "one page of the key-value cache: it takes 1 MiB"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -79,7 +79,7 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 		return nil, err
 	}
 	prefixes := s.openPrefixes(ctx)
-	backend, err := openBackend(deviceName(s.cfg), s.sizing.device, s.model.plan)
+	backend, err := openBackend(s.cfg, s.sizing.device, s.model.plan)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func (s *server) checkMemory() error {
 	if err != nil {
 		return err
 	}
-	free, bound, err := availableMemory(os.DirFS("/"), s.memory, 0)
+	free, bound, err := deviceMemory(s.cfg, s.memory, device.ModelInfo{})
 	if err != nil {
 		return err
 	}
@@ -158,21 +158,25 @@ func (s *server) checkMemory() error {
 
 // newEngine reserves the caches and makes the engine.
 func (s *server) newEngine(l *loadedModel) (err error) {
-	free, bound, err := availableMemory(os.DirFS("/"), s.memory, l.info.MappedBytes)
+	free, _, err := availableMemory(os.DirFS("/"), s.memory, l.info.MappedBytes)
 	if err != nil {
 		return err
 	}
-	if l.budget, err = s.sizing.fit(l.info, free, bound); err != nil {
+	room, bound, err := deviceMemory(s.cfg, s.memory, l.info)
+	if err != nil {
+		return err
+	}
+	if l.budget, err = s.sizing.fit(l.info, room, bound); err != nil {
 		return err
 	}
 	if s.cfg.MaxTotalTokens == 0 && l.budget.maxTotal < s.sizing.total {
 		s.log.Warn("the context is cut to what the memory allows: free some, or give the cache more with --max-batch-total-tokens",
 			"max_total_tokens", l.budget.maxTotal, "model_tokens", s.sizing.total,
-			"full_cache", size(int64(s.sizing.pages(s.sizing.total))*l.info.PageBytes), "free", size(free))
+			"full_cache", size(int64(s.sizing.pages(s.sizing.total))*l.info.PageBytes), "free", size(room))
 	}
 	l.tokens = s.sizing.tokens(l.budget.pages)
 	l.request = s.sizing.requestMemory(free)
-	l.adapters = s.sizing.adapterMemory(free)
+	l.adapters = s.sizing.adapterMemory(room)
 	l.grammars = int(s.sizing.grammarMemory(free))
 	limitHeap(l.request)
 	l.engine, err = engine.New(engine.Config{

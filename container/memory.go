@@ -5,18 +5,38 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"os"
 	"path"
 	"strconv"
 	"strings"
+
+	"github.com/millrace-ai/millrace/container/config"
+	"github.com/millrace-ai/millrace/engine/cuda"
+	"github.com/millrace-ai/millrace/engine/device"
 )
 
 // What bounds the memory, in words.
 const (
+	boundGPU      = "GPU"
 	boundMachine  = "machine"
 	boundGroup    = "control group"
 	boundFunction = "function"
 	boundAddress  = "address space (ulimit -v)"
 )
+
+// deviceMemory returns the bytes that weights and caches may still take where the device
+// computes, after those of info, and what bounds them.
+func deviceMemory(cfg *config.Serve, function int64, info device.ModelInfo) (bytes int64, bound string, err error) {
+	if deviceName(cfg) != "cuda" {
+		return availableMemory(os.DirFS("/"), function, info.MappedBytes)
+	}
+	free, total, err := cuda.Memory(cudaLibrary(cfg))
+	if err != nil {
+		return 0, "", err
+	}
+	most := int64(cfg.CUDAMemoryFraction*float64(total)) - info.WeightBytes - info.WorkspaceBytes
+	return max(0, min(free, most)), boundGPU, nil
+}
 
 // availableMemory returns the bytes this process may still take without
 // pushing anything out, and what bounds them: the machine, the control group

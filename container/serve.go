@@ -143,6 +143,9 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string, sig
 	}
 
 	var err error
+	if err = checkDevice(cfg); err != nil {
+		return nil, err
+	}
 	if s.place, err = locateModel(cfg.ModelID); err != nil {
 		return nil, err
 	}

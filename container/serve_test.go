@@ -63,16 +63,24 @@ func TestRoutes(t *testing.T) {
 func TestDevicesAgree(t *testing.T) {
 	dir := tinyFolder(t)
 	answers := map[string]string{}
-	for _, device := range []string{"ref", "cpu"} {
-		p := start(t, []string{"MILLRACE_DEVICE=" + device, "MODEL_ID=" + dir}).ready()
+	devices, shim := []string{"ref", "cpu"}, filepath.Join("..", "build", "cuda", "libmillrace_cuda_shim.so")
+	if _, err := os.Stat(shim); err == nil {
+		devices = append(devices, "cuda")
+	} else {
+		t.Logf("cuda is left out, `make cuda-shim` builds its library: %v", err)
+	}
+	for _, device := range devices {
+		p := start(t, []string{"MILLRACE_DEVICE=" + device, "MILLRACE_CUDA_LIBRARY=" + shim, "MODEL_ID=" + dir}).ready()
 		status, body := p.post("/generate", `{"inputs":"the quick brown fox","parameters":{"max_new_tokens":20}}`)
 		if status != 200 {
 			t.Fatalf("%s: %d %s", device, status, body)
 		}
 		answers[device] = body
 	}
-	if answers["ref"] != answers["cpu"] {
-		t.Errorf("ref %s\ncpu %s", answers["ref"], answers["cpu"])
+	for device, answer := range answers {
+		if answer != answers["ref"] {
+			t.Errorf("ref %s\n%s %s", answers["ref"], device, answer)
+		}
 	}
 }
 
@@ -107,6 +115,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{name: "unknown flag", args: []string{"--prot", "1"}, want: "unknown flag --prot"},
 		{name: "unknown word", args: []string{"launch"}, want: "launch"},
+		{name: "no CUDA backend", args: []string{"--device", "cuda", "--cuda-library", "nowhere.so"}, want: "--device=cuda: opening the CUDA backend: nowhere.so: "},
 		{name: "wrong variable", env: []string{"MAX_BATCH_SIZE=0"}, want: "MAX_BATCH_SIZE=0: must be at least 1"},
 		{name: "misspelt command", args: []string{"srve"}, want: `unknown command "srve", did you mean "serve"?`},
 		{name: "misspelt command of a command", args: []string{"sagemaker", "deply"}, want: `unexpected argument deply, did you mean "deploy"?`},

@@ -124,8 +124,14 @@ func (l *Loader) checkTogether(s *Serve) error {
 	if s.MaxInputTokens != 0 && s.MaxTotalTokens != 0 && s.MaxInputTokens >= s.MaxTotalTokens {
 		return errorf("`max_input_tokens` must be < `max_total_tokens`. Given: %d and %d", s.MaxInputTokens, s.MaxTotalTokens)
 	}
-	if s.Device == "cuda" {
-		return errorf("%s: the CUDA backend is not available in this build; use auto or cpu", Setting{Flag: "device", Value: s.Device, From: l.from["device"]}.name())
+	if from := l.from["cuda-memory-fraction"]; from != "" {
+		name := Setting{Flag: "cuda-memory-fraction", Value: fmt.Sprint(s.CUDAMemoryFraction), From: from}.name()
+		if s.CUDAMemoryFraction <= 0 || s.CUDAMemoryFraction > 1 {
+			return errorf("%s: must be above 0 and at most 1", name)
+		}
+		if s.Device != "cuda" {
+			l.notes = append(l.notes, name+" is ignored: --device is "+s.Device)
+		}
 	}
 	switch s.KVCacheDtype {
 	case "auto", "f16", "int8":

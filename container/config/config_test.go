@@ -165,7 +165,7 @@ func TestFaults(t *testing.T) {
 		{name: "unknown level", args: []string{"--log-level", "loud"}, want: "--log-level=loud: expected one of debug, info, warn, error"},
 		{name: "both names of the prompt limit", args: []string{"--max-input-tokens", "5"}, env: []string{"MAX_INPUT_LENGTH=6"}, want: "(environment MAX_INPUT_LENGTH; command line): set one"},
 		{name: "prompt as long as all", args: []string{"--max-input-tokens", "5", "--max-total-tokens", "5"}, want: "`max_input_tokens` must be < `max_total_tokens`. Given: 5 and 5"},
-		{name: "no CUDA yet", args: []string{"--device", "cuda"}, want: "the CUDA backend is not available in this build"},
+		{name: "more than the GPU has", env: []string{"CUDA_MEMORY_FRACTION=1.5"}, want: "CUDA_MEMORY_FRACTION=1.5: must be above 0 and at most 1"},
 		{name: "format of the cache", args: []string{"--kv-cache-dtype", "fp8_e5m2"}, want: "--kv-cache-dtype=fp8_e5m2: expected auto, f16 or int8"},
 		{name: "too long drafts", args: []string{"--speculate", "65"}, want: "--speculate=65: must be at most 64"},
 		{name: "adapters", env: []string{"LORA_ADAPTERS=a=b=c"}, want: "LORA_ADAPTERS=a=b=c: Invalid LoRA adapter format: a=b=c"},
@@ -219,13 +219,13 @@ func TestFaults(t *testing.T) {
 
 func TestNotes(t *testing.T) {
 	_, _, notes, err := parse(t, []string{"--waiting-served-ratio", "1.2"},
-		[]string{"CUDA_GRAPHS=0", "API_KEY=hunter2", "SAGEMAKER_REGION=eu-west-1", "HOSTNAME=box", "HF_HUB_ENABLE_HF_TRANSFER=hunter2", "SM_NUM_GPUS=1", "SHARDED=",
+		[]string{"CUDA_GRAPHS=0", "CUDA_MEMORY_FRACTION=0.5", "API_KEY=hunter2", "SAGEMAKER_REGION=eu-west-1", "HOSTNAME=box", "HF_HUB_ENABLE_HF_TRANSFER=hunter2", "SM_NUM_GPUS=1", "SHARDED=",
 			"LOG_LEVEL=verbose", "OPTION_MAX_MODEL_LEN=8", "SM_VLLM_GPU_MEMORY_UTILIZATION=0.9", "OPTION_ROLLING_BATCH=hunter2"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := strings.Join(notes, "\n")
-	for _, want := range []string{"--waiting-served-ratio=1.2 is ignored", "CUDA_GRAPHS=0 is ignored", `HOSTNAME="box"`, "HF_HUB_ENABLE_HF_TRANSFER has no meaning", "SM_NUM_GPUS=1 is ignored", "API_KEY=*** locks every caller out",
+	for _, want := range []string{"--waiting-served-ratio=1.2 is ignored", "CUDA_GRAPHS=0 is ignored", "CUDA_MEMORY_FRACTION=0.5 is ignored: --device is auto", `HOSTNAME="box"`, "HF_HUB_ENABLE_HF_TRANSFER has no meaning", "SM_NUM_GPUS=1 is ignored", "API_KEY=*** locks every caller out",
 		"LOG_LEVEL=verbose: expected one of debug, info, warn, error: logging at info",
 		"OPTION_MAX_MODEL_LEN is another server's variable and is taken for --max-total-tokens",
 		"Variables of other servers without effect here: OPTION_ROLLING_BATCH, SM_VLLM_GPU_MEMORY_UTILIZATION"} {

@@ -51,7 +51,7 @@ build() {
 	local library compilers=()
 	library=$(native "$1" "$2")
 	[ "$1" = "$host" ] || compilers=("CC=$2-linux-gnu-gcc" "CXX=$2-linux-gnu-g++")
-	env CGO_ENABLED=1 GOARCH="$1" GOFLAGS='-trimpath -buildvcs=false -buildmode=pie -tags=netgo,osusergo' \
+	env CGO_ENABLED=1 GOARCH="$1" GOFLAGS='-trimpath -buildvcs=false -buildmode=pie -tags=netgo,osusergo,static' \
 		CGO_LDFLAGS="-O2 -g -L$library" "${compilers[@]}" \
 		go build -ldflags "-s -w -buildid= -linkmode external -extldflags '-static-pie -Wl,-z,pack-relative-relocs' \
 			-X main.version=$version -X main.commit=$commit" -o "$3" ./container
