@@ -56,23 +56,41 @@ PARTS = @rm -rf build/parts; $(MAKE) --no-print-directory -k -j3 $(1); status=$$
 part-%:
 	@+.ci/part $* $(MAKE) --no-print-directory $*
 
-.PHONY: cuda-shim
+# The CUDA backend is a library of its own. NVCC=/path/to/nvcc, of CUDA 13, compiles it
+# for GPUs, g++ for the CPU, where everything is tested.
+.PHONY: cuda cuda-shim test-cuda
+cuda: ## build the CUDA backend (NVCC=/path/to/nvcc), build/cuda/libmillrace_cuda.so
+	$(MAKE) -C cuda gpu
+
 cuda-shim: ## build the CUDA backend for the CPU, to test it without a GPU
-	$(MAKE) -C cuda shim
+	$(MAKE) -C cuda shim test
+
+# The whole suite and all goldens, then the suite in two more orders of threads, and the
+# operations with every access checked: about an hour of one core. `make test` runs the
+# brief suite in one order.
+test-cuda: tools native cuda-shim ## test the CUDA backend without a GPU, all of it
+	$(MAKE) -C cuda checked
+	MILLRACE_TEST_CUDA=all $(GO_TEST) -count 1 -timeout 60m ./engine/cuda
+	MILLRACE_TEST_CUDA=all $(GO_TEST) -count 1 -timeout 60m -run '^TestCUDAGoldens$$' ./engine
+	for schedule in reverse random:1; do \
+	  MILLRACE_SHIM_SCHEDULE=$$schedule $(GO_TEST) -count 1 -timeout 60m -run '^TestConformance' ./engine/cuda && \
+	  MILLRACE_SHIM_SCHEDULE=$$schedule $(GO_TEST) -count 1 -timeout 60m -run '^TestCUDAGoldens$$' ./engine || exit 1; done
+	MILLRACE_CUDA_LIBRARY=$(CURDIR)/build/cuda/libmillrace_cuda_checked.so MILLRACE_SHIM_SCHEDULE=random:2 \
+	  $(GO_TEST) -count 1 -timeout 120m -run '^TestConformance$$/^(attention|layers|operations|sampling)$$' ./engine/cuda
 
 # Without promtool `make test` skips the alert rules; CI installs it.
 TEST_ALERTS := $(if $(shell command -v promtool),part-test-alerts)
 
 .PHONY: test
 test: tools ## run all tests that need no GPU and no AWS account
-	$(call PARTS,part-build part-client-packages part-test-go part-test-clients part-test-terraform part-test-image $(TEST_ALERTS))
+	$(call PARTS,part-build part-cuda-shim part-client-packages part-test-go part-test-clients part-test-terraform part-test-image $(TEST_ALERTS))
 
 # What .ci/run runs: every check and every test, the Go packages either under
 # the race detector or without it.
 .PHONY: ci
 ci: export CXX := $(CURDIR)/.ci/cxx
 ci: tools
-	$(call PARTS,part-packages part-native part-linter part-client-packages part-compile part-lint part-race part-test-rest \
+	$(call PARTS,part-packages part-native part-linter part-cuda-shim part-client-packages part-compile part-lint part-race part-test-rest \
 	  part-test-clients part-test-terraform part-test-image part-test-alerts part-test-arm64 part-sanitize part-audit)
 
 # What takes the most to compile, or is used by several, is compiled first.
@@ -81,6 +99,7 @@ part-compile part-test-go part-test-clients: part-build
 part-lint part-test-rest: part-compile
 part-lint: part-linter
 part-test-clients: part-client-packages
+part-race part-test-go part-test-rest: part-cuda-shim
 ifneq ($(filter part-packages,$(MAKECMDGOALS)),)
 part-build part-client-packages part-race part-test-rest part-test-image part-test-alerts part-test-arm64: part-packages
 endif

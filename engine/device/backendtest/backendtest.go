@@ -40,6 +40,10 @@ type Options struct {
 
 	// NoNumerics runs only the tests that need no arithmetic.
 	NoNumerics bool
+
+	// Brief leaves out most of what is repeated with other numbers, for a backend
+	// whose device is emulated.
+	Brief bool
 }
 
 // Run runs the suite as subtests of t.
@@ -60,6 +64,9 @@ func Run(t *testing.T, open Open, opt Options) {
 	t.Run("plans", s.plans)
 	t.Run("attention", s.attention)
 	t.Run("layers", s.layers)
+	if opt.Brief && opt.Cache != 0 {
+		return
+	}
 	t.Run("cache", s.cache)
 	t.Run("states", s.states)
 	t.Run("inputs", s.inputs)

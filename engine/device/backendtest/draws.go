@@ -9,7 +9,11 @@ import (
 
 // draws: many sequences of one token each, and the statistics of what follows.
 func (s *suite) draws(t *testing.T) {
-	const slots, steps = 512, 100
+	const slots = 512
+	steps := 100
+	if s.opt.Brief {
+		steps = 10
+	}
 	limits := device.Limits{MaxTokens: slots * 10, MaxRows: slots, MaxSlots: slots, MaxPagesPerSlot: 1, Threads: 2}
 	m := table([][]float32{sampletest.Logits}, -1)
 	for _, c := range sampletest.Cases() {
