@@ -14,13 +14,16 @@ namespace millrace {
 //
 // MR_SHARED(Type, name) declares shared memory, without a constructor.
 //
-// MR_UNROLL stands before loops over registers, which have no addresses.
+// MR_UNROLL stands before loops over registers, which have no addresses, MR_LOOP before
+// those of which there should be one copy.
 #ifdef __CUDACC__
 #define MR_UNROLL _Pragma("unroll")
+#define MR_LOOP _Pragma("unroll 1")
 #define MR_LAUNCH(kernel, grid, block, stream, ...) kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
 #define MR_SHARED(Type, name) __shared__ Type name
 #else
 #define MR_UNROLL
+#define MR_LOOP
 #define MR_SITE_OF(line) __FILE__ ":" #line
 #define MR_SITE(line) MR_SITE_OF(line)
 #define MR_LAUNCH(kernel, grid, block, stream, ...) \

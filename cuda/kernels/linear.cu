@@ -170,7 +170,8 @@ __device__ __forceinline__ void multiply(Sums<tiles>& sums, Stages<kind, tiles>&
         MR_UNROLL
         for (int t = 0; t < tiles; t++) {
           load_matrices4(fx, &s.x[0][t * 16 + lane % 16][lane / 16 * 16]);
-          if (split) fx[half == 0 ? 2 : 0] = fx[half == 0 ? 3 : 1] = 0;
+          if (split && half == 0) fx[2] = fx[3] = 0;
+          if (split && half == 1) fx[0] = fx[1] = 0;
           MR_UNROLL
           for (int j = 0; j < 2; j++) mma_s8(n[t][j], fx, fw[j]);
         }
@@ -232,7 +233,9 @@ __device__ __forceinline__ float adapted(const Adapted& a, int adapter, int head
 __device__ __forceinline__ void finish(const Epilogue& e, const Values& out, int adapter, int head, int matrix, int columns,
                                        int row, int column, float first, float second, bool gate) {
   float v[2] = {first, second};
-  for (int m = 0; m < (gate ? 2 : 1); m++) {
+  MR_UNROLL
+  for (int m = 0; m < 2; m++) {
+    if (m == 1 && !gate) break;
     if (adapter != 0 && e.adapted[m].targets != nullptr) v[m] += adapted(e.adapted[m], adapter, head, matrix, row, column);
     if (e.bias[m] != nullptr) v[m] += e.bias[m][size_t(matrix) * columns + column];
   }
@@ -258,31 +261,45 @@ __device__ __forceinline__ bool find_block(Block& b, const Rows& rows, const Rou
   return b.rows > 0;
 }
 
+// A tile of sums on its way from the layout of mma to rows of the output. It is where the
+// stages were.
+template <int kind, int tiles>
+union Memory {
+  Stages<kind, tiles> stages;
+  float sums[2][16][kTileN + 2];
+};
+
 template <int kind, int tiles>
 __global__ void __launch_bounds__(kThreads) linear_kernel(Rows rows, Values out, Packed x, Weight w0, Weight w1, bool gate,
                                                           Epilogue e, Routing routing) {
-  using Shared = Stages<kind, tiles>;
+  using Shared = Memory<kind, tiles>;
   MR_SHARED(Shared, shared);
   Block b;
   if (!find_block(b, rows, routing, tiles)) return;
   Sums<tiles> first, second = {};
-  multiply<kind, tiles>(first, shared, x, w0, b);
-  if (gate) multiply<kind, tiles>(second, shared, x, w1, b);
-  const int lane = threadIdx.x % 32;
+  multiply<kind, tiles>(first, shared.stages, x, w0, b);
+  if (gate) multiply<kind, tiles>(second, shared.stages, x, w1, b);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   MR_UNROLL
-  for (int t = 0; t < tiles; t++)
+  for (int t = 0; t < tiles; t++) {
+    __syncthreads();  // what is there may still be read
     MR_UNROLL
-    for (int i = 0; i < 4; i++) {
-      const int row = t * 16 + lane / 4 + i / 2 * 8;
-      if (row >= b.rows) continue;
-      const int adapter = rows.adapter == nullptr ? 0 : rows.adapter[b.row + row];
+    for (int j = 0; j < 2; j++)
       MR_UNROLL
-      for (int j = 0; j < 2; j++) {
-        const int column = b.column + int(threadIdx.x) / 32 * 16 + j * 8 + lane % 4 * 2 + i % 2;
-        if (column >= w0.rows) continue;
-        finish(e, out, adapter, b.head, b.matrix, w0.rows, b.row + row, column, first.v[t][j][i], second.v[t][j][i], gate);
+      for (int i = 0; i < 4; i++) {
+        const int row = lane / 4 + i / 2 * 8, column = warp * 16 + j * 8 + lane % 4 * 2 + i % 2;
+        shared.sums[0][row][column] = first.v[t][j][i];
+        if (gate) shared.sums[1][row][column] = second.v[t][j][i];
       }
+    __syncthreads();
+    MR_LOOP
+    for (int at = threadIdx.x; at < 16 * kTileN; at += kThreads) {
+      const int r = at / kTileN, c = at % kTileN, row = b.row + t * 16 + r, column = b.column + c;
+      if (t * 16 + r >= b.rows || column >= w0.rows) continue;
+      finish(e, out, rows.adapter == nullptr ? 0 : rows.adapter[row], b.head, b.matrix, w0.rows, row, column, shared.sums[0][r][c],
+             gate ? shared.sums[1][r][c] : 0.f, gate);
     }
+  }
 }
 
 // Weights in float32: 16 rows and 32 columns by four numbers a thread.
@@ -298,8 +315,11 @@ __global__ void __launch_bounds__(kThreads) linear_f32_kernel(Rows rows, Values 
   b.column = int(blockIdx.x) * 32;
   const int mine = threadIdx.x % 32, first = threadIdx.x / 32 * 4;
   float sums[2][4] = {};
-  for (int m = 0; m < (gate ? 2 : 1); m++) {
+  MR_UNROLL
+  for (int m = 0; m < 2; m++) {
+    if (m == 1 && !gate) break;
     const Weight& w = m == 0 ? w0 : w1;
+    MR_LOOP
     for (int k = 0; k < x.padded_cols; k += kTileK) {
       __syncthreads();
       for (int i = threadIdx.x; i < 16 * kTileK; i += kThreads) {
@@ -312,11 +332,14 @@ __global__ void __launch_bounds__(kThreads) linear_f32_kernel(Rows rows, Values 
             reinterpret_cast<const float*>(w.row(b.matrix, b.column + i / kTileK))[k + i % kTileK];
       __syncthreads();
       for (int i = 0; i < kTileK; i++)
+        MR_UNROLL
         for (int r = 0; r < 4; r++) sums[m][r] = fmaf(shared.x[first + r][i], shared.w[mine][i], sums[m][r]);
     }
   }
   if (b.column + mine >= w0.rows) return;
-  for (int r = 0; r < 4 && first + r < b.rows; r++) {
+  MR_UNROLL
+  for (int r = 0; r < 4; r++) {
+    if (first + r >= b.rows) break;
     const int row = b.row + first + r;
     finish(e, out, rows.adapter == nullptr ? 0 : rows.adapter[row], b.head, b.matrix, w0.rows, row, b.column + mine,
            sums[0][r], sums[1][r], gate);
