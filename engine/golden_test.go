@@ -93,7 +93,7 @@ func isNew(t *testing.T, dir string, seen map[string]bool) bool {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_, p, err := loader.Plan(c)
+	_, p, err := loader.Plan(c, false)
 	if err != nil {
 		t.Fatal(err)
 	}

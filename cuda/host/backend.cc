@@ -131,7 +131,7 @@ extern "C" __attribute__((visibility("default"))) void mr_cuda_memory(int64_t* f
   *total = int64_t(all);
 }
 
-extern "C" __attribute__((visibility("default"))) const mr_backend mr_backend_v4 = {
+extern "C" __attribute__((visibility("default"))) const mr_backend mr_backend_v5 = {
     MR_ABI_VERSION,        millrace::probe,        millrace::open,         millrace::error,       millrace::caps,
     millrace::plan_check,  millrace::tensor_new,   millrace::tensor_write, millrace::tensor_adopt, millrace::model,
     millrace::cache_init,  millrace::warm_up,      millrace::host_alloc,   millrace::host_free,   millrace::adapter_load,

@@ -34,6 +34,7 @@ void check_op(const mr_plan& plan, const mr_op& op, int i) {
 void check_plan(const mr_plan& plan) {
   if (plan.version != MR_PLAN_VERSION)
     fail(MR_UNSUPPORTED, "plan version %d, this backend runs %d", plan.version, MR_PLAN_VERSION);
+  if (plan.n_draft > 0) fail(MR_UNSUPPORTED, "a plan that drafts tokens");
   for (int i = 0; i < plan.n_ops; i++) {
     const mr_op& op = plan.ops[i];
     if (op.kind < 0 || op.kind >= MR_NUM_OPS) fail(MR_UNSUPPORTED, "operation %d is of unknown kind %d", i, op.kind);

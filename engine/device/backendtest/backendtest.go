@@ -63,10 +63,10 @@ func Run(t *testing.T, open Open, opt Options) {
 	}
 	t.Run("plans", s.plans)
 	t.Run("attention", s.attention)
-	t.Run("layers", s.layers)
 	if opt.Brief && opt.Cache != 0 {
 		return
 	}
+	t.Run("layers", s.layers)
 	t.Run("cache", s.cache)
 	t.Run("states", s.states)
 	t.Run("inputs", s.inputs)
