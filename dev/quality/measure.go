@@ -24,14 +24,19 @@ import (
 // as llama-perplexity does.
 const window = 512
 
-// calibrated is int4, rounded for the calibration text.
-const calibrated = "int4 calibrated"
+// calibrated is int4, rounded for the calibration text, and mixed the same with as many
+// matrices in 8 bits as make it as large as Q4_K_M.
+const (
+	calibrated = "int4 calibrated"
+	mixed      = "int4 calibrated mixed"
+	mixedBits  = "5.53"
+)
 
 // rotated is the model that no package has.
 const rotated = "smollm2-rotated"
 
 // chosen are our formats that answer the questions, bf16 first.
-var chosen = []string{"bf16", "int8", "bf16 + KV int8", "int4", calibrated}
+var chosen = []string{"bf16", "int8", "bf16 + KV int8", "int4", calibrated, mixed}
 
 type settings struct {
 	dir, llama, out string
@@ -88,6 +93,7 @@ func (s *settings) measure(name string) (*table, error) {
 		{"int8", inprocess.Options{Path: hf, Quantize: plan.QuantizeInt8}},
 		{"int4", inprocess.Options{Path: hf, Quantize: plan.QuantizeInt4}},
 		{calibrated, inprocess.Options{Path: filepath.Join(m.dir, calibrated)}},
+		{mixed, inprocess.Options{Path: filepath.Join(m.dir, mixed)}},
 		{"bf16 + KV int8", inprocess.Options{Path: hf, Cache: plan.CacheW8}},
 		{"Q8_0", inprocess.Options{Path: filepath.Join(m.dir, "Q8_0.gguf")}},
 		{"Q4_0", inprocess.Options{Path: filepath.Join(m.dir, "Q4_0.gguf")}},
@@ -97,12 +103,17 @@ func (s *settings) measure(name string) (*table, error) {
 		if !m.wants(o.name) || o.name == "shipped" && name == rotated {
 			continue
 		}
-		if o.name == calibrated {
-			if err := m.calibrate(hf); err != nil {
-				return nil, err
-			}
+		var err error
+		switch o.name {
+		case calibrated:
+			err = m.calibrate(hf, calibrated)
+		case mixed:
+			err = m.calibrate(hf, mixed, "--bits", mixedBits)
 		}
-		err := m.ours(o.name, o.options)
+		if err != nil {
+			return nil, err
+		}
+		err = m.ours(o.name, o.options)
 		var missing *inprocess.MissingError
 		if errors.As(err, &missing) {
 			fmt.Fprintf(os.Stderr, "%s: %s is skipped: %v\n", name, o.name, err)
@@ -179,9 +190,9 @@ func (m *measurer) quantized(format string) (path string, err error) {
 	return path, os.Rename(partly, path)
 }
 
-// calibrate makes the folder of the calibrated checkpoint, if it is not there.
-func (m *measurer) calibrate(hf string) error {
-	path := filepath.Join(m.dir, calibrated)
+// calibrate makes the folder of a calibrated checkpoint, if it is not there.
+func (m *measurer) calibrate(hf, name string, args ...string) error {
+	path := filepath.Join(m.dir, name)
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
@@ -189,7 +200,8 @@ func (m *measurer) calibrate(hf string) error {
 	if err := os.RemoveAll(partly); err != nil {
 		return err
 	}
-	out, err := exec.Command(m.millrace, "quantize", hf, partly, "--quantize", "int4", "--calibration", filepath.Join(m.settings.dir, "calibration.txt")).CombinedOutput()
+	args = append([]string{"quantize", hf, partly, "--quantize", "int4", "--calibration", filepath.Join(m.settings.dir, "calibration.txt")}, args...)
+	out, err := exec.Command(m.millrace, args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("millrace quantize: %w\n%s", err, out[max(0, len(out)-2000):])
 	}

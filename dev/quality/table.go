@@ -74,7 +74,7 @@ func (t *table) gates() {
 	add("int8 loses at most 0.5 %", t.loss(millrace, "int8"), 0.005)
 	add("int8 loses no more than Q8_0", t.loss(millrace, "int8"), max(0, t.loss(llama, "Q8_0"))+noise)
 	add("int4 loses no more than Q4_0", t.loss(millrace, "int4"), t.loss(llama, "Q4_0")+noise)
-	add("calibrated, int4 loses no more than Q4_K_M", t.loss(millrace, calibrated), t.loss(llama, "Q4_K_M")+noise)
+	add("calibrated, int4 of its size loses no more than Q4_K_M", t.loss(millrace, mixed), t.loss(llama, "Q4_K_M")+noise)
 	add("an int8 cache loses at most 0.3 %", t.loss(millrace, "bf16 + KV int8"), 0.003)
 	for _, format := range []string{"Q8_0", "Q4_0", "Q4_K_M", "shipped"} {
 		add("the GGUF file "+format+" is read as llama.cpp reads it", apart(format, format), 0.002)
