@@ -35,6 +35,10 @@ func deviceName(cfg *config.Serve) string {
 	return cfg.Device
 }
 
+// runsDrafts reports whether the backend that deviceName returns runs a model's own head
+// for drafts (device.FeatureDraft). Others are given a plan without.
+func runsDrafts(name string) bool { return name == "cpu" || name == "ref" }
+
 // cudaLibrary is the file of the CUDA backend.
 func cudaLibrary(cfg *config.Serve) string {
 	if cfg.CUDALibrary != "" {

@@ -262,16 +262,8 @@ func TestDraftsUnderConstraints(t *testing.T) {
 // TestSpeculationOnBackends compares answers with drafts, right and wrong ones, with
 // those without, to the bit, in company.
 func TestSpeculationOnBackends(t *testing.T) {
-	backends := map[string]func(device.Limits) (device.Backend, error){
-		"cpu": func(l device.Limits) (device.Backend, error) { return cpu.Open(l) },
-		"ref": func(l device.Limits) (device.Backend, error) { return ref.Open(l) },
-	}
-	if testing.Short() {
-		delete(backends, "ref") // the race detector makes it ten times slower and sees one goroutine
-	}
-	limits := device.Limits{MaxTokens: 128, MaxRows: 128, MaxSlots: 16, MaxPagesPerSlot: 16, Threads: 2}
 	for _, name := range []string{"llama", "gemma3", "deepseek-v3", "falcon-alibi", "dbrx", "qwen3_5", "mamba", "mamba2", "jamba", "lfm2", "kimi-linear", "nemotron-h"} {
-		for backend, open := range draftBackends {
+		for backend, open := range draftBackends() {
 			t.Run(name+"/"+backend, func(t *testing.T) { speculateOn(t, filepath.Join("testdata", name), open) })
 		}
 	}
@@ -280,7 +272,7 @@ func TestSpeculationOnBackends(t *testing.T) {
 // TestDraftHeadOnBackends does so with drafts of the model's own head among them.
 func TestDraftHeadOnBackends(t *testing.T) {
 	for _, name := range []string{"qwen3_5", "deepseek-v3", "glm4-moe", "nemotron-h"} {
-		for backend, open := range draftBackends {
+		for backend, open := range draftBackends() {
 			t.Run(name+"/"+backend, func(t *testing.T) {
 				dir, _ := weightstest.WithDraft(t, "testdata", name)
 				if used := speculateOn(t, dir, open); used < 20 {
@@ -291,9 +283,15 @@ func TestDraftHeadOnBackends(t *testing.T) {
 	}
 }
 
-var draftBackends = map[string]func(device.Limits) (device.Backend, error){
-	"cpu": func(l device.Limits) (device.Backend, error) { return cpu.Open(l) },
-	"ref": func(l device.Limits) (device.Backend, error) { return ref.Open(l) },
+func draftBackends() map[string]func(device.Limits) (device.Backend, error) {
+	backends := map[string]func(device.Limits) (device.Backend, error){
+		"cpu": func(l device.Limits) (device.Backend, error) { return cpu.Open(l) },
+		"ref": func(l device.Limits) (device.Backend, error) { return ref.Open(l) },
+	}
+	if testing.Short() {
+		delete(backends, "ref") // the race detector makes it ten times slower and sees one goroutine
+	}
+	return backends
 }
 
 // speculateOn compares answers with and without drafts on a backend, and returns how many

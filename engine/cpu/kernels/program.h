@@ -133,9 +133,10 @@ class Program {
   std::vector<Angles> angles;
   std::vector<Attention> attentions;
   std::vector<Stage> stages;
-  Op head;  // the last one: logits or output
-  std::vector<Rounding> head_roundings;
-  bool wide_tiles;           // of rounded rows
+  size_t first_draft = 0;  // of stages, the first of the draft
+  Head head;
+  Head draft_head;  // if there are stages of a draft
+  bool wide_tiles;  // of rounded rows
   size_t rounded_bytes = 0;  // of kTileRows rows, in the stage that rounds most
 
  private:
