@@ -14,7 +14,10 @@ import (
 // prompts in chunks beside decodes, slots and pages handed on, pages that windows
 // have left given to others.
 func (s *suite) cache(t *testing.T) {
-	formats := []plan.Format{plan.F32, plan.BF16}
+	formats, sequences := []plan.Format{plan.F32, plan.BF16}, 4*limits.MaxSlots
+	if s.opt.Brief {
+		sequences = limits.MaxSlots + 2
+	}
 	if s.opt.Cache.Quantized() {
 		formats = formats[:1] // a code that differs leads to other experts sooner or later
 	} else if s.opt.Brief {
@@ -24,7 +27,7 @@ func (s *suite) cache(t *testing.T) {
 		for _, format := range formats {
 			t.Run(fmt.Sprintf("%s/%v", tt.name, format), func(t *testing.T) {
 				m := tt.build(format)
-				s.compare(t, m, format, func(h *host) []answer { return traffic(h, m.plan.Vocab) })
+				s.compare(t, m, format, func(h *host) []answer { return traffic(h, m.plan.Vocab, sequences) })
 			})
 		}
 	}
@@ -85,14 +88,14 @@ func (s *suite) copied(t *testing.T) {
 }
 
 // traffic is a random but fixed schedule of 24 sequences.
-func traffic(h *host, vocab int) []answer {
+func traffic(h *host, vocab, sequences int) []answer {
 	rng := rand.New(rand.NewPCG(5, 5))
 	var (
 		out    []answer
 		active []*seq
 	)
-	for started := 0; started < 24 || len(active) > 0; {
-		for started < 24 && len(active) < limits.MaxSlots && rng.IntN(2) == 0 {
+	for started := 0; started < sequences || len(active) > 0; {
+		for started < sequences && len(active) < limits.MaxSlots && rng.IntN(2) == 0 {
 			longest := limits.MaxPagesPerSlot * device.PageTokens
 			s := h.start(prompt(uint64(started), 1+rng.IntN(longest), vocab), sample.Greedy())
 			active = append(active, s)

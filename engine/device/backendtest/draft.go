@@ -37,11 +37,13 @@ func drafting(format plan.Format) *model {
 // right and wrong guesses, in company, and after a step without it. Tokens that are chosen
 // do not depend on it.
 func (s *suite) drafts(t *testing.T) {
-	h := s.host(t, drafting(plan.F32), limits)
-	if !s.has(h, device.FeatureDraft|device.FeatureVerify) {
+	b := s.open(t, limits)
+	caps := b.Caps()
+	b.Close()
+	if !caps.Has(device.FeatureDraft | device.FeatureVerify) {
 		t.Skip("the backend cannot draft")
 	}
-	got := draftAll(h, true)
+	got := draftAll(s.host(t, drafting(plan.F32), limits), true)
 	want := draftAll(s.oracle(t, drafting(plan.F32), limits), true)
 	plain := draftAll(s.host(t, drafting(plan.F32), limits), false)
 	different := map[int32]bool{}
