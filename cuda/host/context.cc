@@ -1,5 +1,7 @@
 #include "context.h"
 
+#include <batch.h>
+
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
@@ -198,39 +200,12 @@ Model& Context::model(const char* call) {
 }
 
 void RingEntry::allocate(const mr_limits& l, const Model& model) {
-  mr_batch b{};
-  b.cap_tokens = b.cap_embeds = l.max_tokens;
-  b.cap_axes = 3 * l.max_tokens;
-  b.cap_seqs = b.cap_params = b.cap_states = b.cap_spans = b.cap_masks = l.max_slots;
-  b.cap_rows = l.max_rows;
-  b.cap_pages = model.groups() * (l.max_slots + 2 * l.max_pages_per_slot + l.max_tokens / kPageTokens);
-  b.cap_counts = l.max_count_deltas;
-  b.cap_biases = l.max_bias_deltas;
-  b.mask_words = (model.vocab() + 31) / 32;
-  if (model.encodes()) {
-    b.cap_outputs = l.max_rows;
-    b.output_width = model.head_width();
-  }
+  mr_batch b = batch_of(l, model.groups(), model.vocab(), model.encodes() ? model.head_width() : 0);
   const auto lay_out = [&](Arena arena) {
     batch = arena.take<mr_batch>(1);
     adapters = arena.take<int32_t>(size_t(b.cap_seqs));
-    const auto take = [&](auto*& array, size_t n) { array = arena.take<std::remove_reference_t<decltype(*array)>>(n); };
-    take(b.tokens, size_t(b.cap_tokens));
-    take(b.pos, size_t(b.cap_tokens));
-    take(b.axes, size_t(b.cap_axes));
-    take(b.embeds, size_t(b.cap_embeds) * size_t(model.hidden()));
-    take(b.seqs, size_t(b.cap_seqs));
-    take(b.rows, size_t(b.cap_rows));
-    take(b.pages, size_t(b.cap_pages));
-    take(b.states, size_t(b.cap_states));
-    take(b.params, size_t(b.cap_params));
-    take(b.counts, size_t(b.cap_counts));
-    take(b.biases, size_t(b.cap_biases));
-    take(b.spans, size_t(b.cap_spans));
-    take(b.masks, size_t(b.cap_masks) * size_t(b.mask_words));
-    take(b.results, size_t(b.cap_rows));
-    take(b.top, size_t(b.cap_rows) * MR_MAX_TOP_N);
-    take(b.outputs, size_t(b.cap_outputs) * size_t(b.output_width));
+    take_arrays(b, model.hidden(),
+                [&](auto*& array, size_t n) { array = arena.take<std::remove_reference_t<decltype(*array)>>(n); });
     return arena.used();
   };
   arrays = Memory(Memory::host, lay_out(Arena(nullptr)), "batches");

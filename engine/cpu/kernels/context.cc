@@ -8,7 +8,8 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "error.h"
+#include "../../device/abi/batch.h"
+#include "../../device/abi/error.h"
 
 namespace millrace {
 namespace {
@@ -304,43 +305,16 @@ void Context::stats(mr_stats* stats) const {
 }
 
 void RingEntry::allocate(const mr_limits& l, const Model& model) {
-  batch.cap_tokens = batch.cap_embeds = l.max_tokens;
-  batch.cap_axes = 3 * l.max_tokens;
-  batch.cap_seqs = batch.cap_params = batch.cap_states = batch.cap_spans = batch.cap_masks = l.max_slots;
-  batch.cap_rows = l.max_rows;
-  batch.cap_pages = model.groups() * (l.max_slots + 2 * l.max_pages_per_slot + l.max_tokens / kPageTokens);
-  batch.cap_counts = l.max_count_deltas;
-  batch.cap_biases = l.max_bias_deltas;
-  batch.mask_words = (model.vocab() + 31) / 32;
-  if (model.encodes()) {
-    batch.cap_outputs = l.max_rows;
-    batch.output_width = model.hidden_width();
-  }
+  batch = batch_of(l, model.groups(), model.vocab(), model.encodes() ? model.hidden_width() : 0);
   size_t bytes = 0;
   const auto lay_out = [&](auto*& array, size_t n) {
     array = reinterpret_cast<std::remove_reference_t<decltype(array)>>(arrays.data() + bytes);
     bytes += (n * sizeof *array + 63) / 64 * 64;
   };
-  for (int pass = 0; pass < 2; pass++) {  // the first one only measures
-    if (pass == 1) arrays = Mapping(bytes);
-    bytes = 0;
-    lay_out(batch.tokens, batch.cap_tokens);
-    lay_out(batch.pos, batch.cap_tokens);
-    lay_out(batch.axes, batch.cap_axes);
-    lay_out(batch.embeds, size_t(batch.cap_embeds) * model.hidden());
-    lay_out(batch.seqs, batch.cap_seqs);
-    lay_out(batch.rows, batch.cap_rows);
-    lay_out(batch.pages, batch.cap_pages);
-    lay_out(batch.states, batch.cap_states);
-    lay_out(batch.params, batch.cap_params);
-    lay_out(batch.counts, batch.cap_counts);
-    lay_out(batch.biases, batch.cap_biases);
-    lay_out(batch.spans, batch.cap_spans);
-    lay_out(batch.masks, size_t(batch.cap_masks) * batch.mask_words);
-    lay_out(batch.results, batch.cap_rows);
-    lay_out(batch.top, size_t(batch.cap_rows) * MR_MAX_TOP_N);
-    lay_out(batch.outputs, size_t(batch.cap_outputs) * batch.output_width);
-  }
+  take_arrays(batch, model.hidden(), lay_out);  // only measures
+  arrays = Mapping(bytes);
+  bytes = 0;
+  take_arrays(batch, model.hidden(), lay_out);
 }
 
 mr_batch* Context::batch(int i) { return !slots_.empty() && within(i, MR_RING_DEPTH) ? &ring_[i].batch : nullptr; }

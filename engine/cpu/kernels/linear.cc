@@ -4,7 +4,7 @@
 #include <functional>
 #include <numeric>
 
-#include "error.h"
+#include "../../device/abi/error.h"
 #include "model.h"
 
 namespace millrace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "error.h"
+#include "../../device/abi/error.h"
 
 namespace millrace {
 namespace {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "error.h"
+#include "../../device/abi/error.h"
 
 namespace millrace {
 namespace {

@@ -1,14 +1,15 @@
-// Package abi is millrace.h, the seam between the engine and its backends in C.
+// Package abi is millrace.h, the seam between the engine and its backends in C, and
+// what backends in C++ share of its other side.
 //
-// A package whose C code includes the header imports this one: go build watches
+// A package whose C code includes these headers imports this one: go build watches
 // the archives of a package's imports, not the headers in other folders.
 package abi
 
-import _ "embed"
+import "embed"
 
-// header is in the archive, so that the archive changes with it.
+// headers are in the archive, so that the archive changes with them.
 //
-//go:embed millrace.h
-var header string
+//go:embed *.h
+var headers embed.FS
 
-var _ = header
+var _ = headers

@@ -1,13 +1,13 @@
-// Errors inside the backend are exceptions that carry the ABI's status and a
-// sentence; backend.cc turns them into return values.
-#ifndef MILLRACE_CPU_ERROR_H
-#define MILLRACE_CPU_ERROR_H
+// Errors inside a backend in C++ are exceptions that carry the ABI's status and a
+// sentence; entries.h turns them into return values.
+#ifndef MILLRACE_ERROR_H
+#define MILLRACE_ERROR_H
 
 #include <cstdarg>
 #include <cstdio>
 #include <stdexcept>
 
-#include "../../device/abi/millrace.h"
+#include "millrace.h"
 
 namespace millrace {
 
@@ -22,7 +22,7 @@ class Error : public std::runtime_error {
 
 // fail throws an Error with a printf-formatted sentence.
 [[noreturn]] __attribute__((format(printf, 2, 3))) inline void fail(mr_status status, const char* format, ...) {
-  char sentence[512];
+  char sentence[1024];
   va_list args;
   va_start(args, format);
   vsnprintf(sentence, sizeof sentence, format, args);
