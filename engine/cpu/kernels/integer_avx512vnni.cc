@@ -13,20 +13,13 @@
 
 namespace millrace {
 namespace avx512vnni {
-constexpr int kOffset = 128;
-constexpr bool kWide = false;
 MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
   return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, (__m512i)x);
-}
-MR_INLINE Ints dot_small(Ints sum, Bits w, Ints x) { return dot(sum, w, x); }
-constexpr bool kPairs = false;
-MR_INLINE Bits lookup(Bits table, Bits w) { return (Bits)_mm512_shuffle_epi8((__m512i)table, (__m512i)w); }
-MR_INLINE Reg widen_f16(Halves h) {
-  return (Reg)_mm512_maskz_cvtph_ps(0xffff, (__m256i)h);  // the unmasked form warns in GCC 12
 }
 }  // namespace avx512vnni
 }  // namespace millrace
 
+#include "integer_registers.hpp"
 #include "integer.hpp"
 
 const millrace::Integers* millrace::avx512vnni_integers() { return &avx512vnni::kIntegers; }

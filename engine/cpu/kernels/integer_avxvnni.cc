@@ -14,18 +14,13 @@
 
 namespace millrace {
 namespace avxvnni {
-constexpr int kOffset = 128;
-constexpr bool kWide = false;
 MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
   return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)w, (__m256i)x);
 }
-MR_INLINE Ints dot_small(Ints sum, Bits w, Ints x) { return dot(sum, w, x); }
-constexpr bool kPairs = false;
-MR_INLINE Bits lookup(Bits table, Bits w) { return (Bits)_mm256_shuffle_epi8((__m256i)table, (__m256i)w); }
-MR_INLINE Reg widen_f16(Halves h) { return (Reg)_mm256_cvtph_ps((__m128i)h); }
 }  // namespace avxvnni
 }  // namespace millrace
 
+#include "integer_registers.hpp"
 #include "integer.hpp"
 
 const millrace::Integers* millrace::avxvnni_integers() { return &avxvnni::kIntegers; }
