@@ -64,6 +64,12 @@ var experts = map[string]string{
 	"ffn_gate_shexp":     "mlp.shared_expert.gate_proj", "ffn_up_shexp": "mlp.shared_expert.up_proj", "ffn_down_shexp": "mlp.shared_expert.down_proj",
 }
 
+// sparseBlock are the names of Mixtral's experts and of those like them.
+var sparseBlock = map[string]string{
+	"ffn_gate_inp":  "block_sparse_moe.gate",
+	"ffn_gate_exps": "block_sparse_moe.experts.%d.w1", "ffn_up_exps": "block_sparse_moe.experts.%d.w3", "ffn_down_exps": "block_sparse_moe.experts.%d.w2",
+}
+
 // sandwich are the names of norms after each half of a layer, besides those before.
 var sandwich = map[string]string{
 	"post_attention_norm": "post_attention_layernorm", "ffn_norm": "pre_feedforward_layernorm", "post_ffw_norm": "post_feedforward_layernorm",
@@ -147,10 +153,7 @@ var architectures = func() map[string]*architecture {
 
 // dense are llama's architecture and those like it, with experts or without.
 var dense = map[string]*architecture{
-	"llama": family("llama", permuted, biases("attention_bias", "mlp_bias"), named(map[string]string{
-		"ffn_gate_inp":  "block_sparse_moe.gate",
-		"ffn_gate_exps": "block_sparse_moe.experts.%d.w1", "ffn_up_exps": "block_sparse_moe.experts.%d.w3", "ffn_down_exps": "block_sparse_moe.experts.%d.w2",
-	}), reads(func(m *model, c object) {
+	"llama": family("llama", permuted, biases("attention_bias", "mlp_bias"), named(sparseBlock), reads(func(m *model, c object) {
 		if n := m.integer("expert_count", 0); n > 0 {
 			c["model_type"], c["num_local_experts"], c["num_experts_per_tok"] = "mixtral", n, m.integer("expert_used_count", 2)
 			delete(c, "attention_bias")

@@ -33,10 +33,7 @@ var mixtures = map[string]*architecture{
 		m.copyInteger("moe_layer_start_index", "leading_dense_block_count")
 		m.copyInteger("moe_layer_interval", "interleave_moe_layer_step")
 	})),
-	"minimax-m2": family("minimax_m2", named(map[string]string{
-		"ffn_gate_inp": "block_sparse_moe.gate", "exp_probs_b.bias": "block_sparse_moe.e_score_correction_bias",
-		"ffn_gate_exps": "block_sparse_moe.experts.%d.w1", "ffn_up_exps": "block_sparse_moe.experts.%d.w3", "ffn_down_exps": "block_sparse_moe.experts.%d.w2",
-	}), reads(func(m *model, c object) {
+	"minimax-m2": family("minimax_m2", named(sparseBlock), named(map[string]string{"exp_probs_b.bias": "block_sparse_moe.e_score_correction_bias"}), reads(func(m *model, c object) {
 		m.copyInteger("num_local_experts", "expert_count")
 		m.copyInteger("num_experts_per_tok", "expert_used_count")
 		m.copyInteger("rotary_dim", "rope.dimension_count")
@@ -91,12 +88,9 @@ var mixtures = map[string]*architecture{
 		m.copyInteger("interleave_moe_layer_step", "interleave_moe_layer_step")
 		m.copyInteger("intermediate_size", "expert_feed_forward_length")
 		m.copyInteger("intermediate_size_mlp", "feed_forward_length")
-		c["use_qk_norm"] = m.layers != 48 || m.integer("expert_count", 0) != 128 // as in llama.cpp, not Maverick
+		c["use_qk_norm"] = m.integer("expert_count", 0) != 128 // as in llama.cpp: not Maverick
 	})),
-	"phimoe": family("phimoe", named(map[string]string{
-		"ffn_gate_inp":  "block_sparse_moe.gate",
-		"ffn_gate_exps": "block_sparse_moe.experts.%d.w1", "ffn_up_exps": "block_sparse_moe.experts.%d.w3", "ffn_down_exps": "block_sparse_moe.experts.%d.w2",
-	}), biases("attention_bias", ""), reads(func(m *model, c object) {
+	"phimoe": family("phimoe", named(sparseBlock), biases("attention_bias", ""), reads(func(m *model, c object) {
 		m.copyInteger("num_local_experts", "expert_count")
 		c["lm_head_bias"] = m.has("output.bias")
 		if rope, _ := c["rope_parameters"].(object); rope["rope_type"] == "longrope" {
