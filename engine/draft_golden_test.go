@@ -9,24 +9,15 @@ import (
 	"github.com/millrace-ai/millrace/engine/loader"
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
-	"github.com/millrace-ai/millrace/engine/weights"
 	"github.com/millrace-ai/millrace/engine/weights/weightstest"
 )
 
-// loadDraft gives the checkpoint in dir to b, with its head if draft is set.
-func loadDraft(t testing.TB, dir string, b device.Backend, draft bool) *plan.Plan {
+// loadDraft gives the checkpoint in dir to b, with its head.
+func loadDraft(t testing.TB, dir string, b device.Backend) *plan.Plan {
 	t.Helper()
-	c, err := weights.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	_, p, err := loader.Plan(c, draft)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if draft != (len(p.Draft) > 0) {
-		t.Fatalf("%d operations of a draft", len(p.Draft))
+	c, _, p := openPlan(t, dir, true)
+	if len(p.Draft) == 0 {
+		t.Fatal("no operations of a draft")
 	}
 	if _, err := loader.Load(b, p, c, nil); err != nil {
 		t.Fatal(err)
@@ -50,7 +41,7 @@ func TestDraftGoldens(t *testing.T) {
 				backend := device.Checked(open, limits)
 				t.Cleanup(func() { backend.Close() })
 				dir, g := weightstest.WithDraft(t, "testdata", name)
-				p := loadDraft(t, dir, floats{backend}, true)
+				p := loadDraft(t, dir, floats{backend})
 				f := draftFeeder{t: t, backend: backend, plan: p, tokens: g.Tokens}
 				f.init()
 				for f.fed < g.Prompt-1 {

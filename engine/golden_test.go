@@ -88,15 +88,7 @@ func TestCUDAGoldens(t *testing.T) {
 // operation, a choice of one, or a format.
 func isNew(t *testing.T, dir string, seen map[string]bool) bool {
 	t.Helper()
-	c, err := weights.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	_, p, err := loader.Plan(c, false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, _, p := openPlan(t, dir, false)
 	before := len(seen)
 	for i := range p.Ops {
 		op := &p.Ops[i]
@@ -210,6 +202,22 @@ func startEngine(t *testing.T, dir string, b device.Backend, limits device.Limit
 	})
 }
 
+// openPlan opens the checkpoint in dir until the test ends, and makes its plan, with the
+// operations of its head for drafts if draft is set.
+func openPlan(t testing.TB, dir string, draft bool) (*weights.Checkpoint, *plan.Config, *plan.Plan) {
+	t.Helper()
+	c, err := weights.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	cfg, p, err := loader.Plan(c, draft)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, cfg, p
+}
+
 // loadCheckpoint gives the checkpoint in dir to b.
 func loadCheckpoint(t testing.TB, dir string, b device.Backend) (*plan.Config, *plan.Plan) {
 	t.Helper()
@@ -218,15 +226,7 @@ func loadCheckpoint(t testing.TB, dir string, b device.Backend) (*plan.Config, *
 
 func loadWithCache(t testing.TB, dir string, b device.Backend, cache plan.Format) (*plan.Config, *plan.Plan) {
 	t.Helper()
-	c, err := weights.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	cfg, p, err := loader.Plan(c, false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, cfg, p := openPlan(t, dir, false)
 	p.SetCacheFormat(cache)
 	if _, err := loader.Load(b, p, c, nil); err != nil {
 		t.Fatal(err)

@@ -15,22 +15,13 @@ import (
 	"github.com/millrace-ai/millrace/engine/loader"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/sample"
-	"github.com/millrace-ai/millrace/engine/weights"
 )
 
 // cpuConfig is an engine on the CPU for the checkpoint in dir.
 func cpuConfig(t testing.TB, dir string) (engine.Config, engine.PrefixOrigin) {
 	t.Helper()
 	limits := device.Limits{MaxTokens: 64, MaxRows: 64, MaxSlots: 2, MaxPagesPerSlot: 12, Threads: 2}
-	c, err := weights.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	_, p, err := loader.Plan(c, false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, _, p := openPlan(t, dir, false)
 	b, err := cpu.Open(limits)
 	if err != nil {
 		t.Fatal(err)

@@ -340,7 +340,7 @@ func (c *checker) op(op *Op, last bool) error {
 // draftOp checks an operation of the draft.
 func (c *checker) draftOp(op *Op, last bool) error {
 	switch op.Kind {
-	case OpConv, OpGatedDelta, OpSSM, OpSelectiveScan: // would take in tokens that prove wrong
+	case OpConv, OpGatedDelta, OpSSM, OpSelectiveScan: // would take in tokens that turn out to be wrong
 		return errors.New("a draft keeps no states")
 	case OpOutput:
 		return errors.New("a draft ends in logits")

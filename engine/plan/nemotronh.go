@@ -112,7 +112,7 @@ func (l layer) nemotronLayer(x Var, kind string) Var {
 }
 
 // draftNemotronH writes the layers that predict one more token. Layers of Mamba among
-// them would take in tokens that prove wrong: then there is no draft.
+// them would take in tokens that turn out to be wrong: then there is no draft.
 func draftNemotronH(b *Builder, c *Config) {
 	n := len(c.draftKinds)
 	for _, kind := range c.draftKinds {
