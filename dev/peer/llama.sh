@@ -19,6 +19,7 @@ if [[ ! -x $dir/venv/bin/python ]]; then
 fi
 pip=("$dir/venv/bin/python" -m pip)
 "${pip[@]}" install --quiet numpy==2.4.6 gguf==0.19.0
+"${pip[@]}" install --quiet --no-deps dashscope==2.0.2 # for Qwen's vocabulary
 
 # build FOLDER OPTIONS -- PROGRAMS builds those that are not there.
 build() {

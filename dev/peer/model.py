@@ -4,13 +4,15 @@
 
 DIR/hf gets config.json, model.safetensors (bf16) and tokenizer files;
 DIR/BF16.gguf gets the same tensors in bf16 and the same tokenizer.
-Random weights are enough: neither engine's speed depends on the values.
+Random weights are enough: neither engine's speed depends on the values. The
+tokenizer is a real one, Qwen's, since reading it is much of a start.
 """
 
 import argparse
+import base64
+import importlib.metadata
 import json
 import pathlib
-import re
 import struct
 
 import gguf
@@ -84,28 +86,38 @@ def tensors(c):
         yield "lm_head.weight", "output.weight", (v, h)
 
 
-# How Llama 3 cuts a text into words, which llama.cpp calls llama-bpe. A word that is
-# in the vocabulary is one token in both programs, whatever the merges say.
-WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+# How Qwen2 cuts a text into words; llama.cpp knows it by the name qwen2.
+WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
          r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 
 def tokenizer(size):
-    """Return tokens and merges of a byte-level vocabulary.
+    """Return tokens and merges of a byte-level vocabulary: the first ones of Qwen's, each
+    made of two earlier ones, filled up where it has too few, and the end of text.
 
-    Each word that `millrace bench` draws is one token, with the space before it
-    and without; the rest of the vocabulary fills it up.
+    The package dashscope has it as a line for each token, its bytes in base64 and its
+    rank. The merge that makes a token joins the two parts that the merges before it
+    leave of the token's bytes.
     """
+    ranks = importlib.metadata.distribution("dashscope").locate_file("dashscope/resources/qwen.tiktoken")
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    tokens = [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]
+    shown = {b: chr(b) for b in printable}
+    shown.update({b: chr(256 + i) for i, b in enumerate(b for b in range(256) if b not in shown)})
+    rank = {}
+    for line in ranks.read_text().split("\n")[: size - 1]:
+        if line:
+            token, number = line.split()
+            rank[base64.b64decode(token)] = int(number)
     merges = []
-    workload = pathlib.Path(__file__).parents[2] / "container/bench/workload.go"
-    for word in re.search(r"strings.Fields\(`([^`]+)`", workload.read_text())[1].split():
-        for text in (word, "\u0120" + word):
-            for i in range(1, len(text)):
-                if text[: i + 1] not in tokens:
-                    tokens.append(text[: i + 1])
-                    merges.append((text[:i], text[i]))
+    for token, number in rank.items():
+        parts = [token[i : i + 1] for i in range(len(token))]
+        while len(parts) > 2:
+            pairs = [rank.get(a + b, number) for a, b in zip(parts, parts[1:])]
+            i = pairs.index(min(pairs))
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        if len(parts) == 2:
+            merges.append(tuple("".join(shown[b] for b in part) for part in parts))
+    tokens = ["".join(shown[b] for b in token) for token in rank]
     return tokens + [f"\u0120token{i}" for i in range(size - 1 - len(tokens))] + ["<|endoftext|>"], merges
 
 
@@ -118,7 +130,7 @@ def write_tokenizer(folder, tokens, merges):
         "added_tokens": [{"id": end, "content": tokens[end], "single_word": False, "lstrip": False, "rstrip": False,
                           "normalized": False, "special": True}],
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [words, byte_level]}, "decoder": byte_level,
-        "model": {"type": "BPE", "ignore_merges": True, "vocab": {token: i for i, token in enumerate(tokens)},
+        "model": {"type": "BPE", "vocab": {token: i for i, token in enumerate(tokens)},
                   "merges": [list(pair) for pair in merges]}}))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": tokens[end]}))
 
@@ -165,7 +177,7 @@ def main():
     w.add_rope_freq_base(1e6)
     w.add_vocab_size(c["vocab_size"])
     w.add_tokenizer_model("gpt2")
-    w.add_tokenizer_pre("llama-bpe")
+    w.add_tokenizer_pre("qwen2")
     w.add_token_list(tokens)
     w.add_token_types([gguf.TokenType.NORMAL] * (len(tokens) - 1) + [gguf.TokenType.CONTROL])
     w.add_token_merges([" ".join(pair) for pair in merges])
