@@ -139,7 +139,7 @@ void Model::multiply_experts(const Op& op, Product p, int w, const Value& x, con
       p.bias[0] = op.dense_row(w + 1, e, width);
       p.bias[1] = op.dense_row(w + 3, e, width);
       if (adapted_) adapt_expert(p, op, w / 2, routing_[worker]);
-      for (; share < begin + count; share = shares.take()) run_part(p, rows, at_once, share - begin, scratch(worker));
+      share = run_parts(p, rows, at_once, begin, share, shares, scratch(worker));
     }
     begin += count;
   }

@@ -16,6 +16,8 @@
 namespace millrace {
 namespace MR_ISA {
 
+constexpr int kLine = 64;  // bytes: 16 rows of four codes, or of eight of kW4
+
 typedef int8_t Narrow __attribute__((vector_size(MR_LANES)));
 typedef Narrow NarrowAt __attribute__((aligned(1), may_alias));
 typedef uint16_t Pairs __attribute__((vector_size(4 * MR_LANES)));
@@ -159,9 +161,13 @@ struct CodesTable {
 };
 
 // What is fetched while a tile is multiplied: from each line `next` bytes on, and `step`
-// bytes further for each of the lines that follow.
+// bytes further for each of the lines that follow. From group `turn` on, near the end of the
+// panels, it is `beyond` bytes on instead, in those that follow. Their scales, which no line
+// leads to, are `scales` bytes on from those of the same group; 0: they are not fetched.
 struct Fetch {
-  size_t next, step;
+  ptrdiff_t next, step;
+  int turn = -1;
+  ptrdiff_t beyond = 0, scales = 0;
 };
 
 #ifdef MR_MATRIX
@@ -196,7 +202,7 @@ MR_INLINE void turn_squares(Ints (&sum)[M][R]) {
 template <class C, int M, int R>
 static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char* tile, float* out, int first,
                          Fetch fetch) {
-  constexpr int kLine = 64, kWidth = 4 * MR_LANES;
+  constexpr int kWidth = 4 * MR_LANES;
   constexpr int kParts = kWide && !(C::kSmall && kPairs) ? 2 : 1;  // that the bytes of a line are multiplied in
 #ifdef MR_MATRIX
   constexpr int kRows = M == 1 ? 1 : M + M % 2;  // a last row of no use completes squares
@@ -217,6 +223,9 @@ static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char*
   const size_t to_offsets = layout.offsets() - layout.scales(), to_minimums = a.codes.scale_bytes();
   Reg total[M][R] = {};
   for (int g = 0; g < groups.count(); g++) {
+    if (g == fetch.turn) fetch.next = fetch.beyond;
+    if (fetch.scales != 0)
+      _Pragma("GCC unroll 4") for (int r = 0; r < R; r += kRegs) __builtin_prefetch(scales[r] + fetch.scales, 0, 2);
     Ints sum[kRows][R];
     _Pragma("GCC unroll 8") for (int m = 0; m < kRows; m++)
       _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
@@ -293,21 +302,56 @@ static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char*
       *reinterpret_cast<RegAt*>(out + m * a.out_stride + (first + r) * MR_LANES) = total[m][r];
 }
 
-constexpr int tile_registers(int m) { return MR_SUMS / m >= 4 ? 4 : MR_SUMS / m >= 2 ? 2 : 1; }
+// What a lone tile fetches while it passes n panels at once, the first of them p: it uses
+// weights once, at the speed of memory, so it is always as far ahead, in the panels that
+// follow too.
+static Fetch fetch_ahead(const IntegerMatmulArgs& a, int p, int n) {
+  constexpr ptrdiff_t kAhead = 8192;
+  const ptrdiff_t bytes = a.codes.panel_bytes(), group = a.codes.code_bytes() / a.codes.groups.count();
+  const char *const here = a.w + p * bytes, *const next = p + n < a.panels ? here + n * bytes : a.then;
+  Fetch f = {kAhead / n, kLine};
+  if (a.codes.groups.count() > 1) f.turn = int(bytes > f.next ? (bytes - f.next) / group : 0);
+  if (next != nullptr) {
+    f.scales = next - here;
+    f.beyond = f.scales - bytes + f.next;
+  }
+  return f;
+}
 
-// M rows against registers [from, to).
+// Panels of two registers are passed one by one, so that memory is read in order.
+constexpr int tile_registers(int m) { return MR_SUMS / m >= 4 && kRegs != 2 ? 4 : MR_SUMS / m >= 2 ? 2 : 1; }
+
+// M rows against registers [from, to), R at a time; returns where it ended.
+template <class C, int M, int R>
+static int integer_passes(const IntegerMatmulArgs& a, const C& codes, const char* tile, float* out, int from, int to,
+                          Fetch fetch, bool lone) {
+  for (; from + R <= to; from += R) {
+    if (lone) fetch = from % kRegs == 0 ? fetch_ahead(a, from / kRegs, R > kRegs ? R / kRegs : 1) : Fetch{0, kLine};
+    integer_tile<C, M, R>(a, codes, tile, out, from, fetch);
+  }
+  return from;
+}
+
 template <class C, int M>
 static void integer_rows(const IntegerMatmulArgs& a, const C& codes, const char* tile, float* out, int from, int to,
-                         Fetch fetch) {
-  if constexpr (tile_registers(M) >= 4)
-    for (; from + 4 <= to; from += 4) integer_tile<C, M, 4>(a, codes, tile, out, from, fetch);
-  if constexpr (tile_registers(M) >= 2)
-    for (; from + 2 <= to; from += 2) integer_tile<C, M, 2>(a, codes, tile, out, from, fetch);
-  for (; from < to; from++) integer_tile<C, M, 1>(a, codes, tile, out, from, fetch);
+                         Fetch fetch, bool lone) {
+  if constexpr (kWide && M > MR_SUMS / 2) {
+    // In 16 bits a tile of one register would load x for each product, so two have half the rows.
+    constexpr int kHalf = MR_SUMS / 2;
+    for (; from + 2 <= to; from += 2) {
+      integer_passes<C, kHalf, 2>(a, codes, tile, out, from, from + 2, fetch, lone);
+      integer_tile<C, M - kHalf, 2>(a, codes, tile + kHalf * 4, out + kHalf * a.out_stride, from, {0, kLine});
+    }
+  } else {
+    constexpr int R = tile_registers(M);
+    from = integer_passes<C, M, R>(a, codes, tile, out, from, to, fetch, lone);
+    if constexpr (R > 2) from = integer_passes<C, M, 2>(a, codes, tile, out, from, to, fetch, lone);
+    if constexpr (R > 1) integer_passes<C, M, 1>(a, codes, tile, out, from, to, fetch, lone);
+  }
 }
 
 template <class C>
-using IntegerRowsFn = void (*)(const IntegerMatmulArgs&, const C&, const char*, float*, int, int, Fetch);
+using IntegerRowsFn = void (*)(const IntegerMatmulArgs&, const C&, const char*, float*, int, int, Fetch, bool);
 
 template <class C, int... M>
 constexpr IntegerRowsFn<C> integer_rows_fn(int m, std::integer_sequence<int, M...>) {
@@ -315,23 +359,21 @@ constexpr IntegerRowsFn<C> integer_rows_fn(int m, std::integer_sequence<int, M..
   return fns[m - 1];
 }
 
-// A few panels at a time pass all tiles while they are near.
+// A few panels at a time pass all tiles while they are near. Several tiles fetch the panels
+// that follow, each its share.
 template <class C>
 static void integer_panels(const IntegerMatmulArgs& a) {
-  constexpr int kAtOnce = 4, kLine = 64, kNear = 4096;
+  constexpr int kAtOnce = 4;
   const C codes(a.codes);
   const int tiles = (a.rows + kTileRows - 1) / kTileRows;
-  const size_t panel_bytes = a.codes.panel_bytes();
+  const ptrdiff_t panel_bytes = a.codes.panel_bytes();
   for (int p = 0; p < a.panels; p += kAtOnce) {
     const int end = p + kAtOnce < a.panels ? p + kAtOnce : a.panels;
     for (int t = 0; t < tiles; t++) {
       const int row = t * kTileRows, rows = a.rows - row < kTileRows ? a.rows - row : kTileRows;
-      // A lone tile fetches a little ahead in each of its panels, the fewer the further, so that
-      // as much is being fetched. Several fetch the panels that follow, each its share.
-      const Fetch fetch = tiles == 1 ? Fetch{size_t(kNear / tile_registers(rows)), kLine}
-                                     : Fetch{kAtOnce * panel_bytes + panel_bytes / tiles * t, size_t(kLine / tiles)};
       integer_rows_fn<C>(rows, std::make_integer_sequence<int, kTileRows>())(
-          a, codes, a.x + t * a.tile_bytes, a.out + row * a.out_stride, p * kRegs, end * kRegs, fetch);
+          a, codes, a.x + t * a.tile_bytes, a.out + row * a.out_stride, p * kRegs, end * kRegs,
+          {kAtOnce * panel_bytes + panel_bytes / tiles * t, kLine / tiles}, tiles == 1);
     }
   }
 }

@@ -136,6 +136,7 @@ struct IntegerMatmulArgs {
   size_t out_stride;
   int rows, panels;
   Codes codes;
+  const char* then;  // panels that the caller multiplies next, to be fetched; null: none are known
 };
 
 // The products of integers, of an instruction set that may be newer than that of the

@@ -31,23 +31,43 @@ int64_t Model::parts(const Product& p, int rows, int at_once) const {
   return int64_t((p.w[0]->panels() + at_once - 1) / at_once) * row_blocks(rows);
 }
 
-void Model::run_part(const Product& p, int rows, int at_once, int64_t part, float* scratch) {
+// Whether workers take a share of so many before they have done the one before it, to fetch
+// its weights meanwhile: where those are used once, and none of the workers goes without.
+bool Model::takes_ahead(int rows, int64_t parts) const { return rows <= kTileRows && parts >= 4 * threads_; }
+
+// Runs the parts of a product, of which the first has share number `first`, that a worker
+// takes from `share` on. Returns the share that it takes next, of what follows the product.
+int64_t Model::run_parts(const Product& p, int rows, int at_once, int64_t first, int64_t share, Shares& shares,
+                         float* scratch) {
+  const int64_t count = parts(p, rows, at_once);
+  const bool ahead = takes_ahead(rows, count);
+  while (share < first + count) {
+    const int64_t next = ahead ? shares.take() : -1;
+    run_part(p, rows, at_once, share - first, ahead && next < first + count ? next - first : -1, scratch);
+    share = ahead ? next : shares.take();
+  }
+  return share;
+}
+
+// `then` is the part that the worker runs next, -1 if that is not known.
+void Model::run_part(const Product& p, int rows, int at_once, int64_t part, int64_t then, float* scratch) {
   // Row blocks of the same panels follow each other: the weights are still near.
   const int blocks = row_blocks(rows), block = int(part % blocks), panel = int(part / blocks) * at_once;
   const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
   const int row = int(tiles * block / blocks) * kTileRows;
   const int next = std::min(rows, int(tiles * (block + 1) / blocks) * kTileRows);
-  run_product(p, panel, std::min(at_once, p.w[0]->panels() - panel), row, next - row, scratch);
+  run_product(p, panel, std::min(at_once, p.w[0]->panels() - panel), row, next - row,
+              then < 0 ? -1 : int(then / blocks) * at_once, scratch);
 }
 
 // Multiplies rows of x, from row `row` on, with panels of w; rounded is the tile of row 0,
-// and row of a tile the first, if w has integers.
+// and row of a tile the first, if w has integers. `then`: panels to be fetched, or null.
 void Model::multiply(const Tensor& w, int matrix, int panel, int panels, const Value& x, const char* rounded, int row,
-                     int rows, float* out, size_t stride) const {
+                     int rows, float* out, size_t stride, const char* then) const {
   const char* at = w.panel(panel, matrix);
   if (w.integers()) {
     const size_t tile = program_.rounded_bytes;
-    kernels_.integers->matmul({rounded + row / kTileRows * tile, tile, at, out, stride, rows, panels, w.codes()});
+    kernels_.integers->matmul({rounded + row / kTileRows * tile, tile, at, out, stride, rows, panels, w.codes(), then});
   } else {
     const int group = w.quantized() ? w.codes().groups.group : 0;
     kernels_.matmul[w.element()]({x.row(row), x.stride, at, w.panel_size(), out, stride, rows, w.cols(), panels, group});
@@ -89,7 +109,7 @@ void Model::prepare_linear(const Stage& s, Pool& pool, int worker, Shares* share
   if (rounds || adapted_) pool.barrier();
 }
 
-void Model::run_product(const Product& p, int panel, int panels, int row, int rows, float* scratch) {
+void Model::run_product(const Product& p, int panel, int panels, int row, int rows, int then, float* scratch) {
   const int column = panel * kPanel, columns = std::min(panels * kPanel, p.w[0]->rows() - column);
   const bool plain = p.act.kind == MR_ACT_NONE && p.w[1] == nullptr && p.residual.data == nullptr;
   // A result that nothing follows goes where it belongs at once, if its panels end there.
@@ -98,7 +118,9 @@ void Model::run_product(const Product& p, int panel, int panels, int row, int ro
   float* part[2] = {direct ? p.out.row(row) + column : scratch, scratch + kPartFloats};
   for (int i = 0; i < 2 && p.w[i] != nullptr; i++) {
     const Tensor& w = *p.w[i];
-    multiply(w, p.matrix, panel, panels, p.x, p.rounded[i], row, rows, part[i], stride);
+    const char* next = then < 0 ? nullptr : p.w[0]->panel(then, p.matrix);
+    if (i == 0 && p.w[1] != nullptr) next = p.w[1]->panel(panel, p.matrix);
+    multiply(w, p.matrix, panel, panels, p.x, p.rounded[i], row, rows, part[i], stride, next);
     if (p.adapted.count > 0)
       add_adapters(p, p.first + i, panel, panels, row, rows, part[i], stride, scratch + 2 * kPartFloats);
     if (p.bias[i] == nullptr) continue;
@@ -153,9 +175,8 @@ void Model::run_linear(const Stage& s, Pool& pool, int worker, Shares* shares) {
   for (const Op& op : s.ops) {
     const Product p = linear_product(s, op);
     const int at_once = panels_at_once(p.w[0]->panels());
-    const int64_t count = parts(p, rows, at_once);
-    for (; share < first + count; share = shares[0].take()) run_part(p, rows, at_once, share - first, scratch(worker));
-    first += count;
+    share = run_parts(p, rows, at_once, first, share, shares[0], scratch(worker));
+    first += parts(p, rows, at_once);
   }
 }
 
@@ -177,7 +198,7 @@ void Model::run_heads(const Stage& s, Pool& pool, int worker, Shares* shares) {
     if (op.rounding[0] >= 0) p.rounded[0] = rounded(s.roundings[op.rounding[0]], p.matrix);
     p.out = values_[op.out[0]];
     p.out.data += p.matrix * p.w[0]->rows();
-    run_part(p, rows, at_once, share % each, scratch(worker));
+    run_part(p, rows, at_once, share % each, -1, scratch(worker));
   }
 }
 

@@ -279,9 +279,13 @@ void Model::logits(Pool& pool, const Head& head, int first, int n) {
     as_integers = rounded(r);
   }
   pool.run([&](int) {
-    for (int64_t p = shares.take() * at_once; p < w.panels(); p = shares.take() * at_once)
+    const bool ahead = takes_ahead(n, w.panels() / at_once);
+    for (int64_t p = shares.take() * at_once; p < w.panels();) {
+      const int64_t next = ahead ? shares.take() * at_once : w.panels();
       multiply(w, 0, int(p), std::min(at_once, w.panels() - int(p)), {x.row(first), x.stride}, as_integers, 0, n,
-               logits_row(0) + p * kPanel, logits_stride_);
+               logits_row(0) + p * kPanel, logits_stride_, next < w.panels() ? w.panel(int(next)) : nullptr);
+      p = ahead ? next : shares.take() * at_once;
+    }
   });
 }
 

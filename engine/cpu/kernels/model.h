@@ -188,11 +188,13 @@ class Model {
     return rounded_.data() + tile * program_.rounded_bytes + r.at + head * RoundedTile{r.groups, program_.wide_tiles}.bytes();
   }
   void multiply(const Tensor& w, int matrix, int panel, int panels, const Value& x, const char* rounded, int row, int rows,
-                float* out, size_t stride) const;
+                float* out, size_t stride, const char* then) const;
   int panels_at_once(int64_t panels) const;
   int64_t parts(const Product& p, int rows, int at_once) const;
-  void run_part(const Product& p, int rows, int at_once, int64_t part, float* scratch);
-  void run_product(const Product& p, int panel, int panels, int row, int rows, float* scratch);
+  bool takes_ahead(int rows, int64_t parts) const;
+  int64_t run_parts(const Product& p, int rows, int at_once, int64_t first, int64_t share, Shares& shares, float* scratch);
+  void run_part(const Product& p, int rows, int at_once, int64_t part, int64_t then, float* scratch);
+  void run_product(const Product& p, int panel, int panels, int row, int rows, int then, float* scratch);
   void adapt(Product& p, const Op& op, bool logit_rows) const;
   void reduce_adapters(const Stage& s, int worker, Shares& shares);
   void reduce_run(const Op& op, const AdapterRun& run, int from, int to, const Value& x);

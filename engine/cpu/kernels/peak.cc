@@ -96,7 +96,7 @@ double matmul_rate(int rows, mr_format format) {
     for (int p = 0; p < kPanels; p += kAtOnce)
       if (e == kW8 || e == kW4)
         kernels.integers->matmul({rounded.data(), layout.bytes(), w.data() + p * size, out.as<float>(), out_stride, rows,
-                                  kAtOnce, codes});
+                                  kAtOnce, codes, nullptr});
       else
         kernels.matmul[e]({x.as<float>(), kStride, w.data() + p * size, size, out.as<float>(), out_stride, rows, kDepth,
                            kAtOnce, codes.groups.group});
