@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 )
 
@@ -47,9 +46,8 @@ func checkGrowth(tokenizerJSON []byte) error {
 	return nil
 }
 
-// readRules reads the rules of a tokenizer.json by the names of their members.
-// The model, which is nearly all of the file, comes last and is not read, unless
-// something that looks like more rules comes with it or after it.
+// readRules reads the rules of a tokenizer.json by the names of their members. The
+// model, which is nearly all of the file, is passed over.
 func readRules(tokenizerJSON []byte) (map[string]*rule, error) {
 	rules := map[string]*rule{"normalizer": {}, "pre_tokenizer": {}, "decoder": {}}
 	d := json.NewDecoder(bytes.NewReader(tokenizerJSON))
@@ -66,11 +64,8 @@ func readRules(tokenizerJSON []byte) (map[string]*rule, error) {
 			*r = rule{}
 			err = d.Decode(r)
 		} else {
-			rest := tokenizerJSON[d.InputOffset():]
-			if key == "model" && !slices.ContainsFunc(slices.Collect(maps.Keys(rules)), func(name string) bool {
-				return bytes.Contains(rest, []byte(`"`+name+`"`))
-			}) {
-				break
+			if key == "model" {
+				d, tokenizerJSON = withoutValue(tokenizerJSON[d.InputOffset():])
 			}
 			var other json.RawMessage
 			err = d.Decode(&other)
@@ -80,6 +75,42 @@ func readRules(tokenizerJSON []byte) (map[string]*rule, error) {
 		}
 	}
 	return rules, nil
+}
+
+// withoutValue returns a decoder of what follows the name of an object's member, and its
+// text, with null in place of the value if that is an object: several times as fast as a
+// decoder, which looks at each byte twice.
+func withoutValue(text []byte) (*json.Decoder, []byte) {
+	after := bytes.TrimLeft(text, ": \t\r\n")
+	if len(after) > 0 && after[0] == '{' {
+		after = slices.Concat([]byte("null"), after[objectLen(after):])
+	}
+	text = slices.Concat([]byte(`{"":`), after)
+	d := json.NewDecoder(bytes.NewReader(text))
+	_, _ = d.Token()
+	_, _ = d.Token()
+	return d, text
+}
+
+// objectLen returns the length of the JSON object that text begins with.
+func objectLen(text []byte) int {
+	depth, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '\\': // in a string, like the byte after it
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{':
+			depth++
+		case c == '}':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return len(text)
 }
 
 // growth is a bound on how many times as long the rule makes a text.
