@@ -131,7 +131,7 @@ def write_tokenizer(folder, tokens, merges):
                           "normalized": False, "special": True}],
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [words, byte_level]}, "decoder": byte_level,
         "model": {"type": "BPE", "vocab": {token: i for i, token in enumerate(tokens)},
-                  "merges": [list(pair) for pair in merges]}}))
+                  "merges": [list(pair) for pair in merges]}}, ensure_ascii=False, separators=(",", ":")))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": tokens[end]}))
 
 
