@@ -369,11 +369,13 @@ static void integer_panels(const IntegerMatmulArgs& a) {
   const ptrdiff_t panel_bytes = a.codes.panel_bytes();
   for (int p = 0; p < a.panels; p += kAtOnce) {
     const int end = p + kAtOnce < a.panels ? p + kAtOnce : a.panels;
+    const bool goes_elsewhere = end == a.panels && a.then != nullptr;
+    const ptrdiff_t next = goes_elsewhere ? a.then - (a.w + p * panel_bytes) : kAtOnce * panel_bytes;
     for (int t = 0; t < tiles; t++) {
       const int row = t * kTileRows, rows = a.rows - row < kTileRows ? a.rows - row : kTileRows;
       integer_rows_fn<C>(rows, std::make_integer_sequence<int, kTileRows>())(
           a, codes, a.x + t * a.tile_bytes, a.out + row * a.out_stride, p * kRegs, end * kRegs,
-          {kAtOnce * panel_bytes + panel_bytes / tiles * t, kLine / tiles}, tiles == 1);
+          {next + panel_bytes / tiles * t, kLine / tiles}, tiles == 1);
     }
   }
 }

@@ -32,8 +32,8 @@ int64_t Model::parts(const Product& p, int rows, int at_once) const {
 }
 
 // Whether workers take a share of so many before they have done the one before it, to fetch
-// its weights meanwhile: where those are used once, and none of the workers goes without.
-bool Model::takes_ahead(int rows, int64_t parts) const { return rows <= kTileRows && parts >= 4 * threads_; }
+// its weights meanwhile: where few rows use them, and none of the workers goes without.
+bool Model::takes_ahead(int rows, int64_t parts) const { return rows <= 4 * kTileRows && parts >= 4 * threads_; }
 
 // Runs the parts of a product, of which the first has share number `first`, that a worker
 // takes from `share` on. Returns the share that it takes next, of what follows the product.
