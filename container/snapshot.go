@@ -55,6 +55,7 @@ func (s *server) afterRestore() error {
 // needed are the instructions that the kernels, or libraries, may have been chosen by.
 var needed = []cpuid.FeatureID{
 	cpuid.AVX2, cpuid.BMI2, cpuid.F16C, cpuid.FMA3, cpuid.AVXVNNI, cpuid.AVX512F, cpuid.AVX512BW, cpuid.AVX512DQ, cpuid.AVX512VL, cpuid.AVX512VNNI,
+	cpuid.AMXTILE, cpuid.AMXINT8,
 	cpuid.ASIMDDP, cpuid.SVE,
 }
 

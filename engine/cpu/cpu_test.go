@@ -10,7 +10,7 @@ import (
 )
 
 // sets are the instruction sets to test, best last.
-var sets = []string{"portable", "dotprod", "i8mm", "avx2", "avxvnni", "wide", "avx512", "avx512vnni"}
+var sets = []string{"portable", "dotprod", "i8mm", "avx2", "avxvnni", "wide", "avx512", "avx512vnni", "amx-emulated", "amx"}
 
 func TestConformance(t *testing.T) {
 	best, err := cpu.Probe()
@@ -19,9 +19,14 @@ func TestConformance(t *testing.T) {
 	}
 	for _, set := range sets {
 		// avxvnni has the floats of avx2, and TestIntegerProducts compares its integers; so it
-		// is with i8mm and dotprod, and with avx512 beside avx512vnni.
-		if set == "avxvnni" || set == "i8mm" || set == "avx512" && best.Detail == "avx512vnni" {
+		// is with i8mm and dotprod, and with all that have AVX-512's floats but the best of them.
+		switch set {
+		case "avxvnni", "i8mm", "amx-emulated":
 			continue
+		case "avx512", "avx512vnni":
+			if set != best.Detail {
+				continue
+			}
 		}
 		t.Run(set, func(t *testing.T) {
 			choose(t, set)

@@ -1,11 +1,15 @@
 package cpu_test
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
@@ -16,13 +20,13 @@ import (
 // products of integers, each operation in float32 rounded on its own: whatever the
 // instruction set, the shape, and how many rows share a step.
 func TestIntegerProducts(t *testing.T) {
-	for _, shape := range []struct{ rows, cols int }{{1, 1}, {16, 17}, {35, 129}, {70, 40}, {33, 300}} {
+	for _, shape := range []struct{ rows, cols int }{{1, 1}, {16, 17}, {35, 129}, {70, 40}, {33, 300}, {20, 1100}} {
 		for _, format := range []plan.Format{
 			plan.W8, plan.W8.Grouped(32), plan.W8.Grouped(16) | plan.WithMinimum, plan.W8.Grouped(4096),
-			plan.W4, plan.W4.Grouped(32), plan.W4.Grouped(128) | plan.WithMinimum,
+			plan.W8.Grouped(48), plan.W4, plan.W4.Grouped(32), plan.W4.Grouped(640), plan.W4.Grouped(128) | plan.WithMinimum,
 			plan.W4.Grouped(16) | plan.CodesE2M1, plan.W4.Grouped(64) | plan.CodesIQ4NL, plan.W4 | plan.CodesNF4,
 		} {
-			const most = 37
+			const most = 150 // more than one product takes
 			w := randomCodes(shape.rows, shape.cols, format)
 			x := make([]float32, most*shape.cols)
 			rng := rand.New(rand.NewPCG(uint64(shape.rows), uint64(format)))
@@ -37,8 +41,8 @@ func TestIntegerProducts(t *testing.T) {
 			for _, set := range sets {
 				t.Run(fmt.Sprintf("%d by %d/%v/%s", shape.rows, shape.cols, format, set), func(t *testing.T) {
 					choose(t, set)
-					for _, n := range []int{1, 2, 5, 8, 9, most} {
-						testProduct(t, x[:n*shape.cols], w, shape.rows, shape.cols, format, want[:n])
+					for _, n := range []int{1, 2, 4, 5, 8, 9, 16, 17, 37, most} {
+						testProduct(t, x[:n*shape.cols], shape.rows, shape.cols, format, written(w, shape.rows, shape.cols, format), want[:n])
 					}
 				})
 			}
@@ -46,8 +50,16 @@ func TestIntegerProducts(t *testing.T) {
 	}
 }
 
-// testProduct runs a step of the rows x.
-func testProduct(t *testing.T, x []float32, w []byte, rows, cols int, format plan.Format, want [][]float32) {
+// written gives a tensor its rows: the later ones first, and not whole panels.
+func written(w []byte, rows, cols int, format plan.Format) func(device.Backend, device.Handle) error {
+	return func(b device.Backend, h device.Handle) error {
+		size, cut := format.RowBytes(cols), rows/3
+		return errors.Join(b.WriteTensor(h, cut, rows-cut, w[cut*size:]), b.WriteTensor(h, 0, cut, w[:cut*size]))
+	}
+}
+
+// testProduct runs a step of the rows x on weights that give hands over.
+func testProduct(t *testing.T, x []float32, rows, cols int, format plan.Format, give func(device.Backend, device.Handle) error, want [][]float32) {
 	t.Helper()
 	n := len(x) / cols
 	b := open(t, device.Limits{MaxTokens: n, MaxRows: n, MaxSlots: 1, MaxPagesPerSlot: 4, Threads: 2})
@@ -63,13 +75,8 @@ func testProduct(t *testing.T, x []float32, w []byte, rows, cols int, format pla
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The later rows first, and not whole panels.
-	cut := rows / 3
-	for _, part := range [][2]int{{cut, rows}, {0, cut}} {
-		size := format.RowBytes(cols)
-		if err := b.WriteTensor(h, part[0], part[1]-part[0], w[part[0]*size:part[1]*size]); err != nil {
-			t.Fatal(err)
-		}
+	if err := give(b, h); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := b.SetModel(p.Plan); err != nil {
 		t.Fatal(err)
@@ -147,10 +154,60 @@ func TestIntegerProductOfOddRows(t *testing.T) {
 				for i := range want {
 					want[i] = integerProduct(x[i*cols:][:cols], w, rows, format)
 				}
-				testProduct(t, x, w, rows, cols, format, want)
+				testProduct(t, x, rows, cols, format, written(w, rows, cols, format), want)
 			})
 		}
 	}
+}
+
+// Kernels read nothing beyond the panels of an adopted tensor: the page that follows them is not
+// mapped in this test, and would not be in a file that ends there.
+func TestIntegerProductsReadNothingElse(t *testing.T) {
+	const rows, most = 40, 20
+	for _, cols := range []int{17, 72, 129} {
+		for _, format := range []plan.Format{plan.W8, plan.W8.Grouped(48), plan.W4, plan.W4.Grouped(32) | plan.WithMinimum} {
+			w := randomCodes(rows, cols, format)
+			packed := beforeUnmapped(t, format.PackedBytes([]int{rows, cols}))
+			quant.Pack(packed, w, 0, rows, cols, format)
+			x := make([]float32, most*cols)
+			for i := range x {
+				x[i] = float32(i%7) - 3
+			}
+			want := make([][]float32, most)
+			for i := range want {
+				want[i] = integerProduct(x[i*cols:][:cols], w, rows, format)
+			}
+			adopted := func(b device.Backend, h device.Handle) error { return b.AdoptTensor(h, packed, nil) }
+			for _, set := range sets {
+				t.Run(fmt.Sprintf("%d/%v/%s", cols, format, set), func(t *testing.T) {
+					choose(t, set)
+					for _, n := range []int{1, 8, most} {
+						testProduct(t, x[:n*cols], rows, cols, format, adopted, want[:n])
+					}
+				})
+			}
+		}
+	}
+}
+
+// beforeUnmapped returns n bytes of zeros that end where memory does.
+func beforeUnmapped(t *testing.T, n int) []byte {
+	t.Helper()
+	page := os.Getpagesize()
+	pages := (n + page - 1) / page * page
+	m, err := unix.Mmap(-1, 0, pages+page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Munmap(m); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := unix.Mprotect(m[pages:], unix.PROT_NONE); err != nil {
+		t.Fatal(err)
+	}
+	return m[pages-n : pages : pages]
 }
 
 func same(a, b float32) bool { return a == b || a != a && b != b }

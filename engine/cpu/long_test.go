@@ -246,7 +246,7 @@ func TestSetsAgree(t *testing.T) {
 		{plan.F8.Grouped(16), plan.F32},
 	} {
 		var first []device.Alternative
-		for _, set := range []string{"avx2", "avxvnni", "wide", "avx512", "avx512vnni"} {
+		for _, set := range []string{"avx2", "avxvnni", "wide", "avx512", "avx512vnni", "amx-emulated", "amx"} {
 			t.Run(fmt.Sprintf("%v/%v/%s", tt.format, tt.cache, set), func(t *testing.T) {
 				choose(t, set)
 				p.SetCacheFormat(tt.cache)

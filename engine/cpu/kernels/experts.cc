@@ -9,7 +9,7 @@ namespace millrace {
 
 // A row for each choice of each token, the rows of an expert in order of their
 // tokens.
-void Model::Routing::sort(const Value& chosen, const int* order, int tokens, int k, int experts) {
+void Model::Routing::sort(const Value& chosen, const int* order, int tokens, int k, int experts, int tile_rows) {
   const auto expert = [&](int t, int i) { return std::clamp(int(chosen.row(t)[i]), 0, experts - 1); };
   first.assign(experts + 1, 0);
   for (int t = 0; t < tokens; t++)
@@ -17,7 +17,7 @@ void Model::Routing::sort(const Value& chosen, const int* order, int tokens, int
   for (int e = 0; e < experts; e++) first[e + 1] += first[e];
   next.assign(first.begin(), first.end() - 1);
   tile.assign(experts, 0);
-  for (int e = 1; e < experts; e++) tile[e] = tile[e - 1] + (first[e] - first[e - 1] + kTileRows - 1) / kTileRows;
+  for (int e = 1; e < experts; e++) tile[e] = tile[e - 1] + (first[e] - first[e - 1] + tile_rows - 1) / tile_rows;
   token.resize(tokens * k);
   choice.resize(tokens * k);
   place.resize(tokens * k);
@@ -25,7 +25,7 @@ void Model::Routing::sort(const Value& chosen, const int* order, int tokens, int
   for (int n = 0; n < tokens; n++)
     for (int i = 0, t = order == nullptr ? n : order[n]; i < k; i++) {
       const int e = expert(t, i), r = next[e]++;
-      place[r] = tile[e] * kTileRows + r - first[e];
+      place[r] = tile[e] * tile_rows + r - first[e];
       token[r] = t;
       choice[r] = i;
       row[t * k + i] = r;
@@ -66,7 +66,8 @@ void Model::run_experts(const Stage& s, Pool& pool, int worker, Shares* shares) 
   const Value &x = values_[op.in[0]], &weights = values_[op.in[2]], &out = values_[op.out[0]];
   Routing& routing = routing_[worker];
   const Adapted& adapted = s.logit_rows ? adapted_rows_ : adapted_tokens_;
-  routing.sort(values_[op.in[1]], adapted_ ? adapted.rows.data() : nullptr, tokens, k, op.tensor[0]->matrices());
+  routing.sort(values_[op.in[1]], adapted_ ? adapted.rows.data() : nullptr, tokens, k, op.tensor[0]->matrices(),
+               program_.tile_rows);
   if (adapted_) routing.find_runs(s.logit_rows ? row_adapters_ : token_adapters_);
   const bool scale_input = op.i[MR_EXPERTS_SCALE_INPUT] == 1;
   for (int64_t r = shares[0].take(); r < tokens * k; r = shares[0].take()) {

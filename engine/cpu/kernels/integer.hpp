@@ -12,11 +12,21 @@
 //   MR_SUMS                registers for the sums of a tile
 //   MR_MATRIX              optional, of four lanes: that there is dot_matrix(sum, w, x), the sum
 //                          + the products of two rows of eight bytes x and two such columns w
+//   MR_TILES               optional, of 16 lanes: that there is Tiles, see integer_tiles.hpp
 
 namespace millrace {
 namespace MR_ISA {
 
 constexpr int kLine = 64;  // bytes: 16 rows of four codes, or of eight of kW4
+
+#ifdef MR_TILES
+constexpr TileOrder kOrder = kByRows;
+#else
+constexpr TileOrder kOrder = kWide ? kByColumnsWide : kByColumns;
+#endif
+constexpr int kTileRows = tile_rows(kOrder);
+// Bytes from the codes of a row of x to those of the next, and to those of its next columns.
+constexpr int kNextRow = kOrder == kByRows ? 64 : 4, kNextColumns = kOrder == kByRows ? 4 : kTileRows * 4;
 
 typedef int8_t Narrow __attribute__((vector_size(MR_LANES)));
 typedef Narrow NarrowAt __attribute__((aligned(1), may_alias));
@@ -45,10 +55,23 @@ MR_INLINE int32_t fold(const Ints (&v)[kRegs], Op op) {
   return op(all, __builtin_shuffle(all, Four{1, 0, 3, 2}))[0];
 }
 
-// Writes n of 16 codes to a row of a tile, of a wide one twice.
-MR_INLINE void store_codes(const int8_t (&code)[kPanel], int n, char* codes, char* wide) {
-  for (int k = 0; k < n; k += 4) __builtin_memcpy(codes + k * kTileRows, code + k, 4);
+// Where the code of column k of a row stands in a tile, and those of the three that follow.
+MR_INLINE size_t code_at(int k, int row) {
+  if constexpr (kOrder == kByRows) return size_t(k / 64) * 64 * kTileRows + row * 64 + k % 64;
+  return size_t(k) * kTileRows + row * 4;
+}
+
+// Writes n of 16 codes, of columns from `first` on, to a row of a tile, of a wide one twice.
+MR_INLINE void store_codes(const int8_t (&code)[kPanel], int n, const RoundedTile& layout, char* tile, int first,
+                           int row) {
+  char* const codes = tile + code_at(first, row);
+  if constexpr (kOrder == kByRows) {
+    __builtin_memcpy(codes, code, sizeof code);  // zeros after the last
+    return;
+  }
+  for (int k = 0; k < n; k += 4) __builtin_memcpy(codes + k / 4 * kNextColumns, code + k, 4);
   if constexpr (kWide) {
+    char* const wide = tile + layout.wide_codes() + size_t(first) * 2 * kTileRows + row * 4;
     typedef int16_t Signed __attribute__((vector_size(MR_LANES)));
     for (int i = 0; i < n; i += MR_LANES) {  // as they were written: wider loads would wait for that
       Signed pairs;
@@ -62,9 +85,10 @@ MR_INLINE void store_codes(const int8_t (&code)[kPanel], int n, char* codes, cha
   }
 }
 
-// Rounds n columns of x, one group, to codes of which `padded` are to be written. Returns the
-// scale, and the sum of the codes in sum.
-MR_INLINE float round_group(const float* x, int n, int padded, char* codes, char* wide, int32_t& sum) {
+// Rounds n columns of x, one group, to codes of which `padded` are to be written to a row of a
+// tile, from column `first` on. Returns the scale, and the sum of the codes in sum.
+MR_INLINE float round_group(const float* x, int n, int padded, const RoundedTile& layout, char* tile, int first, int row,
+                            int32_t& sum) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   const auto part = [&](int i) MR_LAMBDA { return i + kPanel <= n ? load(x + i) : load_some(x + i, n - i, 0); };
   const auto greater = [](auto a, auto b) MR_LAMBDA { return a > b ? a : b; };
@@ -94,21 +118,19 @@ MR_INLINE float round_group(const float* x, int n, int padded, char* codes, char
         *reinterpret_cast<NarrowAt*>(code + j * MR_LANES) = __builtin_convertvector(q, Narrow);
       }
     }
-    store_codes(code, padded - i < kPanel ? padded - i : kPanel, codes + size_t(i) * kTileRows,
-                wide + size_t(i) * kTileRows * 2);
+    store_codes(code, padded - i < kPanel ? padded - i : kPanel, layout, tile, first + i, row);
   }
   sum = fold(sums, [](auto a, auto b) MR_LAMBDA { return a + b; });
   return scale;
 }
 
 static void round_groups(const float* x, Groups groups, int from, int to, char* tile, int row) {
-  const RoundedTile layout = {groups, kWide};
+  const RoundedTile layout = {groups, kOrder};
   for (int g = from; g < to; g++) {
     const int first = g * groups.each(), left = groups.k - first;
     int32_t sum;
-    const float scale = round_group(x + first, left < groups.each() ? left : groups.each(), groups.columns(g),
-                                    tile + size_t(first) * kTileRows + row * 4,
-                                    tile + layout.wide_codes() + size_t(first) * kTileRows * 2 + row * 4, sum);
+    const float scale = round_group(x + first, left < groups.each() ? left : groups.each(), groups.columns(g), layout,
+                                    tile, first, row, sum);
     const int32_t offset = -128 * sum;
     const float scaled = float(sum) * scale;
     const size_t at = (size_t(g) * kTileRows + row) * 4;
@@ -210,7 +232,7 @@ static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char*
   constexpr int kRows = M;
 #endif
   const Groups groups = a.codes.groups;
-  const RoundedTile layout = {groups, kWide};
+  const RoundedTile layout = {groups, kOrder};
   const size_t panel_bytes = a.codes.panel_bytes(), code_bytes = a.codes.code_bytes();
   const char *w[R], *scales[R];
   _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) {
@@ -252,7 +274,7 @@ static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char*
             _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
               factor[r] = kParts == 1 ? line[r] : part == 0 ? line[r] & 0x00ff00ffu : (Bits)((Pairs)line[r] >> 8);
             _Pragma("GCC unroll 8") for (int m = 0; m < M; m++) {
-              const Ints xm = splat_int(word(x + ((half * kParts + part) * kTileRows + m) * 4));
+              const Ints xm = splat_int(word(x + (half * kParts + part) * kNextColumns + m * kNextRow));
               _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
                 to[m][r] = C::kSmall ? dot_small(to[m][r], factor[r], xm) : dot(to[m][r], factor[r], xm);
             }
@@ -261,7 +283,9 @@ static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char*
 #ifdef MR_MATRIX
         if constexpr (M > 1) add_squares(to, lines, x);
 #endif
-        x += 2 * kParts * kTileRows * 4;
+        x += 2 * kParts * kNextColumns;
+        if constexpr (kOrder == kByRows)
+          if (reinterpret_cast<uintptr_t>(x) % 64 == 0) x += (kTileRows - 1) * 64;
         _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) w[r] += C::kLines * kLine;
         fetch.next += C::kLines * (fetch.step - kLine);
       }
@@ -359,10 +383,23 @@ constexpr IntegerRowsFn<C> integer_rows_fn(int m, std::integer_sequence<int, M..
   return fns[m - 1];
 }
 
+#ifdef MR_TILES
+}  // namespace MR_ISA
+}  // namespace millrace
+#include "integer_tiles.hpp"
+namespace millrace {
+namespace MR_ISA {
+#else
+constexpr int kDotRows = kTileRows;
+#endif
+
 // A few panels at a time pass all tiles while they are near. Several tiles fetch the panels
 // that follow, each its share.
 template <class C>
 static void integer_panels(const IntegerMatmulArgs& a) {
+#ifdef MR_TILES
+  if (a.rows > kDotRows) return tile_panels<C>(a);
+#endif
   constexpr int kAtOnce = 4;
   const C codes(a.codes);
   const int tiles = (a.rows + kTileRows - 1) / kTileRows;
@@ -373,7 +410,7 @@ static void integer_panels(const IntegerMatmulArgs& a) {
     const ptrdiff_t next = goes_elsewhere ? a.then - (a.w + p * panel_bytes) : kAtOnce * panel_bytes;
     for (int t = 0; t < tiles; t++) {
       const int row = t * kTileRows, rows = a.rows - row < kTileRows ? a.rows - row : kTileRows;
-      integer_rows_fn<C>(rows, std::make_integer_sequence<int, kTileRows>())(
+      integer_rows_fn<C>(rows, std::make_integer_sequence<int, kDotRows>())(
           a, codes, a.x + t * a.tile_bytes, a.out + row * a.out_stride, p * kRegs, end * kRegs,
           {next + panel_bytes / tiles * t, kLine / tiles}, tiles == 1);
     }
@@ -391,6 +428,9 @@ static void integer_matmul(const IntegerMatmulArgs& a) {
 
 // The arithmetic peak: nothing but independent dot products. An operation is a
 // multiplication or an addition.
+#ifdef MR_TILES
+static int64_t dot_loop(int64_t rounds) { return tile_loop(rounds); }
+#else
 static int64_t dot_loop(int64_t rounds) {
   constexpr int kChains = MR_SUMS < 12 ? MR_SUMS : 12;
   Ints sum[kChains], x = splat_int(0x01010101);
@@ -411,8 +451,9 @@ static int64_t dot_loop(int64_t rounds) {
   asm volatile("" : : "m"(total));
   return rounds * kChains * MR_LANES * (kWide ? 4 : 8);
 }
+#endif
 
-static const Integers kIntegers = {MR_NAME, kWide, round_groups, integer_matmul, dot_loop};
+static const Integers kIntegers = {MR_NAME, kOrder, round_groups, integer_matmul, dot_loop};
 
 }  // namespace MR_ISA
 }  // namespace millrace

@@ -4,6 +4,9 @@
 
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
+#elif defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #include "kernels.h"
@@ -27,6 +30,24 @@ bool runs_avx512() {
 }
 
 bool runs_avx512vnni() { return runs_avx512() && __builtin_cpu_supports("avx512vnni"); }
+
+// Linux saves the registers of tiles only for a process that has asked: the first use would end any
+// other. Threads that there are later may use them as well. A system that does not know the
+// question, as sandboxes that emulate Linux, refuses, and the processor's other instructions are left.
+bool allowed_tiles() {
+#if defined(__linux__)
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+// The compiler's answer includes that the system has the registers enabled.
+bool runs_amx() {
+  return runs_avx512vnni() && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8") &&
+         allowed_tiles();
+}
 #elif defined(__aarch64__)
 bool runs_dotprod() {
 #if defined(__linux__)
@@ -55,6 +76,7 @@ struct Set {
 // The best first; what follows portable is chosen by name only.
 const Set kSets[] = {
 #if defined(__x86_64__)
+    {"amx", runs_amx, avx512_kernels, amx_integers},
     {"avx512vnni", runs_avx512vnni, avx512_kernels, avx512vnni_integers},
     {"avx512", runs_avx512, avx512_kernels, avx512_integers},
     {"avxvnni", runs_avxvnni, avx2_kernels, avxvnni_integers},
@@ -66,6 +88,7 @@ const Set kSets[] = {
     {"portable", runs_any, portable_kernels, portable_integers},
 #if defined(__x86_64__)
     {"wide", runs_avx2, wide_kernels, avx2_integers},
+    {"amx-emulated", runs_avx512vnni, avx512_kernels, amx_emulated_integers},
 #endif
 };
 

@@ -27,8 +27,12 @@
 // where one sequence is much longer than the others, and by some of a KV head's query
 // heads where there is less of all that than threads.
 //
-// MILLRACE_CPU_ISA=portable|avx2|avxvnni|avx512|avx512vnni|dotprod|i8mm picks a lesser
-// instruction set than the best; "wide" is AVX-512's code on AVX2 registers, for tests.
+// MILLRACE_CPU_ISA=portable|avx2|avxvnni|avx512|avx512vnni|amx|dotprod|i8mm picks a lesser
+// instruction set than the best; "wide" is AVX-512's code on AVX2 registers and "amx-emulated"
+// AMX's with its tiles in C++, both for tests.
+//
+// AMX's instructions themselves have never run: no machine with them was available. All around
+// them is tested with "amx-emulated".
 //
 // The build tag sanitize leaves optimization and hardening to CGO_CXXFLAGS:
 // `make sanitize` compiles with sanitizers, which do not go well with either.

@@ -107,22 +107,33 @@ struct MatmulArgs {
   int group = 0;  // of kF8: columns that share a scale
 };
 
-constexpr int kTileRows = 8;  // rows of x that are rounded into one tile
+constexpr int kMostRows = 128;  // of x in a product of integers
 
-// What kTileRows rows are rounded to: codes [K/4][kTileRows][4], padded with zeros, then
-// [groups][kTileRows] scales, -128 times the sums of codes, and those sums times the scales. A
-// wide tile has the codes again, in 16 bits: [K/4][2][kTileRows][2], the first and the third of
-// four, then the second and the fourth.
+// How the codes of a tile stand, the rows of x that are rounded together.
+enum TileOrder : int32_t {
+  kByColumns,  // [K/4][8][4]
+  // And again in 16 bits: [K/4][2][8][2], the first and the third of four, then the second and
+  // the fourth.
+  kByColumnsWide,
+  kByRows,  // [K/64][16][64]
+};
+
+constexpr int tile_rows(TileOrder order) { return order == kByRows ? 16 : 8; }
+
+// What the rows of a tile are rounded to: codes, padded with zeros, then [groups][rows]
+// scales, -128 times the sums of codes, and those sums times the scales.
 struct RoundedTile {
   Groups groups;
-  bool wide;
+  TileOrder order;
 
+  int columns() const { return order == kByRows ? (groups.k + 63) / 64 * 64 : groups.padded(); }
+  size_t each() const { return size_t(tile_rows(order)) * groups.count() * 4; }
   // Where they stand in a tile, and where it ends.
-  size_t scales() const { return size_t(kTileRows) * groups.padded(); }
-  size_t offsets() const { return scales() + size_t(kTileRows) * groups.count() * 4; }
-  size_t scaled_sums() const { return scales() + size_t(kTileRows) * groups.count() * 8; }
-  size_t wide_codes() const { return (scales() + size_t(kTileRows) * groups.count() * 12 + 63) / 64 * 64; }
-  size_t bytes() const { return wide_codes() + (wide ? size_t(kTileRows) * groups.padded() * 2 : 0); }
+  size_t scales() const { return size_t(tile_rows(order)) * columns(); }
+  size_t offsets() const { return scales() + each(); }
+  size_t scaled_sums() const { return scales() + 2 * each(); }
+  size_t wide_codes() const { return (scales() + 3 * each() + 63) / 64 * 64; }
+  size_t bytes() const { return wide_codes() + (order == kByColumnsWide ? 2 * scales() : 0); }
 };
 
 // The same product of x rounded to integers and weights kW8 or kW4: the sum over the
@@ -134,7 +145,7 @@ struct IntegerMatmulArgs {
   const char* w;  // panels
   float* out;     // [rows, panels*16]
   size_t out_stride;
-  int rows, panels;
+  int rows, panels;  // of rows kMostRows at most
   Codes codes;
   const char* then;  // panels that the caller multiplies next, to be fetched; null: none are known
 };
@@ -143,7 +154,7 @@ struct IntegerMatmulArgs {
 // other kernels.
 struct Integers {
   const char* name;
-  bool wide;  // tiles
+  TileOrder order;
   // Writes groups [from, to) of row `row` of a tile: x rounded as plan.Format says.
   void (*round)(const float* x, Groups groups, int from, int to, char* tile, int row);
   void (*matmul)(const IntegerMatmulArgs&);
@@ -333,11 +344,14 @@ const Integers* avx2_integers();
 const Integers* avxvnni_integers();
 const Integers* avx512_integers();
 const Integers* avx512vnni_integers();
+const Integers* amx_integers();
+// The same with its tiles in C++, for tests.
+const Integers* amx_emulated_integers();
 const Integers* dotprod_integers();
 const Integers* i8mm_integers();
 
 // kernels_for finds a table by name ("portable", "dotprod", "i8mm", "avx2", "avxvnni", "wide",
-// "avx512", "avx512vnni"), or the best one for name "". Null if this machine cannot run it.
+// "avx512", "avx512vnni", "amx", "amx-emulated"), or the best one for name "". Null if this machine cannot run it.
 const Kernels* kernels_for(const char* name);
 
 }  // namespace millrace

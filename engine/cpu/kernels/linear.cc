@@ -11,8 +11,9 @@ namespace millrace {
 namespace {
 
 constexpr int kShareColumns = 512;  // that are rounded as one
-constexpr int kPartRows = 128;  // rows of x that stay in the second-level cache
-static_assert(kPartRows % kTileRows == 0, "blocks of rows are whole tiles");
+constexpr int kPartRows = kMostRows;  // rows of x that stay in the second-level cache
+static_assert(kPartRows % tile_rows(kByColumns) == 0 && kPartRows % tile_rows(kByRows) == 0,
+              "blocks of rows are whole tiles");
 
 int row_blocks(int rows) { return (rows + kPartRows - 1) / kPartRows; }
 
@@ -33,7 +34,7 @@ int64_t Model::parts(const Product& p, int rows, int at_once) const {
 
 // Whether workers take a share of so many before they have done the one before it, to fetch
 // its weights meanwhile: where few rows use them, and none of the workers goes without.
-bool Model::takes_ahead(int rows, int64_t parts) const { return rows <= 4 * kTileRows && parts >= 4 * threads_; }
+bool Model::takes_ahead(int rows, int64_t parts) const { return rows <= 32 && parts >= 4 * threads_; }
 
 // Runs the parts of a product, of which the first has share number `first`, that a worker
 // takes from `share` on. Returns the share that it takes next, of what follows the product.
@@ -53,9 +54,10 @@ int64_t Model::run_parts(const Product& p, int rows, int at_once, int64_t first,
 void Model::run_part(const Product& p, int rows, int at_once, int64_t part, int64_t then, float* scratch) {
   // Row blocks of the same panels follow each other: the weights are still near.
   const int blocks = row_blocks(rows), block = int(part % blocks), panel = int(part / blocks) * at_once;
-  const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
-  const int row = int(tiles * block / blocks) * kTileRows;
-  const int next = std::min(rows, int(tiles * (block + 1) / blocks) * kTileRows);
+  const int each = program_.tile_rows;
+  const int64_t tiles = (rows + each - 1) / each;
+  const int row = int(tiles * block / blocks) * each;
+  const int next = std::min(rows, int(tiles * (block + 1) / blocks) * each);
   run_product(p, panel, std::min(at_once, p.w[0]->panels() - panel), row, next - row,
               then < 0 ? -1 : int(then / blocks) * at_once, scratch);
 }
@@ -67,7 +69,8 @@ void Model::multiply(const Tensor& w, int matrix, int panel, int panels, const V
   const char* at = w.panel(panel, matrix);
   if (w.integers()) {
     const size_t tile = program_.rounded_bytes;
-    kernels_.integers->matmul({rounded + row / kTileRows * tile, tile, at, out, stride, rows, panels, w.codes(), then});
+    const char* first = rounded + row / program_.tile_rows * tile;
+    kernels_.integers->matmul({first, tile, at, out, stride, rows, panels, w.codes(), then});
   } else {
     const int group = w.quantized() ? w.codes().groups.group : 0;
     kernels_.matmul[w.element()]({x.row(row), x.stride, at, w.panel_size(), out, stride, rows, w.cols(), panels, group});
@@ -80,21 +83,21 @@ void Model::round_rows(const Rounding& r, const Value& x, int n, int place, int 
   for (int h = 0; h < r.heads; h++)
     for (int i = 0; i < n; i++)
       kernels_.integers->round(x.row(i) + size_t(h) * r.groups.k, r.groups, from, to,
-                               rounded(r, h, (place + i) / kTileRows), (place + i) % kTileRows);
+                               rounded(r, h, (place + i) / program_.tile_rows), (place + i) % program_.tile_rows);
 }
 
 // Rounds what the operations of a stage take in.
 void Model::round_stage(const Stage& s, Shares& shares) {
-  const int rows = rows_of(s), tiles = (rows + kTileRows - 1) / kTileRows;
+  const int rows = rows_of(s), each = program_.tile_rows, tiles = (rows + each - 1) / each;
   int64_t first = 0;
   int64_t share = shares.take();
   for (const Rounding& r : s.roundings) {
     // A share is columns of a tile, whose rows share cache lines.
     const int groups = r.groups.count(), cuts = std::clamp(r.groups.k / kShareColumns, 1, groups);
     for (; share < first + tiles * cuts; share = shares.take()) {
-      const int row = int(share - first) / cuts * kTileRows, cut = int(share - first) % cuts;
+      const int row = int(share - first) / cuts * each, cut = int(share - first) % cuts;
       const Value& x = values_[r.value];
-      round_rows(r, {x.row(row), x.stride}, std::min(kTileRows, rows - row), row, groups * cut / cuts,
+      round_rows(r, {x.row(row), x.stride}, std::min(each, rows - row), row, groups * cut / cuts,
                  groups * (cut + 1) / cuts);
     }
     first += tiles * cuts;

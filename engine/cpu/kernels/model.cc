@@ -65,7 +65,7 @@ Model::Model(Program program, const mr_limits& limits, const Kernels& kernels, i
 void Model::reserve_scratch() {
   size_t scratch = kProductFloats, partial = 0, gathered = 0;
   int experts = 0;
-  size_t tiles = row_capacity() / kTileRows + 1;
+  size_t tiles = row_capacity() / program_.tile_rows + 1;
   for (const Stage& s : program_.stages)
     for (const Op& op : s.ops) switch (op.kind) {
         case MR_OP_ROUTE:
@@ -85,7 +85,7 @@ void Model::reserve_scratch() {
           experts = std::max(experts, op.tensor[0]->matrices());
           // Each expert's rows begin a tile.
           const size_t choices = size_t(row_capacity()) * program_.width(op.in[1]);
-          tiles = std::max(tiles, choices / kTileRows + std::min(choices, size_t(op.tensor[0]->matrices())));
+          tiles = std::max(tiles, choices / program_.tile_rows + std::min(choices, size_t(op.tensor[0]->matrices())));
           break;
         }
         case MR_OP_GATED_DELTA:

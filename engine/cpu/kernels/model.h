@@ -110,7 +110,7 @@ class Model {
     std::vector<int> row;    // by token and choice
     std::vector<AdapterRun> runs;
     // order is that of an expert's tokens; null: as they are.
-    void sort(const Value& chosen, const int* order, int tokens, int k, int experts);
+    void sort(const Value& chosen, const int* order, int tokens, int k, int experts, int tile_rows);
     void find_runs(const std::vector<const Adapter*>& of);
   };
   // Where an OpExperts keeps what its parts leave for each other.
@@ -185,7 +185,8 @@ class Model {
   void round_rows(const Rounding& r, const Value& x, int n, int place, int from, int to);
   // What row 0 of a head of a rounding is rounded to, or row 8n in tile n.
   char* rounded(const Rounding& r, int head = 0, int tile = 0) const {
-    return rounded_.data() + tile * program_.rounded_bytes + r.at + head * RoundedTile{r.groups, program_.wide_tiles}.bytes();
+    const RoundedTile layout = {r.groups, program_.tile_order};
+    return rounded_.data() + tile * program_.rounded_bytes + r.at + head * layout.bytes();
   }
   void multiply(const Tensor& w, int matrix, int panel, int panels, const Value& x, const char* rounded, int row, int rows,
                 float* out, size_t stride, const char* then) const;

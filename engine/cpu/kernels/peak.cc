@@ -82,16 +82,16 @@ double matmul_rate(int rows, mr_format format) {
   const Kernels& kernels = *kernels_for("");
   const Element e = format == MR_F16 && !kernels.f16 ? kF32 : Element(format & MR_KIND_MASK);
   const Codes codes = codes_of(format, kDepth);
-  const RoundedTile layout = {codes.groups, kernels.integers->wide};
+  const RoundedTile layout = {codes.groups, kernels.integers->order};
   const size_t size = e >= kW8 ? codes.panel_bytes() : panel_bytes(e, kDepth), out_stride = kAtOnce * kPanel;
-  const int tiles = (rows + kTileRows - 1) / kTileRows;
+  const int each = tile_rows(layout.order), tiles = (rows + each - 1) / each;
   const Mapping x(rows * kStride * sizeof(float)), rounded(tiles * layout.bytes());
   const Mapping out(rows * out_stride * sizeof(float)), w(kPanels * size);
   std::memset(w.data(), 1, w.bytes());
   std::fill_n(x.as<float>(), rows * kStride, 1.0f);
   for (int r = 0; r < rows; r++)
     kernels.integers->round(x.as<float>() + r * kStride, codes.groups, 0, codes.groups.count(),
-                            rounded.data() + r / kTileRows * layout.bytes(), r % kTileRows);
+                            rounded.data() + r / each * layout.bytes(), r % each);
   return best_rate([&] {
     for (int p = 0; p < kPanels; p += kAtOnce)
       if (e == kW8 || e == kW4)

@@ -84,7 +84,8 @@ Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>
       hidden(plan.hidden),
       groups(std::max(1, plan.n_groups)),
       values(plan.values, plan.values + plan.n_values),
-      wide_tiles(kernels.integers->wide) {
+      tile_order(kernels.integers->order),
+      tile_rows(millrace::tile_rows(tile_order)) {
   for (int c = 0; c < plan.n_caches; c++) {
     caches.emplace_back();
     static_cast<mr_cache&>(caches.back()) = plan.caches[c];
@@ -245,9 +246,9 @@ void Program::add_roundings(Op& op, std::vector<Rounding>& roundings) {
     Rounding r = {value, op.kind == MR_OP_LINEAR_HEADS ? op.i[MR_HEADS_COUNT] : 1, groups, 0};
     if (!roundings.empty()) {
       const Rounding& last = roundings.back();
-      r.at = last.at + last.heads * RoundedTile{last.groups, wide_tiles}.bytes();
+      r.at = last.at + last.heads * RoundedTile{last.groups, tile_order}.bytes();
     }
-    rounded_bytes = std::max(rounded_bytes, r.at + r.heads * RoundedTile{groups, wide_tiles}.bytes());
+    rounded_bytes = std::max(rounded_bytes, r.at + r.heads * RoundedTile{groups, tile_order}.bytes());
     roundings.push_back(r);
   }
 }

@@ -21,7 +21,7 @@ constexpr int kMatrices = 3;  // that an operation multiplies with: weights 0, 2
 
 // Rounding is a value, or columns of it one head after the other, that a stage rounds
 // to integers before it multiplies. at is where in the bytes that a stage has for
-// kTileRows rows the tile of the first head stands.
+// tile_rows rows the tile of the first head stands.
 struct Rounding {
   int value, heads;
   Groups groups;
@@ -136,8 +136,9 @@ class Program {
   size_t first_draft = 0;  // of stages, the first of the draft
   Head head;
   Head draft_head;  // if there are stages of a draft
-  bool wide_tiles;  // of rounded rows
-  size_t rounded_bytes = 0;  // of kTileRows rows, in the stage that rounds most
+  TileOrder tile_order;  // of rounded rows
+  int tile_rows;         // likewise
+  size_t rounded_bytes = 0;  // of tile_rows rows, in the stage that rounds most
 
  private:
   void add(Op op);
