@@ -1,0 +1,164 @@
+// Package vision turns the bytes of an image into what a vision tower reads, as
+// the image processor of transformers does for the checkpoint.
+//
+// Terms: the image processor turns pixels into patches, each one row of the
+// tower's input. The vision tower turns patches into embedding rows. Image tokens
+// are the tokens of a prompt that embedding rows stand for.
+//
+// An image takes these steps:
+//
+//	p, err := vision.New(files)                    // once: *Processor; p.Config is its Config
+//	px, err := vision.Decode(data, limits)         // bytes to RGB, bounded
+//	layout, err := p.Layout(px.Width, px.Height)   // *Layout: sizes, tokens, prompt; cheap
+//	prompt, err = p.Expand(prompt, layouts)        // placeholders become image tokens
+//	img, err := p.Process(px)                      // *Image: the same layout, and the patches
+//
+// Layout alone says how many tokens an image of some size has: validation, usage
+// and the encoder all ask it, so that they never differ.
+//
+// A Processor never changes; all its methods may be called from several goroutines.
+package vision
+
+import "errors"
+
+// Errors that callers tell apart. Those that are returned wrap one of them and say
+// more.
+var (
+	// ErrFormat is an image in a format that is not read, or not an image.
+	ErrFormat = errors.New("unsupported image format")
+	// ErrCorrupt is an image whose data is damaged or ends early.
+	ErrCorrupt = errors.New("corrupt image")
+	// ErrTooLarge is an image that exceeds one of Limits.
+	ErrTooLarge = errors.New("image too large")
+	// ErrShape is an image whose width and height the processor does not take:
+	// transformers refuses it too.
+	ErrShape = errors.New("unsupported image size")
+	// ErrPlaceholders is a prompt that does not have a placeholder for each image.
+	ErrPlaceholders = errors.New("images and placeholders differ")
+)
+
+// Limits bound what one image may take. They are checked before memory is
+// allocated. Zero means the default.
+type Limits struct {
+	Bytes  int // of the encoded image; default 20 MiB
+	Pixels int // width times height, before any resizing; default 64 Mi
+	Side   int // of width and of height; default 16384
+}
+
+// Pixels is a decoded image: 8 bits each of red, green and blue, row by row from
+// the top, turned upright as EXIF says.
+type Pixels struct {
+	Width, Height int
+	RGB           []byte // [Height][Width][3]
+}
+
+// Files are what a checkpoint says about images; nil for a file that it does not have.
+type Files struct {
+	Config       []byte // config.json
+	Preprocessor []byte // preprocessor_config.json
+	Processor    []byte // processor_config.json
+	Tokenizer    []byte // tokenizer_config.json, for the texts of special tokens
+}
+
+// Layout is all that an image's size decides.
+type Layout struct {
+	Width, Height int // of the image, in pixels
+
+	Tiles []Tile // the tower reads each by itself, in this order
+
+	// Tokens is the number of image tokens, and so of the embedding rows that go
+	// into the prompt.
+	Tokens int
+	// Order says, for each image token, which row it takes of the embedding rows of
+	// all tiles, one tile after the other; or Newline. Nil: the rows as they come.
+	Order []int32
+	// Grid is the size in image tokens that multi-axis positions (mrope) count in:
+	// time, height, width. Zero in families that have no such positions.
+	Grid [3]int
+	// Prompt is the text that replaces the image's placeholder, image tokens and the
+	// markers around them included.
+	Prompt string
+	// PromptTokens is the number of special tokens in Prompt: Tokens and the markers.
+	// Plain text in it, like a line break, is not counted.
+	PromptTokens int
+}
+
+// Newline in Layout.Order is the row that the checkpoint has for the end of a line
+// of tiles: LLaVA-NeXT's image_newline.
+const Newline int32 = -1
+
+// Tile is one run of the vision tower: the whole image, or a part of it.
+type Tile struct {
+	Patches int // rows that come from pixels; a multiple of Merge
+	// Class is 1 if a row for the class token follows the patches, else 0. It is all
+	// zeros, at position 0 of the table; nothing is asked of it.
+	Class int
+	// Merge is the number of consecutive patches that become one embedding row, by
+	// pooling, pixel shuffle or a merger: a square, row by row.
+	Merge int
+	// Rows and Columns count the patches, Rows*Columns = Patches.
+	Rows, Columns int
+	// Windows are the numbers of patches that attend to each other, one window after
+	// the other, in layers with windows. Nil: all patches of the tile.
+	Windows []int32
+}
+
+// Len is the number of rows of the tower's input.
+func (t *Tile) Len() int { return t.Patches + t.Class }
+
+// Embeds is the number of embedding rows that the tower returns for the tile.
+func (t *Tile) Embeds() int { return t.Patches / t.Merge }
+
+// Image is an image as the tower reads it.
+type Image struct {
+	*Layout
+
+	Inputs []Input // of each tile of Layout
+}
+
+// Input is the tower's input for a tile. Per row are here and below the Len rows of the
+// tile, in the order in which the tower reads them: whatever is merged is consecutive.
+type Input struct {
+	Patches []float32 // [Len][PatchWidth]
+	// Pos is the row of the table of learned positions, per row. Nil: there is none, or
+	// it is interpolated.
+	Pos []int32
+	// Axes are the row and the column of each patch, for two-axis rope and for tables
+	// of positions by axis. Nil: unused.
+	Axes []int32 // [Len][2]
+	// InterpRows and InterpWeights interpolate a table of learned positions: four of its
+	// rows for each patch, and what each is multiplied with. Nil: unused.
+	InterpRows    []int32   // [Len][4]
+	InterpWeights []float32 // [Len][4]
+}
+
+// A Config is what Files say, for whoever builds the tower or reserves memory for it.
+type Config struct {
+	Family string // model_type of config.json: "gemma3", …
+
+	// Placeholder is the text that stands for one image in the chat template's output.
+	Placeholder string
+	// ImageToken is the text of an image token, and ImageTokenID its id.
+	ImageToken   string
+	ImageTokenID int32
+	// Bidirectional says that a run of image tokens attends both ways in the language
+	// model.
+	Bidirectional bool
+	// Prefixed says that Expand writes the beginning-of-sequence token: the prompt is
+	// tokenized without adding special tokens.
+	Prefixed bool
+
+	// PatchSize is the side of a patch in pixels, and PatchWidth the floats of a row of
+	// the tower's input: each channel's rows and columns of pixels one after the other,
+	// as a convolution's weight has them, for each of Frames.
+	PatchSize, PatchWidth int
+	// ChannelsLast says that a patch is ordered row, column, channel instead.
+	ChannelsLast bool
+	// Frames is how many times the pixels of an image are repeated in a patch, after each
+	// channel, in towers that also read films.
+	Frames int
+
+	// MaxTile is the most rows that a tile may have, and MaxTokens the most image tokens
+	// of an image.
+	MaxTile, MaxTokens int
+}
