@@ -51,10 +51,27 @@ const (
 func (e *Engine) admit(st *step, now time.Time) *sequence {
 	head := e.waiting.head
 	for s, depth := head, 0; s != nil && depth <= passDepth && len(e.freeSlots) > 0; s, depth = s.next, depth+1 {
+		if e.awaitsImages(s) { // others pass it as if it were not there
+			if depth--; s.pictures.asked != e.images.changes+1 {
+				st.lacking++
+			}
+			if s == head {
+				head = s.next
+			}
+			continue
+		}
 		if s.refused == e.released {
 			continue // nothing was given back since
 		}
 		hit := e.lookUp(s)
+		if !s.hasImages(hit.Pages * page.Tokens) { // some of what it was to start from is gone
+			s.pictures.asked = 0
+			st.lacking++
+			if s == head {
+				head = s.next
+			}
+			continue
+		}
 		if !e.hasRoom(st, s, hit) {
 			return nil // the next step's batch has
 		}
@@ -97,7 +114,11 @@ func (e *Engine) passes(st *step, s, head *sequence) bool {
 // hasRoom reports whether what a new sequence needs goes into the batch.
 func (e *Engine) hasRoom(st *step, s *sequence, hit page.Hit) bool {
 	b := st.batch
-	counts, pages := 0, len(e.shape.windows) // one more of each group, at least
+	least := s.least(hit.Pages * page.Tokens)
+	counts, pages := 0, len(e.shape.windows)*pagesFor(least) // one more of each group, at least
+	if least > 1 && (len(b.Spans) == cap(b.Spans) || len(b.Tokens)+least > cap(b.Tokens)) {
+		return false
+	}
 	if s.req.Params.Counts() {
 		counts = s.total
 	}
@@ -128,6 +149,9 @@ func (e *Engine) activate(st *step, s *sequence, hit page.Hit, now time.Time) {
 		if !s.req.Params.Counts() {
 			break
 		}
+		if e.isImageToken(s, i) {
+			continue
+		}
 		count := device.CountDelta{Slot: s.slot, Token: s.token(i)}
 		if i >= len(s.req.Tokens) {
 			count.Generated = 1
@@ -147,6 +171,7 @@ func (e *Engine) activate(st *step, s *sequence, hit page.Hit, now time.Time) {
 		s.stream.times.CachedTokens = s.computed
 		e.stats.cachedTokens.Add(int64(s.computed))
 		e.stats.promptTokens.Add(int64(len(s.req.Tokens)))
+		e.stats.imagesCached.Add(s.cachedImages())
 		e.queued.Add(-1)
 	}
 	st.admitted++
@@ -205,8 +230,9 @@ func (e *Engine) fits(st *step, s *sequence, hit page.Hit) bool {
 			}
 		}
 	}
-	if e.cache.Pages.Free()-unused < len(e.shape.windows) || e.shape.recurrent && e.cache.States.Free() == 0 {
-		return false // not even for one token
+	least := s.least(hit.Pages * page.Tokens)
+	if e.cache.Pages.Free()-unused < len(e.shape.windows)*pagesFor(least) || e.shape.recurrent && e.cache.States.Free() == 0 {
+		return false // not even for one token, or one span
 	}
 	o := &e.outlook
 	o.list = o.list[:0]

@@ -142,7 +142,12 @@ func (e *Engine) lookUp(s *sequence) page.Hit {
 	if e.cfg.NoPrefixCache || s.scoring() {
 		return page.Hit{State: page.None}
 	}
-	return e.cache.Prefix(s.fullPages((s.total - 1) / page.Tokens))
+	keys := s.fullPages((s.total - 1) / page.Tokens)
+	hit := e.cache.Prefix(keys)
+	for span := s.spanAcross(hit.Pages * page.Tokens); span != nil; span = s.spanAcross(hit.Pages * page.Tokens) {
+		hit = e.cache.Prefix(keys[:int(span.Start)/page.Tokens])
+	}
+	return hit
 }
 
 // share gives a new sequence the pages it was found, and a state of its own that
@@ -198,9 +203,9 @@ func (e *Engine) release(s *sequence) {
 }
 
 // extend gives s pages for n tokens and returns how many tokens it then has
-// pages for. To get one further token it preempts later sequences that are not
+// pages for. To get those for least tokens it preempts later sequences that are not
 // in this step; if there is none it takes nothing.
-func (e *Engine) extend(st *step, s *sequence, n int) int {
+func (e *Engine) extend(st *step, s *sequence, n, least int) int {
 	b := st.batch
 	before := len(b.Pages)
 	have := math.MaxInt
@@ -212,7 +217,7 @@ func (e *Engine) extend(st *step, s *sequence, n int) int {
 		for g := range s.tables {
 			for len(s.tables[g].pages) <= index {
 				if len(b.Pages) == cap(b.Pages) { // the next step has room
-					if have <= s.computed {
+					if have < least {
 						e.retract(st, s, before)
 					}
 					return have
@@ -225,7 +230,7 @@ func (e *Engine) extend(st *step, s *sequence, n int) int {
 				st.closed = true
 				last := e.active[len(e.active)-1]
 				switch {
-				case have > s.computed:
+				case have >= least:
 					return have
 				case last == s || last.batch == st.number:
 					e.retract(st, s, before)
@@ -250,6 +255,17 @@ func (e *Engine) retract(st *step, s *sequence, deltas int) {
 		t.pages = t.pages[:len(t.pages)-1]
 		b.Pages = b.Pages[:last]
 	}
+}
+
+// trim gives back the pages that s was given by the last deltas of the batch, all but
+// the first so many, as far as they are for places from n on.
+func (e *Engine) trim(st *step, s *sequence, deltas, n int) {
+	b := st.batch
+	last := len(b.Pages)
+	for last > deltas && int(b.Pages[last-1].Index) >= pagesFor(n) {
+		last--
+	}
+	e.retract(st, s, last)
 }
 
 // slide gives back the pages of s that its next token does not see. What the

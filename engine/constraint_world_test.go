@@ -385,7 +385,8 @@ func (g *constraintSpec) expect(t testing.TB, model sim.Model, req *Request, par
 		forbid(mask, model.EOS) // it would come before the answer
 		return mask
 	}
-	want := model.ContinueUnder(req.Tokens, params, by, req.TopN, req.MaxNewTokens, false)
+	prompt, _ := shown(req, model.Hidden)
+	want := model.ContinueUnder(prompt, params, by, req.TopN, req.MaxNewTokens, false)
 	o.mask(want)
 	if o.matcher != nil {
 		o.matcher.Close()

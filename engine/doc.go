@@ -48,6 +48,14 @@
 // Requests take memory of their own: for the prompt at once, for what they generate
 // as it comes (account). Beyond a budget they are refused.
 //
+// # Images
+//
+// An image of a prompt is a run of tokens that stand for embedding rows. An encoder
+// computes them on a goroutine of its own, and a cache by the image's hash keeps them,
+// within a budget. A sequence waits for admission until its rows are there, unless its
+// pages are cached: the keys of pages have the hash in place of the tokens. Tokens that
+// attend both ways are computed in one step (images).
+//
 // # Grammars and forks
 //
 // A constrained sequence follows a grammar, from its beginning or after a trigger in

@@ -54,6 +54,8 @@ type Config struct {
 	// Compiler returns the compiler that made the matchers of constrained requests;
 	// it is called when such a request arrives. nil: requests cannot be constrained.
 	Compiler func() (Compiler, error)
+
+	Vision *Vision // nil: the model reads no images
 }
 
 // Engine generates tokens for many requests at once on one backend.
@@ -102,6 +104,7 @@ type loop struct {
 	masking     masking     // scratch of mask
 
 	speculation speculation
+	images      *images
 
 	pace     pace
 	lengths  lengths
@@ -142,7 +145,7 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.MaxBatchTokens == 0 {
 		cfg.MaxBatchTokens = min(cfg.Device.MaxTokens, cmp.Or(caps.StepTokens, 512))
 	}
-	if err := errors.Join(cfg.check(room), cfg.checkSpeculation()); err != nil {
+	if err := errors.Join(cfg.check(room), cfg.checkSpeculation(), cfg.checkVision()); err != nil {
 		return nil, err
 	}
 	if err := cfg.Backend.InitCache(cfg.Pages, cfg.States); err != nil {
@@ -193,6 +196,7 @@ func newLoop(cfg *Config, windows []int, slots int) loop {
 		unpublished: make([]*sequence, 0, slots+cfg.MaxWaiting),
 		tables:      make([][]table, slots),
 		masking:     newMasking(slots),
+		images:      newImages(),
 		reserve:     caution,
 		released:    1,
 		outlook: outlook{
@@ -268,6 +272,7 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 			err = fmt.Errorf("engine: panic: %v\n%s", p, debug.Stack())
 		}
 		e.shutDown(err)
+		e.awaitEncoder()
 	}()
 	defer context.AfterFunc(ctx, func() {
 		e.halted.Store(true)
@@ -285,7 +290,9 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 		case e.draining.Load() && e.inbox.closeIfEmpty():
 			return nil
 		default:
-			e.progress.Store(0)
+			if e.images.running == nil {
+				e.progress.Store(0)
+			}
 			<-e.wake
 		}
 	}

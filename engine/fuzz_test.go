@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,6 +55,7 @@ func TestSimulated(t *testing.T) {
 	for _, n := range []int{sum.Requests, sum.Complete, sum.Cut, sum.Expired, sum.Cancelled, sum.Failed, sum.Refused, sum.Lost, sum.Preemptions, sum.CachedTokens,
 		sum.WithGrammar, sum.Constrained, sum.Forced, sum.Late, sum.Forks, sum.Windows, sum.Recurrent, sum.Resumed, sum.Adapters, sum.Lengthened,
 		sum.Ruled, sum.Contradictory, sum.Stuck, sum.StopTokens, sum.Looped, sum.Scored, sum.Reasoned, sum.Drafted - sum.Accepted, sum.Accepted,
+		sum.Images, sum.ImagesEncoded, sum.ImagesCached, sum.Unreadable,
 		sum.Drafts.UnderGrammar, sum.Drafts.Forced, sum.Drafts.Before, sum.Drafts.Recurrent} {
 		if n == 0 {
 			t.Errorf("something never happened in %d runs: %+v", runs, sum)
@@ -70,6 +72,7 @@ type tally struct {
 	Drafts                                                                    drafts
 	Windows, Recurrent, Resumed, Adapters, Lengthened                         int
 	Ruled, Contradictory, Stuck, StopTokens, Looped, Scored, Reasoned, Astray int
+	Images, ImagesEncoded, ImagesCached, Unreadable                           int
 
 	// Of runs in which nothing goes wrong and lengths are not misjudged on purpose:
 	Waits            int     // engines in which someone waited
@@ -118,6 +121,19 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		model.RopeOriginal, model.RopeDynamic = between(1, 60), chance(0.5)
 	}
 	model.Draft = seed%3 == 0
+	var art *gallery // for images draws of their own
+	if seed%4 == 1 {
+		own := rand.New(rand.NewPCG(seed, 8))
+		art = newGallery(own, limits.MaxPagesPerSlot*page.Tokens/2)
+		model.Hidden = paintingWidth
+		p := &painter{}
+		delay := []float64{0, 0.5, 0.95}[own.IntN(3)]
+		p.late = func() bool { return own.Float64() < delay }
+		if own.IntN(3) == 0 {
+			p.fault = func() paintingFault { return paintingFault(own.IntN(30)) } // most are none
+		}
+		cfg.Vision = p.vision(art.memory, own.IntN(2) == 0)
+	}
 	if model.Recurrent {
 		cfg.States = between(1, 3*limits.MaxSlots)
 	}
@@ -209,7 +225,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		if chance(0.1) {
 			prediction = base[:between(0, len(base))]
 		}
-		return &Request{
+		r := &Request{
 			Prediction:     prediction,
 			Deadline:       until,
 			LogitBias:      biases,
@@ -222,6 +238,11 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 			PromptLogprobs: chance(0.15),
 			IgnoreEOS:      chance(0.1),
 		}
+		if art != nil && art.rng.IntN(3) > 0 {
+			art.hang(r, w.e)
+			sum.Images += len(r.Images)
+		}
+		return r
 	}
 	submit := func() error {
 		sum.Requests++
@@ -247,7 +268,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 			addRules(rng, r, &model)
 			sum.Ruled++
 		case chance(0.04) && spec == nil:
-			r.MaxNewTokens, r.PromptLogprobs, seeds = 0, true, seeds[:1]
+			r.MaxNewTokens, r.PromptLogprobs, seeds, r.Images = 0, true, seeds[:1], nil
 			sum.Scored++
 		}
 		_, err := w.submitN(t, r, spec, seeds)
@@ -343,6 +364,8 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 			sum.Cancelled++
 		case e.Kind == Expired && !c.req.Deadline.IsZero():
 			sum.Expired++
+		case e.Kind == Failed && (errors.Is(e, errPainting) || errors.Is(e, errInvalidRows) || strings.Contains(e.Error(), "no paint")) && w.painter.bad > 0:
+			sum.Unreadable++
 		case e.Kind == Failed && faults > 0:
 			sum.Failed++
 		default:
@@ -383,6 +406,8 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		}
 		sum.Computed -= int(w.e.stats.draftedTokens.Load() - w.e.stats.acceptedTokens.Load())
 	}
+	sum.ImagesEncoded += int(w.e.stats.imagesEncoded.Load())
+	sum.ImagesCached += int(w.e.stats.imagesCached.Load())
 	sum.Windows += len(model.Windows)
 	sum.Adapters += cfg.Adapters
 	if model.Recurrent {

@@ -65,6 +65,7 @@ const (
 	alternativeBytes = int64(unsafe.Sizeof(Alternative{}))
 	keyBytes         = int64(unsafe.Sizeof(page.Key{}))
 	listBytes        = int64(unsafe.Sizeof([]int32{}))
+	pictureBytes     = int64(unsafe.Sizeof(Image{}) + unsafe.Sizeof(picture{}) + unsafe.Sizeof(device.Span{}))
 	// A sequence, its Stream and its context.
 	sequenceBytes = int64(unsafe.Sizeof(sequence{})+unsafe.Sizeof(Stream{})) + 512
 )
@@ -87,6 +88,9 @@ func requestBytes(r *Request, vocab int, fork bool) int64 {
 		n += listBytes + int64(len(ban))*4
 	}
 	n += int64(len(r.Prediction)) * 4
+	for i := range r.Images {
+		n += r.Images[i].bytes() + pictureBytes
+	}
 	if r.AllowedTokens != nil || len(r.BannedTokens) > 0 {
 		n += mask
 	}

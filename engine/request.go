@@ -25,6 +25,7 @@ type Request struct {
 	Adapter        int32         // 0: none, else what LoadAdapter returned
 	Repetition     Repetition    // ends a sequence that repeats itself
 	Prediction     []int32       // what the output may be like: where drafts are looked for first
+	Images         []Image       // in order of their places in the prompt
 	CacheSalt      string        // the prefix cache is shared with requests of the same salt alone
 	// Deadline is when the sequence ends with the tokens it has, FinishDeadline;
 	// one that is not being generated then, but waits or reads its prompt, ends

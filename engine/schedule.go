@@ -46,7 +46,7 @@ func (e *Engine) schedule(st *step) {
 	}
 	st.share = max(1, st.left/2)
 
-	if head := e.waiting.head; head != nil && head.refused != e.released {
+	if head := e.waiting.head; head != nil && head.refused != e.released && !e.awaitsImages(head) {
 		prompts += min(e.waiting.length, len(e.freeSlots))
 	}
 	prompt := func(s *sequence) {
@@ -105,6 +105,7 @@ func (e *Engine) schedule(st *step) {
 			e.releaseForks(s)
 		}
 	}
+	e.fillAxes(st)
 	e.cache.States.Release(st.pinned)
 	st.pinned = st.pinned[:0]
 	if st.empty() { // nothing else is to be done
@@ -137,28 +138,29 @@ func (e *Engine) chunk(st *step, s *sequence, others bool) int {
 	case n == s.wants() && rows == 0:
 		n-- // the last token is what yields a sample
 	}
-	return n
+	return s.uncut(st, n)
 }
 
 // place puts the next n tokens of s into the step, or as many as it can get
 // pages for.
 func (e *Engine) place(st *step, s *sequence, n int) {
-	known := s.computed + n
-	have := e.extend(st, s, known+len(s.draft))
-	if n = min(n, have-s.computed); n <= 0 {
+	drafts := len(s.draft)
+	known, least := s.computed+n, s.computed+s.least(s.computed)
+	deltas := len(st.batch.Pages)
+	have := e.extend(st, s, known+len(s.draft), least)
+	if have < least {
 		return
+	}
+	n = min(n, have-s.computed)
+	if span := s.spanAcross(s.computed + n); span != nil {
+		n = int(span.Start) - s.computed
+		e.trim(st, s, deltas, s.computed+n)
 	}
 	s.draft = s.draft[:min(len(s.draft), max(0, have-known))]
 	b := st.batch
 	start := len(b.Tokens)
-	for p := s.computed; p < s.computed+n; p++ {
-		token := device.LastToken
-		if p < s.known() {
-			token = s.token(p)
-		}
-		b.Tokens = append(b.Tokens, token)
-		b.Pos = append(b.Pos, int32(p))
-	}
+	e.addTokens(b, s, s.computed, s.computed+n)
+	s.addSpans(b, start, n)
 	if s.req.Params.Counts() {
 		// The device counts what it samples, but not what was forced.
 		for p := max(s.counted, s.computed); p < min(s.computed+n, s.known()); p++ {
@@ -186,6 +188,7 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 		e.state(st, s, s.computed+n)
 	}
 	s.computed += n
+	e.releaseComputed(s)
 	s.row = -1
 	if len(s.draft) > 0 {
 		row := len(st.rows)
@@ -198,6 +201,9 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 		if s.spare != page.None && s.drafted == 0 { // the draft could not be verified
 			st.pinned, s.spare = append(st.pinned, s.spare), page.None
 		}
+	}
+	if s.drafted < drafts { // some of it has no use for its pages
+		e.trim(st, s, deltas, s.computed)
 	}
 	next := int32(0)
 	if s.computed < s.known() {
@@ -250,7 +256,8 @@ func (e *Engine) preempt(s *sequence) {
 // requeue makes a released sequence wait in front of all others.
 func (e *Engine) requeue(s *sequence) {
 	s.state = waiting
-	s.computed, s.draft = 0, nil
+	s.computed, s.draft, s.pictures.asked = 0, nil, 0
+	e.images.changes++ // it can be made to let go of rows
 	s.preempted++
 	e.preempted++
 	e.waiting.pushFront(s)

@@ -42,6 +42,7 @@ type sequence struct {
 	constraint *constraintState // nil in free text
 	rules      *rules           // nil if there are none
 	equal      []int32          // see repeats
+	pictures   pictures         // its images
 	forks      []*sequence      // of the same prompt, held until it is computed
 	released   bool             // its forks need not be held for the prompt
 	ctx        context.Context
@@ -188,9 +189,18 @@ func (s *sequence) fullPages(n int) []page.Key {
 		if len(s.keys) == cap(s.keys) {
 			s.growKeys()
 		}
-		s.keys = append(s.keys, parent.Next(tokens[:]))
+		s.keys = append(s.keys, parent.Next(tokens[:], s.contentsIn(first)...))
 	}
 	return s.keys[:n]
+}
+
+// contentsIn says which tokens of the page that begins at a place stand for images.
+func (s *sequence) contentsIn(first int) (contents []page.Content) {
+	for i := s.imageAt(first); i < len(s.req.Images) && s.req.Images[i].First < first+page.Tokens; i++ {
+		m := &s.req.Images[i]
+		contents = append(contents, page.Content{Hash: m.Hash, First: m.First - first, Count: m.Count})
+	}
+	return contents
 }
 
 // growKeys makes room for the keys of generated tokens, half as many again as

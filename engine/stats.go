@@ -66,6 +66,8 @@ type Stats struct {
 	AcceptedTokens  int64 // and of these, generated
 	LateMasks       int64 // rows that sat out a step because their grammar was slow
 	Preemptions     int64
+	ImagesEncoded   int64 // by the vision tower
+	ImagesCached    int64 // of admitted requests whose rows or pages were there already
 
 	Steps [numMethods]MethodStats // by Method
 }
@@ -88,6 +90,7 @@ type counters struct {
 	generatedTokens, preemptions         atomic.Int64
 	forcedTokens, lateMasks              atomic.Int64
 	draftedTokens, acceptedTokens        atomic.Int64
+	imagesEncoded, imagesCached          atomic.Int64
 	steps, failed, forward, tokens, seqs [numMethods]atomic.Int64
 	pagesTotal, statesTotal              int
 	groups                               []cacheCounters
@@ -119,6 +122,8 @@ func (e *Engine) Stats() Stats {
 		AcceptedTokens:  c.acceptedTokens.Load(),
 		LateMasks:       c.lateMasks.Load(),
 		Preemptions:     c.preemptions.Load(),
+		ImagesEncoded:   c.imagesEncoded.Load(),
+		ImagesCached:    c.imagesCached.Load(),
 	}
 	for g := range c.groups {
 		s.Groups = append(s.Groups, c.groups[g].stats(e.shape.windows[g]))

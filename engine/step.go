@@ -29,6 +29,7 @@ type step struct {
 	share       int       // of these, for one prompt among several
 	closed      bool      // nothing more is admitted
 	late        int       // sequences that wait for a mask and nothing else
+	lacking     int       // sequences whose images the next turn asks for
 	decodes     int       // sequences that compute one token
 	admitted    int       // sequences new in this step
 	awaitsMasks bool      // some rows depend on what the step before samples
@@ -100,10 +101,11 @@ func (e *Engine) tick() (worked bool, err error) {
 	e.receive()
 	e.dropAbandoned()
 	e.tendAdapters()
+	e.fetchImages()
 
 	next := &e.ring[e.launched%device.RingDepth]
 	e.schedule(next)
-	late := next.late > 0
+	late := next.late+next.lacking > 0
 	if next.empty() {
 		next = nil
 	} else {
@@ -112,7 +114,7 @@ func (e *Engine) tick() (worked bool, err error) {
 
 	last := e.inFlight
 	e.inFlight = next
-	if last == nil && next == nil && !late && (len(e.active) > 0 || e.waiting.length > 0) {
+	if last == nil && next == nil && !late && e.images.running == nil && (len(e.active) > 0 || e.waiting.length > 0) {
 		panic(fmt.Sprintf("no progress with %d active and %d waiting sequences", len(e.active), e.waiting.length))
 	}
 	if last != nil {
@@ -350,6 +352,7 @@ func (e *Engine) end(s *sequence, reason FinishReason, err error) {
 		e.lengths.learn(s.generated, !said && !s.stream.closed.Load())
 	}
 	s.state = ended
+	e.releaseImages(s)
 	e.promoteFork(s)
 	s.dropConstraint()
 	if s.scoreOnly() {

@@ -114,8 +114,9 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 	root := e.root(req, e.ropeLen(len(req.Tokens)))
 	var keys []page.Key
 	if !e.cfg.NoPrefixCache {
-		keys = root.AppendKeys(make([]page.Key, 0, keysRoom(req)), req.Tokens)
+		keys = root.AppendKeys(make([]page.Key, 0, keysRoom(req)), req.Tokens, contents(req)...)
 	}
+	spans := e.cfg.Vision.spans(req)
 	for i, seed := range seeds {
 		constraint, err := e.newConstraintState(constraints[i])
 		if err != nil {
@@ -127,6 +128,7 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 		s := e.newSequence(ctx, &r, root, keys)
 		keys = keys[:len(keys):len(keys)] // only the first may append in place
 		s.constraint, s.rules, r.Constraint = constraint, rules, nil
+		s.pictures = newPictures(req, spans)
 		streams = append(streams, s.stream)
 		if i == 0 {
 			leader = s
@@ -164,6 +166,9 @@ func (e *Engine) check(req *Request) error {
 		return invalid("top_n is %d, must be 0 to %d", req.TopN, e.limits.MaxTopN)
 	}
 	if err := req.Repetition.check(); err != nil {
+		return err
+	}
+	if err := e.checkImages(req); err != nil {
 		return err
 	}
 	for i, t := range req.Tokens {

@@ -23,6 +23,7 @@ type world struct {
 	b        *sim.Backend
 	model    sim.Model
 	clients  []*client
+	painter  *painter // nil: the model reads no images
 	adapters []*device.Adapter
 	onWait   func()      // while a step is in flight
 	onStep   func(*step) // when it is planned
@@ -81,6 +82,9 @@ func newWorld(t testing.TB, cfg Config, bc sim.Config) *world {
 		t.Fatal(err)
 	}
 	w.e = e
+	if v := cfg.Vision; v != nil {
+		w.paints(v.Encoder.(*painter))
+	}
 	e.now = func() time.Time { return time.Unix(1, 0).Add(w.b.Now()) }
 	return w
 }
@@ -138,6 +142,7 @@ func (w *world) conditions(req *Request) sim.Conditions {
 	if req.Adapter > 0 {
 		by.Adapter = w.adapters[req.Adapter-1]
 	}
+	w.seen(req, &by)
 	return by
 }
 
@@ -152,18 +157,19 @@ func (w *world) growsLonger(req *Request) bool {
 // which rotations change goes on from what it has said so far as a longer one.
 func (w *world) expect(req *Request, p sample.Params) []sim.Choice {
 	by := w.conditions(req)
+	prompt, _ := shown(req, w.model.Hidden)
 	before := w.model.RopeOriginal - len(req.Tokens) + 1
 	if ruled(req) {
 		by.Mask = func(out []sim.Choice) []uint32 { return admitted(req, &w.model, nil, out) }
 	}
 	if !w.growsLonger(req) {
-		return w.model.ContinueUnder(req.Tokens, p, by, req.TopN, req.MaxNewTokens, !req.IgnoreEOS)
+		return w.model.ContinueUnder(prompt, p, by, req.TopN, req.MaxNewTokens, !req.IgnoreEOS)
 	}
-	want := w.model.ContinueUnder(req.Tokens, p, by, req.TopN, before, !req.IgnoreEOS)
+	want := w.model.ContinueUnder(prompt, p, by, req.TopN, before, !req.IgnoreEOS)
 	if len(want) < before || want[before-1].Token == w.model.EOS && !req.IgnoreEOS {
 		return want
 	}
-	longer := slices.Clone(req.Tokens)
+	longer := slices.Clone(prompt)
 	for _, c := range want {
 		longer = append(longer, c.Token)
 	}
@@ -183,7 +189,9 @@ func (w *world) ask(t testing.TB, prompt []int32, n int) *client {
 
 // turn runs the loop once, reads all streams and checks everything.
 func (w *world) turn() (worked bool, err error) {
+	encoded := w.encode(false)
 	worked, lost := w.e.tick()
+	worked = worked || encoded || w.encode(true)
 	if lost != nil {
 		w.e.shutDown(lost)
 	}
@@ -200,7 +208,7 @@ func (w *world) turn() (worked bool, err error) {
 		return false, lost
 	}
 	w.measure()
-	return worked, w.checkEngine()
+	return worked, errors.Join(w.checkEngine(), w.checkImages())
 }
 
 // measure notes how well the engine is used while someone waits.
@@ -250,6 +258,11 @@ func (w *world) checkDone() error {
 	if free, total := w.e.cache.Pages.Free(), w.e.cache.Pages.Total(); free != total {
 		return fmt.Errorf("%d of %d pages are free at the end", free, total)
 	}
+	for _, x := range w.e.images.entries {
+		if x.holds != 0 {
+			return fmt.Errorf("rows of an image are held by %d at the end", x.holds)
+		}
+	}
 	if n := w.e.queued.Load(); n != 0 {
 		return fmt.Errorf("%d requests counted as waiting at the end", n)
 	}
@@ -291,8 +304,12 @@ func (w *world) checkStep() {
 		w.onStep(st)
 	}
 	w.steps = append(w.steps, len(st.batch.Tokens))
-	if n := len(st.batch.Tokens); n > w.e.budget {
-		w.err = fmt.Errorf("step of %d tokens, the budget is %d", n, w.e.budget)
+	spans := 0
+	for _, span := range st.batch.Spans {
+		spans = max(spans, int(span.Count))
+	}
+	if n := len(st.batch.Tokens); n > w.e.budget+spans {
+		w.err = fmt.Errorf("step of %d tokens, the budget is %d, a span has up to %d", n, w.e.budget, spans)
 	}
 	users, _ := w.users()
 	fresh := map[page.ID]bool{}

@@ -130,13 +130,19 @@ func (b *Backend) write(e *entry, q *device.Seq) error {
 		h.state = b.states[s.live]
 	}
 	c := class{adapter: b.adapters[q.Adapter], ropeLen: q.RopeLen}
+	spans := e.batch.Spans
 	for i := q.Start; i < q.Start+q.Count; i++ {
-		token := uint64(uint32(e.batch.Tokens[i]))
-		switch t := e.batch.Tokens[i]; {
-		case t == device.LastToken:
-			token = uint64(uint32(s.last))
-		case t < 0:
-			token = rowHash(e.batch.Embeds[int(-1-t)*m.Hidden:][:m.Hidden])
+		token := b.token(e, s, i)
+		for len(spans) > 0 && spans[0].Start+spans[0].Count <= i {
+			spans, c.span = spans[1:], 0
+		}
+		if len(spans) > 0 && spans[0].Start == i {
+			for j := i; j < i+spans[0].Count; j++ {
+				c.span = mix(c.span, b.token(e, s, j))
+			}
+		}
+		if len(e.batch.Axes) > 0 {
+			c.axes = axesHash(e.batch.Axes[3*i:][:3], h.length)
 		}
 		for g := range h.sums {
 			if p := h.left(g); p >= 0 && i > q.Start { // the first token's read left it out
@@ -166,6 +172,19 @@ func (b *Backend) write(e *entry, q *device.Seq) error {
 	}
 	s.void = false
 	return nil
+}
+
+// token is what stands for token i of the batch, which is of s.
+func (b *Backend) token(e *entry, s *slot, i int32) uint64 {
+	switch t := e.batch.Tokens[i]; {
+	case t == device.LastToken:
+		return uint64(uint32(s.last))
+	case t < 0:
+		hidden := b.cfg.Model.Hidden
+		return rowHash(e.batch.Embeds[int(-1-t)*hidden:][:hidden])
+	default:
+		return uint64(uint32(t))
+	}
 }
 
 // result fills in a row of the step from its slot's hidden row.

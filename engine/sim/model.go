@@ -3,6 +3,7 @@ package sim
 import (
 	"math"
 	"math/bits"
+	"slices"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/sample"
@@ -23,7 +24,8 @@ type Model struct {
 	Windows   []int
 	Recurrent bool // it has a state
 
-	// Hidden is the width of rows that stand for tokens, 0 if there are none.
+	// Hidden is the width of rows that stand for tokens, 0 if there are none. A model that
+	// has them also has spans and positions of three axes.
 	Hidden int
 
 	// Draft says that it has a head that drafts one more token, three of four times the
@@ -69,6 +71,11 @@ type Conditions struct {
 	Adapter *device.Adapter
 	RopeLen int32     // Seq.RopeLen; without effect if RopeOriginal is 0
 	Embeds  []float32 // rows of Hidden; device.EmbedRow(i) in the prompt is row i
+
+	// Axes are the three axes of the position of each token of the prompt; those of
+	// later ones follow the last. Nil: places in the sequence.
+	Axes  []int32
+	Spans []device.Span // of the prompt
 }
 
 // ContinueUnder is Continue under conditions. It stops before a token whose
@@ -81,7 +88,7 @@ func (m Model) ContinueUnder(prompt []int32, p sample.Params, by Conditions, top
 		biases += biasOf(bias)
 	}
 	for _, t := range prompt {
-		r.feed(t)
+		r.feed(t, prompt)
 		if t >= 0 {
 			counts += countOf(t, 0)
 		}
@@ -103,7 +110,7 @@ func (m Model) ContinueUnder(prompt []int32, p sample.Params, by Conditions, top
 		if stopAtEOS && c.Token == m.EOS {
 			break
 		}
-		r.feed(c.Token)
+		r.feed(c.Token, prompt)
 		counts += countOf(c.Token, 1)
 	}
 	return out
@@ -115,7 +122,7 @@ func (m Model) Score(prompt []int32, by Conditions, topN int) []Choice {
 	out := []Choice{{Token: prompt[0], Logprob: float32(math.NaN())}}
 	r := m.start(&by)
 	for i := 1; i < len(prompt); i++ {
-		r.feed(prompt[i-1])
+		r.feed(prompt[i-1], prompt)
 		made := score(r.sum(), prompt[i])
 		c := Choice{Token: made.token, Logprob: made.logprob}
 		for k := range topN {
@@ -143,25 +150,64 @@ func (m *Model) start(by *Conditions) *reader {
 }
 
 // feed appends a token of the prompt or of what follows it.
-
-func (r *reader) feed(token int32) {
+func (r *reader) feed(token int32, prompt []int32) {
 	for g := range r.sums {
 		if q := r.left(g); q >= 0 {
 			r.drop(g, q, inGroup(r.values[q], g))
 		}
 	}
-	t := uint64(uint32(token))
+	p := r.length
+	c := r.class
+	c.axes = axesHash(r.by.axes(p), p)
+	for _, s := range r.by.Spans {
+		if p >= int(s.Start) && p < int(s.Start+s.Count) {
+			for i := s.Start; i < s.Start+s.Count; i++ {
+				c.span = mix(c.span, r.token(prompt[i]))
+			}
+		}
+	}
+	r.values = append(r.values, r.add(r.token(token), c))
+}
+
+// token is what stands for a token, or for a row.
+func (r *reader) token(token int32) uint64 {
 	if token < 0 {
 		row := int(-1 - token)
-		t = rowHash(r.by.Embeds[row*r.model.Hidden:][:r.model.Hidden])
+		return rowHash(r.by.Embeds[row*r.model.Hidden:][:r.model.Hidden])
 	}
-	r.values = append(r.values, r.add(t, r.class))
+	return uint64(uint32(token))
+}
+
+// axes are those of a place, nil: the place itself.
+func (c *Conditions) axes(place int) []int32 {
+	n := len(c.Axes) / 3
+	switch {
+	case n == 0:
+		return nil
+	case place < n:
+		return c.Axes[3*place:][:3]
+	}
+	next := slices.Max(c.Axes[3*(n-1):]) + int32(place-n) + 1
+	return []int32{next, next, next}
+}
+
+// axesHash is 0 if all axes are the place.
+func axesHash(axes []int32, place int) (h uint64) {
+	for _, a := range axes {
+		h = mix(h, uint64(uint32(a))-uint64(place))
+	}
+	if p := int32(place); len(axes) == 3 && axes[0] == p && axes[1] == p && axes[2] == p {
+		return 0
+	}
+	return h
 }
 
 // class is what changes the values of a sequence beside its tokens.
 type class struct {
 	adapter uint64 // its hash
 	ropeLen int32
+	axes    uint64 // axesHash of its position
+	span    uint64 // hash of all tokens that attend to each other with it
 }
 
 // rope is what rotations depend on at a position beside the position.
@@ -191,6 +237,12 @@ func (h *history) add(token uint64, c class) uint64 {
 	v := mix(mix(h.model.Seed, token), h.sum()+uint64(h.length))
 	if c.adapter != 0 {
 		v = mix(v, c.adapter)
+	}
+	if c.axes != 0 {
+		v = mix(v, c.axes)
+	}
+	if c.span != 0 {
+		v = mix(v, c.span)
 	}
 	if rope := h.model.rope(c.ropeLen, h.length); rope != 0 {
 		v = mix(v, rope)

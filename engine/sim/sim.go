@@ -144,7 +144,7 @@ func (b *Backend) Caps() device.Caps {
 		c.Features |= device.FeatureDraft
 	}
 	if b.cfg.Model.Hidden > 0 {
-		c.Features |= device.FeatureEmbeds
+		c.Features |= device.FeatureEmbeds | device.FeatureAxes | device.FeatureSpans
 	}
 	if b.cfg.Synchronous {
 		c.LaunchDepth = 0

@@ -734,7 +734,7 @@ func TestCaps(t *testing.T) {
 		features, withheld device.Feature
 	}{
 		{Config{}, 1, testLimits.MaxTokens, device.FeatureAdapters | device.FeatureVerify, device.FeatureEmbeds | device.FeatureSpans},
-		{Config{Synchronous: true, StepTokens: 7, Model: Model{Hidden: 2}}, 0, 7, device.FeatureEmbeds, device.FeatureAxes},
+		{Config{Synchronous: true, StepTokens: 7, Model: Model{Hidden: 2}}, 0, 7, device.FeatureEmbeds | device.FeatureAxes | device.FeatureSpans, device.FeatureDraft},
 	} {
 		c := New(testLimits, tt.cfg).Caps()
 		if c.LaunchDepth != tt.depth || c.StepTokens != tt.tokens || !c.Has(tt.features) || c.Features&tt.withheld != 0 {
