@@ -41,8 +41,8 @@ var (
 // allocated. Zero means the default.
 type Limits struct {
 	Bytes  int // of the encoded image; default 20 MiB
-	Pixels int // width times height, before any resizing; default 64 Mi
-	Side   int // of width and of height; default 16384
+	Pixels int // width times height, before any resizing; default 48 Mi
+	Memory int // bytes that decoding takes, as estimated from the header; default 256 MiB
 }
 
 // Pixels is a decoded image: 8 bits each of red, green and blue, row by row from
@@ -132,6 +132,16 @@ type Input struct {
 	InterpWeights []float32 // [Len][4]
 }
 
+// Bidirectional says which tokens of a prompt attend both ways in the language model.
+type Bidirectional int
+
+// The ways of attending to tokens that come later.
+const (
+	Causal      Bidirectional = iota // none
+	WithinImage                      // each run of image tokens within itself
+	WholePrompt                      // all of the prompt, text too
+)
+
 // A Config is what Files say, for whoever builds the tower or reserves memory for it.
 type Config struct {
 	Family string // model_type of config.json: "gemma3", …
@@ -141,9 +151,8 @@ type Config struct {
 	// ImageToken is the text of an image token, and ImageTokenID its id.
 	ImageToken   string
 	ImageTokenID int32
-	// Bidirectional says that a run of image tokens attends both ways in the language
-	// model.
-	Bidirectional bool
+	// Bidirectional says which tokens attend both ways in the language model.
+	Bidirectional Bidirectional
 	// Prefixed says that Expand writes the beginning-of-sequence token: the prompt is
 	// tokenized without adding special tokens.
 	Prefixed bool
