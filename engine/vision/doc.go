@@ -75,12 +75,12 @@ type Layout struct {
 	// Grid is the size in image tokens that multi-axis positions (mrope) count in:
 	// time, height, width. Zero in families that have no such positions.
 	Grid [3]int
-	// Prompt is the text that replaces the image's placeholder, image tokens and the
-	// markers around them included.
+	// Prompt is the text that replaces the image's placeholder: image tokens, and the
+	// markers around and between them.
 	Prompt string
-	// PromptTokens is the number of special tokens in Prompt: Tokens and the markers.
-	// Plain text in it, like a line break, is not counted.
-	PromptTokens int
+
+	canvases []canvas
+	columns  int // of tiles, or of tokens, that the prompt tells apart; 0: none
 }
 
 // Newline in Layout.Order is the row that the checkpoint has for the end of a line
@@ -101,6 +101,8 @@ type Tile struct {
 	// Windows are the numbers of patches that attend to each other, one window after
 	// the other, in layers with windows. Nil: all patches of the tile.
 	Windows []int32
+
+	canvas, left, top int // the canvas that it is cut out of, and where, in pixels
 }
 
 // Len is the number of rows of the tower's input.
@@ -137,9 +139,10 @@ type Bidirectional int
 
 // The ways of attending to tokens that come later.
 const (
-	Causal      Bidirectional = iota // none
-	WithinImage                      // each run of image tokens within itself
-	WholePrompt                      // all of the prompt, text too
+	Causal           Bidirectional = iota // none
+	WithinImage                           // each run of image tokens within itself
+	WithinImageLocal                      // the same, only in layers with a window
+	WholePrompt                           // all of the prompt, text too
 )
 
 // A Config is what Files say, for whoever builds the tower or reserves memory for it.
@@ -158,14 +161,14 @@ type Config struct {
 	Prefixed bool
 
 	// PatchSize is the side of a patch in pixels, and PatchWidth the floats of a row of
-	// the tower's input: each channel's rows and columns of pixels one after the other,
-	// as a convolution's weight has them, for each of Frames.
+	// the tower's input, 3 * Frames * PatchSize²: [channel][frame][row][column] as the
+	// weight of a convolution, or [row][column][channel] if ChannelsLast.
 	PatchSize, PatchWidth int
-	// ChannelsLast says that a patch is ordered row, column, channel instead.
-	ChannelsLast bool
-	// Frames is how many times the pixels of an image are repeated in a patch, after each
-	// channel, in towers that also read films.
+	ChannelsLast          bool
+	// Frames is how many frames of a film a patch has; those of an image are the same.
 	Frames int
+	// MergeSize is the side of the square of patches that becomes one embedding row.
+	MergeSize int
 
 	// MaxTile is the most rows that a tile may have, and MaxTokens the most image tokens
 	// of an image.
