@@ -20,6 +20,11 @@ type golden struct {
 		Files  map[string]json.RawMessage
 		Images []goldenImage
 	}
+	Decoded []struct {
+		Name          string
+		Data, RGB     []byte
+		Width, Height int
+	}
 	Nearest []struct {
 		N, Side int
 		Places  []int32
@@ -244,6 +249,31 @@ func TestPositions(t *testing.T) {
 		}
 		if got := p.unwindow(&l.Tiles[0]); !slices.Equal(got, order) || !slices.Equal(l.Tiles[0].Windows, q.Windows) {
 			t.Errorf("%d×%d patches: order %v, windows %v, expected %v and %v", q.Rows, q.Columns, got, l.Tiles[0].Windows, order, q.Windows)
+		}
+	}
+}
+
+// What files decode to is what Pillow reads, to the last bit.
+func TestDecode(t *testing.T) {
+	g := readGolden(t, "testdata")
+	if len(g.Decoded) == 0 {
+		t.Fatal("no goldens")
+	}
+	for _, c := range g.Decoded {
+		px, err := Decode(c.Data, Limits{})
+		if err != nil {
+			t.Errorf("%s: %v", c.Name, err)
+			continue
+		}
+		if px.Width != c.Width || px.Height != c.Height {
+			t.Errorf("%s: %d×%d pixels, expected %d×%d", c.Name, px.Width, px.Height, c.Width, c.Height)
+			continue
+		}
+		for i, v := range c.RGB {
+			if px.RGB[i] != v {
+				t.Errorf("%s: byte %d is %d, expected %d", c.Name, i, px.RGB[i], v)
+				break
+			}
 		}
 	}
 }

@@ -14,6 +14,10 @@ goldens.json has a list of cases:
         values      some of them: their flat index in [tiles][3][height][width], and the value
         raw         or a file with all of them as float32
 
+a list of image files that are decoded:
+
+    decoded     name and data of a file, width, height and rgb of what Pillow reads; base64
+
 and the positions that towers compute themselves, in transformers' order:
 
     nearest     for Idefics 3: patches along an edge, table's edge, places
@@ -23,6 +27,7 @@ and the positions that towers compute themselves, in transformers' order:
 Needs torch, torchvision, transformers, Pillow, numpy and num2words.
 """
 
+import base64
 import io
 import json
 import pathlib
@@ -33,9 +38,10 @@ import tempfile
 import numpy as np
 import torch
 import transformers
-from PIL import Image
+from PIL import Image, ImageOps
 from tokenizers import Tokenizer, models
 from transformers import AutoImageProcessor, PreTrainedTokenizerFast
+from transformers.image_transforms import convert_to_rgb
 from transformers.utils import logging
 from transformers.vision_utils import (
     get_vision_interpolation_indices_and_weights,
@@ -208,6 +214,71 @@ def positions():
     return dict(nearest=nearest, qwen=qwen)
 
 
+def variants():
+    """Image files of many kinds: name, bytes."""
+    rng = np.random.default_rng(7)
+    width, height = 23, 17
+    picture = Image.fromarray(pixels(width, height, 3)).resize((width, height), Image.BICUBIC, box=(2, 2, 9, 7))
+    alpha = Image.fromarray(rng.integers(0, 256, (height, width), dtype=np.uint8))
+    clear = picture.copy()
+    clear.putalpha(alpha)
+
+    def save(image, kind, **options):
+        out = io.BytesIO()
+        image.save(out, kind, **options)
+        return out.getvalue()
+
+    yield "rgb.png", save(picture, "PNG")
+    yield "rgba.png", save(clear, "PNG")
+    yield "grey.png", save(picture.convert("L"), "PNG")
+    yield "grey-alpha.png", save(clear.convert("LA"), "PNG")
+    yield "bits.png", save(picture.convert("1"), "PNG")
+    yield "palette.png", save(picture.quantize(11), "PNG")
+    yield "palette-clear.png", save(picture.quantize(11), "PNG", transparency=bytes(range(0, 110, 10)))
+    yield "rgb-clear.png", save(picture, "PNG", transparency=picture.getpixel((3, 3)))
+    yield "grey16.png", save(Image.fromarray(rng.integers(0, 600, (height, width), dtype=np.uint16)), "PNG")
+    for orientation in range(2, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        yield f"exif{orientation}.png", save(picture, "PNG", exif=exif)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for subsampling in (0, 1, 2):
+        for progressive in (False, True):
+            yield f"{subsampling}{'p' if progressive else ''}.jpg", save(picture, "JPEG", quality=85, subsampling=subsampling, progressive=progressive, exif=exif if subsampling == 1 else b"")
+    yield "grey.jpg", save(picture.convert("L"), "JPEG", quality=60)
+    yield "cmyk.jpg", save(picture.convert("CMYK"), "JPEG", quality=90)
+    yield "restart.jpg", save(picture, "JPEG", quality=70, restart_marker_blocks=1)
+    yield "rgb.jpg", save(picture, "JPEG", quality=80, keep_rgb=True)
+    narrow = picture.crop((0, 0, 3, 17))
+    yield "narrow.jpg", save(narrow, "JPEG", quality=80)
+    yield "lossy.webp", save(picture, "WEBP", quality=70, exif=exif)
+    yield "even.webp", save(picture.crop((0, 0, 20, 16)), "WEBP", quality=50)
+    yield "lossy-clear.webp", save(clear, "WEBP", quality=70)
+    yield "lossless.webp", save(picture, "WEBP", lossless=True)
+    yield "lossless-clear.webp", save(clear, "WEBP", lossless=True, exact=True)
+    yield "frames.webp", save(picture, "WEBP", save_all=True, append_images=[picture.rotate(90)], quality=60)
+    yield "frames-clear.webp", save(clear, "WEBP", save_all=True, append_images=[clear.rotate(90)], quality=60)
+    yield "rgb.gif", save(picture, "GIF")
+    yield "clear.gif", save(picture.quantize(11), "GIF", transparency=4)
+    yield "frames.gif", save(picture, "GIF", save_all=True, append_images=[picture.rotate(90)])
+    yield "rgb.bmp", save(picture, "BMP")
+    yield "palette.bmp", save(picture.quantize(11), "BMP")
+    yield "grey.bmp", save(picture.convert("L"), "BMP")
+    yield "bits.bmp", save(picture.convert("1"), "BMP")
+    yield "rgba.bmp", save(clear, "BMP")
+
+
+def decoded():
+    """What Pillow reads of the variants, laid on white."""
+    images = []
+    for name, data in variants():
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        rgb = convert_to_rgb(image, return_numpy=True)
+        images.append(dict(name=name, data=base64.b64encode(data).decode(), width=rgb.shape[1], height=rgb.shape[0], rgb=base64.b64encode(rgb.tobytes()).decode()))
+    return images
+
+
 def committed():
     cases = []
     for c in CHECKPOINTS:
@@ -222,7 +293,7 @@ def committed():
                 values=[[i, round(float(flat[i]), 6)] for i in at],
             ))
         cases.append(case)
-    (HERE / "goldens.json").write_text(dump(dict(cases=cases, **positions())))
+    (HERE / "goldens.json").write_text(dump(dict(cases=cases, decoded=decoded(), **positions())))
 
 
 def dump(golden):
