@@ -15,6 +15,7 @@ const (
 	maxPixelCount = 1 << 28
 	maxCanvas     = 1 << 25 // pixels of an image that is made of another one
 	maxTiles      = 1 << 10
+	maxRows       = 1 << 20 // patches of a tile, or tokens of an image
 )
 
 // New reads what a checkpoint says about images. What would change an image and is not
@@ -47,6 +48,9 @@ func New(files Files) (*Processor, error) {
 	c.processor.refuse(name, harmlessProcessor)
 	if err != nil {
 		return nil, err
+	}
+	if n := max(p.Config.MaxTokens, p.Config.MaxTile); n > maxRows {
+		return nil, fmt.Errorf("an image may have %d patches or tokens, at most %d are supported", n, maxRows)
 	}
 	p.Config.PatchWidth = 3 * p.Config.Frames * p.Config.PatchSize * p.Config.PatchSize
 	return p, nil

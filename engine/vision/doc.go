@@ -156,8 +156,8 @@ type Config struct {
 	ImageTokenID int32
 	// Bidirectional says which tokens attend both ways in the language model.
 	Bidirectional Bidirectional
-	// Prefixed says that Expand writes the beginning-of-sequence token: the prompt is
-	// tokenized without adding special tokens.
+	// Prefixed says that Expand writes the beginning-of-sequence token into prompts with
+	// images: they are tokenized without adding special tokens.
 	Prefixed bool
 
 	// PatchSize is the side of a patch in pixels, and PatchWidth the floats of a row of

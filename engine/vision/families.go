@@ -156,14 +156,10 @@ func readQwen(c *checkpoint, p *Processor) {
 		l.Grid = [3]int{1, height / factor, width / factor}
 		return nil
 	}
-	// The extremes: an image so long that its short side is rounded up to one step, and one
-	// so small that both are.
-	area := float64(max(most, least))
-	long := math.Sqrt(maxAspect * area)
-	area = max(area+float64(factor)*(long+math.Sqrt(area)+float64(factor)), float64(factor)*long)
-	if most > 4*least {
-		area = max(float64(most), float64(factor)*long)
-	}
+	// The largest areas are those of an image so long that its short side is rounded up to
+	// one step, and of one so small that both sides are rounded up.
+	f, longest := float64(factor), math.Sqrt(maxAspect*float64(most))
+	area := max(float64(most), f*longest, float64(least)+f*(maxAspect+1)/math.Sqrt(maxAspect)*math.Sqrt(float64(least))+f*f)
 	tile := int(area) / p.Config.PatchSize / p.Config.PatchSize
 	p.bound(tile, tile/p.Config.MergeSize/p.Config.MergeSize)
 }
@@ -404,7 +400,7 @@ func readLlava(c *checkpoint, p *Processor) {
 		c.image.fail("do_pad", "true is not supported for %s", kind)
 	}
 	var ground [3]byte
-	if pad {
+	if pad && *c.err == nil {
 		for i := range ground {
 			ground[i] = byte(min(max(c.mean[i]*255, 0), 255))
 		}

@@ -281,11 +281,18 @@ func between(i, n, side int) (place int, part float32) {
 	return place, at - float32(place)
 }
 
-// Expand replaces the placeholders of a prompt, one for each layout, in order.
+// Expand replaces the placeholders of a prompt, one for each layout, in order. A prompt
+// without images stays as it is.
 func (p *Processor) Expand(prompt string, layouts []*Layout) (string, error) {
-	mark := p.Config.Placeholder
+	mark, token := p.Config.Placeholder, p.Config.ImageToken
+	if mark != token && strings.Contains(prompt, token) {
+		return "", fmt.Errorf("%w: %q in the prompt stands for no image", ErrPlaceholders, token)
+	}
 	if n := strings.Count(prompt, mark); n != len(layouts) {
 		return "", fmt.Errorf("%w: %d images, and %d times %q in the prompt", ErrPlaceholders, len(layouts), n, mark)
+	}
+	if len(layouts) == 0 {
+		return prompt, nil
 	}
 	var b strings.Builder
 	for _, l := range layouts {

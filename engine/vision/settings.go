@@ -104,8 +104,9 @@ func (s *settings) object(key string) *settings {
 // list or an object.
 func (s *settings) square(key string, def int) int {
 	size := s.size(key, true, size{height: def, width: def})
-	if size.height != size.width || size.height == 0 {
-		s.fail(key, "must be a square")
+	if size.height != size.width || size.height < 1 || size.height > maxSide {
+		s.fail(key, "must be one side of a square, or two that are equal")
+		return def
 	}
 	return size.height
 }
@@ -144,7 +145,7 @@ func (s *settings) size(key string, square bool, def size) size {
 		}
 		z.height, z.width = list[0], list[1]
 	default:
-		n := s.side(key, 0)
+		n := s.integer(key, 0, 1, maxPixelCount)
 		if square {
 			z.height, z.width = n, n
 		} else {
