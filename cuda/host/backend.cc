@@ -26,5 +26,5 @@ extern "C" __attribute__((visibility("default"))) void mr_cuda_memory(int64_t* f
   *total = int64_t(all);
 }
 
-extern "C" __attribute__((visibility("default"))) const mr_backend mr_backend_v5 =
+extern "C" __attribute__((visibility("default"))) const mr_backend mr_backend_v6 =
     millrace::Entries<millrace::Context>::table(millrace::probe, millrace::open);

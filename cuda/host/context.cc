@@ -204,7 +204,7 @@ void RingEntry::allocate(const mr_limits& l, const Model& model) {
   const auto lay_out = [&](Arena arena) {
     batch = arena.take<mr_batch>(1);
     adapters = arena.take<int32_t>(size_t(b.cap_seqs));
-    take_arrays(b, model.hidden(),
+    take_arrays(b, model.embeds_width(),
                 [&](auto*& array, size_t n) { array = arena.take<std::remove_reference_t<decltype(*array)>>(n); });
     return arena.used();
   };

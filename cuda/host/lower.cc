@@ -65,8 +65,9 @@ void Model::lower(const mr_op& op, Arena& arena) {
   switch (op.kind) {
     case MR_OP_EMBED: {
       const Weight* w = op.weight[0] < 0 ? nullptr : &weight(op.weight[0]);
-      return push([=](const Now& now) {
-        embed(now.stream, step, out, w, now.batch, op.f[MR_EMBED_SCALE], op.i[MR_EMBED_BESIDE] == 1, now.tokens);
+      return push([=, width = plan_.embeds_width](const Now& now) {
+        embed(now.stream, step, out, w, now.batch, op.f[MR_EMBED_SCALE], op.i[MR_EMBED_BESIDE] == 1, op.i[MR_EMBED_FIRST],
+              width, now.tokens);
       });
     }
     case MR_OP_EMBED_POSITION:
@@ -129,10 +130,14 @@ void Model::lower(const mr_op& op, Arena& arena) {
       }
       return;
     }
+    case MR_OP_EMBEDDING_BAG:
+      return push([=, w = weight(op.weight[0])](const Now& now) { embedding_bag(now.stream, rows, out, x, y, w, n(now)); });
     case MR_OP_ROWS:
       by_row_ = true;
       last_packed_ = {};
-      return push([=](const Now& now) { pick_rows(now.stream, step, out, x, now.rows); });
+      return push([=](const Now& now) {
+        pick_rows(now.stream, step, out, x, std::max(1, op.i[MR_ROWS_COUNT]), op.i[MR_ROWS_MEAN] == 1, now.rows);
+      });
     case MR_OP_ROUTE: {
       const Route r = {x.width,
                        op.i[MR_ROUTE_TOP_K],
@@ -355,6 +360,7 @@ void Model::lower_attention(const mr_op& op, Arena& arena) {
   a.heads = op.i[MR_ATTN_HEADS];
   a.window = op.i[MR_ATTN_WINDOW];
   a.chunk = op.i[MR_ATTN_CHUNK];
+  a.sight = op.i[MR_ATTN_SIGHT];
   a.slopes = table(op.i[MR_ATTN_SLOPES], arena);
   a.sinks = floats(op.weight[0], arena);
   a.scale = op.f[MR_ATTN_SCALE];

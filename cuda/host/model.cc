@@ -155,7 +155,8 @@ void Model::lay_out_slots(Arena& arena) {
   step_.max_tokens = limits_.max_tokens;
   for (const int** p : {&step_.n_tokens, &step_.n_rows, &step_.n_seqs}) *p = arena.take<int>(1);
   step_.seqs = arena.take<mr_seq>(n);
-  for (const int32_t** p : {&step_.token, &step_.pos, &step_.slot, &step_.adapter, &step_.length, &step_.first, &step_.last})
+  for (const int32_t** p : {&step_.token, &step_.pos, &step_.slot, &step_.adapter, &step_.length, &step_.first, &step_.last,
+                            &step_.end})
     *p = arena.take<int32_t>(tokens);
   step_.axes = arena.take<int32_t>(3 * tokens);
   for (const int32_t** p : {&step_.row_token, &step_.row_slot, &step_.row_adapter}) *p = arena.take<int32_t>(rows);

@@ -53,7 +53,7 @@ class Model {
   int64_t workspace_bytes() const { return int64_t(workspace_.bytes()); }
   int64_t cache_bytes() const { return int64_t(pages_.bytes() + states_.bytes()); }
   int vocab() const { return plan_.vocab; }
-  int hidden() const { return plan_.hidden; }
+  int embeds_width() const { return plan_.embeds_width; }
   int groups() const { return std::max(1, plan_.n_groups); }
   bool encodes() const { return head_.kind == MR_OP_OUTPUT; }
   int head_width() const { return values_[size_t(head_.in[0])].width; }

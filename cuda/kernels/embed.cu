@@ -7,17 +7,32 @@ namespace {
 // EmbedRow of package device: row i of Batch.Embeds is token -1-i.
 __device__ __forceinline__ int embedded_row(int32_t id) { return -1 - id; }
 
-__global__ void embed_kernel(Step step, Values out, Weight w, bool none, const mr_batch* batch, float scale, bool beside) {
+__global__ void embed_kernel(Step step, Values out, Weight w, bool none, const mr_batch* batch, float scale, bool beside,
+                             int first, int embeds_width) {
   const int t = blockIdx.x;
   if (t >= *step.n_tokens) return;
   int32_t id = step.token[t];
   if (beside && (id < 0 || id >= w.rows)) id = 0;
-  if (id < 0 || none) {
-    const float* from = batch->embeds + size_t(embedded_row(id)) * out.width;
+  if (id < 0) {
+    const float* from = batch->embeds + size_t(embedded_row(id)) * size_t(embeds_width) + first;
     for (int i = threadIdx.x; i < out.width; i += blockDim.x) out.row(t)[i] = from[i];
     return;
   }
-  for (int i = threadIdx.x; i < out.width; i += blockDim.x) out.row(t)[i] = element(w, 0, id, i) * scale;
+  for (int i = threadIdx.x; i < out.width; i += blockDim.x) out.row(t)[i] = none ? 0.f : element(w, 0, id, i) * scale;
+}
+
+__global__ void embedding_bag_kernel(Rows rows, Values out, Values numbers, Values weights, Weight w) {
+  const int r = blockIdx.x;
+  if (r >= *rows.count) return;
+  const float last = float(w.rows - 1);
+  for (int i = threadIdx.x; i < out.width; i += blockDim.x) {
+    float sum = 0;
+    for (int k = 0; k < numbers.width; k++) {
+      const float number = numbers.row(r)[k] > 0 ? numbers.row(r)[k] : 0;  // NaN is 0
+      sum = fmaf(weights.row(r)[k], element(w, 0, number < last ? int(number) : w.rows - 1, i), sum);
+    }
+    out.row(r)[i] = sum;
+  }
 }
 
 __global__ void embed_position_kernel(Step step, Values out, Weight w, int offset) {
@@ -29,8 +44,14 @@ __global__ void embed_position_kernel(Step step, Values out, Weight w, int offse
 }  // namespace
 
 void embed(cudaStream_t stream, const Step& step, const Values& out, const Weight* w, const mr_batch* batch, float scale,
-           bool beside, int n) {
-  MR_LAUNCH(embed_kernel, n, 128, stream, step, out, w == nullptr ? Weight{} : *w, w == nullptr, batch, scale, beside);
+           bool beside, int first, int embeds_width, int n) {
+  MR_LAUNCH(embed_kernel, n, 128, stream, step, out, w == nullptr ? Weight{} : *w, w == nullptr, batch, scale, beside,
+            first, embeds_width);
+}
+
+void embedding_bag(cudaStream_t stream, const Rows& rows, const Values& out, const Values& numbers, const Values& weights,
+                   const Weight& w, int n) {
+  MR_LAUNCH(embedding_bag_kernel, n, 128, stream, rows, out, numbers, weights, w);
 }
 
 void embed_position(cudaStream_t stream, const Step& step, const Values& out, const Weight& w, int offset, int n) {

@@ -47,7 +47,7 @@ struct Step {
   const int *n_tokens, *n_rows, *n_seqs;
   const mr_seq* seqs;
   // By token.
-  const int32_t *token, *pos, *slot, *adapter, *length, *first, *last, *axes;
+  const int32_t *token, *pos, *slot, *adapter, *length, *first, *last, *end, *axes;
   int max_tokens;  // axis a of token t is axes[a * max_tokens + t]
   // By row: its token's place in the batch, or -1 for one that is sampled again.
   const int32_t *row_token, *row_slot, *row_adapter;
@@ -168,7 +168,9 @@ void store_rows(cudaStream_t, const Weight&, const void* src, int64_t first, int
 void decode_rows(cudaStream_t, const Weight&, int matrices, float* out);
 
 // embed.cu
-void embed(cudaStream_t, const Step&, const Values& out, const Weight*, const mr_batch*, float scale, bool beside, int n);
+void embed(cudaStream_t, const Step&, const Values& out, const Weight*, const mr_batch*, float scale,
+           bool beside, int first, int embeds_width, int n);
+void embedding_bag(cudaStream_t, const Rows&, const Values& out, const Values& numbers, const Values& weights, const Weight&, int n);
 void embed_position(cudaStream_t, const Step&, const Values& out, const Weight&, int offset, int n);
 
 // norm.cu
@@ -191,7 +193,7 @@ void sparsify(cudaStream_t, const Rows&, const Values& out, const Values& x, flo
 void copy_columns(cudaStream_t, const Rows&, const Values& out, const Values& x, int n);
 
 // rows.cu
-void pick_rows(cudaStream_t, const Step&, const Values& out, const Values& x, int n);
+void pick_rows(cudaStream_t, const Step&, const Values& out, const Values& x, int count, bool mean, int n);
 void output_rows(cudaStream_t, const Step&, const mr_batch*, const Values& x, int n);
 
 // rope.cu
@@ -249,7 +251,7 @@ void reduce_adapters(cudaStream_t, const Rows&, const Adapted&, const Values& x,
 // all of them. The results are the same.
 constexpr int kMostValueWidth = 512;
 struct Attention {
-  int32_t heads, window, chunk;
+  int32_t heads, window, chunk, sight;
   const float *slopes, *sinks;  // null: none
   float scale, cap;
   float* partial;

@@ -13,7 +13,7 @@ constexpr int kThreads = 512;
 struct Filled {
   int *n_tokens, *n_rows, *n_seqs;
   mr_seq* seqs;
-  int32_t *token, *pos, *slot, *adapter, *length, *first, *last, *axes, *row_token, *row_slot, *row_adapter;
+  int32_t *token, *pos, *slot, *adapter, *length, *first, *last, *end, *axes, *row_token, *row_slot, *row_adapter;
 };
 
 __device__ void apply_deltas(const mr_batch& b, const Slots& s) {
@@ -70,6 +70,7 @@ __global__ void __launch_bounds__(kThreads) update_kernel(const mr_batch* batch,
       const int32_t pos = b.pos[t];
       out.token[t] = b.tokens[t] == MR_LAST_TOKEN ? s.last[seq.slot] : b.tokens[t];
       out.pos[t] = out.first[t] = out.last[t] = pos;
+      out.end[t] = seq.kv_len;
       out.slot[t] = seq.slot;
       out.adapter[t] = seq.adapter;
       out.length[t] = max(seq.rope_len, pos + 1);
@@ -137,6 +138,7 @@ void update(cudaStream_t stream, const mr_batch* batch, const int32_t* adapters,
   filled.length = out(step.length);
   filled.first = out(step.first);
   filled.last = out(step.last);
+  filled.end = out(step.end);
   filled.axes = out(step.axes);
   filled.row_token = out(step.row_token);
   filled.row_slot = out(step.row_slot);

@@ -23,7 +23,7 @@ import (
 // What a library has: a backend's table of functions, an mr_backend of millrace.h, and
 // what tells how much memory is free.
 const (
-	backendSymbol = "mr_backend_v5"
+	backendSymbol = "mr_backend_v6"
 	memorySymbol  = "mr_cuda_memory"
 )
 

@@ -43,7 +43,8 @@ type checked struct {
 	tensors  []checkedTensor
 	plan     *plan.Plan // nil before SetModel
 	info     ModelInfo
-	maxPos   int // positions that exist, by the limits and the plan's learned positions
+	joined   int32 // tokens that OpRows makes a row of
+	maxPos   int   // positions that exist, by the limits and the plan's learned positions
 	adapters map[int32]struct{}
 
 	pages     int // 0 before InitCache and of a plan without pages
@@ -278,6 +279,9 @@ func (c *checked) SetModel(p *plan.Plan) (ModelInfo, error) {
 	c.plan, c.info = p, info
 	c.maxPos = c.limits.MaxPagesPerSlot * PageTokens
 	for _, op := range p.AllOps() {
+		if op.Kind == plan.OpRows {
+			c.joined = op.I[plan.RowsCount]
+		}
 		if op.Kind == plan.OpEmbedPosition {
 			c.maxPos = min(c.maxPos, p.Tensors[op.Weight[0]].Shape[0]-int(op.I[plan.EmbedOffset]))
 		}

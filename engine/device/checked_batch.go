@@ -117,8 +117,8 @@ func (c *checked) checkLengths(x *Batch, caps batchCaps) error {
 		return fmt.Errorf("%d axes of positions for %d tokens, expected three each or none", len(x.Axes), tokens)
 	case len(x.Embeds) > 0 && !c.caps.Has(FeatureEmbeds):
 		return fmt.Errorf("embedding rows: %w", ErrUnsupported)
-	case len(x.Embeds)%c.plan.Hidden != 0:
-		return fmt.Errorf("%d floats of embedding rows, expected whole rows of %d", len(x.Embeds), c.plan.Hidden)
+	case len(x.Embeds)%c.plan.RowWidth() != 0:
+		return fmt.Errorf("%d floats of embedding rows, expected whole rows of %d", len(x.Embeds), c.plan.RowWidth())
 	case len(x.Spans) > 0 && !c.caps.Has(FeatureSpans):
 		return fmt.Errorf("spans: %w", ErrUnsupported)
 	case x.Draft && len(c.plan.Draft) == 0:
@@ -258,7 +258,7 @@ func (c *checked) checkPages(x *Batch) error {
 }
 
 func (c *checked) checkTokens(x *Batch) error {
-	embeds := len(x.Embeds) / c.plan.Hidden
+	embeds := len(x.Embeds) / c.plan.RowWidth()
 	for i, q := range x.Seqs {
 		s := &c.slots[q.Slot]
 		if x.Draft && !within(q.Next, c.plan.Vocab) {
@@ -386,8 +386,12 @@ func (c *checked) checkRows(x *Batch) error {
 			if !s.seq.at(c.step) {
 				return fmt.Errorf("row %d: slot %d has no sequence in the batch", i, r.Slot)
 			}
-			if q := x.Seqs[s.seq.index]; r.Token < q.Start || r.Token >= q.Start+q.Count {
+			q := x.Seqs[s.seq.index]
+			if r.Token < q.Start || r.Token >= q.Start+q.Count {
 				return fmt.Errorf("row %d: token %d of %d is not of slot %d", i, r.Token, len(x.Tokens), r.Slot)
+			}
+			if r.Token-q.Start < c.joined-1 {
+				return fmt.Errorf("row %d: token %d of slot %d, a row is made of %d", i, r.Token-q.Start, r.Slot, c.joined)
 			}
 		}
 		if r.TopN < 0 || r.TopN > MaxTopN {

@@ -1033,6 +1033,15 @@ func TestCheckedEncoder(t *testing.T) {
 			runChecked(t, b, 0)
 		})
 	}
+	mean := checkedEncoder()
+	rows := &mean.Ops[slices.IndexFunc(mean.Ops, func(op plan.Op) bool { return op.Kind == plan.OpRows })]
+	rows.I[plan.RowsCount], rows.I[plan.RowsMean] = 3, 1
+	joining := loadChecked(t, newFake(), mean)
+	batch(joining.Batch(0))
+	refused(t, joining.Forward(0), "row 0: token 0 of slot 0, a row is made of 3")
+	batch(joining.Batch(0))
+	joining.Batch(0).Rows = slices.DeleteFunc(joining.Batch(0).Rows, func(r Row) bool { return r.Token%6 < 2 })
+	runChecked(t, joining, 0)
 	p := checkedEncoder() // one that takes tokens as well, which is why there is room for masks
 	p.Vocab, p.Ops[0].Weight[0] = checkedVocab, 0
 	b := loadChecked(t, newFake(), p)

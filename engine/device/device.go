@@ -24,8 +24,10 @@
 // OpOutput (plan.Plan.Encodes). Nothing else is special. What it encodes is a
 // sequence with a slot and pages for the steps that it takes, its patches are rows
 // of Embeds at positions from 0 on, and as one Span they see each other
-// whichever way. Each row it asks for is a RowOutput, whose answer is the hidden
-// vector itself, in Outputs; there are not logits, and nothing is sampled.
+// whichever way; where the plan's attention says so (plan.Sight) they do without one, and
+// Spans are windows. Each row it asks for is a RowOutput, whose answer is the hidden
+// vector itself, in Outputs; there are not logits, and nothing is sampled. A row may be
+// made of several tokens of the step, of which it names the last (plan.OpRows).
 //
 // Backends trust plans and batches. Checked wraps one so that both are
 // checked first, once for all backends.
@@ -380,14 +382,14 @@ type Batch struct {
 	Params []ParamDelta // [MaxSlots]
 	Counts []CountDelta // [MaxTokens + MaxPagesPerSlot*PageTokens]
 	Biases []BiasDelta  // [MaxTokens + sample.MaxBiases]
-	Spans  []Span       // [MaxSlots]
+	Spans  []Span       // [MaxTokens]
 
 	// Axes are the three axes of each token's position, one after the other, for
 	// rotations that tell axes apart: after an image none of them is the place in
 	// the sequence, which Pos remains. Empty: all three are Pos.
 	Axes []int32 // [3*MaxTokens] or none
-	// Embeds are rows of plan.Hidden floats that stand for tokens.
-	Embeds []float32 // [MaxTokens*Hidden] with FeatureEmbeds, else none
+	// Embeds are rows of plan.RowWidth floats that stand for tokens.
+	Embeds []float32 // [MaxTokens*RowWidth] with FeatureEmbeds, else none
 
 	// Draft asks for the plan's draft, which runs after sampling. It takes the token after
 	// each one of the batch to be the one that a row chose there or, where none did, the
@@ -454,7 +456,7 @@ func NewBatch(l Limits, vocab, groups, hidden, output int) Batch {
 		Params:    make([]ParamDelta, 0, l.MaxSlots),
 		Counts:    make([]CountDelta, 0, l.countDeltas()),
 		Biases:    make([]BiasDelta, 0, l.biasDeltas()),
-		Spans:     make([]Span, 0, l.MaxSlots),
+		Spans:     make([]Span, 0, l.MaxTokens),
 		Masks:     make([]uint32, 0, l.MaxSlots*MaskWords(vocab)),
 		MaskWords: MaskWords(vocab),
 		Results:   make([]RowResult, l.MaxRows),

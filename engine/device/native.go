@@ -293,16 +293,16 @@ func cPlanOf(p *plan.Plan) cPlan {
 	}
 	return cPlan{
 		plan: C.mr_plan{
-			version:   plan.Version,
-			vocab:     C.int32_t(p.Vocab),
-			hidden:    C.int32_t(p.Hidden),
-			n_values:  C.int32_t(len(p.Values)),
-			n_tables:  C.int32_t(len(p.Tables)),
-			n_tensors: C.int32_t(len(p.Tensors)),
-			n_caches:  C.int32_t(len(p.Caches)),
-			n_groups:  C.int32_t(len(p.Groups)),
-			n_ops:     C.int32_t(len(p.Ops)),
-			n_draft:   C.int32_t(len(p.Draft)),
+			version:      plan.Version,
+			vocab:        C.int32_t(p.Vocab),
+			embeds_width: C.int32_t(p.RowWidth()),
+			n_values:     C.int32_t(len(p.Values)),
+			n_tables:     C.int32_t(len(p.Tables)),
+			n_tensors:    C.int32_t(len(p.Tensors)),
+			n_caches:     C.int32_t(len(p.Caches)),
+			n_groups:     C.int32_t(len(p.Groups)),
+			n_ops:        C.int32_t(len(p.Ops)),
+			n_draft:      C.int32_t(len(p.Draft)),
 		},
 		values:   (*C.mr_value)(unsafe.Pointer(unsafe.SliceData(p.Values))),
 		tableLen: (*C.int32_t)(unsafe.SliceData(tableLen)),
@@ -318,7 +318,7 @@ func (n *Native) SetModel(p *plan.Plan) (ModelInfo, error) {
 		return ModelInfo{}, err
 	}
 	for i := range n.ring {
-		n.ring[i].hidden = p.Hidden
+		n.ring[i].hidden = p.RowWidth()
 	}
 	var info C.mr_model_info
 	c := cPlanOf(p)

@@ -126,7 +126,7 @@ func TestProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 	if caps.Name != "cpu" || caps.Detail == "" || caps.Threads < 1 || !caps.Lowered || caps.StepTokens < 1 ||
-		caps.Ops>>plan.OpSelectiveScan != 1 || !caps.Has(device.FeatureAdapters|device.FeatureVerify) {
+		caps.Ops>>plan.OpEmbeddingBag != 1 || !caps.Has(device.FeatureAdapters|device.FeatureVerify) {
 		t.Errorf("Probe() = %+v", caps)
 	}
 }

@@ -292,6 +292,7 @@ type Attention struct {
 	Cap    float64   // soft cap of scores; 0: none
 	Slopes []float32 // ALiBi, per head; nil: none
 	Sinks  Weight    // [heads], optional
+	Sight  Sight     // of encoders
 	Rest   Var       // over a latent cache: the rest of each query; optional
 }
 
@@ -299,7 +300,7 @@ type Attention struct {
 func (b *Builder) Attention(q Var, a Attention) Var {
 	o := op(OpAttention, []Var{q, a.Rest}, a.Sinks)
 	o.I[AttnCache], o.I[AttnHeads], o.I[AttnWindow] = a.Cache, int32(a.Heads), int32(a.Window)
-	o.I[AttnSlopes], o.I[AttnChunk] = b.table(a.Slopes), int32(a.Chunk)
+	o.I[AttnSlopes], o.I[AttnChunk], o.I[AttnSight] = b.table(a.Slopes), int32(a.Chunk), int32(a.Sight)
 	o.F[AttnScale], o.F[AttnCap] = float32(a.Scale), float32(a.Cap)
 	return b.emit(o, a.Heads*int(b.plan.Caches[a.Cache].ValueWidth))
 }
@@ -500,6 +501,33 @@ func bit(on bool) int32 {
 // Rows picks the rows of x that answers are wanted for. What follows works on
 // those alone.
 func (b *Builder) Rows(x Var) Var { return b.emit(op(OpRows, []Var{x}), b.width(x)) }
+
+// JoinedRows picks the rows of x that answers are wanted for, each joined with the count-1
+// before it.
+func (b *Builder) JoinedRows(x Var, count int) Var {
+	o := op(OpRows, []Var{x})
+	o.I[RowsCount] = int32(count)
+	return b.emit(o, count*b.width(x))
+}
+
+// MeanRows is the same with the mean of those rows.
+func (b *Builder) MeanRows(x Var, count int) Var {
+	o := op(OpRows, []Var{x})
+	o.I[RowsCount], o.I[RowsMean] = int32(count), 1
+	return b.emit(o, b.width(x))
+}
+
+// EmbeddingBag is OpEmbeddingBag of rows of w [rows, width].
+func (b *Builder) EmbeddingBag(rows, weights Var, w Weight) Var {
+	return b.emit(op(OpEmbeddingBag, []Var{rows, weights}, w), b.plan.Tensors[w.index()].Shape[1])
+}
+
+// EmbedColumns are columns of the rows that stand for tokens, zeros for other tokens.
+func (b *Builder) EmbedColumns(first, width int) Var {
+	o := op(OpEmbed, nil)
+	o.I[EmbedFirst], o.F[EmbedScale] = int32(first), 1
+	return b.emit(o, width)
+}
 
 // Logits ends the plan: scale * (x wᵀ + bias), soft capped if cap is not 0.
 func (b *Builder) Logits(x Var, w, bias Weight, scale, cap float64) {

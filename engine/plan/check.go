@@ -11,10 +11,11 @@ import (
 // Bounds of a plan. Far above any model, and small enough that no product that a
 // backend forms of sizes and a batch's limits overflows 64 bits.
 const (
-	maxElements = 1 << 40 // of a tensor
-	maxState    = 1 << 30 // elements of a state
-	maxCount    = 1 << 20 // of operations, values, tensors, tables and caches, each
-	maxTotal    = 1 << 32 // of the widths of all values, elements of a position in all caches, entries of all tables
+	maxElements  = 1 << 40 // of a tensor
+	maxState     = 1 << 30 // elements of a state
+	maxRowsCount = 1 << 12 // of tokens that OpRows makes one row of
+	maxCount     = 1 << 20 // of operations, values, tensors, tables and caches, each
+	maxTotal     = 1 << 32 // of the widths of all values, elements of a position in all caches, entries of all tables
 )
 
 // operands says which operands a kind has, a letter for each place: r what is
@@ -48,6 +49,7 @@ var operandsOf = [numKinds]operands{
 	OpSparsify:      {in: "r", out: "r"},
 	OpJoin:          {in: "rroooo", out: "r"},
 	OpSelectiveScan: {in: "rrrr", out: "r", weights: "rr", tokens: true},
+	OpEmbeddingBag:  {in: "rr", out: "r", weights: "r"},
 }
 
 // Check verifies all of a plan that a backend trusts: that every operation has
@@ -121,6 +123,7 @@ func (c *checker) sizes() error {
 	}{
 		{"vocabulary", c.Vocab, leastVocab, maxDimension},
 		{"hidden width", c.Hidden, 1, maxDimension},
+		{"width of embedding rows", c.EmbedsWidth, 0, maxDimension},
 		{"maximal position", c.MaxPos, 1, maxPosition},
 		{"number of operations", len(c.Ops), 1, maxCount},
 		{"number of operations of the draft", len(c.Draft), 0, maxCount},

@@ -56,6 +56,8 @@ func everything(t testing.TB) *Plan {
 	// A table beside the embedding, factors, and a selective scan.
 	x = b.Add(x, b.Join(b.EmbedBeside(w(7, 4), 2), b.Sparsify(b.View(x, 0, 6), 1.6), b.Clip(b.View(x, 6, 6), 3)))
 	x = b.Scale(b.ScalePosition(b.XIELU(x, w(1), w(1), 0.5), 0.1, 1, 8), 0.5, w(16))
+	b.plan.EmbedsWidth = 24
+	x = b.Add(x, b.EmbeddingBag(b.View(x, 0, 2), b.EmbedColumns(16, 2), w(5, 16)))
 	x = b.Add(x, b.SelectiveScan(x, x, b.View(x, 0, 3), b.View(x, 3, 3), w(16, 3), w(16)))
 
 	b.Logits(b.RMSNorm(b.Rows(x), Norm{Weight: w(16), Eps: 1e-6, Shift: 1}), w(20, 16), w(20), 0.5, 30)
@@ -80,6 +82,60 @@ func encoder(t testing.TB) *Plan {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// windowed is an encoder of patches with positions beside them, in windows, that makes one
+// row of four.
+func windowed(t testing.TB) *Plan {
+	c := &Config{Family: "test", Hidden: 20, MaxPos: 32}
+	b := newBuilder(c, family{}, func(string) ([]int, bool) { return nil, false })
+	in := b.Embed(0, 1)
+	x := b.Linear(b.View(in, 0, 12), b.Weight("patch", 16, 12), 0)
+	x = b.Add(x, b.EmbeddingBag(b.View(in, 12, 4), b.View(in, 16, 4), b.Weight("position", 9, 16)))
+	kv := b.Cache(Cache{Kind: CacheKV, Heads: 2, KeyWidth: 8, ValueWidth: 8})
+	for _, sight := range []Sight{SightSpan, SightAll} {
+		b.CacheWrite(kv, x, x)
+		x = b.Add(x, b.Attention(x, Attention{Cache: kv, Heads: 2, Scale: 0.5, Sight: sight}))
+	}
+	b.Output(b.Linear(b.JoinedRows(x, 4), b.Weight("projector", 24, 64), 0))
+	p, err := b.finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// TestCheckWindowed: what is of encoders alone, and its operands.
+func TestCheckWindowed(t *testing.T) {
+	at := func(p *Plan, kind Kind) *Op {
+		return &p.Ops[slices.IndexFunc(p.Ops, func(op Op) bool { return op.Kind == kind })]
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(p *Plan)
+		want   string
+	}{
+		{"sight", func(p *Plan) { at(p, OpAttention).I[AttnSight] = 3 }, "attention: sight 3, expected 0 to 2"},
+		{"window and sight", func(p *Plan) { at(p, OpAttention).I[AttnWindow] = 4 }, "attention: sight 1 with a window of 4"},
+		{"numbers without weights", func(p *Plan) { at(p, OpEmbeddingBag).In[1] = None }, "embedding_bag: input 1 is missing"},
+		{"fewer weights than numbers", func(p *Plan) { p.Values[at(p, OpEmbeddingBag).In[1]].Width = 3 }, "embedding_bag: input 1 is 3 wide, expected 4"},
+		{"table", func(p *Plan) { p.Tensors[at(p, OpEmbeddingBag).Weight[0]].Shape[1] = 15 }, "embedding_bag: weight 0, position, has shape [9 15], expected [9 16]"},
+		{"rows", func(p *Plan) { at(p, OpRows).I[RowsCount] = 2 }, "rows: output is 64 wide, expected 32"},
+		{"too many rows", func(p *Plan) { at(p, OpRows).I[RowsCount] = maxRowsCount + 1 }, "rows: rows of each 4097"},
+		{"mean", func(p *Plan) { at(p, OpRows).I[RowsMean] = 1 }, "rows: output is 64 wide, expected 16"},
+		{"columns beyond a row", func(p *Plan) { p.Ops[0].I[EmbedFirst] = 1 }, "embed: first column 1, expected 0 to 0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := windowed(t)
+			for i := range p.Tensors {
+				p.Tensors[i].Parts = nil
+			}
+			tt.change(p)
+			if err := Check(p); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Check: %v, want an error with %q", err, tt.want)
+			}
+		})
+	}
 }
 
 // TestCheckEncoder: only a plan that ends in rows takes no tokens, and then none
@@ -114,7 +170,7 @@ func TestCheckEncoder(t *testing.T) {
 // TestCheckAccepts: what families build is valid, and stays so when values
 // share memory.
 func TestCheckAccepts(t *testing.T) {
-	plans := map[string]*Plan{"everything": everything(t), "encoder": encoder(t)}
+	plans := map[string]*Plan{"everything": everything(t), "encoder": encoder(t), "windowed": windowed(t)}
 	for _, tt := range examples {
 		plans[tt.name] = mustBuild(t, mustParse(t, small(tt.family, tt.more)), tt.names)
 	}
@@ -190,7 +246,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"nothing to do", func(p *Plan) { p.Ops = nil }, "number of operations 0"},
 		{"no logits", func(p *Plan) { p.Ops = p.Ops[:len(p.Ops)-1] }, "rmsnorm: logits or output are the last operation"},
 		{"logits twice", func(p *Plan) { p.Ops = append(p.Ops, p.Ops[len(p.Ops)-1]) }, "logits: logits or output are the last operation"},
-		{"kind", change(OpAdd, 0, func(op *Op) { op.Kind = numKinds }), "operation 2, unknown: unknown kind 23"},
+		{"kind", change(OpAdd, 0, func(op *Op) { op.Kind = numKinds }), "operation 2, unknown: unknown kind 24"},
 
 		// values
 		{"width", value(func(p *Plan, op *Op) { p.Values[op.Out[0]].Width = 0 }), "value 2: width 0"},

@@ -32,12 +32,13 @@
 package plan
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
 
 // Version is the plan format; a backend refuses any other.
-const Version = 2
+const Version = 3
 
 // Kind is an operation. The values are part of the C ABI.
 type Kind int32
@@ -48,7 +49,9 @@ type Kind int32
 const (
 	// OpEmbed: out[t] = w0[token[t]] * EmbedScale. w0 [vocab, width]. A token
 	// that is a row of Batch.Embeds is that row instead, unscaled; without a
-	// vocabulary all are, and there is no w0. With EmbedBeside it is a table
+	// vocabulary all are, and there is no w0. Of such a row these are the columns
+	// from EmbedFirst on; where they are not its first, there may be no w0, and any other
+	// token is zeros. With EmbedBeside it is a table
 	// beside the embedding, w0 [rows, width]: a token that it has no row for, and
 	// one that is a row of Batch.Embeds, has row 0.
 	OpEmbed Kind = iota
@@ -97,6 +100,8 @@ const (
 	// its own included; AttnChunk > 0 only those from the greatest multiple of
 	// AttnChunk on that is not beyond its own. Softmax over them and, with sinks w0 [heads], over
 	// w0[head], which has no value. Tokens of a span (Batch.Spans) see all of it.
+	// In an encoder AttnSight may say otherwise: that a token sees its span alone, or
+	// all of its sequence that is in the cache after the step.
 	// Query head h reads KV head h*Heads/AttnHeads of the cache.
 	//
 	// Over a latent cache, which has one head, y, optional, is the rest of each
@@ -157,7 +162,9 @@ const (
 	//
 	// w0, w1, w2 [Heads].
 	OpSSM
-	// OpRows: out = the rows of x that the batch wants answers for.
+	// OpRows: out = the rows of x that the batch wants answers for. With RowsCount > 1
+	// each is made of the rows of so many tokens, the last being the one that the batch
+	// names: joined in their order or, with RowsMean, their mean.
 	OpRows
 	// OpLogits: the logits of each row, LogitsScale * (x w0ᵀ + w1), w0 [vocab,
 	// width(x)], w1 [vocab], optional, capped as LogitsCap*tanh(l/LogitsCap) if
@@ -186,13 +193,18 @@ const (
 	//
 	// w0 [ValueWidth, KeyWidth], w1 [ValueWidth].
 	OpSelectiveScan
+	// OpEmbeddingBag: out = sum over k of y[k] * w0[x[k]], in order of k: x [T, n]
+	// numbers of rows, as floats, y [T, n] their weights, w0 [rows, width]. A number beyond the
+	// table is that of the row which is nearest, and NaN is 0. Learned positions that are
+	// interpolated, or in another order than the sequence's.
+	OpEmbeddingBag
 	numKinds
 )
 
 var kindNames = [numKinds]string{
 	"embed", "embed_position", "rmsnorm", "layernorm", "linear", "linear_heads", "rope", "cache_write", "attention",
 	"activate", "add", "route", "experts", "conv", "gated_delta", "ssm", "rows", "logits", "output",
-	"scale", "sparsify", "join", "selective_scan",
+	"scale", "sparsify", "join", "selective_scan", "embedding_bag",
 }
 
 func (k Kind) String() string {
@@ -205,6 +217,7 @@ func (k Kind) String() string {
 // Fields of Op.I by kind. Part of the C ABI.
 const (
 	EmbedBeside = 0 // OpEmbed: 0 or 1
+	EmbedFirst  = 1 // OpEmbed: a column of a row of Batch.Embeds
 	EmbedOffset = 0 // OpEmbedPosition
 
 	NormGroup = 0
@@ -231,6 +244,7 @@ const (
 	AttnWindow = 2
 	AttnSlopes = 3 // a table or None
 	AttnChunk  = 4
+	AttnSight  = 5 // a Sight
 
 	ActKind = 0 // an Activation; OpActivate and OpExperts
 
@@ -253,6 +267,9 @@ const (
 
 	SSMCache  = 0
 	SSMGroups = 1
+
+	RowsCount = 0 // tokens of each row; 0: one
+	RowsMean  = 1 // 0 or 1
 
 	ScaleOffset = 0
 	ScaleLength = 1
@@ -351,6 +368,17 @@ const (
 	// logit)/max(|logit|, l) > 2 RouteJitter is far from logit l (arXiv 2409.12136).
 	ScoreSparseMixer
 	numScorings
+)
+
+// Sight is what a token sees of its sequence. Part of the C ABI.
+type Sight int32
+
+// Sights. All but the first are of encoders, whose sequences are whole in one step.
+const (
+	SightBack Sight = iota // what is not after it, and its span
+	SightSpan              // its span alone; itself where there is none
+	SightAll               // all that is in the cache after the step
+	numSights
 )
 
 // None is the absent value, weight or table.
@@ -518,7 +546,7 @@ const (
 type Plan struct {
 	Family  string // "llama", …, for messages
 	Vocab   int    // rows of the embedding, tokenizer padding included; 0 only if the plan ends in OpOutput: it takes no tokens
-	Hidden  int    // width of the residual stream, and of a row of Batch.Embeds
+	Hidden  int    // width of the residual stream
 	MaxPos  int    // longest sequence the checkpoint claims
 	Values  []Value
 	Tables  [][]float32
@@ -527,6 +555,9 @@ type Plan struct {
 	Groups  []Group
 	Ops     []Op
 	Draft   []Op // after sampling; nil: the plan drafts no tokens
+
+	// EmbedsWidth is that of a row of Batch.Embeds, where it is not Hidden: RowWidth.
+	EmbedsWidth int
 
 	// RopeOriginal is the length beyond which rotations depend on the length of
 	// the sequence, 0 if they never do. With RopeDynamic they depend on the length
@@ -555,6 +586,9 @@ func (p *Plan) HasState() bool {
 // Encodes reports whether the plan ends in OpOutput: its answers are rows, not
 // tokens.
 func (p *Plan) Encodes() bool { return len(p.Ops) > 0 && p.Ops[len(p.Ops)-1].Kind == OpOutput }
+
+// RowWidth is the width of a row of Batch.Embeds.
+func (p *Plan) RowWidth() int { return cmp.Or(p.EmbedsWidth, p.Hidden) }
 
 // AllOps are the operations and those of the draft.
 func (p *Plan) AllOps() []Op { return slices.Concat(p.Ops, p.Draft) }

@@ -105,7 +105,7 @@ func (p *Plan) line(op *Op) string {
 // intNames and floatNames say what an operation's I and F are, in order.
 var (
 	intNames = [numKinds][]string{
-		OpEmbed:         {"beside"},
+		OpEmbed:         {"beside", "first"},
 		OpEmbedPosition: {"offset"},
 		OpRMSNorm:       {"group", "gate"},
 		OpLayerNorm:     {"group"},
@@ -113,7 +113,7 @@ var (
 		OpLinearHeads:   {"heads"},
 		OpRope:          {"heads", "head dim", "first", "rotary", "table", "interleaved", "long?", "original", "axes?"},
 		OpCacheWrite:    {"cache"},
-		OpAttention:     {"cache", "heads", "window", "slopes?", "chunk"},
+		OpAttention:     {"cache", "heads", "window", "slopes?", "chunk", "sight"},
 		OpActivate:      {"act"},
 		OpRoute:         {"top", "score", "groups", "top groups", "normalize", "group best"},
 		OpExperts:       {"act", "scale input"},
@@ -122,6 +122,7 @@ var (
 		OpSSM:           {"cache", "groups"},
 		OpScale:         {"offset", "length"},
 		OpSelectiveScan: {"cache"},
+		OpRows:          {"count", "mean"},
 	}
 	floatNames = [numKinds][]string{
 		OpEmbed:      {"scale"},

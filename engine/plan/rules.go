@@ -16,13 +16,20 @@ func (c *checker) rules(op *Op) error {
 		r.between("beside", i(EmbedBeside), 0, 1)
 		if i(EmbedBeside) == 1 {
 			r.require(op.Weight[0] != None, "a table beside the embedding without a weight")
+			r.require(i(EmbedFirst) == 0, "first column %d of a table beside the embedding", i(EmbedFirst))
 			if r.err == nil {
 				shape(0, c.Tensors[op.Weight[0]].Shape[0], out)
 			}
 			break
 		}
-		r.width("output", out, c.Hidden)
-		r.require((op.Weight[0] == None) == (c.Vocab == 0), "weight 0 is %d, of a vocabulary of %d", op.Weight[0], c.Vocab)
+		first := i(EmbedFirst)
+		r.between("first column", first, 0, c.RowWidth()-out)
+		if first == 0 || op.Weight[0] != None {
+			if c.Vocab > 0 {
+				r.width("output", out, c.Hidden)
+			}
+			r.require((op.Weight[0] == None) == (c.Vocab == 0), "weight 0 is %d, of a vocabulary of %d", op.Weight[0], c.Vocab)
+		}
 		shape(0, c.Vocab, out)
 
 	case OpEmbedPosition:
@@ -114,6 +121,10 @@ func (c *checker) rules(op *Op) error {
 		chunk := i(AttnChunk)
 		r.require(window >= 0 && chunk >= 0, "window %d, chunk %d", window, chunk)
 		r.require(cache.Window == 0 || within(window, int(cache.Window)) || within(chunk, int(cache.Window)), "window %d and chunk %d over a cache of %d", window, chunk, cache.Window)
+		sight := Sight(i(AttnSight))
+		r.between("sight", int(sight), 0, int(numSights)-1)
+		r.require(sight == SightBack || c.Encodes() && window == 0 && chunk == 0 && cache.Window == 0,
+			"sight %d with a window of %d or a chunk of %d, or of a plan that ends in logits", sight, window, chunk)
 		r.table(c.Plan, "slopes", op.I[AttnSlopes], heads, true)
 		r.require(op.F[AttnCap] >= 0, "cap %g", op.F[AttnCap])
 		shape(0, heads)
@@ -216,7 +227,15 @@ func (c *checker) rules(op *Op) error {
 		r.write(c, op.I[SSMCache])
 
 	case OpRows:
-		r.width("output", out, in(0))
+		count := i(RowsCount)
+		r.between("rows of each", count, 0, maxRowsCount)
+		r.between("mean", i(RowsMean), 0, 1)
+		r.require(count <= 1 || c.Encodes(), "%d rows of each, of a plan that ends in logits", count)
+		if r.err == nil && i(RowsMean) == 0 {
+			r.width("output", out, in(0)*max(count, 1))
+		} else {
+			r.width("output", out, in(0))
+		}
 
 	case OpLogits:
 		r.require(c.rows, "no rows were picked")
@@ -247,6 +266,10 @@ func (c *checker) rules(op *Op) error {
 			width += max(c.widthOf(v), 0)
 		}
 		r.width("output", out, width)
+
+	case OpEmbeddingBag:
+		r.width("input 1", in(1), in(0))
+		shape(0, c.Tensors[op.Weight[0]].Shape[0], out)
 
 	case OpSelectiveScan:
 		cache := r.cache(c.Plan, op.I[ScanCache], CacheState)
@@ -339,10 +362,11 @@ func (r *rule) cache(p *Plan, i int32, kinds ...CacheKind) Cache {
 	return Cache{}
 }
 
-// write remembers that an operation writes cache i, which one alone may.
+// write remembers that an operation writes cache i, which one alone may, except in an
+// encoder, whose layers may use one cache in turns: nothing is read of it in a later step.
 func (r *rule) write(c *checker, i int32) {
 	if r.err == nil {
-		r.require(c.writers[i] == 0, "cache %d is written twice", i)
+		r.require(c.writers[i] == 0 || c.Encodes() && c.Caches[i].Kind != CacheState, "cache %d is written twice", i)
 		c.writers[i]++
 	}
 }

@@ -72,6 +72,12 @@ func (b *Backend) attention(op *plan.Op, p *pass, out, x, y matrix, sinks []floa
 	for t := range p.rows {
 		tok := &p.rows[t]
 		first, last := 0, tok.last
+		switch plan.Sight(op.I[plan.AttnSight]) {
+		case plan.SightSpan:
+			first = tok.first
+		case plan.SightAll:
+			last = int(tok.seq.KVLen) - 1
+		}
 		if window > 0 {
 			first = min(max(0, tok.pos-window+1), tok.first)
 		}

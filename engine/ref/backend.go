@@ -90,7 +90,7 @@ func (b *Backend) Caps() device.Caps {
 		Name:    "ref",
 		Detail:  "float32 Go",
 		Devices: 1,
-		Ops:     1<<(plan.OpSelectiveScan+1) - 1,
+		Ops:     1<<(plan.OpEmbeddingBag+1) - 1,
 		Formats: 1<<plan.F32 | 1<<plan.F16 | 1<<plan.BF16 | 1<<plan.W8 | 1<<plan.W4 | 1<<plan.F8,
 		Features: device.FeatureAdapters | device.FeatureEmbeds | device.FeatureAxes |
 			device.FeatureSpans | device.FeatureVerify | device.FeatureCache8 | device.FeatureDraft,
@@ -172,7 +172,7 @@ func (b *Backend) InitCache(pages, states int) error {
 	}
 	for i := range b.ring {
 		b.ring[i] = entry{
-			batch:  device.NewBatch(l, b.plan.Vocab, len(b.plan.Groups), b.plan.Hidden, output),
+			batch:  device.NewBatch(l, b.plan.Vocab, len(b.plan.Groups), b.plan.RowWidth(), output),
 			hidden: make([]float32, l.MaxRows*width),
 			prev:   make([]int32, l.MaxRows),
 		}

@@ -184,6 +184,8 @@ func (b *Backend) run(op *plan.Op, p *pass) {
 		b.selectiveScan(op, p, out, in, w[0], w[1])
 	case plan.OpRows:
 		b.pickRows(p, op, x)
+	case plan.OpEmbeddingBag:
+		embeddingBag(out, x, y, w[0])
 	}
 }
 
@@ -196,8 +198,16 @@ func (b *Backend) pickRows(p *pass, op *plan.Op, x matrix) {
 		p.rows = append(p.rows, tokens[t])
 	}
 	out := b.value(op.Out[0], p)
+	count := max(int(op.I[plan.RowsCount]), 1)
 	for i, t := range p.picked {
-		copy(out.row(i), x.row(int(t)))
+		first := int(t) - count + 1
+		if op.I[plan.RowsMean] == 1 {
+			meanRows(out.row(i), x, first, count)
+			continue
+		}
+		for k := range count {
+			copy(out.row(i)[k*x.width:], x.row(first+k))
+		}
 	}
 }
 
@@ -249,7 +259,10 @@ func (b *Backend) embed(op *plan.Op, out matrix, p *pass, w []float32) {
 		case beside && (id < 0 || id >= len(w)/out.width):
 			id = 0
 		case id < 0:
-			copy(row, p.batch.Embeds[int(device.EmbedRow(0)-tok.id)*out.width:])
+			copy(row, p.batch.Embeds[int(device.EmbedRow(0)-tok.id)*b.plan.RowWidth()+int(op.I[plan.EmbedFirst]):])
+			continue
+		case w == nil:
+			clear(row)
 			continue
 		}
 		for i := range row {

@@ -497,3 +497,32 @@ func join(out matrix, in []matrix) {
 		}
 	}
 }
+
+// meanRows is OpRows with RowsMean: the mean of count rows from first on.
+func meanRows(out []float32, x matrix, first, count int) {
+	for i := range out {
+		sum := 0.0
+		for k := range count {
+			sum += float64(x.row(first + k)[i])
+		}
+		out[i] = float32(sum / float64(count))
+	}
+}
+
+// embeddingBag is OpEmbeddingBag.
+func embeddingBag(out, numbers, weights matrix, w []float32) {
+	rows := len(w) / out.width
+	for r := range out.rows {
+		sum := make([]float64, out.width)
+		for k, number := range numbers.row(r) {
+			row := 0
+			if number > 0 { // not NaN
+				row = int(min(number, float32(rows-1)))
+			}
+			for i := range sum {
+				sum[i] += float64(weights.row(r)[k]) * float64(w[row*out.width+i])
+			}
+		}
+		copyRounded(out.row(r), sum)
+	}
+}

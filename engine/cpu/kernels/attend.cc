@@ -146,6 +146,8 @@ AttendArgs Model::attend_args(const Op& op, const Block& b, int unit, float* scr
   a.group = group;
   a.window = op.i[MR_ATTN_WINDOW];
   a.chunk = op.i[MR_ATTN_CHUNK];
+  a.sight = op.i[MR_ATTN_SIGHT];
+  a.length = step_.batch->seqs[b.seq].kv_len;
   a.slopes = op.slopes.empty() ? nullptr : op.slopes.data() + head;
   a.sinks = op.tensor[0] == nullptr ? nullptr : op.vector(0) + head;
   a.scale = op.f[MR_ATTN_SCALE];
@@ -174,6 +176,8 @@ void Model::cut_blocks(const Attention& a, Cut& cut) {
       seen.first_pos = b.pos[seq.start + t];
       seen.window = a.window;
       seen.chunk = a.chunk;
+      seen.sight = a.sight;
+      seen.length = seq.kv_len;
       seen.spans = spans_.empty() ? nullptr : &spans_[seq.start + t];
       const int begin = seen.begin(), end = seen.end();
       Block block;

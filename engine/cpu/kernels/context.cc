@@ -311,10 +311,10 @@ void RingEntry::allocate(const mr_limits& l, const Model& model) {
     array = reinterpret_cast<std::remove_reference_t<decltype(array)>>(arrays.data() + bytes);
     bytes += (n * sizeof *array + 63) / 64 * 64;
   };
-  take_arrays(batch, model.hidden(), lay_out);  // only measures
+  take_arrays(batch, model.embeds_width(), lay_out);  // only measures
   arrays = Mapping(bytes);
   bytes = 0;
-  take_arrays(batch, model.hidden(), lay_out);
+  take_arrays(batch, model.embeds_width(), lay_out);
 }
 
 mr_batch* Context::batch(int i) { return !slots_.empty() && within(i, MR_RING_DEPTH) ? &ring_[i].batch : nullptr; }

@@ -185,6 +185,7 @@ struct AttendArgs {
   const Seen* spans;     // by token; null: no token is in a span
   int tokens, first_pos, group, value_dim;
   int window, chunk;    // 0: none
+  int sight, length;    // an mr_sight, and all positions there are
   const float* slopes;  // of the heads; null: none
   const float* sinks;   // likewise
   float scale, cap;
@@ -194,12 +195,17 @@ struct AttendArgs {
   int padded_dim() const { return (value_dim + kPanel - 1) / kPanel * kPanel; }
   // The positions token t sees: from(t) … to(t)-1.
   int from(int t) const {
+    if (sight == MR_SIGHT_ALL) return 0;
     const int pos = first_pos + t;
+    if (sight == MR_SIGHT_SPAN) return spans != nullptr ? spans[t].begin : pos;
     int begin = window > 0 && pos >= window ? pos - window + 1 : 0;
     if (chunk > 0 && pos - pos % chunk > begin) begin = pos - pos % chunk;
     return spans != nullptr && spans[t].begin < begin ? spans[t].begin : begin;
   }
-  int to(int t) const { return spans != nullptr ? spans[t].end : first_pos + t + 1; }
+  int to(int t) const {
+    if (sight == MR_SIGHT_ALL) return length;
+    return spans != nullptr ? spans[t].end : first_pos + t + 1;
+  }
   // What any of the tokens sees.
   int begin() const {
     int least = from(0);

@@ -71,6 +71,9 @@ void Model::reserve_scratch() {
         case MR_OP_ROUTE:
           scratch = std::max(scratch, route_floats(op));
           break;
+        case MR_OP_EMBEDDING_BAG:
+          scratch = std::max(scratch, size_t(program_.width(op.out[0])) + kPanel);
+          break;
         case MR_OP_CACHE_WRITE:
           scratch = std::max(scratch, write_floats(op));
           break;
@@ -235,14 +238,21 @@ void Model::run_stage(const Stage& s, Pool& pool, int worker, Shares* shares) {
 }
 
 void Model::run_pick(const Op& op, Shares& shares) {
-  const size_t bytes = program_.width(op.in[0]) * sizeof(float);
+  const int width = program_.width(op.in[0]), count = std::max(1, op.i[MR_ROWS_COUNT]);
+  const size_t bytes = width * sizeof(float);
   for (int64_t r = shares.take(); r < step_.n_rows; r = shares.take()) {
     const int token = step_.rows[r];
     float* out = values_[op.out[0]].row(int(r));
     if (token < 0)
       std::memset(out, 0, bytes);  // a RowAgain: Context puts its row where logits read it
-    else
-      std::memcpy(out, values_[op.in[0]].row(token), bytes);
+    else if (op.i[MR_ROWS_MEAN] == 0)
+      for (int k = 0; k < count; k++)
+        std::memcpy(out + size_t(k) * width, values_[op.in[0]].row(token - count + 1 + k), bytes);
+    else {
+      std::memcpy(out, values_[op.in[0]].row(token - count + 1), bytes);
+      for (int k = 1; k < count; k++) kernels_.add(out, values_[op.in[0]].row(token - count + 1 + k), 1, out, width);
+      kernels_.scale(out, 1.0f / float(count), out, width);
+    }
   }
 }
 

@@ -71,7 +71,7 @@ class Model {
 
   bool encodes() const { return program_.encodes(); }
   int vocab() const { return program_.vocab; }
-  int hidden() const { return program_.hidden; }
+  int embeds_width() const { return program_.embeds_width; }
   int groups() const { return program_.groups; }
   int64_t page_bytes() const { return int64_t(program_.page_bytes); }
   int64_t state_bytes() const { return int64_t(state_stride() * sizeof(float)); }
@@ -171,6 +171,7 @@ class Model {
   void run_activation(const Op& op, int row);
   void run_scale(const Op& op, int row);
   void run_join(const Op& op, int row);
+  void run_embedding_bag(const Op& op, int row, float* scratch);
   void run_route(const Op& op, int row, float* scratch);
   size_t route_floats(const Op& op) const;
   void compute_angles(Shares& shares);

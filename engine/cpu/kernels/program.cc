@@ -81,7 +81,7 @@ bool Angles::operator==(const Angles& o) const {
 
 Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, const Kernels& kernels)
     : vocab(plan.vocab),
-      hidden(plan.hidden),
+      embeds_width(plan.embeds_width),
       groups(std::max(1, plan.n_groups)),
       values(plan.values, plan.values + plan.n_values),
       tile_order(kernels.integers->order),
@@ -141,7 +141,7 @@ void Program::take_attention(Op& op, const mr_plan& plan) {
   op.slopes = table(plan, op.i[MR_ATTN_SLOPES]);
   const Cache& c = caches[op.i[MR_ATTN_CACHE]];
   const Attention a = {op.i[MR_ATTN_HEADS] / c.heads, c.heads, op.i[MR_ATTN_WINDOW],
-                       op.i[MR_ATTN_CHUNK], c.blocks() * kPanel};
+                       op.i[MR_ATTN_CHUNK], op.i[MR_ATTN_SIGHT], c.blocks() * kPanel};
   const auto same = std::find(attentions.begin(), attentions.end(), a);
   op.attention = static_cast<int>(same - attentions.begin());
   if (same == attentions.end()) attentions.push_back(a);

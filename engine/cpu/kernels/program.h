@@ -90,10 +90,10 @@ struct Angles {
 struct Attention {
   int group;     // query heads on a KV head
   int kv_heads;  // of the cache
-  int window, chunk;
+  int window, chunk, sight;
   int padded_dim;  // of a value
   bool operator==(const Attention& o) const {
-    return group == o.group && kv_heads == o.kv_heads && window == o.window && chunk == o.chunk &&
+    return group == o.group && kv_heads == o.kv_heads && window == o.window && chunk == o.chunk && sight == o.sight &&
            padded_dim == o.padded_dim;
   }
 };
@@ -122,7 +122,7 @@ class Program {
   // base returns the value whose memory v is in.
   int base(int v) const { return values[v].of < 0 ? v : values[v].of; }
 
-  int vocab, hidden, groups;
+  int vocab, embeds_width, groups;
   PageFormat cache = kPageF32;
   int scale_group = 0;       // of kPageW8
   size_t page_bytes = 0;     // of one page of any group

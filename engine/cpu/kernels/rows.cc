@@ -44,6 +44,8 @@ void Model::run_row(const Op& op, int row, float* scratch) {
       return kernels_.sparsify(at(op.in[0]), op.f[MR_SPARSIFY_DEVIATIONS], at(op.out[0]), program_.width(op.out[0]));
     case MR_OP_JOIN:
       return run_join(op, row);
+    case MR_OP_EMBEDDING_BAG:
+      return run_embedding_bag(op, row, scratch);
     default:  // MR_OP_ADD
       kernels_.add(at(op.in[0]), at(op.in[1]), op.f[MR_ADD_SCALE], at(op.out[0]), program_.width(op.out[0]));
   }
@@ -56,7 +58,11 @@ void Model::run_embed(const Op& op, int row) {
   if (op.i[MR_EMBED_BESIDE] == 1) {
     if (token < 0 || token >= op.tensor[0]->rows()) token = 0;
   } else if (token < 0) {  // device.EmbedRow
-    std::memcpy(out, step_.batch->embeds + size_t(-1 - token) * program_.hidden, width * sizeof(float));
+    const float* row_of = step_.batch->embeds + size_t(-1 - token) * program_.embeds_width;
+    std::memcpy(out, row_of + op.i[MR_EMBED_FIRST], width * sizeof(float));
+    return;
+  } else if (op.tensor[0] == nullptr) {
+    std::memset(out, 0, width * sizeof(float));
     return;
   }
   op.tensor[0]->row(token, out);
@@ -125,6 +131,20 @@ void Model::run_join(const Op& op, int row) {
     const int width = program_.width(v);
     std::memcpy(out, values_[v].row(row), width * sizeof(float));
     out += width;
+  }
+}
+
+void Model::run_embedding_bag(const Op& op, int row, float* scratch) {
+  const float *numbers = values_[op.in[0]].row(row), *weights = values_[op.in[1]].row(row);
+  float* out = values_[op.out[0]].row(row);
+  const int width = program_.width(op.out[0]), last = op.tensor[0]->rows() - 1;
+  for (int k = 0; k < program_.width(op.in[0]); k++) {
+    const float number = numbers[k] > 0 ? numbers[k] : 0;  // NaN is 0
+    op.tensor[0]->row(number < float(last) ? int(number) : last, scratch);
+    if (k == 0)
+      kernels_.scale(scratch, weights[k], out, width);
+    else
+      kernels_.add(out, scratch, weights[k], out, width);
   }
 }
 

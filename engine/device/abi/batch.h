@@ -12,9 +12,9 @@ namespace millrace {
 // output_width is 0 for models whose outputs are logits.
 inline mr_batch batch_of(const mr_limits& l, int groups, int vocab, int output_width) {
   mr_batch b{};
-  b.cap_tokens = b.cap_embeds = l.max_tokens;
+  b.cap_tokens = b.cap_embeds = b.cap_spans = l.max_tokens;
   b.cap_axes = 3 * l.max_tokens;
-  b.cap_seqs = b.cap_params = b.cap_states = b.cap_spans = b.cap_masks = l.max_slots;
+  b.cap_seqs = b.cap_params = b.cap_states = b.cap_masks = l.max_slots;
   b.cap_rows = l.max_rows;
   b.cap_pages = groups * (l.max_slots + 2 * l.max_pages_per_slot + l.max_tokens / MR_PAGE_TOKENS);
   b.cap_counts = l.max_count_deltas;
@@ -26,13 +26,13 @@ inline mr_batch batch_of(const mr_limits& l, int groups, int vocab, int output_w
 }
 
 // take_arrays calls take(array, n), which makes array one of n elements, for each array
-// of a batch. hidden is the width of an embedding.
+// of a batch.
 template <class Take>
-void take_arrays(mr_batch& b, int hidden, Take take) {
+void take_arrays(mr_batch& b, int embeds_width, Take take) {
   take(b.tokens, size_t(b.cap_tokens));
   take(b.pos, size_t(b.cap_tokens));
   take(b.axes, size_t(b.cap_axes));
-  take(b.embeds, size_t(b.cap_embeds) * size_t(hidden));
+  take(b.embeds, size_t(b.cap_embeds) * size_t(embeds_width));
   take(b.seqs, size_t(b.cap_seqs));
   take(b.rows, size_t(b.cap_rows));
   take(b.pages, size_t(b.cap_pages));

@@ -2,7 +2,7 @@
  *
  * A backend is one table of functions, mr_backend. The CPU backend's table is
  * linked in; a GPU backend's is found in its shared library under the symbol
- * mr_backend_v5. The semantics are those of the Go interface device.Backend,
+ * mr_backend_v6. The semantics are those of the Go interface device.Backend,
  * whose package says what a batch, a slot, a page, a state and a row are, and of
  * package plan, which says what each operation computes; the structs below have
  * the layout of the Go structs of the same name.
@@ -24,8 +24,8 @@
 extern "C" {
 #endif
 
-#define MR_ABI_VERSION 5
-#define MR_PLAN_VERSION 2
+#define MR_ABI_VERSION 6
+#define MR_PLAN_VERSION 3
 #define MR_PAGE_TOKENS 16
 #define MR_RING_DEPTH 3
 #define MR_MAX_TOP_N 32
@@ -97,11 +97,12 @@ typedef enum {
   MR_OP_SPARSIFY,
   MR_OP_JOIN,
   MR_OP_SELECTIVE_SCAN,
+  MR_OP_EMBEDDING_BAG,
   MR_NUM_OPS
 } mr_op_kind;
 
 /* Fields of mr_op.i and mr_op.f, as package plan names them. */
-enum { MR_EMBED_BESIDE = 0 };
+enum { MR_EMBED_BESIDE = 0, MR_EMBED_FIRST = 1 };
 enum { MR_EMBED_OFFSET = 0 };
 enum { MR_NORM_GROUP = 0, MR_NORM_GATE = 1 };
 enum { MR_LINEAR_ACT = 0 };
@@ -118,7 +119,7 @@ enum {
   MR_ROPE_AXES = 8
 };
 enum { MR_WRITE_CACHE = 0 };
-enum { MR_ATTN_CACHE = 0, MR_ATTN_HEADS = 1, MR_ATTN_WINDOW = 2, MR_ATTN_SLOPES = 3, MR_ATTN_CHUNK = 4 };
+enum { MR_ATTN_CACHE = 0, MR_ATTN_HEADS = 1, MR_ATTN_WINDOW = 2, MR_ATTN_SLOPES = 3, MR_ATTN_CHUNK = 4, MR_ATTN_SIGHT = 5 };
 enum { MR_ACT_KIND = 0, MR_EXPERTS_SCALE_INPUT = 1 };
 enum {
   MR_ROUTE_TOP_K = 0,
@@ -131,6 +132,7 @@ enum {
 enum { MR_CONV_CACHE = 0, MR_CONV_ACT = 1 };
 enum { MR_DELTA_CACHE = 0, MR_DELTA_KEY_HEADS = 1, MR_DELTA_CHANNELS = 2, MR_DELTA_NEGATIVE = 3 };
 enum { MR_SSM_CACHE = 0, MR_SSM_GROUPS = 1 };
+enum { MR_ROWS_COUNT = 0, MR_ROWS_MEAN = 1 };
 enum { MR_SCALE_OFFSET = 0, MR_SCALE_LENGTH = 1 };
 enum { MR_SCAN_CACHE = 0 };
 
@@ -166,6 +168,8 @@ typedef enum {
 
 /* plan.Gate */
 typedef enum { MR_GATE_NONE, MR_GATE_AFTER, MR_GATE_BEFORE, MR_GATE_SIGMOID, MR_GATE_MAGNITUDE } mr_gate;
+/* plan.Sight */
+typedef enum { MR_SIGHT_BACK, MR_SIGHT_SPAN, MR_SIGHT_ALL } mr_sight;
 /* plan.Scoring */
 typedef enum { MR_SCORE_SOFTMAX, MR_SCORE_SOFTMAX_CHOSEN, MR_SCORE_SIGMOID, MR_SCORE_SPARSE_MIXER } mr_scoring;
 typedef enum { MR_CACHE_KV, MR_CACHE_LATENT, MR_CACHE_STATE } mr_cache_kind;                /* plan.CacheKind */
@@ -268,7 +272,8 @@ typedef struct { int32_t kind, group, heads, key_width, value_width, window, for
 /* plan.Plan; all arrays are only read during the call. Table i has
  * table_len[i] entries at tables + the sum of those before it. */
 typedef struct {
-  int32_t version, vocab, hidden;
+  int32_t version, vocab;
+  int32_t embeds_width; /* of a row of mr_batch.embeds */
   int32_t n_values, n_tables, n_tensors, n_caches, n_groups, n_ops;
   int32_t n_draft; /* operations of the draft, which follow the n_ops others in ops */
   const mr_value *values;

@@ -1,6 +1,8 @@
 package backendtest
 
 import (
+	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -28,6 +30,45 @@ func tower(format plan.Format) *model {
 	return b.output(b.linear(rows, 37, true))
 }
 
+// windows is one in the manner of Qwen2.5-VL's (arXiv 2502.13923 §2.1): patches in
+// windows, which are spans, see those alone or, in every other layer, the whole image, by
+// rotations of two axes, beside learned positions that are interpolated from four; all
+// layers use one cache; and of four patches comes one row, joined or their mean.
+func windows(format plan.Format, joined bool) *model {
+	b := newBuilder(682, 0, format)
+	const patch, hidden, positions, around = 27, 48, 25, 4
+	h := heads{heads: 3, kvHeads: 3, headDim: 16}
+	in := b.embedRows(patch + 2*around)
+	x := b.linear(b.view(in, 0, patch), hidden, true)
+	bag := b.op(plan.OpEmbeddingBag, hidden, b.view(in, patch, around), b.view(in, patch+around, around))
+	bag.Weight[0] = b.normal(0, 1, positions, hidden)
+	x = b.add(x, bag.Out[0], 1)
+	axes := b.table(1, 1, 1, 1, 2, 2, 2, 2)
+	cache := b.cache(plan.Cache{Kind: plan.CacheKV, Heads: 3, KeyWidth: 16, ValueWidth: 16})
+	for layer := range 3 {
+		n := b.rmsNorm(x, hidden, 0)
+		q, k, v := b.linear(n, hidden, true), b.linear(n, hidden, true), b.linear(n, hidden, true)
+		for _, y := range []int32{q, k} {
+			b.rope(y, 16, 16, 1).I[plan.RopeAxes] = axes
+		}
+		b.op(plan.OpCacheWrite, 0, k, v).I[plan.WriteCache] = cache
+		a := b.attendOver(cache, q, plan.None, h)
+		b.plan.Ops[len(b.plan.Ops)-1].I[plan.AttnSight] = []int32{int32(plan.SightSpan), int32(plan.SightAll)}[layer%2]
+		x = b.add(x, b.linear(a, hidden, true), 1)
+		x = b.add(x, b.linear(b.gated(n, 70, true, plan.ActSilu).Out[0], hidden, true), 1)
+	}
+	width := hidden
+	if joined {
+		width *= 4
+	}
+	rows := b.op(plan.OpRows, width, x)
+	rows.I[plan.RowsCount] = 4
+	if !joined {
+		rows.I[plan.RowsMean] = 1
+	}
+	return b.output(b.linear(rows.Out[0], 37, true))
+}
+
 // embedder is an embedding model of text: tokens in, rows out.
 func embedder(format plan.Format) *model {
 	b := newBuilder(681, 30, format)
@@ -46,7 +87,7 @@ func image(h *host, seed uint64, n int) *seq {
 	rng := rand.New(rand.NewPCG(seed, 5))
 	x.embeds = map[int][]float32{}
 	for pos := range n {
-		for range h.plan.Hidden {
+		for range h.plan.RowWidth() {
 			x.embeds[pos] = append(x.embeds[pos], float32(rng.NormFloat64()))
 		}
 	}
@@ -60,10 +101,15 @@ func (s *suite) encoders(t *testing.T) {
 	b := s.open(t, limits)
 	caps := b.Caps()
 	b.Close()
-	if caps.Ops>>plan.OpOutput&1 == 0 || !caps.Has(device.FeatureEmbeds|device.FeatureSpans) {
+	if caps.Ops>>plan.OpOutput&1 == 0 || !caps.Has(device.FeatureEmbeds|device.FeatureSpans|device.FeatureAxes) {
 		t.Skip("the backend cannot do that")
 	}
 	for _, format := range formats {
+		for _, joined := range []bool{true, false} {
+			if joined || !s.opt.Brief {
+				t.Run(fmt.Sprintf("windows/joined %v/%v", joined, format), func(t *testing.T) { s.windowed(t, windows(format, joined), format) })
+			}
+		}
 		t.Run("tower/"+format.String(), func(t *testing.T) { s.images(t, tower(format), format) })
 		t.Run("embedder/"+format.String(), func(t *testing.T) { s.texts(t, embedder(format), format) })
 	}
@@ -100,6 +146,56 @@ func (s *suite) images(t *testing.T, m *model, format plan.Format) {
 	other := h.step(chunk{seq: x, n: sizes[0], output: true})
 	if within(other[0].output[0], got[0].output[0], 0) {
 		t.Errorf("the first patch has output %v whatever the last one is", other[0].output[0])
+	}
+}
+
+// windowed: images in windows, the last of which may be smaller, in one batch and alone.
+func (s *suite) windowed(t *testing.T, m *model, format plan.Format) {
+	sizes, window := []int{20, 4, 8, 36}, 8
+	start := func(h *host, i int) *seq {
+		x := image(h, uint64(i), sizes[i])
+		x.spans = nil
+		for first := 0; first < sizes[i]; first += window {
+			x.spans = append(x.spans, device.Span{Start: int32(first), Count: int32(min(window, sizes[i]-first))})
+		}
+		x.axes = func(pos int) [3]int32 { return [3]int32{0, int32(pos / 6), int32(pos % 6)} }
+		rng := rand.New(rand.NewPCG(uint64(i), 6))
+		for pos := range sizes[i] {
+			for k := range 4 {
+				row := x.embeds[pos]
+				row[27+k], row[31+k] = float32(rng.IntN(25)), rng.Float32()
+			}
+		}
+		return x
+	}
+	output := func(h *host, seqs ...int) []answer {
+		var chunks []chunk
+		for _, i := range seqs {
+			chunks = append(chunks, chunk{seq: start(h, i), n: sizes[i], output: true})
+		}
+		return h.step(chunks...)
+	}
+	got := output(s.host(t, m, limits), 0, 1, 2, 3)
+	near(t, got, output(s.oracle(t, m, limits), 0, 1, 2, 3), s.tolerance(format))
+	at := 0
+	for i, n := range sizes {
+		s.unchanged(t, output(s.host(t, m, limits), i), got[at:at+n/4], format)
+		at += n / 4
+	}
+
+	// A row beyond the table is the nearest.
+	edge := func(number float32) []answer {
+		h := s.host(t, m, limits)
+		x := start(h, 0)
+		x.embeds[7][27] = number
+		return h.step(chunk{seq: x, n: sizes[0], output: true})
+	}
+	last, first := edge(24), edge(0)
+	for _, number := range []float32{25, 1e9, float32(math.Inf(1))} {
+		s.unchanged(t, edge(number), last, format)
+	}
+	for _, number := range []float32{-1, -1e9, float32(math.Inf(-1)), float32(math.NaN()), 0.9} {
+		s.unchanged(t, edge(number), first, format)
 	}
 }
 

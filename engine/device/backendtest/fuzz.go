@@ -231,8 +231,12 @@ func randomSteps(h *host, m *model, caps device.Caps) (out []answer) {
 				at++
 				continue
 			}
-			out = append(out, answers[at:at+c.n]...)
-			at += c.n
+			n := c.n
+			if c.output {
+				n /= h.joined()
+			}
+			out = append(out, answers[at:at+n]...)
+			at += n
 		}
 	}
 	return out
@@ -251,7 +255,7 @@ func randomSeq(h *host, rng *rand.Rand, most int, caps device.Caps) *seq {
 		if tokens != nil && (!caps.Has(device.FeatureEmbeds) || rng.IntN(4) > 0) {
 			continue
 		}
-		for range h.plan.Hidden {
+		for range h.plan.RowWidth() {
 			x.embeds[pos] = append(x.embeds[pos], float32(rng.NormFloat64()))
 		}
 	}
@@ -269,7 +273,7 @@ func fuzzPlans() []*plan.Plan {
 	for _, m := range models() {
 		plans = append(plans, &m.build(plan.F32).plan)
 	}
-	plans = append(plans, &tower(plan.F32).plan, &embedder(plan.F32).plan)
+	plans = append(plans, &tower(plan.F32).plan, &embedder(plan.F32).plan, &windows(plan.F32, true).plan, &windows(plan.F32, false).plan)
 	for _, family := range []string{
 		`"model_type":"llama","attention_bias":true,"mlp_bias":true,"rope_scaling":{"type":"dynamic","factor":2.0},"max_position_embeddings":20`,
 		`"model_type":"qwen2","use_sliding_window":true,"sliding_window":7,"max_window_layers":1`,

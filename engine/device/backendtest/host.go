@@ -127,7 +127,7 @@ type chunk struct {
 	seq    *seq
 	n      int       // tokens, from seq.computed on
 	last   bool      // the final token is given as LastToken
-	output bool      // of an encoder: the output of each token
+	output bool      // of an encoder: the output of each token, or of each few that make a row
 	score  bool      // score each token's successor (0 if unknown), all alternatives
 	sample bool      // sample after the final token
 	verify int       // sample after the final so many tokens, all but the first of which are guesses
@@ -258,13 +258,13 @@ func (h *host) fillTokens(b *device.Batch, c *chunk) {
 		pos := s.computed + j
 		id := device.LastToken
 		if row, ok := s.embeds[pos]; ok {
-			id = device.EmbedRow(len(b.Embeds) / h.plan.Hidden)
+			id = device.EmbedRow(len(b.Embeds) / h.plan.RowWidth())
 			b.Embeds = append(b.Embeds, row...)
 		} else if !c.last || j < c.n-1 {
 			id = s.tokens[pos]
 		}
 		b.Tokens, b.Pos = append(b.Tokens, id), append(b.Pos, int32(pos))
-		if c.output {
+		if c.output && (j+1)%h.joined() == 0 {
 			b.Rows = append(b.Rows, device.Row{Token: start + int32(j), Slot: s.slot, Kind: device.RowOutput})
 		}
 		if c.score {
@@ -303,6 +303,17 @@ func (h *host) fillTokens(b *device.Batch, c *chunk) {
 	b.Seqs = append(b.Seqs, device.Seq{
 		Slot: s.slot, Start: start, Count: int32(c.n), KVLen: int32(s.computed), Adapter: s.adapter, RopeLen: s.ropeLen, Next: next,
 	})
+}
+
+// joined is how many tokens OpRows makes a row of.
+func (h *host) joined() int {
+	count := 1
+	for i := range h.plan.Ops {
+		if op := &h.plan.Ops[i]; op.Kind == plan.OpRows {
+			count = max(count, int(op.I[plan.RowsCount]))
+		}
+	}
+	return count
 }
 
 // fillPages gives a sequence the pages that a step of n tokens needs and takes

@@ -43,7 +43,7 @@ func (s *suite) inputs(t *testing.T) {
 func (s *suite) embeds(t *testing.T) {
 	for _, format := range formats {
 		m := transformer(630, format, shapes[1].shape)
-		vocab, hidden := m.plan.Vocab, m.plan.Hidden
+		vocab, hidden := m.plan.Vocab, m.plan.RowWidth()
 		rng := rand.New(rand.NewPCG(8, 8))
 		rows := map[int][]float32{}
 		for _, pos := range []int{0, 3, 4, 5, 17, 22} {
@@ -58,6 +58,31 @@ func (s *suite) embeds(t *testing.T) {
 				x.embeds, y.embeds = rows, map[int][]float32{1: rows[17]}
 				out := h.step(chunk{seq: y, n: 9, score: true}, chunk{seq: x, n: 4, score: true})
 				return append(out, h.step(chunk{seq: x, n: 21, score: true, sample: true, topN: 5})...)
+			})
+		})
+	}
+	for _, format := range formats {
+		t.Run("columns/"+format.String(), func(t *testing.T) {
+			const vocab, hidden = 30, 40
+			b := newBuilder(632, vocab, format)
+			x := b.embed(hidden, 2)
+			b.plan.EmbedsWidth = 3 * hidden
+			for _, part := range []int{2, 1} { // zeros for tokens
+				op := b.op(plan.OpEmbed, hidden)
+				op.I[plan.EmbedFirst], op.F[plan.EmbedScale] = int32(part*hidden), 1
+				x = b.add(b.linear(x, hidden, true), op.Out[0], 1)
+			}
+			m := b.logits(x, 0)
+			s.compare(t, m, format, func(h *host) []answer {
+				x := h.start(prompt(1, 25, vocab), sample.Greedy())
+				rng := rand.New(rand.NewPCG(9, 9))
+				x.embeds = map[int][]float32{}
+				for _, pos := range []int{0, 3, 4, 17} {
+					for range 3 * hidden {
+						x.embeds[pos] = append(x.embeds[pos], float32(rng.NormFloat64()))
+					}
+				}
+				return h.step(chunk{seq: x, n: 25, score: true})
 			})
 		})
 	}

@@ -44,7 +44,7 @@ func change(p *plan.Plan, changes []byte) {
 		case 4:
 			op.F[field%3] = floats[n%len(floats)]
 		case 5:
-			op.Kind = plan.Kind(n % int(plan.OpSelectiveScan+1))
+			op.Kind = plan.Kind(n % int(plan.OpEmbeddingBag+1))
 		case 6:
 			p.Values[at%len(p.Values)].Width = int32(n)
 		case 7:
@@ -156,7 +156,7 @@ func (f fitting) widths(op *plan.Op) {
 	x, y, out := op.In[0], op.In[1], op.Out[0]
 	switch op.Kind {
 	case plan.OpEmbed:
-		if op.I[plan.EmbedBeside] == 0 {
+		if op.I[plan.EmbedBeside] == 0 && op.I[plan.EmbedFirst] == 0 {
 			f.set(out, f.Hidden)
 		}
 	case plan.OpRMSNorm, plan.OpLayerNorm:
@@ -238,8 +238,16 @@ func (f fitting) widths(op *plan.Op) {
 			width += f.width(v)
 		}
 		f.set(out, width)
-	case plan.OpRows, plan.OpScale, plan.OpSparsify:
+	case plan.OpRows:
+		if count := int(op.I[plan.RowsCount]); count > 1 && op.I[plan.RowsMean] == 0 {
+			f.set(out, count*f.width(x))
+		} else {
+			f.set(out, f.width(x))
+		}
+	case plan.OpScale, plan.OpSparsify:
 		f.set(out, f.width(x))
+	case plan.OpEmbeddingBag:
+		f.set(y, f.width(x))
 	}
 }
 
@@ -265,7 +273,7 @@ func (f fitting) weights(op *plan.Op, experts map[int32]int) {
 			rows = s[0]
 		}
 		weight(0, rows, out)
-	case plan.OpEmbedPosition:
+	case plan.OpEmbedPosition, plan.OpEmbeddingBag:
 		if s := shapeOf(0); s != nil {
 			weight(0, s[0], out)
 		}

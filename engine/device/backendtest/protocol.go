@@ -30,7 +30,7 @@ func (s *suite) calls(t *testing.T) {
 		axes = 3 * limits.MaxTokens
 	}
 	if caps.Has(device.FeatureEmbeds) {
-		embeds = limits.MaxTokens * m.plan.Hidden
+		embeds = limits.MaxTokens * m.plan.RowWidth()
 	}
 	for i := range device.RingDepth {
 		batch := b.Batch(i)
