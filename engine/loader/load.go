@@ -425,7 +425,12 @@ func (r *resolver) stored(part *plan.Part) (*found, error) {
 	if t, _ := r.c.Tensor(part.Name); rowEncodings[t.DType].decode != nil {
 		types = []string{t.DType}
 	}
-	codes, err := r.find(part.Name, [][]int{part.Shape}, types...)
+	shape := part.Shape
+	if part.Stored != nil {
+		shape = part.Stored
+	}
+	codes, err := r.find(part.Name, [][]int{shape}, types...)
+	codes.Shape = part.Shape
 	return &found{codes: codes, encoding: rowEncodings[codes.DType]}, err
 }
 
@@ -511,4 +516,40 @@ func refuseUnused(p *plan.Plan, c *weights.Checkpoint, r *resolved) error {
 		return fmt.Errorf("%s: tensor %q %v: expected none, a %s model as config.json describes it has no use for it", t.File, name, t.Shape, p.Family)
 	}
 	return nil
+}
+
+// Tower writes the plan of the vision tower of checkpoint c, of whose config cfg is what Plan
+// returned; nil if the model has none, or its family's is not known.
+func Tower(c *weights.Checkpoint, cfg *plan.Config) (*plan.Tower, error) {
+	if !plan.HasTower(cfg.Family) {
+		return nil, nil
+	}
+	t, err := plan.BuildTower(c.Config(), cfg, func(name string) ([]int, bool) { return stored(c, &cfg.Stored, name) })
+	if err == nil {
+		err = plan.Check(t.Plan)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: the vision tower: %w", c.Source(), err)
+	}
+	return t, nil
+}
+
+// Newline reads the row that ends a line of tiles (plan.Tower.Newline), nil if the model has
+// none.
+func Newline(c *weights.Checkpoint, t *plan.Tower) ([]float32, error) {
+	if t.Newline == "" {
+		return nil, nil
+	}
+	width := t.Width(t.Ops[len(t.Ops)-1].In[0])
+	of, ok := c.Tensor(t.Newline)
+	encoding := rowEncodings[of.DType]
+	if !ok || !slices.Equal(of.Shape, []int{width}) || !slices.Contains(floatTypes, of.DType) {
+		return nil, fmt.Errorf("%s: tensor %q %v of type %s: expected [%d] of %s", c.Source(), t.Newline, of.Shape, of.DType, width, alternatives(floatTypes))
+	}
+	data, row := make([]byte, of.Size), make([]float32, width)
+	if err := c.ReadAt(of, data, 0); err != nil {
+		return nil, err
+	}
+	quant.Decode(row, data, encoding.format)
+	return row, nil
 }

@@ -225,6 +225,14 @@ func (p *Part) check() error {
 	if err := checkShape(p.Shape); err != nil {
 		return err
 	}
+	if p.Stored != nil {
+		if err := checkShape(p.Stored); err != nil {
+			return err
+		}
+		if elements(p.Stored) != elements(p.Shape) || p.Encoding != EncodingPlain {
+			return fmt.Errorf("shape %v of what is stored as %v", p.Shape, p.Stored)
+		}
+	}
 	rows, cols := whole("", p.Shape...).size()
 	for _, r := range []struct {
 		what string
@@ -255,6 +263,15 @@ func (p *Part) check() error {
 		return fmt.Errorf("unknown encoding %d", p.Encoding)
 	}
 	return nil
+}
+
+// elements is how many a tensor of a shape that has been checked has.
+func elements(shape []int) int {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	return n
 }
 
 // mxfp4Block is the number of elements that share a scale.

@@ -77,6 +77,11 @@ type Config struct {
 	// caller's to set.
 	Draft bool
 
+	Text   string // of a model that also sees: model_type of the language model inside, in families where there is a choice
+	Levels int    // layers after which a part of an embedding row is added (Plan.EmbedsWidth)
+
+	mrope bool // positions have three axes
+
 	draftKinds []string // of the layers that predict one more token, in families where they differ
 
 	MoE   *MoEConfig   // nil: no experts

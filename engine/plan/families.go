@@ -310,6 +310,42 @@ var families = map[string]family{
 		read: readExaoneMoE, build: buildExaoneMoE, eos: 53, keys: exaoneMoEKeys, ignored: deepseekIgnored,
 		models: "K-EXAONE-236B-A23B", remarks: "mixture of experts; layers without a window have no positions",
 	},
+	"llava": {
+		read: readLlava, build: buildText, eos: 2, ignored: seeingIgnored,
+		models: "LLaVA 1.5, Pixtral 12B, LLaVA-Interleave", remarks: "with the vision tower",
+	},
+	"llava_next": {
+		read: readLlava, build: buildText, eos: 2, ignored: seeingIgnored,
+		models: "LLaVA-NeXT 1.6", remarks: "with the vision tower",
+	},
+	"idefics3": {
+		read: readIdefics3, build: buildText, eos: 128001, ignored: seeingIgnored, prefixes: idefics3Prefixes,
+		models: "Idefics3-8B", remarks: "with the vision tower",
+	},
+	"smolvlm": {
+		read: readIdefics3, build: buildText, eos: 2, ignored: seeingIgnored, prefixes: idefics3Prefixes,
+		models: "SmolVLM, SmolVLM2 256M to 2.2B", remarks: "with the vision tower",
+	},
+	"internvl": {
+		read: readInternVL, build: buildText, eos: -1, ignored: seeingIgnored,
+		models: "InternVL 2.5, InternVL 3, as transformers has them", remarks: "with the vision tower",
+	},
+	"paligemma": {
+		read: readPaliGemma, build: buildText, eos: 1, ignored: seeingIgnored,
+		models: "PaliGemma 3B, PaliGemma 2", remarks: "with the vision tower",
+	},
+	"qwen2_vl": {
+		read: readQwen2VL, build: buildLlama, eos: 151645, ignored: seeingIgnored,
+		models: "Qwen2-VL 2B to 72B", remarks: "with the vision tower; positions of three axes",
+	},
+	"qwen2_5_vl": {
+		read: readQwen2VL, build: buildLlama, eos: 151645, ignored: seeingIgnored,
+		models: "Qwen2.5-VL 3B to 72B", remarks: "with the vision tower; positions of three axes",
+	},
+	"qwen3_vl": {
+		read: readQwen3VL, build: buildQwen3, eos: 151645, ignored: seeingIgnored,
+		models: "Qwen3-VL 2B to 32B", remarks: "with the vision tower, which several layers hear of; positions of three axes",
+	},
 	"gpt2": {
 		read: readGPT2, build: buildGPT2, eos: 50256, keys: gpt2Keys, ignored: gpt2Ignored,
 		prefixes: []string{"transformer.", ""}, root: "ln_f.weight", embed: "wte.weight",
@@ -558,7 +594,16 @@ var (
 		"image_token_id", "language_model_only", "mamba_ssm_dtype", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings",
 		"attn_output_gate", "video_token_id", "vision_end_token_id", "vision_start_token_id",
 	}
-	mamba2Ignored = []string{
+	// What is of images: BuildTower and the image processor read it.
+	seeingIgnored = append([]string{
+		"image_token_id", "image_token_index", "video_token_id", "vision_start_token_id", "vision_end_token_id", "vision_token_id",
+		"image_seq_length", "image_seq_len", "projector_hidden_act", "vision_feature_layer", "vision_feature_select_strategy",
+		"multimodal_projector_bias", "image_grid_pinpoints", "use_image_newline_parameter", "ignore_index", "scale_factor",
+		"downsample_ratio", "projection_dim", "num_image_tokens", "hidden_size", "vocab_size", "max_image_size",
+		"_flash_attn_2_enabled", "perceiver_config", "pixel_shuffle_factor", "_pad_token_id",
+	}, llamaIgnored...)
+	idefics3Prefixes = []string{"model.text_model.", "text_model.", "model.", ""}
+	mamba2Ignored    = []string{
 		"chunk_size", "rescale_prenorm_residual", "residual_in_fp32", "time_step_floor", "time_step_init_scheme",
 		"time_step_max", "time_step_min", "time_step_rank", "time_step_scale", "norm_before_gate", "rms_norm",
 	}

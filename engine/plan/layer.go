@@ -171,8 +171,14 @@ func (l layer) shortConv(x Var, name string, kernel int, bias bool, act Activati
 // and then mlp, make of a norm of it.
 func (b *Builder) preNorm(attention, mlp func(l layer, x Var) Var) {
 	x := b.embed()
+	if b.c.Levels > 0 {
+		b.plan.EmbedsWidth = (1 + b.c.Levels) * b.c.Hidden
+	}
 	for i := range b.c.Layers {
 		x = b.layer(i).preNormed(x, attention, mlp)
+		if i < b.c.Levels {
+			x = b.Add(x, b.EmbedColumns((1+i)*b.c.Hidden, b.c.Hidden))
+		}
 	}
 	b.head(x)
 }

@@ -17,6 +17,18 @@ func whole(name string, shape ...int) Part {
 	return p
 }
 
+// flat is all of the checkpoint's tensor called name as a matrix: what has this shape there
+// is a row for each of its first dimension.
+func flat(name string, shape ...int) Part {
+	cols := 1
+	for _, n := range shape[1:] {
+		cols *= n
+	}
+	p := whole(name, shape[0], cols)
+	p.Stored = shape
+	return p
+}
+
 // mxfp4 is all of a tensor [matrices, rows, cols] that the checkpoint stores as
 // blocks and scales (EncodingMXFP4).
 func mxfp4(blocks, scales string, shape ...int) Part {
@@ -74,6 +86,6 @@ func (p Part) size() (rows, cols int) {
 }
 
 func (p Part) equal(q Part) bool {
-	return p.Name == q.Name && slices.Equal(p.Shape, q.Shape) && p.Rows == q.Rows && p.Cols == q.Cols &&
+	return p.Name == q.Name && slices.Equal(p.Shape, q.Shape) && slices.Equal(p.Stored, q.Stored) && p.Rows == q.Rows && p.Cols == q.Cols &&
 		p.Transpose == q.Transpose && p.To == q.To && p.Encoding == q.Encoding && p.Scales == q.Scales && p.Quarter == q.Quarter
 }

@@ -514,6 +514,7 @@ type Tensor struct {
 type Part struct {
 	Name      string // in the checkpoint
 	Shape     []int  // of the whole tensor there; compared before anything is read
+	Stored    []int  // there, if it is another one of as many elements, such as a convolution's; nil: Shape
 	Rows      Range  // there; all dimensions but the last are rows
 	Cols      Range
 	Transpose bool     // Cols.N rows of Rows.N columns, rather than Rows.N of Cols.N

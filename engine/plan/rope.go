@@ -85,10 +85,13 @@ func readRopeParams(params, o *object, c *Config, theta float64) Rope {
 	if theta <= 1 {
 		params.fail("rope_theta", "must be above 1, found %g", theta)
 	}
-	if c.Delta == nil && params.raw("mrope_section") != nil {
+	if c.Delta == nil && !c.mrope && params.raw("mrope_section") != nil {
 		params.fail("mrope_section", "is not supported")
 	}
 	kind := params.ropeType()
+	if kind == "mrope" && c.mrope { // as the first releases called it
+		kind = "default"
+	}
 	if kind == "proportional" {
 		return readProportional(params, theta, c.HeadDim)
 	}

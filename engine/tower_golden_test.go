@@ -1,0 +1,225 @@
+package engine_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/loader"
+	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/sample"
+)
+
+// seen is what transformers computed of an image and of a prompt with it;
+// testdata/vision.py describes and makes it.
+type seen struct {
+	Tiles []struct {
+		Pixels  []float32
+		Class   int
+		Pos     []int32
+		Rows    []int32
+		Weights []float32
+		Axes    []int32
+		Windows []int32
+		Merge   int
+	}
+	Order      []int
+	Embeds     []float32
+	Prompt     []int32
+	ImageToken int32 `json:"image_token"`
+	Axes       [][]int32
+	Spans      [][2]int32
+	Logprobs   []*float64
+}
+
+var towerLimits = device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 4, MaxPagesPerSlot: 16, Threads: 2}
+
+// TestTowers compares vision towers and the language models behind them with
+// transformers: rows of image tokens, and log-probabilities of a prompt with an image.
+func TestTowers(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("testdata", "*", "vision.json"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no goldens of images: %v", err)
+	}
+	for _, file := range files {
+		var want seen
+		data, err := os.ReadFile(file)
+		if err == nil {
+			err = json.Unmarshal(data, &want)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Dir(file)
+		for _, b := range goldenBackends {
+			t.Run(filepath.Base(dir)+"/"+b.name, func(t *testing.T) { compareTower(t, dir, b, &want) })
+		}
+	}
+}
+
+func compareTower(t *testing.T, dir string, b goldenBackend, want *seen) {
+	c, cfg, p := openPlan(t, dir, false)
+	tower, err := loader.Tower(c, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	width := p.RowWidth()
+	if n := tower.Width(tower.Ops[len(tower.Ops)-1].In[0]); n != width {
+		t.Fatalf("the tower makes rows of %d, the language model takes %d", n, width)
+	}
+	open := func(p *plan.Plan) device.Backend {
+		backend, err := b.open(towerLimits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { backend.Close() })
+		checked := device.Checked(backend, towerLimits)
+		if _, err := loader.Load(checked, p, c, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := checked.InitCache(64, 0); err != nil {
+			t.Fatal(err)
+		}
+		return checked
+	}
+	sees := open(tower.Plan)
+	all := make([]int, len(want.Tiles))
+	for i := range all {
+		all[i] = i
+	}
+	rows := runTiles(t, sees, tower, want, all...)
+	var embeds []float32
+	for _, at := range want.Order {
+		if at < 0 {
+			newline, err := loader.Newline(c, tower)
+			if err != nil {
+				t.Fatal(err)
+			}
+			embeds = append(embeds, newline...)
+			continue
+		}
+		embeds = append(embeds, rows[at*width:][:width]...)
+	}
+	if len(embeds) != len(want.Embeds) {
+		t.Fatalf("%d floats of rows, want %d", len(embeds), len(want.Embeds))
+	}
+	scale := 1.0
+	for _, v := range want.Embeds {
+		scale = max(scale, math.Abs(float64(v)))
+	}
+	for i, v := range embeds {
+		if d := math.Abs(float64(v - want.Embeds[i])); !(d <= b.tolerance*scale) {
+			t.Fatalf("row %d, column %d: %v, want %v", i/width, i%width, v, want.Embeds[i])
+		}
+	}
+	var alone []float32
+	for i := range want.Tiles {
+		alone = append(alone, runTiles(t, sees, tower, want, i)...)
+	}
+	if !slices.Equal(alone, rows) {
+		t.Error("a tile alone has other rows than among others")
+	}
+	comparePrompt(t, open(p), p, want, embeds, b.tolerance)
+}
+
+// runTiles runs tiles in one step and returns their rows.
+func runTiles(t *testing.T, b device.Backend, tower *plan.Tower, s *seen, tiles ...int) []float32 {
+	t.Helper()
+	x := b.Batch(0)
+	x.Clear()
+	page := int32(0)
+	var axes []int32
+	for slot, i := range tiles {
+		tile := &s.Tiles[i]
+		before := len(x.Embeds) / tower.RowWidth()
+		x.Embeds = tower.AppendRows(x.Embeds, plan.Patches{Pixels: tile.Pixels, Class: tile.Class, Pos: tile.Pos, Rows: tile.Rows, Weights: tile.Weights})
+		n := len(x.Embeds)/tower.RowWidth() - before
+		start := int32(len(x.Tokens))
+		x.Params = append(x.Params, device.ParamDelta{Slot: int32(slot), Params: sample.Greedy()})
+		for j := range n {
+			x.Tokens, x.Pos = append(x.Tokens, device.EmbedRow(before+j)), append(x.Pos, int32(j))
+			if (j+1)%tower.Merge == 0 && j < n-tile.Class {
+				x.Rows = append(x.Rows, device.Row{Token: start + int32(j), Slot: int32(slot), Kind: device.RowOutput})
+			}
+		}
+		axes = append(axes, tile.Axes...)
+		at := start
+		for _, w := range tile.Windows {
+			x.Spans = append(x.Spans, device.Span{Start: at, Count: w})
+			at += w
+		}
+		for index := range (n + device.PageTokens - 1) / device.PageTokens {
+			x.Pages = append(x.Pages, device.PageDelta{Slot: int32(slot), Index: int32(index), Page: page})
+			page++
+		}
+		x.Seqs = append(x.Seqs, device.Seq{Slot: int32(slot), Start: start, Count: int32(n), KVLen: int32(n)})
+	}
+	if tower.Axes {
+		n := len(x.Tokens)
+		x.Axes = x.Axes[:3*n]
+		clear(x.Axes)
+		for i := range n {
+			x.Axes[i], x.Axes[n+i] = axes[2*i], axes[2*i+1]
+		}
+	}
+	step(t, b)
+	return slices.Clone(x.Outputs)
+}
+
+func step(t *testing.T, b device.Backend) {
+	t.Helper()
+	for _, do := range []func(int) error{b.Forward, b.Sample, b.Wait} {
+		if err := do(0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// comparePrompt runs the prompt with its image through the language model.
+func comparePrompt(t *testing.T, b device.Backend, p *plan.Plan, s *seen, embeds []float32, tolerance float64) {
+	t.Helper()
+	x := b.Batch(0)
+	x.Clear()
+	x.Params = append(x.Params, device.ParamDelta{Params: sample.Greedy()})
+	x.Embeds = append(x.Embeds, embeds...)
+	row := 0
+	for i, id := range s.Prompt {
+		if id == s.ImageToken {
+			id = device.EmbedRow(row)
+			row++
+		}
+		x.Tokens, x.Pos = append(x.Tokens, id), append(x.Pos, int32(i))
+		if i+1 < len(s.Prompt) && s.Logprobs[i+1] != nil {
+			x.Rows = append(x.Rows, device.Row{Token: int32(i), Kind: device.RowScore, Target: s.Prompt[i+1]})
+		}
+	}
+	for _, axis := range s.Axes {
+		x.Axes = append(x.Axes, axis...)
+	}
+	for _, span := range s.Spans {
+		x.Spans = append(x.Spans, device.Span{Start: span[0], Count: span[1]})
+	}
+	page := int32(0)
+	for g := range p.Groups {
+		for index := range (len(s.Prompt) + device.PageTokens - 1) / device.PageTokens {
+			x.Pages = append(x.Pages, device.PageDelta{Group: int32(g), Index: int32(index), Page: page})
+			page++
+		}
+	}
+	x.Seqs = append(x.Seqs, device.Seq{Count: int32(len(s.Prompt)), KVLen: int32(len(s.Prompt))})
+	step(t, b)
+	for i, r := range x.Rows {
+		want := *s.Logprobs[r.Token+1]
+		if got := float64(x.Results[i].Logprob); !(math.Abs(got-want) <= tolerance) {
+			t.Errorf("token %d: log-probability %v, want %v", r.Token+1, got, want)
+		}
+	}
+	if len(x.Rows) == 0 {
+		t.Error(fmt.Errorf("nothing was compared"))
+	}
+}
