@@ -72,22 +72,24 @@ func compareTower(t *testing.T, dir string, b goldenBackend, want *seen) {
 	if n := tower.Width(tower.Ops[len(tower.Ops)-1].In[0]); n != width {
 		t.Fatalf("the tower makes rows of %d, the language model takes %d", n, width)
 	}
-	open := func(p *plan.Plan) device.Backend {
+	open := func() device.Backend {
 		backend, err := b.open(towerLimits)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { backend.Close() })
-		checked := device.Checked(backend, towerLimits)
-		if _, err := loader.Load(checked, p, c, nil); err != nil {
-			t.Fatal(err)
-		}
-		if err := checked.InitCache(64, 0); err != nil {
-			t.Fatal(err)
-		}
-		return checked
+		return device.Checked(backend, towerLimits)
 	}
-	sees := open(tower.Plan)
+	text, sees := open(), open()
+	loaded, err := loader.LoadSeeing(text, p, sees, tower, c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range []device.Backend{text, sees} {
+		if err := b.InitCache(64, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
 	all := make([]int, len(want.Tiles))
 	for i := range all {
 		all[i] = i
@@ -96,11 +98,7 @@ func compareTower(t *testing.T, dir string, b goldenBackend, want *seen) {
 	var embeds []float32
 	for _, at := range want.Order {
 		if at < 0 {
-			newline, err := loader.Newline(c, tower)
-			if err != nil {
-				t.Fatal(err)
-			}
-			embeds = append(embeds, newline...)
+			embeds = append(embeds, loaded.Newline...)
 			continue
 		}
 		embeds = append(embeds, rows[at*width:][:width]...)
@@ -124,7 +122,7 @@ func compareTower(t *testing.T, dir string, b goldenBackend, want *seen) {
 	if !slices.Equal(alone, rows) {
 		t.Error("a tile alone has other rows than among others")
 	}
-	comparePrompt(t, open(p), p, want, embeds, b.tolerance)
+	comparePrompt(t, text, p, want, embeds, b.tolerance)
 }
 
 // runTiles runs tiles in one step and returns their rows.

@@ -164,23 +164,81 @@ func Resident(b device.Backend, p *plan.Plan) *plan.Plan {
 //
 // After an error b can only be closed.
 func Load(b device.Backend, p *plan.Plan, c *weights.Checkpoint, progress func(done, total int64)) (device.ModelInfo, error) {
-	p = Resident(b, p)
-	if err := plan.Check(p); err != nil {
-		return device.ModelInfo{}, fmt.Errorf("%s: %w", c.Source(), err)
+	l, err := begin(b, p, c)
+	if err == nil {
+		err = read(c, progress, l)
 	}
-	if err := b.CheckPlan(p); err != nil {
-		return device.ModelInfo{}, fmt.Errorf("%s: the backend cannot run a %s model: %w", c.Source(), p.Family, err)
-	}
-	kinds := b.Caps().Formats
-	if asked := newRules(p, kinds).asked(); kinds&asked != asked {
-		return device.ModelInfo{}, fmt.Errorf("%s: the backend cannot hold weights that are quantized so", c.Source())
-	}
-	found, err := resolve(p, c, kinds)
 	if err != nil {
 		return device.ModelInfo{}, err
 	}
+	return l.finish()
+}
+
+// Seeing is what LoadSeeing has loaded.
+type Seeing struct {
+	Model, Tower device.ModelInfo
+	Newline      []float32 // the row that ends a line of tiles (plan.Tower.Newline); nil: the model has none
+}
+
+// LoadSeeing is Load of a model into b and of its vision tower into sees, which reads the
+// checkpoint once. The tower is not quantized, whatever p.Quantize is.
+//
+// After an error both backends can only be closed.
+func LoadSeeing(b device.Backend, p *plan.Plan, sees device.Backend, t *plan.Tower, c *weights.Checkpoint, progress func(done, total int64)) (Seeing, error) {
+	var s Seeing
+	model, err := begin(b, p, c)
+	if err != nil {
+		return s, err
+	}
+	tower, err := begin(sees, t.Plan, c)
+	if err != nil {
+		return s, err
+	}
+	all := []*loading{model, tower}
+	if t.Newline != "" {
+		one, row, err := beginVector(t.Newline, p.Hidden, c)
+		if err != nil {
+			return s, err
+		}
+		s.Newline, all = row, append(all, one)
+	}
+	if err := read(c, progress, all...); err != nil {
+		return s, err
+	}
+	if s.Model, err = model.finish(); err == nil {
+		s.Tower, err = tower.finish()
+	}
+	return s, err
+}
+
+// loading is a plan whose tensors are on their way to a backend.
+type loading struct {
+	backend device.Backend // nil: something else takes the tensors
+	to      taker
+	plan    *plan.Plan
+	found   *resolved
+	mapped  []*weights.Mapping
+}
+
+// begin checks a plan and announces its tensors.
+func begin(b device.Backend, p *plan.Plan, c *weights.Checkpoint) (*loading, error) {
+	p = Resident(b, p)
+	if err := plan.Check(p); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Source(), err)
+	}
+	if err := b.CheckPlan(p); err != nil {
+		return nil, fmt.Errorf("%s: the backend cannot run a %s model: %w", c.Source(), p.Family, err)
+	}
+	kinds := b.Caps().Formats
+	if asked := newRules(p, kinds).asked(); kinds&asked != asked {
+		return nil, fmt.Errorf("%s: the backend cannot hold weights that are quantized so", c.Source())
+	}
+	found, err := resolve(p, c, kinds)
+	if err != nil {
+		return nil, err
+	}
 	if err := refuseUnused(p, c, found); err != nil {
-		return device.ModelInfo{}, err
+		return nil, err
 	}
 	for i, t := range p.Tensors {
 		h, err := b.NewTensor(t.Name, found.formats[i], t.Shape)
@@ -188,45 +246,84 @@ func Load(b device.Backend, p *plan.Plan, c *weights.Checkpoint, progress func(d
 			err = fmt.Errorf("the backend calls it %d, the plan %d", h, i)
 		}
 		if err != nil {
-			return device.ModelInfo{}, fmt.Errorf("tensor %q: %w", t.Name, err)
+			return nil, fmt.Errorf("tensor %q: %w", t.Name, err)
 		}
 	}
+	l := &loading{backend: b, to: b, plan: p, found: found}
+	var first []*source
+	if l.mapped, first, err = adopt(b, p, c, found.adoptable(p, b.Caps())); err != nil {
+		return nil, err
+	}
+	found.sources = append(first, found.sources...)
+	return l, nil
+}
 
-	list := found.adoptable(p, b.Caps())
-	mapped, read, err := adopt(b, p, c, list)
+// vector keeps a tensor of one dimension.
+type vector struct {
+	row    []float32
+	format plan.Format
+}
+
+// WriteTensor implements taker.
+func (v *vector) WriteTensor(_ device.Handle, _, _ int, src []byte) error {
+	quant.Decode(v.row, src, v.format)
+	return nil
+}
+
+// beginVector begins to load a vector of floats, which is in row once it has been read.
+func beginVector(name string, n int, c *weights.Checkpoint) (*loading, []float32, error) {
+	part := plan.Part{Name: name, Shape: []int{n}, Rows: plan.Range{Step: 1, N: n}, Cols: plan.Range{Step: 1, N: 1}}
+	p := &plan.Plan{Tensors: []plan.Tensor{{Name: name, Shape: []int{n}, Parts: []plan.Part{part}}}}
+	found, err := resolve(p, c, allKinds)
 	if err != nil {
-		return device.ModelInfo{}, err
+		return nil, nil, err
 	}
-	found.sources = append(read, found.sources...)
-	if err := found.read(b, p, c, progress); err != nil {
-		return device.ModelInfo{}, err
-	}
-	info, err := b.SetModel(p)
-	if err == nil && len(mapped) > 0 {
-		for _, m := range mapped {
+	v := &vector{row: make([]float32, n), format: found.formats[0]}
+	return &loading{to: v, plan: p, found: found}, v.row, nil
+}
+
+// finish gives the backend its plan.
+func (l *loading) finish() (device.ModelInfo, error) {
+	info, err := l.backend.SetModel(l.plan)
+	if err == nil && len(l.mapped) > 0 {
+		for _, m := range l.mapped {
 			info.MappedBytes += int64(len(m.Bytes()))
 		}
-		go weights.Populate(mapped)
+		go weights.Populate(l.mapped)
 	}
 	return info, err
 }
 
 // read gives the tensors of p to b.
 func (r *resolved) read(b taker, p *plan.Plan, c *weights.Checkpoint, progress func(done, total int64)) error {
+	return read(c, progress, &loading{to: b, plan: p, found: r})
+}
+
+// read gives all tensors to their takers, reading the checkpoint once.
+func read(c *weights.Checkpoint, progress func(done, total int64), all ...*loading) error {
 	size := loadPiece
 	if c.Streamed() {
 		size = streamPiece
 	}
-	pieces := r.cut(size)
-	reads := make([]weights.Piece, len(pieces))
-	total, done := int64(0), int64(0)
-	for i, p := range pieces {
-		reads[i] = weights.Piece{File: p.source.File, Offset: p.source.Offset + int64(p.first)*int64(p.source.rowBytes), Length: p.n * p.source.rowBytes}
-		total += int64(reads[i].Length)
+	type pieceOf struct {
+		piece
+		to *gatherer
 	}
-	g := newGatherer(b, p)
+	var pieces []pieceOf
+	var reads []weights.Piece
+	var gatherers []*gatherer
+	total, done := int64(0), int64(0)
+	for _, l := range all {
+		g := newGatherer(l.to, l.plan)
+		gatherers = append(gatherers, g)
+		for _, p := range l.found.cut(size) {
+			pieces = append(pieces, pieceOf{p, g})
+			reads = append(reads, weights.Piece{File: p.source.File, Offset: p.source.Offset + int64(p.first)*int64(p.source.rowBytes), Length: p.n * p.source.rowBytes})
+			total += int64(p.n * p.source.rowBytes)
+		}
+	}
 	err := c.Read(reads, func(i int, data []byte) error {
-		if err := g.take(pieces[i], data); err != nil {
+		if err := pieces[i].to.take(pieces[i].piece, data); err != nil {
 			return err
 		}
 		done += int64(len(data))
@@ -235,7 +332,10 @@ func (r *resolved) read(b taker, p *plan.Plan, c *weights.Checkpoint, progress f
 		}
 		return nil
 	})
-	return g.finish(err)
+	for _, g := range gatherers {
+		err = g.finish(err)
+	}
+	return err
 }
 
 // resolved is where the tensors of a plan come from.
@@ -532,24 +632,4 @@ func Tower(c *weights.Checkpoint, cfg *plan.Config) (*plan.Tower, error) {
 		return nil, fmt.Errorf("%s: the vision tower: %w", c.Source(), err)
 	}
 	return t, nil
-}
-
-// Newline reads the row that ends a line of tiles (plan.Tower.Newline), nil if the model has
-// none.
-func Newline(c *weights.Checkpoint, t *plan.Tower) ([]float32, error) {
-	if t.Newline == "" {
-		return nil, nil
-	}
-	width := t.Width(t.Ops[len(t.Ops)-1].In[0])
-	of, ok := c.Tensor(t.Newline)
-	encoding := rowEncodings[of.DType]
-	if !ok || !slices.Equal(of.Shape, []int{width}) || !slices.Contains(floatTypes, of.DType) {
-		return nil, fmt.Errorf("%s: tensor %q %v of type %s: expected [%d] of %s", c.Source(), t.Newline, of.Shape, of.DType, width, alternatives(floatTypes))
-	}
-	data, row := make([]byte, of.Size), make([]float32, width)
-	if err := c.ReadAt(of, data, 0); err != nil {
-		return nil, err
-	}
-	quant.Decode(row, data, encoding.format)
-	return row, nil
 }
