@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"math"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/vision"
 )
 
 // table is the pages of an active sequence in one group of caches. It belongs
@@ -89,16 +91,26 @@ func (s *shape) longest(pages, slot int) int {
 // root is the parent of a request's first page: whatever keys and values depend
 // on beside tokens.
 func (e *Engine) root(r *Request, ropeLen int32) page.Key {
-	if r.Adapter == 0 && r.CacheSalt == "" && ropeLen == 0 {
+	whole := len(r.Images) > 0 && e.cfg.Vision.Bidirectional == vision.WholePrompt
+	if r.Adapter == 0 && r.CacheSalt == "" && ropeLen == 0 && !whole {
 		return e.cfg.Root
 	}
 	number := func(n int32) []byte { return binary.LittleEndian.AppendUint32(nil, uint32(n)) }
-	return page.Root(
+	fields := []page.Field{
 		page.Field{Tag: page.TagModel, Value: e.cfg.Root[:]},
 		page.Field{Tag: page.TagAdapter, Value: number(r.Adapter)},
 		page.Field{Tag: page.TagSalt, Value: []byte(r.CacheSalt)},
 		page.Field{Tag: page.TagRope, Value: number(ropeLen)},
-	)
+	}
+	if whole {
+		h := sha256.New()
+		binary.Write(h, binary.LittleEndian, r.Tokens) //nolint:errcheck // never fails
+		for i := range r.Images {
+			h.Write(r.Images[i].Hash[:])
+		}
+		fields = append(fields, page.Field{Tag: page.TagPrompt, Value: h.Sum(nil)})
+	}
+	return page.Root(fields...)
 }
 
 // ropeLen returns the length that rotations take a request with a prompt of n

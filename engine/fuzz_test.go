@@ -16,6 +16,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/engine/sim"
+	"github.com/millrace-ai/millrace/engine/vision"
 )
 
 // Variables of TestSimulated: how many runs, and the only seed to run.
@@ -132,7 +133,7 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 		if own.IntN(3) == 0 {
 			p.fault = func() paintingFault { return paintingFault(own.IntN(30)) } // most are none
 		}
-		cfg.Vision = p.vision(art.memory, own.IntN(2) == 0)
+		cfg.Vision = p.vision(art.memory, []vision.Bidirectional{vision.Causal, vision.WithinImage, vision.WholePrompt}[own.IntN(3)])
 	}
 	if model.Recurrent {
 		cfg.States = between(1, 3*limits.MaxSlots)

@@ -30,7 +30,7 @@ import (
 // Encoder computes the embedding rows of images. One goroutine at a time calls it.
 type Encoder interface {
 	// Encode computes the rows of an image, as many as it has image tokens, in their
-	// order. len(rows) is that number times Vision.Width.
+	// order, of plan.RowWidth floats each.
 	Encode(m *Image, rows []float32) error
 }
 
@@ -38,12 +38,12 @@ type Encoder interface {
 type Vision struct {
 	Encoder Encoder
 	Token   int32 // the id of an image token
-	Width   int   // floats of an embedding row
 	Memory  int64 // bytes for the rows of images
 
-	// Bidirectional says that image tokens which follow each other in an image attend
-	// to each other both ways.
-	Bidirectional bool
+	// Bidirectional says which tokens of a prompt with images attend both ways.
+	Bidirectional vision.Bidirectional
+
+	width int // of a row; set by New
 }
 
 // Image is an image of a Request.
@@ -122,27 +122,30 @@ func (e *Engine) checkImages(r *Request) error {
 	most := e.cfg.Device.MaxTokens - e.slots + 1 // beside one token of all others
 	for _, span := range v.spans(r) {
 		if n := int(span.Count); n > most {
-			return invalid("an image has %d tokens that one step must compute, the limit is %d: --max-batch-prefill-tokens raises it", n, most)
+			return invalid("%d tokens of the prompt attend both ways, so that one step must compute them, the limit is %d: --max-batch-prefill-tokens raises it", n, most)
 		}
 		pages := 0 // of a sequence that is alone, in that step
 		for _, window := range e.shape.windows {
 			pages += pagesFor(int(span.Start+span.Count)) - page.First(window, int(span.Start))
 		}
 		if pages > e.cfg.Pages {
-			return invalid("an image needs %d pages of the cache in one step, there are %d: --max-batch-total-tokens raises it", pages, e.cfg.Pages)
+			return invalid("%d tokens of the prompt attend both ways, which takes %d pages of the cache in one step, there are %d: --max-batch-total-tokens raises it", span.Count, pages, e.cfg.Pages)
 		}
 	}
 	return nil
 }
 
 // rowBytes is what n embedding rows take.
-func (v *Vision) rowBytes(n int) int64 { return 4 * int64(n) * int64(v.Width) }
+func (v *Vision) rowBytes(n int) int64 { return 4 * int64(n) * int64(v.width) }
 
 // spans returns the runs of tokens of r that attend both ways, by their place in the
 // prompt.
 func (v *Vision) spans(r *Request) (spans []device.Span) {
-	if v == nil || !v.Bidirectional {
+	switch {
+	case v == nil || v.Bidirectional == vision.Causal || len(r.Images) == 0:
 		return nil
+	case v.Bidirectional == vision.WholePrompt:
+		return []device.Span{{Count: int32(len(r.Tokens))}}
 	}
 	for i := range r.Images {
 		m := &r.Images[i]
@@ -229,8 +232,8 @@ func (e *Engine) isImageToken(s *sequence, place int) bool {
 	return i < len(s.req.Images) && place >= s.req.Images[i].First && s.req.Tokens[place] == e.cfg.Vision.Token
 }
 
-// appendAxes appends the axes of the position of each token from one place to another.
-func (s *sequence) appendAxes(axes []int32, from, to int) []int32 {
+// eachAxes tells the axes of the position of each token from one place to another.
+func (s *sequence) eachAxes(from, to int, tell func(place int, t, y, x int32)) {
 	for i := s.imageAt(from); from < to; from++ {
 		images := s.req.Images
 		if i < len(images) && from == images[i].end() {
@@ -239,15 +242,14 @@ func (s *sequence) appendAxes(axes []int32, from, to int) []int32 {
 		shift := s.pictures.shiftBefore(i)
 		if i == len(images) || from < images[i].First || images[i].Grid == [3]int{} {
 			p := int32(from) - shift
-			axes = append(axes, p, p, p)
+			tell(from, p, p, p)
 			continue
 		}
 		m := &images[i]
 		at, base := int32(from-m.First), int32(m.First)-shift
 		height, width := int32(m.Grid[1]), int32(m.Grid[2])
-		axes = append(axes, base+at/(height*width), base+at/width%height, base+at%width)
+		tell(from, base+at/(height*width), base+at/width%height, base+at%width)
 	}
-	return axes
 }
 
 // fillAxes gives all tokens of the step positions of three axes if any of them needs
@@ -257,8 +259,14 @@ func (e *Engine) fillAxes(st *step) {
 		return
 	}
 	b := st.batch
+	n := len(b.Tokens)
+	b.Axes = b.Axes[:3*n]
 	for i, q := range b.Seqs {
-		b.Axes = st.seqs[i].appendAxes(b.Axes, int(q.KVLen-q.Count), int(q.KVLen))
+		first := q.Start
+		st.seqs[i].eachAxes(int(q.KVLen-q.Count), int(q.KVLen), func(place int, t, y, x int32) {
+			at := int(first) + place - int(q.KVLen-q.Count)
+			b.Axes[at], b.Axes[n+at], b.Axes[2*n+at] = t, y, x
+		})
 	}
 }
 
@@ -338,7 +346,7 @@ func (e *Engine) addTokens(b *device.Batch, s *sequence, from, to int) {
 				before := Image{First: m.First, Count: p - m.First}
 				row = e.cfg.Vision.imageTokens(s.req, &before)
 			}
-			width := e.cfg.Vision.Width
+			width := e.cfg.Vision.width
 			token = device.EmbedRow(len(b.Embeds) / width)
 			b.Embeds = append(b.Embeds, s.pictures.images[image].rows.rows[row*width:][:width]...)
 			row++
@@ -585,7 +593,7 @@ func (e *Engine) askImages(s *sequence, first bool) {
 			continue
 		}
 		n := v.imageTokens(s.req, image)
-		x := &imageRows{hash: image.Hash, image: image, bytes: v.rowBytes(n), rows: make([]float32, n*v.Width)}
+		x := &imageRows{hash: image.Hash, image: image, bytes: v.rowBytes(n), rows: make([]float32, n*v.width)}
 		m.used += x.bytes
 		m.entries[x.hash], p.rows, p.fresh = x, x, true
 		m.hold(x)
@@ -659,20 +667,22 @@ func (e *Engine) awaitEncoder() {
 	}
 }
 
-// checkVision refuses what cannot work.
+// checkVision refuses what cannot work, and completes the rest.
 func (c *Config) checkVision() error {
-	v := c.Vision
-	if v == nil {
+	if c.Vision == nil {
 		return nil
 	}
+	copied := *c.Vision
+	v := &copied
+	c.Vision, v.width = v, c.Plan.RowWidth()
 	caps := c.Backend.Caps()
 	switch {
 	case !caps.Has(device.FeatureEmbeds):
 		return errors.New("engine: Vision needs a backend that takes embedding rows")
-	case v.Bidirectional && !caps.Has(device.FeatureSpans):
+	case v.Bidirectional != vision.Causal && !caps.Has(device.FeatureSpans):
 		return errors.New("engine: Vision needs a backend that takes spans")
-	case v.Encoder == nil || v.Width < 1 || v.Memory < 1 || v.Token < 0 || int(v.Token) >= c.Plan.Vocab:
-		return fmt.Errorf("engine: Vision has width %d, memory %d and token %d of %d", v.Width, v.Memory, v.Token, c.Plan.Vocab)
+	case v.Encoder == nil || v.Memory < 1 || v.Token < 0 || int(v.Token) >= c.Plan.Vocab:
+		return fmt.Errorf("engine: Vision has memory %d and token %d of %d", v.Memory, v.Token, c.Plan.Vocab)
 	}
 	return nil
 }

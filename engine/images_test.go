@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/engine/sim"
+	"github.com/millrace-ai/millrace/engine/vision"
 )
 
 // seeing is a model with images.
@@ -24,7 +25,7 @@ func newGalleryWorld(t *testing.T, change func(c *Config, p *painter)) *world {
 	t.Helper()
 	p := &painter{}
 	cfg := Config{Device: device.Limits{MaxTokens: 80, MaxRows: 80, MaxSlots: 4, MaxPagesPerSlot: 16}, Pages: 64, MaxBatchTokens: 16}
-	cfg.Vision = p.vision(1<<20, true)
+	cfg.Vision = p.vision(1<<20, vision.WithinImage)
 	if change != nil {
 		change(&cfg, p)
 	}
@@ -106,8 +107,10 @@ func TestImagesShareByContent(t *testing.T) {
 // A span is computed in one step, however small the steps are, and a hit does not end
 // within one.
 func TestSpansAreNotCut(t *testing.T) {
-	for _, bidirectional := range []bool{true, false} {
-		w := newGalleryWorld(t, func(c *Config, p *painter) { c.Vision.Bidirectional = bidirectional })
+	for _, bidirectional := range []vision.Bidirectional{vision.Causal, vision.WithinImage, vision.WholePrompt} {
+		w := newGalleryWorld(t, func(c *Config, _ *painter) {
+			c.Vision.Bidirectional, c.Device.MaxTokens, c.Device.MaxRows = bidirectional, 160, 160
+		})
 		p, q := paint(1, 40, false, false), paint(2, 33, false, false)
 		longest := 0
 		w.onStep = func(st *step) { longest = max(longest, len(st.batch.Tokens)) }
@@ -122,8 +125,8 @@ func TestSpansAreNotCut(t *testing.T) {
 			}
 		}
 		w.finish(t)
-		if len(reader.got) != 60 || (longest > w.e.budget) != bidirectional {
-			t.Errorf("bidirectional %v: steps of up to %d tokens, the budget is %d", bidirectional, longest, w.e.budget)
+		if len(reader.got) != 60 || (longest > w.e.budget) != (bidirectional != vision.Causal) {
+			t.Errorf("bidirectional %d: steps of up to %d tokens, the budget is %d", bidirectional, longest, w.e.budget)
 		}
 	}
 }
@@ -137,7 +140,7 @@ func TestImagesRefused(t *testing.T) {
 		change func(r *Request)
 		says   string
 	}{
-		{name: "a span longer than a step", change: func(r *Request) { r.Images = nil; hang(r, &large, 4) }, says: "78 tokens that one step must compute, the limit is 77: --max-batch-prefill-tokens"},
+		{name: "a span longer than a step", change: func(r *Request) { r.Images = nil; hang(r, &large, 4) }, says: "78 tokens of the prompt attend both ways, so that one step must compute them, the limit is 77: --max-batch-prefill-tokens"},
 		{name: "more memory than there is", config: func(c *Config, _ *painter) { c.Vision.Memory = 639 }, says: "the images take 640 bytes of memory, the limit is 639 (--image-memory)", change: func(*Request) {}},
 		{name: "no vision", config: func(c *Config, _ *painter) { c.Vision = nil }, says: "the model reads no images", change: func(*Request) {}},
 		{name: "scores", change: func(r *Request) { r.PromptLogprobs = true }, says: "cannot be scored"},
@@ -162,11 +165,11 @@ func TestImagesRefused(t *testing.T) {
 func TestSpanNeedsPages(t *testing.T) {
 	cfg := Config{Device: device.Limits{MaxTokens: 80, MaxRows: 80, MaxSlots: 2, MaxPagesPerSlot: 16}, Pages: 8}
 	p := &painter{}
-	cfg.Vision = p.vision(1<<20, true)
+	cfg.Vision = p.vision(1<<20, vision.WithinImage)
 	model := seeing
 	model.Windows = []int{0, 5, 5}
 	w := newWorld(t, cfg, sim.Config{Model: model})
-	for n, says := range map[int]string{20: "", 40: "an image needs 9 pages of the cache in one step, there are 8: --max-batch-total-tokens"} {
+	for n, says := range map[int]string{20: "", 40: "40 tokens of the prompt attend both ways, which takes 9 pages of the cache in one step, there are 8: --max-batch-total-tokens"} {
 		art := paint(1, n, false, false)
 		r := look(44, map[int]*painting{0: &art})
 		r.MaxNewTokens = 1
@@ -280,7 +283,7 @@ func TestRunWaitsForTheEncoder(t *testing.T) {
 	limits := device.Limits{MaxTokens: 80, MaxRows: 80, MaxSlots: 4, MaxPagesPerSlot: 16}
 	e, err := New(Config{
 		Backend: sim.New(limits, sim.Config{Model: seeing}).Checked(), Device: limits, Plan: seeing.Plan(), Pages: 64, EOS: []int32{2}, Root: page.Root(),
-		Vision: p.vision(1<<20, true),
+		Vision: p.vision(1<<20, vision.WithinImage),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -319,11 +322,10 @@ func TestVisionConfig(t *testing.T) {
 		{seeing, func(*Vision) {}, true},
 		{testModel, func(*Vision) {}, false},
 		{seeing, func(v *Vision) { v.Encoder = nil }, false},
-		{seeing, func(v *Vision) { v.Width = 0 }, false},
 		{seeing, func(v *Vision) { v.Memory = 0 }, false},
 		{seeing, func(v *Vision) { v.Token = 500 }, false},
 	} {
-		v := new(painter).vision(1, true)
+		v := new(painter).vision(1, vision.WithinImage)
 		tt.change(v)
 		_, err := New(Config{Backend: sim.New(small, sim.Config{Model: tt.model}).Checked(), Device: small, Plan: tt.model.Plan(), Pages: 8, Vision: v})
 		if (err == nil) != tt.ok {

@@ -11,6 +11,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/sim"
+	"github.com/millrace-ai/millrace/engine/vision"
 )
 
 // imageToken stands for a row of an image in tests.
@@ -111,7 +112,11 @@ func (w *world) seen(r *Request, by *sim.Conditions) {
 		p += r.Images[image].Count - 1
 		image++
 	}
-	if !w.e.cfg.Vision.Bidirectional {
+	switch w.e.cfg.Vision.Bidirectional {
+	case vision.Causal:
+		return
+	case vision.WholePrompt:
+		by.Spans = []device.Span{{Count: int32(len(r.Tokens))}}
 		return
 	}
 	for i := range r.Images {
@@ -192,8 +197,8 @@ func (w *world) encode(idle bool) bool {
 }
 
 // vision is the Vision of a Config with the encoder.
-func (p *painter) vision(memory int64, bidirectional bool) *Vision {
-	return &Vision{Encoder: p, Token: imageToken, Width: paintingWidth, Memory: memory, Bidirectional: bidirectional}
+func (p *painter) vision(memory int64, bidirectional vision.Bidirectional) *Vision {
+	return &Vision{Encoder: p, Token: imageToken, Memory: memory, Bidirectional: bidirectional}
 }
 
 // checkImages checks that rows are held by those who need them, and their memory counted.

@@ -44,6 +44,7 @@ type chatPrompt struct {
 	marked     string // to be tokenized: text, with marks as in chat.Prompt
 	mark       rune   // 0: none
 	selection  chat.Selection
+	seen       []picture // its images
 	constraint chat.Constraint
 	format     *chat.Format
 	thinking   bool // the text ends inside the model's reasoning
@@ -59,12 +60,12 @@ func (s *Server) renderChat(x *exchange, m *model, req *chatRequest) (p chatProm
 	if p.selection, err = chat.Select(req.tools); err != nil {
 		return p, err
 	}
-	if err := refuseImages(s.opt.ModelID, req.prompt.Messages); err != nil {
+	if err := s.refuseImages(m, req.prompt.Messages); err != nil {
 		return p, err
 	}
 	p.selection.OpenObjects = s.opt.OpenObjects
 	r := req.prompt
-	r.Tools = p.selection.Tools
+	r.Tools, r.Placeholder = p.selection.Tools, m.placeholder()
 	prompt, err := s.render(x, m, r)
 	if err != nil {
 		return p, err
@@ -86,6 +87,12 @@ func (s *Server) renderChat(x *exchange, m *model, req *chatRequest) (p chatProm
 	begins := !req.prompt.Continues() && !strings.HasSuffix(strings.TrimSpace(prompt.Text), p.format.Reasoning.Close)
 	p.mayReason = p.format.Reasoning.Exists() && (p.thinking || begins)
 	p.text, p.marked, p.mark = prompt.Text, prompt.Marked, prompt.Mark
+	if err != nil {
+		return p, err
+	}
+	if p.seen, err = s.see(x, m, prompt.Images); err == nil {
+		p.marked, err = m.expand(p.marked, p.seen)
+	}
 	return p, err
 }
 
@@ -134,18 +141,18 @@ func (s *Server) prepareChat(x *exchange, m *model, req *chatRequest, prompt cha
 	if err != nil {
 		return nil, err
 	}
-	ids, err := s.encode(x, m, prompt.marked, prompt.mark, req.addSpecial.or(false), &p)
+	ids, err := s.encode(x, m, prompt.marked, prompt.mark, m.addSpecial(req.addSpecial.or(false), prompt.seen), &p)
 	if err != nil {
 		return nil, err
 	}
-	ids = m.truncate(ids, &p)
 	if !req.logprobs {
 		p.topNTokens = optional[uint32]{}
 	}
-	j, err := s.newJob(x, m, &p, prompt.text, ids, 1)
+	j, err := s.newImageJob(x, m, &p, prompt.text, ids, prompt.seen, 1)
 	if err != nil {
 		return nil, err
 	}
+	ids = j.req.Tokens
 	j.seeds = seedsOf(p.seed, int(req.n.or(1)))
 	if j.req.Prediction, err = s.predicted(x, m, req.prediction); err != nil {
 		return nil, err

@@ -205,14 +205,3 @@ func decodeEffort(r *body.Reader) (string, error) {
 	}
 	return effort, err
 }
-
-// refuseImages refuses messages with images, which no model here reads.
-func refuseImages(modelID string, messages []chat.Message) error {
-	isImage := func(c chat.Chunk) bool { return c.Image != "" }
-	for i, m := range messages {
-		if at := slices.IndexFunc(m.Content.Chunks, isImage); at >= 0 {
-			return invalid("messages[%d].content[%d] is an image, and the model %s reads no images", i, at, modelID)
-		}
-	}
-	return nil
-}

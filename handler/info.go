@@ -77,6 +77,9 @@ func (s *Server) info(x *exchange) error {
 	if m.sampling != (SamplingDefaults{}) {
 		b = m.sampling.appendJSON(append(b, `,"sampling_defaults":`...))
 	}
+	if m.vision != nil {
+		num(`,"max_images":`, o.MaxImages)
+	}
 	if names := m.adapters.Names(); len(names) > 0 {
 		b = append(b, `,"adapters":[`...)
 		for i, name := range names {

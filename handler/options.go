@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/handler/imagefetch"
 )
 
 // Options are what an operator decides about the API. Zero values mean the
@@ -33,6 +34,11 @@ type Options struct {
 	MaxTopNTokens         int   // 0: 5; the OpenAI routes allow 20 if it is less
 	MaxClientBatchSize    int   // 0: 4
 	ValidationWorkers     int   // prompts tokenized at once; 0: 2
+
+	MaxImages     int // of a request; 0: 16
+	MaxImageBytes int // of an image; 0: 20 MiB
+	// ImageFetcher gets the images that requests name; nil: those of data URIs alone.
+	ImageFetcher *imagefetch.Fetcher
 
 	// DiscardPrompt makes / and /invocations answer without the prompt unless
 	// a request asks for it with return_full_text.
@@ -96,6 +102,8 @@ func (o Options) withDefaults() Options {
 	def(&o.MaxTopNTokens, 5)
 	def(&o.MaxClientBatchSize, 4)
 	def(&o.ValidationWorkers, 2)
+	def(&o.MaxImages, 16)
+	def(&o.MaxImageBytes, 20<<20)
 	def(&o.StallTimeout, 2*time.Minute)
 	def(&o.KeepAlive, 15*time.Second)
 	if o.LogLinesDropped == nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/grammar"
 	"github.com/millrace-ai/millrace/engine/token"
 	"github.com/millrace-ai/millrace/handler/chat"
+	"github.com/millrace-ai/millrace/handler/imagefetch"
 	"github.com/millrace-ai/millrace/handler/telemetry"
 	"github.com/millrace-ai/millrace/internal/web"
 )
@@ -44,6 +45,8 @@ type Model struct {
 	Sampling SamplingDefaults
 	// Adapters are those that requests may name; nil: none, nor can any be loaded.
 	Adapters *adapter.Manager
+	// Vision is how it reads images; nil: it reads none.
+	Vision *Vision
 }
 
 // model is a Model in use.
@@ -55,6 +58,7 @@ type model struct {
 	limits   engine.Limits
 	revision string
 	sampling SamplingDefaults
+	vision   *Vision
 
 	adapters  *adapter.Manager // knows none if they are not supported
 	adaptable bool
@@ -81,6 +85,7 @@ type Server struct {
 	leaving  atomic.Bool  // to be drained soon
 	permits  atomic.Int64 // generations in progress
 	memory   memory       // what requests hold
+	images   *imagefetch.Fetcher
 	requests atomic.Int64 // that the engine was given
 }
 
@@ -95,6 +100,7 @@ func New(opt Options) *Server {
 		computeType:   []string{opt.ComputeType},
 		servedAs:      appendServedAs(nil, opt.ModelID, &opt),
 	}
+	s.images = newImageFetcher(&opt)
 	s.reporter = telemetry.Reporter{Metrics: s.metrics, Logger: opt.Logger, Tracer: opt.Tracer, ModelID: opt.ModelID, Namespace: opt.MetricNamespace}
 	s.metrics.Total("millrace_log_lines_dropped_total", "Lines of the log that were dropped because nothing read them", func(engine.Stats) int64 { return opt.LogLinesDropped() })
 	s.addState()
@@ -148,7 +154,7 @@ func (s *Server) SetReady(m Model) {
 	if !adaptable {
 		m.Adapters = adapter.NewManager(adapter.Options{})
 	}
-	s.model.Store(&model{adapters: m.Adapters, adaptable: adaptable, gen: m.Generator, tok: m.Tokenizer, template: m.Template, compiler: m.Compiler, limits: limits, revision: m.Revision, sampling: m.Sampling})
+	s.model.Store(&model{adapters: m.Adapters, adaptable: adaptable, gen: m.Generator, tok: m.Tokenizer, template: m.Template, compiler: m.Compiler, limits: limits, revision: m.Revision, sampling: m.Sampling, vision: m.Vision})
 }
 
 // Leave makes /ping and /health fail, so that load balancers look for another

@@ -3,6 +3,7 @@ package handler
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/millrace-ai/millrace/engine/token"
@@ -14,12 +15,16 @@ func (s *Server) tokenize(x *exchange, m *model, req *generateRequest) error {
 	if err := s.takePermits(x, 1); err != nil {
 		return err
 	}
-	spans, err := s.encodeSpans(x, m, req.inputs, 0, true)
+	text, seen, err := s.readImages(x, m, req.inputs)
+	if err != nil {
+		return err
+	}
+	spans, err := s.encodeSpans(x, m, text, 0, m.addSpecial(true, seen))
 	if err != nil {
 		return err
 	}
 	x.out = x.out[:0]
-	if err := s.appendSpans(x, req.inputs, spans); err != nil {
+	if err := s.appendSpans(x, text, spans); err != nil {
 		return err
 	}
 	return s.endParts(x)
@@ -35,7 +40,12 @@ func (s *Server) chatTokenize(x *exchange, m *model, req *chatRequest) error {
 	if err != nil {
 		return err
 	}
-	spans, err := s.encodeSpans(x, m, prompt.marked, prompt.mark, req.addSpecial.or(false))
+	if len(prompt.seen) > 0 { // with the image tokens, as spans count
+		if prompt.text = prompt.marked; prompt.mark != 0 {
+			prompt.text = strings.ReplaceAll(prompt.marked, string(prompt.mark), "")
+		}
+	}
+	spans, err := s.encodeSpans(x, m, prompt.marked, prompt.mark, m.addSpecial(req.addSpecial.or(false), prompt.seen))
 	if err != nil {
 		return err
 	}

@@ -101,12 +101,15 @@ func (s *Server) prepare(x *exchange, m *model, req *generateRequest) (*job, err
 	if err := cmp.Or(s.checkParameters(p), checkInputs(req.inputs, p), m.checkTruncate(p)); err != nil {
 		return nil, err
 	}
-	ids, err := s.encode(x, m, req.inputs, 0, true, p)
+	text, seen, err := s.readImages(x, m, req.inputs)
 	if err != nil {
 		return nil, err
 	}
-	ids = m.truncate(ids, p)
-	j, err := s.newJob(x, m, p, req.inputs, ids, int(max(1, p.bestOf.or(1))))
+	ids, err := s.encode(x, m, text, 0, m.addSpecial(true, seen), p)
+	if err != nil {
+		return nil, err
+	}
+	j, err := s.newImageJob(x, m, p, req.inputs, ids, seen, int(max(1, p.bestOf.or(1))))
 	if err != nil {
 		return nil, err
 	}

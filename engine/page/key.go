@@ -28,6 +28,7 @@ const (
 	TagKVType  Tag = "kv-type"    // element type of the cache
 	TagAdapter Tag = "adapter"    // number of its load: another load under the same name is another adapter
 	TagSalt    Tag = "cache-salt" // whoever does not know it shares nothing
+	TagPrompt  Tag = "prompt"     // hash of a prompt whose tokens all attend to each other
 	TagRope    Tag = "rope"       // the length that rotations take the sequence for, if they depend on it
 )
 

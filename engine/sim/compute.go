@@ -142,7 +142,8 @@ func (b *Backend) write(e *entry, q *device.Seq) error {
 			}
 		}
 		if len(e.batch.Axes) > 0 {
-			c.axes = axesHash(e.batch.Axes[3*i:][:3], h.length)
+			axes, n := e.batch.Axes, int32(len(e.batch.Tokens))
+			c.axes = axesHash([]int32{axes[i], axes[n+i], axes[2*n+i]}, h.length)
 		}
 		for g := range h.sums {
 			if p := h.left(g); p >= 0 && i > q.Start { // the first token's read left it out

@@ -4,14 +4,16 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"slices"
 )
 
 // contextWriter writes the variables of a template as JSON, in the shapes that
 // the template expects.
 type contextWriter struct {
 	habits
-	images []string // URLs, in order
-	out    []byte
+	images    []string // URLs, in order
+	tagImages bool     // in texts, instead of Markdown
+	out       []byte
 }
 
 // context returns the variables, in transformers' order. tokens are the
@@ -104,9 +106,26 @@ func (w *contextWriter) content(c Content) {
 		w.chunks(c.Chunks)
 	case w.lists && !w.strings:
 		w.chunks([]Chunk{{Text: c.Text}})
+	case w.tagImages:
+		w.text(`, "content": `, w.tagged(c).plain())
 	default:
 		w.text(`, "content": `, c.plain())
 	}
+}
+
+// tagged returns the content with tags for its images.
+func (w *contextWriter) tagged(c Content) Content {
+	if c.Chunks == nil {
+		return c
+	}
+	chunks := slices.Clone(c.Chunks)
+	for i := range chunks {
+		if chunks[i].Image != "" {
+			w.images = append(w.images, chunks[i].Image)
+			chunks[i] = Chunk{Text: imageTag}
+		}
+	}
+	return Content{Chunks: chunks}
 }
 
 func (w *contextWriter) chunks(chunks []Chunk) {

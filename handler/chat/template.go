@@ -140,6 +140,9 @@ type Request struct {
 	Variables  []byte  // JSON object of further variables (chat_template_kwargs), nil for none
 	Template   string  // the name of a template, "" for the usual one
 	MaxBytes   int     // of the prompt, 0 for DefaultMaxBytes
+	// Placeholder is what stands for an image in a text, where the template takes no
+	// lists of chunks; "" for Markdown with its URL.
+	Placeholder string
 
 	NewTurn            bool // a last message of the assistant is not continued
 	NoGenerationPrompt bool // the prompt ends with the last message
@@ -183,7 +186,7 @@ func (t *Template) Render(r Request) (Prompt, error) {
 		return Prompt{}, missingVariable("guideline")
 	}
 	messages := c.withTools(r)
-	w := contextWriter{habits: c.habits}
+	w := contextWriter{habits: c.habits, tagImages: r.Placeholder != ""}
 	if last := len(messages) - 1; r.Continues() {
 		messages = slices.Clone(messages)
 		messages[last].Content = messages[last].Content.tagged()
@@ -192,14 +195,14 @@ func (t *Template) Render(r Request) (Prompt, error) {
 			return Prompt{}, err
 		}
 		if before, ok := cutTag(text); ok {
-			p := newPrompt(before, mark, w.images)
+			p := newPrompt(before, mark, w.images, r.Placeholder)
 			p.Thinking = c.format.thinks(p.Text, r.Messages[len(r.Messages)-1].Content.plain())
 			return p, nil
 		}
 		return Prompt{}, templateError("the template leaves out the last message, which is the assistant's and would be continued")
 	}
 	text, mark, err := render(c.chat, w.context(messages, r, t.tokens, !r.NoGenerationPrompt), r.MaxBytes, t.marks)
-	p := newPrompt(text, mark, w.images)
+	p := newPrompt(text, mark, w.images, r.Placeholder)
 	if err == nil {
 		p.Thinking = c.format.thinks(p.Text, lastLine(p.Text))
 	}
@@ -213,7 +216,14 @@ func lastLine(text string) string {
 	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
-func newPrompt(marked string, mark rune, images []string) Prompt {
+// imageTag stands for an image in a text until the template has been rendered: the
+// placeholder would be taken for text that is spelled like a special token.
+const imageTag = "IMAGE_OF_MESSAGE_TAG"
+
+func newPrompt(marked string, mark rune, images []string, placeholder string) Prompt {
+	if placeholder != "" {
+		marked = strings.ReplaceAll(marked, imageTag, placeholder)
+	}
 	p := Prompt{Text: marked, Images: images, Marked: marked, Mark: mark}
 	if mark != 0 {
 		p.Text = strings.ReplaceAll(marked, string(mark), "")

@@ -1,0 +1,296 @@
+package handler
+
+import (
+	"crypto/sha256"
+	"errors"
+	"regexp"
+	"slices"
+
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/vision"
+	"github.com/millrace-ai/millrace/handler/chat"
+	"github.com/millrace-ai/millrace/handler/imagefetch"
+)
+
+// Vision is how a model reads images.
+type Vision struct {
+	Processor *vision.Processor
+	MaxTile   int // the most rows of a tile that the tower takes
+}
+
+// imageMarkdown is an image in the text of a prompt, TGI's expression.
+var imageMarkdown = regexp.MustCompile(`!\[\]\(([^)]*)\)`)
+
+// picture is an image of a request, decoded.
+type picture struct {
+	hash   [sha256.Size]byte
+	pixels *vision.Pixels
+	layout *vision.Layout
+}
+
+// Memory that decoding an image takes: for most images little, and for others as much as
+// the largest.
+const (
+	usualPixels   = 4 << 20
+	largestPixels = 64 << 20
+	bytesPerPixel = 8 // of the decoder's planes and of what it makes of them
+)
+
+// refuseImages refuses messages with images if the model reads none, and too many.
+func (s *Server) refuseImages(m *model, messages []chat.Message) error {
+	n := 0
+	for i, message := range messages {
+		for at, c := range message.Content.Chunks {
+			if c.Image == "" {
+				continue
+			}
+			if m.vision == nil {
+				return invalid("messages[%d].content[%d] is an image, and the model %s reads no images", i, at, s.opt.ModelID)
+			}
+			n++
+		}
+	}
+	return s.checkImages(n)
+}
+
+// checkImages refuses too many images.
+func (s *Server) checkImages(n int) error {
+	if n > s.opt.MaxImages {
+		return invalid("the request has %d images, the limit is %d (--max-images)", n, s.opt.MaxImages)
+	}
+	return nil
+}
+
+// markdownImages takes the images out of a prompt in which they are Markdown, and leaves
+// the model's placeholders. A model that reads no images gets the text as it is.
+func (m *model) markdownImages(text string) (placed string, urls []string) {
+	if m.vision == nil {
+		return text, nil
+	}
+	placed = imageMarkdown.ReplaceAllStringFunc(text, func(found string) string {
+		urls = append(urls, imageMarkdown.FindStringSubmatch(found)[1])
+		return m.vision.Processor.Config.Placeholder
+	})
+	return placed, urls
+}
+
+// see fetches and decodes images, in order.
+func (s *Server) see(x *exchange, m *model, urls []string) (seen []picture, err error) {
+	if err := s.checkImages(len(urls)); err != nil {
+		return nil, err
+	}
+	for i, url := range urls {
+		var p picture
+		if p, err = s.seeOne(x, m, url); err != nil {
+			return nil, imageError(err, i, len(urls))
+		}
+		seen = append(seen, p)
+	}
+	return seen, nil
+}
+
+// imageError is what a client hears of an image, which is named if there are several.
+func imageError(err error, i, of int) error {
+	var e *Error
+	if errors.As(err, &e) || errors.Is(err, errClientGone) {
+		return err
+	}
+	if of > 1 {
+		return invalid("%v (image %d of %d)", err, i+1, of)
+	}
+	return invalid("%v", err)
+}
+
+func (s *Server) seeOne(x *exchange, m *model, url string) (p picture, err error) {
+	data, err := s.images.Fetch(x.r.Context(), url)
+	switch {
+	case x.r.Context().Err() != nil:
+		return p, errClientGone
+	case err != nil:
+		return p, err
+	}
+	if err = x.hold(int64(len(data))); err != nil {
+		return p, err
+	}
+	p.hash = sha256.Sum256(data)
+	for _, pixels := range []int{usualPixels, largestPixels} {
+		pixels = min(pixels, int(s.memory.turns.longest()/bytesPerPixel))
+		var failed error
+		err = s.work(x, "images", int64(pixels)*bytesPerPixel, func() error {
+			if p.pixels, failed = vision.Decode(data, vision.Limits{Pixels: pixels, Bytes: s.opt.MaxImageBytes}); failed == nil {
+				p.layout, failed = m.vision.Processor.Layout(p.pixels.Width, p.pixels.Height)
+			}
+			return nil
+		})
+		if err != nil || !errors.Is(failed, vision.ErrTooLarge) {
+			err = errors.Join(err, failed)
+			break
+		}
+		err = failed
+	}
+	if err != nil {
+		return p, err
+	}
+	for i := range p.layout.Tiles {
+		if n := p.layout.Tiles[i].Len(); n > m.vision.MaxTile {
+			return p, invalid("an image of %d × %d pixels has %d patches, the limit is %d: make it smaller", p.pixels.Width, p.pixels.Height, n, m.vision.MaxTile)
+		}
+	}
+	return p, x.hold(int64(len(p.pixels.RGB)))
+}
+
+// expand replaces the placeholders of a prompt by the image tokens of images.
+func (m *model) expand(prompt string, seen []picture) (string, error) {
+	if m.vision == nil || len(seen) == 0 {
+		return prompt, nil
+	}
+	layouts := make([]*vision.Layout, len(seen))
+	for i := range seen {
+		layouts[i] = seen[i].layout
+	}
+	text, err := m.vision.Processor.Expand(prompt, layouts)
+	if err != nil {
+		return "", invalid("%v", err)
+	}
+	return text, nil
+}
+
+// addSpecial reports whether the tokenizer adds special tokens to a prompt with images,
+// where it would to one without.
+func (m *model) addSpecial(add bool, seen []picture) bool {
+	return add && (len(seen) == 0 || !m.vision.Processor.Config.Prefixed)
+}
+
+// place finds the image tokens of images in a prompt.
+func (m *model) place(ids []int32, seen []picture) ([]engine.Image, error) {
+	if len(seen) == 0 {
+		return nil, nil
+	}
+	token := m.vision.Processor.Config.ImageTokenID
+	images := make([]engine.Image, len(seen))
+	at, found := 0, 0
+	for i := range seen {
+		layout := seen[i].layout
+		image := engine.Image{Hash: seen[i].hash, Grid: layout.Grid, First: -1}
+		for n := layout.Tokens; n > 0 && at < len(ids); at++ {
+			if ids[at] != token {
+				continue
+			}
+			if image.First < 0 {
+				image.First = at
+			}
+			n--
+			found++
+			image.Count = at + 1 - image.First
+		}
+		images[i] = image
+	}
+	want := 0
+	for i := range seen {
+		want += seen[i].layout.Tokens
+	}
+	for _, id := range ids[min(at, len(ids)):] {
+		if id == token {
+			found++
+		}
+	}
+	if found != want {
+		return nil, invalid("the prompt has %d image tokens, and the images have %d: the text may not have any of its own", found, want)
+	}
+	return images, nil
+}
+
+// truncateImages is truncate for a prompt with images, of which it keeps or drops each as
+// a whole.
+func (m *model) truncateImages(ids []int32, images []engine.Image, seen []picture, p *parameters) ([]int32, []engine.Image, []picture) {
+	whole := len(ids)
+	if short := m.truncate(ids, p); len(short) == whole || len(images) == 0 {
+		return short, images, seen
+	}
+	leading := min(m.tok.LeadingSpecial(), int(p.truncate.v))
+	cut := whole - (int(p.truncate.v) - leading) // the first token that stays after the leading ones
+	kept := len(images)
+	for i := range images {
+		if end := images[i].First + images[i].Count; images[i].First >= cut {
+			kept = min(kept, i)
+		} else if end > cut {
+			cut = end
+		}
+	}
+	ids = slices.Concat(ids[:leading], ids[cut:])
+	images = slices.Clone(images[kept:])
+	for i := range images {
+		images[i].First -= cut - leading
+	}
+	return ids, images, seen[kept:]
+}
+
+// process makes of images what the vision tower reads.
+func (s *Server) process(x *exchange, m *model, images []engine.Image, seen []picture) error {
+	for i := range images {
+		tiles, bytes := seen[i].layout.Tiles, int64(0)
+		for t := range tiles {
+			bytes += 4 * int64(tiles[t].Len()) * int64(m.vision.Processor.Config.PatchWidth)
+		}
+		var failed error
+		err := s.work(x, "images", bytes, func() error {
+			images[i].Input, failed = m.vision.Processor.Process(seen[i].pixels)
+			return nil
+		})
+		if err == nil {
+			err = failed
+		}
+		if err != nil {
+			return imageError(err, i, len(images))
+		}
+		seen[i].pixels = nil
+	}
+	return nil
+}
+
+// readImages fetches the images in the text of a prompt, and returns what to tokenize.
+func (s *Server) readImages(x *exchange, m *model, inputs string) (text string, seen []picture, err error) {
+	text, urls := m.markdownImages(inputs)
+	if seen, err = s.see(x, m, urls); err == nil {
+		text, err = m.expand(text, seen)
+	}
+	return text, seen, err
+}
+
+// newImageJob is newJob for a prompt that is still to be truncated, and may have images.
+func (s *Server) newImageJob(x *exchange, m *model, p *parameters, inputs string, ids []int32, seen []picture, sequences int) (*job, error) {
+	images, err := m.place(ids, seen)
+	if err != nil {
+		return nil, err
+	}
+	ids, images, seen = m.truncateImages(ids, images, seen, p)
+	j, err := s.newJob(x, m, p, inputs, ids, sequences)
+	if err != nil || len(images) == 0 {
+		return j, err
+	}
+	if j.req.PromptLogprobs {
+		return nil, invalid("the tokens of a prompt with images cannot be scored")
+	}
+	j.req.Images = images
+	return j, s.process(x, m, images, seen)
+}
+
+// newImageFetcher returns what fetches images; without one, data URIs alone are read.
+func newImageFetcher(o *Options) *imagefetch.Fetcher {
+	if o.ImageFetcher != nil {
+		return o.ImageFetcher
+	}
+	f, err := imagefetch.New(imagefetch.Options{Disabled: true, MaxBytes: o.MaxImageBytes})
+	if err != nil {
+		panic(err) // of a proxy, and there is none
+	}
+	return f
+}
+
+// placeholder is the text that stands for an image in a prompt, "" if the model reads none.
+func (m *model) placeholder() string {
+	if m.vision == nil {
+		return ""
+	}
+	return m.vision.Processor.Config.Placeholder
+}
