@@ -328,6 +328,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte(`{"model_type":"mistral3","text_config":{"model_type":"mistral4","num_hidden_layers":1,"hidden_size":64}}`))
 	f.Add([]byte(`{"model_type":"qwen3_5_moe","text_config":{"num_hidden_layers":1,"hidden_size":64}}`))
 	f.Add([]byte(`{"model_type":"gemma3","text_config":{"num_hidden_layers":1}}`))
+	f.Add([]byte(`{"model_type":"gemma4"}`))
 	f.Add(small("llama", `"rope_scaling":{"rope_type":"yarn","factor":4,"beta_fast":1e-9,"beta_slow":1e9}`))
 	f.Fuzz(func(t *testing.T, config []byte) {
 		c, err := ParseConfig(config, nil)
@@ -360,6 +361,15 @@ func FuzzConfig(f *testing.F) {
 						t.Fatalf("frequency %g", freq)
 					}
 				}
+			}
+		}
+		if HasTower(c.Family) {
+			tower, err := BuildTower(config, c, without())
+			if err == nil && len(tower.Ops) < 1<<12 {
+				err = Check(tower.Plan)
+			}
+			if err != nil && strings.Contains(err.Error(), "\n") {
+				t.Errorf("error is not one line: %q", err)
 			}
 		}
 		if c.HeadDim%8 != 0 || c.Heads%c.KVHeads != 0 || len(c.Windows) != c.Layers {

@@ -600,7 +600,7 @@ var (
 		"image_seq_length", "image_seq_len", "projector_hidden_act", "vision_feature_layer", "vision_feature_select_strategy",
 		"multimodal_projector_bias", "image_grid_pinpoints", "use_image_newline_parameter", "ignore_index", "scale_factor",
 		"downsample_ratio", "projection_dim", "num_image_tokens", "hidden_size", "vocab_size", "max_image_size",
-		"_flash_attn_2_enabled", "perceiver_config", "pixel_shuffle_factor", "_pad_token_id",
+		"_flash_attn_2_enabled", "perceiver_config", "pixel_shuffle_factor", "_pad_token_id", "_vocab_size", "is_composition",
 	}, llamaIgnored...)
 	idefics3Prefixes = []string{"model.text_model.", "text_model.", "model.", ""}
 	mamba2Ignored    = []string{
@@ -614,7 +614,7 @@ var (
 var towers = []string{
 	"visual.", "model.visual.", "vision_tower.", "model.vision_tower.", "vision_model.",
 	"multi_modal_projector.", "model.multi_modal_projector.", "model.embed_vision.",
-	"vision_embedder.", "model.vision_embedder.",
+	"vision_embedder.", "model.vision_embedder.", "connector.", "model.connector.", "image_newline", "model.image_newline",
 	"audio_tower.", "model.audio_tower.", "model.embed_audio.",
 	"mtp.", "model.mtp.",
 	"lm_head.weight",       // a copy of the embedding

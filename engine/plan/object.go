@@ -186,7 +186,7 @@ func (o *object) object(key string) *object {
 
 // nothing returns an empty object that stands for an absent one.
 func (o *object) nothing(key string) *object {
-	return &object{file: o.file, prefix: o.prefix + key + ".", names: o.names, read: map[string]bool{}, err: o.err}
+	return &object{file: o.file, prefix: o.prefix + key + ".", names: o.names, values: map[string]json.RawMessage{}, read: map[string]bool{}, err: o.err}
 }
 
 // integers reads a list of whole numbers.

@@ -97,7 +97,7 @@ var headless = []string{"vision_tower.vision_model.", "model.vision_tower.vision
 // vitIgnored are of parts of SigLIP and CLIP that a tower does without.
 var vitIgnored = []string{
 	"vision_use_head", "projection_dim", "vocab_size", "num_image_tokens", "num_positions", "projector_hidden_act", "size",
-	"max_image_size", "use_base_siglip", "logit_scale_init_value",
+	"max_image_size", "use_base_siglip", "logit_scale_init_value", "is_composition",
 }
 
 // qwenVisionIgnored are read by the image processor, or of films.
@@ -153,7 +153,7 @@ func BuildTower(config []byte, c *Config, names func(string) (shape []int, ok bo
 		}
 	}
 	t.Builder = newBuilder(&Config{Family: c.Family, Stored: c.Stored, Hidden: 1}, family{prefixes: f.prefixes, root: root}, names)
-	t.plan.Spare = nil
+	t.plan.Spare = []string{".inv_freq", ".position_ids"}
 	f.write(t)
 	if *o.err == nil {
 		refuseUnread(t.v, f.ignored)

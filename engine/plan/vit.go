@@ -42,7 +42,7 @@ func (t *tower) encoder(x Var, n int) Var {
 	for i := n; i < t.layers; i++ {
 		t.plan.Spare = append(t.plan.Spare, t.prefix+"encoder.layers."+strconv.Itoa(i)+".")
 	}
-	t.plan.Spare = append(t.plan.Spare, t.prefix+"head.", ".position_ids")
+	t.plan.Spare = append(t.plan.Spare, t.prefix+"head.")
 	return x
 }
 
