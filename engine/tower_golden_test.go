@@ -85,10 +85,11 @@ func compareTower(t *testing.T, dir string, b goldenBackend, want *seen) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, b := range []device.Backend{text, sees} {
-		if err := b.InitCache(64, 0); err != nil {
-			t.Fatal(err)
-		}
+	if err := text.InitCache(64, states(p, 2)); err != nil {
+		t.Fatal(err)
+	}
+	if err := sees.InitCache(64, 0); err != nil {
+		t.Fatal(err)
 	}
 	all := make([]int, len(want.Tiles))
 	for i := range all {
@@ -201,6 +202,9 @@ func comparePrompt(t *testing.T, b device.Backend, p *plan.Plan, s *seen, embeds
 	}
 	for _, span := range s.Spans {
 		x.Spans = append(x.Spans, device.Span{Start: span[0], Count: span[1]})
+	}
+	if p.HasState() {
+		x.States = append(x.States, device.StateDelta{From: device.ZeroState, Save: device.NoState})
 	}
 	page := int32(0)
 	for g := range p.Groups {

@@ -101,7 +101,8 @@ func (c *Config) readAxes(o *object, sections []int) {
 		sections = list
 	}
 	c.mrope = true
-	interleaved := params.boolean("mrope_interleaved", c.Levels > 0 || c.Family == "qwen3_vl")
+	interleaved := c.Family != "qwen2_vl" && c.Family != "qwen2_5_vl"
+	params.boolean("mrope_interleaved", interleaved) // which each family is or is not, whatever it says
 	c.Rope = readRope(o, c)
 	if *o.err != nil {
 		return
@@ -122,12 +123,9 @@ func ropeAxes(sections []int, interleaved bool, n int) (axes []float32, problem 
 		return nil, "must be three numbers"
 	}
 	for _, s := range sections {
-		if s < 0 || s > n {
-			return nil, "must be sections of the frequencies"
+		if s < 0 || s > maxDimension {
+			return nil, "must be numbers of frequencies"
 		}
-	}
-	if sections[0]+sections[1]+sections[2] != n {
-		return nil, "does not sum up to the frequencies of a head"
 	}
 	axes = make([]float32, n)
 	if interleaved {
@@ -137,6 +135,9 @@ func ropeAxes(sections []int, interleaved bool, n int) (axes []float32, problem 
 			}
 		}
 		return axes, ""
+	}
+	if sections[0]+sections[1]+sections[2] != n {
+		return nil, "does not sum up to the frequencies of a head"
 	}
 	i := 0
 	for axis, count := range sections {

@@ -95,6 +95,7 @@ var tested = map[string][]string{
 	"qwen2_moe":        {"qwen2-moe", "qwen2-moe-v4"},
 	"qwen2_vl":         {"qwen2-vl"},
 	"qwen3":            {"qwen3", "qwen3-yarn-v4"},
+	"qwen3_5":          {"qwen3_5-images"},
 	"qwen3_5_moe_text": {"qwen3_5-moe", "qwen3_5-moe-vision-hub"},
 	"qwen3_5_text":     {"qwen3_5", "qwen3_5-long", "qwen3_5-vision-hub"},
 	"qwen3_moe":        {"qwen3-moe", "qwen3-moe-mixed-hub-v4"},

@@ -115,11 +115,12 @@ var visionFamilies = map[string]visionFamily{
 		[]string{"vision_tower.", "model.vision_tower."}, "embeddings.cls_token", writeInternVLTower,
 		[]string{"use_mean_pooling", "layer_scale_init_value", "hidden_dropout_prob", "projection_dropout", "drop_path_rate"},
 	},
-	"mistral3":   {headless, "patch_conv.weight", writeMistral3Tower, vitIgnored},
-	"qwen2_vl":   {qwenVisual, "patch_embed.proj.weight", writeQwen2Tower, qwenVisionIgnored},
-	"qwen2_5_vl": {qwenVisual, "patch_embed.proj.weight", writeQwen25Tower, qwenVisionIgnored},
-	"qwen3_vl":   {qwenVisual, "patch_embed.proj.weight", writeQwen3Tower, qwenVisionIgnored},
-	"qwen3_5":    {qwenVisual, "patch_embed.proj.weight", writeQwen3Tower, qwenVisionIgnored},
+	"mistral3":    {headless, "patch_conv.weight", writeMistral3Tower, vitIgnored},
+	"qwen2_vl":    {qwenVisual, "patch_embed.proj.weight", writeQwen2Tower, qwenVisionIgnored},
+	"qwen2_5_vl":  {qwenVisual, "patch_embed.proj.weight", writeQwen25Tower, qwenVisionIgnored},
+	"qwen3_vl":    {qwenVisual, "patch_embed.proj.weight", writeQwen3Tower, qwenVisionIgnored},
+	"qwen3_5":     {qwenVisual, "patch_embed.proj.weight", writeQwen3Tower, qwenVisionIgnored},
+	"qwen3_5_moe": {qwenVisual, "patch_embed.proj.weight", writeQwen3Tower, qwenVisionIgnored},
 }
 
 var qwenVisual = []string{"visual.", "model.visual."}

@@ -32,7 +32,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from families import SHAPE, rope
-from goldens import GEMMA, generate, randomise
+from goldens import GEMMA, QWEN3_5, generate, randomise
 
 LLAMA = dict(SHAPE, num_attention_heads=5, num_key_value_heads=1, model_type="llama")
 SIGLIP = dict(model_type="siglip_vision_model", hidden_size=24, intermediate_size=36, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=4, vision_use_head=False)
@@ -55,6 +55,7 @@ COMMITTED = [
     ("llava-pixtral", "llava", dict(text_config=dict(LLAMA, model_type="mistral"), vision_config=PIXTRAL, vision_feature_layer=-1, vision_feature_select_strategy="full"), dict(size=(12, 20))),
     ("internvl", "internvl", dict(text_config=QWEN2, vision_config=dict(model_type="internvl_vision", hidden_size=24, intermediate_size=36, num_hidden_layers=2, num_attention_heads=2, image_size=[16, 16], patch_size=[4, 4], attention_bias=True, use_qk_norm=True, norm_type="rms_norm")), dict(size=(16, 16), tiles=2, merge=2, class_token=True)),
     ("paligemma", "paligemma", dict(text_config=dict(GEMMA, num_attention_heads=2, num_key_value_heads=1, model_type="gemma"), vision_config=dict(SIGLIP, projection_dim=40), projection_dim=40), dict(size=(16, 16), whole=True)),
+    ("qwen3_5-images", "qwen3_5", dict(text_config=dict(QWEN3_5, hidden_size=40, num_hidden_layers=2, layer_types=["linear_attention", "full_attention"]), vision_config=dict(QWEN_VISION, depth=2, hidden_size=24, intermediate_size=28, out_hidden_size=40, num_position_embeddings=25)), dict(size=(16, 24), merge=2, blend=5)),
     ("mistral3-images", "mistral3", dict(text_config=dict(LLAMA, model_type="mistral"), vision_config=PIXTRAL, spatial_merge_size=2), dict(size=(16, 24), merge=2)),
     ("llava-next", "llava_next", dict(text_config=LLAMA, vision_config=CLIP, vision_feature_layer=-2, image_grid_pinpoints=[[12, 24]]), dict(size=(12, 12), tiles=3, class_token=True, newline=(12, 24))),
 ]
