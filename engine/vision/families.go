@@ -206,8 +206,8 @@ func readIdefics3(c *checkpoint, p *Processor) {
 	side := m.longestEdge
 	split := c.image.boolean("do_image_splitting", true)
 	table := c.patch(p, 224, 32) / p.Config.PatchSize
-	if side == 0 || side > maxSide || side%p.Config.PatchSize != 0 {
-		c.image.fail("max_image_size", "must have longest_edge, a multiple of patch_size %d", p.Config.PatchSize)
+	if side > maxSide || side < p.Config.PatchSize {
+		c.image.fail("max_image_size", "must have longest_edge, from patch_size %d to %d", p.Config.PatchSize, maxSide)
 		return
 	}
 	c.merged(p, "scale_factor", side, c.config.side("scale_factor", 2))

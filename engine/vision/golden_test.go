@@ -182,7 +182,7 @@ func compare(p *Processor, folder string, want *goldenImage) (diff float64, err 
 	for i := range img.Tiles {
 		t := &img.Tiles[i]
 		if size := p.Config.PatchSize; t.Rows*size != want.Tiles[1] || t.Columns*size != want.Tiles[2] {
-			return 0, fmt.Errorf("tile of %d×%d patches, expected %d×%d pixels", t.Columns, t.Rows, want.Tiles[2], want.Tiles[1])
+			return 0, fmt.Errorf("tile of %d×%d patches, expected %d×%d pixels in whole ones", t.Columns, t.Rows, want.Tiles[2], want.Tiles[1])
 		}
 		if t.Len() > p.Config.MaxTile {
 			return 0, fmt.Errorf("tile of %d rows, expected at most %d", t.Len(), p.Config.MaxTile)

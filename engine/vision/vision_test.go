@@ -140,7 +140,7 @@ func TestRefused(t *testing.T) {
 		{"qwen2_vl", image, "merge_size", "3", "spatial_merge_size is 2, but the image processor's is 3"},
 		{"qwen2_vl", image, "max_pixels", "268435456", "an image may have"},
 		{"qwen2_5_vl", config, "vision_config", `{"window_size": 14}`, "window_size 14 is smaller than a merged patch"},
-		{"idefics3", image, "max_image_size", `{"longest_edge": 100}`, "max_image_size must have longest_edge, a multiple of patch_size 14"},
+		{"idefics3", image, "max_image_size", `{"height": 100, "width": 100}`, "max_image_size must have longest_edge, from patch_size 14"},
 		{"idefics3", config, "scale_factor", "3", "scale_factor leaves a remainder: 8 patches along an edge, merged by 3"},
 		{"llava", processor, "vision_feature_select_strategy", `"full"`, `"full" is not supported for clip_vision_model`},
 		{"llava", processor, "num_additional_image_tokens", "0", "num_additional_image_tokens is 0, but a clip_vision_model has 1"},

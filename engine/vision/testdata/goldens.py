@@ -81,6 +81,10 @@ CHECKPOINTS = [
      dict(model_type="smolvlm", scale_factor=4, vision_config=dict(image_size=128, patch_size=16)),
      dict(image_processor_type="SmolVLMImageProcessor", do_image_splitting=False, max_image_size=dict(longest_edge=128), size=dict(longest_edge=300), resample=1, image_mean=HALF, image_std=HALF, **RESCALE),
      dict(image_seq_len=4), {}),
+    ("smolvlm", "SmolVLMProcessor",
+     dict(model_type="smolvlm", scale_factor=2, vision_config=dict(image_size=118, patch_size=14)),
+     dict(image_processor_type="SmolVLMImageProcessor", do_image_splitting=True, max_image_size=dict(longest_edge=118), size=dict(longest_edge=236), resample=1, image_mean=HALF, image_std=HALF, **RESCALE),
+     dict(image_seq_len=16), {}),
     ("llava", "LlavaProcessor",
      dict(model_type="llava", vision_feature_select_strategy="default", vision_config=dict(model_type="clip_vision_model", image_size=112, patch_size=14)),
      dict(image_processor_type="CLIPImageProcessor", size=dict(shortest_edge=112), crop_size=dict(height=112, width=112), do_center_crop=True, resample=3, **CLIP, **RESCALE),
@@ -159,7 +163,8 @@ def checkpoint(name, processor, config, preprocessor, processor_config, tokenize
     base = transformers.ProcessorMixin
     check, base.check_argument_for_proper_class = base.check_argument_for_proper_class, lambda *a, **k: None
     try:
-        return kind(image_processor=image_processor, tokenizer=tokenizer, **arguments), files
+        patch = config["vision_config"].get("patch_size", getattr(image_processor, "patch_size", 16))
+        return kind(image_processor=image_processor, tokenizer=tokenizer, **arguments), patch[0] if isinstance(patch, list) else patch, files
     finally:
         base.check_argument_for_proper_class = check
 
@@ -170,8 +175,8 @@ def unpatch(patches, rows, columns, size, merge, frames):
     return x.permute(4, 0, 2, 5, 1, 3, 6).reshape(1, 3, rows * size, columns * size)
 
 
-def process(processor, image):
-    """What replaces the placeholder, and the tiles that the tower sees."""
+def process(processor, patch, image):
+    """What replaces the placeholder, and the tiles that the tower sees, in patches of some size."""
     kwargs = processor._merge_kwargs(tokenizer_init_kwargs={}, return_tensors="pt")["images_kwargs"]
     kwargs["return_tensors"] = "pt"
     nested = "Idefics3" in type(processor).__name__ or "SmolVLM" in type(processor).__name__
@@ -190,6 +195,8 @@ def process(processor, image):
         tiles = x.permute(4, 0, 2, 1, 3).reshape(1, 3, rows * size, columns * size)
         tiles = 2 * (tiles - 0.5)  # the model begins so
     tiles = tiles.reshape(-1, *tiles.shape[-3:])
+    # Towers do not see what is less than a patch.
+    tiles = tiles[..., : tiles.shape[-2] // patch * patch, : tiles.shape[-1] // patch * patch]
     token = getattr(processor.tokenizer, "image_token", None) or processor.image_token
     return re.sub(f"(?:{re.escape(token)})+", lambda m: "{%d}" % (len(m[0]) // len(token)), prompt), tiles
 
@@ -282,10 +289,10 @@ def decoded():
 def committed():
     cases = []
     for c in CHECKPOINTS:
-        processor, files = checkpoint(*c)
+        processor, patch, files = checkpoint(*c)
         case = dict(name=c[0], files=files, images=[])
         for seed, (width, height) in enumerate(SIZES):
-            prompt, tiles = process(processor, Image.fromarray(pixels(width, height, seed)))
+            prompt, tiles = process(processor, patch, Image.fromarray(pixels(width, height, seed)))
             flat = tiles.flatten()
             at = [int(i) for i in np.random.default_rng(seed).integers(0, len(flat), 24)]
             case["images"].append(dict(
@@ -338,7 +345,7 @@ def full(folder):
     folder.mkdir(parents=True, exist_ok=True)
     cases = []
     for n, c in enumerate(CHECKPOINTS):
-        processor, files = checkpoint(*c)
+        processor, patch, files = checkpoint(*c)
         case = dict(name=c[0], files=files, images=[])
         for i in range(200):
             rng = np.random.default_rng([n, i])
@@ -347,7 +354,7 @@ def full(folder):
             name = f"{n}-{i}"
             (folder / name).write_bytes(data)
             try:
-                prompt, tiles = process(processor, image)
+                prompt, tiles = process(processor, patch, image)
             except Exception as e:  # sizes that no model takes
                 print(name, image.size, e)
                 continue
