@@ -24,6 +24,14 @@ func (c *checkpoint) merged(p *Processor, key string, side, merge int) {
 	p.Config.MergeSize = merge
 }
 
+// same checks that the tower's config has under key what the image processor has; def is
+// the tower's default.
+func (c *checkpoint) same(key string, def, image int) {
+	if n := c.tower.side(key, def); n != image {
+		c.tower.fail(key, "is %d, but the image processor's is %d", n, image)
+	}
+}
+
 // length checks that a tile has as many image tokens as the processor says under key.
 func (c *checkpoint) length(s *settings, key string, tokens int) {
 	if n := s.integer(key, tokens, 0, math.MaxInt32); n != tokens {
@@ -113,18 +121,9 @@ func readQwen(c *checkpoint, p *Processor) {
 	p.Config.PatchSize = c.image.side("patch_size", 14)
 	p.Config.MergeSize = c.image.side("merge_size", 2)
 	p.Config.Frames = c.image.integer("temporal_patch_size", 2, 1, 16)
-	for _, same := range []struct {
-		key          string
-		tower, image int
-	}{
-		{"patch_size", patch, p.Config.PatchSize},
-		{"spatial_merge_size", 2, p.Config.MergeSize},
-		{"temporal_patch_size", 2, p.Config.Frames},
-	} {
-		if n := c.tower.side(same.key, same.tower); n != same.image {
-			c.tower.fail(same.key, "is %d, but the image processor's is %d", n, same.image)
-		}
-	}
+	c.same("patch_size", patch, p.Config.PatchSize)
+	c.same("spatial_merge_size", 2, p.Config.MergeSize)
+	c.same("temporal_patch_size", 2, p.Config.Frames)
 	if n := c.tower.integer("in_channels", c.tower.integer("in_chans", 3, 1, 1<<10), 1, 1<<10); n != 3 {
 		c.tower.fail("in_channels", "must be 3, found %d", n)
 	}
@@ -671,11 +670,8 @@ func readGemma4(c *checkpoint, p *Processor) {
 	p.Config.PatchSize = c.image.side("patch_size", 16)
 	p.Config.MergeSize = c.image.side("pooling_kernel_size", 3)
 	p.Config.ChannelsLast = true
-	for key, n := range map[string]int{"patch_size": p.Config.PatchSize, "pooling_kernel_size": p.Config.MergeSize} {
-		if has := c.tower.side(key, n); has != n {
-			c.tower.fail(key, "is %d, but the image processor's is %d", has, n)
-		}
-	}
+	c.same("patch_size", p.Config.PatchSize, p.Config.PatchSize)
+	c.same("pooling_kernel_size", p.Config.MergeSize, p.Config.MergeSize)
 	tokens := c.image.integer("max_soft_tokens", 280, 1, maxPixelCount)
 	delete(c.image.values, "image_seq_length")
 	delete(c.processor.values, "image_seq_length") // each image has its own

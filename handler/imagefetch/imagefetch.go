@@ -172,24 +172,30 @@ func (f *Fetcher) tooLarge(n int64) error {
 	return fmt.Errorf("%w %d bytes exceeds maximum allowed size of %d bytes", ErrTooLarge, n, f.options.MaxBytes)
 }
 
-// failed says why a request failed: a refusal stays one, and the URL, which may have
-// secrets in it, is not repeated.
+// failed says why a request failed. It repeats neither the URL, which may have secrets in
+// it, nor what names resolve to, or where, which is nobody's business.
 func (f *Fetcher) failed(ctx context.Context, u *url.URL, err error) error {
+	host := u.Host
 	var outer *url.Error
 	if errors.As(err, &outer) {
 		err = outer.Err
-	}
-	switch {
-	case errors.Is(err, ErrRefused):
-		var op *net.OpError
-		if errors.As(err, &op) {
-			err = op.Err
+		if last, err := url.Parse(outer.URL); err == nil {
+			host = last.Host // after redirects
 		}
+	}
+	var dial *net.OpError
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, ErrRefused) && errors.As(err, &dial):
+		return fmt.Errorf("%w: %s is not on the public internet", ErrRefused, host)
+	case errors.Is(err, ErrRefused):
 		return err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return fmt.Errorf("%w: %s took longer than %v", ErrFetch, u.Host, f.options.Timeout)
+		return fmt.Errorf("%w: %s took longer than %v", ErrFetch, host, f.options.Timeout)
+	case errors.As(err, &dns):
+		err = &net.DNSError{Err: dns.Err, Name: dns.Name, IsNotFound: dns.IsNotFound}
 	}
-	return fmt.Errorf("%w: %s: %w", ErrFetch, u.Host, err)
+	return fmt.Errorf("%w: %s: %w", ErrFetch, host, err)
 }
 
 // data decodes what follows "data:".

@@ -53,7 +53,7 @@ func (f *Fetcher) names(addresses map[string][]string) {
 		if _, err := netip.ParseAddr(host); err != nil {
 			list := addresses[strings.ToLower(strings.TrimSuffix(host, "."))]
 			if list == nil {
-				return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+				return nil, &net.DNSError{Err: "no such host", Name: host, Server: "10.0.0.2:53", IsNotFound: true}
 			}
 			host = list[asked[host]%len(list)]
 			asked[host]++
@@ -126,6 +126,26 @@ func TestTricks(t *testing.T) {
 	}
 	if n := connections.Load(); n != 0 {
 		t.Errorf("%d connections", n)
+	}
+}
+
+// Errors do not say what names resolve to inside, nor repeat what may be secret.
+func TestErrorsTellNoSecrets(t *testing.T) {
+	f, err := New(Options{Timeout: 2 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Close)
+	f.names(resolved)
+	for address, want := range map[string]string{
+		"http://private.example/a?token=secret": "Could not fetch image: private.example is not on the public internet",
+		"http://nobody.example/a?token=secret":  "Could not fetch image: nobody.example: lookup nobody.example: no such host",
+		"http://user:secret@images.example/":    "Could not fetch image: images.example: a URL with a user name or password",
+		"http://10.0.0.1/?token=secret":         "Could not fetch image: address 10.0.0.1 is not on the public internet",
+	} {
+		if _, err := f.Fetch(t.Context(), address); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, expected %q", address, err, want)
+		}
 	}
 }
 
