@@ -155,12 +155,19 @@ func readQwen(c *checkpoint, p *Processor) {
 		l.Grid = [3]int{1, height / factor, width / factor}
 		return nil
 	}
-	// The largest areas are those of an image so long that its short side is rounded up to
-	// one step, and of one so small that both sides are rounded up.
-	f, longest := float64(factor), math.Sqrt(maxAspect*float64(most))
-	area := max(float64(most), f*longest, float64(least)+f*(maxAspect+1)/math.Sqrt(maxAspect)*math.Sqrt(float64(least))+f*f)
-	tile := int(area) / p.Config.PatchSize / p.Config.PatchSize
-	p.bound(tile, tile/p.Config.MergeSize/p.Config.MergeSize)
+	bound := func() {
+		// The largest areas are those of an image so long that its short side is rounded up to
+		// one step, and of one so small that both sides are rounded up.
+		f, longest := float64(factor), math.Sqrt(maxAspect*float64(most))
+		area := max(float64(most), f*longest, float64(least)+f*(maxAspect+1)/math.Sqrt(maxAspect)*math.Sqrt(float64(least))+f*f)
+		tile := int(area) / p.Config.PatchSize / p.Config.PatchSize
+		p.bound(tile, tile/p.Config.MergeSize/p.Config.MergeSize)
+	}
+	bound()
+	p.limit = func(tokens int) {
+		most = max(min(most, tokens*factor*factor), least)
+		bound()
+	}
 }
 
 // maxAspect is how many times as long as wide an image for Qwen may be.
@@ -348,11 +355,18 @@ func readInternVL(c *checkpoint, p *Processor) {
 		}
 		return nil
 	}
-	tiles := most
-	if most > 1 {
-		tiles++
+	bound := func() {
+		tiles := most
+		if most > 1 {
+			tiles++ // the whole image
+		}
+		p.bound(patches*patches, tiles*tokens)
 	}
-	p.bound(patches*patches, tiles*tokens)
+	bound()
+	p.limit = func(limit int) {
+		most = max(min(most, limit/tokens-1), least)
+		bound()
+	}
 }
 
 // tiling is the grid of least to most squares whose shape is nearest to the image's. Of
@@ -653,8 +667,16 @@ func readPixtral(c *checkpoint, p *Processor) {
 		row := strings.Repeat(p.Config.ImageToken, l.columns)
 		return strings.Repeat(row+line, l.Tokens/l.columns-1) + row + end
 	}
-	tokens := up(wide, step) / step * (up(high, step) / step)
-	p.bound(tokens*merge*merge, tokens)
+	bound := func() {
+		tokens := up(wide, step) / step * (up(high, step) / step)
+		p.bound(tokens*merge*merge, tokens)
+	}
+	bound()
+	p.limit = func(tokens int) {
+		edge := max(int(math.Sqrt(float64(tokens))), 1) * step
+		wide, high = min(wide, edge), min(high, edge)
+		bound()
+	}
 }
 
 // Gemma 4: an image keeps its shape, with as many pixels as its number of tokens allows.

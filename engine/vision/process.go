@@ -55,6 +55,8 @@ type Processor struct {
 	// arrange lays out an image of a width and a height: it sets Tiles, canvases, and if
 	// they are not obvious Tokens, Order, Grid.
 	arrange func(l *Layout) error
+	// limit lowers the tokens of an image as far as the family allows; nil: not at all.
+	limit func(tokens int)
 	// prompt writes the text of a layout.
 	prompt func(l *Layout) string
 	// finish joins a prompt up to its last image and what follows, where they are not just
@@ -69,6 +71,20 @@ type positions struct {
 	blend   int  // by the four nearest rows of such a table; 0: not
 	axes    bool // by row and column
 	class   int  // 1: there is a class token, which the table has first
+}
+
+// Limit makes images smaller than the checkpoint asks for, so that they have tokens image
+// tokens at most and the tower needs less memory, as max_pixels does in transformers. It
+// is called before any other method. Families whose images all have one size, and minimal
+// sizes that checkpoints ask for, are errors.
+func (p *Processor) Limit(tokens int) error {
+	if p.limit != nil && tokens > 0 && p.Config.MaxTokens > tokens {
+		p.limit(tokens)
+	}
+	if p.Config.MaxTokens > tokens {
+		return fmt.Errorf("an image may have %d tokens, which cannot be limited to %d for this model", p.Config.MaxTokens, tokens)
+	}
+	return nil
 }
 
 // tile appends a tile of canvas, whose width and height are in pixels.

@@ -66,6 +66,40 @@ func TestLayouts(t *testing.T) {
 	}
 }
 
+// Limit bounds what Layout returns, or says that it does not.
+func TestLimit(t *testing.T) {
+	limited := 0
+	for _, m := range published {
+		for _, tokens := range []int{0, 1, 255, 256, 1000, 4000, 1 << 20} {
+			p, err := New(Files{Config: []byte(m.config), Preprocessor: []byte(m.preprocessor)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := p.Config.MaxTokens
+			if err := p.Limit(tokens); err != nil {
+				if !strings.Contains(err.Error(), "cannot be limited to") {
+					t.Errorf("%s: %v", m.name, err)
+				}
+				continue
+			}
+			if p.Config.MaxTokens < before {
+				limited++
+			}
+			for _, size := range [][2]int{{4000, 3000}, {3000, 4000}, {5000, 40}, {8, 8}} {
+				l, err := p.Layout(size[0], size[1])
+				if err != nil && (!errors.Is(err, ErrShape) || size[1] != 40) {
+					t.Errorf("%s: %d×%d: %v", m.name, size[0], size[1], err)
+				} else if err == nil && (l.Tokens > tokens || l.Tiles[0].Len() > p.Config.MaxTile) {
+					t.Errorf("%s: %d×%d: %d tokens of a tile of %d, the limit is %d of %d", m.name, size[0], size[1], l.Tokens, l.Tiles[0].Len(), tokens, p.Config.MaxTile)
+				}
+			}
+		}
+	}
+	if limited < 10 {
+		t.Errorf("%d limits", limited)
+	}
+}
+
 func TestExpand(t *testing.T) {
 	cases := map[string]Files{}
 	for _, c := range readGolden(t, "testdata").Cases {
