@@ -173,7 +173,7 @@ func (f *Fetcher) tooLarge(n int64) error {
 }
 
 // failed says why a request failed. It repeats neither the URL, which may have secrets in
-// it, nor what names resolve to, or where, which is nobody's business.
+// it, nor what names resolve to, which would tell clients about private networks.
 func (f *Fetcher) failed(ctx context.Context, u *url.URL, err error) error {
 	host := u.Host
 	var outer *url.Error
