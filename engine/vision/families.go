@@ -596,12 +596,13 @@ func best(width, height int, pinpoints [][2]int) (w, h int, ok bool) {
 func unpadded(width, height, side, columns, rows int) []int32 {
 	wide, high := columns*side, rows*side
 	left, top := 0, 0
-	// What is within 5e-8 of a whole number is one, as transformers rounds to 7 digits.
+	// What is within 5e-8 of a whole number is one, as transformers rounds to 7 digits. The
+	// conversions keep products from being fused with sums.
 	const nudge = 5e-8
 	if float64(width)/float64(height) > float64(wide)/float64(high) {
-		top = (high - int(float64(height)*(float64(wide)/float64(width))+nudge)) / 2
+		top = (high - int(float64(float64(height)*(float64(wide)/float64(width)))+nudge)) / 2
 	} else {
-		left = (wide - int(float64(width)*(float64(high)/float64(height))+nudge)) / 2
+		left = (wide - int(float64(float64(width)*(float64(high)/float64(height)))+nudge)) / 2
 	}
 	order := make([]int32, 0, side*side+(high-2*top)*(wide-2*left+1))
 	for i := range side * side {

@@ -71,7 +71,7 @@ func newTaps(from, to int, f *filter) *taps {
 	exact := make([]float64, to*t.stride)
 	largest := 0.0
 	for i := range to {
-		center := scale * (float64(i) + 0.5)
+		center := float64(scale * (float64(i) + 0.5)) // rounded on every architecture
 		first := max(int(center-support+0.5), 0)
 		size := min(max(min(int(center+support+0.5), from)-first, 0), t.stride)
 		w, total := exact[i*t.stride:][:size], 0.0
