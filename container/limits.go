@@ -31,6 +31,7 @@ type sizing struct {
 	total  int           // longest sequence: --max-total-tokens, or the model's
 	groups []plan.Group  // of the model's caches
 	device device.Limits // what the backend is opened with
+	images bool          // the model reads images
 }
 
 // cacheFormats are those of the values of --kv-cache-dtype.
@@ -110,7 +111,7 @@ func (s *sizing) draftMemory() int64 {
 // bounds it. info has the bytes of a page and of a state, 0 if the model has
 // none.
 func (s *sizing) fit(info device.ModelInfo, free int64, bound string) (budget, error) {
-	headroom := engineBytes + otherBytes + s.requestMemory(free) + s.grammarMemory(free) + s.adapterMemory(free) + s.draftMemory()
+	headroom := engineBytes + otherBytes + s.requestMemory(free) + s.grammarMemory(free) + s.adapterMemory(free) + s.draftMemory() + 2*s.imageMemory(free)
 	share, use := machineShare, "for requests on their way"
 	switch bound {
 	case boundGPU: // requests wait in the host's memory

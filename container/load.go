@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -24,6 +25,8 @@ import (
 type loadedModel struct {
 	engine    *engine.Engine
 	backend   device.Backend
+	tower     device.Backend // of images; nil: none are read
+	encoder   *engine.Tower
 	tokenizer *token.Tokenizer
 	template  *chat.Template
 	compiler  lazyCompiler
@@ -36,6 +39,7 @@ type loadedModel struct {
 	weights  uint64 // tells the weights from others; 0: nobody asked
 	budget   budget
 	request  int64 // bytes that requests may hold in the API
+	images   int64 // bytes that rows of images may take
 	adapters int64 // bytes that LoRA adapters may take
 	grammars int   // bytes that their grammars may take
 	tokens   int   // that the cache holds
@@ -84,11 +88,15 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 		return nil, err
 	}
 	l := &loadedModel{name: s.name(), place: s.place, backend: backend, caps: backend.Caps(), slots: s.sizing.device.MaxSlots, family: s.model.plan.Family}
+	if l.tower, err = s.openTower(); err != nil {
+		return nil, errors.Join(err, backend.Close())
+	}
+	s.sizing.images = l.tower != nil
 	var into weighed
 	if into.Backend = backend; s.weigh || s.cfg.PrefixCacheFile != "" {
 		backend = &into
 	}
-	l.info, err = loader.Load(backend, s.model.plan, s.model.checkpoint, func(done, total int64) {
+	err = s.loadWeights(l, backend, func(done, total int64) {
 		s.api.SetPending(fmt.Sprintf("loading weights, %d %% done", 100*done/max(1, total)))
 	})
 	l.weights = into.sum
@@ -115,12 +123,20 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 		err = s.newEngine(l)
 	}
 	if err != nil {
-		backend.Close()
+		l.close()
 		return nil, err
 	}
 	s.restorePrefixes(l, prefixes())
 	l.seconds = time.Since(start).Seconds()
 	return l, s.model.checkpoint.Close()
+}
+
+// close closes the backends. The engine must have returned from Run.
+func (l *loadedModel) close() {
+	l.backend.Close()
+	if l.tower != nil {
+		l.tower.Close()
+	}
 }
 
 // loadSampling reads what the model's makers recommend. What is wrong about it
@@ -145,6 +161,13 @@ func (s *server) checkMemory() error {
 	need, err := loader.WeightBytes(s.model.plan, s.model.checkpoint)
 	if err != nil {
 		return err
+	}
+	if see := s.model.seeing; see != nil {
+		tower, err := loader.WeightBytes(see.tower.Plan, s.model.checkpoint)
+		if err != nil {
+			return err
+		}
+		need += tower
 	}
 	free, bound, err := deviceMemory(s.cfg, s.memory, device.ModelInfo{})
 	if err != nil {
@@ -177,15 +200,17 @@ func (s *server) newEngine(l *loadedModel) (err error) {
 	l.tokens = s.sizing.tokens(l.budget.pages)
 	l.request = s.sizing.requestMemory(free)
 	l.adapters = s.sizing.adapterMemory(room)
+	l.images = s.sizing.imageMemory(free)
 	l.grammars = int(s.sizing.grammarMemory(free))
-	limitHeap(l.request)
+	limitHeap(l.request, l.images)
 	l.engine, err = engine.New(engine.Config{
 		Backend:        l.backend,
 		Device:         s.sizing.device,
 		Plan:           s.model.plan,
 		Pages:          l.budget.pages,
 		States:         l.budget.states,
-		Memory:         engineBytes,
+		Memory:         engineBytes + l.images, // for what is to be encoded
+		Vision:         l.engineVision(s.model.seeing),
 		EOS:            s.model.config.EOS,
 		Root:           page.Root(page.Field{Tag: page.TagModel, Value: []byte(s.model.checkpoint.Source())}, page.Field{Tag: page.TagKVType, Value: []byte(s.model.plan.CacheFormat().String())}),
 		MaxInput:       l.budget.maxInput,
@@ -204,13 +229,13 @@ func (s *server) newEngine(l *loadedModel) (err error) {
 // is kept for requests, unless GOMEMLIMIT says something else. Weights and caches
 // are not on that heap, nor is the half of the requests' memory that tokenizing
 // takes.
-func limitHeap(requests int64) {
+func limitHeap(requests, images int64) {
 	if debug.SetMemoryLimit(-1) != math.MaxInt64 {
 		return
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	debug.SetMemoryLimit(int64(m.Sys-m.HeapReleased) + engineBytes + otherBytes + requests/2)
+	debug.SetMemoryLimit(int64(m.Sys-m.HeapReleased) + engineBytes + 2*images + otherBytes + requests/2)
 }
 
 // describe returns what the log says about a loaded model. The target is for
@@ -226,6 +251,9 @@ func (l *loadedModel) describe() []any {
 		"device", l.caps.Name, "detail", l.caps.Detail, "threads", l.caps.Threads,
 		"kv_tokens", l.tokens, "kv_cache", size(int64(l.budget.pages)*l.info.PageBytes + int64(l.budget.states)*l.info.StateBytes),
 		"request_memory", size(l.request), "slots", l.slots, "max_total_tokens", limits.MaxTotal, "max_input_tokens", limits.MaxInput,
+	}
+	if l.images > 0 {
+		fields = append(fields, "image_memory", size(l.images))
 	}
 	if os.Getenv(runtimeAPI) == "" { // Lambda scales by itself
 		fields = append(fields, "autoscaling_target", max(1, l.slots*7/10))

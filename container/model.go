@@ -36,6 +36,7 @@ type model struct {
 	draft      bool // the plan has the head that drafts tokens, if the checkpoint has one
 	config     *plan.Config
 	plan       *plan.Plan
+	seeing     *seeing // nil: it reads no images
 }
 
 // locateModel returns where the model is that --model-id names; without one,
@@ -124,6 +125,7 @@ func openModel(ctx context.Context, open opener, place string, cfg *config.Serve
 		m.checkpoint.Close()
 		return nil, err
 	}
+	m.openVision(cfg)
 	return m, nil
 }
 

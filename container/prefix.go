@@ -184,7 +184,7 @@ func (c *prefixCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return usageError{err}
 	}
-	defer l.backend.Close()
+	defer l.close()
 	tokens, err := s.computePrefix(ctx, l, route, bodies)
 	if err != nil {
 		return fmt.Errorf("prefix: %w", err)

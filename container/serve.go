@@ -178,7 +178,14 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string, sig
 	if n := int32(cfg.ReasoningBudget); n >= 0 {
 		reasoningBudget = &n
 	}
+	images, err := newImageFetcher(cfg)
+	if err != nil {
+		return nil, err
+	}
 	s.api = handler.New(handler.Options{
+		ImageFetcher:           images,
+		MaxImages:              cfg.MaxImages,
+		MaxImageBytes:          cfg.MaxImageFetchSize,
 		ModelID:                s.name(),
 		AnyModel:               cfg.AnyModel,
 		ModelAlias:             s.place,
@@ -271,7 +278,7 @@ func (s *server) run(f front) error {
 		s.log.Info("ending while loading", "signal", sig.String())
 		return nil
 	}
-	defer loaded.backend.Close()
+	defer loaded.close()
 
 	adapters, err := s.newAdapters(loaded)
 	if err != nil {
@@ -342,6 +349,7 @@ func (s *server) ready(l *loadedModel, adapters *adapter.Manager) handler.Model 
 
 		RequestMemory: l.request,
 		Sampling:      l.sampling,
+		Vision:        l.handlerVision(s.model.seeing),
 	}
 }
 

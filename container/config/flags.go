@@ -60,8 +60,13 @@ type Serve struct {
 	MaxTopNTokens         int   `name:"max-top-n-tokens" default:"5" min:"0" group:"limits" help:"Largest top_n_tokens. OpenAI's routes show up to 20 alternatives in any case."`
 	MaxClientBatchSize    int   `name:"max-client-batch-size" default:"4" min:"1" group:"limits" help:"Most prompts of one completion request."`
 	ValidationWorkers     int   `name:"validation-workers" default:"2" min:"1" group:"limits" help:"Prompts that are rendered or tokenized at once, whatever the number of requests. With more than one, a worker stays free for short prompts."`
+	MaxImages             int   `name:"max-images" operator:"" default:"16" min:"1" max:"1000" group:"limits" help:"Most images of a request, for models that read images."`
+	MaxImageFetchSize     int   `name:"max-image-fetch-size" operator:"" default:"20971520" min:"1" max:"1073741824" group:"limits" help:"Largest image in bytes, fetched or as a data URI."`
 	PayloadLimit          int64 `name:"payload-limit" operator:"" default:"2000000" min:"1" group:"limits" help:"Largest request body in bytes. Default: 2000000; on SageMaker its own limit of 25 MB."`
 
+	ImageFetch            bool   `name:"image-fetch" operator:"" default:"true" negatable:"" group:"server" help:"Fetch images that requests name by an address. Without it, requests send them as data URIs. Addresses that are not public are never fetched from."`
+	ImageProxy            string `name:"image-proxy" operator:"" group:"server" placeholder:"URL" help:"HTTP proxy to fetch images through. Default: none, whatever the environment says."`
+	ImageMemory           int    `name:"image-memory" operator:"" min:"1" group:"cache" placeholder:"N" help:"Memory in MiB for what the vision tower has made of images, which later requests about them reuse. Default: 256, or a sixteenth of what is free if that is less."`
 	MaxBatchTotalTokens   int    `name:"max-batch-total-tokens" min:"1" placeholder:"N" group:"cache" help:"Tokens the key-value cache holds. Default: what the memory allows."`
 	MaxBatchPrefillTokens int    `name:"max-batch-prefill-tokens" min:"1" placeholder:"N" group:"cache" help:"Most tokens computed in one step; a longer prompt takes several steps. Default: what suits the device."`
 	KVCacheDtype          string `name:"kv-cache-dtype" default:"auto" group:"cache" placeholder:"auto|f16|int8" help:"How the key-value cache is kept: auto, as suits the weights (f16, of small or float32 models float32), f16, or int8, which takes a little more than half of f16's memory."`

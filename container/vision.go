@@ -1,0 +1,162 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+
+	"github.com/millrace-ai/millrace/container/config"
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/loader"
+	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/vision"
+	"github.com/millrace-ai/millrace/handler"
+	"github.com/millrace-ai/millrace/handler/imagefetch"
+)
+
+const (
+	mostPatches = 16 << 10  // of a tile: what the tower reserves memory for
+	imageRows   = 256 << 20 // bytes for rows of images, if --image-memory does not say
+	imageShare  = 16        // of what is free, no more than one in so many
+)
+
+// seeing is how a model reads images.
+type seeing struct {
+	tower     *plan.Tower
+	processor *vision.Processor
+	limits    device.Limits // of the tower's backend
+}
+
+// openVision reads how the model reads images. A model whose tower or image processor is
+// not supported is served without it, which the log tells.
+func (m *model) openVision(cfg *config.Serve) {
+	var has struct {
+		Vision json.RawMessage `json:"vision_config"`
+	}
+	if json.Unmarshal(m.checkpoint.Config(), &has) != nil || has.Vision == nil || deviceName(cfg) == "sim" {
+		return
+	}
+	see, err := m.vision(cfg)
+	if err != nil {
+		slog.Warn("the model is served without images", "model", m.id, "reason", err)
+		return
+	}
+	m.seeing = see
+}
+
+func (m *model) vision(cfg *config.Serve) (*seeing, error) {
+	if m.checkpoint.Streamed() {
+		return nil, errors.New("it is read from an archive while that arrives: unpack it")
+	}
+	files := vision.Files{Config: m.checkpoint.Config()}
+	for name, data := range map[string]*[]byte{
+		"preprocessor_config.json": &files.Preprocessor,
+		"processor_config.json":    &files.Processor,
+		"tokenizer_config.json":    &files.Tokenizer,
+	} {
+		var err error
+		if *data, err = fs.ReadFile(m.files, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	if files.Preprocessor == nil && files.Processor == nil {
+		return nil, errors.New("there is neither preprocessor_config.json nor processor_config.json")
+	}
+	processor, err := vision.New(files)
+	if err != nil {
+		return nil, err
+	}
+	tower, err := loader.Tower(m.checkpoint, m.config)
+	if err != nil {
+		return nil, err
+	}
+	if tower == nil {
+		return nil, fmt.Errorf("the vision tower of model family %q is not supported", m.config.Family)
+	}
+	return &seeing{tower: tower, processor: processor, limits: engine.TowerLimits(min(mostPatches, processor.Config.MaxTile), cfg.Threads)}, nil
+}
+
+// openTower opens a backend for the vision tower, nil if there is none or if the backend
+// cannot run it.
+func (s *server) openTower() (device.Backend, error) {
+	see := s.model.seeing
+	if see == nil {
+		return nil, nil
+	}
+	b, err := openBackend(s.cfg, see.limits, see.tower.Plan)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.CheckPlan(see.tower.Plan); err != nil {
+		s.log.Warn("the model is served without images", "model", s.name(), "reason", err)
+		s.model.seeing = nil
+		return nil, b.Close()
+	}
+	return b, nil
+}
+
+// loadWeights gives the model's weights to the backend, and the tower's to its own, if
+// there is one.
+func (s *server) loadWeights(l *loadedModel, into device.Backend, progress func(done, total int64)) (err error) {
+	if l.tower == nil {
+		l.info, err = loader.Load(into, s.model.plan, s.model.checkpoint, progress)
+		return err
+	}
+	see := s.model.seeing
+	loaded, err := loader.LoadSeeing(into, s.model.plan, l.tower, see.tower, s.model.checkpoint, progress)
+	if err != nil {
+		return err
+	}
+	l.info = loaded.Model
+	l.info.WeightBytes += loaded.Tower.WeightBytes
+	l.info.MappedBytes += loaded.Tower.MappedBytes
+	l.info.WorkspaceBytes += loaded.Tower.WorkspaceBytes
+	l.encoder, err = engine.NewTower(l.tower, see.limits, see.tower, loaded.Newline)
+	return err
+}
+
+// imageMemory is what rows of images may take if so much memory is free, and once more
+// what requests hold of images until they are encoded.
+func (s *sizing) imageMemory(free int64) int64 {
+	switch {
+	case !s.images:
+		return 0
+	case s.cfg.ImageMemory > 0:
+		return int64(s.cfg.ImageMemory) << 20
+	}
+	return min(imageRows, free/imageShare)
+}
+
+// engineVision is what the engine needs of the tower, nil if there is none.
+func (l *loadedModel) engineVision(see *seeing) *engine.Vision {
+	if l.encoder == nil {
+		return nil
+	}
+	c := &see.processor.Config
+	return &engine.Vision{Encoder: l.encoder, Token: c.ImageTokenID, Memory: l.images, Bidirectional: c.Bidirectional}
+}
+
+// handlerVision is what the API needs of it.
+func (l *loadedModel) handlerVision(see *seeing) *handler.Vision {
+	if l.encoder == nil {
+		return nil
+	}
+	return &handler.Vision{Processor: see.processor, MaxTile: see.limits.MaxTokens}
+}
+
+// newImageFetcher makes what gets the images that requests name.
+func newImageFetcher(cfg *config.Serve) (*imagefetch.Fetcher, error) {
+	options := imagefetch.Options{Disabled: !cfg.ImageFetch, MaxBytes: cfg.MaxImageFetchSize}
+	if cfg.ImageProxy != "" {
+		proxy, err := url.Parse(cfg.ImageProxy)
+		if err != nil {
+			return nil, fmt.Errorf("--image-proxy: %w", err)
+		}
+		options.Proxy = proxy
+	}
+	return imagefetch.New(options)
+}
