@@ -5,6 +5,7 @@ import { setSent } from "./code.js";
 import { $, button, copy, download, grow, tabs } from "./dom.js";
 import { Form } from "./form.js";
 import { Generation } from "./generate.js";
+import { Images } from "./images.js";
 import { panel } from "./panel.js";
 import { chatGroups, generateGroups } from "./parameters.js";
 import { connect, server, setKey } from "./server.js";
@@ -96,15 +97,31 @@ async function submit() {
   const text = $("say").value;
   if (busy() || !text.trim()) return;
   setText("");
+  const pictures = images.take();
   // The same seed on both sides: then only the settings differ.
   const drawn = comparing() && threads().every((t) => !t.form.input("seed").value);
   const extra = drawn ? { seed: crypto.getRandomValues(new Uint32Array(1))[0] } : {};
   const asked = threads();
-  const kept = await Promise.all(asked.map((t) => t.send(text, extra)));
+  const kept = await Promise.all(asked.map((t) => t.send(text, extra, pictures)));
   if (kept.some((k) => k)) return;
   setText($("say").value ? `${text}\n${$("say").value}` : text); // nothing that was typed is lost
+  images.put([...pictures, ...images.urls]);
   for (const t of asked) if (t.again) t.again = submit;
 }
+
+const images = new Images($("images"), notice);
+$("attach").addEventListener("click", () => $("image-file").click());
+$("image-file").addEventListener("change", (e) => {
+  images.add([...e.target.files]);
+  e.target.value = "";
+});
+$("say").addEventListener("paste", (e) => images.add([...e.clipboardData.files]));
+$("chat-form").addEventListener("dragover", (e) => { if (images.on) e.preventDefault(); });
+$("chat-form").addEventListener("drop", (e) => {
+  if (!images.on) return;
+  e.preventDefault();
+  images.add([...e.dataTransfer.files]);
+});
 
 function setText(text) {
   $("say").value = text;
@@ -314,6 +331,8 @@ const samples = {
 };
 
 function welcome() {
+  images.on = Boolean(server.info.max_images);
+  $("attach").hidden = !images.on;
   const demo = server.model === "millrace-demo";
   $("greeting").textContent = demo ? "This is the demo model. It is tiny, and knows Millrace only." : "What would you like to ask?";
   $("samples").replaceChildren(...(demo ? samples.demo : samples.others).map((text) => button(text, () => {

@@ -2,6 +2,7 @@
 // token by token.
 
 import { button, copy, grow, make } from "./dom.js";
+import { picture } from "./images.js";
 import { Markdown } from "./markdown.js";
 import { TokenText } from "./tokens.js";
 
@@ -105,6 +106,11 @@ export class MessageView {
     this.versionView = versionView;
     if (role === "assistant") this.refresh();
     else {
+      if (message.images?.length) {
+        const images = make("div", "images");
+        images.append(...message.images.map(picture));
+        this.body.append(images);
+      }
       this.body.append(make("div", "text", message.content));
       if (role === "user") this.foot.append(button("Edit", () => this.#edit(), "small"), button("Copy", (e) => copy(e.target, this.body, message.content), "small"));
     }

@@ -1,7 +1,8 @@
 // The conversations that this browser keeps: one item of localStorage each.
 //
 // A conversation is {id, title, created, updated, system, messages}. A message
-// is {role, content}, for tools with tool_call_id and name too, or an answer,
+// is {role, content}, a user's with images, data URIs, too, for tools with
+// tool_call_id and name, or an answer,
 // {role: "assistant", versions, at}, of which the version at that place counts:
 // {content, reasoning, tool_calls, note, end}.
 
@@ -87,6 +88,10 @@ export const chosen = (m) => m.versions[m.at];
 // wire returns messages as a request has them.
 export function wire(messages) {
   return messages.map((m) => {
+    if (m.role === "user" && m.images?.length) {
+      const chunks = m.images.map((url) => ({ type: "image_url", image_url: { url } }));
+      return { role: m.role, content: [...chunks, { type: "text", text: m.content }] };
+    }
     if (m.role !== "assistant") return m;
     const { content, reasoning, tool_calls } = chosen(m);
     const thought = reasoning ? { reasoning_content: reasoning } : {};

@@ -74,17 +74,17 @@ export class Thread {
   }
 
   // send asks a question. It returns whether the question is now part of the
-  // conversation: not if there is no answer. again is what Retry does.
-  send(text, extra, again) {
-    const question = { role: "user", content: text };
-    return this.#ask([...this.conversation.messages, question], null, extra, again ?? (() => this.send(text, extra)));
+  // conversation: not if there is no answer.
+  send(text, extra, images) {
+    const question = { role: "user", content: text, ...(images.length ? { images } : {}) };
+    return this.#ask([...this.conversation.messages, question], null, extra, () => this.send(text, extra, images));
   }
 
   #edit(m, text) {
     if (this.running) return;
     const at = this.conversation.messages.indexOf(m);
     if (m.role === "user") {
-      const prior = [...this.conversation.messages.slice(0, at), { role: "user", content: text }];
+      const prior = [...this.conversation.messages.slice(0, at), { ...m, content: text }];
       this.#ask(prior, null, {}, () => this.#edit(m, text));
       return;
     }

@@ -1,0 +1,172 @@
+package handler
+
+import (
+	"bytes"
+	"encoding/base64"
+	"image"
+	"image/color"
+	"image/png"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/vision"
+)
+
+// seeingProcessor is that of a model whose images have four tokens, each one of the
+// tokenizer's special ones.
+func seeingProcessor(t testing.TB) *vision.Processor {
+	t.Helper()
+	p, err := vision.New(vision.Files{
+		Config:       []byte(`{"model_type":"llava","image_token_index":641,"vision_config":{"model_type":"clip_vision_model","image_size":28,"patch_size":14}}`),
+		Preprocessor: []byte(`{"image_processor_type":"CLIPImageProcessor","size":{"shortest_edge":28},"crop_size":{"height":28,"width":28}}`),
+		Processor:    []byte(`{"patch_size":14,"vision_feature_select_strategy":"default","num_additional_image_tokens":1,"image_token":"<|end_of_text|>"}`),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// seeingServer serves a model that reads images.
+func seeingServer(t testing.TB, gen *fake, edit ...func(*Options)) *Server {
+	t.Helper()
+	s := newTestServer(gen, edit...)
+	p := seeingProcessor(t)
+	if id, ok := testTokenizer().ID(p.Config.ImageToken); !ok || id != p.Config.ImageTokenID {
+		t.Fatalf("%q is token %d, %v", p.Config.ImageToken, id, ok)
+	}
+	s.SetReady(Model{Generator: gen, Tokenizer: testTokenizer(), Vision: &Vision{Processor: p, MaxTile: 16}})
+	return s
+}
+
+// dataURI is an image of one colour.
+func dataURI(t testing.TB, width, height int, c color.Color) string {
+	t.Helper()
+	m := image.NewRGBA(image.Rect(0, 0, width, height))
+	for y := range height {
+		for x := range width {
+			m.Set(x, y, c)
+		}
+	}
+	var b bytes.Buffer
+	if err := png.Encode(&b, m); err != nil {
+		t.Fatal(err)
+	}
+	return "data:image/png;base64," + base64.StdEncoding.EncodeToString(b.Bytes())
+}
+
+// Images in the text of a prompt become image tokens, in order, with the bytes' hash
+// and what the tower reads.
+func TestMarkdownImages(t *testing.T) {
+	gen := &fake{}
+	s := seeingServer(t, gen)
+	red, blue := dataURI(t, 30, 30, color.RGBA{255, 0, 0, 255}), dataURI(t, 50, 28, color.RGBA{0, 0, 255, 255})
+	r := post(t, s, "/generate", `{"inputs":"a ![](`+red+`) b ![](`+blue+`)![](`+red+`) c","parameters":{"max_new_tokens":2,"details":true}}`)
+	if r.status != 200 {
+		t.Fatal(r.body)
+	}
+	images := gen.last.Images
+	if len(images) != 3 || images[0].Hash != images[2].Hash || images[0].Hash == images[1].Hash {
+		t.Fatalf("images %v", images)
+	}
+	for i, m := range images {
+		tokens := gen.last.Tokens[m.First:][:m.Count]
+		if m.Count != 4 || slices.ContainsFunc(tokens, func(id int32) bool { return id != 641 }) {
+			t.Errorf("image %d has tokens %v", i, tokens)
+		}
+		if m.Input == nil || len(m.Input.Inputs) != 1 || len(m.Input.Inputs[0].Patches) == 0 {
+			t.Errorf("image %d has no input for the tower", i)
+		}
+	}
+	if images[2].First != images[1].First+4 {
+		t.Errorf("images begin at %d and %d", images[1].First, images[2].First)
+	}
+
+	// A model that reads none takes them for text.
+	plain := &fake{}
+	if r := post(t, newTestServer(plain), "/generate", `{"inputs":"a ![](http://x/y.png)","parameters":{"max_new_tokens":1}}`); r.status != 200 || len(plain.last.Images) > 0 {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+}
+
+// What is wrong with an image is told with its number (row "fetching images").
+func TestImagesRefused(t *testing.T) {
+	s := seeingServer(t, &fake{}, func(o *Options) { o.MaxImages = 3 })
+	ok := dataURI(t, 30, 30, color.White)
+	for _, tt := range []struct{ inputs, want string }{
+		{strings.Repeat("![]("+ok+")", 4), "the request has 4 images, the limit is 3 (--max-images)"},
+		{"![](data:image/png;base64,!!)", "invalid image content"},
+		{"![](" + ok + ")![](data:image/png;base64,AAAA)", "(image 2 of 2)"},
+		{"![](http://example.com/x.png)", "Could not fetch image"},
+		{"![](" + ok + ") <|end_of_text|>", "2 times"},
+	} {
+		r := post(t, s, "/generate", `{"inputs":"`+tt.inputs+`","parameters":{"max_new_tokens":1}}`)
+		if r.status != 422 || !strings.Contains(r.body, tt.want) {
+			t.Errorf("%.60s: %d %s, want %q", tt.inputs, r.status, r.body, tt.want)
+		}
+	}
+	scored := post(t, s, "/generate", `{"inputs":"![](`+ok+`)","parameters":{"max_new_tokens":1,"decoder_input_details":true}}`)
+	if scored.status != 422 || !strings.Contains(scored.body, "cannot be scored") {
+		t.Errorf("%d %s", scored.status, scored.body)
+	}
+}
+
+// An image that `truncate` would cut is dropped as a whole.
+func TestTruncateImages(t *testing.T) {
+	gen := &fake{}
+	s := seeingServer(t, gen)
+	uri := dataURI(t, 30, 30, color.White)
+	all := 0
+	for n := 14; n > 0; n-- {
+		body := `{"inputs":"a![](` + uri + `)bc![](` + uri + `)de","parameters":{"max_new_tokens":1,"truncate":` + strconv.Itoa(n) + `}}`
+		if r := post(t, s, "/generate", body); r.status != 200 {
+			t.Fatal(r.body)
+		}
+		req := gen.last
+		if n == 14 {
+			all = len(req.Tokens)
+		}
+		if len(req.Tokens) > n || req.Tokens[0] != 640 && n > 1 {
+			t.Errorf("truncate %d: %v", n, req.Tokens)
+		}
+		tokens := 0
+		for _, id := range req.Tokens {
+			if id == 641 {
+				tokens++
+			}
+		}
+		if tokens != 4*len(req.Images) {
+			t.Errorf("truncate %d: %d image tokens, %d images: %v", n, tokens, len(req.Images), req.Tokens)
+		}
+		for _, m := range req.Images {
+			if req.Tokens[m.First] != 641 || req.Tokens[m.First+m.Count-1] != 641 || m.Count != 4 {
+				t.Errorf("truncate %d: image from %d on, %d tokens, of %v", n, m.First, m.Count, req.Tokens)
+			}
+		}
+	}
+	if all != 14 {
+		t.Errorf("the whole prompt has %d tokens", all)
+	}
+}
+
+// Image tokens count where tokens do.
+func TestImageTokensCount(t *testing.T) {
+	gen := &fake{limits: engine.Limits{MaxInput: 12, MaxTotal: 14, MaxTopN: 32, Vocab: 1000, MaxWaiting: 128}}
+	s := seeingServer(t, gen)
+	uri := dataURI(t, 30, 30, color.White)
+	for n, want := range map[int]int{2: 200, 3: 422} {
+		r := post(t, s, "/generate", `{"inputs":"a`+strings.Repeat("![]("+uri+")", n)+`","parameters":{"max_new_tokens":1}}`)
+		if r.status != want {
+			t.Errorf("%d images: %d %s", n, r.status, r.body)
+		}
+	}
+	if r := post(t, s, "/tokenize", `{"inputs":"a![](`+uri+`)"}`); strings.Count(r.body, `"id":641`) != 4 {
+		t.Error(r.body)
+	}
+	if r := ask(t, s, "GET", "/info", ""); !strings.Contains(r.body, `"max_images":16`) {
+		t.Error(r.body)
+	}
+}
