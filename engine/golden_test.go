@@ -67,13 +67,7 @@ func TestCUDAGoldens(t *testing.T) {
 		t.Skip("the race detector sees nothing of the library")
 	}
 	all := os.Getenv("MILLRACE_TEST_CUDA") == "all"
-	library := os.Getenv("MILLRACE_CUDA_LIBRARY")
-	if library == "" {
-		library = filepath.Join("..", "build", "cuda", "libmillrace_cuda_shim.so")
-		if _, err := os.Stat(library); err != nil {
-			t.Skipf("%v: `make cuda-shim` builds it", err)
-		}
-	}
+	library := cudaLibrary(t)
 	caps, err := cuda.Probe(library)
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +76,19 @@ func TestCUDAGoldens(t *testing.T) {
 	choose := func(dir string) bool { return all || !strings.Contains(caps.Detail, "shim") || isNew(t, dir, seen) }
 	open := func(l device.Limits) (device.Backend, error) { return cuda.Open(library, l) }
 	runGoldens(t, "testdata", []goldenBackend{{"cuda", open, 2e-2, 0.05}}, choose)
+}
+
+// cudaLibrary is the CUDA backend that is named, or the shim's.
+func cudaLibrary(t *testing.T) string {
+	t.Helper()
+	library := os.Getenv("MILLRACE_CUDA_LIBRARY")
+	if library == "" {
+		library = filepath.Join("..", "build", "cuda", "libmillrace_cuda_shim.so")
+		if _, err := os.Stat(library); err != nil {
+			t.Skipf("%v: `make cuda-shim` builds it", err)
+		}
+	}
+	return library
 }
 
 // isNew reports whether the plan of the checkpoint in dir has what is not in seen: an

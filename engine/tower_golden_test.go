@@ -9,6 +9,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/millrace-ai/millrace/engine/cuda"
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/loader"
 	"github.com/millrace-ai/millrace/engine/plan"
@@ -41,12 +42,29 @@ var towerLimits = device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 4, MaxPa
 
 // TestTowers compares vision towers and the language models behind them with
 // transformers: rows of image tokens, and log-probabilities of a prompt with an image.
-func TestTowers(t *testing.T) {
+func TestTowers(t *testing.T) { runTowers(t, goldenBackends, nil) }
+
+// TestCUDATowers runs some of them, by the CUDA backend's shim, that between them have all
+// that towers alone ask of a backend.
+func TestCUDATowers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the race detector sees nothing of the library")
+	}
+	library := cudaLibrary(t)
+	open := func(l device.Limits) (device.Backend, error) { return cuda.Open(library, l) }
+	runTowers(t, []goldenBackend{{"cuda", open, 2e-2, 0.05}}, []string{"gemma3-images", "qwen2_5-vl", "qwen3-vl", "llava-next"})
+}
+
+// runTowers runs those of testdata that are named, or all.
+func runTowers(t *testing.T, backends []goldenBackend, names []string) {
 	files, err := filepath.Glob(filepath.Join("testdata", "*", "vision.json"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no goldens of images: %v", err)
 	}
 	for _, file := range files {
+		if names != nil && !slices.Contains(names, filepath.Base(filepath.Dir(file))) {
+			continue
+		}
 		var want seen
 		data, err := os.ReadFile(file)
 		if err == nil {
@@ -56,7 +74,7 @@ func TestTowers(t *testing.T) {
 			t.Fatal(err)
 		}
 		dir := filepath.Dir(file)
-		for _, b := range goldenBackends {
+		for _, b := range backends {
 			t.Run(filepath.Base(dir)+"/"+b.name, func(t *testing.T) { compareTower(t, dir, b, &want) })
 		}
 	}

@@ -325,7 +325,7 @@ func (o *object) perfect(key string, def int) int {
 	n := o.dimension(key, def, maxPosition)
 	root := int(math.Round(math.Sqrt(float64(n))))
 	if root*root != n {
-		o.fail(key, "%d is no square", n)
+		o.fail(key, "must be the square of a whole number, found %d", n)
 	}
 	return root
 }
