@@ -159,7 +159,7 @@ var (
 func (c *checkpoint) colours(p *Processor, mean, std []float64, normalize bool) {
 	s := c.image
 	rescale := s.boolean("do_rescale", true)
-	var factor float64 = 1.0 / 255
+	factor := 1.0 / 255
 	s.get("rescale_factor", "a number", &factor)
 	normalize = s.boolean("do_normalize", normalize)
 	s.get("image_mean", "a list of numbers", &mean)

@@ -195,14 +195,14 @@ func (d *jpegDecoder) readCodes(body []byte) error {
 	for len(body) > 0 {
 		class, id := body[0]>>4, body[0]&15
 		if class > 1 || id > 3 || len(body) < 17 {
-			return errors.New("Huffman table is damaged")
+			return errors.New("damaged Huffman table")
 		}
 		counts, total := body[1:17], 0
 		for _, n := range counts {
 			total += int(n)
 		}
 		if total > 256 || len(body) < 17+total {
-			return errors.New("Huffman table is damaged")
+			return errors.New("damaged Huffman table")
 		}
 		h := &huffman{values: body[17 : 17+total]}
 		code, index := int32(0), int32(0)
@@ -214,7 +214,7 @@ func (d *jpegDecoder) readCodes(body []byte) error {
 				if length <= codeBits {
 					first := code << (codeBits - length)
 					if int(first)+1<<(codeBits-length) > len(h.quick) {
-						return errors.New("Huffman table is damaged")
+						return errors.New("damaged Huffman table")
 					}
 					for j := range int32(1) << (codeBits - length) {
 						h.quick[first+j] = uint16(length)<<8 | uint16(h.values[index])
@@ -225,7 +225,7 @@ func (d *jpegDecoder) readCodes(body []byte) error {
 				index++
 			}
 			if code > 1<<length {
-				return errors.New("Huffman table is damaged")
+				return errors.New("damaged Huffman table")
 			}
 			code <<= 1
 		}

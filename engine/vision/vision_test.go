@@ -329,7 +329,7 @@ func FuzzDecode(f *testing.F) {
 func FuzzNew(f *testing.F) {
 	for _, c := range readGolden(f, "testdata").Cases {
 		x := filesOf(c.Files)
-		f.Add([]byte(x.Config), []byte(x.Preprocessor), []byte(x.Processor), []byte(x.Tokenizer), uint16(300), uint16(20))
+		f.Add(x.Config, x.Preprocessor, x.Processor, x.Tokenizer, uint16(300), uint16(20))
 	}
 	f.Fuzz(func(t *testing.T, config, image, processor, tokenizer []byte, width, height uint16) {
 		p, err := New(Files{Config: config, Preprocessor: image, Processor: processor, Tokenizer: tokenizer})
