@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/loader"
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
+	"github.com/millrace-ai/millrace/engine/vision"
 )
 
 // seen is what transformers computed of an image and of a prompt with it;
@@ -77,6 +78,68 @@ func runTowers(t *testing.T, backends []goldenBackend, names []string) {
 		for _, b := range backends {
 			t.Run(filepath.Base(dir)+"/"+b.name, func(t *testing.T) { compareTower(t, dir, b, &want) })
 		}
+	}
+}
+
+// TestTowersAndProcessors: what the image processor of a checkpoint says of an image's
+// patches is what the tower takes, and what transformers has for an image of that size.
+func TestTowersAndProcessors(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("testdata", "*", "vision.json"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no goldens of images: %v", err)
+	}
+	for _, file := range files {
+		dir := filepath.Dir(file)
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			read := func(name string) []byte {
+				data, err := os.ReadFile(filepath.Join(dir, name))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return data
+			}
+			var want seen
+			if err := json.Unmarshal(read("vision.json"), &want); err != nil {
+				t.Fatal(err)
+			}
+			processor, err := vision.New(vision.Files{Config: read("config.json"), Preprocessor: read("preprocessor_config.json")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, cfg, _ := openPlan(t, dir, false)
+			tower, err := loader.Tower(c, cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p := processor.Config; p.PatchWidth != tower.PatchWidth || p.MergeSize*p.MergeSize != tower.Merge || p.MaxTile > tower.MaxPos {
+				t.Fatalf("the processor's patches are %d wide, %d squared make a row, up to %d; the tower's %d, %d make one, up to %d",
+					p.PatchWidth, p.MergeSize, p.MaxTile, tower.PatchWidth, tower.Merge, tower.MaxPos)
+			}
+			tile := &want.Tiles[0]
+			rows, columns := 0, 0
+			for i := 0; i < len(tile.Axes); i += 2 {
+				rows, columns = max(rows, int(tile.Axes[i])+1), max(columns, int(tile.Axes[i+1])+1)
+			}
+			size := processor.Config.PatchSize
+			px := &vision.Pixels{Width: columns * size, Height: rows * size, RGB: make([]byte, 3*rows*columns*size*size)}
+			img, err := processor.Process(px)
+			if err != nil {
+				t.Fatal(err)
+			}
+			in, got := &img.Inputs[0], &img.Tiles[0]
+			if tower.Axes && !slices.Equal(in.Axes, tile.Axes) || in.Pos != nil && !slices.Equal(in.Pos, tile.Pos) || !slices.Equal(in.InterpRows, tile.Rows) ||
+				!slices.Equal(got.Windows, tile.Windows) || got.Class != tile.Class {
+				t.Errorf("axes %v\nwant %v\npositions %v, rows %v, windows %v\nwant %v, %v, %v", in.Axes, tile.Axes, in.Pos, in.InterpRows, got.Windows, tile.Pos, tile.Rows, tile.Windows)
+			}
+			for i, w := range tile.Weights {
+				if math.Abs(float64(w-in.InterpWeights[i])) > 1e-5 {
+					t.Fatalf("weight %d of positions: %v, want %v", i, in.InterpWeights[i], w)
+				}
+			}
+			if n := len(tower.AppendRows(nil, plan.Patches{Pixels: in.Patches, Class: got.Class, Pos: in.Pos, Rows: in.InterpRows, Weights: in.InterpWeights})); n != got.Len()*tower.RowWidth() {
+				t.Errorf("%d floats for %d rows of %d", n, got.Len(), tower.RowWidth())
+			}
+		})
 	}
 }
 

@@ -3,7 +3,7 @@
     python vision.py [NAME...]    all, or some, into this folder
 
 Each is a folder with config.json, model.safetensors and golden.json of a text as goldens.py
-writes them, and vision.json:
+writes them, preprocessor_config.json, and vision.json:
 
     tiles       the input of the vision tower, tile by tile: pixels [patches, width], the class
                 token's row, if there is one, being zeros after them; pos, rows and weights of the
@@ -59,6 +59,35 @@ COMMITTED = [
     ("mistral3-images", "mistral3", dict(text_config=dict(LLAMA, model_type="mistral"), vision_config=PIXTRAL, spatial_merge_size=2), dict(size=(16, 24), merge=2)),
     ("llava-next", "llava_next", dict(text_config=LLAMA, vision_config=CLIP, vision_feature_layer=-2, image_grid_pinpoints=[[12, 24]]), dict(size=(12, 12), tiles=3, class_token=True, newline=(12, 24))),
 ]
+
+QWEN_PROCESSOR = dict(image_processor_type="Qwen2VLImageProcessor", patch_size=4, merge_size=2, temporal_patch_size=2, min_pixels=64, max_pixels=4096)
+PIXTRAL_PROCESSOR = dict(image_processor_type="PixtralImageProcessor", size=dict(longest_edge=32), patch_size=dict(height=4, width=4))
+SQUARE = dict(size=dict(height=16, width=16))
+CROPPED = dict(size=dict(shortest_edge=12), crop_size=dict(height=12, width=12))
+
+# preprocessor_config.json of each.
+PROCESSORS = {
+    "gemma3-images": dict(SQUARE, image_processor_type="Gemma3ImageProcessor", image_seq_length=4),
+    "qwen2-vl": QWEN_PROCESSOR,
+    "qwen2_5-vl": QWEN_PROCESSOR,
+    "qwen3-vl": QWEN_PROCESSOR,
+    "qwen3_5-images": QWEN_PROCESSOR,
+    "idefics3": dict(image_processor_type="Idefics3ImageProcessor", size=dict(longest_edge=32), max_image_size=dict(longest_edge=16)),
+    "smolvlm": dict(image_processor_type="SmolVLMImageProcessor", size=dict(longest_edge=32), max_image_size=dict(longest_edge=16)),
+    "llava": dict(CROPPED, image_processor_type="CLIPImageProcessor"),
+    "llava-siglip": dict(SQUARE, image_processor_type="SiglipImageProcessor"),
+    "llava-pixtral": PIXTRAL_PROCESSOR,
+    "internvl": dict(SQUARE, image_processor_type="GotOcr2ImageProcessor", crop_to_patches=True, min_patches=1, max_patches=4),
+    "paligemma": dict(SQUARE, image_processor_type="SiglipImageProcessor", image_seq_length=16),
+    "mistral3-images": PIXTRAL_PROCESSOR,
+    "llava-next": dict(CROPPED, image_processor_type="LlavaNextImageProcessor", image_grid_pinpoints=[[12, 24]]),
+}
+
+
+def write_processor(folder):
+    processor = PROCESSORS[folder.name.removesuffix("-hub")]
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2, sort_keys=True) + "\n")
+
 
 # What tensors are called on the hub, instead of what transformers writes.
 HUB = {
@@ -241,6 +270,7 @@ def write(folder, kind, config, how, renames=None):
         logits = model(input_ids=torch.tensor([prompt]), use_cache=False, **kwargs).logits[0]
     logprobs = torch.log_softmax(logits.double(), -1)
     result["logprobs"] = [None] + [None if prompt[i + 1] == IMAGE else round(logprobs[i, prompt[i + 1]].item(), 6) for i in range(len(prompt) - 1)]
+    write_processor(folder)
     (folder / "vision.json").write_text(json.dumps(result) + "\n")
     for f in folder.iterdir():
         f.chmod(0o644)
