@@ -27,6 +27,7 @@ int64_t Model::adapter_bytes() const {
 
 void Model::load_adapter(int32_t id, int32_t rank, int32_t n, const mr_adapter_target* targets) {
   const size_t each = size_t(kMostAdapters) * kMostTargets;
+  graphs_.clear();  // they know where adapters are, or that there are none
   int number = 1;
   while (number < kMostAdapters && std::any_of(adapters_.begin(), adapters_.end(),
                                                [&](const auto& a) { return a.second.number == number; }))
@@ -87,6 +88,7 @@ void Model::drop_adapter(int32_t id) {
     for (int i = 0; i < kMostTargets; i++) targets_[t * each + size_t(it->second.number * kMostTargets + i)] = {};
   write_targets();
   adapters_.erase(it);
+  graphs_.clear();
 }
 
 // Waits for all steps in flight, too.

@@ -141,6 +141,7 @@ void Context::cache_init(int pages, int states) {
 
 void Context::warm_up() {
   if (!ready_) fail(MR_INVALID, "warm-up before pages were reserved");
+  model_->record(stream_);
   synchronize("warming up");
 }
 
@@ -227,12 +228,12 @@ void Context::forward(int i) {
   RingEntry& e = entry("forward", i, RingEntry::idle);
   const mr_batch& b = *e.batch;
   e.start = std::chrono::steady_clock::now();
-  e.now = {stream_, e.batch, e.adapters, b.n_tokens, b.n_rows, 0};
+  int longest = 0;
   for (int s = 0; s < b.n_seqs; s++) {
-    e.now.longest = std::max(e.now.longest, b.seqs[s].kv_len);
+    longest = std::max(longest, b.seqs[s].kv_len);
     e.adapters[s] = b.seqs[s].adapter == 0 ? 0 : model_->adapter(b.seqs[s].adapter);
   }
-  model_->forward(e.now);
+  model_->forward(stream_, e.batch, e.adapters, longest);
   check(cudaPeekAtLastError(), "starting a forward pass");
   check(cudaEventRecord(e.done, stream_), "starting a forward pass");
   e.state = RingEntry::forwarded;
@@ -244,8 +245,7 @@ void Context::forward(int i) {
 void Context::sample(int i) {
   RingEntry& e = entry("sample", i, RingEntry::forwarded);
   if (i != last_forward_) fail(MR_INVALID, "sample of ring entry %d, the last forward was of %d", i, last_forward_);
-  model_->sample(e.now);
-  check(cudaPeekAtLastError(), "starting to sample");
+  model_->sample(stream_, e.batch);
   check(cudaEventRecord(e.done, stream_), "starting to sample");
   e.state = RingEntry::sampled;
 }

@@ -32,7 +32,6 @@ struct RingEntry {
   Memory arrays;
   mr_batch* batch = nullptr;     // in arrays, and
   int32_t* adapters = nullptr;  // numbers of what its sequences have
-  Now now{};
   cudaEvent_t done = nullptr;
   std::chrono::steady_clock::time_point start;
 

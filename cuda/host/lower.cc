@@ -65,9 +65,8 @@ void Model::lower(const mr_op& op, Arena& arena) {
   switch (op.kind) {
     case MR_OP_EMBED: {
       const Weight* w = op.weight[0] < 0 ? nullptr : &weight(op.weight[0]);
-      return push([=, width = plan_.embeds_width](const Now& now) {
-        embed(now.stream, step, out, w, now.batch, op.f[MR_EMBED_SCALE], op.i[MR_EMBED_BESIDE] == 1, op.i[MR_EMBED_FIRST],
-              width, now.tokens);
+      return push([=](const Now& now) {
+        embed(now.stream, step, out, w, op.f[MR_EMBED_SCALE], op.i[MR_EMBED_BESIDE] == 1, now.tokens);
       });
     }
     case MR_OP_EMBED_POSITION:
@@ -334,23 +333,22 @@ void Model::lower_recurrence(const mr_op& op, Arena& arena) {
   for (const int32_t v : op.in) in.push_back(value(v));
   const Values out = value(op.out[0]);
   const float *w0 = floats(op.weight[0], arena), *w1 = floats(op.weight[1], arena);
-  const auto seqs = [](const Now& now) { return now.batch->n_seqs; };
   switch (op.kind) {
     case MR_OP_CONV:
       return push([=, this](const Now& now) {
-        conv(now.stream, step_, slots_, *c, out, in[0], w0, w1, op.i[MR_CONV_ACT], seqs(now));
+        conv(now.stream, step_, slots_, *c, out, in[0], w0, w1, op.i[MR_CONV_ACT], now.seqs);
       });
     case MR_OP_GATED_DELTA: {
       const Delta d = {op.i[MR_DELTA_KEY_HEADS], op.i[MR_DELTA_CHANNELS], op.i[MR_DELTA_NEGATIVE],
                        op.f[MR_DELTA_EPS],       op.f[MR_DELTA_SCALE],    w0, w1};
-      return push([=, this](const Now& now) { gated_delta(now.stream, step_, slots_, *c, out, in.data(), d, seqs(now)); });
+      return push([=, this](const Now& now) { gated_delta(now.stream, step_, slots_, *c, out, in.data(), d, now.seqs); });
     }
     case MR_OP_SSM: {
       const StateSpace p = {op.i[MR_SSM_GROUPS], op.f[MR_SSM_MIN], op.f[MR_SSM_MAX], w0, w1, floats(op.weight[2], arena)};
-      return push([=, this](const Now& now) { state_space(now.stream, step_, slots_, *c, out, in.data(), p, seqs(now)); });
+      return push([=, this](const Now& now) { state_space(now.stream, step_, slots_, *c, out, in.data(), p, now.seqs); });
     }
     default:
-      return push([=, this](const Now& now) { selective_scan(now.stream, step_, slots_, *c, out, in.data(), w0, w1, seqs(now)); });
+      return push([=, this](const Now& now) { selective_scan(now.stream, step_, slots_, *c, out, in.data(), w0, w1, now.seqs); });
   }
 }
 
@@ -371,7 +369,7 @@ void Model::lower_attention(const mr_op& op, Arena& arena) {
   a.partial = partial_;
   push([=, this, x = value(op.in[0]), y = value(op.in[1]), out = value(op.out[0])](const Now& now) {
     Attention now_a = a;
-    now_a.splits = (now.longest + kSplit - 1) / kSplit;
+    now_a.splits = now.splits;
     if (size_t(now_a.splits) * size_t(now.tokens) * floats > partial_floats_) now_a.splits = 1;
     attend(now.stream, step_, slots_, *c, out, x, y, now_a, now.tokens);
   });

@@ -153,6 +153,7 @@ void Model::lay_out_slots(Arena& arena) {
   const size_t tokens = size_t(limits_.max_tokens), rows = size_t(limits_.max_rows), n = size_t(limits_.max_slots);
   const size_t vocab = encodes() ? 0 : size_t(plan_.vocab), width = size_t(plan_values_[size_t(head_.in[0])].width);
   step_.max_tokens = limits_.max_tokens;
+  step_.batch = arena.take<const mr_batch*>(1);
   for (const int** p : {&step_.n_tokens, &step_.n_rows, &step_.n_seqs}) *p = arena.take<int>(1);
   step_.seqs = arena.take<mr_seq>(n);
   for (const int32_t** p : {&step_.token, &step_.pos, &step_.slot, &step_.adapter, &step_.length, &step_.first, &step_.last,
@@ -191,19 +192,55 @@ void Model::reserve(int pages, int states, cudaStream_t stream) {
     if (bytes > 0) check(cudaMemsetAsync(at, 0, bytes, stream), "preparing the slots");
 }
 
-void Model::forward(const Now& now) const {
-  update(now.stream, now.batch, now.adapters, step_, slots_);
-  if (now.batch->n_states > 0) move_states(now.stream, now.batch, states_.data(), state_bytes_, false, now.batch->n_states);
-  for (const Launch& l : launches_)
-    if ((l.by_row ? now.rows : now.tokens) > 0) l.run(now);
-  if (now.batch->n_states > 0) move_states(now.stream, now.batch, states_.data(), state_bytes_, true, now.batch->n_states);
-  if (!encodes() && now.rows > 0) keep_rows(now.stream, step_, slots_, value(head_.in[0]), now.rows);
+Now Model::sizes(cudaStream_t stream, const mr_batch& b, int longest) const {
+  return {stream, b.n_tokens, b.n_rows, b.n_seqs, (longest + kSplit - 1) / kSplit};
 }
 
-void Model::sample(const Now& now) const {
+// shared reports whether the step can be a graph, that of all steps as large as *now
+// then says. They are those that go on with sequences, with a row for each token.
+bool Model::shared(Now* now) const {
+  const int bucket = graphs_.bucket(now->tokens);
+  if (bucket == 0 || bucket != graphs_.bucket(now->rows)) return false;
+  const int most_splits = (limits_.max_pages_per_slot * kPageTokens + kSplit - 1) / kSplit;
+  now->tokens = std::min(bucket, limits_.max_tokens);
+  now->rows = std::min(bucket, limits_.max_rows);
+  now->seqs = std::min(bucket, limits_.max_slots);
+  int splits = 1;
+  while (splits < now->splits) splits *= 2;
+  now->splits = std::min(splits, most_splits);
+  return true;
+}
+
+void Model::forward(cudaStream_t stream, const mr_batch* batch, const int32_t* adapters, int longest) {
+  update(stream, batch, adapters, step_, slots_);
+  if (batch->n_states > 0) move_states(stream, batch, states_.data(), state_bytes_, false, batch->n_states);
+  Now now = sizes(stream, *batch, longest);
+  if (shared(&now))
+    graphs_.run(stream, {Graphs::forward, now.tokens, now.splits}, [&] { layers(now); });
+  else
+    layers(now);
+  if (batch->n_states > 0) move_states(stream, batch, states_.data(), state_bytes_, true, batch->n_states);
+}
+
+void Model::layers(const Now& now) const {
+  for (const Launch& l : launches_)
+    if ((l.by_row ? now.rows : now.tokens) > 0) l.run(now);
+  if (!encodes() && now.rows > 0) keep_rows(now.stream, step_, slots_, value(head_.in[0]), now.rows);
+  check(cudaPeekAtLastError(), "starting a forward pass");
+}
+
+void Model::sample(cudaStream_t stream, const mr_batch* batch) {
+  Now now = sizes(stream, *batch, 0);
   if (now.rows == 0) return;
+  if (shared(&now))
+    graphs_.run(stream, {Graphs::sample, now.rows, 0}, [&] { answers(now); });
+  else
+    answers(now);
+}
+
+void Model::answers(const Now& now) const {
   const Values x = value(head_.in[0]);
-  if (encodes()) return output_rows(now.stream, step_, now.batch, x, now.rows);
+  if (encodes()) return output_rows(now.stream, step_, x, now.rows);
   begin_sample(now.stream, step_, slots_, now.rows);
   for (int first = 0; first < now.rows; first += kLogitRows) {
     const int n = std::min(kLogitRows, now.rows - first);
@@ -212,7 +249,19 @@ void Model::sample(const Now& now) const {
     pack(now.stream, step_.n_rows, head_packed_, part, nullptr, nullptr, n);
     Epilogue none{};
     linear(now.stream, {step_.n_rows, nullptr}, logits_, head_packed_, weight(head_.weight[0]), nullptr, none, nullptr, n);
-    sample_rows(now.stream, step_, slots_, now.batch, logits_, logits_head_, first, n);
+    sample_rows(now.stream, step_, slots_, logits_, logits_head_, first, n);
+  }
+  check(cudaPeekAtLastError(), "starting to sample");
+}
+
+void Model::record(cudaStream_t stream) {
+  const int most = std::min({limits_.max_tokens, limits_.max_rows, limits_.max_slots});
+  for (int n = 1; n <= most;) {
+    Now now = {stream, n, n, n, 1};
+    if (!shared(&now) || graphs_.prepare(stream, {Graphs::forward, now.tokens, now.splits}, [&] { layers(now); }) == nullptr ||
+        graphs_.prepare(stream, {Graphs::sample, now.rows, 0}, [&] { answers(now); }) == nullptr)
+      return;
+    n = graphs_.bucket(n) + 1;
   }
 }
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "graph.h"
 #include "kernels.h"
 #include "memory.h"
 #include "tensor.h"
@@ -16,13 +17,11 @@ namespace millrace {
 // Throws Error if this backend cannot run the plan.
 void check_plan(const mr_plan& plan);
 
-// Now is what launches depend on: the batch of this step and its sizes.
+// Now is what launches depend on: the sizes of grids, each at least as much as there is.
 struct Now {
   cudaStream_t stream;
-  const mr_batch* batch;
-  const int32_t* adapters;  // by sequence, as numbered by Model::adapter
-  int tokens, rows;  // at least as many as there are
-  int longest;       // positions of the longest sequence
+  int tokens, rows, seqs;
+  int splits;  // of the longest sequence by attention
 };
 struct Launch {
   bool by_row;  // of the batch, rather than by token: where there are none, nothing is launched
@@ -43,8 +42,13 @@ class Model {
   int adapter(int32_t id) const;  // its number, 0 of none
   int64_t adapter_bytes() const;
 
-  void forward(const Now& now) const;
-  void sample(const Now& now) const;
+  // forward enqueues a step, sample what answers its rows. adapters are those of the
+  // batch's sequences, as numbered by adapter(); longest is the length of the longest.
+  void forward(cudaStream_t stream, const mr_batch* batch, const int32_t* adapters, int longest);
+  void sample(cudaStream_t stream, const mr_batch* batch);
+
+  // record makes the graphs of steps up to a length that one split of attention covers.
+  void record(cudaStream_t stream);
 
   char* page(int number) const { return pages_.data() + size_t(number) * page_bytes_; }
   char* state(int number) const { return states_.data() + size_t(number) * state_bytes_; }
@@ -82,6 +86,12 @@ class Model {
     int number;
     Memory memory;
   };
+
+  // Sizes of a step, and of the graph that it can share with others.
+  Now sizes(cudaStream_t stream, const mr_batch& b, int longest) const;
+  bool shared(Now* now) const;
+  void layers(const Now& now) const;
+  void answers(const Now& now) const;
 
   void choose_cache();
   void lay_out_caches();
@@ -156,6 +166,7 @@ class Model {
   bool by_row_ = false;
   LastPacked last_packed_;
   std::vector<Launch> launches_;
+  Graphs graphs_;
 
   void push(std::function<void(const Now&)> run) { launches_.push_back({by_row_, std::move(run)}); }
 };

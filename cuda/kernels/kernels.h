@@ -42,8 +42,10 @@ struct Weight {
   }
 };
 
-// Step is what kernels know of the batch. Its arrays are filled by update().
+// Step is what kernels know of the batch. What it points to is filled by update(), but for
+// the batch itself, which the host wrote where *batch says.
 struct Step {
+  const mr_batch* const* batch;
   const int *n_tokens, *n_rows, *n_seqs;
   const mr_seq* seqs;
   // By token.
@@ -168,9 +170,7 @@ void store_rows(cudaStream_t, const Weight&, const void* src, int64_t first, int
 void decode_rows(cudaStream_t, const Weight&, int matrices, float* out);
 
 // embed.cu
-void embed(cudaStream_t, const Step&, const Values& out, const Weight*, const mr_batch*, float scale,
-           bool beside, int first, int embeds_width, int n);
-void embedding_bag(cudaStream_t, const Rows&, const Values& out, const Values& numbers, const Values& weights, const Weight&, int n);
+void embed(cudaStream_t, const Step&, const Values& out, const Weight*, float scale, bool beside, int n);
 void embed_position(cudaStream_t, const Step&, const Values& out, const Weight&, int offset, int n);
 
 // norm.cu
@@ -193,8 +193,8 @@ void sparsify(cudaStream_t, const Rows&, const Values& out, const Values& x, flo
 void copy_columns(cudaStream_t, const Rows&, const Values& out, const Values& x, int n);
 
 // rows.cu
-void pick_rows(cudaStream_t, const Step&, const Values& out, const Values& x, int count, bool mean, int n);
-void output_rows(cudaStream_t, const Step&, const mr_batch*, const Values& x, int n);
+void pick_rows(cudaStream_t, const Step&, const Values& out, const Values& x, int n);
+void output_rows(cudaStream_t, const Step&, const Values& x, int n);
 
 // rope.cu
 struct Rope {
@@ -268,7 +268,7 @@ struct Head {
   float scale, cap;
 };
 void begin_sample(cudaStream_t, const Step&, const Slots&, int n);
-void sample_rows(cudaStream_t, const Step&, const Slots&, const mr_batch*, const Values& logits, const Head&, int first, int n);
+void sample_rows(cudaStream_t, const Step&, const Slots&, const Values& logits, const Head&, int first, int n);
 
 // pack.cu. gather says of each packed row which row of x it is, null: the same; factors,
 // what it is multiplied with.

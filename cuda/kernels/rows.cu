@@ -22,10 +22,10 @@ __global__ void pick_rows_kernel(Step step, Values out, Values x, int count, boo
   }
 }
 
-__global__ void output_rows_kernel(Step step, const mr_batch* batch, Values x) {
+__global__ void output_rows_kernel(Step step, Values x) {
   const int r = blockIdx.x;
   if (r >= *step.n_rows) return;
-  float* out = batch->outputs + size_t(r) * x.width;
+  float* out = (*step.batch)->outputs + size_t(r) * x.width;
   for (int i = threadIdx.x; i < x.width; i += blockDim.x) out[i] = x.row(r)[i];
 }
 
@@ -35,8 +35,8 @@ void pick_rows(cudaStream_t stream, const Step& step, const Values& out, const V
   MR_LAUNCH(pick_rows_kernel, n, 128, stream, step, out, x, count, mean);
 }
 
-void output_rows(cudaStream_t stream, const Step& step, const mr_batch* batch, const Values& x, int n) {
-  MR_LAUNCH(output_rows_kernel, n, 128, stream, step, batch, x);
+void output_rows(cudaStream_t stream, const Step& step, const Values& x, int n) {
+  MR_LAUNCH(output_rows_kernel, n, 128, stream, step, x);
 }
 
 }  // namespace millrace

@@ -342,9 +342,8 @@ __device__ void answer(const Step& step, const Slots& s, const mr_batch& b, cons
   count = (count | 1) + 2;
 }
 
-__global__ void __launch_bounds__(kMostThreads) sample_kernel(Step step, Slots s, const mr_batch* batch, Values logits, Head head,
-                                                          int first, int n) {
-  const mr_batch& b = *batch;
+__global__ void __launch_bounds__(kMostThreads) sample_kernel(Step step, Slots s, Values logits, Head head, int first, int n) {
+  const mr_batch& b = **step.batch;
   const int end = min(first + n, b.n_rows);
   int r = first + int(blockIdx.x);
   const auto follows = [&](int r) {
@@ -370,9 +369,9 @@ void begin_sample(cudaStream_t stream, const Step& step, const Slots& slots, int
   MR_LAUNCH(begin_kernel, unsigned(n + 127) / 128, 128, stream, step, slots);
 }
 
-void sample_rows(cudaStream_t stream, const Step& step, const Slots& slots, const mr_batch* batch, const Values& logits,
-            const Head& head, int first, int n) {
-  MR_LAUNCH(sample_kernel, unsigned(n), slots.vocab <= kSmall ? 32 : kMostThreads, stream, step, slots, batch, logits, head, first, n);
+void sample_rows(cudaStream_t stream, const Step& step, const Slots& slots, const Values& logits, const Head& head, int first,
+                 int n) {
+  MR_LAUNCH(sample_kernel, unsigned(n), slots.vocab <= kSmall ? 32 : kMostThreads, stream, step, slots, logits, head, first, n);
 }
 
 }  // namespace millrace

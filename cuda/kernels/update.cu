@@ -11,6 +11,7 @@ constexpr int kThreads = 512;
 
 // What update() writes of a Step.
 struct Filled {
+  const mr_batch** batch;
   int *n_tokens, *n_rows, *n_seqs;
   mr_seq* seqs;
   int32_t *token, *pos, *slot, *adapter, *length, *first, *last, *end, *axes, *row_token, *row_slot, *row_adapter;
@@ -58,6 +59,7 @@ __global__ void __launch_bounds__(kThreads) update_kernel(const mr_batch* batch,
   const mr_batch& b = *batch;
   apply_deltas(b, s);
   if (threadIdx.x == 0) {
+    *out.batch = batch;
     *out.n_tokens = b.n_tokens;
     *out.n_rows = b.n_rows;
     *out.n_seqs = b.n_seqs;
@@ -127,6 +129,7 @@ __global__ void move_states_kernel(const mr_batch* batch, char* states, size_t b
 void update(cudaStream_t stream, const mr_batch* batch, const int32_t* adapters, const Step& step, const Slots& slots) {
   const auto out = [](const int32_t* p) { return const_cast<int32_t*>(p); };
   Filled filled;
+  filled.batch = const_cast<const mr_batch**>(step.batch);
   filled.n_tokens = out(step.n_tokens);
   filled.n_rows = out(step.n_rows);
   filled.n_seqs = out(step.n_seqs);

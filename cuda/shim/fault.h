@@ -11,6 +11,12 @@ namespace shim {
 
 void run_kernel(const Call& call);
 
+// asked_to_fail reports whether MILLRACE_SHIM_FAULT=name:n asks for a fault here.
+bool asked_to_fail(const char* name);
+
+// does_nothing reports whether this is the device that does nothing.
+bool does_nothing();
+
 // fault ends the kernel from a thread of it, fault_outside from the scheduler.
 [[noreturn]] void fault(const char* format, ...) __attribute__((format(printf, 1, 2)));
 void fault_outside(const char* format, ...) __attribute__((format(printf, 1, 2)));

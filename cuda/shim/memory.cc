@@ -62,7 +62,7 @@ void* allocate(size_t bytes, bool pinned) {
   const size_t length = whole_pages(bytes) + 2 * kGuard;
   char* p = static_cast<char*>(map(length));
   if (p == nullptr) return nullptr;
-  std::memset(p + kGuard, 0xff, whole_pages(bytes));
+  if (pinned || !does_nothing()) std::memset(p + kGuard, 0xff, whole_pages(bytes));
   Allocation a = {bytes, pinned, nullptr};
   if (kChecked) {
     a.marks = static_cast<Mark*>(map(bytes * sizeof(Mark) + 1));

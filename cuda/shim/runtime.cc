@@ -1,11 +1,14 @@
 // The CUDA runtime of the shim: memory, streams and events, on one device.
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "cuda_runtime.h"
 #include "fault.h"
@@ -13,10 +16,19 @@
 
 namespace shim {
 
-// A Stream is work put off until somebody waits for it.
+using Work = std::vector<std::function<void()>>;
+
+// A Stream is work put off until somebody waits for it, or recorded while it is captured.
 struct Stream {
   std::deque<std::function<void()>> work;
   uint64_t queued = 0, done = 0;
+  std::shared_ptr<Work> captured;
+  bool invalid = false;  // what it captured
+};
+
+// A Graph is work that was recorded. It stays until the last launch of it is done.
+struct Graph {
+  std::shared_ptr<const Work> work;
 };
 
 // An Event is a place in a stream.
@@ -40,6 +52,13 @@ cudaError_t put(cudaError_t error) {
   return error;
 }
 
+// What waits for a stream, or looks at it, cannot be recorded.
+bool refuses(Stream* stream) {
+  if (stream->captured == nullptr) return false;
+  stream->invalid = true;
+  return true;
+}
+
 void drain(Stream* stream, uint64_t until) {
   while (stream->done < until) {
     const std::function<void()> work = std::move(stream->work.front());
@@ -50,6 +69,8 @@ void drain(Stream* stream, uint64_t until) {
 }
 
 void add(Stream* stream, std::function<void()> work) {
+  if (stream->captured != nullptr) return stream->captured->push_back(std::move(work));
+  if (does_nothing()) return;
   stream->work.push_back(std::move(work));
   stream->queued++;
 }
@@ -59,7 +80,24 @@ size_t memory() {
   return mib == nullptr ? size_t(2) << 30 : size_t(std::strtoull(mib, nullptr, 10)) << 20;
 }
 
+// Takes the time of a call to the driver.
+void call() {
+  using Clock = std::chrono::steady_clock;
+  static const char* const asked = std::getenv("MILLRACE_SHIM_CALL");
+  static const auto time = std::chrono::nanoseconds(asked == nullptr ? 0 : std::atoi(asked));
+  if (time.count() == 0) return;
+  const auto end = Clock::now() + time;
+  while (Clock::now() < end) {
+  }
+}
+
 }  // namespace
+
+bool does_nothing() {
+  static const char* const schedule = std::getenv("MILLRACE_SHIM_SCHEDULE");
+  static const bool null = schedule != nullptr && std::strcmp(schedule, "null") == 0;
+  return null;
+}
 
 void report(const std::string& what) {
   if (sticky == cudaSuccess) {
@@ -70,9 +108,11 @@ void report(const std::string& what) {
 
 void enqueue(Stream* stream, const Call& call) {
   const Lock lock(mutex);
-  add(stream, [call] {
+  shim::call();
+  // A graph runs it more than once.
+  const std::shared_ptr<void> arguments(call.arguments, call.destroy);
+  add(stream, [call, arguments] {
     if (sticky == cudaSuccess) run_kernel(call);
-    call.destroy(call.arguments);
   });
 }
 
@@ -147,6 +187,10 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "device not ready";
     case cudaErrorLaunchFailure:
       return shim::sentence.c_str();
+    case cudaErrorStreamCaptureUnsupported:
+      return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated:
+      return "operation failed due to a previous error during capture";
     default:
       return "unknown error";
   }
@@ -185,6 +229,9 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
                      : kind == cudaMemcpyDeviceToDevice ? to_device && from_device
                                                         : false;
   if (!right) return put(cudaErrorInvalidValue);
+  if (!(to_known && from_known) && shim::refuses(stream)) return put(cudaErrorStreamCaptureUnsupported);
+  shim::call();
+  if (shim::does_nothing()) return put(cudaSuccess);
   // Memory of the host that is not pinned is read before the call returns.
   std::string staged;
   if (!from_known) staged.assign(static_cast<const char*>(from), bytes);
@@ -200,6 +247,7 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
   bool pinned = false;
   if (bytes == 0) return put(cudaSuccess);
   if (!shim::known(to, bytes, &pinned)) return put(cudaErrorInvalidValue);
+  shim::call();
   shim::add(stream, [=] { std::memset(to, value, bytes); });
   return put(cudaSuccess);
 }
@@ -216,12 +264,15 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const Lock lock(mutex);
+  if (shim::refuses(stream)) return put(cudaErrorStreamCaptureUnsupported);
+  shim::call();
   shim::drain(stream, stream->queued);
   return put(cudaSuccess);
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   const Lock lock(mutex);
   const shim::Event at = *event;
+  shim::call();
   if (at.stream != nullptr) shim::add(stream, [at] { shim::drain(at.stream, at.at); });
   return put(cudaSuccess);
 }
@@ -235,11 +286,15 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const Lock lock(mutex);
+  if (shim::refuses(stream)) return put(cudaErrorStreamCaptureUnsupported);
+  shim::call();
   *event = {stream, stream->queued};
   return put(cudaSuccess);
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const Lock lock(mutex);
+  if (event->stream != nullptr && shim::refuses(event->stream)) return put(cudaErrorStreamCaptureUnsupported);
+  shim::call();
   if (event->stream != nullptr) shim::drain(event->stream, event->at);
   return put(cudaSuccess);
 }
@@ -247,4 +302,45 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   const Lock lock(mutex);
   return put(event->stream == nullptr || event->stream->done >= event->at ? cudaSuccess : cudaErrorNotReady);
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  const Lock lock(mutex);
+  if (shim::refuses(stream)) return put(cudaErrorStreamCaptureUnsupported);
+  stream->captured = std::make_shared<shim::Work>();
+  stream->invalid = false;
+  return put(cudaSuccess);
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  const Lock lock(mutex);
+  *graph = nullptr;
+  const std::shared_ptr<shim::Work> captured = std::move(stream->captured);
+  if (captured == nullptr) return put(cudaErrorInvalidValue);
+  if (stream->invalid) return put(cudaErrorStreamCaptureInvalidated);
+  *graph = new shim::Graph{captured};
+  return put(cudaSuccess);
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  const Lock lock(mutex);
+  *exec = nullptr;
+  if (shim::asked_to_fail("cudaGraphInstantiate")) return put(cudaErrorMemoryAllocation);
+  *exec = new shim::Graph(*graph);
+  return put(cudaSuccess);
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  const Lock lock(mutex);
+  if (shim::refuses(stream)) return put(cudaErrorStreamCaptureUnsupported);
+  shim::call();
+  shim::add(stream, [work = exec->work] {
+    for (const std::function<void()>& run : *work) run();
+  });
+  return put(cudaSuccess);
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return put(cudaSuccess);
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  delete exec;
+  return put(cudaSuccess);
 }

@@ -254,7 +254,8 @@ void run_block(const Call& call) {
   }
 }
 
-// Whether MILLRACE_SHIM_FAULT=kernel:n asks for a fault here.
+}  // namespace
+
 bool asked_to_fail(const char* kernel) {
   static const char* const asked = std::getenv("MILLRACE_SHIM_FAULT");
   if (asked == nullptr) return false;
@@ -264,8 +265,6 @@ bool asked_to_fail(const char* kernel) {
   if (std::strncmp(kernel, asked, length) != 0 || kernel[length] != 0) return false;
   return ++n == (colon == nullptr ? 1 : std::atoi(colon + 1));
 }
-
-}  // namespace
 
 // Runs a kernel to its end, or to its first fault.
 void run_kernel(const Call& call) {

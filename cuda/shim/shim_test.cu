@@ -324,6 +324,42 @@ void streams() {
   cudaStreamDestroy(other);
 }
 
+// Adds one to a number.
+__global__ void increments(float* at) {
+  if (threadIdx.x == 0) at[0] += 1;
+}
+
+void graphs() {
+  float* at = device(std::vector<float>{1});
+  void* pinned = nullptr;
+  cudaHostAlloc(&pinned, 4, cudaHostAllocMapped);
+  float* seen = static_cast<float*>(pinned);
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+  MR_LAUNCH(increments, 1, 32, stream, at);
+  MR_LAUNCH(increments, 1, 32, stream, at);
+  cudaMemcpyAsync(seen, at, 4, cudaMemcpyDeviceToHost, stream);
+  EXPECT(cudaStreamEndCapture(stream, &graph) == cudaSuccess, "what can be recorded was not");
+  cudaStreamSynchronize(stream);
+  EXPECT(seen[0] != seen[0], "what was recorded ran: %g", double(seen[0]));
+  cudaGraphInstantiate(&exec, graph, 0);
+  cudaGraphDestroy(graph);
+  cudaGraphLaunch(exec, stream);
+  MR_LAUNCH(increments, 1, 32, stream, at);
+  cudaGraphLaunch(exec, stream);
+  cudaGraphExecDestroy(exec);
+  EXPECT(seen[0] != seen[0], "a graph ran before anybody waited: %g", double(seen[0]));
+  cudaStreamSynchronize(stream);
+  EXPECT(seen[0] == 6, "two launches of a graph and one beside them: %g, expected 6", double(seen[0]));
+
+  cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+  EXPECT(cudaStreamSynchronize(stream) == cudaErrorStreamCaptureUnsupported, "a stream that is recorded was waited for");
+  EXPECT(cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureInvalidated && graph == nullptr,
+         "a recording went on after an error");
+  EXPECT(cudaGetLastError() == cudaErrorStreamCaptureInvalidated, "the error was forgotten");
+}
+
 // Expects a fault that says so. The checked build alone sees accesses.
 template <class Launch>
 void faulty(const char* name, const char* want, Launch launch) {
@@ -382,6 +418,7 @@ int main() {
   products();
   streams();
   EXPECT(cudaGetLastError() == cudaErrorInvalidValue, "two invalid copies were no errors");
+  graphs();
   faulty_kernels();
   const char* schedule = std::getenv("MILLRACE_SHIM_SCHEDULE");
   std::printf("shim, schedule %s: %s\n", schedule == nullptr ? "forward" : schedule, failures == 0 ? "ok" : "failed");
