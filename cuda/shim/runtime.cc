@@ -330,6 +330,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   const Lock lock(mutex);
   if (shim::refuses(stream)) return put(cudaErrorStreamCaptureUnsupported);
+  if (shim::asked_to_fail("cudaGraphLaunch")) shim::report("a launch of a graph that was asked to fail");
   shim::call();
   shim::add(stream, [work = exec->work] {
     for (const std::function<void()>& run : *work) run();

@@ -26,9 +26,9 @@
 //
 // MILLRACE_SHIM_SCHEDULE=forward|reverse|random[:seed] is the order of blocks, of warps
 // and of the threads in them; random changes it at every stop. MILLRACE_SHIM_FAULT=kernel:n
-// fails the n-th launch of a kernel, or the n-th cudaGraphInstantiate. MILLRACE_SHIM_MEMORY is
-// the device's, in MiB, MILLRACE_SHIM_DEVICES and MILLRACE_SHIM_DRIVER what the runtime says
-// of the machine.
+// fails the n-th launch of a kernel, or the n-th cudaGraphInstantiate or cudaGraphLaunch.
+// MILLRACE_SHIM_MEMORY is the device's, in MiB, MILLRACE_SHIM_DEVICES and MILLRACE_SHIM_DRIVER
+// what the runtime says of the machine.
 //
 // MILLRACE_SHIM_SCHEDULE=null makes it a device that does nothing, with as much memory as it
 // is said to have: what a step then takes is the host's time. MILLRACE_SHIM_CALL is how many
