@@ -14,7 +14,6 @@ namespace {
 // From this many on, a pass over the weights is bound by arithmetic.
 constexpr int kStepTokens = 512;
 constexpr int kDriver = 13000;  // the least: that of the runtime which is linked in
-constexpr size_t kStaging = size_t(16) << 20;
 
 bool within(int32_t v, int32_t n) { return v >= 0 && v < n; }
 
@@ -70,6 +69,7 @@ Context::Context(const mr_limits& limits) : device_(find_device()), limits_(limi
   if (!device_.missing.empty()) fail(MR_UNSUPPORTED, "%s", device_.missing.c_str());
   check(cudaSetDevice(0), "opening the GPU");
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "opening the GPU");
+  uploader_ = std::make_unique<Uploader>();
 }
 
 Context::~Context() {
@@ -80,7 +80,7 @@ Context::~Context() {
 
 int32_t Context::tensor_new(const char* name, mr_format format, int rank, const int64_t* shape) {
   if (model_) fail(MR_INVALID, "tensor %s announced after the model was set", name);
-  tensors_.push_back(std::make_unique<Tensor>(name, format, rank, shape, stream_));
+  tensors_.push_back(std::make_unique<Tensor>(name, format, rank, shape, uploader_->stream()));
   bytes_ += int64_t(tensors_.back()->bytes());
   return int32_t(tensors_.size()) - 1;
 }
@@ -90,21 +90,7 @@ void Context::tensor_write(int32_t handle, int64_t first, int64_t rows, const vo
   Tensor& t = *tensors_[size_t(handle)];
   if (model_) fail(MR_INVALID, "tensor %s is written after the model was set", t.name().c_str());
   t.check_write(first, rows, bytes);
-  const int64_t each = std::max<int64_t>(1, int64_t(kStaging / t.row_bytes()));
-  const size_t need = size_t(std::min(rows, each)) * t.row_bytes();
-  if (staging_.bytes() < need) {
-    staging_ = Memory();
-    staging_ = Memory(Memory::device, need, "rows on their way in");
-  }
-  const char* from = static_cast<const char*>(src);
-  for (int64_t done = 0; done < rows; done += each) {
-    const int64_t n = std::min(each, rows - done);
-    check(cudaMemcpyAsync(staging_.data(), from + size_t(done) * t.row_bytes(), size_t(n) * t.row_bytes(), cudaMemcpyHostToDevice,
-                          stream_),
-          "copying a tensor");
-    store_rows(stream_, t.weight(), staging_.data(), first + done, n, t.row_bytes());
-  }
-  synchronize("storing a tensor");
+  uploader_->write(t, first, rows, src);
   t.wrote(rows);
 }
 
@@ -115,7 +101,7 @@ void Context::set_model(const mr_plan& plan, mr_model_info* info) {
     fail(MR_INVALID, "plan of %d tensors, %zu were announced", plan.n_tensors, tensors_.size());
   for (const auto& t : tensors_)
     if (!t->complete()) fail(MR_INVALID, "tensor %s was not written in full", t->name().c_str());
-  staging_ = Memory();
+  uploader_->finish();
   auto model = std::make_unique<Model>(plan, tensors_, limits_, stream_);
   *info = {};
   info->page_bytes = model->page_bytes();
@@ -124,6 +110,7 @@ void Context::set_model(const mr_plan& plan, mr_model_info* info) {
   info->workspace_bytes = model->workspace_bytes();
   bytes_ += info->workspace_bytes;
   model_ = std::move(model);
+  uploader_ = nullptr;
 }
 
 void Context::cache_init(int pages, int states) {

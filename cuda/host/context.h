@@ -12,6 +12,7 @@
 #include "memory.h"
 #include "model.h"
 #include "tensor.h"
+#include "upload.h"
 
 namespace millrace {
 
@@ -81,7 +82,7 @@ class Context {
   const mr_limits limits_;
   cudaStream_t stream_ = nullptr;
   std::vector<std::unique_ptr<Tensor>> tensors_;
-  Memory staging_;  // rows on their way in
+  std::unique_ptr<Uploader> uploader_;  // until the model is set
   std::unique_ptr<Model> model_;
   bool ready_ = false;  // pages are reserved
   int pages_ = 0, states_ = 0;
