@@ -1,8 +1,11 @@
 // The C ABI: millrace.h's table.
 #include <entries.h>
 
+#include <algorithm>
+
 #include "context.h"
 #include "error.h"
+#include "memory.h"
 
 namespace millrace {
 namespace {
@@ -13,6 +16,24 @@ mr_status probe(mr_caps* caps) {
 
 mr_status open(const mr_limits* limits, mr_context** ctx) {
   return Entries<Context>::open(limits, ctx, [&] { return new Context(*limits); });
+}
+
+// What the GPU can do: bytes a second of a copy, operations a second of products.
+void peaks(double* bytes, double* operations) {
+  check(cudaSetDevice(0), "opening the GPU");
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, 0), "asking for the GPU");
+  size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "asking for the GPU");
+  // More than a GPU caches, where there is room for it.
+  const size_t each = std::min(size_t(256) << 20, free / 64);
+  const Memory from(Memory::device, each, "a copy"), to(Memory::device, each, "a copy");
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "opening the GPU");
+  *bytes = copy_peak(stream, to.data(), from.data(), each);
+  *operations = product_peak(stream, reinterpret_cast<float*>(to.data()), properties.multiProcessorCount);
+  cudaStreamDestroy(stream);
+  check(cudaPeekAtLastError(), "measuring the GPU");
 }
 
 }  // namespace
@@ -26,5 +47,12 @@ extern "C" __attribute__((visibility("default"))) void mr_cuda_memory(int64_t* f
   *total = int64_t(all);
 }
 
-extern "C" __attribute__((visibility("default"))) const mr_backend mr_backend_v6 =
+// Peaks of the GPU for benchmarks; 0 if it cannot be measured.
+extern "C" __attribute__((visibility("default"))) void mr_cuda_peaks(double* bytes, double* operations) {
+  *bytes = *operations = 0;
+  std::string error;
+  millrace::Entries<millrace::Context>::guard(error, [&] { millrace::peaks(bytes, operations); });
+}
+
+extern "C" __attribute__((visibility("default"))) const mr_backend mr_backend_v5 =
     millrace::Entries<millrace::Context>::table(millrace::probe, millrace::open);

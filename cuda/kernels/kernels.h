@@ -279,5 +279,10 @@ void pack(cudaStream_t, const int* count, const Packed&, const Values& x, const 
 void linear(cudaStream_t, const Rows&, const Values& out, const Packed& x, const Weight& w0, const Weight* w1, const Epilogue&,
             const Routing*, int n);
 
+// peak.cu: bytes a second, read and written, of a copy in the device's memory; and
+// operations a second of mma in bfloat16 from registers. 0: the device failed.
+double copy_peak(cudaStream_t, void* to, const void* from, size_t bytes);
+double product_peak(cudaStream_t, float* scratch, int multiprocessors);
+
 }  // namespace millrace
 #endif

@@ -55,29 +55,38 @@ func newModel(tb testing.TB, shape string, most, length, stepTokens int) *model 
 	if err != nil {
 		tb.Fatal(err)
 	}
-	m := &model{pages: (length + device.PageTokens - 1) / device.PageTokens}
+	return newModelOf(tb, p, plan.BF16, most, length, stepTokens)
+}
+
+// newModelOf is the same of a plan. What cannot be quantised is in bfloat16.
+func newModelOf(tb testing.TB, p *plan.Plan, quantized plan.Format, most, length, stepTokens int) *model {
+	tb.Helper()
+	m := &model{pages: (length + device.PageTokens - 1) / device.PageTokens, lengths: make([]int, most)}
+	var err error
 	m.b, err = cuda.Open(library(tb), device.Limits{MaxTokens: stepTokens, MaxRows: most, MaxSlots: most, MaxPagesPerSlot: m.pages})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { m.b.Close() })
 	p = loader.Resident(m.b, p)
-	noise := make([]byte, 8<<20)
-	for i := 0; i < len(noise); i += 2 { // ±2^-6 to 2^-4, any fraction
-		noise[i], noise[i+1] = byte(i*31>>3), byte(0x3c+i*7%2|i*13%256&0x80)
-	}
-	for _, t := range p.Tensors {
-		h, err := m.b.NewTensor(t.Name, plan.BF16, t.Shape)
+	may := plan.Quantizable(p)
+	for i, t := range p.Tensors {
+		format := quantized
+		if format.Quantized() && !may[i] {
+			format = plan.BF16
+		}
+		h, err := m.b.NewTensor(t.Name, format, t.Shape)
 		if err != nil {
 			tb.Fatal(err)
 		}
-		rows, rowBytes := 1, 2*t.Shape[len(t.Shape)-1]
+		rows, cols := 1, t.Shape[len(t.Shape)-1]
 		for _, n := range t.Shape[:len(t.Shape)-1] {
 			rows *= n
 		}
+		chunk := noise(format, min(rows, max(1, 8<<20/format.RowBytes(cols))), cols)
 		for first := 0; first < rows; {
-			n := min(len(noise)/rowBytes, rows-first)
-			if err := m.b.WriteTensor(h, first, n, noise[:n*rowBytes]); err != nil {
+			n := min(len(chunk)/format.RowBytes(cols), rows-first)
+			if err := m.b.WriteTensor(h, first, n, chunk[:n*format.RowBytes(cols)]); err != nil {
 				tb.Fatal(err)
 			}
 			first += n
@@ -87,13 +96,14 @@ func newModel(tb testing.TB, shape string, most, length, stepTokens int) *model 
 	if err != nil {
 		tb.Fatal(err)
 	}
-	free, _, err := cuda.Memory(library(tb))
-	if err != nil {
-		tb.Fatal(err)
+	m.pageBytes, m.seqs = info.PageBytes, most
+	if info.PageBytes > 0 {
+		free, _, err := cuda.Memory(library(tb))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		m.seqs = min(most, int(free*9/10/(info.PageBytes*int64(m.pages))))
 	}
-	m.pageBytes = info.PageBytes
-	m.lengths = make([]int, most)
-	m.seqs = min(most, int(free*9/10/(info.PageBytes*int64(m.pages))))
 	if err := m.b.InitCache(m.seqs*m.pages, 0); err != nil {
 		tb.Fatal(err)
 	}
@@ -101,6 +111,57 @@ func newModel(tb testing.TB, shape string, most, length, stepTokens int) *model 
 		tb.Fatal(err)
 	}
 	return m
+}
+
+// noise returns rows of weights: numbers of 2^-7 to 2^-5, or codes with a scale of 2^-9.
+func noise(format plan.Format, rows, cols int) []byte {
+	out := make([]byte, 0, rows*format.RowBytes(cols))
+	for r := range rows {
+		for i := range format.CodeBytes(cols) {
+			x := byte((r*31 + i) * 2654435761 >> 24)
+			switch {
+			case format == plan.BF16 && i%2 == 1:
+				x = x&0x80 | 0x3c
+			case format.Kind() == plan.F8:
+				x &^= 0x40 // below 2
+			}
+			out = append(out, x)
+		}
+		for range format.Groups(cols) {
+			switch format.Kind() {
+			case plan.F8:
+				out = append(out, 0, 0, 0, 0x3b)
+			case plan.W8, plan.W4:
+				out = append(out, 0, 0x18)
+			}
+		}
+	}
+	return out
+}
+
+// begin tells the device of n sequences and their pages, as if each had a length. What is
+// in the pages is anything.
+func (m *model) begin(tb testing.TB, n, length int) {
+	for s := range int32(n) {
+		i := m.next
+		m.next = (i + 1) % device.RingDepth
+		b := m.b.Batch(i)
+		b.Clear()
+		b.Params = append(b.Params, device.ParamDelta{Slot: s, Params: sample.Greedy()})
+		for place := range int32(m.pages) {
+			if m.pageBytes > 0 {
+				b.Pages = append(b.Pages, device.PageDelta{Slot: s, Index: place, Page: s*int32(m.pages) + place})
+			}
+		}
+		b.Tokens, b.Pos = append(b.Tokens, 0), append(b.Pos, int32(length))
+		b.Seqs = append(b.Seqs, device.Seq{Slot: s, Count: 1, KVLen: int32(length + 1)})
+		b.Rows = append(b.Rows, device.Row{Slot: s})
+		for _, call := range []func(int) error{m.b.Forward, m.b.Sample, m.b.Wait} {
+			if err := call(i); err != nil {
+				tb.Fatal(err)
+			}
+		}
+	}
 }
 
 // fill writes a batch of n tokens of each of the sequences [first, first+seqs), which have
@@ -122,7 +183,7 @@ func (m *model) fill(first, seqs int, lengths []int, n int) int {
 				id = device.LastToken
 			}
 			b.Tokens, b.Pos = append(b.Tokens, id), append(b.Pos, int32(at))
-			if at%device.PageTokens == 0 {
+			if at%device.PageTokens == 0 && m.pageBytes > 0 {
 				place := at / device.PageTokens
 				b.Pages = append(b.Pages, device.PageDelta{Slot: s, Index: int32(place), Page: s*int32(m.pages) + int32(place)})
 			}
@@ -170,7 +231,8 @@ func (m *model) prompts(tb testing.TB, length, stepTokens int) {
 	}
 }
 
-// measuredShapes are those of MILLRACE_BENCH_SHAPES, separated by commas, or those of real models.
+// measuredShapes are those of MILLRACE_BENCH_SHAPES, separated by commas, or those of real
+// models. "tiny" alone is measured with little work, which the shim does in a second.
 func measuredShapes() []string {
 	if list := os.Getenv("MILLRACE_BENCH_SHAPES"); list != "" {
 		return strings.Split(list, ",")
@@ -184,11 +246,14 @@ func measuredShapes() []string {
 // With MILLRACE_SHIM_SCHEDULE=null and MILLRACE_SHIM_MEMORY=60000 the device does nothing, and
 // what is measured is the time of the host alone.
 func BenchmarkDecode(b *testing.B) {
-	const context, most = 1024, 512
+	context, most, batches := 1024, 512, []int{1, 8, 32, 64, 128, 256}
+	if slices.Equal(measuredShapes(), []string{"tiny"}) {
+		context, most, batches = 8, 8, []int{1, 4}
+	}
 	for _, shape := range measuredShapes() {
-		m := newModel(b, shape, 256, context+most, 2048)
+		m := newModel(b, shape, batches[len(batches)-1], context+most, 2048)
 		m.prompts(b, context, 2048)
-		for _, seqs := range []int{1, 8, 32, 64, 128, 256} {
+		for _, seqs := range batches {
 			if seqs > m.seqs {
 				b.Logf("%s: there is memory for %d sequences of %d tokens", shape, m.seqs, context+most)
 				break
@@ -216,9 +281,13 @@ func BenchmarkDecode(b *testing.B) {
 
 // BenchmarkPrefill is a prompt in one step.
 func BenchmarkPrefill(b *testing.B) {
+	prompts := []int{128, 512, 2048}
+	if slices.Equal(measuredShapes(), []string{"tiny"}) {
+		prompts = []int{16}
+	}
 	for _, shape := range measuredShapes() {
 		m := newModel(b, shape, 1, 2048, 2048)
-		for _, tokens := range []int{128, 512, 2048} {
+		for _, tokens := range prompts {
 			b.Run(fmt.Sprintf("%s/%d", shape, tokens), func(b *testing.B) {
 				for range b.N {
 					m.finish(b, m.launch(b, 0, 1, 0, tokens))

@@ -39,3 +39,17 @@ func Memory(path string) (free, total int64, err error) {
 	}
 	return free, total, nil
 }
+
+// Peaks measures what the GPU can do at most: bytes a second that a copy in its memory reads
+// and writes, and operations a second of products in bfloat16. The latter are of mma.sync,
+// which is less than the tensor cores of compute capability 9.0 reach by other means.
+func Peaks(path string) (bytes, operations float64, err error) {
+	l, err := open(path)
+	if err != nil {
+		return 0, 0, err
+	}
+	if bytes, operations = l.measure(); bytes == 0 || operations == 0 {
+		return 0, 0, fmt.Errorf("the GPU cannot be measured")
+	}
+	return bytes, operations, nil
+}

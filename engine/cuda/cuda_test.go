@@ -88,8 +88,11 @@ func emulated(t *testing.T) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.Contains(caps.Detail, "shim")
+	return emulatedLibrary(caps)
 }
+
+// emulatedLibrary reports whether caps are those of the shim.
+func emulatedLibrary(caps device.Caps) bool { return strings.Contains(caps.Detail, "shim") }
 
 // shim returns the path of the shim's library, or skips where another one is tested.
 func shim(t *testing.T) string {
