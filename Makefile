@@ -78,6 +78,20 @@ test-cuda: tools native cuda-shim ## test the CUDA backend without a GPU, all of
 	MILLRACE_CUDA_LIBRARY=$(CURDIR)/build/cuda/libmillrace_cuda_checked.so MILLRACE_SHIM_SCHEDULE=random:2 \
 	  $(GO_TEST) -count 1 -timeout 120m -run '^TestConformance$$/^(attention|layers|operations|sampling)$$' ./engine/cuda
 
+# On a machine with a GPU nothing is compiled if build/cuda has been brought along, with the
+# programs of cuda-check-programs. CHECK='-library FILE' checks another backend, as the shim's.
+CUDA_PROGRAMS := build/cuda/check
+
+.PHONY: cuda-check cuda-check-programs
+cuda-check: ## check and measure the CUDA backend on the GPU of this machine, in ten minutes
+	@[ -x $(CUDA_PROGRAMS)/cudacheck ] || $(MAKE) --no-print-directory cuda-check-programs
+	@$(CUDA_PROGRAMS)/cudacheck -programs $(CUDA_PROGRAMS) $(CHECK)
+
+cuda-check-programs: tools native ## compile what cuda-check runs, to take along
+	@mkdir -p $(CUDA_PROGRAMS)
+	$(GO_TEST) -c -ldflags '-s -w' -o $(CUDA_PROGRAMS)/ ./engine ./engine/cuda
+	go build -ldflags '-s -w' -o $(CUDA_PROGRAMS)/ ./dev/cudacheck
+
 # Without promtool `make test` skips the alert rules; CI installs it.
 TEST_ALERTS := $(if $(shell command -v promtool),part-test-alerts)
 

@@ -240,8 +240,10 @@ func measuredShapes() []string {
 	return []string{"0.6B", "8B"}
 }
 
-// BenchmarkDecode is a token of each of n sequences after a prompt, one step ahead as the
-// engine goes. forward-us, sample-us and wait-us are what the calls take, host-us the first two.
+// BenchmarkDecode is a token of each of n sequences after 1024 others, one step ahead as the
+// engine goes. Keys and values of those are anything.
+//
+// forward-us, sample-us and wait-us are what the calls take, host-us the first two.
 //
 // With MILLRACE_SHIM_SCHEDULE=null and MILLRACE_SHIM_MEMORY=60000 the device does nothing, and
 // what is measured is the time of the host alone.
@@ -252,7 +254,7 @@ func BenchmarkDecode(b *testing.B) {
 	}
 	for _, shape := range measuredShapes() {
 		m := newModel(b, shape, batches[len(batches)-1], context+most, 2048)
-		m.prompts(b, context, 2048)
+		m.begin(b, m.seqs, context)
 		for _, seqs := range batches {
 			if seqs > m.seqs {
 				b.Logf("%s: there is memory for %d sequences of %d tokens", shape, m.seqs, context+most)
