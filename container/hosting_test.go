@@ -2,12 +2,46 @@ package main
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/coder/websocket"
 )
+
+// TestNoGPUOnSageMaker: the endpoint says why it cannot serve, as does the log.
+func TestNoGPUOnSageMaker(t *testing.T) {
+	shim := filepath.Join("..", "build", "cuda", "libmillrace_cuda_shim.so")
+	for _, tt := range []struct{ name, library, want string }{
+		{"no library", "nowhere.so", "opening the CUDA backend: nowhere.so"},
+		{"old driver", shim, "driver is for CUDA 12.4, needed is one for 13.0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := os.Stat(shim); tt.library == shim && err != nil {
+				t.Skipf("`make cuda-shim` builds it: %v", err)
+			}
+			p := start(t, []string{"SAGEMAKER_REGION=us-east-1", "MILLRACE_SHIM_DRIVER=12040"},
+				"--model-id", tinyFolder(t), "--device", "cuda", "--cuda-library", tt.library)
+			for path, body := range map[string]string{"/ping": "", "/invocations": `{"inputs":"a"}`} {
+				method := "GET"
+				if body != "" {
+					method = "POST"
+				}
+				if status, answer := p.do(method, path, body); status != 503 || !strings.Contains(answer, tt.want) {
+					t.Errorf("%s: %d %s; want 503 and %q in it", path, status, answer, tt.want)
+				}
+			}
+			if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if status := p.wait(); status != 2 || !strings.Contains(p.logged(), `"level":"ERROR","message":"no model is served"`) {
+				t.Errorf("exit status %d; want 2, and an error in the log", status)
+			}
+		})
+	}
+}
 
 // What SageMaker sends works on a container that is tried anywhere.
 func TestHosting(t *testing.T) {

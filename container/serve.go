@@ -40,6 +40,7 @@ type server struct {
 	signals chan os.Signal // that end the server
 	weigh   bool           // what tells the weights from others is wanted, for prefix files
 	memory  int64          // bytes that the platform says this process may have, 0 if it says nothing
+	refused error          // why this machine cannot serve, which the port then tells
 	warms   bool           // whatever a first request would make or read is to be there before
 }
 
@@ -143,8 +144,8 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string, sig
 	}
 
 	var err error
-	if err = checkDevice(cfg); err != nil {
-		return nil, err
+	if s.refused = checkDevice(cfg); s.refused != nil && !cfg.OnSageMaker {
+		return nil, s.refused
 	}
 	if s.place, err = locateModel(cfg.ModelID); err != nil {
 		return nil, err
@@ -154,7 +155,7 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string, sig
 			return nil, fmt.Errorf("--revision: %w", err)
 		}
 	}
-	if !arrivesSlowly(s.place) {
+	if s.refused == nil && !arrivesSlowly(s.place) {
 		opened := make(chan error, 1)
 		go func() { opened <- s.openModel(context.Background()) }()
 		select {
@@ -221,7 +222,10 @@ func newServer(cfg *config.Serve, settings []config.Setting, notes []string, sig
 		LogLinesDropped:        stderr.Dropped,
 		Tracer:                 s.tracing.tracer,
 	})
-	if s.model == nil { // before the port opens, which can be asked at once
+	switch { // before the port opens, which can be asked at once
+	case s.refused != nil:
+		s.api.SetPending(s.refused.Error())
+	case s.model == nil:
 		s.api.SetPending("opening " + modelName(s.place))
 	}
 	return s, nil
@@ -257,6 +261,9 @@ func (s *server) openModel(ctx context.Context) error {
 func (s *server) run(f front) error {
 	broken := make(chan error, 1)
 	go func() { broken <- f.Serve() }()
+	if s.refused != nil {
+		return s.refuse(broken)
+	}
 
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -334,6 +341,19 @@ func (s *server) run(f front) error {
 			loaded.compiler.close()
 		}
 		return nil
+	}
+}
+
+// refuse answers every request with why this machine cannot serve, until a signal comes.
+// On SageMaker a container that ends at once is started again and again, and nobody who
+// asks the endpoint learns why.
+func (s *server) refuse(broken <-chan error) error {
+	s.log.Error("no model is served", "err", s.refused)
+	select {
+	case err := <-broken:
+		return err
+	case <-s.signals:
+		return usageError{s.refused}
 	}
 }
 

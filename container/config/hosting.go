@@ -19,6 +19,7 @@ type Hosting struct {
 	ComputeType        string `name:"compute-type" placeholder:"NAME" help:"What answers call this machine in x-compute-type. Default: 1-cpu, by the device."`
 	LambdaInvokeMode   string `name:"lambda-invoke-mode" default:"auto" enum:"auto,buffered,stream" placeholder:"auto|buffered|stream" help:"How answers leave a Lambda function: auto streams to direct calls that ask for a stream; stream also to function URLs and REST APIs, which must be set to stream; buffered never streams."`
 	AnyModel           bool   `kong:"-"` // a request may call the model as it likes
+	OnSageMaker        bool   `kong:"-"` // SageMaker has started the process
 	QueueOutput        string `name:"queue-output" placeholder:"S3" help:"Where a Lambda function puts its answers to the messages of an SQS queue: s3://BUCKET/PREFIX/. Without it, it refuses them."`
 	EMFNamespace       string `name:"emf-namespace" placeholder:"NAME" help:"Make CloudWatch metrics of each request's line in the log, in this namespace. Implies --json-output."`
 }
@@ -47,6 +48,7 @@ func (l *Loader) settlePlace(s *Serve) {
 		}
 	}
 	payload := int(s.PayloadLimit)
+	s.OnSageMaker = l.onSageMaker() && l.env["AWS_LAMBDA_RUNTIME_API"] == ""
 	switch {
 	case s.BatchTransform:
 		settle("payload-limit", &payload, transformPayload, "a transform job's limit")
