@@ -197,6 +197,11 @@ image: ## build the docker image (IMAGE=name:tag, PLATFORM=linux/arm64)
 	BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker build -f container/Dockerfile -t $(IMAGE) $(if $(PLATFORM),--platform $(PLATFORM)) --build-arg VERSION=$(VERSION) \
 	  --build-arg DOCKER_LABEL=$(lastword $(subst :, ,$(IMAGE))) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null) .
 
+.PHONY: image-cuda
+image-cuda: ## build the docker image for NVIDIA GPUs (IMAGE=name:tag)
+	BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker build -f container/Dockerfile.cuda -t $(IMAGE)-cuda --build-arg VERSION=$(VERSION) \
+	  --build-arg DOCKER_LABEL=$(lastword $(subst :, ,$(IMAGE)))-cuda --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null) .
+
 .PHONY: image-model
 image-model: ## build an image with a model inside (IMAGE=name:tag of the image, MODEL=folder, TAG=name:tag of the new one)
 	@test -n "$(MODEL)" || { echo "make image-model: MODEL is missing, the folder of the model" >&2; exit 1; }
