@@ -19,7 +19,7 @@ def threads_of(source):
     """The most threads of a block, by kernel."""
     constants = dict(re.findall(r"(k\w+) = (\d+)", source))
     number = lambda text: int(constants.get(text, text))
-    found = {k: number(n) for n, k in re.findall(r"__launch_bounds__\((\w+)\)\s+(\w+)", source)}
+    found = {k: number(n) for n, k in re.findall(r"__launch_bounds__\((\w+)(?:, \d+)?\)\s+(\w+)", source)}
     for kernel, threads in re.findall(r"MR_LAUNCH\((\w+), .*?, (\w+), stream", source):
         if threads in constants or threads.isdigit():
             found.setdefault(kernel, number(threads))

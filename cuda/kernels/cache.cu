@@ -20,10 +20,12 @@ __device__ void write_row(const Cache& c, char* to, const float* x, const float*
     for (int first = 0, g = 0; first < width; first += c.scale_group, g++) {
       const int end = min(width, first + c.scale_group);
       float most = 0;
+      MR_LOOP
       for (int i = first + lane; i < end; i += 32) most = Most()(fabsf(at(i)), most);
       most = warp_reduce(most, Most());
       const uint16_t scale = to_f16(most / 127.f);
       const float inverse = 1.f / from_f16(scale);
+      MR_LOOP
       for (int i = first + lane; i < end; i += 32) {
         const float code = scale == 0 ? 0.f : rintf(at(i) * inverse);
         to[i] = char(int8_t(fminf(fmaxf(code, -127.f), 127.f)));
@@ -40,14 +42,22 @@ __global__ void __launch_bounds__(kThreads) write_cache_kernel(Step step, Slots 
   const int parts = c.kind == MR_CACHE_LATENT ? 1 : 2 * c.heads;
   for (int i = threadIdx.x / 32; i < parts; i += kThreads / 32) {
     const int h = i % c.heads;
-    char* keys = c.head(page, h) + place * c.key_bytes;
-    if (c.kind == MR_CACHE_LATENT)
-      write_row(c, keys, x.row(t), y.data == nullptr ? nullptr : y.row(t), x.width, c.key_width);
-    else if (i < c.heads)
-      write_row(c, keys, x.row(t) + h * c.key_width, nullptr, c.key_width, c.key_width);
-    else
-      write_row(c, c.head(page, h) + kPageTokens * c.key_bytes + place * c.value_bytes, y.row(t) + h * c.value_width, nullptr,
-                c.value_width, c.value_width);
+    // Keys of a head, its values, or a latent's two parts: one call, so that there is one copy
+    // of what it does, with fewer registers.
+    char* to = c.head(page, h) + place * c.key_bytes;
+    const float *first = x.row(t), *second = nullptr;
+    int first_width = c.key_width, width = c.key_width;
+    if (c.kind == MR_CACHE_LATENT) {
+      first_width = x.width;
+      if (y.data != nullptr) second = y.row(t);
+    } else if (i < c.heads) {
+      first += h * width;
+    } else {
+      to = c.head(page, h) + kPageTokens * c.key_bytes + place * c.value_bytes;
+      first_width = width = c.value_width;
+      first = y.row(t) + h * width;
+    }
+    write_row(c, to, first, second, first_width, width);
   }
 }
 

@@ -41,8 +41,9 @@ struct DeltaInputs {
   Values q, k, v, a, b;
 };
 
-__global__ void __launch_bounds__(kThreads) gated_delta_kernel(Step step, Slots slots, Cache c, Values out, DeltaInputs in,
-                                                               Delta d) {
+// Eight blocks of a multiprocessor: with more, the compiler keeps registers in memory.
+__global__ void __launch_bounds__(kThreads, 8) gated_delta_kernel(Step step, Slots slots, Cache c, Values out, DeltaInputs in,
+                                                                  Delta d) {
   MR_SHARED(DeltaShared, s);
   if (int(blockIdx.z) >= *step.n_seqs) return;
   const mr_seq seq = step.seqs[blockIdx.z];

@@ -342,7 +342,8 @@ __device__ void answer(const Step& step, const Slots& s, const mr_batch& b, cons
   count = (count | 1) + 2;
 }
 
-__global__ void __launch_bounds__(kMostThreads) sample_kernel(Step step, Slots s, Values logits, Head head, int first, int n) {
+// At most 64 blocks run, so that registers are not short.
+__global__ void __launch_bounds__(kMostThreads, 1) sample_kernel(Step step, Slots s, Values logits, Head head, int first, int n) {
   const mr_batch& b = **step.batch;
   const int end = min(first + n, b.n_rows);
   int r = first + int(blockIdx.x);

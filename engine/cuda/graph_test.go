@@ -57,7 +57,7 @@ func steps(t *testing.T) (o outcome, err error) {
 }
 
 // TestGraphs compares steps that are graphs with the same without: answers, and all that
-// is in pages, also in those that are nobody's.
+// is in pages, also in those that no sequence has.
 func TestGraphs(t *testing.T) {
 	got, err := steps(t)
 	if err != nil {

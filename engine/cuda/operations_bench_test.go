@@ -2,7 +2,6 @@ package cuda_test
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -195,10 +194,6 @@ func (o operation) run(b *testing.B, n int, copied, multiplied float64) {
 	var with, without []time.Duration
 	for range b.N {
 		without, with = append(without, step(empty)), append(with, step(full))
-	}
-	median := func(list []time.Duration) float64 {
-		slices.Sort(list)
-		return list[len(list)/2].Seconds()
 	}
 	seconds := (median(with) - median(without)) / times
 	b.ReportMetric(seconds*1e6, "us")
