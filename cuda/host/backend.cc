@@ -2,6 +2,7 @@
 #include <entries.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "context.h"
 #include "error.h"
@@ -9,6 +10,11 @@
 
 namespace millrace {
 namespace {
+
+// Kernels are loaded when the driver starts, not each at its first launch: that may be one
+// which is recorded, where loading can fail, and takes memory which is then a cache's. Before
+// anything else is called of CUDA, as the library is opened.
+__attribute__((constructor)) void load_kernels_at_once() { setenv("CUDA_MODULE_LOADING", "EAGER", 0); }
 
 mr_status probe(mr_caps* caps) {
   return Entries<Context>::guard(Entries<Context>::open_error, [&] { fill_caps(caps, find_device()); });
@@ -39,11 +45,13 @@ void peaks(double* bytes, double* operations) {
 }  // namespace
 }  // namespace millrace
 
-// Bytes of the GPU that are free, and that it has; 0 if it does not say.
+// Bytes of the GPU that are free for weights and caches, and that it has; 0 if it does not
+// say. The rest is for what the driver takes later, as for graphs.
 extern "C" __attribute__((visibility("default"))) void mr_cuda_memory(int64_t* free, int64_t* total) {
   size_t left = 0, all = 0;
   if (cudaMemGetInfo(&left, &all) != cudaSuccess) cudaGetLastError();
-  *free = int64_t(left);
+  constexpr size_t kDriver = size_t(128) << 20;
+  *free = int64_t(left - std::min(left / 16, kDriver));
   *total = int64_t(all);
 }
 

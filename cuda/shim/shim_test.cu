@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "../host/graph.h"
 #include "../kernels/cuda.h"
 
 using namespace millrace;
@@ -160,8 +161,10 @@ __global__ void no_sync_before_write(float* out) {
 __global__ void blocks_share(float* out) { out[threadIdx.x] = float(blockIdx.x); }
 __global__ void blocks_hand_on(float* out) { out[blockIdx.x + 1] = out[blockIdx.x]; }
 __global__ void atomic_and_not(int* out) {
-  atomicAdd(out, 1);
-  if (threadIdx.x == 3) *out = 5;
+  if (threadIdx.x == 3)
+    *out = 5;
+  else
+    atomicAdd(out, 1);
 }
 __global__ void beyond(const float* in, float* out) { out[threadIdx.x] = in[threadIdx.x + 1]; }
 __global__ void before(float* out) { out[int(threadIdx.x) - 1] = 0; }
@@ -360,6 +363,39 @@ void graphs() {
   EXPECT(cudaGetLastError() == cudaErrorStreamCaptureInvalidated, "the error was forgotten");
 }
 
+// The backend's graphs: one is recorded once, until more sizes than are kept have been used
+// since, and runs as often as it is asked to.
+void kept_graphs() {
+  float* at = device(std::vector<float>{0});
+  millrace::Graphs kept;
+  int recorded = 0, runs = 0;
+  const auto run = [&](int size) {
+    kept.run(stream, {millrace::Graphs::forward, size, 1}, [&] {
+      recorded++;
+      MR_LAUNCH(increments, 1, 32, stream, at);
+    });
+    runs++;
+  };
+  for (int size = 0; size < 64; size++) run(size);
+  for (int size = 0; size < 64; size++) run(size);
+  EXPECT(recorded == 64, "64 sizes were recorded %d times", recorded);
+  run(0);
+  run(64);
+  run(0);
+  EXPECT(recorded == 65, "the size that was used last was forgotten");
+  run(1);
+  EXPECT(recorded == 66, "the size that was used first was kept beyond 64");
+  kept.clear();
+  run(0);
+  EXPECT(recorded == 67, "a size was kept that was to be forgotten");
+  void* pinned = nullptr;
+  cudaHostAlloc(&pinned, 4, cudaHostAllocMapped);
+  cudaMemcpyAsync(pinned, at, 4, cudaMemcpyDeviceToHost, stream);
+  cudaStreamSynchronize(stream);
+  EXPECT(*static_cast<float*>(pinned) == float(runs), "%d runs of graphs were %g", runs, double(*static_cast<float*>(pinned)));
+  EXPECT(kept.bucket(0) == 0 && kept.bucket(5) == 8 && kept.bucket(256) == 256 && kept.bucket(257) == 0, "sizes of graphs");
+}
+
 // Expects a fault that says so. The checked build alone sees accesses.
 template <class Launch>
 void faulty(const char* name, const char* want, Launch launch) {
@@ -419,6 +455,7 @@ int main() {
   streams();
   EXPECT(cudaGetLastError() == cudaErrorInvalidValue, "two invalid copies were no errors");
   graphs();
+  kept_graphs();
   faulty_kernels();
   const char* schedule = std::getenv("MILLRACE_SHIM_SCHEDULE");
   std::printf("shim, schedule %s: %s\n", schedule == nullptr ? "forward" : schedule, failures == 0 ? "ok" : "failed");

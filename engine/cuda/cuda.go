@@ -28,7 +28,8 @@ func Probe(path string) (device.Caps, error) {
 	return device.ProbeNative(l.backend)
 }
 
-// Memory returns the bytes of the GPU that are free, and all that it has.
+// Memory returns the bytes of the GPU that are free for weights and caches, and all that it
+// has.
 func Memory(path string) (free, total int64, err error) {
 	l, err := open(path)
 	if err != nil {
