@@ -76,7 +76,10 @@ var layers = map[string][]string{
 	"container": {"container", "sagemaker", "handler", "engine", "internal"},
 	"sagemaker": {"handler", "internal"},
 	"internal":  {},
-	"handler":   {"handler", "engine", "internal"},
+	// An account's errors, and the events of an answer, are read by others.
+	"internal/account": {"internal/awserr"},
+	"internal/call":    {"internal/sse"},
+	"handler":          {"handler", "engine", "internal"},
 	// What operators see of requests knows of no route.
 	"handler/telemetry": {"engine"},
 	"handler/openapi":   {},

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/millrace-ai/millrace/internal/account"
 	"github.com/millrace-ai/millrace/sagemaker/deploy"
 )
 
@@ -20,9 +21,14 @@ type awsAccount struct {
 	EndpointURL string `placeholder:"URL" help:"Address of an emulator instead of AWS."`
 }
 
-// dial makes a client whose progress goes to standard error.
+// access is what the flags say.
+func (a *awsAccount) access() account.Access {
+	return account.Access{Region: a.Region, Profile: a.Profile, Endpoint: a.EndpointURL}
+}
+
+// dial makes a client of SageMaker whose progress goes to standard error.
 func (a *awsAccount) dial(ctx context.Context, dry bool) (*deploy.Client, error) {
-	c, err := deploy.Dial(ctx, deploy.Account{Region: a.Region, Profile: a.Profile, Endpoint: a.EndpointURL}, dry, os.Stderr)
+	c, err := deploy.Dial(ctx, a.access(), dry, os.Stderr)
 	if err != nil {
 		return nil, usageError{err}
 	}
@@ -112,10 +118,15 @@ func (d *sageMakerDeploy) Run(ctx context.Context) error {
 	if err != nil || !d.DryRun {
 		return err
 	}
-	if c.Offline() {
+	return printRequests(c.Account)
+}
+
+// printRequests prints what a dry run would have sent.
+func printRequests(a *account.Account) error {
+	if a.Offline() {
 		fmt.Fprintln(os.Stderr, "note: no credentials found; AWS was not contacted. This is what a first deployment takes")
 	}
-	return printJSON(c.Requests())
+	return printJSON(a.Requests())
 }
 
 // sageMakerStatus is the command that shows an endpoint.
@@ -163,27 +174,40 @@ func (d *sageMakerDelete) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !d.Yes {
-		if !isTerminal(os.Stdin) {
-			return usageError{fmt.Errorf("delete %s: standard input is not a terminal, so nothing can confirm it: give --yes", d.Name)}
-		}
-		fmt.Fprintf(os.Stderr, "Delete endpoint %s in %s and what was deployed for it? [y/N] ", d.Name, c.Region())
-		reply, err := interruptible(ctx, func() (reply string, err error) {
-			_, err = fmt.Scanln(&reply)
-			return reply, err
-		})
-		if err != nil || !strings.HasPrefix(strings.ToLower(reply), "y") {
-			return errors.New("nothing was deleted")
-		}
+	if err := confirm(ctx, d.Yes, fmt.Sprintf("Delete endpoint %s in %s and what was deployed for it?", d.Name, c.Region())); err != nil {
+		return err
 	}
 	removed, err := c.Delete(ctx, d.Name, deploy.Removal{KeepModel: d.KeepModel, Logs: d.Logs})
-	for _, part := range removed {
-		fmt.Println("deleted", part)
-	}
+	printRemoved(removed)
 	if err == nil && len(removed) == 0 {
 		fmt.Printf("nothing of %s is left in %s\n", d.Name, c.Region())
 	}
 	return err
+}
+
+// confirm asks on the terminal, unless the answer was given with --yes.
+func confirm(ctx context.Context, yes bool, question string) error {
+	if yes {
+		return nil
+	}
+	if !isTerminal(os.Stdin) {
+		return usageError{errors.New("delete: standard input is not a terminal, so nothing can confirm it: give --yes")}
+	}
+	fmt.Fprint(os.Stderr, question, " [y/N] ")
+	reply, err := interruptible(ctx, func() (reply string, err error) {
+		_, err = fmt.Scanln(&reply)
+		return reply, err
+	})
+	if err != nil || !strings.HasPrefix(strings.ToLower(reply), "y") {
+		return errors.New("nothing was deleted")
+	}
+	return nil
+}
+
+func printRemoved(parts []string) {
+	for _, part := range parts {
+		fmt.Println("deleted", part)
+	}
 }
 
 func printJSON(v any) error {

@@ -2,11 +2,9 @@ package deploy
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"strings"
 	"time"
 
@@ -14,26 +12,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sagemakerruntime"
 	"github.com/aws/aws-sdk-go-v2/service/sagemakerruntime/types"
 
+	"github.com/millrace-ai/millrace/internal/account"
 	"github.com/millrace-ai/millrace/internal/awserr"
+	"github.com/millrace-ai/millrace/internal/call"
 )
 
 // Call is one call of an endpoint.
 type Call struct {
-	Endpoint   string
-	Input      string         // the prompt; with Raw the body as it is
-	Parameters map[string]any // of the generation
-	Raw        bool           // send and print bytes as they are
-	Chat       bool           // the prompt is a user's message
-	Stream     bool
-	Details    bool   // ask for what Result.Usage needs
-	Session    string // a session's id, "" for none
-}
-
-// Result is what a call returned besides the text.
-type Result struct {
-	FinishReason string
-	Usage        string // tokens, "" if the answer does not say
-	Attributes   string // custom attributes that the container has set
+	call.Call
+	Endpoint string
+	Session  string // a session's id, "" for none
 }
 
 const (
@@ -44,65 +32,40 @@ const (
 	mostCalls = 10 // of an endpoint that is not ready
 )
 
-// body writes the request's body.
-func (call *Call) body() ([]byte, error) {
-	if call.Raw {
-		return []byte(call.Input), nil
-	}
-	if call.Chat {
-		body := maps.Clone(call.Parameters)
-		if body == nil {
-			body = map[string]any{}
-		}
-		body["messages"] = []map[string]string{{"role": "user", "content": call.Input}}
-		body["stream"] = call.Stream
-		if call.Stream && call.Details {
-			body["stream_options"] = map[string]bool{"include_usage": true}
-		}
-		return json.Marshal(body)
-	}
-	parameters := map[string]any{"return_full_text": false}
-	if call.Details {
-		parameters["details"] = true
-	}
-	maps.Copy(parameters, call.Parameters)
-	return json.Marshal(map[string]any{"inputs": call.Input, "parameters": parameters, "stream": call.Stream})
-}
-
 // Invoke calls the endpoint and writes the text to out, as it comes if the call
 // streams. A call that the platform puts off is repeated, which the progress
 // says.
-func (c *Client) Invoke(ctx context.Context, call *Call, out io.Writer) (*Result, error) {
-	body, err := call.body()
+func (c *Client) Invoke(ctx context.Context, in *Call, out io.Writer) (*call.Result, error) {
+	body, err := in.Body()
 	if err != nil {
 		return nil, fmt.Errorf("the request: %w", err)
 	}
-	if call.Stream {
-		return c.stream(ctx, call, body, out)
+	if in.Stream {
+		return c.stream(ctx, in, body, out)
 	}
 	var answer *sagemakerruntime.InvokeEndpointOutput
-	err = c.patiently(ctx, call.Endpoint, func() (err error) {
+	err = c.patiently(ctx, in.Endpoint, func() (err error) {
 		answer, err = c.runtime.InvokeEndpoint(ctx, &sagemakerruntime.InvokeEndpointInput{
-			EndpointName: &call.Endpoint, Body: body, ContentType: aws.String(jsonType), Accept: aws.String(jsonType), SessionId: optional(call.Session),
+			EndpointName: &in.Endpoint, Body: body, ContentType: aws.String(jsonType), Accept: aws.String(jsonType), SessionId: optional(in.Session),
 		})
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	r := &Result{Attributes: aws.ToString(answer.CustomAttributes)}
-	p := &printer{out: out, raw: call.Raw, result: r}
-	if err := p.whole(answer.Body); err != nil {
-		return r, fmt.Errorf("endpoint %s: %w", call.Endpoint, err)
+	r := &call.Result{Attributes: aws.ToString(answer.CustomAttributes)}
+	p := &call.Printer{Out: out, Raw: in.Raw, Result: r}
+	if err := p.Whole(answer.Body); err != nil {
+		return r, fmt.Errorf("endpoint %s: %w", in.Endpoint, err)
 	}
 	return r, nil
 }
 
-func (c *Client) stream(ctx context.Context, call *Call, body []byte, out io.Writer) (*Result, error) {
+func (c *Client) stream(ctx context.Context, in *Call, body []byte, out io.Writer) (*call.Result, error) {
 	var answer *sagemakerruntime.InvokeEndpointWithResponseStreamOutput
-	err := c.patiently(ctx, call.Endpoint, func() (err error) {
+	err := c.patiently(ctx, in.Endpoint, func() (err error) {
 		answer, err = c.runtime.InvokeEndpointWithResponseStream(ctx, &sagemakerruntime.InvokeEndpointWithResponseStreamInput{
-			EndpointName: &call.Endpoint, Body: body, ContentType: aws.String(jsonType), Accept: aws.String(eventType), SessionId: optional(call.Session),
+			EndpointName: &in.Endpoint, Body: body, ContentType: aws.String(jsonType), Accept: aws.String(eventType), SessionId: optional(in.Session),
 		})
 		return err
 	})
@@ -111,31 +74,31 @@ func (c *Client) stream(ctx context.Context, call *Call, body []byte, out io.Wri
 	}
 	parts := answer.GetStream()
 	defer parts.Close()
-	r := &Result{Attributes: aws.ToString(answer.CustomAttributes)}
-	p := &printer{out: out, raw: call.Raw, result: r}
-	feed := p.part
+	r := &call.Result{Attributes: aws.ToString(answer.CustomAttributes)}
+	p := &call.Printer{Out: out, Raw: in.Raw, Result: r}
+	feed := p.Part
 	var unary []byte
-	if !call.Raw && !strings.HasPrefix(aws.ToString(answer.ContentType), eventType) {
+	if !in.Raw && !strings.HasPrefix(aws.ToString(answer.ContentType), eventType) {
 		// A container that knows no streams answers in one piece.
 		feed = func(part []byte) error { unary = append(unary, part...); return nil }
 	}
 	for event := range parts.Events() {
 		if part, ok := event.(*types.ResponseStreamMemberPayloadPart); ok {
 			if err := feed(part.Value.Bytes); err != nil {
-				return r, fmt.Errorf("endpoint %s: %w", call.Endpoint, err)
+				return r, fmt.Errorf("endpoint %s: %w", in.Endpoint, err)
 			}
 		}
 	}
 	if err := parts.Err(); err != nil {
-		return r, c.streamFault(ctx, call.Endpoint, err)
+		return r, c.streamFault(ctx, in.Endpoint, err)
 	}
 	if unary != nil {
-		err = p.whole(unary)
+		err = p.Whole(unary)
 	} else {
-		err = p.end()
+		err = p.End()
 	}
 	if err != nil {
-		return r, fmt.Errorf("endpoint %s: %w", call.Endpoint, err)
+		return r, fmt.Errorf("endpoint %s: %w", in.Endpoint, err)
 	}
 	return r, nil
 }
@@ -173,8 +136,8 @@ func (c *Client) session(ctx context.Context, endpoint, id, request string) (ans
 
 // InvokeAsync hands the call to an asynchronous endpoint and returns where in
 // S3 the answer will be, or else the error.
-func (c *Client) InvokeAsync(ctx context.Context, call *Call) (output, failure string, err error) {
-	body, err := call.body()
+func (c *Client) InvokeAsync(ctx context.Context, in *Call) (output, failure string, err error) {
+	body, err := in.Body()
 	if err != nil {
 		return "", "", fmt.Errorf("the request: %w", err)
 	}
@@ -182,9 +145,9 @@ func (c *Client) InvokeAsync(ctx context.Context, call *Call) (output, failure s
 		return "", "", fmt.Errorf("the request has %d bytes, an asynchronous call takes %d", len(body), mostInline)
 	}
 	var answer *sagemakerruntime.InvokeEndpointAsyncOutput
-	err = c.patiently(ctx, call.Endpoint, func() (err error) {
+	err = c.patiently(ctx, in.Endpoint, func() (err error) {
 		answer, err = c.runtime.InvokeEndpointAsync(ctx, &sagemakerruntime.InvokeEndpointAsyncInput{
-			EndpointName: &call.Endpoint, Body: body, ContentType: aws.String(jsonType), Accept: aws.String(jsonType),
+			EndpointName: &in.Endpoint, Body: body, ContentType: aws.String(jsonType), Accept: aws.String(jsonType),
 		})
 		return err
 	})
@@ -204,9 +167,9 @@ func (c *Client) patiently(ctx context.Context, endpoint string, try func() erro
 		if ctx.Err() != nil || !isPutOff(err) || calls == mostCalls {
 			return c.callFault(endpoint, err)
 		}
-		wait := min(c.poll, time.Second<<(calls-1))
-		c.say("endpoint %s: %s; again in %v", endpoint, awserr.Detail(awserr.Code(err), awserr.Message(err)), wait)
-		if !sleep(ctx, wait) {
+		wait := min(c.Poll, time.Second<<(calls-1))
+		c.Say("endpoint %s: %s; again in %v", endpoint, awserr.Detail(awserr.Code(err), awserr.Message(err)), wait)
+		if !account.Sleep(ctx, wait) {
 			return c.callFault(endpoint, ctx.Err())
 		}
 	}
@@ -228,23 +191,23 @@ func (c *Client) callFault(endpoint string, err error) error {
 	var model *types.ModelError
 	if !errors.As(err, &model) {
 		if m := awserr.Message(err); awserr.Code(err) == "ValidationError" && strings.HasPrefix(m, "Endpoint "+endpoint) && strings.Contains(m, "not found") {
-			return &Error{fmt.Sprintf("there is no endpoint %s in service in %s: `millrace sagemaker status %[1]s` shows one that is still being created; another region: --region", endpoint, c.region), err}
+			return account.Errorf(err, "there is no endpoint %s in service in %s: `millrace sagemaker status %[1]s` shows one that is still being created; another region: --region", endpoint, c.Region())
 		}
 		return c.explain(err, "endpoint "+endpoint)
 	}
 	status := aws.ToInt32(model.OriginalStatusCode)
 	if status == 0 {
-		return &Error{fmt.Sprintf("endpoint %s: the container did not answer within the platform's 60 seconds, or closed the connection; --stream has 8 minutes (%s)", endpoint, awserr.Detail("", awserr.Message(err))), err}
+		return account.Errorf(err, "endpoint %s: the container did not answer within the platform's 60 seconds, or closed the connection; --stream has 8 minutes (%s)", endpoint, awserr.Detail("", awserr.Message(err)))
 	}
 	text := aws.ToString(model.OriginalMessage)
 	if text == "" {
 		text = awserr.Message(err)
 	}
-	message, kind := containerError([]byte(text))
+	message, kind := call.ContainerError([]byte(text))
 	if kind != "" {
 		kind = " (" + kind + ")"
 	}
-	return &Error{fmt.Sprintf("endpoint %s: the container answered %d%s: %s", endpoint, status, kind, message), err}
+	return account.Errorf(err, "endpoint %s: the container answered %d%s: %s", endpoint, status, kind, message)
 }
 
 // streamFault is about a stream that the platform ended.
@@ -252,9 +215,9 @@ func (c *Client) streamFault(ctx context.Context, endpoint string, err error) er
 	var model *types.ModelStreamError
 	switch {
 	case ctx.Err() != nil:
-		return &Error{"interrupted", ctx.Err()}
+		return account.Errorf(ctx.Err(), "interrupted")
 	case errors.As(err, &model):
-		return &Error{fmt.Sprintf("endpoint %s: the stream ended early: %s", endpoint, awserr.Detail(aws.ToString(model.ErrorCode_), aws.ToString(model.Message))), err}
+		return account.Errorf(err, "endpoint %s: the stream ended early: %s", endpoint, awserr.Detail(aws.ToString(model.ErrorCode_), aws.ToString(model.Message)))
 	}
 	return c.explain(err, "endpoint "+endpoint+": the stream ended early")
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
+
+	"github.com/millrace-ai/millrace/internal/call"
 )
 
 // endpoint answers calls one after the other; the last answer stays.
@@ -101,58 +103,58 @@ func TestInvoke(t *testing.T) {
 		wantBody string
 	}{
 		{
-			name: "generation", call: Call{Input: "Hello", Parameters: map[string]any{"max_new_tokens": 5}, Details: true},
+			name: "generation", call: Call{Call: call.Call{Input: "Hello", Parameters: map[string]any{"max_new_tokens": 5}, Details: true}},
 			answers:  []http.HandlerFunc{text(jsonType, `[{"generated_text":"there\n","details":{"finish_reason":"length","generated_tokens":2,"prefill":[{},{}]}}]`)},
 			want:     "there\n",
 			usage:    "2 tokens in the prompt, 2 tokens generated",
 			wantBody: `{"inputs":"Hello","parameters":{"details":true,"max_new_tokens":5,"return_full_text":false},"stream":false}`,
 		},
 		{
-			name: "chat", call: Call{Input: "Hello", Chat: true, Parameters: map[string]any{"max_tokens": 5}},
+			name: "chat", call: Call{Call: call.Call{Input: "Hello", Chat: true, Parameters: map[string]any{"max_tokens": 5}}},
 			answers:  []http.HandlerFunc{text(jsonType, `{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":4,"completion_tokens":1}}`)},
 			want:     "Hi\n",
 			usage:    "4 tokens in the prompt, 1 tokens generated",
 			wantBody: `{"max_tokens":5,"messages":[{"content":"Hello","role":"user"}],"stream":false}`,
 		},
-		{name: "an answer of another shape", call: Call{Input: "x"}, answers: []http.HandlerFunc{text(jsonType, `{"label":1}`)}, want: "{\"label\":1}\n"},
-		{name: "raw", call: Call{Input: `{"a":1}`, Raw: true}, answers: []http.HandlerFunc{text(jsonType, `{"b":2}`)}, want: `{"b":2}`, wantBody: `{"a":1}`},
+		{name: "an answer of another shape", call: Call{Call: call.Call{Input: "x"}}, answers: []http.HandlerFunc{text(jsonType, `{"label":1}`)}, want: "{\"label\":1}\n"},
+		{name: "raw", call: Call{Call: call.Call{Input: `{"a":1}`, Raw: true}}, answers: []http.HandlerFunc{text(jsonType, `{"b":2}`)}, want: `{"b":2}`, wantBody: `{"a":1}`},
 		{
-			name: "stream, cut anywhere", call: Call{Input: "x", Stream: true}, answers: []http.HandlerFunc{parts(eventType, tgiStream, 1)},
+			name: "stream, cut anywhere", call: Call{Call: call.Call{Input: "x", Stream: true}}, answers: []http.HandlerFunc{parts(eventType, tgiStream, 1)},
 			want: "Grüß Gott\n", usage: "5 tokens in the prompt, 3 tokens generated",
 			wantBody: `{"inputs":"x","parameters":{"return_full_text":false},"stream":true}`,
 		},
 		{
-			name: "stream in one part", call: Call{Input: "x", Stream: true}, answers: []http.HandlerFunc{parts(eventType, tgiStream, 1<<20)},
+			name: "stream in one part", call: Call{Call: call.Call{Input: "x", Stream: true}}, answers: []http.HandlerFunc{parts(eventType, tgiStream, 1<<20)},
 			want: "Grüß Gott\n", usage: "5 tokens in the prompt, 3 tokens generated",
 		},
 		{
-			name: "chat stream", call: Call{Input: "x", Stream: true, Chat: true, Details: true}, answers: []http.HandlerFunc{parts(eventType, chatStream, 7)},
+			name: "chat stream", call: Call{Call: call.Call{Input: "x", Stream: true, Chat: true, Details: true}}, answers: []http.HandlerFunc{parts(eventType, chatStream, 7)},
 			want: "Hi\n", usage: "4 tokens in the prompt, 1 tokens generated",
 			wantBody: `{"messages":[{"content":"x","role":"user"}],"stream":true,"stream_options":{"include_usage":true}}`,
 		},
 		{
-			name: "raw stream", call: Call{Input: "{}", Raw: true, Stream: true}, answers: []http.HandlerFunc{parts(eventType, tgiStream, 100)}, want: tgiStream,
+			name: "raw stream", call: Call{Call: call.Call{Input: "{}", Raw: true, Stream: true}}, answers: []http.HandlerFunc{parts(eventType, tgiStream, 100)}, want: tgiStream,
 		},
 		{
-			name: "a container that does not stream", call: Call{Input: "x", Stream: true},
+			name: "a container that does not stream", call: Call{Call: call.Call{Input: "x", Stream: true}},
 			answers: []http.HandlerFunc{parts(jsonType, `[{"generated_text":"all"}]`, 5)}, want: "all\n",
 		},
 		{
-			name: "the container's error is shown, not the platform's", call: Call{Input: "x"},
+			name: "the container's error is shown, not the platform's", call: Call{Call: call.Call{Input: "x"}},
 			answers: []http.HandlerFunc{modelError(422, `{"error":"Input validation error: x","error_type":"validation"}`)},
 			wantErr: "endpoint chat: the container answered 422 (validation): Input validation error: x",
 		},
 		{
-			name: "OpenAI's error before a stream", call: Call{Input: "x", Stream: true},
+			name: "OpenAI's error before a stream", call: Call{Call: call.Call{Input: "x", Stream: true}},
 			answers: []http.HandlerFunc{modelError(404, `{"error":{"message":"no such model","type":"not_found"}}`)},
 			wantErr: "endpoint chat: the container answered 404 (not_found): no such model",
 		},
 		{
-			name: "no answer in time", call: Call{Input: "x"}, answers: []http.HandlerFunc{modelError(0, "")},
+			name: "no answer in time", call: Call{Call: call.Call{Input: "x"}}, answers: []http.HandlerFunc{modelError(0, "")},
 			wantErr: "did not answer within the platform's 60 seconds",
 		},
 		{
-			name: "not ready, then throttled, then there", call: Call{Input: "x"},
+			name: "not ready, then throttled, then there", call: Call{Call: call.Call{Input: "x"}},
 			answers: []http.HandlerFunc{
 				fault(429, "ModelNotReadyException", `{"Message":"is being loaded"}`), fault(400, "ThrottlingException", `{"Message":"Rate exceeded"}`),
 				text(jsonType, `[{"generated_text":"now"}]`),
@@ -160,29 +162,29 @@ func TestInvoke(t *testing.T) {
 			want: "now\n", wantOut: "endpoint chat: ModelNotReadyException: is being loaded; again in",
 		},
 		{
-			name: "never ready", call: Call{Input: "x", Stream: true}, answers: []http.HandlerFunc{fault(503, "ServiceUnavailable", `{"Message":"no instances"}`)},
+			name: "never ready", call: Call{Call: call.Call{Input: "x", Stream: true}}, answers: []http.HandlerFunc{fault(503, "ServiceUnavailable", `{"Message":"no instances"}`)},
 			wantErr: "endpoint chat: ServiceUnavailable: no instances", wantOut: "again in",
 		},
 		{
-			name: "no such endpoint", call: Call{Input: "x"}, answers: []http.HandlerFunc{fault(400, "ValidationError", `{"Message":"Endpoint chat of account 1 not found."}`)},
+			name: "no such endpoint", call: Call{Call: call.Call{Input: "x"}}, answers: []http.HandlerFunc{fault(400, "ValidationError", `{"Message":"Endpoint chat of account 1 not found."}`)},
 			wantErr: "there is no endpoint chat in service in eu-west-1",
 		},
 		{
-			name: "no such session", call: Call{Input: "x", Session: "s"}, answers: []http.HandlerFunc{fault(400, "ValidationError", `{"Message":"Session s of endpoint chat not found."}`)},
+			name: "no such session", call: Call{Call: call.Call{Input: "x"}, Session: "s"}, answers: []http.HandlerFunc{fault(400, "ValidationError", `{"Message":"Session s of endpoint chat not found."}`)},
 			wantErr: "Session s of endpoint chat not found.",
 		},
 		{
-			name: "an error within the stream", call: Call{Input: "x", Stream: true},
+			name: "an error within the stream", call: Call{Call: call.Call{Input: "x", Stream: true}},
 			answers: []http.HandlerFunc{parts(eventType, tgiStart+"data:{\"error\":\"device lost\",\"error_type\":\"generation\"}\n\n", 9)},
 			want:    "Grüß", wantErr: "the container ended the generation: device lost",
 		},
 		{
-			name: "the platform ends the stream", call: Call{Input: "x", Stream: true},
+			name: "the platform ends the stream", call: Call{Call: call.Call{Input: "x", Stream: true}},
 			answers: []http.HandlerFunc{parts(eventType, tgiStart, 9, "ModelStreamError", `{"Message":"took too long","ErrorCode":"ModelInvocationTimeExceeded"}`)},
 			want:    "Grüß", wantErr: "the stream ended early: ModelInvocationTimeExceeded: took too long",
 		},
 		{
-			name: "the stream breaks off", call: Call{Input: "x", Stream: true}, answers: []http.HandlerFunc{parts(eventType, tgiStart, 9)},
+			name: "the stream breaks off", call: Call{Call: call.Call{Input: "x", Stream: true}}, answers: []http.HandlerFunc{parts(eventType, tgiStart, 9)},
 			want: "Grüß", wantErr: "the stream broke off before its last event",
 		},
 	} {
@@ -242,30 +244,5 @@ func TestSession(t *testing.T) {
 	}
 	if _, err := c.OpenSession(ctx, "chat"); err == nil || !strings.Contains(err.Error(), "switched off") {
 		t.Errorf("a container without sessions: %v", err)
-	}
-}
-
-// bodyKeeper keeps the request's body as net/http would see it.
-type bodyKeeper struct{ body io.Reader }
-
-func (b *bodyKeeper) Do(r *http.Request) (*http.Response, error) {
-	b.body = r.Body
-	return answer(r, http.StatusOK, ""), nil
-}
-
-func TestPatientClientHidesWriteTo(t *testing.T) {
-	kept := &bodyKeeper{}
-	request, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "http://localhost", strings.NewReader("x"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, ok := request.Body.(io.WriterTo); !ok {
-		t.Fatal("a body that has no WriteTo shows nothing")
-	}
-	if _, err := (patientClient{kept}).Do(request); err != nil {
-		t.Fatal(err)
-	}
-	if _, ok := kept.body.(io.WriterTo); ok {
-		t.Error("net/http sees WriteTo")
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/millrace-ai/millrace/internal/account"
 )
 
 // What the SDK has to sign with is told from what it was told to use and could
@@ -37,7 +39,7 @@ credential_process = /bin/false
 		"empty":   "no credentials found in the environment, in a profile (--profile) or from a role",
 	} {
 		t.Run(profile, func(t *testing.T) {
-			c, err := Dial(context.Background(), Account{Profile: profile, Endpoint: f.url}, false, io.Discard)
+			c, err := Dial(context.Background(), account.Access{Profile: profile, Endpoint: f.url}, false, io.Discard)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -4,9 +4,10 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker"
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker/types"
+
+	"github.com/millrace-ai/millrace/internal/account"
 )
 
 // Removal says what Delete removes besides the endpoint and its
@@ -40,7 +41,7 @@ func (c *Client) Delete(ctx context.Context, name string, r Removal) (removed []
 		return removed, err
 	}
 	if madeRole && !r.KeepModel {
-		role, err := c.removeRole(ctx, name)
+		role, err := c.RemoveRole(ctx, roleName(c.Region(), name))
 		if err != nil {
 			return removed, err
 		}
@@ -51,14 +52,11 @@ func (c *Client) Delete(ctx context.Context, name string, r Removal) (removed []
 	if !r.Logs {
 		return removed, nil
 	}
-	group := logGroup(name)
-	switch _, err := c.logs.DeleteLogGroup(ctx, &cloudwatchlogs.DeleteLogGroupInput{LogGroupName: &group}); {
-	case err == nil:
-		removed = append(removed, "log group "+group)
-	case !isMissing(err):
-		return removed, c.explain(err, "log group "+group)
+	group, err := c.RemoveLog(ctx, logGroup(name))
+	if group != "" {
+		removed = append(removed, group)
 	}
-	return removed, nil
+	return removed, err
 }
 
 // deleteEndpoint deletes the endpoint, once it is not under way to something,
@@ -71,7 +69,7 @@ func (c *Client) deleteEndpoint(ctx context.Context, name string) error {
 			switch {
 			case err == nil:
 				asked = true
-			case isMissing(err):
+			case account.IsMissing(err):
 				return nil
 			case !isBusy(err):
 				return c.explain(err, "endpoint "+name)
@@ -87,9 +85,9 @@ func (c *Client) deleteEndpoint(ctx context.Context, name string) error {
 			if !asked {
 				hint = ", can be deleted once that has ended"
 			}
-			c.say("endpoint %s: %s%s", name, last, hint)
+			c.Say("endpoint %s: %s%s", name, last, hint)
 		}
-		if !sleep(ctx, c.poll) {
+		if !account.Sleep(ctx, c.Poll) {
 			return fmt.Errorf("endpoint %s: stopped waiting while it was %s; the same command goes on from there", name, last)
 		}
 	}

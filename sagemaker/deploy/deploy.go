@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker"
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker/types"
 
+	"github.com/millrace-ai/millrace/internal/account"
 	"github.com/millrace-ai/millrace/internal/awserr"
 )
 
@@ -48,7 +49,7 @@ func (c *Client) Deploy(ctx context.Context, s *Spec, wait bool, progress Progre
 			return err
 		}
 	}
-	r, err := s.requests(c.region, role, model)
+	r, err := s.requests(c.Region(), role, model)
 	if err != nil {
 		return err
 	}
@@ -64,14 +65,14 @@ func (c *Client) Deploy(ctx context.Context, s *Spec, wait bool, progress Progre
 	}
 	if err != nil {
 		if present == nil {
-			c.say("what has been created so far is kept for the next try; `millrace sagemaker delete %s` deletes it", s.Name)
+			c.Say("what has been created so far is kept for the next try; `millrace sagemaker delete %s` deletes it", s.Name)
 		}
 		return err
 	}
 	switch {
-	case c.notes != nil:
+	case c.Dry():
 	case !wait:
-		c.say("not waiting: `millrace sagemaker status %s` shows the progress", s.Name)
+		c.Say("not waiting: `millrace sagemaker status %s` shows the progress", s.Name)
 		return nil
 	default:
 		if err := c.await(ctx, s, r, began); err != nil {
@@ -83,7 +84,7 @@ func (c *Client) Deploy(ctx context.Context, s *Spec, wait bool, progress Progre
 		return fmt.Errorf("endpoint %s is in service, but what earlier deployments have left could not be removed: %w", s.Name, err)
 	}
 	for _, part := range removed {
-		c.say("%s: removed", part)
+		c.Say("%s: removed", part)
 	}
 	if present == nil {
 		return nil
@@ -100,7 +101,7 @@ func (c *Client) move(ctx context.Context, s *Spec, r requests, present *sagemak
 		if _, err := c.sm.CreateEndpoint(ctx, r.create); err != nil {
 			return c.explain(err, what)
 		}
-		c.say("%s: is being created in %s", what, c.region)
+		c.Say("%s: is being created in %s", what, c.Region())
 	case targetConfig(present) != *r.config.EndpointConfigName, present.EndpointStatus == types.EndpointStatusUpdateRollbackFailed:
 		if _, err := c.sm.UpdateEndpoint(ctx, r.update); err != nil {
 			fault := c.explain(err, what)
@@ -109,11 +110,11 @@ func (c *Client) move(ctx context.Context, s *Spec, r requests, present *sagemak
 			}
 			return fault
 		}
-		c.say("%s: is being updated from %s to %s", what, aws.ToString(present.EndpointConfigName), *r.config.EndpointConfigName)
+		c.Say("%s: is being updated from %s to %s", what, aws.ToString(present.EndpointConfigName), *r.config.EndpointConfigName)
 	case present.EndpointStatus == types.EndpointStatusInService:
-		c.say("%s: serves exactly this already (if the image was pushed again under the same tag: deploy it by digest, or with --force)", what)
+		c.Say("%s: serves exactly this already (if the image was pushed again under the same tag: deploy it by digest, or with --force)", what)
 	default:
-		c.say("%s: is already changing to this", what)
+		c.Say("%s: is already changing to this", what)
 	}
 	return nil
 }
@@ -155,23 +156,23 @@ func (c *Client) settle(ctx context.Context, name, config string) (*sagemaker.De
 		leaving := e.EndpointStatus == types.EndpointStatusDeleting || e.EndpointStatus == types.EndpointStatusRollingBack
 		switch {
 		case e.EndpointStatus == types.EndpointStatusFailed:
-			c.say("endpoint %s: failed earlier, recreating it", name)
+			c.Say("endpoint %s: failed earlier, recreating it", name)
 			_, err := c.sm.DeleteEndpoint(ctx, &sagemaker.DeleteEndpointInput{EndpointName: &name})
-			if err != nil && !isMissing(err) && !isBusy(err) {
+			if err != nil && !account.IsMissing(err) && !isBusy(err) {
 				return nil, c.explain(err, "endpoint "+name)
 			}
-			if c.notes != nil {
+			if c.Dry() {
 				return nil, nil // as if it were deleted
 			}
 		case settled(e.EndpointStatus), !leaving && targetConfig(e) == config:
 			return e, nil
-		case c.notes != nil:
+		case c.Dry():
 			return e, nil
 		case e.EndpointStatus != last:
-			c.say("endpoint %s: %s, waiting for that to end", name, e.EndpointStatus)
+			c.Say("endpoint %s: %s, waiting for that to end", name, e.EndpointStatus)
 		}
 		last = e.EndpointStatus
-		if !sleep(ctx, c.poll) {
+		if !account.Sleep(ctx, c.Poll) {
 			return nil, fmt.Errorf("endpoint %s: stopped waiting while it was %s; the same command continues from there", name, e.EndpointStatus)
 		}
 	}
@@ -189,14 +190,14 @@ func (c *Client) ensureModel(ctx context.Context, wanted *sagemaker.CreateModelI
 	for try := 1; ; try++ {
 		_, err := c.sm.CreateModel(ctx, wanted)
 		if err == nil {
-			c.say("%s: created", name)
+			c.Say("%s: created", name)
 			return nil
 		}
 		young := isYoungRole(err) || madeRole && strings.Contains(strings.ToLower(awserr.Message(err)), "could not access model data")
-		if !young || try == most || !sleep(ctx, c.poll) {
+		if !young || try == most || !account.Sleep(ctx, c.Poll) {
 			return c.explain(err, name)
 		}
-		c.say("%s: SageMaker cannot use the role yet, which may be new; try %d of %d", name, try+1, most)
+		c.Say("%s: SageMaker cannot use the role yet, which may be new; try %d of %d", name, try+1, most)
 	}
 }
 
@@ -210,7 +211,7 @@ func (c *Client) ensureConfig(ctx context.Context, wanted *sagemaker.CreateEndpo
 	if _, err := c.sm.CreateEndpointConfig(ctx, wanted); err != nil {
 		return c.explain(err, "endpoint configuration "+name)
 	}
-	c.say("endpoint configuration %s: created", name)
+	c.Say("endpoint configuration %s: created", name)
 	return nil
 }
 

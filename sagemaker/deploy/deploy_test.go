@@ -314,8 +314,8 @@ func TestDeployStopsWaiting(t *testing.T) {
 	f.course = []string{"Creating"}
 	c, _ := f.dial(false)
 	ctx, cancel := context.WithCancel(context.Background())
-	c.poll = time.Minute
-	c.out = writerFunc(func(line []byte) (int, error) {
+	c.Poll = time.Minute
+	c.Out = writerFunc(func(line []byte) (int, error) {
 		if strings.Contains(string(line), "endpoint chat: Creating") {
 			cancel()
 		}

@@ -11,7 +11,8 @@
 // running endpoint reads is never overwritten.
 //
 // This is the client's side of the platform: the package imports nothing of package
-// sagemaker, which is inside of the container.
+// sagemaker, which is inside of the container. What it shares with deployments to
+// Lambda is in internal/account and internal/call.
 //
 // Everything made here carries the tag millrace:endpoint=NAME. Only what has
 // it is ever changed or deleted.
@@ -19,13 +20,13 @@
 //	spec.go      what is wanted, checked before AWS is asked
 //	instance.go  what is known of instance types
 //	request.go   from a Spec to the requests
-//	client.go    the services; dryrun.go a client that only records requests
+//	client.go    the services
 //	deploy.go    one deployment; wait.go its progress; failure.go why it failed
 //	folder.go    a model's files on this machine; upload.go their way to S3
 //	resources.go what belongs to an endpoint
 //	status.go, delete.go
-//	call.go      a call of an endpoint; answer.go what comes back
-//	cause.go     errors of AWS in one line
+//	call.go      a call of an endpoint
+//	cause.go     errors of SageMaker in one line
 //
 // The versions of three services' packages in go.mod are older than the newest
 // on purpose: later ones build tables of every operation when a process starts,

@@ -1,39 +1,20 @@
 package deploy
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
-	cwtypes "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker"
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker/types"
 )
 
-// failureLines is how much of a failed container's log is shown.
-const failureLines = 20
-
 // failure says why the endpoint did not come into service: the last lines of the
 // container's log go to the progress, the probable cause into the error.
 func (c *Client) failure(ctx context.Context, s *Spec, e *sagemaker.DescribeEndpointOutput) error {
-	lines, err := c.lastLines(ctx, s.Name, failureLines, aws.ToTime(e.CreationTime))
-	switch {
-	case err != nil:
-		c.say("the container's log: %v", err)
-	case len(lines) == 0:
-		c.say("the container's log: %s has no line", logGroup(s.Name))
-	default:
-		c.say("the last lines of the container's log (%s):", logGroup(s.Name))
-		for _, line := range lines {
-			c.say("  %s", line)
-		}
-	}
+	lines := c.SayLog(ctx, "the container's", logGroup(s.Name), aws.ToTime(e.CreationTime))
 	reason := strings.Join(strings.Fields(aws.ToString(e.FailureReason)), " ")
 	outcome, remedy := "failed", ""
 	switch e.EndpointStatus {
@@ -93,42 +74,3 @@ func probableCause(reason string, log []string, instance string) string {
 }
 
 func logGroup(endpoint string) string { return "/aws/sagemaker/Endpoints/" + endpoint }
-
-// lastLines returns the last lines, at most most, that the newest container of
-// an endpoint has written; none if no container since then has written any.
-func (c *Client) lastLines(ctx context.Context, name string, most int, since time.Time) ([]string, error) {
-	group := logGroup(name)
-	found, err := c.logs.DescribeLogStreams(ctx, &cloudwatchlogs.DescribeLogStreamsInput{
-		LogGroupName: &group, OrderBy: cwtypes.OrderByLastEventTime, Descending: aws.Bool(true), Limit: aws.Int32(50),
-	})
-	if isMissing(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, c.explain(err, "log group "+group)
-	}
-	// An earlier endpoint may have had this name; after a failed update, the containers
-	// that go on serving write the latest lines.
-	streams := slices.DeleteFunc(found.LogStreams, func(s cwtypes.LogStream) bool {
-		return aws.ToInt64(s.CreationTime) < since.UnixMilli()
-	})
-	slices.SortFunc(streams, func(a, b cwtypes.LogStream) int {
-		return cmp.Compare(aws.ToInt64(b.CreationTime), aws.ToInt64(a.CreationTime))
-	})
-	for _, stream := range streams {
-		out, err := c.logs.GetLogEvents(ctx, &cloudwatchlogs.GetLogEventsInput{
-			LogGroupName: &group, LogStreamName: stream.LogStreamName, Limit: aws.Int32(int32(min(most, 10_000))), StartFromHead: aws.Bool(false),
-		})
-		if err != nil {
-			return nil, c.explain(err, "log stream "+group+" "+aws.ToString(stream.LogStreamName))
-		}
-		lines := make([]string, 0, len(out.Events))
-		for _, event := range out.Events {
-			lines = append(lines, strings.TrimRight(aws.ToString(event.Message), "\r\n"))
-		}
-		if len(lines) > 0 {
-			return lines, nil
-		}
-	}
-	return nil, nil
-}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/aws/smithy-go/encoding/cbor"
+
+	"github.com/millrace-ai/millrace/internal/account"
 )
 
 // fakeAWS is SageMaker's control plane, CloudWatch Logs and S3, as far as they
@@ -80,11 +82,11 @@ func newFake(t *testing.T) *fakeAWS {
 func (f *fakeAWS) dial(dry bool) (*Client, *bytes.Buffer) {
 	f.t.Helper()
 	out := &bytes.Buffer{}
-	c, err := Dial(context.Background(), Account{Endpoint: f.url}, dry, out)
+	c, err := Dial(context.Background(), account.Access{Endpoint: f.url}, dry, out)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	c.poll = time.Millisecond
+	c.Poll = time.Millisecond
 	return c, out
 }
 

@@ -4,91 +4,33 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/millrace-ai/millrace/internal/account"
 )
-
-// Policy is what the role of an endpoint's container needs.
-type Policy struct {
-	Trust       Document `json:"trust"`       // who may act as the role
-	Permissions Document `json:"permissions"` // what the role may do
-}
-
-// Document is a policy document of IAM.
-type Document struct {
-	Version   string
-	Statement []Statement
-}
-
-// Statement allows something.
-type Statement struct {
-	Sid       string
-	Effect    string
-	Principal map[string]string `json:",omitempty"`
-	Action    []string
-	Resource  []string  `json:",omitempty"`
-	Condition Condition `json:",omitempty"`
-}
-
-// Condition restricts a statement: the values that keys may have, by operator.
-type Condition map[string]map[string][]string
 
 var keyARN = regexp.MustCompile(`^arn:aws[a-z-]*:kms:`)
 
-// partition is AWS's partition that a region is in.
-func partition(region string) string {
-	switch {
-	case strings.HasPrefix(region, "cn-"):
-		return "aws-cn"
-	case strings.HasPrefix(region, "us-gov-"):
-		return "aws-us-gov"
-	}
-	return "aws"
-}
-
 // Account is the account that s is deployed to, as far as s says: that of the
 // role or else of the image.
-func (s *Spec) Account() string {
-	if parts := strings.Split(s.Role, ":"); len(parts) > 4 {
-		return parts[4]
-	}
-	if account, rest, ok := strings.Cut(s.Image, "."); ok && strings.HasPrefix(rest, "dkr.ecr") {
-		return account
-	}
-	return "ACCOUNT"
-}
+func (s *Spec) Account() string { return account.Guess(s.Role, s.Image) }
 
 // Policy returns the least that the endpoint's role needs in an account. s has
 // passed Check.
-func (s *Spec) Policy(region, account string) Policy {
+func (s *Spec) Policy(region, id string) account.Policy {
+	partition := account.Partition(region)
 	arn := func(service, resource string) string {
-		return fmt.Sprintf("arn:%s:%s:%s:%s:%s", partition(region), service, region, account, resource)
+		return fmt.Sprintf("arn:%s:%s:%s:%s:%s", partition, service, region, id, resource)
 	}
-	var all []Statement
-	allow := func(sid string, resources []string, actions ...string) *Statement {
-		all = append(all, Statement{Sid: sid, Effect: "Allow", Action: actions, Resource: resources})
-		return &all[len(all)-1]
-	}
-	if m := ecrImage.FindStringSubmatch(s.Image); m != nil {
-		registry, path, _ := strings.Cut(s.Image, "/")
-		owner, _, _ := strings.Cut(registry, ".")
-		repository, _, _ := strings.Cut(path, "@")
-		repository, _, _ = strings.Cut(repository, ":")
-		allow("ImageLogin", []string{"*"}, "ecr:GetAuthorizationToken")
-		allow("Image", []string{fmt.Sprintf("arn:%s:ecr:%s:%s:repository/%s", partition(region), m[2], owner, repository)},
+	var all account.Permissions
+	if image, ok := account.ParseImage(s.Image); ok {
+		all.Allow("ImageLogin", []string{"*"}, "ecr:GetAuthorizationToken")
+		all.Allow("Image", []string{fmt.Sprintf("arn:%s:ecr:%s:%s:repository/%s", partition, image.Region, image.Account, image.Repository)},
 			"ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
 	}
-	for i, place := range s.reads() {
-		bucket, key, _ := strings.Cut(strings.TrimPrefix(place, "s3://"), "/")
-		object := key
-		if object == "" || strings.HasSuffix(object, "/") {
-			object += "*"
-		}
-		of := "arn:" + partition(region) + ":s3:::" + bucket
-		allow(fmt.Sprint("Read", i), []string{of + "/" + object}, "s3:GetObject", "s3:GetObjectVersion")
-		allow(fmt.Sprint("List", i), []string{of}, "s3:ListBucket").Condition = Condition{"StringLike": {"s3:prefix": {key + "*"}}}
-	}
+	all.AllowReading(region, s.reads())
 	if s.AsyncOutput != "" {
 		place := strings.TrimSuffix(strings.TrimPrefix(s.AsyncOutput, "s3://"), "/")
-		allow("Write", []string{"arn:" + partition(region) + ":s3:::" + place + "/*"}, "s3:PutObject", "s3:AbortMultipartUpload")
+		all.Allow("Write", []string{"arn:" + partition + ":s3:::" + place + "/*"}, "s3:PutObject", "s3:AbortMultipartUpload")
 	}
 	if s.KMSKey != "" {
 		key := s.KMSKey
@@ -99,14 +41,14 @@ func (s *Spec) Policy(region, account string) Policy {
 		default:
 			key = arn("kms", "key/"+key)
 		}
-		st := allow("Keys", []string{key}, "kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey")
+		st := all.Allow("Keys", []string{key}, "kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey")
 		if strings.HasPrefix(s.KMSKey, "alias/") {
-			st.Condition = Condition{"ForAnyValue:StringEquals": {"kms:ResourceAliases": {s.KMSKey}}}
+			st.Condition = account.Condition{"ForAnyValue:StringEquals": {"kms:ResourceAliases": {s.KMSKey}}}
 		}
 	}
-	allow("Logs", []string{arn("logs", "log-group:"+logGroup(s.Name)+":*")},
+	all.Allow("Logs", []string{arn("logs", "log-group:"+logGroup(s.Name)+":*")},
 		"logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents")
-	allow("Metrics", []string{"*"}, "cloudwatch:PutMetricData").Condition = Condition{"StringLike": {"cloudwatch:namespace": {"AWS/SageMaker", "/aws/sagemaker/*"}}}
+	all.Allow("Metrics", []string{"*"}, "cloudwatch:PutMetricData").Condition = account.Condition{"StringLike": {"cloudwatch:namespace": {"AWS/SageMaker", "/aws/sagemaker/*"}}}
 	if len(s.Subnets) > 0 {
 		interfaces := []string{arn("ec2", "network-interface/*")}
 		for _, id := range s.Subnets {
@@ -115,18 +57,18 @@ func (s *Spec) Policy(region, account string) Policy {
 		for _, id := range s.SecurityGroups {
 			interfaces = append(interfaces, arn("ec2", "security-group/"+id))
 		}
-		allow("Interfaces", interfaces, "ec2:CreateNetworkInterface", "ec2:CreateNetworkInterfacePermission",
+		all.Allow("Interfaces", interfaces, "ec2:CreateNetworkInterface", "ec2:CreateNetworkInterfacePermission",
 			"ec2:DeleteNetworkInterface", "ec2:DeleteNetworkInterfacePermission")
-		allow("Network", []string{"*"}, "ec2:DescribeDhcpOptions", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSecurityGroups",
+		all.Allow("Network", []string{"*"}, "ec2:DescribeDhcpOptions", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSecurityGroups",
 			"ec2:DescribeSubnets", "ec2:DescribeVpcs")
 	}
-	return Policy{
-		Trust: Document{"2012-10-17", []Statement{{
+	return account.Policy{
+		Trust: account.Document{Version: account.PolicyVersion, Statement: []account.Statement{{
 			Sid: "SageMaker", Effect: "Allow", Principal: map[string]string{"Service": "sagemaker.amazonaws.com"}, Action: []string{"sts:AssumeRole"},
 			// Otherwise SageMaker could be made to use the role by another account.
-			Condition: Condition{"StringEquals": {"aws:SourceAccount": {account}}},
+			Condition: account.Condition{"StringEquals": {"aws:SourceAccount": {id}}},
 		}}},
-		Permissions: Document{"2012-10-17", all},
+		Permissions: account.Document{Version: account.PolicyVersion, Statement: all},
 	}
 }
 
@@ -140,7 +82,7 @@ func (s *Spec) reads() (places []string) {
 		prefix := strings.TrimSuffix(s.Bucket, "/") + "/" + s.Name + "/"
 		places = append(places, "s3://"+prefix)
 	}
-	if uri := s.Env["MODEL_ID"]; s3Place.MatchString(uri) {
+	if uri := s.Env["MODEL_ID"]; account.IsPlace(uri) {
 		uri, _, _ = strings.Cut(uri, "?")
 		places = append(places, uri)
 	}

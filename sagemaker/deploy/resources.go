@@ -6,12 +6,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker"
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker/types"
+
+	"github.com/millrace-ai/millrace/internal/account"
 )
 
 // found is the description of what, nil if there is none: to AWS an error, here
 // an answer.
 func found[T any](c *Client, description *T, err error, what string) (*T, error) {
-	if isMissing(err) {
+	if account.IsMissing(err) {
 		return nil, nil
 	}
 	return description, c.explain(err, what)
@@ -120,7 +122,7 @@ func (c *Client) removeParts(ctx context.Context, name, keepConfig string, keepM
 			continue
 		}
 		_, err := c.sm.DeleteEndpointConfig(ctx, &sagemaker.DeleteEndpointConfigInput{EndpointConfigName: &part})
-		if err != nil && !isMissing(err) {
+		if err != nil && !account.IsMissing(err) {
 			return removed, c.explain(err, "endpoint configuration "+part)
 		}
 		removed = append(removed, "endpoint configuration "+part)
@@ -134,7 +136,7 @@ func (c *Client) removeParts(ctx context.Context, name, keepConfig string, keepM
 			continue
 		}
 		_, err := c.sm.DeleteModel(ctx, &sagemaker.DeleteModelInput{ModelName: &part})
-		if err != nil && !isMissing(err) {
+		if err != nil && !account.IsMissing(err) {
 			return removed, c.explain(err, "model "+part)
 		}
 		removed = append(removed, "model "+part)

@@ -1,14 +1,14 @@
 package deploy
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
-	"unicode"
+
+	"github.com/millrace-ai/millrace/internal/account"
 )
 
 // Spec describes an endpoint.
@@ -57,7 +57,6 @@ const (
 	mostEnvBytes   = 1024
 	mostEnvTotal   = 32 << 10
 	mostName       = 63
-	mostTags       = 50
 	tagKey         = "millrace:endpoint"
 	leastTimeout   = time.Minute
 	mostTimeout    = time.Hour
@@ -67,10 +66,7 @@ const (
 
 var (
 	endpointName = regexp.MustCompile(`^[a-zA-Z0-9](-*[a-zA-Z0-9])*$`)
-	roleARN      = regexp.MustCompile(`^arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+$`)
 	envName      = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
-	ecrImage     = regexp.MustCompile(`^\d{12}\.dkr\.ecr(-fips)?\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?/.+$`)
-	s3Place      = regexp.MustCompile(`^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$`)
 	bucketPlace  = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$`)
 )
 
@@ -91,10 +87,10 @@ func (s *Spec) Check(region string) (notes []string, err error) {
 		func() error { return s.checkImage(region) },
 		s.checkMachines,
 		s.checkModel,
-		s.checkRole,
+		func() error { return account.CheckRole(s.Role, s.CreateRole) },
 		s.checkEnv,
 		s.checkNetwork,
-		s.checkTags,
+		func() error { return account.CheckTags(s.Tags, tagKey) },
 	} {
 		if err := check(); err != nil {
 			return nil, err
@@ -110,12 +106,12 @@ func (s *Spec) checkImage(region string) error {
 	if strings.HasPrefix(s.Image, "public.ecr.aws/") {
 		return nil
 	}
-	m := ecrImage.FindStringSubmatch(s.Image)
-	if m == nil {
+	image, ok := account.ParseImage(s.Image)
+	if !ok {
 		return fmt.Errorf("--image %s: expected an image in ECR, ACCOUNT.dkr.ecr.%s.amazonaws.com/REPOSITORY:TAG or public.ecr.aws/…; SageMaker pulls from no other registry: push it to ECR first", s.Image, region)
 	}
-	if m[2] != region {
-		return fmt.Errorf("--image %s is in region %s, the endpoint in %s: SageMaker pulls from its own region's ECR only; copy the image there, or choose --region %s", s.Image, m[2], region, m[2])
+	if image.Region != region {
+		return fmt.Errorf("--image %s is in region %s, the endpoint in %s: SageMaker pulls from its own region's ECR only; copy the image there, or choose --region %s", s.Image, image.Region, region, image.Region)
 	}
 	return nil
 }
@@ -146,7 +142,7 @@ func (s *Spec) checkMachines() error {
 	case s.StartupTimeout < leastTimeout || s.StartupTimeout > mostTimeout:
 		return fmt.Errorf("--startup-timeout %v: expected %v to %v", s.StartupTimeout, leastTimeout, mostTimeout)
 	}
-	if s.AsyncOutput != "" && !s3Place.MatchString(s.AsyncOutput) {
+	if s.AsyncOutput != "" && !account.IsPlace(s.AsyncOutput) {
 		return fmt.Errorf("--async %s: expected s3://BUCKET/PREFIX for the answers", s.AsyncOutput)
 	}
 	return nil
@@ -194,20 +190,10 @@ func (s *Spec) checkModel() error {
 			return fmt.Errorf("--bucket %q: expected BUCKET or BUCKET/PREFIX, where the folder %s is to be copied to", s.Bucket, s.Model)
 		}
 		return nil
-	case !s3Place.MatchString(s.Model):
+	case !account.IsPlace(s.Model):
 		return fmt.Errorf("--model %s: expected s3://BUCKET/PREFIX/ or s3://BUCKET/KEY.tar.gz", s.Model)
 	case !strings.HasSuffix(s.Model, "/") && !isArchive(s.Model):
 		return fmt.Errorf("--model %s: a prefix must end in \"/\", an archive in .tar.gz; did you mean %s/ ?", s.Model, s.Model)
-	}
-	return nil
-}
-
-func (s *Spec) checkRole() error {
-	switch {
-	case s.Role != "" && s.CreateRole:
-		return errors.New("--create-role makes a role, and --role names one that exists: give one of them")
-	case s.Role != "" && !roleARN.MatchString(s.Role):
-		return fmt.Errorf("--role %s: expected arn:aws:iam::ACCOUNT:role/NAME", s.Role)
 	}
 	return nil
 }
@@ -245,26 +231,6 @@ func (s *Spec) checkNetwork() error {
 	for _, id := range s.SecurityGroups {
 		if !strings.HasPrefix(id, "sg-") {
 			return fmt.Errorf("--security-group %s: expected sg-…", id)
-		}
-	}
-	return nil
-}
-
-func (s *Spec) checkTags() error {
-	if len(s.Tags) >= mostTags {
-		return fmt.Errorf("--tag: %d, AWS takes %d besides %s", len(s.Tags), mostTags-1, tagKey)
-	}
-	odd := func(r rune) bool {
-		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune(" _.:/=+-@", r)
-	}
-	for _, key := range slices.Sorted(maps.Keys(s.Tags)) {
-		switch value := s.Tags[key]; {
-		case key == "" || len(key) > 128 || strings.HasPrefix(key, "aws:") || strings.ContainsFunc(key, odd):
-			return fmt.Errorf("--tag %q: expected a key that does not begin with aws: and has at most 128 letters, digits and _.:/=+-@", key)
-		case key == tagKey:
-			return fmt.Errorf("--tag %s: deploy sets it", key)
-		case len(value) > 256 || strings.ContainsFunc(value, odd):
-			return fmt.Errorf("--tag %s=%q: expected at most 256 letters, digits and _.:/=+-@", key, value)
 		}
 	}
 	return nil

@@ -60,10 +60,10 @@ func (c *Client) Status(ctx context.Context, name string, logLines int) (*Status
 		return nil, err
 	}
 	if e == nil {
-		return nil, fmt.Errorf("there is no endpoint %s in %s; another region: --region", name, c.region)
+		return nil, fmt.Errorf("there is no endpoint %s in %s; another region: --region", name, c.Region())
 	}
 	s := &Status{
-		Name: name, Region: c.region, Status: string(e.EndpointStatus), Failure: aws.ToString(e.FailureReason),
+		Name: name, Region: c.Region(), Status: string(e.EndpointStatus), Failure: aws.ToString(e.FailureReason),
 		Created: aws.ToTime(e.CreationTime), Deployed: aws.ToTime(e.LastModifiedTime), Config: aws.ToString(e.EndpointConfigName),
 	}
 	if a := e.AsyncInferenceConfig; a != nil && a.OutputConfig != nil {
@@ -93,7 +93,7 @@ func (c *Client) Status(ctx context.Context, name string, logLines int) (*Status
 		}
 	}
 	if logLines > 0 {
-		if s.Log, err = c.lastLines(ctx, name, logLines, s.Created); err != nil {
+		if s.Log, err = c.LastLines(ctx, logGroup(name), logLines, s.Created); err != nil {
 			s.Notes = append(s.Notes, err.Error())
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/millrace-ai/millrace/internal/account"
 )
 
 const (
@@ -32,7 +34,7 @@ func (c *Client) upload(ctx context.Context, dir, place, name string, progress P
 	for _, f := range files {
 		total += f.size
 	}
-	c.say("%s: reading %d files, %.1f MB", dir, len(files), float64(total)/1e6)
+	c.Say("%s: reading %d files, %.1f MB", dir, len(files), float64(total)/1e6)
 	content, err := digest(ctx, files)
 	if err != nil {
 		return "", err
@@ -54,8 +56,8 @@ func (c *Client) upload(ctx context.Context, dir, place, name string, progress P
 		case there:
 			u.advance(f.size)
 			continue
-		case c.notes != nil:
-			err = c.notes.file(bucket, key, f.size)
+		case c.Dry():
+			err = c.NoteFile(bucket, key, f.size)
 		default:
 			err = u.put(ctx, key, f)
 		}
@@ -63,7 +65,7 @@ func (c *Client) upload(ctx context.Context, dir, place, name string, progress P
 			return "", c.explain(err, "s3://"+bucket+"/"+key)
 		}
 	}
-	c.say("%s: is in %s", dir, uri)
+	c.Say("%s: is in %s", dir, uri)
 	return uri, nil
 }
 
@@ -89,7 +91,7 @@ func (u *upload) advance(n int64) {
 // object is there whole or not at all.
 func (u *upload) has(ctx context.Context, key string, f *file) (bool, error) {
 	out, err := u.client.s3.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &u.bucket, Key: &key})
-	if isMissing(err) {
+	if account.IsMissing(err) {
 		return false, nil
 	}
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker"
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker/types"
+
+	"github.com/millrace-ai/millrace/internal/account"
 )
 
 // sayEvery is how long an unchanged status is kept quiet about.
@@ -33,20 +35,20 @@ func (c *Client) await(ctx context.Context, s *Spec, r requests, began time.Time
 		if e != nil {
 			seconds := int(time.Since(began).Seconds())
 			if e.EndpointStatus != last || time.Since(said) >= sayEvery {
-				c.say("endpoint %s: %s, %d s%s", s.Name, e.EndpointStatus, seconds, instances(e))
+				c.Say("endpoint %s: %s, %d s%s", s.Name, e.EndpointStatus, seconds, instances(e))
 				last, said = e.EndpointStatus, time.Now()
 			}
 			changing = changing || !settled(e.EndpointStatus)
 			serves := e.EndpointStatus == types.EndpointStatusInService
 			switch {
 			case serves && aws.ToString(e.EndpointConfigName) == config:
-				c.say("endpoint %s: in service after %d s; try: millrace sagemaker invoke %s 'Hello'", s.Name, seconds, s.Name)
+				c.Say("endpoint %s: in service after %d s; try: millrace sagemaker invoke %s 'Hello'", s.Name, seconds, s.Name)
 				return nil
 			case settled(e.EndpointStatus) && (!serves || changing || looks > 3):
 				return c.failure(ctx, s, e)
 			}
 		}
-		if !sleep(ctx, c.poll) {
+		if !account.Sleep(ctx, c.Poll) {
 			return stopped(s.Name, last)
 		}
 	}

@@ -1,9 +1,10 @@
-package deploy
+package account
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 )
 
@@ -18,7 +20,8 @@ import (
 type Request struct {
 	Service   string          `json:"service"`
 	Operation string          `json:"operation"`
-	Body      json.RawMessage `json:"body"` // what would have been sent; of a file, where it would have gone
+	Path      string          `json:"path,omitempty"` // which names the function, of requests to Lambda
+	Body      json.RawMessage `json:"body"`           // what would have been sent; of a file, where it would have gone
 }
 
 // notebook replaces the network in a dry run: it passes on requests that read,
@@ -46,8 +49,12 @@ func (n *notebook) Do(r *http.Request) (*http.Response, error) {
 	if r.Header.Get("Content-Type") == "application/x-www-form-urlencoded" {
 		return n.query(r)
 	}
-	target := r.Header.Get("X-Amz-Target")
-	service, operation, named := strings.Cut(target, ".")
+	_, operation, named := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	service := strings.ToLower(awsmiddleware.GetServiceID(r.Context()))
+	rest := service == "lambda" // whose requests are named by method and path
+	if rest {
+		operation = awsmiddleware.GetOperationName(r.Context())
+	}
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead ||
 		strings.HasPrefix(operation, "Describe") || strings.HasPrefix(operation, "List")
 	switch {
@@ -55,25 +62,33 @@ func (n *notebook) Do(r *http.Request) (*http.Response, error) {
 		return n.next.Do(r)
 	case strings.HasPrefix(operation, "Describe"):
 		return answer(r, http.StatusBadRequest, `{"__type":"ValidationException","message":"Could not find it: nobody was asked"}`), nil
+	case reads && rest:
+		return answer(r, http.StatusNotFound, `{"__type":"ResourceNotFoundException","message":"Could not find it: nobody was asked"}`), nil
 	case reads && named:
 		return answer(r, http.StatusOK, "{}"), nil
 	case reads:
 		return answer(r, http.StatusNotFound, ""), nil
-	case !named:
+	case !named && !rest:
 		return nil, fmt.Errorf("%s %s: not expected in a dry run", r.Method, r.URL.Path)
 	}
 	// The SDK writes maps in any order; here they are sorted.
 	var members any
-	decoder := json.NewDecoder(r.Body)
-	decoder.UseNumber()
-	if err := decoder.Decode(&members); err != nil {
-		return nil, fmt.Errorf("%s: %w", operation, err)
+	if r.Body != nil && r.Body != http.NoBody {
+		decoder := json.NewDecoder(r.Body)
+		decoder.UseNumber()
+		if err := decoder.Decode(&members); err != nil && !errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("%s: %w", operation, err)
+		}
 	}
 	body, err := json.Marshal(members)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", operation, err)
 	}
-	n.requests = append(n.requests, Request{strings.ToLower(service), operation, body})
+	note := Request{Service: service, Operation: operation, Body: body}
+	if rest {
+		note.Path = r.URL.RequestURI()
+	}
+	n.requests = append(n.requests, note)
 	return answer(r, http.StatusOK, "{}"), nil
 }
 
@@ -102,19 +117,8 @@ func (n *notebook) query(r *http.Request) (*http.Response, error) {
 		}
 	}
 	body, err := json.Marshal(members)
-	n.requests = append(n.requests, Request{"iam", operation, body})
+	n.requests = append(n.requests, Request{Service: "iam", Operation: operation, Body: body})
 	return answer(r, http.StatusOK, ""), err
-}
-
-// file notes a file that would be copied to S3.
-func (n *notebook) file(bucket, key string, bytes int64) error {
-	body, err := json.Marshal(struct {
-		Bucket        string
-		Key           string
-		ContentLength int64
-	}{bucket, key, bytes})
-	n.requests = append(n.requests, Request{"s3", "PutObject", body})
-	return err
 }
 
 func answer(r *http.Request, status int, body string) *http.Response {
@@ -125,9 +129,23 @@ func answer(r *http.Request, status int, body string) *http.Response {
 	}
 }
 
-// Requests are what a dry client would have sent, in order.
-func (c *Client) Requests() []Request { return c.notes.requests }
+// Dry reports whether nothing is changed, only recorded.
+func (a *Account) Dry() bool { return a.notes != nil }
 
-// Offline reports whether a dry client had no credentials, so that it took
-// nothing to be there.
-func (c *Client) Offline() bool { return c.notes != nil && c.notes.next == nil }
+// NoteFile records in a dry run a file that would be copied to S3.
+func (a *Account) NoteFile(bucket, key string, bytes int64) error {
+	body, err := json.Marshal(struct {
+		Bucket        string
+		Key           string
+		ContentLength int64
+	}{bucket, key, bytes})
+	a.notes.requests = append(a.notes.requests, Request{Service: "s3", Operation: "PutObject", Body: body})
+	return err
+}
+
+// Requests are what a dry run would have sent, in order.
+func (a *Account) Requests() []Request { return a.notes.requests }
+
+// Offline reports whether a dry run had no credentials, so that it took nothing
+// to be there.
+func (a *Account) Offline() bool { return a.notes != nil && a.notes.next == nil }

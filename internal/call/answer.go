@@ -1,4 +1,4 @@
-package deploy
+package call
 
 import (
 	"bytes"
@@ -42,38 +42,38 @@ type answerBody struct {
 	Error json.RawMessage `json:"error"`
 }
 
-// printer writes the text of an answer, and keeps what else is in it.
-type printer struct {
-	out    io.Writer
-	raw    bool
-	result *Result
+// Printer writes the text of an answer, and keeps what else is in it.
+type Printer struct {
+	Out    io.Writer
+	Raw    bool    // write bytes as they are
+	Result *Result // what is in the answer besides the text
 
 	events sse.Events
 	ended  bool // whether the stream's last event has come
 	last   byte // that was written
 }
 
-func (p *printer) write(text string) error {
+func (p *Printer) write(text string) error {
 	if text == "" {
 		return nil
 	}
 	p.last = text[len(text)-1]
-	_, err := io.WriteString(p.out, text)
+	_, err := io.WriteString(p.Out, text)
 	return err
 }
 
 // newline ends the last line of the text.
-func (p *printer) newline() error {
+func (p *Printer) newline() error {
 	if p.last == '\n' {
 		return nil
 	}
 	return p.write("\n")
 }
 
-// whole takes an answer that is not a stream.
-func (p *printer) whole(body []byte) error {
-	if p.raw {
-		_, err := p.out.Write(body)
+// Whole takes an answer that is not a stream.
+func (p *Printer) Whole(body []byte) error {
+	if p.Raw {
+		_, err := p.Out.Write(body)
 		return err
 	}
 	trimmed := bytes.TrimSpace(body)
@@ -102,10 +102,10 @@ func (p *printer) whole(body []byte) error {
 	return p.newline()
 }
 
-// part takes a piece of a stream.
-func (p *printer) part(b []byte) error {
-	if p.raw {
-		_, err := p.out.Write(b)
+// Part takes a piece of a stream.
+func (p *Printer) Part(b []byte) error {
+	if p.Raw {
+		_, err := p.Out.Write(b)
 		return err
 	}
 	return p.events.Feed(b, func(data []byte) error {
@@ -121,10 +121,10 @@ func (p *printer) part(b []byte) error {
 	})
 }
 
-// end takes the end of the stream.
-func (p *printer) end() error {
+// End takes the end of the stream.
+func (p *Printer) End() error {
 	switch {
-	case p.raw:
+	case p.Raw:
 		return nil
 	case !p.ended:
 		return errors.New("the stream broke off before its last event")
@@ -133,27 +133,27 @@ func (p *printer) end() error {
 }
 
 // take writes what one answer or event adds to the text.
-func (p *printer) take(a *answerBody, whole bool) error {
+func (p *Printer) take(a *answerBody, whole bool) error {
 	if len(a.Error) > 0 && string(a.Error) != "null" {
 		full, err := json.Marshal(map[string]json.RawMessage{"error": a.Error})
 		if err != nil {
 			return err
 		}
-		message, _ := containerError(full)
+		message, _ := ContainerError(full)
 		return fmt.Errorf("the container ended the generation: %s", message)
 	}
 	if d := a.Details; d != nil {
-		p.result.FinishReason = d.FinishReason
-		p.result.Usage = fmt.Sprintf("%d tokens generated", d.GeneratedTokens)
+		p.Result.FinishReason = d.FinishReason
+		p.Result.Usage = fmt.Sprintf("%d tokens generated", d.GeneratedTokens)
 		switch {
 		case d.InputLength != nil:
-			p.result.Usage = fmt.Sprintf("%d tokens in the prompt, ", *d.InputLength) + p.result.Usage
+			p.Result.Usage = fmt.Sprintf("%d tokens in the prompt, ", *d.InputLength) + p.Result.Usage
 		case len(d.Prefill) > 0:
-			p.result.Usage = fmt.Sprintf("%d tokens in the prompt, ", len(d.Prefill)) + p.result.Usage
+			p.Result.Usage = fmt.Sprintf("%d tokens in the prompt, ", len(d.Prefill)) + p.Result.Usage
 		}
 	}
 	if u := a.Usage; u != nil {
-		p.result.Usage = fmt.Sprintf("%d tokens in the prompt, %d tokens generated", u.Prompt, u.Completion)
+		p.Result.Usage = fmt.Sprintf("%d tokens in the prompt, %d tokens generated", u.Prompt, u.Completion)
 	}
 	if a.GeneratedText != nil {
 		p.ended = true
@@ -169,14 +169,14 @@ func (p *printer) take(a *answerBody, whole bool) error {
 	}
 	choice := &a.Choices[0]
 	if choice.FinishReason != nil {
-		p.result.FinishReason = *choice.FinishReason
+		p.Result.FinishReason = *choice.FinishReason
 	}
 	return p.write(choice.Text + choice.Message.Content + choice.Delta.Content)
 }
 
-// containerError reads the container's error: TGI's {"error", "error_type"} or
+// ContainerError reads the container's error: TGI's {"error", "error_type"} or
 // OpenAI's {"error": {"message", "type"}}. Other texts are themselves.
-func containerError(body []byte) (message, kind string) {
+func ContainerError(body []byte) (message, kind string) {
 	var flat struct {
 		Error string `json:"error"`
 		Type  string `json:"error_type"`
