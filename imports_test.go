@@ -165,7 +165,7 @@ func TestModulesStayInTheirPackages(t *testing.T) {
 		"github.com/alecthomas/kong":              {"container"},
 		"go.yaml.in/yaml/v3":                      {"container"},
 		"github.com/schollz/progressbar/v3":       {"container"},
-		"github.com/aws/aws-sdk-go-v2":            {"container", "sagemaker", "internal/awserr"},
+		"github.com/aws/aws-sdk-go-v2":            {"container", "sagemaker", "internal/account", "internal/awserr"},
 		"github.com/aws/aws-lambda-go":            {"container/lambda"},
 		"github.com/coder/websocket":              {"container", "sagemaker", "dev"},
 		"go.opentelemetry.io/otel":                {"container", "handler"},

@@ -52,7 +52,7 @@ type cli struct {
 	Prefix     prefixCommand     `cmd:"" help:"Write a prefix file: the beginning of prompts, computed ahead for serve --prefix-cache-file."`
 	Bench      benchCommand      `cmd:"" help:"Measure a server that speaks TGI's or OpenAI's API under load."`
 	SageMaker  sageMaker         `cmd:"" name:"sagemaker" help:"Deploy to SageMaker, call an endpoint, or try one on this machine."`
-	Lambda     lambdaCommand     `cmd:"" help:"Serve as a Lambda function, or try one on this machine."`
+	Lambda     lambdaCommand     `cmd:"" help:"Serve as a Lambda function, deploy one, call it, or try it on this machine."`
 	Env        envCommand        `cmd:"" help:"Print the configuration that serve would use, and where each value comes from."`
 	Completion completionCommand `cmd:"" help:"Print the completion script of a shell."`
 	Man        manCommand        `cmd:"" help:"Print the manual page."`

@@ -28,8 +28,8 @@
 //	call.go      a call of an endpoint
 //	cause.go     errors of SageMaker in one line
 //
-// The versions of three services' packages in go.mod are older than the newest
-// on purpose: later ones build tables of every operation when a process starts,
+// The versions of four services' packages in go.mod are older than the newest
+// on purpose, service/lambda's among them: later ones build tables of every operation when a process starts,
 // which for service/sagemaker alone takes 20 to 140 ms and 14 MB, in the server
 // too. A test holds them to it.
 package deploy
