@@ -1,4 +1,4 @@
-"""`millrace sagemaker invoke` against the emulated endpoint: what a person at a terminal does."""
+"""`millrace sagemaker invoke` and `millrace lambda invoke` against the emulators: what a person at a terminal does."""
 
 import json
 import os
@@ -72,3 +72,23 @@ def test_an_endpoint_that_is_not_there(invoke, sagemaker):
     done = subprocess.run([BINARY, "sagemaker", "invoke", "elsewhere", "Hello"], capture_output=True, text=True, timeout=120,
                           env={**os.environ, **sagemaker.environment})
     assert done.returncode == 1 and "there is no endpoint elsewhere in service in us-east-1" in done.stderr
+
+
+@pytest.fixture
+def invoke_function(function):
+    def run(*arguments, status=0):
+        done = subprocess.run([BINARY, "lambda", "invoke", "millrace", *arguments], capture_output=True, text=True,
+                              timeout=120, env={**os.environ, **function.environment})
+        assert done.returncode == status, done.stdout + done.stderr
+        return done
+    return run
+
+
+def test_a_function(invoke_function):
+    whole = invoke_function("Hello", *FEW).stdout
+    assert whole.strip()
+    assert invoke_function("Hello", "--stream", *FEW).stdout == whole
+    assert "# length" in invoke_function("Hello", "--stream", "--verbose", *FEW).stderr
+    failed = invoke_function("Hello", "--parameters", '{"temperature": -1}', status=1).stderr
+    assert "function millrace failed (validation)" in failed and "temperature" in failed
+    assert "the end of the function's log:\n  START RequestId" in failed

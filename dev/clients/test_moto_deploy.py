@@ -1,7 +1,7 @@
-"""Deploys to moto's SageMaker and S3 with the real binary, looks with boto3 at what it has made, and deletes it.
+"""Deploys to moto's SageMaker, Lambda and S3 with the real binary, looks with boto3 at what it has made, and deletes it.
 
-moto knows no update of an endpoint and none of the newer instance types, and every endpoint serves at once: updates and
-failures are tested in Go, in sagemaker/deploy.
+moto knows no update of an endpoint and none of the newer instance types, and everything serves at once: updates and
+failures are tested in Go, in sagemaker/deploy and container/lambda/deploy.
 """
 
 import json
@@ -42,8 +42,8 @@ def client(aws):
 
 @pytest.fixture
 def millrace(aws):
-    def run(command, *arguments, status=0):
-        done = subprocess.run([BINARY, "sagemaker", command, *arguments, "--endpoint-url", aws],
+    def run(command, *arguments, status=0, of="sagemaker"):
+        done = subprocess.run([BINARY, of, command, *arguments, "--endpoint-url", aws],
                               env={**os.environ, **KEYS}, capture_output=True, text=True, timeout=120)
         assert done.returncode == status, done.stdout + done.stderr
         return done
@@ -161,3 +161,37 @@ def test_a_role_that_is_made_for_an_endpoint(millrace, client):
     assert client("sagemaker").describe_model(ModelName=model["ModelName"])["ExecutionRoleArn"] == made["Arn"]
     assert f"role {role}" in millrace("delete", "chat", "--yes").stdout
     assert iam.list_roles()["Roles"] == []
+
+
+def test_a_function_from_the_first_to_the_last_day(millrace, client):
+    aws, role = client("lambda"), f"millrace-lambda-{REGION}-small"
+    arguments = ("deploy", "small", "--image", IMAGE, "--create-role", "--model", "s3://models/llama/", "--tag", "team=search")
+    printed = json.loads(millrace(*arguments, "--print-policy", of="lambda").stdout)
+    url = millrace(*arguments, of="lambda").stdout.strip()
+    function = aws.get_function(FunctionName="small", Qualifier="live")
+    assert function["Tags"] == {"millrace:function": "small", "team": "search"}
+    assert function["Configuration"]["MemorySize"] == 3008 and function["Configuration"]["Timeout"] == 300
+    assert function["Configuration"]["Environment"]["Variables"] == {"LAMBDA_INVOKE_MODE": "stream", "MODEL_ID": "s3://models/llama/"}
+    assert function["Code"]["ImageUri"] == IMAGE
+    link = aws.get_function_url_config(FunctionName="small", Qualifier="live")
+    assert (link["FunctionUrl"], link["AuthType"], link["InvokeMode"]) == (url, "AWS_IAM", "RESPONSE_STREAM")
+    iam = client("iam")
+    assert iam.get_role(RoleName=role)["Role"]["AssumeRolePolicyDocument"] == printed["trust"]
+    assert iam.get_role_policy(RoleName=role, PolicyName="millrace")["PolicyDocument"] == printed["permissions"]
+
+    assert "serves exactly this already" in millrace(*arguments, of="lambda").stderr
+    millrace(*arguments, "--url", "public", of="lambda")
+    statements = {s["Action"]: s for s in json.loads(aws.get_policy(FunctionName="small", Qualifier="live")["Policy"])["Statement"]}
+    assert set(statements) == {"lambda:InvokeFunctionUrl", "lambda:InvokeFunction"}
+
+    removed = millrace("delete", "small", "--yes", of="lambda").stdout
+    assert removed.splitlines() == [f"deleted role {role}", "deleted function small"]
+    assert aws.list_functions()["Functions"] == [] and iam.list_roles()["Roles"] == []
+    assert "there is no function small:live" in millrace("invoke", "small", "Hello", status=1, of="lambda").stderr
+
+
+def test_others_functions_are_left_alone(millrace, client):
+    role = client("iam").create_role(RoleName="theirs", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    client("lambda").create_function(FunctionName="theirs", Role=role, PackageType="Image", Code={"ImageUri": IMAGE})
+    for command in ("delete", "theirs", "--yes"), ("deploy", "theirs", "--image", IMAGE):
+        assert "was not made by this command" in millrace(*command, status=1, of="lambda").stderr

@@ -216,7 +216,7 @@ func (s *Spec) configures(now *types.FunctionConfiguration, role string) bool {
 	inVPC := now.VpcConfig != nil && len(now.VpcConfig.SubnetIds) > 0
 	return aws.ToString(now.Role) == role && aws.ToInt32(now.MemorySize) == s.MemoryMB && aws.ToInt32(now.Timeout) == *s.seconds() &&
 		tmp == s.TmpMB && maps.Equal(variables, s.variables()) && snaps == s.SnapStart && !inVPC &&
-		now.LoggingConfig != nil && now.LoggingConfig.LogFormat == types.LogFormatJson
+		(now.LoggingConfig == nil || now.LoggingConfig.LogFormat == types.LogFormatJson)
 }
 
 // await waits until nothing is under way in the function.
