@@ -306,14 +306,14 @@ lint: tools native $(GOLANGCI) $(ACTIONLINT) ## formatting, vet, golangci-lint a
 	  if [ -n "$$unformatted" ]; then echo "run gofmt -w on: $$unformatted"; exit 1; fi
 	$(GOLANGCI) run ./...
 	cd dev/standin && $(CURDIR)/$(GOLANGCI) run ./...
-	$(ACTIONLINT)
+	$(ACTIONLINT) .github/workflows/*.yaml examples/github-actions/*.yaml
 
 linter: $(GOLANGCI) $(ACTIONLINT)
 
 $(GOLANGCI):
 	GOBIN=$(CURDIR)/build/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-$(ACTIONLINT): # of .github/workflows
+$(ACTIONLINT): # of workflows
 	GOBIN=$(CURDIR)/build/bin go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 .PHONY: clean
