@@ -38,7 +38,7 @@ func (a *awsAccount) dial(ctx context.Context, dry bool) (*deploy.Client, error)
 // sageMakerDeploy is the command that makes or updates an endpoint.
 type sageMakerDeploy struct {
 	Name  string `arg:"" help:"The endpoint's name."`
-	Image string `required:"" placeholder:"URI" help:"Image in the region's ECR, by tag or digest."`
+	Image string `placeholder:"URI" help:"Image in the region's ECR, by tag or digest."`
 	Role  string `env:"SAGEMAKER_ROLE" placeholder:"ARN" help:"What the container acts as (env SAGEMAKER_ROLE); an update keeps the role it finds."`
 
 	CreateRole  bool `help:"Make the role, with the permissions that this endpoint needs and no more; delete deletes it."`
@@ -67,6 +67,7 @@ type sageMakerDeploy struct {
 	Wait           bool              `default:"true" negatable:"" help:"Wait until the endpoint serves."`
 	DryRun         bool              `help:"Print the requests as JSON and change nothing."`
 
+	adviseFlags
 	awsAccount
 }
 
@@ -94,6 +95,12 @@ func (d *sageMakerDeploy) spec() (*deploy.Spec, error) {
 
 // Run deploys; a signal ends the waiting, not the deployment.
 func (d *sageMakerDeploy) Run(ctx context.Context) error {
+	if err := d.check(); err != nil {
+		return usageError{err}
+	}
+	if d.Advise {
+		return d.advise(ctx, d.Model, d.Env)
+	}
 	s, err := d.spec()
 	if err != nil {
 		return usageError{err}

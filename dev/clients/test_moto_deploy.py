@@ -141,11 +141,26 @@ def test_others_parts_are_left_alone(millrace, client):
     (("deploy", "chat", "--image", IMAGE, "--role", ROLE), "--instance-type is missing"),
     (("deploy", "chat", *MACHINE, "--model", "s3://models/llama"), "did you mean s3://models/llama/"),
     (("deploy", "chat", *MACHINE, "--region", "us-east-1"), "is in region eu-west-1, the endpoint in us-east-1"),
+    (("deploy", "chat", "--role", ROLE, "--instance-type", "ml.c5.xlarge"), "--image is missing"),
+    (("deploy", "chat", *MACHINE, "--readers", "5"), "belong to --advise"),
+    (("deploy", "chat", "--advise"), "--measured is missing"),
     (("delete", "chat"), "give --yes"),
     (("invoke", "chat", "x", "--parameters", "5"), "expected a JSON object"),
 ], ids=lambda value: value if isinstance(value, str) else " ".join(value[-2:]))
 def test_a_slip_is_named_before_anything_is_asked(millrace, command, message):
     assert message in millrace(*command, status=2).stderr
+
+
+def test_advice(millrace, tmp_path):
+    measured, prices = tmp_path / "measured.json", tmp_path / "prices.csv"
+    measured.write_text(json.dumps({"concurrency": 8, "tokens_per_second": 100, "time_per_output_token": {"p90_ms": 80}}))
+    prices.write_text("ml.c7i.xlarge,0.20\nml.c7i.8xlarge,2\n")
+    arguments = ("deploy", "chat", "--advise", "--measured", f"ml.c7i.xlarge={measured}", "--prices", str(prices))
+    assert "--instance-type ml.c7i.xlarge --instances 2 --env MAX_BATCH_SIZE=8, 0.40 an hour" in millrace(*arguments).stdout
+    advice = json.loads(millrace(*arguments, "--readers", "64", "--env", "MAX_TOTAL_TOKENS=64", "--json").stdout)
+    assert [c["basis"] for c in advice["choices"]] == ["measured", "estimated"]
+    assert [c["price_per_hour"] for c in advice["choices"]] == pytest.approx([1.6, 2])
+    assert advice["tokens_per_request"] == 64
 
 
 def test_a_role_that_is_made_for_an_endpoint(millrace, client):

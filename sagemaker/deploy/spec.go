@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -100,6 +101,9 @@ func (s *Spec) Check(region string) (notes []string, err error) {
 }
 
 func (s *Spec) checkImage(region string) error {
+	if s.Image == "" {
+		return errors.New("--image is missing: an image in ECR, such as ACCOUNT.dkr.ecr." + region + ".amazonaws.com/millrace:1.0")
+	}
 	if len(s.Image) > 255 {
 		return fmt.Errorf("--image: %d characters, SageMaker takes 255", len(s.Image))
 	}

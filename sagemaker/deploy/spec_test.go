@@ -25,6 +25,7 @@ func TestCheck(t *testing.T) {
 		{name: "name with an underscore", change: func(s *Spec) { s.Name = "my_chat" }, wantErr: `name "my_chat"`},
 		{name: "name ends in a hyphen", change: func(s *Spec) { s.Name = "chat-" }, wantErr: `name "chat-"`},
 		{name: "public image", change: func(s *Spec) { s.Image = "public.ecr.aws/x/millrace:1" }},
+		{name: "no image", change: func(s *Spec) { s.Image = "" }, wantErr: "--image is missing"},
 		{name: "image of another registry", change: func(s *Spec) { s.Image = "ghcr.io/x/millrace" }, wantErr: "expected an image in ECR"},
 		{name: "image of another region", change: func(s *Spec) { s.Image = strings.Replace(s.Image, "eu-west-1", "us-east-1", 1) }, wantErr: "is in region us-east-1, the endpoint in eu-west-1"},
 		{name: "no machine", change: func(s *Spec) { s.InstanceType = "" }, wantErr: "--instance-type is missing"},
