@@ -3,6 +3,7 @@ is known to the program."""
 
 import copy
 import functools
+import json
 import os
 import re
 import shutil
@@ -33,6 +34,8 @@ def variables(template) -> set:
     for resource in tree["Resources"].values():
         properties = resource.get("Properties", {})
         names |= properties.get("PrimaryContainer", {}).get("Environment", {}).keys()
+        for container in properties.get("InferenceSpecification", {}).get("Containers", []):
+            names |= container["Environment"].keys()
         environment = properties.get("Environment", {})
         names |= environment.get("Variables", {}).keys() if isinstance(environment, dict) else set()
         for container in properties.get("ContainerDefinitions", []):
@@ -54,7 +57,7 @@ def unknown(names) -> set:
 def test_variables():
     for template in TEMPLATES:
         names = variables(template)
-        assert names or template.name == "github.yaml", template.name
+        assert names or template.name in ("github.yaml", "dashboard.yaml"), template.name
         assert not unknown(names), template.name
 
 
@@ -71,6 +74,23 @@ def test_unit(tmp_path):
     unit.write_text(text.replace("/usr/local/bin/millrace", os.environ["MILLRACE"]))
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr
+
+
+def test_dashboard():
+    """The widgets are JSON, fill rows of 24 columns, and show the metrics that the server's log lines become."""
+    tree, _ = decode.decode(str(EXAMPLES / "cloudformation/dashboard.yaml"))
+    emf = (EXAMPLES.parent / "handler/telemetry/emf.go").read_text()
+    for name in "Endpoint", "Function":
+        body = tree["Resources"][name]["Properties"]["DashboardBody"]["Fn::Sub"]
+        assert set(re.findall(r"\$\{([\w:]+)\}", body)) <= tree["Parameters"].keys() | {"AWS::Region"}
+        widgets = json.loads(body)["widgets"]
+        for y in {w["y"] for w in widgets}:
+            assert sum(w["width"] for w in widgets if w["y"] == y) == 24
+        own, rows = set(), [w["properties"]["metrics"] for w in widgets if w["type"] == "metric"]
+        for metrics in rows:
+            if metrics[0][0] == "${Namespace}":
+                own |= {metric[1] for metric in metrics}
+        assert own and all(f'"{metric}":' in emf for metric in own)
 
 
 def test_workflow():
