@@ -50,6 +50,7 @@ type sageMakerDeploy struct {
 	Env         map[string]string `short:"e" env:"-" mapsep:"none" placeholder:"NAME=VALUE" help:"The container's environment; repeat it."`
 
 	InstanceType   string        `placeholder:"ml.TYPE" help:"Such as ml.c7i.2xlarge."`
+	FallbackType   []string      `placeholder:"ml.TYPE" help:"Taken where --instance-type has no capacity; repeat it, in the order to try."`
 	Instances      int32         `default:"1" help:"How many."`
 	Serverless     string        `placeholder:"MEMORY,CONCURRENCY" help:"No instances: memory in MB (1024 to 6144) and requests at a time."`
 	Async          string        `placeholder:"S3" help:"Make it asynchronous: s3://BUCKET/PREFIX for the answers."`
@@ -61,6 +62,7 @@ type sageMakerDeploy struct {
 	NetworkIsolation bool     `help:"Give the container no network and no credentials."`
 	KMSKey           string   `name:"kms-key" placeholder:"ID" help:"Key for disks and for asynchronous answers."`
 
+	ShadowImage    string            `placeholder:"URI" help:"Another image, which gets a copy of each call on as many instances of its own; its answers are dropped."`
 	UpdateStrategy string            `enum:"blue-green,rolling" default:"blue-green" help:"How an update replaces instances: ${enum}."`
 	Force          bool              `help:"Deploy although nothing has changed, such as an image under the same tag."`
 	Tag            map[string]string `mapsep:"none" placeholder:"KEY=VALUE" help:"Tags of all parts; repeat it."`
@@ -76,6 +78,7 @@ func (d *sageMakerDeploy) spec() (*deploy.Spec, error) {
 	s := &deploy.Spec{
 		Name: d.Name, Image: d.Image, Role: d.Role, Env: d.Env, Tags: d.Tag,
 		Model: d.Model, Bucket: strings.TrimPrefix(d.Bucket, "s3://"), StreamModel: d.StreamModel,
+		ShadowImage: d.ShadowImage, FallbackTypes: d.FallbackType,
 		InstanceType: d.InstanceType, Instances: d.Instances, AsyncOutput: d.Async,
 		Subnets: d.Subnet, SecurityGroups: d.SecurityGroup, NetworkIsolation: d.NetworkIsolation,
 		KMSKey: d.KMSKey, VolumeGB: d.VolumeSize, StartupTimeout: d.StartupTimeout,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,8 +57,10 @@ func (c *Client) Deploy(ctx context.Context, s *Spec, wait bool, progress Progre
 	if present, err = c.settle(ctx, s.Name, *r.config.EndpointConfigName); err != nil {
 		return err
 	}
-	if err := c.ensureModel(ctx, r.model, s.CreateRole); err != nil {
-		return err
+	for _, model := range r.models() {
+		if err := c.ensureModel(ctx, model, s.CreateRole); err != nil {
+			return err
+		}
 	}
 	began := time.Now()
 	if err = c.ensureConfig(ctx, r.config); err == nil {
@@ -79,7 +82,9 @@ func (c *Client) Deploy(ctx context.Context, s *Spec, wait bool, progress Progre
 			return err
 		}
 	}
-	removed, err := c.removeParts(ctx, s.Name, *r.config.EndpointConfigName, func(m string) bool { return m == *r.model.ModelName })
+	removed, err := c.removeParts(ctx, s.Name, *r.config.EndpointConfigName, func(m string) bool {
+		return slices.ContainsFunc(r.models(), func(kept *sagemaker.CreateModelInput) bool { return *kept.ModelName == m })
+	})
 	if err != nil {
 		return fmt.Errorf("endpoint %s is in service, but what earlier deployments have left could not be removed: %w", s.Name, err)
 	}

@@ -74,6 +74,23 @@ func TestDeploy(t *testing.T) {
 			},
 		},
 		{
+			name: "a shadow is added and its model kept", before: func(_ *fakeAWS, s *Spec) { s.ShadowImage = s.Image + ".1" },
+			want: []string{"CreateModel chat-#", "CreateEndpointConfig chat-#", "UpdateEndpoint chat", "DeleteEndpointConfig chat-#"},
+		},
+		{
+			name: "a shadow is removed with its model",
+			before: func(f *fakeAWS, s *Spec) {
+				s.ShadowImage = s.Image + ".1"
+				c, _ := f.dial(false)
+				if err := c.Deploy(context.Background(), s, true, nil); err != nil || len(f.models) != 2 {
+					f.t.Fatal(err, len(f.models))
+				}
+				f.took()
+				s.ShadowImage = ""
+			},
+			want: []string{"CreateEndpointConfig chat-#", "UpdateEndpoint chat", "DeleteEndpointConfig chat-#", "DeleteModel chat-#"},
+		},
+		{
 			name: "goes on where an interrupted run stopped",
 			fresh: func(f *fakeAWS) {
 				f.faults["CreateEndpoint"] = []string{"ResourceLimitExceeded: The account-level service limit 'ml.c7i.2xlarge for endpoint usage' is 0 Instances"}

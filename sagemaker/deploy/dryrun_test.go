@@ -38,6 +38,8 @@ func TestDryRun(t *testing.T) {
 		{name: "serverless", change: func(s *Spec) { s.InstanceType, s.Serverless = "", &Serverless{MemoryMB: 6144, MaxConcurrency: 5} }},
 		{name: "async", change: func(s *Spec) { s.AsyncOutput, s.KMSKey = "s3://answers/chat/", "alias/answers" }},
 		{name: "folder", change: func(s *Spec) { s.Model, s.Bucket = model, "models/teams" }},
+		{name: "fallback", change: func(s *Spec) { s.FallbackTypes = []string{"ml.c6i.2xlarge", "ml.m7i.2xlarge"} }},
+		{name: "shadow", change: func(s *Spec) { s.ShadowImage = s.Image + ".1" }},
 		{name: "role", change: func(s *Spec) { s.Role, s.CreateRole = "", true }},
 		{name: "update", before: testSpec(), change: func(s *Spec) { s.Instances, s.Rolling = 4, true }},
 	} {

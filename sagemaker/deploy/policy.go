@@ -3,6 +3,7 @@ package deploy
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/millrace-ai/millrace/internal/account"
@@ -22,10 +23,17 @@ func (s *Spec) Policy(region, id string) account.Policy {
 		return fmt.Sprintf("arn:%s:%s:%s:%s:%s", partition, service, region, id, resource)
 	}
 	var all account.Permissions
-	if image, ok := account.ParseImage(s.Image); ok {
+	var repositories []string
+	for _, uri := range []string{s.Image, s.ShadowImage} {
+		image, ok := account.ParseImage(uri)
+		arn := fmt.Sprintf("arn:%s:ecr:%s:%s:repository/%s", partition, image.Region, image.Account, image.Repository)
+		if ok && !slices.Contains(repositories, arn) {
+			repositories = append(repositories, arn)
+		}
+	}
+	if len(repositories) > 0 {
 		all.Allow("ImageLogin", []string{"*"}, "ecr:GetAuthorizationToken")
-		all.Allow("Image", []string{fmt.Sprintf("arn:%s:ecr:%s:%s:repository/%s", partition, image.Region, image.Account, image.Repository)},
-			"ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
+		all.Allow("Image", repositories, "ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
 	}
 	all.AllowReading(region, s.reads())
 	if s.AsyncOutput != "" {

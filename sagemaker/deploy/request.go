@@ -16,8 +16,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker/types"
 )
 
-// variant is the name of the only production variant.
-const variant = "main"
+// The names of the only production variant, and of its shadow.
+const (
+	variant = "main"
+	shadow  = "shadow"
+)
 
 // partName is what the models and configurations of an endpoint are called.
 var partName = regexp.MustCompile(`^(.+)-[0-9a-f]{10}$`)
@@ -25,9 +28,18 @@ var partName = regexp.MustCompile(`^(.+)-[0-9a-f]{10}$`)
 // requests are what makes an endpoint.
 type requests struct {
 	model  *sagemaker.CreateModelInput
+	shadow *sagemaker.CreateModelInput // nil: there is none
 	config *sagemaker.CreateEndpointConfigInput
 	create *sagemaker.CreateEndpointInput
 	update *sagemaker.UpdateEndpointInput
+}
+
+// models are the one that serves, and its shadow if there is one.
+func (r *requests) models() []*sagemaker.CreateModelInput {
+	if r.shadow == nil {
+		return []*sagemaker.CreateModelInput{r.model}
+	}
+	return []*sagemaker.CreateModelInput{r.model, r.shadow}
 }
 
 // defaults are the variables of the container that nobody needs to set. By
@@ -78,7 +90,19 @@ func (s *Spec) requests(region, role, model string) (r requests, err error) {
 	}
 	r.model.Tags = tags
 
-	r.config = &sagemaker.CreateEndpointConfigInput{ProductionVariants: []types.ProductionVariant{s.variant(*r.model.ModelName)}}
+	r.config = &sagemaker.CreateEndpointConfigInput{ProductionVariants: []types.ProductionVariant{s.variant(variant, *r.model.ModelName)}}
+	if s.ShadowImage != "" {
+		same, other := *r.model, *container
+		r.shadow = &same
+		r.shadow.ModelName, r.shadow.Tags = nil, nil
+		other.Image = &s.ShadowImage
+		r.shadow.PrimaryContainer = &other
+		if r.shadow.ModelName, err = s.nameOf(r.shadow, salt+shadow); err != nil {
+			return requests{}, err
+		}
+		r.shadow.Tags = tags
+		r.config.ShadowProductionVariants = []types.ProductionVariant{s.variant(shadow, *r.shadow.ModelName)}
+	}
 	if s.KMSKey != "" && !familyOf(s.InstanceType).localDisk {
 		r.config.KmsKeyId = &s.KMSKey
 	}
@@ -101,8 +125,8 @@ func (s *Spec) requests(region, role, model string) (r requests, err error) {
 	return r, nil
 }
 
-func (s *Spec) variant(model string) types.ProductionVariant {
-	v := types.ProductionVariant{VariantName: aws.String(variant), ModelName: &model}
+func (s *Spec) variant(name, model string) types.ProductionVariant {
+	v := types.ProductionVariant{VariantName: &name, ModelName: &model}
 	if s.Serverless != nil {
 		v.ServerlessConfig = &types.ProductionVariantServerlessConfig{
 			MemorySizeInMB: &s.Serverless.MemoryMB, MaxConcurrency: &s.Serverless.MaxConcurrency,
@@ -110,7 +134,13 @@ func (s *Spec) variant(model string) types.ProductionVariant {
 		return v
 	}
 	seconds := int32(s.StartupTimeout / time.Second)
-	v.InstanceType = types.ProductionVariantInstanceType(s.InstanceType)
+	if len(s.FallbackTypes) == 0 {
+		v.InstanceType = types.ProductionVariantInstanceType(s.InstanceType)
+	} else {
+		for i, name := range append([]string{s.InstanceType}, s.FallbackTypes...) {
+			v.InstancePools = append(v.InstancePools, types.InstancePool{InstanceType: types.ProductionVariantInstanceType(name), Priority: aws.Int32(int32(i + 1))})
+		}
+	}
 	v.InitialInstanceCount = &s.Instances
 	v.ContainerStartupHealthCheckTimeoutInSeconds = &seconds
 	v.ModelDataDownloadTimeoutInSeconds = &seconds
@@ -131,7 +161,7 @@ func (s *Spec) variant(model string) types.ProductionVariant {
 // which takes twice the machines for a while, or half of them at a time.
 func (s *Spec) deployment() *types.DeploymentConfig {
 	switch {
-	case s.Serverless != nil:
+	case s.Serverless != nil, s.ShadowImage != "": // which have SageMaker's own way only
 		return nil
 	case s.Rolling:
 		half := &types.CapacitySize{Type: types.CapacitySizeTypeCapacityPercent, Value: aws.Int32(50)}

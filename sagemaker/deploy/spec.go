@@ -16,7 +16,10 @@ import (
 type Spec struct {
 	Name  string
 	Image string
-	Role  string // ARN of what the container acts as; "": that of the endpoint's present model
+	// ShadowImage gets a copy of each call on as many instances of its own; its
+	// answers are dropped. "": there is no shadow.
+	ShadowImage string
+	Role        string // ARN of what the container acts as; "": that of the endpoint's present model
 	// CreateRole makes the role, with what the endpoint needs and no more.
 	CreateRole bool
 	Env        map[string]string
@@ -32,9 +35,11 @@ type Spec struct {
 	StreamModel bool
 
 	InstanceType string // "" with Serverless
-	Instances    int32
-	Serverless   *Serverless // nil: on instances
-	AsyncOutput  string      // s3://… for the answers of an asynchronous endpoint; "": it is not one
+	// FallbackTypes are taken in this order where InstanceType has no capacity.
+	FallbackTypes []string
+	Instances     int32
+	Serverless    *Serverless // nil: on instances
+	AsyncOutput   string      // s3://… for the answers of an asynchronous endpoint; "": it is not one
 
 	Subnets, SecurityGroups []string // of a VPC; both or none
 	NetworkIsolation        bool
@@ -63,6 +68,7 @@ const (
 	mostTimeout    = time.Hour
 	mostVolumeGB   = 512
 	mostConcurrent = 200
+	mostPools      = 5 // instance types of a variant
 )
 
 var (
@@ -85,7 +91,7 @@ func CheckName(name string) error {
 func (s *Spec) Check(region string) (notes []string, err error) {
 	for _, check := range []func() error{
 		func() error { return CheckName(s.Name) },
-		func() error { return s.checkImage(region) },
+		func() error { return s.checkImages(region) },
 		s.checkMachines,
 		s.checkModel,
 		func() error { return account.CheckRole(s.Role, s.CreateRole) },
@@ -100,22 +106,43 @@ func (s *Spec) Check(region string) (notes []string, err error) {
 	return s.notes(), nil
 }
 
-func (s *Spec) checkImage(region string) error {
+func (s *Spec) checkImages(region string) error {
 	if s.Image == "" {
 		return errors.New("--image is missing: an image in ECR, such as ACCOUNT.dkr.ecr." + region + ".amazonaws.com/millrace:1.0")
 	}
-	if len(s.Image) > 255 {
-		return fmt.Errorf("--image: %d characters, SageMaker takes 255", len(s.Image))
+	if err := checkImage("--image", s.Image, region); err != nil || s.ShadowImage == "" {
+		return err
 	}
-	if strings.HasPrefix(s.Image, "public.ecr.aws/") {
+	refused := ""
+	switch {
+	case s.Serverless != nil:
+		refused = "--serverless"
+	case s.AsyncOutput != "":
+		refused = "--async"
+	case s.Rolling:
+		refused = "--update-strategy rolling"
+	case len(s.FallbackTypes) > 0:
+		refused = "--fallback-type" // both variants are to run on the same machines, to be compared
+	}
+	if refused != "" {
+		return fmt.Errorf("--shadow-image: not with %s; leave one of them out", refused)
+	}
+	return checkImage("--shadow-image", s.ShadowImage, region)
+}
+
+func checkImage(flag, uri, region string) error {
+	if len(uri) > 255 {
+		return fmt.Errorf("%s: %d characters, SageMaker takes 255", flag, len(uri))
+	}
+	if strings.HasPrefix(uri, "public.ecr.aws/") {
 		return nil
 	}
-	image, ok := account.ParseImage(s.Image)
+	image, ok := account.ParseImage(uri)
 	if !ok {
-		return fmt.Errorf("--image %s: expected an image in ECR, ACCOUNT.dkr.ecr.%s.amazonaws.com/REPOSITORY:TAG or public.ecr.aws/…; SageMaker pulls from no other registry: push it to ECR first", s.Image, region)
+		return fmt.Errorf("%s %s: expected an image in ECR, ACCOUNT.dkr.ecr.%s.amazonaws.com/REPOSITORY:TAG or public.ecr.aws/…; SageMaker pulls from no other registry: push it to ECR first", flag, uri, region)
 	}
 	if image.Region != region {
-		return fmt.Errorf("--image %s is in region %s, the endpoint in %s: SageMaker pulls from its own region's ECR only; copy the image there, or choose --region %s", s.Image, image.Region, region, image.Region)
+		return fmt.Errorf("%s %s is in region %s, the endpoint in %s: SageMaker pulls from its own region's ECR only; copy the image there, or choose --region %s", flag, uri, image.Region, region, image.Region)
 	}
 	return nil
 }
@@ -127,12 +154,14 @@ func (s *Spec) checkMachines() error {
 	if s.InstanceType == "" {
 		return fmt.Errorf("--instance-type is missing, such as ml.c7i.2xlarge; or --serverless MEMORY,CONCURRENCY")
 	}
+	if err := checkType("--instance-type", s.InstanceType); err != nil {
+		return err
+	}
 	f := familyOf(s.InstanceType)
+	if err := s.checkFallback(f); err != nil {
+		return err
+	}
 	switch {
-	case !instanceType.MatchString(s.InstanceType):
-		return fmt.Errorf("--instance-type %s: expected ml.FAMILY.SIZE, such as ml.c7i.2xlarge", s.InstanceType)
-	case f.foreign:
-		return fmt.Errorf("--instance-type %s: the server computes on CPUs and NVIDIA GPUs, not on Inferentia or Trainium", s.InstanceType)
 	case f.localDisk && s.KMSKey != "" && s.AsyncOutput == "":
 		return fmt.Errorf("--kms-key: the disk of %s is local and encrypted with a key of its own; leave --kms-key out", s.InstanceType)
 	case f.localDisk && s.VolumeGB != 0:
@@ -152,9 +181,44 @@ func (s *Spec) checkMachines() error {
 	return nil
 }
 
+func checkType(flag, name string) error {
+	switch {
+	case !instanceType.MatchString(name):
+		return fmt.Errorf("%s %s: expected ml.FAMILY.SIZE, such as ml.c7i.2xlarge", flag, name)
+	case familyOf(name).foreign:
+		return fmt.Errorf("%s %s: the server computes on CPUs and NVIDIA GPUs, not on Inferentia or Trainium", flag, name)
+	}
+	return nil
+}
+
+// checkFallback checks that the other types can take the place of the first,
+// which is of family f.
+func (s *Spec) checkFallback(f family) error {
+	if len(s.FallbackTypes) >= mostPools {
+		return fmt.Errorf("--fallback-type: %d, SageMaker takes %d besides --instance-type", len(s.FallbackTypes), mostPools-1)
+	}
+	for i, name := range s.FallbackTypes {
+		if err := checkType("--fallback-type", name); err != nil {
+			return err
+		}
+		g := familyOf(name)
+		switch {
+		case name == s.InstanceType || slices.Contains(s.FallbackTypes[:i], name):
+			return fmt.Errorf("--fallback-type %s: is there twice", name)
+		case g.arm != f.arm:
+			return fmt.Errorf("--fallback-type %s: has another processor than %s, which the image is for", name, s.InstanceType)
+		case g.gpu != f.gpu:
+			return fmt.Errorf("--fallback-type %s: only one of it and %s has a GPU", name, s.InstanceType)
+		case g.localDisk != f.localDisk && (s.VolumeGB != 0 || s.KMSKey != ""):
+			return fmt.Errorf("--fallback-type %s: only one of it and %s has a local disk, so that --volume-size and --kms-key suit one of them only", name, s.InstanceType)
+		}
+	}
+	return nil
+}
+
 func (s *Spec) checkServerless() error {
 	refused := map[string]bool{
-		"--instance-type": s.InstanceType != "", "--subnet": len(s.Subnets) > 0, "--async": s.AsyncOutput != "",
+		"--instance-type": s.InstanceType != "", "--fallback-type": len(s.FallbackTypes) > 0, "--subnet": len(s.Subnets) > 0, "--async": s.AsyncOutput != "",
 		"--network-isolation": s.NetworkIsolation, "--volume-size": s.VolumeGB != 0, "--kms-key": s.KMSKey != "",
 	}
 	for _, flag := range slices.Sorted(maps.Keys(refused)) {

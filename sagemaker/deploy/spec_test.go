@@ -25,6 +25,24 @@ func TestCheck(t *testing.T) {
 		{name: "name with an underscore", change: func(s *Spec) { s.Name = "my_chat" }, wantErr: `name "my_chat"`},
 		{name: "name ends in a hyphen", change: func(s *Spec) { s.Name = "chat-" }, wantErr: `name "chat-"`},
 		{name: "public image", change: func(s *Spec) { s.Image = "public.ecr.aws/x/millrace:1" }},
+		{name: "fallback types", change: func(s *Spec) { s.FallbackTypes = []string{"ml.c6i.2xlarge", "ml.m7i.2xlarge"} }},
+		{name: "five fallback types", change: func(s *Spec) {
+			s.FallbackTypes = []string{"ml.c5.large", "ml.c5.xlarge", "ml.m5.large", "ml.m5.xlarge", "ml.r5.large"}
+		}, wantErr: "--fallback-type: 5, SageMaker takes 4 besides"},
+		{name: "fallback type of another form", change: func(s *Spec) { s.FallbackTypes = []string{"c7i.large"} }, wantErr: "--fallback-type c7i.large: expected ml.FAMILY.SIZE"},
+		{name: "fallback to Inferentia", change: func(s *Spec) { s.FallbackTypes = []string{"ml.inf2.xlarge"} }, wantErr: "not on Inferentia"},
+		{name: "the same fallback", change: func(s *Spec) { s.FallbackTypes = []string{"ml.c7i.2xlarge"} }, wantErr: "--fallback-type ml.c7i.2xlarge: is there twice"},
+		{name: "fallback to Graviton", change: func(s *Spec) { s.FallbackTypes = []string{"ml.c7g.2xlarge"} }, wantErr: "has another processor than ml.c7i.2xlarge"},
+		{name: "fallback to a GPU", change: func(s *Spec) { s.FallbackTypes = []string{"ml.g6.xlarge"} }, wantErr: "only one of it and ml.c7i.2xlarge has a GPU"},
+		{name: "fallback to a local disk", change: func(s *Spec) { s.FallbackTypes, s.VolumeGB = []string{"ml.c5d.2xlarge"}, 100 }, wantErr: "only one of it and ml.c7i.2xlarge has a local disk"},
+		{name: "serverless with a fallback", change: func(s *Spec) {
+			s.InstanceType, s.Serverless, s.FallbackTypes = "", &Serverless{MemoryMB: 4096, MaxConcurrency: 1}, []string{"ml.c5.large"}
+		}, wantErr: "--fallback-type: not for a serverless endpoint"},
+		{name: "shadow", change: func(s *Spec) { s.ShadowImage = s.Image + ".1" }},
+		{name: "shadow of another registry", change: func(s *Spec) { s.ShadowImage = "ghcr.io/x/millrace" }, wantErr: "--shadow-image ghcr.io/x/millrace: expected an image in ECR"},
+		{name: "shadow of an asynchronous endpoint", change: func(s *Spec) { s.ShadowImage, s.AsyncOutput = s.Image, "s3://a-bucket/b" }, wantErr: "--shadow-image: not with --async"},
+		{name: "shadow and rolling", change: func(s *Spec) { s.ShadowImage, s.Rolling, s.Instances = s.Image, true, 2 }, wantErr: "--shadow-image: not with --update-strategy rolling"},
+		{name: "shadow and fallback", change: func(s *Spec) { s.ShadowImage, s.FallbackTypes = s.Image, []string{"ml.c6i.2xlarge"} }, wantErr: "--shadow-image: not with --fallback-type"},
 		{name: "no image", change: func(s *Spec) { s.Image = "" }, wantErr: "--image is missing"},
 		{name: "image of another registry", change: func(s *Spec) { s.Image = "ghcr.io/x/millrace" }, wantErr: "expected an image in ECR"},
 		{name: "image of another region", change: func(s *Spec) { s.Image = strings.Replace(s.Image, "eu-west-1", "us-east-1", 1) }, wantErr: "is in region us-east-1, the endpoint in eu-west-1"},

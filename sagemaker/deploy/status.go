@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -28,10 +30,10 @@ type Status struct {
 	Log      []string  `json:"log,omitempty"`
 }
 
-// Variant is one of an endpoint's production variants.
+// Variant is one of an endpoint's variants: production, or its shadow.
 type Variant struct {
 	Name      string      `json:"name"`
-	Instance  string      `json:"instance_type,omitempty"`
+	Instance  string      `json:"instance_type,omitempty"` // several in the order in which they are tried
 	Instances int32       `json:"instances"`
 	Desired   int32       `json:"desired_instances"`
 	Size      *Serverless `json:"serverless,omitempty"`
@@ -74,8 +76,12 @@ func (c *Client) Status(ctx context.Context, name string, logLines int) (*Status
 		s.Notes = append(s.Notes, err.Error())
 	}
 	if config != nil {
-		for _, v := range config.ProductionVariants {
-			row := Variant{Name: aws.ToString(v.VariantName), Instance: string(v.InstanceType), Model: aws.ToString(v.ModelName), Desired: aws.ToInt32(v.InitialInstanceCount)}
+		for _, v := range slices.Concat(config.ProductionVariants, config.ShadowProductionVariants) {
+			types := []string{string(v.InstanceType)}
+			for _, pool := range v.InstancePools {
+				types = append(types, string(pool.InstanceType))
+			}
+			row := Variant{Name: aws.ToString(v.VariantName), Instance: strings.TrimPrefix(strings.Join(types, ", "), ", "), Model: aws.ToString(v.ModelName), Desired: aws.ToInt32(v.InitialInstanceCount)}
 			if size := v.ServerlessConfig; size != nil {
 				row.Size = &Serverless{MemoryMB: aws.ToInt32(size.MemorySizeInMB), MaxConcurrency: aws.ToInt32(size.MaxConcurrency)}
 			}
@@ -102,7 +108,7 @@ func (c *Client) Status(ctx context.Context, name string, logLines int) (*Status
 
 // running fills in what the endpoint itself says of the variant.
 func (v *Variant) running(e *sagemaker.DescribeEndpointOutput) {
-	for _, r := range e.ProductionVariants {
+	for _, r := range slices.Concat(e.ProductionVariants, e.ShadowProductionVariants) {
 		if aws.ToString(r.VariantName) != v.Name {
 			continue
 		}
