@@ -88,6 +88,9 @@ var examples = map[string]string{
 	"sagemaker deploy": `Examples:
   millrace sagemaker deploy my-endpoint --model s3://my-bucket/models/llama --dry-run
 `,
+	"sagemaker transform": `Examples:
+  millrace sagemaker transform requests.jsonl answers/ --model ./SmolLM2-135M-Instruct
+`,
 	"lambda deploy": `Examples:
   millrace lambda deploy small --image 123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace@sha256:... --create-role --dry-run
 `,

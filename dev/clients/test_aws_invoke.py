@@ -92,3 +92,20 @@ def test_a_function(invoke_function):
     failed = invoke_function("Hello", "--parameters", '{"temperature": -1}', status=1).stderr
     assert "function millrace failed (validation)" in failed and "temperature" in failed
     assert "the end of the function's log:\n  START RequestId" in failed
+
+
+def test_a_transform_job(tmp_path):
+    lines = [json.dumps({"inputs": text, "parameters": {"max_new_tokens": 3}}) for text in ("Hello", "What is Millrace?", "Hello")]
+    (tmp_path / "in/sub").mkdir(parents=True)
+    (tmp_path / "in/sub/a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "in/b.jsonl").write_text('{"inputs": ""}\n')
+    outputs = {}
+    for strategy in "SingleRecord", "MultiRecord":
+        out = tmp_path / strategy
+        done = subprocess.run([BINARY, "sagemaker", "transform", tmp_path / "in", out, "--batch-strategy", strategy], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 1 and "b.jsonl: call 1 of 1: the container answered 422" in done.stderr, done.stderr
+        assert done.stdout.startswith(f"1 files transformed by {3 if strategy == 'SingleRecord' else 1} calls ({strategy}, ")
+        assert [p.name for p in out.rglob("*") if p.is_file()] == ["a.jsonl.out"]
+        outputs[strategy] = (out / "sub/a.jsonl.out").read_text()
+    first, _, third = [json.loads(line)[0]["generated_text"] for line in outputs["SingleRecord"].splitlines()]
+    assert first == third and outputs["SingleRecord"] == outputs["MultiRecord"]

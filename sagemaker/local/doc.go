@@ -28,6 +28,9 @@
 // This package stands for the platform, and package sagemaker is inside of the
 // container: neither imports the other.
 //
+// A Transform is a batch transform job, which has a fleet of its own and no
+// runtime API (transform.go).
+//
 // Signatures are not checked and the control plane is not emulated. Where
 // AWS documents no rule the comments say what is assumed.
 //
