@@ -100,6 +100,8 @@ func (c *Client) describe(ctx context.Context, name string) (*lambda.GetFunction
 		return nil, nil
 	case err != nil:
 		return nil, c.explain(err, "function "+name)
+	case f.TagsError != nil:
+		return nil, fmt.Errorf("the tags of function %s, which say whether this command made it, cannot be read: %s; that takes lambda:ListTags", name, aws.ToString(f.TagsError.Message))
 	case f.Tags[tagKey] != name:
 		return nil, fmt.Errorf("function %s exists and was not made by this command: it has no tag %s=%s; choose another name, or add that tag to let this command manage it", name, tagKey, name)
 	}
@@ -171,8 +173,10 @@ func (c *Client) change(ctx context.Context, s *Spec, role string, present *lamb
 	if now.PackageType != types.PackageTypeImage {
 		return false, fmt.Errorf("%s is not made of an image, which cannot be changed: delete it first", what)
 	}
+	// What a failed update was to set is described as if it were set.
+	redo := s.Force || now.LastUpdateStatus == types.LastUpdateStatusFailed
 	sameArchitecture := len(now.Architectures) == 0 && !s.Arm || len(now.Architectures) == 1 && now.Architectures[0] == s.architecture()
-	if s.Force || !sameArchitecture || present.Code == nil || aws.ToString(present.Code.ImageUri) != s.Image {
+	if redo || !sameArchitecture || present.Code == nil || aws.ToString(present.Code.ImageUri) != s.Image {
 		changed = true
 		_, err := c.lambda.UpdateFunctionCode(ctx, &lambda.UpdateFunctionCodeInput{
 			FunctionName: &s.Name, ImageUri: &s.Image, Architectures: []types.Architecture{s.architecture()},
@@ -185,7 +189,7 @@ func (c *Client) change(ctx context.Context, s *Spec, role string, present *lamb
 			return false, err
 		}
 	}
-	if s.configures(now, role) {
+	if now.LastUpdateStatus != types.LastUpdateStatusFailed && s.configures(now, role) {
 		return changed, nil
 	}
 	_, err = c.lambda.UpdateFunctionConfiguration(ctx, &lambda.UpdateFunctionConfigurationInput{

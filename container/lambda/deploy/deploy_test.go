@@ -148,6 +148,14 @@ func TestDeploy(t *testing.T) {
 			wantErr: "function small exists and was not made by this command: it has no tag millrace:function=small",
 		},
 		{
+			name: "tags that cannot be read", before: func(f *fakeAWS, _ *Spec) { f.secret = true },
+			wantErr: "cannot be read: not authorized; that takes lambda:ListTags",
+		},
+		{
+			name: "after an update that failed", before: func(f *fakeAWS, _ *Spec) { f.broken = true },
+			want: []string{code, configure, publish, moveAlias, removeOne}, alias: "2",
+		},
+		{
 			name: "one of an archive", before: func(f *fakeAWS, _ *Spec) { f.function["PackageType"] = "Zip" },
 			wantErr: "is not made of an image",
 		},

@@ -35,6 +35,8 @@ type fakeAWS struct {
 	link     map[string]any // the URL's configuration
 	policy   []string       // statements of the alias's policy
 	used     string         // a version that another alias uses
+	broken   bool           // the last update has failed; the next one does not
+	secret   bool           // the caller may not read tags
 	roles    map[string]string
 	log      []string
 	faults   map[string][]string // by operation: errors to answer with before it works, "STATUS CODE: message"
@@ -127,6 +129,9 @@ func (f *fakeAWS) described(version string) map[string]any {
 	for key, value := range f.function {
 		out[key] = value
 	}
+	if f.broken {
+		out["LastUpdateStatus"] = "Failed"
+	}
 	if version != "" && version == f.failed {
 		out["State"] = "Failed"
 	}
@@ -160,12 +165,14 @@ func (f *fakeAWS) answer(r *http.Request, in map[string]any) (name string, out a
 		return name, in, nil
 	case f.function == nil:
 		return name, nil, errMissing
+	case r.Method == http.MethodGet && path == "" && f.secret:
+		return name, map[string]any{"Configuration": f.described(""), "TagsError": map[string]any{"ErrorCode": "AccessDenied", "Message": "not authorized"}}, nil
 	case r.Method == http.MethodGet && path == "":
 		return name, map[string]any{"Configuration": f.described(""), "Tags": f.tags, "Code": map[string]any{"ImageUri": f.image}}, nil
 	case r.Method == http.MethodGet && path == "configuration":
 		return name, f.described(qualifier), nil
 	case r.Method == http.MethodPut && path == "code":
-		f.image, f.changed = in["ImageUri"].(string), true
+		f.image, f.changed, f.broken = in["ImageUri"].(string), true, false
 		f.function["Architectures"] = in["Architectures"]
 		return name, map[string]any{}, nil
 	case r.Method == http.MethodPut && path == "configuration":
