@@ -114,6 +114,8 @@ func (m *Metrics) addOurs(buckets []float64) {
 	m.Total("millrace_prompt_tokens_total", "Tokens of the prompts of all admitted sequences", func(s engine.Stats) int64 { return s.PromptTokens })
 	m.Total("millrace_cache_hit_tokens_total", "Prompt tokens found in the prefix cache", func(s engine.Stats) int64 { return s.CachedTokens })
 	m.Total("millrace_generated_tokens_total", "Tokens generated", func(s engine.Stats) int64 { return s.GeneratedTokens })
+	m.Total("millrace_images_encoded_total", "Images that the vision tower has read", func(s engine.Stats) int64 { return s.ImagesEncoded })
+	m.Total("millrace_images_cached_total", "Images of requests whose rows or pages were there already", func(s engine.Stats) int64 { return s.ImagesCached })
 	m.Total("millrace_drafted_tokens_total", "Tokens of drafts, with --speculate", func(s engine.Stats) int64 { return s.DraftedTokens })
 	m.Total("millrace_accepted_tokens_total", "Tokens of drafts that were generated", func(s engine.Stats) int64 { return s.AcceptedTokens })
 	m.Total("millrace_preemptions_total", "Sequences that lost their pages to others and were computed again", func(s engine.Stats) int64 { return s.Preemptions })
