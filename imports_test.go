@@ -85,7 +85,7 @@ var layers = map[string][]string{
 	"handler/openapi":   {},
 	// Nor what is fetched for them, of what it is.
 	"handler/imagefetch": {},
-	"engine":             {"engine/device", "engine/grammar", "engine/page", "engine/plan", "engine/sample", "engine/stop"},
+	"engine":             {"engine/device", "engine/grammar", "engine/page", "engine/plan", "engine/sample", "engine/stop", "engine/vision"},
 	"engine/loader":      {"engine/device", "engine/plan", "engine/quant", "engine/weights"},
 	"engine/calibrate":   {"engine/device", "engine/loader", "engine/plan", "engine/quant", "engine/sample", "engine/weights"},
 	"engine/adapter":     {"engine/device", "engine/plan", "engine/quant", "engine/weights"},
