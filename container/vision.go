@@ -77,7 +77,7 @@ func (m *model) vision(cfg *config.Serve) (*seeing, error) {
 	if tower == nil {
 		return nil, fmt.Errorf("the vision tower of model family %q is not supported", m.config.Family)
 	}
-	return &seeing{tower: tower, processor: processor, limits: engine.TowerLimits(min(mostPatches, processor.Config.MaxTile), cfg.Threads)}, nil
+	return &seeing{tower: tower, processor: processor, limits: engine.TowerLimits(tower, min(mostPatches, processor.Config.MaxTile), cfg.Threads)}, nil
 }
 
 // openTower opens a backend for the vision tower, nil if there is none or if the backend

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/millrace-ai/millrace/engine/device"
@@ -20,9 +21,9 @@ type Tower struct {
 }
 
 // TowerLimits are what the backend of a tower is to be opened with, for tiles of so many
-// rows at most.
-func TowerLimits(rows, threads int) device.Limits {
-	return device.Limits{MaxTokens: rows, MaxRows: rows, MaxSlots: 1, MaxPagesPerSlot: pagesFor(rows), Threads: threads}
+// patches at most.
+func TowerLimits(t *plan.Tower, patches, threads int) device.Limits {
+	return device.Limits{MaxTokens: patches, MaxRows: max(1, patches/max(1, t.Merge)), MaxSlots: 1, MaxPagesPerSlot: pagesFor(patches), Threads: threads}
 }
 
 // NewTower returns the encoder of a tower that the backend has been given, opened with
@@ -38,7 +39,7 @@ func NewTower(b device.Backend, limits device.Limits, t *plan.Tower, newline []f
 // Encode implements Encoder.
 func (t *Tower) Encode(m *Image, rows []float32) error {
 	if m.Input == nil || len(m.Input.Inputs) != len(m.Input.Tiles) {
-		return fmt.Errorf("an image without the tower's input")
+		return errors.New("an image without the tower's input")
 	}
 	t.rows = t.rows[:0]
 	for i := range m.Input.Tiles {
@@ -62,7 +63,7 @@ func (t *Tower) Encode(m *Image, rows []float32) error {
 			from = t.rows[int(at)*t.width:][:t.width]
 		}
 		if copy(rows[i*t.width:][:t.width], from) != t.width {
-			return fmt.Errorf("the model has no row for the end of a line of tiles")
+			return errors.New("the model has no row for the end of a line of tiles")
 		}
 	}
 	return nil
