@@ -65,8 +65,9 @@ void Model::lower(const mr_op& op, Arena& arena) {
   switch (op.kind) {
     case MR_OP_EMBED: {
       const Weight* w = op.weight[0] < 0 ? nullptr : &weight(op.weight[0]);
-      return push([=](const Now& now) {
-        embed(now.stream, step, out, w, op.f[MR_EMBED_SCALE], op.i[MR_EMBED_BESIDE] == 1, now.tokens);
+      return push([=, width = plan_.embeds_width](const Now& now) {
+        embed(now.stream, step, out, w, op.f[MR_EMBED_SCALE], op.i[MR_EMBED_BESIDE] == 1, op.i[MR_EMBED_FIRST],
+              width, now.tokens);
       });
     }
     case MR_OP_EMBED_POSITION:

@@ -7,13 +7,14 @@ namespace {
 // EmbedRow of package device: row i of Batch.Embeds is token -1-i.
 __device__ __forceinline__ int embedded_row(int32_t id) { return -1 - id; }
 
-__global__ void embed_kernel(Step step, Values out, Weight w, bool none, float scale, bool beside) {
+__global__ void embed_kernel(Step step, Values out, Weight w, bool none, float scale, bool beside,
+                             int first, int embeds_width) {
   const int t = blockIdx.x;
   if (t >= *step.n_tokens) return;
   int32_t id = step.token[t];
   if (beside && (id < 0 || id >= w.rows)) id = 0;
-  if (id < 0 || none) {
-    const float* from = (*step.batch)->embeds + size_t(embedded_row(id)) * out.width;
+  if (id < 0) {
+    const float* from = (*step.batch)->embeds + size_t(embedded_row(id)) * size_t(embeds_width) + first;
     for (int i = threadIdx.x; i < out.width; i += blockDim.x) out.row(t)[i] = from[i];
     return;
   }
@@ -42,8 +43,15 @@ __global__ void embed_position_kernel(Step step, Values out, Weight w, int offse
 
 }  // namespace
 
-void embed(cudaStream_t stream, const Step& step, const Values& out, const Weight* w, float scale, bool beside, int n) {
-  MR_LAUNCH(embed_kernel, n, 128, stream, step, out, w == nullptr ? Weight{} : *w, w == nullptr, scale, beside);
+void embed(cudaStream_t stream, const Step& step, const Values& out, const Weight* w, float scale,
+           bool beside, int first, int embeds_width, int n) {
+  MR_LAUNCH(embed_kernel, n, 128, stream, step, out, w == nullptr ? Weight{} : *w, w == nullptr, scale, beside,
+            first, embeds_width);
+}
+
+void embedding_bag(cudaStream_t stream, const Rows& rows, const Values& out, const Values& numbers, const Values& weights,
+                   const Weight& w, int n) {
+  MR_LAUNCH(embedding_bag_kernel, n, 128, stream, rows, out, numbers, weights, w);
 }
 
 void embed_position(cudaStream_t stream, const Step& step, const Values& out, const Weight& w, int offset, int n) {

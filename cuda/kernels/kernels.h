@@ -170,7 +170,9 @@ void store_rows(cudaStream_t, const Weight&, const void* src, int64_t first, int
 void decode_rows(cudaStream_t, const Weight&, int matrices, float* out);
 
 // embed.cu
-void embed(cudaStream_t, const Step&, const Values& out, const Weight*, float scale, bool beside, int n);
+void embed(cudaStream_t, const Step&, const Values& out, const Weight*, float scale,
+           bool beside, int first, int embeds_width, int n);
+void embedding_bag(cudaStream_t, const Rows&, const Values& out, const Values& numbers, const Values& weights, const Weight&, int n);
 void embed_position(cudaStream_t, const Step&, const Values& out, const Weight&, int offset, int n);
 
 // norm.cu
@@ -193,7 +195,7 @@ void sparsify(cudaStream_t, const Rows&, const Values& out, const Values& x, flo
 void copy_columns(cudaStream_t, const Rows&, const Values& out, const Values& x, int n);
 
 // rows.cu
-void pick_rows(cudaStream_t, const Step&, const Values& out, const Values& x, int n);
+void pick_rows(cudaStream_t, const Step&, const Values& out, const Values& x, int count, bool mean, int n);
 void output_rows(cudaStream_t, const Step&, const Values& x, int n);
 
 // rope.cu
