@@ -354,9 +354,14 @@ func (g *constraintState) calm(draft []int32) int {
 }
 
 // forces reports whether the grammar of s leaves no choice in the place of a token of
-// the draft, or in the one after it.
+// the draft, or in the one after it: the draft may have been cut since it was followed,
+// for want of pages.
 func (s *sequence) forces(place int) bool {
-	return s.constrained() && place < len(s.draft) && s.constraint.draft.Forced[place]
+	if !s.constrained() || s.constraint.draft == nil {
+		return false
+	}
+	forced := s.constraint.draft.Forced
+	return place < len(forced) && forced[place]
 }
 
 // verify adds to the step the draft of s, after the token with an index in the batch,
