@@ -68,7 +68,7 @@ var families = map[string]family{
 	},
 	"gemma3": {
 		read: readGemma3, build: buildGemma3, eos: 1, ignored: gemma3Ignored,
-		models: "Gemma 3 4B and larger, the text part", remarks: "images are refused",
+		models: "Gemma 3 4B and larger", remarks: "with the vision tower",
 	},
 	"gemma3_text": {
 		read: readGemma3Text, build: buildGemma3, eos: 1, ignored: gemma3Ignored,
@@ -148,7 +148,7 @@ var families = map[string]family{
 	},
 	"mistral3": {
 		read: readMistral3, build: buildMistral3, eos: 2, ignored: mistral3Ignored,
-		models: "Mistral Small 3.1, 3.2 and 4, Ministral 3, the text part", remarks: "images are refused",
+		models: "Mistral Small 3.1, 3.2 and 4, Ministral 3", remarks: "with the vision tower",
 	},
 	"apertus": {
 		read: readApertus, build: buildApertus, eos: 2, spare: []string{".act_fn.beta", ".act_fn.eps"},
@@ -219,7 +219,7 @@ var families = map[string]family{
 	"qwen3_5": {
 		read: readQwen35, build: buildQwen35, draft: draftQwen35, eos: -1, ignored: qwen35Ignored,
 		like:   "qwen3_5_text",
-		models: "Qwen3.5, the text part", remarks: "gated delta nets beside attention; states in the prefix cache; its MTP head drafts with `--speculate`",
+		models: "Qwen3.5", remarks: "with the vision tower; gated delta nets beside attention; states in the prefix cache; its MTP head drafts with `--speculate`",
 	},
 	"qwen3_5_text": {
 		read: readQwen35Text, build: buildQwen35, draft: draftQwen35, eos: -1, ignored: qwen35Ignored,
@@ -232,7 +232,7 @@ var families = map[string]family{
 	"qwen3_5_moe": {
 		read: readQwen35MoE, build: buildQwen35MoE, draft: draftQwen35MoE, eos: -1, ignored: qwen35Ignored,
 		like:   "qwen3_5_moe_text",
-		models: "Qwen3.6-35B-A3B, Qwen3.5 with experts, the text part", remarks: "gated delta nets beside attention; mixture of experts; its MTP head drafts with `--speculate`",
+		models: "Qwen3.6-35B-A3B, Qwen3.5 with experts", remarks: "with the vision tower; gated delta nets beside attention; mixture of experts; its MTP head drafts with `--speculate`",
 	},
 	"qwen3_5_moe_text": {
 		read: readQwen35MoEText, build: buildQwen35MoE, draft: draftQwen35MoE, eos: -1, ignored: qwen35Ignored,
