@@ -97,10 +97,10 @@ func (e *Engine) root(r *Request, ropeLen int32) page.Key {
 	}
 	number := func(n int32) []byte { return binary.LittleEndian.AppendUint32(nil, uint32(n)) }
 	fields := []page.Field{
-		page.Field{Tag: page.TagModel, Value: e.cfg.Root[:]},
-		page.Field{Tag: page.TagAdapter, Value: number(r.Adapter)},
-		page.Field{Tag: page.TagSalt, Value: []byte(r.CacheSalt)},
-		page.Field{Tag: page.TagRope, Value: number(ropeLen)},
+		{Tag: page.TagModel, Value: e.cfg.Root[:]},
+		{Tag: page.TagAdapter, Value: number(r.Adapter)},
+		{Tag: page.TagSalt, Value: []byte(r.CacheSalt)},
+		{Tag: page.TagRope, Value: number(ropeLen)},
 	}
 	if whole {
 		h := sha256.New()
