@@ -170,7 +170,7 @@ func TestEnv(t *testing.T) {
 
 	// What auto stands for is known only with a request, or with the model loaded.
 	decidedLater := []string{
-		"adapter-memory", "default-max-tokens", "device", "generation-config", "kv-cache-dtype", "lambda-invoke-mode", "max-input-length", "reasoning-budget", "reasoning-format",
+		"adapter-memory", "default-max-tokens", "device", "generation-config", "image-memory", "kv-cache-dtype", "lambda-invoke-mode", "max-input-length", "reasoning-budget", "reasoning-format",
 	}
 	var all []setting
 	if err := json.Unmarshal([]byte(printed(t, nil, "env", dir, "--json")), &all); err != nil {
