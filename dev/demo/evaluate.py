@@ -164,8 +164,8 @@ def evaluate(model, sampler, formats=FORMATS, show: int = 200) -> tuple[dict, li
 
 
 def write_model_test(path, rng, judged: list[tuple[Case, float]]) -> None:
-    """Held-out requests with sure answers: every token leads by a wide margin, so that no engine's rounding can change it."""
-    sure = [c for c, lead in judged if lead > 2.0 and len(json.dumps(c.request)) < 1500]
+    """Held-out requests with one answer, a sure one: every token leads by a wide margin, so that no engine's rounding can change it."""
+    sure = [c for c, lead in judged if lead > 2.0 and len(c.answers) == 1 and len(json.dumps(c.request)) < 1500]
     wanted = {"raw": 10, "sloppy": 4, "chat": 6, "system": 4, "turns": 3, "tool": 3, "result": 2}
     with open(path, "w") as file:
         for kind, number in wanted.items():

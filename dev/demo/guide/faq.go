@@ -42,11 +42,12 @@ func slug(heading string) string {
 }
 
 // code matches what is typed or read by a program: commands, calls, JSON,
-// addresses, flags, paths, variables and fields.
+// images, addresses, flags, paths, variables and fields.
 var code = regexp.MustCompile(strings.Join([]string{
-	`\bmillrace (?:serve|chat|pull|inspect|sagemaker (?:deploy|invoke|status|delete|local)|lambda (?:run|local)|bench|env|completion|--version)\b(?: (?:\S*/\S*\w|[A-Z]+\b|--[a-z-]+))*`,
+	`\bmillrace (?:serve|chat|pull|inspect|sagemaker (?:deploy|invoke|status|delete|local)|lambda (?:run|local|deploy)|bench|env|completion|--version)\b(?: (?:\S*/\S*\w|[A-Z]+\b|--[a-z-]+))*`,
 	`\bdocker run [^.;]*IMAGE(?: serve\b)?`,
-	`\bmake (?:run|test|bench-peer|bench)\b`,
+	`\bmake (?:run|test|bench-peer|bench|cuda)\b`,
+	`!\[\]\(\w+\)`,
 	`\w[\w.]*\([^()]*["=][^()]*(?:\([^()]*\)[^()]*)?\)(?:\.json\(\))?(?:\["\w+"\])?`,
 	`\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}`,
 	`"[a-z_]+": [a-z]+`,

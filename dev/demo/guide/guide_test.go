@@ -58,6 +58,7 @@ func TestMarkdown(t *testing.T) {
 	for answer, want := range map[string]string{
 		"Start it with --model-id /path/to/model.":                   "Start it with `--model-id /path/to/model`.",
 		"POST /generate takes {\"a\": {\"b\": 1}}, {\"c\": 2}.":      "POST `/generate` takes `{\"a\": {\"b\": 1}}`, `{\"c\": 2}`.",
+		"Write ![](URL) into a prompt.":                              "Write `![](URL)` into a prompt.",
 		"millrace bench loads servers.":                              "`millrace bench` loads servers.",
 		"millrace pull hf:org/name DIR. It resumes.":                 "`millrace pull hf:org/name DIR`. It resumes.",
 		"Set HF_HUB_OFFLINE=1.":                                      "Set `HF_HUB_OFFLINE=1`.",
