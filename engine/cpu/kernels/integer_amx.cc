@@ -16,9 +16,6 @@
 namespace millrace {
 namespace amx {
 using Tiles = ProcessorTiles;
-MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
-  return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, (__m512i)x);
-}
 }  // namespace amx
 }  // namespace millrace
 

@@ -17,9 +17,6 @@
 namespace millrace {
 namespace amxemulated {
 using Tiles = EmulatedTiles;
-MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
-  return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, (__m512i)x);
-}
 }  // namespace amxemulated
 }  // namespace millrace
 

@@ -10,15 +10,6 @@
 #define MR_SUMS 16
 
 #include "simd.hpp"
-
-namespace millrace {
-namespace avx512vnni {
-MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
-  return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, (__m512i)x);
-}
-}  // namespace avx512vnni
-}  // namespace millrace
-
 #include "integer_registers.hpp"
 #include "integer.hpp"
 

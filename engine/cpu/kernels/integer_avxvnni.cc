@@ -11,15 +11,6 @@
 #define MR_SUMS 8  // of 16 registers
 
 #include "simd.hpp"
-
-namespace millrace {
-namespace avxvnni {
-MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
-  return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)w, (__m256i)x);
-}
-}  // namespace avxvnni
-}  // namespace millrace
-
 #include "integer_registers.hpp"
 #include "integer.hpp"
 

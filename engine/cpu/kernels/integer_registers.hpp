@@ -1,6 +1,6 @@
 // What instruction sets whose registers are alike do alike, for integer.hpp: those of 16 and of 8
-// lanes of x86-64, and Arm's. The file that includes this defines dot before, or MR_WIDE if its
-// processors have no dot products of bytes; Arm's are here.
+// lanes of x86-64, and Arm's. The file that includes this defines MR_WIDE before if its
+// processors have no dot products of bytes.
 namespace millrace {
 namespace MR_ISA {
 
@@ -30,6 +30,14 @@ MR_INLINE Ints dot_small(Ints sum, Bits w, Ints x) {
   Ints product;
   asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+v"(sum), "=&v"(product) : "v"(w), "v"(x));
   return sum;
+}
+#elif MR_LANES == 16
+MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
+  return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, (__m512i)x);
+}
+#else
+MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
+  return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)w, (__m256i)x);
 }
 #endif
 
