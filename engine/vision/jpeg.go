@@ -476,9 +476,8 @@ func (d *jpegDecoder) code(h *huffman) (int, error) {
 	return 0, errors.New("a Huffman code that is not in its table")
 }
 
-// sequential reads a block of a baseline image.
-func (d *jpegDecoder) sequential(c *jpegComponent, block *[blockSize]int32) error {
-	*block = [blockSize]int32{}
+// readDC reads the first coefficient of a block, by how it differs from the last block's.
+func (d *jpegDecoder) readDC(c *jpegComponent) error {
 	n, err := d.code(d.codes[0][c.dc])
 	if err != nil {
 		return err
@@ -487,10 +486,16 @@ func (d *jpegDecoder) sequential(c *jpegComponent, block *[blockSize]int32) erro
 		return errors.New("a coefficient is damaged")
 	}
 	diff, err := d.extended(n)
-	if err != nil {
+	c.last += diff
+	return err
+}
+
+// sequential reads a block of a baseline image.
+func (d *jpegDecoder) sequential(c *jpegComponent, block *[blockSize]int32) error {
+	*block = [blockSize]int32{}
+	if err := d.readDC(c); err != nil {
 		return err
 	}
-	c.last += diff
 	block[0] = c.last
 	ac := d.codes[1][c.ac]
 	for k := 1; k < blockSize; k++ {
@@ -524,15 +529,7 @@ func (d *jpegDecoder) progress(c *jpegComponent, block []int16, first, last, hig
 			block[0] |= int16(bit << low)
 			return err
 		}
-		n, err := d.code(d.codes[0][c.dc])
-		if err != nil {
-			return err
-		}
-		if n > 16 {
-			return errors.New("a coefficient is damaged")
-		}
-		diff, err := d.extended(n)
-		c.last += diff
+		err := d.readDC(c)
 		block[0] = int16(c.last << low)
 		return err
 	}
