@@ -62,15 +62,8 @@ func (d *lambdaDeploy) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	notes, err := s.Check(c.Region())
-	if err != nil {
-		return usageError{err}
-	}
-	if d.PrintPolicy {
-		return printJSON(s.Policy(c.Region(), s.Account()))
-	}
-	for _, note := range notes {
-		fmt.Fprintln(os.Stderr, "note:", note)
+	if done, err := examine(s, c.Region(), d.PrintPolicy); done || err != nil {
+		return err
 	}
 	url, err := c.Deploy(ctx, s)
 	switch {
@@ -129,13 +122,5 @@ func (d *lambdaDelete) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := confirm(ctx, d.Yes, fmt.Sprintf("Delete function %s in %s and what was deployed for it?", d.Name, c.Region())); err != nil {
-		return err
-	}
-	removed, err := c.Delete(ctx, d.Name, d.Logs)
-	printRemoved(removed)
-	if err == nil && len(removed) == 0 {
-		fmt.Printf("nothing of %s is left in %s\n", d.Name, c.Region())
-	}
-	return err
+	return remove(ctx, d.Yes, "function", d.Name, c.Region(), func() ([]string, error) { return c.Delete(ctx, d.Name, d.Logs) })
 }

@@ -112,15 +112,8 @@ func (d *sageMakerDeploy) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	notes, err := s.Check(c.Region())
-	if err != nil {
-		return usageError{err}
-	}
-	if d.PrintPolicy {
-		return printJSON(s.Policy(c.Region(), s.Account()))
-	}
-	for _, note := range notes {
-		fmt.Fprintln(os.Stderr, "note:", note)
+	if done, err := examine(s, c.Region(), d.PrintPolicy); done || err != nil {
+		return err
 	}
 	progress, finish := progressBar(os.Stderr)
 	err = c.Deploy(ctx, s, d.Wait, deploy.Progress(progress))
@@ -129,6 +122,29 @@ func (d *sageMakerDeploy) Run(ctx context.Context) error {
 		return err
 	}
 	return printRequests(c.Account)
+}
+
+// specification is what is deployed: an endpoint's or a function's.
+type specification interface {
+	Check(region string) (notes []string, err error)
+	Policy(region, id string) account.Policy
+	Account() string
+}
+
+// examine checks what is to be deployed to a region, and prints notes on it; or the
+// role's policies, if those are all that is asked for: then it is done.
+func examine(s specification, region string, printPolicy bool) (done bool, err error) {
+	notes, err := s.Check(region)
+	if err != nil {
+		return false, usageError{err}
+	}
+	if printPolicy {
+		return true, printJSON(s.Policy(region, s.Account()))
+	}
+	for _, note := range notes {
+		fmt.Fprintln(os.Stderr, "note:", note)
+	}
+	return false, nil
 }
 
 // printRequests prints what a dry run would have sent.
@@ -184,13 +200,23 @@ func (d *sageMakerDelete) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := confirm(ctx, d.Yes, fmt.Sprintf("Delete endpoint %s in %s and what was deployed for it?", d.Name, c.Region())); err != nil {
+	return remove(ctx, d.Yes, "endpoint", d.Name, c.Region(), func() ([]string, error) {
+		return c.Delete(ctx, d.Name, deploy.Removal{KeepModel: d.KeepModel, Logs: d.Logs})
+	})
+}
+
+// remove deletes an endpoint or a function after a confirmation, unless that was given with
+// --yes, and prints what of it is gone.
+func remove(ctx context.Context, yes bool, kind, name, region string, del func() ([]string, error)) error {
+	if err := confirm(ctx, yes, fmt.Sprintf("Delete %s %s in %s and what was deployed for it?", kind, name, region)); err != nil {
 		return err
 	}
-	removed, err := c.Delete(ctx, d.Name, deploy.Removal{KeepModel: d.KeepModel, Logs: d.Logs})
-	printRemoved(removed)
+	removed, err := del()
+	for _, part := range removed {
+		fmt.Println("deleted", part)
+	}
 	if err == nil && len(removed) == 0 {
-		fmt.Printf("nothing of %s is left in %s\n", d.Name, c.Region())
+		fmt.Printf("nothing of %s is left in %s\n", name, region)
 	}
 	return err
 }
@@ -212,12 +238,6 @@ func confirm(ctx context.Context, yes bool, question string) error {
 		return errors.New("nothing was deleted")
 	}
 	return nil
-}
-
-func printRemoved(parts []string) {
-	for _, part := range parts {
-		fmt.Println("deleted", part)
-	}
 }
 
 func printJSON(v any) error {
