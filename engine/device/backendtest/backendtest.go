@@ -41,8 +41,8 @@ type Options struct {
 	// NoNumerics runs only the tests that need no arithmetic.
 	NoNumerics bool
 
-	// Brief leaves out most of what is repeated with other numbers, for a backend
-	// whose device is emulated.
+	// Brief leaves out most of what is repeated with other numbers, for a device that
+	// is emulated or differs little from one that is tested in full.
 	Brief bool
 }
 
