@@ -11,6 +11,7 @@ several files with +split.
 import json
 import logging
 import pathlib
+import re
 import sys
 import tempfile
 
@@ -33,17 +34,25 @@ OLDER = {
     "HunYuanDenseV1ForCausalLM": lambda c: {"rope_scaling": None, "rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}},
     "HunYuanMoEV1ForCausalLM": lambda c: {key: [c[of]] * c["num_hidden_layers"] for key, of in (
         ("moe_intermediate_size", "intermediate_size"), ("moe_topk", "moe_topk"))} | {"num_shared_expert": [1]},
+    "SolarOpenForCausalLM": lambda c: {"partial_rotary_factor": 1.0},
     "PhiMoEForCausalLM": lambda c: {"layer_norm_eps": c["rms_norm_eps"]},
     "GPT2LMHeadModel": lambda c: {"n_ctx": c["n_positions"]},
     # Factors that it would multiply weights by.
     "FalconH1ForCausalLM": lambda c: {"head_dim": c["hidden_size"] // c["num_attention_heads"], "mlp_multipliers": [1, 1], "ssm_multipliers": [1] * 5}
     | {f"{name}_multiplier": 1 for name in ("attention_in", "attention_out", "embedding", "key", "lm_head", "ssm_in", "ssm_out")},
+    "Ministral3ForCausalLM": lambda c: {"rope_parameters": c["rope_parameters"] | {"mscale": 1.0, "mscale_all_dim": 1.0}},
     "GraniteMoeHybridForCausalLM": lambda c: {
         "layer_types": [{"full_attention": "attention"}.get(kind, kind) for kind in c["layer_types"]]},
 }
 
+# Names of tensors, which transformers 5 saves otherwise than published checkpoints have them.
+RENAMED = {"KimiLinearForCausalLM": (r"\.block_sparse_moe\.((gate|up|down)_proj)", r".mlp.\1")}
+
 # What the converter calls classes of transformers.
-ALIASES = {"MptForCausalLM": "MPTForCausalLM", "PhimoeForCausalLM": "PhiMoEForCausalLM"}
+ALIASES = {"MptForCausalLM": "MPTForCausalLM", "PhimoeForCausalLM": "PhiMoEForCausalLM", "Mistral4ForCausalLM": "Mistral3ForConditionalGeneration"}
+
+# What a class of the converter chooses among.
+INNER = {"Mistral3ForConditionalGeneration": "Mistral4Model", "Ministral3ForCausalLM": "Ministral3Model"}
 
 
 
@@ -53,7 +62,7 @@ def with_tokenizer(source, config, scratch):
     for file in source.iterdir():
         (folder / file.name).symlink_to(file.resolve())
     vocab = {f"<{i}>": i for i in range(config.get("text_config", config)["vocab_size"])}
-    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab}, "added_tokens": []}))
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<0>"}, "added_tokens": []}))
     return folder
 
 
@@ -65,7 +74,12 @@ for name in sys.argv[2:]:
     kind = ALIASES.get(kind, kind)
     config |= OLDER.get(kind, lambda c: {})(config)
     model = get_model_class(kind)
+    if kind in INNER:
+        model = getattr(model, INNER[kind])
     model.set_vocab = TextModel._set_vocab_none
+    if kind in RENAMED:
+        modify, (pattern, to) = model.modify_tensors, RENAMED[kind]
+        model.modify_tensors = lambda self, data, name, bid: modify(self, data, re.sub(pattern, to, name), bid)
     with torch.inference_mode(), tempfile.TemporaryDirectory() as scratch:
         source = with_tokenizer(source, config, scratch)
         kind = gguf.LlamaFileType.MOSTLY_Q8_0 if how == "q8_0" else gguf.LlamaFileType.MOSTLY_BF16

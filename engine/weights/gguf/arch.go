@@ -1,6 +1,10 @@
 package gguf
 
-import "maps"
+import (
+	"fmt"
+	"maps"
+	"math"
+)
 
 // architecture says what a model of llama.cpp's is to transformers.
 type architecture struct {
@@ -160,13 +164,22 @@ var dense = map[string]*architecture{
 			delete(c, "mlp_bias")
 		}
 	})),
-	"mistral3": family("mistral", permuted, fixed(object{"sliding_window": nil}), reads(func(m *model, _ object) {
-		if m.get("attention.temperature_scale") != nil {
-			m.fail("a model whose queries grow with their position is not supported as GGUF, only from safetensors")
+	"mistral3": family("mistral", permuted, fixed(object{"sliding_window": nil}), reads(func(m *model, c object) {
+		if m.number("attention.temperature_scale", 0) != 0 {
+			c["model_type"] = "ministral3"
 		}
+		if all := m.number("rope.scaling.yarn_log_multiplier", 0); all > 0 {
+			m.yarnFactors(1, all)
+		}
+		m.queryGrowth()
 	})),
+	"apertus": family("apertus", biases("attention_bias", ""), named(map[string]string{"attn_norm": "attention_layernorm", "ffn_norm": "feedforward_layernorm"}),
+		reads(activations)),
 	"qwen2": family("qwen2"),
-	"qwen3": family("qwen3", biases("attention_bias", "")),
+	// A Qwen that sees, without what sees: the three axes of a text's positions are one.
+	"qwen2vl": family("qwen2"),
+	"qwen3vl": family("qwen3", biases("attention_bias", "")),
+	"qwen3":   family("qwen3", biases("attention_bias", "")),
 	"qwen2moe": family("qwen2_moe", moe("num_experts"), reads(func(m *model, c object) {
 		m.copyInteger("shared_expert_intermediate_size", "expert_shared_feed_forward_length")
 		c["qkv_bias"] = m.has("blk.0.attn_q.bias")
@@ -273,6 +286,45 @@ func granite(m *model, _ object) {
 	m.copyFloat("embedding_multiplier", "embedding_scale")
 	m.copyFloat("residual_multiplier", "residual_scale")
 	m.copyFloat("logits_scaling", "logit_scale")
+}
+
+// yarnFactors writes what YaRN makes positions and scores larger by.
+func (m *model) yarnFactors(positions, scores float64) {
+	if rope, _ := m.config["rope_parameters"].(object); rope["rope_type"] == "yarn" {
+		rope["mscale"], rope["mscale_all_dim"] = float(positions), float(scores)
+	}
+}
+
+// queryGrowth writes how much queries grow with the logarithm of their position.
+func (m *model) queryGrowth() {
+	growth := m.number("attention.temperature_scale", 0)
+	if growth == 0 {
+		return
+	}
+	rope, _ := m.config["rope_parameters"].(object)
+	if rope["original_max_position_embeddings"] == nil {
+		m.fail("metadata: %s.attention.temperature_scale: queries grow from rope.scaling.original_context_length on, which is missing", m.name)
+		return
+	}
+	rope["llama_4_scaling_beta"] = float(growth)
+}
+
+// activations makes tensors of the two numbers that each layer of Apertus has for its
+// activation, which the metadata have.
+func activations(m *model, _ object) {
+	for _, beta := range m.floats("xielu.beta") {
+		if beta != 0.5 {
+			m.fail("metadata: xielu.beta: %v is not supported, only 0.5", beta)
+		}
+	}
+	for from, name := range map[string]string{"xielu.alpha_p": "alpha_p", "xielu.alpha_n": "alpha_n"} {
+		for i, alpha := range m.floats(from) {
+			if math.IsNaN(alpha) || math.IsInf(alpha, 0) {
+				m.fail("metadata: %s: %v of layer %d is not a number", from, alpha, i)
+			}
+			m.constant(fmt.Sprintf("%slayers.%d.mlp.act_fn.%s", m.arch.prefix, i, name), fmt.Sprintf("blk.%d.attn_norm.weight", i), float32(alpha))
+		}
+	}
 }
 
 // splitQKV makes the projections of queries, keys and values of one that is all three.

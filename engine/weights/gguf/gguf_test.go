@@ -224,7 +224,7 @@ func TestOpenRefusals(t *testing.T) {
 		values map[string]any
 		want   string
 	}{
-		{map[string]any{}, `architecture "" is not supported, only arcee`},
+		{map[string]any{}, `architecture "" is not supported, only apertus`},
 		{values(map[string]any{"general.architecture": "clip"}), `architecture "clip"`},
 		{values(map[string]any{"general.type": "adapter"}), "part of a model (adapter)"},
 		{values(map[string]any{"llama.block_count": int64(1 << 40)}), "llama.block_count"},

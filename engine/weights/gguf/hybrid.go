@@ -122,6 +122,16 @@ func (m *model) hasLayer(tensor string) bool {
 	return false
 }
 
+// leading is how many layers come before the first that has a tensor.
+func (m *model) leading(tensor string) int {
+	for i := range m.layers {
+		if m.has(fmt.Sprintf("blk.%d.%s", i, tensor)) {
+			return i
+		}
+	}
+	return m.layers
+}
+
 // kinds says of each layer what it is by the tensor that it has.
 func (m *model) kinds(by map[string]string) []string {
 	list := make([]string, m.layers)

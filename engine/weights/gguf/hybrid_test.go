@@ -2,6 +2,8 @@ package gguf
 
 import (
 	"fmt"
+	"maps"
+	"math"
 	"strings"
 	"testing"
 )
@@ -68,6 +70,80 @@ func TestEvery(t *testing.T) {
 			}
 		} else if got := [2]int{period, offset}; m.err != nil || got != tt.want {
 			t.Errorf("%v: period and offset %v, err %v, want %v", tt.at, got, m.err, tt.want)
+		}
+	}
+}
+
+// Apertus has the numbers of its activation in the metadata.
+func TestActivations(t *testing.T) {
+	read := func(more map[string]any) (*Model, error) {
+		values := map[string]any{
+			"general.architecture": "apertus", "apertus.block_count": int64(2), "apertus.attention.head_count": int64(4),
+			"xielu.alpha_p": []float64{0.25, -0.5}, "xielu.alpha_n": 2.0, "xielu.beta": 0.5,
+		}
+		maps.Copy(values, more)
+		h := &Header{Values: values, Tensors: []Tensor{{Name: "token_embd.weight", Shape: []int{50, 32}}}}
+		for i := range 2 {
+			h.Tensors = append(h.Tensors, Tensor{Name: fmt.Sprintf("blk.%d.attn_norm.weight", i), Type: types[0], Shape: []int{32}, Size: 128})
+		}
+		return Open([]*Header{h}, nil)
+	}
+	m, err := read(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float32{}
+	for _, v := range m.Tensors {
+		if strings.Contains(v.Name, "alpha") {
+			row := []float32{1}
+			v.Map(row)
+			got[v.Name] = row[0]
+		}
+	}
+	want := map[string]float32{
+		"model.layers.0.mlp.act_fn.alpha_p": 0.25, "model.layers.1.mlp.act_fn.alpha_p": -0.5,
+		"model.layers.0.mlp.act_fn.alpha_n": 2, "model.layers.1.mlp.act_fn.alpha_n": 2,
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	for _, tt := range []struct {
+		key   string
+		value any
+		want  string
+	}{
+		{"xielu.beta", 0.75, "xielu.beta: 0.75 is not supported"},
+		{"xielu.alpha_p", []float64{1}, "xielu.alpha_p must be a number for each of 2 layers"},
+		{"xielu.alpha_n", "one", "xielu.alpha_n must be a number"},
+		{"xielu.alpha_n", math.NaN(), "NaN of layer 0 is not a number"},
+	} {
+		if _, err := read(map[string]any{tt.key: tt.value}); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s %v: err %v, want %q", tt.key, tt.value, err, tt.want)
+		}
+	}
+}
+
+// Queries that grow with their position need the length from which on they do.
+func TestQueryGrowth(t *testing.T) {
+	for name, tt := range map[string]struct {
+		scale float64
+		yarn  bool
+		want  string
+	}{
+		"mistral3":  {0.1, false, "original_context_length on, which is missing"},
+		"mistral4":  {0.1, false, "original_context_length on, which is missing"},
+		"deepseek2": {0.1, true, "as Mistral Large 3 is"},
+	} {
+		values := map[string]any{
+			"general.architecture": name, name + ".block_count": int64(1), name + ".attention.head_count": int64(4),
+			name + ".attention.temperature_scale": tt.scale,
+		}
+		if tt.yarn {
+			values[name+".rope.scaling.type"], values[name+".rope.scaling.original_context_length"] = "yarn", int64(64)
+		}
+		_, err := Open([]*Header{{Values: values, Tensors: []Tensor{{Name: "token_embd.weight", Shape: []int{50, 32}}}}}, nil)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: err %v, want %q", name, err, tt.want)
 		}
 	}
 }

@@ -1,5 +1,7 @@
 package gguf
 
+import "fmt"
+
 // mixtures are further architectures with experts.
 var mixtures = map[string]*architecture{
 	"gpt-oss": family("gpt_oss", named(map[string]string{
@@ -20,7 +22,10 @@ var mixtures = map[string]*architecture{
 	})),
 	"deepseek2": family("deepseek_v3", latent, reads(deepseek)),
 	"glm4moe": family("glm4_moe", partial, named(sharedExperts), named(map[string]string{"post_attention_norm": "post_attention_layernorm"}),
-		biases("attention_bias", ""), reads(routed), reads(func(m *model, c object) { c["use_qk_norm"] = m.has("blk.0.attn_q_norm.weight") })),
+		biases("attention_bias", ""), reads(routed), reads(func(m *model, c object) {
+			c["use_qk_norm"] = m.has("blk.0.attn_q_norm.weight")
+			c["first_k_dense_replace"] = m.leading("ffn_gate_inp.weight") // Solar Open's files count one that has experts
+		})),
 	"dots1": family("dots1", named(sharedExperts), biases("attention_bias", ""), reads(routed), reads(func(_ *model, c object) {
 		c["sliding_window"] = nil
 	})),
@@ -99,6 +104,20 @@ var mixtures = map[string]*architecture{
 		}
 		m.copyInteger("sliding_window", "attention.sliding_window")
 	})),
+	// The converter leaves out how queries grow with their position.
+	"mistral4": family("mistral4", latent, named(map[string]string{"ffn_gate_up_exps.weight": "mlp.experts.gate_up_proj"}), reads(readLatent), reads(func(m *model, c object) {
+		for i := range m.layers {
+			if block := fmt.Sprintf("blk.%d.", i); m.has(block + "ffn_gate_up_exps.weight") {
+				m.names[block+"ffn_down_exps.weight"] = "mlp.experts.down_proj"
+			}
+		}
+		head := c["qk_nope_head_dim"].(int) + c["qk_rope_head_dim"].(int)
+		c["partial_rotary_factor"] = float64(c["qk_rope_head_dim"].(int)) / float64(max(1, head))
+		if all := 10 * m.number("rope.scaling.yarn_log_multiplier", 0); all > 0 {
+			m.yarnFactors(1, all) // as in llama.cpp
+		}
+		m.queryGrowth()
+	})),
 	"deepseek32": family("deepseek_v32", indexed),
 	"glm-dsa":    family("glm_moe_dsa", indexed),
 }
@@ -159,17 +178,17 @@ func readLatent(m *model, c object) {
 	c["kv_lora_rank"] = m.integer("attention.kv_lora_rank", 0)
 	c["q_lora_rank"] = nil
 	m.copyInteger("q_lora_rank", "attention.q_lora_rank")
-	rope, _ := c["rope_parameters"].(object)
-	if rope["rope_type"] == "yarn" {
-		if all := 10 * m.number("rope.scaling.yarn_log_multiplier", 0); all > 0 {
-			rope["mscale"], rope["mscale_all_dim"] = float(all), float(all)
-		}
+	if all := 10 * m.number("rope.scaling.yarn_log_multiplier", 0); all > 0 {
+		m.yarnFactors(all, all)
 	}
 }
 
 // deepseek reads DeepSeek 2 and 3, which are one architecture to llama.cpp.
 func deepseek(m *model, c object) {
 	readLatent(m, c)
+	if m.number("attention.temperature_scale", 0) != 0 {
+		m.fail("a DeepSeek whose queries grow with their position, as Mistral Large 3 is, is not supported")
+	}
 	if m.integer("expert_gating_func", 0) == 2 || m.has("blk."+lastLayer(m)+".exp_probs_b.bias") {
 		return
 	}

@@ -211,6 +211,20 @@ func (m *model) boolean(key string, without bool) bool {
 	return without
 }
 
+// floats reads a number for each layer, from a key that the architecture's name is not before.
+func (m *model) floats(key string) []float64 {
+	switch v := m.values[key].(type) {
+	case []float64:
+		if len(v) == m.layers {
+			return v
+		}
+	case float64:
+		return slices.Repeat([]float64{v}, m.layers)
+	}
+	m.fail("metadata: %s must be a number for each of %d layers, found %v", key, m.layers, brief(m.values[key]))
+	return nil
+}
+
 // brief writes a value for a message of one line.
 func brief(v any) string {
 	text := []rune(fmt.Sprintf("%v", v))
@@ -252,7 +266,7 @@ var blockName = regexp.MustCompile(`^blk\.(\d{1,5})\.([a-z0-9_.]+?)(\.weight|\.b
 
 // nameTensors makes the views of all stored tensors.
 func (m *model) nameTensors() {
-	for i, t := range m.Stored {
+	for i, t := range m.Stored[:len(m.byName)] {
 		stem, suffix, prefix, names := t.Name, "", m.arch.prefix, m.arch.outer
 		if b := blockName.FindStringSubmatch(t.Name); b != nil {
 			stem, suffix, names = b[2], b[3], m.arch.layer
@@ -334,6 +348,19 @@ func (m *model) view(i int, name, stem string) {
 		return
 	}
 	m.Tensors = append(m.Tensors, v)
+}
+
+// constant adds a tensor of one element that no tensor of the files has. In its place
+// the first one of a vector is read.
+func (m *model) constant(name, vector string, value float32) {
+	if shape := m.shape(vector); len(shape) != 1 || m.Stored[m.byName[vector]].Type.Name != "F32" {
+		m.fail("tensor %q: expected a vector of F32, found %v", vector, shape)
+		return
+	}
+	s := m.Stored[m.byName[vector]]
+	s.Name, s.Shape, s.Size = name, []int{1}, 4
+	m.Tensors = append(m.Tensors, View{Name: name, Shape: s.Shape, Rows: []Run{{From: len(m.Stored), Step: 1, N: 1}}, Map: func(row []float32) { row[0] = value }})
+	m.Stored = append(m.Stored, s)
 }
 
 // rowsOf is how many rows a tensor has.

@@ -34,6 +34,16 @@ var recurrent = map[string]*architecture{
 		m.copyInteger("n_groups", "ssm.group_count")
 		c["use_conv_bias"], c["use_bias"] = m.has("blk.0.ssm_conv1d.bias"), m.has("blk.0.ssm_in.bias")
 	})),
+	"kimi-linear": family("kimi_linear", latent, named(sparseBlock), named(map[string]string{
+		"ffn_gate_shexp": "block_sparse_moe.shared_experts.gate_proj", "ffn_up_shexp": "block_sparse_moe.shared_experts.up_proj",
+		"ffn_down_shexp": "block_sparse_moe.shared_experts.down_proj", "exp_probs_b.bias": "block_sparse_moe.gate.e_score_correction_bias",
+		"ssm_conv1d_q": "self_attn.q_conv1d", "ssm_conv1d_k": "self_attn.k_conv1d", "ssm_conv1d_v": "self_attn.v_conv1d",
+		"ssm_f_a": "self_attn.f_a_proj", "ssm_f_b": "self_attn.f_b_proj", "ssm_g_a": "self_attn.g_a_proj", "ssm_g_b": "self_attn.g_b_proj",
+		"ssm_beta": "self_attn.b_proj", "ssm_a": "self_attn.A_log", "ssm_dt.bias": "self_attn.dt_bias", "ssm_norm": "self_attn.o_norm",
+	}), func(a *architecture) {
+		a.noRope = true
+		a.maps = map[string]func([]float32){"ssm_a": logOfNegative}
+	}, reads(kimiLinear)),
 	"lfm2": family("lfm2", lfm2),
 	"lfm2moe": family("lfm2_moe", lfm2, named(map[string]string{
 		"ffn_gate_inp": "feed_forward.gate", "exp_probs_b.bias": "feed_forward.expert_bias",
@@ -89,6 +99,42 @@ func lfm2(a *architecture) {
 func logOfNegative(row []float32) {
 	for i, v := range row {
 		row[i] = float32(math.Log(float64(-v)))
+	}
+}
+
+// kimiLinear reads which layers have attention over latents, and the others' heads.
+func kimiLinear(m *model, c object) {
+	readLatent(m, c)
+	c["norm_topk_prob"] = m.boolean("expert_weights_norm", true) // as in llama.cpp
+	attends, recurs, heads := []int{}, []int{}, 0                // counted from 1
+	for i, keys := range m.integers("attention.head_count_kv", m.layers) {
+		if keys > 0 {
+			attends = append(attends, i+1)
+			continue
+		}
+		recurs = append(recurs, i+1)
+		block := fmt.Sprintf("blk.%d.", i)
+		for _, t := range []string{"ssm_a", "ssm_conv1d_q.weight", "ssm_conv1d_k.weight", "ssm_conv1d_v.weight"} {
+			// Dimensions of one come and go as a file is quantized.
+			shape := m.shape(block + t)
+			rows := 1
+			for _, n := range shape {
+				rows *= n
+			}
+			switch {
+			case shape == nil:
+			case t == "ssm_a":
+				heads = rows
+				m.Stored[m.byName[block+t]].Shape = []int{1, 1, rows, 1}
+			default:
+				taps := shape[len(shape)-1]
+				m.Stored[m.byName[block+t]].Shape = []int{rows / taps, 1, taps}
+			}
+		}
+	}
+	c["linear_attn_config"] = object{
+		"full_attn_layers": attends, "kda_layers": recurs, "num_heads": heads,
+		"head_dim": m.integer("kda.head_dim", 0), "short_conv_kernel_size": m.integer("ssm.conv_kernel", 0),
 	}
 }
 

@@ -24,6 +24,7 @@ const (
 	restWithSlash  = `| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`
 	patternTekken  = patternUpper + patternLower + `|\p{N}` + restWithSlash
 	patternGPT4o   = patternUpper + contraction + `?` + patternLower + contraction + `?|\p{N}{1,3}` + restWithSlash
+	patternKimi    = `\p{Han}+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+` + contraction + `?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*` + contraction + `?|\p{N}{1,3}` + rest
 	patternWords   = ` ?[^(\s|.,!?…。，、।۔،)]+`
 	patternCJK     = `[一-龥぀-ゟ゠-ヿ]+`
 	patternDeep    = "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
@@ -69,6 +70,7 @@ var splits = map[string]split{
 	"chatglm-bpe": {patterns: []string{patternLlama3}}, "glm4": splitChatGLM, "glm5": splitChatGLM,
 	"deepseek-v3": splitDeep3, "hunyuan-dense": splitDeep3, "joyai-llm": splitDeep3,
 	"bailingmoe": splitBailing, "bailingmoe2": splitBailing, "llada-moe": splitBailing,
+	"kimi-k2":    {patterns: []string{patternKimi}},
 	"seed-coder": {patterns: []string{patternSeed}},
 	"exaone-moe": {patterns: []string{patternExaone}},
 	"falcon":     {patterns: []string{"[\\p{P}\\$\\+<=>\\^~\\|`]+", patternGPT2, `[0-9][0-9][0-9]`}},
