@@ -51,7 +51,7 @@ var absent = map[string]string{
 	"kimi-linear-hub-v4": `{"moe_renormalize": true, "num_expert_group": 1}`,
 	"kimi-k2":            `{"rope_parameters": {"factor": 4.0, "mscale": 0.7, "mscale_all_dim": 0.7, "original_max_position_embeddings": 1024, "rope_theta": 1000.0, "rope_type": "yarn"}}`,
 	"ministral3":         `{"rope_parameters": {"factor": 4.0, "llama_4_scaling_beta": 0.4, "mscale": 1, "mscale_all_dim": 1, "original_max_position_embeddings": 32, "rope_theta": 10000.0, "rope_type": "yarn"}}`,
-	"mistral4":           `{"rope_parameters": {"factor": 4.0, "mscale": 1, "mscale_all_dim": 0.7, "original_max_position_embeddings": 16, "partial_rotary_factor": 0.25, "rope_theta": 1000.0, "rope_type": "yarn"}}`,
+	"mistral4":           `{"rope_parameters": {"factor": 4.0, "mscale": 0.7, "mscale_all_dim": 0.7, "original_max_position_embeddings": 16, "partial_rotary_factor": 0.25, "rope_theta": 1000.0, "rope_type": "yarn"}}`,
 	"qwen2-vl":           `{"model_type": "qwen2"}`,
 	"qwen2_5-vl":         `{"model_type": "qwen2"}`,
 	"qwen3-vl":           `{"model_type": "qwen3"}`,

@@ -169,7 +169,7 @@ var dense = map[string]*architecture{
 			c["model_type"] = "ministral3"
 		}
 		if all := m.number("rope.scaling.yarn_log_multiplier", 0); all > 0 {
-			m.yarnFactors(1, all)
+			m.yarnFactors(all)
 		}
 		m.queryGrowth()
 	})),
@@ -288,10 +288,11 @@ func granite(m *model, _ object) {
 	m.copyFloat("logits_scaling", "logit_scale")
 }
 
-// yarnFactors writes what YaRN makes positions and scores larger by.
-func (m *model) yarnFactors(positions, scores float64) {
+// yarnFactors writes how much larger YaRN makes scores: all of it is theirs, none that
+// of positions.
+func (m *model) yarnFactors(all float64) {
 	if rope, _ := m.config["rope_parameters"].(object); rope["rope_type"] == "yarn" {
-		rope["mscale"], rope["mscale_all_dim"] = float(positions), float(scores)
+		rope["mscale"], rope["mscale_all_dim"] = float(all), float(all)
 	}
 }
 

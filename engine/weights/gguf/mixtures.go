@@ -113,9 +113,6 @@ var mixtures = map[string]*architecture{
 		}
 		head := c["qk_nope_head_dim"].(int) + c["qk_rope_head_dim"].(int)
 		c["partial_rotary_factor"] = float64(c["qk_rope_head_dim"].(int)) / float64(max(1, head))
-		if all := 10 * m.number("rope.scaling.yarn_log_multiplier", 0); all > 0 {
-			m.yarnFactors(1, all) // as in llama.cpp
-		}
 		m.queryGrowth()
 	})),
 	"deepseek32": family("deepseek_v32", indexed),
@@ -179,7 +176,7 @@ func readLatent(m *model, c object) {
 	c["q_lora_rank"] = nil
 	m.copyInteger("q_lora_rank", "attention.q_lora_rank")
 	if all := 10 * m.number("rope.scaling.yarn_log_multiplier", 0); all > 0 {
-		m.yarnFactors(all, all)
+		m.yarnFactors(all)
 	}
 }
 
