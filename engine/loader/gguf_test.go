@@ -71,13 +71,24 @@ func TestGGUF(t *testing.T) {
 	for _, file := range weights.ModelFiles(files) {
 		name := strings.TrimSuffix(filepath.Base(file), ".gguf")
 		t.Run(name, func(t *testing.T) {
-			got, gotPlan := loadAll(t, file)
 			name, how, _ := strings.Cut(name, "+")
+			drafts := how == "mtp"
+			got, gotPlan := loadAll(t, file, drafts)
 			most := 0x1p-8 // the files are BF16
 			if how == "q8_0" {
 				most = 0x1p-6
 			}
-			want, wantPlan := loadAll(t, withSettings(t, "../testdata/"+name, absent[name]))
+			dir := "../testdata/" + name
+			if drafts {
+				dir, _ = weightstest.WithDraft(t, "../testdata", name)
+				if _, p := loadAll(t, file, false); len(p.Draft) > 0 {
+					t.Error("a draft that was not asked for")
+				}
+			}
+			want, wantPlan := loadAll(t, withSettings(t, dir, absent[name]), drafts)
+			if drafts == (len(gotPlan.Draft) == 0) {
+				t.Fatalf("%d operations of a draft", len(gotPlan.Draft))
+			}
 			gotText, wantText := gotPlan.String(), wantPlan.String()
 			gotPlan.Family, wantPlan.Family = "", "" // llama and mistral are one
 			gotTables, wantTables := gotPlan.Tables, wantPlan.Tables
@@ -135,15 +146,16 @@ func compare(t *testing.T, name string, got, want []float32, most float64) {
 	}
 }
 
-// loadAll loads a checkpoint into a backend that takes all formats.
-func loadAll(t *testing.T, place string) (*weightSink, *plan.Plan) {
+// loadAll loads a checkpoint into a backend that takes all formats, with its head for
+// drafts if it is asked for.
+func loadAll(t *testing.T, place string, drafts bool) (*weightSink, *plan.Plan) {
 	t.Helper()
 	c, err := weights.Open(place)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_, p, err := Plan(c, false)
+	_, p, err := Plan(c, drafts)
 	if err != nil {
 		t.Fatalf("%v of\n%s", err, c.Config())
 	}
@@ -161,12 +173,16 @@ func withSettings(t *testing.T, dir, settings string) string {
 		return dir
 	}
 	files := map[string][]byte{}
-	for _, name := range []string{"config.json", "model.safetensors"} {
-		data, err := os.ReadFile(filepath.Join(dir, name))
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
 		if err != nil {
 			t.Fatal(err)
 		}
-		files[name] = data
+		files[e.Name()] = data
 	}
 	// As newer versions of transformers write it, which is JSON.
 	files["config.json"] = bytes.ReplaceAll(files["config.json"], []byte(" Infinity"), []byte(` {"__float__": "Infinity"}`))

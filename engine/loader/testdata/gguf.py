@@ -5,7 +5,8 @@
 LLAMA_CPP is the source of llama.cpp, such as vendor/llama.cpp of the source package
 llama-cpp-python==0.3.36. Needs torch, transformers and numpy. The files have no
 tokenizer. CASE is a folder of engine/testdata, for one type with +q8_0 after it, for
-several files with +split.
+several files with +split, for a head that predicts one more token, of
+engine/testdata/drafts, with +mtp.
 """
 
 import json
@@ -56,6 +57,10 @@ INNER = {"Mistral3ForConditionalGeneration": "Mistral4Model", "Ministral3ForCaus
 
 
 
+# Classes of the converter that read heads, where those of the checkpoints do not.
+HEADS = {"DeepseekV3ForCausalLM": "Glm4MoeLiteForCausalLM"}
+
+
 def with_tokenizer(source, config, scratch):
     """Return a folder like source in which the converter finds how many tokens there are."""
     folder = pathlib.Path(scratch)
@@ -73,6 +78,10 @@ for name in sys.argv[2:]:
     kind = get_model_architecture(config, ModelType.TEXT)
     kind = ALIASES.get(kind, kind)
     config |= OLDER.get(kind, lambda c: {})(config)
+    head = here.parent.parent / "testdata" / "drafts" / case
+    if how == "mtp":
+        config |= json.loads((head / "golden.json").read_text())["config"]
+        kind = HEADS.get(kind, kind)
     model = get_model_class(kind)
     if kind in INNER:
         model = getattr(model, INNER[kind])
@@ -82,6 +91,9 @@ for name in sys.argv[2:]:
         model.modify_tensors = lambda self, data, name, bid: modify(self, data, re.sub(pattern, to, name), bid)
     with torch.inference_mode(), tempfile.TemporaryDirectory() as scratch:
         source = with_tokenizer(source, config, scratch)
+        if how == "mtp":
+            (source / "model.safetensors").rename(source / "model-00001-of-00002.safetensors")
+            (source / "model-00002-of-00002.safetensors").symlink_to(head / "mtp.safetensors")
         kind = gguf.LlamaFileType.MOSTLY_Q8_0 if how == "q8_0" else gguf.LlamaFileType.MOSTLY_BF16
         split = 9 if how == "split" else 0
         model(source, kind, here / "gguf" / (name + ".gguf"), hparams=config, split_max_tensors=split).write()

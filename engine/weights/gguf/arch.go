@@ -26,6 +26,9 @@ type architecture struct {
 	partial      bool // rope rotates a part of a head
 	gatedQueries bool // attn_q has more than queries
 
+	draft       map[string]string // names in the layer after the last, which drafts tokens, that are not as in others; nil: it is left out
+	draftPrefix string            // of its names; "": that of a layer
+
 	flat       map[string]bool // vectors that are stored with two dimensions
 	transposed map[string]bool
 	maps       map[string]func(row []float32) // what rows stand for; nil: themselves, whatever shifted says
@@ -130,6 +133,13 @@ func reads(read func(m *model, c object)) func(a *architecture) {
 
 func fixed(values object) func(a *architecture) {
 	return func(a *architecture) { a.fixed = values }
+}
+
+// nextLayer are the names of a head for drafts that is a layer after the last.
+func nextLayer(a *architecture) {
+	a.draft = map[string]string{
+		"nextn.enorm": "enorm", "nextn.hnorm": "hnorm", "nextn.eh_proj": "eh_proj", "nextn.shared_head_norm": "shared_head.norm",
+	}
 }
 
 func epsilon(key string) func(a *architecture) { return func(a *architecture) { a.eps = key } }

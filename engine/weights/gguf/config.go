@@ -88,7 +88,7 @@ func (m *model) headDim() int {
 // unpermute puts rows of queries and keys into transformers' order: llama.cpp
 // stores the two halves of each head that rope rotates interleaved.
 func (m *model) unpermute(heads, keyHeads int) {
-	for i := range m.layers {
+	for i := range m.layers + m.draftLayers() {
 		for _, p := range []struct {
 			stem  string
 			heads int

@@ -1,6 +1,9 @@
 package gguf
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // hybrids are architectures of Mamba's mixers beside attention.
 var hybrids = map[string]*architecture{
@@ -86,7 +89,21 @@ func nemotronH(a *architecture) {
 		"ffn_up_shexp": "mixer.shared_experts.up_proj", "ffn_down_shexp": "mixer.shared_experts.down_proj",
 		"ffn_latent_down": "mixer.fc1_latent_proj", "ffn_latent_up": "mixer.fc2_latent_proj",
 	})
+	// Two layers that draft tokens are one in the file.
+	a.draftPrefix = "mtp.layers.0."
+	a.draft = map[string]string{
+		"nextn.enorm": "enorm", "nextn.hnorm": "hnorm", "nextn.eh_proj": "eh_proj",
+		"post_attention_norm": "/mtp.layers.1.norm", "nextn.shared_head_norm": "/mtp.layers.1.final_layernorm",
+	}
+	for stem, name := range a.layer {
+		if strings.HasPrefix(stem, "ffn_") || strings.HasPrefix(stem, "exp_") {
+			a.draft[stem] = "/mtp.layers.1." + name
+		}
+	}
 	a.read = after(a.read, func(m *model, c object) {
+		if m.draftLayers() > 0 {
+			c["mtp_layers_block_type"] = []string{"full_attention", "moe"}
+		}
 		m.copyMamba(c, map[string]string{"conv_kernel": "conv_kernel", "state_size": "ssm_state_size", "group_count": "n_groups"})
 		heads := max(1, m.integer("ssm.time_step_rank", 1))
 		c["mamba_num_heads"], c["mamba_head_dim"] = heads, m.integer("ssm.inner_size", 0)/heads

@@ -20,8 +20,8 @@ var mixtures = map[string]*architecture{
 			rope["truncate"] = false
 		}
 	})),
-	"deepseek2": family("deepseek_v3", latent, reads(deepseek)),
-	"glm4moe": family("glm4_moe", partial, named(sharedExperts), named(map[string]string{"post_attention_norm": "post_attention_layernorm"}),
+	"deepseek2": family("deepseek_v3", latent, nextLayer, reads(deepseek)),
+	"glm4moe": family("glm4_moe", partial, nextLayer, named(sharedExperts), named(map[string]string{"post_attention_norm": "post_attention_layernorm"}),
 		biases("attention_bias", ""), reads(routed), reads(func(m *model, c object) {
 			c["use_qk_norm"] = m.has("blk.0.attn_q_norm.weight")
 			c["first_k_dense_replace"] = m.leading("ffn_gate_inp.weight") // Solar Open's files count one that has experts

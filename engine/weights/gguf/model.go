@@ -266,25 +266,30 @@ var blockName = regexp.MustCompile(`^blk\.(\d{1,5})\.([a-z0-9_.]+?)(\.weight|\.b
 
 // nameTensors makes the views of all stored tensors.
 func (m *model) nameTensors() {
-	for i, t := range m.Stored[:len(m.byName)] {
+	layers := m.layers + m.draftLayers()
+	for i, t := range m.Stored[:len(m.byName)] { // but for constants
 		stem, suffix, prefix, names := t.Name, "", m.arch.prefix, m.arch.outer
+		drafts := false
 		if b := blockName.FindStringSubmatch(t.Name); b != nil {
 			stem, suffix, names = b[2], b[3], m.arch.layer
-			if n, _ := strconv.Atoi(b[1]); n >= m.layers {
-				continue // what predicts further tokens
-			}
 			prefix += m.arch.layers + b[1] + "."
+			if n, _ := strconv.Atoi(b[1]); n >= layers {
+				continue // what predicts still further tokens
+			} else if drafts = n == m.layers; drafts && m.arch.draftPrefix != "" {
+				prefix = m.arch.draftPrefix
+			}
 		} else if at := strings.LastIndexByte(stem, '.'); at >= 0 {
 			stem, suffix = stem[:at], stem[at:]
 		}
 		to, ok := m.names[t.Name]
-		if !ok {
-			to, ok = names[stem+suffix]
+		if !ok && drafts {
+			to, ok = nameIn(m.arch.draft, stem, suffix)
 		}
 		if !ok {
-			if to, ok = names[stem]; ok && to != "" {
-				to += suffix
-			}
+			to, ok = nameIn(names, stem, suffix)
+		}
+		if !ok && drafts {
+			continue // such as copies of the embedding
 		}
 		if !ok {
 			m.fail("tensor %q: not known of a %s model", t.Name, m.name)
@@ -298,10 +303,30 @@ func (m *model) nameTensors() {
 		}
 	}
 	if m.arch.join != nil {
-		for i := range m.layers {
+		for i := range layers {
 			m.arch.join(m, m.arch.prefix+m.arch.layers+strconv.Itoa(i)+".", fmt.Sprintf("blk.%d.", i))
 		}
 	}
+}
+
+// nameIn looks a tensor up by its stem and suffix, or by its stem alone.
+func nameIn(names map[string]string, stem, suffix string) (name string, ok bool) {
+	if name, ok = names[stem+suffix]; ok {
+		return name, true
+	}
+	if name, ok = names[stem]; ok && name != "" {
+		name += suffix
+	}
+	return name, ok
+}
+
+// draftLayers is how many layers after the last are read: one, if it is known how it
+// drafts tokens.
+func (m *model) draftLayers() int {
+	if m.arch.draft != nil && m.has(fmt.Sprintf("blk.%d.nextn.eh_proj.weight", m.layers)) {
+		return 1
+	}
+	return 0
 }
 
 // view adds the tensor called name of the model, or one for each expert, that stored

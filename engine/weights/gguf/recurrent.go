@@ -150,6 +150,11 @@ func qwenExperts(a *architecture) {
 // delta is a gated delta net on three layers of four.
 func delta(a *architecture) {
 	a.shifted, a.partial, a.gatedQueries = true, true, true
+	a.draftPrefix = "mtp.layers.0."
+	a.draft = map[string]string{
+		"nextn.enorm": "/mtp.pre_fc_norm_embedding", "nextn.hnorm": "/mtp.pre_fc_norm_hidden", "nextn.eh_proj": "/mtp.fc",
+		"nextn.shared_head_norm": "/mtp.norm", "nextn.embed_tokens": "/mtp.embed_tokens",
+	}
 	a.names(map[string]string{
 		"attn_qkv": "linear_attn.in_proj_qkv", "attn_gate": "linear_attn.in_proj_z", "ssm_alpha": "linear_attn.in_proj_a", "ssm_beta": "linear_attn.in_proj_b",
 		"ssm_conv1d": "linear_attn.conv1d", "ssm_norm": "linear_attn.norm", "ssm_out": "linear_attn.out_proj",
