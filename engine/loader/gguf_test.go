@@ -47,9 +47,11 @@ var absent = map[string]string{
 	"granitemoehybrid-dense-v4": `{"max_position_embeddings": 1048576, "position_embedding_type": null}`,
 	"nemotron-h-latent-v4":      `{"max_position_embeddings": 1048576}`,
 
+	"bitnet":             `{"hidden_act": "silu", "tie_word_embeddings": true}`,
 	"falcon-mamba-v4":    `{"mixer_rms_eps": 1e-6}`,
 	"kimi-linear-hub-v4": `{"moe_renormalize": true, "num_expert_group": 1}`,
 	"kimi-k2":            `{"rope_parameters": {"factor": 4.0, "mscale": 0.7, "mscale_all_dim": 0.7, "original_max_position_embeddings": 1024, "rope_theta": 1000.0, "rope_type": "yarn"}}`,
+	"lfm2-moe":           `{"routed_scaling_factor": 1, "tie_word_embeddings": true}`,
 	"ministral3":         `{"rope_parameters": {"factor": 4.0, "llama_4_scaling_beta": 0.4, "mscale": 1, "mscale_all_dim": 1, "original_max_position_embeddings": 32, "rope_theta": 10000.0, "rope_type": "yarn"}}`,
 	"mistral4":           `{"rope_parameters": {"factor": 4.0, "mscale": 0.7, "mscale_all_dim": 0.7, "original_max_position_embeddings": 16, "partial_rotary_factor": 0.25, "rope_theta": 1000.0, "rope_type": "yarn"}}`,
 	"qwen2-vl":           `{"model_type": "qwen2"}`,
@@ -191,6 +193,9 @@ func withSettings(t *testing.T, dir, settings string) string {
 		if err := json.Unmarshal(text, &config); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if config["tie_word_embeddings"] == true { // a head of its own would win
+		files["model.safetensors"] = bytes.Replace(files["model.safetensors"], []byte(`"lm_head.weight"`), []byte(`"mtp.not.weight"`), 1)
 	}
 	if part, ok := config["text_config"].(map[string]any); ok { // alone: the file has no tower
 		part["model_type"], part["tie_word_embeddings"] = config["model_type"], config["tie_word_embeddings"]

@@ -46,8 +46,13 @@ OLDER = {
         "layer_types": [{"full_attention": "attention"}.get(kind, kind) for kind in c["layer_types"]]},
 }
 
-# Names of tensors, which transformers 5 saves otherwise than published checkpoints have them.
-RENAMED = {"KimiLinearForCausalLM": (r"\.block_sparse_moe\.((gate|up|down)_proj)", r".mlp.\1")}
+# Names of tensors that published checkpoints have otherwise than transformers 5 saves
+# them, and heads that architectures of llama.cpp do not have.
+RENAMED = {
+    "BitNetForCausalLM": [(r"^lm_head\.weight$", ""), (r"\.attn_sub_norm", ".inner_attn_ln"), (r"\.ffn_sub_norm", ".ffn_layernorm")],
+    "KimiLinearForCausalLM": [(r"\.block_sparse_moe\.((gate|up|down)_proj)", r".mlp.\1")],
+    "Lfm2MoeForCausalLM": [(r"^lm_head\.weight$", "")],
+}
 
 # What the converter calls classes of transformers.
 ALIASES = {"MptForCausalLM": "MPTForCausalLM", "PhimoeForCausalLM": "PhiMoEForCausalLM", "Mistral4ForCausalLM": "Mistral3ForConditionalGeneration"}
@@ -71,6 +76,17 @@ def with_tokenizer(source, config, scratch):
     return folder
 
 
+def renamed(modify, names):
+    """Return what converts tensors, under other names; those without one are left out."""
+
+    def modify_tensors(self, data, name, bid):
+        for pattern, to in names:
+            name = re.sub(pattern, to, name)
+        return modify(self, data, name, bid) if name else ()
+
+    return modify_tensors
+
+
 for name in sys.argv[2:]:
     case, _, how = name.partition("+")
     source = here.parent.parent / "testdata" / case
@@ -87,8 +103,9 @@ for name in sys.argv[2:]:
         model = getattr(model, INNER[kind])
     model.set_vocab = TextModel._set_vocab_none
     if kind in RENAMED:
-        modify, (pattern, to) = model.modify_tensors, RENAMED[kind]
-        model.modify_tensors = lambda self, data, name, bid: modify(self, data, re.sub(pattern, to, name), bid)
+        model.modify_tensors = renamed(model.modify_tensors, RENAMED[kind])
+    if kind == "BitNetForCausalLM":
+        model.weight_quant = lambda self, weight: weight  # which are not ternary here
     with torch.inference_mode(), tempfile.TemporaryDirectory() as scratch:
         source = with_tokenizer(source, config, scratch)
         if how == "mtp":

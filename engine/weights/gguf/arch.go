@@ -259,7 +259,11 @@ var dense = map[string]*architecture{
 		// The file does not say which layers have no positions: llama.cpp takes each fourth.
 		c["no_rope_layer_interval"] = 4
 	})),
-	"arcee":    family("arcee", permuted, biases("attention_bias", "mlp_bias")),
+	"arcee": family("arcee", permuted, biases("attention_bias", "mlp_bias")),
+	// That of llama.cpp has SiLU, as the models before Microsoft's own had it.
+	"bitnet": family("bitnet", fixed(object{"hidden_act": "silu"}), named(map[string]string{
+		"attn_sub_norm": "self_attn.attn_sub_norm", "ffn_sub_norm": "mlp.ffn_sub_norm",
+	})),
 	"ernie4_5": family("ernie4_5", biases("use_bias", "")),
 	"seed_oss": family("seed_oss", named(map[string]string{"post_attention_norm": "post_attention_layernorm"}), reads(func(m *model, c object) {
 		c["attention_bias"], c["attention_out_bias"] = m.has("blk.0.attn_q.bias"), m.has("blk.0.attn_output.bias")
