@@ -47,6 +47,7 @@ var absent = map[string]string{
 	"granitemoehybrid-dense-v4": `{"max_position_embeddings": 1048576, "position_embedding_type": null}`,
 	"nemotron-h-latent-v4":      `{"max_position_embeddings": 1048576}`,
 
+	"bamba-v4":           `{"time_step_limit": null}`,
 	"bitnet":             `{"hidden_act": "silu", "tie_word_embeddings": true}`,
 	"falcon-mamba-v4":    `{"mixer_rms_eps": 1e-6}`,
 	"kimi-linear-hub-v4": `{"moe_renormalize": true, "num_expert_group": 1}`,

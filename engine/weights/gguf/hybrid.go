@@ -26,7 +26,7 @@ var hybrids = map[string]*architecture{
 			c["position_embedding_type"] = "rope"
 		}
 		if m.get("attention.scale") == nil && m.hasLayer("attn_q.weight") {
-			m.fail("a model without attention.scale, as Bamba is, is not supported as GGUF, only from safetensors")
+			bamba(m, c)
 		}
 	}), func(a *architecture) { a.join = joinGraniteHybrid }),
 	// Its factors are in the weights.
@@ -63,6 +63,24 @@ var hybrids = map[string]*architecture{
 	})),
 	"nemotron_h":     family("nemotron_h", nemotronH),
 	"nemotron_h_moe": family("nemotron_h", nemotronH, reads(routed)),
+}
+
+// bamba reads a model without Granite's factors.
+func bamba(m *model, c object) {
+	c["model_type"], c["mlp_bias"] = "bamba", m.hasLayer("ffn_up.bias")
+	for _, key := range []string{"num_local_experts", "num_experts_per_tok", "shared_intermediate_size", "position_embedding_type"} {
+		delete(c, key)
+	}
+	m.names["output_norm.weight"] = "final_layernorm.weight"
+	for i := range m.layers {
+		block := fmt.Sprintf("blk.%d.", i)
+		m.names[block+"ffn_norm.weight"] = "pre_ff_layernorm.weight"
+		for _, stem := range []string{"gate", "up", "down"} {
+			for _, suffix := range []string{".weight", ".bias"} {
+				m.names[block+"ffn_"+stem+suffix] = "feed_forward." + stem + "_proj" + suffix
+			}
+		}
+	}
 }
 
 // mamba2Names are those of a mixer of Mamba 2 below prefix.
@@ -197,7 +215,7 @@ func joinGraniteHybrid(m *model, prefix, block string) {
 		m.joined(prefix+"block_sparse_moe.input_linear.weight", block+"ffn_gate_exps.weight", block+"ffn_up_exps.weight")
 	}
 	for _, suffix := range []string{"_shexp.weight", ".weight"} {
-		if m.has(block + "ffn_gate" + suffix) {
+		if name := block + "ffn_gate" + suffix; m.has(name) && m.names[name] == "" {
 			m.joined(prefix+"shared_mlp.input_linear.weight", block+"ffn_gate"+suffix, block+"ffn_up"+suffix)
 		}
 	}
