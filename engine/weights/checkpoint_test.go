@@ -281,7 +281,7 @@ func TestOpenRefusals(t *testing.T) {
 		{"sharded pytorch only", map[string][]byte{"pytorch_model-00001-of-00002.bin": nil}, []string{"pytorch_model-00001-of-00002.bin", "convert"}},
 		{"no GGUF", map[string][]byte{"m.gguf": []byte("GGML and so on")}, []string{"m.gguf", "not a GGUF file"}},
 		{"GGUF is a pointer", map[string][]byte{"m.gguf": pointer}, []string{"m.gguf", "Git LFS pointer"}},
-		{"several GGUF", map[string][]byte{"a.gguf": nil, "b-00001-of-00002.gguf": nil, "b-00002-of-00002.gguf": nil, "mmproj-a.gguf": nil}, []string{"several GGUF files: a.gguf, b-00001-of-00002.gguf;"}},
+		{"several GGUF", map[string][]byte{"a.gguf": nil, "b-00001-of-00002.gguf": nil, "b-00002-of-00002.gguf": nil, "mmproj-a.gguf": nil, "mtp-a.gguf": nil}, []string{"several GGUF files: a.gguf, b-00001-of-00002.gguf; name"}},
 		{"adapter", map[string][]byte{"adapter_model.safetensors": sample()}, []string{"adapter_model.safetensors", "not a model"}},
 		{"shards without index", map[string][]byte{shard: sample()}, []string{shard, indexName, "missing"}},
 		{"empty weight file", map[string][]byte{singleName: {}}, []string{singleName, "0 bytes"}},

@@ -41,12 +41,12 @@ func Splits(name string) ([]string, error) {
 }
 
 // ModelFiles returns the GGUF files that are a model each, or the first of one,
-// among names. Vision encoders and the like are not.
+// among names. Vision encoders, heads that predict further tokens, and the like are not.
 func ModelFiles(names []string) []string {
 	var models []string
 	for _, name := range names {
 		base := strings.ToLower(path.Base(name))
-		if !IsGGUF(name) || strings.HasPrefix(base, "mmproj") || strings.Contains(base, "imatrix") {
+		if !IsGGUF(name) || strings.HasPrefix(base, "mmproj") || strings.HasPrefix(base, "mtp-") || strings.Contains(base, "imatrix") {
 			continue
 		}
 		if m := splitName.FindStringSubmatch(name); m != nil && m[2] != "00001" {
