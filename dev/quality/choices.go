@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 
 	"github.com/millrace-ai/millrace/dev/inprocess"
@@ -111,17 +112,19 @@ type choiceRow struct {
 	Right  int    `json:"right"`
 	// Lost and Won are the questions that bf16 answers right and this format wrong,
 	// and the other way round.
-	Lost   int `json:"lost"`
-	Won    int `json:"won"`
-	chosen []int
+	Lost int `json:"lost"`
+	Won  int `json:"won"`
+	// Chosen is a digit for each question, the number of the answer.
+	Chosen string `json:"chosen,omitempty"`
 }
 
 // choices adds what a format chooses.
 func (m *measurer) choices(e *inprocess.Engine, format string) error {
-	questions, err := readQuestions(filepath.Join(m.settings.dir, "choices.jsonl"))
+	all, err := readQuestions(filepath.Join(m.settings.dir, "choices.jsonl"))
 	if err != nil {
 		return err
 	}
+	questions := some(all, m.questions)
 	t, err := token.Load(filepath.Join(m.dir, "hf"))
 	if err != nil {
 		return err
@@ -129,21 +132,43 @@ func (m *measurer) choices(e *inprocess.Engine, format string) error {
 	defer t.Close()
 	r := choiceRow{Format: format}
 	encode := func(text string) ([]int32, error) { return t.Encode(text, false) }
-	if r.chosen, err = choose(e, encode, questions, m.begin); err != nil {
+	answers, err := choose(e, encode, questions, m.begin)
+	if err != nil {
 		return err
 	}
-	m.table.addChoices(r, questions)
-	return nil
+	for _, a := range answers {
+		r.Chosen += strconv.Itoa(a)
+	}
+	m.table.putChoices(r, questions)
+	return m.table.write(m.kept())
 }
 
-// addChoices compares a format's answers with those of the first, bf16.
-func (t *table) addChoices(r choiceRow, questions []question) {
-	base := r.chosen
+// some returns n of the questions, or all if they are fewer, from all parts of the list.
+func some(all []question, n int) []question {
+	if n >= len(all) {
+		return all
+	}
+	var list []question
+	for i := range n {
+		list = append(list, all[i*len(all)/n])
+	}
+	return list
+}
+
+// putChoices compares a format's answers with those of bf16, which is the first, and adds
+// them or replaces what the format answered before. bf16, or another number of questions,
+// replaces all.
+func (t *table) putChoices(r choiceRow, questions []question) {
+	if r.Format == chosen[0] || t.Questions != len(questions) {
+		t.Choices = nil
+	}
+	t.Choices = slices.DeleteFunc(t.Choices, func(old choiceRow) bool { return old.Format == r.Format })
+	base := r.Chosen
 	if len(t.Choices) > 0 {
-		base = t.Choices[0].chosen
+		base = t.Choices[0].Chosen
 	}
 	for i, q := range questions {
-		is, was := r.chosen[i] == q.Right, base[i] == q.Right
+		is, was := r.Chosen[i] == '0'+byte(q.Right), base[i] == '0'+byte(q.Right)
 		switch {
 		case is && !was:
 			r.Won++

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/millrace-ai/millrace/dev/inprocess"
 	"github.com/millrace-ai/millrace/engine"
@@ -32,8 +33,8 @@ const (
 	mixedBits  = "5.53"
 )
 
-// rotated is the model that no package has.
-const rotated = "smollm2-rotated"
+// turned are the models that no package has, whose weights lie on no grid.
+var turned = []string{"smollm2-rotated", "gemma3-shuffled"}
 
 // chosen are our formats that answer the questions, bf16 first.
 var chosen = []string{"bf16", "int8", "bf16 + KV int8", "int4", calibrated, mixed}
@@ -42,6 +43,7 @@ type settings struct {
 	dir, llama, out string
 	millrace        string // the program
 	threads, chunks int
+	questions       int
 	only            []string
 }
 
@@ -58,12 +60,17 @@ type measurer struct {
 var llamaFormats = []string{"BF16", "Q8_0", "Q4_0", "Q4_K_M", "Q4_K_M imatrix"}
 
 func (s *settings) measure(name string) (*table, error) {
-	m := &measurer{settings: s, dir: filepath.Join(s.dir, name), table: &table{Model: name, Chunks: s.chunks}}
+	m := &measurer{settings: s, dir: filepath.Join(s.dir, name)}
+	var err error
+	if m.table, err = readTable(m.kept(), name, s.chunks); err != nil {
+		return nil, err
+	}
 	if err := m.tokenize(); err != nil {
 		return nil, err
 	}
+	shipped := !slices.Contains(turned, name)
 	for _, format := range llamaFormats {
-		if !m.wants(format) {
+		if !m.wants(llama, format) {
 			continue
 		}
 		path, err := m.quantized(format)
@@ -74,12 +81,12 @@ func (s *settings) measure(name string) (*table, error) {
 			return nil, err
 		}
 	}
-	if m.wants("BF16 + KV Q8_0") {
+	if m.wants(llama, "BF16 + KV Q8_0") {
 		if err := m.peer("BF16 + KV Q8_0", filepath.Join(m.dir, "BF16.gguf"), "-ctk", "q8_0", "-ctv", "q8_0"); err != nil {
 			return nil, err
 		}
 	}
-	if m.wants("shipped") && name != rotated {
+	if shipped && m.wants(llama, "shipped") {
 		if err := m.peer("shipped", filepath.Join(m.dir, "shipped.gguf")); err != nil {
 			return nil, err
 		}
@@ -100,7 +107,7 @@ func (s *settings) measure(name string) (*table, error) {
 		{"Q4_K_M", inprocess.Options{Path: filepath.Join(m.dir, "Q4_K_M.gguf")}},
 		{"shipped", inprocess.Options{Path: filepath.Join(m.dir, "shipped.gguf")}},
 	} {
-		if !m.wants(o.name) || o.name == "shipped" && name == rotated {
+		if !m.wants(millrace, o.name) || o.name == "shipped" && !shipped {
 			continue
 		}
 		var err error
@@ -126,11 +133,15 @@ func (s *settings) measure(name string) (*table, error) {
 	return m.table, nil
 }
 
-// wants reports whether a row is measured. The two in bf16 always are: the others
-// are compared with them.
-func (m *measurer) wants(format string) bool {
-	return m.only == nil || format == "bf16" || format == "BF16" || slices.Contains(m.only, format)
+// wants reports whether a row is measured. The two in bf16 are, unless they were
+// before: the others are compared with them.
+func (m *measurer) wants(engine, format string) bool {
+	return m.only == nil || slices.Contains(m.only, format) || format == base(engine) && math.IsNaN(m.table.find(engine, format))
 }
+
+// kept is the file of the model's table, so that a run which measures some rows keeps
+// the others.
+func (m *measurer) kept() string { return filepath.Join(m.dir, "measured.json") }
 
 func (m *measurer) text() string { return filepath.Join(m.settings.dir, "text.txt") }
 
@@ -230,8 +241,8 @@ func (m *measurer) peer(name, path string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	m.table.Rows = append(m.table.Rows, row{Engine: llama, Format: name, Perplexity: ppl, Bytes: info.Size()})
-	return nil
+	m.table.put(row{Engine: llama, Format: name, Perplexity: ppl, Bytes: info.Size(), Date: today()})
+	return m.table.write(m.kept())
 }
 
 // ours adds our perplexity of a checkpoint.
@@ -243,15 +254,17 @@ func (m *measurer) ours(name string, o inprocess.Options) error {
 		return err
 	}
 	ppl, err := perplexity(e, m.tokens[:window*m.chunks], m.begin)
-	if err == nil && slices.Contains(chosen, name) {
+	if err == nil {
+		m.table.put(row{Engine: millrace, Format: name, Perplexity: ppl, Bytes: e.Info.WeightBytes, Date: today()})
+		err = m.table.write(m.kept())
+	}
+	if err == nil && m.questions > 0 && slices.Contains(chosen, name) {
 		err = m.choices(e, name)
 	}
-	if err = errors.Join(err, e.Stop()); err != nil {
-		return err
-	}
-	m.table.Rows = append(m.table.Rows, row{Engine: millrace, Format: name, Perplexity: ppl, Bytes: e.Info.WeightBytes})
-	return nil
+	return errors.Join(err, e.Stop())
 }
+
+func today() string { return time.Now().UTC().Format(time.DateOnly) }
 
 // perplexity scores windows of tokens as llama-perplexity does: each from its
 // middle on, and its first token is replaced by begin, if there is one.

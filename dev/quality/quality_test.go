@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -120,12 +121,59 @@ func TestGates(t *testing.T) {
 	}
 }
 
+// A run keeps what others have measured of the same windows, and replaces what it
+// measures again.
+func TestKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "measured.json")
+	kept, err := readTable(path, "smollm2", 24)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []row{
+		{Engine: millrace, Format: "bf16", Perplexity: 21, Bytes: 200},
+		{Engine: millrace, Format: "int8", Perplexity: 22, Bytes: 100},
+		{Engine: llama, Format: "BF16", Perplexity: 21, Bytes: 200},
+		{Engine: millrace, Format: "int8", Perplexity: 21.5, Bytes: 100},
+	} {
+		kept.put(r)
+	}
+	if err := kept.write(path); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		model  string
+		chunks int
+		want   []string
+	}{
+		{"smollm2", 24, []string{"BF16", "bf16", "int8"}},
+		{"smollm2", 8, nil},
+		{"gemma3", 24, nil},
+	} {
+		again, err := readTable(path, tt.model, tt.chunks)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range again.Rows {
+			got = append(got, r.Format)
+		}
+		if !slices.Equal(got, tt.want) || tt.want != nil && again.find(millrace, "int8") != 21.5 {
+			t.Errorf("%s, %d windows: %+v, want %v", tt.model, tt.chunks, again.Rows, tt.want)
+		}
+	}
+}
+
 // Answers are compared with the first format's, question by question.
 func TestChoices(t *testing.T) {
 	questions := []question{{Right: 0}, {Right: 1}, {Right: 1}, {Right: 2}}
 	var got table
-	got.addChoices(choiceRow{Format: "bf16", chosen: []int{0, 1, 0, 0}}, questions)
-	got.addChoices(choiceRow{Format: "int8", chosen: []int{1, 0, 1, 3}}, questions)
+	got.putChoices(choiceRow{Format: "bf16", Chosen: "0100"}, questions)
+	for _, answers := range []string{"0000", "1013"} { // the second replaces the first
+		got.putChoices(choiceRow{Format: "int8", Chosen: answers}, questions)
+	}
+	if len(got.Choices) != 2 {
+		t.Fatalf("%+v", got.Choices)
+	}
 	base, int8 := got.Choices[0], got.Choices[1]
 	if base.Right != 2 || base.Lost != 0 || base.Won != 0 || int8.Right != 1 || int8.Lost != 2 || int8.Won != 1 {
 		t.Errorf("bf16 %+v, int8 %+v", base, int8)

