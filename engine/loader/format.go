@@ -7,17 +7,30 @@ import (
 // allKinds is the set of all kinds of formats.
 const allKinds = ^uint32(0)
 
-// Formats of tensors that are quantised here. Groups of 64 lose what those of 32 do, in
-// perplexity, and those of 128 several times as much; the numbers of IQ4_NL lose a
-// third less than 16 equal steps (make quality).
+// Formats of tensors that are quantised here. The numbers of IQ4_NL lose a third less than
+// 16 equal steps (make quality).
 const (
-	int8Format = plan.W8 | 64<<8
 	int4Format = plan.W4 | plan.CodesIQ4NL | 32<<8
 
 	// mixedFormat is for what is stored in few bits and cannot stay as it is: 8 bits
 	// lose little of 4 that were grouped otherwise.
 	mixedFormat = plan.W8 | 32<<8
 )
+
+// narrow is the width of the hidden state below which groups of 8 bits are the smaller
+// ones. What 8 bits lose is not of the weights, but of what they are multiplied with,
+// where the greatest number of a group decides for all of it: twice the group, twice the
+// loss. Wider models hardly notice; Gemma-3-270M, of 640, loses 0.7 % in perplexity with
+// groups of 64 and 0.3 % with those of 32, which take 3 % more memory.
+const narrow = 768
+
+// int8Format is the format of 8 bits for a model.
+func int8Format(p *plan.Plan) plan.Format {
+	if p.Hidden < narrow {
+		return plan.W8 | 32<<8
+	}
+	return plan.W8 | 64<<8
+}
 
 // rules choose the formats of a plan's tensors.
 type rules struct {
@@ -116,7 +129,7 @@ func (r *rules) wanted(i int) plan.Format {
 	case r.plan.Quantize == plan.QuantizeInt4 && !r.table[i] && !r.plan.Wide[r.plan.Tensors[i].Name]:
 		return int4Format
 	}
-	return int8Format
+	return int8Format(r.plan)
 }
 
 // asked is the set of kinds that the plan asks for.

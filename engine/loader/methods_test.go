@@ -139,10 +139,10 @@ func TestQuantize(t *testing.T) {
 		table, o, k string // formats of the embedding, and of projections of 64 and 32 rows
 		tolerance   float64
 	}{
-		{"fp8-block", plan.QuantizeInt8, "W8/64", "W8/64", "F8/32", 0.008},
-		{"fp8-block", plan.QuantizeInt4, "W8/64", "W4/32 iq4nl", "F8/32", 0.2},
-		{"ct-pack", plan.QuantizeInt8, "W8/64", "W4/16+min", "W4/16+min", 0.008},
-		{"ct-int", plan.QuantizeInt4, "W8/64", "W4/32 iq4nl", "W8/row", 0.2},
+		{"fp8-block", plan.QuantizeInt8, "W8/32", "W8/32", "F8/32", 0.008},
+		{"fp8-block", plan.QuantizeInt4, "W8/32", "W4/32 iq4nl", "F8/32", 0.2},
+		{"ct-pack", plan.QuantizeInt8, "W8/32", "W4/16+min", "W4/16+min", 0.008},
+		{"ct-int", plan.QuantizeInt4, "W8/32", "W4/32 iq4nl", "W8/row", 0.2},
 	} {
 		config, tensors := readTensors(t, tt.name)
 		floats, few := &weightSink{}, &weightSink{kinds: allKinds}

@@ -287,14 +287,14 @@ func wide(p *plan.Plan, c *weights.Checkpoint, formats []plan.Format, recipe Rec
 	if err := found.read(measured, p, c, nil); err != nil {
 		return nil, err
 	}
-	return widest(slices.DeleteFunc(measured.tensors, func(l loss) bool { return l.moments == nil }), recipe.Bits), nil
+	return widest(slices.DeleteFunc(measured.tensors, func(l loss) bool { return l.moments == nil }), int8Format(p), recipe.Bits), nil
 }
 
-// widest are the names of the matrices that bits for a weight allow to be in eight, those
-// that lose the greatest share of their products first.
-func widest(list []loss, bits float64) map[string]bool {
+// widest are the names of the matrices that bits for a weight allow to be in format wide,
+// those that lose the greatest share of their products first.
+func widest(list []loss, wide plan.Format, bits float64) map[string]bool {
 	of := func(f plan.Format) float64 { return 8 * float64(f.RowBytes(f.Group())) / float64(f.Group()) }
-	more, left := of(int8Format)-of(int4Format), 0.0
+	more, left := of(wide)-of(int4Format), 0.0
 	for _, l := range list {
 		left += (bits - of(int4Format)) * float64(l.size)
 	}

@@ -202,7 +202,7 @@ func TestWidest(t *testing.T) {
 		{7.5, []string{"large", "small", "worst"}},
 		{8.25, []string{"best", "large", "small", "worst"}},
 	} {
-		if got := slices.Sorted(maps.Keys(widest(list, tt.bits))); !slices.Equal(got, tt.want) {
+		if got := slices.Sorted(maps.Keys(widest(list, plan.W8.Grouped(64), tt.bits))); !slices.Equal(got, tt.want) {
 			t.Errorf("%g bits: %v, want %v", tt.bits, got, tt.want)
 		}
 	}
