@@ -35,6 +35,7 @@ func main() {
 	flag.StringVar(&s.out, "out", "", "folder that gets quality.md and quality.json")
 	flag.IntVar(&s.threads, "threads", 2, "threads of both")
 	flag.IntVar(&s.chunks, "chunks", 24, "windows of 512 tokens")
+	flag.IntVar(&s.calibration, "calibration", 200_000, "characters of calibration.txt that weights are calibrated with")
 	flag.IntVar(&s.questions, "questions", 1000, "multiple-choice questions; 0: none are asked")
 	models := flag.String("models", "smollm2,smollm2-rotated,gemma3,gemma3-shuffled", "models to measure")
 	only := flag.String("only", "", "rows to measure: names of formats of both programs, with commas; empty: all, -: none")

