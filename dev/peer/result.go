@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/millrace-ai/millrace/dev/inprocess"
 	"github.com/millrace-ai/millrace/internal/chart"
 )
 
@@ -113,7 +114,7 @@ func (m *measurement) better(than float64) bool {
 }
 
 func newResult(s *settings) *result {
-	return &result{Date: time.Now(), Operations: map[string]float64{}, Machine: machine(), Threads: s.threads, Llama: llamaVersion(s.dir), Command: "dev/peer/run.sh " + strings.Join(os.Args[1:], " "), settings: s}
+	return &result{Date: time.Now(), Operations: map[string]float64{}, Machine: inprocess.Machine(), Threads: s.threads, Llama: llamaVersion(s.dir), Command: "dev/peer/run.sh " + strings.Join(os.Args[1:], " "), settings: s}
 }
 
 // rounds says how many they are.
@@ -131,20 +132,6 @@ func llamaVersion(dir string) string {
 		return "of unknown version"
 	}
 	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(files[len(files)-1]), "llama_cpp_python-"), ".tar.gz")
-}
-
-// machine names the processor.
-func machine() string {
-	data, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return "unknown"
-	}
-	for line := range strings.Lines(string(data)) {
-		if name, value, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return "unknown"
 }
 
 // add keeps the best of the values that differ in nothing else.

@@ -25,6 +25,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/millrace-ai/millrace/dev/inprocess"
 )
 
 func main() {
@@ -87,11 +89,12 @@ func run(s *settings, models []string) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	text := fmt.Sprintf("# What quantised formats lose\n\nPerplexity of %d windows of %d tokens of English Wikipedia, scored from the middle of each on, %s.\n"+
+	text := fmt.Sprintf("# What quantised formats lose\n\nPerplexity of %d windows of %d tokens of English Wikipedia, scored from the middle of each on; %s, %s.\n"+
 		"The baselines are dequantised from the files that PyPI has, which are quantised themselves: smollm2 is of Q4_1 and Q8_0, gemma3 of Q5_0, Q4_K, Q6_K and Q8_0.\n"+
 		"Formats that share a grid with them lose less than on models as they were trained. smollm2-rotated and gemma3-shuffled answer the same and lie on no grid:\n"+
-		"a random rotation turns the hidden state of the one, and the columns of the other's matrices are in random order. The questions are of OpenBookQA and PIQA: lost are those that bf16 answers right\nand the format wrong, won the others that change. `make quality` wrote this page.\n",
-		s.chunks, window, last)
+		"a random rotation turns the hidden state of the one, and the columns of the other's matrices are in random order.\n"+
+		"Calibrated are weights with the first %d characters of another part of the text. The questions are of OpenBookQA and PIQA: lost are those that bf16 answers right\nand the format wrong, won the others that change. `make quality` wrote this page.\n",
+		s.chunks, window, inprocess.Machine(), last, s.calibration)
 	for _, t := range tables {
 		text += t.markdown()
 	}
