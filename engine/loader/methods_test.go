@@ -130,6 +130,15 @@ func TestMethods(t *testing.T) {
 	}
 }
 
+// TestInt8Format: narrow models have smaller groups.
+func TestInt8Format(t *testing.T) {
+	for hidden, want := range map[int]string{64: "W8/32", 640: "W8/32", 768: "W8/64", 4096: "W8/64"} {
+		if got := int8Format(&plan.Plan{Hidden: hidden}).String(); got != want {
+			t.Errorf("%d: %s, want %s", hidden, got, want)
+		}
+	}
+}
+
 // TestQuantize: every format that can be asked for, of floats and of what is stored
 // in few bits.
 func TestQuantize(t *testing.T) {
