@@ -248,7 +248,26 @@ func (m *measurer) calibrate(hf, name string, args ...string) error {
 	return os.Rename(partly, path)
 }
 
-var finalEstimate = regexp.MustCompile(`Final estimate: PPL = ([0-9.]+)`)
+var (
+	finalEstimate = regexp.MustCompile(`Final estimate: PPL = ([0-9.]+)`)
+	estimate      = regexp.MustCompile(`\[([0-9]+)\]([0-9.]+),`)
+)
+
+// windowsOf reads the logarithms of the perplexities of each window from what
+// llama-perplexity prints: that of all windows so far.
+func windowsOf(out []byte) (windows []float64) {
+	before := 0.0
+	for i, found := range estimate.FindAllSubmatch(out, -1) {
+		n, err := strconv.Atoi(string(found[1]))
+		ppl, e := strconv.ParseFloat(string(found[2]), 64)
+		if err != nil || e != nil || n != i+1 {
+			return nil
+		}
+		sum := float64(n) * math.Log(ppl)
+		windows, before = append(windows, sum-before), sum
+	}
+	return windows
+}
 
 // peer adds llama.cpp's perplexity of a file.
 func (m *measurer) peer(name, path string, args ...string) error {
@@ -270,7 +289,7 @@ func (m *measurer) peer(name, path string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	m.table.put(row{Engine: llama, Format: name, Perplexity: ppl, Bytes: info.Size(), Date: today()})
+	m.table.put(row{Engine: llama, Format: name, Perplexity: ppl, Bytes: info.Size(), Date: today(), Windows: windowsOf(out)})
 	return m.table.write(m.kept())
 }
 
@@ -282,9 +301,9 @@ func (m *measurer) ours(name string, o inprocess.Options) error {
 	if err != nil {
 		return err
 	}
-	ppl, err := perplexity(e, m.tokens[:window*m.chunks], m.begin)
+	windows, err := perplexities(e, m.tokens[:window*m.chunks], m.begin)
 	if err == nil {
-		m.table.put(row{Engine: millrace, Format: name, Perplexity: ppl, Bytes: e.Info.WeightBytes, Date: today()})
+		m.table.put(row{Engine: millrace, Format: name, Perplexity: perplexity(windows), Windows: windows, Bytes: e.Info.WeightBytes, Date: today()})
 		err = m.table.write(m.kept())
 	}
 	if err == nil && m.questions > 0 && slices.Contains(chosen, name) {
@@ -295,27 +314,38 @@ func (m *measurer) ours(name string, o inprocess.Options) error {
 
 func today() string { return time.Now().UTC().Format(time.DateOnly) }
 
-// perplexity scores windows of tokens as llama-perplexity does: each from its
-// middle on, and its first token is replaced by begin, if there is one.
-func perplexity(e *inprocess.Engine, tokens, begin []int32) (float64, error) {
+// perplexity is that of all windows, whose logarithms are given.
+func perplexity(windows []float64) float64 {
+	sum := 0.0
+	for _, v := range windows {
+		sum += v
+	}
+	return math.Exp(sum / float64(len(windows)))
+}
+
+// perplexities scores windows of tokens as llama-perplexity does: each from its
+// middle on, and its first token is replaced by begin, if there is one. It returns the
+// logarithms of their perplexities.
+func perplexities(e *inprocess.Engine, tokens, begin []int32) (windows []float64, err error) {
 	ctx := context.Background()
-	sum, n := 0.0, 0
 	for ; len(tokens) > 0; tokens = tokens[window:] {
 		ids := slices.Clone(tokens[:window])
 		copy(ids, begin)
 		s, err := e.Submit(ctx, &engine.Request{Tokens: ids, PromptLogprobs: true, Params: sample.Greedy()})
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		_, err = s.Next(ctx)
 		s.Close()
 		if err != io.EOF {
-			return 0, fmt.Errorf("scoring ended with %w", err)
+			return nil, fmt.Errorf("scoring ended with %w", err)
 		}
-		for _, t := range s.Prompt()[window/2+1:] {
+		sum := 0.0
+		scored := s.Prompt()[window/2+1:]
+		for _, t := range scored {
 			sum -= float64(t.Logprob)
-			n++
 		}
+		windows = append(windows, sum/float64(len(scored)))
 	}
-	return math.Exp(sum / float64(n)), nil
+	return windows, nil
 }

@@ -91,8 +91,9 @@ func TestPerplexity(t *testing.T) {
 	all := math.Log(math.Exp(math.Sqrt(vocabulary)) + vocabulary - 1)
 	want := math.Exp((float64(right)*(all-math.Sqrt(vocabulary)) + float64(wrong)*all) / float64(right+wrong))
 	for _, begin := range [][]int32{nil, {3}} {
-		if got, err := perplexity(e, tokens, begin); err != nil || math.Abs(got/want-1) > 1e-5 {
-			t.Errorf("begin %v: perplexity %v, %v; want %v", begin, got, err, want)
+		windows, err := perplexities(e, tokens, begin)
+		if got := perplexity(windows); err != nil || len(windows) != 3 || math.Abs(got/want-1) > 1e-5 {
+			t.Errorf("begin %v: %d windows, perplexity %v, %v; want %v", begin, len(windows), got, err, want)
 		}
 	}
 }
@@ -160,6 +161,38 @@ func TestKept(t *testing.T) {
 		if !slices.Equal(got, tt.want) || tt.want != nil && again.find(millrace, "int8") != 21.5 {
 			t.Errorf("%s, %d windows: %+v, want %v", tt.model, tt.chunks, again.Rows, tt.want)
 		}
+	}
+}
+
+// What windows disagree about, a gate does not ask for.
+func TestDoubt(t *testing.T) {
+	table := table{Rows: []row{
+		{Engine: millrace, Format: "bf16", Windows: []float64{2, 3, 4, 5}},
+		{Engine: millrace, Format: "int8", Windows: []float64{2.1, 3.3, 4.1, 5.3}},
+		{Engine: llama, Format: "BF16", Windows: []float64{2, 3, 4, 5}},
+		{Engine: llama, Format: "Q8_0", Windows: []float64{2.1, 3.1, 4.1, 5.1}},
+		{Engine: llama, Format: "Q4_0"},
+	}}
+	if got, want := table.doubt("int8", "Q8_0"), 2*math.Sqrt(0.04/3/4); math.Abs(got-want) > 1e-9 {
+		t.Errorf("doubt %v, want %v", got, want)
+	}
+	for _, tt := range []struct{ ours, theirs string }{{"int8", "Q4_0"}, {"int4", "Q8_0"}} {
+		if got := table.doubt(tt.ours, tt.theirs); got != noise {
+			t.Errorf("%v: doubt %v, want %v", tt, got, noise)
+		}
+	}
+}
+
+// llama-perplexity prints the perplexity of all windows so far.
+func TestWindowsOf(t *testing.T) {
+	e := math.E
+	out := fmt.Appendf(nil, "12 seconds per pass\n[1]%.6f,[2]%.6f,[3]%.6f,\nFinal estimate: PPL = 1 +/- 2", e*e, e*e*e, e*e)
+	got := windowsOf(out)
+	if len(got) != 3 || math.Abs(got[0]-2) > 1e-5 || math.Abs(got[1]-4) > 1e-5 || math.Abs(got[2]) > 1e-5 {
+		t.Errorf("windows %v, want 2, 4, 0", got)
+	}
+	if got := windowsOf([]byte("[2]1.0,")); got != nil {
+		t.Errorf("windows %v that do not begin with the first", got)
 	}
 }
 

@@ -35,6 +35,8 @@ type row struct {
 	Perplexity float64 `json:"perplexity"`
 	Bytes      int64   `json:"bytes"` // of the weights in memory, of llama.cpp the file's
 	Date       string  `json:"date"`  // of the measurement
+	// Windows are the logarithms of the perplexities of each window.
+	Windows []float64 `json:"windows,omitempty"`
 }
 
 // gate is a bound of what a format may lose.
@@ -111,8 +113,57 @@ func (t *table) loss(engine, format string) float64 {
 }
 
 // noise is a difference in perplexity that means nothing: what rounding in another
-// order changes.
+// order changes, at least.
 const noise = 0.001
+
+// windows returns by how much the logarithm of the perplexity of each window is above
+// that of the program's bf16; nil if that is not known.
+func (t *table) windows(engine, format string) (above []float64) {
+	var of, from []float64
+	for _, r := range t.Rows {
+		switch {
+		case r.Engine == engine && r.Format == format:
+			of = r.Windows
+		case r.Engine == engine && r.Format == base(engine):
+			from = r.Windows
+		}
+	}
+	if len(of) != len(from) {
+		return nil
+	}
+	for i, v := range of {
+		above = append(above, v-from[i])
+	}
+	return above
+}
+
+// deviation returns the standard error of the mean of list, NaN if that is not known.
+func deviation(list []float64) float64 {
+	n, sum, squares := float64(len(list)), 0.0, 0.0
+	for _, v := range list {
+		sum += v
+	}
+	for _, v := range list {
+		squares += (v - sum/n) * (v - sum/n)
+	}
+	return math.Sqrt(squares / (n - 1) / n)
+}
+
+// doubt returns what these windows cannot tell from no difference between the losses of a
+// format of ours and one of llama.cpp's: two standard errors, at least noise.
+func (t *table) doubt(ours, theirs string) float64 {
+	a, b := t.windows(millrace, ours), t.windows(llama, theirs)
+	if len(a) != len(b) {
+		return noise
+	}
+	for i := range a {
+		a[i] -= b[i]
+	}
+	if d := 2 * deviation(a); d > noise { // false of NaN
+		return d
+	}
+	return noise
+}
 
 // gates fills in t.Gates, of what was measured.
 func (t *table) gates() {
@@ -124,9 +175,9 @@ func (t *table) gates() {
 	apart := func(ours, theirs string) float64 { return math.Abs(t.find(millrace, ours)/t.find(llama, theirs) - 1) }
 	add("bf16 is llama.cpp's BF16", apart("bf16", "BF16"), 0.002)
 	add("int8 loses at most 0.5 %", t.loss(millrace, "int8"), 0.005)
-	add("int8 loses no more than Q8_0", t.loss(millrace, "int8"), max(0, t.loss(llama, "Q8_0"))+noise)
-	add("int4 loses no more than Q4_0", t.loss(millrace, "int4"), t.loss(llama, "Q4_0")+noise)
-	add("calibrated, int4 of its size loses no more than Q4_K_M", t.loss(millrace, mixed), t.loss(llama, "Q4_K_M")+noise)
+	add("int8 loses no more than Q8_0", t.loss(millrace, "int8"), max(0, t.loss(llama, "Q8_0"))+t.doubt("int8", "Q8_0"))
+	add("int4 loses no more than Q4_0", t.loss(millrace, "int4"), t.loss(llama, "Q4_0")+t.doubt("int4", "Q4_0"))
+	add("calibrated, int4 of its size loses no more than Q4_K_M", t.loss(millrace, mixed), t.loss(llama, "Q4_K_M")+t.doubt(mixed, "Q4_K_M"))
 	add("an int8 cache loses at most 0.3 %", t.loss(millrace, "bf16 + KV int8"), 0.003)
 	for _, format := range []string{"Q8_0", "Q4_0", "Q4_K_M", "shipped"} {
 		add("the GGUF file "+format+" is read as llama.cpp reads it", apart(format, format), 0.002)
@@ -141,9 +192,13 @@ func (t *table) gates() {
 
 func (t *table) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n## %s\n\n| Program | Format | Perplexity | Loss | MB |\n|---|---|---:|---:|---:|\n", t.Model)
+	fmt.Fprintf(&b, "\n## %s\n\n| Program | Format | Perplexity | Loss | Standard error | MB |\n|---|---|---:|---:|---:|---:|\n", t.Model)
 	for _, r := range t.Rows {
-		fmt.Fprintf(&b, "| %s | %s | %.4f | %+.2f %% | %.0f |\n", r.Engine, r.Format, r.Perplexity, 100*t.loss(r.Engine, r.Format), float64(r.Bytes)/1e6)
+		doubt := ""
+		if d := deviation(t.windows(r.Engine, r.Format)); d > 0 {
+			doubt = fmt.Sprintf("%.2f %%", 100*d)
+		}
+		fmt.Fprintf(&b, "| %s | %s | %.4f | %+.2f %% | %s | %.0f |\n", r.Engine, r.Format, r.Perplexity, 100*t.loss(r.Engine, r.Format), doubt, float64(r.Bytes)/1e6)
 	}
 	if len(t.Choices) > 0 {
 		fmt.Fprintf(&b, "\n| Format | Right of %d questions | Lost | Won |\n|---|---:|---:|---:|\n", t.Questions)
