@@ -34,7 +34,7 @@ const (
 )
 
 // mixedBits returns the bits of a weight of a model's layers in Q4_K_M. They are more than
-// 4.5 since most rows are no multiple of 256: then llama.cpp takes Q5_0 for Q4_K.
+// 4.5 since most rows are not a multiple of 256: then llama.cpp takes Q5_0 for Q4_K.
 func mixedBits(model string) string {
 	if strings.HasPrefix(model, "gemma3") {
 		return "5.43"
