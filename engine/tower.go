@@ -77,7 +77,7 @@ func (t *Tower) tile(tile *vision.Tile, in *vision.Input) error {
 		return fmt.Errorf("%d patches, the limit is %d", n, cap(x.Tokens))
 	}
 	x.Clear()
-	x.Embeds = t.plan.AppendRows(x.Embeds, plan.Patches{Pixels: in.Patches, Class: tile.Class, Pos: in.Pos, Rows: in.InterpRows, Weights: in.InterpWeights})
+	x.Embeds = t.plan.AppendRows(x.Embeds, plan.Patches{Pixels: in.Patches, Class: tile.Class, Pos: in.Pos, Axes: in.Axes, Rows: in.InterpRows, Weights: in.InterpWeights})
 	x.Params = append(x.Params, device.ParamDelta{Params: sample.Greedy()})
 	x.Seqs = append(x.Seqs, device.Seq{Count: int32(n), KVLen: int32(n)})
 	for i := range n {

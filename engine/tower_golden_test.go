@@ -136,7 +136,7 @@ func TestTowersAndProcessors(t *testing.T) {
 					t.Fatalf("weight %d of positions: %v, want %v", i, in.InterpWeights[i], w)
 				}
 			}
-			if n := len(tower.AppendRows(nil, plan.Patches{Pixels: in.Patches, Class: got.Class, Pos: in.Pos, Rows: in.InterpRows, Weights: in.InterpWeights})); n != got.Len()*tower.RowWidth() {
+			if n := len(tower.AppendRows(nil, plan.Patches{Pixels: in.Patches, Class: got.Class, Pos: in.Pos, Axes: in.Axes, Rows: in.InterpRows, Weights: in.InterpWeights})); n != got.Len()*tower.RowWidth() {
 				t.Errorf("%d floats for %d rows of %d", n, got.Len(), tower.RowWidth())
 			}
 		})
@@ -217,7 +217,7 @@ func runTiles(t *testing.T, b device.Backend, tower *plan.Tower, s *seen, tiles 
 	for slot, i := range tiles {
 		tile := &s.Tiles[i]
 		before := len(x.Embeds) / tower.RowWidth()
-		x.Embeds = tower.AppendRows(x.Embeds, plan.Patches{Pixels: tile.Pixels, Class: tile.Class, Pos: tile.Pos, Rows: tile.Rows, Weights: tile.Weights})
+		x.Embeds = tower.AppendRows(x.Embeds, plan.Patches{Pixels: tile.Pixels, Class: tile.Class, Pos: tile.Pos, Axes: tile.Axes, Rows: tile.Rows, Weights: tile.Weights})
 		n := len(x.Embeds)/tower.RowWidth() - before
 		start := int32(len(x.Tokens))
 		x.Params = append(x.Params, device.ParamDelta{Slot: int32(slot), Params: sample.Greedy()})

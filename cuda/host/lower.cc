@@ -102,10 +102,9 @@ void Model::lower(const mr_op& op, Arena& arena) {
     case MR_OP_ATTENTION:
       return lower_attention(op, arena);
     case MR_OP_ACTIVATE: {
-      const float *positive = floats(op.weight[0], arena), *negative = floats(op.weight[1], arena);
+      const float *w0 = floats(op.weight[0], arena), *w1 = floats(op.weight[1], arena);
       return push([=](const Now& now) {
-        activate(now.stream, rows, out, x, y, op.i[MR_ACT_KIND], op.f[MR_ACT_LIMIT], op.f[MR_ACT_ALPHA], positive, negative,
-                 n(now));
+        activate(now.stream, rows, out, x, y, op.i[MR_ACT_KIND], op.f[MR_ACT_LIMIT], op.f[MR_ACT_ALPHA], w0, w1, n(now));
       });
     }
     case MR_OP_ADD:

@@ -48,6 +48,7 @@ __device__ __forceinline__ Seen seen(const Step& step, const Attention& a, int t
   if (a.sight == MR_SIGHT_ALL) return {0, step.end[t] - 1};
   if (a.sight == MR_SIGHT_SPAN) return {step.first[t], step.last[t]};
   const int pos = step.pos[t];
+  if (a.sight == MR_SIGHT_CAUSAL) return {0, pos};
   Seen s = {0, step.last[t]};
   if (a.window > 0) s.first = min(max(0, pos - a.window + 1), step.first[t]);
   if (a.chunk > 0) s.first = max(s.first, min(pos - pos % a.chunk, step.first[t]));

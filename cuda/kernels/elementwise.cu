@@ -7,15 +7,17 @@ namespace {
 constexpr int kThreads = 128;
 
 __global__ void activate_kernel(Rows rows, Values out, Values x, Values y, int act, float limit, float alpha,
-                                const float* positive, const float* negative) {
+                                const float* w0, const float* w1) {
   const int r = blockIdx.x;
   if (r >= *rows.count) return;
   for (int i = threadIdx.x; i < out.width; i += kThreads) {
     const float v = x.row(r)[x.width == 1 ? 0 : i];
     float result;
     if (act == MR_ACT_XIELU) {
-      const float p = softplus(*positive), n = alpha + softplus(*negative);
+      const float p = softplus(*w0), n = alpha + softplus(*w1);
       result = (v > 0.f ? p * v * v : n * (expm1f(v) - v)) + alpha * v;
+    } else if (act == MR_ACT_CLIP && w0 != nullptr) {
+      result = v < *w0 ? *w0 : v > *w1 ? *w1 : v;
     } else {
       result = y.data == nullptr ? single(act, v, limit) : gated(act, v, y.row(r)[i], limit, alpha);
     }
@@ -64,8 +66,8 @@ __global__ void copy_columns_kernel(Rows rows, Values out, Values x) {
 }  // namespace
 
 void activate(cudaStream_t stream, const Rows& rows, const Values& out, const Values& x, const Values& y, int act, float limit,
-              float alpha, const float* positive, const float* negative, int n) {
-  MR_LAUNCH(activate_kernel, n, kThreads, stream, rows, out, x, y, act, limit, alpha, positive, negative);
+              float alpha, const float* w0, const float* w1, int n) {
+  MR_LAUNCH(activate_kernel, n, kThreads, stream, rows, out, x, y, act, limit, alpha, w0, w1);
 }
 void add(cudaStream_t stream, const Rows& rows, const Values& out, const Values& x, const Values& y, float scale, int n) {
   MR_LAUNCH(add_kernel, n, kThreads, stream, rows, out, x, y, scale);

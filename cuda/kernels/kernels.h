@@ -187,7 +187,7 @@ void layer_norm(cudaStream_t, const Rows&, const Values& out, const Values& x, c
 
 // elementwise.cu
 void activate(cudaStream_t, const Rows&, const Values& out, const Values& x, const Values& y, int act, float limit, float alpha,
-              const float* positive, const float* negative, int n);
+              const float* w0, const float* w1, int n);
 void add(cudaStream_t, const Rows&, const Values& out, const Values& x, const Values& y, float scale, int n);
 void scale(cudaStream_t, const Rows&, const Step&, const Values& out, const Values& x, const float* w, int weights, float factor,
            float log_factor, int offset, int length, int n);

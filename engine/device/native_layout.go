@@ -177,6 +177,7 @@ var (
 	_ = "="[C.MR_SIGHT_BACK-plan.SightBack]
 	_ = "="[C.MR_SIGHT_SPAN-plan.SightSpan]
 	_ = "="[C.MR_SIGHT_ALL-plan.SightAll]
+	_ = "="[C.MR_SIGHT_CAUSAL-plan.SightCausal]
 	_ = "="[C.MR_CACHE_KV-plan.CacheKV]
 	_ = "="[C.MR_CACHE_LATENT-plan.CacheLatent]
 	_ = "="[C.MR_CACHE_STATE-plan.CacheState]

@@ -292,8 +292,8 @@ type Attention struct {
 	Cap    float64   // soft cap of scores; 0: none
 	Slopes []float32 // ALiBi, per head; nil: none
 	Sinks  Weight    // [heads], optional
-	Sight  Sight     // of encoders
-	Rest   Var       // over a latent cache: the rest of each query; optional
+	Sight  Sight
+	Rest   Var // over a latent cache: the rest of each query; optional
 }
 
 // Attention is OpAttention of queries q.
@@ -327,6 +327,13 @@ func (b *Builder) Activate(act Activation, x Var) Var {
 func (b *Builder) Clip(x Var, limit float64) Var {
 	o := op(OpActivate, []Var{x})
 	Act{Kind: ActClip, Limit: limit}.set(&o)
+	return b.emit(o, b.width(x))
+}
+
+// ClipTo is clamp(x, least, most), each [1].
+func (b *Builder) ClipTo(x Var, least, most Weight) Var {
+	o := op(OpActivate, []Var{x}, least, most)
+	o.I[ActKind] = int32(ActClip)
 	return b.emit(o, b.width(x))
 }
 

@@ -226,7 +226,7 @@ func (p *Part) check() error {
 		return err
 	}
 	if p.Stored != nil {
-		if err := checkShape(p.Stored); err != nil {
+		if err := checkShape(p.Stored); err != nil && len(p.Stored) > 0 { // a scalar may be stored
 			return err
 		}
 		if elements(p.Stored) != elements(p.Shape) || p.Encoding != EncodingPlain {

@@ -54,7 +54,7 @@ func everything(t testing.TB) *Plan {
 	x = b.Add(x, b.RMSNorm(s, Norm{Weight: w(16), Group: 8, Eps: 1e-6, Gate: x, GateAt: GateBefore}))
 
 	// A table beside the embedding, factors, and a selective scan.
-	x = b.Add(x, b.Join(b.EmbedBeside(w(7, 4), 2), b.Sparsify(b.View(x, 0, 6), 1.6), b.Clip(b.View(x, 6, 6), 3)))
+	x = b.Add(x, b.Join(b.EmbedBeside(w(7, 4), 2), b.Sparsify(b.View(x, 0, 6), 1.6), b.ClipTo(b.Clip(b.View(x, 6, 6), 3), w(1), w(1))))
 	x = b.Scale(b.ScalePosition(b.XIELU(x, w(1), w(1), 0.5), 0.1, 1, 8), 0.5, w(16))
 	b.plan.EmbedsWidth = 24
 	x = b.Add(x, b.EmbeddingBag(b.View(x, 0, 2), b.EmbedColumns(16, 2), w(5, 16)))
@@ -115,7 +115,7 @@ func TestCheckWindowed(t *testing.T) {
 		change func(p *Plan)
 		want   string
 	}{
-		{"sight", func(p *Plan) { at(p, OpAttention).I[AttnSight] = 3 }, "attention: sight 3, expected 0 to 2"},
+		{"sight", func(p *Plan) { at(p, OpAttention).I[AttnSight] = 4 }, "attention: sight 4, expected 0 to 3"},
 		{"window and sight", func(p *Plan) { at(p, OpAttention).I[AttnWindow] = 4 }, "attention: sight 1 with a window of 4"},
 		{"numbers without weights", func(p *Plan) { at(p, OpEmbeddingBag).In[1] = None }, "embedding_bag: input 1 is missing"},
 		{"fewer weights than numbers", func(p *Plan) { p.Values[at(p, OpEmbeddingBag).In[1]].Width = 3 }, "embedding_bag: input 1 is 3 wide, expected 4"},
@@ -324,6 +324,9 @@ func TestCheckRefuses(t *testing.T) {
 		{"xielu without factors", i(OpActivate, ActKind, int32(ActXIELU)), "activate: weight 0 is -1, of xielu"},
 		{"xielu joined", i(OpLinear, LinearAct, int32(ActXIELU)), "linear: xielu of two inputs, or in linear"},
 		{"clip", change(OpActivate, 2, func(op *Op) { op.F[ActLimit] = 0 }), "activate: limit 0"},
+		{"clip to bounds and a limit", change(OpActivate, 3, func(op *Op) { op.F[ActLimit] = 1 }), "activate: limit 1 beside learned bounds"},
+		{"clip to one bound", change(OpActivate, 3, func(op *Op) { op.Weight[1] = None }), "activate: weight 1 is -1, of clip"},
+		{"sight of a window", i(OpAttention, AttnSight, int32(SightCausal)), "attention: sight 3 with a window of 5"},
 		{"route judges", i(OpRoute, RouteGroupBest, 2), "route: group best 2"},
 		{"route factors", change(OpRoute, 0, func(op *Op) { op.Weight[1] = 0 }), "route: weight 1"},
 		{"experts scaled", i(OpExperts, ExpertsScaleInput, 2), "experts: scale input 2"},

@@ -177,7 +177,7 @@ var families = map[string]family{
 	},
 	"gemma4": {
 		read: readGemma4, build: buildGemma4, eos: 1, keys: gemma4Keys, ignored: gemma4Ignored,
-		models: "Gemma 4 E2B, E4B, 26B-A4B, 31B, the text part", remarks: "images, video and audio are refused",
+		models: "Gemma 4 E2B, E4B, 26B-A4B, 31B", remarks: "with the vision tower; video and audio are refused",
 	},
 	"gemma4_text": {
 		read: readGemma4Text, build: buildGemma4, eos: 1, keys: gemma4Keys, ignored: gemma4Ignored,
@@ -345,6 +345,10 @@ var families = map[string]family{
 	"qwen3_vl": {
 		read: readQwen3VL, build: buildQwen3, eos: 151645, ignored: seeingIgnored,
 		models: "Qwen3-VL 2B to 32B", remarks: "with the vision tower, which several layers hear of; positions of three axes",
+	},
+	"qwen3_vl_moe": {
+		read: readQwen3VLMoE, build: buildQwen3MoE, eos: 151645, keys: qwen3MoEKeys, ignored: seeingIgnored,
+		models: "Qwen3-VL-30B-A3B, 235B-A22B", remarks: "with the vision tower, which several layers hear of; positions of three axes; mixture of experts",
 	},
 	"gpt2": {
 		read: readGPT2, build: buildGPT2, eos: 50256, keys: gpt2Keys, ignored: gpt2Ignored,

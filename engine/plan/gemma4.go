@@ -18,6 +18,7 @@ type Gemma4Config struct {
 	WideMLP          bool // the MLPs of the shared layers are twice as wide
 	PerLayer         int  // width of the embeddings that each layer has; 0: none
 	PerLayerVocab    int  // rows of their table
+	LocalSpans       bool // tokens of a span see all of it in layers with a window alone
 }
 
 // gemma4Keys are what Gemma4TextConfig calls the common keys.
@@ -40,10 +41,11 @@ func (c *Config) readGemma4(o *object, maxPos, window, perLayer int) {
 		return
 	}
 	c.Windows[c.Layers-1] = 0 // whatever layer_types says
-	if scope := o.text("use_bidirectional_attention", "vision"); scope != "vision" {
+	scope := o.text("use_bidirectional_attention", "")
+	if scope != "" && scope != "vision" {
 		o.fail("use_bidirectional_attention", "%q is not supported, only vision: text is generated left to right", scope)
 	}
-	g := &Gemma4Config{KeyIsValue: o.boolean("attention_k_eq_v", false), WideMLP: o.boolean("use_double_wide_mlp", false)}
+	g := &Gemma4Config{KeyIsValue: o.boolean("attention_k_eq_v", false), WideMLP: o.boolean("use_double_wide_mlp", false), LocalSpans: scope != "" && HasTower(c.Family)}
 	c.Gemma4 = g
 	c.readGlobalHeads(o)
 	c.readSharedLayers(o, 0)
@@ -225,7 +227,11 @@ func (l layer) gemma4Attention(x Var, caches map[bool]int32) Var {
 		v = l.RMSNorm(v, Norm{Group: dim, Eps: c.NormEps})
 		l.CacheWrite(caches[window > 0], head(k, "k_norm"), v)
 	}
-	a := l.Attention(q, Attention{Cache: caches[window > 0], Heads: c.Heads, Window: window, Scale: c.QueryScale})
+	sight := SightBack
+	if g.LocalSpans && window == 0 {
+		sight = SightCausal
+	}
+	a := l.Attention(q, Attention{Cache: caches[window > 0], Heads: c.Heads, Window: window, Scale: c.QueryScale, Sight: sight})
 	return l.linear(a, "self_attn.o_proj", c.Hidden, c.AttentionBias)
 }
 

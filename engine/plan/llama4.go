@@ -120,23 +120,13 @@ func (l layer) chunkedAttention(x Var) Var {
 
 // llama4Experts are a layer's experts, stored [experts, in, out], gate before up, or
 // one by one: so GGUF and quantized checkpoints have them.
-func (l layer) llama4Experts() MLP {
-	m, hidden, prefix := l.c.MoE, l.c.Hidden, l.prefix+"feed_forward.experts."
-	if !l.has(prefix+"gate_up_proj") && l.has(prefix+"0.gate_proj.weight") {
-		experts := l.expertMLPs("feed_forward.experts.%d.", mlpNames)
-		experts.ScaleInput = true
-		return experts
+func (l layer) llama4Experts() (experts MLP) {
+	const together = "feed_forward.experts."
+	if !l.has(l.prefix+together+"gate_up_proj") && l.has(l.prefix+together+"0.gate_proj.weight") {
+		experts = l.expertMLPs(together+"%d.", mlpNames)
+	} else {
+		experts = l.transposedExperts(together+"gate_up_proj", together+"down_proj")
 	}
-	both := whole(prefix+"gate_up_proj", m.Experts, hidden, 2*m.Inner)
-	down := whole(prefix+"down_proj", m.Experts, m.Inner, hidden)
-	stack := func(p Part, rows, cols int) Weight {
-		return l.Tensor([]int{m.Experts, rows, cols}, p.transposed().blocks(m.Experts, 0, cols)...)
-	}
-	return MLP{
-		Act:        Act{Kind: l.c.Activation},
-		Gate:       stack(both.cols(0, 1, m.Inner), m.Inner, hidden),
-		Up:         stack(both.cols(m.Inner, 1, m.Inner), m.Inner, hidden),
-		Down:       stack(down, hidden, m.Inner),
-		ScaleInput: true,
-	}
+	experts.ScaleInput = true
+	return experts
 }

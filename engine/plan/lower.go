@@ -114,7 +114,7 @@ func (l *lowering) replace(i int, op Op, others ...int) {
 func (l *lowering) joinActivation(i int) {
 	act := l.ops[i]
 	first := l.projection(act.In[0])
-	if first == None || l.ops[first].I[LinearAct] != int32(ActNone) || Activation(act.I[ActKind]) == ActXIELU {
+	if first == None || l.ops[first].I[LinearAct] != int32(ActNone) || act.Weight[0] != None {
 		return
 	}
 	op, parts := l.ops[first], []int{first}

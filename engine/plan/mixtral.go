@@ -109,15 +109,35 @@ func (l layer) expertMLPs(prefix string, names [3]string) MLP {
 }
 
 // fusedExperts are the projections of experts in two tensors for all of them:
-// gateUp [experts, gate and up, hidden] and down [experts, hidden, inner].
+// gateUp [experts, gate and up, hidden] and down [experts, hidden, inner], or
+// transposed, as the shape of gateUp tells.
 func (l layer) fusedExperts(gateUp, down string) MLP {
 	m := l.c.MoE
+	if shape, ok := l.shape(l.prefix + gateUp); ok && len(shape) == 3 && shape[1] == l.c.Hidden && shape[2] == 2*m.Inner && shape[1] != shape[2] {
+		return l.transposedExperts(gateUp, down)
+	}
 	both := whole(l.prefix+gateUp, m.Experts, 2*m.Inner, l.c.Hidden)
 	return MLP{
 		Act:  Act{Kind: l.c.Activation},
 		Gate: l.Tensor([]int{m.Experts, m.Inner, l.c.Hidden}, both.blocks(m.Experts, 0, m.Inner)...),
 		Up:   l.Tensor([]int{m.Experts, m.Inner, l.c.Hidden}, both.blocks(m.Experts, m.Inner, m.Inner)...),
 		Down: l.Weight(l.prefix+down, m.Experts, l.c.Hidden, m.Inner),
+	}
+}
+
+// transposedExperts are the same in tensors gateUp [experts, hidden, gate and up] and
+// down [experts, inner, hidden].
+func (l layer) transposedExperts(gateUp, down string) MLP {
+	m, hidden := l.c.MoE, l.c.Hidden
+	both, last := whole(l.prefix+gateUp, m.Experts, hidden, 2*m.Inner), whole(l.prefix+down, m.Experts, m.Inner, hidden)
+	stack := func(p Part, rows, cols int) Weight {
+		return l.Tensor([]int{m.Experts, rows, cols}, p.transposed().blocks(m.Experts, 0, cols)...)
+	}
+	return MLP{
+		Act:  Act{Kind: l.c.Activation},
+		Gate: stack(both.cols(0, 1, m.Inner), m.Inner, hidden),
+		Up:   stack(both.cols(m.Inner, 1, m.Inner), m.Inner, hidden),
+		Down: stack(last, hidden, m.Inner),
 	}
 }
 

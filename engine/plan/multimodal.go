@@ -3,7 +3,7 @@ package plan
 // Models that also see: the language model inside, whose config is read and whose layers
 // are written by its own family. Their vision towers are plans of their own (Tower).
 // transformers/models/llava, llava_next, idefics3, smolvlm, internvl, paligemma, qwen2_vl,
-// qwen2_5_vl, qwen3_vl.
+// qwen2_5_vl, qwen3_vl, qwen3_vl_moe.
 
 // textModels are the language models inside, by model_type.
 var textModels = map[string]struct {
@@ -67,7 +67,7 @@ func readQwen2VL(o *object, c *Config) {
 	c.AttentionBias = true
 	text.raw("attention_bias") // is ignored in this family
 	readQwenWindows(text, c)
-	c.readAxes(text, []int{16, 24, 24})
+	c.readAxes(text, []int{16, 24, 24}, 1e6)
 	c.Tied = o.boolean("tie_word_embeddings", false)
 }
 
@@ -79,9 +79,26 @@ func readQwen3VL(o *object, c *Config) {
 		vocab: 151936, hidden: 4096, intermediate: 22016, layers: 32, heads: 32, kvHeads: 32, headDim: 128, maxPos: 128000, eps: 1e-6,
 	})
 	c.Activation = text.activation("hidden_act", "silu")
+	c.readDeepText(o, text)
+}
+
+// readQwen3VLMoE reads the same with experts.
+func readQwen3VLMoE(o *object, c *Config) {
+	text := o.qwenText("qwen3_vl_moe_text")
+	c.readCommon(text, defaults{
+		vocab: 151936, hidden: 2048, intermediate: 5632, layers: 24, heads: 16, kvHeads: 16, maxPos: 128000, eps: 1e-6,
+	})
+	c.Activation = text.activation("hidden_act", "silu")
+	c.readQwenExperts(text, 60, 4, 1408, true)
+	c.MoE.Normalize = true // whatever norm_topk_prob says
+	c.readDeepText(o, text)
+}
+
+// readDeepText reads what the language models of Qwen 3 VL have in common.
+func (c *Config) readDeepText(o, text *object) {
 	c.AttentionBias = text.boolean("attention_bias", false)
 	c.OutputBias = c.AttentionBias
-	c.readAxes(text, []int{24, 20, 20})
+	c.readAxes(text, []int{24, 20, 20}, 5e5)
 	c.Tied = o.boolean("tie_word_embeddings", false)
 	v := o.object("vision_config")
 	if v == nil {
@@ -93,9 +110,9 @@ func readQwen3VL(o *object, c *Config) {
 	v.values = nil // BuildTower reads it
 }
 
-// readAxes reads a rotation by three axes: time, row and column. sections are how many
-// frequencies follow each, by default.
-func (c *Config) readAxes(o *object, sections []int) {
+// readAxes reads a rotation by three axes: time, row and column. By default sections are
+// how many frequencies follow each, and theta is their base.
+func (c *Config) readAxes(o *object, sections []int, theta float64) {
 	params := o.ropeParams()
 	if list := params.integers("mrope_section"); list != nil {
 		sections = list
@@ -103,7 +120,7 @@ func (c *Config) readAxes(o *object, sections []int) {
 	c.mrope = true
 	interleaved := c.Family != "qwen2_vl" && c.Family != "qwen2_5_vl"
 	params.boolean("mrope_interleaved", interleaved) // which each family is or is not, whatever it says
-	c.Rope = readRope(o, c)
+	c.Rope = readRopeOf(o, c, theta)
 	if *o.err != nil {
 		return
 	}

@@ -38,7 +38,7 @@ import (
 )
 
 // Version is the plan format; a backend refuses any other.
-const Version = 3
+const Version = 4
 
 // Kind is an operation. The values are part of the C ABI.
 type Kind int32
@@ -99,9 +99,10 @@ const (
 	// such a table (ALiBi). AttnWindow > 0 sees only the last so many positions,
 	// its own included; AttnChunk > 0 only those from the greatest multiple of
 	// AttnChunk on that is not beyond its own. Softmax over them and, with sinks w0 [heads], over
-	// w0[head], which has no value. Tokens of a span (Batch.Spans) see all of it.
-	// In an encoder AttnSight may say otherwise: that a token sees its span alone, or
-	// all of its sequence that is in the cache after the step.
+	// w0[head], which has no value. Tokens of a span (Batch.Spans) see all of it,
+	// unless AttnSight says otherwise: that spans do not matter, or, in an encoder, that
+	// a token sees its span alone, or all of its sequence that is in the cache after the
+	// step.
 	// Query head h reads KV head h*Heads/AttnHeads of the cache.
 	//
 	// Over a latent cache, which has one head, y, optional, is the rest of each
@@ -111,7 +112,7 @@ const (
 	OpAttention
 	// OpActivate: out = act(x) with ActKind, or, with y, the gated form: act(x)
 	// * y. x may be one column wide, which then stands for all of y's. w0 and w1
-	// are those of ActXIELU.
+	// are those of ActXIELU, or the bounds of ActClip.
 	OpActivate
 	// OpAdd: out = x + AddScale * y. out may be either.
 	OpAdd
@@ -334,7 +335,9 @@ const (
 	ActClampedSwiGLU
 	ActTanh
 	ActQuickGelu // x sigmoid(1.702 x)
-	ActClip      // clamp(x, ±ActLimit)
+	// ActClip: clamp(x, ±ActLimit), or in OpActivate with w0 and w1, each [1], and
+	// without ActLimit: clamp(x, w0, w1).
+	ActClip
 	// ActXIELU, of one input and in OpActivate alone (arXiv 2411.13010 §3): with p =
 	// softplus(w0), n = ActAlpha + softplus(w1), w0 and w1 [1]: p x² + ActAlpha x
 	// where x > 0, else n (exp(x) - 1 - x) + ActAlpha x.
@@ -373,11 +376,12 @@ const (
 // Sight is what a token sees of its sequence. Part of the C ABI.
 type Sight int32
 
-// Sights. All but the first are of encoders, whose sequences are whole in one step.
+// Sights. SightSpan and SightAll are of encoders, whose sequences are whole in one step.
 const (
-	SightBack Sight = iota // what is not after it, and its span
-	SightSpan              // its span alone; itself where there is none
-	SightAll               // all that is in the cache after the step
+	SightBack   Sight = iota // what is not after it, and its span
+	SightSpan                // its span alone; itself where there is none
+	SightAll                 // all that is in the cache after the step
+	SightCausal              // what is not after it, whatever its span is
 	numSights
 )
 
@@ -514,7 +518,7 @@ type Tensor struct {
 type Part struct {
 	Name      string // in the checkpoint
 	Shape     []int  // of the whole tensor there; compared before anything is read
-	Stored    []int  // there, if it is another one of as many elements, such as a convolution's; nil: Shape
+	Stored    []int  // there, if it is another one of as many elements, such as a convolution's or, empty, a scalar's; nil: Shape
 	Rows      Range  // there; all dimensions but the last are rows
 	Cols      Range
 	Transpose bool     // Cols.N rows of Rows.N columns, rather than Rows.N of Cols.N

@@ -68,7 +68,7 @@ func (c *Config) readDelta(o *object) {
 	}
 	c.RotaryFactor = 0.25
 	if c.Family == "qwen3_5" || c.Family == "qwen3_5_moe" {
-		c.readAxes(o, []int{11, 11, 10})
+		c.readAxes(o, []int{11, 11, 10}, 10000)
 		return
 	}
 	// Text has one position on all axes, so which axis a frequency follows is of

@@ -123,7 +123,7 @@ func (c *checker) rules(op *Op) error {
 		r.require(cache.Window == 0 || within(window, int(cache.Window)) || within(chunk, int(cache.Window)), "window %d and chunk %d over a cache of %d", window, chunk, cache.Window)
 		sight := Sight(i(AttnSight))
 		r.between("sight", int(sight), 0, int(numSights)-1)
-		r.require(sight == SightBack || c.Encodes() && window == 0 && chunk == 0 && cache.Window == 0,
+		r.require(sight == SightBack || (sight == SightCausal || c.Encodes()) && window == 0 && chunk == 0 && cache.Window == 0,
 			"sight %d with a window of %d or a chunk of %d, or of a plan that ends in logits", sight, window, chunk)
 		r.table(c.Plan, "slopes", op.I[AttnSlopes], heads, true)
 		r.require(op.F[AttnCap] >= 0, "cap %g", op.F[AttnCap])
@@ -137,9 +137,9 @@ func (c *checker) rules(op *Op) error {
 			r.width("output", out, in(1))
 			r.require(in(0) == 1 || in(0) == out, "input 0 is %d wide, expected 1 or %d", in(0), out)
 		}
-		xielu := Activation(op.I[ActKind]) == ActXIELU
+		learned := Activation(op.I[ActKind]) == ActXIELU || clipsToWeights(op)
 		for k := range 2 {
-			r.require((op.Weight[k] != None) == xielu, "weight %d is %d, of %v", k, op.Weight[k], Activation(op.I[ActKind]))
+			r.require((op.Weight[k] != None) == learned, "weight %d is %d, of %v", k, op.Weight[k], Activation(op.I[ActKind]))
 			shape(k, 1)
 		}
 
@@ -377,6 +377,15 @@ func (r *rule) activation(op *Op, kind int, gated bool) {
 	clamped := Activation(kind) == ActClampedSwiGLU
 	r.require(!clamped || gated, "%v of one input", Activation(kind))
 	clip := Activation(kind) == ActClip
-	r.require(!clamped && !clip || op.F[ActLimit] > 0, "limit %g", op.F[ActLimit])
+	if clip && clipsToWeights(op) {
+		r.require(!gated && op.F[ActLimit] == 0, "limit %g beside learned bounds, or bounds of two inputs", op.F[ActLimit])
+	} else {
+		r.require(!clamped && !clip || op.F[ActLimit] > 0, "limit %g", op.F[ActLimit])
+	}
 	r.require(Activation(kind) != ActXIELU || !gated && op.Kind == OpActivate, "%v of two inputs, or in %v", ActXIELU, op.Kind)
+}
+
+// clipsToWeights reports whether op is an ActClip whose bounds are weights.
+func clipsToWeights(op *Op) bool {
+	return op.Kind == OpActivate && Activation(op.I[ActKind]) == ActClip && op.Weight[0] != None
 }

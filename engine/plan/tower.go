@@ -24,9 +24,10 @@ type Tower struct {
 	// is none.
 	Newline string
 
-	places int // rows of the table of learned positions that a patch takes, 0 if there is no table
-	class  int // the table's row of the class token, 0 if there is none
-	bias   int // the table's row that all patches take but that one, 0 if there is none
+	places  int // rows of the table of learned positions that a patch takes, 0 if there is no table
+	columns int // rows of the table by column, which that by row follows, 0 if there is one table
+	class   int // the table's row of the class token, 0 if there is none
+	bias    int // the table's row that all patches take but that one, 0 if there is none
 }
 
 // Patches are the input of a tower for one tile: what comes from its pixels, and where
@@ -35,6 +36,7 @@ type Patches struct {
 	Pixels []float32 // [n, PatchWidth]
 	Class  int       // of the last rows: they are the class token
 	Pos    []int32   // per row, its row of the table of learned positions
+	Axes   []int32   // per row, its row and column in patches
 	// Rows and Weights are four rows of that table per patch, and how much each counts.
 	Rows    []int32
 	Weights []float32
@@ -53,6 +55,9 @@ func (t *Tower) AppendRows(embeds []float32, p Patches) []float32 {
 			for k := range t.places {
 				numbers[k], weights[k] = float32(p.Rows[t.places*i+k]), p.Weights[t.places*i+k]
 			}
+		case t.columns > 0:
+			numbers[0], numbers[1] = float32(p.Axes[2*i+1]), float32(t.columns+int(p.Axes[2*i]))
+			weights[0], weights[1] = 1, 1
 		default:
 			numbers[0], weights[0] = float32(p.Pos[i]), 1
 			if i >= n-p.Class {
@@ -103,9 +108,13 @@ var vitIgnored = []string{
 // qwenVisionIgnored are read by the image processor, or of films.
 var qwenVisionIgnored = []string{"tokens_per_second", "window_size", "in_chans", "spatial_patch_size", "temporal_patch_size"}
 
+// gemma4VisionIgnored are of attention that has no biases and no windows.
+var gemma4VisionIgnored = []string{"attention_bias", "max_position_embeddings", "default_output_length", "global_head_dim", "layer_types"}
+
 // visionFamilies are those whose towers are written, by model_type of config.json.
 var visionFamilies = map[string]visionFamily{
 	"gemma3":     {headless, "embeddings.patch_embedding.weight", writeGemma3Tower, vitIgnored},
+	"gemma4":     {[]string{"model.vision_tower.", "vision_tower."}, "patch_embedder.input_proj.weight", writeGemma4Tower, gemma4VisionIgnored},
 	"paligemma":  {headless, "embeddings.patch_embedding.weight", writePaliGemmaTower, vitIgnored},
 	"llava":      {headless, "", writeLlavaTower, vitIgnored},
 	"llava_next": {headless, "embeddings.patch_embedding.weight", writeLlavaTower, vitIgnored},
@@ -115,12 +124,13 @@ var visionFamilies = map[string]visionFamily{
 		[]string{"vision_tower.", "model.vision_tower."}, "embeddings.cls_token", writeInternVLTower,
 		[]string{"use_mean_pooling", "layer_scale_init_value", "hidden_dropout_prob", "projection_dropout", "drop_path_rate"},
 	},
-	"mistral3":    {headless, "patch_conv.weight", writeMistral3Tower, vitIgnored},
-	"qwen2_vl":    {qwenVisual, "patch_embed.proj.weight", writeQwen2Tower, qwenVisionIgnored},
-	"qwen2_5_vl":  {qwenVisual, "patch_embed.proj.weight", writeQwen25Tower, qwenVisionIgnored},
-	"qwen3_vl":    {qwenVisual, "patch_embed.proj.weight", writeQwen3Tower, qwenVisionIgnored},
-	"qwen3_5":     {qwenVisual, "patch_embed.proj.weight", writeQwen3Tower, qwenVisionIgnored},
-	"qwen3_5_moe": {qwenVisual, "patch_embed.proj.weight", writeQwen3Tower, qwenVisionIgnored},
+	"mistral3":     {headless, "patch_conv.weight", writeMistral3Tower, vitIgnored},
+	"qwen2_vl":     {qwenVisual, "patch_embed.proj.weight", writeQwen2Tower, qwenVisionIgnored},
+	"qwen2_5_vl":   {qwenVisual, "patch_embed.proj.weight", writeQwen25Tower, qwenVisionIgnored},
+	"qwen3_vl":     {qwenVisual, "patch_embed.proj.weight", writeQwen3Tower, qwenVisionIgnored},
+	"qwen3_vl_moe": {qwenVisual, "patch_embed.proj.weight", writeQwen3Tower, qwenVisionIgnored},
+	"qwen3_5":      {qwenVisual, "patch_embed.proj.weight", writeQwen3Tower, qwenVisionIgnored},
+	"qwen3_5_moe":  {qwenVisual, "patch_embed.proj.weight", writeQwen3Tower, qwenVisionIgnored},
 }
 
 var qwenVisual = []string{"visual.", "model.visual."}
@@ -263,20 +273,20 @@ func axial(rows, columns []float32) Rope {
 	return r
 }
 
-// theta reads the base of a rotation by axes.
-func (t *tower) theta() float64 {
+// theta reads the base of a rotation by axes of heads of dim, def by default.
+func (t *tower) theta(def float64, dim int) float64 {
 	params := t.v.object("rope_parameters")
 	if params == nil {
 		params = t.v.nothing("rope_parameters")
 	}
-	theta := params.float("rope_theta", t.v.float("rope_theta", 10000))
+	theta := params.float("rope_theta", t.v.float("rope_theta", def))
 	if theta <= 1 {
 		params.fail("rope_theta", "must be above 1, found %g", theta)
 	}
 	if kind := params.text("rope_type", "axial"); kind != "axial" && kind != "default" {
 		params.fail("rope_type", "%q is not supported in a vision tower, only axial", kind)
 	}
-	if dim := t.hidden / max(t.heads, 1); dim%4 != 0 {
+	if dim%4 != 0 {
 		t.v.fail("hidden_size", "has heads of %d, expected a multiple of 4", dim)
 	}
 	t.Axes = true

@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// Vision towers of images of any size: Pixtral's, and those of Qwen 2 VL and its successors.
-// transformers/models/pixtral, mistral3, qwen2_vl, qwen2_5_vl, qwen3_vl.
+// Vision towers of images of any size: Pixtral's, those of Qwen 2 VL and its successors, and
+// Gemma 4's. transformers/models/pixtral, mistral3, qwen2_vl, qwen2_5_vl, qwen3_vl, gemma4.
 
 var pixtral = tower{hidden: 1024, inner: 4096, layers: 24, heads: 16, image: 1024, patch: 16}
 
@@ -18,7 +18,7 @@ func (t *tower) pixtral(def int) Var {
 	if dim := t.v.integer("head_dim", t.hidden/t.heads); dim != t.hidden/t.heads {
 		t.v.fail("head_dim", "must be hidden_size over num_attention_heads, %d, found %d", t.hidden/t.heads, dim)
 	}
-	theta, n := t.theta(), t.featureLayer(def)
+	theta, n := t.theta(10000, t.hidden/t.heads), t.featureLayer(def)
 	if *t.top.err != nil {
 		return t.Embed(0, 1)
 	}
@@ -103,7 +103,7 @@ func (t *tower) qwenShape(width string, hidden, layers, patch int) (merge int) {
 		v.fail(width, "%d is not a multiple of num_heads %d", t.hidden, t.heads)
 	}
 	merge = v.dimension("spatial_merge_size", 2, maxSide)
-	theta := t.theta()
+	theta := t.theta(10000, t.hidden/t.heads)
 	f := frequencies(theta, t.hidden/t.heads/2)
 	t.rope = axial(f, f)
 	t.plan.MaxPos = maxTile
@@ -250,8 +250,84 @@ func (t *tower) join(list ...Var) Var {
 // model, too.
 func (v *object) deepLevels(family string) []int {
 	levels := v.integers("deepstack_visual_indexes")
-	if v.absent("deepstack_visual_indexes") && family == "qwen3_vl" {
+	if v.absent("deepstack_visual_indexes") && (family == "qwen3_vl" || family == "qwen3_vl_moe") {
 		levels = []int{8, 16, 24}
 	}
 	return levels
+}
+
+// writeGemma4Tower writes a tower with two tables of positions, one by column and one by
+// row, whose rows are means of squares of patches.
+func writeGemma4Tower(t *tower) {
+	v := t.v
+	t.hidden, t.inner = v.dimension("hidden_size", 768, maxDimension), v.dimension("intermediate_size", 3072, maxDimension)
+	t.layers, t.heads = v.dimension("num_hidden_layers", 16, maxLayers), v.dimension("num_attention_heads", 12, maxHeads)
+	kvHeads, dim := v.dimension("num_key_value_heads", 12, maxHeads), v.dimension("head_dim", 64, maxDimension)
+	t.act = v.activation("hidden_activation", "gelu_pytorch_tanh")
+	t.patch = v.square("patch_size", 16)
+	eps, theta := v.float("rms_norm_eps", 1e-6), t.theta(100, dim)
+	pool, places := v.dimension("pooling_kernel_size", 3, maxSide), v.dimension("position_embedding_size", 10240, maxPosition)
+	clipped, standardized := v.boolean("use_clipped_linears", false), v.boolean("standardize", false)
+	if *v.err == nil && t.heads%kvHeads != 0 {
+		v.fail("num_key_value_heads", "%d must divide num_attention_heads %d", kvHeads, t.heads)
+	}
+	if text := t.top.object("text_config"); text != nil && text.integer("pad_token_id", 0) != 0 && text.integer("hidden_size_per_layer_input", 256) != 0 {
+		// Image tokens take its embeddings of each layer, which OpEmbed finds in row 0.
+		text.fail("pad_token_id", "is not supported beside hidden_size_per_layer_input, only 0")
+	}
+	if *v.err != nil {
+		return
+	}
+	t.plan.MaxPos, t.columns = min(maxTile, places), places
+	norm := func(x Var, name string, width int) Var {
+		return t.RMSNorm(x, Norm{Weight: t.Weight(t.prefix+name+".weight", width), Eps: eps})
+	}
+	linear := func(x Var, name string, out int) Var {
+		bound := func(which string) Weight {
+			p := whole(t.prefix+name+"."+which, 1)
+			p.Stored = []int{}
+			return t.Tensor([]int{1}, p)
+		}
+		if clipped {
+			x = t.ClipTo(x, bound("input_min"), bound("input_max"))
+		}
+		x = t.dense(x, name+".linear", out, false)
+		if clipped {
+			x = t.ClipTo(x, bound("output_min"), bound("output_max"))
+		}
+		return x
+	}
+	// The first half of a head follows the column, the second the row.
+	f := frequencies(theta, dim/2)
+	column, row := Rope{Freqs: f, Scale: 1, Axes: make([]float32, len(f))}, Rope{First: dim / 2, Freqs: f, Scale: 1, Axes: make([]float32, len(f))}
+	for i := range column.Axes {
+		column.Axes[i] = 1
+	}
+	rotated := func(x Var) Var { return t.Rope(t.Rope(x, column, dim), row, dim) }
+
+	width := 3 * t.patch * t.patch
+	x, numbers, weights := t.patches(t.Weight(t.prefix+"patch_embedder.input_proj.weight", t.hidden, width), 0, width, 2)
+	x = t.Add(x, t.EmbeddingBag(numbers, weights, t.Tensor([]int{2 * places, t.hidden}, whole(t.prefix+"patch_embedder.position_embedding_table", 2, places, t.hidden))))
+	cache := t.Cache(Cache{Kind: CacheKV, Heads: int32(kvHeads), KeyWidth: int32(dim), ValueWidth: int32(dim)})
+	for i := range t.layers {
+		name := "encoder.layers." + strconv.Itoa(i) + "."
+		h := norm(x, name+"input_layernorm", t.hidden)
+		q := rotated(norm(linear(h, name+"self_attn.q_proj", t.heads*dim), name+"self_attn.q_norm", dim))
+		k := rotated(norm(linear(h, name+"self_attn.k_proj", kvHeads*dim), name+"self_attn.k_norm", dim))
+		t.CacheWrite(cache, k, t.RMSNorm(linear(h, name+"self_attn.v_proj", kvHeads*dim), Norm{Group: dim, Eps: eps}))
+		a := t.Attention(q, Attention{Cache: cache, Heads: t.heads, Scale: 1, Sight: SightAll})
+		x = t.Add(x, norm(linear(a, name+"self_attn.o_proj", t.hidden), name+"post_attention_layernorm", t.hidden))
+		h = norm(x, name+"pre_feedforward_layernorm", t.hidden)
+		h = t.Gate(Act{Kind: t.act}, linear(h, name+"mlp.gate_proj", t.inner), linear(h, name+"mlp.up_proj", t.inner))
+		x = t.Add(x, norm(linear(h, name+"mlp.down_proj", t.hidden), name+"post_feedforward_layernorm", t.hidden))
+	}
+	scale := Weight(0)
+	if standardized {
+		// Subtracted before means and scale are taken. A patch is no token that has a row in a
+		// table beside the embedding, so it takes row 0.
+		bias := t.Tensor([]int{1, t.hidden}, whole(t.prefix+"std_bias", t.hidden).transposed())
+		x, scale = t.Add(x, t.EmbedBeside(bias, -1/sqrt(t.hidden))), t.Weight(t.prefix+"std_scale", t.hidden)
+	}
+	x = t.RMSNorm(t.Scale(t.MeanRows(x, pool*pool), sqrt(t.hidden), scale), Norm{Eps: eps})
+	t.end(t.denseAt(x, t.part("embedding_projection.weight", "model.embed_vision.", "embed_vision.")+"embedding_projection", t.project, false), pool*pool)
 }

@@ -77,6 +77,8 @@ func (b *Backend) attention(op *plan.Op, p *pass, out, x, y matrix, sinks []floa
 			first = tok.first
 		case plan.SightAll:
 			last = int(tok.seq.KVLen) - 1
+		case plan.SightCausal:
+			last = tok.pos
 		}
 		if window > 0 {
 			first = min(max(0, tok.pos-window+1), tok.first)

@@ -66,7 +66,7 @@ func act(kind plan.Activation, x float64) float64 {
 }
 
 // clip is plan.ActClip. It keeps a NaN.
-func clip(x, limit float64) float64 { return max(min(x, limit), -limit) }
+func clip(x, least, most float64) float64 { return max(min(x, most), least) }
 
 // xielu is plan.ActXIELU with p and n of its learned factors.
 func xielu(x, p, n, beta float64) float64 {
@@ -98,13 +98,13 @@ func gated(kind plan.Activation, x, y float64, limit, alpha float32) float64 {
 // single is an activation of one input that may have a limit.
 func single(kind plan.Activation, x float64, limit float32) float64 {
 	if kind == plan.ActClip {
-		return clip(x, float64(limit))
+		return clip(x, -float64(limit), float64(limit))
 	}
 	return act(kind, x)
 }
 
 // activate is OpActivate.
-func activate(op *plan.Op, out, x, y matrix, positive, negative []float32) {
+func activate(op *plan.Op, out, x, y matrix, w0, w1 []float32) {
 	kind := plan.Activation(op.I[plan.ActKind])
 	limit, alpha := op.F[plan.ActLimit], op.F[plan.ActAlpha]
 	for r := range out.rows {
@@ -113,7 +113,9 @@ func activate(op *plan.Op, out, x, y matrix, positive, negative []float32) {
 			switch {
 			case kind == plan.ActXIELU:
 				beta := float64(alpha)
-				v = xielu(v, softplus(float64(positive[0])), beta+softplus(float64(negative[0])), beta)
+				v = xielu(v, softplus(float64(w0[0])), beta+softplus(float64(w1[0])), beta)
+			case kind == plan.ActClip && w0 != nil:
+				v = clip(v, float64(w0[0]), float64(w1[0]))
 			case y.data == nil:
 				v = single(kind, v, limit)
 			default:

@@ -32,6 +32,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from families import SHAPE, rope
+from families.dense import GEMMA4, KEY_IS_VALUE, PER_LAYER
 from goldens import GEMMA, QWEN3_5, generate, randomise
 
 LLAMA = dict(SHAPE, num_attention_heads=5, num_key_value_heads=1, model_type="llama")
@@ -40,6 +41,8 @@ CLIP = dict(model_type="clip_vision_model", hidden_size=24, intermediate_size=36
 PIXTRAL = dict(model_type="pixtral", hidden_size=24, intermediate_size=36, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=4)
 QWEN2 = dict(SHAPE, num_attention_heads=5, num_key_value_heads=1, model_type="qwen2")
 QWEN_VISION = dict(depth=3, num_heads=2, patch_size=4, spatial_merge_size=2, temporal_patch_size=2)
+GEMMA4_SHORT = dict(GEMMA4, num_hidden_layers=2, layer_types=["sliding_attention", "full_attention"])
+GEMMA4_VISION = dict(hidden_size=24, intermediate_size=36, num_hidden_layers=2, num_attention_heads=2, head_dim=8, patch_size=4, pooling_kernel_size=3, position_embedding_size=64)
 IMAGE = 119
 
 # Name, what the model is, its config, and how its pixels are cut.
@@ -48,6 +51,9 @@ COMMITTED = [
     ("qwen2-vl", "qwen2_vl", dict(text_config=dict(QWEN2, model_type="qwen2_vl_text", rope_parameters=rope(1e4, mrope_section=[1, 1, 2])), vision_config=dict(QWEN_VISION, embed_dim=24, hidden_size=40, mlp_ratio=2)), dict(size=(24, 16), merge=2)),
     ("qwen2_5-vl", "qwen2_5_vl", dict(text_config=dict(QWEN2, model_type="qwen2_5_vl_text", rope_parameters=rope(1e4, mrope_section=[2, 1, 1])), vision_config=dict(QWEN_VISION, hidden_size=24, intermediate_size=28, out_hidden_size=40, fullatt_block_indexes=[1], window_size=16)), dict(size=(24, 40), merge=2, window=2)),
     ("qwen3-vl", "qwen3_vl", dict(text_config=dict(SHAPE, num_attention_heads=3, num_key_value_heads=1, head_dim=16, model_type="qwen3_vl_text", rope_parameters=rope(1e4, mrope_section=[4, 2, 2], mrope_interleaved=True)), vision_config=dict(QWEN_VISION, hidden_size=24, intermediate_size=28, out_hidden_size=40, num_position_embeddings=25, deepstack_visual_indexes=[0, 2])), dict(size=(16, 24), merge=2, blend=5)),
+    ("qwen3-vl-moe", "qwen3_vl_moe", dict(text_config=dict(SHAPE, num_attention_heads=3, num_key_value_heads=1, head_dim=16, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8, mlp_only_layers=[1], model_type="qwen3_vl_moe_text", rope_parameters=rope(1e4, mrope_section=[4, 2, 2], mrope_interleaved=True)), vision_config=dict(QWEN_VISION, depth=2, hidden_size=16, intermediate_size=20, out_hidden_size=40, num_position_embeddings=25, deepstack_visual_indexes=[0])), dict(size=(16, 24), merge=2, blend=5)),
+    ("gemma4-images", "gemma4", dict(text_config=dict(GEMMA4_SHORT, **KEY_IS_VALUE, use_bidirectional_attention="vision"), vision_config=dict(GEMMA4_VISION, num_key_value_heads=2, standardize=True), audio_config=None), dict(size=(24, 36), merge=3, spans=True, channels_last=True)),
+    ("gemma4-clipped", "gemma4", dict(text_config=dict(GEMMA4_SHORT, **PER_LAYER), vision_config=dict(GEMMA4_VISION, num_key_value_heads=1, use_clipped_linears=True), audio_config=None), dict(size=(36, 12), merge=3, channels_last=True)),
     ("idefics3", "idefics3", dict(text_config=LLAMA, vision_config=dict(SIGLIP, model_type="idefics3_vision"), scale_factor=2), dict(size=(16, 16), tiles=3, merge=2, prefix="model.vision_model.")),
     ("smolvlm", "smolvlm", dict(text_config=LLAMA, vision_config=dict(SIGLIP, model_type="smolvlm_vision", image_size=12), scale_factor=2), dict(size=(16, 16), tiles=2, merge=2, nearest=3)),
     ("llava", "llava", dict(text_config=LLAMA, vision_config=CLIP, vision_feature_layer=-2), dict(size=(12, 12), class_token=True)),
@@ -62,6 +68,7 @@ COMMITTED = [
 
 QWEN_PROCESSOR = dict(image_processor_type="Qwen2VLImageProcessor", patch_size=4, merge_size=2, temporal_patch_size=2, min_pixels=64, max_pixels=4096)
 PIXTRAL_PROCESSOR = dict(image_processor_type="PixtralImageProcessor", size=dict(longest_edge=32), patch_size=dict(height=4, width=4))
+GEMMA4_PROCESSOR = dict(image_processor_type="Gemma4ImageProcessor", patch_size=4, pooling_kernel_size=3)
 SQUARE = dict(size=dict(height=16, width=16))
 CROPPED = dict(size=dict(shortest_edge=12), crop_size=dict(height=12, width=12))
 
@@ -71,6 +78,9 @@ PROCESSORS = {
     "qwen2-vl": QWEN_PROCESSOR,
     "qwen2_5-vl": QWEN_PROCESSOR,
     "qwen3-vl": QWEN_PROCESSOR,
+    "qwen3-vl-moe": QWEN_PROCESSOR,
+    "gemma4-images": dict(GEMMA4_PROCESSOR, max_soft_tokens=6),
+    "gemma4-clipped": dict(GEMMA4_PROCESSOR, max_soft_tokens=3),
     "qwen3_5-images": QWEN_PROCESSOR,
     "idefics3": dict(image_processor_type="Idefics3ImageProcessor", size=dict(longest_edge=32), max_image_size=dict(longest_edge=16)),
     "smolvlm": dict(image_processor_type="SmolVLMImageProcessor", size=dict(longest_edge=32), max_image_size=dict(longest_edge=16)),
@@ -95,9 +105,9 @@ HUB = {
 }
 
 
-def pieces(pixels, patch, merge, frames=1):
+def pieces(pixels, patch, merge, frames=1, channels_last=False):
     """Patches of pixels [3, height, width] in the order of the tower: [channel, frame, row, column] of each,
-    their rows and columns."""
+    or [row, column, channel], their rows and columns."""
     _, height, width = pixels.shape
     rows, columns = height // patch, width // patch
     order = []
@@ -105,6 +115,8 @@ def pieces(pixels, patch, merge, frames=1):
         for x in range(0, columns, merge):
             order += [(y + i, x + j) for i in range(merge) for j in range(merge)]
     cut = [pixels[:, y * patch : (y + 1) * patch, x * patch : (x + 1) * patch].unsqueeze(1).expand(-1, frames, -1, -1) for y, x in order]
+    if channels_last:
+        cut = [c.permute(1, 2, 3, 0) for c in cut]
     return torch.stack([c.reshape(-1) for c in cut]), order, rows, columns
 
 
@@ -112,7 +124,7 @@ def tile_of(pixels, patch, how):
     """What the tower is given of a tile."""
     merge = how.get("merge", 1)
     frames = how.get("frames", 1)
-    patches, order, rows, columns = pieces(pixels, patch, merge, frames)
+    patches, order, rows, columns = pieces(pixels, patch, merge, frames, how.get("channels_last", False))
     tile = dict(merge=merge * merge)
     if window := how.get("window"):
         # Windows of so many merged patches along an edge, row by row.
@@ -157,6 +169,10 @@ def inputs_of(kind, pixels, how, patch):
         _, height, width = pixels[0].shape
         patches, *_ = pieces(pixels[0], patch, how["merge"], 2)
         return dict(pixel_values=patches, image_grid_thw=torch.tensor([[1, height // patch, width // patch]]))
+    if kind == "gemma4":
+        # The model makes -1 to 1 of 0 to 1 itself, and has the column of a patch first.
+        patches, order, *_ = pieces((pixels[0] + 1) / 2, patch, how["merge"], channels_last=True)
+        return dict(pixel_values=patches.unsqueeze(0), image_position_ids=torch.tensor([[(x, y) for y, x in order]]))
     if kind in ("idefics3", "smolvlm"):
         return dict(pixel_values=torch.stack(pixels).unsqueeze(0))
     if kind == "mistral3" or how.get("sizes"):
@@ -190,6 +206,11 @@ def write(folder, kind, config, how, renames=None):
         for name, p in model.named_parameters():
             if "class_embedding" in name or "cls_token" in name or "lambda_" in name or "image_newline" in name:
                 p.copy_(torch.randn(p.shape, generator=g) * 0.5)
+        for name, b in model.named_buffers():
+            if name.endswith(("std_bias", "std_scale")):
+                b.copy_(torch.randn(b.shape, generator=g))
+            if name.endswith(("input_min", "input_max", "output_min", "output_max")):
+                b.copy_((1 if name.endswith("max") else -1) * (0.3 + torch.rand(b.shape, generator=g)))
     model.to(torch.bfloat16)
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
@@ -257,7 +278,7 @@ def write(folder, kind, config, how, renames=None):
     result = dict(tiles=tiles, order=order, prompt=prompt, image_token=IMAGE, embeds=[round(v, 6) for v in embeds.flatten().tolist()], spans=[])
     types = torch.tensor([[1 if i == IMAGE else 0 for i in prompt]])
     if how.get("spans"):
-        kwargs["token_type_ids"] = types
+        kwargs["mm_token_type_ids" if kind == "gemma4" else "token_type_ids"] = types
         result["spans"] = [[5, n]]
     if how.get("whole"):
         kwargs["token_type_ids"] = torch.zeros_like(types)

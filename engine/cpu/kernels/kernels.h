@@ -204,7 +204,7 @@ struct AttendArgs {
   }
   int to(int t) const {
     if (sight == MR_SIGHT_ALL) return length;
-    return spans != nullptr ? spans[t].end : first_pos + t + 1;
+    return spans != nullptr && sight != MR_SIGHT_CAUSAL ? spans[t].end : first_pos + t + 1;
   }
   // What any of the tokens sees.
   int begin() const {
@@ -232,7 +232,7 @@ inline size_t attend_scratch(int rows, int key_dim, int padded_dim, bool latent,
 }
 
 // Activation is an mr_activation with its factors; the last two are p and n of
-// MR_ACT_XIELU.
+// MR_ACT_XIELU, or the bounds of an MR_ACT_CLIP without a limit.
 struct Activation {
   int32_t kind;
   float limit, alpha;

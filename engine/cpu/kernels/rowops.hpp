@@ -109,8 +109,11 @@ static void activate(const Activation& act, const float* x, const float* y, floa
       return activate_with(x, y, out, n, [](Vec a) MR_LAMBDA { return tanh(a); });
     case MR_ACT_QUICK_GELU:
       return activate_with(x, y, out, n, [](Vec a) MR_LAMBDA { return gate(a, splat(1.702f) * a); });
-    case MR_ACT_CLIP:
-      return activate_with(x, y, out, n, [&](Vec a) MR_LAMBDA { return at_least(at_most(a, act.limit), -act.limit); });
+    case MR_ACT_CLIP: {
+      const bool limited = act.limit > 0;
+      const float most = limited ? act.limit : act.positive, least = limited ? -act.limit : act.negative;
+      return activate_with(x, y, out, n, [&](Vec a) MR_LAMBDA { return at_least(at_most(a, most), least); });
+    }
     case MR_ACT_XIELU:
       return map(x, out, n, [&](Vec a) MR_LAMBDA { return xielu(a, act); });
     case MR_ACT_CLAMPED_SWIGLU:

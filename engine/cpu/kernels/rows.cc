@@ -96,6 +96,9 @@ void Model::run_activation(const Op& op, int row) {
   if (act.kind == MR_ACT_XIELU) {
     act.positive = float(softplus(*op.vector(0)));
     act.negative = act.alpha + float(softplus(*op.vector(1)));
+  } else if (op.tensor[0] != nullptr) {  // MR_ACT_CLIP
+    act.negative = *op.vector(0);
+    act.positive = *op.vector(1);
   }
   const float* x = values_[op.in[0]].row(row);
   const float* y = op.in[1] < 0 ? nullptr : values_[op.in[1]].row(row);

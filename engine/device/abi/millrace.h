@@ -25,7 +25,7 @@ extern "C" {
 #endif
 
 #define MR_ABI_VERSION 6
-#define MR_PLAN_VERSION 3
+#define MR_PLAN_VERSION 4
 #define MR_PAGE_TOKENS 16
 #define MR_RING_DEPTH 3
 #define MR_MAX_TOP_N 32
@@ -169,7 +169,7 @@ typedef enum {
 /* plan.Gate */
 typedef enum { MR_GATE_NONE, MR_GATE_AFTER, MR_GATE_BEFORE, MR_GATE_SIGMOID, MR_GATE_MAGNITUDE } mr_gate;
 /* plan.Sight */
-typedef enum { MR_SIGHT_BACK, MR_SIGHT_SPAN, MR_SIGHT_ALL } mr_sight;
+typedef enum { MR_SIGHT_BACK, MR_SIGHT_SPAN, MR_SIGHT_ALL, MR_SIGHT_CAUSAL } mr_sight;
 /* plan.Scoring */
 typedef enum { MR_SCORE_SOFTMAX, MR_SCORE_SOFTMAX_CHOSEN, MR_SCORE_SIGMOID, MR_SCORE_SPARSE_MIXER } mr_scoring;
 typedef enum { MR_CACHE_KV, MR_CACHE_LATENT, MR_CACHE_STATE } mr_cache_kind;                /* plan.CacheKind */

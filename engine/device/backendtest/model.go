@@ -372,6 +372,7 @@ type heads struct {
 	window, chunk           int
 	cap                     float32
 	sinks, slopes           bool
+	sight                   plan.Sight
 }
 
 func (h heads) values() int {
@@ -436,6 +437,7 @@ func (b *builder) attendOver(cache, q, rest int32, h heads) int32 {
 	op.Weight[0] = sinks
 	op.I[plan.AttnCache], op.I[plan.AttnHeads] = cache, int32(h.heads)
 	op.I[plan.AttnWindow], op.I[plan.AttnSlopes], op.I[plan.AttnChunk] = int32(h.window), slopes, int32(h.chunk)
+	op.I[plan.AttnSight] = int32(h.sight)
 	op.F[plan.AttnScale], op.F[plan.AttnCap] = float32(1/math.Sqrt(float64(h.headDim))), h.cap
 	return op.Out[0]
 }
@@ -619,6 +621,14 @@ func (b *builder) xielu(x int32, beta float32) int32 {
 	w0, w1 := b.normal(0.5, 0.3, 1), b.normal(-0.5, 0.3, 1)
 	op := b.op(plan.OpActivate, b.width(x), x)
 	op.Weight[0], op.Weight[1], op.I[plan.ActKind], op.F[plan.ActAlpha] = w0, w1, int32(plan.ActXIELU), beta
+	return op.Out[0]
+}
+
+// clipTo has learned bounds, not far from each other.
+func (b *builder) clipTo(x int32) int32 {
+	least, most := b.normal(-0.5, 0.1, 1), b.normal(0.4, 0.1, 1)
+	op := b.op(plan.OpActivate, b.width(x), x)
+	op.Weight[0], op.Weight[1], op.I[plan.ActKind] = least, most, int32(plan.ActClip)
 	return op.Out[0]
 }
 

@@ -103,7 +103,7 @@ func groups(format plan.Format) *model {
 		if layer == 2 { // layers of their own queries over the caches of others
 			over := heads{heads: 6, kvHeads: 3, headDim: 8, valueWidth: 24, window: 11}
 			x = b.add(x, b.linear(b.attendOver(1, b.linear(n, 48, false), plan.None, over), hidden, true), 1)
-			over = heads{heads: 2, kvHeads: 2, headDim: 16}
+			over = heads{heads: 2, kvHeads: 2, headDim: 16, sight: plan.SightCausal}
 			x = b.add(x, b.linear(b.attendOver(0, b.linear(n, 32, false), plan.None, over), hidden, true), 1)
 		}
 		n = b.layerNorm(x, hidden, hidden, 0)
@@ -311,7 +311,7 @@ func chunks(format plan.Format) *model {
 		x = b.add(x, b.add(asked, always, 1), 1)
 		if layer < 2 {
 			mine := b.activate(plan.ActQuickGelu, b.linear(x, 8, false), b.view(beside, 8*layer, 8))
-			bent := b.xielu(b.activate(plan.ActClip, b.linear(x, 12, false), plan.None), 0.5)
+			bent := b.xielu(b.clipTo(b.activate(plan.ActClip, b.linear(x, 12, false), plan.None)), 0.5)
 			both := b.linear(b.join(mine, b.view(x, 0, 8), bent), hidden, false)
 			x = b.add(x, b.normOf(both, x, hidden, plan.None, 0, plan.GateMagnitude), 0.5)
 		}
