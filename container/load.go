@@ -112,6 +112,9 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 		l.tokenizer, l.template, err = r.tokenizer, r.template, r.err
 	}
 	if err == nil {
+		err = s.finishVision(l)
+	}
+	if err == nil {
 		l.compiler.make = func() (*grammar.Compiler, error) {
 			c, err := grammar.NewCompiler(l.tokenizer, s.model.plan.Vocab, s.model.config.EOS)
 			if err == nil {

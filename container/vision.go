@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/url"
+	"slices"
 
 	"github.com/millrace-ai/millrace/container/config"
 	"github.com/millrace-ai/millrace/engine"
@@ -27,8 +28,8 @@ const (
 // seeing is how a model reads images.
 type seeing struct {
 	tower     *plan.Tower
-	processor *vision.Processor
-	limits    device.Limits // of the tower's backend
+	processor *vision.Processor // nil until an archive has come to its files
+	limits    device.Limits     // of the tower's backend
 }
 
 // openVision reads how the model reads images. A model whose tower or image processor is
@@ -49,9 +50,29 @@ func (m *model) openVision(cfg *config.Serve) {
 }
 
 func (m *model) vision(cfg *config.Serve) (*seeing, error) {
-	if m.checkpoint.Streamed() {
-		return nil, errors.New("it is read from an archive while that arrives: unpack it")
+	tower, err := loader.Tower(m.checkpoint, m.config)
+	if err != nil {
+		return nil, err
 	}
+	if tower == nil {
+		return nil, fmt.Errorf("the vision tower of model family %q is not supported", m.config.Family)
+	}
+	// The root of an archive lists what came before the weights. Waiting for what comes after
+	// them would hold all of them in memory.
+	if listed, err := fs.ReadDir(m.files, "."); err != nil {
+		return nil, err
+	} else if m.checkpoint.Streamed() && !slices.ContainsFunc(listed, func(e fs.DirEntry) bool { return e.Name() == "tokenizer_config.json" }) {
+		return &seeing{tower: tower, limits: engine.TowerLimits(tower, min(mostPatches, tower.MaxPos), cfg.Threads)}, nil
+	}
+	processor, err := m.processor()
+	if err != nil {
+		return nil, err
+	}
+	return &seeing{tower: tower, processor: processor, limits: engine.TowerLimits(tower, min(mostPatches, processor.Config.MaxTile), cfg.Threads)}, nil
+}
+
+// processor reads the checkpoint's image processor.
+func (m *model) processor() (*vision.Processor, error) {
 	files := vision.Files{Config: m.checkpoint.Config()}
 	for name, data := range map[string]*[]byte{
 		"preprocessor_config.json": &files.Preprocessor,
@@ -66,18 +87,25 @@ func (m *model) vision(cfg *config.Serve) (*seeing, error) {
 	if files.Preprocessor == nil && files.Processor == nil {
 		return nil, errors.New("there is neither preprocessor_config.json nor processor_config.json")
 	}
-	processor, err := vision.New(files)
-	if err != nil {
-		return nil, err
+	return vision.New(files)
+}
+
+// finishVision reads the image processor once the weights of an archive have arrived. A
+// model without one is served without images.
+func (s *server) finishVision(l *loadedModel) error {
+	see := s.model.seeing
+	if l.tower == nil || see.processor != nil {
+		return nil
 	}
-	tower, err := loader.Tower(m.checkpoint, m.config)
-	if err != nil {
-		return nil, err
+	processor, err := s.model.processor()
+	if err == nil {
+		see.processor = processor
+		return nil
 	}
-	if tower == nil {
-		return nil, fmt.Errorf("the vision tower of model family %q is not supported", m.config.Family)
-	}
-	return &seeing{tower: tower, processor: processor, limits: engine.TowerLimits(tower, min(mostPatches, processor.Config.MaxTile), cfg.Threads)}, nil
+	s.log.Warn("the model is served without images", "model", s.name(), "reason", err)
+	tower := l.tower
+	l.tower, l.encoder, s.model.seeing, s.sizing.images = nil, nil, nil, false
+	return tower.Close()
 }
 
 // openTower opens a backend for the vision tower, nil if there is none or if the backend

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -381,5 +383,52 @@ func TestPlanStoredTwice(t *testing.T) {
 	tensors["lm_head.weight"] = head
 	if got := last(tensors); got != "model.embed_tokens.weight" {
 		t.Errorf("a copy: logits come from %q", got)
+	}
+}
+
+// TestLoadSeeing: a model and its tower get the same bytes from a folder and from a store
+// that streams pieces in another order, and so does the row that ends a line of tiles.
+func TestLoadSeeing(t *testing.T) {
+	for _, name := range []string{"gemma3-images", "gemma4-clipped", "llava-next", "qwen3-vl-moe"} {
+		dir := filepath.Join("..", "testdata", name)
+		folder, err := weights.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { folder.Close() })
+		load := func(c *weights.Checkpoint) (text, sees weightSink, s Seeing) {
+			cfg, p, err := Plan(c, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tower, err := Tower(c, cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, sees = weightSink{lowered: true, kinds: allKinds}, weightSink{kinds: allKinds}
+			last := int64(0)
+			s, err = LoadSeeing(&text, p, &sees, tower, c, func(done, total int64) {
+				if last = done; done > total {
+					t.Errorf("%s: %d bytes of %d", name, done, total)
+				}
+			})
+			if err != nil || last == 0 {
+				t.Fatalf("%s: %v, %d bytes", name, err, last)
+			}
+			if (s.Newline != nil) != (tower.Newline != "") {
+				t.Errorf("%s: newline %v of %q", name, s.Newline, tower.Newline)
+			}
+			return text, sees, s
+		}
+		text, sees, want := load(folder)
+		gotText, gotSees, got := load(streamed(t, dir))
+		for i, pair := range [][2]weightSink{{text, gotText}, {sees, gotSees}} {
+			if want, got := pair[0], pair[1]; len(want.data) == 0 || !reflect.DeepEqual(want.data, got.data) || !slices.Equal(want.names, got.names) {
+				t.Errorf("%s: backend %d gets other tensors from a stream", name, i)
+			}
+		}
+		if !slices.Equal(want.Newline, got.Newline) {
+			t.Errorf("%s: the newline is %v from a stream, want %v", name, got.Newline, want.Newline)
+		}
 	}
 }
