@@ -48,6 +48,14 @@ build() {
 }
 
 build "$dir/llama" -DGGML_NATIVE=ON -- llama-batched-bench llama-quantize llama-perplexity llama-tokenize llama-imatrix llama-server
+tower=$dir/llama/bin/tower
+if [[ ! $tower -nt dev/peer/mtmd/tower.cc ]]; then
+	mtmd=$dir/source/vendor/llama.cpp
+	cd "$dir/llama"
+	nice g++ -O2 -std=c++17 -I"$OLDPWD/$mtmd"/{tools/mtmd,ggml/include,include} "$OLDPWD/dev/peer/mtmd/tower.cc" -o bin/tower tools/mtmd/libmtmd.a \
+		src/libllama.a ggml/src/libggml{,-cpu,-base}.a vendor/hash/libvendor-hash.a -lgomp -lpthread -ldl -lm
+	cd "$OLDPWD"
+fi
 case $isa in
 "") ;;
 avx2) build "$dir/llama-avx2" -DGGML_NATIVE=OFF -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON -- llama-batched-bench ;;

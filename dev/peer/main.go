@@ -36,9 +36,10 @@ const (
 	partStart   = "start"   // start to first token, resident memory
 	partLoad    = "load"    // 16 clients over HTTP
 	partPace    = "pace"    // what requests of ours wait for each other
+	partTower   = "tower"   // an image through a vision tower
 )
 
-var parts = []string{partPeaks, partPrefill, partDecode, partLong, partBusy, partStart, partLoad, partPace}
+var parts = []string{partPeaks, partPrefill, partDecode, partLong, partBusy, partStart, partLoad, partPace, partTower}
 
 // needsServer reports whether a part runs millrace serve and llama-server.
 func needsServer(part string) bool { return part == partStart || part == partLoad }
@@ -93,7 +94,10 @@ func main() {
 		}
 	}
 	if s.isa != "" && !given["only"] {
-		s.parts = slices.DeleteFunc(s.parts, needsServer)
+		s.parts = slices.DeleteFunc(s.parts, func(part string) bool { return needsServer(part) || part == partTower })
+	}
+	if len(s.parts) == 1 && s.parts[0] == partTower {
+		s.shapes = nil // which it does not need
 	}
 	err := s.parse(*pairs, *streams)
 	if err == nil {
@@ -124,8 +128,8 @@ func (s *settings) parse(pairs, streams string) error {
 	if s.isa != "" && s.isa != "avx2" {
 		return fmt.Errorf("-isa: %q: expected avx2", s.isa)
 	}
-	if s.isa != "" && slices.ContainsFunc(s.parts, needsServer) {
-		return fmt.Errorf("-isa: %s and %s need llama-server, which is built for the best instruction set alone", partStart, partLoad)
+	if s.isa != "" && slices.ContainsFunc(s.parts, func(part string) bool { return needsServer(part) || part == partTower }) {
+		return fmt.Errorf("-isa: %s, %s and %s need programs that are built for the best instruction set alone", partStart, partLoad, partTower)
 	}
 	for _, part := range s.parts {
 		if !slices.Contains(parts, part) {
@@ -144,6 +148,11 @@ func run(s *settings) error {
 	r := newResult(s)
 	if s.wants(partPeaks) {
 		r.Peaks = &peaks{Read: kernels.ReadPeak(s.threads), FMA: kernels.FMAPeak(s.threads), Dot: kernels.DotPeak(s.threads)}
+	}
+	if s.wants(partTower) {
+		if err := s.measureTower(r); err != nil {
+			return fmt.Errorf("%s: %w", towerShape, err)
+		}
 	}
 	for i, shape := range s.shapes {
 		begun := time.Now()

@@ -35,6 +35,7 @@ const (
 	testLoadGap     = "HTTP load, between tokens, median"
 	testLoadLongGap = "HTTP load, between tokens, p99"
 	testLoadMemory  = "HTTP load, memory"
+	testImage       = "image"
 	testWeights     = "weights"
 	testBandwidth   = "decode, 1 stream, of the read bandwidth"
 	testArithmetic  = "prefill, of the peak of its arithmetic"
@@ -50,6 +51,7 @@ var explained = []struct{ name, text string }{
 	{"prefill of", "tokens per second of one prompt, until its first token. llama-batched-bench and Millrace's engine, without a server"},
 	{testDecode, fmt.Sprintf("tokens per second of all streams together, %d tokens each after prompts of %d; without a server", newTokens, shortPrompt)},
 	{testDecodeLong, fmt.Sprintf("tokens per second of one stream after a prompt of %d tokens", longPrompt)},
+	{testImage, fmt.Sprintf("seconds from the patches of an image of %d by %d pixels to the rows that stand for it in a prompt, by a vision tower of SigLIP's base shape with Gemma 3's projector; llama.cpp's by mtmd", towerSide, towerSide)},
 	{testBusy, fmt.Sprintf("%d streams, while another process computes without end on the same cores", busyStreams)},
 	{testBandwidth, "the bytes of all weights that one stream's tokens need per second, beside what all threads can read from memory"},
 	{testArithmetic, "the multiplications and additions of a prompt's matrix products per second, beside what the processor can do at best, in int8 or for bf16 in float32"},
@@ -194,6 +196,14 @@ type row struct {
 // cell is a pair's: ratio is how many times better ours is.
 type cell struct{ ours, theirs, ratio float64 }
 
+// pairs are the formats that a shape is measured in.
+func (r *result) pairs(shape string) []pair {
+	if shape == towerShape {
+		return towerPairs
+	}
+	return r.settings.pairs
+}
+
 // rows returns the loads in the order in which they were measured first.
 func (r *result) rows() (list []row) {
 	for _, m := range r.List {
@@ -201,7 +211,7 @@ func (r *result) rows() (list []row) {
 			continue
 		}
 		o := row{measurement: m}
-		for _, p := range r.settings.pairs {
+		for _, p := range r.pairs(m.Shape) {
 			m.Engine, m.Format = millrace, p.ours
 			c := cell{ours: r.find(m)}
 			m.Engine, m.Format = llama, p.theirs
@@ -267,7 +277,7 @@ func (r *result) print(out io.Writer) {
 		if o.Shape != shape {
 			shape = o.Shape
 			fmt.Fprintf(w, "\n%s\tunit", shape)
-			for _, p := range r.settings.pairs {
+			for _, p := range r.pairs(shape) {
 				fmt.Fprintf(w, "\t%s\t%s\tratio", p.ours, p.theirs)
 			}
 			fmt.Fprintln(w)
@@ -339,11 +349,15 @@ func (r *result) markdown(numbers, links string) []byte {
 	for _, o := range r.rows() {
 		if o.Shape != shape {
 			shape = o.Shape
-			fmt.Fprintf(&b, "\n## %s\n\n![ratios](%s)\n\n| |", shape, r.plot(shape))
-			for _, p := range r.settings.pairs {
+			fmt.Fprintf(&b, "\n## %s\n\n", shape)
+			if slices.Contains(r.settings.shapes, shape) {
+				fmt.Fprintf(&b, "![ratios](%s)\n\n", r.plot(shape))
+			}
+			b.WriteString("| |")
+			for _, p := range r.pairs(shape) {
 				fmt.Fprintf(&b, " %s | %s | ratio |", p.ours, p.theirs)
 			}
-			fmt.Fprintf(&b, "\n|---|%s\n", strings.Repeat("---:|---:|---:|", len(r.settings.pairs)))
+			fmt.Fprintf(&b, "\n|---|%s\n", strings.Repeat("---:|---:|---:|", len(r.pairs(shape))))
 		}
 		fmt.Fprintf(&b, "| %s, %s |", o.name(), o.Unit)
 		for _, c := range o.cells {

@@ -3,8 +3,8 @@
     python tower.py DIR
 
 The shape is SigLIP's base at 384 pixels with Gemma 3's projector. DIR/hf gets
-config.json and model.safetensors (bf16), without a language model; DIR/BF16.gguf,
-F16.gguf and F32.gguf the same tensors, matrices in that type.
+config.json, preprocessor_config.json and model.safetensors (bf16), without a language
+model; DIR/BF16.gguf, F16.gguf and F32.gguf the same tensors, matrices in that type.
 """
 
 import json
@@ -63,6 +63,8 @@ def main():
         model_type="gemma3", mm_tokens_per_image=(IMAGE // PATCH // POOL) ** 2, text_config=dict(model_type="gemma3_text", hidden_size=TEXT),
         vision_config=dict(model_type="siglip_vision_model", hidden_size=HIDDEN, intermediate_size=INNER, num_hidden_layers=LAYERS,
                            num_attention_heads=HEADS, image_size=IMAGE, patch_size=PATCH)), indent=2))
+    (hf / "preprocessor_config.json").write_text(json.dumps(dict(
+        image_processor_type="Gemma3ImageProcessor", size=dict(height=IMAGE, width=IMAGE), image_seq_length=(IMAGE // PATCH // POOL) ** 2)))
     rng = np.random.default_rng(1)
     listed = list(tensors())
     header, at = {"__metadata__": {"format": "pt"}}, 0
