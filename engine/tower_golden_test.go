@@ -53,7 +53,7 @@ func TestCUDATowers(t *testing.T) {
 	}
 	library := cudaLibrary(t)
 	open := func(l device.Limits) (device.Backend, error) { return cuda.Open(library, l) }
-	runTowers(t, []goldenBackend{{"cuda", open, 2e-2, 0.05}}, []string{"gemma3-images", "qwen2_5-vl", "qwen3-vl", "llava-next"})
+	runTowers(t, []goldenBackend{{"cuda", open, 2e-2, 0.05}}, []string{"gemma3-images", "qwen2_5-vl", "qwen3-vl", "llava-next", "gemma4-images", "gemma4-clipped"})
 }
 
 // runTowers runs those of testdata that are named, or all.

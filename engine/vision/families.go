@@ -698,8 +698,11 @@ func readGemma4(c *checkpoint, p *Processor) {
 	tokens := c.image.integer("max_soft_tokens", 280, 1, maxPixelCount)
 	delete(c.image.values, "image_seq_length")
 	delete(c.processor.values, "image_seq_length") // each image has its own
-	if c.config.object("text_config").text("use_bidirectional_attention", "") == "vision" {
+	if text := c.config.object("text_config"); text.text("use_bidirectional_attention", "") == "vision" {
 		p.Config.Bidirectional = WithinImageLocal
+		if window := text.integer("sliding_window", 512, 1, maxPixelCount); tokens > window {
+			c.image.fail("max_soft_tokens", "%d exceeds sliding_window %d of the language model: image tokens further apart would see each other", tokens, window)
+		}
 	}
 	p.place.axes = true
 	p.tokens(c.special("image_token", "<|image|>"))

@@ -186,6 +186,7 @@ func TestRefused(t *testing.T) {
 		{"internvl", image, "min_patches", "7", "min_patches 7 exceeds max_patches 6"},
 		{"pixtral", image, "size", `{"longest_edge": 512}`, "size 512 exceeds the vision tower's image_size 256"},
 		{"pixtral", processor, "patch_size", "8", "patch_size is 8, but an image has 16"},
+		{"gemma4", config, "text_config", `{"use_bidirectional_attention": "vision", "sliding_window": 69}`, "max_soft_tokens 70 exceeds sliding_window 69"},
 	} {
 		files := maps.Clone(cases[c.family])
 		var values map[string]json.RawMessage
