@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "error.h"
+#include "selftest.h"
 
 namespace millrace {
 namespace {
@@ -69,6 +70,7 @@ Context::Context(const mr_limits& limits) : device_(find_device()), limits_(limi
   if (!device_.missing.empty()) fail(MR_UNSUPPORTED, "%s", device_.missing.c_str());
   check(cudaSetDevice(0), "opening the GPU");
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "opening the GPU");
+  if (const std::string& off = test_tiled(stream_).off; !off.empty()) device_.detail += "; " + off;
   uploader_ = std::make_unique<Uploader>();
 }
 

@@ -78,7 +78,7 @@ class Context {
   void copy(void* to, const void* from, int64_t bytes, int64_t want, cudaMemcpyKind kind);
   Model& model(const char* call);
 
-  const Device device_;
+  Device device_;
   const mr_limits limits_;
   cudaStream_t stream_ = nullptr;
   std::vector<std::unique_ptr<Tensor>> tensors_;

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "error.h"
+#include "selftest.h"
 
 namespace millrace {
 namespace {
@@ -242,6 +243,21 @@ void Model::lower_product(const Product& p, Arena& arena) {
   });
 }
 
+// What products work in.
+Tiled Model::tiled() const {
+  Tiled t = test_tiled(stream_).tiled;
+  t.partial = partial_;
+  t.floats = partial_floats_;
+  t.arrived = arrived_;
+  return t;
+}
+
+// Makes room for a product whose blocks share sums, of as many rows as gain by it.
+void Model::share_chunks(const Weight& w0, const Weight* w1, int heads, int capacity) {
+  constexpr int kMostRows = 256;
+  partial_floats_ = std::max(partial_floats_, std::min(kMostPartial, tiled_floats(w0, w1 != nullptr, heads, std::min(capacity, kMostRows), tiled())));
+}
+
 // Packs x, unless what is packed is just that, and multiplies.
 void Model::push_product(const Product& p) {
   const Weight &w0 = weight(p.tensor[0]), *w1 = p.tensor[1] < 0 ? nullptr : &weight(p.tensor[1]);
@@ -256,6 +272,7 @@ void Model::push_product(const Product& p) {
     });
   }
   most_low_rows_ = std::max(most_low_rows_, size_t(p.heads) * size_t(p.capacity));
+  share_chunks(w0, w1, p.heads, p.capacity);
   push([=, this, &w0](const Now& now) {
     Epilogue e = p.epilogue;
     for (int m = 0; m < (w1 == nullptr ? 1 : 2) && !adapters_.empty(); m++) {
@@ -269,7 +286,7 @@ void Model::push_product(const Product& p) {
       const int n = p.n(now);
       routing = {p.chosen->tiles, p.chosen->n_tiles, n / kTileRows + std::min(n, p.chosen->n_experts)};
     }
-    linear(now.stream, p.rows, p.out, x, w0, w1, e, p.chosen == nullptr ? nullptr : &routing, p.n(now));
+    linear(now.stream, p.rows, p.out, x, w0, w1, e, p.chosen == nullptr ? nullptr : &routing, tiled(), p.n(now));
   });
 }
 
@@ -380,6 +397,7 @@ void Model::lower_logits(const mr_op& op, Arena& arena) {
   logits_ = {arena.take<float>(kLogitRows * stride), plan_.vocab, int(stride)};
   logits_head_ = {floats(op.weight[1], arena), op.f[MR_LOGITS_SCALE], op.f[MR_LOGITS_CAP]};
   head_packed_ = layout_of(weight(op.weight[0]), 1, kLogitRows);
+  share_chunks(weight(op.weight[0]), nullptr, 1, kLogitRows);
 }
 
 }  // namespace millrace

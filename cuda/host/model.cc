@@ -131,6 +131,8 @@ size_t Model::lay_out(Arena arena) {
   last_packed_ = {};
   packed_memory_ = arena.take<char>(packed_bytes_);
   partial_ = arena.take<float>(partial_floats_);
+  arrived_ = arena.take<int32_t>(kMostArrivals);
+  if (!arena.measures()) check(cudaMemsetAsync(arrived_, 0, kMostArrivals * sizeof(int32_t), stream_), "preparing the model");
   lay_out_slots(arena);
 
   values_.clear();
@@ -248,7 +250,7 @@ void Model::answers(const Now& now) const {
     part.data = x.row(first);
     pack(now.stream, step_.n_rows, head_packed_, part, nullptr, nullptr, n);
     Epilogue none{};
-    linear(now.stream, {step_.n_rows, nullptr}, logits_, head_packed_, weight(head_.weight[0]), nullptr, none, nullptr, n);
+    linear(now.stream, {step_.n_rows, nullptr}, logits_, head_packed_, weight(head_.weight[0]), nullptr, none, nullptr, tiled(), n);
     sample_rows(now.stream, step_, slots_, logits_, logits_head_, first, n);
   }
   check(cudaPeekAtLastError(), "starting to sample");

@@ -110,6 +110,8 @@ class Model {
   Packed layout_of(const Weight& w, int heads, int capacity);
   void write_targets();
   Adapted adapted(int tensor, int matrix, int capacity) const;
+  Tiled tiled() const;
+  void share_chunks(const Weight& w0, const Weight* w1, int heads, int capacity);
   const float* floats(int tensor, Arena& arena);
   const float* table(int index, Arena& arena);
   const Weight& weight(int tensor) const { return tensors_[size_t(tensor)]->weight(); }
@@ -127,7 +129,7 @@ class Model {
   }
 
   static constexpr int kLogitRows = 64;                  // share one pass over the output head
-  static constexpr size_t kMostPartial = size_t(16) << 20;  // floats of attention's splits
+  static constexpr size_t kMostPartial = size_t(16) << 20;  // floats of attention's splits, or products' chunks
 
   mr_plan plan_;
   std::vector<mr_value> plan_values_;
@@ -153,7 +155,8 @@ class Model {
   char* packed_memory_ = nullptr;
   size_t packed_bytes_ = 0;
   float* partial_ = nullptr;
-  size_t partial_floats_ = 0;
+  size_t partial_floats_ = 0;  // of attention's splits and of products' chunks, one after the other in time
+  int32_t* arrived_ = nullptr;
 
   std::vector<std::unique_ptr<Chosen>> chosen_;
   std::map<int32_t, Adapter> adapters_;

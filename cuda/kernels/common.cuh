@@ -63,7 +63,7 @@ __device__ __forceinline__ float element(const Weight& w, int matrix, int r, int
     case MR_BF16:
       return from_bf16(reinterpret_cast<const uint16_t*>(row)[c]);
   }
-  const size_t at = (size_t(matrix) * w.padded_rows + r) * w.groups + c / w.group;
+  const size_t at = w.scale_at(matrix, c / w.group, r);
   if (w.kind == MR_F8) return static_cast<const float*>(w.scales)[at] * from_e4m3(uint8_t(row[c]));
   const int code = w.kind == MR_W8 ? int8_t(row[c]) : kCodes[w.table][row[c / 2] >> c % 2 * 4 & 15];
   const float v = from_f16(static_cast<const uint16_t*>(w.scales)[at]) * float(code);

@@ -10,9 +10,12 @@
 namespace millrace {
 
 // MR_LAUNCH is kernel<<<grid, block, 0, stream>>>(arguments). A kernel with commas in its
-// name stands in parentheses.
+// name stands in parentheses. MR_LAUNCH_EARLY is one with so many bytes of dynamic shared memory;
+// early: it may start while the kernel before it on the stream runs, from where that calls
+// let_next_begin(), and must touch nothing that one writes before wait_for_previous().
 //
-// MR_SHARED(Type, name) declares shared memory, without a constructor.
+// MR_SHARED(Type, name) declares shared memory, without a constructor, MR_SHARED_DYNAMIC
+// the dynamic one.
 //
 // MR_UNROLL stands before loops over registers, which have no addresses, MR_LOOP before
 // those of which there should be one copy.
@@ -20,7 +23,12 @@ namespace millrace {
 #define MR_UNROLL _Pragma("unroll")
 #define MR_LOOP _Pragma("unroll 1")
 #define MR_LAUNCH(kernel, grid, block, stream, ...) kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
+#define MR_LAUNCH_EARLY(kernel, grid, block, bytes, stream, early, ...) \
+  launch_early(kernel, grid, block, bytes, stream, early, __VA_ARGS__)
 #define MR_SHARED(Type, name) __shared__ Type name
+#define MR_SHARED_DYNAMIC(Type, name)                 \
+  extern __shared__ __align__(128) char name##_bytes[]; \
+  Type& name = *reinterpret_cast<Type*>(name##_bytes)
 #else
 #define MR_UNROLL
 #define MR_LOOP
@@ -28,7 +36,11 @@ namespace millrace {
 #define MR_SITE(line) MR_SITE_OF(line)
 #define MR_LAUNCH(kernel, grid, block, stream, ...) \
   shim::launch(#kernel, grid, block, stream, [](auto... args) { kernel(args...); }, ##__VA_ARGS__)
+#define MR_LAUNCH_EARLY(kernel, grid, block, bytes, stream, early, ...) \
+  shim::launch(#kernel, grid, block, stream, [](auto... args) { kernel(args...); }, ##__VA_ARGS__)
 #define MR_SHARED(Type, name) Type& name = *static_cast<Type*>(shim::shared(sizeof(Type), alignof(Type), MR_SITE(__LINE__)))
+#define MR_SHARED_DYNAMIC(Type, name) \
+  Type& name = *static_cast<Type*>(shim::shared(sizeof(Type), alignof(Type), MR_SITE(__LINE__), true))
 #endif
 
 constexpr unsigned kFullWarp = ~0u;
@@ -80,11 +92,63 @@ __device__ __forceinline__ void copy16(void* to, const void* from, bool valid = 
                : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))), "l"(from), "r"(valid ? 16 : 0)
                : "memory");
 }
+// copy4 copies 4 bytes likewise.
+__device__ __forceinline__ void copy4(void* to, const void* from, bool valid = true) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
+               :
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))), "l"(from), "r"(valid ? 4 : 0)
+               : "memory");
+}
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int left>
 __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;" : : "n"(left) : "memory");
 }
+
+// Of GPUs before compute capability 9.0 they do nothing, since no kernel starts early there.
+__device__ __forceinline__ void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void let_next_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+template <class... Parameters, class... Arguments>
+void launch_early(void (*kernel)(Parameters...), dim3 grid, unsigned block, size_t bytes, cudaStream_t stream, bool early,
+                  const Arguments&... arguments) {
+  cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes));
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3(block);
+  config.dynamicSmemBytes = bytes;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = early ? 1 : 0;
+  cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+}
+
+// last_to_arrive is called by all threads of n blocks, and returns true in the last of them,
+// which then sees, by load_shared, what the others wrote before. It leaves a zero.
+__device__ __forceinline__ bool last_to_arrive(int32_t* arrived, int n) {
+  __shared__ bool last;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    last = atomicAdd(arrived, 1) == n - 1;
+    if (last) *arrived = 0;
+    __threadfence();
+  }
+  __syncthreads();
+  return last;
+}
+__device__ __forceinline__ float load_shared(const float* at) { return __ldcg(at); }
 #else
 #define MR_CUDA_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 inline void mma_bf16(float* d, const uint32_t* a, const uint32_t* b, MR_CUDA_SITE) { shim::multiply_bf16(d, a, b, file, line); }
@@ -94,6 +158,13 @@ inline void load_matrices4(uint32_t* out, const void* row, MR_CUDA_SITE) { shim:
 inline void copy16(void* to, const void* from, bool valid = true, MR_CUDA_SITE) {
   shim::copy_async(to, from, 16, valid ? 16 : 0, file, line);
 }
+inline void copy4(void* to, const void* from, bool valid = true, MR_CUDA_SITE) {
+  shim::copy_async(to, from, 4, valid ? 4 : 0, file, line);
+}
+inline void wait_for_previous() {}
+inline void let_next_begin() {}
+inline bool last_to_arrive(int32_t* arrived, int n, MR_CUDA_SITE) { return shim::last_to_arrive(arrived, n, file, line); }
+inline float load_shared(const float* at) { return *at; }
 inline void commit_copies() { shim::commit_copies(); }
 template <int left>
 inline void wait_copies() {

@@ -29,7 +29,7 @@ struct Values {
 
 // Weight is a tensor of the plan: matrices [rows, cols] one after the other, each of
 // padded_rows rows of row_bytes bytes of codes or elements; scales and minimums
-// [padded_rows of all matrices, groups], apart. A vector is one row of F32.
+// [matrices, groups, padded_rows], apart. A vector is one row of F32.
 struct Weight {
   const char* codes;
   const void* scales;        // f16, of F8 f32
@@ -39,6 +39,9 @@ struct Weight {
   int32_t table;          // of W4: which of kCodes its codes stand for
   __host__ __device__ const char* row(int matrix, int r) const {
     return codes + (size_t(matrix) * padded_rows + r) * row_bytes;
+  }
+  __host__ __device__ size_t scale_at(int matrix, int group, int r) const {
+    return (size_t(matrix) * groups + group) * padded_rows + r;
   }
 };
 
@@ -276,10 +279,42 @@ void sample_rows(cudaStream_t, const Step&, const Slots&, const Values& logits, 
 // what it is multiplied with.
 void pack(cudaStream_t, const int* count, const Packed&, const Values& x, const int32_t* gather, const float* factors, int n);
 
+// A product's number is the sum of chunks of columns, each summed in order and then added in
+// order, so that it has the same bits from whichever kernel, and from one block or from one
+// for each chunk. This is how many columns a chunk has: whole groups, and at most kMostChunks.
+constexpr int kMostChunks = 8;
+inline __host__ __device__ int chunk_columns(const Weight& w) {
+  int unit = 128;
+  if (w.groups > 1)
+    while (unit % w.group != 0) unit += 128;
+  const int least = (w.cols + kMostChunks - 1) / kMostChunks, wanted = least > 256 ? least : 256;
+  return (wanted + unit - 1) / unit * unit;
+}
+
+// Tiled is which kernels of tiled.cu products may use, and what they work in. Each format has
+// three shapes of blocks: for up to 16 rows, for up to 64, and for more.
+enum Tiling { kDecode, kFew, kMany, kTilings };
+struct Tiled {
+  uint32_t on;             // a bit for each of tiled_bit()
+  bool early;              // kernels may start, and fetch weights, while that before them ends
+  int32_t multiprocessors;
+  float* partial;          // sums of chunks that blocks of their own made
+  size_t floats;           // in it; 0: no block shares a sum
+  int32_t* arrived;        // [kMostArrivals] blocks of each sum, zeros between launches
+};
+constexpr int kMostArrivals = 4096;
+constexpr uint32_t tiled_bit(int kind, int tiling) { return 1u << (kind * kTilings + tiling); }
+
+// tiled.cu: launches a kernel that is on, or returns false. tiled_floats is how much of
+// partial a product of up to n rows can use.
+size_t tiled_floats(const Weight&, bool gate, int heads, int n, const Tiled&);
+bool linear_tiled(cudaStream_t, const Rows&, const Values& out, const Packed& x, const Weight& w0, const Weight* w1,
+                  const Epilogue&, const Routing*, const Tiled&, int n);
+
 // linear.cu: one matrix or, gated, two of one format. Each head of x has a matrix of its
 // own, and so has each tile of a routing.
 void linear(cudaStream_t, const Rows&, const Values& out, const Packed& x, const Weight& w0, const Weight* w1, const Epilogue&,
-            const Routing*, int n);
+            const Routing*, const Tiled&, int n);
 
 // peak.cu: bytes a second, read and written, of a copy in the device's memory; and
 // operations a second of mma in bfloat16 from registers. 0: the device failed.

@@ -1,11 +1,11 @@
-// Products of packed rows and matrices, with what follows them.
+// Products of packed rows and matrices, with what follows them: the kernels that are plainly
+// right, which those of tiled.cu are compared with.
 //
-// A block makes 16 or 64 rows of 64 columns of the result, in tiles of 32 columns of x,
-// three of which are on their way at once. Each of its four warps has 16 of the 64
-// columns. A number's sum goes through its tiles in order, whatever the block's shape.
+// A block makes 16 rows of 64 columns of the result, in tiles of 32 columns of x, three of
+// which are on their way at once. Each of its four warps has 16 of the 64 columns.
 #include <type_traits>
 
-#include "common.cuh"
+#include "linear.cuh"
 
 namespace millrace {
 namespace {
@@ -23,27 +23,18 @@ struct Shape {
   static constexpr bool kInteger = kind == MR_W8 || kind == MR_W4;
 };
 
-template <int kind, int tiles>
+template <int kind>
 struct Stage {
-  alignas(16) char x[Shape<kind>::kPlanes][16 * tiles][Shape<kind>::kRowStride];
+  alignas(16) char x[Shape<kind>::kPlanes][16][Shape<kind>::kRowStride];
   alignas(16) char w[kTileN][Shape<kind>::kWeightStride];
 };
-template <int kind, int tiles>
-struct Stages {
-  Stage<kind, tiles> stage[kStages];
-};
 
-// What a block multiplies.
-struct Block {
-  int matrix, head, row, rows, column;  // the first row and column; how many rows
-};
-
-template <int kind, int tiles>
-__device__ __forceinline__ void copy_tile(Stage<kind, tiles>& to, const Packed& x, const Weight& w, const Block& b, int k) {
+template <int kind>
+__device__ __forceinline__ void copy_tile(Stage<kind>& to, const Packed& x, const Weight& w, const Block& b, int k) {
   using S = Shape<kind>;
   constexpr int kChunks = S::kRow / 16, kWeightChunks = S::kWeights / 16;
-  for (int i = threadIdx.x; i < S::kPlanes * 16 * tiles * kChunks; i += kThreads) {
-    const int chunk = i % kChunks, row = i / kChunks % (16 * tiles), plane = i / (kChunks * 16 * tiles);
+  for (int i = threadIdx.x; i < S::kPlanes * 16 * kChunks; i += kThreads) {
+    const int chunk = i % kChunks, row = i / kChunks % 16, plane = i / (kChunks * 16);
     const size_t at = (size_t(plane) * x.heads + b.head) * x.capacity + b.row + row;
     copy16(&to.x[plane][row][chunk * 16], x.codes + (at * x.padded_cols + k) * S::kElement + chunk * 16);
   }
@@ -54,8 +45,8 @@ __device__ __forceinline__ void copy_tile(Stage<kind, tiles>& to, const Packed& 
 }
 
 // The fragments of two times 8 of the warp's columns, of step ks of the tile.
-template <int kind, int tiles>
-__device__ __forceinline__ void load_weights(uint32_t (&out)[2][2], const Stage<kind, tiles>& s, int ks, int table) {
+template <int kind>
+__device__ __forceinline__ void load_weights(uint32_t (&out)[2][2], const Stage<kind>& s, int ks, int table) {
   const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16;
   if constexpr (kind == MR_W4) {
     MR_UNROLL
@@ -87,23 +78,24 @@ __device__ __forceinline__ void load_weights(uint32_t (&out)[2][2], const Stage<
   }
 }
 
-// Sums of a warp's 16 columns, in the layout of mma: [tile][half of the columns][register].
-template <int tiles>
+// Sums of a warp's 16 columns, in the layout of mma: [half of the columns][register].
+template <class T>
 struct Sums {
-  float v[tiles][2][4];
+  T v[2][4] = {};
 };
 
-// Adds what a group of columns came to. n is of integers.
-template <int kind, int tiles, class T>
-__device__ __forceinline__ void add_group(Sums<tiles>& sums, T (&n)[tiles][2][4], const Packed& x, const Weight& w, const Block& b,
-                                          int g) {
+// Adds what a group of columns came to. n is of integers. The minimum counts where the group
+// ends, which is not where a sum does that has but one group.
+template <int kind, class T>
+__device__ __forceinline__ void add_group(Sums<float>& sums, Sums<T>& n, const Packed& x, const Weight& w, const Block& b, int g,
+                                          bool whole) {
   const int lane = threadIdx.x % 32;
   MR_UNROLL
   for (int j = 0; j < 2; j++)
     MR_UNROLL
     for (int c = 0; c < 2; c++) {
       const int column = b.column + int(threadIdx.x) / 32 * 16 + j * 8 + lane % 4 * 2 + c;
-      const size_t at = (size_t(b.matrix) * w.padded_rows + column) * w.groups + g;
+      const size_t at = w.scale_at(b.matrix, g, column);
       float scale, minimum = 0;
       if constexpr (kind == MR_F8) {
         scale = static_cast<const float*>(w.scales)[at];
@@ -112,193 +104,141 @@ __device__ __forceinline__ void add_group(Sums<tiles>& sums, T (&n)[tiles][2][4]
         if (w.minimums != nullptr) minimum = from_f16(w.minimums[at]);
       }
       MR_UNROLL
-      for (int t = 0; t < tiles; t++)
-        MR_UNROLL
-        for (int half = 0; half < 2; half++) {
-          T& sum = n[t][j][half * 2 + c];
-          const int row = t * 16 + lane / 4 + half * 8;
-          if constexpr (kind == MR_F8) {
-            sums.v[t][j][half * 2 + c] = fmaf(scale, sum, sums.v[t][j][half * 2 + c]);
-          } else if (row < b.rows) {
-            const size_t of = (size_t(b.head) * x.capacity + b.row + row) * x.groups + g;
-            const float d = x.scales[of];
-            float v = d * scale * float(sum);
-            if (w.minimums != nullptr) v += d * minimum * float(x.sums[of]);
-            sums.v[t][j][half * 2 + c] += v;
-          }
-          sum = 0;
+      for (int half = 0; half < 2; half++) {
+        T& sum = n.v[j][half * 2 + c];
+        float& to = sums.v[j][half * 2 + c];
+        const int row = lane / 4 + half * 8;
+        if constexpr (kind == MR_F8) {
+          to = fmaf(scale, sum, to);
+        } else if (row < b.rows) {
+          const size_t of = (size_t(b.head) * x.capacity + b.row + row) * x.groups + g;
+          const float d = x.scales[of];
+          float v = d * scale * float(sum);
+          if (w.minimums != nullptr && whole) v += d * minimum * float(x.sums[of]);
+          to += v;
         }
+        sum = 0;
+      }
     }
 }
 
-template <int kind, int tiles>
-__device__ __forceinline__ void multiply(Sums<tiles>& sums, Stages<kind, tiles>& shared, const Packed& x, const Weight& w,
+template <int kind>
+__device__ __forceinline__ void multiply(Sums<float>& sums, Stage<kind> (&stages)[kStages], const Packed& x, const Weight& w,
                                          const Block& b) {
   using S = Shape<kind>;
-  const int lane = threadIdx.x % 32, steps = x.padded_cols / kTileK;
-  std::conditional_t<S::kInteger, int32_t, float> n[tiles][2][4];
-  MR_UNROLL
-  for (int t = 0; t < tiles; t++)
-    MR_UNROLL
-    for (int j = 0; j < 2; j++)
-      MR_UNROLL
-      for (int i = 0; i < 4; i++) {
-        sums.v[t][j][i] = 0;
-        n[t][j][i] = 0;
-      }
+  using N = std::conditional_t<S::kInteger, int32_t, float>;
+  const int lane = threadIdx.x % 32, steps = x.padded_cols / kTileK, chunk = chunk_columns(w);
+  Sums<N> n;         // of a group; of 16-bit weights unused
+  Sums<float> part;  // of a chunk
   // One group ends where tiles do, or, if it is an odd multiple of 16, in the middle.
-  const auto ends = [&](int k) { return k >= x.cols || (w.groups > 1 && k % w.group == 0); };
+  const auto ends = [&](int k) { return k >= x.cols || k % chunk == 0 || (w.groups > 1 && k % w.group == 0); };
+  const auto add = [&](int k) {
+    add_group<kind>(part, n, x, w, b, w.groups > 1 ? (k - 1) / w.group : 0, w.groups > 1 || k >= x.cols);
+  };
   __syncthreads();  // the matrix before this one may still be read
   for (int s = 0; s < kStages - 1; s++) {
-    if (s < steps) copy_tile(shared.stage[s], x, w, b, s * kTileK);
+    if (s < steps) copy_tile(stages[s], x, w, b, s * kTileK);
     commit_copies();
   }
   for (int step = 0; step < steps; step++) {
     wait_copies<kStages - 2>();
     __syncthreads();
-    if (step + kStages - 1 < steps)
-      copy_tile(shared.stage[(step + kStages - 1) % kStages], x, w, b, (step + kStages - 1) * kTileK);
+    if (step + kStages - 1 < steps) copy_tile(stages[(step + kStages - 1) % kStages], x, w, b, (step + kStages - 1) * kTileK);
     commit_copies();
-    const Stage<kind, tiles>& s = shared.stage[step % kStages];
+    const Stage<kind>& s = stages[step % kStages];
     const int k = step * kTileK;
     if constexpr (S::kInteger) {
       uint32_t fw[2][2], fx[4];
-      load_weights<kind, tiles>(fw, s, 0, w.table);
+      load_weights<kind>(fw, s, 0, w.table);
       const bool split = w.groups > 1 && w.group % kTileK != 0;
       for (int half = 0; half < (split ? 2 : 1); half++) {
         if (split && k + half * 16 >= x.cols) break;
+        load_matrices4(fx, &s.x[0][lane % 16][lane / 16 * 16]);
+        if (split && half == 0) fx[2] = fx[3] = 0;
+        if (split && half == 1) fx[0] = fx[1] = 0;
         MR_UNROLL
-        for (int t = 0; t < tiles; t++) {
-          load_matrices4(fx, &s.x[0][t * 16 + lane % 16][lane / 16 * 16]);
-          if (split && half == 0) fx[2] = fx[3] = 0;
-          if (split && half == 1) fx[0] = fx[1] = 0;
-          MR_UNROLL
-          for (int j = 0; j < 2; j++) mma_s8(n[t][j], fx, fw[j]);
-        }
+        for (int j = 0; j < 2; j++) mma_s8(n.v[j], fx, fw[j]);
         const int end = split ? k + half * 16 + 16 : k + kTileK;
-        if (ends(end)) add_group<kind, tiles>(sums, n, x, w, b, w.groups > 1 ? (end - 1) / w.group : 0);
+        if (ends(end)) add(end);
       }
     } else {
       MR_UNROLL
       for (int ks = 0; ks < 2; ks++) {
         uint32_t fw[2][2], fx[4];
-        load_weights<kind, tiles>(fw, s, ks, 0);
+        load_weights<kind>(fw, s, ks, 0);
         MR_UNROLL
-        for (int t = 0; t < tiles; t++)
+        for (int plane = 0; plane < S::kPlanes; plane++) {
+          load_matrices4(fx, &s.x[plane][lane % 16][ks * 32 + lane / 16 * 16]);
           MR_UNROLL
-          for (int plane = 0; plane < S::kPlanes; plane++) {
-            load_matrices4(fx, &s.x[plane][t * 16 + lane % 16][ks * 32 + lane / 16 * 16]);
-            MR_UNROLL
-            for (int j = 0; j < 2; j++) {
-              float* to = kind == MR_F8 ? n[t][j] : sums.v[t][j];
-              kind == MR_F16 ? mma_f16(to, fx, fw[j]) : mma_bf16(to, fx, fw[j]);
-            }
+          for (int j = 0; j < 2; j++) {
+            if constexpr (kind == MR_F8)
+              mma_bf16(n.v[j], fx, fw[j]);
+            else
+              kind == MR_F16 ? mma_f16(part.v[j], fx, fw[j]) : mma_bf16(part.v[j], fx, fw[j]);
           }
+        }
         if constexpr (kind == MR_F8) {
           const int end = k + ks * 16 + 16;
-          if (end - 16 < x.cols && ends(end)) add_group<kind, tiles>(sums, n, x, w, b, w.groups > 1 ? (end - 1) / w.group : 0);
+          if (end - 16 < x.cols && ends(end)) add(end);
         }
       }
     }
+    if ((k + kTileK) % chunk == 0 || step + 1 == steps)
+      MR_UNROLL
+      for (int j = 0; j < 2; j++)
+        MR_UNROLL
+        for (int i = 0; i < 4; i++) {
+          sums.v[j][i] += part.v[j][i];
+          part.v[j][i] = 0;
+        }
   }
   wait_copies<0>();
   if constexpr (kind == MR_F16)
     MR_UNROLL
-    for (int t = 0; t < tiles; t++)
+    for (int half = 0; half < 2; half++) {
+      const int row = lane / 4 + half * 8;
+      const float scale = row < b.rows ? x.scales[size_t(b.head) * x.capacity + b.row + row] : 0.f;
       MR_UNROLL
-      for (int half = 0; half < 2; half++) {
-        const int row = t * 16 + lane / 4 + half * 8;
-        const float scale = row < b.rows ? x.scales[size_t(b.head) * x.capacity + b.row + row] : 0.f;
+      for (int j = 0; j < 2; j++)
         MR_UNROLL
-        for (int j = 0; j < 2; j++)
-          MR_UNROLL
-          for (int c = 0; c < 2; c++) sums.v[t][j][half * 2 + c] *= scale;
-      }
+        for (int c = 0; c < 2; c++) sums.v[j][half * 2 + c] *= scale;
+    }
 }
 
-// What adapters add to a column.
-__device__ __forceinline__ float adapted(const Adapted& a, int adapter, int head, int matrix, int row, int column) {
-  float sum = 0;
-  for (int i = 0; i < kMostTargets; i++) {
-    const AdapterTarget& target = a.targets[size_t(adapter) * kMostTargets + i];
-    if (target.a == nullptr || column < target.first || column >= target.first + target.rows) continue;
-    const float* b = target.b + (size_t(matrix) * target.rows + column - target.first) * target.rank;
-    const float* low = a.low + (size_t(head) * a.capacity + row) * a.width + target.low;
-    for (int k = 0; k < target.rank; k++) sum = fmaf(b[k], low[k], sum);
-  }
-  return sum;
-}
-
-// Finishes one number, of which second is that of the other matrix, if gated.
-__device__ __forceinline__ void finish(const Epilogue& e, const Values& out, int adapter, int head, int matrix, int columns,
-                                       int row, int column, float first, float second, bool gate) {
-  float v[2] = {first, second};
-  MR_UNROLL
-  for (int m = 0; m < 2; m++) {
-    if (m == 1 && !gate) break;
-    if (adapter != 0 && e.adapted[m].targets != nullptr) v[m] += adapted(e.adapted[m], adapter, head, matrix, row, column);
-    if (e.bias[m] != nullptr) v[m] += e.bias[m][size_t(matrix) * columns + column];
-  }
-  float result = gate ? gated(e.act, v[0], v[1], e.limit, e.alpha) : single(e.act, v[0], e.limit);
-  const int at = head * columns + column;
-  if (e.residual.data != nullptr) result = e.residual.row(row)[at] + e.scale * result;
-  out.row(row)[at] = result;
-}
-
-// Finds out what a block has to do; false: nothing.
-__device__ __forceinline__ bool find_block(Block& b, const Rows& rows, const Routing& routing, int tiles) {
-  b.column = int(blockIdx.x) * kTileN;
-  b.head = b.matrix = int(blockIdx.z);
-  b.row = int(blockIdx.y) * 16 * tiles;
-  b.rows = *rows.count - b.row;
-  if (routing.tiles != nullptr) {
-    if (int(blockIdx.y) >= *routing.n_tiles) return false;
-    const Tile tile = routing.tiles[blockIdx.y];
-    b.matrix = tile.matrix;
-    b.row = tile.first;
-    b.rows = tile.count;
-  }
-  return b.rows > 0;
-}
-
-// A tile of sums on its way from the layout of mma to rows of the output. It is where the
-// stages were.
-template <int kind, int tiles>
+// Sums on their way from the layout of mma to rows of the output. They are where the stages
+// were.
+template <int kind>
 union Memory {
-  Stages<kind, tiles> stages;
+  Stage<kind> stages[kStages];
   float sums[2][16][kTileN + 2];
 };
 
-template <int kind, int tiles>
+template <int kind>
 __global__ void __launch_bounds__(kThreads) linear_kernel(Rows rows, Values out, Packed x, Weight w0, Weight w1, bool gate,
                                                           Epilogue e, Routing routing) {
-  using Shared = Memory<kind, tiles>;
-  MR_SHARED(Shared, shared);
+  MR_SHARED(Memory<kind>, shared);
   Block b;
-  if (!find_block(b, rows, routing, tiles)) return;
-  Sums<tiles> first, second = {};
-  multiply<kind, tiles>(first, shared.stages, x, w0, b);
-  if (gate) multiply<kind, tiles>(second, shared.stages, x, w1, b);
+  if (!find_block(b, rows, routing, int(blockIdx.z), 16, kTileN)) return;
+  Sums<float> first, second;
+  multiply<kind>(first, shared.stages, x, w0, b);
+  if (gate) multiply<kind>(second, shared.stages, x, w1, b);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  __syncthreads();  // stages may still be read
   MR_UNROLL
-  for (int t = 0; t < tiles; t++) {
-    __syncthreads();  // what is there may still be read
+  for (int j = 0; j < 2; j++)
     MR_UNROLL
-    for (int j = 0; j < 2; j++)
-      MR_UNROLL
-      for (int i = 0; i < 4; i++) {
-        const int row = lane / 4 + i / 2 * 8, column = warp * 16 + j * 8 + lane % 4 * 2 + i % 2;
-        shared.sums[0][row][column] = first.v[t][j][i];
-        if (gate) shared.sums[1][row][column] = second.v[t][j][i];
-      }
-    __syncthreads();
-    MR_LOOP
-    for (int at = threadIdx.x; at < 16 * kTileN; at += kThreads) {
-      const int r = at / kTileN, c = at % kTileN, row = b.row + t * 16 + r, column = b.column + c;
-      if (t * 16 + r >= b.rows || column >= w0.rows) continue;
-      finish(e, out, rows.adapter == nullptr ? 0 : rows.adapter[row], b.head, b.matrix, w0.rows, row, column, shared.sums[0][r][c],
-             gate ? shared.sums[1][r][c] : 0.f, gate);
+    for (int i = 0; i < 4; i++) {
+      const int row = lane / 4 + i / 2 * 8, column = warp * 16 + j * 8 + lane % 4 * 2 + i % 2;
+      shared.sums[0][row][column] = first.v[j][i];
+      if (gate) shared.sums[1][row][column] = second.v[j][i];
     }
+  __syncthreads();
+  MR_LOOP
+  for (int at = threadIdx.x; at < 16 * kTileN; at += kThreads) {
+    const int r = at / kTileN, c = at % kTileN, row = b.row + r, column = b.column + c;
+    if (r >= b.rows || column >= w0.rows) continue;
+    finish(e, out, rows.adapter == nullptr ? 0 : rows.adapter[row], b.head, b.matrix, w0.rows, row, column, shared.sums[0][r][c],
+           gate ? shared.sums[1][r][c] : 0.f, gate);
   }
 }
 
@@ -311,8 +251,7 @@ __global__ void __launch_bounds__(kThreads) linear_f32_kernel(Rows rows, Values 
                                                               Epilogue e, Routing routing) {
   MR_SHARED(FloatTiles, shared);
   Block b;
-  if (!find_block(b, rows, routing, 1)) return;
-  b.column = int(blockIdx.x) * 32;
+  if (!find_block(b, rows, routing, int(blockIdx.z), 16, 32)) return;
   const int mine = threadIdx.x % 32, first = threadIdx.x / 32 * 4;
   float sums[2][4] = {};
   MR_UNROLL
@@ -347,42 +286,35 @@ __global__ void __launch_bounds__(kThreads) linear_f32_kernel(Rows rows, Values 
 }
 
 template <int kind>
-void launch_kind(cudaStream_t stream, const Rows& rows, const Values& out, const Packed& x, const Weight& w0, const Weight& w1,
-                 bool gate, const Epilogue& e, const Routing& routing, int n) {
-  const unsigned columns = unsigned(w0.padded_rows / kTileN), heads = unsigned(x.heads);
-  if (routing.tiles != nullptr)
-    MR_LAUNCH((linear_kernel<kind, 1>), dim3(columns, unsigned(routing.most), heads), kThreads, stream, rows, out, x, w0, w1, gate,
-              e, routing);
-  else if (n <= 16)
-    MR_LAUNCH((linear_kernel<kind, 1>), dim3(columns, 1, heads), kThreads, stream, rows, out, x, w0, w1, gate, e, routing);
-  else
-    MR_LAUNCH((linear_kernel<kind, 4>), dim3(columns, unsigned(n + 63) / 64, heads), kThreads, stream, rows, out, x, w0, w1, gate,
-              e, routing);
+void launch_kind(cudaStream_t stream, dim3 grid, const Rows& rows, const Values& out, const Packed& x, const Weight& w0,
+                 const Weight& w1, bool gate, const Epilogue& e, const Routing& routing) {
+  MR_LAUNCH(linear_kernel<kind>, grid, kThreads, stream, rows, out, x, w0, w1, gate, e, routing);
 }
 
 }  // namespace
 
 void linear(cudaStream_t stream, const Rows& rows, const Values& out, const Packed& x, const Weight& w0, const Weight* second,
-            const Epilogue& e, const Routing* routed, int n) {
+            const Epilogue& e, const Routing* routed, const Tiled& tiled, int n) {
+  if (linear_tiled(stream, rows, out, x, w0, second, e, routed, tiled, n)) return;
   const bool gate = second != nullptr;
   const Weight w1 = gate ? *second : Weight{};
   const Routing routing = routed == nullptr ? Routing{} : *routed;
+  const unsigned tiles = routed != nullptr ? unsigned(routing.most) : unsigned(n + 15) / 16;
+  const dim3 grid(unsigned(w0.padded_rows / kTileN), tiles, unsigned(x.heads));
   switch (w0.kind) {
     case MR_F16:
-      return launch_kind<MR_F16>(stream, rows, out, x, w0, w1, gate, e, routing, n);
+      return launch_kind<MR_F16>(stream, grid, rows, out, x, w0, w1, gate, e, routing);
     case MR_BF16:
-      return launch_kind<MR_BF16>(stream, rows, out, x, w0, w1, gate, e, routing, n);
+      return launch_kind<MR_BF16>(stream, grid, rows, out, x, w0, w1, gate, e, routing);
     case MR_W8:
-      return launch_kind<MR_W8>(stream, rows, out, x, w0, w1, gate, e, routing, n);
+      return launch_kind<MR_W8>(stream, grid, rows, out, x, w0, w1, gate, e, routing);
     case MR_W4:
-      return launch_kind<MR_W4>(stream, rows, out, x, w0, w1, gate, e, routing, n);
+      return launch_kind<MR_W4>(stream, grid, rows, out, x, w0, w1, gate, e, routing);
     case MR_F8:
-      return launch_kind<MR_F8>(stream, rows, out, x, w0, w1, gate, e, routing, n);
-    default: {
-      const unsigned tiles = routing.tiles != nullptr ? unsigned(routing.most) : unsigned(n + 15) / 16;
+      return launch_kind<MR_F8>(stream, grid, rows, out, x, w0, w1, gate, e, routing);
+    default:
       MR_LAUNCH(linear_f32_kernel, dim3(unsigned(w0.padded_rows / 32), tiles, unsigned(x.heads)), kThreads, stream, rows, out, x,
                 w0, w1, gate, e, routing);
-    }
   }
 }
 

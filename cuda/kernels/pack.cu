@@ -79,6 +79,7 @@ __device__ void pack_integers(const Packed& p, int head, int r, const Source& x)
 
 __global__ void __launch_bounds__(kThreads) pack_kernel(const int* count, Packed p, Values x, const int32_t* gather,
                                                         const float* factors) {
+  let_next_begin();  // what multiplies x begins with its weights
   const int r = blockIdx.x, head = blockIdx.y;
   if (r >= *count) return;
   const int from = gather == nullptr ? r : gather[r];

@@ -13,13 +13,14 @@ __global__ void store_rows_kernel(Weight w, const char* src, int64_t first, size
   const int codes = w.kind == MR_F32 ? 4 * w.cols : w.kind == MR_W4 ? (w.cols + 1) / 2 : w.kind >= MR_W8 ? w.cols : 2 * w.cols;
   for (int i = threadIdx.x; i < codes; i += blockDim.x) to[i] = from[i];
   if (w.kind < MR_W8) return;
-  const size_t at = (size_t(matrix) * w.padded_rows + row) * w.groups;
   const int each = w.kind == MR_F8 ? 4 : 2;
-  char* scales = static_cast<char*>(const_cast<void*>(w.scales)) + at * each;
-  for (int i = threadIdx.x; i < w.groups * each; i += blockDim.x) scales[i] = from[codes + i];
+  // Of i bytes of scales or minimums, those of a group are far from those of the next.
+  const auto place = [&](int i, int each) { return w.scale_at(int(matrix), i / each, int(row)) * each + i % each; };
+  char* scales = static_cast<char*>(const_cast<void*>(w.scales));
+  for (int i = threadIdx.x; i < w.groups * each; i += blockDim.x) scales[place(i, each)] = from[codes + i];
   if (w.minimums == nullptr) return;
-  char* minimums = reinterpret_cast<char*>(const_cast<uint16_t*>(w.minimums) + at);
-  for (int i = threadIdx.x; i < w.groups * 2; i += blockDim.x) minimums[i] = from[codes + w.groups * each + i];
+  char* minimums = reinterpret_cast<char*>(const_cast<uint16_t*>(w.minimums));
+  for (int i = threadIdx.x; i < w.groups * 2; i += blockDim.x) minimums[place(i, 2)] = from[codes + w.groups * each + i];
 }
 
 __global__ void decode_rows_kernel(Weight w, float* out) {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <vector>
 
 #include "fault.h"
 
@@ -106,7 +107,21 @@ namespace {
 
 uint32_t epoch = 1, launch_epoch = 1, block_epoch = 1;
 uintptr_t arguments_at = 0, arguments_bytes = 0;
-Mark shared_marks[48 << 10];
+Mark shared_marks[kMostDynamic];
+
+// Epochs of a block until it arrived somewhere; of all that have, by place, and of those
+// that come before the running block.
+struct Span {
+  uint32_t begin, end;
+};
+std::map<const void*, std::vector<Span>> spans;
+std::vector<Span> before;
+
+bool comes_before(uint32_t epoch) {
+  for (const Span& s : before)
+    if (s.begin <= epoch && epoch < s.end) return true;
+  return false;
+}
 
 // The library itself: constants, and what the shim keeps of the running thread.
 uintptr_t image_begin = 0, image_end = 0;
@@ -144,13 +159,13 @@ const char* race(Mark& m, uint32_t since, bool write, bool atomic) {
   const uint16_t mine = uint16_t(current_thread() + 1), syncs = uint16_t(current_syncs());
   const char* found = nullptr;
   if (m.write_epoch >= since && !(atomic && m.atomic)) {
-    if (m.write_epoch < block_epoch)
+    if (m.write_epoch < block_epoch && !comes_before(m.write_epoch))
       found = "that another block writes";
     else if (m.write_epoch == epoch && m.writer != mine && !ordered(m.writer, m.write_syncs, mine))
       found = "that another thread writes";
   }
   if (write && found == nullptr && m.read_epoch >= since) {
-    if (m.read_epoch < block_epoch)
+    if (m.read_epoch < block_epoch && !comes_before(m.read_epoch))
       found = "that another block reads";
     else if (m.read_epoch == epoch && (m.reader != mine || m.several) && !ordered(m.reader, m.read_syncs, mine))
       found = "that another thread reads";
@@ -209,8 +224,17 @@ void next_launch(const void* arguments, size_t bytes) {
   arguments_at = uintptr_t(arguments);
   arguments_bytes = bytes;
   launch_epoch = block_epoch = ++epoch;
+  spans.clear();
+  before.clear();
 }
-void next_block() { block_epoch = ++epoch; }
+void next_block() {
+  block_epoch = ++epoch;
+  before.clear();
+}
+void arrived(const void* at, bool last) {
+  spans[at].push_back({block_epoch, epoch});
+  if (last) before = std::move(spans[at]);
+}
 void next_epoch() { epoch++; }
 void check(const void* at, size_t bytes, bool write) { check_access(at, bytes, write, false); }
 void check_atomic(const void* at, int bytes) { check_access(at, size_t(bytes), true, true); }
@@ -220,6 +244,7 @@ void check_atomic(const void* at, int bytes) { check_access(at, size_t(bytes), t
 void next_launch(const void*, size_t) {}
 void next_block() {}
 void next_epoch() {}
+void arrived(const void*, bool) {}
 void check(const void*, size_t, bool) {}
 void check_atomic(const void*, int) {}
 

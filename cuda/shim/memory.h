@@ -7,6 +7,8 @@
 
 namespace shim {
 
+constexpr size_t kMostDynamic = 99 << 10;  // bytes of shared memory, as the smallest GPUs have
+
 // allocate returns memory that kernels may use, filled with 0xff, or null; pinned memory
 // is the host's. deallocate reports whether there was such memory.
 void* allocate(size_t bytes, bool pinned);
@@ -21,6 +23,9 @@ bool known(const void* at, size_t bytes, bool* pinned);
 void next_launch(const void* arguments, size_t bytes);
 void next_block();
 void next_epoch();
+
+// arrived orders blocks that arrive at the same place before the last that does.
+void arrived(const void* at, bool last);
 
 // check faults if the running thread may not access so many bytes, or races.
 void check(const void* at, size_t bytes, bool write);

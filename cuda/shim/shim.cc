@@ -126,7 +126,7 @@ struct Machine {
   bool faulted = false, running_block = false;
   std::vector<int> blocks, order, lanes;
 
-  alignas(128) char shared[kMostShared];
+  alignas(128) char shared[kMostDynamic];
   size_t shared_used = 0;
   struct Part {
     const char* site;
@@ -256,14 +256,18 @@ void run_block(const Call& call) {
 
 }  // namespace
 
-bool asked_to_fail(const char* kernel) {
-  static const char* const asked = std::getenv("MILLRACE_SHIM_FAULT");
+// Whether this is the call that asked, "kernel:n", names, of which n have been before.
+static bool is_nth(const char* asked, const char* kernel, int& n) {
   if (asked == nullptr) return false;
-  static int n = 0;
   const char* colon = std::strchr(asked, ':');
   const size_t length = colon == nullptr ? std::strlen(asked) : size_t(colon - asked);
   if (std::strncmp(kernel, asked, length) != 0 || kernel[length] != 0) return false;
   return ++n == (colon == nullptr ? 1 : std::atoi(colon + 1));
+}
+bool asked_to_fail(const char* kernel) {
+  static const char* const asked = std::getenv("MILLRACE_SHIM_FAULT");
+  static int n = 0;
+  return is_nth(asked, kernel, n);
 }
 
 // Runs a kernel to its end, or to its first fault.
@@ -271,6 +275,9 @@ void run_kernel(const Call& call) {
   machine.call = &call;
   machine.faulted = false;
   if (asked_to_fail(call.kernel)) return fault_outside("a fault that was asked for");
+  static const char* const skipped = std::getenv("MILLRACE_SHIM_SKIP");
+  static int launches = 0;
+  if (is_nth(skipped, call.kernel, launches)) return;
   running.block_size = call.block;
   running.grid_size = call.grid;
   const uint64_t threads = uint64_t(call.block.x) * call.block.y * call.block.z;
@@ -349,15 +356,27 @@ void check_aligned(const void* at, size_t bytes) {
   if (in_kernel() && uintptr_t(at) % bytes != 0) fault("a misaligned access of %zu bytes", bytes);
 }
 
-void* shared(size_t bytes, size_t align, const char* site) {
+void* shared(size_t bytes, size_t align, const char* site, bool dynamic) {
   for (const Machine::Part& p : machine.parts)
     if (p.bytes == bytes && same(p.site, site)) return machine.shared + p.at;
   const size_t at = (machine.shared_used + align - 1) / align * align;
-  if (at + bytes > kMostShared) fault("%zu bytes of shared memory, there are %zu", at + bytes, kMostShared);
+  const size_t most = dynamic ? kMostDynamic : kMostShared;
+  if (at + bytes > most) fault("%zu bytes of shared memory, there are %zu", at + bytes, most);
   machine.parts.push_back({site, bytes, at});
   machine.shared_used = at + bytes;
   std::memset(machine.shared + at, 0xff, bytes);
   return machine.shared + at;
+}
+
+bool last_to_arrive(int32_t* at, int n, const char* file, int line) {
+  barrier(kNoVote, file, line);
+  bool last = false;
+  if (machine.current == 0) {
+    last = change(at, [](int32_t old) { return old + 1; }) == n - 1;
+    if (last) change(at, [](int32_t) { return 0; });
+    arrived(at, last);
+  }
+  return barrier(last, file, line) != 0;
 }
 
 int barrier(int vote, const char* file, int line) {

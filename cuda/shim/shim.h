@@ -12,21 +12,23 @@
 //   - threads of a block that wait at different barriers, or at one that others never reach
 //   - lanes of a warp that wait in different collectives, or for lanes that have left
 //   - an asynchronous copy that nobody waits for
-//   - more shared memory than 48 KiB, a block of more than 1024 threads or of partial warps
+//   - more shared memory than 48 KiB, or 99 where it is dynamic, a block of more than 1024
+//     threads or of partial warps
 //
 // and in the checked build, in which the compiler calls the shim at every load and store
 // (-fsanitize=thread, with the shim in the place of that library):
 //
 //   - an access outside of the memory that a kernel may use, or misaligned
 //   - two threads that access a byte, one of them writing, with nothing that orders them:
-//     a barrier of the block, __syncwarp within a warp; between blocks nothing does
+//     a barrier of the block, __syncwarp within a warp; between blocks last_to_arrive
 //
 // Memory of the device and shared memory begin as bytes of 0xff, which are NaNs. An
 // asynchronous copy happens when its thread waits for it, no earlier.
 //
 // MILLRACE_SHIM_SCHEDULE=forward|reverse|random[:seed] is the order of blocks, of warps
 // and of the threads in them; random changes it at every stop. MILLRACE_SHIM_FAULT=kernel:n
-// fails the n-th launch of a kernel, or the n-th cudaGraphInstantiate or cudaGraphLaunch.
+// fails the n-th launch of a kernel, or the n-th cudaGraphInstantiate or cudaGraphLaunch;
+// MILLRACE_SHIM_SKIP=kernel:n leaves that launch out, as if the kernel did nothing.
 // MILLRACE_SHIM_MEMORY is the device's, in MiB, MILLRACE_SHIM_DEVICES and MILLRACE_SHIM_DRIVER
 // what the runtime says of the machine.
 //
@@ -65,7 +67,7 @@ struct Graph;
 
 // shared returns shared memory of the running block: the same for all threads that name
 // the same site.
-void* shared(size_t bytes, size_t align, const char* site);
+void* shared(size_t bytes, size_t align, const char* site, bool dynamic = false);
 
 enum Exchange { kShuffle, kShuffleXor, kShuffleUp, kShuffleDown };
 enum Combine { kBallot, kMatch, kReduceAdd, kReduceMax, kReduceMin };
@@ -74,6 +76,8 @@ constexpr int kNoVote = -1;
 // barrier waits for all threads of the block and returns how many voted.
 int barrier(int vote, const char* file, int line);
 void sync_warp(unsigned mask, const char* file, int line);
+// last_to_arrive waits for all threads of the block, and is true in the last of n blocks.
+bool last_to_arrive(int32_t* arrived, int n, const char* file, int line);
 uint64_t exchange_bits(unsigned mask, uint64_t v, Exchange how, int by, int width, const char* file, int line);
 uint64_t combine(unsigned mask, uint64_t v, Combine how, const char* file, int line);
 

@@ -1,0 +1,234 @@
+#include "selftest.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <random>
+#include <vector>
+
+#include "error.h"
+#include "memory.h"
+
+namespace millrace {
+namespace {
+
+// Matrices of two chunks of columns, and for each tiling rows that it takes: blocks that are not
+// full in any direction.
+constexpr int kColumns = 288, kOutputs = 120, kGroup = 32, kRowsOf[kTilings] = {13, 50, 70};
+
+const char* name_of(int kind) {
+  switch (kind) {
+    case MR_F16:
+      return "f16";
+    case MR_BF16:
+      return "bf16";
+    case MR_W8:
+      return "w8";
+    case MR_W4:
+      return "w4";
+    default:
+      return "f8";
+  }
+}
+constexpr const char* kNames[kTilings] = {"16", "64", "more"};  // rows
+
+// Bench is what a kernel is tried on: random rows and matrices, in device memory.
+class Bench {
+ public:
+  explicit Bench(cudaStream_t stream) : stream_(stream) {
+    lay_out(Arena(nullptr));
+    memory_ = Memory(Memory::device, bytes_, "the self-test");
+    lay_out(Arena(memory_.data()));
+    std::vector<float> x(size_t(kMost) * kColumns);
+    for (float& v : x) v = float(int(random_() % 2001) - 1000) / 300;
+    copy(x_, x.data(), x.size() * sizeof(float));
+    check(cudaMemsetAsync(arrived_, 0, kMostArrivals * sizeof(int32_t), stream_), "the self-test");
+  }
+
+  // Fills matrices of a kind, gated with minimums where there can be any.
+  void fill(int kind, bool gated) {
+    for (Weight& w : weights_) {
+      w.kind = kind;
+      w.rows = kOutputs;
+      w.cols = kColumns;
+      w.padded_rows = (kOutputs + kTileN - 1) / kTileN * kTileN;
+      w.row_bytes = kind == MR_W4 ? kColumns / 2 : kColumns * (kind < MR_W8 ? 2 : 1);
+      w.group = kind < MR_W8 ? kColumns : kGroup;
+      w.groups = kColumns / w.group;
+      w.table = kind != MR_W4 ? 0 : gated ? 4 : 2;
+      const size_t rows = size_t(w.padded_rows);
+      std::vector<uint16_t> codes(rows * size_t(w.row_bytes) / 2);
+      for (uint16_t& c : codes) c = number(kind == MR_BF16 ? 127 << 7 : kind == MR_F16 ? 15 << 10 : 0, kind);
+      copy(const_cast<char*>(w.codes), codes.data(), codes.size() * 2);
+      w.minimums = nullptr;
+      if (kind < MR_W8) continue;
+      std::vector<uint16_t> f16(rows * size_t(w.groups));
+      std::vector<float> f32(f16.size());
+      for (size_t i = 0; i < f16.size(); i++) {
+        f16[i] = number(15 << 10, MR_F16);
+        f32[i] = float(random_() % 1000) / 1000;
+      }
+      kind == MR_F8 ? copy(scales(w), f32.data(), f32.size() * 4) : copy(scales(w), f16.data(), f16.size() * 2);
+      for (uint16_t& m : f16) m = number(15 << 10, MR_F16);
+      if (kind != MR_W4 || !gated) continue;
+      w.minimums = minimums_[&w - weights_];
+      copy(minimums_[&w - weights_], f16.data(), f16.size() * 2);
+    }
+  }
+
+  // The result of one product, of linear.cu if tiled is null; empty if it cannot be started.
+  std::vector<char> multiply(bool gated, int n, const Tiled* tiled) {
+    std::vector<char> out(size_t(n) * kOutputs * sizeof(float));
+    Packed p{};
+    const Weight& w = weights_[0];
+    p.kind = w.kind == MR_W4 ? MR_W8 : w.kind == MR_F8 ? MR_BF16 : w.kind;
+    p.cols = p.padded_cols = kColumns;
+    p.group = p.kind == MR_W8 ? w.group : kColumns;
+    p.groups = p.kind == MR_W8 ? w.groups : 1;
+    p.heads = 1;
+    p.capacity = kCapacity;
+    p.codes = packed_;
+    p.scales = packed_scales_;
+    p.sums = packed_sums_;
+    Epilogue e{};
+    e.scale = 1;
+    e.act = MR_ACT_SILU;
+    const Values result{out_, kOutputs, kOutputs};
+    check(cudaMemsetAsync(memory_.data() + results_at_, 0xff, bytes_ - results_at_, stream_), "the self-test");
+    copy(count_, &n, sizeof n);
+    pack(stream_, count_, p, {x_, kColumns, kColumns}, nullptr, nullptr, n);
+    const Weight* w1 = gated ? &weights_[1] : nullptr;
+    if (tiled == nullptr) {
+      linear(stream_, {count_, nullptr}, result, p, w, w1, e, nullptr, Tiled{}, n);
+    } else {
+      Tiled here = *tiled;
+      here.partial = partial_;
+      here.floats = kFloats;
+      here.arrived = arrived_;
+      if (!linear_tiled(stream_, {count_, nullptr}, result, p, w, w1, e, nullptr, here, n)) return {};
+    }
+    if (cudaGetLastError() != cudaSuccess) return {};
+    check(cudaMemcpyAsync(out.data(), out_, out.size(), cudaMemcpyDeviceToHost, stream_), "the self-test");
+    check(cudaStreamSynchronize(stream_), "the self-test");
+    return out;
+  }
+
+ private:
+  static constexpr int kMost = kRowsOf[kMany], kCapacity = 128;
+  static constexpr size_t kFloats = size_t(2) * 2 * 128 * 128;  // chunks, blocks
+
+  void lay_out(Arena arena) {
+    const size_t rows = (kOutputs + kTileN - 1) / kTileN * kTileN, groups = kColumns / kGroup;
+    count_ = arena.take<int>(1);
+    x_ = arena.take<float>(size_t(kMost) * kColumns);
+    arrived_ = arena.take<int32_t>(kMostArrivals);
+    for (int m = 0; m < 2; m++) {
+      weights_[m].codes = arena.take<char>(rows * kColumns * 2);
+      weights_[m].scales = arena.take<float>(rows * groups);
+      minimums_[m] = arena.take<uint16_t>(rows * groups);
+    }
+    results_at_ = arena.used();
+    packed_ = arena.take<char>(size_t(2) * 2 * kCapacity * kColumns);
+    packed_scales_ = arena.take<float>(kCapacity * groups);
+    packed_sums_ = arena.take<int32_t>(kCapacity * groups);
+    partial_ = arena.take<float>(kFloats);
+    out_ = arena.take<float>(size_t(kMost) * kOutputs);
+    bytes_ = arena.used();
+  }
+  void* scales(const Weight& w) const { return const_cast<void*>(w.scales); }
+
+  // Random bits that are a number not far from 1, whose exponent those of one are; of codes
+  // any, but for a NaN of e4m3.
+  uint16_t number(int one, int kind) {
+    const uint16_t bits = uint16_t(random_());
+    if (kind == MR_BF16) return uint16_t((bits & 0x807f) | (one - (bits >> 8 & 3) * 128));
+    if (kind == MR_F16) return uint16_t((bits & 0x83ff) | (one - (bits >> 10 & 3) * 1024));
+    if (kind == MR_F8) return uint16_t(bits & 0xbfbf);
+    return bits;
+  }
+  void copy(void* to, const void* from, size_t bytes) {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "the self-test");
+    check(cudaStreamSynchronize(stream_), "the self-test");
+  }
+
+  cudaStream_t stream_;
+  std::minstd_rand random_;
+  Memory memory_;
+  size_t bytes_ = 0, results_at_ = 0;
+  int* count_;
+  Weight weights_[2]{};
+  uint16_t* minimums_[2];
+  float *x_, *packed_scales_, *partial_, *out_;
+  int32_t *packed_sums_, *arrived_;
+  char* packed_;
+};
+
+// Which kernels of a kind are right, early or not.
+uint32_t right(Bench& bench, int kind, bool early) {
+  uint32_t on = 0;
+  for (int t = 0; t < kTilings; t++) on |= tiled_bit(kind, t);
+  for (const bool gated : {false, true}) {
+    bench.fill(kind, gated);
+    for (int t = 0; t < kTilings; t++) {
+      const std::vector<char> want = bench.multiply(gated, kRowsOf[t], nullptr);
+      if (want.empty()) fail(MR_LOST, "the self-test: a kernel that cannot be started");
+      Tiled tiled{};
+      tiled.on = tiled_bit(kind, t);
+      tiled.early = early;
+      tiled.multiprocessors = gated ? 1 << 20 : 0;  // blocks share sums, or each is alone
+      if (bench.multiply(gated, kRowsOf[t], &tiled) != want) on &= ~tiled_bit(kind, t);
+    }
+  }
+  return on;
+}
+
+Tested test(cudaStream_t stream, int device) {
+  Tested tested;
+  const char* wanted = std::getenv("MILLRACE_CUDA_TILED");
+  if (wanted != nullptr && std::strcmp(wanted, "off") == 0) {
+    tested.off = "tiled kernels off";
+    return tested;
+  }
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, device), "the self-test");
+  Tiled& tiled = tested.tiled;
+  tiled.multiprocessors = properties.multiProcessorCount;
+  tiled.early = properties.major >= 9;
+  Bench bench(stream);
+  constexpr int kKinds[] = {MR_F16, MR_BF16, MR_W8, MR_W4, MR_F8};
+  const auto all = [&] {
+    tiled.on = 0;
+    for (const int kind : kKinds) tiled.on |= right(bench, kind, tiled.early);
+    return std::all_of(std::begin(kKinds), std::end(kKinds),
+                       [&](int kind) { return (~tiled.on >> kind * kTilings & ((1u << kTilings) - 1)) == 0; });
+  };
+  if (!all() && tiled.early) {
+    tiled.early = false;
+    tested.off = " early start";
+    all();
+  }
+  for (const int kind : kKinds) {
+    std::string failed;
+    for (int t = 0; t < kTilings; t++)
+      if ((tiled.on & tiled_bit(kind, t)) == 0) failed += std::string(failed.empty() ? "" : ",") + kNames[t];
+    if (!failed.empty()) tested.off += std::string(" ") + name_of(kind) + ":" + failed;
+  }
+  if (!tested.off.empty()) tested.off = "self-test failed:" + tested.off;
+  return tested;
+}
+
+}  // namespace
+
+const Tested& test_tiled(cudaStream_t stream) {
+  static std::mutex mutex;
+  static std::map<int, Tested> by_device;
+  const std::lock_guard<std::mutex> lock(mutex);
+  int device = 0;
+  check(cudaGetDevice(&device), "the self-test");
+  const auto it = by_device.find(device);
+  return it != by_device.end() ? it->second : by_device.emplace(device, test(stream, device)).first->second;
+}
+
+}  // namespace millrace
