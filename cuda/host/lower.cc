@@ -94,12 +94,19 @@ void Model::lower(const mr_op& op, Arena& arena) {
                       op.f[MR_ROPE_SCALE],
                       op.f[MR_ROPE_FACTOR],
                       op.f[MR_ROPE_THETA]};
-      return push([=](const Now& now) { rope(now.stream, step, x, r, now.tokens); });
+      if (!extends(rotated_) || rotated_.what->cache != nullptr || rotated_.what->rotations.count == Rotations::kMost)
+        push_rotated();
+      Rotations& rotations = rotated_.what->rotations;
+      rotations.x[rotations.count] = x;
+      rotations.rope[rotations.count++] = r;
+      return;
     }
     case MR_OP_CACHE_WRITE:
-      return push([=, this, c = &caches_[size_t(op.i[MR_WRITE_CACHE])]](const Now& now) {
-        write_cache(now.stream, step, slots_, *c, x, y, now.tokens);
-      });
+      if (!extends(rotated_) || rotated_.what->cache != nullptr) push_rotated();
+      rotated_.what->cache = &caches_[size_t(op.i[MR_WRITE_CACHE])];
+      rotated_.what->x = x;
+      rotated_.what->y = y;
+      return;
     case MR_OP_ATTENTION:
       return lower_attention(op, arena);
     case MR_OP_ACTIVATE: {
@@ -167,6 +174,15 @@ void Model::lower(const mr_op& op, Arena& arena) {
   }
 }
 
+// Launches what rotations and a write of a cache, which may follow, put into it.
+void Model::push_rotated() {
+  const auto what = std::make_shared<Rotated>();
+  push([=, this](const Now& now) {
+    rotate_and_write(now.stream, step_, slots_, what->rotations, what->cache, what->x, what->y, now.tokens);
+  });
+  rotated_ = {what, launches_.size()};
+}
+
 void Model::lower_norm(const mr_op& op, Arena& arena) {
   Norm norm{};
   const bool layer = op.kind == MR_OP_LAYERNORM;
@@ -180,13 +196,15 @@ void Model::lower_norm(const mr_op& op, Arena& arena) {
   norm.gate = layer ? int32_t(MR_GATE_NONE) : op.i[MR_NORM_GATE];
   norm.eps = op.f[MR_NORM_EPS];
   norm.shift = op.f[MR_NORM_SHIFT];
-  push([=, rows = rows(), n = n(), x = value(op.in[0]), gate = value(op.in[1]),
-                       out = value(op.out[0])](const Now& now) {
+  const auto packed = std::make_shared<Packed>();
+  push([=, rows = rows(), n = n(), x = value(op.in[0]), gate = value(op.in[1]), out = value(op.out[0])](const Now& now) {
     if (layer)
-      layer_norm(now.stream, rows, out, x, norm, n(now));
+      layer_norm(now.stream, rows, out, x, norm, *packed, n(now));
     else
-      rms_norm(now.stream, rows, out, x, gate, norm, n(now));
+      rms_norm(now.stream, rows, out, x, gate, norm, *packed, n(now));
   });
+  normed_ = {packed, launches_.size()};
+  normed_value_ = norm.group == value(op.out[0]).width ? op.out[0] : -1;
 }
 
 void Model::lower_linear(const mr_op& op, Arena& arena) {
@@ -267,9 +285,12 @@ void Model::push_product(const Product& p) {
                       last.heads == x.heads;
   if (!packed) {
     last_packed_ = {p.chosen == nullptr ? p.value : -1, x};
-    push([=](const Now& now) {
-      pack(now.stream, p.rows.count, x, p.x, p.gather ? p.chosen->row : nullptr, p.gather ? p.chosen->factor : nullptr, p.n(now));
-    });
+    if (p.chosen == nullptr && p.heads == 1 && extends(normed_) && normed_value_ == p.value)
+      *normed_.what = x;
+    else
+      push([=](const Now& now) {
+        pack(now.stream, p.rows.count, x, p.x, p.gather ? p.chosen->row : nullptr, p.gather ? p.chosen->factor : nullptr, p.n(now));
+      });
   }
   most_low_rows_ = std::max(most_low_rows_, size_t(p.heads) * size_t(p.capacity));
   share_chunks(w0, w1, p.heads, p.capacity);

@@ -129,6 +129,8 @@ size_t Model::lay_out(Arena arena) {
   chosen_.clear();
   by_row_ = false;
   last_packed_ = {};
+  rotated_ = {};
+  normed_ = {};
   packed_memory_ = arena.take<char>(packed_bytes_);
   partial_ = arena.take<float>(partial_floats_);
   arrived_ = arena.take<int32_t>(kMostArrivals);

@@ -82,6 +82,17 @@ class Model {
     Epilogue epilogue{};
     Values out;
   };
+  // Open is what the launch that was pushed last does, while operations may still add to it.
+  template <class T>
+  struct Open {
+    std::shared_ptr<T> what;
+    size_t launches = 0;  // up to it
+  };
+  struct Rotated {
+    Rotations rotations{};
+    const Cache* cache = nullptr;
+    Values x{}, y{};
+  };
   struct Adapter {
     int number;
     Memory memory;
@@ -168,9 +179,17 @@ class Model {
   // While operations are lowered.
   bool by_row_ = false;
   LastPacked last_packed_;
+  Open<Rotated> rotated_;
+  Open<Packed> normed_;  // what a norm packs besides
+  int normed_value_ = -1;  // of whole rows, or none
   std::vector<Launch> launches_;
   Graphs graphs_;
 
+  template <class T>
+  bool extends(const Open<T>& open) const {
+    return open.what != nullptr && open.launches == launches_.size();
+  }
+  void push_rotated();
   void push(std::function<void(const Now&)> run) { launches_.push_back({by_row_, std::move(run)}); }
 };
 

@@ -1,4 +1,5 @@
-// Keys and values, or latents, into pages: a warp for each row of a head.
+// Rotations of heads, in place, and keys and values, or latents, into pages: a block for each
+// token, in one launch since what is written is often what was rotated.
 #include "common.cuh"
 
 namespace millrace {
@@ -35,9 +36,36 @@ __device__ void write_row(const Cache& c, char* to, const float* x, const float*
   }
 }
 
-__global__ void __launch_bounds__(kThreads) write_cache_kernel(Step step, Slots slots, Cache c, Values x, Values y) {
-  const int t = blockIdx.x;
-  if (t >= *step.n_tokens) return;
+__device__ float frequency(const Rope& rope, int length, int i) {
+  if (rope.original == 0 || length <= rope.original) return rope.table[i];
+  if (rope.longer != nullptr) return rope.longer[i];
+  const double rotary = rope.rotary;
+  const double grown = double(rope.factor) * length / rope.original - (double(rope.factor) - 1);
+  const double base = rope.theta * pow(grown, rotary / (rotary - 2));
+  return float(pow(base, -2.0 * i / rotary));
+}
+
+// Threads take a pair of columns each, of every so many heads.
+__device__ void rotate(const Step& step, int t, const Values& x, const Rope& rope) {
+  const int half = rope.rotary / 2, parts = max(1, kThreads / max(1, half));
+  for (int at = threadIdx.x; at < half * parts; at += kThreads) {
+    const int i = at % half, axis = rope.axes == nullptr ? 0 : int(rope.axes[i]);
+    const float pos = float(rope.axes == nullptr ? step.pos[t] : step.axes[axis * step.max_tokens + t]);
+    // Rounded to float, as models were trained.
+    const float angle = pos * frequency(rope, step.length[t], i);
+    const float sine = sinf(angle) * rope.scale, cosine = cosf(angle) * rope.scale;
+    const int a = rope.first + (rope.interleaved != 0 ? 2 * i : i), b = a + (rope.interleaved != 0 ? 1 : half);
+    for (int h = at / half; h < rope.heads; h += parts) {
+      float* head = x.row(t) + h * rope.head_dim;
+      const float u = head[a], v = head[b];
+      head[a] = u * cosine - v * sine;
+      head[b] = v * cosine + u * sine;
+    }
+  }
+}
+
+// A warp for each row of a head.
+__device__ void write(const Step& step, int t, const Slots& slots, const Cache& c, const Values& x, const Values& y) {
   const int pos = step.pos[t], page = slots.page_table(step.slot[t], c.group)[pos / kPageTokens], place = pos % kPageTokens;
   const int parts = c.kind == MR_CACHE_LATENT ? 1 : 2 * c.heads;
   for (int i = threadIdx.x / 32; i < parts; i += kThreads / 32) {
@@ -61,11 +89,23 @@ __global__ void __launch_bounds__(kThreads) write_cache_kernel(Step step, Slots 
   }
 }
 
+__global__ void __launch_bounds__(kThreads) rotate_and_write_kernel(Step step, Slots slots, Rotations rotations, Cache c, Values x,
+                                                                    Values y) {
+  const int t = blockIdx.x;
+  if (t >= *step.n_tokens) return;
+  MR_LOOP
+  for (int i = 0; i < rotations.count; i++) {
+    rotate(step, t, rotations.x[i], rotations.rope[i]);
+    __syncthreads();
+  }
+  if (c.memory != nullptr) write(step, t, slots, c, x, y);
+}
+
 }  // namespace
 
-void write_cache(cudaStream_t stream, const Step& step, const Slots& slots, const Cache& c, const Values& x, const Values& y,
-                 int n) {
-  MR_LAUNCH(write_cache_kernel, n, kThreads, stream, step, slots, c, x, y);
+void rotate_and_write(cudaStream_t stream, const Step& step, const Slots& slots, const Rotations& rotations, const Cache* c,
+                      const Values& x, const Values& y, int n) {
+  MR_LAUNCH(rotate_and_write_kernel, n, kThreads, stream, step, slots, rotations, c == nullptr ? Cache{} : *c, x, y);
 }
 
 }  // namespace millrace

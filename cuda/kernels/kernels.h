@@ -185,8 +185,10 @@ struct Norm {
   int32_t group, gate;
   float eps, shift;
 };
-void rms_norm(cudaStream_t, const Rows&, const Values& out, const Values& x, const Values& gate, const Norm&, int n);
-void layer_norm(cudaStream_t, const Rows&, const Values& out, const Values& x, const Norm&, int n);
+// Of whole rows they pack what they make, if packed has memory.
+void rms_norm(cudaStream_t, const Rows&, const Values& out, const Values& x, const Values& gate, const Norm&, const Packed& packed,
+              int n);
+void layer_norm(cudaStream_t, const Rows&, const Values& out, const Values& x, const Norm&, const Packed& packed, int n);
 
 // elementwise.cu
 void activate(cudaStream_t, const Rows&, const Values& out, const Values& x, const Values& y, int act, float limit, float alpha,
@@ -201,16 +203,20 @@ void copy_columns(cudaStream_t, const Rows&, const Values& out, const Values& x,
 void pick_rows(cudaStream_t, const Step&, const Values& out, const Values& x, int count, bool mean, int n);
 void output_rows(cudaStream_t, const Step&, const Values& x, int n);
 
-// rope.cu
+// cache.cu: rotates heads of values, one after the other, and then writes x and y to a cache, if
+// it is not null.
 struct Rope {
   int32_t heads, head_dim, first, rotary, interleaved, original;
   const float *table, *longer, *axes;  // longer and axes may be null
   float scale, factor, theta;
 };
-void rope(cudaStream_t, const Step&, const Values& x, const Rope&, int n);
-
-// cache.cu
-void write_cache(cudaStream_t, const Step&, const Slots&, const Cache&, const Values& x, const Values& y, int n);
+struct Rotations {
+  static constexpr int kMost = 2;
+  int count;
+  Values x[kMost];
+  Rope rope[kMost];
+};
+void rotate_and_write(cudaStream_t, const Step&, const Slots&, const Rotations&, const Cache*, const Values& x, const Values& y, int n);
 
 // route.cu
 constexpr int kMostExperts = 1024;

@@ -1,12 +1,20 @@
-// Norms: a block for each group of a row.
-#include "common.cuh"
+// Norms: a block for each group of a row. One of a whole row also packs it, for the product that
+// follows.
+#include "pack.cuh"
 
 namespace millrace {
 namespace {
 
-constexpr int kThreads = 128;
+constexpr int kThreads = kPackThreads;
 
-__global__ void __launch_bounds__(kThreads) rms_norm_kernel(Rows rows, Values out, Values x, Values gate, Norm norm) {
+__device__ void pack_normed(const Packed& packed, const Values& out, int r) {
+  if (packed.codes == nullptr) return;
+  __syncthreads();  // the row is written
+  pack_row(packed, 0, r, {out.row(r), 1.f, packed.cols});
+}
+
+__global__ void __launch_bounds__(kThreads) rms_norm_kernel(Rows rows, Values out, Values x, Values gate, Norm norm, Packed packed) {
+  let_next_begin();
   const int r = blockIdx.x, at = int(blockIdx.y) * norm.group, n = norm.group;
   if (r >= *rows.count) return;
   const float *in = x.row(r) + at, *y = gate.data == nullptr ? nullptr : gate.row(r) + at;
@@ -28,9 +36,11 @@ __global__ void __launch_bounds__(kThreads) rms_norm_kernel(Rows rows, Values ou
     if (norm.gate == MR_GATE_MAGNITUDE) v *= magnitude;
     out.row(r)[at + i] = v;
   }
+  pack_normed(packed, out, r);
 }
 
-__global__ void __launch_bounds__(kThreads) layer_norm_kernel(Rows rows, Values out, Values x, Norm norm) {
+__global__ void __launch_bounds__(kThreads) layer_norm_kernel(Rows rows, Values out, Values x, Norm norm, Packed packed) {
+  let_next_begin();
   const int r = blockIdx.x, at = int(blockIdx.y) * norm.group, n = norm.group;
   if (r >= *rows.count) return;
   const float* in = x.row(r) + at;
@@ -45,17 +55,19 @@ __global__ void __launch_bounds__(kThreads) layer_norm_kernel(Rows rows, Values 
     if (norm.bias != nullptr) v += norm.bias[(at + i) % norm.biases];
     out.row(r)[at + i] = v;
   }
+  pack_normed(packed, out, r);
 }
 
 }  // namespace
 
 void rms_norm(cudaStream_t stream, const Rows& rows, const Values& out, const Values& x, const Values& gate, const Norm& norm,
-              int n) {
-  MR_LAUNCH(rms_norm_kernel, dim3(n, x.width / norm.group), kThreads, stream, rows, out, x, gate, norm);
+              const Packed& packed, int n) {
+  MR_LAUNCH(rms_norm_kernel, dim3(n, x.width / norm.group), kThreads, stream, rows, out, x, gate, norm, packed);
 }
 
-void layer_norm(cudaStream_t stream, const Rows& rows, const Values& out, const Values& x, const Norm& norm, int n) {
-  MR_LAUNCH(layer_norm_kernel, dim3(n, x.width / norm.group), kThreads, stream, rows, out, x, norm);
+void layer_norm(cudaStream_t stream, const Rows& rows, const Values& out, const Values& x, const Norm& norm,
+                const Packed& packed, int n) {
+  MR_LAUNCH(layer_norm_kernel, dim3(n, x.width / norm.group), kThreads, stream, rows, out, x, norm, packed);
 }
 
 }  // namespace millrace

@@ -327,7 +327,7 @@ __device__ __forceinline__ void multiply(Sums<S, float>& sums, Stages<S>& shared
 }
 
 template <int kind, int tiling>
-__global__ void __launch_bounds__((Shape<kind, tiling>::kThreads)) tiled_kernel(Rows rows, Values out, Packed x, Weight w0, Weight w1,
+__global__ void __launch_bounds__((Shape<kind, tiling>::kThreads), 1) tiled_kernel(Rows rows, Values out, Packed x, Weight w0, Weight w1,
                                                                                bool gate, Epilogue e, Routing routing, Split split) {
   using S = Shape<kind, tiling>;
   MR_SHARED_DYNAMIC(Memory<S>, shared);
