@@ -365,6 +365,7 @@ func (s *server) ready(l *loadedModel, adapters *adapter.Manager) handler.Model 
 		Template:  l.template,
 		Compiler:  l.compiler.get,
 		Revision:  modelRevision(s.model.place),
+		Hardware:  l.caps.Detail,
 		Adapters:  adapters,
 
 		RequestMemory: l.request,

@@ -40,6 +40,9 @@ type Model struct {
 	RequestMemory int64
 	// Revision is the commit of the hub that the model is, "" if that is unknown.
 	Revision string
+	// Hardware is the GPU or instruction set that computes, and what of it is not
+	// used, for the metrics.
+	Hardware string
 	// Sampling is what requests of the OpenAI routes get for fields that they
 	// leave out.
 	Sampling SamplingDefaults
@@ -143,7 +146,7 @@ func (s *Server) SetPending(reason string) { s.pending.Store(&reason) }
 // SetReady makes the Server serve m.
 func (s *Server) SetReady(m Model) {
 	limits := m.Generator.Limits()
-	s.metrics.SetModel(s.opt.ModelID, m.Revision, limits, m.Generator.Stats)
+	s.metrics.SetModel(s.opt.ModelID, m.Revision, m.Hardware, limits, m.Generator.Stats)
 	if m.Template == nil {
 		m.Template = new(chat.Template)
 	}

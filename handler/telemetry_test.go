@@ -271,7 +271,7 @@ func TestHTTPMetrics(t *testing.T) {
 func TestStateMetrics(t *testing.T) {
 	pending := New(Options{ModelID: "x"})
 	s := New(Options{Version: "1.2.3", SHA: "abc", Device: "sim", ModelID: "org/name"})
-	s.SetReady(Model{Generator: &fake{limits: engine.Limits{MaxInput: 4000, MaxTotal: 4096}}, Tokenizer: testTokenizer(), Revision: "def"})
+	s.SetReady(Model{Generator: &fake{limits: engine.Limits{MaxInput: 4000, MaxTotal: 4096}}, Tokenizer: testTokenizer(), Revision: "def", Hardware: "avx2"})
 	check := func(s *Server, lines ...string) {
 		t.Helper()
 		body := ask(t, s, "GET", "/metrics", "").body
@@ -282,7 +282,7 @@ func TestStateMetrics(t *testing.T) {
 		}
 	}
 	check(pending, "millrace_ready 0", "millrace_draining 0", "millrace_slots 0")
-	check(s, `millrace_build_info{commit="abc",device="sim",version="1.2.3"} 1`, `millrace_model_info{model="org/name",revision="def"} 1`,
+	check(s, `millrace_build_info{commit="abc",device="sim",version="1.2.3"} 1`, `millrace_model_info{hardware="avx2",model="org/name",revision="def"} 1`,
 		"millrace_ready 1", "millrace_draining 0", "millrace_slots 8")
 	s.Drain()
 	check(s, "millrace_ready 0", "millrace_draining 1")

@@ -198,7 +198,7 @@ func (m *Metrics) Total(name, help string, value func(engine.Stats) int64) {
 
 // SetModel adds what depends on the model. It must be called before requests
 // are accepted.
-func (m *Metrics) SetModel(name, revision string, limits engine.Limits, stats func() engine.Stats) {
+func (m *Metrics) SetModel(name, revision, hardware string, limits engine.Limits, stats func() engine.Stats) {
 	m.mu.Lock()
 	m.stats = stats
 	m.mu.Unlock()
@@ -208,7 +208,7 @@ func (m *Metrics) SetModel(name, revision string, limits engine.Limits, stats fu
 		m.inputLength = m.histogram("tgi_request_input_length", "Input token length per request", input, nil)
 		m.maxNewTokens = m.histogram("tgi_request_max_new_tokens", "Maximum new tokens per request", total, nil)
 		m.generatedTokens = m.histogram("tgi_request_generated_tokens", "Generated tokens per request", total, nil)
-		m.Info("millrace_model_info", "Name and revision of the model", map[string]string{"model": name, "revision": revision})
+		m.Info("millrace_model_info", "Name and revision of the model, and the hardware that computes", map[string]string{"model": name, "revision": revision, "hardware": hardware})
 	})
 }
 
