@@ -26,6 +26,13 @@ def threads_of(source):
     return found
 
 
+def dynamic_of(source, kinds):
+    """Threads of a block and bytes of dynamic shared memory, by kernel, of those that tiled.cu asserts."""
+    tilings = ["Decode", "Few", "Many"]
+    return {f"tiled_kernel<{kinds[kind]}, {tilings.index(tiling)}>": (int(threads), int(size))
+            for kind, tiling, threads, size in re.findall(r"takes<(MR_\w+), k(\w+)>\((\d+), (\d+)\)", source)}
+
+
 def occupancy(arch, threads, registers, shared):
     warps, blocks, memory = LIMITS[arch]
     each = -(-threads // 32)
@@ -36,9 +43,11 @@ def occupancy(arch, threads, registers, shared):
 
 def main():
     rows, archs = [], set()
+    kinds = dict(re.findall(r"^  (MR_\w+) = (\d+),", (here.parent / "engine/device/abi/millrace.h").read_text(), re.M))
     for log in sorted(built.glob("gpu/kernels/*.ptxas")):
         file = log.name.removesuffix(".ptxas")
-        threads = threads_of((here / "kernels" / file).read_text())
+        source = (here / "kernels" / file).read_text()
+        threads, dynamic = threads_of(source), dynamic_of(source, kinds)
         entries = re.findall(
             r"Compiling entry function '(\S+)' for 'sm_(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
             r".*?Used (\d+) registers(.*?)\n", log.read_text(), re.S)
@@ -46,11 +55,12 @@ def main():
         kernels = {}
         for name, (_, arch, stack, stores, loads, registers, rest) in zip(names, entries):
             kernel = re.search(r"(\w+_kernel(?:<[^>]*>)?)", name)[1]
-            shared = re.search(r"(\d+) bytes smem", rest)
-            kernels.setdefault(kernel, {})[arch] = (int(registers), int(shared[1]) if shared else 0, int(stores) + int(loads), int(stack))
+            static = re.search(r"(\d+) bytes smem", rest)
+            shared = (int(static[1]) if static else 0) + dynamic.get(kernel, (0, 0))[1]
+            kernels.setdefault(kernel, {})[arch] = (int(registers), shared, int(stores) + int(loads), int(stack))
             archs.add(arch)
         for kernel, by in sorted(kernels.items()):
-            rows.append((file, kernel, threads[kernel.split("<")[0]], by))
+            rows.append((file, kernel, dynamic[kernel][0] if kernel in dynamic else threads[kernel.split("<")[0]], by))
     archs = sorted(archs)
     print("# What the kernels take\n")
     print("Written by `make -C cuda report` from what ptxas said (nvcc 13.0) of each kernel: registers of a thread, and of a\n"

@@ -6,16 +6,16 @@
 // 16 bytes of each are permuted (swizzle), so that eight rows of a piece lie in different banks.
 // Codes become numbers in registers; their scales travel with the stage.
 //
-//   tiling   rows  columns  threads  in flight, of 16-bit weights   on a multiprocessor of sm_90, sm_80, sm_89
-//   kDecode    16       64      128   24 KiB of weights, 12 of x     4, 3, 2 blocks
-//   kFew       64       64      128   24 and 48                      2, 1, 1
-//   kMany     128      128      256   24 and 48                      2, 1, 1
+//   tiling   rows  columns  threads  in flight, of 16-bit weights
+//   kDecode    16       64      128   24 KiB of weights, 12 of x
+//   kFew       64       64      256   24 and 48
+//   kMany     128      128      256   24 and 48
 //
 // Reading weights at 4.8 TB/s takes 25 KiB in flight on each of 132 multiprocessors, if memory
-// answers in 700 ns; at 0.9 TB/s 4 KiB on each of 142. kMany multiplies each byte of a stage with
-// 128 others: 128 x 128 x 32 x 2 planes for 24 KiB, 43 multiplications a byte, of which an H200 with
-// 495 TFLOP/s of mma would take 5.7 TB/s from its L2 cache. Codes have half as many columns,
-// since three sums of each number are in registers.
+// answers in 700 ns; at 0.9 TB/s 4 KiB on each of 142. kMany does 2 x 128 x 128 x 32 operations of
+// each of two planes for 24 KiB, 85 a byte: at 500 TFLOP/s it takes 5.9 TB/s from the L2 cache.
+// Codes have half as many columns, since three sums of each number are in registers.
+// RESOURCES.md says how many blocks a multiprocessor has room for.
 //
 // Where a product has fewer blocks than two for each multiprocessor, each chunk of its columns
 // (chunk_columns) gets blocks of its own, and the last of them to arrive adds what all left.
@@ -36,6 +36,7 @@ struct Shape {
   static constexpr int kUnits = tiling == kMany && !kCoded ? 4 : 2;              // of 8 columns, of a warp
   static constexpr int kWarpRows = tiling == kDecode ? 1 : 2, kWarpColumns = 4;
   static constexpr int kThreads = 32 * kWarpRows * kWarpColumns;
+  static constexpr int kBlocks = tiling == kDecode ? 3 : 1;  // that registers must leave room for
   static constexpr int kRows = 16 * kTiles * kWarpRows, kColumns = 8 * kUnits * kWarpColumns;
   static constexpr int kStepK = kInteger ? 32 : 16;  // of mma
   // Pieces of 16 bytes of a row, and the columns of x in one.
@@ -327,7 +328,7 @@ __device__ __forceinline__ void multiply(Sums<S, float>& sums, Stages<S>& shared
 }
 
 template <int kind, int tiling>
-__global__ void __launch_bounds__((Shape<kind, tiling>::kThreads), 1) tiled_kernel(Rows rows, Values out, Packed x, Weight w0, Weight w1,
+__global__ void __launch_bounds__((Shape<kind, tiling>::kThreads), (Shape<kind, tiling>::kBlocks)) tiled_kernel(Rows rows, Values out, Packed x, Weight w0, Weight w1,
                                                                                bool gate, Epilogue e, Routing routing, Split split) {
   using S = Shape<kind, tiling>;
   MR_SHARED_DYNAMIC(Memory<S>, shared);
@@ -400,6 +401,21 @@ constexpr bool takes(int threads, size_t bytes) {
   using S = Shape<kind, tiling>;
   return S::kThreads == threads && sizeof(Memory<S>) == bytes;
 }
+static_assert(takes<MR_F16, kDecode>(128, 49280));
+static_assert(takes<MR_F16, kFew>(256, 98432));
+static_assert(takes<MR_F16, kMany>(256, 98432));
+static_assert(takes<MR_BF16, kDecode>(128, 49280));
+static_assert(takes<MR_BF16, kFew>(256, 98432));
+static_assert(takes<MR_BF16, kMany>(256, 98432));
+static_assert(takes<MR_W8, kDecode>(128, 47104));
+static_assert(takes<MR_W8, kFew>(256, 77824));
+static_assert(takes<MR_W8, kMany>(256, 59392));
+static_assert(takes<MR_W4, kDecode>(128, 30720));
+static_assert(takes<MR_W4, kFew>(256, 61440));
+static_assert(takes<MR_W4, kMany>(256, 51200));
+static_assert(takes<MR_F8, kDecode>(128, 36864));
+static_assert(takes<MR_F8, kFew>(256, 89088));
+static_assert(takes<MR_F8, kMany>(256, 79360));
 
 // Blocks of a product before sums are shared: in x, y and z.
 template <class S>

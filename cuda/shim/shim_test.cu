@@ -22,6 +22,9 @@ struct Fragments {
 struct Large {
   float v[13000];
 };
+struct Larger {
+  float v[26000];
+};
 
 // Kernels without faults.
 
@@ -111,6 +114,14 @@ __global__ void multiplied_s8(const int8_t* a, const int8_t* b, int* d) {
   for (int i = 0; i < 4; i++) d[(lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2] = acc[i];
 }
 
+// Each block leaves a number, and the last to arrive adds them.
+__global__ void added_by_last(int32_t* arrived, float* parts, float* out) {
+  if (threadIdx.x == 0) parts[blockIdx.x] = float(blockIdx.x + 1);
+  if (!last_to_arrive(arrived, int(gridDim.x)) || threadIdx.x != 0) return;
+  out[0] = 0;
+  for (unsigned i = 0; i < gridDim.x; i++) out[0] += load_shared(parts + i);
+}
+
 // Kernels with one fault each.
 
 __global__ void barrier_in_branch() {
@@ -160,6 +171,11 @@ __global__ void no_sync_before_write(float* out) {
 }
 __global__ void blocks_share(float* out) { out[threadIdx.x] = float(blockIdx.x); }
 __global__ void blocks_hand_on(float* out) { out[blockIdx.x + 1] = out[blockIdx.x]; }
+__global__ void not_the_last(int32_t* arrived, float* parts, float* out) {
+  if (threadIdx.x == 0) parts[blockIdx.x] = 1;
+  last_to_arrive(arrived, int(gridDim.x));
+  out[blockIdx.x * 32 + threadIdx.x] = load_shared(parts + (blockIdx.x + 1) % gridDim.x) + load_shared(parts + (blockIdx.x + 2) % gridDim.x);
+}
 __global__ void atomic_and_not(int* out) {
   if (threadIdx.x == 3)
     *out = 5;
@@ -204,6 +220,10 @@ __global__ void copies_beyond(const float* in) {
 }
 __global__ void too_much_shared(float* out) {
   MR_SHARED(Large, s);
+  out[threadIdx.x] = s.v[threadIdx.x];
+}
+__global__ void too_much_dynamic(float* out) {
+  MR_SHARED_DYNAMIC(Larger, s);
   out[threadIdx.x] = s.v[threadIdx.x];
 }
 __global__ void reads(const float* in, float* out) { out[threadIdx.x] = in[0]; }
@@ -259,6 +279,13 @@ void good_kernels() {
   const std::vector<float> copy = host(out, 64);
   EXPECT(copy[31] == 31 && copy[47] == 47 && copy[48] == 0, "copied are %g, %g and %g", double(copy[31]), double(copy[47]),
          double(copy[48]));
+
+  int32_t* arrived = device(std::vector<int32_t>(1, 0));
+  for (int i = 0; i < 2; i++) {
+    MR_LAUNCH(added_by_last, 5, 64, stream, arrived, in, out);
+    EXPECT(host(out, 1)[0] == 15, "the last block added %g", double(host(out, 1)[0]));
+    EXPECT(host(arrived, 1)[0] == 0, "the last block left %d", host(arrived, 1)[0]);
+  }
 
   int* counts = device(std::vector<int>(5, 0));
   MR_LAUNCH(counted, 1, 64, stream, counts);
@@ -421,6 +448,7 @@ void faulty_kernels() {
   FAULTY(never_waits, 1, 64, "asynchronous copies that nobody waits for", in, out);
   FAULTY(copies_misaligned, 1, 32, "misaligned asynchronous copy", in);
   FAULTY(too_much_shared, 1, 32, "bytes of shared memory", out);
+  FAULTY(too_much_dynamic, 1, 32, "bytes of shared memory", out);
   FAULTY(nothing, 1, 48, "a grid of");
   FAULTY(nothing, 1, 2048, "a grid of");
   FAULTY(nothing, shim::Size(1, 70000), 32, "a grid of");
@@ -432,6 +460,7 @@ void faulty_kernels() {
   FAULTY(waits_without_barrier, 1, 64, "a race", in, out);
   FAULTY(blocks_share, 2, 64, "another block writes", out);
   FAULTY(blocks_hand_on, 3, 32, "a race", out);
+  FAULTY(not_the_last, 3, 32, "another block writes", device(std::vector<int32_t>(1, 0)), in, device(std::vector<float>(96)));
   FAULTY(atomic_and_not, 1, 32, "a race", reinterpret_cast<int*>(out));
   FAULTY(beyond, 1, 64, "256 bytes into an allocation of 256", in, out);
   FAULTY(before, 1, 32, "outside of the device's memory", out);
