@@ -17,8 +17,11 @@ LIMITS = {"80": (64, 32, 164), "86": (48, 16, 100), "89": (48, 24, 100), "90a": 
 
 def threads_of(source):
     """The most threads of a block, by kernel."""
-    constants = dict(re.findall(r"(k\w+) = (\d+)", source))
-    number = lambda text: int(constants.get(text, text))
+    constants = dict(re.findall(r"(k\w+) = (k\w+|\d+)", source))
+
+    def number(text):
+        return number(constants[text]) if text in constants else int(text)
+
     found = {k: number(n) for n, k in re.findall(r"__launch_bounds__\((\w+)(?:, \d+)?\)\s+(\w+)", source)}
     for kernel, threads in re.findall(r"MR_LAUNCH\((\w+), .*?, (\w+), stream", source):
         if threads in constants or threads.isdigit():
@@ -46,7 +49,8 @@ def main():
     kinds = dict(re.findall(r"^  (MR_\w+) = (\d+),", (here.parent / "engine/device/abi/millrace.h").read_text(), re.M))
     for log in sorted(built.glob("gpu/kernels/*.ptxas")):
         file = log.name.removesuffix(".ptxas")
-        source = (here / "kernels" / file).read_text()
+        headers = sorted((here / "kernels").glob("*.cuh"))
+        source = "".join(path.read_text() for path in [*headers, here / "kernels" / file])
         threads, dynamic = threads_of(source), dynamic_of(source, kinds)
         entries = re.findall(
             r"Compiling entry function '(\S+)' for 'sm_(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"

@@ -214,7 +214,7 @@ union Memory {
 };
 
 template <int kind>
-__global__ void __launch_bounds__(kThreads) linear_kernel(Rows rows, Values out, Packed x, Weight w0, Weight w1, bool gate,
+__global__ void __launch_bounds__(kThreads, 3) linear_kernel(Rows rows, Values out, Packed x, Weight w0, Weight w1, bool gate,
                                                           Epilogue e, Routing routing) {
   MR_SHARED(Memory<kind>, shared);
   Block b;

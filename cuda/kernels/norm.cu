@@ -13,7 +13,7 @@ __device__ void pack_normed(const Packed& packed, const Values& out, int r) {
   pack_row(packed, 0, r, {out.row(r), 1.f, packed.cols});
 }
 
-__global__ void __launch_bounds__(kThreads) rms_norm_kernel(Rows rows, Values out, Values x, Values gate, Norm norm, Packed packed) {
+__global__ void __launch_bounds__(kThreads, 12) rms_norm_kernel(Rows rows, Values out, Values x, Values gate, Norm norm, Packed packed) {
   let_next_begin();
   const int r = blockIdx.x, at = int(blockIdx.y) * norm.group, n = norm.group;
   if (r >= *rows.count) return;
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads) rms_norm_kernel(Rows rows, Values ou
   pack_normed(packed, out, r);
 }
 
-__global__ void __launch_bounds__(kThreads) layer_norm_kernel(Rows rows, Values out, Values x, Norm norm, Packed packed) {
+__global__ void __launch_bounds__(kThreads, 12) layer_norm_kernel(Rows rows, Values out, Values x, Norm norm, Packed packed) {
   let_next_begin();
   const int r = blockIdx.x, at = int(blockIdx.y) * norm.group, n = norm.group;
   if (r >= *rows.count) return;

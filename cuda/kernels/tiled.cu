@@ -23,6 +23,14 @@
 
 #include "linear.cuh"
 
+// Like MR_UNROLL, of so many copies.
+#ifdef __CUDACC__
+#define MR_PRAGMA(text) _Pragma(#text)
+#define MR_UNROLL_BY(n) MR_PRAGMA(unroll (n))
+#else
+#define MR_UNROLL_BY(n)
+#endif
+
 namespace millrace {
 namespace {
 
@@ -39,6 +47,8 @@ struct Shape {
   static constexpr int kBlocks = tiling == kDecode ? 3 : 1;  // that registers must leave room for
   static constexpr int kRows = 16 * kTiles * kWarpRows, kColumns = 8 * kUnits * kWarpColumns;
   static constexpr int kStepK = kInteger ? 32 : 16;  // of mma
+  // Steps of which there is a copy each; adding a group to sums takes too many registers for that.
+  static constexpr int kUnrolled = tiling == kDecode && kCoded ? 1 : kStageK / kStepK;
   // Pieces of 16 bytes of a row, and the columns of x in one.
   static constexpr int kXPieces = kStageK * kElement / 16, kXPieceK = 16 / kElement;
   static constexpr int kPieceK = kind == MR_W4 ? 32 : kCoded ? 16 : 8, kPieces = kStageK / kPieceK;
@@ -276,7 +286,7 @@ __device__ __forceinline__ void multiply(Sums<S, float>& sums, Stages<S>& shared
     commit_copies();
     const Stage<S>& s = shared.stage[step % S::kStages];
     const int first_group = p.group(w0, k);
-    MR_UNROLL
+    MR_UNROLL_BY(S::kUnrolled)
     for (int ks = 0; ks < S::kStageK / S::kStepK; ks++) {
       const int end = k + (ks + 1) * S::kStepK;
       if (S::kCoded && end - S::kStepK >= x.cols) break;

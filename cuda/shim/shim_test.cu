@@ -174,7 +174,8 @@ __global__ void blocks_hand_on(float* out) { out[blockIdx.x + 1] = out[blockIdx.
 __global__ void not_the_last(int32_t* arrived, float* parts, float* out) {
   if (threadIdx.x == 0) parts[blockIdx.x] = 1;
   last_to_arrive(arrived, int(gridDim.x));
-  out[blockIdx.x * 32 + threadIdx.x] = load_shared(parts + (blockIdx.x + 1) % gridDim.x) + load_shared(parts + (blockIdx.x + 2) % gridDim.x);
+  if (threadIdx.x == 0)
+    out[blockIdx.x] = load_shared(parts + (blockIdx.x + 1) % gridDim.x) + load_shared(parts + (blockIdx.x + 2) % gridDim.x);
 }
 __global__ void atomic_and_not(int* out) {
   if (threadIdx.x == 3)
@@ -460,7 +461,7 @@ void faulty_kernels() {
   FAULTY(waits_without_barrier, 1, 64, "a race", in, out);
   FAULTY(blocks_share, 2, 64, "another block writes", out);
   FAULTY(blocks_hand_on, 3, 32, "a race", out);
-  FAULTY(not_the_last, 3, 32, "another block writes", device(std::vector<int32_t>(1, 0)), in, device(std::vector<float>(96)));
+  FAULTY(not_the_last, 3, 32, "a race", reinterpret_cast<int32_t*>(in), in + 1, out);  // in[0] is a zero
   FAULTY(atomic_and_not, 1, 32, "a race", reinterpret_cast<int*>(out));
   FAULTY(beyond, 1, 64, "256 bytes into an allocation of 256", in, out);
   FAULTY(before, 1, 32, "outside of the device's memory", out);
