@@ -102,7 +102,8 @@ var layers = map[string][]string{
 	"engine/device":      {"engine/device/abi", "engine/page", "engine/plan", "engine/sample"},
 	"engine/device/abi":  {},
 	"engine/cpu":         {"engine/cpu/kernels", "engine/device"},
-	"engine/cuda":        {"engine/device"},
+	"engine/shard":       {"engine/device", "engine/plan"},
+	"engine/cuda":        {"engine/device", "engine/plan", "engine/shard"},
 	// What takes minutes to compile depends on no Go that changes every day.
 	"engine/cpu/kernels": {"engine/device/abi"},
 	"engine/ref":         {"engine/device", "engine/plan", "engine/quant", "engine/sample"},

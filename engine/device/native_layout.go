@@ -82,6 +82,7 @@ var (
 	_ = "="[C.MR_OP_JOIN-plan.OpJoin]
 	_ = "="[C.MR_OP_SELECTIVE_SCAN-plan.OpSelectiveScan]
 	_ = "="[C.MR_OP_EMBEDDING_BAG-plan.OpEmbeddingBag]
+	_ = "="[C.MR_OP_ALL_REDUCE-plan.OpAllReduce]
 
 	_ = "="[C.MR_EMBED_OFFSET-plan.EmbedOffset]
 	_ = "="[C.MR_EMBED_BESIDE-plan.EmbedBeside]

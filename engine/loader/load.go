@@ -150,8 +150,12 @@ func WeightBytes(p *plan.Plan, c *weights.Checkpoint) (int64, error) {
 
 // Resident is what backend b is given of plan p.
 func Resident(b device.Backend, p *plan.Plan) *plan.Plan {
-	if b.Caps().Lowered {
+	caps := b.Caps()
+	if caps.Lowered {
 		p = plan.Lower(p)
+	}
+	if caps.Devices > 1 { // they divide the plan, and then share values
+		return p
 	}
 	return plan.Share(p)
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/cpu"
@@ -12,6 +13,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/ref"
 	"github.com/millrace-ai/millrace/engine/sample"
+	"github.com/millrace-ai/millrace/engine/shard"
 )
 
 // small is enough for the few tokens that run computes.
@@ -163,6 +165,64 @@ func TestBackends(t *testing.T) {
 				t.Errorf("cpu: %v, ref %v", got, want)
 			}
 		})
+	}
+}
+
+// sharded returns a backend of n of ref.
+func sharded(t *testing.T, n int) device.Backend {
+	t.Helper()
+	var (
+		mu      sync.Mutex
+		arrived = sync.NewCond(&mu)
+		parts   [plan.MaxShards][]float32
+		count   int
+		given   [][]float32 // what the last to come saw of all
+		round   int
+	)
+	shards := make([]device.Backend, n)
+	for i := range shards {
+		meet := func(x []float32) [][]float32 {
+			mu.Lock()
+			defer mu.Unlock()
+			parts[i] = x
+			if count++; count == n {
+				given, count = slices.Clone(parts[:n]), 0
+				round++
+				arrived.Broadcast()
+				return given
+			}
+			for mine := round; mine == round; {
+				arrived.Wait()
+			}
+			return given
+		}
+		b, err := ref.OpenShard(small, meet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shards[i] = b
+	}
+	return shard.New(shards, func() {})
+}
+
+// TestShards: a model that is divided computes what it does undivided.
+func TestShards(t *testing.T) {
+	divided := map[int]int{}
+	for name, p := range plan.GoldenPlans(t) {
+		t.Run(name, func(t *testing.T) {
+			want := run(t, open(t, "ref"), p)
+			for _, n := range []int{2, 4} {
+				if got := run(t, sharded(t, n), plan.Lower(p)); got != nil {
+					divided[n]++
+					if !within(got, want, 1e-4) {
+						t.Errorf("%d shards: %v, undivided %v", n, got, want)
+					}
+				}
+			}
+		})
+	}
+	if divided[2] < 50 || divided[4] < 20 {
+		t.Errorf("%v models are divided, by shards: those that can be are more", divided)
 	}
 }
 

@@ -50,6 +50,7 @@ var operandsOf = [numKinds]operands{
 	OpJoin:          {in: "rroooo", out: "r"},
 	OpSelectiveScan: {in: "rrrr", out: "r", weights: "rr", tokens: true},
 	OpEmbeddingBag:  {in: "rr", out: "r", weights: "r"},
+	OpAllReduce:     {in: "ro", out: "r"},
 }
 
 // Check verifies all of a plan that a backend trusts: that every operation has
@@ -133,6 +134,8 @@ func (c *checker) sizes() error {
 		{"number of caches", len(c.Caches), 0, maxCount},
 		{"number of groups", len(c.Groups), 0, len(c.Caches)},
 		{"rope length", c.RopeOriginal, 0, maxPosition},
+		{"number of shards", c.Shards, 0, MaxShards},
+		{"shard", c.Shard, 0, max(c.Shards-1, 0)},
 	} {
 		if n.n < n.lo || n.n > n.hi {
 			return fmt.Errorf("%s %d, expected %d to %d", n.what, n.n, n.lo, n.hi)

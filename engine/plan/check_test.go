@@ -190,6 +190,25 @@ func TestCheckAccepts(t *testing.T) {
 	for _, op := range append(plans["everything"].Ops, plans["encoder"].Ops...) {
 		kinds[op.Kind] = true
 	}
+	shards := 0
+	for name, p := range plans {
+		for _, n := range []int{2, 4} {
+			shard, _, err := Shard(Lower(p), n, n-1)
+			if err != nil {
+				continue
+			}
+			shards++
+			if err := Check(shard); err != nil {
+				t.Errorf("%s, the last of %d shards: %v\n%v", name, n, err, shard)
+			}
+			for _, op := range shard.Ops {
+				kinds[op.Kind] = true
+			}
+		}
+	}
+	if shards < len(plans) {
+		t.Errorf("%d shards of %d plans", shards, len(plans))
+	}
 	if len(kinds) != int(numKinds) {
 		t.Errorf("%d of %d kinds are tried", len(kinds), numKinds)
 	}
@@ -246,7 +265,10 @@ func TestCheckRefuses(t *testing.T) {
 		{"nothing to do", func(p *Plan) { p.Ops = nil }, "number of operations 0"},
 		{"no logits", func(p *Plan) { p.Ops = p.Ops[:len(p.Ops)-1] }, "rmsnorm: logits or output are the last operation"},
 		{"logits twice", func(p *Plan) { p.Ops = append(p.Ops, p.Ops[len(p.Ops)-1]) }, "logits: logits or output are the last operation"},
-		{"kind", change(OpAdd, 0, func(op *Op) { op.Kind = numKinds }), "operation 2, unknown: unknown kind 24"},
+		{"kind", change(OpAdd, 0, func(op *Op) { op.Kind = numKinds }), "operation 2, unknown: unknown kind 25"},
+		{"sum over shards", change(OpAdd, 0, func(op *Op) { op.Kind = OpAllReduce }), "all_reduce: of a plan that is not a shard's"},
+		{"shards", func(p *Plan) { p.Shards = 9 }, "number of shards 9, expected 0 to 8"},
+		{"shard", func(p *Plan) { p.Shards, p.Shard = 2, 2 }, "shard 2, expected 0 to 1"},
 
 		// values
 		{"width", value(func(p *Plan, op *Op) { p.Values[op.Out[0]].Width = 0 }), "value 2: width 0"},

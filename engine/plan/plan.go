@@ -199,13 +199,16 @@ const (
 	// table is that of the row which is nearest, and NaN is 0. Learned positions that are
 	// interpolated, or in another order than the sequence's.
 	OpEmbeddingBag
+	// OpAllReduce: out = the sum of x over all shards, in their order, or with y, which
+	// all have: y + AddScale * that sum. out may be x or y. In the plan of a shard alone.
+	OpAllReduce
 	numKinds
 )
 
 var kindNames = [numKinds]string{
 	"embed", "embed_position", "rmsnorm", "layernorm", "linear", "linear_heads", "rope", "cache_write", "attention",
 	"activate", "add", "route", "experts", "conv", "gated_delta", "ssm", "rows", "logits", "output",
-	"scale", "sparsify", "join", "selective_scan", "embedding_bag",
+	"scale", "sparsify", "join", "selective_scan", "embedding_bag", "all_reduce",
 }
 
 func (k Kind) String() string {
@@ -297,7 +300,7 @@ const (
 	AttnScale = 0
 	AttnCap   = 1
 
-	AddScale = 0
+	AddScale = 0 // OpAdd and OpAllReduce
 
 	RouteScale  = 0
 	RouteEps    = 1
@@ -578,6 +581,13 @@ type Plan struct {
 
 	Stored   Quantization // how the checkpoint stores matrices
 	Quantize Quantize     // what becomes of those that it stores as floats
+
+	// Shards is how many plans Shard has divided the model into, of which this is number
+	// Shard; 0: it is whole. Tables with a row for each token may have VocabRange of them:
+	// OpEmbed makes zeros of tokens that it has no row for and, but for shard 0, of rows of
+	// Batch.Embeds; OpLogits makes what it has rows for, and the shards show each other
+	// theirs.
+	Shards, Shard int
 
 	// Wide are names of tensors that QuantizeInt4 leaves in 8 bits.
 	Wide map[string]bool

@@ -133,6 +133,7 @@ var (
 		OpAttention:  {"scale", "cap"},
 		OpActivate:   {"limit", "alpha"},
 		OpAdd:        {"scale"},
+		OpAllReduce:  {"scale"},
 		OpRoute:      {"scale", "eps", "jitter"},
 		OpExperts:    {"limit", "alpha"},
 		OpGatedDelta: {"eps", "scale"},

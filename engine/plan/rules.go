@@ -30,7 +30,7 @@ func (c *checker) rules(op *Op) error {
 			}
 			r.require((op.Weight[0] == None) == (c.Vocab == 0), "weight 0 is %d, of a vocabulary of %d", op.Weight[0], c.Vocab)
 		}
-		shape(0, c.Vocab, out)
+		r.tokenTable(c.Plan, op.Weight[0], out)
 
 	case OpEmbedPosition:
 		rows := c.Tensors[op.Weight[0]].Shape[0]
@@ -147,6 +147,11 @@ func (c *checker) rules(op *Op) error {
 		r.width("input 1", in(1), in(0))
 		r.width("output", out, in(0))
 
+	case OpAllReduce:
+		r.require(c.Shards > 0, "of a plan that is not a shard's")
+		r.width("input 1", in(1), in(0))
+		r.width("output", out, in(0))
+
 	case OpRoute:
 		experts, k := in(0), i(RouteTopK)
 		groups, top := i(RouteGroups), i(RouteTopGroups)
@@ -239,7 +244,7 @@ func (c *checker) rules(op *Op) error {
 
 	case OpLogits:
 		r.require(c.rows, "no rows were picked")
-		shape(0, c.Vocab, in(0))
+		r.tokenTable(c.Plan, op.Weight[0], in(0))
 		shape(1, c.Vocab)
 		r.require(op.F[LogitsCap] >= 0, "cap %g", op.F[LogitsCap])
 
@@ -333,6 +338,16 @@ func (r *rule) shape(p *Plan, w int32, k int, want ...int) {
 		same = got[i] == want[i]
 	}
 	r.require(same, "weight %d, %s, has shape %v, expected %v", k, p.Tensors[w].Name, got, want)
+}
+
+// tokenTable compares the shape of weight 0, if it is there, with that of a table which has
+// a row for each token, or for those of a shard.
+func (r *rule) tokenTable(p *Plan, w int32, width int) {
+	rows := p.Vocab
+	if w != None && p.Tensors[w].Shape[0] == p.VocabRange().N {
+		rows = p.VocabRange().N
+	}
+	r.shape(p, w, 0, rows, width)
 }
 
 func (r *rule) table(p *Plan, what string, t int32, entries int, optional bool) {

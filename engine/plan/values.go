@@ -116,7 +116,7 @@ func (op *Op) mayOverwrite(k int) bool {
 	switch op.Kind {
 	case OpRMSNorm, OpLayerNorm, OpRope, OpScale, OpSparsify:
 		return k == 0
-	case OpAdd:
+	case OpAdd, OpAllReduce:
 		return k <= 1
 	case OpLinear:
 		return k == 1

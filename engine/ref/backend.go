@@ -36,6 +36,7 @@ type Backend struct {
 	ring       [device.RingDepth]entry
 
 	logits  []float32 // one row
+	meet    Meet      // of a shard; nil: it has the whole model
 	sampler sample.Sampler
 	top     [device.MaxTopN]sample.Alternative
 
@@ -82,6 +83,19 @@ func Open(limits device.Limits) (*Backend, error) {
 		}
 	}
 	return &Backend{limits: limits, adapters: map[int32]adapter{}}, nil
+}
+
+// Meet gives what one shard has of something to the others, waits for theirs, and returns
+// all, by shard. They are read before the next call.
+type Meet func(x []float32) [][]float32
+
+// OpenShard returns a backend without a model that runs plan.Shard's plans beside others.
+func OpenShard(limits device.Limits, meet Meet) (*Backend, error) {
+	b, err := Open(limits)
+	if err == nil {
+		b.meet = meet
+	}
+	return b, err
 }
 
 // Caps implements device.Backend.
@@ -338,12 +352,30 @@ func (b *Backend) answer(e *entry, r int) (device.RowResult, int) {
 // logitsOf fills b.logits with what op, an OpLogits, makes of x.
 func (b *Backend) logitsOf(op *plan.Op, x []float32) {
 	bias := b.weight(op.Weight[1])
-	for i, l := range b.tensors[op.Weight[0]].times(0, x) {
+	all := b.tensors[op.Weight[0]].times(0, x)
+	if len(all) < len(b.logits) {
+		all = b.joined(all)
+	}
+	for i, l := range all {
 		if bias != nil {
 			l += float64(bias[i])
 		}
 		b.logits[i] = float32(softcap(float64(op.F[plan.LogitsScale])*l, op.F[plan.LogitsCap]))
 	}
+}
+
+// joined is what the shards have, one after the other.
+func (b *Backend) joined(part []float64) (all []float64) {
+	mine := make([]float32, len(part))
+	for i, v := range part {
+		mine[i] = float32(v)
+	}
+	for _, theirs := range b.meet(mine) {
+		for _, v := range theirs {
+			all = append(all, float64(v))
+		}
+	}
+	return all
 }
 
 // Wait implements device.Backend.

@@ -164,6 +164,8 @@ func (b *Backend) run(op *plan.Op, p *pass) {
 				out.row(r)[i] = x.row(r)[i] + op.F[plan.AddScale]*y.row(r)[i]
 			}
 		}
+	case plan.OpAllReduce:
+		b.allReduce(op, out, x, y)
 	case plan.OpRoute:
 		route(op, out, b.value(op.Out[1], p), x, w[0], w[1])
 	case plan.OpExperts:
@@ -250,14 +252,42 @@ func (b *Backend) draft(e *entry) {
 	}
 }
 
+// allReduce is OpAllReduce.
+func (b *Backend) allReduce(op *plan.Op, out, x, y matrix) {
+	var mine []float32
+	for r := range x.rows {
+		mine = append(mine, x.row(r)...)
+	}
+	all := b.meet(mine)
+	for r := range out.rows {
+		for i := range out.width {
+			var sum float64
+			for _, theirs := range all {
+				sum += float64(theirs[r*out.width+i])
+			}
+			if y.data != nil {
+				sum = float64(y.row(r)[i]) + float64(op.F[plan.AddScale])*sum
+			}
+			out.row(r)[i] = float32(sum)
+		}
+	}
+}
+
 // embed is OpEmbed.
 func (b *Backend) embed(op *plan.Op, out matrix, p *pass, w []float32) {
-	beside := op.I[plan.EmbedBeside] == 1
+	beside, first := op.I[plan.EmbedBeside] == 1, 0
+	part := w != nil && !beside && len(w)/out.width < b.plan.Vocab // of the table
+	if part {
+		first = b.plan.VocabRange().First
+	}
 	for t, tok := range p.rows {
 		row, id := out.row(t), int(tok.id)
 		switch {
 		case beside && (id < 0 || id >= len(w)/out.width):
 			id = 0
+		case part && (id < 0 && b.plan.Shard > 0 || id >= 0 && (id < first || id-first >= len(w)/out.width)):
+			clear(row)
+			continue
 		case id < 0:
 			copy(row, p.batch.Embeds[int(device.EmbedRow(0)-tok.id)*b.plan.RowWidth()+int(op.I[plan.EmbedFirst]):])
 			continue
@@ -266,7 +296,7 @@ func (b *Backend) embed(op *plan.Op, out matrix, p *pass, w []float32) {
 			continue
 		}
 		for i := range row {
-			row[i] = w[id*out.width+i] * op.F[plan.EmbedScale]
+			row[i] = w[(id-first)*out.width+i] * op.F[plan.EmbedScale]
 		}
 	}
 }

@@ -98,7 +98,8 @@ typedef enum {
   MR_OP_JOIN,
   MR_OP_SELECTIVE_SCAN,
   MR_OP_EMBEDDING_BAG,
-  MR_NUM_OPS
+  MR_NUM_OPS, /* of a whole model; then those of a shard of one */
+  MR_OP_ALL_REDUCE = MR_NUM_OPS
 } mr_op_kind;
 
 /* Fields of mr_op.i and mr_op.f, as package plan names them. */
