@@ -78,6 +78,50 @@ func TestCUDAGoldens(t *testing.T) {
 	runGoldens(t, "testdata", []goldenBackend{{"cuda", open, 2e-2, 0.05}}, choose)
 }
 
+// TestShardedGoldens divides models among several devices of the shim: heads of keys and
+// values that are divided and that are shared, experts, latent caches, windows, slopes, what
+// every device computes for itself.
+func TestShardedGoldens(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the race detector sees nothing of the library")
+	}
+	library := cudaLibrary(t)
+	if caps, err := cuda.Probe(library); err != nil || !strings.Contains(caps.Detail, "shim") {
+		t.Skipf("the library is not the shim: %v", err)
+	}
+	t.Setenv("MILLRACE_SHIM_DEVICES", "5")
+	all := os.Getenv("MILLRACE_TEST_CUDA") == "all"
+	for _, tt := range []struct {
+		dir   string
+		n     int
+		brief bool
+	}{
+		{"mixtral", 2, false}, {"mixtral", 4, true}, {"deepseek-v3", 2, true}, {"gemma2-v4", 2, true}, {"bloom", 5, false}, {"gpt-oss", 4, false},
+		{"qwen3-next", 2, false}, {"llama-tied-bf16", 3, false}, {"olmo2-v4", 2, false}, {"qwen2-moe", 2, false}, {"minimax-m2", 2, false},
+	} {
+		if !all && !tt.brief {
+			continue
+		}
+		t.Run(fmt.Sprintf("%s, %d devices", tt.dir, tt.n), func(t *testing.T) {
+			data, err := os.ReadFile(filepath.Join("testdata", tt.dir, "golden.json"))
+			var g golden
+			if err == nil {
+				err = json.Unmarshal(data, &g)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			limits := device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 4, MaxPagesPerSlot: 16}
+			backend, err := cuda.OpenShards(library, limits, tt.n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { backend.Close() }) // after the engine has stopped
+			compareGolden(t, startEngine(t, filepath.Join("testdata", tt.dir), floats{backend}, limits, 7), &g, 0, 2e-2, 0.05)
+		})
+	}
+}
+
 // cudaLibrary is the CUDA backend that is named, or the shim's.
 func cudaLibrary(t *testing.T) string {
 	t.Helper()

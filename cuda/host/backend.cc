@@ -24,6 +24,30 @@ mr_status open(const mr_limits* limits, mr_context** ctx) {
   return Entries<Context>::open(limits, ctx, [&] { return new Context(*limits); });
 }
 
+// The group that is being opened: one at a time.
+int group_devices = 0;
+std::shared_ptr<Group> group;
+
+// open_member opens one device of a group, the first of which makes it.
+template <int device>
+mr_status open_member(const mr_limits* limits, mr_context** ctx) {
+  return Entries<Context>::open(limits, ctx, [&] {
+    if (device == 0) {
+      group = nullptr;
+      if (const Device d = find_device(); !d.missing.empty()) fail(MR_UNSUPPORTED, "%s", d.missing.c_str());
+      group = std::make_shared<Group>(group_devices);
+    }
+    if (group == nullptr || device >= group->devices()) fail(MR_INVALID, "device %d of no group", device);
+    return new Context(*limits, std::make_unique<Member>(group, device));
+  });
+}
+
+template <int... device>
+const mr_backend* member(int number, std::integer_sequence<int, device...>) {
+  static constexpr mr_backend kTables[] = {Entries<Context>::table(probe, open_member<device>)...};
+  return &kTables[number];
+}
+
 // What the GPU can do: bytes a second of a copy, operations a second of products.
 void peaks(double* bytes, double* operations) {
   check(cudaSetDevice(0), "opening the GPU");
@@ -45,14 +69,33 @@ void peaks(double* bytes, double* operations) {
 }  // namespace
 }  // namespace millrace
 
-// Bytes of the GPU that are free for weights and caches, and that it has; 0 if it does not
+// Bytes of a GPU that are free for weights and caches, and that it has; 0 if it does not
 // say. The rest is for what the driver takes later, as for graphs.
-extern "C" __attribute__((visibility("default"))) void mr_cuda_memory(int64_t* free, int64_t* total) {
+extern "C" __attribute__((visibility("default"))) void mr_cuda_device_memory(int32_t device, int64_t* free, int64_t* total) {
   size_t left = 0, all = 0;
-  if (cudaMemGetInfo(&left, &all) != cudaSuccess) cudaGetLastError();
+  if (cudaSetDevice(device) != cudaSuccess || cudaMemGetInfo(&left, &all) != cudaSuccess) cudaGetLastError();
   constexpr size_t kDriver = size_t(128) << 20;
   *free = int64_t(left - std::min(left / 16, kDriver));
   *total = int64_t(all);
+}
+
+// The table of one device of a group of so many, which are opened in order, one group at a
+// time; null if there can be no such group. Other calls may come from a thread for each.
+extern "C" __attribute__((visibility("default"))) const mr_backend* mr_cuda_member(int32_t devices, int32_t device) {
+  if (devices < 1 || devices > millrace::kMostDevices || device < 0 || device >= devices) return nullptr;
+  millrace::group_devices = devices;
+  return millrace::member(device, std::make_integer_sequence<int, millrace::kMostDevices>());
+}
+
+// What makes the devices of the group that was opened last give up waiting for each other.
+// It must not be called any more once they are closed.
+extern "C" __attribute__((visibility("default"))) void* mr_cuda_group(void) {
+  void* made = millrace::group.get();
+  millrace::group = nullptr;  // its devices keep it
+  return made;
+}
+extern "C" __attribute__((visibility("default"))) void mr_cuda_abandon(void* group) {
+  static_cast<millrace::Group*>(group)->abandon();
 }
 
 // Peaks of the GPU for benchmarks; 0 if it cannot be measured.

@@ -20,7 +20,7 @@ bool within(int32_t v, int32_t n) { return v >= 0 && v < n; }
 
 }  // namespace
 
-Device find_device() {
+Device find_device(int number) {
   Device d;
   char text[320];
   int count = 0, driver = 0;
@@ -38,7 +38,7 @@ Device find_device() {
   if (error != cudaSuccess) cudaGetLastError();
   if (!d.missing.empty()) return d;
   cudaDeviceProp properties{};
-  check(cudaGetDeviceProperties(&properties, 0), "asking for the GPU");
+  check(cudaGetDeviceProperties(&properties, number), "asking for the GPU");
   if (properties.major < 8) {
     std::snprintf(text, sizeof text, "%s has compute capability %d.%d, needed is 8.0", properties.name, properties.major,
                   properties.minor);
@@ -56,7 +56,7 @@ void fill_caps(mr_caps* caps, const Device& device) {
   std::snprintf(caps->detail, sizeof caps->detail, "%s", device.missing.empty() ? device.detail.c_str() : device.missing.c_str());
   if (!device.missing.empty()) return;
   std::snprintf(caps->name, sizeof caps->name, "cuda");
-  caps->ops = (uint64_t(1) << MR_NUM_OPS) - 1;
+  caps->ops = (uint64_t(1) << MR_NUM_OPS) - 1;  // of a whole model
   caps->memory = device.memory;
   caps->formats = 1u << MR_F32 | 1u << MR_F16 | 1u << MR_BF16 | 1u << MR_W8 | 1u << MR_W4 | 1u << MR_F8;
   caps->features = MR_FEATURE_ADAPTERS | MR_FEATURE_EMBEDS | MR_FEATURE_AXES | MR_FEATURE_SPANS | MR_FEATURE_VERIFY | MR_FEATURE_CACHE8;
@@ -66,9 +66,10 @@ void fill_caps(mr_caps* caps, const Device& device) {
   caps->step_tokens = kStepTokens;
 }
 
-Context::Context(const mr_limits& limits) : device_(find_device()), limits_(limits) {
+Context::Context(const mr_limits& limits, std::unique_ptr<Member> group)
+    : group_(std::move(group)), number_(group_ ? group_->device() : 0), device_(find_device(number_)), limits_(limits) {
   if (!device_.missing.empty()) fail(MR_UNSUPPORTED, "%s", device_.missing.c_str());
-  check(cudaSetDevice(0), "opening the GPU");
+  use();
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "opening the GPU");
   if (const std::string& off = test_tiled(stream_).off; !off.empty()) device_.detail += "; " + off;
   uploader_ = std::make_unique<Uploader>();
@@ -76,11 +77,13 @@ Context::Context(const mr_limits& limits) : device_(find_device()), limits_(limi
 
 Context::~Context() {
   if (stream_ == nullptr) return;
+  cudaSetDevice(number_);  // also for the members, which give back memory after this
   cudaStreamSynchronize(stream_);
   cudaStreamDestroy(stream_);
 }
 
 int32_t Context::tensor_new(const char* name, mr_format format, int rank, const int64_t* shape) {
+  use();
   if (model_) fail(MR_INVALID, "tensor %s announced after the model was set", name);
   tensors_.push_back(std::make_unique<Tensor>(name, format, rank, shape, uploader_->stream()));
   bytes_ += int64_t(tensors_.back()->bytes());
@@ -88,6 +91,7 @@ int32_t Context::tensor_new(const char* name, mr_format format, int rank, const 
 }
 
 void Context::tensor_write(int32_t handle, int64_t first, int64_t rows, const void* src, int64_t bytes) {
+  use();
   if (!within(handle, int32_t(tensors_.size()))) fail(MR_INVALID, "tensor handle %d, there are %zu", handle, tensors_.size());
   Tensor& t = *tensors_[size_t(handle)];
   if (model_) fail(MR_INVALID, "tensor %s is written after the model was set", t.name().c_str());
@@ -97,14 +101,17 @@ void Context::tensor_write(int32_t handle, int64_t first, int64_t rows, const vo
 }
 
 void Context::set_model(const mr_plan& plan, mr_model_info* info) {
+  use();
   if (model_) fail(MR_INVALID, "the model was already set");
   check_plan(plan);
+  const bool shard = std::any_of(plan.ops, plan.ops + plan.n_ops, [](const mr_op& op) { return op.kind == MR_OP_ALL_REDUCE; });
+  if (shard != (group_ != nullptr)) fail(MR_UNSUPPORTED, shard ? "a shard of a model, on a GPU without others" : "a whole model, on a group of GPUs");
   if (plan.n_tensors != int(tensors_.size()))
     fail(MR_INVALID, "plan of %d tensors, %zu were announced", plan.n_tensors, tensors_.size());
   for (const auto& t : tensors_)
     if (!t->complete()) fail(MR_INVALID, "tensor %s was not written in full", t->name().c_str());
   uploader_->finish();
-  auto model = std::make_unique<Model>(plan, tensors_, limits_, stream_);
+  auto model = std::make_unique<Model>(plan, tensors_, limits_, stream_, group_.get());
   *info = {};
   info->page_bytes = model->page_bytes();
   info->state_bytes = model->state_bytes();
@@ -116,6 +123,7 @@ void Context::set_model(const mr_plan& plan, mr_model_info* info) {
 }
 
 void Context::cache_init(int pages, int states) {
+  use();
   Model& m = model("pages reserved");
   if (ready_) fail(MR_INVALID, "pages reserved twice");
   if (pages < 0 || states < 0) fail(MR_INVALID, "%d pages and %d states", pages, states);
@@ -129,12 +137,14 @@ void Context::cache_init(int pages, int states) {
 }
 
 void Context::warm_up() {
+  use();
   if (!ready_) fail(MR_INVALID, "warm-up before pages were reserved");
   model_->record(stream_);
   synchronize("warming up");
 }
 
 void* Context::host_alloc(int64_t bytes) {
+  use();
   if (bytes <= 0) fail(MR_INVALID, "%lld bytes of host memory", (long long)bytes);
   Memory memory(Memory::host, size_t(bytes), "host memory");
   void* at = memory.data();
@@ -143,10 +153,12 @@ void* Context::host_alloc(int64_t bytes) {
 }
 
 void Context::host_free(void* memory) {
+  use();
   if (host_memory_.erase(memory) == 0) fail(MR_INVALID, "host memory that was not allocated here, or given back before");
 }
 
 void Context::adapter_load(int32_t id, int32_t rank, int32_t n, const mr_adapter_target* targets) {
+  use();
   Model& m = model("an adapter");
   synchronize("loading an adapter");
   const int64_t before = m.adapter_bytes();
@@ -155,6 +167,7 @@ void Context::adapter_load(int32_t id, int32_t rank, int32_t n, const mr_adapter
 }
 
 void Context::adapter_drop(int32_t id) {
+  use();
   Model& m = model("an adapter");
   const int64_t before = m.adapter_bytes();
   m.drop_adapter(id);
@@ -179,6 +192,7 @@ void Context::state_write(int state, const void* src, int64_t bytes) {
 }
 
 void Context::copy(void* to, const void* from, int64_t bytes, int64_t want, cudaMemcpyKind kind) {
+  use();
   if (bytes != want) fail(MR_INVALID, "a copy of %lld bytes, expected %lld", (long long)bytes, (long long)want);
   check(cudaMemcpyAsync(to, from, size_t(bytes), kind, stream_), "copying a page or state");
   synchronize("copying a page or state");
@@ -214,6 +228,7 @@ RingEntry& Context::entry(const char* call, int i, RingEntry::State want) {
 }
 
 void Context::forward(int i) {
+  use();
   RingEntry& e = entry("forward", i, RingEntry::idle);
   const mr_batch& b = *e.batch;
   e.start = std::chrono::steady_clock::now();
@@ -232,6 +247,7 @@ void Context::forward(int i) {
 }
 
 void Context::sample(int i) {
+  use();
   RingEntry& e = entry("sample", i, RingEntry::forwarded);
   if (i != last_forward_) fail(MR_INVALID, "sample of ring entry %d, the last forward was of %d", i, last_forward_);
   model_->sample(stream_, e.batch);
@@ -240,6 +256,7 @@ void Context::sample(int i) {
 }
 
 void Context::wait(int i) {
+  use();
   const bool given_up = within(i, MR_RING_DEPTH) && ring_[i].state == RingEntry::forwarded;
   RingEntry& e = entry("wait", i, given_up ? RingEntry::forwarded : RingEntry::sampled);
   e.state = RingEntry::idle;

@@ -16,13 +16,13 @@
 
 namespace millrace {
 
-// Device is the GPU that there is, or why there is none.
+// Device is a GPU that there is, or why there is none.
 struct Device {
   std::string missing;  // empty: there is one
   std::string detail;
   int64_t memory = 0;
 };
-Device find_device();
+Device find_device(int number = 0);
 void fill_caps(mr_caps* caps, const Device& device);
 
 // RingEntry is one batch's arrays, which the host writes and the device reads, and how
@@ -46,7 +46,8 @@ struct RingEntry {
 // a time calls them.
 class Context {
  public:
-  explicit Context(const mr_limits& limits);
+  // group is null for a model of one device, which is the first one then.
+  explicit Context(const mr_limits& limits, std::unique_ptr<Member> group = nullptr);
   ~Context();
 
   void caps(mr_caps* caps) const { fill_caps(caps, device_); }
@@ -78,7 +79,12 @@ class Context {
   void copy(void* to, const void* from, int64_t bytes, int64_t want, cudaMemcpyKind kind);
   Model& model(const char* call);
 
-  Device device_;
+  // use makes the device the one that CUDA's calls are about: threads come from anywhere.
+  void use() { check(cudaSetDevice(number_), "choosing the GPU"); }
+
+  const std::unique_ptr<Member> group_;
+  const int number_;
+  const Device device_;
   const mr_limits limits_;
   cudaStream_t stream_ = nullptr;
   std::vector<std::unique_ptr<Tensor>> tensors_;

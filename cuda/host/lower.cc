@@ -66,9 +66,11 @@ void Model::lower(const mr_op& op, Arena& arena) {
   switch (op.kind) {
     case MR_OP_EMBED: {
       const Weight* w = op.weight[0] < 0 ? nullptr : &weight(op.weight[0]);
+      const bool divided = w != nullptr && op.i[MR_EMBED_BESIDE] == 0 && w->rows < plan_.vocab;
+      const int at = divided ? group_->first_token(plan_.vocab) : -1;
       return push([=, width = plan_.embeds_width](const Now& now) {
         embed(now.stream, step, out, w, op.f[MR_EMBED_SCALE], op.i[MR_EMBED_BESIDE] == 1, op.i[MR_EMBED_FIRST],
-              width, now.tokens);
+              width, at, now.tokens);
       });
     }
     case MR_OP_EMBED_POSITION:
@@ -117,6 +119,11 @@ void Model::lower(const mr_op& op, Arena& arena) {
     }
     case MR_OP_ADD:
       return push([=](const Now& now) { add(now.stream, rows, out, x, y, op.f[MR_ADD_SCALE], n(now)); });
+    case MR_OP_ALL_REDUCE:
+      exchanged_floats_ = std::max(exchanged_floats_, size_t(capacity()) * size_t(x.width));
+      return push([=, this](const Now& now) {
+        all_reduce(now.stream, rows, out, x, y, op.f[MR_ADD_SCALE], group_->peers(), n(now));
+      });
     case MR_OP_SCALE: {
       const float* w = floats(op.weight[0], arena);
       const int weights = op.weight[0] < 0 ? 0 : weight(op.weight[0]).cols;
@@ -418,7 +425,11 @@ void Model::lower_logits(const mr_op& op, Arena& arena) {
   logits_ = {arena.take<float>(kLogitRows * stride), plan_.vocab, int(stride)};
   logits_head_ = {floats(op.weight[1], arena), op.f[MR_LOGITS_SCALE], op.f[MR_LOGITS_CAP]};
   head_packed_ = layout_of(weight(op.weight[0]), 1, kLogitRows);
-  share_chunks(weight(op.weight[0]), nullptr, 1, kLogitRows);
+  const int rows = weight(op.weight[0]).rows;
+  if (rows == plan_.vocab) return;
+  const size_t part = round_up(size_t(rows), 4);
+  logit_part_ = {arena.take<float>(kLogitRows * part), rows, int(part)};
+  exchanged_floats_ = std::max(exchanged_floats_, kLogitRows * size_t(rows));
 }
 
 }  // namespace millrace

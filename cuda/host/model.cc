@@ -35,22 +35,24 @@ void check_plan(const mr_plan& plan) {
   if (plan.version != MR_PLAN_VERSION)
     fail(MR_UNSUPPORTED, "plan version %d, this backend runs %d", plan.version, MR_PLAN_VERSION);
   if (plan.n_draft > 0) fail(MR_UNSUPPORTED, "a plan that drafts tokens");
+  constexpr int kKinds = MR_OP_ALL_REDUCE + 1;
   for (int i = 0; i < plan.n_ops; i++) {
     const mr_op& op = plan.ops[i];
-    if (op.kind < 0 || op.kind >= MR_NUM_OPS) fail(MR_UNSUPPORTED, "operation %d is of unknown kind %d", i, op.kind);
+    if (op.kind < 0 || op.kind >= kKinds) fail(MR_UNSUPPORTED, "operation %d is of unknown kind %d", i, op.kind);
     check_op(plan, op, i);
   }
 }
 
 Model::Model(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, const mr_limits& limits,
-             cudaStream_t stream)
+             cudaStream_t stream, Member* group)
     : plan_(plan),
       plan_values_(plan.values, plan.values + plan.n_values),
       plan_caches_(plan.caches, plan.caches + plan.n_caches),
       ops_(plan.ops, plan.ops + plan.n_ops),
       tensors_(tensors),
       limits_(limits),
-      stream_(stream) {
+      stream_(stream),
+      group_(group) {
   const float* at = plan.tables;
   for (int i = 0; i < plan.n_tables; i++) {
     tables_.emplace_back(at, at + plan.table_len[i]);
@@ -67,6 +69,7 @@ Model::Model(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& te
   lay_out(Arena(nullptr));  // finds out how much of what several operations share is needed
   workspace_ = Memory(Memory::device, lay_out(Arena(nullptr)), "activations");
   lay_out(Arena(workspace_.data()));
+  if (exchanged_floats_ > 0) group_->allocate(exchanged_floats_, stream);
   check(cudaStreamSynchronize(stream), "preparing the model");
 }
 
@@ -252,7 +255,10 @@ void Model::answers(const Now& now) const {
     part.data = x.row(first);
     pack(now.stream, step_.n_rows, head_packed_, part, nullptr, nullptr, n);
     Epilogue none{};
-    linear(now.stream, {step_.n_rows, nullptr}, logits_, head_packed_, weight(head_.weight[0]), nullptr, none, nullptr, tiled(), n);
+    const Rows rows = {step_.n_rows, nullptr};
+    const bool divided = logit_part_.data != nullptr;
+    linear(now.stream, rows, divided ? logit_part_ : logits_, head_packed_, weight(head_.weight[0]), nullptr, none, nullptr, n);
+    if (divided) all_gather(now.stream, rows, logits_, logit_part_, group_->peers(), n);
     sample_rows(now.stream, step_, slots_, logits_, logits_head_, first, n);
   }
   check(cudaPeekAtLastError(), "starting to sample");

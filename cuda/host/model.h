@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "graph.h"
+#include "group.h"
 #include "kernels.h"
 #include "memory.h"
 #include "tensor.h"
@@ -30,8 +31,10 @@ struct Launch {
 
 class Model {
  public:
-  // Lays out and reserves all that steps compute in. The plan and the tensors outlive it.
-  Model(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, const mr_limits& limits, cudaStream_t stream);
+  // Lays out and reserves all that steps compute in. The plan, the tensors and the group, null
+  // for a model of one device, outlive it.
+  Model(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& tensors, const mr_limits& limits, cudaStream_t stream,
+        Member* group);
 
   // reserve makes room for pages and states.
   void reserve(int pages, int states, cudaStream_t stream);
@@ -150,6 +153,8 @@ class Model {
   const std::vector<std::unique_ptr<Tensor>>& tensors_;
   const mr_limits limits_;
   cudaStream_t stream_;
+  Member* group_;
+  size_t exchanged_floats_ = 0;  // at once, by the devices of a group
 
   mr_op head_{};
   int cache_format_ = MR_F32, cache_group_ = 0;
@@ -160,7 +165,7 @@ class Model {
   Step step_{};
   Slots slots_{};
   Rows token_rows_{}, row_rows_{};
-  Values logits_{};
+  Values logits_{}, logit_part_{};  // the latter of an output head that is divided
   Head logits_head_{};
   Packed head_packed_{};
   char* packed_memory_ = nullptr;

@@ -8,11 +8,16 @@ namespace {
 __device__ __forceinline__ int embedded_row(int32_t id) { return -1 - id; }
 
 __global__ void embed_kernel(Step step, Values out, Weight w, bool none, float scale, bool beside,
-                             int first, int embeds_width) {
+                             int first, int embeds_width, int at) {
   const int t = blockIdx.x;
   if (t >= *step.n_tokens) return;
   int32_t id = step.token[t];
   if (beside && (id < 0 || id >= w.rows)) id = 0;
+  if (at >= 0) {
+    if (id >= 0) id -= at;
+    none = id < 0 || id >= w.rows;
+    if (id < 0 && (at > 0 || step.token[t] >= 0)) id = 0;  // not a row of the batch, or not this device's
+  }
   if (id < 0) {
     const float* from = (*step.batch)->embeds + size_t(embedded_row(id)) * size_t(embeds_width) + first;
     for (int i = threadIdx.x; i < out.width; i += blockDim.x) out.row(t)[i] = from[i];
@@ -44,9 +49,9 @@ __global__ void embed_position_kernel(Step step, Values out, Weight w, int offse
 }  // namespace
 
 void embed(cudaStream_t stream, const Step& step, const Values& out, const Weight* w, float scale,
-           bool beside, int first, int embeds_width, int n) {
+           bool beside, int first, int embeds_width, int at, int n) {
   MR_LAUNCH(embed_kernel, n, 128, stream, step, out, w == nullptr ? Weight{} : *w, w == nullptr, scale, beside,
-            first, embeds_width);
+            first, embeds_width, at);
 }
 
 void embedding_bag(cudaStream_t stream, const Rows& rows, const Values& out, const Values& numbers, const Values& weights,

@@ -172,9 +172,31 @@ void store_rows(cudaStream_t, const Weight&, const void* src, int64_t first, int
 // decode_rows makes floats of all elements, without padding.
 void decode_rows(cudaStream_t, const Weight&, int matrices, float* out);
 
-// embed.cu
+// all_reduce.cu: between the devices that share a model, which do the same exchanges in the
+// same order. What a device has is in a buffer of its own, which the others read once it has
+// raised its flag with each of them.
+constexpr int kMostDevices = 8;
+struct Peers {
+  int32_t devices, device;       // how many; which one this is
+  float* buffers[kMostDevices];  // two each, of so many floats
+  size_t floats;
+  uint32_t* flags[kMostDevices];  // of each device: the last exchange that each one has come to
+  uint32_t* exchanges;            // of this device, so far
+  int* ended;                     // blocks, of the exchange that has begun
+  const int* abandoned;           // not 0: a device has failed, and nobody waits for it
+};
+// shard_first is the first of n rows of a vocabulary that a device has (plan.VocabRange).
+__host__ __device__ constexpr int shard_first(int n, int device, int devices) {
+  return int(int64_t(n) * device / devices);
+}
+// all_reduce sums x over the devices, and adds it to y; all_gather joins its columns.
+void all_reduce(cudaStream_t, const Rows&, const Values& out, const Values& x, const Values& y, float scale, const Peers&, int n);
+void all_gather(cudaStream_t, const Rows&, const Values& out, const Values& x, const Peers&, int n);
+
+// embed.cu. Of a table that is divided, at is the first token that it has a row for; else it
+// is -1. Others are zeros then, and rows of the batch but where at is 0.
 void embed(cudaStream_t, const Step&, const Values& out, const Weight*, float scale,
-           bool beside, int first, int embeds_width, int n);
+           bool beside, int first, int embeds_width, int at, int n);
 void embedding_bag(cudaStream_t, const Rows&, const Values& out, const Values& numbers, const Values& weights, const Weight&, int n);
 void embed_position(cudaStream_t, const Step&, const Values& out, const Weight&, int offset, int n);
 

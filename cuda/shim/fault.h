@@ -17,10 +17,16 @@ bool asked_to_fail(const char* name);
 // does_nothing reports whether this is the device that does nothing.
 bool does_nothing();
 
+// run_other_device runs the next work of some device none of whose work is under way, and
+// reports whether there was any.
+bool run_other_device();
+// another_device_is_lost reports whether a device has failed that is not the running one.
+bool another_device_is_lost();
+
 // fault ends the kernel from a thread of it, fault_outside from the scheduler.
 [[noreturn]] void fault(const char* format, ...) __attribute__((format(printf, 1, 2)));
 void fault_outside(const char* format, ...) __attribute__((format(printf, 1, 2)));
-// report makes a fault the error of the device.
+// report makes a fault the error of the device that runs.
 void report(const std::string& what);
 
 bool in_kernel();

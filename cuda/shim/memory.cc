@@ -28,12 +28,13 @@ constexpr uint16_t kMany = 0xffff;
 struct Allocation {
   size_t bytes;
   bool pinned;
+  int device;
   Mark* marks;  // one a byte, in the checked build
 };
 
 std::mutex mutex;
 std::map<uintptr_t, Allocation> allocations;
-size_t total = 0;
+std::map<int, size_t> total;  // bytes, by device
 
 #ifdef MILLRACE_SHIM_CHECKED
 constexpr bool kChecked = true;
@@ -59,12 +60,12 @@ const Allocation* find(uintptr_t at, uintptr_t* base) {
 
 }  // namespace
 
-void* allocate(size_t bytes, bool pinned) {
+void* allocate(size_t bytes, bool pinned, int device) {
   const size_t length = whole_pages(bytes) + 2 * kGuard;
   char* p = static_cast<char*>(map(length));
   if (p == nullptr) return nullptr;
   if (pinned || !does_nothing()) std::memset(p + kGuard, 0xff, whole_pages(bytes));
-  Allocation a = {bytes, pinned, nullptr};
+  Allocation a = {bytes, pinned, device, nullptr};
   if (kChecked) {
     a.marks = static_cast<Mark*>(map(bytes * sizeof(Mark) + 1));
     if (a.marks == nullptr) {
@@ -74,7 +75,7 @@ void* allocate(size_t bytes, bool pinned) {
   }
   const std::lock_guard<std::mutex> lock(mutex);
   allocations[uintptr_t(p + kGuard)] = a;
-  if (!pinned) total += bytes;
+  if (!pinned) total[device] += bytes;
   return p + kGuard;
 }
 
@@ -85,12 +86,15 @@ bool deallocate(void* memory, bool pinned) {
   const Allocation& a = it->second;
   munmap(static_cast<char*>(memory) - kGuard, whole_pages(a.bytes) + 2 * kGuard);
   if (a.marks != nullptr) munmap(a.marks, a.bytes * sizeof(Mark) + 1);
-  if (!pinned) total -= a.bytes;
+  if (!pinned) total[a.device] -= a.bytes;
   allocations.erase(it);
   return true;
 }
 
-size_t allocated() { return total; }
+size_t allocated(int device) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  return total[device];
+}
 
 bool known(const void* at, size_t bytes, bool* pinned) {
   const std::lock_guard<std::mutex> lock(mutex);
@@ -235,6 +239,14 @@ void arrived(const void* at, bool last) {
   spans[at].push_back({block_epoch, epoch});
   if (last) before = std::move(spans[at]);
 }
+void next_block() { block_epoch = ++epoch; }
+Epochs epochs() { return {launch_epoch, block_epoch, reinterpret_cast<const void*>(arguments_at), arguments_bytes}; }
+void restore(const Epochs& e) {
+  launch_epoch = e.launch;
+  block_epoch = e.block;
+  arguments_at = uintptr_t(e.arguments);
+  arguments_bytes = e.bytes;
+}
 void next_epoch() { epoch++; }
 void check(const void* at, size_t bytes, bool write) { check_access(at, bytes, write, false); }
 void check_atomic(const void* at, int bytes) { check_access(at, size_t(bytes), true, true); }
@@ -243,6 +255,8 @@ void check_atomic(const void* at, int bytes) { check_access(at, size_t(bytes), t
 
 void next_launch(const void*, size_t) {}
 void next_block() {}
+Epochs epochs() { return {}; }
+void restore(const Epochs&) {}
 void next_epoch() {}
 void arrived(const void*, bool) {}
 void check(const void*, size_t, bool) {}

@@ -11,9 +11,9 @@ constexpr size_t kMostDynamic = 99 << 10;  // bytes of shared memory, as the sma
 
 // allocate returns memory that kernels may use, filled with 0xff, or null; pinned memory
 // is the host's. deallocate reports whether there was such memory.
-void* allocate(size_t bytes, bool pinned);
+void* allocate(size_t bytes, bool pinned, int device);
 bool deallocate(void* memory, bool pinned);
-size_t allocated();  // bytes of the device
+size_t allocated(int device);  // bytes
 
 // known reports whether bytes from `at` on lie in one allocation.
 bool known(const void* at, size_t bytes, bool* pinned);
@@ -24,8 +24,14 @@ void next_launch(const void* arguments, size_t bytes);
 void next_block();
 void next_epoch();
 
-// arrived orders blocks that arrive at the same place before the last that does.
-void arrived(const void* at, bool last);
+// Epochs are what the running kernel has come to, while another one runs in between.
+struct Epochs {
+  uint32_t launch, block;
+  const void* arguments;
+  size_t bytes;
+};
+Epochs epochs();
+void restore(const Epochs& epochs);
 
 // check faults if the running thread may not access so many bytes, or races.
 void check(const void* at, size_t bytes, bool write);

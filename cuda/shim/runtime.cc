@@ -1,4 +1,5 @@
-// The CUDA runtime of the shim: memory, streams and events, on one device.
+// The CUDA runtime of the shim: devices, memory, streams and events.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -20,6 +21,8 @@ using Work = std::vector<std::function<void()>>;
 
 // A Stream is work put off until somebody waits for it, or recorded while it is captured.
 struct Stream {
+  int device = 0;
+  bool busy = false;  // with work that is under way
   std::deque<std::function<void()>> work;
   uint64_t queued = 0, done = 0;
   std::shared_ptr<Work> captured;
@@ -43,13 +46,27 @@ namespace {
 std::recursive_mutex mutex;
 using Lock = std::lock_guard<std::recursive_mutex>;
 
-cudaError_t sticky = cudaSuccess, last = cudaSuccess;
-std::string sentence;
+// Device is what went wrong with one.
+struct Device {
+  cudaError_t sticky = cudaSuccess, last = cudaSuccess;
+  std::string sentence;
+};
+constexpr int kMostDevices = 16;
+Device devices[kMostDevices];
+thread_local int current = 0;  // device of the calling thread
+int working = 0;               // device whose work runs
+std::vector<Stream*> streams;
 
 cudaError_t put(cudaError_t error) {
-  if (sticky != cudaSuccess) error = sticky;
-  if (error != cudaSuccess && error != cudaErrorNotReady) last = error;
+  Device& d = devices[current];
+  if (d.sticky != cudaSuccess) error = d.sticky;
+  if (error != cudaSuccess && error != cudaErrorNotReady) d.last = error;
   return error;
+}
+
+int device_count() {
+  const char* n = std::getenv("MILLRACE_SHIM_DEVICES");
+  return n == nullptr ? 1 : std::min(std::atoi(n), kMostDevices);
 }
 
 // What waits for a stream, or looks at it, cannot be recorded.
@@ -59,13 +76,20 @@ bool refuses(Stream* stream) {
   return true;
 }
 
+void run_next(Stream* stream) {
+  const std::function<void()> work = std::move(stream->work.front());
+  stream->work.pop_front();
+  const int was = working;
+  working = stream->device;
+  stream->busy = true;
+  work();
+  stream->busy = false;
+  working = was;
+  stream->done++;
+}
+
 void drain(Stream* stream, uint64_t until) {
-  while (stream->done < until) {
-    const std::function<void()> work = std::move(stream->work.front());
-    stream->work.pop_front();
-    stream->done++;
-    work();
-  }
+  while (stream->done < until && !stream->busy) run_next(stream);
 }
 
 void add(Stream* stream, std::function<void()> work) {
@@ -100,10 +124,27 @@ bool does_nothing() {
 }
 
 void report(const std::string& what) {
-  if (sticky == cudaSuccess) {
-    sticky = last = cudaErrorLaunchFailure;
-    sentence = what;
+  Device& d = devices[working];
+  if (d.sticky == cudaSuccess) {
+    d.sticky = d.last = cudaErrorLaunchFailure;
+    d.sentence = what;
   }
+}
+
+bool run_other_device() {
+  for (Stream* s : streams) {
+    const bool busy = std::any_of(streams.begin(), streams.end(), [&](const Stream* o) { return o->device == s->device && o->busy; });
+    if (busy || s->work.empty()) continue;
+    run_next(s);
+    return true;
+  }
+  return false;
+}
+
+bool another_device_is_lost() {
+  for (int d = 0; d < kMostDevices; d++)
+    if (d != working && devices[d].sticky != cudaSuccess) return true;
+  return false;
 }
 
 void enqueue(Stream* stream, const Call& call) {
@@ -112,7 +153,7 @@ void enqueue(Stream* stream, const Call& call) {
   // A graph runs it more than once.
   const std::shared_ptr<void> arguments(call.arguments, call.destroy);
   add(stream, [call, arguments] {
-    if (sticky == cudaSuccess) run_kernel(call);
+    if (devices[working].sticky == cudaSuccess) run_kernel(call);
   });
 }
 
@@ -123,17 +164,26 @@ using shim::mutex;
 using shim::put;
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  const char* n = std::getenv("MILLRACE_SHIM_DEVICES");
-  *count = n == nullptr ? 1 : std::atoi(n);
+  *count = shim::device_count();
   return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
 }
-cudaError_t cudaSetDevice(int device) { return put(device == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
-cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
-  return cudaSuccess;
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= shim::device_count()) return put(cudaErrorInvalidDevice);
+  shim::current = device;
+  return put(cudaSuccess);
+}
+cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {
+  const char* peers = std::getenv("MILLRACE_SHIM_PEERS");
+  *can = device != peer && (peers == nullptr || std::strcmp(peers, "0") != 0);
+  return put(cudaSuccess);
+}
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned) {
+  int can = 0;
+  cudaDeviceCanAccessPeer(&can, shim::current, peer);
+  return put(can != 0 ? cudaSuccess : cudaErrorPeerAccessUnsupported);
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  if (device != 0) return put(cudaErrorInvalidDevice);
+  if (device < 0 || device >= shim::device_count()) return put(cudaErrorInvalidDevice);
   *properties = {};
   std::snprintf(properties->name, sizeof properties->name, "CPU shim");
   properties->totalGlobalMem = shim::memory();
@@ -153,23 +203,23 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
 }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   *total = shim::memory();
-  *free = *total - std::min(*total, shim::allocated());
+  *free = *total - std::min(*total, shim::allocated(shim::current));
   return put(cudaSuccess);
 }
 cudaError_t cudaDeviceSynchronize() { return put(cudaSuccess); }
 cudaError_t cudaDeviceReset() {
   const Lock lock(mutex);
-  shim::sticky = shim::last = cudaSuccess;
-  shim::sentence.clear();
+  shim::devices[shim::current] = {};
   return cudaSuccess;
 }
 cudaError_t cudaGetLastError() {
   const Lock lock(mutex);
-  const cudaError_t error = shim::last;
-  shim::last = shim::sticky;
+  shim::Device& d = shim::devices[shim::current];
+  const cudaError_t error = d.last;
+  d.last = d.sticky;
   return error;
 }
-cudaError_t cudaPeekAtLastError() { return shim::last; }
+cudaError_t cudaPeekAtLastError() { return shim::devices[shim::current].last; }
 
 const char* cudaGetErrorString(cudaError_t error) {
   switch (error) {
@@ -185,12 +235,14 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice:
       return "invalid device ordinal";
+    case cudaErrorPeerAccessUnsupported:
+      return "peer access is not supported between these two devices";
     case cudaErrorInvalidResourceHandle:
       return "invalid resource handle";
     case cudaErrorNotReady:
       return "device not ready";
     case cudaErrorLaunchFailure:
-      return shim::sentence.c_str();
+      return shim::devices[shim::current].sentence.c_str();
     case cudaErrorStreamCaptureUnsupported:
       return "operation not permitted when stream is capturing";
     case cudaErrorStreamCaptureInvalidated:
@@ -204,8 +256,8 @@ cudaError_t cudaMalloc(void** at, size_t bytes) {
   const Lock lock(mutex);
   *at = nullptr;
   if (bytes == 0) return put(cudaSuccess);
-  if (bytes > shim::memory() - std::min(shim::memory(), shim::allocated())) return put(cudaErrorMemoryAllocation);
-  *at = shim::allocate(bytes, false);
+  if (bytes > shim::memory() - std::min(shim::memory(), shim::allocated(shim::current))) return put(cudaErrorMemoryAllocation);
+  *at = shim::allocate(bytes, false, shim::current);
   return put(*at == nullptr ? cudaErrorMemoryAllocation : cudaSuccess);
 }
 cudaError_t cudaFree(void* at) {
@@ -214,7 +266,7 @@ cudaError_t cudaFree(void* at) {
 }
 cudaError_t cudaHostAlloc(void** at, size_t bytes, unsigned) {
   const Lock lock(mutex);
-  *at = bytes == 0 ? nullptr : shim::allocate(bytes, true);
+  *at = bytes == 0 ? nullptr : shim::allocate(bytes, true, shim::current);
   return put(bytes != 0 && *at == nullptr ? cudaErrorMemoryAllocation : cudaSuccess);
 }
 cudaError_t cudaFreeHost(void* at) {
@@ -240,7 +292,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   std::string staged;
   if (!from_known) staged.assign(static_cast<const char*>(from), bytes);
   shim::add(stream, [=, staged = std::move(staged)] {
-    if (shim::sticky == cudaSuccess) std::memcpy(to, staged.empty() ? from : staged.data(), bytes);
+    if (shim::devices[shim::working].sticky == cudaSuccess) std::memcpy(to, staged.empty() ? from : staged.data(), bytes);
   });
   if (!to_known) shim::drain(stream, stream->queued);
   return put(cudaSuccess);
@@ -257,12 +309,16 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  const Lock lock(mutex);
   *stream = new shim::Stream;
+  (*stream)->device = shim::current;
+  shim::streams.push_back(*stream);
   return put(cudaSuccess);
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   const Lock lock(mutex);
   shim::drain(stream, stream->queued);
+  shim::streams.erase(std::find(shim::streams.begin(), shim::streams.end(), stream));
   delete stream;
   return put(cudaSuccess);
 }
@@ -336,9 +392,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   if (shim::refuses(stream)) return put(cudaErrorStreamCaptureUnsupported);
   if (shim::asked_to_fail("cudaGraphLaunch")) shim::report("a launch of a graph that was asked to fail");
   shim::call();
-  shim::add(stream, [work = exec->work] {
-    for (const std::function<void()>& run : *work) run();
-  });
+  for (const std::function<void()>& run : *exec->work) shim::add(stream, run);
   return put(cudaSuccess);
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {

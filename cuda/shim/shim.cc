@@ -110,9 +110,9 @@ class Schedule {
   uint64_t state_ = 0x9e3779b97f4a7c15;
 };
 
-// Machine is what runs kernels: one block at a time, of the whole process.
+// Machine is what runs kernels: one block at a time, of the whole process. A kernel that
+// waits for another device's stops, and that one runs on a machine of its own.
 struct Machine {
-  Schedule schedule;
   Fibre host;
   std::vector<std::unique_ptr<Thread>> threads;
   State state[kMostThreads];
@@ -138,76 +138,79 @@ struct Machine {
   Thread& self() { return *threads[size_t(current)]; }
   Warp& warp() { return warps[size_t(current / kLanes)]; }
 };
-Machine machine;
+Schedule schedule;
+std::vector<std::unique_ptr<Machine>> machines;  // by how many kernels are stopped
+size_t stopped = 0;
+Machine* machine = nullptr;  // that runs
 
 // Makes the next lane of the warp that is ready the running thread, if there is one in this
 // pass.
 bool advance() {
-  while (machine.next < kLanes) {
-    const int i = machine.first + machine.lanes[size_t(machine.next++)];
-    if (machine.state[i] != ready) continue;
-    machine.current = i;
-    running.thread = machine.thread(i).index;
+  while (machine->next < kLanes) {
+    const int i = machine->first + machine->lanes[size_t(machine->next++)];
+    if (machine->state[i] != ready) continue;
+    machine->current = i;
+    running.thread = machine->thread(i).index;
     return true;
   }
-  machine.current = -1;
+  machine->current = -1;
   return false;
 }
 
 // Stops the running thread; the next one goes on.
 void stop(State state, const char* file, int line) {
-  Thread& t = machine.self();
-  machine.state[machine.current] = state;
+  Thread& t = machine->self();
+  machine->state[machine->current] = state;
   t.file = file;
   t.line = line;
-  t.fibre.switch_to(advance() ? machine.self().fibre : machine.host);
+  t.fibre.switch_to(advance() ? machine->self().fibre : machine->host);
 }
 
 void entry() {
   for (;;) {
-    machine.call->run(machine.call->arguments);
-    Thread& t = machine.self();
+    machine->call->run(machine->call->arguments);
+    Thread& t = machine->self();
     for (size_t i = 0; i < t.groups.size(); i++)
       if (!t.groups[i].empty()) fault("%zu asynchronous copies that nobody waits for", t.groups[i].size());
-    machine.live--;
+    machine->live--;
     stop(ended, "", 0);
   }
 }
 
 // Lets the barrier go if all are there.
 bool release() {
-  if (machine.waiting == 0 || machine.waiting < machine.size) return false;
-  const Thread& first = machine.thread(0);
-  for (int i = 1; i < machine.size; i++) {
-    const Thread& t = machine.thread(i);
+  if (machine->waiting == 0 || machine->waiting < machine->size) return false;
+  const Thread& first = machine->thread(0);
+  for (int i = 1; i < machine->size; i++) {
+    const Thread& t = machine->thread(i);
     if (t.line != first.line || !same(t.file, first.file)) {
       fault_outside("divergent barriers: thread 0 waits at %s:%d, thread %d at %s:%d", first.file, first.line, i, t.file,
                     t.line);
       return false;
     }
   }
-  std::fill_n(machine.state, machine.size, ready);
-  machine.waiting = 0;
-  machine.counted = machine.votes;
-  machine.votes = 0;
+  std::fill_n(machine->state, machine->size, ready);
+  machine->waiting = 0;
+  machine->counted = machine->votes;
+  machine->votes = 0;
   next_epoch();
   return true;
 }
 
 void deadlock() {
-  for (int i = 0; i < machine.size; i++) {
-    const Thread& t = machine.thread(i);
-    if (machine.state[i] == in_warp) {
+  for (int i = 0; i < machine->size; i++) {
+    const Thread& t = machine->thread(i);
+    if (machine->state[i] == in_warp) {
       fault_outside("divergent warp: thread %d waits at %s:%d for lanes %08x, of which only %08x have come", i, t.file, t.line,
-                    machine.warps[size_t(i / kLanes)].mask, machine.warps[size_t(i / kLanes)].arrived);
+                    machine->warps[size_t(i / kLanes)].mask, machine->warps[size_t(i / kLanes)].arrived);
       return;
     }
   }
-  for (int i = 0; i < machine.size; i++) {
-    const Thread& t = machine.thread(i);
-    if (machine.state[i] == in_barrier) {
+  for (int i = 0; i < machine->size; i++) {
+    const Thread& t = machine->thread(i);
+    if (machine->state[i] == in_barrier) {
       fault_outside("divergent barrier: thread %d waits at %s:%d, %d of %d threads have ended", i, t.file, t.line,
-                    machine.size - machine.live, machine.size);
+                    machine->size - machine->live, machine->size);
       return;
     }
   }
@@ -217,39 +220,39 @@ void deadlock() {
 bool run_warp(int warp) {
   bool any = false;
   do {
-    machine.woken = false;
-    machine.schedule.order(machine.lanes, kLanes);
-    machine.first = warp * kLanes;
-    machine.next = 0;
+    machine->woken = false;
+    schedule.order(machine->lanes, kLanes);
+    machine->first = warp * kLanes;
+    machine->next = 0;
     if (!advance()) break;
-    machine.host.switch_to(machine.self().fibre);
+    machine->host.switch_to(machine->self().fibre);
     any = true;
-  } while (machine.woken && !machine.schedule.random() && !machine.faulted);
-  machine.current = -1;
+  } while (machine->woken && !schedule.random() && !machine->faulted);
+  machine->current = -1;
   return any;
 }
 
 void run_block(const Call& call) {
-  machine.size = int(call.block.x * call.block.y * call.block.z);
-  machine.live = machine.size;
-  machine.waiting = machine.votes = 0;
-  machine.parts.clear();
-  machine.shared_used = 0;
-  machine.warps.assign(size_t(machine.size / kLanes), Warp());
-  while (int(machine.threads.size()) < machine.size) machine.threads.push_back(std::make_unique<Thread>());
-  for (int i = 0; i < machine.size; i++) {
-    Thread& t = machine.thread(i);
+  machine->size = int(call.block.x * call.block.y * call.block.z);
+  machine->live = machine->size;
+  machine->waiting = machine->votes = 0;
+  machine->parts.clear();
+  machine->shared_used = 0;
+  machine->warps.assign(size_t(machine->size / kLanes), Warp());
+  while (int(machine->threads.size()) < machine->size) machine->threads.push_back(std::make_unique<Thread>());
+  for (int i = 0; i < machine->size; i++) {
+    Thread& t = machine->thread(i);
     const unsigned at = unsigned(i), x = call.block.x, y = call.block.y;
     t.index = {at % x, at / x % y, at / (x * y)};
     t.groups.clear();
     t.fibre.start(entry);
   }
-  std::fill_n(machine.state, machine.size, ready);
-  while (machine.live > 0 && !machine.faulted) {
+  std::fill_n(machine->state, machine->size, ready);
+  while (machine->live > 0 && !machine->faulted) {
     bool any = false;
-    machine.schedule.order(machine.order, machine.size / kLanes);
-    for (const int w : machine.order) any = run_warp(w) || any;
-    if (machine.live == 0 || machine.faulted || release() || machine.faulted) continue;
+    schedule.order(machine->order, machine->size / kLanes);
+    for (const int w : machine->order) any = run_warp(w) || any;
+    if (machine->live == 0 || machine->faulted || release() || machine->faulted) continue;
     if (!any) deadlock();
   }
 }
@@ -272,8 +275,10 @@ bool asked_to_fail(const char* kernel) {
 
 // Runs a kernel to its end, or to its first fault.
 void run_kernel(const Call& call) {
-  machine.call = &call;
-  machine.faulted = false;
+  if (machines.size() <= stopped) machines.push_back(std::make_unique<Machine>());
+  machine = machines[stopped].get();
+  machine->call = &call;
+  machine->faulted = false;
   if (asked_to_fail(call.kernel)) return fault_outside("a fault that was asked for");
   static const char* const skipped = std::getenv("MILLRACE_SHIM_SKIP");
   static int launches = 0;
@@ -289,49 +294,70 @@ void run_kernel(const Call& call) {
     return;
   }
   next_launch(call.arguments, call.bytes);
-  machine.schedule.order(machine.blocks, int(blocks));
-  for (const int b : machine.blocks) {
+  schedule.order(machine->blocks, int(blocks));
+  for (const int b : machine->blocks) {
     const unsigned i = unsigned(b);
     running.block = {i % call.grid.x, i / call.grid.x % call.grid.y, i / (call.grid.x * call.grid.y)};
     next_block();
-    machine.running_block = true;
+    machine->running_block = true;
     run_block(call);
-    if (machine.faulted) break;
+    if (machine->faulted) break;
   }
-  machine.running_block = false;
-  machine.call = nullptr;
+  machine->running_block = false;
+  machine->call = nullptr;
   next_launch(nullptr, 0);
 }
 
-bool in_kernel() { return machine.current >= 0; }
-int current_thread() { return machine.current; }
-unsigned current_syncs() { return machine.warp().syncs; }
-bool on_stack(const void* at) { return machine.self().fibre.owns(at); }
+// Other devices go on while the running thread waits; where none of them can, it waits in
+// vain.
+bool wait_until(const volatile uint32_t* flag, uint32_t least, const volatile int* abandoned) {
+  while (int32_t(*flag - least) < 0) {
+    if (*abandoned != 0) return false;
+    Machine* const mine = machine;
+    const Running was = running;
+    const Epochs then = epochs();
+    stopped++;
+    const bool went_on = run_other_device();
+    stopped--;
+    machine = mine;
+    running = was;
+    restore(then);
+    if (went_on) continue;
+    if (another_device_is_lost()) return false;
+    fault("waits for a flag that nobody raises");
+  }
+  return true;
+}
+
+bool in_kernel() { return machine != nullptr && machine->current >= 0; }
+int current_thread() { return machine->current; }
+unsigned current_syncs() { return machine->warp().syncs; }
+bool on_stack(const void* at) { return machine->self().fibre.owns(at); }
 bool on_any_stack(const void* at) {
-  for (int i = 0; i < machine.size; i++)
-    if (machine.thread(i).fibre.owns(at)) return true;
+  for (int i = 0; i < machine->size; i++)
+    if (machine->thread(i).fibre.owns(at)) return true;
   return false;
 }
 bool in_shared(const void* at, size_t bytes) {
   const char* p = static_cast<const char*>(at);
-  return p >= machine.shared && p + bytes <= machine.shared + machine.shared_used;
+  return p >= machine->shared && p + bytes <= machine->shared + machine->shared_used;
 }
-bool in_any_shared(const void* at) { return shared_offset(at) < sizeof machine.shared; }
-size_t shared_offset(const void* at) { return size_t(static_cast<const char*>(at) - machine.shared); }
+bool in_any_shared(const void* at) { return shared_offset(at) < sizeof machine->shared; }
+size_t shared_offset(const void* at) { return size_t(static_cast<const char*>(at) - machine->shared); }
 
 namespace {
 
 // Reports the fault; the kernel does not go on.
 void vfault(const char* format, va_list args) {
-  machine.faulted = true;
+  machine->faulted = true;
   char what[512], where[256] = "";
   std::vsnprintf(what, sizeof what, format, args);
-  if (machine.current >= 0)
+  if (machine->current >= 0)
     std::snprintf(where, sizeof where, ", block (%u, %u, %u), thread (%u, %u, %u)", running.block.x, running.block.y,
                   running.block.z, running.thread.x, running.thread.y, running.thread.z);
-  else if (machine.running_block)
+  else if (machine->running_block)
     std::snprintf(where, sizeof where, ", block (%u, %u, %u)", running.block.x, running.block.y, running.block.z);
-  report("kernel " + std::string(machine.call == nullptr ? "?" : machine.call->kernel) + where + ": " + what);
+  report("kernel " + std::string(machine->call == nullptr ? "?" : machine->call->kernel) + where + ": " + what);
 }
 
 }  // namespace
@@ -341,7 +367,7 @@ void fault(const char* format, ...) {
   va_start(args, format);
   vfault(format, args);
   va_end(args);
-  machine.self().fibre.switch_to(machine.host);  // for good
+  machine->self().fibre.switch_to(machine->host);  // for good
   std::abort();
 }
 
@@ -356,16 +382,15 @@ void check_aligned(const void* at, size_t bytes) {
   if (in_kernel() && uintptr_t(at) % bytes != 0) fault("a misaligned access of %zu bytes", bytes);
 }
 
-void* shared(size_t bytes, size_t align, const char* site, bool dynamic) {
-  for (const Machine::Part& p : machine.parts)
-    if (p.bytes == bytes && same(p.site, site)) return machine.shared + p.at;
-  const size_t at = (machine.shared_used + align - 1) / align * align;
-  const size_t most = dynamic ? kMostDynamic : kMostShared;
-  if (at + bytes > most) fault("%zu bytes of shared memory, there are %zu", at + bytes, most);
-  machine.parts.push_back({site, bytes, at});
-  machine.shared_used = at + bytes;
-  std::memset(machine.shared + at, 0xff, bytes);
-  return machine.shared + at;
+void* shared(size_t bytes, size_t align, const char* site) {
+  for (const Machine::Part& p : machine->parts)
+    if (p.bytes == bytes && same(p.site, site)) return machine->shared + p.at;
+  const size_t at = (machine->shared_used + align - 1) / align * align;
+  if (at + bytes > kMostShared) fault("%zu bytes of shared memory, there are %zu", at + bytes, kMostShared);
+  machine->parts.push_back({site, bytes, at});
+  machine->shared_used = at + bytes;
+  std::memset(machine->shared + at, 0xff, bytes);
+  return machine->shared + at;
 }
 
 bool last_to_arrive(int32_t* at, int n, const char* file, int line) {
@@ -380,18 +405,18 @@ bool last_to_arrive(int32_t* at, int n, const char* file, int line) {
 }
 
 int barrier(int vote, const char* file, int line) {
-  machine.waiting++;
-  if (vote > 0) machine.votes++;
+  machine->waiting++;
+  if (vote > 0) machine->votes++;
   stop(in_barrier, file, line);
-  return machine.counted;
+  return machine->counted;
 }
 
 namespace {
 
 // Gathers the lanes of mask, each with its offer; the last one computes for all.
 void gather(unsigned mask, void* offer, const char* file, int line, void (*compute)(void* const*, unsigned)) {
-  Warp& w = machine.warp();
-  const int lane = machine.current % kLanes;
+  Warp& w = machine->warp();
+  const int lane = machine->current % kLanes;
   if ((mask >> lane & 1) == 0) fault("lane %d is not in its own mask %08x at %s:%d", lane, mask, file, line);
   if (w.arrived == 0) {
     w.mask = mask;
@@ -402,20 +427,20 @@ void gather(unsigned mask, void* offer, const char* file, int line, void (*compu
           w.file, w.line);
   }
   w.arrived |= 1u << lane;
-  machine.self().offer = offer;
+  machine->self().offer = offer;
   if (w.arrived != mask) {
     stop(in_warp, file, line);
     return;
   }
   w.arrived = 0;
   void* offers[kLanes] = {};
-  const int first = machine.current - lane;
+  const int first = machine->current - lane;
   for (int i = 0; i < kLanes; i++) {
     if ((mask >> i & 1) == 0) continue;
-    offers[i] = machine.thread(first + i).offer;
-    machine.state[first + i] = ready;
+    offers[i] = machine->thread(first + i).offer;
+    machine->state[first + i] = ready;
   }
-  machine.woken = true;
+  machine->woken = true;
   compute(offers, mask);
 }
 
@@ -424,7 +449,7 @@ void gather(unsigned mask, void* offer, const char* file, int line, void (*compu
 void sync_warp(unsigned mask, const char* file, int line) {
   gather(mask, nullptr, file, line, [](void* const*, unsigned) {});
   // All lanes see the number that the last one to come leaves.
-  if (machine.current % kLanes == __builtin_ctz(mask)) machine.warp().syncs++;
+  if (machine->current % kLanes == __builtin_ctz(mask)) machine->warp().syncs++;
   gather(mask, nullptr, file, line, [](void* const*, unsigned) {});
 }
 
@@ -605,7 +630,7 @@ struct Loaded {
 
 void load_matrices(uint32_t* out, int n, const void* row, const char* file, int line) {
   Loaded l = {out, static_cast<const char*>(row), n};
-  if (machine.current % kLanes < 8 * n) check(row, 16, false);
+  if (machine->current % kLanes < 8 * n) check(row, 16, false);
   gather(~0u, &l, file, line, [](void* const* lanes, unsigned) {
     for (int lane = 0; lane < kLanes; lane++) {
       const Loaded& mine = *static_cast<const Loaded*>(lanes[lane]);
@@ -619,19 +644,19 @@ void copy_async(void* to, const void* from, int bytes, int valid, const char* fi
   if (uintptr_t(to) % unsigned(bytes) != 0 || (valid > 0 && uintptr_t(from) % unsigned(bytes) != 0))
     fault("a misaligned asynchronous copy of %d bytes at %s:%d", bytes, file, line);
   if (!in_shared(to, size_t(bytes))) fault("an asynchronous copy to what is not shared memory at %s:%d", file, line);
-  std::vector<std::vector<Copy>>& groups = machine.self().groups;
+  std::vector<std::vector<Copy>>& groups = machine->self().groups;
   if (groups.empty()) groups.emplace_back();
   groups.back().push_back({static_cast<char*>(to), static_cast<const char*>(from), bytes, valid});
 }
 
 void commit_copies() {
-  std::vector<std::vector<Copy>>& groups = machine.self().groups;
+  std::vector<std::vector<Copy>>& groups = machine->self().groups;
   if (groups.empty()) groups.emplace_back();
   groups.emplace_back();
 }
 
 void wait_copies(int left) {
-  std::vector<std::vector<Copy>>& groups = machine.self().groups;
+  std::vector<std::vector<Copy>>& groups = machine->self().groups;
   while (int(groups.size()) - 1 > left) {
     for (const Copy& c : groups.front()) {
       if (c.valid > 0) check(c.from, size_t(c.valid), false);

@@ -27,10 +27,11 @@
 //
 // MILLRACE_SHIM_SCHEDULE=forward|reverse|random[:seed] is the order of blocks, of warps
 // and of the threads in them; random changes it at every stop. MILLRACE_SHIM_FAULT=kernel:n
-// fails the n-th launch of a kernel, or the n-th cudaGraphInstantiate or cudaGraphLaunch;
-// MILLRACE_SHIM_SKIP=kernel:n leaves that launch out, as if the kernel did nothing.
-// MILLRACE_SHIM_MEMORY is the device's, in MiB, MILLRACE_SHIM_DEVICES and MILLRACE_SHIM_DRIVER
-// what the runtime says of the machine.
+// fails the n-th launch of a kernel, or the n-th cudaGraphInstantiate or cudaGraphLaunch.
+// MILLRACE_SHIM_MEMORY is each device's, in MiB, MILLRACE_SHIM_DEVICES and MILLRACE_SHIM_DRIVER
+// what the runtime says of the machine; MILLRACE_SHIM_PEERS=0 keeps its devices from each
+// other's memory. A fault is one of its device, and others go on. A thread that waits for a
+// flag of another device lets that one run.
 //
 // MILLRACE_SHIM_SCHEDULE=null makes it a device that does nothing, with as much memory as it
 // is said to have: what a step then takes is the host's time. MILLRACE_SHIM_CALL is how many
@@ -106,6 +107,10 @@ void load_matrices(uint32_t* out, int n, const void* row, const char* file, int 
 void copy_async(void* to, const void* from, int bytes, int valid, const char* file, int line);
 void commit_copies();
 void wait_copies(int left);
+
+// wait_until waits until another device has raised *flag to at least so much, and returns
+// false if *abandoned is not 0 or that device is lost. It faults if nothing raises it.
+bool wait_until(const volatile uint32_t* flag, uint32_t least, const volatile int* abandoned);
 
 void check_atomic(const void* at, int bytes);
 void check_aligned(const void* at, size_t bytes);

@@ -46,6 +46,12 @@ type model struct {
 // as have room, at most so many.
 func newModel(tb testing.TB, shape string, most, length, stepTokens int) *model {
 	tb.Helper()
+	return newModelOf(tb, 1, planOf(tb, shape), plan.BF16, most, length, stepTokens)
+}
+
+// planOf is the plan of the named shape.
+func planOf(tb testing.TB, shape string) *plan.Plan {
+	tb.Helper()
 	i := slices.IndexFunc(shapes, func(s struct{ name, config string }) bool { return s.name == shape })
 	c, err := plan.ParseConfig([]byte(shapes[i].config), nil)
 	if err != nil {
@@ -55,20 +61,28 @@ func newModel(tb testing.TB, shape string, most, length, stepTokens int) *model 
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return newModelOf(tb, p, plan.BF16, most, length, stepTokens)
+	return p
 }
 
-// newModelOf is the same of a plan. What cannot be quantised is in bfloat16.
-func newModelOf(tb testing.TB, p *plan.Plan, quantized plan.Format, most, length, stepTokens int) *model {
+// newModelOf is the same of a plan, on so many GPUs. What cannot be quantised is in bfloat16.
+func newModelOf(tb testing.TB, gpus int, p *plan.Plan, quantized plan.Format, most, length, stepTokens int) *model {
 	tb.Helper()
 	m := &model{pages: (length + device.PageTokens - 1) / device.PageTokens, lengths: make([]int, most)}
 	var err error
-	m.b, err = cuda.Open(library(tb), device.Limits{MaxTokens: stepTokens, MaxRows: most, MaxSlots: most, MaxPagesPerSlot: m.pages})
+	limits := device.Limits{MaxTokens: stepTokens, MaxRows: most, MaxSlots: most, MaxPagesPerSlot: m.pages}
+	if gpus == 1 {
+		m.b, err = cuda.Open(library(tb), limits)
+	} else {
+		m.b, err = cuda.OpenShards(library(tb), limits, gpus)
+	}
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { m.b.Close() })
 	p = loader.Resident(m.b, p)
+	if err := m.b.CheckPlan(p); err != nil {
+		tb.Fatal(err)
+	}
 	may := plan.Quantizable(p)
 	for i, t := range p.Tensors {
 		format := quantized
@@ -98,7 +112,7 @@ func newModelOf(tb testing.TB, p *plan.Plan, quantized plan.Format, most, length
 	}
 	m.pageBytes, m.seqs = info.PageBytes, most
 	if info.PageBytes > 0 {
-		free, _, err := cuda.Memory(library(tb))
+		free, _, err := cuda.Memory(library(tb), gpus)
 		if err != nil {
 			tb.Fatal(err)
 		}

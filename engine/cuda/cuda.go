@@ -4,9 +4,13 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/plan"
+	"github.com/millrace-ai/millrace/engine/shard"
 )
 
 // Open returns a backend without a model.
@@ -16,6 +20,36 @@ func Open(path string, limits device.Limits) (*device.Native, error) {
 		return nil, err
 	}
 	return device.NewNative(l.backend, limits)
+}
+
+// opening is held while the devices of a group are opened: one group at a time.
+var opening sync.Mutex
+
+// OpenShards returns a backend without a model that divides it among n GPUs, the first ones
+// of the machine.
+func OpenShards(path string, limits device.Limits, n int) (*shard.Backend, error) {
+	if n < 2 || n > plan.MaxShards {
+		return nil, fmt.Errorf("a model on %d GPUs, expected 2 to %d", n, plan.MaxShards)
+	}
+	l, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	opening.Lock()
+	defer opening.Unlock()
+	var shards []device.Backend
+	for i := range n {
+		b, err := device.NewNative(l.table(n, i), limits)
+		if err != nil {
+			for _, s := range shards {
+				err = errors.Join(err, s.Close())
+			}
+			l.group()
+			return nil, err
+		}
+		shards = append(shards, b)
+	}
+	return shard.New(shards, l.group()), nil
 }
 
 // Probe says what this machine offers. Caps.Name is empty if there is no GPU that the
@@ -28,17 +62,27 @@ func Probe(path string) (device.Caps, error) {
 	return device.ProbeNative(l.backend)
 }
 
-// Memory returns the bytes of the GPU that are free for weights and caches, and all that it
-// has.
-func Memory(path string) (free, total int64, err error) {
+// Memory returns the bytes of n GPUs that are free for weights and caches, and all that they
+// have, the first ones of the machine. What they share they need in equal parts, so that the
+// one with the least decides.
+func Memory(path string, n int) (free, total int64, err error) {
 	l, err := open(path)
 	if err != nil {
 		return 0, 0, err
 	}
-	if free, total = l.free(); total == 0 {
-		return 0, 0, fmt.Errorf("how much memory the GPU has free cannot be found out")
+	for i := range n {
+		f, t := l.free(i)
+		if t == 0 {
+			return 0, 0, fmt.Errorf("how much memory GPU %d has free cannot be found out", i)
+		}
+		if i == 0 || f < free {
+			free = f
+		}
+		if i == 0 || t < total {
+			total = t
+		}
 	}
-	return free, total, nil
+	return int64(n) * free, int64(n) * total, nil
 }
 
 // Peaks measures what the GPU can do at most: bytes a second that a copy in its memory reads

@@ -125,7 +125,7 @@ func TestMachinesThatWillNotDo(t *testing.T) {
 	if err != nil || caps.Name != "cuda" || caps.Memory <= 0 {
 		t.Errorf("Probe: %+v, %v", caps, err)
 	}
-	if free, total, err := cuda.Memory(path); err != nil || total != caps.Memory || free <= 0 || free > total {
+	if free, total, err := cuda.Memory(path, 1); err != nil || total != caps.Memory || free <= 0 || free > total {
 		t.Errorf("Memory: %d of %d, %v; Probe says %d", free, total, err, caps.Memory)
 	}
 }

@@ -8,11 +8,13 @@ import (
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/plan"
 )
 
 const (
 	graphsVariable = "MILLRACE_CUDA_GRAPHS"
 	faultVariable  = "MILLRACE_SHIM_FAULT"
+	longPrompt     = 250 // a little less than one split of attention
 )
 
 // outcome is what steps leave behind: the answers, and all pages.
@@ -22,11 +24,10 @@ type outcome struct {
 }
 
 // steps runs prompts, then steps of one, two and three of three sequences, so that a graph
-// has rows that no sequence has, and attention more than one split.
-func steps(t *testing.T) (o outcome, err error) {
+// has rows that no sequence has, and attention, after long prompts, more than one split.
+func steps(t *testing.T, gpus, prompt int) (o outcome, err error) {
 	t.Helper()
-	const prompt, most = 250, 270
-	m := newModel(t, "tiny", 3, most, 3*prompt)
+	m := newModelOf(t, gpus, planOf(t, "tiny"), plan.BF16, 3, prompt+20, 3*prompt)
 	defer m.b.Close()
 	m.prompts(t, prompt, 3*prompt)
 	lengths := []int{prompt, prompt, prompt}
@@ -59,12 +60,12 @@ func steps(t *testing.T) (o outcome, err error) {
 // TestGraphs compares steps that are graphs with the same without: answers, and all that
 // is in pages, also in those that no sequence has.
 func TestGraphs(t *testing.T) {
-	got, err := steps(t)
+	got, err := steps(t, 1, longPrompt)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv(graphsVariable, "off")
-	want, err := steps(t)
+	want, err := steps(t, 1, longPrompt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +90,7 @@ func TestGraphFaults(t *testing.T) {
 	case "cudaGraphInstantiate:2": // too little memory: steps go on without
 		TestGraphs(t)
 	default:
-		if _, err := steps(t); !errors.Is(err, device.ErrLost) {
+		if _, err := steps(t, 1, longPrompt); !errors.Is(err, device.ErrLost) {
 			t.Errorf("a step whose graph does not start: %v, expected that the device is lost", err)
 		}
 	}

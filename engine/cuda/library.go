@@ -8,9 +8,17 @@ package cuda
 #include <stdint.h>
 #include <stdlib.h>
 
-static void mr_call_memory(void *fn, int64_t *free, int64_t *total) {
-	((void (*)(int64_t *, int64_t *))fn)(free, total);
+static void mr_call_memory(void *fn, int32_t device, int64_t *free, int64_t *total) {
+	((void (*)(int32_t, int64_t *, int64_t *))fn)(device, free, total);
 }
+
+static void *mr_call_member(void *fn, int32_t devices, int32_t device) {
+	return ((void *(*)(int32_t, int32_t))fn)(devices, device);
+}
+
+static void *mr_call_group(void *fn) { return ((void *(*)(void))fn)(); }
+
+static void mr_call_abandon(void *fn, void *group) { ((void (*)(void *))fn)(group); }
 
 static void mr_call_peaks(void *fn, double *bytes, double *operations) {
 	((void (*)(double *, double *))fn)(bytes, operations);
@@ -25,15 +33,19 @@ import (
 )
 
 // What a library has: a backend's table of functions, an mr_backend of millrace.h, and
-// what tells how much memory is free, and what the GPU can do.
+// what tells how much memory is free, and what the GPU can do; and of several GPUs the table
+// of each, and what ends their waiting for each other.
 const (
 	backendSymbol = "mr_backend_v6"
-	memorySymbol  = "mr_cuda_memory"
+	memorySymbol  = "mr_cuda_device_memory"
 	peaksSymbol   = "mr_cuda_peaks"
+	memberSymbol  = "mr_cuda_member"
+	groupSymbol   = "mr_cuda_group"
+	abandonSymbol = "mr_cuda_abandon"
 )
 
 // library is one that is open.
-type library struct{ backend, memory, peaks unsafe.Pointer }
+type library struct{ backend, memory, peaks, member, made, abandon unsafe.Pointer }
 
 var (
 	mu        sync.Mutex
@@ -55,7 +67,10 @@ func open(path string) (*library, error) {
 		return nil, fmt.Errorf("opening the CUDA backend: %s", C.GoString(C.dlerror()))
 	}
 	l := &library{}
-	for symbol, at := range map[string]*unsafe.Pointer{backendSymbol: &l.backend, memorySymbol: &l.memory, peaksSymbol: &l.peaks} {
+	for symbol, at := range map[string]*unsafe.Pointer{
+		backendSymbol: &l.backend, memorySymbol: &l.memory, peaksSymbol: &l.peaks,
+		memberSymbol: &l.member, groupSymbol: &l.made, abandonSymbol: &l.abandon,
+	} {
 		name := C.CString(symbol)
 		*at = C.dlsym(handle, name)
 		C.free(unsafe.Pointer(name))
@@ -68,10 +83,25 @@ func open(path string) (*library, error) {
 	return l, nil
 }
 
-func (l *library) free() (free, total int64) {
+func (l *library) free(device int) (free, total int64) {
 	var f, t C.int64_t
-	C.mr_call_memory(l.memory, &f, &t)
+	C.mr_call_memory(l.memory, C.int32_t(device), &f, &t)
 	return int64(f), int64(t)
+}
+
+// table is the backend of one device of a group of n that is being opened.
+func (l *library) table(n, i int) unsafe.Pointer {
+	return C.mr_call_member(l.member, C.int32_t(n), C.int32_t(i))
+}
+
+// group returns what ends the waiting of the group that was opened last.
+func (l *library) group() (abandon func()) {
+	made := C.mr_call_group(l.made)
+	return func() {
+		if made != nil {
+			C.mr_call_abandon(l.abandon, made)
+		}
+	}
 }
 
 func (l *library) measure() (bytes, operations float64) {

@@ -174,7 +174,7 @@ func (o operation) run(b *testing.B, n int, copied, multiplied float64) {
 		for range times {
 			x = o.add(l, x)
 		}
-		return newModelOf(b, l.end(x), o.format, n, o.context+device.PageTokens, max(n, 1))
+		return newModelOf(b, 1, l.end(x), o.format, n, o.context+device.PageTokens, max(n, 1))
 	}
 	empty, full := of(0), of(times)
 	defer empty.b.Close()

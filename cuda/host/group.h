@@ -1,0 +1,60 @@
+// Devices that share a model.
+#ifndef MILLRACE_CUDA_GROUP_H
+#define MILLRACE_CUDA_GROUP_H
+
+#include <memory>
+#include <vector>
+
+#include "kernels.h"
+#include "memory.h"
+
+namespace millrace {
+
+// Group is what several devices of this process know of each other. Each has a context of
+// its own; their plans are the shards of one (plan.Shard), and meet in MR_OP_ALL_REDUCE.
+class Group {
+ public:
+  // Checks that there are so many devices, and that each can read the memory of the others.
+  explicit Group(int devices);
+
+  int devices() const { return int(places_.size()); }
+  // abandon ends all waiting for other devices, for good: one of them has failed.
+  void abandon() { *abandoned() = 1; }
+
+ private:
+  friend class Member;
+  struct Place {
+    float* buffers = nullptr;
+    uint32_t* flags = nullptr;
+  };
+  volatile int* abandoned() const { return reinterpret_cast<volatile int*>(abandoned_.data()); }
+
+  std::vector<Place> places_;  // by device
+  Memory abandoned_;
+};
+
+// Member is a device's place in a group.
+class Member {
+ public:
+  Member(std::shared_ptr<Group> group, int device) : group_(std::move(group)), device_(device) {}
+
+  int device() const { return device_; }
+  int devices() const { return group_->devices(); }
+  int first_token(int vocab) const { return shard_first(vocab, device_, group_->devices()); }
+
+  // allocate makes room for exchanges of so many floats. All devices do so before the first
+  // exchange.
+  void allocate(size_t floats, cudaStream_t stream);
+  Peers peers() const;
+
+ private:
+  std::shared_ptr<Group> group_;
+  int device_;
+  size_t floats_ = 0;
+  Memory memory_;
+  uint32_t* exchanges_ = nullptr;
+  int* ended_ = nullptr;
+};
+
+}  // namespace millrace
+#endif
