@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/millrace-ai/millrace/container/config"
@@ -24,7 +25,15 @@ func computeType(cfg *config.Serve) string {
 	if cfg.ComputeType != "" {
 		return cfg.ComputeType
 	}
-	return "1-" + deviceName(cfg)
+	return strconv.Itoa(gpus(cfg)) + "-" + deviceName(cfg)
+}
+
+// gpus is how many GPUs share the model, 1 on other devices.
+func gpus(cfg *config.Serve) int {
+	if deviceName(cfg) != "cuda" {
+		return 1
+	}
+	return max(1, cfg.NumShard)
 }
 
 // deviceName is the backend that --device names.
@@ -65,13 +74,33 @@ func checkDevice(cfg *config.Serve) error {
 	if caps.Name == "" {
 		return fmt.Errorf("--device=cuda: %s (%s)", caps.Detail, instead)
 	}
-	return nil
+	if gpus(cfg) == 1 {
+		return nil
+	}
+	least := device.Limits{MaxTokens: 1, MaxRows: 1, MaxSlots: 1, MaxPagesPerSlot: 1}
+	b, err := openShards(cfg, least)
+	if err != nil {
+		return err
+	}
+	return b.Close()
+}
+
+// openShards opens a backend of as many GPUs as --num-shard says.
+func openShards(cfg *config.Serve, limits device.Limits) (device.Backend, error) {
+	b, err := cuda.OpenShards(cudaLibrary(cfg), limits, gpus(cfg))
+	if err != nil {
+		return nil, fmt.Errorf("--num-shard=%d: %w", cfg.NumShard, err)
+	}
+	return device.Checked(b, limits), nil
 }
 
 // openBackend opens the backend that deviceName returns.
 func openBackend(cfg *config.Serve, limits device.Limits, p *plan.Plan) (device.Backend, error) {
 	switch name := deviceName(cfg); name {
 	case "cuda":
+		if gpus(cfg) > 1 && !p.Encodes() { // a vision tower is on the first one
+			return openShards(cfg, limits)
+		}
 		b, err := cuda.Open(cudaLibrary(cfg), limits)
 		if err != nil {
 			return nil, fmt.Errorf("--device=cuda: %w", err)

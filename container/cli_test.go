@@ -49,12 +49,12 @@ func TestHelp(t *testing.T) {
 			t.Errorf("serve --help lacks %q", want)
 		}
 	}
-	if strings.Contains(serve, "--num-shard") || strings.Contains(serve, "--ngrok") || strings.Contains(serve, "$ENV") {
+	if strings.Contains(serve, "--sharded") || strings.Contains(serve, "--ngrok") || strings.Contains(serve, "$ENV") {
 		t.Error("serve --help shows flags that only TGI's command lines need, or a variable of --env")
 	}
 	all := printed(t, nil, "serve", "--help-all")
 	effect, refused, found := strings.Cut(all, "TGI compatibility, refused because they are not in this build:")
-	if !found || !strings.Contains(effect, "--num-shard") || !strings.Contains(refused, "--ngrok") || strings.Contains(effect, "--ngrok") {
+	if !found || !strings.Contains(effect, "--sharded") || !strings.Contains(refused, "--ngrok") || strings.Contains(effect, "--ngrok") {
 		t.Errorf("serve --help-all:\n%s", all)
 	}
 	if printed(t, nil, "help", "serve", "--all") != all {

@@ -133,6 +133,9 @@ func (l *Loader) checkTogether(s *Serve) error {
 			l.notes = append(l.notes, name+" is ignored: --device is "+s.Device)
 		}
 	}
+	if from := l.from["num-shard"]; from != "" && s.Device != "cuda" {
+		l.notes = append(l.notes, Setting{Flag: "num-shard", Value: fmt.Sprint(s.NumShard), From: from}.name()+" is ignored: --device is "+s.Device)
+	}
 	switch s.KVCacheDtype {
 	case "auto", "f16", "int8":
 	default:

@@ -225,7 +225,7 @@ func TestNotes(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := strings.Join(notes, "\n")
-	for _, want := range []string{"--waiting-served-ratio=1.2 is ignored", "CUDA_GRAPHS=0 is ignored", "CUDA_MEMORY_FRACTION=0.5 is ignored: --device is auto", `HOSTNAME="box"`, "HF_HUB_ENABLE_HF_TRANSFER has no meaning", "SM_NUM_GPUS=1 is ignored", "API_KEY=*** locks every caller out",
+	for _, want := range []string{"--waiting-served-ratio=1.2 is ignored", "CUDA_GRAPHS=0 is ignored", "CUDA_MEMORY_FRACTION=0.5 is ignored: --device is auto", `HOSTNAME="box"`, "HF_HUB_ENABLE_HF_TRANSFER has no meaning", "SM_NUM_GPUS=1 is ignored: --device is auto", "API_KEY=*** locks every caller out",
 		"LOG_LEVEL=verbose: expected one of debug, info, warn, error: logging at info",
 		"OPTION_MAX_MODEL_LEN is another server's variable and is taken for --max-total-tokens",
 		"Variables of other servers without effect here: OPTION_ROLLING_BATCH, SM_VLLM_GPU_MEMORY_UTILIZATION"} {

@@ -33,6 +33,7 @@ type Serve struct {
 	Device              string  `name:"device" variable:"MILLRACE_DEVICE" group:"model" default:"auto" enum:"auto,cpu,cuda,ref,sim" placeholder:"auto|cpu|cuda" help:"What computes: cpu, which is auto, or cuda, an NVIDIA GPU, by the library of --cuda-library. For development there are ref (slow and plain, to compare with) and sim (no model, to measure the rest)."`
 	CUDALibrary         string  `name:"cuda-library" variable:"MILLRACE_CUDA_LIBRARY" operator:"" group:"model" placeholder:"FILE" help:"CUDA backend that --device cuda opens. Default: libmillrace_cuda.so beside this program."`
 	CUDAMemoryFraction  float64 `name:"cuda-memory-fraction" group:"model" default:"1" placeholder:"NUMBER" help:"Part of the GPU's memory that --device cuda may take, above 0 and at most 1."`
+	NumShard            int     `name:"num-shard" also:"SM_NUM_GPUS" group:"model" min:"0" placeholder:"COUNT" help:"GPUs that --device cuda divides the model among, at most 8, which must reach each other's memory; 0 and 1 are one."`
 	Threads             int     `name:"threads" variable:"MILLRACE_THREADS" group:"model" min:"0" placeholder:"N" help:"CPU worker threads. Default: the cores this process may use."`
 
 	Hostname                   string   `name:"hostname" operator:"" group:"server" default:"0.0.0.0" placeholder:"ADDRESS" help:"Address to listen on. Default: 0.0.0.0, all interfaces; 127.0.0.1 is this machine alone."`
@@ -130,7 +131,6 @@ func flagNames() map[string]bool {
 // are checked for their type and otherwise unused.
 type Compat struct {
 	Sharded              string  `name:"sharded" enum:",true,false" default:"" ignored:"one process serves the model" placeholder:"true|false" help:"Ignored: one process serves the model."`
-	NumShard             int     `name:"num-shard" also:"SM_NUM_GPUS" min:"0" ignored:"one process serves the model" placeholder:"COUNT" help:"Ignored: one process serves the model."`
 	Dtype                string  `name:"dtype" ignored:"weights keep the checkpoint's type" placeholder:"TEXT" help:"Ignored: weights keep the checkpoint's type."`
 	TrustRemoteCode      bool    `name:"trust-remote-code" also:"HF_MODEL_TRUST_REMOTE_CODE" ignored:"no code of a checkpoint is ever run" help:"Ignored: no code of a checkpoint is ever run."`
 	WaitingServedRatio   float64 `name:"waiting-served-ratio" default:"0.3" ignored:"prompts join running requests at every step" placeholder:"NUMBER" help:"Ignored: prompts join running requests at every step."`
