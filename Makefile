@@ -71,7 +71,7 @@ cuda-shim: ## build the CUDA backend for the CPU, to test it without a GPU
 test-cuda: tools native cuda-shim ## test the CUDA backend without a GPU, all of it
 	$(MAKE) -C cuda checked
 	MILLRACE_TEST_CUDA=all $(GO_TEST) -count 1 -timeout 60m ./engine/cuda
-	MILLRACE_TEST_CUDA=all $(GO_TEST) -count 1 -timeout 60m -run '^TestCUDAGoldens$$' ./engine
+	MILLRACE_TEST_CUDA=all $(GO_TEST) -count 1 -timeout 60m -run '^Test(CUDA|Sharded)Goldens$$' ./engine
 	for schedule in reverse random:1; do \
 	  MILLRACE_SHIM_SCHEDULE=$$schedule $(GO_TEST) -count 1 -timeout 60m -run '^TestConformance' ./engine/cuda && \
 	  MILLRACE_SHIM_SCHEDULE=$$schedule $(GO_TEST) -count 1 -timeout 60m -run '^TestCUDAGoldens$$' ./engine || exit 1; done

@@ -108,11 +108,12 @@ __device__ __forceinline__ void wait_copies() {
 // device wrote before can then be read. It returns false if *abandoned is not 0: nobody
 // will.
 __device__ __forceinline__ bool wait_until(const uint32_t* flag, uint32_t least, const int* abandoned) {
-  for (;;) {
+  constexpr int kLooks = 1024;  // at the flag, for one at memory of the host, which takes longer
+  for (int i = 1;; i++) {
     uint32_t now;
     asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(now) : "l"(flag) : "memory");
     if (int32_t(now - least) >= 0) return true;
-    if (*static_cast<const volatile int*>(abandoned) != 0) return false;
+    if (i % kLooks == 0 && *static_cast<const volatile int*>(abandoned) != 0) return false;
   }
 }
 // raise sets a flag in another device's memory, after all that this thread has written, or

@@ -60,6 +60,14 @@ __global__ void handed_on(const float* in, float* out) {
   out[threadIdx.x] = s.v[0];
 }
 
+// Raises a flag of another device, and waits for one.
+__global__ void raises(uint32_t* flag) {
+  if (threadIdx.x == 0) raise(flag, 1);
+}
+__global__ void waits(const uint32_t* flag, const int* abandoned, float* out) {
+  if (threadIdx.x == 0) out[0] = wait_until(flag, 1, abandoned) ? 1.f : 2.f;
+}
+
 // Copies 64 numbers asynchronously, in two groups.
 __global__ void copied(const float* in, float* out) {
   MR_SHARED(Shared, s);
@@ -476,6 +484,41 @@ void faulty_kernels() {
 #endif
 }
 
+// Two devices, one of which waits for the other.
+void several_devices() {
+  setenv("MILLRACE_SHIM_DEVICES", "2", 1);
+  const auto flag = [] { return reinterpret_cast<uint32_t*>(device(std::vector<float>(1))); };
+  float* out = device(std::vector<float>(1));
+  const auto result = [&] {
+    float v = 0;
+    cudaMemcpyAsync(&v, out, sizeof v, cudaMemcpyDeviceToHost, stream);
+    return v;
+  };
+  int* abandoned = reinterpret_cast<int*>(flag());
+  cudaStream_t other = nullptr;
+  cudaSetDevice(1);
+  cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking);
+  cudaSetDevice(0);
+  // The second of two waits is for work that comes after what the first one waited for.
+  uint32_t *first = flag(), *second = flag();
+  MR_LAUNCH(waits, 1, 32, stream, first, abandoned, out);
+  MR_LAUNCH(waits, 1, 32, stream, second, abandoned, out);
+  MR_LAUNCH(raises, 1, 32, other, first);
+  MR_LAUNCH(raises, 1, 32, other, second);
+  EXPECT(result() == 1.f, "two waits for another device: %g", result());
+  faulty("waits", "waits for a flag that nobody raises", [&] { MR_LAUNCH(waits, 1, 32, stream, flag(), abandoned, out); });
+  // Where the other device has failed nobody raises anything, and nothing is wrong here.
+  MR_LAUNCH(shuffle_in_branch, 1, 32, other, out);
+  MR_LAUNCH(waits, 1, 32, stream, flag(), abandoned, out);
+  EXPECT(result() == 2.f, "a wait for a device that has failed: %g", result());
+  cudaSetDevice(1);
+  EXPECT(cudaStreamSynchronize(other) == cudaErrorLaunchFailure, "the other device has not failed");
+  cudaDeviceReset();
+  cudaStreamDestroy(other);
+  cudaSetDevice(0);
+  EXPECT(cudaStreamSynchronize(stream) == cudaSuccess, "a device failed with another");
+}
+
 }  // namespace
 
 int main() {
@@ -487,6 +530,7 @@ int main() {
   graphs();
   kept_graphs();
   faulty_kernels();
+  several_devices();
   const char* schedule = std::getenv("MILLRACE_SHIM_SCHEDULE");
   std::printf("shim, schedule %s: %s\n", schedule == nullptr ? "forward" : schedule, failures == 0 ? "ok" : "failed");
   return failures == 0 ? 0 : 1;

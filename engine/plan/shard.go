@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -46,9 +47,9 @@ func shardable(p *Plan, n int) error {
 	case n < 2 || n > MaxShards:
 		return fmt.Errorf("a model in %d shards, expected 2 to %d", n, MaxShards)
 	case p.Encodes():
-		return fmt.Errorf("a %s encoder runs on one device", p.Family)
+		return errors.New("an encoder runs on one device")
 	case len(p.Draft) > 0:
-		return fmt.Errorf("a %s model with a head that drafts tokens runs on one device", p.Family)
+		return errors.New("a head that drafts tokens runs on one device")
 	case p.Vocab < n:
 		return fmt.Errorf("a vocabulary of %d in %d shards", p.Vocab, n)
 	}
@@ -68,18 +69,18 @@ func shardable(p *Plan, n int) error {
 	if divides(n) {
 		return nil
 	}
-	what := fmt.Sprintf("%d attention heads, %d of keys and values,", heads, keys)
+	what := fmt.Sprintf("%d attention heads, %d of keys and values", heads, keys)
 	var others []string
 	for m := 2; m <= MaxShards; m++ {
 		if divides(m) {
 			others = append(others, strconv.Itoa(m))
 		}
 	}
-	instead := "it runs on one device"
+	instead := "one device can run them"
 	if len(others) > 0 {
-		instead = "it can be divided into " + alternatives(others)
+		instead = alternatives(others) + " shards would do"
 	}
-	return fmt.Errorf("a %s model with %s cannot be divided into %d shards: %s", p.Family, what, n, instead)
+	return fmt.Errorf("%s, cannot be divided into %d shards: %s", what, n, instead)
 }
 
 // VocabRange is which rows of a table with a row for each token a shard has.
@@ -583,7 +584,7 @@ func (e *emission) has(t int32, axis int, ranges ...Range) {
 		c = Cut{Axis: axis, Ranges: ranges}
 	}
 	if e.cut[t] && !(e.cuts[t].Axis == c.Axis && slices.Equal(e.cuts[t].Ranges, c.Ranges)) && e.err == nil {
-		e.err = fmt.Errorf("a %s model cannot be divided: tensor %q is used in two ways", e.p.Family, e.p.Tensors[t].Name)
+		e.err = fmt.Errorf("tensor %q cannot be divided: it is used in two ways", e.p.Tensors[t].Name)
 	}
 	e.cuts[t], e.cut[t] = c, true
 }

@@ -82,11 +82,11 @@ func TestShardRefuses(t *testing.T) {
 		n    int
 		want string
 	}{
-		{llama, 3, "a llama model with 4 attention heads, 2 of keys and values, cannot be divided into 3 shards: it can be divided into 2 or 4"},
+		{llama, 3, "4 attention heads, 2 of keys and values, cannot be divided into 3 shards: 2 or 4 shards would do"},
 		{llama, 1, "a model in 1 shards, expected 2 to 8"},
 		{llama, 9, "a model in 9 shards, expected 2 to 8"},
-		{encoder(t), 2, "a test encoder runs on one device"},
-		{&drafts, 2, "a llama model with a head that drafts tokens runs on one device"},
+		{encoder(t), 2, "an encoder runs on one device"},
+		{&drafts, 2, "a head that drafts tokens runs on one device"},
 	} {
 		if _, _, err := Shard(tt.p, tt.n, 0); err == nil || err.Error() != tt.want {
 			t.Errorf("%d shards: %v, want %q", tt.n, err, tt.want)
