@@ -323,8 +323,8 @@ func writeGemma4Tower(t *tower) {
 	}
 	scale := Weight(0)
 	if standardized {
-		// Subtracted before means and scale are taken. A patch is no token that has a row in a
-		// table beside the embedding, so it takes row 0.
+		// Subtracted before means and scale are taken. In a table beside the embedding patches
+		// have no row of their own, so that all take row 0.
 		bias := t.Tensor([]int{1, t.hidden}, whole(t.prefix+"std_bias", t.hidden).transposed())
 		x, scale = t.Add(x, t.EmbedBeside(bias, -1/sqrt(t.hidden))), t.Weight(t.prefix+"std_scale", t.hidden)
 	}
