@@ -170,11 +170,34 @@ func TestParse(t *testing.T) {
 		{"int8:Q8_0", "1", "decoding", "", "expected one of peaks"},
 		{"int8:Q8_0", "1,33", partDecode, "", "expected numbers from 1 to 32"},
 		{"int8:Q8_0", "1", partDecode, "avx", "expected avx2"},
-		{"int8:Q8_0", "1", partLoad, "avx2", "need llama-server"},
+		{"int8:Q8_0", "1", partLoad, "avx2", "need programs"},
 	} {
 		s := settings{parts: []string{tt.part}, isa: tt.isa}
 		if err := s.parse(tt.pairs, tt.streams); (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 			t.Errorf("%+v: err %v", tt, err)
 		}
+	}
+}
+
+// A tower has formats of its own, beside all of which ours is the checkpoint's; it has no
+// plot, and seconds are better when fewer.
+func TestTowerTable(t *testing.T) {
+	r := testResult()
+	r.add(measurement{Shape: towerShape, Test: testImage, Streams: 1, Engine: millrace, Format: "bf16", Unit: seconds, Value: 0.5})
+	r.add(measurement{Shape: towerShape, Test: testImage, Streams: 1, Engine: llama, Format: "F16", Unit: seconds, Value: 0.75})
+	page := string(r.markdown("peer.json", ""))
+	for _, want := range []string{
+		"## siglip-base\n\n| | bf16 | BF16 | ratio | bf16 | F16 | ratio | bf16 | F32 | ratio |\n",
+		"| image, s | 0.5 | - | - | 0.5 | 0.75 | 1.50× | 0.5 | - | - |\n", "- **image**: seconds",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q:\n%s", want, page)
+		}
+	}
+	if d := distance([]float32{3, 4}, []float32{3, 3}); math.Abs(d-0.2) > 1e-9 {
+		t.Errorf("a distance of %v, want 0.2", d)
+	}
+	if d := distance([]float32{3}, nil); !math.IsNaN(d) {
+		t.Errorf("rows of other lengths are %v apart", d)
 	}
 }
