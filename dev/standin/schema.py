@@ -29,11 +29,11 @@ PROVIDERS = {
     "aws": {
         "package": "cdktn-provider-aws==25.8.1",
         "resources": """
-            appautoscaling_policy appautoscaling_target cloudwatch_log_group
+            appautoscaling_policy appautoscaling_target cloudformation_stack cloudwatch_log_group
             cloudwatch_log_metric_filter cloudwatch_metric_alarm ecr_lifecycle_policy ecr_repository
             ecr_repository_policy iam_role iam_role_policy iam_role_policy_attachment kms_alias kms_key
             lambda_alias lambda_capacity_provider lambda_event_source_mapping lambda_function
-            lambda_function_url lambda_permission
+            lambda_function_scaling_config lambda_function_url lambda_permission
             lambda_provisioned_concurrency_config s3_bucket
             s3_bucket_lifecycle_configuration s3_bucket_ownership_controls
             s3_bucket_policy s3_bucket_public_access_block

@@ -76,6 +76,8 @@ module "chat" {
   }
   environment = { MAX_TOTAL_TOKENS = "8192" }
   timeouts    = { startup = 600 }
+  routing     = { strategy = "PREFIX_AWARE", prefix_length = 2048 }
+  metrics     = {}
   deployment  = { strategy = "canary", percent = 25 }
   data_capture = {
     s3_uri      = "${module.artifacts.s3_uri}captured/"

@@ -120,6 +120,8 @@ resource "aws_lambda_alias" "live" {
   description      = "The version that callers use"
   function_name    = aws_lambda_function.this.function_name
   function_version = aws_lambda_function.this.version
+
+  depends_on = [aws_lambda_function_scaling_config.this]
 }
 
 resource "aws_lambda_provisioned_concurrency_config" "this" {
@@ -152,10 +154,26 @@ resource "aws_lambda_capacity_provider" "this" {
   }]
 
   capacity_provider_scaling_config = [{
-    max_vcpu_count   = var.managed_instances.max_vcpus
-    scaling_mode     = "Auto"
-    scaling_policies = null
+    max_vcpu_count = var.managed_instances.max_vcpus
+    scaling_mode   = var.managed_instances.cpu_target == null ? "Auto" : "Manual"
+    scaling_policies = var.managed_instances.cpu_target == null ? null : [{
+      predefined_metric_type = "LambdaCapacityProviderAverageCPUUtilization"
+      target_value           = var.managed_instances.cpu_target
+    }]
   }]
 
   depends_on = [aws_iam_role_policy_attachment.operator]
+}
+
+# Of one version: Lambda scales each by its own.
+resource "aws_lambda_function_scaling_config" "this" {
+  count = try(var.managed_instances.min_environments, null) == null && try(var.managed_instances.max_environments, null) == null ? 0 : 1
+
+  function_name = aws_lambda_function.this.function_name
+  qualifier     = aws_lambda_function.this.version
+
+  function_scaling_config {
+    min_execution_environments = var.managed_instances.min_environments
+    max_execution_environments = var.managed_instances.max_environments
+  }
 }

@@ -141,7 +141,7 @@ variable "provisioned_concurrency" {
   }
   validation {
     condition     = var.provisioned_concurrency == 0 || var.managed_instances == null
-    error_message = "provisioned_concurrency has no meaning on managed instances, which never scale to zero"
+    error_message = "provisioned_concurrency has no meaning on managed instances, where managed_instances.min_environments keeps environments"
   }
 }
 
@@ -169,7 +169,8 @@ variable "managed_instances" {
   description = <<-EOT
     Runs the function on EC2 instances of this account instead, where one environment takes many requests at once and batches them; null for plain Lambda.
     `subnet_ids`, `security_group_ids`: where the instances are. `instance_types`: which are allowed, any if empty.
-    `max_concurrency`: requests at once per environment, which is also the server's batch. `memory_gib_per_vcpu`: 2, 4 or 8. `max_vcpus`: a limit on the fleet, in which Lambda keeps three environments from the first on.
+    `max_concurrency`: requests at once per environment, which is also the server's batch. `memory_gib_per_vcpu`: 2, 4 or 8. `max_vcpus`: a limit on the fleet.
+    `min_environments`, `max_environments`: how many environments of the current version there are, which Lambda sets to 3 and to no limit if null; a `min_environments` of 0 lets the function scale to zero. `cpu_target`: the share of the CPUs, in percent, that scaling of the instances aims at; null leaves it to Lambda.
   EOT
   type = object({
     subnet_ids          = list(string)
@@ -178,6 +179,9 @@ variable "managed_instances" {
     max_concurrency     = optional(number, 16)
     memory_gib_per_vcpu = optional(number, 2)
     max_vcpus           = optional(number, 64)
+    min_environments    = optional(number)
+    max_environments    = optional(number)
+    cpu_target          = optional(number)
   })
   default = null
 
@@ -192,6 +196,18 @@ variable "managed_instances" {
   validation {
     condition     = try(var.managed_instances.max_vcpus >= 2 && var.managed_instances.max_vcpus <= 15000, true)
     error_message = "managed_instances.max_vcpus must be 2 to 15000"
+  }
+  validation {
+    condition     = alltrue([for n in [try(var.managed_instances.min_environments, null), try(var.managed_instances.max_environments, null)] : n == null || try(n >= 0 && n <= 15000 && floor(n) == n, false)])
+    error_message = "managed_instances.min_environments and max_environments must be whole numbers of 0 to 15000"
+  }
+  validation {
+    condition     = try(var.managed_instances.max_environments, null) == null || try(var.managed_instances.max_environments >= 1 && var.managed_instances.max_environments >= coalesce(var.managed_instances.min_environments, 3), false)
+    error_message = "managed_instances.max_environments must be at least 1 and no less than min_environments, which is 3 if null"
+  }
+  validation {
+    condition     = try(var.managed_instances.cpu_target, null) == null || try(var.managed_instances.cpu_target > 0 && var.managed_instances.cpu_target <= 100, false)
+    error_message = "managed_instances.cpu_target must be more than 0 and at most 100 percent"
   }
   validation {
     condition     = var.managed_instances == null || try(length(var.managed_instances.subnet_ids) >= 1 && length(var.managed_instances.security_group_ids) >= 1, false)

@@ -1,11 +1,23 @@
 locals {
-  variant    = "main"
+  variant        = "main"
+  shadow_variant = "shadow"
+
   components = var.mode == "components"
   serverless = var.mode == "serverless"
   slots      = coalesce(var.slots, 64)
   # What SageMaker hands to an instance at once.
   async_slots = coalesce(try(var.async.max_concurrency, null), min(local.slots, 1000))
-  gpu         = can(regex("^ml\\.(g|p)[0-9]", var.instance.type))
+
+  # What the names of instance types say of them.
+  gpu_type  = "^ml\\.[gp][0-9]"
+  arm_type  = "^ml\\.([cmrt][0-9]+[a-z]*g|[gp][0-9]+g)"
+  nvme_type = "^ml\\.([a-z0-9-]*\\dg?d[a-z]*|g[4-9][a-z]*|p[4-9][a-z0-9-]*|trn[0-9][a-z]*)\\."
+
+  # Of both variants, if there are two.
+  instance_count = local.serverless ? null : max(var.instance.count, try(var.autoscaling.min, 1), try(var.instance.managed_scaling.min, 1))
+  ami_version    = local.serverless ? null : try(coalesce(var.instance.ami_version, can(regex(local.gpu_type, var.instance.type)) ? "al2023-ami-sagemaker-inference-gpu-4-1" : null), null)
+  # Requests differ a hundredfold in length: the least busy copy, not any.
+  routing_strategy = try(var.routing.strategy, "LEAST_OUTSTANDING_REQUESTS")
 
   # Null is what tells an input that was left out from one that the mode ignores.
   timeouts = coalesce(var.timeouts, { download = 1800, startup = 900 })
@@ -64,6 +76,23 @@ module "model" {
   tags                     = var.tags
 }
 
+module "shadow" {
+  source = "../sagemaker-model"
+  count  = var.shadow == null ? 0 : 1
+
+  name                     = var.name
+  image                    = var.shadow.image
+  weights                  = var.weights
+  environment              = merge(local.environment, var.shadow.environment)
+  revision                 = var.revision
+  vpc                      = var.vpc
+  network_isolation        = var.network_isolation
+  execution_role_arn       = var.execution_role_arn
+  permissions              = local.permissions
+  permissions_boundary_arn = var.permissions_boundary_arn
+  tags                     = var.tags
+}
+
 # The components' models have roles of their own; this is the endpoint's.
 module "role" {
   source = "../execution-role"
@@ -81,6 +110,8 @@ module "role" {
 # and the old one goes. A change of the model reaches it as a new model name.
 resource "aws_sagemaker_endpoint_configuration" "this" {
   # checkov:skip=CKV_AWS_98:the key is the user's to give, and instances with NVMe take none
+  count = local.stacked ? 0 : 1
+
   name_prefix        = "${substr(var.name, 0, 36)}-"
   kms_key_arn        = var.volume_kms_key_arn
   execution_role_arn = local.components ? (var.execution_role_arn == null ? module.role[0].arn : var.execution_role_arn) : null
@@ -92,19 +123,18 @@ resource "aws_sagemaker_endpoint_configuration" "this" {
     initial_variant_weight = local.components ? null : 1
 
     instance_type                                     = try(var.instance.type, null)
-    initial_instance_count                            = local.serverless ? null : max(var.instance.count, try(var.autoscaling.min, 1), try(var.instance.managed_scaling.min, 1))
+    initial_instance_count                            = local.instance_count
     volume_size_in_gb                                 = try(var.instance.volume_gb, null)
-    inference_ami_version                             = local.serverless ? null : try(coalesce(var.instance.ami_version, local.gpu ? "al2023-ami-sagemaker-inference-gpu-4-1" : null), null)
+    inference_ami_version                             = local.ami_version
     enable_ssm_access                                 = try(var.instance.session_manager, false) ? true : null
     model_data_download_timeout_in_seconds            = local.serverless || local.components ? null : local.timeouts.download
     container_startup_health_check_timeout_in_seconds = local.serverless || local.components ? null : local.timeouts.startup
 
-    # Requests differ a hundredfold in length: the least busy copy, not any.
     dynamic "routing_config" {
-      for_each = local.serverless ? [] : [true]
+      for_each = local.serverless ? [] : [local.routing_strategy]
 
       content {
-        routing_strategy = "LEAST_OUTSTANDING_REQUESTS"
+        routing_strategy = routing_config.value
       }
     }
 
@@ -143,6 +173,28 @@ resource "aws_sagemaker_endpoint_configuration" "this" {
         memory_size_in_mb       = serverless_config.value.memory_mb
         max_concurrency         = serverless_config.value.max_concurrency
         provisioned_concurrency = serverless_config.value.provisioned_concurrency
+      }
+    }
+  }
+
+  dynamic "shadow_production_variants" {
+    for_each = var.shadow[*]
+    iterator = shadow
+
+    content {
+      variant_name           = local.shadow_variant
+      model_name             = module.shadow[0].name
+      initial_variant_weight = shadow.value.percent / 100
+
+      instance_type                                     = var.instance.type
+      initial_instance_count                            = local.instance_count
+      volume_size_in_gb                                 = var.instance.volume_gb
+      inference_ami_version                             = local.ami_version
+      model_data_download_timeout_in_seconds            = local.timeouts.download
+      container_startup_health_check_timeout_in_seconds = local.timeouts.startup
+
+      routing_config {
+        routing_strategy = local.routing_strategy
       }
     }
   }
@@ -199,13 +251,19 @@ resource "aws_sagemaker_endpoint_configuration" "this" {
   }
 }
 
+moved {
+  from = aws_sagemaker_endpoint_configuration.this
+  to   = aws_sagemaker_endpoint_configuration.this[0]
+}
+
 resource "aws_sagemaker_endpoint" "this" {
   name                 = var.name
-  endpoint_config_name = aws_sagemaker_endpoint_configuration.this.name
+  endpoint_config_name = local.stacked ? aws_cloudformation_stack.configuration[0].outputs["Name"] : aws_sagemaker_endpoint_configuration.this[0].name
   tags                 = var.tags
 
+  # An endpoint with a shadow has SageMaker's own way only.
   dynamic "deployment_config" {
-    for_each = contains(["realtime", "async"], var.mode) ? [local.deployment] : []
+    for_each = contains(["realtime", "async"], var.mode) && var.shadow == null ? [local.deployment] : []
     iterator = deployment
 
     content {

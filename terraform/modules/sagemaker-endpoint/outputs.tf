@@ -9,7 +9,7 @@ output "arn" {
 }
 
 output "variant_name" {
-  description = "Name of the one variant."
+  description = "Name of the variant that answers."
   value       = local.variant
 }
 

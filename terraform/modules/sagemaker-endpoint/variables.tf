@@ -141,6 +141,7 @@ variable "instance" {
     The instances; null in the mode serverless.
     `type`: such as ml.c7i.4xlarge; a GPU, as ml.g6.xlarge has, is for an image with the CUDA backend, and the image for CPUs leaves it idle. `count`: initial number.
     `managed_scaling`: in the mode components, SageMaker keeps as many instances, between `min` and `max`, as the components' copies need; a `min` of 0 lets the endpoint scale to zero. Without it there are always `count`.
+    `fallback_types`: types to take, in this order, where `type` has no capacity; up to four, of the same processor, in the mode realtime.
     `volume_gb`: size of the disk of an instance without NVMe. `ami_version`: the host's image; null takes the one with a CUDA 13 driver for GPUs.
     `session_manager`: a shell in the container through Session Manager. `core_dump_s3_uri`: where crash dumps go, a prefix that ends in /; `core_dump_kms_key_arn` encrypts them.
     `capacity_reservation_arn`: an ML capacity reservation to take the instances from.
@@ -148,6 +149,7 @@ variable "instance" {
   type = object({
     type                     = string
     count                    = optional(number, 1)
+    fallback_types           = optional(list(string), [])
     managed_scaling          = optional(object({ min = number, max = number }))
     volume_gb                = optional(number)
     ami_version              = optional(string)
@@ -165,6 +167,26 @@ variable "instance" {
   validation {
     condition     = var.instance == null || can(regex("^ml\\.[a-z0-9-]+\\.[a-z0-9]+$", var.instance.type))
     error_message = "instance.type must be a type of SageMaker's, like ml.c7i.4xlarge"
+  }
+  validation {
+    condition     = length(try(var.instance.fallback_types, [])) <= 4 && alltrue([for type in try(var.instance.fallback_types, []) : can(regex("^ml\\.[a-z0-9-]+\\.[a-z0-9]+$", type))])
+    error_message = "instance.fallback_types may have four types of SageMaker's, like ml.c6i.4xlarge"
+  }
+  validation {
+    condition     = length(distinct(concat([try(var.instance.type, "")], try(var.instance.fallback_types, [])))) == 1 + length(try(var.instance.fallback_types, []))
+    error_message = "instance.fallback_types: each type, and instance.type, may be there once"
+  }
+  validation {
+    condition     = alltrue([for type in try(var.instance.fallback_types, []) : can(regex(local.arm_type, type)) == can(regex(local.arm_type, var.instance.type)) && can(regex(local.gpu_type, type)) == can(regex(local.gpu_type, var.instance.type))])
+    error_message = "instance.fallback_types must have the processor of instance.type, for which the image is: either all or none are of Graviton, and all or none have a GPU"
+  }
+  validation {
+    condition     = try(var.instance.volume_gb, null) == null || alltrue([for type in try(var.instance.fallback_types, []) : can(regex(local.nvme_type, type)) == can(regex(local.nvme_type, var.instance.type))])
+    error_message = "instance.fallback_types: only some have NVMe, and instance.volume_gb suits the others only"
+  }
+  validation {
+    condition     = length(try(var.instance.fallback_types, [])) == 0 || var.mode == "realtime"
+    error_message = "instance.fallback_types works in the mode realtime only"
   }
   validation {
     condition     = try(var.instance.count >= 1 && floor(var.instance.count) == var.instance.count, true)
@@ -191,7 +213,7 @@ variable "instance" {
     error_message = "instance.volume_gb must be 1 to 512"
   }
   validation {
-    condition     = try(var.instance.volume_gb, null) == null || !can(regex("^ml\\.([a-z0-9-]*\\dg?d[a-z]*|g[4-9][a-z]*|p[4-9][a-z0-9-]*|trn[0-9][a-z]*)\\.", var.instance.type))
+    condition     = try(var.instance.volume_gb, null) == null || !can(regex(local.nvme_type, var.instance.type))
     error_message = "instance.volume_gb: this type of instance has NVMe, and its disk is as large as that"
   }
 }
@@ -276,12 +298,93 @@ variable "volume_kms_key_arn" {
   default     = null
 
   validation {
-    condition     = var.volume_kms_key_arn == null || !can(regex("^ml\\.([a-z0-9-]*\\dg?d[a-z]*|g[4-9][a-z]*|p[4-9][a-z0-9-]*|trn[0-9][a-z]*)\\.", var.instance.type))
+    condition     = var.volume_kms_key_arn == null || !can(regex(local.nvme_type, var.instance.type))
     error_message = "volume_kms_key_arn: this type of instance has NVMe, which takes no key"
+  }
+  validation {
+    condition     = var.volume_kms_key_arn == null || !anytrue([for type in try(var.instance.fallback_types, []) : can(regex(local.nvme_type, type))])
+    error_message = "volume_kms_key_arn: one of instance.fallback_types has NVMe, which takes no key"
   }
   validation {
     condition     = var.volume_kms_key_arn == null || var.mode != "serverless"
     error_message = "volume_kms_key_arn: a serverless endpoint has no disk to encrypt"
+  }
+}
+
+# --- Which copy a request goes to ------------------------------------------------
+
+variable "routing" {
+  description = <<-EOT
+    How requests are spread over instances; null is LEAST_OUTSTANDING_REQUESTS. `strategy`: that, `RANDOM`, or `PREFIX_AWARE`, which keeps requests that begin alike on one instance, whose cache has what they share.
+    With PREFIX_AWARE: `prefix_length`: how much of a request's beginning decides, 1024 to 65536 bytes (in SageMaker's OpenAI API: characters of the messages); cover the system prompt and a little more. `concurrency_threshold`: requests at once, 1 to 1024, from which on an instance's go to another; as many as slots if null.
+  EOT
+  type = object({
+    strategy              = optional(string, "LEAST_OUTSTANDING_REQUESTS")
+    prefix_length         = optional(number)
+    concurrency_threshold = optional(number)
+  })
+  default = null
+
+  validation {
+    condition     = contains(["LEAST_OUTSTANDING_REQUESTS", "RANDOM", "PREFIX_AWARE"], try(var.routing.strategy, "RANDOM"))
+    error_message = "routing.strategy must be LEAST_OUTSTANDING_REQUESTS, RANDOM or PREFIX_AWARE"
+  }
+  validation {
+    condition     = var.routing == null || var.mode != "serverless"
+    error_message = "routing has no meaning on a serverless endpoint, which has no instances to choose from"
+  }
+  validation {
+    condition     = try(var.routing.strategy, "") != "PREFIX_AWARE" || contains(["realtime", "components"], var.mode)
+    error_message = "routing.strategy: PREFIX_AWARE is for the modes realtime and components"
+  }
+  validation {
+    condition     = try(var.routing.strategy, "") == "PREFIX_AWARE" || try(var.routing.prefix_length, null) == null && try(var.routing.concurrency_threshold, null) == null
+    error_message = "routing.prefix_length and routing.concurrency_threshold have a meaning with the strategy PREFIX_AWARE only"
+  }
+  validation {
+    condition     = try(var.routing.strategy, "") != "PREFIX_AWARE" || try(var.routing.prefix_length >= 1024 && var.routing.prefix_length <= 65536 && floor(var.routing.prefix_length) == var.routing.prefix_length, false)
+    error_message = "routing.prefix_length must be a whole number of 1024 to 65536 with the strategy PREFIX_AWARE"
+  }
+  validation {
+    condition     = try(var.routing.concurrency_threshold, null) == null || try(var.routing.concurrency_threshold >= 1 && var.routing.concurrency_threshold <= 1024 && floor(var.routing.concurrency_threshold) == var.routing.concurrency_threshold, false)
+    error_message = "routing.concurrency_threshold must be a whole number of 1 to 1024"
+  }
+  validation {
+    condition     = var.mode != "components" || try(var.routing.strategy, "") != "PREFIX_AWARE" || try(var.routing.concurrency_threshold, null) != null
+    error_message = "routing.concurrency_threshold is needed in the mode components, whose slots are the components'"
+  }
+}
+
+variable "shadow" {
+  description = <<-EOT
+    In the mode realtime: another image that gets a copy of `percent` of the requests, on as many instances of its own, and whose answers are dropped; null for none. `environment` is set beside the endpoint's. Compare the metrics of the two variants, `main` and `shadow`, before the image becomes the endpoint's.
+  EOT
+  type = object({
+    image       = string
+    environment = optional(map(string), {})
+    percent     = optional(number, 100)
+  })
+  default = null
+
+  validation {
+    condition     = var.shadow == null || var.mode == "realtime"
+    error_message = "shadow is for the mode realtime"
+  }
+  validation {
+    condition     = var.shadow == null || try(var.shadow.image != var.image || length(var.shadow.environment) > 0, false)
+    error_message = "shadow.image is the endpoint's own image: name another, or give shadow.environment what is to differ"
+  }
+  validation {
+    condition     = try(var.shadow.percent > 0 && var.shadow.percent <= 100, true)
+    error_message = "shadow.percent must be more than 0 and at most 100"
+  }
+  validation {
+    condition     = var.shadow == null || length(try(var.instance.fallback_types, [])) == 0
+    error_message = "shadow: both variants must run on the same machines, to be compared; leave out instance.fallback_types"
+  }
+  validation {
+    condition     = var.shadow == null || var.deployment == null
+    error_message = "shadow: SageMaker updates an endpoint with a shadow in its own way only; leave out deployment"
   }
 }
 
@@ -379,6 +482,28 @@ variable "logs" {
   validation {
     condition     = contains([0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.logs.retention_days)
     error_message = "logs.retention_days must be one of CloudWatch's: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288 or 3653; 0 keeps logs for ever"
+  }
+}
+
+variable "metrics" {
+  description = <<-EOT
+    Metrics that SageMaker publishes beyond its usual ones, in the modes realtime and components; null for none. CloudWatch bills each.
+    `detailed`: what the container's `/metrics` has, and the use of each GPU and of each instance. `enhanced`: calls and utilization by instance and by container. `frequency_seconds`: how often, 10, 30, 60, 120, 180, 240 or 300.
+  EOT
+  type = object({
+    detailed          = optional(bool, true)
+    enhanced          = optional(bool, false)
+    frequency_seconds = optional(number, 60)
+  })
+  default = null
+
+  validation {
+    condition     = var.metrics == null || contains(["realtime", "components"], var.mode)
+    error_message = "metrics are for the modes realtime and components"
+  }
+  validation {
+    condition     = contains([10, 30, 60, 120, 180, 240, 300], try(var.metrics.frequency_seconds, 60))
+    error_message = "metrics.frequency_seconds must be 10, 30, 60, 120, 180, 240 or 300"
   }
 }
 

@@ -218,6 +218,60 @@ run "managed_instances" {
     condition     = aws_iam_role_policy_attachment.operator[0].policy_arn == "arn:aws:iam::aws:policy/AWSLambdaManagedEC2ResourceOperator"
     error_message = "Lambda may not run the instances"
   }
+  assert {
+    condition     = length(aws_lambda_function_scaling_config.this) == 0 && aws_lambda_capacity_provider.this[0].capacity_provider_scaling_config[0].scaling_mode == "Auto"
+    error_message = "scaled otherwise than Lambda does by itself"
+  }
+}
+
+run "managed_instances_that_scale_to_zero" {
+  command = plan
+
+  variables {
+    managed_instances = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"], min_environments = 0, max_environments = 2, cpu_target = 50 }
+  }
+
+  assert {
+    condition = [for config in aws_lambda_function_scaling_config.this[0].function_scaling_config :
+    [config.min_execution_environments, config.max_execution_environments]] == [[0, 2]]
+    error_message = "not 0 to 2 environments"
+  }
+  assert {
+    condition = [for config in aws_lambda_capacity_provider.this[0].capacity_provider_scaling_config :
+      [config.scaling_mode, config.scaling_policies[0].predefined_metric_type, config.scaling_policies[0].target_value]] == [
+    ["Manual", "LambdaCapacityProviderAverageCPUUtilization", 50]]
+    error_message = "the instances are not scaled by half their CPUs"
+  }
+}
+
+run "refuses_more_environments_at_least_than_at_most" {
+  command = plan
+
+  variables {
+    managed_instances = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"], max_environments = 2 }
+  }
+
+  expect_failures = [var.managed_instances]
+}
+
+run "refuses_half_an_environment" {
+  command = plan
+
+  variables {
+    managed_instances = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"], min_environments = 0.5 }
+  }
+
+  expect_failures = [var.managed_instances]
+}
+
+run "refuses_to_aim_at_no_load" {
+  command = plan
+
+  variables {
+    managed_instances = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"], cpu_target = 0 }
+  }
+
+  expect_failures = [var.managed_instances]
 }
 
 run "refuses_a_tag" {

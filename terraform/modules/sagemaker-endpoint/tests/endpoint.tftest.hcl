@@ -24,19 +24,19 @@ run "realtime" {
   command = plan
 
   assert {
-    condition     = aws_sagemaker_endpoint.this.name == "chat" && aws_sagemaker_endpoint_configuration.this.name_prefix == "chat-"
+    condition     = aws_sagemaker_endpoint.this.name == "chat" && aws_sagemaker_endpoint_configuration.this[0].name_prefix == "chat-"
     error_message = "the endpoint has a name of its own, and its configurations only a prefix"
   }
   assert {
-    condition     = aws_sagemaker_endpoint_configuration.this.production_variants[0].model_name == output.model_name && startswith(output.model_name, "chat-")
+    condition     = aws_sagemaker_endpoint_configuration.this[0].production_variants[0].model_name == output.model_name && startswith(output.model_name, "chat-")
     error_message = "the variant does not use the model ${output.model_name}"
   }
   assert {
-    condition     = aws_sagemaker_endpoint_configuration.this.production_variants[0].routing_config[0].routing_strategy == "LEAST_OUTSTANDING_REQUESTS"
+    condition     = aws_sagemaker_endpoint_configuration.this[0].production_variants[0].routing_config[0].routing_strategy == "LEAST_OUTSTANDING_REQUESTS"
     error_message = "requests are routed at random"
   }
   assert {
-    condition     = aws_sagemaker_endpoint_configuration.this.production_variants[0].inference_ami_version == "al2023-ami-sagemaker-inference-gpu-4-1"
+    condition     = aws_sagemaker_endpoint_configuration.this[0].production_variants[0].inference_ami_version == "al2023-ami-sagemaker-inference-gpu-4-1"
     error_message = "a GPU instance without the image that has a CUDA 13 driver"
   }
   assert {
@@ -44,7 +44,7 @@ run "realtime" {
     error_message = "log group ${aws_cloudwatch_log_group.this.name}, ${aws_cloudwatch_log_group.this.retention_in_days} days"
   }
   assert {
-    condition     = length(aws_appautoscaling_target.this) == 0 && length(aws_sagemaker_endpoint_configuration.this.async_inference_config) == 0 && length(aws_sagemaker_endpoint_configuration.this.data_capture_config) == 0
+    condition     = length(aws_appautoscaling_target.this) == 0 && length(aws_sagemaker_endpoint_configuration.this[0].async_inference_config) == 0 && length(aws_sagemaker_endpoint_configuration.this[0].data_capture_config) == 0
     error_message = "something that was not asked for"
   }
   assert {
@@ -78,7 +78,7 @@ run "on_cpus" {
   }
 
   assert {
-    condition     = aws_sagemaker_endpoint_configuration.this.production_variants[0].inference_ami_version == null
+    condition     = aws_sagemaker_endpoint_configuration.this[0].production_variants[0].inference_ami_version == null
     error_message = "a CPU instance with an image for GPUs"
   }
 }
@@ -104,7 +104,7 @@ run "scaled" {
     error_message = "not the concurrency metric"
   }
   assert {
-    condition     = aws_sagemaker_endpoint_configuration.this.production_variants[0].initial_instance_count == 2 && length(aws_appautoscaling_policy.wake) == 0
+    condition     = aws_sagemaker_endpoint_configuration.this[0].production_variants[0].initial_instance_count == 2 && length(aws_appautoscaling_policy.wake) == 0
     error_message = "begins with fewer instances than the least"
   }
 }
@@ -125,11 +125,11 @@ run "async" {
   }
 
   assert {
-    condition     = aws_sagemaker_endpoint_configuration.this.async_inference_config[0].client_config[0].max_concurrent_invocations_per_instance == 64
+    condition     = aws_sagemaker_endpoint_configuration.this[0].async_inference_config[0].client_config[0].max_concurrent_invocations_per_instance == 64
     error_message = "an instance is not filled"
   }
   assert {
-    condition     = aws_sagemaker_endpoint_configuration.this.async_inference_config[0].output_config[0].notification_config[0].error_topic == "arn:aws:sns:eu-west-1:123456789012:failed"
+    condition     = aws_sagemaker_endpoint_configuration.this[0].async_inference_config[0].output_config[0].notification_config[0].error_topic == "arn:aws:sns:eu-west-1:123456789012:failed"
     error_message = "errors are told to nobody"
   }
   assert {
@@ -159,6 +159,40 @@ run "async" {
   }
 }
 
+run "shadow" {
+  command = plan
+
+  variables {
+    shadow = { image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace:1.3.0", environment = { MAX_BATCH_SIZE = "32" } }
+  }
+
+  assert {
+    condition     = aws_sagemaker_endpoint_configuration.this[0].shadow_production_variants[0].model_name == module.shadow[0].name && module.shadow[0].name != output.model_name
+    error_message = "the shadow does not run a model of its own"
+  }
+  assert {
+    condition     = aws_sagemaker_endpoint_configuration.this[0].shadow_production_variants[0].initial_variant_weight == 1 && aws_sagemaker_endpoint_configuration.this[0].shadow_production_variants[0].inference_ami_version == "al2023-ami-sagemaker-inference-gpu-4-1"
+    error_message = "not all calls, or another driver"
+  }
+  assert {
+    condition     = length(aws_sagemaker_endpoint.this.deployment_config) == 0
+    error_message = "an update in a way that SageMaker refuses beside a shadow"
+  }
+}
+
+run "random_routing" {
+  command = plan
+
+  variables {
+    routing = { strategy = "RANDOM" }
+  }
+
+  assert {
+    condition     = aws_sagemaker_endpoint_configuration.this[0].production_variants[0].routing_config[0].routing_strategy == "RANDOM"
+    error_message = "not routed at random"
+  }
+}
+
 run "serverless" {
   command = plan
 
@@ -170,11 +204,11 @@ run "serverless" {
   }
 
   assert {
-    condition     = aws_sagemaker_endpoint_configuration.this.production_variants[0].serverless_config[0].memory_size_in_mb == 4096 && aws_sagemaker_endpoint_configuration.this.production_variants[0].serverless_config[0].provisioned_concurrency == 2
+    condition     = aws_sagemaker_endpoint_configuration.this[0].production_variants[0].serverless_config[0].memory_size_in_mb == 4096 && aws_sagemaker_endpoint_configuration.this[0].production_variants[0].serverless_config[0].provisioned_concurrency == 2
     error_message = "not the size that was asked for"
   }
   assert {
-    condition     = aws_sagemaker_endpoint_configuration.this.production_variants[0].instance_type == null && length(aws_sagemaker_endpoint_configuration.this.production_variants[0].routing_config) == 0 && length(aws_sagemaker_endpoint.this.deployment_config) == 0
+    condition     = aws_sagemaker_endpoint_configuration.this[0].production_variants[0].instance_type == null && length(aws_sagemaker_endpoint_configuration.this[0].production_variants[0].routing_config) == 0 && length(aws_sagemaker_endpoint.this.deployment_config) == 0
     error_message = "a serverless endpoint with what only instances take"
   }
   assert {
@@ -194,7 +228,7 @@ run "a_fixed_fleet_for_components" {
   }
 
   assert {
-    condition     = aws_sagemaker_endpoint_configuration.this.production_variants[0].initial_instance_count == 2 && length(aws_sagemaker_endpoint_configuration.this.production_variants[0].managed_instance_scaling) == 0
+    condition     = aws_sagemaker_endpoint_configuration.this[0].production_variants[0].initial_instance_count == 2 && length(aws_sagemaker_endpoint_configuration.this[0].production_variants[0].managed_instance_scaling) == 0
     error_message = "not two instances that stay"
   }
   assert {
@@ -214,15 +248,15 @@ run "components" {
   }
 
   assert {
-    condition     = length(module.model) == 0 && aws_sagemaker_endpoint_configuration.this.production_variants[0].model_name == null
+    condition     = length(module.model) == 0 && aws_sagemaker_endpoint_configuration.this[0].production_variants[0].model_name == null
     error_message = "an endpoint for components has a model"
   }
   assert {
-    condition     = aws_sagemaker_endpoint_configuration.this.production_variants[0].managed_instance_scaling[0] == { status = "ENABLED", min_instance_count = 0, max_instance_count = 3 }
+    condition     = aws_sagemaker_endpoint_configuration.this[0].production_variants[0].managed_instance_scaling[0] == { status = "ENABLED", min_instance_count = 0, max_instance_count = 3 }
     error_message = "the instances do not follow the components"
   }
   assert {
-    condition     = aws_sagemaker_endpoint_configuration.this.production_variants[0].enable_ssm_access && aws_sagemaker_endpoint_configuration.this.production_variants[0].core_dump_config[0].destination_s3_uri == "s3://dumps/chat/"
+    condition     = aws_sagemaker_endpoint_configuration.this[0].production_variants[0].enable_ssm_access && aws_sagemaker_endpoint_configuration.this[0].production_variants[0].core_dump_config[0].destination_s3_uri == "s3://dumps/chat/"
     error_message = "no shell, or no crash dumps"
   }
   assert {
@@ -242,7 +276,7 @@ run "components_that_stay" {
   }
 
   assert {
-    condition     = aws_sagemaker_endpoint_configuration.this.production_variants[0].initial_instance_count == 2
+    condition     = aws_sagemaker_endpoint_configuration.this[0].production_variants[0].initial_instance_count == 2
     error_message = "begins with fewer instances than the least"
   }
 }
@@ -282,7 +316,7 @@ run "rolling_with_capture_and_key" {
     error_message = "not in batches"
   }
   assert {
-    condition     = aws_sagemaker_endpoint_configuration.this.data_capture_config[0].initial_sampling_percentage == 5 && strcontains(output.execution_policy_json, "arn:aws:s3:::captured/chat/*")
+    condition     = aws_sagemaker_endpoint_configuration.this[0].data_capture_config[0].initial_sampling_percentage == 5 && strcontains(output.execution_policy_json, "arn:aws:s3:::captured/chat/*")
     error_message = "not captured, or the role cannot write it"
   }
   assert {

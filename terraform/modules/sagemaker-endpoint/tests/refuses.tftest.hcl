@@ -438,3 +438,242 @@ run "more_instances_than_scaling_allows" {
 
   expect_failures = [var.autoscaling]
 }
+
+run "an_unknown_routing_strategy" {
+  command = plan
+
+  variables {
+    routing = { strategy = "KV_AWARE" }
+  }
+
+  expect_failures = [var.routing]
+}
+
+run "prefix_routing_without_a_length" {
+  command = plan
+
+  variables {
+    routing = { strategy = "PREFIX_AWARE" }
+  }
+
+  expect_failures = [var.routing]
+}
+
+run "a_prefix_that_is_too_short" {
+  command = plan
+
+  variables {
+    routing = { strategy = "PREFIX_AWARE", prefix_length = 1023 }
+  }
+
+  expect_failures = [var.routing]
+}
+
+run "a_prefix_length_without_its_strategy" {
+  command = plan
+
+  variables {
+    routing = { prefix_length = 2048 }
+  }
+
+  expect_failures = [var.routing]
+}
+
+run "a_threshold_out_of_range" {
+  command = plan
+
+  variables {
+    routing = { strategy = "PREFIX_AWARE", prefix_length = 2048, concurrency_threshold = 1025 }
+  }
+
+  expect_failures = [var.routing]
+}
+
+run "prefix_routing_of_async" {
+  command = plan
+
+  variables {
+    mode    = "async"
+    async   = { output_s3_uri = "s3://answers/out/", input_s3_uris = ["s3://questions/in/"] }
+    routing = { strategy = "PREFIX_AWARE", prefix_length = 2048 }
+  }
+
+  expect_failures = [var.routing]
+}
+
+run "routing_without_instances" {
+  command = plan
+
+  variables {
+    mode     = "serverless"
+    instance = null
+    weights  = null
+    routing  = { strategy = "RANDOM" }
+  }
+
+  expect_failures = [var.routing]
+}
+
+run "components_routed_without_a_threshold" {
+  command = plan
+
+  variables {
+    mode    = "components"
+    image   = null
+    weights = null
+    routing = { strategy = "PREFIX_AWARE", prefix_length = 2048 }
+  }
+
+  expect_failures = [var.routing]
+}
+
+run "five_fallback_types" {
+  command = plan
+
+  variables {
+    instance = { type = "ml.c7i.xlarge", fallback_types = ["ml.c6i.xlarge", "ml.m7i.xlarge", "ml.m6i.xlarge", "ml.r7i.xlarge", "ml.r6i.xlarge"] }
+  }
+
+  expect_failures = [var.instance]
+}
+
+run "a_fallback_type_twice" {
+  command = plan
+
+  variables {
+    instance = { type = "ml.c7i.xlarge", fallback_types = ["ml.c7i.xlarge"] }
+  }
+
+  expect_failures = [var.instance]
+}
+
+run "a_fallback_to_another_processor" {
+  command = plan
+
+  variables {
+    instance = { type = "ml.c7i.xlarge", fallback_types = ["ml.c7g.xlarge"] }
+  }
+
+  expect_failures = [var.instance]
+}
+
+run "a_fallback_from_a_gpu" {
+  command = plan
+
+  variables {
+    instance = { type = "ml.g6.xlarge", fallback_types = ["ml.c7i.xlarge"] }
+  }
+
+  expect_failures = [var.instance]
+}
+
+run "a_fallback_with_another_disk" {
+  command = plan
+
+  variables {
+    instance = { type = "ml.c7i.xlarge", fallback_types = ["ml.c5d.xlarge"], volume_gb = 100 }
+  }
+
+  expect_failures = [var.instance]
+}
+
+run "fallback_types_of_components" {
+  command = plan
+
+  variables {
+    mode     = "components"
+    image    = null
+    weights  = null
+    instance = { type = "ml.c7i.xlarge", fallback_types = ["ml.c6i.xlarge"] }
+  }
+
+  expect_failures = [var.instance]
+}
+
+run "a_shadow_of_async" {
+  command = plan
+
+  variables {
+    mode   = "async"
+    async  = { output_s3_uri = "s3://answers/out/", input_s3_uris = ["s3://questions/in/"] }
+    shadow = { image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace:1.3.0" }
+  }
+
+  expect_failures = [var.shadow]
+}
+
+run "a_shadow_of_the_same" {
+  command = plan
+
+  variables {
+    shadow = { image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace:1.2.0" }
+  }
+
+  expect_failures = [var.shadow]
+}
+
+run "a_shadow_of_nothing" {
+  command = plan
+
+  variables {
+    shadow = { image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace:1.3.0", percent = 0 }
+  }
+
+  expect_failures = [var.shadow]
+}
+
+run "a_shadow_on_other_machines" {
+  command = plan
+
+  variables {
+    instance = { type = "ml.g6.xlarge", fallback_types = ["ml.g5.xlarge"] }
+    shadow   = { image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace:1.3.0" }
+  }
+
+  expect_failures = [var.shadow]
+}
+
+run "a_shadow_with_a_canary" {
+  command = plan
+
+  variables {
+    instance   = { type = "ml.g6.xlarge", count = 2 }
+    deployment = { strategy = "canary" }
+    shadow     = { image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace:1.3.0" }
+  }
+
+  expect_failures = [var.shadow]
+}
+
+run "metrics_of_async" {
+  command = plan
+
+  variables {
+    mode    = "async"
+    async   = { output_s3_uri = "s3://answers/out/", input_s3_uris = ["s3://questions/in/"] }
+    metrics = {}
+  }
+
+  expect_failures = [var.metrics]
+}
+
+run "metrics_at_odd_times" {
+  command = plan
+
+  variables {
+    metrics = { frequency_seconds = 15 }
+  }
+
+  expect_failures = [var.metrics]
+}
+
+run "a_key_for_a_fallback_with_nvme" {
+  command = plan
+
+  variables {
+    instance           = { type = "ml.c7i.xlarge", fallback_types = ["ml.c5d.xlarge"] }
+    volume_kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/k"
+  }
+
+  expect_failures = [var.volume_kms_key_arn]
+}
