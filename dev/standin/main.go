@@ -1,13 +1,15 @@
-// The stand-in is a Terraform provider that knows the schema of another and
-// nothing else: it checks configurations and plans them, and creates nothing.
+// The stand-in is a Terraform provider that knows the schema of another and what
+// the API refuses: it checks configurations and plans them, and creates nothing.
 //
 // The modules in terraform/ are for AWS's providers, which are available only
 // from the Terraform registry. A stand-in takes their place in the tests where
 // the registry cannot be reached. Terraform itself checks a configuration
 // against the schema that a provider serves, so a misspelt argument, a value of
 // the wrong type, a missing argument or a block where an argument belongs fail
-// here as they would there. The value checks that a provider has in code (a
-// name too long, two arguments that exclude each other) do not exist here.
+// here as they would there. Values that the API would refuse fail too: those that
+// are not among the ones it has, out of range, too long, of another form. Those
+// rules come from the published models of the APIs, in rules.json. The checks that
+// only a provider's code has do not exist here.
 //
 // One program stands in for each provider of schema.json; it tells from the
 // name of its file which: terraform-provider-aws_v6.69.1. With the argument
@@ -38,6 +40,10 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	rules, err := readRules(rulesFile)
+	if err != nil {
+		return err
+	}
 	if slices.Equal(os.Args[1:], []string{"list"}) {
 		for name, p := range known {
 			fmt.Println(name, p.version)
@@ -46,7 +52,7 @@ func run() error {
 	}
 	for name, p := range known {
 		if program, _, _ := strings.Cut(filepath.Base(os.Args[0]), "_"); program == "terraform-provider-"+filepath.Base(name) {
-			return tf6server.Serve(name, func() tfprotov6.ProviderServer { return &server{provider: p} })
+			return tf6server.Serve(name, func() tfprotov6.ProviderServer { return &server{provider: p, rules: rules} })
 		}
 	}
 	return fmt.Errorf("its file is called %s, which is the name of no provider in schema.json", filepath.Base(os.Args[0]))

@@ -24,6 +24,7 @@ var account = map[string]map[string]string{
 type server struct {
 	tfprotov6.ProviderServer
 	*provider
+	rules map[string]*rule
 }
 
 func (s *server) GetMetadata(context.Context, *tfprotov6.GetMetadataRequest) (*tfprotov6.GetMetadataResponse, error) {
@@ -57,9 +58,9 @@ func (s *server) StopProvider(context.Context, *tfprotov6.StopProviderRequest) (
 	return &tfprotov6.StopProviderResponse{}, nil
 }
 
-// ValidateResourceConfig makes the one check that Terraform leaves to providers
-// and that needs no more than the schema: an argument that only the provider
-// sets must not be given.
+// ValidateResourceConfig makes the checks that Terraform leaves to providers: an
+// argument that only the provider sets must not be given, and the others must be
+// what the API takes.
 func (s *server) ValidateResourceConfig(_ context.Context, req *tfprotov6.ValidateResourceConfigRequest) (*tfprotov6.ValidateResourceConfigResponse, error) {
 	schema := s.resources[req.TypeName]
 	if schema == nil {
@@ -79,7 +80,37 @@ func (s *server) ValidateResourceConfig(_ context.Context, req *tfprotov6.Valida
 		}
 		return true, nil
 	})
-	return resp, err
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", req.TypeName, err)
+	}
+	problems, err := s.refusals(req.TypeName, config)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", req.TypeName, err)
+	}
+	for _, problem := range problems {
+		resp.Diagnostics = append(resp.Diagnostics, &tfprotov6.Diagnostic{
+			Severity: tfprotov6.DiagnosticSeverityError, Summary: "AWS would refuse this", Detail: problem + ".",
+		})
+	}
+	return resp, nil
+}
+
+// refusals returns what the API would refuse of a configuration.
+func (s *server) refusals(name string, config tftypes.Value) ([]string, error) {
+	r := s.rules[name]
+	if r == nil {
+		return nil, nil
+	}
+	value, err := plainValue(config)
+	if err != nil {
+		return nil, err
+	}
+	problems := r.check("", value)
+	arguments, _ := value.(map[string]any)
+	if template, ok := arguments["template_body"].(string); ok {
+		problems = append(problems, checkTemplate(s.rules, template)...)
+	}
+	return problems, nil
 }
 
 func (s *server) ValidateDataResourceConfig(context.Context, *tfprotov6.ValidateDataResourceConfigRequest) (*tfprotov6.ValidateDataResourceConfigResponse, error) {

@@ -57,7 +57,7 @@ func TestTerraformChecks(t *testing.T) {
 	}
 	component := func(specification string) string {
 		return `resource "awscc_sagemaker_inference_component" "x" {
-  endpoint_name = "x"
+  endpoint_name = "e"
   specification = { ` + specification + ` }
 }`
 	}
@@ -82,6 +82,11 @@ func TestTerraformChecks(t *testing.T) {
 		"block missing":                    {config: model("model_data_source {\n}"), want: "At least 1 \"s3_data_source\" blocks"},
 		"mistyped nested attribute":        {config: component(`data_cache_config = { enable_caching = "often" }`), want: "bool"},
 		"missing attribute in a typed one": {config: `resource "aws_lambda_capacity_provider" "x" { ` + "\nname = \"x\"\ninstance_requirements = [{ architectures = [] }]\n}", want: `attributes "allowed_instance_types"`},
+		"value that the API has not":       {config: `resource "aws_lambda_function_url" "x" { ` + "\nfunction_name = \"f\"\nauthorization_type = \"OPEN\"\n}", want: `authorization_type is "OPEN", which is not one of`},
+		"number out of range in a block":   {config: `resource "aws_lambda_function" "x" { ` + "\nfunction_name = \"f\"\nrole = \"arn:aws:iam::123456789012:role/x\"\nephemeral_storage {\nsize = 100\n}\n}", want: "ephemeral_storage[0].size is 100, the least is 512"},
+		"nested attribute out of range":    {config: component(`compute_resource_requirements = { min_memory_required_in_mb = 1 }`), want: "min_memory_required_in_mb is 1, the least is 128"},
+		"template that the API refuses":    {config: `resource "aws_cloudformation_stack" "x" { ` + "\nname = \"s\"\ntemplate_body = jsonencode({ Resources = { C = { Type = \"AWS::SageMaker::EndpointConfig\", Properties = { ProductionVariants = [], Varants = [] } } } })\n}", want: "C.Varants does not exist"},
+		"template that is not JSON":        {config: `resource "aws_cloudformation_stack" "x" { ` + "\nname = \"s\"\ntemplate_body = \"Resources:\"\n}", want: "template_body"},
 		"unknown data source":              {config: `data "aws_caller_identitty" "x" {}`, want: "does not support data source"},
 	}
 	for name, tt := range cases {
