@@ -171,7 +171,7 @@ test-terraform: ## test the Terraform modules, without an account
 	terraform/test.sh
 
 terraform-readme:
-	cd dev/standin && go run ./readme ../../terraform/modules/*
+	cd dev/standin && for config in terraform-docs wrappers; do go tool terraform-docs --config ../../terraform/.$$config.yml ../../terraform || exit; done
 
 # The rules of Prometheus, by promtool.
 .PHONY: test-alerts

@@ -98,14 +98,18 @@ EOF
 # --- Modules and examples ------------------------------------------------------
 
 "$terraform" fmt -check -recursive -diff .
-(cd ../dev/standin && go run ./readme -check ../../terraform/modules/*)
+
+quietly() { "$@" >"$build/log" 2>&1 || { cat "$build/log"; return 1; }; }
+
+for config in terraform-docs wrappers; do
+	(cd ../dev/standin && quietly go tool terraform-docs --config "../../terraform/.$config.yml" --output-check ../../terraform) ||
+		{ echo "make terraform-readme writes them."; exit 1; }
+done
 
 # In a copy: Terraform writes beside what it reads.
 rm -rf "$build/src"
 mkdir "$build/src"
 cp -r modules examples testdata "$build/src"
-
-quietly() { "$@" >"$build/log" 2>&1 || { cat "$build/log"; return 1; }; }
 
 try() { # initialises, validates and tests the module or example of a folder
 	cd "$1"
@@ -117,7 +121,7 @@ try() { # initialises, validates and tests the module or example of a folder
 	fi
 }
 
-for folder in "$build"/src/modules/*; do try "$folder"; done
+for folder in "$build"/src/modules/* "$build/src/testdata/wrappers"; do try "$folder"; done
 for folder in "$build"/src/examples/*; do
 	try "$folder"
 	quietly "$terraform" plan -no-color -input=false -compact-warnings -var-file "$build/src/testdata/examples.tfvars"

@@ -1,0 +1,86 @@
+# Written by make terraform-readme.
+locals {
+  inputs = [
+    "name",
+    "mode",
+    "image",
+    "weights",
+    "environment",
+    "revision",
+    "slots",
+    "network_isolation",
+    "vpc",
+    "instance",
+    "serverless",
+    "async",
+    "timeouts",
+    "volume_kms_key_arn",
+    "routing",
+    "shadow",
+    "autoscaling",
+    "deployment",
+    "logs",
+    "metrics",
+    "alarms",
+    "data_capture",
+    "execution_role_arn",
+    "permissions_boundary_arn",
+    "tags",
+  ]
+}
+
+module "wrapper" {
+  source = "../"
+
+  for_each = var.items
+
+  name = try(each.value.name, var.defaults.name, null)
+
+  mode = try(each.value.mode, var.defaults.mode, null)
+
+  image = try(each.value.image, var.defaults.image, null)
+
+  weights = try(each.value.weights, var.defaults.weights, null)
+
+  environment = try(each.value.environment, var.defaults.environment, null)
+
+  revision = try(each.value.revision, var.defaults.revision, null)
+
+  slots = try(each.value.slots, var.defaults.slots, null)
+
+  network_isolation = try(each.value.network_isolation, var.defaults.network_isolation, null)
+
+  vpc = try(each.value.vpc, var.defaults.vpc, null)
+
+  instance = try(each.value.instance, var.defaults.instance, null)
+
+  serverless = try(each.value.serverless, var.defaults.serverless, null)
+
+  async = try(each.value.async, var.defaults.async, null)
+
+  timeouts = try(each.value.timeouts, var.defaults.timeouts, null)
+
+  volume_kms_key_arn = try(each.value.volume_kms_key_arn, var.defaults.volume_kms_key_arn, null)
+
+  routing = try(each.value.routing, var.defaults.routing, null)
+
+  shadow = try(each.value.shadow, var.defaults.shadow, null)
+
+  autoscaling = try(each.value.autoscaling, var.defaults.autoscaling, null)
+
+  deployment = try(each.value.deployment, var.defaults.deployment, null)
+
+  logs = try(each.value.logs, var.defaults.logs, null)
+
+  metrics = try(each.value.metrics, var.defaults.metrics, null)
+
+  alarms = try(each.value.alarms, var.defaults.alarms, null)
+
+  data_capture = try(each.value.data_capture, var.defaults.data_capture, null)
+
+  execution_role_arn = try(each.value.execution_role_arn, var.defaults.execution_role_arn, null)
+
+  permissions_boundary_arn = try(each.value.permissions_boundary_arn, var.defaults.permissions_boundary_arn, null)
+
+  tags = try(each.value.tags, var.defaults.tags, null)
+}
