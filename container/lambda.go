@@ -24,6 +24,7 @@ type lambdaCommand struct {
 	Run    lambdaRun    `cmd:"" default:"withargs" help:"Serve as a Lambda function; serve does so by itself where AWS_LAMBDA_RUNTIME_API is set."`
 	Deploy lambdaDeploy `cmd:"" help:"Make a function of an image and a model, or change it."`
 	Invoke lambdaInvoke `cmd:"" help:"Call a function and print the text."`
+	Status lambdaStatus `cmd:"" help:"Show a function, its version, its URL and its failures."`
 	Delete lambdaDelete `cmd:"" help:"Delete a function and what was deployed for it; files in S3 stay."`
 	Local  lambdaLocal  `cmd:"" help:"Try the function on this machine: a function URL and Lambda's invoke APIs."`
 }

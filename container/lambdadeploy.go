@@ -105,6 +105,33 @@ func (i *lambdaInvoke) Run(ctx context.Context) error {
 	return err
 }
 
+// lambdaStatus is the command that shows a function.
+type lambdaStatus struct {
+	Name string `arg:"" help:"The function's name."`
+	Logs int    `placeholder:"N" help:"Show the last N lines of the function's log."`
+	JSON bool   `name:"json" help:"Print JSON."`
+	awsAccount
+}
+
+// Run shows the function.
+func (s *lambdaStatus) Run(ctx context.Context) error {
+	if err := deploy.CheckName(s.Name); err != nil {
+		return usageError{err}
+	}
+	c, err := s.dialLambda(ctx, false)
+	if err != nil {
+		return err
+	}
+	status, err := c.Status(ctx, s.Name, s.Logs)
+	if err != nil {
+		return err
+	}
+	if s.JSON {
+		return printJSON(status)
+	}
+	return status.Write(os.Stdout)
+}
+
 // lambdaDelete is the command that takes a function away.
 type lambdaDelete struct {
 	Name string `arg:"" help:"The function's name."`

@@ -71,6 +71,30 @@ func (a *Account) LastLines(ctx context.Context, group string, most int, since t
 	return nil, nil
 }
 
+// MatchingLines returns the lines of a log group, at most the last most, that
+// CloudWatch's filter pattern matches; none if the group does not exist.
+func (a *Account) MatchingLines(ctx context.Context, group, pattern string, most int, since time.Time) ([]string, error) {
+	in := &cloudwatchlogs.FilterLogEventsInput{LogGroupName: &group, FilterPattern: &pattern, StartTime: aws.Int64(since.UnixMilli())}
+	const mostPages = 20 // of which many may be empty: a search reads what it does not find, too
+	var lines []string
+	for range mostPages {
+		out, err := a.logs.FilterLogEvents(ctx, in)
+		if IsMissing(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, a.Explain(err, "log group "+group)
+		}
+		for _, event := range out.Events {
+			lines = append(lines, strings.TrimRight(aws.ToString(event.Message), "\r\n"))
+		}
+		if in.NextToken = out.NextToken; in.NextToken == nil {
+			break
+		}
+	}
+	return lines[max(0, len(lines)-most):], nil
+}
+
 // RemoveLog deletes a log group, and says which; one that does not exist is no
 // error.
 func (a *Account) RemoveLog(ctx context.Context, group string) (removed string, err error) {

@@ -39,6 +39,7 @@ type fakeAWS struct {
 	secret   bool           // the caller may not read tags
 	roles    map[string]string
 	log      []string
+	failures []string            // what a filter finds in the log
 	faults   map[string][]string // by operation: errors to answer with before it works, "STATUS CODE: message"
 	calls    []string            // what changes something
 	next     int                 // the number of the next version
@@ -257,6 +258,12 @@ func (f *fakeAWS) logs(w http.ResponseWriter, operation string) {
 	switch operation {
 	case "DescribeLogStreams":
 		out = map[string]any{"logStreams": []any{map[string]any{"logStreamName": "s", "creationTime": time.Now().UnixMilli()}}}
+	case "FilterLogEvents":
+		rows = nil
+		for _, line := range f.failures {
+			rows = append(rows, map[string]any{"message": line + "\n"})
+		}
+		out = map[string]any{"events": rows}
 	case "DeleteLogGroup":
 		f.calls = append(f.calls, operation)
 	}

@@ -1,6 +1,10 @@
 # What is too long for an environment. It is a module because OpenTofu's tests
 # may not call functions.
 
+terraform {
+  required_version = ">= 1.9"
+}
+
 output "value" {
   value = format("%01025d", 0)
 }
