@@ -97,14 +97,14 @@ TEST_ALERTS := $(if $(shell command -v promtool),part-test-alerts)
 
 .PHONY: test
 test: tools ## run all tests that need no GPU and no AWS account
-	$(call PARTS,part-build part-cuda-shim part-client-packages part-test-go part-test-clients part-test-terraform part-test-image $(TEST_ALERTS))
+	$(call PARTS,part-build part-cuda-shim part-client-packages part-lambda-rie part-test-go part-test-clients part-test-terraform part-test-image $(TEST_ALERTS))
 
 # What .ci/run runs: every check and every test, the Go packages either under
 # the race detector or without it.
 .PHONY: ci
 ci: export CXX := $(CURDIR)/.ci/cxx
 ci: tools
-	$(call PARTS,part-packages part-native part-linter part-cuda-shim part-client-packages part-compile part-lint part-race part-test-rest \
+	$(call PARTS,part-packages part-native part-linter part-cuda-shim part-client-packages part-lambda-rie part-compile part-lint part-race part-test-rest \
 	  part-test-clients part-test-terraform part-test-image part-test-alerts part-test-arm64 part-sanitize part-audit)
 
 # What takes the most to compile, or is used by several, is compiled first.
@@ -113,7 +113,7 @@ part-compile part-test-go part-test-clients: part-build
 part-lint part-test-rest: part-compile
 part-lint: part-linter
 part-test-clients: part-client-packages
-part-race part-test-go part-test-rest: part-cuda-shim
+part-race part-test-go part-test-rest: part-cuda-shim part-lambda-rie
 ifneq ($(filter part-packages,$(MAKECMDGOALS)),)
 part-build part-client-packages part-race part-test-rest part-test-image part-test-alerts part-test-arm64: part-packages
 endif
@@ -296,6 +296,17 @@ bench-s3: tools native $(S3_SERVER)
 # All thousand random runs of reading from S3 with faults.
 test-faults: tools native
 	MILLRACE_FAULT_RUNS=1000 go test -count 1 -run Faults -v ./container/source | grep -v -e '---' -e '==='
+
+# The runtime code that AWS publishes; where it is not available, its tests are
+# skipped.
+RIE := build/bin/aws-lambda-rie
+
+.PHONY: lambda-rie
+lambda-rie: $(RIE) ## build AWS's Lambda runtime interface emulator, for the tests that run under it
+
+$(RIE):
+	GOBIN=$(CURDIR)/build/bin go install github.com/aws/aws-lambda-runtime-interface-emulator/cmd/aws-lambda-rie@v0.0.0-20261030222936-bef5c4ba774d || \
+	  echo "AWS's runtime interface emulator is not available: its tests are skipped."
 
 GOLANGCI   := build/bin/golangci-lint
 ACTIONLINT := build/bin/actionlint
