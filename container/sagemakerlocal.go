@@ -67,7 +67,10 @@ func (l *sageMakerLocal) Run(ctx context.Context) error {
 	if err != nil {
 		return usageError{fmt.Errorf("sagemaker local: %w", err)}
 	}
-	server := &http.Server{Handler: handler.AnswerEarly(endpoint.Handler()), ReadHeaderTimeout: 10 * time.Second}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{Handler: handler.AnswerEarly(endpoint.Handler()), ReadHeaderTimeout: 10 * time.Second, Protocols: protocols}
 	broken := make(chan error, 1)
 	go func() { broken <- server.Serve(listener) }()
 	defer server.Close()

@@ -19,8 +19,6 @@ import (
 const duplexPath = "/invocations-bidirectional-stream"
 
 const (
-	pingEvery  = time.Minute
-	mostLost   = 5                // pongs, one after the other; then the peer is gone
 	socketLife = 30 * time.Minute // the platform's bound
 	// lastMoment is what the answers of a socket get to be written before its
 	// time is over: generations are cut so much earlier.
@@ -140,28 +138,6 @@ func (h *handshake) WriteHeader(status int) {
 
 // Write implements http.ResponseWriter.
 func (h *handshake) Write(b []byte) (int, error) { return len(b), nil }
-
-// keepAlive pings the peer until ctx ends, and closes the connection to one
-// that has stopped to answer.
-func keepAlive(ctx context.Context, conn *websocket.Conn, every time.Duration) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for lost := 0; lost < mostLost; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		wait, cancel := context.WithTimeout(ctx, every)
-		if conn.Ping(wait) == nil {
-			lost = 0
-		} else {
-			lost++
-		}
-		cancel()
-	}
-	conn.CloseNow() //nolint:errcheck // the peer has gone
-}
 
 // cutBefore gives what is generated on a socket its deadline, whatever kind of
 // answer it is for.

@@ -70,7 +70,7 @@ func Wrap(api API, opt Options) *Hosting {
 	if opt.SessionLife > 0 {
 		h.sessions = newSessions(opt.SessionLife, mostSessions)
 	}
-	h.duplex.pingEvery, h.duplex.lifetime = pingEvery, socketLife
+	h.duplex.pingEvery, h.duplex.lifetime = web.SocketPing, socketLife
 	h.routes = map[string]http.Handler{
 		duplexPath:              api.Route(handler.Methods{http.MethodGet: h.serveDuplex}),
 		"/execution-parameters": api.Route(handler.Methods{http.MethodGet: h.executionParameters}),

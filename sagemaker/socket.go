@@ -74,7 +74,7 @@ func (s *socket) run(conn *websocket.Conn, ping, lifetime time.Duration) {
 		go s.finish("the server is shutting down")
 	}
 
-	go keepAlive(ctx, conn, ping)
+	go web.KeepAlive(ctx, conn, ping)
 	over := time.AfterFunc(lifetime, func() { s.finish("its time is over") })
 	defer over.Stop()
 	for {

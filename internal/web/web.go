@@ -1,6 +1,6 @@
 // Package web holds what the HTTP servers of Millrace share: how long they wait
-// for clients, and how they write an answer in one piece; and what the error in
-// such an answer says.
+// for clients, how they write an answer in one piece, what the error in such an
+// answer says, and how they keep a WebSocket alive.
 package web
 
 import (

@@ -17,6 +17,7 @@ const (
 	opStream
 	opAsync
 	opOpenAI
+	opDuplex
 )
 
 // call is one request of a caller, checked as the platform checks it.
@@ -47,6 +48,8 @@ const (
 	headerPrefix     = amzn + "Prefix-Aware-Id"
 	headerAccept     = amzn + "Accept"
 	headerType       = amzn + "Content-Type"
+	headerPath       = amzn + "Model-Invocation-Path"
+	headerQuery      = amzn + "Model-Query-String"
 	headerAdapter    = amzn + "Adapter-Identifier"
 	headerAlias      = amzn + "Adapter-Alias"
 	headerInvoked    = "X-Amzn-Invoked-Production-Variant"
@@ -56,6 +59,8 @@ var (
 	asciiPattern = regexp.MustCompile(`^[\t -~]*$`)
 	namePattern  = regexp.MustCompile(`^[a-zA-Z0-9](-*[a-zA-Z0-9])*$`)
 	printPattern = regexp.MustCompile(`^\S[ -~]*$`)
+	pathPattern  = regexp.MustCompile(`^[A-Za-z0-9\-._]+(?:/[A-Za-z0-9\-._]+)*$`)
+	queryPattern = regexp.MustCompile(`^[a-zA-Z0-9][A-Za-z0-9_-]*=(?:[A-Za-z0-9._~\-]|%[0-9A-Fa-f]{2})+(?:&[a-zA-Z0-9][A-Za-z0-9_-]*=(?:[A-Za-z0-9._~\-]|%[0-9A-Fa-f]{2})+)*$`)
 	anySession   = regexp.MustCompile(`^(NEW_SESSION|[a-zA-Z0-9](-*[a-zA-Z0-9])*)$`)
 )
 
@@ -95,6 +100,11 @@ var fields = map[operation][]field{
 		{"accept", headerAccept, 1024, asciiPattern},
 	},
 	opOpenAI: {{"sessionId", headerSession, 256, namePattern}},
+	opDuplex: {
+		{"targetVariant", headerVariant, 63, namePattern},
+		{"modelInvocationPath", headerPath, 100, pathPattern},
+		{"modelQueryString", headerQuery, 2048, queryPattern},
+	},
 }
 
 // parse checks the request r for op and reads its body. The caller's names of
@@ -119,6 +129,9 @@ func (e *Endpoint) parse(r *http.Request, op operation) (*call, *fault) {
 	}
 	if f := e.checkTargets(r.Header, c); f != nil {
 		return nil, f
+	}
+	if op == opDuplex { // its body is the caller's half of the stream, and no header reaches the container
+		return c, nil
 	}
 	c.passHeaders(r.Header)
 

@@ -13,6 +13,7 @@ type Limits struct {
 	InlineBody int64         // longest body of an asynchronous request, bytes
 	Unary      time.Duration // an unary answer must be complete
 	Stream     time.Duration // a stream must have ended
+	Duplex     time.Duration // a bidirectional stream must have ended
 
 	Startup   time.Duration // from the container's start to its first good ping
 	PingEvery time.Duration // between two pings
@@ -27,6 +28,7 @@ var DefaultLimits = Limits{
 	InlineBody: 128_000,
 	Unary:      60 * time.Second,
 	Stream:     8 * time.Minute,
+	Duplex:     30 * time.Minute,
 	Startup:    8 * time.Minute,
 	PingEvery:  5 * time.Second,
 	Ping:       2 * time.Second,
@@ -38,6 +40,7 @@ func (l *Limits) fill() {
 	for _, f := range []struct{ value, standard *time.Duration }{
 		{&l.Unary, &DefaultLimits.Unary},
 		{&l.Stream, &DefaultLimits.Stream},
+		{&l.Duplex, &DefaultLimits.Duplex},
 		{&l.Startup, &DefaultLimits.Startup},
 		{&l.PingEvery, &DefaultLimits.PingEvery},
 		{&l.Ping, &DefaultLimits.Ping},

@@ -29,12 +29,14 @@ func New(cfg Config) (*Endpoint, error) {
 	return e, e.queue.open(e)
 }
 
-// Handler serves the runtime API, GET /metrics, and GET /ping, which is 200
+// Handler serves the runtime API, for whose bidirectional streams the server
+// should speak HTTP/2 as well, GET /metrics, and GET /ping, which is 200
 // while the endpoint is in service.
 func (e *Endpoint) Handler() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("POST /endpoints/{endpoint}/invocations", e.invoke)
 	m.HandleFunc("POST /endpoints/{endpoint}/invocations-response-stream", e.invokeStream)
+	m.HandleFunc("POST /endpoints/{endpoint}/invocations-bidirectional-stream", e.invokeDuplex)
 	m.HandleFunc("POST /endpoints/{endpoint}/async-invocations", e.invokeAsync)
 	m.HandleFunc("POST /endpoints/{endpoint}/openai/v1/chat/completions", e.chat)
 	m.HandleFunc("POST /endpoints/{endpoint}/inference-components/{component}/openai/v1/chat/completions", e.chat)

@@ -153,7 +153,11 @@ func begin(t *testing.T, cfg Config) (r *running, ready chan struct{}) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	front := httptest.NewServer(e.Handler())
+	front := httptest.NewUnstartedServer(e.Handler())
+	front.Config.Protocols = new(http.Protocols)
+	front.Config.Protocols.SetHTTP1(true)
+	front.Config.Protocols.SetUnencryptedHTTP2(true)
+	front.Start()
 	ctx, cancel := context.WithCancel(context.Background())
 	r = &running{Endpoint: e, t: t, url: front.URL, cancel: cancel, done: make(chan struct{})}
 	r.Client = r.newClient()

@@ -43,6 +43,20 @@ func internal(format string, args ...any) *fault {
 	return &fault{kind: "InternalFailure", status: http.StatusInternalServerError, message: fmt.Sprintf(format, args...)}
 }
 
+// ofHTTP2 is the fault as the runtime's HTTP/2 API names it.
+func (f *fault) ofHTTP2() *fault {
+	named := *f
+	switch f.kind {
+	case "ValidationError":
+		named.kind = "InputValidationError"
+	case "InternalFailure":
+		named.kind = "InternalServerError"
+	case "ServiceUnavailable":
+		named.kind = "ServiceUnavailableError"
+	}
+	return &named
+}
+
 // write sends the fault as REST-JSON services do: the type in a header, the
 // members as JSON.
 func (f *fault) write(w http.ResponseWriter) {

@@ -70,6 +70,9 @@ func (e *Endpoint) admit(w http.ResponseWriter, r *http.Request, op operation) (
 
 // refuse answers with an error.
 func (e *Endpoint) refuse(w http.ResponseWriter, c *call, f *fault) {
+	if c.op == opDuplex {
+		f = f.ofHTTP2()
+	}
 	e.metrics.fault(f)
 	e.logCall(c, f.status, f.message)
 	f.write(w)
@@ -83,7 +86,7 @@ func (e *Endpoint) logCall(c *call, status int, message string) {
 	if message != "" {
 		args = append(args, "message", message)
 	}
-	e.cfg.Log.Info([...]string{"invocation", "stream", "asynchronous invocation", "chat completion"}[c.op], args...)
+	e.cfg.Log.Info([...]string{"invocation", "stream", "asynchronous invocation", "chat completion", "bidirectional stream"}[c.op], args...)
 }
 
 // answer lets the container work on a call for at most limit.

@@ -210,7 +210,9 @@ func (s *events) fail(kind, code, message string) {
 	s.send()
 }
 
-func (s *events) encode(payload []byte, message, kindHeader, kind, contentType string) {
+// encode writes an event with members that are headers of it, in pairs of name and
+// value.
+func (s *events) encode(payload []byte, message, kindHeader, kind, contentType string, members ...string) {
 	if s.err != nil {
 		return
 	}
@@ -218,5 +220,8 @@ func (s *events) encode(payload []byte, message, kindHeader, kind, contentType s
 	h.Set(":message-type", eventstream.StringValue(message))
 	h.Set(kindHeader, eventstream.StringValue(kind))
 	h.Set(":content-type", eventstream.StringValue(contentType))
+	for i := 0; i+1 < len(members); i += 2 {
+		h.Set(members[i], eventstream.StringValue(members[i+1]))
+	}
 	s.err = s.encoder.Encode(s.w, eventstream.Message{Headers: h, Payload: payload})
 }
