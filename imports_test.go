@@ -168,7 +168,7 @@ func TestModulesStayInTheirPackages(t *testing.T) {
 		"github.com/schollz/progressbar/v3":       {"container"},
 		"github.com/aws/aws-sdk-go-v2":            {"container", "sagemaker", "internal/account", "internal/awserr"},
 		"github.com/aws/aws-lambda-go":            {"container/lambda"},
-		"github.com/coder/websocket":              {"container", "sagemaker", "dev"},
+		"github.com/coder/websocket":              {"container", "internal/web", "sagemaker", "dev"},
 		"go.opentelemetry.io/otel":                {"container", "handler"},
 		"net/http":                                {"container", "sagemaker", "handler", "internal", "dev"},
 		"log/slog":                                {"container", "sagemaker", "handler"},

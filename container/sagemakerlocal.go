@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -36,6 +37,8 @@ type sageMakerLocal struct {
 	Adapter     map[string]string `name:"adapter" mapsep:"none" placeholder:"NAME=FOLDER" help:"Inference component that is a LoRA adapter; may be given several times."`
 	Hostname    string            `name:"hostname" env:"-" default:"127.0.0.1" help:"Address to listen on."`
 	Port        int               `name:"port" env:"-" default:"8090" help:"Port to listen on, 0 for a free one."`
+	TLSCert     string            `name:"tls-cert" type:"path" placeholder:"FILE" help:"Serve HTTPS with this certificate (PEM): SDKs call for bidirectional streams over HTTP/2, which most of them speak only there."`
+	TLSKey      string            `name:"tls-key" type:"path" placeholder:"FILE" help:"The certificate's key (PEM)."`
 	Instances   int               `name:"instances" default:"1" help:"Containers to start."`
 	Routing     string            `name:"routing-strategy" enum:"LEAST_OUTSTANDING_REQUESTS,RANDOM,PREFIX_AWARE" default:"LEAST_OUTSTANDING_REQUESTS" help:"Which of them gets a call: ${enum}."`
 	Prefix      int               `name:"prefix-length" placeholder:"1024" help:"With PREFIX_AWARE, which needs it: calls with the same first bytes go to the same container, chats of the OpenAI-compatible API with the same first characters of their messages. 1024 to 65536."`
@@ -71,8 +74,23 @@ func (l *sageMakerLocal) Run(ctx context.Context) error {
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{Handler: handler.AnswerEarly(endpoint.Handler()), ReadHeaderTimeout: 10 * time.Second, Protocols: protocols}
+	if l.TLSCert != "" {
+		pair, err := tls.LoadX509KeyPair(l.TLSCert, l.TLSKey)
+		if err != nil {
+			listener.Close()
+			return usageError{fmt.Errorf("sagemaker local: --tls-cert=%s --tls-key=%s: %w", l.TLSCert, l.TLSKey, err)}
+		}
+		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}}
+		protocols.SetHTTP2(true)
+	}
 	broken := make(chan error, 1)
-	go func() { broken <- server.Serve(listener) }()
+	go func() {
+		if server.TLSConfig != nil {
+			broken <- server.ServeTLS(listener, "", "")
+			return
+		}
+		broken <- server.Serve(listener)
+	}()
 	defer server.Close()
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -132,6 +150,9 @@ func killOnSecondSignal(ctx context.Context, endpoint *local.Endpoint) (undo fun
 // announce says how to call the endpoint. The first line is for scripts, too.
 func (l *sageMakerLocal) announce(w io.Writer, address, region string) {
 	at := "http://" + address
+	if l.TLSCert != "" {
+		at = "https://" + address
+	}
 	fmt.Fprintf(w, `endpoint %[1]s is in service: export AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME=%[2]s AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION=%[3]s AWS_DEFAULT_REGION=%[3]s
   boto3.client("sagemaker-runtime").invoke_endpoint(EndpointName="%[1]s", ContentType="application/json", Body='{"inputs": "Hello"}')["Body"].read()
   OpenAI(base_url="%[2]s/endpoints/%[1]s/openai/v1", api_key="%[4]s")
@@ -209,6 +230,8 @@ func (l *sageMakerLocal) check() error {
 	switch {
 	case l.Instances < 1:
 		return fmt.Errorf("--instances=%d: must be at least 1", l.Instances)
+	case (l.TLSCert == "") != (l.TLSKey == ""):
+		return errors.New("--tls-cert and --tls-key belong together")
 	case l.Image == "" && (l.Memory != "" || l.CPUs != ""):
 		return errors.New("--memory and --cpus need --image")
 	case len(l.URL) > 0 && (l.Model != "" || len(l.Env) > 0 || len(l.Args) > 0 || l.NetworkNone):

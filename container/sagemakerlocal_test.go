@@ -4,11 +4,16 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -18,6 +23,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/sagemakerruntime"
 	"github.com/aws/aws-sdk-go-v2/service/sagemakerruntime/types"
@@ -252,6 +258,64 @@ func (l *localEndpoint) wantEnd(status int, texts ...string) string {
 	return out
 }
 
+// A bidirectional stream reaches the program's WebSocket, over HTTP/2 as SDKs call
+// for it.
+func TestSageMakerLocalBidirectional(t *testing.T) {
+	helper := httptest.NewTLSServer(nil) // it has a certificate, and a client that trusts it
+	defer helper.Close()
+	pair := helper.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	files := []string{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}
+	for i, block := range []*pem.Block{{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, {Type: "PRIVATE KEY", Bytes: key}} {
+		if err := os.WriteFile(files[i], pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l := startLocal(t, "--tls-cert", files[0], "--tls-key", files[1])
+
+	transport := helper.Client().Transport.(*http.Transport)
+	transport.ForceAttemptHTTP2 = true
+	body, caller := io.Pipe()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.url+"/endpoints/millrace/invocations-bidirectional-stream", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.ProtoMajor != 2 || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s %s", resp.Proto, resp.Status)
+	}
+	part := eventstream.Message{Payload: []byte(`{"id":"a","inputs":"What is Millrace?","stream":true,"parameters":{"max_new_tokens":2}}`)}
+	part.Headers.Set(":event-type", eventstream.StringValue("PayloadPart"))
+	if err := eventstream.NewEncoder().Encode(caller, part); err != nil {
+		t.Fatal(err)
+	}
+	var heard []string
+	for len(heard) == 0 || heard[len(heard)-1] != `{"id":"a","done":true}` {
+		event, err := eventstream.NewDecoder().Decode(resp.Body, nil)
+		if err != nil {
+			t.Fatalf("%v after %q", err, heard)
+		}
+		heard = append(heard, string(event.Payload))
+	}
+	if len(heard) != 3 || !strings.Contains(heard[1], `"generated_text":"What is Millrace? Millrace is"`) {
+		t.Errorf("heard %q", heard)
+	}
+	caller.Close()
+	if rest, err := io.ReadAll(resp.Body); err != nil || len(rest) > 0 {
+		t.Errorf("after the caller's end comes %q, %v", rest, err)
+	}
+}
+
 func TestSageMakerLocalRefuses(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -265,6 +329,8 @@ func TestSageMakerLocalRefuses(t *testing.T) {
 		{"an image and a server", []string{"--image", "i", "--url", "http://h"}, 2, "--image and --url can't be used together"},
 		{"an image's model that is not there", []string{"--image", "i", "--model", "/no/such/model"}, 2, "--model=/no/such/model: expected a folder of this machine"},
 		{"an image's adapter that is not there", []string{"--image", "i", "--adapter", "a=/no/such/adapter"}, 2, "--adapter=a=/no/such/adapter: expected a folder of this machine"},
+		{"a certificate without its key", []string{"--tls-cert", "cert.pem"}, 2, "--tls-cert and --tls-key belong together"},
+		{"a certificate that is none", []string{"--tls-cert", "/no/such/cert", "--tls-key", "/no/such/key"}, 2, "--tls-cert=/no/such/cert --tls-key=/no/such/key: open /no/such/cert: no such file"},
 		{"memory of a child process", []string{"--memory", "1g"}, 2, "--memory and --cpus need --image"},
 		{"S3 without a network", []string{"--model", "s3://b/m/", "--network-none"}, 2, "millrace pull s3://b/m/ FOLDER"},
 		{"a name that is none", []string{"--endpoint", "a_b"}, 2, `endpoint name "a_b": expected`},

@@ -32,7 +32,7 @@ class Emulator:
         self.process, self.log = process, []
         self.service, self.variable, _ = SERVICES[platform]
         line = process.stdout.readline()
-        found = re.search(self.variable + r"=(http://\S+)", line)
+        found = re.search(self.variable + r"=(https?://\S+)", line)
         if not found:
             raise RuntimeError(f"the emulator said {line!r}, then:\n" + process.stdout.read() + process.stderr.read())
         self.url = found[1]

@@ -14,7 +14,7 @@ const SocketPing = time.Minute
 // mostLost are the pongs that may be missing, one after the other.
 const mostLost = 5
 
-// KeepAlive pings the peer every so often until ctx ends, and closes the
+// KeepAlive pings the peer at an interval until ctx ends, and closes the
 // connection to one that has stopped answering. Somebody must read from conn.
 func KeepAlive(ctx context.Context, conn *websocket.Conn, every time.Duration) {
 	tick := time.NewTicker(every)

@@ -142,7 +142,7 @@ func (v *invocation) dial(ctx context.Context, c *call, from http.Header) (*webs
 	}
 	shake, cancel := context.WithTimeoutCause(ctx, cfg.Limits.Unary, errLate)
 	defer cancel()
-	conn, resp, err := websocket.Dial(shake, url, &websocket.DialOptions{
+	conn, resp, err := websocket.Dial(shake, url, &websocket.DialOptions{ //nolint:bodyclose // Dial closes it
 		HTTPClient: &http.Client{Transport: v.in.transport},
 		HTTPHeader: http.Header{"User-Agent": {agent}},
 		Host:       hostHeader,
