@@ -239,12 +239,24 @@ check: lint race ## lint, and the tests under the race detector
 .PHONY: bench
 bench: bench-path bench-start bench-cpu bench-grammar bench-adapters bench-peer bench-image ## measure: HTTP path, start, CPU backend, adapters, llama.cpp beside it, the image
 
-.PHONY: bench-path bench-start bench-cpu bench-grammar bench-adapters bench-speculation bench-peer bench-image
+.PHONY: bench-path bench-start bench-ping bench-routing bench-lambda bench-cpu bench-grammar bench-adapters bench-speculation bench-peer bench-image
 bench-path: tools native
 	go test -run '^$$' -bench HTTPPath -benchtime 1x ./container
 
 bench-start: tools native
 	go test -run '^$$' -bench Start -benchtime 3x ./container
+
+# Health checks beside 32 streams: two cores, nothing else on the machine.
+bench-ping: tools native
+	go test -run '^$$' -bench Ping -benchtime 1x ./container
+
+# What two instances compute for 16 chats, by the endpoint's routing strategy.
+bench-routing: tools native
+	go test -run '^$$' -bench Routing -benchtime 1x ./container
+
+# The start of a Lambda function, and its restoration from a snapshot.
+bench-lambda: tools native
+	go test -run '^$$' -bench Lambda -benchtime 30x ./container
 
 bench-cpu: tools native
 	go test -run '^$$' -bench . ./engine/cpu

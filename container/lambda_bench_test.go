@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -16,7 +17,7 @@ import (
 func BenchmarkLambdaStart(b *testing.B) {
 	var ready, token []float64
 	for b.Loop() {
-		r, t := lambdaStart(b)
+		r, t := lambdaStart(b, "on-demand")
 		ready, token = append(ready, r.Seconds()*1000), append(token, t.Seconds()*1000)
 	}
 	slices.Sort(ready)
@@ -27,11 +28,36 @@ func BenchmarkLambdaStart(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// lambdaStart starts a process with a Runtime API that has one event for it.
-func lambdaStart(b *testing.B) (ready, token time.Duration) {
+// BenchmarkLambdaRestore measures what the program itself does between its
+// restoration from a SnapStart snapshot and its request for the first event, and
+// then until the answer of one token is complete. The process goes on here; what
+// Lambda reads of the snapshot meanwhile is not in it.
+func BenchmarkLambdaRestore(b *testing.B) {
+	var ready, token []float64
+	for b.Loop() {
+		r, t := lambdaStart(b, "snap-start")
+		ready, token = append(ready, r.Seconds()*1000), append(token, t.Seconds()*1000)
+	}
+	slices.Sort(ready)
+	slices.Sort(token)
+	b.ReportMetric(ready[len(ready)/2], "median-ready-ms")
+	b.ReportMetric(ready[len(ready)-1], "longest-ready-ms")
+	b.ReportMetric(token[len(token)/2], "median-first-token-ms")
+	b.ReportMetric(0, "ns/op")
+}
+
+// lambdaStart starts a process with a Runtime API that has one event for it, and
+// restores it at once if it is to have a snapshot. It returns the time from the
+// start, or from the restoration, to the request for the event, and from there to
+// its answer.
+func lambdaStart(b *testing.B, initialization string) (ready, token time.Duration) {
 	b.Helper()
-	asked, answered := make(chan time.Time, 2), make(chan time.Time, 2)
+	restored, asked, answered := make(chan time.Time, 2), make(chan time.Time, 2), make(chan time.Time, 2)
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/restore/next") {
+			restored <- time.Now()
+			return
+		}
 		if r.Method == http.MethodGet {
 			asked <- time.Now()
 			w.Header().Set("Lambda-Runtime-Aws-Request-Id", "a")
@@ -47,7 +73,7 @@ func lambdaStart(b *testing.B) (ready, token time.Duration) {
 		<-r.Context().Done() // one event is enough
 	}))
 	defer api.Close()
-	cmd := command([]string{"AWS_LAMBDA_RUNTIME_API=" + api.Listener.Addr().String(), "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=3538"})
+	cmd := command([]string{"AWS_LAMBDA_RUNTIME_API=" + api.Listener.Addr().String(), "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=3538", "AWS_LAMBDA_INITIALIZATION_TYPE=" + initialization})
 	begin := time.Now()
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
@@ -64,6 +90,9 @@ func lambdaStart(b *testing.B) (ready, token time.Duration) {
 			b.Fatal("the function does not start")
 			return time.Time{}
 		}
+	}
+	if initialization == "snap-start" {
+		begin = receive(restored)
 	}
 	next := receive(asked)
 	return next.Sub(begin), receive(answered).Sub(next)
