@@ -3,6 +3,7 @@
 # Python clients have virtual environments in build/clients, made when their files
 # change: most one each, for their dependencies exclude one another. Those that
 # agree share the one called agents.
+# cdk runs only if it is named: its packages are 500 MB.
 # run.sh --install [client ...] makes the environments and runs nothing.
 set -euo pipefail
 cd "$(dirname "$0")"
