@@ -174,46 +174,27 @@ func (e *partError) Error() string { return e.message }
 // pass sends the parts of the caller's half of a stream to the container. It
 // returns nil when that half has ended.
 func pass(ctx context.Context, conn *websocket.Conn, body io.Reader) error {
-	decoder, watched := eventstream.NewDecoder(), &watchedReader{Reader: body}
+	parts := &partReader{decoder: eventstream.NewDecoder(), body: body}
 	var message io.WriteCloser // nil between messages
 	for {
-		watched.n = 0
-		event, err := decoder.Decode(watched, nil)
-		if err == io.EOF && watched.n > 0 {
-			err = io.ErrUnexpectedEOF // the decoder does not tell
-		}
-		// SDKs sign each event and send it as the payload of another, which is empty
-		// at the end of the stream.
-		if err == nil && event.Headers.Get(":chunk-signature") != nil {
-			if len(event.Payload) == 0 {
-				err = io.EOF
-			} else if event, err = decoder.Decode(bytes.NewReader(event.Payload), nil); err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
-		}
+		p, err := parts.next()
 		switch {
 		case err == io.EOF && message != nil:
 			return &partError{"The request stream ended after a PARTIAL part."}
 		case err == io.EOF:
 			return nil
-		case err != nil && watched.err != nil:
-			return watched.err // the caller has left, or the stream is over
 		case err != nil:
-			return &partError{fmt.Sprintf("The request stream is not an event stream: %v.", err)}
-		}
-		kind, last, fault := readPart(event.Headers)
-		if fault != nil {
-			return fault
+			return err
 		}
 		if message == nil {
-			if message, err = conn.Writer(ctx, kind); err != nil {
+			if message, err = conn.Writer(ctx, p.kind); err != nil {
 				return err
 			}
 		}
-		if _, err := message.Write(event.Payload); err != nil {
+		if _, err := message.Write(p.payload); err != nil {
 			return err
 		}
-		if last {
+		if p.last {
 			if err := message.Close(); err != nil {
 				return err
 			}
@@ -222,16 +203,25 @@ func pass(ctx context.Context, conn *websocket.Conn, body io.Reader) error {
 	}
 }
 
-// watchedReader counts what has been read, and knows the error that ended it if
-// that is not io.EOF.
-type watchedReader struct {
-	io.Reader
-	n   int
-	err error
+// part is a PayloadPart: its bytes, the type of its message, and whether it is the
+// last part of that.
+type part struct {
+	payload []byte
+	kind    websocket.MessageType
+	last    bool
 }
 
-func (r *watchedReader) Read(p []byte) (int, error) {
-	n, err := r.Reader.Read(p)
+// partReader reads the parts of the caller's half of a stream.
+type partReader struct {
+	decoder *eventstream.Decoder
+	body    io.Reader
+	n       int   // bytes of the event that is being read
+	err     error // what ended the body, if that is not io.EOF
+}
+
+// Read implements io.Reader, for the decoder.
+func (r *partReader) Read(p []byte) (int, error) {
+	n, err := r.body.Read(p)
 	r.n += n
 	if err != io.EOF {
 		r.err = err
@@ -239,34 +229,62 @@ func (r *watchedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// readPart reads the headers of a PayloadPart: the type of its message, and whether
-// it is the last part of that.
-func readPart(h eventstream.Headers) (kind websocket.MessageType, last bool, fault error) {
+// next returns the next part, and io.EOF at the end of the stream. Another error is a
+// partError, or the body's: then the caller has left, or the stream is over.
+func (r *partReader) next() (part, error) {
+	r.n = 0
+	event, err := r.decoder.Decode(r, nil)
+	if err == io.EOF && r.n > 0 {
+		err = io.ErrUnexpectedEOF // the decoder does not tell
+	}
+	// SDKs sign each event and send it as the payload of another, which is empty
+	// at the end of the stream.
+	if err == nil && event.Headers.Get(":chunk-signature") != nil {
+		if len(event.Payload) == 0 {
+			return part{}, io.EOF
+		}
+		if event, err = r.decoder.Decode(bytes.NewReader(event.Payload), nil); err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+	}
+	switch {
+	case err == io.EOF:
+		return part{}, err
+	case err != nil && r.err != nil:
+		return part{}, r.err
+	case err != nil:
+		return part{}, &partError{fmt.Sprintf("The request stream is not an event stream: %v.", err)}
+	}
+	return readPart(event)
+}
+
+// readPart reads the headers of an event.
+func readPart(event eventstream.Message) (part, error) {
 	text := func(name string) string {
-		if v, ok := h.Get(name).(eventstream.StringValue); ok {
+		if v, ok := event.Headers.Get(name).(eventstream.StringValue); ok {
 			return string(v)
 		}
 		return ""
 	}
 	if name := text(":event-type"); name != "PayloadPart" {
-		return 0, false, &partError{fmt.Sprintf("The request stream has an event %q: expected PayloadPart.", cut(name, messageLimit/4))}
+		return part{}, &partError{fmt.Sprintf("The request stream has an event %q: expected PayloadPart.", cut(name, messageLimit/4))}
 	}
+	p := part{payload: event.Payload, kind: websocket.MessageBinary, last: true}
 	switch v := text(memberType); v {
 	case typeText:
-		kind = websocket.MessageText
+		p.kind = websocket.MessageText
 	case typeBinary, "":
-		kind = websocket.MessageBinary
 	default:
-		return 0, false, &partError{fmt.Sprintf("DataType %q: expected %s or %s.", cut(v, messageLimit/4), typeText, typeBinary)}
+		return part{}, &partError{fmt.Sprintf("DataType %q: expected %s or %s.", cut(v, messageLimit/4), typeText, typeBinary)}
 	}
 	switch v := text(memberState); v {
 	case stateComplete, "":
-		return kind, true, nil
 	case statePartial:
-		return kind, false, nil
+		p.last = false
 	default:
-		return 0, false, &partError{fmt.Sprintf("CompletionState %q: expected %s or %s.", cut(v, messageLimit/4), statePartial, stateComplete)}
+		return part{}, &partError{fmt.Sprintf("CompletionState %q: expected %s or %s.", cut(v, messageLimit/4), statePartial, stateComplete)}
 	}
+	return p, nil
 }
 
 // answerParts writes each message of the container's as a part, until the

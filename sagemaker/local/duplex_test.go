@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -90,17 +91,23 @@ func (s *duplexStream) read() {
 // say sends a part, signed as SDKs sign it, with headers in pairs of name and value.
 func (s *duplexStream) say(payload string, members ...string) {
 	s.t.Helper()
-	var inner bytes.Buffer
+	s.sign(payloadPart(s.t, payload, members...))
+}
+
+// payloadPart is an event, with headers in pairs of name and value.
+func payloadPart(t testing.TB, payload string, members ...string) []byte {
+	t.Helper()
 	event := eventstream.Message{Payload: []byte(payload)}
 	event.Headers.Set(":message-type", eventstream.StringValue("event"))
 	event.Headers.Set(":event-type", eventstream.StringValue("PayloadPart"))
 	for i := 0; i < len(members); i += 2 {
 		event.Headers.Set(members[i], eventstream.StringValue(members[i+1]))
 	}
-	if err := eventstream.NewEncoder().Encode(&inner, event); err != nil {
-		s.t.Fatal(err)
+	var out bytes.Buffer
+	if err := eventstream.NewEncoder().Encode(&out, event); err != nil {
+		t.Fatal(err)
 	}
-	s.sign(inner.Bytes())
+	return out.Bytes()
 }
 
 // sign sends a signed event; an empty one is the end of the stream.
@@ -282,6 +289,34 @@ func TestBidirectionalStreamsThatThePlatformEnds(t *testing.T) {
 			s.body.CloseWithError(io.ErrClosedPipe)
 			s.response.Body.Close()
 			eventually(t, "the call has ended", func() bool { return strings.Contains(r.metricsText(), `State="in service"} 0`) })
+		}
+	})
+}
+
+// Whatever a caller sends is parts, and then an end or an error that says what is wrong.
+func FuzzParts(f *testing.F) {
+	whole := payloadPart(f, "text", memberType, typeText, memberState, statePartial)
+	f.Add(whole)
+	f.Add(append(whole, whole...))
+	f.Add(whole[:len(whole)-1])
+	f.Add(payloadPart(f, string(whole), ":chunk-signature", "none"))
+	f.Add(payloadPart(f, "x", memberState, "DONE"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		parts := &partReader{decoder: eventstream.NewDecoder(), body: bytes.NewReader(data)}
+		total := 0
+		for {
+			p, err := parts.next()
+			var bad *partError
+			switch {
+			case err == nil:
+				if total += len(p.payload); total > len(data) {
+					t.Fatalf("%d bytes of parts in %d", total, len(data))
+				}
+				continue
+			case err != io.EOF && (!errors.As(err, &bad) || bad.message == ""):
+				t.Fatalf("the error is %v", err)
+			}
+			return
 		}
 	})
 }
