@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	mostPatches = 16 << 10  // of a tile: what the tower reserves memory for
+	mostPatches = 16 << 10  // of a tile: images that would have more are made smaller
 	imageRows   = 256 << 20 // bytes for rows of images, if --image-memory does not say
 	imageShare  = 16        // of what is free, no more than one in so many
 )
@@ -28,7 +28,8 @@ const (
 // seeing is how a model reads images.
 type seeing struct {
 	tower     *plan.Tower
-	processor *vision.Processor // nil until an archive has come to its files
+	processor *vision.Processor
+	low       *vision.Processor // for images of low detail; nil: processor
 	limits    device.Limits     // of the tower's backend
 }
 
@@ -87,25 +88,39 @@ func (m *model) processor() (*vision.Processor, error) {
 	if files.Preprocessor == nil && files.Processor == nil {
 		return nil, errors.New("there is neither preprocessor_config.json nor processor_config.json")
 	}
-	return vision.New(files)
-}
-
-// finishVision reads the image processor once the weights of an archive have arrived. A
-// model without one is served without images.
-func (s *server) finishVision(l *loadedModel) error {
-	see := s.model.seeing
-	if l.tower == nil || see.processor != nil {
-		return nil
+	processor, low, err := processors(files)
+	if err != nil {
+		return nil, err
 	}
 	processor, err := s.model.processor()
 	if err == nil {
 		see.processor = processor
 		return nil
 	}
-	s.log.Warn("the model is served without images", "model", s.name(), "reason", err)
-	tower := l.tower
-	l.tower, l.encoder, s.model.seeing, s.sizing.images = nil, nil, nil, false
-	return tower.Close()
+	if tower == nil {
+		return nil, fmt.Errorf("the vision tower of model family %q is not supported", m.config.Family)
+	}
+	return &seeing{tower: tower, processor: processor, low: low, limits: engine.TowerLimits(tower, processor.Config.MaxTile, cfg.Threads)}, nil
+}
+
+// processors returns the image processor of a checkpoint, none of whose tiles has more
+// than mostPatches, and the one for images of low detail, nil if there is no difference.
+func processors(files vision.Files) (processor, low *vision.Processor, err error) {
+	if processor, err = limitedProcessor(files); err != nil {
+		return nil, nil, err
+	}
+	if low, err = limitedProcessor(files); err != nil || !low.LowDetail() {
+		low = nil
+	}
+	return processor, low, err
+}
+
+func limitedProcessor(files vision.Files) (*vision.Processor, error) {
+	p, err := vision.New(files)
+	if err == nil && p.Config.MaxTile > mostPatches {
+		err = p.Limit(mostPatches / (p.Config.MergeSize * p.Config.MergeSize))
+	}
+	return p, err
 }
 
 // openTower opens a backend for the vision tower, nil if there is none or if the backend
@@ -173,7 +188,7 @@ func (l *loadedModel) handlerVision(see *seeing) *handler.Vision {
 	if l.encoder == nil {
 		return nil
 	}
-	return &handler.Vision{Processor: see.processor, MaxTile: see.limits.MaxTokens}
+	return &handler.Vision{Processor: see.processor, Low: see.low}
 }
 
 // newImageFetcher makes what gets the images that requests name.

@@ -253,6 +253,20 @@ func (c *Config) check(room int) error {
 	return nil
 }
 
+// lookAfter is how often a loop that has nothing to do but to wait for the encoder looks
+// whether those who want its rows are still there.
+const lookAfter = 50 * time.Millisecond
+
+// awaitWake sleeps until the loop is woken, or so long.
+func (e *Engine) awaitWake(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-e.wake:
+	case <-timer.C:
+	}
+}
+
 // Limits returns what the engine accepts.
 func (e *Engine) Limits() Limits { return e.limits }
 
@@ -290,9 +304,11 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 		case e.draining.Load() && e.inbox.closeIfEmpty():
 			return nil
 		default:
-			if e.images.running == nil {
-				e.progress.Store(0)
+			if e.images.running != nil {
+				e.awaitWake(lookAfter)
+				break
 			}
+			e.progress.Store(0)
 			<-e.wake
 		}
 	}

@@ -1,12 +1,14 @@
 package engine
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"sort"
+	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/page"
@@ -24,14 +26,27 @@ import (
 // are let go of when their tokens are in a batch. The first in line takes the memory of
 // others that wait, so that no two can block each other.
 //
+// An encoder that computes on the cores that steps compute on takes turns with them while
+// sequences generate: it is held while a step runs, and after each one the loop leaves the
+// cores to it for about as long, so that no reader waits much longer
+// than encodingStep (rest). What nobody waits for any more is abandoned. Images are encoded in
+// the order in which they were asked for, but those of one sequence by turns with those of
+// others (enqueue).
+//
 // Tokens that attend both ways are a span, which one step computes as a whole. A prefix
 // that is cached ends before a span or after it.
 
 // Encoder computes the embedding rows of images. One goroutine at a time calls it.
 type Encoder interface {
 	// Encode computes the rows of an image, as many as it has image tokens, in their
-	// order, of plan.RowWidth floats each.
-	Encode(m *Image, rows []float32) error
+	// order, of plan.RowWidth floats each. It may return early, with an error, once ctx
+	// has ended: nobody wants the rows then.
+	Encode(ctx context.Context, m *Image, rows []float32) error
+
+	// Hold has Encode compute nothing, from some milliseconds later on, or go on. It
+	// reports false if there is no need for that: Encode computes on nothing that steps
+	// compute on. It may be called while Encode runs, and while it does not.
+	Hold(hold bool) bool
 }
 
 // Vision is what an engine needs to know of a model that reads images.
@@ -61,22 +76,16 @@ type Image struct {
 	// height and width. Zero in models with positions of one axis.
 	Grid [3]int
 
-	Input *vision.Image // for the encoder; immutable, as the Request is
+	// Input returns what the encoder reads. It is called when the image is encoded, on the
+	// encoder's goroutine: not at all if its rows or its pages are cached, and again if they
+	// were evicted meanwhile. What it returns is only read. ctx ends when nobody waits for
+	// the image any more.
+	Input func(ctx context.Context) (*vision.Image, error)
+	Bytes int64 // of memory that Input keeps
 }
 
 // end returns the place after the last token.
 func (m *Image) end() int { return m.First + m.Count }
-
-// bytes is what the encoder's input takes.
-func (m *Image) bytes() (n int64) {
-	if m.Input == nil {
-		return 0
-	}
-	for _, in := range m.Input.Inputs {
-		n += 4 * int64(len(in.Patches)+len(in.Pos)+len(in.Axes)+len(in.InterpRows)+len(in.InterpWeights))
-	}
-	return n
-}
 
 // imageTokens counts the image tokens of m, which is an image of r.
 func (v *Vision) imageTokens(r *Request, m *Image) (n int) {
@@ -367,6 +376,8 @@ type imageRows struct {
 	holds int // of sequences
 	state rowsState
 	err   error      // of the encoder
+	turn  int        // in images.queue; see enqueue
+	gone  bool       // while it was encoded, those who asked for it have gone
 	newer *imageRows // in images.unheld
 	older *imageRows
 }
@@ -383,12 +394,16 @@ const (
 // images is what the loop keeps of the images of all sequences.
 type images struct {
 	entries map[[sha256.Size]byte]*imageRows
-	used    int64 // bytes of rows
-	queue   []*imageRows
+	used    int64        // bytes of rows
+	queue   []*imageRows // by turn
+	turn    int          // of the one that was encoded last
 	running *imageRows
-	done    chan *imageRows  // what the encoder has finished: one at most
-	spawn   func(run func()) // starts a goroutine, but for tests
-	changes int              // how often an image was encoded or memory let go of
+	abandon context.CancelFunc // ends the encoding of running
+	resumed time.Time          // when the encoder was last given the cores; zero: it is held, or there is no need
+	done    chan *imageRows    // what the encoder has finished: one at most
+	spawn   func(run func())   // starts a goroutine, but for tests
+	sleep   func(d time.Duration, done <-chan *imageRows) *imageRows
+	changes int // how often an image was encoded or memory let go of
 	// Entries that nobody holds, the one let go of last first: a ring with a head.
 	unheld imageRows
 }
@@ -398,6 +413,16 @@ func newImages() *images {
 		entries: map[[sha256.Size]byte]*imageRows{},
 		done:    make(chan *imageRows, 1),
 		spawn:   func(run func()) { go run() },
+		sleep: func(d time.Duration, done <-chan *imageRows) *imageRows {
+			timer := time.NewTimer(d)
+			defer timer.Stop()
+			select {
+			case x := <-done:
+				return x
+			case <-timer.C:
+				return nil
+			}
+		},
 	}
 	m.unheld.newer, m.unheld.older = &m.unheld, &m.unheld
 	return m
@@ -415,6 +440,17 @@ func (m *images) hold(x *imageRows) {
 	}
 }
 
+// enqueue adds what a sequence has asked for to what is to be encoded: its first image
+// after those of this turn and of turns before, its second after those of the next turn,
+// and so on, so that one request of many images does not hold up others.
+func (m *images) enqueue(asked []*imageRows) {
+	for i, x := range asked {
+		x.turn = m.turn + i
+		at, _ := slices.BinarySearchFunc(m.queue, x.turn+1, func(y *imageRows, turn int) int { return y.turn - turn })
+		m.queue = slices.Insert(m.queue, at, x)
+	}
+}
+
 // letGo gives it back. What nobody waits for is not encoded.
 func (m *images) letGo(x *imageRows) {
 	if x.holds--; x.holds > 0 {
@@ -425,6 +461,10 @@ func (m *images) letGo(x *imageRows) {
 	case encodeLater:
 		m.queue = slices.DeleteFunc(m.queue, func(y *imageRows) bool { return y == x })
 		m.forget(x)
+	case encodeNow:
+		x.gone = true
+		delete(m.entries, x.hash) // whoever asks now needs rows that will be there
+		m.abandon()
 	case encodeDone:
 		x.older, x.newer = m.unheld.older, &m.unheld
 		x.older.newer, x.newer.older = x, x
@@ -488,10 +528,13 @@ func (e *Engine) fetchImages() {
 	if m.running == nil && len(m.queue) > 0 {
 		x := m.queue[0]
 		m.queue = slices.Delete(m.queue, 0, 1)
-		m.running, x.state = x, encodeNow
+		m.running, m.turn, x.state = x, x.turn, encodeNow
+		ctx, cancel := context.WithCancel(context.Background())
+		m.abandon = cancel
+		e.resumeEncoder()
 		e.progress.CompareAndSwap(0, e.now().UnixNano())
 		m.spawn(func() {
-			x.err = e.encode(x)
+			x.err = e.encode(ctx, x)
 			m.done <- x
 			e.wakeLoop()
 		})
@@ -499,13 +542,13 @@ func (e *Engine) fetchImages() {
 }
 
 // encode runs the encoder, on its goroutine.
-func (e *Engine) encode(x *imageRows) (err error) {
+func (e *Engine) encode(ctx context.Context, x *imageRows) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v", p)
 		}
 	}()
-	if err := e.cfg.Vision.Encoder.Encode(x.image, x.rows); err != nil {
+	if err := e.cfg.Vision.Encoder.Encode(ctx, x.image, x.rows); err != nil {
 		return err
 	}
 	for _, v := range x.rows {
@@ -521,21 +564,62 @@ var errInvalidRows = errors.New("the vision tower produced NaN or infinite value
 // takeRows takes in what the encoder has finished.
 func (e *Engine) takeRows(x *imageRows) {
 	m := e.images
-	m.running, x.image = nil, nil
+	m.abandon()
+	m.running, m.abandon, x.image = nil, nil, nil
 	m.changes++
+	if x.gone {
+		m.used -= x.bytes
+		return
+	}
 	e.stats.imagesEncoded.Add(1)
 	if x.err != nil {
 		x.state, x.rows = encodeError, nil
 		delete(m.entries, x.hash)
-		if x.holds == 0 {
-			m.used -= x.bytes
-		}
 		return
 	}
 	x.state = encodeDone
-	if x.holds == 0 { // those who asked have gone
-		x.holds = 1
-		m.letGo(x)
+}
+
+// Bounds of how encoder and steps take turns while sequences generate.
+const (
+	// encodingStep is how long a step and the time of the encoder after it may take
+	// together, if possible. It leaves something to what cannot be predicted.
+	encodingStep = promptStep * 8 / 10
+	leastRest    = 8 // the encoder has one part in so many of what a step takes, at least
+)
+
+// holdEncoder keeps the encoder from computing while a step does; rest gives the cores back
+// to it.
+func (e *Engine) holdEncoder() {
+	if m := e.images; m.running != nil && !m.resumed.IsZero() {
+		e.cfg.Vision.Encoder.Hold(true)
+		m.resumed = time.Time{}
+	}
+}
+
+// resumeEncoder has the encoder compute.
+func (e *Engine) resumeEncoder() {
+	m := e.images
+	m.resumed = time.Time{}
+	if e.cfg.Vision.Encoder.Hold(false) && !e.ahead {
+		m.resumed = e.now()
+	}
+}
+
+// rest leaves the cores to the encoder before the next step: since the last one, which took
+// so long, as much time as that took, unless readers would wait too long.
+func (e *Engine) rest() {
+	m := e.images
+	if m.running == nil || m.resumed.IsZero() {
+		return
+	}
+	took := e.pace.last
+	left := max(min(took, encodingStep-took), took/leastRest) - e.now().Sub(m.resumed)
+	if left <= 0 {
+		return
+	}
+	if x := m.sleep(left, m.done); x != nil {
+		e.takeRows(x)
 	}
 }
 
@@ -582,6 +666,7 @@ func (e *Engine) askImages(s *sequence, first bool) {
 	if !room {
 		return
 	}
+	var asked []*imageRows
 	for i := range s.req.Images {
 		image, p := &s.req.Images[i], &s.pictures.images[i]
 		if image.end() <= from || p.rows != nil {
@@ -597,8 +682,9 @@ func (e *Engine) askImages(s *sequence, first bool) {
 		m.used += x.bytes
 		m.entries[x.hash], p.rows, p.fresh = x, x, true
 		m.hold(x)
-		m.queue = append(m.queue, x)
+		asked = append(asked, x)
 	}
+	m.enqueue(asked)
 }
 
 // release lets go of the rows of an image.
@@ -660,10 +746,13 @@ func (e *Engine) awaitsImages(s *sequence) bool {
 	return len(s.req.Images) > 0 && !s.hasImages(s.pictures.from)
 }
 
-// awaitEncoder waits for the encoder, whose backend may be closed after that.
+// awaitEncoder ends what the encoder does, and waits for it: its backend may be closed after
+// that.
 func (e *Engine) awaitEncoder() {
-	if e.images.running != nil {
-		<-e.images.done
+	if m := e.images; m.running != nil {
+		m.abandon()
+		e.cfg.Vision.Encoder.Hold(false)
+		<-m.done
 	}
 }
 

@@ -271,6 +271,136 @@ func TestNobodyWaitsForTheEncoder(t *testing.T) {
 	w.finish(t)
 }
 
+// Encoder and steps take turns: no reader of eight waits for more than a tenth of a second
+// where steps are short, and the encoder has its part however long they are.
+func TestEncoderTakesTurns(t *testing.T) {
+	const work = 2 * time.Second
+	for _, step := range []time.Duration{2 * time.Millisecond, 30 * time.Millisecond, 70 * time.Millisecond, 200 * time.Millisecond} {
+		p := &painter{}
+		cfg := Config{Device: device.Limits{MaxTokens: 160, MaxRows: 160, MaxSlots: 9, MaxPagesPerSlot: 130}, Pages: 1200, MaxBatchTokens: 80, Vision: p.vision(1<<20, vision.WithinImage)}
+		w := newWorld(t, cfg, sim.Config{Model: seeing, Synchronous: true, Latency: func(n int) time.Duration { return step + time.Duration(n)*50*time.Microsecond }})
+		var readers []*client
+		for i := range 8 {
+			readers = append(readers, w.ask(t, tokens(uint64(i), 10), 2000))
+		}
+		for range 5 {
+			if _, err := w.turn(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := w.slept
+		w.painter.late = func() bool { return w.slept-before < work }
+		art := paint(1, 20, false, false)
+		viewer, err := w.submit(look(60, map[int]*painting{3: &art}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		start, longest := w.e.now(), time.Duration(0)
+		for len(viewer.got) == 0 {
+			last := w.e.now()
+			if _, err := w.turn(); err != nil {
+				t.Fatal(err)
+			}
+			longest = max(longest, w.e.now().Sub(last))
+		}
+		took := w.e.now().Sub(start)
+		most, slower := 100*time.Millisecond, time.Duration(3)
+		switch {
+		case step > promptStep:
+			most, slower = 2*step, 10
+		case step > encodingStep/2:
+			slower = 9
+		}
+		if longest > most || took > slower*work || len(readers[0].got) < int(work/(3*step)) {
+			t.Errorf("steps of %v: a reader waited for %v, %v of encoding took %v, %d tokens meanwhile", step, longest, work, took, len(readers[0].got))
+		}
+		w.finish(t)
+	}
+}
+
+// What nobody waits for any more is abandoned, whoever asks for it next gets it, and its
+// memory is free again.
+func TestImageIsAbandoned(t *testing.T) {
+	w := newGalleryWorld(t, func(c *Config, _ *painter) { c.Vision.Memory = 4 * paintingWidth * 40 })
+	busy := true
+	w.painter.late = func() bool { return busy }
+	p := paint(1, 20, false, false)
+	gone, err := w.submit(look(60, map[int]*painting{3: &p}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader := w.ask(t, tokens(1, 10), 60)
+	turn := func() {
+		t.Helper()
+		if _, err := w.turn(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	turn()
+	gone.gone = true
+	gone.cancel()
+	turn()
+	if w.e.images.running == nil || !w.e.images.running.gone {
+		t.Fatal("what is encoded is not given up")
+	}
+	other, err := w.submit(look(60, map[int]*painting{5: &p}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	turn()
+	busy = false
+	w.finish(t)
+	if w.painter.abandoned != 1 || w.painter.runs != 2 || other.err != io.EOF || reader.err != io.EOF {
+		t.Errorf("the encoder ran %d times and was stopped %d times; %v, %v", w.painter.runs, w.painter.abandoned, other.err, reader.err)
+	}
+	if s := w.e.Stats(); s.ImagesEncoded != 1 {
+		t.Errorf("%d images were encoded", s.ImagesEncoded)
+	}
+}
+
+// A request of many images does not hold up others, and others do not hold it up for ever.
+func TestImagesByTurns(t *testing.T) {
+	w := newGalleryWorld(t, nil)
+	busy := true
+	w.painter.late = func() bool { return busy }
+	var art []painting
+	for i := range uint64(8) {
+		art = append(art, paint(i, 4, false, false))
+	}
+	show := func(list ...int) {
+		t.Helper()
+		at := map[int]*painting{}
+		for i, n := range list {
+			at[10*i] = &art[n]
+		}
+		if _, err := w.submit(look(60, at)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.turn(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.ask(t, tokens(1, 10), 100)
+	show(0, 1, 2, 3)
+	show(4, 5)
+	show(6)
+	busy = false
+	if _, err := w.turn(); err != nil { // the first, and another one begins
+		t.Fatal(err)
+	}
+	busy = true
+	show(7)
+	busy = false
+	w.finish(t)
+	var order []int
+	for _, hash := range w.painter.read {
+		order = append(order, slices.IndexFunc(art, func(p painting) bool { return p.hash == hash }))
+	}
+	if want := []int{0, 4, 6, 7, 1, 5, 2, 3}; !slices.Equal(order, want) {
+		t.Errorf("images are encoded in the order %v, want %v", order, want)
+	}
+}
+
 // The encoder runs on a goroutine of its own, which Run waits for.
 func TestRunWaitsForTheEncoder(t *testing.T) {
 	p := &painter{}

@@ -1,12 +1,14 @@
 package engine
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/page"
@@ -139,8 +141,12 @@ type painter struct {
 	fault func() paintingFault // nil: none
 	lane  []func()             // what is to be encoded
 	late  func() bool          // it is not run in this turn; nil: never
+	held  bool
 	runs  int
 	bad   int
+
+	abandoned int
+	read      [][sha256.Size]byte // what it has read, in order
 }
 
 type paintingFault int
@@ -154,8 +160,19 @@ const (
 
 var errPainting = errors.New("this painting cannot be read")
 
-func (p *painter) Encode(m *Image, rows []float32) error {
+// Hold implements Encoder.
+func (p *painter) Hold(hold bool) bool {
+	p.held = hold
+	return true
+}
+
+func (p *painter) Encode(ctx context.Context, m *Image, rows []float32) error {
 	p.runs++
+	p.read = append(p.read, m.Hash)
+	if err := ctx.Err(); err != nil {
+		p.abandoned++
+		return err
+	}
 	width := paintingWidth
 	for row := 0; row*width < len(rows); row++ {
 		copy(rows[row*width:], paintingRow(m.Hash, row, width))
@@ -182,6 +199,18 @@ func (p *painter) Encode(m *Image, rows []float32) error {
 func (w *world) paints(p *painter) {
 	w.painter = p
 	w.e.images.spawn = func(run func()) { p.lane = append(p.lane, run) }
+	w.e.images.sleep = func(d time.Duration, done <-chan *imageRows) *imageRows {
+		if p.held {
+			panic("the loop rests, and the encoder is held")
+		}
+		w.slept += d
+		select {
+		case x := <-done:
+			return x
+		default:
+			return nil
+		}
+	}
 }
 
 // encode runs the encoder if it is time, or if there is nothing else to do.
@@ -259,6 +288,10 @@ func (w *world) checkImages() error {
 	switch {
 	case idle != unheld:
 		return fmt.Errorf("%d rows are held by nobody, %d may be evicted", idle, unheld)
+	case m.running != nil && m.running.gone:
+		bytes += m.running.bytes
+	}
+	switch {
 	case bytes != m.used || bytes > v.Memory:
 		return fmt.Errorf("rows take %d bytes, counted %d, the limit is %d", bytes, m.used, v.Memory)
 	}

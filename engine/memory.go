@@ -89,7 +89,7 @@ func requestBytes(r *Request, vocab int, fork bool) int64 {
 	}
 	n += int64(len(r.Prediction)) * 4
 	for i := range r.Images {
-		n += r.Images[i].bytes() + pictureBytes
+		n += r.Images[i].Bytes + pictureBytes
 	}
 	if r.AllowedTokens != nil || len(r.BannedTokens) > 0 {
 		n += mask

@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
@@ -18,6 +20,11 @@ type Tower struct {
 	newline []float32
 	width   int // of an embedding row
 	rows    []float32
+	paces   bool // the backend can be held
+
+	mu        sync.Mutex // of what follows, and of setting the pace
+	held      bool
+	abandoned bool
 }
 
 // TowerLimits are what the backend of a tower is to be opened with, for tiles of so many
@@ -33,31 +40,85 @@ func NewTower(b device.Backend, limits device.Limits, t *plan.Tower, newline []f
 	if err := b.InitCache(max(1, len(t.Groups))*limits.MaxPagesPerSlot, 0); err != nil {
 		return nil, fmt.Errorf("the vision tower: %w", err)
 	}
-	return &Tower{backend: b, plan: t, newline: newline, width: t.Width(t.Ops[len(t.Ops)-1].In[0])}, nil
+	caps := b.Caps()
+	return &Tower{backend: b, plan: t, newline: newline, width: t.Width(t.Ops[len(t.Ops)-1].In[0]), paces: caps.Has(device.FeaturePace)}, nil
+}
+
+// Hold implements Encoder.
+func (t *Tower) Hold(hold bool) bool {
+	t.setPace(func() { t.held = hold })
+	return t.paces
+}
+
+// abandon ends the forward pass in flight, or allows the next one.
+func (t *Tower) abandon(yes bool) {
+	t.setPace(func() { t.abandoned = yes })
+}
+
+func (t *Tower) setPace(change func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	change()
+	switch {
+	case t.abandoned:
+		t.backend.Pace(device.PaceAbandon)
+	case t.held:
+		t.backend.Pace(device.PaceHold)
+	default:
+		t.backend.Pace(device.PaceGo)
+	}
 }
 
 // Encode implements Encoder.
-func (t *Tower) Encode(m *Image, rows []float32) error {
-	if m.Input == nil || len(m.Input.Inputs) != len(m.Input.Tiles) {
+func (t *Tower) Encode(ctx context.Context, m *Image, rows []float32) error {
+	in, err := m.Input(ctx)
+	if err != nil {
+		return err
+	}
+	if len(in.Inputs) != len(in.Tiles) {
 		return errors.New("an image without the tower's input")
 	}
 	t.rows = t.rows[:0]
-	for i := range m.Input.Tiles {
-		if err := t.tile(&m.Input.Tiles[i], &m.Input.Inputs[i]); err != nil {
+	for i := range in.Tiles {
+		if err := t.abandonable(ctx, &in.Tiles[i], &in.Inputs[i]); err != nil {
 			return fmt.Errorf("tile %d: %w", i+1, err)
 		}
 	}
-	if m.Input.Order == nil {
+	return t.arrange(in, rows)
+}
+
+// abandonable is tile, which it abandons when ctx ends.
+func (t *Tower) abandonable(ctx context.Context, tile *vision.Tile, in *vision.Input) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var abandoned sync.WaitGroup
+	abandoned.Add(1)
+	stop := context.AfterFunc(ctx, func() {
+		t.abandon(true)
+		abandoned.Done()
+	})
+	err := t.tile(tile, in)
+	if !stop() {
+		abandoned.Wait()
+		t.abandon(false)
+	}
+	return err
+}
+
+// arrange puts the rows of all tiles into the order of the image tokens.
+func (t *Tower) arrange(in *vision.Image, rows []float32) error {
+	if in.Order == nil {
 		if len(t.rows) != len(rows) {
 			return fmt.Errorf("the vision tower returned %d floats for %d", len(t.rows), len(rows))
 		}
 		copy(rows, t.rows)
 		return nil
 	}
-	if len(m.Input.Order)*t.width != len(rows) {
-		return fmt.Errorf("an image of %d tokens has %d floats of rows, %d each", len(m.Input.Order), len(rows), t.width)
+	if len(in.Order)*t.width != len(rows) {
+		return fmt.Errorf("an image of %d tokens has %d floats of rows, %d each", len(in.Order), len(rows), t.width)
 	}
-	for i, at := range m.Input.Order {
+	for i, at := range in.Order {
 		from := t.newline
 		if at != vision.Newline {
 			from = t.rows[int(at)*t.width:][:t.width]

@@ -76,14 +76,14 @@ func (s *Server) prepareCompletion(x *exchange, m *model, req *completionRequest
 	if err := cmp.Or(s.checkParameters(&params), m.checkTruncate(&params)); err != nil {
 		return nil, err
 	}
-	ids, text, err := s.encodePrompt(x, m, req, &params, p)
+	ids, text, seen, err := s.encodePrompt(x, m, req, &params, p)
 	if err != nil {
 		return nil, err
 	}
 	if req.echo && !req.logprobs.set {
 		params.scoring = req.promptLogprobs.set
 	}
-	j, err := s.newJob(x, m, &params, text, ids, best)
+	j, err := s.newImageJob(x, m, &params, text, ids, seen, best)
 	if err != nil {
 		return nil, err
 	}
@@ -98,40 +98,44 @@ func (s *Server) prepareCompletion(x *exchange, m *model, req *completionRequest
 }
 
 // encodePrompt returns the tokens of a prompt, which are the given ones if it
-// has any, and its text.
-func (s *Server) encodePrompt(x *exchange, m *model, req *completionRequest, params *parameters, p prompt) (ids []int32, text string, err error) {
+// has any, its text, and the images in that, with which it is still to be truncated.
+func (s *Server) encodePrompt(x *exchange, m *model, req *completionRequest, params *parameters, p prompt) (ids []int32, text string, seen []picture, err error) {
 	if p.ids != nil {
 		if req.suffix.set {
-			return nil, "", invalid("`suffix` needs a `prompt` that is a text")
+			return nil, "", nil, invalid("`suffix` needs a `prompt` that is a text")
 		}
 		for i, id := range p.ids {
 			if int(id) >= m.limits.Vocab {
-				return nil, "", invalid("`prompt` must name tokens below %d. Given: %d at %d", m.limits.Vocab, id, i)
+				return nil, "", nil, invalid("`prompt` must name tokens below %d. Given: %d at %d", m.limits.Vocab, id, i)
 			}
 		}
 		if ids = m.truncate(p.ids, params); len(ids) < len(p.ids) {
-			return ids, m.tok.Decode(ids, true), nil
+			return ids, m.tok.Decode(ids, true), nil, nil
 		}
 		if err := m.checkLength(len(ids), int(params.maxNewTokens.or(0)), "", params); err != nil {
-			return nil, "", err // before their text is made, which may be many times as long
+			return nil, "", nil, err // before their text is made, which may be many times as long
 		}
 		text = m.tok.Decode(ids, true)
-		return ids, text, x.hold(int64(len(text)))
+		return ids, text, nil, x.hold(int64(len(text)))
 	}
 	if text = p.text; req.suffix.set {
 		if text, err = m.template.RenderCompletion(p.text, req.suffix.v, s.tokenizable()); err != nil {
-			return nil, "", err
+			return nil, "", nil, err
 		}
 	}
 	if err := checkInputs(text, params); err != nil {
-		return nil, "", err
+		return nil, "", nil, err
 	}
-	whole, err := s.encode(x, m, text, 0, req.addSpecial.or(true), params)
+	expanded, seen, err := s.readImages(x, m, text)
 	if err != nil {
-		return nil, "", err
+		return nil, "", nil, err
+	}
+	whole, err := s.encode(x, m, expanded, 0, m.addSpecial(req.addSpecial.or(true), seen), params)
+	if err != nil || len(seen) > 0 {
+		return whole, text, seen, err
 	}
 	if ids = m.truncate(whole, params); len(ids) < len(whole) {
 		text = m.tok.Decode(ids, true)
 	}
-	return ids, text, nil
+	return ids, text, nil, nil
 }

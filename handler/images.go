@@ -1,10 +1,12 @@
 package handler
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"regexp"
 	"slices"
+	"sync"
 
 	"github.com/millrace-ai/millrace/engine"
 	"github.com/millrace-ai/millrace/engine/vision"
@@ -14,25 +16,69 @@ import (
 
 // Vision is how a model reads images.
 type Vision struct {
-	Processor *vision.Processor
-	MaxTile   int // the most rows of a tile that the tower takes
+	Processor *vision.Processor // none of its tiles is too large for the tower
+	Low       *vision.Processor // for images of low detail; nil: Processor
+}
+
+// processor returns that of an image of which so much detail is wanted.
+func (v *Vision) processor(detail string) *vision.Processor {
+	if detail == "low" && v.Low != nil {
+		return v.Low
+	}
+	return v.Processor
 }
 
 // imageMarkdown is an image in the text of a prompt, TGI's expression.
 var imageMarkdown = regexp.MustCompile(`!\[\]\(([^)]*)\)`)
 
-// picture is an image of a request, decoded.
+// picture is an image of a request.
 type picture struct {
-	hash   [sha256.Size]byte
-	pixels *vision.Pixels
-	layout *vision.Layout
+	data      []byte // the file
+	hash      [sha256.Size]byte
+	processor *vision.Processor
+	layout    *vision.Layout
+	pixels    *vision.Pixels // nil: it is decoded when the tower reads it, if it does
+}
+
+// sizes are the widths and heights of images that were decoded lately, by the hash of
+// their files: of these the size is all that a request needs to know, unless the tower is
+// to read them once more. They are two generations, of which the older one goes when the
+// newer one is full.
+type sizes struct {
+	mu         sync.Mutex
+	newer, old map[[sha256.Size]byte][2]int
+}
+
+const sizesPerGeneration = 2048
+
+func (s *sizes) of(hash [sha256.Size]byte) (size [2]int, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if size, ok = s.newer[hash]; !ok {
+		if size, ok = s.old[hash]; ok {
+			s.add(hash, size)
+		}
+	}
+	return size, ok
+}
+
+func (s *sizes) note(hash [sha256.Size]byte, size [2]int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.add(hash, size)
+}
+
+func (s *sizes) add(hash [sha256.Size]byte, size [2]int) {
+	if s.newer == nil || len(s.newer) == sizesPerGeneration {
+		s.newer, s.old = make(map[[sha256.Size]byte][2]int), s.newer
+	}
+	s.newer[hash] = size
 }
 
 // Memory that decoding an image takes: for most images little, and for others as much as
 // the largest.
 const (
 	usualPixels   = 4 << 20
-	largestPixels = 64 << 20
 	bytesPerPixel = 8 // of the decoder's planes and of what it makes of them
 )
 
@@ -63,26 +109,26 @@ func (s *Server) checkImages(n int) error {
 
 // markdownImages takes the images out of a prompt in which they are Markdown, and leaves
 // the model's placeholders. A model that reads no images gets the text as it is.
-func (m *model) markdownImages(text string) (placed string, urls []string) {
+func (m *model) markdownImages(text string) (placed string, images []chat.Image) {
 	if m.vision == nil {
 		return text, nil
 	}
 	placed = imageMarkdown.ReplaceAllStringFunc(text, func(found string) string {
-		urls = append(urls, imageMarkdown.FindStringSubmatch(found)[1])
+		images = append(images, chat.Image{URL: imageMarkdown.FindStringSubmatch(found)[1]})
 		return m.vision.Processor.Config.Placeholder
 	})
-	return placed, urls
+	return placed, images
 }
 
-// see fetches and decodes images, in order.
-func (s *Server) see(x *exchange, m *model, urls []string) (seen []picture, err error) {
-	if err := s.checkImages(len(urls)); err != nil {
+// see fetches images, in order, and decodes those that it does not know.
+func (s *Server) see(x *exchange, m *model, images []chat.Image) (seen []picture, err error) {
+	if err := s.checkImages(len(images)); err != nil {
 		return nil, err
 	}
-	for i, url := range urls {
+	for i, image := range images {
 		var p picture
-		if p, err = s.seeOne(x, m, url); err != nil {
-			return nil, imageError(err, i, len(urls))
+		if p, err = s.seeOne(x, m, image); err != nil {
+			return nil, imageError(err, i, len(images))
 		}
 		seen = append(seen, p)
 	}
@@ -101,42 +147,64 @@ func imageError(err error, i, of int) error {
 	return invalid("%v", err)
 }
 
-func (s *Server) seeOne(x *exchange, m *model, url string) (p picture, err error) {
-	data, err := s.images.Fetch(x.r.Context(), url)
+func (s *Server) seeOne(x *exchange, m *model, image chat.Image) (p picture, err error) {
+	p.processor = m.vision.processor(image.Detail)
+	p.data, err = s.images.Fetch(x.r.Context(), image.URL)
 	switch {
 	case x.r.Context().Err() != nil:
 		return p, errClientGone
 	case err != nil:
 		return p, err
 	}
-	if err = x.hold(int64(len(data))); err != nil {
+	if err = x.hold(int64(len(p.data))); err != nil {
 		return p, err
 	}
-	p.hash = sha256.Sum256(data)
-	for _, pixels := range []int{usualPixels, largestPixels} {
-		pixels = min(pixels, int(s.memory.turns.longest()/bytesPerPixel))
+	p.hash = sha256.Sum256(p.data)
+	size, known := s.sizes.of(p.hash)
+	if !known {
+		if p.pixels, err = s.decode(x, p.data); err != nil {
+			return p, err
+		}
+		size = [2]int{p.pixels.Width, p.pixels.Height}
+		s.sizes.note(p.hash, size)
+	}
+	if p.layout, err = p.processor.Layout(size[0], size[1]); err != nil {
+		return p, err
+	}
+	if p.processor != m.vision.Processor { // other rows of the same file
+		p.hash = sha256.Sum256(append(p.hash[:], image.Detail...))
+	}
+	if known {
+		return p, nil
+	}
+	return p, x.hold(int64(len(p.pixels.RGB)))
+}
+
+// decode decodes an image when it is its turn: for the memory of usual ones, or else of
+// the largest.
+func (s *Server) decode(x *exchange, data []byte) (px *vision.Pixels, err error) {
+	for _, pixels := range []int{usualPixels, s.mostPixels()} {
+		pixels = min(pixels, s.mostPixels())
 		var failed error
 		err = s.work(x, "images", int64(pixels)*bytesPerPixel, func() error {
-			if p.pixels, failed = vision.Decode(data, vision.Limits{Pixels: pixels, Bytes: s.opt.MaxImageBytes}); failed == nil {
-				p.layout, failed = m.vision.Processor.Layout(p.pixels.Width, p.pixels.Height)
-			}
+			px, failed = vision.Decode(data, s.imageLimits(pixels))
 			return nil
 		})
 		if err != nil || !errors.Is(failed, vision.ErrTooLarge) {
-			err = errors.Join(err, failed)
-			break
+			return px, errors.Join(err, failed)
 		}
 		err = failed
 	}
-	if err != nil {
-		return p, err
-	}
-	for i := range p.layout.Tiles {
-		if n := p.layout.Tiles[i].Len(); n > m.vision.MaxTile {
-			return p, invalid("an image of %d × %d pixels has %d patches, the limit is %d: make it smaller", p.pixels.Width, p.pixels.Height, n, m.vision.MaxTile)
-		}
-	}
-	return p, x.hold(int64(len(p.pixels.RGB)))
+	return nil, err
+}
+
+// mostPixels is how many an image may have.
+func (s *Server) mostPixels() int {
+	return min(vision.MaxPixels, int(s.memory.turns.longest()/bytesPerPixel))
+}
+
+func (s *Server) imageLimits(pixels int) vision.Limits {
+	return vision.Limits{Pixels: pixels, Bytes: s.opt.MaxImageBytes}
 }
 
 // expand replaces the placeholders of a prompt by the image tokens of images.
@@ -225,16 +293,21 @@ func (m *model) truncateImages(ids []int32, images []engine.Image, seen []pictur
 	return ids, images, seen[kept:]
 }
 
-// process makes of images what the vision tower reads.
-func (s *Server) process(x *exchange, m *model, images []engine.Image, seen []picture) error {
+// process makes of images what the vision tower reads, or leaves it to the tower where it
+// may not have to.
+func (s *Server) process(x *exchange, images []engine.Image, seen []picture) error {
 	for i := range images {
-		tiles, bytes := seen[i].layout.Tiles, int64(0)
-		for t := range tiles {
-			bytes += 4 * int64(tiles[t].Len()) * int64(m.vision.Processor.Config.PatchWidth)
+		p := &seen[i]
+		if p.pixels == nil {
+			images[i].Input = s.later(p)
+			continue
 		}
-		var failed error
-		err := s.work(x, "images", bytes, func() error {
-			images[i].Input, failed = m.vision.Processor.Process(seen[i].pixels)
+		var (
+			img    *vision.Image
+			failed error
+		)
+		err := s.work(x, "images", p.inputBytes(), func() error {
+			img, failed = p.processor.Process(p.pixels)
 			return nil
 		})
 		if err == nil {
@@ -243,15 +316,42 @@ func (s *Server) process(x *exchange, m *model, images []engine.Image, seen []pi
 		if err != nil {
 			return imageError(err, i, len(images))
 		}
-		seen[i].pixels = nil
+		images[i].Input = func(context.Context) (*vision.Image, error) { return img, nil }
+		images[i].Bytes = img.Bytes()
+		p.pixels = nil
 	}
 	return nil
 }
 
+// inputBytes is what the tower's input takes.
+func (p *picture) inputBytes() (n int64) {
+	for i := range p.layout.Tiles {
+		n += 4 * int64(p.layout.Tiles[i].Len()) * int64(p.processor.Config.PatchWidth)
+	}
+	return n
+}
+
+// later returns what decodes and processes an image that was decoded before, when it is
+// its turn.
+func (s *Server) later(p *picture) func(context.Context) (*vision.Image, error) {
+	data, processor := p.data, p.processor
+	pixels := min(max(p.layout.Width*p.layout.Height, usualPixels), s.mostPixels())
+	return func(ctx context.Context) (img *vision.Image, err error) {
+		err = s.memory.turns.do(ctx, int64(pixels)*bytesPerPixel, func() error {
+			px, err := vision.Decode(data, s.imageLimits(pixels))
+			if err == nil {
+				img, err = processor.Process(px)
+			}
+			return err
+		})
+		return img, err
+	}
+}
+
 // readImages fetches the images in the text of a prompt, and returns what to tokenize.
 func (s *Server) readImages(x *exchange, m *model, inputs string) (text string, seen []picture, err error) {
-	text, urls := m.markdownImages(inputs)
-	if seen, err = s.see(x, m, urls); err == nil {
+	text, images := m.markdownImages(inputs)
+	if seen, err = s.see(x, m, images); err == nil {
 		text, err = m.expand(text, seen)
 	}
 	return text, seen, err
@@ -272,7 +372,7 @@ func (s *Server) newImageJob(x *exchange, m *model, p *parameters, inputs string
 		return nil, invalid("the tokens of a prompt with images cannot be scored")
 	}
 	j.req.Images = images
-	return j, s.process(x, m, images, seen)
+	return j, s.process(x, images, seen)
 }
 
 // newImageFetcher returns what fetches images; without one, data URIs alone are read.

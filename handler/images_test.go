@@ -2,6 +2,8 @@ package handler
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"image"
 	"image/color"
@@ -38,7 +40,7 @@ func seeingServer(t testing.TB, gen *fake, edit ...func(*Options)) *Server {
 	if id, ok := testTokenizer().ID(p.Config.ImageToken); !ok || id != p.Config.ImageTokenID {
 		t.Fatalf("%q is token %d, %v", p.Config.ImageToken, id, ok)
 	}
-	s.SetReady(Model{Generator: gen, Tokenizer: testTokenizer(), Vision: &Vision{Processor: p, MaxTile: 16}})
+	s.SetReady(Model{Generator: gen, Tokenizer: testTokenizer(), Vision: &Vision{Processor: p}})
 	return s
 }
 
@@ -77,8 +79,8 @@ func TestMarkdownImages(t *testing.T) {
 		if m.Count != 4 || slices.ContainsFunc(tokens, func(id int32) bool { return id != 641 }) {
 			t.Errorf("image %d has tokens %v", i, tokens)
 		}
-		if m.Input == nil || len(m.Input.Inputs) != 1 || len(m.Input.Inputs[0].Patches) == 0 {
-			t.Errorf("image %d has no input for the tower", i)
+		if in, err := m.Input(t.Context()); err != nil || len(in.Inputs) != 1 || len(in.Inputs[0].Patches) == 0 {
+			t.Errorf("image %d has no input for the tower, %v", i, err)
 		}
 	}
 	if images[2].First != images[1].First+4 {
@@ -89,6 +91,83 @@ func TestMarkdownImages(t *testing.T) {
 	plain := &fake{}
 	if r := post(t, newTestServer(plain), "/generate", `{"inputs":"a ![](http://x/y.png)","parameters":{"max_new_tokens":1}}`); r.status != 200 || len(plain.last.Images) > 0 {
 		t.Errorf("%d %s", r.status, r.body)
+	}
+}
+
+// A text completion reads them, too, as TGI's does; not in prompts of tokens, and not to
+// be scored.
+func TestCompletionImages(t *testing.T) {
+	gen := &fake{}
+	s := seeingServer(t, gen)
+	uri := dataURI(t, 30, 30, color.White)
+	if r := post(t, s, "/v1/completions", `{"prompt":["b","a ![](`+uri+`) c"],"max_tokens":1,"echo":true}`); r.status != 200 || !strings.Contains(r.body, "![](data:") {
+		t.Fatal(r.body)
+	}
+	if m := gen.last.Images; len(m) != 1 || m[0].Count != 4 || gen.last.Tokens[m[0].First] != 641 {
+		t.Errorf("images %v of tokens %v", m, gen.last.Tokens)
+	}
+	if r := post(t, s, "/v1/completions", `{"prompt":"![](`+uri+`) c","max_tokens":1,"echo":true,"logprobs":1}`); r.status != 422 || !strings.Contains(r.body, "cannot be scored") {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	if r := post(t, s, "/v1/completions", `{"prompt":"![](`+uri+`) and a text","max_tokens":1,"truncate_prompt_tokens":3}`); r.status != 200 || len(gen.last.Images) != 0 || len(gen.last.Tokens) > 3 {
+		t.Errorf("%d %s: %v", r.status, r.body, gen.last.Tokens)
+	}
+}
+
+// An image that was decoded before is not decoded again for its tokens, but when the tower
+// reads it: to the same as the first time. One of low detail is another image.
+func TestKnownImages(t *testing.T) {
+	gen := &fake{}
+	s := newTestServer(gen)
+	s.SetReady(Model{
+		Generator: gen, Tokenizer: testTokenizer(), Vision: &Vision{Processor: seeingProcessor(t), Low: seeingProcessor(t)},
+		Template: loadTemplate(t, `{% for c in messages[0].content %}{% if c.type == 'image' %}<|end_of_text|>{% else %}{{ c.text }}{% endif %}{% endfor %}`),
+	})
+	data := dataURI(t, 30, 50, color.RGBA{200, 10, 60, 255})
+	ask := func(detail string) engine.Image {
+		t.Helper()
+		r := post(t, s, "/generate", `{"inputs":"a ![](`+data+`)","parameters":{"max_new_tokens":1}}`)
+		if detail != "" {
+			r = post(t, s, "/v1/chat/completions", `{"max_tokens":1,"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"`+data+`","detail":"`+detail+`"}}]}]}`)
+		}
+		if r.status != 200 {
+			t.Fatal(r.body)
+		}
+		return gen.last.Images[0]
+	}
+	first, second := ask(""), ask("")
+	if first.Bytes == 0 || second.Bytes != 0 || first.Hash != second.Hash {
+		t.Errorf("the first holds %d bytes of the tower's input, the second %d", first.Bytes, second.Bytes)
+	}
+	a, err := first.Input(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := second.Input(t.Context())
+	if err != nil || !slices.Equal(a.Inputs[0].Patches, b.Inputs[0].Patches) || len(b.Inputs[0].Patches) == 0 {
+		t.Errorf("other pixels the second time, %v", err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := ask("").Input(ended); err == nil {
+		t.Error("an image that nobody waits for is decoded")
+	}
+	if ask("high").Hash != first.Hash || ask("auto").Hash != first.Hash || ask("low").Hash == first.Hash {
+		t.Error("detail does not tell images apart that are read in different ways, or tells others apart")
+	}
+
+	var known sizes
+	for i := range byte(3) {
+		for j := range sizesPerGeneration {
+			known.note(sha256.Sum256([]byte{i, byte(j), byte(j >> 8)}), [2]int{int(i), j})
+			known.of(sha256.Sum256([]byte{0, 0, 0})) // which keeps it
+		}
+	}
+	if _, ok := known.of(sha256.Sum256([]byte{0, 0, 0})); !ok {
+		t.Error("a size that is used is forgotten")
+	}
+	if _, ok := known.of(sha256.Sum256([]byte{0, 1, 0})); ok || len(known.newer)+len(known.old) > 2*sizesPerGeneration {
+		t.Errorf("%d sizes are kept", len(known.newer)+len(known.old))
 	}
 }
 

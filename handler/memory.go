@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -98,6 +99,19 @@ func (s *Server) work(x *exchange, what string, bytes int64, f func() error) err
 	if err := t.take(x.r.Context(), bytes); err != nil {
 		return errClientGone
 	}
+	return t.run(bytes, f)
+}
+
+// do runs f when it is its turn, or returns the error of ctx if that ends before.
+func (t *turns) do(ctx context.Context, bytes int64, f func() error) error {
+	if err := cmp.Or(ctx.Err(), t.take(ctx, bytes)); err != nil {
+		return err
+	}
+	return t.run(bytes, f)
+}
+
+// run runs f, for which so many bytes were taken, and gives them back.
+func (t *turns) run(bytes int64, f func() error) error {
 	defer t.give(bytes)
 	if bytes > shortWork {
 		return thread.Nice(longNice, f)

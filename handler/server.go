@@ -89,6 +89,7 @@ type Server struct {
 	permits  atomic.Int64 // generations in progress
 	memory   memory       // what requests hold
 	images   *imagefetch.Fetcher
+	sizes    sizes        // of images
 	requests atomic.Int64 // that the engine was given
 }
 

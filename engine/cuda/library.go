@@ -36,8 +36,8 @@ import (
 // what tells how much memory is free, and what the GPU can do; and of several GPUs the table
 // of each, and what ends their waiting for each other.
 const (
-	backendSymbol = "mr_backend_v6"
-	memorySymbol  = "mr_cuda_device_memory"
+	backendSymbol = "mr_backend_v7"
+	memorySymbol  = "mr_cuda_memory"
 	peaksSymbol   = "mr_cuda_peaks"
 	memberSymbol  = "mr_cuda_member"
 	groupSymbol   = "mr_cuda_group"

@@ -59,6 +59,9 @@ static mr_status mr_call_forward(const mr_backend *b, mr_context *ctx, int32_t i
 static mr_status mr_call_sample(const mr_backend *b, mr_context *ctx, int32_t i) { return b->sample(ctx, i); }
 static mr_status mr_call_wait(const mr_backend *b, mr_context *ctx, int32_t i) { return b->wait(ctx, i); }
 static mr_status mr_call_stats(const mr_backend *b, mr_context *ctx, mr_stats *stats) { return b->stats(ctx, stats); }
+static void mr_call_pace(const mr_backend *b, mr_context *ctx, mr_pace pace) {
+	if (b->pace) b->pace(ctx, pace);
+}
 static void mr_call_close(const mr_backend *b, mr_context *ctx) { b->close(ctx); }
 */
 import "C"
@@ -80,7 +83,7 @@ import (
 type Native struct {
 	table *C.mr_backend
 	ctx   *C.mr_context // nil after Close
-	open  sync.RWMutex  // held while Stats, which any goroutine may call, reads ctx
+	open  sync.RWMutex  // held while Stats or Pace, which any goroutine may call, reads ctx
 	caps  Caps
 	ring  [RingDepth]nativeBatch
 	lost  error // what the backend said when the device went
@@ -576,6 +579,15 @@ func (n *Native) Stats() Stats {
 		Tokens: int64(s.tokens),
 		Busy:   time.Duration(s.busy_ns),
 		Bytes:  int64(s.bytes),
+	}
+}
+
+// Pace implements Backend. It does nothing after Close.
+func (n *Native) Pace(p Pace) {
+	n.open.RLock()
+	defer n.open.RUnlock()
+	if n.ctx != nil {
+		C.mr_call_pace(n.table, n.ctx, C.mr_pace(p))
 	}
 }
 

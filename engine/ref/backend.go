@@ -381,6 +381,9 @@ func (b *Backend) joined(part []float64) (all []float64) {
 // Wait implements device.Backend.
 func (b *Backend) Wait(int) error { return nil }
 
+// Pace implements device.Backend; there is no FeaturePace.
+func (b *Backend) Pace(device.Pace) {}
+
 // Stats implements device.Backend.
 func (b *Backend) Stats() device.Stats {
 	return device.Stats{

@@ -260,6 +260,9 @@ func (b *Backend) DropAdapter(id int32) error {
 // Batch implements device.Backend.
 func (b *Backend) Batch(i int) *device.Batch { return &b.ring[i].batch }
 
+// Pace implements device.Backend; there is no FeaturePace.
+func (b *Backend) Pace(device.Pace) {}
+
 // Stats implements device.Backend.
 func (b *Backend) Stats() device.Stats {
 	return device.Stats{Steps: b.done.Load(), Tokens: b.tokens.Load(), Busy: time.Duration(b.busy.Load())}

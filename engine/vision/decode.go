@@ -16,7 +16,7 @@ import (
 // formats, and no image takes longer than some seconds then.
 const (
 	defaultBytes  = 20 << 20
-	defaultPixels = 48 << 20
+	MaxPixels     = 48 << 20
 	defaultMemory = 256 << 20
 )
 
@@ -68,7 +68,7 @@ func Decode(data []byte, limits Limits) (px *Pixels, err error) {
 	for _, l := range []struct {
 		limit *int
 		def   int
-	}{{&limits.Bytes, defaultBytes}, {&limits.Pixels, defaultPixels}, {&limits.Memory, defaultMemory}} {
+	}{{&limits.Bytes, defaultBytes}, {&limits.Pixels, MaxPixels}, {&limits.Memory, defaultMemory}} {
 		if *l.limit == 0 {
 			*l.limit = l.def
 		}

@@ -3,6 +3,7 @@ package vision
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -168,6 +169,7 @@ func readQwen(c *checkpoint, p *Processor) {
 		most = max(min(most, tokens*factor*factor), least)
 		bound()
 	}
+	p.low = lowSide / factor * (lowSide / factor)
 }
 
 // maxAspect is how many times as long as wide an image for Qwen may be.
@@ -276,11 +278,19 @@ func readIdefics3(c *checkpoint, p *Processor) {
 		}
 		return b.String() + "\n" + around + global + image + around
 	}
-	tiles := 1
-	if split {
-		tiles += up(max(edge, z.width), side) / side * (up(max(edge, z.height), side) / side)
+	bound := func() {
+		tiles := 1
+		if split {
+			tiles += up(max(edge, z.width), side) / side * (up(max(edge, z.height), side) / side)
+		}
+		p.bound(patches*patches, tiles*tokens)
 	}
-	p.bound(patches*patches, tiles*tokens)
+	bound()
+	p.limit = func(int) {
+		split = false
+		bound()
+	}
+	p.low = tokens
 }
 
 // up is n rounded up to a multiple of step.
@@ -367,6 +377,7 @@ func readInternVL(c *checkpoint, p *Processor) {
 		most = max(min(most, limit/tokens-1), least)
 		bound()
 	}
+	p.low = tokens
 }
 
 // tiling is the grid of least to most squares whose shape is nearest to the image's. Of
@@ -533,13 +544,14 @@ func readLlavaNext(c *checkpoint, p *Processor) {
 	pinpoints := [][2]int{{336, 672}, {672, 336}, {672, 672}, {1008, 336}, {336, 1008}}
 	c.config.get("image_grid_pinpoints", "a list of heights and widths", &pinpoints)
 	c.image.get("image_grid_pinpoints", "a list of heights and widths", &pinpoints)
+	squares := func(r [2]int) int { return r[0] / side * (r[1] / side) }
 	tiles := 0
 	for _, r := range pinpoints {
 		if min(r[0], r[1]) < 1 || max(r[0], r[1]) > maxSide || r[0]%side != 0 || r[1]%side != 0 {
 			c.image.fail("image_grid_pinpoints", "must be multiples of %d, found %v", side, r)
 			return
 		}
-		tiles = max(tiles, r[0]/side*(r[1]/side))
+		tiles = max(tiles, squares(r))
 	}
 	if tiles == 0 || tiles > maxTiles {
 		c.image.fail("image_grid_pinpoints", "must have 1 to %d squares", maxTiles)
@@ -574,7 +586,26 @@ func readLlavaNext(c *checkpoint, p *Processor) {
 		l.Order = unpadded(l.Width, l.Height, patches, wide/side, high/side)
 		return nil
 	}
-	p.bound(patches*patches, patches*patches+patches*patches*tiles+patches*tiles)
+	most := func(tiles int) int { return patches*patches + patches*patches*tiles + patches*tiles }
+	p.bound(patches*patches, most(tiles))
+	p.limit = func(tokens int) {
+		// Those that fit, or the smallest if none does.
+		least := tiles
+		for _, r := range pinpoints {
+			least = min(least, squares(r))
+		}
+		tiles = least
+		pinpoints = slices.DeleteFunc(slices.Clone(pinpoints), func(r [2]int) bool {
+			n := squares(r)
+			fits := n == least || most(n) <= tokens
+			if fits {
+				tiles = max(tiles, n)
+			}
+			return !fits
+		})
+		p.bound(patches*patches, most(tiles))
+	}
+	p.low = 1 // the smallest
 }
 
 // best is the resolution that shows the most of an image and wastes the least.
@@ -678,6 +709,7 @@ func readPixtral(c *checkpoint, p *Processor) {
 		wide, high = min(wide, edge), min(high, edge)
 		bound()
 	}
+	p.low = lowSide / step * (lowSide / step)
 }
 
 // Gemma 4: an image keeps its shape, with as many pixels as its number of tokens allows.
@@ -729,5 +761,11 @@ func readGemma4(c *checkpoint, p *Processor) {
 		p.tile(l, 0, 0, 0, width, height)
 		return nil
 	}
-	p.bound(tokens*p.Config.MergeSize*p.Config.MergeSize, tokens)
+	bound := func() { p.bound(tokens*p.Config.MergeSize*p.Config.MergeSize, tokens) }
+	bound()
+	p.limit = func(limit int) {
+		tokens = max(min(tokens, limit), 1)
+		bound()
+	}
+	p.low = 70 // the least that its processor offers
 }

@@ -57,6 +57,7 @@ type Processor struct {
 	arrange func(l *Layout) error
 	// limit lowers the tokens of an image as far as the family allows; nil: not at all.
 	limit func(tokens int)
+	low   int // tokens of LowDetail, if there is limit
 	// prompt writes the text of a layout.
 	prompt func(l *Layout) string
 	// finish joins a prompt up to its last image and what follows, where they are not just
@@ -76,7 +77,7 @@ type positions struct {
 // Limit makes images smaller than the checkpoint asks for, so that they have tokens image
 // tokens at most and the tower needs less memory, as max_pixels does in transformers. It
 // is called before any other method. Families whose images all have one size, and minimal
-// sizes that checkpoints ask for, are errors.
+// sizes that checkpoints ask for, are errors if they are larger.
 func (p *Processor) Limit(tokens int) error {
 	if p.limit != nil && tokens > 0 && p.Config.MaxTokens > tokens {
 		p.limit(tokens)
@@ -85,6 +86,22 @@ func (p *Processor) Limit(tokens int) error {
 		return fmt.Errorf("an image may have %d tokens, which cannot be limited to %d for this model", p.Config.MaxTokens, tokens)
 	}
 	return nil
+}
+
+// lowSide is the side of the square whose pixels an image of low detail has at most, where
+// images have any number of them: OpenAI's.
+const lowSide = 512
+
+// LowDetail makes images as small as clients ask for by the detail "low": where the
+// family's images have any number of pixels, those of lowSide × lowSide at most, and where
+// they are cut into tiles, as few of those as can be. It reports whether that changes
+// anything. It is called before any other method but Limit.
+func (p *Processor) LowDetail() bool {
+	before := p.Config.MaxTokens
+	if p.limit != nil && before > p.low {
+		p.limit(p.low)
+	}
+	return p.Config.MaxTokens < before
 }
 
 // tile appends a tile of canvas, whose width and height are in pixels.

@@ -115,6 +115,15 @@ type Input struct {
 	InterpWeights []float32 // [Len][4]
 }
 
+// Bytes is what the inputs take of memory.
+func (m *Image) Bytes() (n int64) {
+	for i := range m.Inputs {
+		in := &m.Inputs[i]
+		n += 4 * int64(len(in.Patches)+len(in.Pos)+len(in.Axes)+len(in.InterpRows)+len(in.InterpWeights))
+	}
+	return n
+}
+
 // Bidirectional says which tokens of a prompt attend both ways in the language model.
 type Bidirectional int
 

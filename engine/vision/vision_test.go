@@ -100,6 +100,40 @@ func TestLimit(t *testing.T) {
 	}
 }
 
+// Low detail is less where the family has a range, and holds what it promises.
+func TestLowDetail(t *testing.T) {
+	less := map[string]bool{}
+	for _, m := range published {
+		low, err := New(Files{Config: []byte(m.config), Preprocessor: []byte(m.preprocessor)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := low.Config.MaxTokens
+		changed := low.LowDetail()
+		if less[low.Config.Family] = changed; changed != (low.Config.MaxTokens < before) {
+			t.Errorf("%s: at most %d tokens, before %d", m.name, low.Config.MaxTokens, before)
+		}
+		for _, size := range [][2]int{{4000, 3000}, {768, 1024}, {60, 60}} {
+			l, err := low.Layout(size[0], size[1])
+			if err != nil {
+				t.Fatalf("%s: %v", m.name, err)
+			}
+			pixels := 0
+			for i := range l.Tiles {
+				pixels += l.Tiles[i].Patches * low.Config.PatchSize * low.Config.PatchSize
+			}
+			if l.Tokens > low.Config.MaxTokens || changed && pixels > 3*448*448 {
+				t.Errorf("%s: %d×%d become %d pixels and %d tokens, at most %d", m.name, size[0], size[1], pixels, l.Tokens, low.Config.MaxTokens)
+			}
+		}
+	}
+	for family, want := range map[string]bool{"qwen2_vl": true, "qwen3_vl": true, "idefics3": true, "gemma3": false} {
+		if got, ok := less[family]; !ok || got != want {
+			t.Errorf("%s: low detail is less: %v, want %v", family, got, want)
+		}
+	}
+}
+
 func TestExpand(t *testing.T) {
 	cases := map[string]Files{}
 	for _, c := range readGolden(t, "testdata").Cases {

@@ -11,8 +11,8 @@ import (
 // the template expects.
 type contextWriter struct {
 	habits
-	images    []string // URLs, in order
-	tagImages bool     // in texts, instead of Markdown
+	images    []Image // in order
+	tagImages bool    // in texts, instead of Markdown
 	out       []byte
 }
 
@@ -121,7 +121,7 @@ func (w *contextWriter) tagged(c Content) Content {
 	chunks := slices.Clone(c.Chunks)
 	for i := range chunks {
 		if chunks[i].Image != "" {
-			w.images = append(w.images, chunks[i].Image)
+			w.images = append(w.images, Image{chunks[i].Image, chunks[i].Detail})
 			chunks[i] = Chunk{Text: imageTag}
 		}
 	}
@@ -135,7 +135,7 @@ func (w *contextWriter) chunks(chunks []Chunk) {
 			w.add(", ")
 		}
 		if chunk.Image != "" {
-			w.images = append(w.images, chunk.Image)
+			w.images = append(w.images, Image{chunk.Image, chunk.Detail})
 			w.add(`{"type": "image"}`)
 			continue
 		}

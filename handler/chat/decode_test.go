@@ -23,7 +23,7 @@ func TestDecodeMessages(t *testing.T) {
 		{"none", `[]`, `[]`},
 		{"string", `[{"role":"user","content":"a","name":"n"}]`, `[{user n {false a []} [] }]`},
 		{"chunks", `[{"content":[{"text":"a","type":"text"},{"type":"image_url","image_url":{"url":"u","detail":"low"}},{"type":"image_url","image_url":"v"}],"role":"user"}]`,
-			`[{user  {false  [{a } { u} { v}]} [] }]`},
+			`[{user  {false  [{a  } { u low} { v }]} [] }]`},
 		{"empty list", `[{"role":"user","content":[]}]`, `[{user  {false  []} [] }]`},
 		{"null content", `[{"role":"user","content":null}]`, `[{user  {true  []} [] }]`},
 		{"calls without content", `[{"role":"assistant","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]}]`, `[{assistant  {true  []} [{1 f {}}] }]`},
@@ -41,6 +41,8 @@ func TestDecodeMessages(t *testing.T) {
 		{"chunk without type", `[{"role":"user","content":[{"text":"a"}]}]`, "x[0].content[0]: missing field `type` at line 1 column 44"},
 		{"text without text", `[{"role":"user","content":[{"type":"text"}]}]`, "x[0].content[0]: missing field `text` at line 1 column 47"},
 		{"image without url", `[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]`, "x[0].content[0].image_url: missing field `url` at line 1 column 66"},
+		{"detail null", `[{"role":"user","content":[{"type":"image_url","image_url":{"detail":null,"url":"u"}}]}]`, `[{user  {false  [{ u }]} [] }]`},
+		{"unknown detail", `[{"role":"user","content":[{"type":"image_url","image_url":{"url":"u","detail":"medium"}}]}]`, "x[0].content[0].image_url.detail: unknown variant `medium`, expected one of `auto`, `low`, `high` at line 1 column 92"},
 		{"call without function", `[{"role":"assistant","tool_calls":[{"id":"1"}]}]`, "x[0].tool_calls[0]: missing field `function` at line 1 column 50"},
 		{"function without name", `[{"role":"assistant","tool_calls":[{"function":{}}]}]`, "x[0].tool_calls[0].function: missing field `name` at line 1 column 54"},
 	} {

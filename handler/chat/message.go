@@ -29,7 +29,13 @@ type Content struct {
 type Chunk struct {
 	Text  string
 	Image string // URL
+	// Detail is how closely the client wants the image read: "low", "high" or "auto";
+	// "" if it does not say.
+	Detail string
 }
+
+// Image is an image of a prompt: that of a chunk.
+type Image struct{ URL, Detail string }
 
 // Call is one call of a function.
 type Call struct {
@@ -67,7 +73,7 @@ func (c Content) with(text string) Content {
 var (
 	messageFields  = []string{"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning", "thinking"}
 	chunkFields    = []string{"type", "text", "image_url"}
-	urlFields      = []string{"url"}
+	urlFields      = []string{"url", "detail"}
 	callFields     = []string{"id", "type", "function"}
 	functionFields = []string{"name", "arguments"}
 )
@@ -181,7 +187,7 @@ func decodeChunk(r *body.Reader) (Chunk, error) {
 			chunk.Text, err = r.String()
 		case "image_url":
 			hasIm = true
-			chunk.Image, err = decodeURL(r)
+			chunk.Image, chunk.Detail, err = decodeURL(r)
 		}
 		return err
 	})
@@ -190,7 +196,7 @@ func decodeChunk(r *body.Reader) (Chunk, error) {
 	case kind == "":
 		err = r.Missing("type")
 	case kind == "text":
-		chunk.Image = ""
+		chunk.Image, chunk.Detail = "", ""
 		if !hasText {
 			err = r.Missing("text")
 		}
@@ -203,19 +209,29 @@ func decodeChunk(r *body.Reader) (Chunk, error) {
 	return chunk, err
 }
 
-// decodeURL reads {"url": …}, or the URL alone, which some clients send.
-func decodeURL(r *body.Reader) (url string, err error) {
+// decodeURL reads {"url": …, "detail": …}, or the URL alone, which some clients send.
+func decodeURL(r *body.Reader) (url, detail string, err error) {
 	if r.IsString() {
-		return r.String()
-	}
-	err = r.Object("struct Url", urlFields, func(int) (err error) {
 		url, err = r.String()
+		return url, "", err
+	}
+	err = r.Object("struct Url", urlFields, func(field int) (err error) {
+		if urlFields[field] == "url" {
+			url, err = r.String()
+			return err
+		}
+		if null, err := r.Null(); null {
+			return err
+		}
+		if detail, err = r.String(); err == nil && detail != "auto" && detail != "low" && detail != "high" {
+			err = r.Errorf("unknown variant `%s`, expected one of `auto`, `low`, `high`", body.Cut(detail))
+		}
 		return err
 	})
 	if err == nil && url == "" {
 		err = r.Missing("url")
 	}
-	return url, err
+	return url, detail, err
 }
 
 // decodeCalls reads the calls of an assistant's message, with the arguments as

@@ -161,7 +161,7 @@ const DefaultMaxBytes = 64 << 20
 // added.
 type Prompt struct {
 	Text   string
-	Images []string // URLs, in the order of their places in the text
+	Images []Image // in the order of their places in the text
 	// Thinking: the text ends inside the model's reasoning.
 	Thinking bool
 
@@ -220,7 +220,7 @@ func lastLine(text string) string {
 // placeholder would be taken for text that is spelled like a special token.
 const imageTag = "IMAGE_OF_MESSAGE_TAG"
 
-func newPrompt(marked string, mark rune, images []string, placeholder string) Prompt {
+func newPrompt(marked string, mark rune, images []Image, placeholder string) Prompt {
 	if placeholder != "" {
 		marked = strings.ReplaceAll(marked, imageTag, placeholder)
 	}

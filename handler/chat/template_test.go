@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -271,12 +272,12 @@ func TestToolsWithoutTemplate(t *testing.T) {
 }
 
 func TestImages(t *testing.T) {
-	request, err := decodeRequest([]byte(`{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"a"}},{"type":"text","text":"t"},{"type":"image_url","image_url":"b"}]}]}`))
+	request, err := decodeRequest([]byte(`{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"a","detail":"high"}},{"type":"text","text":"t"},{"type":"image_url","image_url":"b"}]}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, err := loadFile(t, "gemma3").Render(request)
-	if want := "<start_of_image>t<start_of_image>"; err != nil || !strings.Contains(got.Text, want) || strings.Join(got.Images, " ") != "a b" {
+	if want := "<start_of_image>t<start_of_image>"; err != nil || !strings.Contains(got.Text, want) || !slices.Equal(got.Images, []Image{{"a", "high"}, {"b", ""}}) {
 		t.Errorf("got %q with images %q, %v", got.Text, got.Images, err)
 	}
 }

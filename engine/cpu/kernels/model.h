@@ -33,7 +33,8 @@ struct Step {
 
 class Model {
  public:
-  Model(Program program, const mr_limits& limits, const Kernels& kernels, int threads);
+  // The work of forward passes goes through gate, if the plan encodes.
+  Model(Program program, const mr_limits& limits, const Kernels& kernels, int threads, Gate* gate);
 
   // reserve makes room for pages and states, zeroed.
   void reserve(int pages, int states);
@@ -253,6 +254,7 @@ class Model {
   const Program program_;
   const Kernels& kernels_;
   const int threads_;
+  Gate* const gate_;
   const mr_limits limits_;
 
   Mapping activations_, angles_, logits_, scratch_;

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "../../device/abi/millrace.h"
 #include "memory.h"
 
 namespace millrace {
@@ -28,6 +29,22 @@ class Event {
  private:
   std::atomic<uint32_t> value_{0};
   std::atomic<int32_t> sleepers_{0};
+};
+
+// Gate lets the work of forward passes through, holds it, or has it end at once.
+class Gate {
+ public:
+  void set(mr_pace pace);
+  bool abandoned() const { return pace_.load(std::memory_order_relaxed) == MR_PACE_ABANDON; }
+
+  // pass waits while work is held, and reports whether it is to go on.
+  bool pass() { return pace_.load(std::memory_order_relaxed) == MR_PACE_GO || wait(); }
+
+ private:
+  bool wait();
+
+  std::atomic<int> pace_{MR_PACE_GO};
+  Event changed_;
 };
 
 class Pool {
@@ -78,14 +95,24 @@ class Pool {
 };
 
 // Shares hands out the numbers below a count, each once, to whichever worker
-// asks first: a worker that lost its CPU for a while takes fewer.
+// asks first: a worker that lost its CPU for a while takes fewer. Behind a gate that is
+// closed workers wait for the next one, and none is left once work is abandoned.
 class Shares {
  public:
-  void reset() { next_.store(0, std::memory_order_relaxed); }
-  int64_t take() { return next_.fetch_add(1, std::memory_order_relaxed); }
+  void reset(Gate* gate = nullptr) {
+    gate_ = gate;
+    next_.store(0, std::memory_order_relaxed);
+  }
+  int64_t take() {
+    if (gate_ != nullptr && !gate_->pass()) return kNone;
+    return next_.fetch_add(1, std::memory_order_relaxed);
+  }
 
  private:
+  static constexpr int64_t kNone = int64_t(1) << 40;  // beyond any count, and times what shares are multiplied with
+
   alignas(64) std::atomic<int64_t> next_{0};
+  Gate* gate_ = nullptr;
 };
 
 // touch writes to every page of memory what it holds, on all workers, so that

@@ -2,7 +2,7 @@
  *
  * A backend is one table of functions, mr_backend. The CPU backend's table is
  * linked in; a GPU backend's is found in its shared library under the symbol
- * mr_backend_v6. The semantics are those of the Go interface device.Backend,
+ * mr_backend_v7. The semantics are those of the Go interface device.Backend,
  * whose package says what a batch, a slot, a page, a state and a row are, and of
  * package plan, which says what each operation computes; the structs below have
  * the layout of the Go structs of the same name.
@@ -10,8 +10,8 @@
  * Plans and batches have been checked by the Go side (plan.Check,
  * device.Checked): a backend may trust every index and size in them.
  *
- * Threads: one thread at a time calls a context; stats() may be called by any
- * other. Functions return MR_OK or an error; error() then gives a sentence that
+ * Threads: one thread at a time calls a context; stats() and pace() may be called
+ * by any other. Functions return MR_OK or an error; error() then gives a sentence that
  * stays valid until the next call. Nothing throws across this boundary, and no
  * pointer passed in is kept, except by tensor_adopt.
  */
@@ -24,8 +24,8 @@
 extern "C" {
 #endif
 
-#define MR_ABI_VERSION 6
-#define MR_PLAN_VERSION 4
+#define MR_ABI_VERSION 7
+#define MR_PLAN_VERSION 3
 #define MR_PAGE_TOKENS 16
 #define MR_RING_DEPTH 3
 #define MR_MAX_TOP_N 32
@@ -184,8 +184,12 @@ enum {
   MR_FEATURE_SPANS = 8,
   MR_FEATURE_VERIFY = 16,
   MR_FEATURE_CACHE8 = 32,
-  MR_FEATURE_DRAFT = 64
+  MR_FEATURE_DRAFT = 64,
+  MR_FEATURE_PACE = 128
 };
+
+/* device.Pace */
+typedef enum { MR_PACE_GO, MR_PACE_HOLD, MR_PACE_ABANDON } mr_pace;
 
 typedef struct {
   char name[16];    /* "cpu" */
@@ -323,6 +327,7 @@ typedef struct {
   mr_status (*sample)(mr_context *ctx, int32_t i);
   mr_status (*wait)(mr_context *ctx, int32_t i); /* also of a forward that no sample follows */
   mr_status (*stats)(mr_context *ctx, mr_stats *stats);
+  mr_status (*pace)(mr_context *ctx, mr_pace pace); /* NULL without MR_FEATURE_PACE */
   void (*close)(mr_context *ctx);
 } mr_backend;
 

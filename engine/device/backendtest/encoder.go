@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/device"
@@ -112,6 +114,58 @@ func (s *suite) encoders(t *testing.T) {
 		}
 		t.Run("tower/"+format.String(), func(t *testing.T) { s.images(t, tower(format), format) })
 		t.Run("embedder/"+format.String(), func(t *testing.T) { s.texts(t, embedder(format), format) })
+	}
+	if caps.Has(device.FeaturePace) {
+		t.Run("paces", s.paces)
+	}
+}
+
+// paces: a forward pass that is held goes on where it was, one that is abandoned fails,
+// and neither shows in what follows.
+func (s *suite) paces(t *testing.T) {
+	h := s.host(t, windows(plan.F32, true), limits)
+	const n = 84
+	pass := func() (i int, chunks chunk) {
+		x := image(h, 1, n)
+		x.axes = func(pos int) [3]int32 { return [3]int32{0, int32(pos / 6), int32(pos % 6)} }
+		return h.enqueue(chunk{seq: x, n: n, output: true}), chunk{seq: x, n: n, output: true}
+	}
+	answer := func() []answer {
+		i, c := pass()
+		defer h.finish(c.seq)
+		return h.wait(i, c)
+	}
+	want := answer()
+	for round := range 20 {
+		h.b.Pace(device.PaceHold)
+		i, c := pass()
+		var released atomic.Bool
+		var pacing sync.WaitGroup
+		pacing.Go(func() {
+			for range round {
+				h.b.Pace(device.PaceGo)
+				h.b.Pace(device.PaceHold)
+			}
+			released.Store(true)
+			h.b.Pace(device.PaceGo)
+		})
+		got := h.wait(i, c)
+		if round == 0 && !released.Load() {
+			t.Error("a forward pass that is held ends")
+		}
+		pacing.Wait()
+		h.finish(c.seq)
+		s.unchanged(t, got, want, plan.F32)
+
+		h.b.Pace([]device.Pace{device.PaceHold, device.PaceGo}[round%2])
+		i, c = pass()
+		h.b.Pace(device.PaceAbandon)
+		if err := h.b.Wait(i); err == nil && round%2 == 0 {
+			t.Error("a forward pass that is abandoned returns rows")
+		}
+		h.finish(c.seq)
+		h.b.Pace(device.PaceGo)
+		s.unchanged(t, answer(), want, plan.F32)
 	}
 }
 
