@@ -12,11 +12,15 @@ import (
 	"golang.org/x/image/webp"
 )
 
-// The defaults of Limits. Memory lets photographs of 48 million pixels through in most
-// formats, and no image takes longer than some seconds then.
+// MaxPixels is the default of Limits.Pixels.
+const MaxPixels = 48 << 20
+
+// The other defaults of Limits. MaxPixels and defaultMemory let photographs of 48 million pixels
+// through as JPEGs of the usual kind, and of 20 million as any file: noise of the worst kind
+// takes less than two seconds of a processor then. (Pillow warns from 89 million on; Claude's API
+// takes 8000×8000.)
 const (
 	defaultBytes  = 20 << 20
-	MaxPixels     = 48 << 20
 	defaultMemory = 256 << 20
 )
 
@@ -95,6 +99,9 @@ func Decode(data []byte, limits Limits) (px *Pixels, err error) {
 	return nil, fmt.Errorf("%w: expected PNG, JPEG, WebP, GIF or BMP", ErrFormat)
 }
 
+// perTurned is what turning an image upright takes, in bytes for a pixel.
+const perTurned = 3
+
 func corrupt(format string, err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrCorrupt, format, err)
 }
@@ -131,6 +138,10 @@ func readPNG(data []byte, limits *Limits) (*Pixels, error) {
 	if data[interlaceAt] != 0 {
 		perPixel *= 1.5
 	}
+	orientation := pngOrientation(data)
+	if orientation != 1 {
+		perPixel += perTurned
+	}
 	if err := limits.check(c.Width, c.Height, perPixel); err != nil {
 		return nil, err
 	}
@@ -138,7 +149,7 @@ func readPNG(data []byte, limits *Limits) (*Pixels, error) {
 	if err != nil {
 		return nil, corrupt("PNG", err)
 	}
-	return upright(toRGB(img), pngOrientation(data)), nil
+	return upright(toRGB(img), orientation), nil
 }
 
 func readGIF(data []byte, limits *Limits) (*Pixels, error) {
@@ -202,7 +213,11 @@ func readWebP(data []byte, limits *Limits) (*Pixels, error) {
 		return nil, corrupt("WebP", err)
 	}
 	// What the lossless decoder takes, which also reads a lossy image's transparency.
-	if err := limits.check(c.Width, c.Height, 10); err != nil {
+	perPixel := 10.0
+	if orientation != 1 {
+		perPixel += perTurned
+	}
+	if err := limits.check(c.Width, c.Height, perPixel); err != nil {
 		return nil, err
 	}
 	img, err := webp.Decode(bytes.NewReader(still))

@@ -60,37 +60,61 @@ func pngOrientation(data []byte) int {
 	return 1
 }
 
-// upright turns and mirrors px as an EXIF orientation asks for.
+// turned is an image that is turned and mirrored as an EXIF orientation asks for: where the
+// pixels of its rows go.
+type turned struct {
+	orientation   int
+	width, height int // of what is turned
+}
+
+// size is that of the result.
+func (t turned) size() (width, height int) {
+	if t.orientation >= 5 {
+		return t.height, t.width
+	}
+	return t.width, t.height
+}
+
+// row is where the first pixel of row y goes, and how far from there the second, in pixels.
+func (t turned) row(y int) (first, step int) {
+	w, h := t.width, t.height
+	switch t.orientation {
+	case 2:
+		return y*w + w - 1, -1
+	case 3:
+		return (h-1-y)*w + w - 1, -1
+	case 4:
+		return (h - 1 - y) * w, 1
+	case 5:
+		return y, h
+	case 6:
+		return h - 1 - y, h
+	case 7:
+		return (w-1)*h + h - 1 - y, -h
+	case 8:
+		return (w-1)*h + y, -h
+	}
+	return y * w, 1
+}
+
+// put writes row y into the pixels of the result.
+func (t turned) put(rgb, row []byte, y int) {
+	at, step := t.row(y)
+	for ; len(row) >= 3; row, at = row[3:], at+step {
+		copy(rgb[3*at:3*at+3], row)
+	}
+}
+
+// upright turns px as an EXIF orientation asks for.
 func upright(px *Pixels, orientation int) *Pixels {
 	if orientation == 1 {
 		return px
 	}
-	out := &Pixels{Width: px.Width, Height: px.Height, RGB: make([]byte, len(px.RGB))}
-	if orientation >= 5 {
-		out.Width, out.Height = px.Height, px.Width
-	}
-	w, h := px.Width, px.Height
-	for y := range out.Height {
-		for x := range out.Width {
-			var sx, sy int
-			switch orientation {
-			case 2:
-				sx, sy = w-1-x, y
-			case 3:
-				sx, sy = w-1-x, h-1-y
-			case 4:
-				sx, sy = x, h-1-y
-			case 5:
-				sx, sy = y, x
-			case 6:
-				sx, sy = y, h-1-x
-			case 7:
-				sx, sy = w-1-y, h-1-x
-			case 8:
-				sx, sy = w-1-y, x
-			}
-			copy(out.RGB[3*(y*out.Width+x):][:3], px.RGB[3*(sy*w+sx):])
-		}
+	t := turned{orientation, px.Width, px.Height}
+	out := &Pixels{RGB: make([]byte, len(px.RGB))}
+	out.Width, out.Height = t.size()
+	for y := range px.Height {
+		t.put(out.RGB, px.RGB[3*px.Width*y:][:3*px.Width], y)
 	}
 	return out
 }

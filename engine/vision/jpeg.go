@@ -35,8 +35,8 @@ const (
 const (
 	blockSize = 64
 	// maxJPEGWork bounds what scans take: blocks of all scans together, in images. An
-	// encoder writes ten scans or so, each of one component.
-	maxJPEGWork = 40
+	// encoder writes ten scans or so, each of one component: six images.
+	maxJPEGWork = 20
 	codeBits    = 9 // of codes that are found in one look-up
 )
 
@@ -95,11 +95,7 @@ func readJPEG(data []byte, limits *Limits) (*Pixels, error) {
 		}
 		return nil, corrupt("JPEG", err)
 	}
-	px, err := d.convert()
-	if err != nil {
-		return nil, err
-	}
-	return upright(px, d.orientation), nil
+	return d.convert()
 }
 
 // read reads all segments.
@@ -738,7 +734,7 @@ func butterfly(x0, x1, x2, x3, x4, x5, x6, x7 int32) (even, odd [4]int32) {
 	return even, odd
 }
 
-// convert makes RGB of the components.
+// convert makes RGB of the components, upright.
 func (d *jpegDecoder) convert() (*Pixels, error) {
 	for i := range d.components {
 		c := &d.components[i]
@@ -757,7 +753,11 @@ func (d *jpegDecoder) convert() (*Pixels, error) {
 		}
 		c.coefficients = nil
 	}
-	px := &Pixels{Width: d.width, Height: d.height, RGB: make([]byte, 3*d.width*d.height)}
+	turn := turned{d.orientation, d.width, d.height}
+	px := &Pixels{RGB: make([]byte, 3*d.width*d.height)}
+	px.Width, px.Height = turn.size()
+	turns := d.orientation != 1
+	row := make([]byte, 3*d.width) // of an image that is turned
 	luma := d.isYCC()
 	lines := make([][]byte, len(d.components))
 	for i := range lines {
@@ -767,13 +767,15 @@ func (d *jpegDecoder) convert() (*Pixels, error) {
 		for i := range d.components {
 			d.upsample(&d.components[i], y, lines[i])
 		}
-		dst := px.RGB[3*d.width*y:][:3*d.width]
+		dst := row
+		if !turns {
+			dst = px.RGB[3*d.width*y:][:3*d.width]
+		}
 		switch {
 		case len(lines) == 1:
 			for x, v := range lines[0][:d.width] {
 				dst[3*x], dst[3*x+1], dst[3*x+2] = v, v, v
 			}
-			continue
 		case luma:
 			for x := range d.width {
 				dst[3*x], dst[3*x+1], dst[3*x+2] = fromYCC(int32(lines[0][x]), int32(lines[1][x])-128, int32(lines[2][x])-128)
@@ -794,6 +796,9 @@ func (d *jpegDecoder) convert() (*Pixels, error) {
 					dst[3*x+i] = k - times255(ink, k)
 				}
 			}
+		}
+		if turns {
+			turn.put(px.RGB, dst, y)
 		}
 	}
 	return px, nil

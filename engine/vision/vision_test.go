@@ -291,6 +291,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"bytes", files["rgb.png"], Limits{Bytes: 10}, ErrTooLarge, "bytes exceed the limit of 10"},
 		{"pixels", files["rgb.png"], Limits{Pixels: 23*17 - 1}, ErrTooLarge, "23×17 pixels exceed the limit of 390"},
 		{"memory", files["0p.jpg"], Limits{Memory: 23 * 17 * 10}, ErrTooLarge, "decoding 23×17 pixels takes 4692 bytes of memory"},
+		{"turned PNG", slices.Concat(files["rgb.png"][:33], chunk(nil, "eXIf", []byte("MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00")), files["rgb.png"][33:]), Limits{Memory: 23 * 17 * 9}, ErrTooLarge, "decoding 23×17 pixels takes 3910 bytes of memory"},
 		{"huge PNG", sizedPNG(1<<31-1, 1<<31-1), Limits{}, ErrCorrupt, "PNG"},
 		{"large PNG", sizedPNG(65535, 65535), Limits{}, ErrTooLarge, "65535×65535 pixels exceed"},
 		{"PNG of nothing", sizedPNG(4000, 4000), Limits{}, ErrCorrupt, "PNG"},
