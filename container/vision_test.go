@@ -16,7 +16,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/millrace-ai/millrace/container/source/s3test"
+	"github.com/millrace-ai/millrace/engine/vision"
 	"github.com/millrace-ai/millrace/engine/weights/weightstest"
 )
 
@@ -166,71 +166,39 @@ func TestImages(t *testing.T) {
 	}
 }
 
-// TestImagesFromArchives: a model that reads images does so from S3, and from archives with
-// its image processor's files before or after the weights.
-func TestImagesFromArchives(t *testing.T) {
-	const name, request = "llava", `{"temperature":0,"max_tokens":8,"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"%s"}}]}]}`
-	dir := seeingFolder(t, name, `{"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 12}, "crop_size": {"height": 12, "width": 12}}`,
-		`{"patch_size": 4, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1, "image_token": "<image>"}`)
-	body := fmt.Sprintf(request, picture(t, 1))
-	_, want := start(t, []string{"MODEL_ID=" + dir}).ready().post("/v1/chat/completions", body)
-	_, want, _ = strings.Cut(want, `"choices"`)
-	want, _, _ = strings.Cut(want, "usage")
-	server := s3test.NewServer(t)
-	files := map[string][]byte{}
-	listed, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var sorted []string
-	for _, e := range listed {
-		if files[e.Name()], err = os.ReadFile(filepath.Join(dir, e.Name())); err != nil {
-			t.Fatal(err)
+// An image processor makes no tile that is larger than what the tower reserves memory for,
+// and images of low detail smaller than others where the family has a range.
+func TestProcessors(t *testing.T) {
+	for _, tt := range []struct {
+		name, config, preprocessor string
+		tile                       int
+		tokens, low                int // of an image of 6000×4000 pixels; 0: low detail is no different
+	}{
+		{
+			"qwen2_vl", `{"model_type":"qwen2_vl","vision_config":{}}`,
+			`{"image_processor_type":"Qwen2VLImageProcessor","min_pixels":3136,"max_pixels":51380224}`, mostPatches, 52 * 78, 14 * 22,
+		},
+		{
+			"gemma3", `{"model_type":"gemma3","mm_tokens_per_image":256,"vision_config":{"image_size":896,"patch_size":14}}`,
+			`{"image_processor_type":"Gemma3ImageProcessor","size":{"height":896,"width":896}}`, 4096, 256, 0,
+		},
+	} {
+		p, low, err := processors(vision.Files{Config: []byte(tt.config), Preprocessor: []byte(tt.preprocessor)})
+		if err != nil {
+			t.Fatal(tt.name, err)
 		}
-		server.Put("models", "seeing/"+e.Name(), files[e.Name()])
-		sorted = append(sorted, e.Name())
-	}
-	archive := func(weightsLast bool) string {
-		var out bytes.Buffer
-		w := tar.NewWriter(&out)
-		names := slices.Clone(sorted) // as in tar --sort=name: model.safetensors is the second
-		if weightsLast {
-			slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(filepath.Ext(a), filepath.Ext(b)) })
+		l, err := p.Layout(6000, 4000)
+		if err != nil {
+			t.Fatal(tt.name, err)
 		}
-		for _, name := range names {
-			err := w.WriteHeader(&tar.Header{Name: "seeing/" + name, Mode: 0o644, Size: int64(len(files[name]))})
-			if err == nil {
-				_, err = w.Write(files[name])
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+		if p.Config.MaxTile != tt.tile || l.Tokens != tt.tokens || (low != nil) != (tt.low > 0) {
+			t.Errorf("%s: tiles of up to %d patches, an image has %d tokens, low detail %v", tt.name, p.Config.MaxTile, l.Tokens, low != nil)
 		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
+		if low == nil {
+			continue
 		}
-		path := filepath.Join(t.TempDir(), "seeing.tar")
-		if err := os.WriteFile(path, out.Bytes(), 0o600); err != nil {
-			t.Fatal(err)
+		if l, err = low.Layout(6000, 4000); err != nil || l.Tokens != tt.low {
+			t.Errorf("%s: %d tokens of low detail, want %d, %v", tt.name, l.Tokens, tt.low, err)
 		}
-		return path
-	}
-	for _, place := range []string{"s3://models/seeing/", archive(false), archive(true)} {
-		p := start(t, append(s3Env(server.URL), "MODEL_ID="+place)).ready()
-		if status, got := p.post("/v1/chat/completions", body); status != 200 || !strings.Contains(got, want) {
-			t.Errorf("%s: %d %s, from a folder %s", place, status, got, want)
-		}
-	}
-
-	// Without the files it answers text alone.
-	delete(files, "preprocessor_config.json")
-	delete(files, "processor_config.json")
-	sorted = slices.DeleteFunc(sorted, func(name string) bool { return files[name] == nil })
-	p := start(t, []string{"MODEL_ID=" + archive(false)}).ready()
-	if status, got := p.post("/v1/chat/completions", body); status != 422 {
-		t.Errorf("an image without a processor: %d %s", status, got)
-	}
-	if status, got := p.post("/v1/chat/completions", `{"max_tokens":3,"messages":[{"role":"user","content":"w5"}]}`); status != 200 {
-		t.Errorf("a text without a processor: %d %s", status, got)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"math"
 	"slices"
 	"sort"
-	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/page"
@@ -26,12 +25,8 @@ import (
 // are let go of when their tokens are in a batch. The first in line takes the memory of
 // others that wait, so that no two can block each other.
 //
-// An encoder that computes on the cores that steps compute on takes turns with them while
-// sequences generate: it is held while a step runs, and after each one the loop leaves the
-// cores to it for about as long, so that no reader waits much longer
-// than encodingStep (rest). What nobody waits for any more is abandoned. Images are encoded in
-// the order in which they were asked for, but those of one sequence by turns with those of
-// others (enqueue).
+// Images are encoded in the order in which they were asked for, but those of one sequence by
+// turns with those of others (enqueue). What nobody waits for any more is abandoned.
 //
 // Tokens that attend both ways are a span, which one step computes as a whole. A prefix
 // that is cached ends before a span or after it.
@@ -42,11 +37,6 @@ type Encoder interface {
 	// order, of plan.RowWidth floats each. It may return early, with an error, once ctx
 	// has ended: nobody wants the rows then.
 	Encode(ctx context.Context, m *Image, rows []float32) error
-
-	// Hold has Encode compute nothing, from some milliseconds later on, or go on. It
-	// reports false if there is no need for that: Encode computes on nothing that steps
-	// compute on. It may be called while Encode runs, and while it does not.
-	Hold(hold bool) bool
 }
 
 // Vision is what an engine needs to know of a model that reads images.
@@ -399,11 +389,9 @@ type images struct {
 	turn    int          // of the one that was encoded last
 	running *imageRows
 	abandon context.CancelFunc // ends the encoding of running
-	resumed time.Time          // when the encoder was last given the cores; zero: it is held, or there is no need
 	done    chan *imageRows    // what the encoder has finished: one at most
 	spawn   func(run func())   // starts a goroutine, but for tests
-	sleep   func(d time.Duration, done <-chan *imageRows) *imageRows
-	changes int // how often an image was encoded or memory let go of
+	changes int                // how often an image was encoded or memory let go of
 	// Entries that nobody holds, the one let go of last first: a ring with a head.
 	unheld imageRows
 }
@@ -413,16 +401,6 @@ func newImages() *images {
 		entries: map[[sha256.Size]byte]*imageRows{},
 		done:    make(chan *imageRows, 1),
 		spawn:   func(run func()) { go run() },
-		sleep: func(d time.Duration, done <-chan *imageRows) *imageRows {
-			timer := time.NewTimer(d)
-			defer timer.Stop()
-			select {
-			case x := <-done:
-				return x
-			case <-timer.C:
-				return nil
-			}
-		},
 	}
 	m.unheld.newer, m.unheld.older = &m.unheld, &m.unheld
 	return m
@@ -531,7 +509,6 @@ func (e *Engine) fetchImages() {
 		m.running, m.turn, x.state = x, x.turn, encodeNow
 		ctx, cancel := context.WithCancel(context.Background())
 		m.abandon = cancel
-		e.resumeEncoder()
 		e.progress.CompareAndSwap(0, e.now().UnixNano())
 		m.spawn(func() {
 			x.err = e.encode(ctx, x)
@@ -578,49 +555,6 @@ func (e *Engine) takeRows(x *imageRows) {
 		return
 	}
 	x.state = encodeDone
-}
-
-// Bounds of how encoder and steps take turns while sequences generate.
-const (
-	// encodingStep is how long a step and the time of the encoder after it may take
-	// together, if possible. It leaves something to what cannot be predicted.
-	encodingStep = promptStep * 8 / 10
-	leastRest    = 8 // the encoder has one part in so many of what a step takes, at least
-)
-
-// holdEncoder keeps the encoder from computing while a step does; rest gives the cores back
-// to it.
-func (e *Engine) holdEncoder() {
-	if m := e.images; m.running != nil && !m.resumed.IsZero() {
-		e.cfg.Vision.Encoder.Hold(true)
-		m.resumed = time.Time{}
-	}
-}
-
-// resumeEncoder has the encoder compute.
-func (e *Engine) resumeEncoder() {
-	m := e.images
-	m.resumed = time.Time{}
-	if e.cfg.Vision.Encoder.Hold(false) && !e.ahead {
-		m.resumed = e.now()
-	}
-}
-
-// rest leaves the cores to the encoder before the next step: since the last one, which took
-// so long, as much time as that took, unless readers would wait too long.
-func (e *Engine) rest() {
-	m := e.images
-	if m.running == nil || m.resumed.IsZero() {
-		return
-	}
-	took := e.pace.last
-	left := max(min(took, encodingStep-took), took/leastRest) - e.now().Sub(m.resumed)
-	if left <= 0 {
-		return
-	}
-	if x := m.sleep(left, m.done); x != nil {
-		e.takeRows(x)
-	}
 }
 
 // imageError is why an image of s cannot be encoded, nil if nothing is known.
@@ -751,7 +685,6 @@ func (e *Engine) awaitsImages(s *sequence) bool {
 func (e *Engine) awaitEncoder() {
 	if m := e.images; m.running != nil {
 		m.abandon()
-		e.cfg.Vision.Encoder.Hold(false)
 		<-m.done
 	}
 }

@@ -271,53 +271,6 @@ func TestNobodyWaitsForTheEncoder(t *testing.T) {
 	w.finish(t)
 }
 
-// Encoder and steps take turns: no reader of eight waits for more than a tenth of a second
-// where steps are short, and the encoder has its part however long they are.
-func TestEncoderTakesTurns(t *testing.T) {
-	const work = 2 * time.Second
-	for _, step := range []time.Duration{2 * time.Millisecond, 30 * time.Millisecond, 70 * time.Millisecond, 200 * time.Millisecond} {
-		p := &painter{}
-		cfg := Config{Device: device.Limits{MaxTokens: 160, MaxRows: 160, MaxSlots: 9, MaxPagesPerSlot: 130}, Pages: 1200, MaxBatchTokens: 80, Vision: p.vision(1<<20, vision.WithinImage)}
-		w := newWorld(t, cfg, sim.Config{Model: seeing, Synchronous: true, Latency: func(n int) time.Duration { return step + time.Duration(n)*50*time.Microsecond }})
-		var readers []*client
-		for i := range 8 {
-			readers = append(readers, w.ask(t, tokens(uint64(i), 10), 2000))
-		}
-		for range 5 {
-			if _, err := w.turn(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		before := w.slept
-		w.painter.late = func() bool { return w.slept-before < work }
-		art := paint(1, 20, false, false)
-		viewer, err := w.submit(look(60, map[int]*painting{3: &art}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		start, longest := w.e.now(), time.Duration(0)
-		for len(viewer.got) == 0 {
-			last := w.e.now()
-			if _, err := w.turn(); err != nil {
-				t.Fatal(err)
-			}
-			longest = max(longest, w.e.now().Sub(last))
-		}
-		took := w.e.now().Sub(start)
-		most, slower := 100*time.Millisecond, time.Duration(3)
-		switch {
-		case step > promptStep:
-			most, slower = 2*step, 10
-		case step > encodingStep/2:
-			slower = 9
-		}
-		if longest > most || took > slower*work || len(readers[0].got) < int(work/(3*step)) {
-			t.Errorf("steps of %v: a reader waited for %v, %v of encoding took %v, %d tokens meanwhile", step, longest, work, took, len(readers[0].got))
-		}
-		w.finish(t)
-	}
-}
-
 // What nobody waits for any more is abandoned, whoever asks for it next gets it, and its
 // memory is free again.
 func TestImageIsAbandoned(t *testing.T) {

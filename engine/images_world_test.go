@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/page"
@@ -141,7 +140,6 @@ type painter struct {
 	fault func() paintingFault // nil: none
 	lane  []func()             // what is to be encoded
 	late  func() bool          // it is not run in this turn; nil: never
-	held  bool
 	runs  int
 	bad   int
 
@@ -159,12 +157,6 @@ const (
 )
 
 var errPainting = errors.New("this painting cannot be read")
-
-// Hold implements Encoder.
-func (p *painter) Hold(hold bool) bool {
-	p.held = hold
-	return true
-}
 
 func (p *painter) Encode(ctx context.Context, m *Image, rows []float32) error {
 	p.runs++
@@ -199,18 +191,6 @@ func (p *painter) Encode(ctx context.Context, m *Image, rows []float32) error {
 func (w *world) paints(p *painter) {
 	w.painter = p
 	w.e.images.spawn = func(run func()) { p.lane = append(p.lane, run) }
-	w.e.images.sleep = func(d time.Duration, done <-chan *imageRows) *imageRows {
-		if p.held {
-			panic("the loop rests, and the encoder is held")
-		}
-		w.slept += d
-		select {
-		case x := <-done:
-			return x
-		default:
-			return nil
-		}
-	}
 }
 
 // encode runs the encoder if it is time, or if there is nothing else to do.

@@ -41,11 +41,7 @@ func (e *Engine) schedule(st *step) {
 	st.decodes = len(st.seqs)
 	forced := st.left
 	if waited {
-		most := promptStep
-		if !e.images.resumed.IsZero() {
-			most = encodingStep / 2 // the other half is the encoder's
-		}
-		st.left = min(st.left, e.pace.prompts(st.decodes, most))
+		st.left = min(st.left, e.pace.prompts(st.decodes, promptStep))
 		forced = min(st.left, e.pace.prompts(st.decodes, forcedStep))
 	}
 	st.share = max(1, st.left/2)

@@ -98,7 +98,6 @@ func (st *step) empty() bool { return len(st.seqs) == 0 && len(st.rows) == 0 }
 // planned: nothing is computed in vain, and a request that arrives during a step is
 // in the next one.
 func (e *Engine) tick() (worked bool, err error) {
-	e.rest()
 	e.receive()
 	e.dropAbandoned()
 	e.tendAdapters()
@@ -130,9 +129,6 @@ func (e *Engine) tick() (worked bool, err error) {
 		if !e.ahead || next.launchErr != nil {
 			err = e.retire(next)
 		}
-	}
-	if e.images.running != nil {
-		e.resumeEncoder()
 	}
 	e.publish()
 	return last != nil || next != nil || late, err
@@ -202,7 +198,6 @@ func (e *Engine) launch(st *step) {
 	e.launched++
 	st.launched = e.now()
 	e.progress.CompareAndSwap(0, st.launched.UnixNano())
-	e.holdEncoder()
 	st.launchErr = e.backend.Forward(st.index)
 	if !st.awaitsMasks {
 		e.sample(st)

@@ -20,11 +20,6 @@ type Tower struct {
 	newline []float32
 	width   int // of an embedding row
 	rows    []float32
-	paces   bool // the backend can be held
-
-	mu        sync.Mutex // of what follows, and of setting the pace
-	held      bool
-	abandoned bool
 }
 
 // TowerLimits are what the backend of a tower is to be opened with, for tiles of so many
@@ -40,33 +35,7 @@ func NewTower(b device.Backend, limits device.Limits, t *plan.Tower, newline []f
 	if err := b.InitCache(max(1, len(t.Groups))*limits.MaxPagesPerSlot, 0); err != nil {
 		return nil, fmt.Errorf("the vision tower: %w", err)
 	}
-	caps := b.Caps()
-	return &Tower{backend: b, plan: t, newline: newline, width: t.Width(t.Ops[len(t.Ops)-1].In[0]), paces: caps.Has(device.FeaturePace)}, nil
-}
-
-// Hold implements Encoder.
-func (t *Tower) Hold(hold bool) bool {
-	t.setPace(func() { t.held = hold })
-	return t.paces
-}
-
-// abandon ends the forward pass in flight, or allows the next one.
-func (t *Tower) abandon(yes bool) {
-	t.setPace(func() { t.abandoned = yes })
-}
-
-func (t *Tower) setPace(change func()) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	change()
-	switch {
-	case t.abandoned:
-		t.backend.Pace(device.PaceAbandon)
-	case t.held:
-		t.backend.Pace(device.PaceHold)
-	default:
-		t.backend.Pace(device.PaceGo)
-	}
+	return &Tower{backend: b, plan: t, newline: newline, width: t.Width(t.Ops[len(t.Ops)-1].In[0])}, nil
 }
 
 // Encode implements Encoder.
@@ -95,13 +64,13 @@ func (t *Tower) abandonable(ctx context.Context, tile *vision.Tile, in *vision.I
 	var abandoned sync.WaitGroup
 	abandoned.Add(1)
 	stop := context.AfterFunc(ctx, func() {
-		t.abandon(true)
+		t.backend.Abandon(true)
 		abandoned.Done()
 	})
 	err := t.tile(tile, in)
 	if !stop() {
 		abandoned.Wait()
-		t.abandon(false)
+		t.backend.Abandon(false)
 	}
 	return err
 }

@@ -1,14 +1,19 @@
 package engine_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/cpu"
 	"github.com/millrace-ai/millrace/engine/cuda"
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/loader"
@@ -304,5 +309,79 @@ func comparePrompt(t *testing.T, b device.Backend, p *plan.Plan, s *seen, embeds
 	}
 	if len(x.Rows) == 0 {
 		t.Error(fmt.Errorf("nothing was compared"))
+	}
+}
+
+// A tower stops when nobody waits for its rows, whenever that is, and the next image is as
+// if it had not been.
+func TestTowerStops(t *testing.T) {
+	dir := filepath.Join("testdata", "gemma3-images")
+	c, cfg, p := openPlan(t, dir, false)
+	tower, err := loader.Tower(c, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files vision.Files
+	for name, data := range map[string]*[]byte{"config.json": &files.Config, "preprocessor_config.json": &files.Preprocessor} {
+		if *data, err = os.ReadFile(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	processor, err := vision.New(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	px := &vision.Pixels{Width: 20, Height: 30, RGB: make([]byte, 3*20*30)}
+	for i := range px.RGB {
+		px.RGB[i] = byte(37 * i)
+	}
+	img, err := processor.Process(px)
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := engine.TowerLimits(tower, processor.Config.MaxTile, 2)
+	var backends []device.Backend
+	for _, l := range []device.Limits{towerLimits, limits} {
+		b, err := cpu.Open(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { b.Close() })
+		backends = append(backends, device.Checked(b, l))
+	}
+	loaded, err := loader.LoadSeeing(backends[0], p, backends[1], tower, c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoder, err := engine.NewTower(backends[1], limits, tower, loaded.Newline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encode := func(stop func(cancel func())) ([]float32, error) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		rows := make([]float32, img.Tokens*p.RowWidth())
+		err := encoder.Encode(ctx, &engine.Image{Input: func(context.Context) (*vision.Image, error) {
+			stop(cancel)
+			return img, nil
+		}}, rows)
+		return rows, err
+	}
+	want, err := encode(func(func()) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := encode(func(cancel func()) { cancel() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("an image that nobody waits for: %v", err)
+	}
+	for range 30 {
+		var stopping sync.WaitGroup
+		if rows, err := encode(func(cancel func()) { stopping.Go(cancel) }); err == nil && !slices.Equal(rows, want) {
+			t.Error("an image that was stopped has other rows")
+		}
+		stopping.Wait()
+		if rows, err := encode(func(func()) {}); err != nil || !slices.Equal(rows, want) {
+			t.Errorf("after one that was stopped: %v, or other rows", err)
+		}
 	}
 }

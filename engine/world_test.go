@@ -32,8 +32,7 @@ type world struct {
 	err      error       // of a check that failed where it could not be returned
 	drafts   drafts      // tokens of them
 	waits    int         // turns after which someone waited
-	slept    time.Duration
-	used     float64 // of these, the parts of slots, pages, states or the step's budget in use, summed up
+	used     float64     // of these, the parts of slots, pages, states or the step's budget in use, summed up
 }
 
 // drafts counts tokens of drafts: of sequences under a grammar, those that it forces, of
@@ -86,7 +85,7 @@ func newWorld(t testing.TB, cfg Config, bc sim.Config) *world {
 	if v := cfg.Vision; v != nil {
 		w.paints(v.Encoder.(*painter))
 	}
-	e.now = func() time.Time { return time.Unix(1, 0).Add(w.b.Now() + w.slept) }
+	e.now = func() time.Time { return time.Unix(1, 0).Add(w.b.Now()) }
 	return w
 }
 

@@ -115,7 +115,8 @@ func TestCompletionImages(t *testing.T) {
 }
 
 // An image that was decoded before is not decoded again for its tokens, but when the tower
-// reads it: to the same as the first time. One of low detail is another image.
+// reads it: to the same as the first time. One of low detail is another image
+// (row "detail of images").
 func TestKnownImages(t *testing.T) {
 	gen := &fake{}
 	s := newTestServer(gen)

@@ -20,8 +20,8 @@ import (
 )
 
 // BenchmarkImageGap: the longest time that a reader of one of eight streams waits for a
-// token while images are encoded, beside the longest without any, and what an image takes
-// alone and beside the streams.
+// token while an image is encoded, while the prompt about it is read after that, and without
+// any image; and what encoding takes alone and beside the streams.
 func BenchmarkImageGap(b *testing.B) {
 	for _, t := range []struct {
 		name, config, root string
@@ -33,7 +33,7 @@ func BenchmarkImageGap(b *testing.B) {
 			"vision_tower.vision_model.", 24, 2,
 		},
 		{
-			"qwen2-vl-1024", `{"model_type":"qwen2_vl","hidden_size":896,"num_hidden_layers":1,
+			"qwen2-vl-1024", `{"model_type":"qwen2_vl","hidden_size":896,"num_hidden_layers":1,"num_attention_heads":7,"num_key_value_heads":7,
 				"vision_config":{"depth":32,"embed_dim":1280,"num_heads":16,"mlp_ratio":4,"hidden_size":896}}`,
 			"visual.", 32, 2,
 		},
@@ -103,7 +103,7 @@ func benchGap(b *testing.B, config, root string, side, merge int) {
 	}
 	picture.Inputs = []vision.Input{in}
 	seen := uint64(0)
-	look := func() time.Duration {
+	look := func() (start, encoded time.Time) {
 		seen++
 		r := &engine.Request{Tokens: make([]int32, n/merge/merge+8), MaxNewTokens: 1, IgnoreEOS: true, Params: sample.Greedy()}
 		for i := range r.Tokens {
@@ -112,14 +112,18 @@ func benchGap(b *testing.B, config, root string, side, merge int) {
 			}
 		}
 		r.Images = []engine.Image{{Hash: sha256.Sum256(binary.LittleEndian.AppendUint64(nil, seen)), Count: n / merge / merge, Input: func(context.Context) (*vision.Image, error) { return picture, nil }}}
-		start := time.Now()
-		read(context.Background(), b, e, r, func() {})
-		return time.Since(start)
+		start = time.Now()
+		return start, read(context.Background(), b, e, r, func() {}).Admitted
 	}
-	alone := look()
+	start, encoded := look()
+	alone := encoded.Sub(start)
 
 	var mu sync.Mutex
-	var longest time.Duration
+	type gap struct {
+		end  time.Time
+		took time.Duration
+	}
+	var gaps []gap
 	reading, stop := context.WithCancel(context.Background())
 	var readers sync.WaitGroup
 	for s := range streams {
@@ -129,50 +133,56 @@ func benchGap(b *testing.B, config, root string, side, merge int) {
 			read(reading, b, e, r, func() {
 				now := time.Now()
 				mu.Lock()
-				longest = max(longest, now.Sub(last))
+				gaps = append(gaps, gap{now, now.Sub(last)})
 				mu.Unlock()
 				last = now
 			})
 		})
 	}
-	measure := func(during func()) time.Duration {
-		mu.Lock()
-		longest = 0
-		mu.Unlock()
-		during()
+	longest := func(from, to time.Time) (most time.Duration) {
 		mu.Lock()
 		defer mu.Unlock()
-		return longest
+		for _, g := range gaps {
+			if g.end.After(from) && !g.end.After(to) {
+				most = max(most, g.took)
+			}
+		}
+		return most
 	}
 	time.Sleep(3 * time.Second)
-	without := measure(func() { time.Sleep(4 * time.Second) })
-	var beside, with time.Duration
+	start = time.Now()
+	time.Sleep(5 * time.Second)
+	without := longest(start, time.Now())
+	var beside, with, prompt time.Duration
 	for b.Loop() {
-		with = max(with, measure(func() { beside += look() }))
+		start, encoded := look()
+		beside += encoded.Sub(start)
+		with, prompt = max(with, longest(start, encoded)), max(prompt, longest(encoded, time.Now()))
 	}
 	stop()
 	readers.Wait()
 	b.ReportMetric(float64(with.Milliseconds()), "gap-ms")
+	b.ReportMetric(float64(prompt.Milliseconds()), "gap-prompt-ms")
 	b.ReportMetric(float64(without.Milliseconds()), "gap-without-ms")
 	b.ReportMetric(float64(alone.Milliseconds()), "image-alone-ms")
 	b.ReportMetric(float64(beside.Milliseconds())/float64(b.N), "image-beside-ms")
 }
 
-// read calls each for every token of r, until ctx ends.
-func read(ctx context.Context, b *testing.B, e *engine.Engine, r *engine.Request, each func()) {
+// read calls each for every token of r, until ctx ends, and returns when things happened.
+func read(ctx context.Context, b *testing.B, e *engine.Engine, r *engine.Request, each func()) (times engine.Times) {
 	stream, err := e.Submit(ctx, r)
 	if err != nil {
 		b.Error(err)
-		return
+		return times
 	}
 	defer stream.Close()
 	for {
 		switch _, err := stream.Next(ctx); {
 		case ctx.Err() != nil, errors.Is(err, io.EOF):
-			return
+			return stream.Times()
 		case err != nil:
 			b.Error(err)
-			return
+			return times
 		}
 		each()
 	}

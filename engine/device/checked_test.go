@@ -82,7 +82,7 @@ func (f *fake) Sample(i int) error {
 }
 func (f *fake) Wait(int) error { return f.count() }
 func (f *fake) Stats() Stats   { return Stats{} }
-func (f *fake) Pace(Pace)      {}
+func (f *fake) Abandon(bool)   {}
 func (f *fake) Close() error   { return f.call("Close") }
 
 // count is call for what is called in each step, which may not allocate.

@@ -97,7 +97,7 @@ const (
 	FeatureVerify                       // RowVerify
 	FeatureCache8                       // caches in format W8
 	FeatureDraft                        // plan.Plan.Draft, Batch.Draft
-	FeaturePace                         // Pace
+	FeatureAbandon                      // Abandon
 )
 
 // Caps says what a backend is and can do.
@@ -230,10 +230,11 @@ type Backend interface {
 	// Stats may be called from any goroutine, at any time before Close.
 	Stats() Stats
 
-	// Pace says how the forward passes of an encoder go on from now on, so that another
-	// backend can have the cores that they compute on. It may be called from any goroutine
-	// at any time before Close, and does nothing without FeaturePace.
-	Pace(p Pace)
+	// Abandon(true) ends the forward passes of an encoder within milliseconds, those in
+	// flight and those that follow until Abandon(false), and fails their Batches: Wait
+	// returns an error. It may be called from any goroutine at any time before Close, and
+	// does nothing without FeatureAbandon.
+	Abandon(yes bool)
 
 	// Close frees everything. No call may be in flight.
 	Close() error
@@ -256,18 +257,6 @@ type AdapterTarget struct {
 	A      []float32 // [matrices, Rank, cols of the tensor]
 	B      []float32 // [matrices, Rows, Rank]
 }
-
-// Pace is how forward passes of an encoder go on.
-type Pace int32
-
-// Paces. The values are part of the C ABI.
-const (
-	PaceGo   Pace = iota
-	PaceHold      // no further than they are, within milliseconds, until the pace is another one
-	// PaceAbandon ends those in flight within milliseconds, and fails their Batches: Wait
-	// returns an error.
-	PaceAbandon
-)
 
 // RowKind says what a logit row is for.
 type RowKind int32

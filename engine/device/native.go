@@ -59,8 +59,8 @@ static mr_status mr_call_forward(const mr_backend *b, mr_context *ctx, int32_t i
 static mr_status mr_call_sample(const mr_backend *b, mr_context *ctx, int32_t i) { return b->sample(ctx, i); }
 static mr_status mr_call_wait(const mr_backend *b, mr_context *ctx, int32_t i) { return b->wait(ctx, i); }
 static mr_status mr_call_stats(const mr_backend *b, mr_context *ctx, mr_stats *stats) { return b->stats(ctx, stats); }
-static void mr_call_pace(const mr_backend *b, mr_context *ctx, mr_pace pace) {
-	if (b->pace) b->pace(ctx, pace);
+static void mr_call_abandon(const mr_backend *b, mr_context *ctx, int32_t yes) {
+	if (b->abandon) b->abandon(ctx, yes);
 }
 static void mr_call_close(const mr_backend *b, mr_context *ctx) { b->close(ctx); }
 */
@@ -83,7 +83,7 @@ import (
 type Native struct {
 	table *C.mr_backend
 	ctx   *C.mr_context // nil after Close
-	open  sync.RWMutex  // held while Stats or Pace, which any goroutine may call, reads ctx
+	open  sync.RWMutex  // held while Stats or Abandon, which any goroutine may call, reads ctx
 	caps  Caps
 	ring  [RingDepth]nativeBatch
 	lost  error // what the backend said when the device went
@@ -582,13 +582,18 @@ func (n *Native) Stats() Stats {
 	}
 }
 
-// Pace implements Backend. It does nothing after Close.
-func (n *Native) Pace(p Pace) {
+// Abandon implements Backend. It does nothing after Close.
+func (n *Native) Abandon(yes bool) {
 	n.open.RLock()
 	defer n.open.RUnlock()
-	if n.ctx != nil {
-		C.mr_call_pace(n.table, n.ctx, C.mr_pace(p))
+	if n.ctx == nil {
+		return
 	}
+	flag := int32C(0)
+	if yes {
+		flag = 1
+	}
+	C.mr_call_abandon(n.table, n.ctx, flag)
 }
 
 // Close implements Backend. Batches and memory of HostAlloc must not be used

@@ -195,8 +195,5 @@ var (
 	_ = "="[C.MR_FEATURE_VERIFY-FeatureVerify]
 	_ = "="[C.MR_FEATURE_CACHE8-FeatureCache8]
 	_ = "="[C.MR_FEATURE_DRAFT-FeatureDraft]
-	_ = "="[C.MR_FEATURE_PACE-FeaturePace]
-	_ = "="[C.MR_PACE_GO-PaceGo]
-	_ = "="[C.MR_PACE_HOLD-PaceHold]
-	_ = "="[C.MR_PACE_ABANDON-PaceAbandon]
+	_ = "="[C.MR_FEATURE_ABANDON-FeatureAbandon]
 )

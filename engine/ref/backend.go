@@ -381,8 +381,8 @@ func (b *Backend) joined(part []float64) (all []float64) {
 // Wait implements device.Backend.
 func (b *Backend) Wait(int) error { return nil }
 
-// Pace implements device.Backend; there is no FeaturePace.
-func (b *Backend) Pace(device.Pace) {}
+// Abandon implements device.Backend; there is no FeatureAbandon.
+func (b *Backend) Abandon(bool) {}
 
 // Stats implements device.Backend.
 func (b *Backend) Stats() device.Stats {

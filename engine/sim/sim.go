@@ -260,8 +260,8 @@ func (b *Backend) DropAdapter(id int32) error {
 // Batch implements device.Backend.
 func (b *Backend) Batch(i int) *device.Batch { return &b.ring[i].batch }
 
-// Pace implements device.Backend; there is no FeaturePace.
-func (b *Backend) Pace(device.Pace) {}
+// Abandon implements device.Backend; there is no FeatureAbandon.
+func (b *Backend) Abandon(bool) {}
 
 // Stats implements device.Backend.
 func (b *Backend) Stats() device.Stats {

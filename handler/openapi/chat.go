@@ -24,6 +24,10 @@ func documentChat(doc Object, argumentObjects bool) {
 		at(schemas, "ToolCallDelta", "properties")["tool_calls"] = listOf(Ref("DeltaToolCall"))
 		schemas["DeltaToolCall"].(Object)["required"] = []string{"index", "function"}
 	}
+	at(schemas, "Url", "properties")["detail"] = Object{
+		"type": "string", "enum": []string{"auto", "low", "high"}, "nullable": true,
+		"description": "low: an image of fewer tokens, where the model's image processor has a range; the others: as the checkpoint has it",
+	}
 	// A message may have both content and calls.
 	eitherOrBoth(schemas, "OutputMessage")
 	eitherOrBoth(schemas, "ChatCompletionDelta")

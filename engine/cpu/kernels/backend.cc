@@ -38,7 +38,7 @@ mr_status open(const mr_limits* limits, mr_context** ctx) {
   });
 }
 
-const mr_backend table = Entries<Context>::table(probe, open, Entries<Context>::pace);
+const mr_backend table = Entries<Context>::table(probe, open, Entries<Context>::abandon);
 
 }  // namespace
 }  // namespace millrace

@@ -66,7 +66,7 @@ void fill_caps(mr_caps* caps, const Kernels& kernels, int threads) {
   caps->formats = 1u << MR_F32 | 1u << MR_F16 | 1u << MR_BF16 | 1u << MR_W8 | 1u << MR_W4 | 1u << MR_F8;
   caps->features =
       MR_FEATURE_ADAPTERS | MR_FEATURE_EMBEDS | MR_FEATURE_AXES | MR_FEATURE_SPANS | MR_FEATURE_VERIFY | MR_FEATURE_DRAFT |
-      MR_FEATURE_PACE;
+      MR_FEATURE_ABANDON;
   if (kernels.f16) caps->features |= MR_FEATURE_CACHE8;
   caps->threads = threads;
   caps->devices = 1;
@@ -165,7 +165,7 @@ void Context::set_model(const mr_plan& plan, mr_model_info* info) {
     fail(MR_INVALID, "plan of %d tensors, %zu were announced", plan.n_tensors, tensors_.size());
   for (const auto& t : tensors_)
     if (!t->complete()) fail(MR_INVALID, "tensor %s was not written in full", t->name().c_str());
-  auto model = std::make_unique<Model>(Program(plan, tensors_, kernels_), limits_, kernels_, pool_->threads(), &gate_);
+  auto model = std::make_unique<Model>(Program(plan, tensors_, kernels_), limits_, kernels_, pool_->threads(), &abandoned_);
   samplers_.clear();
   if (!model->encodes())
     for (int i = 0; i < pool_->threads(); i++) samplers_.emplace_back(kernels_, plan.vocab);
@@ -383,7 +383,7 @@ void Context::run_forward(RingEntry& e) {
   picked_.clear();
   for (int r = 0; r < b.n_rows; r++) picked_.push_back(b.rows[r].token);
   model_->forward(*pool_, step(b));
-  if (model_->encodes() && gate_.abandoned()) throw std::runtime_error("the forward pass was abandoned");
+  if (model_->encodes() && abandoned_) throw std::runtime_error("the forward pass was abandoned");
   if (!model_->encodes()) keep_hidden(b);
   steps_++;
   step_tokens_ += b.n_tokens;

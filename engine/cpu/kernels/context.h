@@ -64,7 +64,7 @@ class Context {
   void sample(int i);
   void wait(int i);
   void stats(mr_stats* stats) const;  // from any thread, as is
-  void pace(mr_pace pace) { gate_.set(pace); }
+  void abandon(bool yes) { abandoned_ = yes; }
 
   std::string error;  // the last call's
 
@@ -123,7 +123,7 @@ class Context {
   std::vector<int> drafted_;          // rows that have a draft
   std::vector<int> runs_;             // first rows of runs that one worker answers, and their end
   Shares row_shares_;
-  Gate gate_;
+  std::atomic<bool> abandoned_{false};
 
   std::atomic<int64_t> steps_{0}, step_tokens_{0}, busy_ns_{0}, bytes_{0};
 

@@ -18,8 +18,9 @@ size_t Model::row_stride(int width) {
   return stride % 1024 == 0 ? stride + kPanel : stride;
 }
 
-Model::Model(Program program, const mr_limits& limits, const Kernels& kernels, int threads, Gate* gate)
-    : program_(std::move(program)), kernels_(kernels), threads_(threads), gate_(gate), limits_(limits) {
+Model::Model(Program program, const mr_limits& limits, const Kernels& kernels, int threads,
+             const std::atomic<bool>* abandoned)
+    : program_(std::move(program)), kernels_(kernels), threads_(threads), abandoned_(abandoned), limits_(limits) {
   size_t floats = 0;
   std::vector<size_t> at(program_.values.size());
   for (size_t v = 0; v < program_.values.size(); v++) {
@@ -152,9 +153,9 @@ void Model::draft(Pool& pool, const Step& step) {
 // Runs stages [from, to); whole: with what comes before and after those of a step.
 void Model::run(Pool& pool, size_t from, size_t to, bool whole) {
   const size_t stages = program_.stages.size();
-  for (size_t i = 0; i < kShares * (stages + 1); i++) shares_[i].reset(encodes() ? gate_ : nullptr);
+  for (size_t i = 0; i < kShares * (stages + 1); i++) shares_[i].reset(encodes() ? abandoned_ : nullptr);
   Shares* own = &shares_[kShares * stages];
-  bool abandoned = false;  // what stages would read may not be there
+  bool ends = false;  // since it is abandoned: what stages would read may not be there
   pool.run([&](int worker) {
     const auto run = [&](size_t i) { run_stage(program_.stages[i], pool, worker, &shares_[kShares * i]); };
     if (whole) {
@@ -165,12 +166,12 @@ void Model::run(Pool& pool, size_t from, size_t to, bool whole) {
       const size_t first = next;
       while (next < to && alone(program_.stages[next])) next++;
       pool.barrier([&] {
-        if ((abandoned = encodes() && gate_->abandoned())) return;
+        if ((ends = encodes() && *abandoned_)) return;
         for (size_t i = first; i < next; i++) run(i);
         if (next < to && rounds_before(program_.stages[next]))
           round_stage(program_.stages[next], shares_[kShares * next + kRoundShares]);
       });
-      if (next == to || abandoned) break;
+      if (next == to || ends) break;
     }
     if (whole) move_states(own[2], true);
   });

@@ -33,8 +33,9 @@ struct Step {
 
 class Model {
  public:
-  // The work of forward passes goes through gate, if the plan encodes.
-  Model(Program program, const mr_limits& limits, const Kernels& kernels, int threads, Gate* gate);
+  // Forward passes of a plan that encodes end early while abandoned is true.
+  Model(Program program, const mr_limits& limits, const Kernels& kernels, int threads,
+        const std::atomic<bool>* abandoned);
 
   // reserve makes room for pages and states, zeroed.
   void reserve(int pages, int states);
@@ -254,7 +255,7 @@ class Model {
   const Program program_;
   const Kernels& kernels_;
   const int threads_;
-  Gate* const gate_;
+  const std::atomic<bool>* const abandoned_;
   const mr_limits limits_;
 
   Mapping activations_, angles_, logits_, scratch_;

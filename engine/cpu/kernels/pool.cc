@@ -96,20 +96,6 @@ void Event::wait_past(uint32_t seen) {
   sleepers_.fetch_sub(1);
 }
 
-void Gate::set(mr_pace pace) {
-  pace_.store(pace);
-  changed_.advance();
-}
-
-bool Gate::wait() {
-  for (;;) {
-    const uint32_t seen = changed_.value();
-    const int pace = pace_.load();
-    if (pace != MR_PACE_HOLD) return pace == MR_PACE_GO;
-    changed_.wait_past(seen);
-  }
-}
-
 Pool::Pool(int threads) : threads_(threads) {
   for (int i = 1; i < threads; i++) workers_.emplace_back([this, i] { work(i); });
 }

@@ -8,7 +8,6 @@
 #include <thread>
 #include <vector>
 
-#include "../../device/abi/millrace.h"
 #include "memory.h"
 
 namespace millrace {
@@ -29,22 +28,6 @@ class Event {
  private:
   std::atomic<uint32_t> value_{0};
   std::atomic<int32_t> sleepers_{0};
-};
-
-// Gate lets the work of forward passes through, holds it, or has it end at once.
-class Gate {
- public:
-  void set(mr_pace pace);
-  bool abandoned() const { return pace_.load(std::memory_order_relaxed) == MR_PACE_ABANDON; }
-
-  // pass waits while work is held, and reports whether it is to go on.
-  bool pass() { return pace_.load(std::memory_order_relaxed) == MR_PACE_GO || wait(); }
-
- private:
-  bool wait();
-
-  std::atomic<int> pace_{MR_PACE_GO};
-  Event changed_;
 };
 
 class Pool {
@@ -95,24 +78,24 @@ class Pool {
 };
 
 // Shares hands out the numbers below a count, each once, to whichever worker
-// asks first: a worker that lost its CPU for a while takes fewer. Behind a gate that is
-// closed workers wait for the next one, and none is left once work is abandoned.
+// asks first: a worker that lost its CPU for a while takes fewer. Once the work is
+// abandoned, none is left.
 class Shares {
  public:
-  void reset(Gate* gate = nullptr) {
-    gate_ = gate;
+  void reset(const std::atomic<bool>* abandoned = nullptr) {
+    abandoned_ = abandoned;
     next_.store(0, std::memory_order_relaxed);
   }
   int64_t take() {
-    if (gate_ != nullptr && !gate_->pass()) return kNone;
+    if (abandoned_ != nullptr && abandoned_->load(std::memory_order_relaxed)) return kNone;
     return next_.fetch_add(1, std::memory_order_relaxed);
   }
 
  private:
-  static constexpr int64_t kNone = int64_t(1) << 40;  // beyond any count, and times what shares are multiplied with
+  static constexpr int64_t kNone = int64_t(1) << 40;  // beyond any count; what multiplies shares does not overflow it
 
   alignas(64) std::atomic<int64_t> next_{0};
-  Gate* gate_ = nullptr;
+  const std::atomic<bool>* abandoned_ = nullptr;
 };
 
 // touch writes to every page of memory what it holds, on all workers, so that

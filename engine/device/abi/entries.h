@@ -122,20 +122,20 @@ struct Entries {
     of(ctx).stats(stats);
     return MR_OK;
   }
-  static mr_status pace(mr_context* ctx, mr_pace pace) {
-    of(ctx).pace(pace);
+  static mr_status abandon(mr_context* ctx, int32_t yes) {
+    of(ctx).abandon(yes != 0);
     return MR_OK;
   }
   static void close(mr_context* ctx) { delete &of(ctx); }
 
-  // table is all of them, beside how the backend is probed and opened, and pace if it has
-  // that.
+  // table is all of them, beside how the backend is probed and opened, and abandon if it
+  // has that.
   static constexpr mr_backend table(mr_status (*probe)(mr_caps*), mr_status (*open)(const mr_limits*, mr_context**),
-                                    mr_status (*pace)(mr_context*, mr_pace) = nullptr) {
+                                    mr_status (*abandon)(mr_context*, int32_t) = nullptr) {
     return {MR_ABI_VERSION, probe,        open,      error,      caps,       plan_check,  tensor_new,
             tensor_write,   tensor_adopt, model,     cache_init, warm_up,    host_alloc,  host_free,
             adapter_load,   adapter_drop, page_read, page_write, state_read, state_write, batch,
-            forward,        sample,       wait,      stats,      pace,       close};
+            forward,        sample,       wait,      stats,      abandon,    close};
   }
 };
 

@@ -10,8 +10,8 @@
  * Plans and batches have been checked by the Go side (plan.Check,
  * device.Checked): a backend may trust every index and size in them.
  *
- * Threads: one thread at a time calls a context; stats() and pace() may be called
- * by any other. Functions return MR_OK or an error; error() then gives a sentence that
+ * Threads: one thread at a time calls a context; stats() and abandon() may be
+ * called by any other. Functions return MR_OK or an error; error() then gives a sentence that
  * stays valid until the next call. Nothing throws across this boundary, and no
  * pointer passed in is kept, except by tensor_adopt.
  */
@@ -185,11 +185,8 @@ enum {
   MR_FEATURE_VERIFY = 16,
   MR_FEATURE_CACHE8 = 32,
   MR_FEATURE_DRAFT = 64,
-  MR_FEATURE_PACE = 128
+  MR_FEATURE_ABANDON = 128
 };
-
-/* device.Pace */
-typedef enum { MR_PACE_GO, MR_PACE_HOLD, MR_PACE_ABANDON } mr_pace;
 
 typedef struct {
   char name[16];    /* "cpu" */
@@ -327,7 +324,7 @@ typedef struct {
   mr_status (*sample)(mr_context *ctx, int32_t i);
   mr_status (*wait)(mr_context *ctx, int32_t i); /* also of a forward that no sample follows */
   mr_status (*stats)(mr_context *ctx, mr_stats *stats);
-  mr_status (*pace)(mr_context *ctx, mr_pace pace); /* NULL without MR_FEATURE_PACE */
+  mr_status (*abandon)(mr_context *ctx, int32_t yes); /* NULL without MR_FEATURE_ABANDON */
   void (*close)(mr_context *ctx);
 } mr_backend;
 

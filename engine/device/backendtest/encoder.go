@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/device"
@@ -115,20 +113,20 @@ func (s *suite) encoders(t *testing.T) {
 		t.Run("tower/"+format.String(), func(t *testing.T) { s.images(t, tower(format), format) })
 		t.Run("embedder/"+format.String(), func(t *testing.T) { s.texts(t, embedder(format), format) })
 	}
-	if caps.Has(device.FeaturePace) {
-		t.Run("paces", s.paces)
+	if caps.Has(device.FeatureAbandon) {
+		t.Run("abandoned", s.abandoned)
 	}
 }
 
-// paces: a forward pass that is held goes on where it was, one that is abandoned fails,
-// and neither shows in what follows.
-func (s *suite) paces(t *testing.T) {
+// abandoned: a forward pass that is abandoned fails, and does not show in what follows.
+func (s *suite) abandoned(t *testing.T) {
 	h := s.host(t, windows(plan.F32, true), limits)
 	const n = 84
-	pass := func() (i int, chunks chunk) {
+	pass := func() (i int, c chunk) {
 		x := image(h, 1, n)
 		x.axes = func(pos int) [3]int32 { return [3]int32{0, int32(pos / 6), int32(pos % 6)} }
-		return h.enqueue(chunk{seq: x, n: n, output: true}), chunk{seq: x, n: n, output: true}
+		c = chunk{seq: x, n: n, output: true}
+		return h.enqueue(c), c
 	}
 	answer := func() []answer {
 		i, c := pass()
@@ -136,35 +134,18 @@ func (s *suite) paces(t *testing.T) {
 		return h.wait(i, c)
 	}
 	want := answer()
-	for round := range 20 {
-		h.b.Pace(device.PaceHold)
-		i, c := pass()
-		var released atomic.Bool
-		var pacing sync.WaitGroup
-		pacing.Go(func() {
-			for range round {
-				h.b.Pace(device.PaceGo)
-				h.b.Pace(device.PaceHold)
-			}
-			released.Store(true)
-			h.b.Pace(device.PaceGo)
-		})
-		got := h.wait(i, c)
-		if round == 0 && !released.Load() {
-			t.Error("a forward pass that is held ends")
+	for round := range 8 {
+		before := round%2 == 0
+		if before {
+			h.b.Abandon(true)
 		}
-		pacing.Wait()
-		h.finish(c.seq)
-		s.unchanged(t, got, want, plan.F32)
-
-		h.b.Pace([]device.Pace{device.PaceHold, device.PaceGo}[round%2])
-		i, c = pass()
-		h.b.Pace(device.PaceAbandon)
-		if err := h.b.Wait(i); err == nil && round%2 == 0 {
+		i, c := pass()
+		h.b.Abandon(true)
+		if err := h.b.Wait(i); err == nil && before { // else it may have been done by then
 			t.Error("a forward pass that is abandoned returns rows")
 		}
 		h.finish(c.seq)
-		h.b.Pace(device.PaceGo)
+		h.b.Abandon(false)
 		s.unchanged(t, answer(), want, plan.F32)
 	}
 }
