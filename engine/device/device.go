@@ -232,8 +232,9 @@ type Backend interface {
 
 	// Abandon(true) ends the forward passes of an encoder within milliseconds, those in
 	// flight and those that follow until Abandon(false), and fails their Batches: Wait
-	// returns an error. It may be called from any goroutine at any time before Close, and
-	// does nothing without FeatureAbandon.
+	// returns an error. Abandon(false) follows once they have been waited for. It may be
+	// called from any goroutine at any time before Close, and does nothing without
+	// FeatureAbandon.
 	Abandon(yes bool)
 
 	// Close frees everything. No call may be in flight.
