@@ -90,7 +90,7 @@ func TestCompletion(t *testing.T) {
 		{"--model-", "--model-id"}, // serve's, without its name
 		{"serve --error-format ", "tgi openai"},
 		{"serve --model-id ", ""}, // a file
-		{"serve --num-sh", ""},    // hidden
+		{"serve --sharde", ""},    // hidden
 		{"lambda run --max-best", "--max-best-of"},
 	} {
 		var got []string

@@ -172,7 +172,7 @@ func TestDocumentedFlags(t *testing.T) {
 
 func TestDocumentedVariables(t *testing.T) {
 	// Names in capitals that are not variables of the server.
-	others := []string{"URL", "NAME", "SIGTERM", "REPORT", "AWS_IAM", "RESPONSE_STREAM", "NONE", "CONTRIBUTING", "SCHEMA", "GET", "POST", "DIR", "MODEL", "IMAGE", "PLATFORM"}
+	others := []string{"URL", "NAME", "SIGTERM", "REPORT", "AWS_IAM", "RESPONSE_STREAM", "NONE", "CONTRIBUTING", "SCHEMA", "GET", "POST", "DIR", "MODEL", "IMAGE", "PLATFORM", "CUDA_VISIBLE_DEVICES"}
 	code := strings.Builder{}
 	for _, root := range []string{"../container", "../handler", "../sagemaker", "../engine", "../internal"} {
 		err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
