@@ -145,12 +145,14 @@ template <int left>
 inline void wait_copies() {
   shim::wait_copies(left);
 }
-// Several devices are in this memory, in an order that flags make: no race.
-__attribute__((no_sanitize("thread"))) inline bool wait_until(const uint32_t* flag, uint32_t least, const int* abandoned) {
+// Several devices are in this memory, in an order that flags make: no race. The compiler
+// would check what it inlines, or takes out of a function to where that is called.
+#define MR_UNCHECKED __attribute__((noipa, no_sanitize("thread")))
+MR_UNCHECKED inline bool wait_until(const uint32_t* flag, uint32_t least, const int* abandoned) {
   return shim::wait_until(flag, least, abandoned);
 }
-__attribute__((no_sanitize("thread"))) inline void raise(uint32_t* flag, uint32_t to) { *flag = to; }
-__attribute__((no_sanitize("thread"))) inline float of_peer(const float* at) { return *at; }
+MR_UNCHECKED inline void raise(uint32_t* flag, uint32_t to) { *flag = to; }
+MR_UNCHECKED inline float of_peer(const float* at) { return *at; }
 #endif
 
 }  // namespace millrace
