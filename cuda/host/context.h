@@ -84,7 +84,7 @@ class Context {
 
   const std::unique_ptr<Member> group_;
   const int number_;
-  const Device device_;
+  Device device_;
   const mr_limits limits_;
   cudaStream_t stream_ = nullptr;
   std::vector<std::unique_ptr<Tensor>> tensors_;

@@ -425,6 +425,7 @@ void Model::lower_logits(const mr_op& op, Arena& arena) {
   logits_ = {arena.take<float>(kLogitRows * stride), plan_.vocab, int(stride)};
   logits_head_ = {floats(op.weight[1], arena), op.f[MR_LOGITS_SCALE], op.f[MR_LOGITS_CAP]};
   head_packed_ = layout_of(weight(op.weight[0]), 1, kLogitRows);
+  share_chunks(weight(op.weight[0]), nullptr, 1, kLogitRows);
   const int rows = weight(op.weight[0]).rows;
   if (rows == plan_.vocab) return;
   const size_t part = round_up(size_t(rows), 4);

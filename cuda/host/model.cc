@@ -257,7 +257,7 @@ void Model::answers(const Now& now) const {
     Epilogue none{};
     const Rows rows = {step_.n_rows, nullptr};
     const bool divided = logit_part_.data != nullptr;
-    linear(now.stream, rows, divided ? logit_part_ : logits_, head_packed_, weight(head_.weight[0]), nullptr, none, nullptr, n);
+    linear(now.stream, rows, divided ? logit_part_ : logits_, head_packed_, weight(head_.weight[0]), nullptr, none, nullptr, tiled(), n);
     if (divided) all_gather(now.stream, rows, logits_, logit_part_, group_->peers(), n);
     sample_rows(now.stream, step_, slots_, logits_, logits_head_, first, n);
   }

@@ -113,11 +113,7 @@ uint32_t epoch = 1, launch_epoch = 1, block_epoch = 1;
 uintptr_t arguments_at = 0, arguments_bytes = 0;
 Mark shared_marks[kMostDynamic];
 
-// Epochs of a block until it arrived somewhere; of all that have, by place, and of those
-// that come before the running block.
-struct Span {
-  uint32_t begin, end;
-};
+// Of all blocks that have arrived, by place, and of those that come before the running one.
 std::map<const void*, std::vector<Span>> spans;
 std::vector<Span> before;
 
@@ -239,13 +235,14 @@ void arrived(const void* at, bool last) {
   spans[at].push_back({block_epoch, epoch});
   if (last) before = std::move(spans[at]);
 }
-void next_block() { block_epoch = ++epoch; }
-Epochs epochs() { return {launch_epoch, block_epoch, reinterpret_cast<const void*>(arguments_at), arguments_bytes}; }
+Epochs epochs() { return {launch_epoch, block_epoch, reinterpret_cast<const void*>(arguments_at), arguments_bytes, spans, before}; }
 void restore(const Epochs& e) {
   launch_epoch = e.launch;
   block_epoch = e.block;
   arguments_at = uintptr_t(e.arguments);
   arguments_bytes = e.bytes;
+  spans = e.arrived;
+  before = e.before;
 }
 void next_epoch() { epoch++; }
 void check(const void* at, size_t bytes, bool write) { check_access(at, bytes, write, false); }

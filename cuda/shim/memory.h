@@ -4,6 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <vector>
 
 namespace shim {
 
@@ -24,11 +26,20 @@ void next_launch(const void* arguments, size_t bytes);
 void next_block();
 void next_epoch();
 
+// arrived orders blocks that arrive at the same place before the last that does.
+void arrived(const void* at, bool last);
+// Span is the epochs of a block until it arrived somewhere.
+struct Span {
+  uint32_t begin, end;
+};
+
 // Epochs are what the running kernel has come to, while another one runs in between.
 struct Epochs {
   uint32_t launch, block;
   const void* arguments;
   size_t bytes;
+  std::map<const void*, std::vector<Span>> arrived;  // by place
+  std::vector<Span> before;                          // of blocks that come before the running one
 };
 Epochs epochs();
 void restore(const Epochs& epochs);

@@ -172,6 +172,10 @@ cudaError_t cudaSetDevice(int device) {
   shim::current = device;
   return put(cudaSuccess);
 }
+cudaError_t cudaGetDevice(int* device) {
+  *device = shim::current;
+  return cudaSuccess;
+}
 cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {
   const char* peers = std::getenv("MILLRACE_SHIM_PEERS");
   *can = device != peer && (peers == nullptr || std::strcmp(peers, "0") != 0);

@@ -382,11 +382,12 @@ void check_aligned(const void* at, size_t bytes) {
   if (in_kernel() && uintptr_t(at) % bytes != 0) fault("a misaligned access of %zu bytes", bytes);
 }
 
-void* shared(size_t bytes, size_t align, const char* site) {
+void* shared(size_t bytes, size_t align, const char* site, bool dynamic) {
   for (const Machine::Part& p : machine->parts)
     if (p.bytes == bytes && same(p.site, site)) return machine->shared + p.at;
   const size_t at = (machine->shared_used + align - 1) / align * align;
-  if (at + bytes > kMostShared) fault("%zu bytes of shared memory, there are %zu", at + bytes, kMostShared);
+  const size_t most = dynamic ? kMostDynamic : kMostShared;
+  if (at + bytes > most) fault("%zu bytes of shared memory, there are %zu", at + bytes, most);
   machine->parts.push_back({site, bytes, at});
   machine->shared_used = at + bytes;
   std::memset(machine->shared + at, 0xff, bytes);
@@ -396,7 +397,7 @@ void* shared(size_t bytes, size_t align, const char* site) {
 bool last_to_arrive(int32_t* at, int n, const char* file, int line) {
   barrier(kNoVote, file, line);
   bool last = false;
-  if (machine.current == 0) {
+  if (machine->current == 0) {
     last = change(at, [](int32_t old) { return old + 1; }) == n - 1;
     if (last) change(at, [](int32_t) { return 0; });
     arrived(at, last);

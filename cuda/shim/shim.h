@@ -27,7 +27,8 @@
 //
 // MILLRACE_SHIM_SCHEDULE=forward|reverse|random[:seed] is the order of blocks, of warps
 // and of the threads in them; random changes it at every stop. MILLRACE_SHIM_FAULT=kernel:n
-// fails the n-th launch of a kernel, or the n-th cudaGraphInstantiate or cudaGraphLaunch.
+// fails the n-th launch of a kernel, or the n-th cudaGraphInstantiate or cudaGraphLaunch;
+// MILLRACE_SHIM_SKIP=kernel:n leaves that launch out, as if the kernel did nothing.
 // MILLRACE_SHIM_MEMORY is each device's, in MiB, MILLRACE_SHIM_DEVICES and MILLRACE_SHIM_DRIVER
 // what the runtime says of the machine; MILLRACE_SHIM_PEERS=0 keeps its devices from each
 // other's memory. A fault is one of its device, and others go on. A thread that waits for a

@@ -37,7 +37,7 @@ import (
 // of each, and what ends their waiting for each other.
 const (
 	backendSymbol = "mr_backend_v7"
-	memorySymbol  = "mr_cuda_memory"
+	memorySymbol  = "mr_cuda_device_memory"
 	peaksSymbol   = "mr_cuda_peaks"
 	memberSymbol  = "mr_cuda_member"
 	groupSymbol   = "mr_cuda_group"

@@ -25,7 +25,7 @@ extern "C" {
 #endif
 
 #define MR_ABI_VERSION 7
-#define MR_PLAN_VERSION 3
+#define MR_PLAN_VERSION 4
 #define MR_PAGE_TOKENS 16
 #define MR_RING_DEPTH 3
 #define MR_MAX_TOP_N 32
