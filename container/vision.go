@@ -28,7 +28,7 @@ const (
 // seeing is how a model reads images.
 type seeing struct {
 	tower     *plan.Tower
-	processor *vision.Processor
+	processor *vision.Processor // nil until an archive has come to its files
 	low       *vision.Processor // for images of low detail; nil: processor
 	limits    device.Limits     // of the tower's backend
 }
@@ -65,42 +65,29 @@ func (m *model) vision(cfg *config.Serve) (*seeing, error) {
 	} else if m.checkpoint.Streamed() && !slices.ContainsFunc(listed, func(e fs.DirEntry) bool { return e.Name() == "tokenizer_config.json" }) {
 		return &seeing{tower: tower, limits: engine.TowerLimits(tower, min(mostPatches, tower.MaxPos), cfg.Threads)}, nil
 	}
-	processor, err := m.processor()
+	processor, low, err := m.processors()
 	if err != nil {
 		return nil, err
 	}
-	return &seeing{tower: tower, processor: processor, limits: engine.TowerLimits(tower, min(mostPatches, processor.Config.MaxTile), cfg.Threads)}, nil
+	return &seeing{tower: tower, processor: processor, low: low, limits: engine.TowerLimits(tower, processor.Config.MaxTile, cfg.Threads)}, nil
 }
 
-// processor reads the checkpoint's image processor.
-func (m *model) processor() (*vision.Processor, error) {
+// processors reads the checkpoint's image processor, and the one for images of low detail.
+func (m *model) processors() (processor, low *vision.Processor, err error) {
 	files := vision.Files{Config: m.checkpoint.Config()}
 	for name, data := range map[string]*[]byte{
 		"preprocessor_config.json": &files.Preprocessor,
 		"processor_config.json":    &files.Processor,
 		"tokenizer_config.json":    &files.Tokenizer,
 	} {
-		var err error
 		if *data, err = fs.ReadFile(m.files, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if files.Preprocessor == nil && files.Processor == nil {
-		return nil, errors.New("there is neither preprocessor_config.json nor processor_config.json")
+		return nil, nil, errors.New("there is neither preprocessor_config.json nor processor_config.json")
 	}
-	processor, low, err := processors(files)
-	if err != nil {
-		return nil, err
-	}
-	processor, err := s.model.processor()
-	if err == nil {
-		see.processor = processor
-		return nil
-	}
-	if tower == nil {
-		return nil, fmt.Errorf("the vision tower of model family %q is not supported", m.config.Family)
-	}
-	return &seeing{tower: tower, processor: processor, low: low, limits: engine.TowerLimits(tower, processor.Config.MaxTile, cfg.Threads)}, nil
+	return processors(files)
 }
 
 // processors returns the image processor of a checkpoint, none of whose tiles has more
@@ -121,6 +108,22 @@ func limitedProcessor(files vision.Files) (*vision.Processor, error) {
 		err = p.Limit(mostPatches / (p.Config.MergeSize * p.Config.MergeSize))
 	}
 	return p, err
+}
+
+// finishVision reads the image processor once the weights of an archive have arrived. A
+// model without one is served without images.
+func (s *server) finishVision(l *loadedModel) (err error) {
+	see := s.model.seeing
+	if l.tower == nil || see.processor != nil {
+		return nil
+	}
+	if see.processor, see.low, err = s.model.processors(); err == nil {
+		return nil
+	}
+	s.log.Warn("the model is served without images", "model", s.name(), "reason", err)
+	tower := l.tower
+	l.tower, l.encoder, s.model.seeing, s.sizing.images = nil, nil, nil, false
+	return tower.Close()
 }
 
 // openTower opens a backend for the vision tower, nil if there is none or if the backend

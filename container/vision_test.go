@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace-ai/millrace/container/source/s3test"
 	"github.com/millrace-ai/millrace/engine/vision"
 	"github.com/millrace-ai/millrace/engine/weights/weightstest"
 )
@@ -163,6 +164,75 @@ func TestImages(t *testing.T) {
 				t.Errorf("ref %q\ncpu %q", answers["ref"], answers["cpu"])
 			}
 		})
+	}
+}
+
+// TestImagesFromArchives: a model that reads images does so from S3, and from archives with
+// its image processor's files before or after the weights.
+func TestImagesFromArchives(t *testing.T) {
+	const name, request = "llava", `{"temperature":0,"max_tokens":8,"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"%s"}}]}]}`
+	dir := seeingFolder(t, name, `{"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 12}, "crop_size": {"height": 12, "width": 12}}`,
+		`{"patch_size": 4, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1, "image_token": "<image>"}`)
+	body := fmt.Sprintf(request, picture(t, 1))
+	_, want := start(t, []string{"MODEL_ID=" + dir}).ready().post("/v1/chat/completions", body)
+	_, want, _ = strings.Cut(want, `"choices"`)
+	want, _, _ = strings.Cut(want, "usage")
+	server := s3test.NewServer(t)
+	files := map[string][]byte{}
+	listed, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sorted []string
+	for _, e := range listed {
+		if files[e.Name()], err = os.ReadFile(filepath.Join(dir, e.Name())); err != nil {
+			t.Fatal(err)
+		}
+		server.Put("models", "seeing/"+e.Name(), files[e.Name()])
+		sorted = append(sorted, e.Name())
+	}
+	archive := func(weightsLast bool) string {
+		var out bytes.Buffer
+		w := tar.NewWriter(&out)
+		names := slices.Clone(sorted) // as in tar --sort=name: model.safetensors is the second
+		if weightsLast {
+			slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(filepath.Ext(a), filepath.Ext(b)) })
+		}
+		for _, name := range names {
+			err := w.WriteHeader(&tar.Header{Name: "seeing/" + name, Mode: 0o644, Size: int64(len(files[name]))})
+			if err == nil {
+				_, err = w.Write(files[name])
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "seeing.tar")
+		if err := os.WriteFile(path, out.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for _, place := range []string{"s3://models/seeing/", archive(false), archive(true)} {
+		p := start(t, append(s3Env(server.URL), "MODEL_ID="+place)).ready()
+		if status, got := p.post("/v1/chat/completions", body); status != 200 || !strings.Contains(got, want) {
+			t.Errorf("%s: %d %s, from a folder %s", place, status, got, want)
+		}
+	}
+
+	// Without the files it answers text alone.
+	delete(files, "preprocessor_config.json")
+	delete(files, "processor_config.json")
+	sorted = slices.DeleteFunc(sorted, func(name string) bool { return files[name] == nil })
+	p := start(t, []string{"MODEL_ID=" + archive(false)}).ready()
+	if status, got := p.post("/v1/chat/completions", body); status != 422 {
+		t.Errorf("an image without a processor: %d %s", status, got)
+	}
+	if status, got := p.post("/v1/chat/completions", `{"max_tokens":3,"messages":[{"role":"user","content":"w5"}]}`); status != 200 {
+		t.Errorf("a text without a processor: %d %s", status, got)
 	}
 }
 
