@@ -141,7 +141,7 @@ struct Machine {
 Schedule schedule;
 std::vector<std::unique_ptr<Machine>> machines;  // by how many kernels are stopped
 size_t stopped = 0;
-Machine* machine = nullptr;  // that runs
+thread_local Machine* machine = nullptr;  // that this thread runs
 
 // Makes the next lane of the warp that is ready the running thread, if there is one in this
 // pass.
@@ -273,10 +273,7 @@ bool asked_to_fail(const char* kernel) {
   return is_nth(asked, kernel, n);
 }
 
-// Runs a kernel to its end, or to its first fault.
-void run_kernel(const Call& call) {
-  if (machines.size() <= stopped) machines.push_back(std::make_unique<Machine>());
-  machine = machines[stopped].get();
+static void run_blocks(const Call& call) {
   machine->call = &call;
   machine->faulted = false;
   if (asked_to_fail(call.kernel)) return fault_outside("a fault that was asked for");
@@ -306,6 +303,14 @@ void run_kernel(const Call& call) {
   machine->running_block = false;
   machine->call = nullptr;
   next_launch(nullptr, 0);
+}
+
+// Runs a kernel to its end, or to its first fault.
+void run_kernel(const Call& call) {
+  if (machines.size() <= stopped) machines.push_back(std::make_unique<Machine>());
+  machine = machines[stopped].get();
+  run_blocks(call);
+  machine = nullptr;
 }
 
 // Other devices go on while the running thread waits; where none of them can, it waits in
