@@ -1,3 +1,7 @@
+//go:build !kernels
+
+// The engine brings a library of Rust along, which .ci/arm64 does not cross-compile.
+
 package cpu_test
 
 import (

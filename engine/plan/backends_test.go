@@ -208,6 +208,9 @@ func sharded(t *testing.T, n int) device.Backend {
 
 // TestShards: a model that is divided computes what it does undivided.
 func TestShards(t *testing.T) {
+	if testing.Short() {
+		t.Skip("arithmetic alone")
+	}
 	four := []string{"llama", "gpt_neox", "qwen3_moe", "gemma3n", "deepseek_v3"}
 	divided := 0
 	for name, p := range plan.GoldenPlans(t) {
