@@ -204,7 +204,8 @@ func (r *result) pairs(shape string) []pair {
 	return r.settings.pairs
 }
 
-// rows returns the loads in the order in which they were measured first.
+// rows returns the loads of one shape after the other, in the order in which they were
+// measured first.
 func (r *result) rows() (list []row) {
 	for _, m := range r.List {
 		if slices.ContainsFunc(list, func(o row) bool { return o.Shape == m.Shape && o.Test == m.Test && o.Streams == m.Streams }) {
@@ -224,6 +225,10 @@ func (r *result) rows() (list []row) {
 		}
 		list = append(list, o)
 	}
+	first := func(shape string) int {
+		return slices.IndexFunc(r.List, func(m measurement) bool { return m.Shape == shape })
+	}
+	slices.SortStableFunc(list, func(a, b row) int { return first(a.Shape) - first(b.Shape) })
 	return list
 }
 
