@@ -437,6 +437,16 @@ func (b *Batch) Clear() {
 	b.Draft, b.DraftTime = false, 0
 }
 
+// CopyInputs copies to b what Forward reads of from, a batch of the same capacities. Masks,
+// which only Sample reads, stay as they are.
+func (b *Batch) CopyInputs(from *Batch) {
+	b.Tokens, b.Pos = append(b.Tokens[:0], from.Tokens...), append(b.Pos[:0], from.Pos...)
+	b.Axes, b.Embeds = append(b.Axes[:0], from.Axes...), append(b.Embeds[:0], from.Embeds...)
+	b.Seqs, b.Rows, b.Spans = append(b.Seqs[:0], from.Seqs...), append(b.Rows[:0], from.Rows...), append(b.Spans[:0], from.Spans...)
+	b.Pages, b.States = append(b.Pages[:0], from.Pages...), append(b.States[:0], from.States...)
+	b.Params, b.Counts, b.Biases = append(b.Params[:0], from.Params...), append(b.Counts[:0], from.Counts...), append(b.Biases[:0], from.Biases...)
+}
+
 // MaskWords returns the length of a mask over vocab tokens.
 func MaskWords(vocab int) int { return (vocab + 31) / 32 }
 

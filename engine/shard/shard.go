@@ -429,19 +429,7 @@ func (b *Backend) Batch(i int) *device.Batch { return b.shards[0].Batch(i) }
 func (b *Backend) Forward(i int) error {
 	from := b.Batch(i)
 	for _, s := range b.shards[1:] {
-		to := s.Batch(i)
-		to.Tokens = append(to.Tokens[:0], from.Tokens...)
-		to.Pos = append(to.Pos[:0], from.Pos...)
-		to.Axes = append(to.Axes[:0], from.Axes...)
-		to.Embeds = append(to.Embeds[:0], from.Embeds...)
-		to.Seqs = append(to.Seqs[:0], from.Seqs...)
-		to.Rows = append(to.Rows[:0], from.Rows...)
-		to.Pages = append(to.Pages[:0], from.Pages...)
-		to.States = append(to.States[:0], from.States...)
-		to.Params = append(to.Params[:0], from.Params...)
-		to.Counts = append(to.Counts[:0], from.Counts...)
-		to.Biases = append(to.Biases[:0], from.Biases...)
-		to.Spans = append(to.Spans[:0], from.Spans...)
+		s.Batch(i).CopyInputs(from)
 	}
 	return b.step(func(s device.Backend) error { return s.Forward(i) })
 }
