@@ -126,10 +126,7 @@ func (s *lambdaStatus) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.JSON {
-		return printJSON(status)
-	}
-	return status.Write(os.Stdout)
+	return printStatus(status, s.JSON)
 }
 
 // lambdaDelete is the command that takes a function away.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -176,10 +177,7 @@ func (s *sageMakerStatus) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.JSON {
-		return printJSON(status)
-	}
-	return status.Write(os.Stdout)
+	return printStatus(status, s.JSON)
 }
 
 // sageMakerDelete is the command that takes an endpoint away.
@@ -245,6 +243,14 @@ func printJSON(v any) error {
 	out.SetIndent("", "  ")
 	out.SetEscapeHTML(false)
 	return out.Encode(v)
+}
+
+// printStatus prints the status of an endpoint or a function, for people or as JSON.
+func printStatus(status interface{ Write(out io.Writer) error }, asJSON bool) error {
+	if asJSON {
+		return printJSON(status)
+	}
+	return status.Write(os.Stdout)
 }
 
 // interruptible waits for what read brings, but no longer than ctx: nothing
