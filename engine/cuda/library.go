@@ -28,6 +28,7 @@ import "C"
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"unsafe"
 )
@@ -62,6 +63,8 @@ func open(path string) (*library, error) {
 	}
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
+	runtime.LockOSThread() // dlerror knows what went wrong on its own thread only
+	defer runtime.UnlockOSThread()
 	handle := C.dlopen(name, C.RTLD_NOW|C.RTLD_LOCAL)
 	if handle == nil {
 		return nil, fmt.Errorf("opening the CUDA backend: %s", C.GoString(C.dlerror()))
