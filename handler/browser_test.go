@@ -37,9 +37,9 @@ type reply struct {
 	Error  *struct{ Message string }
 }
 
-// openBrowser starts a Chromium with an empty page, or skips the test where
-// there is none.
-func openBrowser(t testing.TB) *browser {
+// openBrowser starts a Chromium with an empty page and more flags, or skips the
+// test where there is none.
+func openBrowser(t testing.TB, flags ...string) *browser {
 	t.Helper()
 	path := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
@@ -60,8 +60,8 @@ func openBrowser(t testing.TB) *browser {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, path, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-		"--no-first-run", "--disable-background-networking", "--remote-debugging-pipe", "--user-data-dir="+t.TempDir())
+	cmd := exec.CommandContext(ctx, path, append(flags, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+		"--no-first-run", "--disable-background-networking", "--remote-debugging-pipe", "--user-data-dir="+t.TempDir())...)
 	cmd.ExtraFiles = []*os.File{fromUs, toUs} // 3 and 4 there
 	cmd.WaitDelay = time.Second
 	if err := cmd.Start(); err != nil {

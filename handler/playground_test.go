@@ -2,14 +2,17 @@ package handler
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"image/color"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -100,7 +103,11 @@ type tab struct {
 func openPlayground(t *testing.T, info string) *tab {
 	t.Helper()
 	gen := &fake{script: says(" a<b>& a<|eot_id|>")}
-	s := newChatServer(t, alternating, gen, func(o *Options) { o.APIKey = "k" })
+	return openPlaygroundOf(t, newChatServer(t, alternating, gen, func(o *Options) { o.APIKey = "k" }), gen, info)
+}
+
+func openPlaygroundOf(t *testing.T, s *Server, gen *fake, info string, flags ...string) *tab {
+	t.Helper()
 	m := http.NewServeMux()
 	m.Handle("/below/", http.StripPrefix("/below", s))
 	m.HandleFunc("/below/info", func(w http.ResponseWriter, r *http.Request) {
@@ -116,7 +123,7 @@ func openPlayground(t *testing.T, info string) *tab {
 	})
 	server := httptest.NewServer(m)
 	t.Cleanup(server.Close)
-	p := &tab{browser: openBrowser(t), gen: gen, url: server.URL} // the browser ends before the server
+	p := &tab{browser: openBrowser(t, flags...), gen: gen, url: server.URL} // the browser ends before the server
 	p.media(1280)
 	p.must("Page.navigate", object{"url": server.URL + "/below/"}, nil)
 	p.until("document.getElementById('key-dialog').open")
@@ -625,6 +632,128 @@ func TestPlaygroundAccessible(t *testing.T) {
 	p.until(animation + " === 'none'")
 	p.press("Escape")
 	p.until(idle)
+}
+
+// A model that reads images gets those that were chosen, dropped, pasted and taken with the
+// camera, in this order, and a file that is none is named.
+func TestPlaygroundImages(t *testing.T) {
+	gen := &fake{script: says(" a<|eot_id|>")}
+	s := newTestServer(gen, func(o *Options) { o.APIKey = "k" })
+	s.SetReady(Model{
+		Generator: gen, Tokenizer: testTokenizer(), Vision: &Vision{Processor: seeingProcessor(t)},
+		Template: loadTemplate(t, `{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}`+
+			`{% if c.type == 'image' %}<|end_of_text|>{% else %}{{ c.text }}{% endif %}{% endfor %}{% endif %}{% endfor %}`),
+	})
+	p := openPlaygroundOf(t, s, gen, "", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+	p.unlock()
+	p.until("!document.getElementById('attach').hidden && !document.getElementById('camera').hidden")
+
+	folder := t.TempDir()
+	file := func(name string, data []byte) string {
+		t.Helper()
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	picture := func(c color.Color) []byte {
+		t.Helper()
+		_, encoded, _ := strings.Cut(dataURI(t, 40, 30, c), ",")
+		data, err := base64.StdEncoding.DecodeString(encoded)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	red, green, blue := picture(color.RGBA{255, 0, 0, 255}), picture(color.RGBA{0, 255, 0, 255}), picture(color.RGBA{0, 0, 255, 255})
+	seen := func(list string, n int) { // loaded, not only there
+		t.Helper()
+		p.until("((l) => l.length === " + strconv.Itoa(n) + " && l.every((i) => i.naturalWidth > 0))([...document.querySelectorAll('" + list + " img')])")
+	}
+	choose := func(paths ...string) {
+		t.Helper()
+		var document struct{ Root struct{ NodeID int } }
+		p.must("DOM.getDocument", nil, &document)
+		var input struct{ NodeID int }
+		p.must("DOM.querySelector", object{"nodeId": document.Root.NodeID, "selector": "#image-file"}, &input)
+		p.must("DOM.setFileInputFiles", object{"nodeId": input.NodeID, "files": paths}, nil)
+	}
+	drop := func(x, y float64, data object) {
+		t.Helper()
+		data["dragOperationsMask"] = 1
+		for _, kind := range []string{"dragEnter", "dragOver", "drop"} {
+			p.must("Input.dispatchDragEvent", object{"type": kind, "x": x, "y": y, "data": data}, nil)
+		}
+	}
+
+	choose(file("red.png", red))
+	seen("#images", 1)
+	drop(640, 300, object{"items": []object{}, "files": []string{file("green.png", green)}})
+	seen("#images", 2)
+	p.must("Browser.grantPermissions", object{"permissions": []string{"clipboardReadWrite", "clipboardSanitizedWrite"}}, nil)
+	p.eval(`navigator.clipboard.write([new ClipboardItem({ 'image/png': new Blob([Uint8Array.from(atob("` + base64.StdEncoding.EncodeToString(blue) +
+		`"), (c) => c.charCodeAt())], { type: 'image/png' }) })])`)
+	p.eval("document.getElementById('say').focus()")
+	p.must("Input.dispatchKeyEvent", object{"type": "keyDown", "key": "v", "code": "KeyV", "modifiers": 2, "commands": []string{"paste"}}, nil)
+	seen("#images", 3)
+	p.click("#camera")
+	p.until("!document.getElementById('shoot').disabled && document.getElementById('camera-view').videoWidth > 0")
+	p.click("#shoot")
+	seen("#images", 4)
+	p.holds("!document.getElementById('camera-dialog').open && !document.getElementById('camera-view').srcObject")
+	p.say("what?")
+	p.contains(".message.assistant .prose", "a")
+	seen(".message.user", 4)
+	p.holds("document.getElementById('images').hidden")
+	images := gen.last.Images
+	if len(images) != 4 || images[0].Hash != sha256.Sum256(red) || images[1].Hash != sha256.Sum256(green) {
+		t.Fatalf("%d images, not those that were added", len(images))
+	}
+	pasted, err := images[2].Input(t.Context()) // which the clipboard has encoded again
+	if err != nil {
+		t.Fatal(err)
+	}
+	const plane = 14 * 14 // of a patch's three: red, green and blue
+	if px := pasted.Inputs[0].Patches; px[0] >= 0 || px[plane] >= 0 || px[2*plane] <= 0 {
+		t.Error("the pasted image is not blue")
+	}
+
+	t.Run("an image alone", func(t *testing.T) {
+		p.click("#new-chat")
+		choose(file("green.png", green))
+		seen("#images", 1)
+		p.click("#chat .go")
+		p.until(idle + " && " + answers + " === 1")
+		p.contains("#chat-list", "Image")
+		if n := len(gen.last.Images); n != 1 {
+			t.Errorf("%d images were sent", n)
+		}
+	})
+	t.Run("a bad file", func(t *testing.T) {
+		choose(file("note.txt", []byte("a note")))
+		p.until("document.getElementById('notice').textContent === 'note.txt is not an image in PNG, JPEG, WebP, GIF or BMP.'")
+		choose(file("red.png", red), file("broken.png", []byte("no PNG")))
+		p.until("document.querySelectorAll('#images img').length === 2")
+		p.say("and this?")
+		p.until("!document.querySelector('#thread-a .problem').hidden")
+		p.contains("#thread-a .why", "422", "(image 3 of 3)")
+		p.holds("document.getElementById('say').value === 'and this?' && document.querySelectorAll('#images img').length === 2")
+		p.eval("document.querySelectorAll('#images .image')[1].click()")
+		p.click("#thread-a .retry")
+		p.until(idle + " && " + answers + " === 2")
+	})
+	t.Run("text is dropped as text", func(t *testing.T) {
+		p.eval("document.getElementById('say').value = ''")
+		box := p.eval("{ const r = document.getElementById('say').getBoundingClientRect(); [r.x + r.width / 2, r.y + r.height / 2] }")
+		var at [2]float64
+		if err := json.Unmarshal([]byte(box), &at); err != nil {
+			t.Fatal(err)
+		}
+		drop(at[0], at[1], object{"items": []object{{"mimeType": "text/plain", "data": "dropped"}}})
+		p.until("document.getElementById('say').value === 'dropped'")
+	})
+	p.checkVisit(p.url)
 }
 
 // axeCore returns the source of axe-core, which npm fetches once.

@@ -1,5 +1,6 @@
 // The page: what its buttons do, and how its parts work together.
 
+import { camera, hasCamera } from "./camera.js";
 import { ChatList } from "./chats.js";
 import { setSent } from "./code.js";
 import { $, button, copy, download, grow, tabs } from "./dom.js";
@@ -95,7 +96,7 @@ function compare(start) {
 
 async function submit() {
   const text = $("say").value;
-  if (busy() || !text.trim()) return;
+  if (busy() || !text.trim() && !images.urls.length) return;
   setText("");
   const pictures = images.take();
   // The same seed on both sides: then only the settings differ.
@@ -115,13 +116,16 @@ $("image-file").addEventListener("change", (e) => {
   images.add([...e.target.files]);
   e.target.value = "";
 });
+$("camera").addEventListener("click", camera((file) => images.add([file]), notice));
 $("say").addEventListener("paste", (e) => images.add([...e.clipboardData.files]));
-$("chat-form").addEventListener("dragover", (e) => { if (images.on) e.preventDefault(); });
-$("chat-form").addEventListener("drop", (e) => {
-  if (!images.on) return;
-  e.preventDefault();
-  images.add([...e.dataTransfer.files]);
-});
+// Anywhere on the page, which the browser would leave for the file; text is dropped as ever.
+for (const kind of ["dragover", "drop"]) {
+  document.addEventListener(kind, (e) => {
+    if (!images.on || $("chat").hidden || !e.dataTransfer.types.includes("Files")) return;
+    e.preventDefault();
+    if (kind === "drop") images.add([...e.dataTransfer.files]);
+  });
+}
 
 function setText(text) {
   $("say").value = text;
@@ -333,6 +337,7 @@ const samples = {
 function welcome() {
   images.on = Boolean(server.info.max_images);
   $("attach").hidden = !images.on;
+  $("camera").hidden = !images.on || !hasCamera;
   const demo = server.model === "millrace-demo";
   $("greeting").textContent = demo ? "This is the demo model. It is tiny, and knows Millrace only." : "What would you like to ask?";
   $("samples").replaceChildren(...(demo ? samples.demo : samples.others).map((text) => button(text, () => {

@@ -1,6 +1,10 @@
-// Images that go with the next message: chosen, pasted or dropped, and sent as data URIs.
+// Images that go with the next message: chosen, pasted, dropped or from the camera, and
+// sent as data URIs.
 
 import { make } from "./dom.js";
+
+// kinds are what servers decode; a picture of another kind would only be refused later.
+const kinds = /^image\/(png|jpeg|webp|gif|bmp|x-ms-bmp)$/;
 
 export class Images {
   // list shows them, and failed is told of a file that cannot be read.
@@ -14,7 +18,10 @@ export class Images {
   async add(files) {
     if (!this.on) return;
     for (const file of files) {
-      if (!file.type.startsWith("image/")) continue;
+      if (!kinds.test(file.type)) {
+        this.failed(`${file.name} is not an image in PNG, JPEG, WebP, GIF or BMP.`);
+        continue;
+      }
       try {
         this.urls.push(await read(file));
       } catch (err) {

@@ -166,7 +166,7 @@ export class MessageView {
     form.append(area, bar);
     form.addEventListener("submit", (e) => {
       e.preventDefault();
-      if (!area.value.trim()) return;
+      if (!area.value.trim() && !this.message.images?.length) return;
       close();
       this.can.edit(this.message, area.value);
     });

@@ -47,7 +47,7 @@ export class Store {
   // list returns those whose title or text has the words, the newest first.
   list(words = "") {
     const wanted = words.toLowerCase();
-    return [...this.all.values()].filter((c) => !wanted || JSON.stringify([c.title, c.messages]).toLowerCase().includes(wanted))
+    return [...this.all.values()].filter((c) => !wanted || JSON.stringify([c.title, c.messages], (key, value) => (key === "images" ? undefined : value)).toLowerCase().includes(wanted))
       .sort((a, b) => b.updated - a.updated);
   }
 
@@ -90,7 +90,7 @@ export function wire(messages) {
   return messages.map((m) => {
     if (m.role === "user" && m.images?.length) {
       const chunks = m.images.map((url) => ({ type: "image_url", image_url: { url } }));
-      return { role: m.role, content: [...chunks, { type: "text", text: m.content }] };
+      return { role: m.role, content: m.content ? [...chunks, { type: "text", text: m.content }] : chunks };
     }
     if (m.role !== "assistant") return m;
     const { content, reasoning, tool_calls } = chosen(m);

@@ -192,7 +192,7 @@ export class Thread {
     }
     if (kept) {
       conversation.system = body.messages[0].role === "system" ? body.messages[0].content : "";
-      conversation.title ||= titleOf(conversation.messages.find((m) => m.role === "user")?.content ?? "");
+      conversation.title ||= titleOf(conversation.messages.find((m) => m.role === "user")?.content ?? "") || "Image";
       conversation.updated = Date.now();
       this.on.changed(conversation);
     }
