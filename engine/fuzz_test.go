@@ -56,7 +56,7 @@ func TestSimulated(t *testing.T) {
 	for _, n := range []int{sum.Requests, sum.Complete, sum.Cut, sum.Expired, sum.Cancelled, sum.Failed, sum.Refused, sum.Lost, sum.Preemptions, sum.CachedTokens,
 		sum.WithGrammar, sum.Constrained, sum.Forced, sum.Late, sum.Forks, sum.Windows, sum.Recurrent, sum.Resumed, sum.Adapters, sum.Lengthened,
 		sum.Ruled, sum.Contradictory, sum.Stuck, sum.StopTokens, sum.Looped, sum.Scored, sum.Reasoned, sum.Drafted - sum.Accepted, sum.Accepted,
-		sum.Images, sum.ImagesEncoded, sum.ImagesCached, sum.Unreadable,
+		sum.Images, sum.ImagesEncoded, sum.ImagesCached, sum.Unreadable, sum.ImagesScored,
 		sum.Drafts.UnderGrammar, sum.Drafts.Forced, sum.Drafts.Before, sum.Drafts.Recurrent} {
 		if n == 0 {
 			t.Errorf("something never happened in %d runs: %+v", runs, sum)
@@ -73,7 +73,7 @@ type tally struct {
 	Drafts                                                                    drafts
 	Windows, Recurrent, Resumed, Adapters, Lengthened                         int
 	Ruled, Contradictory, Stuck, StopTokens, Looped, Scored, Reasoned, Astray int
-	Images, ImagesEncoded, ImagesCached, Unreadable                           int
+	Images, ImagesEncoded, ImagesCached, Unreadable, ImagesScored             int
 
 	// Of runs in which nothing goes wrong and lengths are not misjudged on purpose:
 	Waits            int     // engines in which someone waited
@@ -269,8 +269,14 @@ func simulateInto(seed uint64, t testing.TB, sum *tally) error {
 			addRules(rng, r, &model)
 			sum.Ruled++
 		case chance(0.04) && spec == nil:
-			r.MaxNewTokens, r.PromptLogprobs, seeds, r.Images = 0, true, seeds[:1], nil
+			r.MaxNewTokens, r.PromptLogprobs, seeds = 0, true, seeds[:1]
+			if art != nil && w.e.cfg.Vision.Bidirectional == vision.WholePrompt {
+				r.Images = nil
+			}
 			sum.Scored++
+		}
+		if r.PromptLogprobs {
+			sum.ImagesScored += len(r.Images)
 		}
 		_, err := w.submitN(t, r, spec, seeds)
 		var e *Error

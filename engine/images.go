@@ -96,8 +96,8 @@ func (e *Engine) checkImages(r *Request) error {
 	if v == nil {
 		return invalid("the model reads no images")
 	}
-	if r.PromptLogprobs {
-		return invalid("the tokens of a prompt with images cannot be scored")
+	if r.PromptLogprobs && v.Bidirectional == vision.WholePrompt {
+		return invalid("the tokens of a prompt with images cannot be scored: with this model each of them has seen all others")
 	}
 	next, bytes := 0, int64(0)
 	for i := range r.Images {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -143,7 +144,7 @@ func TestImagesRefused(t *testing.T) {
 		{name: "a span longer than a step", change: func(r *Request) { r.Images = nil; hang(r, &large, 4) }, says: "78 tokens of the prompt attend both ways, so that one step must compute them, the limit is 77: --max-batch-prefill-tokens"},
 		{name: "more memory than there is", config: func(c *Config, _ *painter) { c.Vision.Memory = 639 }, says: "the images take 640 bytes of memory, the limit is 639 (--image-memory)", change: func(*Request) {}},
 		{name: "no vision", config: func(c *Config, _ *painter) { c.Vision = nil }, says: "the model reads no images", change: func(*Request) {}},
-		{name: "scores", change: func(r *Request) { r.PromptLogprobs = true }, says: "cannot be scored"},
+		{name: "scores", config: func(c *Config, _ *painter) { c.Vision.Bidirectional, c.Device.MaxTokens = vision.WholePrompt, 160 }, change: func(r *Request) { r.PromptLogprobs = true }, says: "cannot be scored"},
 		{name: "beyond the prompt", change: func(r *Request) { r.Images[0].First = 70 }, says: "image 0 has 40 tokens from 70 on of 100"},
 		{name: "overlapping", change: func(r *Request) { r.Images = append(r.Images, r.Images[0]) }, says: "image 1 has 40 tokens from 4 on of 100, expected to begin at 44"},
 		{name: "text at its end", change: func(r *Request) { r.Images[0].Count++ }, says: "does not begin and end with an image token"},
@@ -157,6 +158,72 @@ func TestImagesRefused(t *testing.T) {
 		var e *Error
 		if !errors.As(err, &e) || e.Kind != Invalid || !strings.Contains(e.Msg, tt.says) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.says)
+		}
+	}
+}
+
+// A prompt with images is scored but for its image tokens, for which no step needs a row:
+// it has rows for eight tokens, and computes 40 at once.
+func TestImageTokensAreNotScored(t *testing.T) {
+	for _, bidirectional := range []vision.Bidirectional{vision.Causal, vision.WithinImage} {
+		w := newGalleryWorld(t, func(c *Config, _ *painter) {
+			c.Vision.Bidirectional, c.Device.MaxRows = bidirectional, 8
+		})
+		p, lines := paint(1, 40, false, false), paint(2, 21, false, true)
+		for _, tt := range []struct {
+			r       *Request
+			without int // a score
+		}{
+			{look(100, map[int]*painting{1: &lines, 30: &p}), 17 + 40},
+			{look(50, map[int]*painting{10: &p}), 40}, // it ends with the image
+			{look(41, map[int]*painting{1: &p}), 40},
+			{look(60, map[int]*painting{1: &p}), 40},
+		} {
+			for n := range 2 {
+				r := *tt.r
+				r.PromptLogprobs, r.MaxNewTokens, r.TopN = true, n, 2
+				c, err := w.submit(&r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.finish(t) // compares the scores
+				without := 0
+				for _, s := range c.stream.Prompt()[1:] {
+					if math.IsNaN(float64(s.Logprob)) {
+						without++
+					}
+				}
+				if without != tt.without {
+					t.Errorf("bidirectional %d: %d tokens of %d have no score, want %d", bidirectional, without, len(r.Tokens), tt.without)
+				}
+			}
+		}
+	}
+}
+
+// A span that is scored waits for a step with a row for the token after it.
+func TestScoredSpanNeedsARow(t *testing.T) {
+	w := newGalleryWorld(t, nil)
+	p := paint(1, 40, false, false)
+	r := look(60, map[int]*painting{1: &p})
+	r.PromptLogprobs = true
+	if _, err := w.submit(r); err != nil {
+		t.Fatal(err)
+	}
+	for len(w.e.active) == 0 {
+		if _, err := w.turn(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, st := w.e.active[0], &w.e.ring[w.e.launched%device.RingDepth]
+	if s.computed != 1 {
+		t.Fatalf("%d tokens are computed, and the span begins after the first", s.computed)
+	}
+	for left, want := range []int{0, 40} {
+		st.reset(w.e.launched, w.e.budget, w.e.now())
+		st.batch.Rows = st.batch.Rows[:cap(st.batch.Rows)-left]
+		if n := w.e.chunk(st, s, false); n != want {
+			t.Errorf("%d tokens for %d rows, want %d", n, left, want)
 		}
 	}
 }

@@ -309,7 +309,6 @@ func (g *gallery) hang(r *Request, e *Engine) {
 		}
 		before, tokens := r.Images, append([]int32(nil), r.Tokens...)
 		hang(r, p, place)
-		r.PromptLogprobs = false
 		if e.checkImages(r) != nil {
 			r.Images, r.Tokens = before, tokens
 			break

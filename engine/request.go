@@ -57,7 +57,7 @@ const (
 // Token is one generated token, or one scored prompt token.
 type Token struct {
 	ID      int32
-	Logprob float32       // natural log under the processed scores (prompt: raw); NaN for the first prompt token
+	Logprob float32       // natural log under the processed scores (prompt: raw); NaN for the first prompt token and image tokens
 	Top     []Alternative // as many as TopN asked for; itself alone where a grammar left no choice, then Logprob is 0
 }
 

@@ -134,11 +134,30 @@ func (e *Engine) chunk(st *step, s *sequence, others bool) int {
 	}
 	switch rows := st.rowsLeft(); {
 	case s.scoring():
-		n = min(n, rows) // each token of the chunk yields a score or a sample
+		if n = s.uncut(st, e.scorable(s, n, rows)); e.scorable(s, n, rows) < n {
+			return 0 // the next step has rows for the whole span
+		}
+		return n
 	case n == s.wants() && rows == 0:
 		n-- // the last token is what yields a sample
 	}
 	return s.uncut(st, n)
+}
+
+// scorable returns how many of the next n tokens of s so many rows are enough for: each
+// yields a score or a sample, but for those before an image token.
+func (e *Engine) scorable(s *sequence, n, rows int) int {
+	for i := range n {
+		target := s.computed + i + 1
+		if target < s.scored || target < len(s.req.Tokens) && e.isImageToken(s, target) {
+			continue
+		}
+		if rows == 0 {
+			return i
+		}
+		rows--
+	}
+	return n
 }
 
 // place puts the next n tokens of s into the step, or as many as it can get
@@ -171,6 +190,10 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 	if s.scoring() {
 		// The logits of one token score the next.
 		for target := max(s.scored, s.computed+1); target <= s.computed+n && s.scoring(); target++ {
+			s.scored = target + 1
+			if e.isImageToken(s, target) {
+				continue
+			}
 			st.row(s, device.Row{
 				Token:  int32(start + target - 1 - s.computed),
 				Slot:   s.slot,
@@ -178,7 +201,6 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 				Target: s.req.Tokens[target],
 				TopN:   int32(s.req.TopN),
 			})
-			s.scored = target + 1
 		}
 	}
 	if e.shape.recurrent && len(s.draft) > 0 && !e.branch(st, s) {

@@ -122,11 +122,21 @@ func (e *Engine) newSequence(ctx context.Context, req *Request, root page.Key, k
 	}
 	s.ropeLen = e.ropeLen(len(req.Tokens))
 	if req.PromptLogprobs {
-		s.score = make([]Token, 1, len(req.Tokens))
-		s.score[0] = Token{ID: req.Tokens[0], Logprob: nan}
-		s.scored = 1
+		s.score = make([]Token, 0, len(req.Tokens))
+		e.addScore(s, Token{ID: req.Tokens[0], Logprob: nan})
+		s.scored = len(s.score)
 	}
 	return s
+}
+
+// addScore adds the score of the next token of the prompt, and of the image tokens after
+// it. These have none: no model learns to predict them, and rows of the image take their
+// places.
+func (e *Engine) addScore(s *sequence, t Token) {
+	s.score = append(s.score, t)
+	for i := len(s.score); i < len(s.req.Tokens) && e.isImageToken(s, i); i++ {
+		s.score = append(s.score, Token{ID: s.req.Tokens[i], Logprob: nan})
+	}
 }
 
 // pagesFor returns how many pages hold n tokens.

@@ -140,7 +140,7 @@ func (e *Engine) receive() {
 		next := s.next
 		e.welcome(s)
 		e.waiting.pushBack(s)
-		if s.scoredAll() { // of one token, before which there is nothing
+		if s.scoredAll() { // of one token, or of one and images
 			e.end(s, FinishLength, nil)
 		}
 		s.released = !e.shares(s)
@@ -239,7 +239,7 @@ func (e *Engine) retire(st *step) error {
 		case r.Invalid != 0:
 			e.failInvalid(s)
 		case b.Rows[i].Kind == device.RowScore:
-			s.score = append(s.score, s.made(r, tops[i*device.MaxTopN:][:r.TopCount]))
+			e.addScore(s, s.made(r, tops[i*device.MaxTopN:][:r.TopCount]))
 			if s.scoredAll() {
 				e.end(s, FinishLength, nil)
 			}

@@ -127,7 +127,13 @@ func (w *world) submitN(t testing.TB, req *Request, spec *constraintSpec, seeds 
 		}
 		c.cutShort()
 		if req.PromptLogprobs && i == 0 {
-			c.scores = w.model.Score(req.Tokens, w.conditions(req), req.TopN)
+			prompt, _ := shown(req, w.model.Hidden)
+			c.scores = w.model.Score(prompt, w.conditions(req), req.TopN)
+			for at, token := range req.Tokens {
+				if prompt[at] != token {
+					c.scores[at] = sim.Choice{Token: token, Logprob: nan}
+				}
+			}
 		}
 		family[i] = c
 	}

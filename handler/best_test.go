@@ -23,7 +23,7 @@ func TestBestOf(t *testing.T) {
 		gen.script = func(req *engine.Request, out *engine.StreamWriter) {
 			i := gen.submitted(req)
 			if req.PromptLogprobs {
-				out.Prompt(scored(req.Tokens, 0))
+				out.Prompt(scored(req, 0))
 			}
 			out.End(engine.FinishLength, nil, engine.Token{ID: 276 + int32(i), Logprob: scores[i]})
 		}

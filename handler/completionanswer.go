@@ -125,7 +125,7 @@ func (a *completionAnswer) addToken(t *completionText, id int32, logprob float32
 		return
 	}
 	t.top = appendComma(t.top)
-	if logprob != logprob { // the first token of a prompt has none
+	if logprob != logprob { // the first token of a prompt has none, nor has an image token
 		t.top = append(t.top, "null"...)
 		return
 	}

@@ -127,7 +127,7 @@ func TestPromptLogprobs(t *testing.T) {
 			t.Errorf("%s: %d %s", body, got.status, got.body)
 		}
 	}
-	if got := appendPromptLogprobs(nil, testTokenizer(), []engine.Token{{}, {ID: 87, Logprob: float32(math.Inf(-1))}}, 0); string(got) != `"prompt_logprobs":[null,{"87":{"logprob":-9999.0,"rank":null,"decoded_token":"x"}}]` {
+	if got := appendPromptLogprobs(nil, testTokenizer(), []engine.Token{{Logprob: nan}, {ID: 87, Logprob: float32(math.Inf(-1))}}, 0); string(got) != `"prompt_logprobs":[null,{"87":{"logprob":-9999.0,"rank":null,"decoded_token":"x"}}]` {
 		t.Errorf("of what cannot be: %s", got)
 	}
 }

@@ -74,7 +74,7 @@ func (f *fake) SubmitN(_ context.Context, req *engine.Request, seeds []uint64) (
 		r.PromptLogprobs = req.PromptLogprobs && i == 0
 		out := engine.NewStreamWriter(r.MaxNewTokens)
 		if r.PromptLogprobs {
-			out.Prompt(scored(req.Tokens, req.TopN)) // as the engine: before all of them begin
+			out.Prompt(scored(req, req.TopN)) // as the engine: before all of them begin
 		}
 		f.mu.Lock()
 		f.last, f.all, f.out = &r, append(f.all, &r), append(f.out, out)
@@ -139,14 +139,15 @@ func spell(text string, limit int) (tokens []engine.Token, why engine.FinishReas
 
 // scored gives a prompt log-probabilities -1, -2 … and top alternatives, of
 // which the token itself is the second; the first token has none.
-func scored(ids []int32, top int) (prompt []engine.Token) {
-	for i, id := range ids {
+func scored(r *engine.Request, top int) (prompt []engine.Token) {
+	for i, id := range r.Tokens {
 		t := engine.Token{ID: id, Logprob: float32(-i)}
-		if i == 0 {
+		none := i == 0 || slices.ContainsFunc(r.Images, func(m engine.Image) bool { return i >= m.First && i < m.First+m.Count })
+		if none {
 			t.Logprob = nan
 		}
 		for n := range top {
-			if i > 0 {
+			if !none {
 				t.Top = append(t.Top, engine.Alternative{ID: id + 1 - int32(n), Logprob: float32(-i) + 0.5 - float32(n)/2})
 			}
 		}

@@ -368,9 +368,6 @@ func (s *Server) newImageJob(x *exchange, m *model, p *parameters, inputs string
 	if err != nil || len(images) == 0 {
 		return j, err
 	}
-	if j.req.PromptLogprobs {
-		return nil, invalid("the tokens of a prompt with images cannot be scored")
-	}
 	j.req.Images = images
 	return j, s.process(x, images, seen)
 }

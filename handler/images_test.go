@@ -94,8 +94,7 @@ func TestMarkdownImages(t *testing.T) {
 	}
 }
 
-// A text completion reads them, too, as TGI's does; not in prompts of tokens, and not to
-// be scored.
+// A text completion reads them, too, as TGI's does; not in prompts of tokens.
 func TestCompletionImages(t *testing.T) {
 	gen := &fake{}
 	s := seeingServer(t, gen)
@@ -105,9 +104,6 @@ func TestCompletionImages(t *testing.T) {
 	}
 	if m := gen.last.Images; len(m) != 1 || m[0].Count != 4 || gen.last.Tokens[m[0].First] != 641 {
 		t.Errorf("images %v of tokens %v", m, gen.last.Tokens)
-	}
-	if r := post(t, s, "/v1/completions", `{"prompt":"![](`+uri+`) c","max_tokens":1,"echo":true,"logprobs":1}`); r.status != 422 || !strings.Contains(r.body, "cannot be scored") {
-		t.Errorf("%d %s", r.status, r.body)
 	}
 	if r := post(t, s, "/v1/completions", `{"prompt":"![](`+uri+`) and a text","max_tokens":1,"truncate_prompt_tokens":3}`); r.status != 200 || len(gen.last.Images) != 0 || len(gen.last.Tokens) > 3 {
 		t.Errorf("%d %s: %v", r.status, r.body, gen.last.Tokens)
@@ -172,6 +168,27 @@ func TestKnownImages(t *testing.T) {
 	}
 }
 
+// A prompt with images is scored, and its image tokens have null in each form of the scores
+// (row "scores of images").
+func TestScoredImages(t *testing.T) {
+	s := seeingServer(t, &fake{})
+	inputs := "x![](" + dataURI(t, 30, 30, color.White) + ")x"
+	const names = `"<|end_of_text|>","<|end_of_text|>","<|end_of_text|>","<|end_of_text|>"`
+	for _, tt := range []struct{ path, body, want string }{
+		{"/generate", `{"inputs":"` + inputs + `","parameters":{"max_new_tokens":1,"decoder_input_details":true}}`,
+			`"logprob":-1.0}` + strings.Repeat(`,{"id":641,"text":"<|end_of_text|>","logprob":null}`, 4) + `,{"id":87,"text":"x","logprob":-6.0}],"tokens"`},
+		{completionsPath, `{"prompt":"` + inputs + `","max_tokens":1,"echo":true,"logprobs":1}`,
+			`{"tokens":["<|begin_of_text|>","x",` + names + `,"x"," a"],"token_logprobs":[null,-1.0,null,null,null,null,-6.0,-0.25],` +
+				`"top_logprobs":[null,{"y":-0.5,"x":-1.0},null,null,null,null,{"y":-5.5,"x":-6.0},`},
+		{completionsPath, `{"prompt":"` + inputs + `","max_tokens":1,"prompt_logprobs":0}`,
+			`"prompt_logprobs":[null,{"87":{"logprob":-1.0,"rank":null,"decoded_token":"x"}},null,null,null,null,{"87":{"logprob":-6.0,"rank":null,"decoded_token":"x"}}]`},
+	} {
+		if r := post(t, s, tt.path, tt.body); r.status != 200 || !strings.Contains(r.body, tt.want) {
+			t.Errorf("%s: %d %s\nwant %s", tt.path, r.status, r.body, tt.want)
+		}
+	}
+}
+
 // What is wrong with an image is told with its number (row "fetching images").
 func TestImagesRefused(t *testing.T) {
 	s := seeingServer(t, &fake{}, func(o *Options) { o.MaxImages = 3 })
@@ -187,10 +204,6 @@ func TestImagesRefused(t *testing.T) {
 		if r.status != 422 || !strings.Contains(r.body, tt.want) {
 			t.Errorf("%.60s: %d %s, want %q", tt.inputs, r.status, r.body, tt.want)
 		}
-	}
-	scored := post(t, s, "/generate", `{"inputs":"![](`+ok+`)","parameters":{"max_new_tokens":1,"decoder_input_details":true}}`)
-	if scored.status != 422 || !strings.Contains(scored.body, "cannot be scored") {
-		t.Errorf("%d %s", scored.status, scored.body)
 	}
 }
 

@@ -144,8 +144,9 @@ func (openAIAnswer) counted(all []*sequence) []*sequence { return all }
 func (openAIAnswer) reason(r engine.FinishReason) string { return openAIReason(r) }
 
 // appendPromptLogprobs appends vLLM's member with the log-probabilities of a
-// prompt's tokens and of the top likeliest ones in their places. What it calls
-// rank is null for a token that is not among these.
+// prompt's tokens and of the top likeliest ones in their places, null for those that
+// have none: the first one and image tokens. What it calls rank is null for a token
+// that is not among these.
 func appendPromptLogprobs(dst []byte, tok *token.Tokenizer, prompt []engine.Token, top int) []byte {
 	dst = append(dst, `"prompt_logprobs":[`...)
 	entry := func(id int32, logprob float32, rank int) {
@@ -164,11 +165,14 @@ func appendPromptLogprobs(dst []byte, tok *token.Tokenizer, prompt []engine.Toke
 		dst = append(dst, '}')
 	}
 	for i, t := range prompt {
-		if i == 0 {
-			dst = append(dst, "null"...) // nothing comes before it
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		if t.Logprob != t.Logprob {
+			dst = append(dst, "null"...)
 			continue
 		}
-		dst = append(dst, ',', '{')
+		dst = append(dst, '{')
 		rank := 1 + slices.IndexFunc(t.Top, func(a engine.Alternative) bool { return a.ID == t.ID })
 		entry(t.ID, t.Logprob, rank)
 		for k, a := range t.Top[:min(len(t.Top), top)] {

@@ -25,7 +25,7 @@ func documentFields(doc Object, fields map[string]map[string]Object) {
 		"type": "boolean", "nullable": true, "description": "Whether every chunk tells the usage of its choice so far"}
 
 	schemas["PromptLogprobs"] = Object{
-		"type": "array", "nullable": true, "description": "For each token of the prompt but the first, by their ids, it and its alternatives",
+		"type": "array", "nullable": true, "description": "For each token of the prompt, by their ids, it and its alternatives; null for the first one and for image tokens",
 		"items": Object{"type": "object", "nullable": true, "additionalProperties": Object{
 			"type": "object", "required": []string{"logprob", "decoded_token"}, "properties": Object{
 				"logprob": Object{"type": "number"}, "rank": Object{"type": "integer", "nullable": true, "minimum": 1}, "decoded_token": Object{"type": "string"}}}}}

@@ -5,8 +5,8 @@ import { $ } from "./dom.js";
 // hasCamera is whether the browser may ask for one: not without HTTPS, but for localhost.
 export const hasCamera = !!navigator.mediaDevices?.getUserMedia;
 
-// camera returns what opens the dialog. taken gets the file, and failed is told why there
-// is no picture.
+// camera returns what opens the dialog. taken gets the file, and failed is told of a camera
+// that cannot be used.
 export function camera(taken, failed) {
   const dialog = $("camera-dialog"), view = $("camera-view"), shoot = $("shoot");
   const end = () => {
@@ -31,7 +31,7 @@ export function camera(taken, failed) {
       if (!dialog.open) end(); // closed before the camera was allowed
     } catch (err) {
       dialog.close();
-      failed(`There is no picture of a camera: ${err.message}.`);
+      failed(`The camera cannot be used: ${err.message}.`);
     }
   };
 }
