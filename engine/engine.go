@@ -106,7 +106,8 @@ type loop struct {
 	speculation speculation
 	images      *images
 
-	pace     pace
+	paces    [2]pace // of steps, and of those beside an encoder, which takes part of the processor
+	pace     *pace   // of these, for the step that is planned
 	lengths  lengths
 	outlook  outlook
 	reserve  float64 // the part of the pages that admission leaves free
@@ -179,7 +180,7 @@ func New(cfg Config) (*Engine, error) {
 		adapters: newAdapters(cfg.Adapters),
 		loop:     newLoop(&cfg, shape.windows, slots),
 	}
-	e.speculation = e.newSpeculation()
+	e.speculation, e.pace = e.newSpeculation(), &e.paces[0]
 	e.account.budget = cfg.Memory
 	e.stats.pagesTotal, e.stats.statesTotal = cfg.Pages, cfg.States
 	e.stats.groups = make([]cacheCounters, len(shape.windows))

@@ -13,7 +13,9 @@ import (
 // A step is taken to last as long as its decoding sequences would alone, and a little
 // longer for each token of a prompt. The first is kept by the number of sequences, in
 // powers of two; the second rises at once and falls slowly. Both change with the length
-// of what is attended to, so only recent steps count.
+// of what is attended to, so only recent steps count. An encoder that computes on the
+// same processor makes both longer as long as it runs: steps beside one have a pace of
+// their own.
 type pace struct {
 	last    time.Duration     // of the step before
 	decode  [32]time.Duration // by bits.Len of the sequences; 0: not seen
@@ -47,7 +49,9 @@ func (p *pace) observe(took time.Duration, decodes, prompts int) {
 		at := &p.decode[bits.Len(uint(decodes))]
 		if *at == 0 {
 			*at = took
-			p.prompt = min(p.prompt, p.each(p.tried)) // which was said to take all of its step
+			if each := p.each(p.tried); each < p.prompt { // which was said to take all of its step
+				p.prompt, p.largest = each, float64(p.tried.prompts) // and no longer rests on larger ones
+			}
 		}
 		*at += (min(took, 2**at) - *at) / 4 // one step that hangs changes little
 		return

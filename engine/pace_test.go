@@ -7,6 +7,7 @@ import (
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/sim"
+	"github.com/millrace-ai/millrace/engine/vision"
 )
 
 const ms = time.Millisecond
@@ -76,6 +77,99 @@ func TestLongPromptBesideReaders(t *testing.T) {
 				t.Errorf("%s: the prompt was not read", tt.name)
 			}
 		}
+	}
+}
+
+// Nor for the prompt about an image, though steps took longer while the image was encoded.
+func TestImagePromptBesideReaders(t *testing.T) {
+	limits := device.Limits{MaxTokens: 1024, MaxRows: 1024, MaxSlots: 16, MaxPagesPerSlot: 100}
+	var w *world
+	p := &painter{}
+	w = newWorld(t, Config{Device: limits, Pages: 2000, NoPrefixCache: true, Vision: p.vision(1<<20, vision.Causal)}, sim.Config{
+		Model: seeing, Synchronous: true,
+		Latency: func(n int) time.Duration {
+			took := 16*ms + time.Duration(n)*ms
+			if w.e.images.running != nil {
+				took = took * 5 / 2
+			}
+			return took
+		},
+	})
+	busy := 0
+	p.late = func() bool { busy--; return busy > 0 }
+	for i := range 8 {
+		r := look(20+i, nil)
+		r.MaxNewTokens, r.IgnoreEOS = 900, true
+		if _, err := w.submit(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	readers := w.clients[:8]
+	last, longest, read := w.b.Now(), time.Duration(0), 0
+	until := func(done func() bool) {
+		t.Helper()
+		for !done() {
+			if readers[0].over {
+				t.Fatal("no reader is left")
+			}
+			got := len(readers[0].got)
+			if _, err := w.turn(); err != nil {
+				t.Fatal(err)
+			}
+			if len(readers[0].got) > got {
+				if got > 0 {
+					longest = max(longest, w.b.Now()-last)
+				}
+				last = w.b.Now()
+				read++
+			}
+		}
+	}
+	until(func() bool { return read > 20 })
+	longest = 0
+	for i := range uint64(6) {
+		art := paint(i, 200, false, false)
+		busy = 20
+		viewer, err := w.submit(look(240, map[int]*painting{10: &art}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		until(func() bool { return len(viewer.got) > 0 })
+	}
+	if longest > promptStep {
+		t.Errorf("readers waited %v, want at most %v", longest, promptStep)
+	}
+}
+
+// The first long prompt beside readers is not judged by the few tokens of theirs, which
+// took no time.
+func TestFirstPromptBesideReaders(t *testing.T) {
+	w := clocked(t, true, func(n, _ int) time.Duration { return max(24*ms, 8*ms+time.Duration(n)*ms) })
+	w.ask(t, tokens(1, 1000), 1)
+	w.finish(t)
+	reader := w.ask(t, tokens(1, 4), 900)
+	for i := range uint64(7) {
+		w.ask(t, tokens(i+2, 4), 900)
+		if _, err := w.turn(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 5 {
+		if _, err := w.turn(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	long := w.ask(t, tokens(99, 1000), 1)
+	last, longest := w.b.Now(), time.Duration(0)
+	for !long.over && !reader.over {
+		if _, err := w.turn(); err != nil {
+			t.Fatal(err)
+		}
+		longest = max(longest, w.b.Now()-last)
+		last = w.b.Now()
+	}
+	if longest > promptStep {
+		t.Errorf("readers waited %v, want at most %v", longest, promptStep)
 	}
 }
 

@@ -17,6 +17,11 @@ import (
 // so nobody with little to compute waits until others have computed much.
 func (e *Engine) schedule(st *step) {
 	st.reset(e.launched, e.budget, e.now())
+	e.pace = &e.paces[0]
+	if e.images.running != nil {
+		e.pace = &e.paces[1]
+	}
+	st.pace = e.pace
 	e.lengthen(st)
 	patience := time.Duration(0)
 	if !e.ahead { // nothing is computed meanwhile

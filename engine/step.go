@@ -31,6 +31,7 @@ type step struct {
 	late        int       // sequences that wait for a mask and nothing else
 	lacking     int       // sequences whose images the next turn asks for
 	decodes     int       // sequences that compute one token
+	pace        *pace     // that it follows
 	admitted    int       // sequences new in this step
 	awaitsMasks bool      // some rows depend on what the step before samples
 	launchErr   error
@@ -257,7 +258,7 @@ func (e *Engine) retire(st *step) error {
 	info := e.measure(st, waited, err)
 	if err == nil {
 		if !drafted {
-			e.pace.observe(info.Forward, st.decodes, info.Tokens-st.decodes)
+			st.pace.observe(info.Forward, st.decodes, info.Tokens-st.decodes)
 		}
 		if st.decodes == len(st.seqs) && len(b.Tokens) <= len(b.Rows) {
 			e.speculation.costs.observe(len(b.Rows), st.number, st.drafting+info.Forward-b.DraftTime)
