@@ -1,11 +1,14 @@
 package handler
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"image"
 	"image/color"
+	"image/png"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -729,6 +732,24 @@ func TestPlaygroundImages(t *testing.T) {
 		if n := len(gen.last.Images); n != 1 {
 			t.Errorf("%d images were sent", n)
 		}
+	})
+	t.Run("a large photograph", func(t *testing.T) { // which the body has no room for
+		var large bytes.Buffer
+		if err := (&png.Encoder{CompressionLevel: png.NoCompression}).Encode(&large, image.NewNRGBA(image.Rect(0, 0, 4096, 512))); err != nil {
+			t.Fatal(err)
+		}
+		choose(file("large.png", large.Bytes()))
+		seen("#images", 1)
+		p.holds("document.querySelector('#images img').naturalWidth === 2048 && document.querySelector('#images img').src.startsWith('data:image/jpeg')")
+		p.say("large")
+		in, err := gen.last.Images[len(gen.last.Images)-1].Input(t.Context())
+		if err != nil || in.Inputs[0].Patches[0] <= 0 {
+			t.Errorf("what was transparent is not white, %v", err)
+		}
+		p.click("#new-chat")
+		choose(file("green.png", green))
+		seen("#images", 1)
+		p.say("green")
 	})
 	t.Run("a bad file", func(t *testing.T) {
 		choose(file("note.txt", []byte("a note")))

@@ -6,6 +6,10 @@ import { make } from "./dom.js";
 // kinds are what servers decode; a picture of another kind would only be refused later.
 const kinds = /^image\/(png|jpeg|webp|gif|bmp|x-ms-bmp)$/;
 
+// Larger files are made smaller: the bodies of requests have a limit, and so has what a
+// browser keeps of chats. Models see no more of an image than about so many pixels a side.
+const mostBytes = 1 << 20, mostSide = 2048;
+
 export class Images {
   // list shows them, and failed is told of a file that cannot be read.
   constructor(list, failed) {
@@ -23,7 +27,7 @@ export class Images {
         continue;
       }
       try {
-        this.urls.push(await read(file));
+        this.urls.push(await read(file.size > mostBytes ? await smaller(file) : file));
       } catch (err) {
         this.failed(`${file.name} cannot be read: ${err.message}.`);
       }
@@ -62,6 +66,20 @@ export function picture(url) {
   img.src = url;
   img.alt = "Image of the message";
   return img;
+}
+
+async function smaller(file) {
+  const image = await createImageBitmap(file);
+  const scale = Math.min(1, mostSide / Math.max(image.width, image.height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(image.width * scale));
+  canvas.height = Math.max(1, Math.round(image.height * scale));
+  const context = canvas.getContext("2d");
+  context.fillStyle = "white"; // where it is transparent: JPEG is not
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  image.close();
+  return new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.9));
 }
 
 function read(file) {
