@@ -43,19 +43,32 @@ func (p *Permissions) Allow(sid string, resources []string, actions ...string) *
 	return &(*p)[len(*p)-1]
 }
 
-// AllowReading adds the permissions to read places in S3, each an URI whose
-// last slash says that it is a prefix.
+// AllowReading adds the permissions to read places in S3, each a URI. One that
+// does not end in a slash may be an object or, as MODEL_ID takes it, a prefix.
 func (p *Permissions) AllowReading(region string, places []string) {
 	for i, place := range places {
 		bucket, key, _ := strings.Cut(strings.TrimPrefix(place, "s3://"), "/")
-		object := key
-		if object == "" || strings.HasSuffix(object, "/") {
-			object += "*"
-		}
 		of := "arn:" + Partition(region) + ":s3:::" + bucket
-		p.Allow(fmt.Sprint("Read", i), []string{of + "/" + object}, "s3:GetObject", "s3:GetObjectVersion")
+		objects := []string{of + "/" + key + "*"}
+		if key != "" && !strings.HasSuffix(key, "/") {
+			objects = []string{of + "/" + key, of + "/" + key + "/*"}
+		}
+		p.Allow(fmt.Sprint("Read", i), objects, "s3:GetObject", "s3:GetObjectVersion")
 		p.Allow(fmt.Sprint("List", i), []string{of}, "s3:ListBucket").Condition = Condition{"StringLike": {"s3:prefix": {key + "*"}}}
 	}
+}
+
+// Reads are the places in S3 that a server with these environment variables
+// reads.
+func Reads(env map[string]string) (places []string) {
+	for _, name := range []string{"MODEL_ID", "HF_MODEL_ID", "LORA_ADAPTERS", "PREFIX_CACHE_FILE"} {
+		for _, uri := range s3URI.FindAllString(env[name], -1) {
+			if IsPlace(uri) {
+				places = append(places, uri)
+			}
+		}
+	}
+	return places
 }
 
 // Partition is AWS's partition that a region is in.
@@ -73,6 +86,7 @@ var (
 	roleARN  = regexp.MustCompile(`^arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+$`)
 	ecrImage = regexp.MustCompile(`^(\d{12})\.dkr\.ecr(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/([^@:]+)[@:]?.*$`)
 	s3Place  = regexp.MustCompile(`^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$`)
+	s3URI    = regexp.MustCompile(`s3://[^\s,"?]+`) // in a list, without options
 )
 
 // IsPlace reports whether s is a bucket, a prefix or an object in S3.

@@ -90,9 +90,5 @@ func (s *Spec) reads() (places []string) {
 		prefix := strings.TrimSuffix(s.Bucket, "/") + "/" + s.Name + "/"
 		places = append(places, "s3://"+prefix)
 	}
-	if uri := s.Env["MODEL_ID"]; account.IsPlace(uri) {
-		uri, _, _ = strings.Cut(uri, "?")
-		places = append(places, uri)
-	}
-	return places
+	return append(places, account.Reads(s.Env)...)
 }

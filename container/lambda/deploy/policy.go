@@ -17,28 +17,20 @@ func (s *Spec) Policy(region, id string) account.Policy {
 	var all account.Permissions
 	all.Allow("Logs", []string{fmt.Sprintf("arn:%s:logs:%s:%s:log-group:%s:*", account.Partition(region), region, id, logGroup(s.Name))},
 		"logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents")
-	all.AllowReading(region, s.reads())
+	var places []string
+	if s.Model != "" {
+		places = append(places, s.Model)
+	}
+	all.AllowReading(region, append(places, account.Reads(s.Env)...))
+	if output := s.Env["QUEUE_OUTPUT"]; account.IsPlace(output) {
+		all.Allow("Answers", []string{"arn:" + account.Partition(region) + ":s3:::" + strings.TrimPrefix(output, "s3://") + "*"}, "s3:PutObject")
+	}
 	return account.Policy{
 		Trust: account.Document{Version: account.PolicyVersion, Statement: []account.Statement{{
 			Sid: "Lambda", Effect: "Allow", Principal: map[string]string{"Service": "lambda.amazonaws.com"}, Action: []string{"sts:AssumeRole"},
 		}}},
 		Permissions: account.Document{Version: account.PolicyVersion, Statement: all},
 	}
-}
-
-// reads are the places in S3 that the function reads.
-func (s *Spec) reads() (places []string) {
-	if s.Model != "" {
-		places = append(places, s.Model)
-	}
-	for _, name := range []string{"MODEL_ID", "PREFIX_CACHE_FILE"} {
-		for uri := range strings.SplitSeq(s.Env[name], ",") {
-			if uri, _, _ = strings.Cut(uri, "?"); account.IsPlace(uri) {
-				places = append(places, uri)
-			}
-		}
-	}
-	return places
 }
 
 func logGroup(function string) string { return "/aws/lambda/" + function }

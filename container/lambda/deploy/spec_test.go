@@ -84,22 +84,23 @@ func TestPolicy(t *testing.T) {
 		}
 	}
 	s := testSpec()
-	s.Env = map[string]string{"PREFIX_CACHE_FILE": "s3://prefixes/a.prefix,/opt/b.prefix"}
+	s.Env = map[string]string{"PREFIX_CACHE_FILE": "s3://prefixes/a.prefix,/opt/b.prefix", "QUEUE_OUTPUT": "s3://answers/small/"}
 	want := map[string]struct {
-		resource string
-		actions  []string
+		resources []string
+		actions   []string
 	}{
-		"Logs":  {"arn:aws:logs:eu-west-1:123456789012:log-group:/aws/lambda/small:*", append([]string{"logs:CreateLogGroup"}, module["Logs"]...)},
-		"Read0": {"arn:aws:s3:::models/llama/*", module["Weights"]},
-		"List0": {"arn:aws:s3:::models", module["List"]},
-		"Read1": {"arn:aws:s3:::prefixes/a.prefix", module["Weights"]},
-		"List1": {"arn:aws:s3:::prefixes", module["List"]},
+		"Logs":    {[]string{"arn:aws:logs:eu-west-1:123456789012:log-group:/aws/lambda/small:*"}, append([]string{"logs:CreateLogGroup"}, module["Logs"]...)},
+		"Read0":   {[]string{"arn:aws:s3:::models/llama/*"}, module["Weights"]},
+		"List0":   {[]string{"arn:aws:s3:::models"}, module["List"]},
+		"Read1":   {[]string{"arn:aws:s3:::prefixes/a.prefix", "arn:aws:s3:::prefixes/a.prefix/*"}, module["Weights"]},
+		"List1":   {[]string{"arn:aws:s3:::prefixes"}, module["List"]},
+		"Answers": {[]string{"arn:aws:s3:::answers/small/*"}, module["Answers"]},
 	}
 	policy := s.Policy("eu-west-1", s.Account())
 	var seen []string
 	for _, st := range policy.Permissions.Statement {
 		seen = append(seen, st.Sid)
-		if w := want[st.Sid]; len(w.actions) == 0 || !slices.Equal(st.Resource, []string{w.resource}) || !slices.Equal(st.Action, w.actions) {
+		if w := want[st.Sid]; len(w.actions) == 0 || !slices.Equal(st.Resource, w.resources) || !slices.Equal(st.Action, w.actions) {
 			t.Errorf("%s: %q on %q, want %+v", st.Sid, st.Action, st.Resource, w)
 		}
 	}
