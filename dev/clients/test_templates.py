@@ -94,7 +94,7 @@ def test_dashboard():
 
 
 def test_workflow():
-    """What the workflow runs are commands and flags of the program, and what it may do is enough for them."""
+    """What the workflow runs are commands and flags of the program."""
     workflow = yaml.safe_load((EXAMPLES / "github-actions/deploy.yaml").read_text())
     runs = [re.search(r"(sagemaker|lambda) deploy (.*)", step["run"])
             for job in workflow["jobs"].values() for step in job["steps"] if step.get("name") == "Deploy"]
@@ -102,6 +102,36 @@ def test_workflow():
     for run in runs:
         given = set(re.findall(r"--[a-z-]+", run[2]))
         assert given and not given - set(re.findall(r"--[a-z-]+", helped(run[1], "deploy")))
+
+
+# What deploy, status and --create-role ask AWS for is in these folders. What the workflow's role may not do: calling what it
+# deployed, deleting what is there with its role and log, and uploading a model.
+CALLERS = "sagemaker/deploy", "container/lambda/deploy", "internal/account"
+SERVICES = {"cloudwatchlogs": "logs", "sagemakerruntime": ""}
+NOT_NEEDED = {"DeleteRole", "DeleteRolePolicy", "DeleteLogGroup", "Invoke", "InvokeWithResponseStream",
+              "HeadObject", "PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload", "AbortMultipartUpload",
+              "GetCallerIdentity"}  # for which nobody needs a permission
+# What AWS asks for besides, where a call has tags or wants them, names a role or an image for Lambda.
+BESIDES = {"sagemaker:AddTags", "lambda:ListTags", "lambda:TagResource", "iam:TagRole", "iam:PassRole", "ecr:GetRepositoryPolicy", "ecr:SetRepositoryPolicy"}
+
+
+def test_workflow_role():
+    """The role of the workflow may do what the commands ask AWS for."""
+    called = set()
+    for source in (file for folder in CALLERS for file in (EXAMPLES.parent / folder).glob("*.go") if not file.name.endswith("_test.go")):
+        text = source.read_text()
+        for service, operation in re.findall(r"\b(%s)\.(\w+)Input\{" % "|".join(re.findall(r'service/(\w+)"', text) or ["none"]), text):
+            called.add((SERVICES.get(service, service), operation))
+    needed = {f"{service}:{operation}" for service, operation in called if service and operation not in NOT_NEEDED} | BESIDES
+    assert {"lambda:GetAlias", "sagemaker:CreateEndpoint", "iam:GetRole", "logs:FilterLogEvents"} <= needed  # or nothing is read from the sources
+    tree, _ = decode.decode(str(EXAMPLES / "cloudformation/github.yaml"))
+    allowed = set()
+    for statement in tree["Resources"]["Role"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]:
+        actions = statement["Action"]
+        allowed |= {actions} if isinstance(actions, str) else set(actions)
+    assert not needed - allowed, "the role may not do what the commands do"
+    services = {action.split(":")[0] for action in needed} - {"ecr"}
+    assert not {a for a in allowed if a.split(":")[0] in services} - needed, "the role may do what no command does"
 
 
 # --- The chart ------------------------------------------------------------------
