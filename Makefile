@@ -171,7 +171,8 @@ test-terraform: ## test the Terraform modules, without an account
 	terraform/test.sh
 
 terraform-readme:
-	cd dev/standin && for config in terraform-docs wrappers; do go tool terraform-docs --config ../../terraform/.$$config.yml ../../terraform || exit; done
+	cd dev/standin && for tables in 'terraform-docs modules' 'terraform-docs examples' 'wrappers modules'; do \
+	  set -- $$tables; go tool terraform-docs --config ../../terraform/.$$1.yml --recursive --recursive-include-main=false --recursive-path $$2 ../../terraform || exit; done
 
 # The rules of Prometheus, by promtool.
 .PHONY: test-alerts

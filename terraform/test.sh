@@ -1,7 +1,7 @@
 #!/bin/bash
 # Tries the modules and the examples, without an account: formatting, validity,
-# the modules' tests, a plan of each example, the tables in the READMEs, and
-# checkov's rules. AWS's providers have a stand-in (see dev/standin/main.go), since
+# the modules' tests, a plan of each example, the tables in the READMEs, and the
+# rules of checkov and tflint. AWS's providers have a stand-in (see dev/standin/main.go), since
 # the registry that has them cannot be reached everywhere; where it can, the real
 # ones check the examples, and by them the modules, too. They are fetched once,
 # some hundred megabytes: MILLRACE_REAL_PROVIDERS=0 leaves them out, =1 insists
@@ -101,10 +101,16 @@ EOF
 
 quietly() { "$@" >"$build/log" 2>&1 || { cat "$build/log"; return 1; }; }
 
-for config in terraform-docs wrappers; do
-	(cd ../dev/standin && quietly go tool terraform-docs --config "../../terraform/.$config.yml" --output-check ../../terraform) ||
+for tables in "terraform-docs modules" "terraform-docs examples" "wrappers modules"; do
+	(cd ../dev/standin && quietly go tool terraform-docs --config "../../terraform/.${tables% *}.yml" --recursive --recursive-include-main=false --recursive-path "${tables#* }" --output-check ../../terraform) ||
 		{ echo "make terraform-readme writes them."; exit 1; }
 done
+
+if command -v tflint >/dev/null; then
+	for folder in modules/* examples/*; do quietly tflint --config "$PWD/.tflint.hcl" --chdir "$folder"; done
+else
+	echo "tflint's rules are skipped: not installed: tflint."
+fi
 
 # In a copy: Terraform writes beside what it reads.
 rm -rf "$build/src"
@@ -127,6 +133,11 @@ for folder in "$build"/src/examples/*; do
 	quietly "$terraform" plan -no-color -input=false -compact-warnings -var-file "$build/src/testdata/examples.tfvars"
 	echo "${folder#"$build/src/"}: $(grep '^Plan: ' "$build/log")"
 done
+
+# Modules that are told to create nothing change nothing.
+try "$build/src/testdata/nothing"
+quietly "$terraform" plan -no-color -input=false -compact-warnings
+echo "create = false: $(grep '^No changes' "$build/log" || { cat "$build/log"; exit 1; })"
 
 # --- The real providers ----------------------------------------------------------
 
@@ -161,6 +172,6 @@ fi
 wait $installing || { cat "$build/checkov.log"; exit 1; }
 cd "$build/src"
 rm -rf ./*/*/.terraform # links to copies of the same modules
-rm -rf modules/*/wrappers testdata/wrappers # of whose inputs checkov knows nothing
+rm -rf modules/*/wrappers testdata # of whose inputs checkov knows nothing
 quietly "$venv/bin/checkov" --directory . --framework terraform --compact --quiet --skip-download
 echo "checkov: $(grep -o 'Passed checks.*' "$build/log")"

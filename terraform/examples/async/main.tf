@@ -1,25 +1,5 @@
-# An endpoint that puts its answers into S3, has an hour for each, and no
-# instance while nothing waits.
-
-variable "name" {
-  description = "Name of the endpoint, of which an account has one in a region."
-  type        = string
-  default     = "summaries"
-}
-
-variable "image" {
-  description = "Millrace's image in ECR."
-  type        = string
-}
-
-variable "weights" {
-  description = "Prefix in S3 of a Hugging Face checkpoint, with a / at the end."
-  type        = string
-}
-
-variable "bucket" {
-  description = "Bucket for requests and answers."
-  type        = string
+provider "aws" {
+  region = var.region
 }
 
 resource "aws_sns_topic" "failed" {
@@ -43,9 +23,4 @@ module "summaries" {
     failure_s3_uri  = "s3://${var.bucket}/failed/"
     error_topic_arn = aws_sns_topic.failed.arn
   }
-}
-
-output "endpoint" {
-  description = "Name of the endpoint: EndpointName for the invoke calls."
-  value       = module.summaries.name
 }

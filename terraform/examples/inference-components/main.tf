@@ -1,25 +1,9 @@
-# Two models that share instances; both go to no copy, and the endpoint to no
-# instance, while nothing is asked.
-
-variable "name" {
-  description = "Name of the endpoint, of which an account has one in a region."
-  type        = string
-  default     = "fleet"
+provider "aws" {
+  region = var.region
 }
 
-variable "image" {
-  description = "Millrace's image in ECR."
-  type        = string
-}
-
-variable "weights" {
-  description = "Prefix in S3 of a Hugging Face checkpoint, with a / at the end."
-  type        = string
-}
-
-variable "small_weights" {
-  description = "Prefix in S3 of the second, smaller checkpoint."
-  type        = string
+provider "awscc" {
+  region = var.region
 }
 
 module "fleet" {
@@ -52,14 +36,4 @@ module "small" {
   weights       = { s3_uri = var.small_weights }
   resources     = { cpus = 8, min_memory_mb = 8192 }
   copies        = { min = 0, max = 2 }
-}
-
-output "endpoint" {
-  description = "Name of the endpoint: EndpointName for the invoke calls."
-  value       = module.fleet.name
-}
-
-output "components" {
-  description = "Names of the components: InferenceComponentName for the invoke calls."
-  value       = [module.large.name, module.small.name]
 }

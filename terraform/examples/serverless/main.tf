@@ -1,19 +1,5 @@
-# A small model on CPUs, with no instance while nothing is asked.
-
-variable "name" {
-  description = "Name of the endpoint, of which an account has one in a region."
-  type        = string
-  default     = "small"
-}
-
-variable "image" {
-  description = "Millrace's image in ECR."
-  type        = string
-}
-
-variable "weights" {
-  description = "Prefix in S3 of a Hugging Face checkpoint, with a / at the end."
-  type        = string
+provider "aws" {
+  region = var.region
 }
 
 module "small" {
@@ -24,9 +10,4 @@ module "small" {
   image      = var.image
   weights    = { s3_uri = var.weights, stream = true }
   serverless = { memory_mb = 6144, max_concurrency = 5 }
-}
-
-output "endpoint" {
-  description = "Name of the endpoint: EndpointName for the invoke calls."
-  value       = module.small.name
 }

@@ -6,11 +6,11 @@ locals {
   account   = data.aws_caller_identity.current.account_id
   partition = data.aws_partition.current.partition
   region    = data.aws_region.current.region
-  key       = var.kms_key_arn == null ? aws_kms_key.this[0].arn : var.kms_key_arn
+  key       = var.kms_key_arn == null ? one(aws_kms_key.this[*].arn) : var.kms_key_arn
 }
 
 resource "aws_kms_key" "this" {
-  count = var.kms_key_arn == null ? 1 : 0
+  count = var.create && var.kms_key_arn == null ? 1 : 0
 
   description             = "Weights, images and logs of ${var.name}"
   enable_key_rotation     = true
@@ -40,7 +40,7 @@ resource "aws_kms_key" "this" {
 }
 
 resource "aws_kms_alias" "this" {
-  count = var.kms_key_arn == null ? 1 : 0
+  count = var.create && var.kms_key_arn == null ? 1 : 0
 
   name          = "alias/${var.name}"
   target_key_id = aws_kms_key.this[0].key_id
@@ -52,13 +52,17 @@ resource "aws_s3_bucket" "weights" {
   # checkov:skip=CKV_AWS_18:who read the weights is in CloudTrail, if the account has it on
   # checkov:skip=CKV_AWS_144:weights can be uploaded again; a second copy in another region is the user's to want
   # checkov:skip=CKV2_AWS_62:nothing waits for a notice of new weights
+  count = var.create ? 1 : 0
+
   bucket_prefix = "${var.name}-"
   force_destroy = var.force_destroy
   tags          = var.tags
 }
 
 resource "aws_s3_bucket_public_access_block" "weights" {
-  bucket                  = aws_s3_bucket.weights.id
+  count = var.create ? 1 : 0
+
+  bucket                  = aws_s3_bucket.weights[0].id
   block_public_acls       = true
   block_public_policy     = true
   ignore_public_acls      = true
@@ -66,7 +70,9 @@ resource "aws_s3_bucket_public_access_block" "weights" {
 }
 
 resource "aws_s3_bucket_ownership_controls" "weights" {
-  bucket = aws_s3_bucket.weights.id
+  count = var.create ? 1 : 0
+
+  bucket = aws_s3_bucket.weights[0].id
 
   rule {
     object_ownership = "BucketOwnerEnforced"
@@ -74,7 +80,9 @@ resource "aws_s3_bucket_ownership_controls" "weights" {
 }
 
 resource "aws_s3_bucket_server_side_encryption_configuration" "weights" {
-  bucket = aws_s3_bucket.weights.id
+  count = var.create ? 1 : 0
+
+  bucket = aws_s3_bucket.weights[0].id
 
   rule {
     bucket_key_enabled = true # one call to KMS for many objects
@@ -89,7 +97,9 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "weights" {
 # A server pins what it reads; with versions an upload of new weights does not
 # take the old ones away under it.
 resource "aws_s3_bucket_versioning" "weights" {
-  bucket = aws_s3_bucket.weights.id
+  count = var.create ? 1 : 0
+
+  bucket = aws_s3_bucket.weights[0].id
 
   versioning_configuration {
     status = "Enabled"
@@ -97,7 +107,9 @@ resource "aws_s3_bucket_versioning" "weights" {
 }
 
 resource "aws_s3_bucket_lifecycle_configuration" "weights" {
-  bucket = aws_s3_bucket.weights.id
+  count = var.create ? 1 : 0
+
+  bucket = aws_s3_bucket.weights[0].id
 
   rule {
     id     = "old"
@@ -117,7 +129,9 @@ resource "aws_s3_bucket_lifecycle_configuration" "weights" {
 }
 
 resource "aws_s3_bucket_policy" "weights" {
-  bucket = aws_s3_bucket.weights.id
+  count = var.create ? 1 : 0
+
+  bucket = aws_s3_bucket.weights[0].id
 
   policy = jsonencode({
     Version = "2012-10-17"
@@ -126,7 +140,7 @@ resource "aws_s3_bucket_policy" "weights" {
       Effect    = "Deny"
       Action    = "s3:*"
       Principal = "*"
-      Resource  = [aws_s3_bucket.weights.arn, "${aws_s3_bucket.weights.arn}/*"]
+      Resource  = [aws_s3_bucket.weights[0].arn, "${aws_s3_bucket.weights[0].arn}/*"]
       Condition = { Bool = { "aws:SecureTransport" = "false" } }
     }]
   })
@@ -137,7 +151,7 @@ resource "aws_s3_bucket_policy" "weights" {
 # --- Images ----------------------------------------------------------------------
 
 resource "aws_ecr_repository" "this" {
-  for_each = var.repositories
+  for_each = var.create ? var.repositories : toset([])
 
   name                 = each.value
   image_tag_mutability = "IMMUTABLE"

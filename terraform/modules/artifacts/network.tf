@@ -1,5 +1,7 @@
 locals {
-  s3 = try(var.network.s3, "none")
+  network = var.create ? var.network : null
+
+  s3 = try(local.network.s3, "none")
 
   # A gateway holds for whole route tables, and so for all that is in their subnets.
   # What may read the weights is said by roles and by the bucket.
@@ -12,7 +14,7 @@ locals {
         Effect    = "Allow"
         Action    = ["s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket", "s3:PutObject", "s3:AbortMultipartUpload"]
         Principal = "*"
-        Resource = concat([aws_s3_bucket.weights.arn, "${aws_s3_bucket.weights.arn}/*"], flatten([for name in try(var.network.buckets, []) :
+        Resource = concat(flatten([for arn in aws_s3_bucket.weights[*].arn : [arn, "${arn}/*"]]), flatten([for name in try(local.network.buckets, []) :
         ["arn:${local.partition}:s3:::${name}", "arn:${local.partition}:s3:::${name}/*"]]))
         Condition = { StringEquals = { "aws:PrincipalAccount" = local.account } }
       },
@@ -44,7 +46,7 @@ resource "aws_vpc_endpoint" "s3" {
 }
 
 resource "aws_vpc_endpoint" "service" {
-  for_each = try(var.network.services, toset([]))
+  for_each = try(local.network.services, toset([]))
 
   vpc_id              = var.network.vpc_id
   service_name        = "com.amazonaws.${local.region}.${each.value}"
@@ -56,7 +58,7 @@ resource "aws_vpc_endpoint" "service" {
 }
 
 resource "aws_security_group" "service" {
-  count = var.network == null ? 0 : 1
+  count = local.network == null ? 0 : 1
 
   name_prefix = "${var.name}-services-"
   description = "Who may reach the AWS services that ${var.name} uses"
@@ -69,7 +71,7 @@ resource "aws_security_group" "service" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "service" {
-  for_each = toset(try(var.network.cidr_blocks, []))
+  for_each = toset(try(local.network.cidr_blocks, []))
 
   security_group_id = aws_security_group.service[0].id
   description       = "HTTPS from ${each.value}"

@@ -1,11 +1,11 @@
 output "bucket" {
   description = "Name of the bucket for weights."
-  value       = aws_s3_bucket.weights.bucket
+  value       = one(aws_s3_bucket.weights[*].bucket)
 }
 
 output "s3_uri" {
   description = "The bucket as a URI, with a / at the end: add a model's prefix."
-  value       = "s3://${aws_s3_bucket.weights.bucket}/"
+  value       = one([for name in aws_s3_bucket.weights[*].bucket : "s3://${name}/"])
 }
 
 output "repository_urls" {

@@ -1,3 +1,10 @@
+variable "create" {
+  description = "Whether to create anything. False deletes what was created, and keeps the configuration."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
 variable "name" {
   description = "Prefix of all names."
   type        = string

@@ -112,7 +112,11 @@ locals {
 }
 
 resource "aws_iam_role" "this" {
-  name_prefix          = "${var.name}-"
+  count = var.create ? 1 : 0
+
+  name                 = var.use_name_prefix ? null : var.name
+  name_prefix          = var.use_name_prefix ? "${var.name}-" : null
+  path                 = var.path
   description          = "What ${var.name} may do as SageMaker runs it"
   permissions_boundary = var.permissions_boundary_arn
   tags                 = var.tags
@@ -134,7 +138,9 @@ resource "aws_iam_role" "this" {
 }
 
 resource "aws_iam_role_policy" "this" {
+  count = var.create ? 1 : 0
+
   name   = "sagemaker"
-  role   = aws_iam_role.this.id
+  role   = aws_iam_role.this[0].id
   policy = jsonencode({ Version = "2012-10-17", Statement = local.statements })
 }

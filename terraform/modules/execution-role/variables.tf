@@ -1,11 +1,37 @@
+variable "create" {
+  description = "Whether to create the role. False deletes what was created, and keeps the configuration."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
 variable "name" {
-  description = "Prefix of the role's name; Terraform adds what makes it unique."
+  description = "Prefix of the role's name, or the whole of it: see `use_name_prefix`."
   type        = string
   nullable    = false
 
   validation {
-    condition     = can(regex("^[\\w+=,.@-]{1,37}$", var.name))
-    error_message = "name must have 1 to 37 letters, digits or any of _+=,.@-"
+    condition     = can(regex("^[\\w+=,.@-]{1,64}$", var.name)) && (length(var.name) <= 37 || !var.use_name_prefix)
+    error_message = "name must have 1 to 37 letters, digits or any of _+=,.@-, or 64 without use_name_prefix"
+  }
+}
+
+variable "use_name_prefix" {
+  description = "Whether Terraform adds to the name what makes it unique."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "path" {
+  description = "Path of the role."
+  type        = string
+  default     = "/"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^/([\\w+=,.@-]+/)*$", var.path))
+    error_message = "path must begin and end with /"
   }
 }
 

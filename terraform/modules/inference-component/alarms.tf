@@ -1,7 +1,7 @@
 locals {
   limits = {
     server-errors = {
-      metric = "Invocation5XXErrors", statistic = "Sum", limit = var.alarms.server_errors
+      metric = "Invocation5XXErrors", limit = var.alarms.server_errors
       says   = "answers with a server's error"
     }
     latency = {
@@ -10,25 +10,22 @@ locals {
       says   = "is slow to answer"
     }
   }
-  alarms = { for name, alarm in local.limits : name => alarm if var.alarms.enabled && alarm.limit >= 0 }
 }
 
-resource "aws_cloudwatch_metric_alarm" "this" {
-  for_each = local.alarms
+module "alarms" {
+  source = "../alarms"
 
-  alarm_name          = "${var.name}-${each.key}"
-  alarm_description   = "The component ${var.name} ${each.value.says}"
-  namespace           = "AWS/SageMaker"
-  metric_name         = each.value.metric
-  dimensions          = { InferenceComponentName = var.name }
-  statistic           = each.value.statistic == "Sum" ? "Sum" : null
-  extended_statistic  = each.value.statistic == "Sum" ? null : each.value.statistic
-  period              = 300
-  evaluation_periods  = 1
-  threshold           = each.value.limit
-  comparison_operator = "GreaterThanThreshold"
-  treat_missing_data  = "notBreaching"
-  alarm_actions       = var.alarms.action_arns
-  ok_actions          = var.alarms.action_arns
-  tags                = var.tags
+  create      = var.create && var.alarms.enabled
+  name        = var.name
+  subject     = "The component ${var.name}"
+  namespace   = "AWS/SageMaker"
+  dimensions  = { InferenceComponentName = var.name }
+  limits      = local.limits
+  action_arns = var.alarms.action_arns
+  tags        = var.tags
+}
+
+moved {
+  from = aws_cloudwatch_metric_alarm.this
+  to   = module.alarms.aws_cloudwatch_metric_alarm.this
 }

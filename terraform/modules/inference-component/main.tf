@@ -5,6 +5,8 @@ locals {
 # Made before the component: a group that SageMaker makes keeps its logs for ever.
 resource "aws_cloudwatch_log_group" "this" {
   # checkov:skip=CKV_AWS_158:the key is the user's to give; without one CloudWatch encrypts with its own
+  count = var.create ? 1 : 0
+
   name              = "/aws/sagemaker/InferenceComponents/${var.name}"
   retention_in_days = var.logs.retention_days
   kms_key_id        = var.logs.kms_key_arn
@@ -14,6 +16,7 @@ resource "aws_cloudwatch_log_group" "this" {
 module "model" {
   source = "../sagemaker-model"
 
+  create                   = var.create
   name                     = var.name
   image                    = var.image
   weights                  = var.weights
@@ -22,18 +25,23 @@ module "model" {
   vpc                      = var.vpc
   network_isolation        = var.network_isolation
   execution_role_arn       = var.execution_role_arn
+  role_name                = var.role_name
+  role_use_name_prefix     = var.role_use_name_prefix
+  role_path                = var.role_path
   permissions_boundary_arn = var.permissions_boundary_arn
   tags                     = var.tags
 
   permissions = {
     read_s3_uris    = values(var.adapters)
-    log_group_names = [aws_cloudwatch_log_group.this.name]
+    log_group_names = aws_cloudwatch_log_group.this[*].name
   }
 }
 
 # A component names a model, and not an image, because a model takes weights
 # from a prefix and more than 16 environment variables.
 resource "awscc_sagemaker_inference_component" "this" {
+  count = var.create ? 1 : 0
+
   inference_component_name = var.name
   endpoint_name            = var.endpoint_name
   variant_name             = var.variant_name
@@ -63,8 +71,8 @@ resource "awscc_sagemaker_inference_component" "this" {
       wait_interval_in_seconds             = var.deployment.wait_seconds
       maximum_execution_timeout_in_seconds = var.deployment.timeout_seconds
     }
-    auto_rollback_configuration = var.deployment.rollback_on_alarm && length(local.alarms) > 0 ? {
-      alarms = [for alarm in aws_cloudwatch_metric_alarm.this : { alarm_name = alarm.alarm_name }]
+    auto_rollback_configuration = var.deployment.rollback_on_alarm && length(module.alarms.names) > 0 ? {
+      alarms = [for name in module.alarms.names : { alarm_name = name }]
     } : null
   }
 
@@ -77,14 +85,14 @@ resource "awscc_sagemaker_inference_component" "this" {
 }
 
 resource "awscc_sagemaker_inference_component" "adapter" {
-  for_each = var.adapters
+  for_each = var.create ? var.adapters : {}
 
   inference_component_name = "${var.name}-${each.key}"
   endpoint_name            = var.endpoint_name
   tags                     = [for key, value in var.tags : { key = key, value = value }]
 
   specification = {
-    base_inference_component_name = awscc_sagemaker_inference_component.this.inference_component_name
+    base_inference_component_name = awscc_sagemaker_inference_component.this[0].inference_component_name
     container                     = { artifact_url = each.value }
   }
 }

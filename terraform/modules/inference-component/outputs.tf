@@ -1,11 +1,11 @@
 output "name" {
   description = "Name of the component: InferenceComponentName for the invoke calls."
-  value       = awscc_sagemaker_inference_component.this.inference_component_name
+  value       = one(awscc_sagemaker_inference_component.this[*].inference_component_name)
 }
 
 output "arn" {
   description = "ARN of the component."
-  value       = awscc_sagemaker_inference_component.this.inference_component_arn
+  value       = one(awscc_sagemaker_inference_component.this[*].inference_component_arn)
 }
 
 output "adapter_names" {
@@ -23,15 +23,20 @@ output "execution_role_arn" {
   value       = module.model.execution_role_arn
 }
 
+output "execution_role_name" {
+  description = "Name of the role that was made, to attach more policies to; null where one was given."
+  value       = module.model.execution_role_name
+}
+
 output "invoke_policy_json" {
   description = "A policy for those who call the component and its adapters, beside that for the endpoint."
-  value = jsonencode({
+  value = !var.create ? null : jsonencode({
     Version = "2012-10-17"
     Statement = [{
       Effect = "Allow"
       Action = ["sagemaker:InvokeEndpoint", "sagemaker:InvokeEndpointWithResponseStream", "sagemaker:InvokeEndpointWithBidirectionalStream"]
       Resource = concat(
-        [awscc_sagemaker_inference_component.this.inference_component_arn],
+        [awscc_sagemaker_inference_component.this[0].inference_component_arn],
         [for component in awscc_sagemaker_inference_component.adapter : component.inference_component_arn],
       )
     }]
@@ -40,10 +45,10 @@ output "invoke_policy_json" {
 
 output "log_group_name" {
   description = "CloudWatch log group of the containers."
-  value       = aws_cloudwatch_log_group.this.name
+  value       = one(aws_cloudwatch_log_group.this[*].name)
 }
 
 output "alarm_names" {
   description = "Names of the alarms."
-  value       = [for alarm in aws_cloudwatch_metric_alarm.this : alarm.alarm_name]
+  value       = module.alarms.names
 }

@@ -1,11 +1,13 @@
 locals {
-  sleeps = var.copies.min == 0
+  sleeps = var.create && var.copies.min == 0
 }
 
 resource "aws_appautoscaling_target" "this" {
+  count = var.create ? 1 : 0
+
   service_namespace  = "sagemaker"
   scalable_dimension = "sagemaker:inference-component:DesiredCopyCount"
-  resource_id        = "inference-component/${awscc_sagemaker_inference_component.this.inference_component_name}"
+  resource_id        = "inference-component/${awscc_sagemaker_inference_component.this[0].inference_component_name}"
   min_capacity       = var.copies.min
   max_capacity       = var.copies.max
   tags               = var.tags
@@ -14,11 +16,13 @@ resource "aws_appautoscaling_target" "this" {
 # Counts what runs and what waits every ten seconds: it sees a queue of long
 # generations minutes before a count of finished requests does.
 resource "aws_appautoscaling_policy" "load" {
+  count = var.create ? 1 : 0
+
   name               = "${var.name}-load"
   policy_type        = "TargetTrackingScaling"
-  service_namespace  = aws_appautoscaling_target.this.service_namespace
-  scalable_dimension = aws_appautoscaling_target.this.scalable_dimension
-  resource_id        = aws_appautoscaling_target.this.resource_id
+  service_namespace  = aws_appautoscaling_target.this[0].service_namespace
+  scalable_dimension = aws_appautoscaling_target.this[0].scalable_dimension
+  resource_id        = aws_appautoscaling_target.this[0].resource_id
 
   target_tracking_scaling_policy_configuration {
     target_value       = coalesce(var.copies.target, max(1, floor(local.slots * 0.7)))
@@ -38,9 +42,9 @@ resource "aws_appautoscaling_policy" "wake" {
 
   name               = "${var.name}-wake"
   policy_type        = "StepScaling"
-  service_namespace  = aws_appautoscaling_target.this.service_namespace
-  scalable_dimension = aws_appautoscaling_target.this.scalable_dimension
-  resource_id        = aws_appautoscaling_target.this.resource_id
+  service_namespace  = aws_appautoscaling_target.this[0].service_namespace
+  scalable_dimension = aws_appautoscaling_target.this[0].scalable_dimension
+  resource_id        = aws_appautoscaling_target.this[0].resource_id
 
   step_scaling_policy_configuration {
     adjustment_type         = "ChangeInCapacity"

@@ -1,3 +1,10 @@
+variable "create" {
+  description = "Whether to create anything. False deletes what was created, and keeps the configuration."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
 variable "name" {
   description = "Name of the component and prefix of all other names."
   type        = string
@@ -257,6 +264,40 @@ variable "execution_role_arn" {
   validation {
     condition     = var.execution_role_arn == null || can(regex("^arn:aws[a-z-]*:iam::\\d{12}:role/[\\w+=,.@/-]+$", var.execution_role_arn))
     error_message = "execution_role_arn must be the ARN of a role: arn:aws:iam::ACCOUNT:role/NAME"
+  }
+}
+
+variable "role_name" {
+  description = "Prefix of the name of the role that is made, or the whole of it: see `role_use_name_prefix`. Null is `name`."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.role_name == null || try(can(regex("^[\\w+=,.@-]{1,64}$", var.role_name)) && (length(var.role_name) <= 37 || !var.role_use_name_prefix), false)
+    error_message = "role_name must have 1 to 37 letters, digits or any of _+=,.@-, or 64 without role_use_name_prefix"
+  }
+  validation {
+    condition     = var.role_name == null || var.execution_role_arn == null
+    error_message = "role_name is for the role that the module makes, and execution_role_arn names one that exists: give one of them"
+  }
+}
+
+variable "role_use_name_prefix" {
+  description = "Whether Terraform adds to the name of the role what makes it unique."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "role_path" {
+  description = "Path of the role."
+  type        = string
+  default     = "/"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^/([\\w+=,.@-]+/)*$", var.role_path))
+    error_message = "role_path must begin and end with /"
   }
 }
 

@@ -1,6 +1,6 @@
 locals {
   limits = {
-    throttles = { metric = "Throttles", statistic = "Sum", limit = var.alarms.throttles, says = "is called more than its concurrency allows" }
+    throttles = { metric = "Throttles", limit = var.alarms.throttles, says = "is called more than its concurrency allows" }
     duration = {
       metric = "Duration", statistic = "p99", says = "comes near its timeout"
       limit  = var.timeout_seconds * var.alarms.duration_percent * 10 # in ms
@@ -11,8 +11,10 @@ locals {
 # Lambda's metric Errors counts calls that were refused as well, such as those with
 # a temperature of -1. The server marks them in its log.
 resource "aws_cloudwatch_log_metric_filter" "refused" {
+  count = var.create ? 1 : 0
+
   name           = "${var.name}-refused"
-  log_group_name = aws_cloudwatch_log_group.this.name
+  log_group_name = aws_cloudwatch_log_group.this[0].name
   pattern        = "{ $.refused IS TRUE }"
 
   metric_transformation {
@@ -24,7 +26,7 @@ resource "aws_cloudwatch_log_metric_filter" "refused" {
 }
 
 resource "aws_cloudwatch_metric_alarm" "errors" {
-  count = var.alarms.enabled && var.alarms.errors >= 0 ? 1 : 0
+  count = var.create && var.alarms.enabled && var.alarms.errors >= 0 ? 1 : 0
 
   alarm_name          = "${var.name}-errors"
   alarm_description   = "The function ${var.name} fails"
@@ -48,7 +50,7 @@ resource "aws_cloudwatch_metric_alarm" "errors" {
     metric {
       namespace   = "AWS/Lambda"
       metric_name = "Errors"
-      dimensions  = { FunctionName = aws_lambda_function.this.function_name }
+      dimensions  = { FunctionName = aws_lambda_function.this[0].function_name }
       stat        = "Sum"
       period      = 300
     }
@@ -57,30 +59,28 @@ resource "aws_cloudwatch_metric_alarm" "errors" {
     id = "refused"
 
     metric {
-      namespace   = one(aws_cloudwatch_log_metric_filter.refused.metric_transformation[*].namespace)
-      metric_name = one(aws_cloudwatch_log_metric_filter.refused.metric_transformation[*].name)
+      namespace   = one(aws_cloudwatch_log_metric_filter.refused[0].metric_transformation[*].namespace)
+      metric_name = one(aws_cloudwatch_log_metric_filter.refused[0].metric_transformation[*].name)
       stat        = "Sum"
       period      = 300
     }
   }
 }
 
-resource "aws_cloudwatch_metric_alarm" "this" {
-  for_each = { for name, alarm in local.limits : name => alarm if var.alarms.enabled && alarm.limit >= 0 }
+module "alarms" {
+  source = "../alarms"
 
-  alarm_name          = "${var.name}-${each.key}"
-  alarm_description   = "The function ${var.name} ${each.value.says}"
-  namespace           = "AWS/Lambda"
-  metric_name         = each.value.metric
-  dimensions          = { FunctionName = aws_lambda_function.this.function_name }
-  statistic           = each.value.statistic == "Sum" ? "Sum" : null
-  extended_statistic  = each.value.statistic == "Sum" ? null : each.value.statistic
-  period              = 300
-  evaluation_periods  = 1
-  threshold           = each.value.limit
-  comparison_operator = "GreaterThanThreshold"
-  treat_missing_data  = "notBreaching"
-  alarm_actions       = var.alarms.action_arns
-  ok_actions          = var.alarms.action_arns
-  tags                = var.tags
+  create      = var.create && var.alarms.enabled
+  name        = var.name
+  subject     = "The function ${var.name}"
+  namespace   = "AWS/Lambda"
+  dimensions  = { FunctionName = var.name }
+  limits      = local.limits
+  action_arns = var.alarms.action_arns
+  tags        = var.tags
+}
+
+moved {
+  from = aws_cloudwatch_metric_alarm.this
+  to   = module.alarms.aws_cloudwatch_metric_alarm.this
 }

@@ -1,5 +1,5 @@
 locals {
-  managed   = var.managed_instances != null
+  managed   = var.create && var.managed_instances != null
   log_group = "/aws/lambda/${var.name}"
 
   image_region = split(".", var.image)[3] # ACCOUNT.dkr.ecr.REGION.amazonaws.com/…
@@ -19,6 +19,8 @@ locals {
 # Made before the function: a group that Lambda makes keeps its logs for ever.
 resource "aws_cloudwatch_log_group" "this" {
   # checkov:skip=CKV_AWS_158:the key is the user's to give; without one CloudWatch encrypts with its own
+  count = var.create ? 1 : 0
+
   name              = local.log_group
   retention_in_days = var.logs.retention_days
   kms_key_id        = var.logs.kms_key_arn
@@ -31,8 +33,10 @@ resource "aws_lambda_function" "this" {
   # checkov:skip=CKV_AWS_117:without vpc the function has no way into a network, which is what most want
   # checkov:skip=CKV_AWS_173:the key is the user's to give; without one Lambda encrypts with its own
   # checkov:skip=CKV_AWS_272:code signing is for archives; an image is named by its digest
+  count = var.create ? 1 : 0
+
   function_name                  = var.name
-  role                           = aws_iam_role.this.arn
+  role                           = aws_iam_role.this[0].arn
   package_type                   = "Image"
   image_uri                      = var.image
   architectures                  = [var.architecture]
@@ -49,7 +53,7 @@ resource "aws_lambda_function" "this" {
 
   logging_config {
     log_format = "JSON"
-    log_group  = aws_cloudwatch_log_group.this.name
+    log_group  = aws_cloudwatch_log_group.this[0].name
   }
 
   tracing_config {
@@ -116,19 +120,21 @@ resource "aws_lambda_function" "this" {
 # Callers use the alias: it moves to a new version once that is published, and
 # provisioned concurrency can be had only by name.
 resource "aws_lambda_alias" "live" {
+  count = var.create ? 1 : 0
+
   name             = "live"
   description      = "The version that callers use"
-  function_name    = aws_lambda_function.this.function_name
-  function_version = aws_lambda_function.this.version
+  function_name    = aws_lambda_function.this[0].function_name
+  function_version = aws_lambda_function.this[0].version
 
   depends_on = [aws_lambda_function_scaling_config.this]
 }
 
 resource "aws_lambda_provisioned_concurrency_config" "this" {
-  count = var.provisioned_concurrency > 0 ? 1 : 0
+  count = var.create && var.provisioned_concurrency > 0 ? 1 : 0
 
-  function_name                     = aws_lambda_function.this.function_name
-  qualifier                         = aws_lambda_alias.live.name
+  function_name                     = aws_lambda_function.this[0].function_name
+  qualifier                         = aws_lambda_alias.live[0].name
   provisioned_concurrent_executions = var.provisioned_concurrency
 }
 
@@ -167,10 +173,10 @@ resource "aws_lambda_capacity_provider" "this" {
 
 # Of one version: Lambda scales each by its own.
 resource "aws_lambda_function_scaling_config" "this" {
-  count = try(var.managed_instances.min_environments, null) == null && try(var.managed_instances.max_environments, null) == null ? 0 : 1
+  count = !local.managed || try(coalesce(var.managed_instances.min_environments, var.managed_instances.max_environments), null) == null ? 0 : 1
 
-  function_name = aws_lambda_function.this.function_name
-  qualifier     = aws_lambda_function.this.version
+  function_name = aws_lambda_function.this[0].function_name
+  qualifier     = aws_lambda_function.this[0].version
 
   function_scaling_config {
     min_execution_environments = var.managed_instances.min_environments

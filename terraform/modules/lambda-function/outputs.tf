@@ -1,16 +1,16 @@
 output "name" {
   description = "Name of the function."
-  value       = aws_lambda_function.this.function_name
+  value       = one(aws_lambda_function.this[*].function_name)
 }
 
 output "arn" {
   description = "ARN of the function."
-  value       = aws_lambda_function.this.arn
+  value       = one(aws_lambda_function.this[*].arn)
 }
 
 output "alias_arn" {
   description = "ARN of the alias that callers use."
-  value       = aws_lambda_alias.live.arn
+  value       = one(aws_lambda_alias.live[*].arn)
 }
 
 output "url" {
@@ -20,32 +20,37 @@ output "url" {
 
 output "role_arn" {
   description = "ARN of the function's role."
-  value       = aws_iam_role.this.arn
+  value       = one(aws_iam_role.this[*].arn)
+}
+
+output "role_name" {
+  description = "Name of the function's role, to attach more policies to."
+  value       = one(aws_iam_role.this[*].name)
 }
 
 output "policy_json" {
   description = "The policy of the function's role."
-  value       = aws_iam_role_policy.this.policy
+  value       = one(aws_iam_role_policy.this[*].policy)
 }
 
 output "invoke_policy_json" {
   description = "A policy for those who call the function, by its URL or directly."
-  value = jsonencode({
+  value = !var.create ? null : jsonencode({
     Version = "2012-10-17"
     Statement = [{
       Effect   = "Allow"
       Action   = ["lambda:InvokeFunctionUrl", "lambda:InvokeFunction"]
-      Resource = [aws_lambda_alias.live.arn]
+      Resource = [aws_lambda_alias.live[0].arn]
     }]
   })
 }
 
 output "log_group_name" {
   description = "CloudWatch log group of the function."
-  value       = aws_cloudwatch_log_group.this.name
+  value       = one(aws_cloudwatch_log_group.this[*].name)
 }
 
 output "alarm_names" {
   description = "Names of the alarms."
-  value       = [for name in sort(concat([for alarm in aws_cloudwatch_metric_alarm.this : alarm.alarm_name], aws_cloudwatch_metric_alarm.errors[*].alarm_name)) : name]
+  value       = [for name in sort(concat(module.alarms.names, aws_cloudwatch_metric_alarm.errors[*].alarm_name)) : name]
 }

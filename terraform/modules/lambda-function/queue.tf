@@ -1,9 +1,9 @@
 # A message that fails for no fault of its own comes again, and the others do not.
 resource "aws_lambda_event_source_mapping" "queue" {
-  count = var.queue == null ? 0 : 1
+  count = var.create && var.queue != null ? 1 : 0
 
   event_source_arn        = var.queue.arn
-  function_name           = aws_lambda_alias.live.arn
+  function_name           = aws_lambda_alias.live[0].arn
   batch_size              = var.queue.batch_size
   function_response_types = ["ReportBatchItemFailures"]
   tags                    = var.tags

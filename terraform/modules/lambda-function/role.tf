@@ -7,6 +7,8 @@ locals {
   partition = data.aws_partition.current.partition
   region    = data.aws_region.current.region
 
+  role_name = coalesce(var.role_name, var.name)
+
   weights = try(var.weights.s3_uri, "s3://none/")
   bucket  = split("/", local.weights)[2]
   prefix  = trimprefix(local.weights, "s3://${local.bucket}/")
@@ -88,6 +90,8 @@ locals {
     },
   ] : statement if length(statement.Resource) > 0]
 
+  # Lambda takes a role of the function's own account only (iam:PassRole), so no
+  # condition need say which; that its pollers of queues send one is not documented.
   trust = jsonencode({
     Version = "2012-10-17"
     Statement = [{
@@ -99,7 +103,11 @@ locals {
 }
 
 resource "aws_iam_role" "this" {
-  name_prefix          = "${var.name}-"
+  count = var.create ? 1 : 0
+
+  name                 = var.role_use_name_prefix ? null : local.role_name
+  name_prefix          = var.role_use_name_prefix ? "${local.role_name}-" : null
+  path                 = var.role_path
   description          = "What the function ${var.name} may do"
   assume_role_policy   = local.trust
   permissions_boundary = var.permissions_boundary_arn
@@ -111,8 +119,10 @@ resource "aws_iam_role" "this" {
 }
 
 resource "aws_iam_role_policy" "this" {
+  count = var.create ? 1 : 0
+
   name   = "function"
-  role   = aws_iam_role.this.id
+  role   = aws_iam_role.this[0].id
   policy = jsonencode({ Version = "2012-10-17", Statement = local.statements })
 }
 
@@ -120,7 +130,9 @@ resource "aws_iam_role_policy" "this" {
 resource "aws_iam_role" "operator" {
   count = local.managed ? 1 : 0
 
-  name_prefix          = "${substr(var.name, 0, 28)}-operator-"
+  name                 = var.role_use_name_prefix ? null : "${local.role_name}-operator"
+  name_prefix          = var.role_use_name_prefix ? "${substr(local.role_name, 0, 28)}-operator-" : null
+  path                 = var.role_path
   description          = "What Lambda may do to run instances for ${var.name}"
   assume_role_policy   = local.trust
   permissions_boundary = var.permissions_boundary_arn

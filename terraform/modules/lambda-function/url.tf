@@ -1,14 +1,14 @@
 locals {
   public  = try(var.url.auth == "NONE", false)
-  callers = var.url == null ? [] : (local.public ? ["*"] : var.url.principals)
+  callers = !var.create || var.url == null ? [] : (local.public ? ["*"] : var.url.principals)
 }
 
 resource "aws_lambda_function_url" "this" {
   # checkov:skip=CKV_AWS_258:auth is AWS_IAM unless the user says NONE
-  count = var.url == null ? 0 : 1
+  count = var.create && var.url != null ? 1 : 0
 
-  function_name      = aws_lambda_function.this.function_name
-  qualifier          = aws_lambda_alias.live.name
+  function_name      = aws_lambda_function.this[0].function_name
+  qualifier          = aws_lambda_alias.live[0].name
   authorization_type = var.url.auth
   invoke_mode        = var.url.stream ? "RESPONSE_STREAM" : "BUFFERED"
 
@@ -29,8 +29,8 @@ resource "aws_lambda_permission" "url" {
   # checkov:skip=CKV_AWS_301:open to all only where the user says auth = NONE
   for_each = toset(local.callers)
 
-  function_name          = aws_lambda_function.this.function_name
-  qualifier              = aws_lambda_alias.live.name
+  function_name          = aws_lambda_function.this[0].function_name
+  qualifier              = aws_lambda_alias.live[0].name
   action                 = "lambda:InvokeFunctionUrl"
   principal              = each.value
   function_url_auth_type = var.url.auth
@@ -40,8 +40,8 @@ resource "aws_lambda_permission" "invoke" {
   # checkov:skip=CKV_AWS_301:open to all only where the user says auth = NONE, and then only by way of the URL
   for_each = toset(local.callers)
 
-  function_name            = aws_lambda_function.this.function_name
-  qualifier                = aws_lambda_alias.live.name
+  function_name            = aws_lambda_function.this[0].function_name
+  qualifier                = aws_lambda_alias.live[0].name
   action                   = "lambda:InvokeFunction"
   principal                = each.value
   invoked_via_function_url = true

@@ -1,3 +1,10 @@
+variable "create" {
+  description = "Whether to create anything. False deletes what was created, and keeps the configuration."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
 variable "name" {
   description = "Name of the function and prefix of all other names."
   type        = string
@@ -352,6 +359,36 @@ variable "alarms" {
   validation {
     condition     = alltrue([for limit in [var.alarms.errors, var.alarms.throttles, var.alarms.duration_percent] : limit >= -1]) && var.alarms.duration_percent <= 100
     error_message = "alarms: a limit must be 0 or more, or -1 for no alarm; duration_percent at most 100"
+  }
+}
+
+variable "role_name" {
+  description = "Prefix of the name of the role that is made, or the whole of it: see `role_use_name_prefix`. Null is `name`."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.role_name == null || try(can(regex("^[\\w+=,.@-]{1,55}$", var.role_name)) && (length(var.role_name) <= 37 || !var.role_use_name_prefix), false)
+    error_message = "role_name must have 1 to 37 letters, digits or any of _+=,.@-, or 55 without role_use_name_prefix"
+  }
+}
+
+variable "role_use_name_prefix" {
+  description = "Whether Terraform adds to the name of the role what makes it unique."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "role_path" {
+  description = "Path of the role."
+  type        = string
+  default     = "/"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^/([\\w+=,.@-]+/)*$", var.role_path))
+    error_message = "role_path must begin and end with /"
   }
 }
 

@@ -5,11 +5,11 @@ locals {
 
   limits = {
     server-errors = {
-      metric = "Invocation5XXErrors", statistic = "Sum", limit = var.alarms.server_errors
+      metric = "Invocation5XXErrors", limit = var.alarms.server_errors
       says   = "answers with a server's error"
     }
     mid-stream-errors = {
-      metric = "MidStreamErrors", statistic = "Sum", limit = var.mode == "realtime" ? var.alarms.mid_stream_errors : -1
+      metric = "MidStreamErrors", limit = var.mode == "realtime" ? var.alarms.mid_stream_errors : -1
       says   = "breaks streams off"
     }
     latency = {
@@ -18,26 +18,22 @@ locals {
       says   = "is slow to answer"
     }
   }
-  # Components have metrics, and alarms, of their own.
-  alarms = { for name, alarm in local.limits : name => alarm if var.alarms.enabled && !local.components && alarm.limit >= 0 }
 }
 
-resource "aws_cloudwatch_metric_alarm" "this" {
-  for_each = local.alarms
+module "alarms" {
+  source = "../alarms"
 
-  alarm_name          = "${var.name}-${each.key}"
-  alarm_description   = "The endpoint ${var.name} ${each.value.says}"
-  namespace           = "AWS/SageMaker"
-  metric_name         = each.value.metric
-  dimensions          = { EndpointName = var.name, VariantName = local.variant }
-  statistic           = each.value.statistic == "Sum" ? "Sum" : null
-  extended_statistic  = each.value.statistic == "Sum" ? null : each.value.statistic
-  period              = 300
-  evaluation_periods  = 1
-  threshold           = each.value.limit
-  comparison_operator = "GreaterThanThreshold"
-  treat_missing_data  = "notBreaching"
-  alarm_actions       = var.alarms.action_arns
-  ok_actions          = var.alarms.action_arns
-  tags                = var.tags
+  create      = var.create && var.alarms.enabled && !local.components # which have metrics, and alarms, of their own
+  name        = var.name
+  subject     = "The endpoint ${var.name}"
+  namespace   = "AWS/SageMaker"
+  dimensions  = { EndpointName = var.name, VariantName = local.variant }
+  limits      = local.limits
+  action_arns = var.alarms.action_arns
+  tags        = var.tags
+}
+
+moved {
+  from = aws_cloudwatch_metric_alarm.this
+  to   = module.alarms.aws_cloudwatch_metric_alarm.this
 }

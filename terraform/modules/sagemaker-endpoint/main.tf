@@ -44,7 +44,7 @@ locals {
     kms_key_arns = distinct(compact([
       try(var.async.kms_key_arn, null), try(var.data_capture.kms_key_arn, null), try(var.instance.core_dump_kms_key_arn, null),
     ]))
-    log_group_names = [aws_cloudwatch_log_group.this.name]
+    log_group_names = aws_cloudwatch_log_group.this[*].name
     topic_arns      = compact([try(var.async.success_topic_arn, null), try(var.async.error_topic_arn, null)])
     session_manager = try(var.instance.session_manager, false)
   }
@@ -53,6 +53,8 @@ locals {
 # Made before the endpoint: a group that SageMaker makes keeps its logs for ever.
 resource "aws_cloudwatch_log_group" "this" {
   # checkov:skip=CKV_AWS_158:the key is the user's to give; without one CloudWatch encrypts with its own
+  count = var.create ? 1 : 0
+
   name              = "/aws/sagemaker/Endpoints/${var.name}"
   retention_in_days = var.logs.retention_days
   kms_key_id        = var.logs.kms_key_arn
@@ -63,6 +65,7 @@ module "model" {
   source = "../sagemaker-model"
   count  = local.components ? 0 : 1
 
+  create                   = var.create
   name                     = var.name
   image                    = var.image
   weights                  = var.weights
@@ -72,6 +75,9 @@ module "model" {
   network_isolation        = var.network_isolation
   execution_role_arn       = var.execution_role_arn
   permissions              = local.permissions
+  role_name                = var.role_name
+  role_use_name_prefix     = var.role_use_name_prefix
+  role_path                = var.role_path
   permissions_boundary_arn = var.permissions_boundary_arn
   tags                     = var.tags
 }
@@ -80,6 +86,7 @@ module "shadow" {
   source = "../sagemaker-model"
   count  = var.shadow == null ? 0 : 1
 
+  create                   = var.create
   name                     = var.name
   image                    = var.shadow.image
   weights                  = var.weights
@@ -89,6 +96,9 @@ module "shadow" {
   network_isolation        = var.network_isolation
   execution_role_arn       = var.execution_role_arn
   permissions              = local.permissions
+  role_name                = var.role_use_name_prefix ? var.role_name : "${coalesce(var.role_name, var.name)}-shadow"
+  role_use_name_prefix     = var.role_use_name_prefix
+  role_path                = var.role_path
   permissions_boundary_arn = var.permissions_boundary_arn
   tags                     = var.tags
 }
@@ -98,7 +108,10 @@ module "role" {
   source = "../execution-role"
   count  = local.components && var.execution_role_arn == null ? 1 : 0
 
-  name                     = var.name
+  create                   = var.create
+  name                     = coalesce(var.role_name, var.name)
+  use_name_prefix          = var.role_use_name_prefix
+  path                     = var.role_path
   write_s3_uris            = local.writes
   log_group_names          = local.permissions.log_group_names
   session_manager          = local.permissions.session_manager
@@ -110,7 +123,7 @@ module "role" {
 # and the old one goes. A change of the model reaches it as a new model name.
 resource "aws_sagemaker_endpoint_configuration" "this" {
   # checkov:skip=CKV_AWS_98:the key is the user's to give, and instances with NVMe take none
-  count = local.stacked ? 0 : 1
+  count = var.create && !local.stacked ? 1 : 0
 
   name_prefix        = "${substr(var.name, 0, 36)}-"
   kms_key_arn        = var.volume_kms_key_arn
@@ -257,6 +270,8 @@ moved {
 }
 
 resource "aws_sagemaker_endpoint" "this" {
+  count = var.create ? 1 : 0
+
   name                 = var.name
   endpoint_config_name = local.stacked ? aws_cloudformation_stack.configuration[0].outputs["Name"] : aws_sagemaker_endpoint_configuration.this[0].name
   tags                 = var.tags
@@ -314,14 +329,14 @@ resource "aws_sagemaker_endpoint" "this" {
       }
 
       dynamic "auto_rollback_configuration" {
-        for_each = deployment.value.rollback_on_alarm && length(aws_cloudwatch_metric_alarm.this) > 0 ? [true] : []
+        for_each = deployment.value.rollback_on_alarm && length(module.alarms.names) > 0 ? [true] : []
 
         content {
           dynamic "alarms" {
-            for_each = aws_cloudwatch_metric_alarm.this
+            for_each = module.alarms.names
 
             content {
-              alarm_name = alarms.value.alarm_name
+              alarm_name = alarms.value
             }
           }
         }

@@ -1,11 +1,11 @@
 output "name" {
   description = "Name of the endpoint: EndpointName for invoke_endpoint and invoke_endpoint_with_response_stream."
-  value       = aws_sagemaker_endpoint.this.name
+  value       = one(aws_sagemaker_endpoint.this[*].name)
 }
 
 output "arn" {
   description = "ARN of the endpoint."
-  value       = aws_sagemaker_endpoint.this.arn
+  value       = one(aws_sagemaker_endpoint.this[*].arn)
 }
 
 output "variant_name" {
@@ -20,7 +20,12 @@ output "model_name" {
 
 output "execution_role_arn" {
   description = "ARN of the role that the container runs as; in the mode components, that of the endpoint."
-  value       = coalesce(var.execution_role_arn, one(module.model[*].execution_role_arn), one(module.role[*].arn))
+  value       = var.create ? coalesce(var.execution_role_arn, one(module.model[*].execution_role_arn), one(module.role[*].arn)) : null
+}
+
+output "execution_role_name" {
+  description = "Name of the role that was made, to attach more policies to; null where one was given."
+  value       = one(concat(module.model[*].execution_role_name, module.role[*].name))
 }
 
 output "execution_policy_json" {
@@ -30,7 +35,7 @@ output "execution_policy_json" {
 
 output "invoke_policy_json" {
   description = "A policy for those who call the endpoint; except in the mode async, also with a bearer token, as OpenAI's clients do."
-  value = jsonencode({
+  value = !var.create ? null : jsonencode({
     Version = "2012-10-17"
     Statement = concat(
       [{
@@ -38,7 +43,7 @@ output "invoke_policy_json" {
         Action = var.mode == "async" ? ["sagemaker:InvokeEndpointAsync"] : [
           "sagemaker:InvokeEndpoint", "sagemaker:InvokeEndpointWithResponseStream", "sagemaker:InvokeEndpointWithBidirectionalStream",
         ]
-        Resource = [aws_sagemaker_endpoint.this.arn]
+        Resource = [aws_sagemaker_endpoint.this[0].arn]
       }],
       var.mode == "async" ? [] : [{
         Effect   = "Allow"
@@ -51,10 +56,10 @@ output "invoke_policy_json" {
 
 output "log_group_name" {
   description = "CloudWatch log group of the containers."
-  value       = aws_cloudwatch_log_group.this.name
+  value       = one(aws_cloudwatch_log_group.this[*].name)
 }
 
 output "alarm_names" {
   description = "Names of the alarms."
-  value       = [for alarm in aws_cloudwatch_metric_alarm.this : alarm.alarm_name]
+  value       = module.alarms.names
 }

@@ -1,5 +1,5 @@
 locals {
-  scaled     = var.autoscaling != null
+  scaled     = var.create && var.autoscaling != null
   by_load    = local.scaled && var.mode == "realtime"
   by_backlog = local.scaled && var.mode == "async"
   # The backlog counts what is being answered too: with fewer than its slots an
@@ -12,7 +12,7 @@ resource "aws_appautoscaling_target" "this" {
 
   service_namespace  = "sagemaker"
   scalable_dimension = "sagemaker:variant:DesiredInstanceCount"
-  resource_id        = "endpoint/${aws_sagemaker_endpoint.this.name}/variant/${local.variant}"
+  resource_id        = "endpoint/${aws_sagemaker_endpoint.this[0].name}/variant/${local.variant}"
   min_capacity       = var.autoscaling.min
   max_capacity       = var.autoscaling.max
   tags               = var.tags

@@ -46,7 +46,7 @@ locals {
     },
     var.shadow == null ? {} : {
       ShadowProductionVariants = [merge(local.stack_variant, {
-        VariantName = local.shadow_variant, ModelName = module.shadow[0].name, InitialVariantWeight = var.shadow.percent / 100
+        VariantName = local.shadow_variant, ModelName = one(module.shadow[*].name), InitialVariantWeight = var.shadow.percent / 100
       })]
     },
     var.metrics == null ? {} : {
@@ -69,7 +69,7 @@ locals {
       )
     },
     var.volume_kms_key_arn == null ? {} : { KmsKeyId = var.volume_kms_key_arn },
-    local.components ? { ExecutionRoleArn = var.execution_role_arn == null ? module.role[0].arn : var.execution_role_arn } : {},
+    local.components ? { ExecutionRoleArn = var.execution_role_arn == null ? one(module.role[*].arn) : var.execution_role_arn } : {},
   )
 
   stack_template = jsonencode({
@@ -84,7 +84,7 @@ locals {
 # stack would delete the configuration that the endpoint still has.
 resource "aws_cloudformation_stack" "configuration" {
   # checkov:skip=CKV_AWS_124:Terraform waits for the stack and says what becomes of it
-  count = local.stacked ? 1 : 0
+  count = var.create && local.stacked ? 1 : 0
 
   name          = "endpoint-${var.name}-${substr(sha256(local.stack_template), 0, 8)}"
   template_body = local.stack_template

@@ -16,11 +16,14 @@ locals {
     var.environment,
   )
 
+  role = [coalesce(var.role_name, var.name), tostring(var.role_use_name_prefix), var.role_path]
+
   # A model cannot be changed, and must not go before the last endpoint that
   # uses it has another: hence a new name for each content.
-  content = sha256(jsonencode([
+  content = sha256(jsonencode(concat([
     var.image, var.weights, local.environment, var.vpc, var.network_isolation, var.execution_role_arn, var.revision,
-  ]))
+    # What makes another role makes another model, which names its role.
+  ], local.role == [var.name, "true", "/"] ? [] : local.role)))
   name = "${var.name}-${substr(local.content, 0, 8)}"
 }
 
@@ -28,7 +31,10 @@ module "role" {
   source = "../execution-role"
   count  = var.execution_role_arn == null ? 1 : 0
 
-  name                     = var.name
+  create                   = var.create
+  name                     = coalesce(var.role_name, var.name)
+  use_name_prefix          = var.role_use_name_prefix
+  path                     = var.role_path
   image                    = var.image
   read_s3_uris             = concat(compact([try(var.weights.s3_uri, null)]), values(local.additional), var.permissions.read_s3_uris)
   write_s3_uris            = var.permissions.write_s3_uris
@@ -43,6 +49,8 @@ module "role" {
 
 resource "aws_sagemaker_model" "this" {
   # checkov:skip=CKV_AWS_370:network_isolation is the user's to ask for: streamed weights need the network
+  count = var.create ? 1 : 0
+
   name                     = local.name
   execution_role_arn       = var.execution_role_arn == null ? module.role[0].arn : var.execution_role_arn
   enable_network_isolation = var.network_isolation

@@ -4,6 +4,12 @@ locals {
   image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace"
 }
 
+module "alarms" {
+  source = "../../modules/alarms/wrappers"
+
+  items = { one = { name = "chat", subject = "It", namespace = "AWS/SageMaker", dimensions = {}, limits = {} } }
+}
+
 module "artifacts" {
   source = "../../modules/artifacts/wrappers"
 

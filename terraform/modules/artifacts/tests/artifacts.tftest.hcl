@@ -25,15 +25,15 @@ run "made" {
   }
 
   assert {
-    condition     = jsondecode(aws_s3_bucket_policy.weights.policy).Statement[0].Condition.Bool["aws:SecureTransport"] == "false" && jsondecode(aws_s3_bucket_policy.weights.policy).Statement[0].Resource == ["arn:aws:s3:::llm-1", "arn:aws:s3:::llm-1/*"]
-    error_message = "the bucket can be read without TLS: ${aws_s3_bucket_policy.weights.policy}"
+    condition     = jsondecode(aws_s3_bucket_policy.weights[0].policy).Statement[0].Condition.Bool["aws:SecureTransport"] == "false" && jsondecode(aws_s3_bucket_policy.weights[0].policy).Statement[0].Resource == ["arn:aws:s3:::llm-1", "arn:aws:s3:::llm-1/*"]
+    error_message = "the bucket can be read without TLS: ${aws_s3_bucket_policy.weights[0].policy}"
   }
   assert {
-    condition     = alltrue([for flag in ["block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets"] : aws_s3_bucket_public_access_block.weights[flag]])
+    condition     = alltrue([for flag in ["block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets"] : aws_s3_bucket_public_access_block.weights[0][flag]])
     error_message = "the bucket can be made public"
   }
   assert {
-    condition     = aws_s3_bucket_versioning.weights.versioning_configuration[0].status == "Enabled" && one(aws_s3_bucket_server_side_encryption_configuration.weights.rule[*].apply_server_side_encryption_by_default[0].kms_master_key_id) == output.kms_key_arn
+    condition     = aws_s3_bucket_versioning.weights[0].versioning_configuration[0].status == "Enabled" && one(aws_s3_bucket_server_side_encryption_configuration.weights[0].rule[*].apply_server_side_encryption_by_default[0].kms_master_key_id) == output.kms_key_arn
     error_message = "not versioned, or not encrypted with the key"
   }
   assert {

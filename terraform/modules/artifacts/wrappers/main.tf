@@ -1,6 +1,18 @@
 # Written by make terraform-readme.
+terraform {
+  required_version = ">= 1.9"
+
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 6.69, < 7.0"
+    }
+  }
+}
+
 locals {
   inputs = [
+    "create",
     "name",
     "repositories",
     "keep_untagged_days",
@@ -12,10 +24,36 @@ locals {
   ]
 }
 
+variable "defaults" {
+  description = "Inputs of the module that hold for each of the items, unless it has its own."
+  type        = any
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = length(setsubtract(keys(var.defaults), local.inputs)) == 0
+    error_message = "defaults: the module has no input ${join(", ", setsubtract(keys(var.defaults), local.inputs))}"
+  }
+}
+
+variable "items" {
+  description = "Inputs of the module, by a key for each instance of it; an empty map creates nothing."
+  type        = any
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = length(setsubtract(flatten([for item in values(var.items) : keys(item)]), local.inputs)) == 0
+    error_message = "items: the module has no input ${join(", ", setsubtract(flatten([for item in values(var.items) : keys(item)]), local.inputs))}"
+  }
+}
+
 module "wrapper" {
   source = "../"
 
   for_each = var.items
+
+  create = try(each.value.create, var.defaults.create, null)
 
   name = try(each.value.name, var.defaults.name, null)
 
@@ -32,4 +70,9 @@ module "wrapper" {
   force_destroy = try(each.value.force_destroy, var.defaults.force_destroy, null)
 
   tags = try(each.value.tags, var.defaults.tags, null)
+}
+
+output "wrapper" {
+  description = "The module's outputs, by the keys of items."
+  value       = module.wrapper
 }

@@ -22,11 +22,11 @@ run "asks_for_nothing" {
     error_message = "a role for nothing may do more than publish metrics: ${output.policy_json}"
   }
   assert {
-    condition     = jsondecode(aws_iam_role.this.assume_role_policy).Statement[0].Condition.StringEquals["aws:SourceAccount"] == "123456789012"
-    error_message = "the role can be assumed for another account: ${aws_iam_role.this.assume_role_policy}"
+    condition     = jsondecode(aws_iam_role.this[0].assume_role_policy).Statement[0].Condition.StringEquals["aws:SourceAccount"] == "123456789012"
+    error_message = "the role can be assumed for another account: ${aws_iam_role.this[0].assume_role_policy}"
   }
   assert {
-    condition     = aws_iam_role.this.name_prefix == "chat-"
+    condition     = aws_iam_role.this[0].name_prefix == "chat-"
     error_message = "the role has a fixed name, so that it cannot be replaced"
   }
 }
@@ -116,4 +116,30 @@ run "refuses" {
   }
 
   expect_failures = [var.image, var.read_s3_uris, var.write_s3_uris, var.name, var.kms_key_arns, var.topic_arns]
+}
+
+run "of_a_name" {
+  command = plan
+
+  variables {
+    name            = "team-chat-of-a-name-with-more-than-37-letters"
+    use_name_prefix = false
+    path            = "/llm/"
+  }
+
+  assert {
+    condition     = aws_iam_role.this[0].name == var.name && aws_iam_role.this[0].path == "/llm/"
+    error_message = "the role ${aws_iam_role.this[0].path}${aws_iam_role.this[0].name}"
+  }
+}
+
+run "refuses_a_long_prefix_and_a_path_without_its_slashes" {
+  command = plan
+
+  variables {
+    name = "team-chat-of-a-name-with-more-than-37-letters"
+    path = "llm"
+  }
+
+  expect_failures = [var.name, var.path]
 }

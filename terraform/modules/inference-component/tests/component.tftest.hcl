@@ -24,31 +24,31 @@ run "one_copy" {
   command = plan
 
   assert {
-    condition     = awscc_sagemaker_inference_component.this.specification.model_name == output.model_name && awscc_sagemaker_inference_component.this.endpoint_name == "fleet"
+    condition     = awscc_sagemaker_inference_component.this[0].specification.model_name == output.model_name && awscc_sagemaker_inference_component.this[0].endpoint_name == "fleet"
     error_message = "the component does not run its model on the endpoint"
   }
   assert {
-    condition     = awscc_sagemaker_inference_component.this.specification.compute_resource_requirements.number_of_accelerator_devices_required == 1 && awscc_sagemaker_inference_component.this.specification.data_cache_config.enable_caching
+    condition     = awscc_sagemaker_inference_component.this[0].specification.compute_resource_requirements.number_of_accelerator_devices_required == 1 && awscc_sagemaker_inference_component.this[0].specification.data_cache_config.enable_caching
     error_message = "not its share of the instance"
   }
   assert {
-    condition     = aws_appautoscaling_target.this.resource_id == "inference-component/llama" && aws_appautoscaling_target.this.min_capacity == 1 && aws_appautoscaling_target.this.max_capacity == 1
-    error_message = "scales ${aws_appautoscaling_target.this.resource_id}"
+    condition     = aws_appautoscaling_target.this[0].resource_id == "inference-component/llama" && aws_appautoscaling_target.this[0].min_capacity == 1 && aws_appautoscaling_target.this[0].max_capacity == 1
+    error_message = "scales ${aws_appautoscaling_target.this[0].resource_id}"
   }
   assert {
-    condition     = aws_appautoscaling_policy.load.target_tracking_scaling_policy_configuration[0].predefined_metric_specification[0].predefined_metric_type == "SageMakerInferenceComponentConcurrentRequestsPerCopyHighResolution"
+    condition     = aws_appautoscaling_policy.load[0].target_tracking_scaling_policy_configuration[0].predefined_metric_specification[0].predefined_metric_type == "SageMakerInferenceComponentConcurrentRequestsPerCopyHighResolution"
     error_message = "not the concurrency metric"
   }
   assert {
-    condition     = aws_appautoscaling_policy.load.target_tracking_scaling_policy_configuration[0].target_value == 44 && length(aws_cloudwatch_metric_alarm.wake) == 0
+    condition     = aws_appautoscaling_policy.load[0].target_tracking_scaling_policy_configuration[0].target_value == 44 && length(aws_cloudwatch_metric_alarm.wake) == 0
     error_message = "the target is not 0.7 of the server's 64 slots"
   }
   assert {
-    condition     = aws_cloudwatch_log_group.this.name == "/aws/sagemaker/InferenceComponents/llama"
-    error_message = "log group ${aws_cloudwatch_log_group.this.name}"
+    condition     = aws_cloudwatch_log_group.this[0].name == "/aws/sagemaker/InferenceComponents/llama"
+    error_message = "log group ${aws_cloudwatch_log_group.this[0].name}"
   }
   assert {
-    condition     = toset(awscc_sagemaker_inference_component.this.deployment_config.auto_rollback_configuration.alarms[*].alarm_name) == toset(["llama-latency", "llama-server-errors"])
+    condition     = toset(awscc_sagemaker_inference_component.this[0].deployment_config.auto_rollback_configuration.alarms[*].alarm_name) == toset(["llama-latency", "llama-server-errors"])
     error_message = "an update is not rolled back by the module's alarms"
   }
 }
@@ -62,7 +62,7 @@ run "to_zero" {
   }
 
   assert {
-    condition     = awscc_sagemaker_inference_component.this.runtime_config.copy_count == 1 && aws_appautoscaling_target.this.min_capacity == 0
+    condition     = awscc_sagemaker_inference_component.this[0].runtime_config.copy_count == 1 && aws_appautoscaling_target.this[0].min_capacity == 0
     error_message = "begins with no copy, so that a bad image is found only later; or never goes to none"
   }
   assert {
@@ -85,8 +85,15 @@ run "adapters" {
   variables {
     adapters = { legal = "s3://adapters/legal.tar.gz", medical = "s3://adapters/medical/" }
     tags     = { team = "a" }
+
+    role_name            = "team-llama"
+    role_use_name_prefix = false
   }
 
+  assert {
+    condition     = output.execution_role_name == "team-llama"
+    error_message = "the role ${output.execution_role_name}"
+  }
   assert {
     condition     = output.adapter_names == { legal = "llama-legal", medical = "llama-medical" }
     error_message = "adapters ${jsonencode(output.adapter_names)}"

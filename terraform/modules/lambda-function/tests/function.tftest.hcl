@@ -25,15 +25,15 @@ run "plain" {
   command = plan
 
   assert {
-    condition     = aws_lambda_function.this.package_type == "Image" && aws_lambda_function.this.publish && aws_lambda_function.this.memory_size == 10240
+    condition     = aws_lambda_function.this[0].package_type == "Image" && aws_lambda_function.this[0].publish && aws_lambda_function.this[0].memory_size == 10240
     error_message = "not a published image with all the memory"
   }
   assert {
-    condition     = aws_lambda_function.this.logging_config[0].log_format == "JSON" && aws_lambda_function.this.logging_config[0].log_group == "/aws/lambda/chat"
+    condition     = aws_lambda_function.this[0].logging_config[0].log_format == "JSON" && aws_lambda_function.this[0].logging_config[0].log_group == "/aws/lambda/chat"
     error_message = "not JSON, or not to the module's log group"
   }
   assert {
-    condition     = length(aws_lambda_function.this.environment) == 0 && length(aws_lambda_function.this.image_config) == 0 && length(aws_lambda_function.this.snap_start) == 0 && length(aws_lambda_function.this.vpc_config) == 0 && length(aws_lambda_function.this.capacity_provider_config) == 0
+    condition     = length(aws_lambda_function.this[0].environment) == 0 && length(aws_lambda_function.this[0].image_config) == 0 && length(aws_lambda_function.this[0].snap_start) == 0 && length(aws_lambda_function.this[0].vpc_config) == 0 && length(aws_lambda_function.this[0].capacity_provider_config) == 0
     error_message = "something that was not asked for"
   }
   assert {
@@ -47,7 +47,7 @@ run "plain" {
     error_message = "the role may do more than log and trace: ${output.policy_json}"
   }
   assert {
-    condition     = output.alarm_names == ["chat-duration", "chat-errors", "chat-throttles"] && aws_cloudwatch_metric_alarm.this["duration"].threshold == 270000
+    condition     = output.alarm_names == ["chat-duration", "chat-errors", "chat-throttles"] && module.alarms.alarms["duration"].threshold == 270000
     error_message = "alarms ${jsonencode(output.alarm_names)}"
   }
 }
@@ -62,7 +62,7 @@ run "streaming_url" {
   }
 
   assert {
-    condition     = aws_lambda_function.this.environment[0].variables.LAMBDA_INVOKE_MODE == "stream"
+    condition     = aws_lambda_function.this[0].environment[0].variables.LAMBDA_INVOKE_MODE == "stream"
     error_message = "answers of a function whose URL streams are in one piece"
   }
   assert {
@@ -82,7 +82,7 @@ run "streaming_url" {
     error_message = "provisioned concurrency is not the alias's"
   }
   assert {
-    condition     = aws_lambda_function_url.this[0].cors[0].allow_origins == toset(["https://example.com"]) && aws_lambda_function.this.environment[0].variables.CORS_ALLOW_ORIGIN == "https://example.com"
+    condition     = aws_lambda_function_url.this[0].cors[0].allow_origins == toset(["https://example.com"]) && aws_lambda_function.this[0].environment[0].variables.CORS_ALLOW_ORIGIN == "https://example.com"
     error_message = "no CORS, or the server names other origins than the URL"
   }
 }
@@ -96,7 +96,7 @@ run "buffered_url" {
   }
 
   assert {
-    condition     = aws_lambda_function_url.this[0].invoke_mode == "BUFFERED" && !contains(keys(aws_lambda_function.this.environment[0].variables), "LAMBDA_INVOKE_MODE")
+    condition     = aws_lambda_function_url.this[0].invoke_mode == "BUFFERED" && !contains(keys(aws_lambda_function.this[0].environment[0].variables), "LAMBDA_INVOKE_MODE")
     error_message = "the URL and the function do not agree"
   }
 }
@@ -110,7 +110,7 @@ run "faults_of_the_server_alone" {
     error_message = "the alarm counts what callers cause"
   }
   assert {
-    condition     = aws_cloudwatch_log_metric_filter.refused.pattern == "{ $.refused IS TRUE }"
+    condition     = aws_cloudwatch_log_metric_filter.refused[0].pattern == "{ $.refused IS TRUE }"
     error_message = "what the server logs of refused events is not counted"
   }
 }
@@ -127,7 +127,7 @@ run "messages_of_a_queue" {
     error_message = "messages that fail are deleted, or too many run at once"
   }
   assert {
-    condition     = aws_lambda_function.this.environment[0].variables.QUEUE_OUTPUT == "s3://answers/chat/"
+    condition     = aws_lambda_function.this[0].environment[0].variables.QUEUE_OUTPUT == "s3://answers/chat/"
     error_message = "answers have nowhere to go"
   }
   assert {
@@ -172,8 +172,8 @@ run "weights_from_s3_in_a_vpc" {
   }
 
   assert {
-    condition     = aws_lambda_function.this.environment[0].variables == tomap({ MODEL_ID = "s3://models/small/", MAX_TOTAL_TOKENS = "2048" })
-    error_message = "environment ${jsonencode(aws_lambda_function.this.environment[0].variables)}"
+    condition     = aws_lambda_function.this[0].environment[0].variables == tomap({ MODEL_ID = "s3://models/small/", MAX_TOTAL_TOKENS = "2048" })
+    error_message = "environment ${jsonencode(aws_lambda_function.this[0].environment[0].variables)}"
   }
   assert {
     condition = { for s in jsondecode(output.policy_json).Statement : s.Sid => s.Resource } == {
@@ -207,7 +207,7 @@ run "managed_instances" {
   }
 
   assert {
-    condition     = aws_lambda_function.this.capacity_provider_config[0].lambda_managed_instances_capacity_provider_config[0].per_execution_environment_max_concurrency == 32 && aws_lambda_function.this.environment[0].variables.MAX_BATCH_SIZE == "32"
+    condition     = aws_lambda_function.this[0].capacity_provider_config[0].lambda_managed_instances_capacity_provider_config[0].per_execution_environment_max_concurrency == 32 && aws_lambda_function.this[0].environment[0].variables.MAX_BATCH_SIZE == "32"
     error_message = "an environment does not batch what it is given"
   }
   assert {
@@ -229,6 +229,15 @@ run "managed_instances_that_scale_to_zero" {
 
   variables {
     managed_instances = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"], min_environments = 0, max_environments = 2, cpu_target = 50 }
+
+    role_name            = "team-titles"
+    role_use_name_prefix = false
+    role_path            = "/llm/"
+  }
+
+  assert {
+    condition     = [aws_iam_role.this[0].name, aws_iam_role.operator[0].name, aws_iam_role.operator[0].path] == ["team-titles", "team-titles-operator", "/llm/"]
+    error_message = "roles ${aws_iam_role.this[0].name} and ${aws_iam_role.operator[0].name}"
   }
 
   assert {
@@ -341,11 +350,11 @@ run "restored_from_snapshots" {
   }
 
   assert {
-    condition     = one(aws_lambda_function.this.snap_start[*].apply_on) == "PublishedVersions" && aws_lambda_function.this.publish
+    condition     = one(aws_lambda_function.this[0].snap_start[*].apply_on) == "PublishedVersions" && aws_lambda_function.this[0].publish
     error_message = "no snapshots of published versions"
   }
   assert {
-    condition     = aws_lambda_function_url.this[0].qualifier == aws_lambda_alias.live.name
+    condition     = aws_lambda_function_url.this[0].qualifier == aws_lambda_alias.live[0].name
     error_message = "the URL does not call a published version, and only those are restored"
   }
 }
@@ -427,7 +436,9 @@ run "refuses_a_fleet_of_one_core" {
     managed_instances = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"], max_vcpus = 1 }
     weights           = { s3_uri = "s3://models/small/" }
     environment       = { MODEL_ID = "s3://models/other/" }
+    role_name         = "team-titles-with-more-than-37-characters"
+    role_path         = "llm/"
   }
 
-  expect_failures = [var.managed_instances, var.environment]
+  expect_failures = [var.managed_instances, var.environment, var.role_name, var.role_path]
 }

@@ -1,6 +1,18 @@
 # Written by make terraform-readme.
+terraform {
+  required_version = ">= 1.9"
+
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 6.69, < 7.0"
+    }
+  }
+}
+
 locals {
   inputs = [
+    "create",
     "name",
     "image",
     "architecture",
@@ -21,15 +33,44 @@ locals {
     "environment_kms_key_arn",
     "logs",
     "alarms",
+    "role_name",
+    "role_use_name_prefix",
+    "role_path",
     "permissions_boundary_arn",
     "tags",
   ]
+}
+
+variable "defaults" {
+  description = "Inputs of the module that hold for each of the items, unless it has its own."
+  type        = any
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = length(setsubtract(keys(var.defaults), local.inputs)) == 0
+    error_message = "defaults: the module has no input ${join(", ", setsubtract(keys(var.defaults), local.inputs))}"
+  }
+}
+
+variable "items" {
+  description = "Inputs of the module, by a key for each instance of it; an empty map creates nothing."
+  type        = any
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = length(setsubtract(flatten([for item in values(var.items) : keys(item)]), local.inputs)) == 0
+    error_message = "items: the module has no input ${join(", ", setsubtract(flatten([for item in values(var.items) : keys(item)]), local.inputs))}"
+  }
 }
 
 module "wrapper" {
   source = "../"
 
   for_each = var.items
+
+  create = try(each.value.create, var.defaults.create, null)
 
   name = try(each.value.name, var.defaults.name, null)
 
@@ -71,7 +112,18 @@ module "wrapper" {
 
   alarms = try(each.value.alarms, var.defaults.alarms, null)
 
+  role_name = try(each.value.role_name, var.defaults.role_name, null)
+
+  role_use_name_prefix = try(each.value.role_use_name_prefix, var.defaults.role_use_name_prefix, null)
+
+  role_path = try(each.value.role_path, var.defaults.role_path, null)
+
   permissions_boundary_arn = try(each.value.permissions_boundary_arn, var.defaults.permissions_boundary_arn, null)
 
   tags = try(each.value.tags, var.defaults.tags, null)
+}
+
+output "wrapper" {
+  description = "The module's outputs, by the keys of items."
+  value       = module.wrapper
 }

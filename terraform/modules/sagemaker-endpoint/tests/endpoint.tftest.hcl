@@ -24,7 +24,7 @@ run "realtime" {
   command = plan
 
   assert {
-    condition     = aws_sagemaker_endpoint.this.name == "chat" && aws_sagemaker_endpoint_configuration.this[0].name_prefix == "chat-"
+    condition     = aws_sagemaker_endpoint.this[0].name == "chat" && aws_sagemaker_endpoint_configuration.this[0].name_prefix == "chat-"
     error_message = "the endpoint has a name of its own, and its configurations only a prefix"
   }
   assert {
@@ -40,8 +40,8 @@ run "realtime" {
     error_message = "a GPU instance without the image that has a CUDA 13 driver"
   }
   assert {
-    condition     = aws_cloudwatch_log_group.this.name == "/aws/sagemaker/Endpoints/chat" && aws_cloudwatch_log_group.this.retention_in_days == 365
-    error_message = "log group ${aws_cloudwatch_log_group.this.name}, ${aws_cloudwatch_log_group.this.retention_in_days} days"
+    condition     = aws_cloudwatch_log_group.this[0].name == "/aws/sagemaker/Endpoints/chat" && aws_cloudwatch_log_group.this[0].retention_in_days == 365
+    error_message = "log group ${aws_cloudwatch_log_group.this[0].name}, ${aws_cloudwatch_log_group.this[0].retention_in_days} days"
   }
   assert {
     condition     = length(aws_appautoscaling_target.this) == 0 && length(aws_sagemaker_endpoint_configuration.this[0].async_inference_config) == 0 && length(aws_sagemaker_endpoint_configuration.this[0].data_capture_config) == 0
@@ -52,15 +52,15 @@ run "realtime" {
     error_message = "alarms ${jsonencode(output.alarm_names)}"
   }
   assert {
-    condition     = aws_cloudwatch_metric_alarm.this["latency"].threshold == 450000000 && aws_cloudwatch_metric_alarm.this["latency"].extended_statistic == "p99"
+    condition     = module.alarms.alarms["latency"].threshold == 450000000 && module.alarms.alarms["latency"].extended_statistic == "p99"
     error_message = "the latency alarm is not near where streams are cut, in microseconds"
   }
   assert {
-    condition     = toset(aws_sagemaker_endpoint.this.deployment_config[0].auto_rollback_configuration[0].alarms[*].alarm_name) == toset(output.alarm_names)
+    condition     = toset(aws_sagemaker_endpoint.this[0].deployment_config[0].auto_rollback_configuration[0].alarms[*].alarm_name) == toset(output.alarm_names)
     error_message = "an update is not rolled back by the module's alarms"
   }
   assert {
-    condition     = aws_sagemaker_endpoint.this.deployment_config[0].blue_green_update_policy[0].traffic_routing_configuration[0].type == "ALL_AT_ONCE"
+    condition     = aws_sagemaker_endpoint.this[0].deployment_config[0].blue_green_update_policy[0].traffic_routing_configuration[0].type == "ALL_AT_ONCE"
     error_message = "not all at once"
   }
   assert {
@@ -163,7 +163,14 @@ run "shadow" {
   command = plan
 
   variables {
-    shadow = { image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace:1.3.0", environment = { MAX_BATCH_SIZE = "32" } }
+    shadow               = { image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace:1.3.0", environment = { MAX_BATCH_SIZE = "32" } }
+    role_name            = "team-chat"
+    role_use_name_prefix = false
+  }
+
+  assert {
+    condition     = output.execution_role_name == "team-chat" && module.shadow[0].execution_role_name == "team-chat-shadow"
+    error_message = "roles ${output.execution_role_name} and ${module.shadow[0].execution_role_name}"
   }
 
   assert {
@@ -175,7 +182,7 @@ run "shadow" {
     error_message = "not all calls, or another driver"
   }
   assert {
-    condition     = length(aws_sagemaker_endpoint.this.deployment_config) == 0
+    condition     = length(aws_sagemaker_endpoint.this[0].deployment_config) == 0
     error_message = "an update in a way that SageMaker refuses beside a shadow"
   }
 }
@@ -208,11 +215,11 @@ run "serverless" {
     error_message = "not the size that was asked for"
   }
   assert {
-    condition     = aws_sagemaker_endpoint_configuration.this[0].production_variants[0].instance_type == null && length(aws_sagemaker_endpoint_configuration.this[0].production_variants[0].routing_config) == 0 && length(aws_sagemaker_endpoint.this.deployment_config) == 0
+    condition     = aws_sagemaker_endpoint_configuration.this[0].production_variants[0].instance_type == null && length(aws_sagemaker_endpoint_configuration.this[0].production_variants[0].routing_config) == 0 && length(aws_sagemaker_endpoint.this[0].deployment_config) == 0
     error_message = "a serverless endpoint with what only instances take"
   }
   assert {
-    condition     = output.alarm_names == ["chat-latency", "chat-server-errors"] && aws_cloudwatch_metric_alarm.this["latency"].threshold == 55000000
+    condition     = output.alarm_names == ["chat-latency", "chat-server-errors"] && module.alarms.alarms["latency"].threshold == 55000000
     error_message = "answers of serverless endpoints come whole within 60 s: ${jsonencode(output.alarm_names)}"
   }
 }
@@ -273,6 +280,13 @@ run "components_that_stay" {
     image    = null
     weights  = null
     instance = { type = "ml.m7i.12xlarge", managed_scaling = { min = 2, max = 3 } }
+
+    role_use_name_prefix = false
+  }
+
+  assert {
+    condition     = output.execution_role_name == "chat"
+    error_message = "the role ${output.execution_role_name}"
   }
 
   assert {
@@ -290,11 +304,11 @@ run "canary" {
   }
 
   assert {
-    condition     = aws_sagemaker_endpoint.this.deployment_config[0].blue_green_update_policy[0].traffic_routing_configuration[0].canary_size[0] == { type = "CAPACITY_PERCENT", value = 10 }
+    condition     = aws_sagemaker_endpoint.this[0].deployment_config[0].blue_green_update_policy[0].traffic_routing_configuration[0].canary_size[0] == { type = "CAPACITY_PERCENT", value = 10 }
     error_message = "no canary of 10 %"
   }
   assert {
-    condition     = length(aws_sagemaker_endpoint.this.deployment_config[0].auto_rollback_configuration) == 0
+    condition     = length(aws_sagemaker_endpoint.this[0].deployment_config[0].auto_rollback_configuration) == 0
     error_message = "rolled back by alarms, against what was asked"
   }
 }
@@ -312,7 +326,7 @@ run "rolling_with_capture_and_key" {
   }
 
   assert {
-    condition     = aws_sagemaker_endpoint.this.deployment_config[0].rolling_update_policy[0].maximum_batch_size[0].value == 25 && length(aws_sagemaker_endpoint.this.deployment_config[0].blue_green_update_policy) == 0
+    condition     = aws_sagemaker_endpoint.this[0].deployment_config[0].rolling_update_policy[0].maximum_batch_size[0].value == 25 && length(aws_sagemaker_endpoint.this[0].deployment_config[0].blue_green_update_policy) == 0
     error_message = "not in batches"
   }
   assert {
@@ -320,7 +334,7 @@ run "rolling_with_capture_and_key" {
     error_message = "not captured, or the role cannot write it"
   }
   assert {
-    condition     = output.alarm_names == ["chat-mid-stream-errors", "chat-server-errors"] && aws_cloudwatch_metric_alarm.this["server-errors"].alarm_actions == toset(["arn:aws:sns:eu-west-1:123456789012:pager"])
+    condition     = output.alarm_names == ["chat-mid-stream-errors", "chat-server-errors"] && module.alarms.alarms["server-errors"].alarm_actions == toset(["arn:aws:sns:eu-west-1:123456789012:pager"])
     error_message = "alarms ${jsonencode(output.alarm_names)}"
   }
 }

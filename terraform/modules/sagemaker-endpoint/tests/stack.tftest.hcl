@@ -68,8 +68,8 @@ run "the_endpoint_takes_its_configuration" {
   }
 
   assert {
-    condition     = aws_sagemaker_endpoint.this.endpoint_config_name == "chat-from-a-stack"
-    error_message = "the endpoint has ${aws_sagemaker_endpoint.this.endpoint_config_name}"
+    condition     = aws_sagemaker_endpoint.this[0].endpoint_config_name == "chat-from-a-stack"
+    error_message = "the endpoint has ${aws_sagemaker_endpoint.this[0].endpoint_config_name}"
   }
 }
 

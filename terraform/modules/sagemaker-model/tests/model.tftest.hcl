@@ -25,7 +25,7 @@ run "demo_model" {
   command = plan
 
   assert {
-    condition     = length(aws_sagemaker_model.this.primary_container[0].model_data_source) == 0 && aws_sagemaker_model.this.primary_container[0].model_data_url == null
+    condition     = length(aws_sagemaker_model.this[0].primary_container[0].model_data_source) == 0 && aws_sagemaker_model.this[0].primary_container[0].model_data_url == null
     error_message = "a model without weights has a data source"
   }
   assert {
@@ -70,17 +70,17 @@ run "prefix" {
   }
 
   assert {
-    condition = aws_sagemaker_model.this.primary_container[0].model_data_source[0].s3_data_source[0] == {
+    condition = aws_sagemaker_model.this[0].primary_container[0].model_data_source[0].s3_data_source[0] == {
       s3_uri = "s3://models/llama/", s3_data_type = "S3Prefix", compression_type = "None", model_access_config = tolist([{ accept_eula = true }])
     }
-    error_message = "data source: ${jsonencode(aws_sagemaker_model.this.primary_container[0].model_data_source)}"
+    error_message = "data source: ${jsonencode(aws_sagemaker_model.this[0].primary_container[0].model_data_source)}"
   }
   assert {
-    condition     = aws_sagemaker_model.this.primary_container[0].additional_model_data_source[0].channel_name == "draft"
+    condition     = aws_sagemaker_model.this[0].primary_container[0].additional_model_data_source[0].channel_name == "draft"
     error_message = "the additional source is missing"
   }
   assert {
-    condition     = aws_sagemaker_model.this.enable_network_isolation && aws_sagemaker_model.this.vpc_config[0].subnets == toset(["subnet-1"])
+    condition     = aws_sagemaker_model.this[0].enable_network_isolation && aws_sagemaker_model.this[0].vpc_config[0].subnets == toset(["subnet-1"])
     error_message = "not isolated, or not in the VPC"
   }
   assert {
@@ -97,7 +97,7 @@ run "archive" {
   }
 
   assert {
-    condition     = aws_sagemaker_model.this.primary_container[0].model_data_url == "s3://models/llama.tar.gz" && length(aws_sagemaker_model.this.primary_container[0].model_data_source) == 0
+    condition     = aws_sagemaker_model.this[0].primary_container[0].model_data_url == "s3://models/llama.tar.gz" && length(aws_sagemaker_model.this[0].primary_container[0].model_data_source) == 0
     error_message = "an archive must be given as model_data_url"
   }
 }
@@ -110,7 +110,7 @@ run "streamed" {
   }
 
   assert {
-    condition     = aws_sagemaker_model.this.primary_container[0].environment.MODEL_ID == "s3://models/llama/" && length(aws_sagemaker_model.this.primary_container[0].model_data_source) == 0
+    condition     = aws_sagemaker_model.this[0].primary_container[0].environment.MODEL_ID == "s3://models/llama/" && length(aws_sagemaker_model.this[0].primary_container[0].model_data_source) == 0
     error_message = "streamed weights must be the server's to read, and not SageMaker's to copy"
   }
   assert {
@@ -127,7 +127,7 @@ run "streamed_archive" {
   }
 
   assert {
-    condition     = aws_sagemaker_model.this.primary_container[0].environment.MODEL_ID == "s3://models/llama.tar.zst" && aws_sagemaker_model.this.primary_container[0].model_data_url == null
+    condition     = aws_sagemaker_model.this[0].primary_container[0].environment.MODEL_ID == "s3://models/llama.tar.zst" && aws_sagemaker_model.this[0].primary_container[0].model_data_url == null
     error_message = "a streamed archive must be the server's to read"
   }
 }
@@ -241,7 +241,7 @@ run "says_that_it_is_on_sagemaker" {
   command = plan
 
   assert {
-    condition     = aws_sagemaker_model.this.primary_container[0].environment.SAGEMAKER_REGION == "eu-west-1"
+    condition     = aws_sagemaker_model.this[0].primary_container[0].environment.SAGEMAKER_REGION == "eu-west-1"
     error_message = "nothing tells a server without model data that it is on SageMaker"
   }
 }
@@ -290,4 +290,31 @@ run "refuses_a_role_without_an_arn" {
   }
 
   expect_failures = [var.execution_role_arn]
+}
+
+run "another_role_makes_a_new_name" {
+  command = plan
+
+  variables {
+    role_name            = "team-nightly"
+    role_use_name_prefix = false
+    role_path            = "/llm/"
+  }
+
+  assert {
+    condition     = output.execution_role_name == "team-nightly" && output.name != run.demo_model.name
+    error_message = "the role ${output.execution_role_name}, the model ${output.name}"
+  }
+}
+
+run "refuses_a_name_for_a_role_that_exists" {
+  command = plan
+
+  variables {
+    execution_role_arn = "arn:aws:iam::123456789012:role/mine"
+    role_name          = "mine"
+    role_path          = "llm/"
+  }
+
+  expect_failures = [var.role_name, var.role_path]
 }

@@ -1,0 +1,26 @@
+variable "region" {
+  description = "Region of everything; null takes that of the environment."
+  type        = string
+  default     = null
+}
+
+variable "name" {
+  description = "Name of the endpoint, of which an account has one in a region."
+  type        = string
+  default     = "fleet"
+}
+
+variable "image" {
+  description = "Millrace's image in ECR."
+  type        = string
+}
+
+variable "weights" {
+  description = "Prefix in S3 of a Hugging Face checkpoint, with a / at the end."
+  type        = string
+}
+
+variable "small_weights" {
+  description = "Prefix in S3 of the second, smaller checkpoint."
+  type        = string
+}

@@ -1,0 +1,4 @@
+output "url" {
+  description = "URL of the function, for signed requests."
+  value       = module.chat.url
+}

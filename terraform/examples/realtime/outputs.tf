@@ -1,0 +1,4 @@
+output "endpoint" {
+  description = "Name of the endpoint: EndpointName for the invoke calls."
+  value       = module.chat.name
+}
