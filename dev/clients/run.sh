@@ -3,7 +3,8 @@
 # Python clients have virtual environments in build/clients, made when their files
 # change: most one each, for their dependencies exclude one another. Those that
 # agree share the one called agents.
-# cdk runs only if it is named: its packages are 500 MB.
+# cdk, the CDK's constructs in Python, runs only if it is named: its packages are 270 MB
+# beside those of node, which has the constructs in TypeScript.
 # run.sh --install [client ...] makes the environments and runs nothing.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -61,7 +62,8 @@ node_environment() {
 clients=("$@")
 ((${#clients[@]})) || clients=(docs huggingface_hub hub text_generation openai langchain litellm agents lm_eval aws moto templates node schemathesis)
 for client in "${clients[@]}"; do
-	if [[ $client == node ]]; then node_environment; else environment "$client"; fi
+	[[ $client != node && $client != cdk ]] || node_environment
+	[[ $client == node ]] || environment "$client"
 	[[ -z $install_only ]] || continue
 	case $client in
 	node)
