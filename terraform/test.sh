@@ -1,11 +1,12 @@
 #!/bin/bash
 # Tries the modules and the examples, without an account: formatting, validity,
 # the modules' tests, a plan of each example, the tables in the READMEs, and the
-# rules of checkov and tflint. AWS's providers have a stand-in (see dev/standin/main.go), since
-# the registry that has them cannot be reached everywhere; where it can, the real
-# ones check the examples, and by them the modules, too. They are fetched once,
-# some hundred megabytes: MILLRACE_REAL_PROVIDERS=0 leaves them out, =1 insists
-# on them and has them run the modules' tests.
+# rules of checkov, for the templates of CloudFormation too, and of tflint. AWS's
+# providers have a stand-in (see dev/standin/main.go), since the registry that has
+# them cannot be reached everywhere; where it can, the real ones check the
+# examples, and by them the modules, too. They are fetched once, some hundred
+# megabytes: MILLRACE_REAL_PROVIDERS=0 leaves them out, =1 insists on them and has
+# them run the modules' tests.
 #
 # Without a Terraform of 1.9 or newer, OpenTofu is built. MILLRACE_TERRAFORM
 # names the program to use instead of looking for one.
@@ -173,5 +174,6 @@ wait $installing || { cat "$build/checkov.log"; exit 1; }
 cd "$build/src"
 rm -rf ./*/*/.terraform # links to copies of the same modules
 rm -rf modules/*/wrappers testdata # of whose inputs checkov knows nothing
-quietly "$venv/bin/checkov" --directory . --framework terraform --compact --quiet --skip-download
-echo "checkov: $(grep -o 'Passed checks.*' "$build/log")"
+cp -r ../../../examples/cloudformation .
+quietly "$venv/bin/checkov" --directory . --framework terraform cloudformation --compact --quiet --skip-download
+echo "checkov: $(grep -o 'Passed checks.*' "$build/log" | paste -s -d ';')"
