@@ -87,7 +87,7 @@ func checkDevice(cfg *config.Serve) error {
 
 // openShards opens a backend of as many GPUs as --num-shard says.
 func openShards(cfg *config.Serve, limits device.Limits) (device.Backend, error) {
-	b, err := cuda.OpenShards(cudaLibrary(cfg), limits, gpus(cfg))
+	b, err := cuda.OpenOn(cudaLibrary(cfg), limits, 0, gpus(cfg))
 	if err != nil {
 		return nil, fmt.Errorf("--num-shard=%d: %w", cfg.NumShard, err)
 	}

@@ -112,7 +112,7 @@ func TestShardedGoldens(t *testing.T) {
 				t.Fatal(err)
 			}
 			limits := device.Limits{MaxTokens: 256, MaxRows: 256, MaxSlots: 4, MaxPagesPerSlot: 16}
-			backend, err := cuda.OpenShards(library, limits, tt.n)
+			backend, err := cuda.OpenOn(library, limits, 0, tt.n)
 			if err != nil {
 				t.Fatal(err)
 			}

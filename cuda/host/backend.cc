@@ -24,21 +24,23 @@ mr_status open(const mr_limits* limits, mr_context** ctx) {
   return Entries<Context>::open(limits, ctx, [&] { return new Context(*limits); });
 }
 
-// The group that is being opened: one at a time.
-int group_devices = 0;
+// The devices of the model that is being opened: one at a time. There is no group of one.
+int group_first = 0, group_devices = 0;
 std::shared_ptr<Group> group;
 
-// open_member opens one device of a group, the first of which makes it.
+// open_member opens one device of a model's, the first of which makes the group.
 template <int device>
 mr_status open_member(const mr_limits* limits, mr_context** ctx) {
   return Entries<Context>::open(limits, ctx, [&] {
     if (device == 0) {
       group = nullptr;
       if (const Device d = find_device(); !d.missing.empty()) fail(MR_UNSUPPORTED, "%s", d.missing.c_str());
-      group = std::make_shared<Group>(group_devices);
+      check_count(group_first + group_devices);
+      if (group_devices > 1) group = std::make_shared<Group>(group_first, group_devices);
     }
+    if (group_devices == 1) return new Context(*limits, group_first);
     if (group == nullptr || device >= group->devices()) fail(MR_INVALID, "device %d of no group", device);
-    return new Context(*limits, std::make_unique<Member>(group, device));
+    return new Context(*limits, group_first + device, std::make_unique<Member>(group, device));
   });
 }
 
@@ -79,10 +81,12 @@ extern "C" __attribute__((visibility("default"))) void mr_cuda_device_memory(int
   *total = int64_t(all);
 }
 
-// The table of one device of a group of so many, which are opened in order, one group at a
-// time; null if there can be no such group. Other calls may come from a thread for each.
-extern "C" __attribute__((visibility("default"))) const mr_backend* mr_cuda_member(int32_t devices, int32_t device) {
-  if (devices < 1 || devices > millrace::kMostDevices || device < 0 || device >= devices) return nullptr;
+// The table of one of so many devices of a model, from the one called first on, which are
+// opened in order, one model at a time; null if there can be no such model. Other calls may
+// come from a thread for each.
+extern "C" __attribute__((visibility("default"))) const mr_backend* mr_cuda_device(int32_t first, int32_t devices, int32_t device) {
+  if (first < 0 || devices < 1 || devices > millrace::kMostDevices || device < 0 || device >= devices) return nullptr;
+  millrace::group_first = first;
   millrace::group_devices = devices;
   return millrace::member(device, std::make_integer_sequence<int, millrace::kMostDevices>());
 }

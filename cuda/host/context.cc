@@ -66,8 +66,8 @@ void fill_caps(mr_caps* caps, const Device& device) {
   caps->step_tokens = kStepTokens;
 }
 
-Context::Context(const mr_limits& limits, std::unique_ptr<Member> group)
-    : group_(std::move(group)), number_(group_ ? group_->device() : 0), device_(find_device(number_)), limits_(limits) {
+Context::Context(const mr_limits& limits, int number, std::unique_ptr<Member> group)
+    : group_(std::move(group)), number_(number), device_(find_device(number_)), limits_(limits) {
   if (!device_.missing.empty()) fail(MR_UNSUPPORTED, "%s", device_.missing.c_str());
   use();
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "opening the GPU");

@@ -46,8 +46,8 @@ struct RingEntry {
 // a time calls them.
 class Context {
  public:
-  // group is null for a model of one device, which is the first one then.
-  explicit Context(const mr_limits& limits, std::unique_ptr<Member> group = nullptr);
+  // number is the device's; group is null for a model of one device.
+  explicit Context(const mr_limits& limits, int number = 0, std::unique_ptr<Member> group = nullptr);
   ~Context();
 
   void caps(mr_caps* caps) const { fill_caps(caps, device_); }

@@ -4,15 +4,18 @@
 
 namespace millrace {
 
-Group::Group(int devices) : places_(size_t(devices)) {
+void check_count(int devices) {
   int count = 0;
   check(cudaGetDeviceCount(&count), "asking for the GPUs");
-  if (devices < 1 || devices > kMostDevices) fail(MR_UNSUPPORTED, "%d GPUs for a model, expected 1 to %d", devices, kMostDevices);
   if (count < devices)
     fail(MR_UNSUPPORTED, "%d GPUs are asked for, there are %d (CUDA_VISIBLE_DEVICES may hide some)", devices, count);
-  for (int d = 0; d < devices; d++) {
+}
+
+Group::Group(int first, int devices) : first_(first), places_(size_t(devices)) {
+  if (devices < 1 || devices > kMostDevices) fail(MR_UNSUPPORTED, "%d GPUs for a model, expected 1 to %d", devices, kMostDevices);
+  for (int d = first; d < first + devices; d++) {
     check(cudaSetDevice(d), "opening a GPU");
-    for (int peer = 0; peer < devices; peer++) {
+    for (int peer = first; peer < first + devices; peer++) {
       if (peer == d) continue;
       int can = 0;
       check(cudaDeviceCanAccessPeer(&can, d, peer), "asking for the GPUs");
@@ -26,7 +29,7 @@ Group::Group(int devices) : places_(size_t(devices)) {
         check(error, "opening the memory of another GPU");
     }
   }
-  check(cudaSetDevice(0), "opening a GPU");
+  check(cudaSetDevice(first), "opening a GPU");
   abandoned_ = Memory(Memory::host, sizeof(int), "a group of GPUs");
   *abandoned() = 0;
 }

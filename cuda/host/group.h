@@ -14,9 +14,11 @@ namespace millrace {
 // its own; their plans are the shards of one (plan.Shard), and meet in MR_OP_ALL_REDUCE.
 class Group {
  public:
-  // Checks that there are so many devices, and that each can read the memory of the others.
-  explicit Group(int devices);
+  // Devices from the one called first on, which are there. Checks that each can read the
+  // memory of the others.
+  Group(int first, int devices);
 
+  int first() const { return first_; }
   int devices() const { return int(places_.size()); }
   // abandon ends all waiting for other devices, for good: one of them has failed.
   void abandon() { *abandoned() = 1; }
@@ -29,16 +31,19 @@ class Group {
   };
   volatile int* abandoned() const { return reinterpret_cast<volatile int*>(abandoned_.data()); }
 
-  std::vector<Place> places_;  // by device
+  int first_;
+  std::vector<Place> places_;  // by device, counted from the first
   Memory abandoned_;
 };
 
-// Member is a device's place in a group.
+// check_count says it if there are fewer devices.
+void check_count(int devices);
+
+// Member is a device's place in a group; device counts from the group's first.
 class Member {
  public:
   Member(std::shared_ptr<Group> group, int device) : group_(std::move(group)), device_(device) {}
 
-  int device() const { return device_; }
   int devices() const { return group_->devices(); }
   int first_token(int vocab) const { return shard_first(vocab, device_, group_->devices()); }
 

@@ -73,7 +73,7 @@ func newModelOf(tb testing.TB, gpus int, p *plan.Plan, quantized plan.Format, mo
 	if gpus == 1 {
 		m.b, err = cuda.Open(library(tb), limits)
 	} else {
-		m.b, err = cuda.OpenShards(library(tb), limits, gpus)
+		m.b, err = cuda.OpenOn(library(tb), limits, 0, gpus)
 	}
 	if err != nil {
 		tb.Fatal(err)

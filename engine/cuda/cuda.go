@@ -13,23 +13,19 @@ import (
 	"github.com/millrace-ai/millrace/engine/shard"
 )
 
-// Open returns a backend without a model.
-func Open(path string, limits device.Limits) (*device.Native, error) {
-	l, err := open(path)
-	if err != nil {
-		return nil, err
-	}
-	return device.NewNative(l.backend, limits)
+// Open returns a backend without a model, on the first GPU of the machine.
+func Open(path string, limits device.Limits) (device.Backend, error) {
+	return OpenOn(path, limits, 0, 1)
 }
 
-// opening is held while the devices of a group are opened: one group at a time.
+// opening is held while the GPUs of a model are opened: one model at a time.
 var opening sync.Mutex
 
-// OpenShards returns a backend without a model that divides it among n GPUs, the first ones
-// of the machine.
-func OpenShards(path string, limits device.Limits, n int) (*shard.Backend, error) {
-	if n < 2 || n > plan.MaxShards {
-		return nil, fmt.Errorf("a model on %d GPUs, expected 2 to %d", n, plan.MaxShards)
+// OpenOn returns a backend without a model on n GPUs of the machine, from number first on.
+// It divides the model among them.
+func OpenOn(path string, limits device.Limits, first, n int) (device.Backend, error) {
+	if n < 1 || n > plan.MaxShards {
+		return nil, fmt.Errorf("a model on %d GPUs, expected 1 to %d", n, plan.MaxShards)
 	}
 	l, err := open(path)
 	if err != nil {
@@ -39,7 +35,7 @@ func OpenShards(path string, limits device.Limits, n int) (*shard.Backend, error
 	defer opening.Unlock()
 	var shards []device.Backend
 	for i := range n {
-		b, err := device.NewNative(l.table(n, i), limits)
+		b, err := device.NewNative(l.table(first, n, i), limits)
 		if err != nil {
 			for _, s := range shards {
 				err = errors.Join(err, s.Close())
@@ -48,6 +44,9 @@ func OpenShards(path string, limits device.Limits, n int) (*shard.Backend, error
 			return nil, err
 		}
 		shards = append(shards, b)
+	}
+	if n == 1 {
+		return shards[0], nil
 	}
 	return shard.New(shards, l.group()), nil
 }

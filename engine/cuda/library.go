@@ -12,8 +12,8 @@ static void mr_call_memory(void *fn, int32_t device, int64_t *free, int64_t *tot
 	((void (*)(int32_t, int64_t *, int64_t *))fn)(device, free, total);
 }
 
-static void *mr_call_member(void *fn, int32_t devices, int32_t device) {
-	return ((void *(*)(int32_t, int32_t))fn)(devices, device);
+static void *mr_call_device(void *fn, int32_t first, int32_t devices, int32_t device) {
+	return ((void *(*)(int32_t, int32_t, int32_t))fn)(first, devices, device);
 }
 
 static void *mr_call_group(void *fn) { return ((void *(*)(void))fn)(); }
@@ -40,13 +40,13 @@ const (
 	backendSymbol = "mr_backend_v7"
 	memorySymbol  = "mr_cuda_device_memory"
 	peaksSymbol   = "mr_cuda_peaks"
-	memberSymbol  = "mr_cuda_member"
+	deviceSymbol  = "mr_cuda_device"
 	groupSymbol   = "mr_cuda_group"
 	abandonSymbol = "mr_cuda_abandon"
 )
 
 // library is one that is open.
-type library struct{ backend, memory, peaks, member, made, abandon unsafe.Pointer }
+type library struct{ backend, memory, peaks, device, made, abandon unsafe.Pointer }
 
 var (
 	mu        sync.Mutex
@@ -72,7 +72,7 @@ func open(path string) (*library, error) {
 	l := &library{}
 	for symbol, at := range map[string]*unsafe.Pointer{
 		backendSymbol: &l.backend, memorySymbol: &l.memory, peaksSymbol: &l.peaks,
-		memberSymbol: &l.member, groupSymbol: &l.made, abandonSymbol: &l.abandon,
+		deviceSymbol: &l.device, groupSymbol: &l.made, abandonSymbol: &l.abandon,
 	} {
 		name := C.CString(symbol)
 		*at = C.dlsym(handle, name)
@@ -92,9 +92,9 @@ func (l *library) free(device int) (free, total int64) {
 	return int64(f), int64(t)
 }
 
-// table is the backend of one device of a group of n that is being opened.
-func (l *library) table(n, i int) unsafe.Pointer {
-	return C.mr_call_member(l.member, C.int32_t(n), C.int32_t(i))
+// table is the backend of GPU first+i, of n from first on that are being opened for a model.
+func (l *library) table(first, n, i int) unsafe.Pointer {
+	return C.mr_call_device(l.device, C.int32_t(first), C.int32_t(n), C.int32_t(i))
 }
 
 // group returns what ends the waiting of the group that was opened last.

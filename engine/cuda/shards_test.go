@@ -52,19 +52,21 @@ func TestMachinesForShards(t *testing.T) {
 	path := shim(t)
 	for _, tt := range []struct {
 		name, devices, peers string
-		gpus                 int
+		first, gpus          int
 		want                 string
 	}{
-		{"one GPU", "1", "1", 2, "2 GPUs are asked for, there are 1 (CUDA_VISIBLE_DEVICES may hide some)"},
-		{"no GPU", "0", "1", 2, "no CUDA-capable device"},
-		{"no peers", "2", "0", 2, "GPU 0 cannot read the memory of GPU 1"},
-		{"too many", "16", "1", 9, "a model on 9 GPUs, expected 2 to 8"},
+		{"one GPU", "1", "1", 0, 2, "2 GPUs are asked for, there are 1 (CUDA_VISIBLE_DEVICES may hide some)"},
+		{"no GPU", "0", "1", 0, 2, "no CUDA-capable device"},
+		{"no peers", "2", "0", 0, 2, "GPU 0 cannot read the memory of GPU 1"},
+		{"no peers further on", "4", "0", 2, 2, "GPU 2 cannot read the memory of GPU 3"},
+		{"none further on", "2", "0", 2, 1, "3 GPUs are asked for, there are 2"},
+		{"too many", "16", "1", 0, 9, "a model on 9 GPUs, expected 1 to 8"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Setenv(devicesVariable, tt.devices)
 			t.Setenv("MILLRACE_SHIM_PEERS", tt.peers)
-			if _, err := cuda.OpenShards(path, one, tt.gpus); err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("OpenShards: %v, want %q", err, tt.want)
+			if _, err := cuda.OpenOn(path, one, tt.first, tt.gpus); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("OpenOn: %v, want %q", err, tt.want)
 			}
 		})
 	}

@@ -16,7 +16,7 @@ func open(string) (*library, error) {
 
 func (*library) free(int) (free, total int64) { return 0, 0 }
 
-func (*library) table(int, int) unsafe.Pointer { return nil }
+func (*library) table(int, int, int) unsafe.Pointer { return nil }
 
 func (*library) group() func() { return func() {} }
 
