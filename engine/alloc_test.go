@@ -218,7 +218,7 @@ func BenchmarkSubmit(b *testing.B) {
 	req := &Request{Tokens: tokens(1, 512), MaxNewTokens: 200, Params: sample.Greedy()}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, streams, err := e.family(context.Background(), req, []uint64{1}); err != nil {
+		if _, streams, err := e.family(context.Background(), req, []uint64{1}, nil); err != nil {
 			b.Fatal(err)
 		} else {
 			e.account.used.Add(-streams[0].hold.bytes)

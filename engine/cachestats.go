@@ -17,6 +17,15 @@ type CacheStats struct {
 	Evicted int64 // that were found no more, since their place was needed
 }
 
+// add adds the numbers of another engine's group with the same window.
+func (s *CacheStats) add(o *CacheStats) {
+	s.Used += o.Used
+	s.Cached += o.Cached
+	s.Queries += o.Queries
+	s.Hits += o.Hits
+	s.Evicted += o.Evicted
+}
+
 // cacheCounters is CacheStats as the loop keeps it.
 type cacheCounters struct {
 	used, cached, queries, hits, evicted atomic.Int64

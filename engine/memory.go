@@ -15,6 +15,7 @@ import (
 // bounded too: a sequence that generates has pages in the cache.
 type account struct {
 	used   atomic.Int64 // bytes
+	open   atomic.Int64 // sequences that hold some of it
 	budget int64
 }
 
@@ -41,6 +42,7 @@ func (a *account) take(n int64) error {
 // open makes h hold n bytes that were taken.
 func (h *hold) open(a *account, n int64) {
 	h.account, h.bytes = a, n
+	a.open.Add(1)
 	h.parties.Store(2)
 }
 
@@ -56,6 +58,7 @@ func (h *hold) grow(n int64) {
 func (h *hold) letGo() {
 	if h.account != nil && h.parties.Add(-1) == 0 {
 		h.account.used.Add(-h.bytes)
+		h.account.open.Add(-1)
 	}
 }
 

@@ -81,6 +81,43 @@ type MethodStats struct {
 	Sequence int64 // sequences summed over steps
 }
 
+// add adds the numbers of another engine with the same plan.
+func (s *Stats) add(o *Stats) {
+	s.Waiting += o.Waiting
+	s.Preempted += o.Preempted
+	s.Running += o.Running
+	s.Slots += o.Slots
+	s.MaxTokens += o.MaxTokens
+	s.BatchSequences += o.BatchSequences
+	s.BatchTokens += o.BatchTokens
+	s.PagesTotal += o.PagesTotal
+	s.PagesUsed += o.PagesUsed
+	s.PagesCached += o.PagesCached
+	for i := range s.Groups {
+		s.Groups[i].add(&o.Groups[i])
+	}
+	s.States.add(&o.States)
+	s.StatesTotal += o.StatesTotal
+	s.PromptTokens += o.PromptTokens
+	s.CachedTokens += o.CachedTokens
+	s.GeneratedTokens += o.GeneratedTokens
+	s.ForcedTokens += o.ForcedTokens
+	s.DraftedTokens += o.DraftedTokens
+	s.AcceptedTokens += o.AcceptedTokens
+	s.LateMasks += o.LateMasks
+	s.Preemptions += o.Preemptions
+	s.ImagesEncoded += o.ImagesEncoded
+	s.ImagesCached += o.ImagesCached
+	for i := range s.Steps {
+		m, n := &s.Steps[i], &o.Steps[i]
+		m.Steps += n.Steps
+		m.Failed += n.Failed
+		m.Forward += n.Forward
+		m.Tokens += n.Tokens
+		m.Sequence += n.Sequence
+	}
+}
+
 // counters is Stats as the loop keeps it.
 type counters struct {
 	preempted, running, maxTokens        atomic.Int64

@@ -30,12 +30,22 @@ func (e *Engine) Submit(ctx context.Context, req *Request) (*Stream, error) {
 // prompt; the others start from its cached pages. Either all are accepted or none.
 // Only the first scores the prompt.
 func (e *Engine) SubmitN(ctx context.Context, req *Request, seeds []uint64) ([]*Stream, error) {
+	if err := e.check(req); err != nil {
+		req.Constraint.Close()
+		return nil, err
+	}
+	return e.submit(ctx, req, seeds, nil)
+}
+
+// submit is SubmitN of a request that is checked. keys are those of its prompt's pages;
+// nil: they are not known yet.
+func (e *Engine) submit(ctx context.Context, req *Request, seeds []uint64, keys []page.Key) ([]*Stream, error) {
 	if err := e.accepts(ctx, req, len(seeds)); err != nil {
 		req.Constraint.Close()
 		return nil, err
 	}
 	n := int64(len(seeds))
-	leader, streams, err := e.family(ctx, req, seeds)
+	leader, streams, err := e.family(ctx, req, seeds, keys)
 	if err != nil {
 		e.queued.Add(-n)
 		return nil, err
@@ -57,9 +67,6 @@ var errStopping error = &Error{Kind: Stopping, Msg: "the server is shutting down
 // accepts checks whether n sequences of req may come in, and counts them as
 // waiting if they may.
 func (e *Engine) accepts(ctx context.Context, req *Request, n int) error {
-	if err := e.check(req); err != nil {
-		return err
-	}
 	switch {
 	case n < 1:
 		return &Error{Kind: Internal, Msg: "no seeds: nothing to generate"}
@@ -81,7 +88,7 @@ func (e *Engine) accepts(ctx context.Context, req *Request, n int) error {
 
 // family makes the sequences of a request, all but the first held by the first, and
 // returns their Streams. If it fails, their grammars are closed.
-func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (leader *sequence, streams []*Stream, err error) {
+func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64, keys []page.Key) (leader *sequence, streams []*Stream, err error) {
 	first, other := requestBytes(req, e.limits.Vocab, false), requestBytes(req, e.limits.Vocab, true)
 	bytes := first + int64(len(seeds)-1)*other
 	constraints := make([]*Constraint, len(seeds))
@@ -112,9 +119,8 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 		return nil, nil, err
 	}
 	root := e.root(req, e.ropeLen(len(req.Tokens)))
-	var keys []page.Key
-	if !e.cfg.NoPrefixCache {
-		keys = root.AppendKeys(make([]page.Key, 0, keysRoom(req)), req.Tokens, contents(req)...)
+	if keys == nil {
+		keys = e.promptKeys(req)
 	}
 	spans := e.cfg.Vision.spans(req)
 	for i, seed := range seeds {
@@ -142,6 +148,14 @@ func (e *Engine) family(ctx context.Context, req *Request, seeds []uint64) (lead
 	}
 	streams[0].hold.open(&e.account, first)
 	return leader, streams, nil
+}
+
+// promptKeys returns the keys of the pages of a request's prompt, nil without a prefix cache.
+func (e *Engine) promptKeys(req *Request) []page.Key {
+	if e.cfg.NoPrefixCache {
+		return nil
+	}
+	return e.root(req, e.ropeLen(len(req.Tokens))).AppendKeys(make([]page.Key, 0, keysRoom(req)), req.Tokens, contents(req)...)
 }
 
 func invalid(format string, args ...any) error {
