@@ -41,7 +41,7 @@ func (s *server) newAdapters(l *loadedModel) (*adapter.Manager, error) {
 	}
 	m := adapter.NewManager(adapter.Options{
 		Engine: l.engine,
-		Plan:   loader.Resident(l.backend, s.model.plan),
+		Plan:   loader.Resident(l.replicas[0].backend, s.model.plan),
 		Memory: l.adapters,
 		Open: func(ctx context.Context, place string) (fs.FS, error) {
 			return source.Adapter(ctx, place, l.adapters, s.log)

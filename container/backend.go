@@ -25,10 +25,10 @@ func computeType(cfg *config.Serve) string {
 	if cfg.ComputeType != "" {
 		return cfg.ComputeType
 	}
-	return strconv.Itoa(gpus(cfg)) + "-" + deviceName(cfg)
+	return strconv.Itoa(cfg.Replicas*gpus(cfg)) + "-" + deviceName(cfg)
 }
 
-// gpus is how many GPUs share the model, 1 on other devices.
+// gpus is how many GPUs share a copy of the model, 1 on other devices.
 func gpus(cfg *config.Serve) int {
 	if deviceName(cfg) != "cuda" {
 		return 1
@@ -74,38 +74,48 @@ func checkDevice(cfg *config.Serve) error {
 	if caps.Name == "" {
 		return fmt.Errorf("--device=cuda: %s (%s)", caps.Detail, instead)
 	}
-	if gpus(cfg) == 1 {
+	if gpus(cfg) == 1 && cfg.Replicas == 1 {
 		return nil
 	}
 	least := device.Limits{MaxTokens: 1, MaxRows: 1, MaxSlots: 1, MaxPagesPerSlot: 1}
-	b, err := openShards(cfg, least)
-	if err != nil {
-		return err
+	for replica := cfg.Replicas - 1; replica >= 0; replica-- { // the last one first: there may be fewer GPUs
+		b, err := openGPUs(cfg, least, replica, gpus(cfg))
+		if err == nil {
+			err = b.Close()
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return b.Close()
+	return nil
 }
 
-// openShards opens a backend of as many GPUs as --num-shard says.
-func openShards(cfg *config.Serve, limits device.Limits) (device.Backend, error) {
-	b, err := cuda.OpenOn(cudaLibrary(cfg), limits, 0, gpus(cfg))
+// openGPUs opens a backend of the first n GPUs of those that a replica has, which are as many
+// as --num-shard says.
+func openGPUs(cfg *config.Serve, limits device.Limits, replica, n int) (device.Backend, error) {
+	b, err := cuda.OpenOn(cudaLibrary(cfg), limits, replica*gpus(cfg), n)
 	if err != nil {
-		return nil, fmt.Errorf("--num-shard=%d: %w", cfg.NumShard, err)
+		flags := "--device=cuda"
+		if cfg.NumShard > 1 {
+			flags += fmt.Sprintf(" --num-shard=%d", cfg.NumShard)
+		}
+		if cfg.Replicas > 1 {
+			flags += fmt.Sprintf(" --replicas=%d", cfg.Replicas)
+		}
+		return nil, fmt.Errorf("%s: %w", flags, err)
 	}
 	return device.Checked(b, limits), nil
 }
 
-// openBackend opens the backend that deviceName returns.
-func openBackend(cfg *config.Serve, limits device.Limits, p *plan.Plan) (device.Backend, error) {
+// openBackend opens the backend that deviceName returns, for a replica of the model.
+func openBackend(cfg *config.Serve, limits device.Limits, p *plan.Plan, replica int) (device.Backend, error) {
 	switch name := deviceName(cfg); name {
 	case "cuda":
-		if gpus(cfg) > 1 && !p.Encodes() { // a vision tower is on the first one
-			return openShards(cfg, limits)
+		n := gpus(cfg)
+		if p.Encodes() { // a vision tower is on the first one
+			n = 1
 		}
-		b, err := cuda.Open(cudaLibrary(cfg), limits)
-		if err != nil {
-			return nil, fmt.Errorf("--device=cuda: %w", err)
-		}
-		return device.Checked(b, limits), nil
+		return openGPUs(cfg, limits, replica, n)
 	case "cpu":
 		b, err := cpu.Open(limits)
 		if err != nil {

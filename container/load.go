@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -23,10 +22,9 @@ import (
 
 // loadedModel is everything that is there to serve a model.
 type loadedModel struct {
-	engine    *engine.Engine
-	backend   device.Backend
-	tower     device.Backend // of images; nil: none are read
-	encoder   *engine.Tower
+	engine    *engine.Replicas
+	replicas  []replica // that engine is made of
+	sees      bool      // it reads images
 	tokenizer *token.Tokenizer
 	template  *chat.Template
 	compiler  lazyCompiler
@@ -83,20 +81,17 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 		return nil, err
 	}
 	prefixes := s.openPrefixes(ctx)
-	backend, err := openBackend(s.cfg, s.sizing.device, s.model.plan)
-	if err != nil {
+	l := &loadedModel{name: s.name(), place: s.place, slots: s.cfg.Replicas * s.sizing.device.MaxSlots, family: s.model.plan.Family}
+	if err := s.openReplicas(l); err != nil {
 		return nil, err
 	}
-	l := &loadedModel{name: s.name(), place: s.place, backend: backend, caps: backend.Caps(), slots: s.sizing.device.MaxSlots, family: s.model.plan.Family}
-	if l.tower, err = s.openTower(); err != nil {
-		return nil, errors.Join(err, backend.Close())
-	}
-	s.sizing.images = l.tower != nil
+	s.sizing.images = l.sees
 	var into weighed
+	backend := l.models()
 	if into.Backend = backend; s.weigh || s.cfg.PrefixCacheFile != "" {
 		backend = &into
 	}
-	err = s.loadWeights(l, backend, func(done, total int64) {
+	err := s.loadWeights(l, backend, func(done, total int64) {
 		s.api.SetPending(fmt.Sprintf("loading weights, %d %% done", 100*done/max(1, total)))
 	})
 	l.weights = into.sum
@@ -134,11 +129,13 @@ func (s *server) load(ctx context.Context) (*loadedModel, error) {
 	return l, s.model.checkpoint.Close()
 }
 
-// close closes the backends. The engine must have returned from Run.
+// close closes the backends. The engines must have returned from Run.
 func (l *loadedModel) close() {
-	l.backend.Close()
-	if l.tower != nil {
-		l.tower.Close()
+	for _, r := range l.replicas {
+		r.backend.Close()
+		if r.tower != nil {
+			r.tower.Close()
+		}
 	}
 }
 
@@ -182,7 +179,7 @@ func (s *server) checkMemory() error {
 	return nil
 }
 
-// newEngine reserves the caches and makes the engine.
+// newEngine reserves the caches and makes the engines.
 func (s *server) newEngine(l *loadedModel) (err error) {
 	free, _, err := availableMemory(os.DirFS("/"), s.memory, l.info.MappedBytes)
 	if err != nil {
@@ -200,20 +197,36 @@ func (s *server) newEngine(l *loadedModel) (err error) {
 			"max_total_tokens", l.budget.maxTotal, "model_tokens", s.sizing.total,
 			"full_cache", size(int64(s.sizing.pages(s.sizing.total))*l.info.PageBytes), "free", size(room))
 	}
-	l.tokens = s.sizing.tokens(l.budget.pages)
+	l.tokens = len(l.replicas) * s.sizing.tokens(l.budget.pages)
 	l.request = s.sizing.requestMemory(free)
 	l.adapters = s.sizing.adapterMemory(room)
 	l.images = s.sizing.imageMemory(free)
 	l.grammars = int(s.sizing.grammarMemory(free))
 	limitHeap(l.request, l.images)
-	l.engine, err = engine.New(engine.Config{
-		Backend:        l.backend,
+	var engines []*engine.Engine
+	for i := range l.replicas {
+		e, err := s.newReplicaEngine(l, &l.replicas[i])
+		if err != nil {
+			return err
+		}
+		engines = append(engines, e)
+	}
+	l.engine = engine.NewReplicas(engines)
+	return nil
+}
+
+// newReplicaEngine reserves a replica's caches and makes its engine.
+func (s *server) newReplicaEngine(l *loadedModel, r *replica) (*engine.Engine, error) {
+	images := l.images / int64(len(l.replicas))
+	var err error
+	r.engine, err = engine.New(engine.Config{
+		Backend:        r.backend,
 		Device:         s.sizing.device,
 		Plan:           s.model.plan,
 		Pages:          l.budget.pages,
 		States:         l.budget.states,
-		Memory:         engineBytes + l.images, // for what is to be encoded
-		Vision:         l.engineVision(s.model.seeing),
+		Memory:         engineBytes + images, // for what is to be encoded
+		Vision:         r.engineVision(s.model.seeing, images),
 		EOS:            s.model.config.EOS,
 		Root:           page.Root(page.Field{Tag: page.TagModel, Value: []byte(s.model.checkpoint.Source())}, page.Field{Tag: page.TagKVType, Value: []byte(s.model.plan.CacheFormat().String())}),
 		MaxInput:       l.budget.maxInput,
@@ -225,7 +238,7 @@ func (s *server) newEngine(l *loadedModel) (err error) {
 		Observer:       s.api.Metrics(),
 		Compiler:       func() (engine.Compiler, error) { return l.compiler.get() },
 	})
-	return err
+	return r.engine, err
 }
 
 // limitHeap has Go collect garbage more eagerly when its heap has taken all that
@@ -251,9 +264,12 @@ func (l *loadedModel) describe() []any {
 		"model", l.name, "source", cmp.Or(l.place, "built in"),
 		"family", l.family, "weights", size(l.info.WeightBytes), "bytes", l.info.WeightBytes,
 		"seconds", thousandths(l.seconds), "gb_per_second", thousandths(float64(l.info.WeightBytes) / 1e9 / max(l.seconds, 1e-9)),
-		"device", l.caps.Name, "detail", l.caps.Detail, "threads", l.caps.Threads,
-		"kv_tokens", l.tokens, "kv_cache", size(int64(l.budget.pages)*l.info.PageBytes + int64(l.budget.states)*l.info.StateBytes),
+		"device", l.caps.Name, "detail", l.hardware(), "threads", l.caps.Threads,
+		"kv_tokens", l.tokens, "kv_cache", size(int64(len(l.replicas)) * (int64(l.budget.pages)*l.info.PageBytes + int64(l.budget.states)*l.info.StateBytes)),
 		"request_memory", size(l.request), "slots", l.slots, "max_total_tokens", limits.MaxTotal, "max_input_tokens", limits.MaxInput,
+	}
+	if n := len(l.replicas); n > 1 {
+		fields = append(fields, "replicas", n)
 	}
 	if l.images > 0 {
 		fields = append(fields, "image_memory", size(l.images))

@@ -24,16 +24,17 @@ const (
 	boundAddress  = "address space (ulimit -v)"
 )
 
-// deviceMemory returns the bytes that weights and caches may still take where the device
-// computes, after those of info, and what bounds them.
+// deviceMemory returns the bytes that weights and caches of a replica may still take where the
+// device computes, after those of info, and what bounds them.
 func deviceMemory(cfg *config.Serve, function int64, info device.ModelInfo) (bytes int64, bound string, err error) {
 	if deviceName(cfg) != "cuda" {
 		return availableMemory(os.DirFS("/"), function, info.MappedBytes)
 	}
-	free, total, err := cuda.Memory(cudaLibrary(cfg), gpus(cfg))
+	free, total, err := cuda.Memory(cudaLibrary(cfg), cfg.Replicas*gpus(cfg))
 	if err != nil {
 		return 0, "", err
 	}
+	free, total = free/int64(cfg.Replicas), total/int64(cfg.Replicas) // all are made alike
 	most := int64(cfg.CUDAMemoryFraction*float64(total)) - info.WeightBytes - info.WorkspaceBytes
 	return max(0, min(free, most)), boundGPU, nil
 }

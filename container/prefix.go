@@ -134,7 +134,7 @@ func (s *server) restorePrefixes(l *loadedModel, files []*prefixFile) {
 	for _, f := range files {
 		start, tokens, err := time.Now(), 0, f.err
 		if err == nil {
-			tokens, err = l.engine.ReadPrefix(f, origin)
+			tokens, err = l.readPrefix(f, origin)
 		}
 		_ = f.close() // it was read
 		if err != nil {
@@ -172,7 +172,7 @@ func (c *prefixCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return usageError{fmt.Errorf("prefix: %w", err)}
 	}
-	cfg.LoraAdapters, cfg.PrefixCacheFile = "", ""
+	cfg.LoraAdapters, cfg.PrefixCacheFile, cfg.Replicas = "", "", 1
 	reportFaults()
 	s, err := newServer(cfg, settings, nil, nil)
 	if err != nil {
@@ -288,7 +288,7 @@ func (s *server) computePrefix(ctx context.Context, l *loadedModel, route string
 		}
 		tokens = tokens[:n]
 	}
-	return l.engine.ComputePrefix(ctx, tokens)
+	return l.replicas[0].engine.ComputePrefix(ctx, tokens)
 }
 
 // tokenize asks the API for the tokens of a request.
@@ -357,7 +357,7 @@ func (s *server) writePrefix(l *loadedModel, tokens []int32, name string) (bytes
 		}
 	}()
 	out := bufio.NewWriterSize(f, 1<<20)
-	err = errors.Join(l.engine.WritePrefix(out, tokens, s.prefixOrigin(l)), out.Flush(), f.Chmod(0o644))
+	err = errors.Join(l.replicas[0].engine.WritePrefix(out, tokens, s.prefixOrigin(l)), out.Flush(), f.Chmod(0o644))
 	info, statErr := f.Stat()
 	if err = errors.Join(err, statErr, f.Close()); err != nil {
 		return 0, err

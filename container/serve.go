@@ -331,6 +331,7 @@ func (s *server) run(f front) error {
 	case err := <-running:
 		s.log.Error("the engine has failed", "err", err)
 		s.api.Drain()
+		s.drainOthers(loaded.engine)
 		s.shutdown(f)
 		return fmt.Errorf("the engine has failed: %w", err)
 	case err := <-broken:
@@ -365,7 +366,8 @@ func (s *server) ready(l *loadedModel, adapters *adapter.Manager) handler.Model 
 		Template:  l.template,
 		Compiler:  l.compiler.get,
 		Revision:  modelRevision(s.model.place),
-		Hardware:  l.caps.Detail,
+		Hardware:  l.hardware(),
+		Replicas:  l.stats(),
 		Adapters:  adapters,
 
 		RequestMemory: l.request,
@@ -377,7 +379,7 @@ func (s *server) ready(l *loadedModel, adapters *adapter.Manager) handler.Model 
 // drain ends the server in order: health checks fail, after a delay no request
 // is accepted, running ones go on for a while, then end with an error, and the
 // front closes. It reports whether no request is left.
-func (s *server) drain(f front, sig os.Signal, e *engine.Engine) (idle bool) {
+func (s *server) drain(f front, sig os.Signal, e *engine.Replicas) (idle bool) {
 	start := time.Now()
 	if delay := time.Duration(s.cfg.ShutdownDelay) * time.Second; delay > 0 && os.Getenv(runtimeAPI) == "" {
 		s.api.Leave()

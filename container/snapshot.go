@@ -18,8 +18,9 @@ import (
 // all that the first request would have to.
 func (s *server) warm(ctx context.Context, l *loadedModel) error {
 	const prompt = 64 // more than a step of one token, which other code computes
-	tokens := make([]int32, min(prompt, l.engine.Limits().MaxInput, l.engine.Limits().MaxTotal-2))
-	stream, err := l.engine.Submit(ctx, &engine.Request{ID: "warm", Tokens: tokens, MaxNewTokens: 2, IgnoreEOS: true, Params: sample.Greedy()})
+	e := l.replicas[0].engine
+	tokens := make([]int32, min(prompt, e.Limits().MaxInput, e.Limits().MaxTotal-2))
+	stream, err := e.Submit(ctx, &engine.Request{ID: "warm", Tokens: tokens, MaxNewTokens: 2, IgnoreEOS: true, Params: sample.Greedy()})
 	if err != nil {
 		return fmt.Errorf("computing before the snapshot: %w", err)
 	}

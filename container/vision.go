@@ -114,46 +114,61 @@ func limitedProcessor(files vision.Files) (*vision.Processor, error) {
 // model without one is served without images.
 func (s *server) finishVision(l *loadedModel) (err error) {
 	see := s.model.seeing
-	if l.tower == nil || see.processor != nil {
+	if !l.sees || see.processor != nil {
 		return nil
 	}
 	if see.processor, see.low, err = s.model.processors(); err == nil {
 		return nil
 	}
 	s.log.Warn("the model is served without images", "model", s.name(), "reason", err)
-	tower := l.tower
-	l.tower, l.encoder, s.model.seeing, s.sizing.images = nil, nil, nil, false
-	return tower.Close()
+	s.sizing.images = false
+	return s.withoutImages(l)
 }
 
-// openTower opens a backend for the vision tower, nil if there is none or if the backend
-// cannot run it.
-func (s *server) openTower() (device.Backend, error) {
+// withoutImages closes the towers.
+func (s *server) withoutImages(l *loadedModel) error {
+	s.model.seeing, l.sees = nil, false
+	var errs []error
+	for i := range l.replicas {
+		r := &l.replicas[i]
+		if r.tower != nil {
+			errs = append(errs, r.tower.Close())
+		}
+		r.tower, r.encoder = nil, nil
+	}
+	return errors.Join(errs...)
+}
+
+// openTowers opens a backend for each replica's vision tower, none if there is none or if the
+// backend cannot run it.
+func (s *server) openTowers(l *loadedModel) (err error) {
 	see := s.model.seeing
 	if see == nil {
-		return nil, nil
+		return nil
 	}
-	b, err := openBackend(s.cfg, see.limits, see.tower.Plan)
-	if err != nil {
-		return nil, err
+	for i := range l.replicas {
+		r := &l.replicas[i]
+		if r.tower, err = openBackend(s.cfg, see.limits, see.tower.Plan, i); err != nil {
+			return err
+		}
+		if err := r.tower.CheckPlan(see.tower.Plan); err != nil {
+			s.log.Warn("the model is served without images", "model", s.name(), "reason", err)
+			return s.withoutImages(l)
+		}
 	}
-	if err := b.CheckPlan(see.tower.Plan); err != nil {
-		s.log.Warn("the model is served without images", "model", s.name(), "reason", err)
-		s.model.seeing = nil
-		return nil, b.Close()
-	}
-	return b, nil
+	l.sees = true
+	return nil
 }
 
 // loadWeights gives the model's weights to the backend, and the tower's to its own, if
 // there is one.
 func (s *server) loadWeights(l *loadedModel, into device.Backend, progress func(done, total int64)) (err error) {
-	if l.tower == nil {
+	if !l.sees {
 		l.info, err = loader.Load(into, s.model.plan, s.model.checkpoint, progress)
 		return err
 	}
 	see := s.model.seeing
-	loaded, err := loader.LoadSeeing(into, s.model.plan, l.tower, see.tower, s.model.checkpoint, progress)
+	loaded, err := loader.LoadSeeing(into, s.model.plan, l.towers(), see.tower, s.model.checkpoint, progress)
 	if err != nil {
 		return err
 	}
@@ -161,8 +176,13 @@ func (s *server) loadWeights(l *loadedModel, into device.Backend, progress func(
 	l.info.WeightBytes += loaded.Tower.WeightBytes
 	l.info.MappedBytes += loaded.Tower.MappedBytes
 	l.info.WorkspaceBytes += loaded.Tower.WorkspaceBytes
-	l.encoder, err = engine.NewTower(l.tower, see.limits, see.tower, loaded.Newline)
-	return err
+	for i := range l.replicas {
+		r := &l.replicas[i]
+		if r.encoder, err = engine.NewTower(r.tower, see.limits, see.tower, loaded.Newline); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // imageMemory is what rows of images may take if so much memory is free, and once more
@@ -177,18 +197,19 @@ func (s *sizing) imageMemory(free int64) int64 {
 	return min(imageRows, free/imageShare)
 }
 
-// engineVision is what the engine needs of the tower, nil if there is none.
-func (l *loadedModel) engineVision(see *seeing) *engine.Vision {
-	if l.encoder == nil {
+// engineVision is what the engine needs of the tower, nil if there is none. memory is for what
+// the tower makes of images.
+func (r *replica) engineVision(see *seeing, memory int64) *engine.Vision {
+	if r.encoder == nil {
 		return nil
 	}
 	c := &see.processor.Config
-	return &engine.Vision{Encoder: l.encoder, Token: c.ImageTokenID, Memory: l.images, Bidirectional: c.Bidirectional}
+	return &engine.Vision{Encoder: r.encoder, Token: c.ImageTokenID, Memory: memory, Bidirectional: c.Bidirectional}
 }
 
 // handlerVision is what the API needs of it.
 func (l *loadedModel) handlerVision(see *seeing) *handler.Vision {
-	if l.encoder == nil {
+	if !l.sees {
 		return nil
 	}
 	return &handler.Vision{Processor: see.processor, Low: see.low}

@@ -46,6 +46,9 @@ type Model struct {
 	// Sampling is what requests of the OpenAI routes get for fields that they
 	// leave out.
 	Sampling SamplingDefaults
+	// Replicas returns the numbers of each engine that the Generator is made of; nil: it
+	// is one.
+	Replicas func() []engine.Stats
 	// Adapters are those that requests may name; nil: none, nor can any be loaded.
 	Adapters *adapter.Manager
 	// Vision is how it reads images; nil: it reads none.
@@ -147,7 +150,7 @@ func (s *Server) SetPending(reason string) { s.pending.Store(&reason) }
 // SetReady makes the Server serve m.
 func (s *Server) SetReady(m Model) {
 	limits := m.Generator.Limits()
-	s.metrics.SetModel(s.opt.ModelID, m.Revision, m.Hardware, limits, m.Generator.Stats)
+	s.metrics.SetModel(s.opt.ModelID, m.Revision, m.Hardware, limits, m.Generator.Stats, m.Replicas)
 	if m.Template == nil {
 		m.Template = new(chat.Template)
 	}

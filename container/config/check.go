@@ -136,6 +136,10 @@ func (l *Loader) checkTogether(s *Serve) error {
 	if from := l.from["num-shard"]; from != "" && s.Device != "cuda" {
 		l.notes = append(l.notes, Setting{Flag: "num-shard", Value: fmt.Sprint(s.NumShard), From: from}.name()+" is ignored: --device is "+s.Device)
 	}
+	if from := l.from["replicas"]; s.Replicas > 1 && (s.Device == "cpu" || s.Device == "auto") {
+		return errorf("%s: --device is %s, whose cores would be divided among the copies of the model: --device cuda has one on each GPU",
+			Setting{Flag: "replicas", Value: fmt.Sprint(s.Replicas), From: from}.name(), s.Device)
+	}
 	switch s.KVCacheDtype {
 	case "auto", "f16", "int8":
 	default:

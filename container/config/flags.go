@@ -34,6 +34,7 @@ type Serve struct {
 	CUDALibrary         string  `name:"cuda-library" variable:"MILLRACE_CUDA_LIBRARY" operator:"" group:"model" placeholder:"FILE" help:"CUDA backend that --device cuda opens. Default: libmillrace_cuda.so beside this program."`
 	CUDAMemoryFraction  float64 `name:"cuda-memory-fraction" group:"model" default:"1" placeholder:"NUMBER" help:"Part of the GPU's memory that --device cuda may take, above 0 and at most 1."`
 	NumShard            int     `name:"num-shard" also:"SM_NUM_GPUS" group:"model" min:"0" placeholder:"COUNT" help:"GPUs that --device cuda divides the model among, at most 8, which must reach each other's memory; 0 and 1 are one."`
+	Replicas            int     `name:"replicas" group:"model" min:"1" max:"64" default:"1" placeholder:"COUNT" help:"Copies of the model that --device cuda serves, each on --num-shard GPUs of its own, which need not reach the others' memory. A request goes to one of them: by load, and by what its cache has of the prompt."`
 	Threads             int     `name:"threads" variable:"MILLRACE_THREADS" group:"model" min:"0" placeholder:"N" help:"CPU worker threads. Default: the cores this process may use."`
 
 	Hostname                   string   `name:"hostname" operator:"" group:"server" default:"0.0.0.0" placeholder:"ADDRESS" help:"Address to listen on. Default: 0.0.0.0, all interfaces; 127.0.0.1 is this machine alone."`

@@ -25,6 +25,7 @@ var otherNames = map[string][]string{
 	"max-batch-prefill-tokens": {"MAX_NUM_BATCHED_TOKENS", "CHUNKED_PREFILL_SIZE", "MAX_ROLLING_BATCH_PREFILL_TOKENS"},
 	"prefix-caching":           {"ENABLE_PREFIX_CACHING"},
 	"num-shard":                {"TENSOR_PARALLEL_SIZE", "TENSOR_PARALLEL_DEGREE", "TP_SIZE"},
+	"replicas":                 {"DATA_PARALLEL_SIZE", "DP_SIZE"},
 	"dtype":                    {"DTYPE"},
 	"quantize":                 {"QUANTIZATION", "QUANTIZE"},
 	"trust-remote-code":        {"TRUST_REMOTE_CODE"},

@@ -39,7 +39,8 @@ type Metrics struct {
 
 	once  sync.Once // guards what comes with the model
 	stats func() engine.Stats
-	mu    sync.Mutex // guards stats
+	each  func() []engine.Stats // of replicas, nil: there is one
+	mu    sync.Mutex            // guards both
 }
 
 // stepMetrics are those with a method label.
@@ -129,7 +130,7 @@ func (m *Metrics) addOurs(buckets []float64) {
 	m.Total("millrace_state_snapshot_queries_total", "Prompts that looked for a snapshot", func(s engine.Stats) int64 { return s.States.Queries })
 	m.Total("millrace_state_snapshot_hits_total", "Prompts that found one", func(s engine.Stats) int64 { return s.States.Hits })
 	m.Total("millrace_state_snapshot_evictions_total", "Snapshots whose place was needed", func(s engine.Stats) int64 { return s.States.Evicted })
-	m.registry.MustRegister(groupMetrics{m.engineStats})
+	m.registry.MustRegister(groupMetrics{m.engineStats}, replicaMetrics{m.replicaStats})
 	m.Gauge("millrace_kv_usage_ratio", "Part of the key-value cache that running sequences hold, 0 to 1", func() float64 {
 		s := m.engineStats()
 		return float64(s.PagesUsed) / float64(max(1, s.PagesTotal))
@@ -174,6 +175,17 @@ func (m *Metrics) engineStats() engine.Stats {
 	return stats()
 }
 
+// replicaStats returns the numbers of each replica, none if there is one engine.
+func (m *Metrics) replicaStats() []engine.Stats {
+	m.mu.Lock()
+	each := m.each
+	m.mu.Unlock()
+	if each == nil {
+		return nil
+	}
+	return each()
+}
+
 // Gauge exports a number that goes up and down.
 func (m *Metrics) Gauge(name, help string, value func() float64) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
@@ -197,10 +209,11 @@ func (m *Metrics) Total(name, help string, value func(engine.Stats) int64) {
 }
 
 // SetModel adds what depends on the model. It must be called before requests
-// are accepted.
-func (m *Metrics) SetModel(name, revision, hardware string, limits engine.Limits, stats func() engine.Stats) {
+// are accepted. each returns the numbers of each replica, of which stats has the sums; nil:
+// there is one engine.
+func (m *Metrics) SetModel(name, revision, hardware string, limits engine.Limits, stats func() engine.Stats, each func() []engine.Stats) {
 	m.mu.Lock()
-	m.stats = stats
+	m.stats, m.each = stats, each
 	m.mu.Unlock()
 	m.once.Do(func() {
 		input := hundredths(limits.MaxInput)
