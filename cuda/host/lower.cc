@@ -412,11 +412,12 @@ void Model::lower_attention(const mr_op& op, Arena& arena) {
   const size_t most = size_t(limits_.max_pages_per_slot * kPageTokens + kSplit - 1) / kSplit * size_t(limits_.max_tokens) * floats;
   partial_floats_ = std::max(partial_floats_, std::min(most, kMostPartial));
   a.partial = partial_;
+  a.tiled = test_tiled(stream_).attention;
   push([=, this, x = value(op.in[0]), y = value(op.in[1]), out = value(op.out[0])](const Now& now) {
     Attention now_a = a;
     now_a.splits = now.splits;
     if (size_t(now_a.splits) * size_t(now.tokens) * floats > partial_floats_) now_a.splits = 1;
-    attend(now.stream, step_, slots_, *c, out, x, y, now_a, now.tokens);
+    attend(now.stream, step_, slots_, *c, out, x, y, now_a, now.tokens, now.seqs);
   });
 }
 

@@ -1,6 +1,7 @@
 #include "selftest.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -184,6 +185,118 @@ uint32_t right(Bench& bench, int kind, bool early) {
   return on;
 }
 
+// AttentionBench is one sequence whose last tokens attend to all of it, by heads that share keys:
+// two parts of positions, neither full, and rows that fill no block.
+class AttentionBench {
+ public:
+  explicit AttentionBench(cudaStream_t stream) : stream_(stream) {
+    lay_out(Arena(nullptr));
+    memory_ = Memory(Memory::device, bytes_, "the self-test");
+    lay_out(Arena(memory_.data()));
+    std::minstd_rand random;
+    std::vector<float> x(size_t(kTokens) * kHeads * kMostWidth);
+    for (float& v : x) v = float(int(random() % 2001) - 1000) / 300;
+    copy(x_, x.data(), x.size() * sizeof(float));
+    std::vector<uint16_t> cached(size_t(kPages) * kPageTokens * 2 * kMostWidth);
+    for (uint16_t& v : cached) v = uint16_t((random() & 0x83ff) | ((14 - (random() & 3)) << 10));
+    copy(cache_, cached.data(), cached.size() * 2);
+    const mr_seq seq = {0, 0, kTokens, kLength, 0, 0, 0};
+    copy(seq_, &seq, sizeof seq);
+    const int counts[] = {kTokens, 1};
+    copy(counts_, counts, sizeof counts);
+    std::vector<int32_t> pos(kTokens), pages(kPages);
+    for (int t = 0; t < kTokens; t++) pos[size_t(t)] = kLength - kTokens + t;
+    for (int i = 0; i < kPages; i++) pages[size_t(i)] = i;
+    std::shuffle(pages.begin(), pages.end(), random);
+    copy(pos_, pos.data(), pos.size() * 4);
+    copy(pages_, pages.data(), pages.size() * 4);
+    check(cudaMemsetAsync(slot_, 0, kTokens * sizeof(int32_t), stream_), "the self-test");
+  }
+
+  // Attention of one width, by attention_tiled.cu or not, with parts that blocks of their own
+  // make, or without; as many sequences as are said to be choose the shape of blocks. It returns
+  // nothing if a kernel cannot be started.
+  std::vector<float> attend(int width, bool tiled, bool parts, int seqs) {
+    Step step{};
+    step.n_tokens = counts_;
+    step.n_seqs = counts_ + 1;
+    step.seqs = seq_;
+    step.pos = pos_;
+    step.slot = slot_;
+    Slots slots{};
+    slots.count = slots.groups = 1;
+    slots.pages_per_slot = kPages;
+    slots.pages = pages_;
+    Cache c{};
+    c.memory = cache_;
+    c.kind = MR_CACHE_KV;
+    c.format = MR_F16;
+    c.heads = 1;
+    c.key_width = c.value_width = width;
+    c.key_bytes = c.value_bytes = width * 2;
+    c.stride = size_t(kPageTokens) * 4 * size_t(width);
+    Attention a{};
+    a.heads = kHeads;
+    a.sight = MR_SIGHT_CAUSAL;
+    a.scale = 1 / std::sqrt(float(width));
+    a.partial = partial_;
+    a.splits = parts ? (kLength + kSplit - 1) / kSplit : 1;
+    a.tiled = tiled ? ~0u : 0;
+    const int columns = kHeads * width;
+    check(cudaMemsetAsync(out_, 0xff, size_t(kTokens) * size_t(columns) * sizeof(float), stream_), "the self-test");
+    millrace::attend(stream_, step, slots, c, {out_, columns, columns}, {x_, columns, columns}, {}, a, kTokens, seqs);
+    if (cudaGetLastError() != cudaSuccess) return {};
+    std::vector<float> out(size_t(kTokens) * size_t(columns));
+    check(cudaMemcpyAsync(out.data(), out_, out.size() * sizeof(float), cudaMemcpyDeviceToHost, stream_), "the self-test");
+    check(cudaStreamSynchronize(stream_), "the self-test");
+    return out;
+  }
+
+  static constexpr int kTokens = 19;
+
+ private:
+  static constexpr int kHeads = 7, kLength = kSplit + 40, kPages = (kLength + kPageTokens - 1) / kPageTokens;
+  static constexpr int kMostWidth = 64 << (kAttentionWidths - 1);
+
+  void lay_out(Arena arena) {
+    counts_ = arena.take<int>(2);
+    seq_ = arena.take<mr_seq>(1);
+    pos_ = arena.take<int32_t>(kTokens);
+    slot_ = arena.take<int32_t>(kTokens);
+    pages_ = arena.take<int32_t>(kPages);
+    x_ = arena.take<float>(size_t(kTokens) * kHeads * kMostWidth);
+    out_ = arena.take<float>(size_t(kTokens) * kHeads * kMostWidth);
+    partial_ = arena.take<float>(2 * kTokens * attention_floats(kHeads, kMostWidth));
+    cache_ = arena.take<char>(size_t(kPages) * kPageTokens * 4 * kMostWidth);
+    bytes_ = arena.used();
+  }
+  void copy(void* to, const void* from, size_t bytes) {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "the self-test");
+    check(cudaStreamSynchronize(stream_), "the self-test");
+  }
+
+  cudaStream_t stream_;
+  Memory memory_;
+  size_t bytes_ = 0;
+  int* counts_;
+  mr_seq* seq_;
+  int32_t *pos_, *slot_, *pages_;
+  float *x_, *out_, *partial_;
+  char* cache_;
+};
+
+// Whether both shapes of blocks give a row the same bits, and what the plain kernel gives but for
+// the rounding of weights.
+bool attends(AttentionBench& bench, int width) {
+  const std::vector<float> want = bench.attend(width, false, false, 1), got = bench.attend(width, true, false, 1);
+  if (want.empty()) fail(MR_LOST, "the self-test: a kernel that cannot be started");
+  if (got.empty() || bench.attend(width, true, true, AttentionBench::kTokens) != got) return false;
+  constexpr float kRounding = 2e-3f;  // of values up to 1
+  for (size_t i = 0; i < got.size(); i++)
+    if (!(std::fabs(got[i] - want[i]) <= kRounding)) return false;
+  return true;
+}
+
 Tested test(cudaStream_t stream, int device) {
   Tested tested;
   const char* wanted = std::getenv("MILLRACE_CUDA_TILED");
@@ -215,6 +328,12 @@ Tested test(cudaStream_t stream, int device) {
       if ((tiled.on & tiled_bit(kind, t)) == 0) failed += std::string(failed.empty() ? "" : ",") + kNames[t];
     if (!failed.empty()) tested.off += std::string(" ") + name_of(kind) + ":" + failed;
   }
+  AttentionBench attention(stream);
+  for (int i = 0; i < kAttentionWidths; i++)
+    if (attends(attention, 64 << i))
+      tested.attention |= 1u << i;
+    else
+      tested.off += " attention:" + std::to_string(64 << i);
   if (!tested.off.empty()) tested.off = "self-test failed:" + tested.off;
   return tested;
 }

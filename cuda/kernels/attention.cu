@@ -1,5 +1,6 @@
-// Attention over pages: a block for each token and up to 8 heads that share keys.
-#include "common.cuh"
+// Attention over pages, the plain kernel: a block for each token and up to 8 heads that share keys.
+// attention_tiled.cu does it for caches of f16.
+#include "attention.cuh"
 
 namespace millrace {
 namespace {
@@ -12,47 +13,11 @@ struct Shared {
   float most[kHeads], sum[kHeads];
 };
 
-// Softmax over part of the positions: the sum of e^(score - most), and that times values.
-struct State {
-  float most, sum;
-};
-// merge adds what a further part of the positions came to, and returns the factors of
-// both parts' values.
-__device__ __forceinline__ void merge(State& to, const State& part, float* before, float* after) {
-  const float most = fmaxf(to.most, part.most);
-  *before = expf(to.most - most);
-  *after = expf(part.most - most);
-  to.sum = fmaf(to.sum, *before, part.sum * *after);
-  to.most = most;
-}
-__device__ __forceinline__ float merge_value(float to, float part, float before, float after) {
-  return fmaf(to, before, part * after);
-}
-__device__ __forceinline__ State begin(const Attention& a, int head) {
-  if (a.sinks == nullptr) return {-INFINITY, 0};
-  return {a.sinks[head], 1};
-}
-
 __device__ __forceinline__ float cached(const Cache& c, const char* row, int width, int i) {
   if (c.format == MR_F32) return reinterpret_cast<const float*>(row)[i];
   if (c.format == MR_F16) return from_f16(reinterpret_cast<const uint16_t*>(row)[i]);
   const uint16_t* scales = reinterpret_cast<const uint16_t*>(row + (width + 1) / 2 * 2);
   return from_f16(scales[i / c.scale_group]) * float(int8_t(row[i]));
-}
-
-// The positions that a token sees.
-struct Seen {
-  int first, last;
-};
-__device__ __forceinline__ Seen seen(const Step& step, const Attention& a, int t) {
-  if (a.sight == MR_SIGHT_ALL) return {0, step.end[t] - 1};
-  if (a.sight == MR_SIGHT_SPAN) return {step.first[t], step.last[t]};
-  const int pos = step.pos[t];
-  if (a.sight == MR_SIGHT_CAUSAL) return {0, pos};
-  Seen s = {0, step.last[t]};
-  if (a.window > 0) s.first = min(max(0, pos - a.window + 1), step.first[t]);
-  if (a.chunk > 0) s.first = max(s.first, min(pos - pos % a.chunk, step.first[t]));
-  return s;
 }
 
 // One block's token and heads.
@@ -210,9 +175,12 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(Step step, Cache c, Val
 }  // namespace
 
 void attend(cudaStream_t stream, const Step& step, const Slots& slots, const Cache& c, const Values& out, const Values& x,
-            const Values& y, const Attention& a, int n) {
+            const Values& y, const Attention& a, int n, int seqs) {
   const unsigned blocks = unsigned(c.heads * ((a.heads / c.heads + kHeads - 1) / kHeads));
-  MR_LAUNCH(attend_kernel, dim3(unsigned(n), blocks, unsigned(a.splits)), kThreads, stream, step, slots, c, out, x, y, a);
+  if (const int width = attention_width(c); width >= 0 && (a.tiled >> width & 1) != 0 && y.data == nullptr)
+    attend_tiled(stream, step, slots, c, out, x, a, n, seqs);
+  else
+    MR_LAUNCH(attend_kernel, dim3(unsigned(n), blocks, unsigned(a.splits)), kThreads, stream, step, slots, c, out, x, y, a);
   if (a.splits > 1) MR_LAUNCH(merge_kernel, dim3(unsigned(n), unsigned(a.heads)), kThreads, stream, step, c, out, a);
 }
 

@@ -35,6 +35,26 @@ __device__ __forceinline__ uint16_t to_f16(float v) {
   return uint16_t(sign | (((exponent - 113) << 10) + mantissa));
 }
 
+// two_f16 rounds two numbers likewise, the first to the low half.
+__device__ __forceinline__ uint32_t two_f16(float low, float high) {
+#ifdef __CUDACC__
+  uint32_t both;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  return both;
+#else
+  return to_f16(low) | uint32_t(to_f16(high)) << 16;
+#endif
+}
+
+// f16_shift is the power of two that moves the greatest magnitude of a row to 2^14 to 2^15, where
+// f16 has numbers: nothing overflows, and what is lost of a number in two planes of f16 is less
+// than float32 would lose in a sum.
+__device__ __forceinline__ int f16_shift(float most) {
+  if (most == 0.f || !(most < INFINITY)) return 0;
+  return max(-126, min(126, 14 - (int(__float_as_uint(most) >> 23) - 127)));
+}
+__device__ __forceinline__ float power_of_two(int exponent) { return __uint_as_float(unsigned(127 + exponent) << 23); }
+
 // e4m3 of OFP8: no infinity, NaN is 0x7f.
 __device__ __forceinline__ float from_e4m3(uint8_t bits) {
   if ((bits & 0x7f) == 0x7f) return __uint_as_float(0x7fc00000);

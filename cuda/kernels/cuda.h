@@ -5,6 +5,7 @@
 
 #include <cuda_runtime.h>
 
+#include <cmath>
 #include <cstdint>
 
 namespace millrace {
@@ -81,6 +82,20 @@ __device__ __forceinline__ void load_matrices4(uint32_t* out, const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
                : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row))));
+}
+
+// load_matrices4_transposed gives each lane of a matrix what its transpose would have there.
+__device__ __forceinline__ void load_matrices4_transposed(uint32_t* out, const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row))));
+}
+
+// exp2_fast is 2^v to a relative 2^-22, and 0 where that is subnormal.
+__device__ __forceinline__ float exp2_fast(float v) {
+  float to;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(to) : "f"(v));
+  return to;
 }
 
 // copy16 copies 16 bytes to shared memory some time before its thread returns from
@@ -175,7 +190,11 @@ __device__ __forceinline__ float of_peer(const float* at) { return *at; }
 inline void mma_bf16(float* d, const uint32_t* a, const uint32_t* b, MR_CUDA_SITE) { shim::multiply_bf16(d, a, b, file, line); }
 inline void mma_f16(float* d, const uint32_t* a, const uint32_t* b, MR_CUDA_SITE) { shim::multiply_f16(d, a, b, file, line); }
 inline void mma_s8(int32_t* d, const uint32_t* a, const uint32_t* b, MR_CUDA_SITE) { shim::multiply_s8(d, a, b, file, line); }
-inline void load_matrices4(uint32_t* out, const void* row, MR_CUDA_SITE) { shim::load_matrices(out, 4, row, file, line); }
+inline void load_matrices4(uint32_t* out, const void* row, MR_CUDA_SITE) { shim::load_matrices(out, 4, row, false, file, line); }
+inline void load_matrices4_transposed(uint32_t* out, const void* row, MR_CUDA_SITE) {
+  shim::load_matrices(out, 4, row, true, file, line);
+}
+inline float exp2_fast(float v) { return std::exp2(v); }
 inline void copy16(void* to, const void* from, bool valid = true, MR_CUDA_SITE) {
   shim::copy_async(to, from, 16, valid ? 16 : 0, file, line);
 }

@@ -35,16 +35,12 @@ __device__ inline void pack_bf16(const Packed& p, int head, int r, const Source&
   }
 }
 
-// The greatest magnitude of a row becomes 2^14 to 2^15: nothing overflows, and what is lost
-// below is less than float32 would lose in the sum.
 __device__ inline void pack_f16(const Packed& p, int head, int r, const Source& x) {
   float most = 0;
   for (int i = threadIdx.x; i < p.cols; i += kPackThreads) most = fmaxf(most, fabsf(x(i)));
   most = block_reduce(most, Most());
-  int shift = 14 - (int(__float_as_uint(most) >> 23) - 127);
-  if (most == 0.f || !(most < INFINITY)) shift = 0;
-  shift = max(-126, min(126, shift));
-  const float up = __uint_as_float(unsigned(127 + shift) << 23), down = __uint_as_float(unsigned(127 - shift) << 23);
+  const int shift = f16_shift(most);
+  const float up = power_of_two(shift), down = power_of_two(-shift);
   uint16_t *high = packed_row<uint16_t>(p, 0, head, r), *low = packed_row<uint16_t>(p, 1, head, r);
   for (int i = threadIdx.x; i < p.padded_cols; i += kPackThreads) {
     const float v = x(i) * up;

@@ -630,18 +630,27 @@ struct Loaded {
   uint32_t* out;
   const char* row;
   int n;
+  bool transposed;
 };
 
 }  // namespace
 
-void load_matrices(uint32_t* out, int n, const void* row, const char* file, int line) {
-  Loaded l = {out, static_cast<const char*>(row), n};
+void load_matrices(uint32_t* out, int n, const void* row, bool transposed, const char* file, int line) {
+  Loaded l = {out, static_cast<const char*>(row), n, transposed};
   if (machine->current % kLanes < 8 * n) check(row, 16, false);
   gather(~0u, &l, file, line, [](void* const* lanes, unsigned) {
     for (int lane = 0; lane < kLanes; lane++) {
       const Loaded& mine = *static_cast<const Loaded*>(lanes[lane]);
-      for (int m = 0; m < mine.n; m++)
-        std::memcpy(&mine.out[m], static_cast<const Loaded*>(lanes[m * 8 + lane / 4])->row + lane % 4 * 4, 4);
+      const auto row = [&](int m, int i) { return static_cast<const Loaded*>(lanes[m * 8 + i])->row; };
+      for (int m = 0; m < mine.n; m++) {
+        if (!mine.transposed) {
+          std::memcpy(&mine.out[m], row(m, lane / 4) + lane % 4 * 4, 4);
+          continue;
+        }
+        uint16_t two[2];
+        for (int i = 0; i < 2; i++) std::memcpy(&two[i], row(m, lane % 4 * 2 + i) + lane / 4 * 2, 2);
+        std::memcpy(&mine.out[m], two, 4);
+      }
     }
   });
 }

@@ -100,8 +100,8 @@ void multiply_f16(float* d, const uint32_t* a, const uint32_t* b, const char* fi
 void multiply_s8(int32_t* d, const uint32_t* a, const uint32_t* b, const char* file, int line);
 
 // load_matrices is ldmatrix of n matrices of 8 rows of 16 bytes: lane i gives the address
-// of row i%8 of matrix i/8.
-void load_matrices(uint32_t* out, int n, const void* row, const char* file, int line);
+// of row i%8 of matrix i/8. Transposed, a lane gets what the transpose of a matrix has there.
+void load_matrices(uint32_t* out, int n, const void* row, bool transposed, const char* file, int line);
 
 // Asynchronous copies: bytes are 4, 8 or 16, of which the first valid come from `from`
 // and the rest are zeros.
