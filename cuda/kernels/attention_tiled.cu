@@ -175,11 +175,38 @@ __device__ __forceinline__ void score(float (&out)[S::kOwnScores][4], const Memo
   }
 }
 
-// A thread has numbers of two rows: of lane / 4, and of eight more.
+// A thread has numbers of two rows: that of lane / 4, and of eight more.
 struct Row {
-  int first, last;
-  float factor;
+  int first, last, pos;
+  float factor, slope;
 };
+
+// What follows the product of keys from first_key on: -infinity for those that a row does not see.
+template <class S>
+__device__ __forceinline__ void finish(float (&v)[S::kOwnScores][4], const Attention& a, const Row (&row)[2], int first_key, int all_first,
+                                       int all_last) {
+  const int key = first_key + threadIdx.x % 4 * 2;
+  MR_UNROLL
+  for (int j = 0; j < S::kOwnScores; j++)
+    MR_UNROLL
+    for (int i = 0; i < 4; i++) v[j][i] *= row[i / 2].factor;
+  if (a.cap > 0.f)
+    MR_UNROLL
+    for (int j = 0; j < S::kOwnScores; j++)
+      MR_UNROLL
+      for (int i = 0; i < 4; i++) v[j][i] = softcap(v[j][i], a.cap);
+  if (a.slopes != nullptr)
+    MR_UNROLL
+    for (int j = 0; j < S::kOwnScores; j++)
+      MR_UNROLL
+      for (int i = 0; i < 4; i++) v[j][i] += row[i / 2].slope * float(key + j * 8 + i % 2 - row[i / 2].pos);
+  if (all_first > first_key || all_last < first_key + S::kOwnScores * 8 - 1)
+    MR_UNROLL
+    for (int j = 0; j < S::kOwnScores; j++)
+      MR_UNROLL
+      for (int i = 0; i < 4; i++)
+        if (const int at = key + j * 8 + i % 2; at < row[i / 2].first || at > row[i / 2].last) v[j][i] = -INFINITY;
+}
 
 template <int width, bool many>
 __global__ void __launch_bounds__((Shape<width, many>::kThreads), (Shape<width, many>::kBlocks))
@@ -238,7 +265,12 @@ attend_tiled_kernel(Step step, Slots slots, Cache c, Values out, Values x, Atten
   State state[2], total[2];
   MR_UNROLL
   for (int h = 0; h < 2; h++) {
-    row[h] = {s.first[own[h]], s.last[own[h]], s.factor[own[h]]};
+    const int t = s.token[own[h]];
+    row[h] = {s.first[own[h]], s.last[own[h]], 0, s.factor[own[h]], 0};
+    if (a.slopes != nullptr && t >= 0) {
+      row[h].pos = step.pos[t];
+      row[h].slope = a.slopes[head_of(own[h])];
+    }
     state[h] = {-INFINITY, 0};
     total[h] = begin(a, head_of(own[h]));
   }
@@ -263,29 +295,20 @@ attend_tiled_kernel(Step step, Slots slots, Cache c, Values out, Values x, Atten
     commit_copies();
     if (block < block_end) from.look_up(block + 1);
 
-    const bool busy = any_first <= first_key + S::kKeys - 1 && any_last >= first_key;
+    const bool busy = any_first < first_key + S::kKeys && any_last >= first_key;
     float n[S::kScores][4];
     if (busy) {
       float mine[S::kOwnScores][4];
       score<S, S::kHeld>(mine, s, q, first_row, part * S::kOwnScores * 8, c.key_width);
-      const bool whole = all_first <= first_key && all_last >= first_key + S::kKeys - 1;
+      finish<S>(mine, a, row, first_key + part * S::kOwnScores * 8, all_first, all_last);
       MR_UNROLL
-      for (int j = 0; j < S::kOwnScores; j++) {
+      for (int j = 0; j < S::kOwnScores; j++)
         MR_UNROLL
-        for (int i = 0; i < 4; i++) {
-          const int h = i / 2;
-          float& v = mine[j][i];
-          v *= row[h].factor;
-          if (a.cap > 0.f) v = softcap(v, a.cap);
-          const int key = first_key + (part * S::kOwnScores + j) * 8 + lane % 4 * 2 + i % 2;
-          if (a.slopes != nullptr && s.token[own[h]] >= 0) v += a.slopes[head_of(own[h])] * float(key - step.pos[s.token[own[h]]]);
-          if (!whole && (key < row[h].first || key > row[h].last)) v = -INFINITY;
+        for (int i = 0; i < 4; i++)
           if constexpr (S::kShare == 1)
-            n[j][i] = v;
+            n[j][i] = mine[j][i];
           else
-            s.scores[own[h] - first_row][(part * S::kOwnScores + j) * 8 + lane % 4 * 2 + i % 2] = v;
-        }
-      }
+            s.scores[lane / 4 + i / 2 * 8][(part * S::kOwnScores + j) * 8 + lane % 4 * 2 + i % 2] = mine[j][i];
     }
     wait_copies<0>();
     __syncthreads();

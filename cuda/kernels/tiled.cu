@@ -108,50 +108,84 @@ struct Part {
   }
 };
 
+// Copies is what a thread copies of each stage: pieces that are at one place of rows so far apart
+// that their places in shared memory are, too. So an address is a pointer that moves by a constant.
 template <class S>
-__device__ __forceinline__ void copy_weights(Stages<S>& to, int stage, const Packed& x, const Weight& w0, const Weight& w1,
-                                             const Part& p, int k) {
-  for (int i = threadIdx.x; i < S::kColumns * S::kPieces; i += S::kThreads) {
-    const int piece = i % S::kPieces, column = i / S::kPieces, row = p.row_of(column);
-    const bool valid = row < w0.padded_rows && k + piece * S::kPieceK < x.padded_cols;
-    const size_t at = (size_t(p.b.matrix) * w0.padded_rows + row) * w0.row_bytes + (k / S::kPieceK + piece) * 16;
-    copy16(to.stage[stage].w[column][swizzle<S::kPieces>(column, piece)], p.of(w0.codes, w1.codes, column) + (valid ? at : 0), valid);
-  }
-  if constexpr (S::kCoded) {
-    constexpr int kEach = 16 / int(sizeof(typename S::Scale)), kOfRow = S::kColumns / kEach;
-    const int first = p.group(w0, k), n = p.groups(w0, k, S::kStageK);
-    for (int i = threadIdx.x; i < n * kOfRow; i += S::kThreads) {
-      const int column = i % kOfRow * kEach, g = i / kOfRow;
-      copy16(&to.scales[stage].w[g][column], static_cast<const typename S::Scale*>(p.of(w0.scales, w1.scales, column)) +
-                                                 w0.scale_at(p.b.matrix, first + g, p.row_of(column)));
-    }
-    if (S::kInteger && w0.minimums != nullptr)
-      for (int i = threadIdx.x; i < n * (S::kColumns / 8); i += S::kThreads) {
-        const int column = i % (S::kColumns / 8) * 8, g = i / (S::kColumns / 8);
-        copy16(&to.scales[stage].minimums[g][column],
-               p.of(w0.minimums, w1.minimums, column) + w0.scale_at(p.b.matrix, first + g, p.row_of(column)));
-      }
-  }
-}
+struct Copies {
+  static constexpr int kOfW = S::kColumns * S::kPieces, kOfX = S::kPlanes * S::kRows * S::kXPieces;
+  static constexpr int kW = (kOfW + S::kThreads - 1) / S::kThreads, kX = kOfX / S::kThreads;
+  static constexpr int kRowsAtOnce = S::kThreads / S::kXPieces, kPasses = S::kRows / kRowsAtOnce;  // over the rows of a plane
+  static_assert(kOfX % S::kThreads == 0 && S::kRows % kRowsAtOnce == 0 && kRowsAtOnce % 8 == 0 && S::kThreads / S::kPieces % 8 == 0);
+  const char *w[kW], *x[kX];
+  bool has_row[kPasses];
 
-template <class S>
-__device__ __forceinline__ void copy_x(Stages<S>& to, int stage, const Packed& x, const Weight& w0, const Part& p, int k) {
-  const auto at = [&](int plane, int row) { return (size_t(plane) * x.heads + p.b.head) * x.capacity + p.b.row + row; };
-  for (int i = threadIdx.x; i < S::kPlanes * S::kRows * S::kXPieces; i += S::kThreads) {
-    const int piece = i % S::kXPieces, row = i / S::kXPieces % S::kRows, plane = i / (S::kXPieces * S::kRows);
-    const bool valid = row < p.b.rows && k + piece * S::kXPieceK < x.padded_cols;
-    copy16(to.stage[stage].x[plane][row][swizzle<S::kXPieces>(row, piece)],
-           valid ? x.codes + (at(plane, row) * x.padded_cols + k) * S::kElement + piece * 16 : x.codes, valid);
-  }
-  if constexpr (S::kInteger) {
-    const int first = p.group(w0, k), n = p.groups(w0, k, S::kStageK);
-    for (int i = threadIdx.x; i < n * S::kRows; i += S::kThreads) {
-      const int row = i % S::kRows, g = i / S::kRows;
-      const bool valid = row < p.b.rows;
-      const size_t from = valid ? at(0, row) * x.groups + first + g : 0;
-      copy4(&to.scales[stage].x[g][row], x.scales + from, valid);
-      if (w0.minimums != nullptr) copy4(&to.scales[stage].sums[g][row], x.sums + from, valid);
+  __device__ static int w_piece() { return threadIdx.x % S::kPieces; }
+  __device__ static int x_piece() { return threadIdx.x % S::kXPieces; }
+
+  __device__ __forceinline__ Copies(const Packed& packed, const Weight& w0, const Weight& w1, const Part& p) {
+    MR_UNROLL
+    for (int i = 0; i < kW; i++) {
+      const int column = threadIdx.x / S::kPieces + i * (S::kThreads / S::kPieces);
+      // What is beyond the matrix is not used: the last row will do.
+      const int row = min(p.row_of(column), w0.padded_rows - 1);
+      w[i] = p.of(w0.codes, w1.codes, column) + (size_t(p.b.matrix) * w0.padded_rows + row) * w0.row_bytes + p.begin / S::kPieceK * 16 +
+             w_piece() * 16;
     }
+    MR_UNROLL
+    for (int i = 0; i < kX; i++) {
+      const int row = threadIdx.x / S::kXPieces + i % kPasses * kRowsAtOnce;
+      has_row[i % kPasses] = row < p.b.rows;
+      const size_t at = (size_t(i / kPasses) * packed.heads + p.b.head) * packed.capacity + p.b.row + row;
+      x[i] = packed.codes + (has_row[i % kPasses] ? (at * packed.padded_cols + p.begin) * S::kElement + x_piece() * 16 : 0);
+    }
+  }
+
+  // Each copies the next stage, of a row of which so many columns are left.
+  __device__ __forceinline__ void copy_weights(Stage<S>& to, int left) {
+    char* first = to.w[threadIdx.x / S::kPieces][swizzle<S::kPieces>(threadIdx.x / S::kPieces, w_piece())];
+    const bool valid = w_piece() * S::kPieceK < left;
+    MR_UNROLL
+    for (int i = 0; i < kW; i++) {
+      if (kOfW >= S::kThreads || threadIdx.x < kOfW) copy16(first + i * S::kThreads * 16, w[i], valid);
+      w[i] += S::kPieces * 16;
+    }
+  }
+  __device__ __forceinline__ void copy_x(Stage<S>& to, int left) {
+    char* first = to.x[0][threadIdx.x / S::kXPieces][swizzle<S::kXPieces>(threadIdx.x / S::kXPieces, x_piece())];
+    const bool valid = x_piece() * S::kXPieceK < left;
+    MR_UNROLL
+    for (int i = 0; i < kX; i++) {
+      copy16(first + i * S::kThreads * 16, x[i], valid && has_row[i % kPasses]);
+      x[i] += S::kXPieces * 16;
+    }
+  }
+};
+
+// The scales, and minimums, of a stage's groups: n of them from `first` on.
+template <class S>
+__device__ __forceinline__ void copy_weight_scales(Scales<S, true>& to, const Weight& w0, const Weight& w1, const Part& p, int first,
+                                                   int n) {
+  constexpr int kEach = 16 / int(sizeof(typename S::Scale)), kOfRow = S::kColumns / kEach;
+  for (int i = threadIdx.x; i < n * kOfRow; i += S::kThreads) {
+    const int column = i % kOfRow * kEach, g = i / kOfRow;
+    copy16(&to.w[g][column], static_cast<const typename S::Scale*>(p.of(w0.scales, w1.scales, column)) +
+                                 w0.scale_at(p.b.matrix, first + g, p.row_of(column)));
+  }
+  if (S::kInteger && w0.minimums != nullptr)
+    for (int i = threadIdx.x; i < n * (S::kColumns / 8); i += S::kThreads) {
+      const int column = i % (S::kColumns / 8) * 8, g = i / (S::kColumns / 8);
+      copy16(&to.minimums[g][column],
+             p.of(w0.minimums, w1.minimums, column) + w0.scale_at(p.b.matrix, first + g, p.row_of(column)));
+    }
+}
+template <class S>
+__device__ __forceinline__ void copy_x_scales(Scales<S, true>& to, const Packed& x, const Weight& w0, const Part& p, int first, int n) {
+  for (int i = threadIdx.x; i < n * S::kRows; i += S::kThreads) {
+    const int row = i % S::kRows, g = i / S::kRows;
+    const bool valid = row < p.b.rows;
+    const size_t from = valid ? (size_t(p.b.head) * x.capacity + p.b.row + row) * x.groups + first + g : 0;
+    copy4(&to.x[g][row], x.scales + from, valid);
+    if (w0.minimums != nullptr) copy4(&to.sums[g][row], x.sums + from, valid);
   }
 }
 
@@ -263,11 +297,26 @@ __device__ __forceinline__ void multiply(Sums<S, float>& sums, Stages<S>& shared
   if constexpr (S::kind == MR_W4)
     MR_UNROLL
     for (int i = 0; i < 4; i++) table[i] = load<uint32_t>(&kCodes[w0.table][4 * i]);
+  Copies<S> copies(x, w0, w1, p);
+  const auto copy_weights = [&](int s) {
+    const int k = p.begin + s * S::kStageK;
+    copies.copy_weights(shared.stage[s % S::kStages], x.padded_cols - k);
+    if constexpr (S::kCoded)
+      copy_weight_scales<S>(shared.scales[s % S::kStages], w0, w1, p, p.group(w0, k), p.groups(w0, k, S::kStageK));
+  };
+  const auto copy_x = [&](int s) {
+    const int k = p.begin + s * S::kStageK;
+    copies.copy_x(shared.stage[s % S::kStages], x.padded_cols - k);
+    if constexpr (S::kInteger)
+      copy_x_scales<S>(shared.scales[s % S::kStages], x, w0, p, p.group(w0, k), p.groups(w0, k, S::kStageK));
+  };
+  MR_UNROLL
   for (int s = 0; s < S::kStages - 1; s++)
-    if (s < steps) copy_weights(shared, s, x, w0, w1, p, p.begin + s * S::kStageK);
+    if (s < steps) copy_weights(s);
   wait_for_previous();
+  MR_UNROLL
   for (int s = 0; s < S::kStages - 1; s++) {
-    if (s < steps) copy_x(shared, s, x, w0, p, p.begin + s * S::kStageK);
+    if (s < steps) copy_x(s);
     commit_copies();
   }
   Sums<S, typename S::Number> n;  // of a group; of 16-bit weights unused
@@ -280,8 +329,8 @@ __device__ __forceinline__ void multiply(Sums<S, float>& sums, Stages<S>& shared
     __syncthreads();
     const int next = step + S::kStages - 1, k = p.begin + step * S::kStageK;
     if (next < steps) {
-      copy_weights(shared, next % S::kStages, x, w0, w1, p, p.begin + next * S::kStageK);
-      copy_x(shared, next % S::kStages, x, w0, p, p.begin + next * S::kStageK);
+      copy_weights(next);
+      copy_x(next);
     }
     commit_copies();
     const Stage<S>& s = shared.stage[step % S::kStages];
