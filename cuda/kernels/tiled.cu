@@ -102,10 +102,6 @@ struct Part {
   }
   __device__ int row_of(int column) const { return b.column + (column < half ? column : column - half); }
   __device__ int group(const Weight& w, int k) const { return w.groups > 1 ? k / w.group : 0; }
-  // Groups that columns [k, k + n) have.
-  __device__ int groups(const Weight& w, int k, int n) const {
-    return w.groups > 1 ? min((k + n - 1) / w.group, w.groups - 1) - k / w.group + 1 : 1;
-  }
 };
 
 // Copies is what a thread copies of each stage: pieces that are at one place of rows so far apart
@@ -161,33 +157,61 @@ struct Copies {
   }
 };
 
-// The scales, and minimums, of a stage's groups: n of them from `first` on.
-template <class S>
-__device__ __forceinline__ void copy_weight_scales(Scales<S, true>& to, const Weight& w0, const Weight& w1, const Part& p, int first,
-                                                   int n) {
-  constexpr int kEach = 16 / int(sizeof(typename S::Scale)), kOfRow = S::kColumns / kEach;
-  for (int i = threadIdx.x; i < n * kOfRow; i += S::kThreads) {
-    const int column = i % kOfRow * kEach, g = i / kOfRow;
-    copy16(&to.w[g][column], static_cast<const typename S::Scale*>(p.of(w0.scales, w1.scales, column)) +
-                                 w0.scale_at(p.b.matrix, first + g, p.row_of(column)));
+// ScaleCopies is which scales a thread copies of each stage: at most one piece of 16 bytes of the
+// weights', and one of x.
+template <class S, bool coded>
+struct ScaleCopies {
+  static constexpr int kGroups = Scales<S, true>::kGroups, kEach = 16 / int(sizeof(typename S::Scale)), kPieces = S::kColumns / kEach;
+  static_assert(kGroups * kPieces <= S::kThreads && kGroups * S::kRows <= S::kThreads);
+  const typename S::Scale* w;
+  const uint16_t* minimums;
+  const float* x;
+  const int32_t* sums;
+  int group, groups, padded_rows;
+
+  __device__ static int column() { return threadIdx.x % kPieces * kEach; }
+  __device__ static int row() { return threadIdx.x % S::kRows; }
+
+  __device__ __forceinline__ ScaleCopies(const Packed& packed, const Weight& w0, const Weight& w1, const Part& p)
+      : w(static_cast<const typename S::Scale*>(p.of(w0.scales, w1.scales, column())) + w0.scale_at(p.b.matrix, 0, p.row_of(column()))),
+        minimums(w0.minimums == nullptr ? nullptr
+                                        : p.of(w0.minimums, w1.minimums, column()) + w0.scale_at(p.b.matrix, 0, p.row_of(column()))),
+        x(nullptr),
+        sums(nullptr),
+        group(w0.group),
+        groups(w0.groups),
+        padded_rows(w0.padded_rows) {
+    if (!S::kInteger || row() >= p.b.rows) return;
+    const size_t at = (size_t(p.b.head) * packed.capacity + p.b.row + row()) * packed.groups;
+    x = packed.scales + at;
+    sums = packed.sums + at;
   }
-  if (S::kInteger && w0.minimums != nullptr)
-    for (int i = threadIdx.x; i < n * (S::kColumns / 8); i += S::kThreads) {
-      const int column = i % (S::kColumns / 8) * 8, g = i / (S::kColumns / 8);
-      copy16(&to.minimums[g][column],
-             p.of(w0.minimums, w1.minimums, column) + w0.scale_at(p.b.matrix, first + g, p.row_of(column)));
-    }
-}
-template <class S>
-__device__ __forceinline__ void copy_x_scales(Scales<S, true>& to, const Packed& x, const Weight& w0, const Part& p, int first, int n) {
-  for (int i = threadIdx.x; i < n * S::kRows; i += S::kThreads) {
-    const int row = i % S::kRows, g = i / S::kRows;
-    const bool valid = row < p.b.rows;
-    const size_t from = valid ? (size_t(p.b.head) * x.capacity + p.b.row + row) * x.groups + first + g : 0;
-    copy4(&to.x[g][row], x.scales + from, valid);
-    if (w0.minimums != nullptr) copy4(&to.sums[g][row], x.sums + from, valid);
+
+  // How many groups of columns [k, k + kStageK) there are from `first` on, which k is in.
+  __device__ __forceinline__ int count(int first, int k) const {
+    int n = 1;
+    MR_UNROLL
+    for (int g = 1; g < kGroups; g++) n += first + g < groups && (first + g) * group < k + S::kStageK;
+    return n;
   }
-}
+  __device__ __forceinline__ void copy_weights(Scales<S, true>& to, int first, int k) const {
+    const int g = threadIdx.x / kPieces;
+    if (g >= count(first, k)) return;
+    const size_t at = size_t(first + g) * padded_rows;
+    copy16(&to.w[g][column()], w + at);
+    if (S::kInteger && minimums != nullptr) copy16(&to.minimums[g][column()], minimums + at);
+  }
+  __device__ __forceinline__ void copy_x(Scales<S, true>& to, int first, int k) const {
+    const int g = threadIdx.x / S::kRows;
+    if (!S::kInteger || x == nullptr || g >= count(first, k)) return;
+    copy4(&to.x[g][row()], x + first + g);
+    if (minimums != nullptr) copy4(&to.sums[g][row()], sums + first + g);
+  }
+};
+template <class S>
+struct ScaleCopies<S, false> {
+  __device__ ScaleCopies(const Packed&, const Weight&, const Weight&, const Part&) {}
+};
 
 // Four codes of W4 as bytes. table has what each of 16 codes stands for.
 __device__ __forceinline__ uint32_t look_up(const uint32_t (&table)[4], uint32_t nibbles) {
@@ -298,25 +322,25 @@ __device__ __forceinline__ void multiply(Sums<S, float>& sums, Stages<S>& shared
     MR_UNROLL
     for (int i = 0; i < 4; i++) table[i] = load<uint32_t>(&kCodes[w0.table][4 * i]);
   Copies<S> copies(x, w0, w1, p);
-  const auto copy_weights = [&](int s) {
+  const ScaleCopies<S, S::kCoded> scales(x, w0, w1, p);
+  const auto copy_weights = [&](int s, int first) {
     const int k = p.begin + s * S::kStageK;
     copies.copy_weights(shared.stage[s % S::kStages], x.padded_cols - k);
-    if constexpr (S::kCoded)
-      copy_weight_scales<S>(shared.scales[s % S::kStages], w0, w1, p, p.group(w0, k), p.groups(w0, k, S::kStageK));
+    if constexpr (S::kCoded) scales.copy_weights(shared.scales[s % S::kStages], first, k);
   };
-  const auto copy_x = [&](int s) {
+  const auto copy_x = [&](int s, int first) {
     const int k = p.begin + s * S::kStageK;
     copies.copy_x(shared.stage[s % S::kStages], x.padded_cols - k);
-    if constexpr (S::kInteger)
-      copy_x_scales<S>(shared.scales[s % S::kStages], x, w0, p, p.group(w0, k), p.groups(w0, k, S::kStageK));
+    if constexpr (S::kCoded) scales.copy_x(shared.scales[s % S::kStages], first, k);
   };
+  const auto first_group = [&](int s) { return S::kCoded ? p.group(w0, p.begin + s * S::kStageK) : 0; };
   MR_UNROLL
   for (int s = 0; s < S::kStages - 1; s++)
-    if (s < steps) copy_weights(s);
+    if (s < steps) copy_weights(s, first_group(s));
   wait_for_previous();
   MR_UNROLL
   for (int s = 0; s < S::kStages - 1; s++) {
-    if (s < steps) copy_x(s);
+    if (s < steps) copy_x(s, first_group(s));
     commit_copies();
   }
   Sums<S, typename S::Number> n;  // of a group; of 16-bit weights unused
@@ -329,12 +353,13 @@ __device__ __forceinline__ void multiply(Sums<S, float>& sums, Stages<S>& shared
     __syncthreads();
     const int next = step + S::kStages - 1, k = p.begin + step * S::kStageK;
     if (next < steps) {
-      copy_weights(next);
-      copy_x(next);
+      const int first = first_group(next);
+      copy_weights(next, first);
+      copy_x(next, first);
     }
     commit_copies();
     const Stage<S>& s = shared.stage[step % S::kStages];
-    const int first_group = p.group(w0, k);
+    const int here = first_group(step);
     MR_UNROLL_BY(S::kUnrolled)
     for (int ks = 0; ks < S::kStageK / S::kStepK; ks++) {
       const int end = k + (ks + 1) * S::kStepK;
@@ -362,7 +387,7 @@ __device__ __forceinline__ void multiply(Sums<S, float>& sums, Stages<S>& shared
         }
       if constexpr (S::kCoded)
         if (end >= group_end || end >= chunk_end || end >= x.cols) {
-          add_group<S>(part, n, shared.scales[step % S::kStages], group - first_group,
+          add_group<S>(part, n, shared.scales[step % S::kStages], group - here,
                        w0.minimums != nullptr && (w0.groups > 1 || end >= x.cols));
           if (end >= group_end) {
             group++;
