@@ -30,10 +30,13 @@ def threads_of(source):
 
 
 def dynamic_of(source, kinds):
-    """Threads of a block and bytes of dynamic shared memory, by kernel, of those that tiled.cu asserts."""
+    """Threads of a block and bytes of dynamic shared memory, by kernel, of those that are asserted."""
     tilings = ["Decode", "Few", "Many"]
-    return {f"tiled_kernel<{kinds[kind]}, {tilings.index(tiling)}>": (int(threads), int(size))
-            for kind, tiling, threads, size in re.findall(r"takes<(MR_\w+), k(\w+)>\((\d+), (\d+)\)", source)}
+    found = {f"tiled_kernel<{kinds[kind]}, {tilings.index(tiling)}>": (int(threads), int(size))
+             for kind, tiling, threads, size in re.findall(r"takes<(MR_\w+), k(\w+)>\((\d+), (\d+)\)", source)}
+    for shape, threads, size in re.findall(r"takes<(\d+, (?:true|false))>\((\d+), (\d+)\)", source):
+        found[f"attend_tiled_kernel<{shape}>"] = (int(threads), int(size))
+    return found
 
 
 def occupancy(arch, threads, registers, shared):

@@ -14,13 +14,12 @@
 // Queries are in two planes of f16, whose sum has the precision of float32; weights, of which the
 // greatest of a part is about 1, are rounded to f16, as values were.
 //
-// For 64 keys of width 128 a warp of many has 128 mma for scores and 64 for values, of 2 x 16 x 8
-// x 16 operations each, and the block reads 32 KiB: 393,216 x 8 / 32,768, 96 operations a byte of
-// the L2 cache of which a third is the second plane. While it multiplies keys the values of the
-// same 64 are on their way, and then the next keys. few reads the same for 16 rows: it is bound by
-// memory, as decoding is.
-#include <type_traits>
-
+// For 64 keys of width 128 a warp of many has 128 mma for scores and 64 for values, of 4096
+// operations each, and its block reads 32 KiB: 192 operations a byte of the L2 cache, a third of
+// them for the second plane. A warp takes about 790 instructions for them, and 320 more where 256
+// keys end, so that mma bounds it where one takes eight cycles of a scheduler or more, as on sm_80:
+// 1536 of 64 keys. While a block multiplies keys, the values of the same positions are on their
+// way, and then the next keys. few reads the same for 16 rows: it is bound by memory, as decoding is.
 #include "attention.cuh"
 
 namespace millrace {

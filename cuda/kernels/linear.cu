@@ -301,21 +301,13 @@ void linear(cudaStream_t stream, const Rows& rows, const Values& out, const Pack
   const Routing routing = routed == nullptr ? Routing{} : *routed;
   const unsigned tiles = routed != nullptr ? unsigned(routing.most) : unsigned(n + 15) / 16;
   const dim3 grid(unsigned(w0.padded_rows / kTileN), tiles, unsigned(x.heads));
-  switch (w0.kind) {
-    case MR_F16:
-      return launch_kind<MR_F16>(stream, grid, rows, out, x, w0, w1, gate, e, routing);
-    case MR_BF16:
-      return launch_kind<MR_BF16>(stream, grid, rows, out, x, w0, w1, gate, e, routing);
-    case MR_W8:
-      return launch_kind<MR_W8>(stream, grid, rows, out, x, w0, w1, gate, e, routing);
-    case MR_W4:
-      return launch_kind<MR_W4>(stream, grid, rows, out, x, w0, w1, gate, e, routing);
-    case MR_F8:
-      return launch_kind<MR_F8>(stream, grid, rows, out, x, w0, w1, gate, e, routing);
-    default:
-      MR_LAUNCH(linear_f32_kernel, dim3(unsigned(w0.padded_rows / 32), tiles, unsigned(x.heads)), kThreads, stream, rows, out, x,
-                w0, w1, gate, e, routing);
-  }
+  const bool multiplied = with_kind(w0.kind, [&](auto kind) {
+    launch_kind<kind()>(stream, grid, rows, out, x, w0, w1, gate, e, routing);
+    return true;
+  });
+  if (!multiplied)
+    MR_LAUNCH(linear_f32_kernel, dim3(unsigned(w0.padded_rows / 32), tiles, unsigned(x.heads)), kThreads, stream, rows, out, x, w0, w1,
+              gate, e, routing);
 }
 
 }  // namespace millrace

@@ -2,9 +2,30 @@
 #ifndef MILLRACE_CUDA_LINEAR_CUH
 #define MILLRACE_CUDA_LINEAR_CUH
 
+#include <type_traits>
+
 #include "common.cuh"
 
 namespace millrace {
+
+// with_kind calls fn with a format that is multiplied on tensor cores, as std::integral_constant,
+// and returns what it does; of others it returns false.
+template <class Fn>
+bool with_kind(int kind, const Fn& fn) {
+  switch (kind) {
+    case MR_F16:
+      return fn(std::integral_constant<int, MR_F16>());
+    case MR_BF16:
+      return fn(std::integral_constant<int, MR_BF16>());
+    case MR_W8:
+      return fn(std::integral_constant<int, MR_W8>());
+    case MR_W4:
+      return fn(std::integral_constant<int, MR_W4>());
+    case MR_F8:
+      return fn(std::integral_constant<int, MR_F8>());
+  }
+  return false;
+}
 
 // What a block multiplies.
 struct Block {

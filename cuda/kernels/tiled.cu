@@ -19,8 +19,6 @@
 //
 // Where a product has fewer blocks than two for each multiprocessor, each chunk of its columns
 // (chunk_columns) gets blocks of its own, and the last of them to arrive adds what all left.
-#include <type_traits>
-
 #include "linear.cuh"
 
 // Like MR_UNROLL, of so many copies.
@@ -40,9 +38,12 @@ struct Shape {
   static constexpr bool kInteger = kind == MR_W8 || kind == MR_W4, kCoded = kInteger || kind == MR_F8;
   static constexpr int kPlanes = packed_planes(kind), kElement = packed_element(kind);
   static constexpr int kStageK = (tiling == kMany ? 1 : 2) * (kInteger ? 64 : 32), kStages = 4;
-  static constexpr int kTiles = tiling == kDecode ? 1 : tiling == kFew ? 2 : 4;  // of 16 rows, of a warp
-  static constexpr int kUnits = tiling == kMany && !kCoded ? 4 : 2;              // of 8 columns, of a warp
-  static constexpr int kWarpRows = tiling == kDecode ? 1 : 2, kWarpColumns = 4;
+  // A warp of kMany has 32 rows of 64 columns: it reads as much of x, in two planes, as of weights.
+  // Codes it decodes for 64 rows.
+  static constexpr bool kWide = tiling == kMany && !kCoded;
+  static constexpr int kTiles = tiling == kDecode ? 1 : tiling == kFew || kWide ? 2 : 4;  // of 16 rows, of a warp
+  static constexpr int kUnits = kWide ? 8 : 2;                                           // of 8 columns, of a warp
+  static constexpr int kWarpRows = tiling == kDecode ? 1 : kWide ? 4 : 2, kWarpColumns = kWide ? 2 : 4;
   static constexpr int kThreads = 32 * kWarpRows * kWarpColumns;
   static constexpr int kBlocks = tiling == kDecode ? 3 : 1;  // that registers must leave room for
   static constexpr int kRows = 16 * kTiles * kWarpRows, kColumns = 8 * kUnits * kWarpColumns;
@@ -552,19 +553,7 @@ size_t tiled_floats(const Weight& w, bool gate, int heads, int n, const Tiled& t
 
 bool linear_tiled(cudaStream_t stream, const Rows& rows, const Values& out, const Packed& x, const Weight& w0, const Weight* w1,
                   const Epilogue& e, const Routing* routing, const Tiled& tiled, int n) {
-  switch (w0.kind) {
-    case MR_F16:
-      return launch_kind<MR_F16>(stream, rows, out, x, w0, w1, e, routing, tiled, n);
-    case MR_BF16:
-      return launch_kind<MR_BF16>(stream, rows, out, x, w0, w1, e, routing, tiled, n);
-    case MR_W8:
-      return launch_kind<MR_W8>(stream, rows, out, x, w0, w1, e, routing, tiled, n);
-    case MR_W4:
-      return launch_kind<MR_W4>(stream, rows, out, x, w0, w1, e, routing, tiled, n);
-    case MR_F8:
-      return launch_kind<MR_F8>(stream, rows, out, x, w0, w1, e, routing, tiled, n);
-  }
-  return false;
+  return with_kind(w0.kind, [&](auto kind) { return launch_kind<kind()>(stream, rows, out, x, w0, w1, e, routing, tiled, n); });
 }
 
 }  // namespace millrace
