@@ -1,6 +1,7 @@
 package cpu_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/cpu"
@@ -9,8 +10,11 @@ import (
 	"github.com/millrace-ai/millrace/engine/plan"
 )
 
-// sets are the instruction sets to test, best last.
+// sets are the instruction sets to test, but those that differ in products of bf16 alone.
 var sets = []string{"portable", "dotprod", "i8mm", "avx2", "avxvnni", "wide", "avx512", "avx512vnni", "amx-emulated", "amx"}
+
+// dotSets are those that have dot products of bf16, in tiles of 8 and of 16 rows.
+var dotSets = []string{"amx-emulated", "bf16-emulated", "avx512bf16", "amx"}
 
 // TestConformance is the suite in full with the best set that this machine has, and without
 // most of its repetitions with the others.
@@ -19,13 +23,14 @@ func TestConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, set := range sets {
+	for _, set := range slices.Concat(sets, []string{"bf16-emulated", "avx512bf16"}) {
 		// avxvnni has the floats of avx2, and TestIntegerProducts compares its integers; so it
 		// is with i8mm and dotprod, and with all that have AVX-512's floats but the best of them.
+		// bf16-emulated has the floats of wide.
 		switch set {
-		case "avxvnni", "i8mm", "amx-emulated":
+		case "avxvnni", "i8mm", "amx-emulated", "wide":
 			continue
-		case "avx512", "avx512vnni":
+		case "avx512", "avx512vnni", "avx512bf16":
 			if set != best.Detail {
 				continue
 			}

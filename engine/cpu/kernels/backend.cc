@@ -18,7 +18,7 @@ const Kernels& chosen_kernels() {
   const Kernels* k = kernels_for(name == nullptr ? "" : name);
   if (k == nullptr)
     fail(MR_INVALID,
-         "MILLRACE_CPU_ISA=%s: this machine runs %s, or portable, wide, avx2, avxvnni, avx512, avx512vnni, amx, dotprod "
+         "MILLRACE_CPU_ISA=%s: this machine runs %s, or portable, wide, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx, dotprod "
          "or i8mm if it has them",
          name, kernels_for("")->name);
   return *k;

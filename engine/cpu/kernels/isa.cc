@@ -31,6 +31,8 @@ bool runs_avx512() {
 
 bool runs_avx512vnni() { return runs_avx512() && __builtin_cpu_supports("avx512vnni"); }
 
+bool runs_avx512bf16() { return runs_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
+
 // Linux saves the registers of tiles only for a process that has asked: the first use would end any
 // other. Threads that there are later may use them as well. A system that does not know the
 // question, as sandboxes that emulate Linux, refuses, and the processor's other instructions are left.
@@ -45,7 +47,7 @@ bool allowed_tiles() {
 
 // The compiler's answer includes that the system has the registers enabled.
 bool runs_amx() {
-  return runs_avx512vnni() && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8") &&
+  return runs_avx512bf16() && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8") &&
          allowed_tiles();
 }
 #elif defined(__aarch64__)
@@ -71,12 +73,14 @@ struct Set {
   bool (*runs)();
   const Kernels* (*floats)();
   const Integers* (*integers)();
+  const Dots* (*dots)() = [] { return static_cast<const Dots*>(nullptr); };
 };
 
 // The best first; what follows portable is chosen by name only.
 const Set kSets[] = {
 #if defined(__x86_64__)
-    {"amx", runs_amx, avx512_kernels, amx_integers},
+    {"amx", runs_amx, avx512_kernels, amx_integers, avx512bf16_dots},
+    {"avx512bf16", runs_avx512bf16, avx512_kernels, avx512vnni_integers, avx512bf16_dots},
     {"avx512vnni", runs_avx512vnni, avx512_kernels, avx512vnni_integers},
     {"avx512", runs_avx512, avx512_kernels, avx512_integers},
     {"avxvnni", runs_avxvnni, avx2_kernels, avxvnni_integers},
@@ -88,7 +92,8 @@ const Set kSets[] = {
     {"portable", runs_any, portable_kernels, portable_integers},
 #if defined(__x86_64__)
     {"wide", runs_avx2, wide_kernels, avx2_integers},
-    {"amx-emulated", runs_avx512vnni, avx512_kernels, amx_emulated_integers},
+    {"amx-emulated", runs_avx512vnni, avx512_kernels, amx_emulated_integers, emulated_dots},
+    {"bf16-emulated", runs_avx2, wide_kernels, avx2_integers, emulated_dots},
 #endif
 };
 
@@ -102,6 +107,7 @@ const Kernels* kernels_for(const char* name) {
       all.push_back(*set.floats());
       all.back().name = set.name;
       all.back().integers = set.integers();
+      all.back().dots = set.dots();
     }
     return all;
   }();

@@ -27,7 +27,7 @@
 // position in the sequence, in its own lane, with one fused multiply-add a
 // term. How many rows share a call, where a chunk ends and which thread does
 // it changes no bit. All kernels work in blocks of 16 lanes, however wide the
-// registers are; sets that have fused multiply-add agree bit for bit.
+// registers are; sets that have fused multiply-add agree bit for bit, but for Dots.
 #ifndef MILLRACE_CPU_KERNELS_H
 #define MILLRACE_CPU_KERNELS_H
 
@@ -159,6 +159,28 @@ struct Integers {
   void (*round)(const float* x, Groups groups, int from, int to, char* tile, int row);
   void (*matmul)(const IntegerMatmulArgs&);
   int64_t (*dot_loop)(int64_t rounds);  // does and returns that many operations, for benchmarks
+};
+
+// Products of matrices of bf16 and rows of x that are rounded to bf16 as well, k padded to 2 with
+// zeros. They stand in tiles, [K/2][tile_rows][2].
+struct DotArgs {
+  const char* x;  // tiles, tile_bytes apart
+  size_t tile_bytes;
+  int tile_rows;  // a multiple of 8
+  const char* w;  // panels, panel_bytes apart
+  size_t panel_bytes;
+  float* out;  // [rows, panels*16]
+  size_t out_stride;
+  int rows, k, panels;
+};
+
+// The products of bf16 of an instruction set with dot products of pairs, for encoders. A sum
+// runs in one order, that of the pairs, and in each the odd column before the even one. Subnormal
+// numbers are zeros.
+struct Dots {
+  // Writes row `row` of a tile: k floats rounded to the nearest, ties to even.
+  void (*round)(const float* x, int k, char* tile, int tile_rows, int row);
+  void (*matmul)(const DotArgs&);
 };
 
 // The positions that a token sees beyond its causal window: those of its span.
@@ -335,6 +357,7 @@ struct Kernels {
   int64_t (*fma_loop)(int64_t rounds);  // does and returns that many operations, for benchmarks
 
   const Integers* integers;
+  const Dots* dots;  // null: there are none
 };
 
 // The tables; null where this architecture lacks the set.
@@ -356,8 +379,14 @@ const Integers* amx_emulated_integers();
 const Integers* dotprod_integers();
 const Integers* i8mm_integers();
 
+// And for bf16.
+const Dots* avx512bf16_dots();
+// The same with fused multiply-adds, for tests.
+const Dots* emulated_dots();
+
 // kernels_for finds a table by name ("portable", "dotprod", "i8mm", "avx2", "avxvnni", "wide",
-// "avx512", "avx512vnni", "amx", "amx-emulated"), or the best one for name "". Null if this machine cannot run it.
+// "avx512", "avx512vnni", "avx512bf16", "amx", "amx-emulated", "bf16-emulated"), or the best one
+// for name "". Null if this machine cannot run it.
 const Kernels* kernels_for(const char* name);
 
 }  // namespace millrace

@@ -63,14 +63,16 @@ void Model::run_part(const Product& p, int rows, int at_once, int64_t part, int6
 }
 
 // Multiplies rows of x, from row `row` on, with panels of w; rounded is the tile of row 0,
-// and row of a tile the first, if w has integers. `then`: panels to be fetched, or null.
+// and row of a tile the first, or null if x is not rounded. `then`: panels to be fetched, or null.
 void Model::multiply(const Tensor& w, int matrix, int panel, int panels, const Value& x, const char* rounded, int row,
                      int rows, float* out, size_t stride, const char* then) const {
   const char* at = w.panel(panel, matrix);
+  const size_t tile = program_.rounded_bytes;
+  const char* first = rounded == nullptr ? nullptr : rounded + row / program_.tile_rows * tile;
   if (w.integers()) {
-    const size_t tile = program_.rounded_bytes;
-    const char* first = rounded + row / program_.tile_rows * tile;
     kernels_.integers->matmul({first, tile, at, out, stride, rows, panels, w.codes(), then});
+  } else if (rounded != nullptr) {
+    kernels_.dots->matmul({first, tile, program_.tile_rows, at, w.panel_size(), out, stride, rows, w.cols(), panels});
   } else {
     const int group = w.quantized() ? w.codes().groups.group : 0;
     kernels_.matmul[w.element()]({x.row(row), x.stride, at, w.panel_size(), out, stride, rows, w.cols(), panels, group});
@@ -81,9 +83,15 @@ void Model::multiply(const Tensor& w, int matrix, int panel, int panels, const V
 // and those after it.
 void Model::round_rows(const Rounding& r, const Value& x, int n, int place, int from, int to) {
   for (int h = 0; h < r.heads; h++)
-    for (int i = 0; i < n; i++)
-      kernels_.integers->round(x.row(i) + size_t(h) * r.groups.k, r.groups, from, to,
-                               rounded(r, h, (place + i) / program_.tile_rows), (place + i) % program_.tile_rows);
+    for (int i = 0; i < n; i++) {
+      const float* from_row = x.row(i) + size_t(h) * r.groups.k;
+      char* tile = rounded(r, h, (place + i) / program_.tile_rows);
+      const int row = (place + i) % program_.tile_rows;
+      if (r.to_bf16)
+        kernels_.dots->round(from_row, r.groups.k, tile, program_.tile_rows, row);
+      else
+        kernels_.integers->round(from_row, r.groups, from, to, tile, row);
+    }
 }
 
 // Rounds what the operations of a stage take in.

@@ -132,7 +132,7 @@ class Model {
     const float* bias[2] = {};  // null: none
     Activation act{};
     float scale = 1;
-    const char* rounded[2] = {};  // the tile of the first of x's rows, of a matrix of integers
+    const char* rounded[2] = {};  // the tile of the first of x's rows, if they are rounded for the matrix
     int op = -1, first = 0;  // where adapters come in: w[0] is this matrix of that operation
     AdaptedRows adapted;
   };
@@ -188,8 +188,7 @@ class Model {
   void round_rows(const Rounding& r, const Value& x, int n, int place, int from, int to);
   // What row 0 of a head of a rounding is rounded to, or row 8n in tile n.
   char* rounded(const Rounding& r, int head = 0, int tile = 0) const {
-    const RoundedTile layout = {r.groups, program_.tile_order};
-    return rounded_.data() + tile * program_.rounded_bytes + r.at + head * layout.bytes();
+    return rounded_.data() + tile * program_.rounded_bytes + r.at + head * r.tile_bytes;
   }
   void multiply(const Tensor& w, int matrix, int panel, int panels, const Value& x, const char* rounded, int row, int rows,
                 float* out, size_t stride, const char* then) const;
@@ -259,7 +258,7 @@ class Model {
   const mr_limits limits_;
 
   Mapping activations_, angles_, logits_, scratch_;
-  Mapping rounded_;   // what a stage multiplies as integers, in tiles program_.rounded_bytes apart
+  Mapping rounded_;   // what a stage has rounded, in tiles program_.rounded_bytes apart
   Mapping partial_;   // attention states of splits that workers share
   Mapping gathered_;  // what experts take in and give out
   Mapping gates_;     // what recurrences need of each token

@@ -85,7 +85,8 @@ Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>
       groups(std::max(1, plan.n_groups)),
       values(plan.values, plan.values + plan.n_values),
       tile_order(kernels.integers->order),
-      tile_rows(millrace::tile_rows(tile_order)) {
+      tile_rows(millrace::tile_rows(tile_order)),
+      dots_(kernels.dots != nullptr && plan.ops[plan.n_ops - 1].kind == MR_OP_OUTPUT) {
   for (int c = 0; c < plan.n_caches; c++) {
     caches.emplace_back();
     static_cast<mr_cache&>(caches.back()) = plan.caches[c];
@@ -234,21 +235,20 @@ void Program::add_roundings(Op& op, std::vector<Rounding>& roundings) {
                           op.kind == MR_OP_LOGITS;
   for (int i = 0; multiplies && i < kMatrices; i++) {
     const Tensor* w = op.tensor[2 * i];
-    if (w == nullptr || !w->integers()) continue;
+    const bool to_bf16 = w != nullptr && dots_ && w->element() == kBF16;
+    if (w == nullptr || !(w->integers() || to_bf16)) continue;
     // Of experts what the last matrix multiplies is a value of no name.
     const int value = op.kind == MR_OP_EXPERTS && i == 2 ? -1 : op.in[0];
-    const Groups& groups = w->codes().groups;
+    const Groups groups = to_bf16 ? Groups{w->cols(), 0} : w->codes().groups;
     const auto same = std::find_if(roundings.begin(), roundings.end(), [&](const Rounding& r) {
-      return r.value == value && r.groups.each() == groups.each() && r.groups.k == groups.k;
+      return r.value == value && r.to_bf16 == to_bf16 && r.groups.each() == groups.each() && r.groups.k == groups.k;
     });
     op.rounding[i] = int(same - roundings.begin());
     if (same != roundings.end()) continue;
-    Rounding r = {value, op.kind == MR_OP_LINEAR_HEADS ? op.i[MR_HEADS_COUNT] : 1, groups, 0};
-    if (!roundings.empty()) {
-      const Rounding& last = roundings.back();
-      r.at = last.at + last.heads * RoundedTile{last.groups, tile_order}.bytes();
-    }
-    rounded_bytes = std::max(rounded_bytes, r.at + r.heads * RoundedTile{groups, tile_order}.bytes());
+    Rounding r = {value, op.kind == MR_OP_LINEAR_HEADS ? op.i[MR_HEADS_COUNT] : 1, groups, to_bf16, 0, 0};
+    r.tile_bytes = to_bf16 ? round_up(size_t(tile_rows) * (groups.k + 1) / 2 * 4, 64) : RoundedTile{groups, tile_order}.bytes();
+    if (!roundings.empty()) r.at = roundings.back().at + roundings.back().heads * roundings.back().tile_bytes;
+    rounded_bytes = std::max(rounded_bytes, r.at + r.heads * r.tile_bytes);
     roundings.push_back(r);
   }
 }

@@ -20,12 +20,13 @@ void check_plan(const mr_plan& plan);
 constexpr int kMatrices = 3;  // that an operation multiplies with: weights 0, 2 and 4
 
 // Rounding is a value, or columns of it one head after the other, that a stage rounds
-// to integers before it multiplies. at is where in the bytes that a stage has for
-// tile_rows rows the tile of the first head stands.
+// to integers, or to bf16, before it multiplies. at is where in the bytes that a stage has for
+// tile_rows rows the tile of the first head stands, tile_bytes from that of the next.
 struct Rounding {
   int value, heads;
   Groups groups;
-  size_t at;
+  bool to_bf16;
+  size_t at, tile_bytes;
 };
 
 // Op is an operation of the plan and what it refers to.
@@ -36,7 +37,7 @@ struct Op : mr_op {
   // the taps [K, width], of experts the biases [experts, width], of a selective scan
   // the rates -e^w in the blocks of its state.
   std::vector<float> dense[MR_MAX_WEIGHTS];
-  int rounding[kMatrices];  // of a matrix of integers: which of its stage's roundings; else -1
+  int rounding[kMatrices];  // of a matrix whose x is rounded: which of its stage's roundings; else -1
   int angles = -1;          // of a rotation: which of Program::angles
   int attention = -1;     // which of Program::attentions
   std::vector<float> slopes;
@@ -153,6 +154,7 @@ class Program {
   bool independent(const Op& a, const Op& b) const;
   Stage& stage(Stage::Kind kind);
 
+  bool dots_;              // matrices of bf16 are multiplied by Kernels::dots
   bool picked_ = false;    // the logit rows have been picked
   bool drafting_ = false;  // what is added is of the draft
   std::vector<bool> draft_caches_;  // written by the draft

@@ -46,7 +46,7 @@ static const Kernels kTable = {
     exp_sum,
     exp_shift,
     fma_loop,
-    nullptr,  // kernels_for knows which integers go with these
+    nullptr, nullptr,  // kernels_for knows which integers and dots go with these
 };
 
 }  // namespace MR_ISA
