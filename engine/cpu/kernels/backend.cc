@@ -1,6 +1,5 @@
 // The C ABI: millrace.h's table.
 #include <algorithm>
-#include <cstdlib>
 
 #include "../../device/abi/entries.h"
 #include "backend.h"
@@ -11,16 +10,13 @@ namespace {
 
 constexpr int kMostThreads = 512;
 
-// MILLRACE_CPU_ISA names a lesser instruction set, for tests and for looking
-// into a difference between machines.
 const Kernels& chosen_kernels() {
-  const char* name = std::getenv("MILLRACE_CPU_ISA");
-  const Kernels* k = kernels_for(name == nullptr ? "" : name);
+  const Kernels* k = kernels_for(chosen_isa());
   if (k == nullptr)
     fail(MR_INVALID,
          "MILLRACE_CPU_ISA=%s: this machine runs %s, or portable, wide, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx, dotprod "
          "or i8mm if it has them",
-         name, kernels_for("")->name);
+         chosen_isa(), kernels_for("")->name);
   return *k;
 }
 

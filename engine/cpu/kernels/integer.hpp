@@ -3,10 +3,14 @@
 //
 //   kOffset                what is added to a signed code to make the bytes that dot takes
 //   kWide                  whether dot takes 16 bits instead: such bytes with zeros above them
+//   MR_WIDE                optional, with kWide: that many rows take integer_pairs.hpp
 //   dot(sum, w, x)         sum + the products of the four bytes, or the two of 16 bits, of w and
 //                          x in each lane
 //   dot_small(sum, w, x)   the same for bytes of w from 0 to 15; with kPairs, which wants
 //                          kWide, the sum is of 16 bits, of pairs, and holds 8 such products
+//   MR_SIGN                optional: that there is dot_signed(sum, w, x, magnitude), dot of bytes
+//                          that have signs and are not -128, and magnitudes(x), the bytes of x
+//                          without theirs
 //   lookup(table, w)       the byte of table, which is repeated every 16, for each of w
 //   widen_f16(halves)      f16 as floats
 //   MR_SUMS                registers for the sums of a tile
@@ -55,6 +59,12 @@ MR_INLINE int32_t fold(const Ints (&v)[kRegs], Op op) {
   return op(all, __builtin_shuffle(all, Four{1, 0, 3, 2}))[0];
 }
 
+MR_INLINE Ints swap_neighbours(Ints v) {
+  Ints order;
+  for (int i = 0; i < MR_LANES; i++) order[i] = i ^ 1;
+  return __builtin_shuffle(v, order);
+}
+
 // Where the code of column k of a row stands in a tile, and those of the three that follow.
 MR_INLINE size_t code_at(int k, int row) {
   if constexpr (kOrder == kByRows) return size_t(k / 64) * 64 * kTileRows + row * 64 + k % 64;
@@ -86,9 +96,10 @@ MR_INLINE void store_codes(const int8_t (&code)[kPanel], int n, const RoundedTil
 }
 
 // Rounds n columns of x, one group, to codes of which `padded` are to be written to a row of a
-// tile, from column `first` on. Returns the scale, and the sum of the codes in sum.
+// tile, from column `first` on. Returns the scale, in sum the sum of the codes, and in products,
+// if kWide, that of the products of neighbouring ones.
 MR_INLINE float round_group(const float* x, int n, int padded, const RoundedTile& layout, char* tile, int first, int row,
-                            int32_t& sum) {
+                            int32_t& sum, int32_t& products) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   const auto part = [&](int i) MR_LAMBDA { return i + kPanel <= n ? load(x + i) : load_some(x + i, n - i, 0); };
   const auto greater = [](auto a, auto b) MR_LAMBDA { return a > b ? a : b; };
@@ -107,7 +118,7 @@ MR_INLINE float round_group(const float* x, int n, int padded, const RoundedTile
   else if (most > 0)
     inverse = 127.0f / most;
   if (!(inverse < INFINITY)) inverse = 0;  // the group is as good as zero
-  Ints sums[kRegs] = {};
+  Ints sums[kRegs] = {}, twice[kRegs] = {};
   for (int i = 0; i < padded; i += kPanel) {
     alignas(64) int8_t code[kPanel] = {};
     if (inverse != 0 && i < n) {
@@ -115,12 +126,15 @@ MR_INLINE float round_group(const float* x, int n, int padded, const RoundedTile
       _Pragma("GCC unroll 4") for (int j = 0; j < kRegs; j++) {
         const Ints q = (Ints)(v.r[j] * inverse + kRound) - (Ints)reg_splat(kRound);
         sums[j] += q;
+        if constexpr (kWide) twice[j] = dot(twice[j], (Bits)q & 0xffffu, swap_neighbours(q));
         *reinterpret_cast<NarrowAt*>(code + j * MR_LANES) = __builtin_convertvector(q, Narrow);
       }
     }
     store_codes(code, padded - i < kPanel ? padded - i : kPanel, layout, tile, first + i, row);
   }
-  sum = fold(sums, [](auto a, auto b) MR_LAMBDA { return a + b; });
+  const auto add = [](auto a, auto b) MR_LAMBDA { return a + b; };
+  sum = fold(sums, add);
+  products = kWide ? fold(twice, add) / 2 : 0;
   return scale;
 }
 
@@ -128,15 +142,16 @@ static void round_groups(const float* x, Groups groups, int from, int to, char* 
   const RoundedTile layout = {groups, kOrder};
   for (int g = from; g < to; g++) {
     const int first = g * groups.each(), left = groups.k - first;
-    int32_t sum;
+    int32_t sum, products;
     const float scale = round_group(x + first, left < groups.each() ? left : groups.each(), groups.columns(g), layout,
-                                    tile, first, row, sum);
-    const int32_t offset = -128 * sum;
+                                    tile, first, row, sum, products);
+    const int32_t offset = -128 * sum, pair_offset = offset - products;
     const float scaled = float(sum) * scale;
     const size_t at = (size_t(g) * kTileRows + row) * 4;
     __builtin_memcpy(tile + layout.scales() + at, &scale, 4);
     __builtin_memcpy(tile + layout.offsets() + at, &offset, 4);
     __builtin_memcpy(tile + layout.scaled_sums() + at, &scaled, 4);
+    if constexpr (kWide) __builtin_memcpy(tile + layout.pair_offsets() + at, &pair_offset, 4);
   }
 }
 
@@ -146,7 +161,7 @@ static void round_groups(const float* x, Groups groups, int from, int to, char* 
 template <bool minimum>
 struct CodesW8 {
   static constexpr bool kMinimum = minimum;
-  static constexpr bool kSmall = false;
+  static constexpr bool kSmall = false, kSigned = false;
   static constexpr int kLines = 2;  // for eight columns
   explicit CodesW8(const Codes&) {}
   MR_INLINE Ints start(Ints offset) { return kOffset != 0 ? offset : Ints{}; }
@@ -158,7 +173,7 @@ struct CodesW8 {
 template <bool minimum>
 struct CodesW4 {
   static constexpr bool kMinimum = minimum;
-  static constexpr bool kSmall = true;
+  static constexpr bool kSmall = true, kSigned = false;
   static constexpr int kLines = 1;
   explicit CodesW4(const Codes&) {}
   MR_INLINE Ints start(Ints offset) { return minimum ? Ints{} : offset >> 4; }
@@ -166,18 +181,21 @@ struct CodesW4 {
   MR_INLINE Bits second(const CodesW4&, const char* w) { return reg_bits(w) >> 4 & 0x0f0f0f0fu; }
 };
 
+// The bytes are the numbers of the table plus offset. No table has -128.
+template <int offset>
 struct CodesTable {
   static constexpr bool kMinimum = false;
   static constexpr bool kSmall = false;
+  static constexpr bool kSigned = offset == 0;
   static constexpr int kLines = 1;
   Bits table;
   explicit CodesTable(const Codes& c) {
     for (int i = 0; i < MR_LANES; i++) {
-      const auto byte = [&](int j) { return uint32_t(uint8_t(c.table[i % 4 * 4 + j] + kOffset)) << 8 * j; };
+      const auto byte = [&](int j) { return uint32_t(uint8_t(c.table[i % 4 * 4 + j] + offset)) << 8 * j; };
       table[i] = byte(0) | byte(1) | byte(2) | byte(3);
     }
   }
-  MR_INLINE Ints start(Ints offset) { return kOffset != 0 ? offset : Ints{}; }
+  MR_INLINE Ints start(Ints sum) { return offset != 0 ? sum : Ints{}; }
   MR_INLINE Bits first(const CodesTable& c, const char* w) { return lookup(c.table, reg_bits(w) & 0x0f0f0f0fu); }
   MR_INLINE Bits second(const CodesTable& c, const char* w) { return lookup(c.table, reg_bits(w) >> 4 & 0x0f0f0f0fu); }
 };
@@ -225,7 +243,12 @@ template <class C, int M, int R>
 static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char* tile, float* out, int first,
                          Fetch fetch) {
   constexpr int kWidth = 4 * MR_LANES;
-  constexpr int kParts = kWide && !(C::kSmall && kPairs) ? 2 : 1;  // that the bytes of a line are multiplied in
+#ifdef MR_SIGN
+  constexpr bool kSigned = C::kSigned;
+#else
+  constexpr bool kSigned = false;
+#endif
+  constexpr int kParts = kWide && !kSigned && !(C::kSmall && kPairs) ? 2 : 1;  // that the bytes of a line are multiplied in
 #ifdef MR_MATRIX
   constexpr int kRows = M == 1 ? 1 : M + M % 2;  // a last row of no use completes squares
 #else
@@ -275,6 +298,14 @@ static void integer_tile(const IntegerMatmulArgs& a, const C& codes, const char*
               factor[r] = kParts == 1 ? line[r] : part == 0 ? line[r] & 0x00ff00ffu : (Bits)((Pairs)line[r] >> 8);
             _Pragma("GCC unroll 8") for (int m = 0; m < M; m++) {
               const Ints xm = splat_int(word(x + (half * kParts + part) * kNextColumns + m * kNextRow));
+#ifdef MR_SIGN
+              if constexpr (kSigned) {
+                const Ints magnitude = magnitudes(xm);
+                _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
+                  to[m][r] = dot_signed(to[m][r], factor[r], xm, magnitude);
+                continue;
+              }
+#endif
               _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
                 to[m][r] = C::kSmall ? dot_small(to[m][r], factor[r], xm) : dot(to[m][r], factor[r], xm);
             }
@@ -392,6 +423,13 @@ namespace MR_ISA {
 #else
 constexpr int kDotRows = kTileRows;
 #endif
+#ifdef MR_WIDE
+}  // namespace MR_ISA
+}  // namespace millrace
+#include "integer_pairs.hpp"
+namespace millrace {
+namespace MR_ISA {
+#endif
 
 // A few panels at a time pass all tiles while they are near. Several tiles fetch the panels
 // that follow, each its share.
@@ -399,6 +437,10 @@ template <class C>
 static void integer_panels(const IntegerMatmulArgs& a) {
 #ifdef MR_TILES
   if (a.rows > kDotRows) return tile_panels<C>(a);
+#endif
+#ifdef MR_WIDE
+  if constexpr (!C::kSmall && !C::kSigned)
+    if (a.rows > kDirectRows<C>) return pair_panels<C>(a);
 #endif
   constexpr int kAtOnce = 4;
   const C codes(a.codes);
@@ -417,11 +459,18 @@ static void integer_panels(const IntegerMatmulArgs& a) {
   }
 }
 
+static void table_panels(const IntegerMatmulArgs& a) {
+#ifdef MR_SIGN
+  if (a.rows == 1) return integer_panels<CodesTable<0>>(a);
+#endif
+  integer_panels<CodesTable<kOffset>>(a);
+}
+
 static void integer_matmul(const IntegerMatmulArgs& a) {
   if (a.codes.element == kW8)
     (a.codes.minimum ? integer_panels<CodesW8<true>> : integer_panels<CodesW8<false>>)(a);
   else if (a.codes.table != nullptr)
-    integer_panels<CodesTable>(a);
+    table_panels(a);
   else
     (a.codes.minimum ? integer_panels<CodesW4<true>> : integer_panels<CodesW4<false>>)(a);
 }

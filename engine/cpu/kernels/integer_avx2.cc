@@ -1,6 +1,7 @@
 // AVX2, which multiplies unsigned bytes by signed ones and adds pairs in 16 bits, where sums
 // that are larger saturate. Codes of 4 bits stay below that. Those of 8 bits are multiplied in 16
-// bits: to move their signs to x instead takes the ports that multiply half as long again.
+// bits: to move signs from one factor to the other instead takes the ports that multiply half as
+// long again. Only where a lone row is multiplied with codes that are looked up does that take less.
 #include "prelude.h"
 
 #if defined(__x86_64__)

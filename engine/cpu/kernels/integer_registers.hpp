@@ -31,6 +31,14 @@ MR_INLINE Ints dot_small(Ints sum, Bits w, Ints x) {
   asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+v"(sum), "=&v"(product) : "v"(w), "v"(x));
   return sum;
 }
+#if MR_LANES == 8
+#define MR_SIGN
+MR_INLINE Ints magnitudes(Ints x) { return (Ints)_mm256_abs_epi8((__m256i)x); }
+MR_INLINE Ints dot_signed(Ints sum, Bits w, Ints x, Ints magnitude) {
+  const __m256i pairs = _mm256_maddubs_epi16((__m256i)magnitude, _mm256_sign_epi8((__m256i)w, (__m256i)x));
+  return sum + (Ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+#endif
 #elif MR_LANES == 16
 MR_INLINE Ints dot(Ints sum, Bits w, Ints x) {
   return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, (__m512i)x);

@@ -1,4 +1,5 @@
 // Which table of kernels this machine runs.
+#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -114,6 +115,11 @@ const Kernels* kernels_for(const char* name) {
   for (const Kernels& k : tables)
     if (*name == 0 || std::strcmp(name, k.name) == 0) return &k;
   return nullptr;
+}
+
+const char* chosen_isa() {
+  const char* name = std::getenv("MILLRACE_CPU_ISA");
+  return name == nullptr ? "" : name;
 }
 
 }  // namespace millrace

@@ -389,5 +389,9 @@ const Dots* emulated_dots();
 // for name "". Null if this machine cannot run it.
 const Kernels* kernels_for(const char* name);
 
+// chosen_isa is the name in MILLRACE_CPU_ISA: of a lesser instruction set, for tests and for looking
+// into a difference between machines. "" if there is none.
+const char* chosen_isa();
+
 }  // namespace millrace
 #endif

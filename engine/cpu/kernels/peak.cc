@@ -15,6 +15,12 @@ namespace {
 
 constexpr int kRounds = 8;
 
+// Those that the backend runs. It refuses a name that this machine does not have.
+const Kernels& chosen_kernels() {
+  const Kernels* k = kernels_for(chosen_isa());
+  return k != nullptr ? *k : *kernels_for("");
+}
+
 double seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -79,7 +85,7 @@ double arithmetic_peak(int threads, int64_t (*loop)(int64_t rounds)) {
 // Weights of 2 MB: they stay in a cache, so that arithmetic alone is the limit.
 double matmul_rate(int rows, mr_format format) {
   constexpr int kDepth = 1024, kPanels = 64, kAtOnce = 4, kStride = kDepth + kPanel;
-  const Kernels& kernels = *kernels_for("");
+  const Kernels& kernels = chosen_kernels();
   const Element e = format == MR_F16 && !kernels.f16 ? kF32 : Element(format & MR_KIND_MASK);
   const Codes codes = codes_of(format, kDepth);
   const RoundedTile layout = {codes.groups, kernels.integers->order};
@@ -116,11 +122,11 @@ double mr_cpu_read_peak(int threads) {
 }
 
 double mr_cpu_fma_peak(int threads) {
-  return millrace::arithmetic_peak(threads, millrace::kernels_for("")->fma_loop);
+  return millrace::arithmetic_peak(threads, millrace::chosen_kernels().fma_loop);
 }
 
 double mr_cpu_dot_peak(int threads) {
-  return millrace::arithmetic_peak(threads, millrace::kernels_for("")->integers->dot_loop);
+  return millrace::arithmetic_peak(threads, millrace::chosen_kernels().integers->dot_loop);
 }
 
 double mr_cpu_matmul_rate(int rows, int32_t format) {

@@ -1,4 +1,5 @@
-/* What the machine can do at best, for benchmarks. */
+/* What the machine can do at best, for benchmarks, with the instruction set that MILLRACE_CPU_ISA
+ * names if it does. */
 #ifndef MILLRACE_CPU_PEAK_H
 #define MILLRACE_CPU_PEAK_H
 
