@@ -440,7 +440,7 @@ static void integer_panels(const IntegerMatmulArgs& a) {
 #endif
 #ifdef MR_WIDE
   if constexpr (!C::kSmall && !C::kSigned)
-    if (a.rows > kDirectRows<C>) return pair_panels<C>(a);
+    if (a.rows > kDirectRows) return pair_panels<C>(a);
 #endif
   constexpr int kAtOnce = 4;
   const C codes(a.codes);

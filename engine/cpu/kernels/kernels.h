@@ -121,7 +121,8 @@ enum TileOrder : int32_t {
 constexpr int tile_rows(TileOrder order) { return order == kByRows ? 16 : 8; }
 
 // What the rows of a tile are rounded to: codes, padded with zeros, then [groups][rows]
-// scales, -128 times the sums of codes, and those sums times the scales.
+// scales, -128 times the sums of codes, those sums times the scales, and of kByColumnsWide
+// -128 times the sums less the sums of the products of neighbouring codes.
 struct RoundedTile {
   Groups groups;
   TileOrder order;
@@ -132,7 +133,8 @@ struct RoundedTile {
   size_t scales() const { return size_t(tile_rows(order)) * columns(); }
   size_t offsets() const { return scales() + each(); }
   size_t scaled_sums() const { return scales() + 2 * each(); }
-  size_t wide_codes() const { return (scales() + 3 * each() + 63) / 64 * 64; }
+  size_t pair_offsets() const { return scales() + 3 * each(); }
+  size_t wide_codes() const { return (scales() + (order == kByColumnsWide ? 4 : 3) * each() + 63) / 64 * 64; }
   size_t bytes() const { return wide_codes() + (order == kByColumnsWide ? 2 * scales() : 0); }
 };
 
