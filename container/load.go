@@ -50,7 +50,8 @@ type loadedModel struct {
 // backend.
 func (s *server) load(ctx context.Context) (*loadedModel, error) {
 	start := time.Now()
-	if s.model == nil {
+	if s.model == nil { // it comes through this process's memory
+		defer eagerGC()()
 		if err := s.openModel(ctx); err != nil {
 			return nil, err
 		}
@@ -239,6 +240,18 @@ func (s *server) newReplicaEngine(l *loadedModel, r *replica) (*engine.Engine, e
 		Compiler:       func() (engine.Compiler, error) { return l.compiler.get() },
 	})
 	return r.engine, err
+}
+
+// eagerGC has Go collect garbage eagerly, until restore is called, unless GOGC is
+// lower or off: what gathers while a model arrives is beside all of its weights,
+// just when a function or container takes most memory.
+func eagerGC() (restore func()) {
+	const percent = 25
+	before := debug.SetGCPercent(percent)
+	if before < percent {
+		debug.SetGCPercent(before)
+	}
+	return func() { debug.SetGCPercent(before) }
 }
 
 // limitHeap has Go collect garbage more eagerly when its heap has taken all that

@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -105,5 +106,25 @@ func TestWeightsThatDoNotFit(t *testing.T) {
 	s.memory = 1 // which this process has taken long ago
 	if err := s.checkMemory(); err == nil || !strings.Contains(err.Error(), "not enough memory for the weights of tiny: they take") || !strings.Contains(err.Error(), "the function has 0 KiB left") {
 		t.Errorf("without any: %v", err)
+	}
+}
+
+func TestEagerGC(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	percent := func() int {
+		n := debug.SetGCPercent(100)
+		debug.SetGCPercent(n)
+		return n
+	}
+	for _, tt := range []struct{ before, meanwhile int }{{100, 25}, {10, 10}, {-1, -1}} {
+		debug.SetGCPercent(tt.before)
+		restore := eagerGC()
+		if got := percent(); got != tt.meanwhile {
+			t.Errorf("GOGC=%d: %d meanwhile, want %d", tt.before, got, tt.meanwhile)
+		}
+		restore()
+		if got := percent(); got != tt.before {
+			t.Errorf("GOGC=%d: %d afterwards", tt.before, got)
+		}
 	}
 }

@@ -1,8 +1,8 @@
 package source
 
 const (
-	chunkBytes = 2 << 20
-	mostKept   = 3 // chunks that reading may be ahead of what takes them
+	chunkBytes = 1 << 20
+	mostKept   = 4 // chunks that reading may be ahead of what takes them
 )
 
 // unpacked is a weight file of an archive, as far as it has arrived.
