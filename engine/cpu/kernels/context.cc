@@ -313,7 +313,7 @@ void RingEntry::allocate(const mr_limits& l, const Model& model) {
     bytes += (n * sizeof *array + 63) / 64 * 64;
   };
   take_arrays(batch, model.embeds_width(), lay_out);  // only measures
-  arrays = Mapping(bytes);
+  arrays = Mapping(bytes, Pages::small);
   bytes = 0;
   take_arrays(batch, model.embeds_width(), lay_out);
 }

@@ -15,16 +15,20 @@
 
 namespace millrace {
 
-// Mapping is zeroed anonymous memory in huge pages where the kernel grants
-// them: a weight matrix read once per token misses the TLB on every 4 KB page
-// otherwise. The address is aligned to 64 bytes, to 2 MB from 2 MB on.
+// Pages of a Mapping. A weight matrix read once per token misses the TLB on every
+// small page; of large arrays that are mostly empty a huge page wastes nearly all.
+enum class Pages { huge, small };
+
+// Mapping is zeroed anonymous memory, in huge pages if asked for and where the
+// kernel grants them. The address is aligned to 64 bytes, in huge pages to 2 MB
+// from 2 MB on.
 class Mapping {
  public:
   Mapping() = default;
   // Throws std::bad_alloc if the kernel refuses.
-  explicit Mapping(size_t bytes) : bytes_(bytes) {
+  explicit Mapping(size_t bytes, Pages pages = Pages::huge) : bytes_(bytes) {
     if (bytes == 0) return;
-    const size_t slack = bytes >= kHuge ? kHuge : 0;
+    const size_t slack = pages == Pages::huge && bytes >= kHuge ? kHuge : 0;
     if (bytes > SIZE_MAX / 2) throw std::bad_alloc();
     length_ = bytes + slack + kGuard;
     void* p = mmap(nullptr, length_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

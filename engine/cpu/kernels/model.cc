@@ -21,19 +21,33 @@ size_t Model::row_stride(int width) {
 Model::Model(Program program, const mr_limits& limits, const Kernels& kernels, int threads,
              const std::atomic<bool>* abandoned)
     : program_(std::move(program)), kernels_(kernels), threads_(threads), abandoned_(abandoned), limits_(limits) {
-  size_t floats = 0;
+  // Row r of all values that have as many rows lies in one piece: a small batch
+  // then touches little memory, however many tokens a batch may have.
+  struct Rows {
+    size_t width = 0, stride = 0, first = 0;
+  };
+  std::map<int, Rows> by_count;
+  std::vector<int> count(program_.values.size());
   std::vector<size_t> at(program_.values.size());
   for (size_t v = 0; v < program_.values.size(); v++) {
-    const int rows =
-        std::max(program_.by_token[v] ? limits.max_tokens : 0, program_.by_logit_row[v] ? limits.max_rows : 0);
-    values_.push_back({nullptr, row_stride(program_.width(program_.base(int(v))))});
-    at[v] = floats;
-    floats += rows * values_[v].stride;
+    count[v] = std::max(program_.by_token[v] ? limits.max_tokens : 0, program_.by_logit_row[v] ? limits.max_rows : 0);
+    Rows& rows = by_count[count[v]];
+    at[v] = rows.width;
+    if (count[v] > 0) rows.width += round_up(program_.width(int(v)), kPanel);
+  }
+  size_t floats = 0;
+  for (auto& [n, rows] : by_count) {
+    // An odd number of panels, so that rows spread over all sets of the cache.
+    rows.stride = rows.width / kPanel % 2 == 0 ? rows.width + kPanel : rows.width;
+    rows.first = floats;
+    floats += size_t(n) * rows.stride;
   }
   activations_ = Mapping(floats * sizeof(float));
-  for (size_t v = 0; v < values_.size(); v++) {
+  for (size_t v = 0; v < program_.values.size(); v++) {
     const mr_value& value = program_.values[v];
-    values_[v].data = activations_.as<float>() + (value.of < 0 ? at[v] : at[value.of] + value.column);
+    const size_t base = program_.base(int(v)), column = value.of < 0 ? 0 : value.column;
+    const Rows& rows = by_count[count[base]];
+    values_.push_back({activations_.as<float>() + rows.first + at[base] + column, rows.stride});
   }
 
   floats = 0;
