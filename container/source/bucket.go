@@ -33,7 +33,7 @@ type tuning struct {
 	idle        time.Duration // without a byte until a connection is given up
 
 	segment     int64 // bytes of a range of weights
-	bufferBytes int64 // of all connections together
+	bufferBytes int64 // of all connections together, at most
 	connections int   // at the start
 	mostConns   int
 

@@ -15,6 +15,11 @@ const (
 	fewFinished = 8 // ranges, before anything is known about what is usual
 
 	spareBuffers = 8 // beside one for each connection
+
+	// Buffers take little beside what is read: a large model comes over many
+	// connections, and a small one is there before there would be so many.
+	leastBuffers = 12 << 20 // bytes: enough for 1.4 GB/s from S3
+	bufferShare  = 0.01     // of what is read
 )
 
 // streamFile is a file that a stream reads.
@@ -64,7 +69,8 @@ func newStream(tune tuning, throttle *atomic.Int64, files map[string]*streamFile
 		longest = max(longest, p.Length)
 	}
 	// Each connection fills one buffer; a few more are full and wait their turn.
-	most := int(max(fewest, min(int64(tune.mostConns), tune.bufferBytes/int64(longest)-spareBuffers)))
+	bytes := min(tune.bufferBytes, max(leastBuffers, int64(bufferShare*float64(total))))
+	most := int(max(fewest, min(int64(tune.mostConns), bytes/int64(longest)-spareBuffers)))
 	s := &stream{tune: tune, throttle: throttle, running: map[*rangeRequest]struct{}{}, filled: make(chan filled, spareBuffers), buffers: newPool(most+spareBuffers, longest)}
 	s.tune.mostConns = most
 	s.tune.connections = min(tune.connections, most)
