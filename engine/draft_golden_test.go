@@ -65,20 +65,28 @@ func compareDrafts(t *testing.T, place string, g *weightstest.DraftGolden, b gol
 	for f.fed < g.Prompt-1 {
 		f.feed(min(7, g.Prompt-1-f.fed), 0, false)
 	}
-	compared := 0
+	compared := make([]int, len(g.Drafts[0]))
 	for step := 0; f.fed+2 < len(g.Tokens)-1; step++ {
 		drafted := min(step%3, 1)
 		wrong := step%3 == 2 && !p.HasState() // which a state could not take back
-		draft := f.feed(1, drafted, wrong)
-		if i := f.fed - g.Prompt; g.Margins[i] > b.margin {
-			compared++
-			if draft != g.Drafts[i] {
-				t.Errorf("the draft after %d tokens is %d, want %d, the best by %v", f.fed, draft, g.Drafts[i], g.Margins[i])
+		f.drafts = 1 + step%len(g.Drafts[0])
+		drafts := f.feed(1, drafted, wrong)
+		for i, want := range g.Drafts[f.fed-g.Prompt][:f.drafts] {
+			margin := g.Margins[f.fed-g.Prompt][i]
+			if margin <= b.margin {
+				break // and what follows depends on it
+			}
+			compared[i]++
+			if drafts[i] != want {
+				t.Errorf("token %d drafted after %d is %d, want %d, the best by %v", i, f.fed, drafts[i], want, margin)
 			}
 		}
+		if drafts[f.drafts] != device.NoDraft {
+			t.Errorf("%d drafted, %d were asked for", drafts, f.drafts)
+		}
 	}
-	if compared < 10 {
-		t.Errorf("%d drafts compared", compared)
+	if compared[0] < 10 || compared[1] < 5 || compared[len(compared)-1] == 0 && b.margin < 0.1 {
+		t.Errorf("%d tokens of drafts compared", compared)
 	}
 }
 
@@ -90,6 +98,7 @@ type draftFeeder struct {
 	tokens  []int32
 	fed     int // of them
 	begun   bool
+	drafts  int // tokens to be drafted
 }
 
 func (f *draftFeeder) init() {
@@ -104,7 +113,7 @@ func (f *draftFeeder) init() {
 
 // feed computes the next n tokens of the text and, as a draft, so many of those after
 // them, or others if wrong; and returns what the backend drafts.
-func (f *draftFeeder) feed(n, drafted int, wrong bool) int32 {
+func (f *draftFeeder) feed(n, drafted int, wrong bool) [device.MaxDrafts]int32 {
 	f.t.Helper()
 	x := f.backend.Batch(0)
 	x.Clear()
@@ -129,7 +138,7 @@ func (f *draftFeeder) feed(n, drafted int, wrong bool) int32 {
 		}
 		x.Tokens, x.Pos = append(x.Tokens, token), append(x.Pos, int32(first+i))
 	}
-	x.Seqs = append(x.Seqs, device.Seq{Count: int32(n + drafted), KVLen: int32(first + n + drafted), Next: f.tokens[first+n]})
+	x.Seqs = append(x.Seqs, device.Seq{Count: int32(n + drafted), KVLen: int32(first + n + drafted), Next: f.tokens[first+n], Drafts: int32(f.drafts)})
 	if n == 1 { // no part of the prompt
 		for i := range 1 + drafted {
 			x.Masks = x.Masks[:len(x.Masks)+x.MaskWords]
@@ -150,15 +159,15 @@ func (f *draftFeeder) feed(n, drafted int, wrong bool) int32 {
 		}
 	}
 	f.fed += n
-	draft := device.NoDraft
+	var drafts [device.MaxDrafts]int32
 	for i, r := range x.Results[:len(x.Rows)] {
 		if r.Void == 0 {
-			draft = r.Draft
+			drafts = r.Drafts
 			f.fed += min(i, 1)
 		}
 	}
-	if len(x.Rows) > 0 && slices.ContainsFunc(x.Results[:len(x.Rows)-1], func(r device.RowResult) bool { return r.Void == 0 && r.Draft != device.NoDraft }) && !wrong {
+	if len(x.Rows) > 0 && slices.ContainsFunc(x.Results[:len(x.Rows)-1], func(r device.RowResult) bool { return r.Void == 0 && r.Drafts[0] != device.NoDraft }) && !wrong {
 		f.t.Error("a token that is not the last has a draft")
 	}
-	return draft
+	return drafts
 }

@@ -1,5 +1,7 @@
 package engine
 
+import "github.com/millrace-ai/millrace/engine/device"
+
 // A drafter guesses how the text of one sequence goes on: as it did after the last
 // tokens when they came before, in the request's prediction, in its prompt or in what
 // was generated. It belongs to a slot, which keeps its memory for the next sequence.
@@ -134,7 +136,7 @@ func hashGram(a, b, c int32) uint32 {
 type outcomes [matchClasses]struct{ right, wrong float32 }
 
 const (
-	matchClasses = 7
+	matchClasses = headClass + device.MaxDrafts
 
 	sequenceMemory = 32  // outcomes of a class that count
 	engineMemory   = 512 // the same over all sequences
@@ -170,9 +172,22 @@ func (o *outcomes) add(class int, right bool, memory float32) {
 	}
 }
 
-// chance estimates how likely a guess of a class is right.
+// fade makes the outcomes of classes from one on, of which no more come, count less.
+func (o *outcomes) fade(from int) {
+	for class := from; class < len(o); class++ {
+		o[class].right -= o[class].right / engineMemory
+		o[class].wrong -= o[class].wrong / engineMemory
+	}
+}
+
+// chance estimates how likely a guess of a class is right. Where little is known, a
+// further token of the model's head is as likely right as the one before.
 func (d *drafter) chance(class int, all *outcomes) float64 {
-	usual := (all[class].right + 1) / (all[class].right + all[class].wrong + 2)
+	first := min(class, headClass)
+	usual := float32(0.5)
+	for c := first; c <= class; c++ {
+		usual = (all[c].right + 2*usual) / (all[c].right + all[c].wrong + 2)
+	}
 	own := d.outcomes[class]
 	return float64((own.right + engineWeight*usual) / (own.right + own.wrong + engineWeight))
 }

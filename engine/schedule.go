@@ -266,6 +266,9 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 		st.row(s, row)
 		s.total++
 	}
+	if s.row >= 0 {
+		b.Seqs[len(b.Seqs)-1].Drafts = int32(e.askHead(st, s))
+	}
 	st.left -= n
 	s.batch = st.number
 }

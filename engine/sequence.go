@@ -82,18 +82,20 @@ type sequence struct {
 	counted     int     // tokens in the device's counts, if penalties need any
 	unpublished bool    // in Engine.unpublished
 
-	expected   int32 // what the model's head expects at expectedAt, or device.NoDraft
+	expected   []int32 // what the model's head expects from expectedAt on
 	expectedAt int
+	confirmed  int  // of these, the first so many have come
 	gap        bool // the head has not run in all of its steps
 
-	guess     []int32  // of which draft is the beginning
-	byHead    [1]int32 // guess, where it is the head's
-	draft     []int32  // of the next step
-	drafted   int      // tokens of a draft in computed, until it is verified
-	accepted  int      // of these, those that were drawn
-	predicted int      // of drafted, those of the prediction: so many at most
-	odds      float64  // that the next token of draft will be accepted with all before it
-	sure      float64  // that all before it will
+	guess     []int32 // of which draft is the beginning
+	byHead    bool    // it is the head's, in
+	headGuess []int32 // memory of its own, since what is expected changes
+	draft     []int32 // of the next step
+	drafted   int     // tokens of a draft in computed, until it is verified
+	accepted  int     // of these, those that were drawn
+	predicted int     // of drafted, those of the prediction: so many at most
+	odds      float64 // that the next token of draft will be accepted with all before it
+	sure      float64 // that all before it will
 
 	score  []Token // the prompt's, as far as applied; nil if not wanted
 	scored int     // prompt tokens scored, or in flight to be
@@ -119,6 +121,10 @@ func (e *Engine) newSequence(ctx context.Context, req *Request, root page.Key, k
 		spare:  page.None,
 		saved:  page.None,
 		equal:  make([]int32, req.Repetition.sizes()),
+	}
+	if e.speculation.head.exists {
+		drafts := make([]int32, 2*device.MaxDrafts)
+		s.expected, s.headGuess = drafts[:0:device.MaxDrafts], drafts[device.MaxDrafts:]
 	}
 	s.ropeLen = e.ropeLen(len(req.Tokens))
 	if req.PromptLogprobs {

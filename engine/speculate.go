@@ -74,7 +74,7 @@ func (e *Engine) newSpeculation() speculation {
 	}
 	p := speculation{
 		choose:   e.chooseDrafts,
-		head:     draftHead{exists: len(e.cfg.Plan.Draft) > 0, on: len(e.cfg.Plan.Draft) > 0, gain: headTrial},
+		head:     draftHead{exists: len(e.cfg.Plan.Draft) > 0, on: len(e.cfg.Plan.Draft) > 0, gain: headTrial, length: 1},
 		open:     make([]*sequence, 0, e.slots),
 		order:    make([]*sequence, 0, maxCostRows),
 		accepted: make([]int, 0, e.slots),
@@ -165,44 +165,76 @@ func (e *Engine) chooseDrafts(st *step, rows, most int) {
 		d := &p.drafters[s.slot]
 		d.read(s, &p.outcomes)
 		most := e.mostDrafts(s)
-		guess := d.draft(p.guesses[s.slot][:0], s, most)
-		if end := slices.IndexFunc(guess, func(t int32) bool { return e.mayEnd(s, t) }); end >= 0 {
-			guess = guess[:end]
-		}
-		p.guesses[s.slot] = guess
-		if most == 0 || s.expects() && e.mayEnd(s, s.expected) {
-			s.expected = device.NoDraft
-		}
+		p.guesses[s.slot] = e.beforeEnd(s, d.draft(p.guesses[s.slot][:0], s, most))
+	}
+	if st.batch.Draft {
+		e.chooseLength(st, rows, most)
 	}
 	without := e.bestDrafts(st, rows, most, false)
 	if st.batch.Draft {
 		p.head.judge(e.bestDrafts(st, rows, most, true), without, st.number)
 	}
 	for _, s := range p.open {
-		if d := &p.drafters[s.slot]; d.at >= 0 && len(s.draft) > 0 && &s.draft[0] != &s.byHead[0] {
+		if d := &p.drafters[s.slot]; d.at >= 0 && len(s.draft) > 0 && !s.byHead {
 			s.predicted = max(0, len(s.req.Prediction)-d.at)
 		}
 	}
 }
 
-// guess returns how s goes on, as its drafter or the model's head have it, and how likely
-// the first token is right. The one that is right more often counts; if both expect the
-// same token, the drafter may know more than one.
-func (e *Engine) guess(s *sequence, head bool) ([]int32, float64) {
-	p := &e.speculation
-	d, guess, odds := &p.drafters[s.slot], p.guesses[s.slot], 0.0
-	if len(guess) > 0 {
-		odds = d.chance(matchClass(d.matched), &p.outcomes)
+// beforeEnd cuts a guess before the first token that s may end with.
+func (e *Engine) beforeEnd(s *sequence, guess []int32) []int32 {
+	if end := slices.IndexFunc(guess, func(t int32) bool { return e.mayEnd(s, t) }); end >= 0 {
+		return guess[:end]
 	}
+	return guess
+}
+
+// guess finds out how s goes on, as its drafter or the model's head have it, and how likely
+// the first token is right. Of the two the one that promises more tokens counts.
+func (e *Engine) guess(s *sequence, head bool) {
+	found := e.speculation.guesses[s.slot]
+	s.guess, s.byHead = found, false
+	promised, first := e.promise(s)
+	s.odds = first
 	if !head || !s.expects() {
-		return guess, odds
+		return
 	}
-	chance := d.chance(headClass, &p.outcomes)
-	if chance > odds && (len(guess) == 0 || guess[0] != s.expected) {
-		s.byHead[0] = s.expected
-		guess = s.byHead[:]
+	expected := s.expected[:min(len(s.expected), e.mostDrafts(s))]
+	s.guess, s.byHead = append(s.headGuess[:0], e.beforeEnd(s, expected)...), true
+	own, likely := e.promise(s)
+	agree := len(found) > 0 && len(s.guess) > 0 && found[0] == s.guess[0]
+	if own <= promised {
+		s.guess, s.byHead = found, false
 	}
-	return guess, max(odds, chance)
+	switch {
+	case agree:
+		s.odds = max(first, likely)
+	case s.byHead:
+		s.odds = likely
+	}
+}
+
+// promise estimates how many tokens of the guess of s are right up to the first that is not,
+// and how likely the first one is.
+func (e *Engine) promise(s *sequence) (tokens, first float64) {
+	p := &e.speculation
+	d, sure := &p.drafters[s.slot], 1.0
+	for place := range s.guess {
+		sure *= d.chance(s.guessClass(d, place), &p.outcomes)
+		tokens += sure
+		if place == 0 {
+			first = sure
+		}
+	}
+	return tokens, first
+}
+
+// guessClass sorts a place in the guess of s by how likely it is right.
+func (s *sequence) guessClass(d *drafter, place int) int {
+	if s.byHead {
+		return headClass + min(place, device.MaxDrafts-1)
+	}
+	return matchClass(d.matched + place)
 }
 
 // bestDrafts gives sequences the drafts of the step with the most tokens for its time,
@@ -212,7 +244,7 @@ func (e *Engine) bestDrafts(st *step, rows, most int, head bool) float64 {
 	p := &e.speculation
 	for _, s := range p.open {
 		s.draft, s.sure = nil, 1
-		s.guess, s.odds = e.guess(s, head)
+		e.guess(s, head)
 	}
 	alone, measured := p.costs.of(rows, st.number, e.pace.prompt)
 	if !measured {
@@ -222,7 +254,7 @@ func (e *Engine) bestDrafts(st *step, rows, most int, head bool) float64 {
 		if !head {
 			return 0
 		}
-		return p.head.took(rows, st.number)
+		return p.head.took(rows, len(p.open), p.head.length, st.number)
 	}
 	p.order = p.order[:0]
 	plain := float64(rows) / (alone + own(rows))
@@ -238,7 +270,7 @@ func (e *Engine) bestDrafts(st *step, rows, most int, head bool) float64 {
 		again += float64(len(s.draft)) * (s.sure - s.odds)
 		d := &p.drafters[s.slot]
 		s.sure = s.odds
-		s.odds *= d.chance(matchClass(d.matched+len(s.draft)), &p.outcomes)
+		s.odds *= d.chance(s.guessClass(d, len(s.draft)), &p.outcomes)
 		p.order = append(p.order, s)
 		took, _ := p.costs.of(rows+n, st.number, e.pace.prompt)
 		if e.shape.recurrent {

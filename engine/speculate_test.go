@@ -115,8 +115,9 @@ func TestDraftHeadNeverLoses(t *testing.T) {
 		least   float64
 		state   bool
 	}{
-		{"little beside a step", 1, cheap, ms, 1.4, false},
-		{"little beside a step, many", 8, cheap, ms, 1.3, false},
+		{"little beside a step", 1, cheap, ms, 1.9, false}, // with one token 1.5
+		{"little beside a step, many", 8, cheap, ms, 1.4, false},
+		{"half as much as a step", 1, cheap, 5 * ms, 1.05, false},
 		{"as much as a step", 1, cheap, 10 * ms, 0.97, false},
 		{"as much as a step, many", 8, cheap, 10 * ms, 0.97, false},
 		{"rows cost as much as steps", 4, dear, 2 * ms, 0.97, false},
@@ -380,7 +381,8 @@ func converse(t *testing.T, e *Engine, vocab int, known [][]Token) (out [][]Toke
 	var streams []*Stream
 	if known != nil {
 		rng := rand.New(rand.NewPCG(3, 3))
-		e.speculation.choose = func(_ *step, _, most int) {
+		e.speculation.choose = func(st *step, _, most int) {
+			e.speculation.head.length = 1 + st.number%device.MaxDrafts
 			for _, s := range e.speculation.open {
 				answer := known[slices.Index(streams, s.stream)]
 				for n := min(rng.IntN(e.cfg.Speculate+1), e.mostDrafts(s), most); n > 0; n, most = n-1, most-1 {
@@ -388,8 +390,8 @@ func converse(t *testing.T, e *Engine, vocab int, known [][]Token) (out [][]Toke
 					if i := s.generated + len(s.draft); i < len(answer) && rng.IntN(5) > 0 {
 						token = answer[i].ID
 					}
-					if len(s.draft) == 0 && s.expects() && rng.IntN(2) == 0 {
-						token = s.expected
+					if place := len(s.draft); s.expects() && place < len(s.expected) && rng.IntN(2) == 0 {
+						token = s.expected[place]
 						used++
 					}
 					s.draft = append(s.draft, token)

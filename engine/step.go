@@ -263,7 +263,7 @@ func (e *Engine) retire(st *step) error {
 		if st.decodes == len(st.seqs) && len(b.Tokens) <= len(b.Rows) {
 			e.speculation.costs.observe(len(b.Rows), st.number, st.drafting+info.Forward-b.DraftTime)
 			if b.Draft {
-				e.speculation.head.costs.observe(len(b.Rows), st.number, b.DraftTime)
+				e.speculation.head.observe(b, st.number)
 			}
 		}
 	}

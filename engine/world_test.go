@@ -36,8 +36,8 @@ type world struct {
 }
 
 // drafts counts tokens of drafts: of sequences under a grammar, those that it forces, of
-// sequences before one, and of recurrent ones.
-type drafts struct{ UnderGrammar, Forced, Before, Recurrent int }
+// sequences before one, of recurrent ones, and those of the model's head.
+type drafts struct{ UnderGrammar, Forced, Before, Recurrent, ByHead int }
 
 // count takes in the draft of a step.
 func (d *drafts) count(s *sequence) {
@@ -478,6 +478,7 @@ func (w *world) checkTables(s *sequence) error {
 // what paid before.
 func (w *world) guess(rng *rand.Rand, mistakes float64) {
 	w.e.speculation.choose = func(st *step, _, most int) {
+		w.e.speculation.head.length = 1 + st.number%device.MaxDrafts
 		for _, s := range w.e.speculation.open {
 			for n := min(rng.IntN(w.e.cfg.Speculate+1), w.e.mostDrafts(s), most); n > 0; n, most = n-1, most-1 {
 				token := int32(rng.IntN(w.model.Vocab))
@@ -486,6 +487,10 @@ func (w *world) guess(rng *rand.Rand, mistakes float64) {
 					token = want[i].Token
 				}
 				s.draft = append(s.draft, token)
+			}
+			if s.expects() && st.number%3 > 0 {
+				s.draft = slices.Clone(s.expected[:min(len(s.expected), len(s.draft))])
+				w.drafts.ByHead += len(s.draft)
 			}
 		}
 	}

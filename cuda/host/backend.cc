@@ -109,5 +109,5 @@ extern "C" __attribute__((visibility("default"))) void mr_cuda_peaks(double* byt
   millrace::Entries<millrace::Context>::guard(error, [&] { millrace::peaks(bytes, operations); });
 }
 
-extern "C" __attribute__((visibility("default"))) const mr_backend mr_backend_v7 =
+extern "C" __attribute__((visibility("default"))) const mr_backend mr_backend_v8 =
     millrace::Entries<millrace::Context>::table(millrace::probe, millrace::open);

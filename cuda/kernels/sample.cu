@@ -305,7 +305,7 @@ __device__ float filter(const Row& row, const mr_params& p, float peak) {
 __device__ void answer(const Step& step, const Slots& s, const mr_batch& b, const Row& row, const Head& head, int r) {
   const mr_row asked = b.rows[r];
   mr_row_result result = {};
-  result.draft = MR_NONE;
+  for (int32_t& draft : result.drafts) draft = MR_NONE;
   const bool scores = asked.kind == MR_ROW_SCORE;
   const mr_params& params = s.params[asked.slot];
   const int32_t prev = asked.kind == MR_ROW_AGAIN ? s.prev[asked.slot] : step.token[asked.token];

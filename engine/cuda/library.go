@@ -37,7 +37,7 @@ import (
 // what tells how much memory is free, and what the GPU can do; and of several GPUs the table
 // of each, and what ends their waiting for each other.
 const (
-	backendSymbol = "mr_backend_v7"
+	backendSymbol = "mr_backend_v8"
 	memorySymbol  = "mr_cuda_device_memory"
 	peaksSymbol   = "mr_cuda_peaks"
 	deviceSymbol  = "mr_cuda_device"

@@ -53,6 +53,9 @@ func newCheckedSlot(groups, pages int) checkedSlot {
 
 func hasBit(bits []uint64, i int32) bool { return bits[i/64]>>(i%64)&1 == 1 }
 
+// end is after the last position that a draft may write.
+func (q *Seq) end() int32 { return q.KVLen + max(0, q.Drafts-1) }
+
 func within(v int32, n int) bool { return v >= 0 && int(v) < n }
 
 // slot returns a slot that has a sequence in the batch being checked.
@@ -144,6 +147,9 @@ func (c *checked) checkSeqs(x *Batch) error {
 		next += q.Count
 		if q.KVLen < q.Count || int(q.KVLen) > c.maxPos {
 			return fmt.Errorf("sequence %d: %d tokens in the cache with %d new ones, the limit is %d", i, q.KVLen, q.Count, c.maxPos)
+		}
+		if x.Draft && (!within(q.Drafts, MaxDrafts+1) || int(q.end()) > c.maxPos) {
+			return fmt.Errorf("sequence %d: %d tokens to draft after %d, the limits are %d and %d in all", i, q.Drafts, q.KVLen, MaxDrafts, c.maxPos)
 		}
 		for j := range q.Count {
 			if got, want := x.Pos[q.Start+j], q.KVLen-q.Count+j; got != want {
@@ -247,7 +253,11 @@ func (c *checked) checkPages(x *Batch) error {
 			} else if fresh {
 				first = 0
 			}
-			for index := first / PageTokens; index <= (q.KVLen-1)/PageTokens; index++ {
+			end := q.KVLen
+			if x.Draft {
+				end = q.end()
+			}
+			for index := first / PageTokens; index <= (end-1)/PageTokens; index++ {
 				if !hasBit(s.coming[g], index) && (fresh || !hasBit(s.set[g], index)) {
 					return fmt.Errorf("sequence %d: slot %d has no page %d of group %d", i, q.Slot, index, g)
 				}
@@ -579,7 +589,7 @@ func checksum(x *Batch) uint64 {
 	add(x.Pos...)
 	add(x.Axes...)
 	for _, q := range x.Seqs {
-		add(q.Slot, q.Start, q.Count, q.KVLen, q.Adapter, q.RopeLen, q.Next)
+		add(q.Slot, q.Start, q.Count, q.KVLen, q.Adapter, q.RopeLen, q.Next, q.Drafts)
 	}
 	if x.Draft {
 		add(1)

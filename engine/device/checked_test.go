@@ -438,17 +438,7 @@ func TestCheckedFeatures(t *testing.T) {
 	if err := b.CheckPlan(p); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("CheckPlan of caches in W8: %v, want %v", err, ErrUnsupported)
 	}
-	p = checkedPlan(false)
-	rows := p.Ops[slices.IndexFunc(p.Ops, func(op plan.Op) bool { return op.Kind == plan.OpRows })]
-	logits := p.Ops[len(p.Ops)-1]
-	p.Values = append(p.Values, plan.Value{Width: p.Values[logits.In[0]].Width, Of: plan.None})
-	rows.Out[0] = int32(len(p.Values) - 1)
-	logits.In[0] = rows.Out[0]
-	p.Draft = []plan.Op{rows, logits}
-	if err := plan.Check(p); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.CheckPlan(p); !errors.Is(err, ErrUnsupported) {
+	if err := b.CheckPlan(draftingPlan(t)); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("CheckPlan of a draft: %v, want %v", err, ErrUnsupported)
 	}
 	f.caps.Ops &^= 1 << plan.OpAttention
@@ -458,6 +448,54 @@ func TestCheckedFeatures(t *testing.T) {
 	f.caps.Formats = 1 << plan.F32
 	if _, err := Checked(f, checkedLimits).NewTensor("w", plan.BF16, []int{2}); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("NewTensor of BF16: %v, want %v", err, ErrUnsupported)
+	}
+}
+
+// draftingPlan is checkedPlan with a draft.
+func draftingPlan(t *testing.T) *plan.Plan {
+	t.Helper()
+	p := checkedPlan(false)
+	rows := p.Ops[slices.IndexFunc(p.Ops, func(op plan.Op) bool { return op.Kind == plan.OpRows })]
+	logits, state, add := p.Ops[len(p.Ops)-1], int32(len(p.Values)), plan.NewOp(plan.OpAdd)
+	for range 2 {
+		p.Values = append(p.Values, plan.Value{Width: p.Values[logits.In[0]].Width, Of: plan.None})
+	}
+	add.In[0], add.In[1], add.Out[0] = rows.In[0], rows.In[0], state
+	rows.In[0], rows.Out[0], logits.In[0] = state, state+1, state+1
+	p.Draft = []plan.Op{add, rows, logits}
+	if err := plan.Check(p); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// A draft may have so many tokens as there are pages and positions for.
+func TestCheckedDrafts(t *testing.T) {
+	for _, tt := range []struct {
+		kvLen, drafts int32
+		want          string // "": it is allowed
+	}{
+		{5, 0, ""},
+		{5, MaxDrafts, ""},
+		{5, MaxDrafts + 1, "9 tokens to draft after 5"},
+		{5, -1, "-1 tokens to draft after 5"},
+		{14, 3, ""},
+		{14, 4, "slot 0 has no page 1 of group 0"},
+		{99, 2, ""},
+		{99, 3, "3 tokens to draft after 99, the limits are 8 and 100 in all"},
+		{100, 1, ""},
+	} {
+		f := newFake()
+		f.caps.Features |= FeatureDraft
+		b := loadChecked(t, f, draftingPlan(t))
+		x := b.Batch(0)
+		give(x, 0, 5, tt.kvLen, true)
+		row(x, 4, 0, RowSample, 0, 0)
+		x.Draft, x.Seqs[0].Drafts = true, tt.drafts
+		err := b.Forward(0)
+		if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%d tokens to draft after %d: %v, want %q", tt.drafts, tt.kvLen, err, tt.want)
+		}
 	}
 }
 

@@ -63,6 +63,9 @@ const MaxTopN = 32
 // sequence's slot, which the host may not have seen yet.
 const LastToken int32 = -1 << 31
 
+// MaxDrafts bounds the tokens that the plan's draft predicts after one that was chosen.
+const MaxDrafts = 8
+
 // EmbedRow returns what stands in Batch.Tokens for row i of Batch.Embeds.
 func EmbedRow(i int) int32 { return int32(-1 - i) }
 
@@ -305,6 +308,7 @@ type Seq struct {
 	Adapter int32 // 0: none
 	RopeLen int32 // the least length that rotations take the sequence for (plan.OpRope)
 	Next    int32 // with Batch.Draft: the token after its last one, which counts unless a row chooses another; any if it is not known
+	Drafts  int32 // with Batch.Draft: the most tokens to draft after the last one that a row chooses, 0 … MaxDrafts
 }
 
 // PageDelta sets entry Index of a slot's page table of a group: the page of
@@ -357,10 +361,13 @@ type RowResult struct {
 	TopCount int32   // valid entries of the row's Top
 	Invalid  int32   // 1: the logits held NaN or no finite value; Token is meaningless
 	Void     int32   // 1: RowVerify after a token that was not chosen; all else is meaningless
-	Draft    int32   // with Batch.Draft, in the row of a slot that chose its last token: what the plan's draft expects after it; else NoDraft
+	// Drafts are, with Batch.Draft and in the row of a slot that chose its last token, what
+	// the plan's draft expects after it, one token after the other, Seq.Drafts of them; the
+	// rest, and those of other rows, are NoDraft.
+	Drafts [MaxDrafts]int32
 }
 
-// NoDraft in RowResult.Draft means that there is none.
+// NoDraft in RowResult.Drafts means that there is none.
 const NoDraft int32 = -1
 
 // Alternative is one entry of a row's top list. C layout.
@@ -404,6 +411,11 @@ type Batch struct {
 	// next of the batch or Seq.Next. Steps without it leave gaps in the draft's caches,
 	// and so does a RowVerify that chose another token than was fed, until that token is
 	// fed: what is read of them then is old. That makes a draft worse, and no text.
+	//
+	// All but the first of Seq.Drafts tokens are drafted from the draft's own rows
+	// (plan.Plan.Draft), which it keeps in its caches at the positions after the token that
+	// was chosen last. So a sequence has pages for Drafts-1 positions beyond KVLen, and
+	// what is there means nothing to others.
 	Draft bool
 
 	// Masks say which tokens a row may choose: mask m is the MaskWords words
@@ -417,7 +429,8 @@ type Batch struct {
 	Top     []Alternative // [MaxRows*MaxTopN], row r at r*MaxTopN, best first
 	Outputs []float32     // [MaxRows*width], row r at r*width, of a plan that ends in OpOutput; else none
 
-	DraftTime time.Duration // of Draft, which is part of the step's
+	DraftTime        time.Duration // of Draft, which is part of the step's
+	FurtherDraftTime time.Duration // of all tokens but the first, which is part of that
 }
 
 // Mask returns the mask that Row.Mask = m names, nil for 0.
@@ -434,7 +447,7 @@ func (b *Batch) Clear() {
 	b.Seqs, b.Rows, b.Spans = b.Seqs[:0], b.Rows[:0], b.Spans[:0]
 	b.Pages, b.States = b.Pages[:0], b.States[:0]
 	b.Params, b.Counts, b.Biases, b.Masks = b.Params[:0], b.Counts[:0], b.Biases[:0], b.Masks[:0]
-	b.Draft, b.DraftTime = false, 0
+	b.Draft, b.DraftTime, b.FurtherDraftTime = false, 0, 0
 }
 
 // CopyInputs copies to b what Forward reads of from, a batch of the same capacities. Masks,

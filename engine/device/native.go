@@ -562,7 +562,7 @@ func (n *Native) Wait(i int) error {
 		return err
 	}
 	err = n.check(C.mr_call_wait(n.table, n.ctx, C.int32_t(i)))
-	b.view.DraftTime = time.Duration(b.c.draft_ns)
+	b.view.DraftTime, b.view.FurtherDraftTime = time.Duration(b.c.draft_ns), time.Duration(b.c.further_draft_ns)
 	return err
 }
 

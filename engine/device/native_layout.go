@@ -35,6 +35,7 @@ var (
 	_ = "="[C.MR_PAGE_TOKENS-PageTokens]
 	_ = "="[C.MR_RING_DEPTH-RingDepth]
 	_ = "="[C.MR_MAX_TOP_N-MaxTopN]
+	_ = "="[C.MR_MAX_DRAFTS-MaxDrafts]
 	_ = "="[C.MR_MAX_BIASES-sample.MaxBiases]
 	_ = "="[C.MR_MAX_BIAS-sample.MaxBias]
 	_ = "="[C.MR_LAST_TOKEN-LastToken]

@@ -65,6 +65,7 @@ func Check(p *Plan) error {
 		Plan:    p,
 		written: make([][]span, len(p.Values)),
 		before:  make([]bool, len(p.Values)),
+		model:   make([]bool, len(p.Values)),
 		experts: make([]choice, len(p.Values)),
 		writers: make([]int, len(p.Caches)),
 	}
@@ -80,7 +81,13 @@ func Check(p *Plan) error {
 		}
 	}
 	c.rows = false // the draft has a row per token again
+	model := slices.Clone(c.written)
 	for i := range p.Draft {
+		if i == 1 {
+			if err := c.draftState(model); err != nil {
+				return fmt.Errorf("operation 0 of the draft, %v: %w", p.Draft[0].Kind, err)
+			}
+		}
 		if err := c.draftOp(&p.Draft[i], i == len(p.Draft)-1); err != nil {
 			return fmt.Errorf("operation %d of the draft, %v: %w", i, p.Draft[i].Kind, err)
 		}
@@ -99,6 +106,7 @@ type checker struct {
 	*Plan
 	written [][]span // columns, in order, without neighbours
 	before  []bool   // by value that is written: it has a row per token
+	model   []bool   // likewise: what it holds is of the model, which the draft does not read
 	experts []choice // that it holds
 	writers []int    // operations that have written each cache
 	rows    bool     // OpRows has been, in the list that is walked
@@ -374,6 +382,25 @@ func (c *checker) draftOp(op *Op, last bool) error {
 	return c.op(op, last)
 }
 
+// draftState checks that the first operation of the draft makes a state that can be
+// replaced by what the last one makes logits of. The model has written so much.
+func (c *checker) draftState(model [][]span) error {
+	op, last := &c.Draft[0], &c.Draft[len(c.Draft)-1]
+	state, own := op.Out[0], last.In[0]
+	switch {
+	case state == None || op.Out[1] != None || c.Values[state].Of != None:
+		return errors.New("a draft begins with an operation that makes one value, its state")
+	case !c.before[state]:
+		return fmt.Errorf("the state, value %d, has no row per token", state)
+	case own >= 0 && int(own) < len(c.Values) && c.Width(own) != c.Width(state):
+		return fmt.Errorf("the state is %d wide, and what the logits are made of %d", c.Width(state), c.Width(own))
+	}
+	for v, spans := range model {
+		c.model[v] = len(spans) > 0 && int32(v) != state
+	}
+	return nil
+}
+
 // operands checks which operands there are, that they exist, and that numbers
 // are finite and those that the kind does not have 0.
 func (c *checker) operands(op *Op) error {
@@ -432,6 +459,9 @@ func (c *checker) flow(op *Op) error {
 		if !c.rows && !c.before[base] {
 			return fmt.Errorf("input %d, value %d, is of the rows picked before the draft", k, v)
 		}
+		if c.model[base] {
+			return fmt.Errorf("input %d, value %d, is of the model, of which a draft reads its state alone", k, v)
+		}
 	}
 	if op.Kind == OpRows {
 		c.rows = true
@@ -446,7 +476,9 @@ func (c *checker) flow(op *Op) error {
 		} else if used && !c.rows && !c.before[base] {
 			return fmt.Errorf("output %d, value %d, has memory of the rows picked before the draft", k, v)
 		}
-		c.before[base] = !c.rows
+		if c.before[base] = !c.rows; c.model[base] {
+			c.written[base], c.model[base] = nil, false
+		}
 		for j, in := range op.In {
 			if in == None {
 				continue

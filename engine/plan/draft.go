@@ -11,6 +11,11 @@ import (
 // (DeepSeek V3, arXiv 2412.19437 §2.2). What they are given is the model's state after
 // its last norm, as in vLLM. They share the model's embedding and output head, of which
 // some checkpoints have copies.
+//
+// To predict more than one token a head is applied again, to its own state after its own
+// last norm and to the token that it has predicted, as SGLang does, and vLLM with those of
+// Qwen and Nemotron. Of a checkpoint with several heads the first one predicts all tokens:
+// each of the others would have to compute every token of the text, too.
 
 // draftLayer begins the draft and returns its layer, whose tensors are below prefix.
 func (b *Builder) draftLayer(prefix string) layer {
@@ -36,7 +41,8 @@ func (l layer) draftInput(embed, embedNorm, hiddenNorm, project string) Var {
 	if l.has(embed) {
 		w = l.Weight(embed, l.c.Vocab, l.embedWidth())
 	}
-	x := l.Join(norm(l.Embed(w, l.c.EmbedScale), embedNorm), norm(l.RMSNorm(l.last, l.lastNorm), hiddenNorm))
+	state := l.RMSNorm(l.last, l.lastNorm)
+	x := l.Join(norm(l.Embed(w, l.c.EmbedScale), embedNorm), norm(state, hiddenNorm))
 	return l.Linear(x, l.Weight(project+".weight", l.c.Hidden, 2*l.c.Hidden), 0)
 }
 

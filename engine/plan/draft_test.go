@@ -67,7 +67,8 @@ func TestDraft(t *testing.T) {
 	}
 }
 
-// A draft may keep no states, and reads no rows that were picked before it.
+// A draft may keep no states, and reads nothing of the model but what its first operation
+// does.
 func TestCheckRefusesDrafts(t *testing.T) {
 	fresh := func() *Plan { return buildDraft(t, draftConfigs["qwen3_5"], true, anyName) }
 	find := func(p *Plan, kind Kind) *Op {
@@ -91,6 +92,37 @@ func TestCheckRefusesDrafts(t *testing.T) {
 					return
 				}
 			}
+		}},
+		{"is of the model, of which a draft reads its state alone", func(p *Plan) {
+			for i := range p.Draft[1:] {
+				if op := &p.Draft[1+i]; op.Kind == OpRMSNorm && op.In[0] == p.Draft[0].Out[0] {
+					op.In[0] = p.Draft[0].In[0]
+					return
+				}
+			}
+		}},
+		{"begins with an operation that makes one value", func(p *Plan) {
+			for i := range p.Draft {
+				if p.Draft[i].Kind == OpCacheWrite {
+					p.Draft[0], p.Draft[i] = p.Draft[i], p.Draft[0]
+					p.Draft[0].In[0], p.Draft[0].In[1] = find(p, OpCacheWrite).In[0], find(p, OpCacheWrite).In[1]
+					return
+				}
+			}
+		}},
+		{"has no row per token", func(p *Plan) {
+			for i := range p.Draft {
+				if p.Draft[i].Kind == OpRows {
+					p.Draft[0], p.Draft[i] = p.Draft[i], p.Draft[0]
+					p.Draft[0].In[0] = find(p, OpRMSNorm).In[0]
+					return
+				}
+			}
+		}},
+		{"the state is 31 wide, and what the logits are made of 32", func(p *Plan) {
+			p.Values = append(p.Values, Value{Width: 31, Of: None}, Value{Width: 31, Of: find(p, OpRMSNorm).In[0]})
+			p.Draft[0].Weight[0], p.Draft[0].I[NormGroup] = None, 31
+			p.Draft[0].In[0], p.Draft[0].Out[0] = int32(len(p.Values)-1), int32(len(p.Values)-2)
 		}},
 		{"has memory of the rows picked before the draft", func(p *Plan) { p.Draft[0].Out[0] = p.Ops[len(p.Ops)-1].In[0] }},
 		{"last operation", func(p *Plan) { p.Draft = p.Draft[:len(p.Draft)-1] }},

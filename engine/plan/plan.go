@@ -25,6 +25,11 @@
 // engine verifies, so whatever these operations compute, it changes no text. They keep
 // keys and values like the others, but no states.
 //
+// The first operation of the draft makes the state that the head is given of each token,
+// and is the only one that reads the others' values. To draft one token more, the rest runs again on
+// the picked rows alone: the state of each is then what its logits were made of, its
+// token the one that was drafted, and its position the next.
+//
 // What outlives a step is in caches, which operations name. Caches of
 // positions, kv and latent, live in pages; each belongs to a group, whose
 // caches share pages and one page table per slot. Caches of states hold what
@@ -38,7 +43,7 @@ import (
 )
 
 // Version is the plan format; a backend refuses any other.
-const Version = 4
+const Version = 5
 
 // Kind is an operation. The values are part of the C ABI.
 type Kind int32

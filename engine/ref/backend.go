@@ -304,7 +304,7 @@ func (b *Backend) Sample(i int) error {
 	}
 	if batch.Draft {
 		drafting := time.Now()
-		b.draft(e)
+		batch.FurtherDraftTime = b.draft(e)
 		batch.DraftTime = time.Since(drafting)
 	}
 	b.busy.Add(int64(time.Since(start)))

@@ -3,6 +3,7 @@ package ref
 import (
 	"math"
 	"slices"
+	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
@@ -213,8 +214,9 @@ func (b *Backend) pickRows(p *pass, op *plan.Op, x matrix) {
 	}
 }
 
-// draft runs the plan's draft after the rows of e have their tokens.
-func (b *Backend) draft(e *entry) {
+// draft runs the plan's draft after the rows of e have their tokens, and returns how long
+// it took to draft more than one.
+func (b *Backend) draft(e *entry) time.Duration {
 	batch := &e.batch
 	p := &pass{batch: batch, rows: slices.Clone(e.tokens)}
 	for _, q := range batch.Seqs {
@@ -224,32 +226,80 @@ func (b *Backend) draft(e *entry) {
 		}
 		p.rows[last].id = q.Next
 	}
-	var drafted []*device.RowResult
+	var rows []drafted
+	most := map[int32]int32{} // by slot
+	for _, q := range batch.Seqs {
+		most[q.Slot] = q.Drafts
+	}
 	for r, row := range batch.Rows {
 		result := &batch.Results[r]
-		result.Draft = device.NoDraft
+		for i := range result.Drafts {
+			result.Drafts[i] = device.NoDraft
+		}
 		if row.Kind != device.RowSample && row.Kind != device.RowVerify || result.Invalid != 0 || result.Void != 0 {
 			continue
 		}
 		p.rows[row.Token].id = result.Token
-		if row.Kind == device.RowSample || result.Token != row.Target {
-			p.picked, drafted = append(p.picked, row.Token), append(drafted, result)
+		if most[row.Slot] > 0 && (row.Kind == device.RowSample || result.Token != row.Target) {
+			p.picked, rows = append(p.picked, row.Token), append(rows, drafted{result, most[row.Slot]})
 		}
 	}
-	head := &b.plan.Draft[len(b.plan.Draft)-1]
-	for i := range b.plan.Draft[:len(b.plan.Draft)-1] {
-		b.run(&b.plan.Draft[i], p)
+	b.run(&b.plan.Draft[0], p)
+	b.draftToken(p, rows, 0)
+	start := time.Now()
+	for i := int32(1); ; i++ {
+		if p, rows = b.further(p, rows, i); len(rows) == 0 {
+			return time.Since(start)
+		}
+		b.draftToken(p, rows, i)
 	}
-	x := b.value(head.In[0], p)
-	for i, result := range drafted {
-		b.logitsOf(head, x.row(i))
+}
+
+// drafted is a row that is to have a draft, of so many tokens at most.
+type drafted struct {
+	*device.RowResult
+	most int32
+}
+
+// draftToken drafts a token, the one after i others, in each of the rows that p picks.
+func (b *Backend) draftToken(p *pass, rows []drafted, i int32) {
+	last := len(b.plan.Draft) - 1
+	for k := range b.plan.Draft[1:last] {
+		b.run(&b.plan.Draft[1+k], p)
+	}
+	x := b.value(b.plan.Draft[last].In[0], p)
+	for r, row := range rows {
+		b.logitsOf(&b.plan.Draft[last], x.row(r))
 		best := float32(math.Inf(-1))
 		for t, l := range b.logits {
 			if l > best {
-				best, result.Draft = l, int32(t)
+				best, row.Drafts[i] = l, int32(t)
 			}
 		}
 	}
+}
+
+// further returns a pass over those of the picked rows of p that more than i tokens are
+// wanted of, each of them a token that follows, whose state is what the logits of the one
+// before were made of.
+func (b *Backend) further(p *pass, rows []drafted, i int32) (*pass, []drafted) {
+	next, own := &pass{batch: p.batch}, b.value(b.plan.Draft[len(b.plan.Draft)-1].In[0], p)
+	var left []drafted
+	for r, row := range rows {
+		if row.most <= i || row.Drafts[i-1] == device.NoDraft {
+			continue
+		}
+		tok := p.rows[r]
+		tok.id, tok.pos = row.Drafts[i-1], tok.pos+1
+		for axis := range tok.axes {
+			tok.axes[axis]++
+		}
+		tok.first, tok.last = tok.pos, tok.pos
+		next.picked, next.rows = append(next.picked, int32(len(left))), append(next.rows, tok)
+		left = append(left, row)
+		copy(b.value(b.plan.Draft[0].Out[0], next).row(len(left)-1), own.row(r))
+	}
+	return next, left
 }
 
 // allReduce is OpAllReduce.

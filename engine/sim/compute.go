@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/sample"
@@ -49,26 +50,29 @@ func (b *Backend) compute(e *entry) error {
 		b.result(e, s, i)
 	}
 	if x.Draft {
-		b.draft(e)
+		return b.draft(e)
 	}
 	return nil
 }
 
-// draft predicts the token after the last one that each sequence has chosen: the one that
+// draft predicts the tokens after the last one that each sequence has chosen: those that
 // plain decoding would choose, but for every fourth one. It reads what the sequence's
-// pages hold, as its next step will.
-func (b *Backend) draft(e *entry) {
+// pages hold, as its next step will, and leaves at further positions what nobody can read.
+func (b *Backend) draft(e *entry) error {
 	m, x := &b.cfg.Model, &e.batch
-	x.DraftTime = b.cfg.DraftLatency
+	x.DraftTime = b.draftLatency(x)
+	x.FurtherDraftTime = x.DraftTime - b.cfg.DraftLatency
 	for i := range x.Rows {
 		r, result := &x.Rows[i], &x.Results[i]
-		result.Draft = device.NoDraft
+		for k := range result.Drafts {
+			result.Drafts[k] = device.NoDraft
+		}
 		last := r.Kind == device.RowSample || r.Kind == device.RowVerify && result.Token != r.Target
 		if !last || result.Void != 0 || result.Invalid != 0 || e.corrupt() {
 			continue
 		}
-		s := &b.slots[r.Slot]
-		h := history{model: m, length: int(x.Pos[r.Token]) + 1, sums: s.sums}
+		s, known := &b.slots[r.Slot], int(x.Pos[r.Token])+1
+		h := history{model: m, length: known, sums: s.sums}
 		clear(h.sums)
 		for g := range h.sums {
 			for p := max(0, h.left(g)+1); p < h.length; p++ {
@@ -76,12 +80,41 @@ func (b *Backend) draft(e *entry) {
 			}
 		}
 		q := x.Seqs[slices.IndexFunc(x.Seqs, func(q device.Seq) bool { return q.Slot == r.Slot })]
-		h.add(uint64(uint32(result.Token)), class{adapter: b.adapters[q.Adapter], ropeLen: q.RopeLen})
-		result.Draft = m.token(m.draw(h.sum(), s.counts, s.biases, &s.params, r.Index+1))
-		if mix(h.sum(), 3)%4 == 0 {
-			result.Draft = m.First
+		token, counts := result.Token, s.counts
+		var own [device.MaxDrafts]uint64 // what plain decoding would keep of the tokens
+		for k := range q.Drafts {
+			for g := range h.sums {
+				if p := h.left(g); k > 0 && p >= known {
+					h.drop(g, p, inGroup(own[p-known], g))
+				} else if k > 0 && p >= 0 {
+					h.drop(g, p, *b.at(s, g, p))
+				}
+				if p := known + int(k) - 1; k > 0 {
+					if err := b.claim(e, q.Slot, g, p); err != nil {
+						return err
+					}
+					*b.at(s, g, p) = mix(h.sum(), 9)
+				}
+			}
+			own[k] = h.add(uint64(uint32(token)), class{adapter: b.adapters[q.Adapter], ropeLen: q.RopeLen})
+			token = m.token(m.draw(h.sum(), counts, s.biases, &s.params, r.Index+1+k))
+			if mix(h.sum(), 3)%4 == 0 {
+				token = m.First
+			}
+			counts += countOf(token, 1)
+			result.Drafts[k] = token
 		}
 	}
+	return nil
+}
+
+// draftLatency is how long the head takes: as long for each further token.
+func (b *Backend) draftLatency(x *device.Batch) time.Duration {
+	runs := int32(1)
+	for _, q := range x.Seqs {
+		runs = max(runs, q.Drafts)
+	}
+	return time.Duration(runs) * b.cfg.DraftLatency
 }
 
 // resume makes live states what they start as: all are read before any is
@@ -156,11 +189,9 @@ func (b *Backend) write(e *entry, q *device.Seq) error {
 			v = ^v
 		}
 		for g := range h.sums {
-			page, mine := s.pages[g][p/device.PageTokens], writer{e.number, q.Slot, int32(g)}
-			if w := b.writers[page]; w.step == e.number && w != mine {
-				return fmt.Errorf("slot %d for group %d and slot %d for group %d write page %d in one step", w.slot, w.group, q.Slot, g, page)
+			if err := b.claim(e, q.Slot, g, p); err != nil {
+				return err
 			}
-			b.writers[page] = mine
 			*b.at(s, g, p) = inGroup(v, g)
 		}
 		b.hidden[i] = h.sum()
@@ -172,6 +203,17 @@ func (b *Backend) write(e *entry, q *device.Seq) error {
 		b.states[s.live] = h.state
 	}
 	s.void = false
+	return nil
+}
+
+// claim notes that a slot writes a position of a group, whose page nobody else may write
+// in the same step.
+func (b *Backend) claim(e *entry, slot int32, group, position int) error {
+	page, mine := b.slots[slot].pages[group][position/device.PageTokens], writer{e.number, slot, int32(group)}
+	if w := b.writers[page]; w.step == e.number && w != mine {
+		return fmt.Errorf("slot %d for group %d and slot %d for group %d write page %d in one step", w.slot, w.group, slot, group, page)
+	}
+	b.writers[page] = mine
 	return nil
 }
 

@@ -28,8 +28,8 @@ type Model struct {
 	// has them also has spans and positions of three axes.
 	Hidden int
 
-	// Draft says that it has a head that drafts one more token, three of four times the
-	// right one, if it is not recurrent.
+	// Draft says that it has a head that drafts tokens, three of four times the right one,
+	// if it is not recurrent.
 	Draft bool
 
 	// RopeOriginal and RopeDynamic are as in plan.Plan.

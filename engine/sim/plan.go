@@ -75,8 +75,10 @@ func (m Model) Plan() *plan.Plan {
 	op(plan.OpLogits, tensorEmbed, x).F[plan.LogitsScale] = 1
 	if m.Draft {
 		n := len(p.Ops)
+		op(plan.OpRMSNorm, plan.None, last).I[plan.NormGroup] = int32(w)
+		state := x
 		op(plan.OpEmbed, tensorEmbed).F[plan.EmbedScale] = 1
-		op(plan.OpAdd, plan.None, x, last).F[plan.AddScale] = 1
+		op(plan.OpAdd, plan.None, x, state).F[plan.AddScale] = 1
 		op(plan.OpRows, plan.None, x)
 		op(plan.OpLogits, tensorEmbed, x).F[plan.LogitsScale] = 1
 		p.Ops, p.Draft = p.Ops[:n:n], p.Ops[n:]

@@ -35,7 +35,8 @@ type Config struct {
 	Latency  func(tokens int) time.Duration
 	RealTime bool
 
-	// DraftLatency is how long the head of Model.Draft takes besides.
+	// DraftLatency is how long the head of Model.Draft takes besides, for each token of the
+	// longest draft.
 	DraftLatency time.Duration
 
 	// Fault decides what goes wrong in step number n = 0, 1, …; nil: nothing.
@@ -290,7 +291,7 @@ func (b *Backend) Forward(i int) error {
 	if b.cfg.Latency != nil {
 		b.free = began + b.cfg.Latency(len(e.batch.Tokens))
 		if e.batch.Draft {
-			b.free += b.cfg.DraftLatency
+			b.free += b.draftLatency(&e.batch)
 		}
 		b.busy.Add(int64(b.free - began))
 	}

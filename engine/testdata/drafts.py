@@ -10,14 +10,15 @@ checkpoints have, and golden.json:
     tokens   a text: the prompt of base's golden.json and what follows it there
     prompt   how many of them are the prompt
     drafts   after each token from the prompt's last on, but for the last two: which
-             token the head expects after the next one
-    margins  best minus second-best logit at each
+             tokens the head expects after the next one, four of them
+    margins  best minus second-best logit of each
 
 The head is written down here from its publications (arXiv 2412.19437, section 2.2), around
 a decoder layer of transformers: at position t it joins norms of the embedding of token t+1
 and of the model's last state at t, which is the one after the last norm, projects them,
-and runs the layer on positions 0 to t. Everything is computed in float32 from the
-files as they were written. Needs what goldens.py needs.
+and runs the layer on positions 0 to t. To expect one token more it is given, at position
+t+1, the token that it expects and its own state at t, after its own last norm. Everything
+is computed in float32 from the files as they were written. Needs what goldens.py needs.
 """
 
 import json
@@ -37,6 +38,7 @@ from transformers.models.qwen3_5_moe.modeling_qwen3_5_moe import Qwen3_5MoeDecod
 from transformers.utils import logging
 
 HERE = pathlib.Path(__file__).parent
+TOKENS = 4  # of a draft
 
 # What the head's own tensors are called, the layers below which its blocks are, and
 # what is added to the weights of norms.
@@ -114,34 +116,52 @@ def write(folder, base, block, kinds, names, extra, seed):
         inner = model.model
         states = inner(ids, use_cache=False).last_hidden_state[:, :-1]
         embeds = model.get_input_embeddings()(ids[:, 1:])
-        x = torch.cat([rms(embeds, w[embed_norm + ".weight"], eps), rms(states, w[hidden_norm + ".weight"], eps)], -1)
-        x = x @ w[project + ".weight"].T
-        n = x.shape[1]
-        positions = torch.arange(n)[None]
-        how = dict(attention_mask=torch.full((n, n), float("-inf")).triu(1)[None, None])
-        if hasattr(inner, "rotary_emb"):
-            how["position_embeddings"] = inner.rotary_emb(x, positions)
-        for b in blocks:
-            if hasattr(b, "set_experts_implementation"):
-                b.set_experts_implementation("eager")
-            x = b(x, **how)
-            x = x[0] if isinstance(x, tuple) else x
-        logits = model.lm_head(rms(x, w[last_norm + ".weight"], eps))[0]
-    best = logits.double().topk(2, -1)
-    first = len(golden["prompt"]) - 1
+
+        def join(embeds, states):
+            x = torch.cat([rms(embeds, w[embed_norm + ".weight"], eps), rms(states, w[hidden_norm + ".weight"], eps)], -1)
+            return x @ w[project + ".weight"].T
+
+        def run(x):
+            n = x.shape[1]
+            how = dict(attention_mask=torch.full((n, n), float("-inf")).triu(1)[None, None])
+            if hasattr(inner, "rotary_emb"):
+                how["position_embeddings"] = inner.rotary_emb(x, torch.arange(n)[None])
+            for b in blocks:
+                if hasattr(b, "set_experts_implementation"):
+                    b.set_experts_implementation("eager")
+                x = b(x, **how)
+                x = x[0] if isinstance(x, tuple) else x
+            return rms(x, w[last_norm + ".weight"], eps)
+
+        given = join(embeds, states)
+        own = run(given)
+        first = len(golden["prompt"]) - 1
+        drafts, margins = [], []
+        for t in range(first, given.shape[1]):
+            x, state = given[:, : t + 1], own[:, t]
+            drafts.append([])
+            margins.append([])
+            for i in range(TOKENS):
+                best = model.lm_head(state)[0].double().topk(2)
+                drafts[-1].append(best.indices[0].item())
+                margins[-1].append(round((best.values[0] - best.values[1]).item(), 6))
+                if i + 1 < TOKENS:
+                    embed = model.get_input_embeddings()(best.indices[:1])
+                    x = torch.cat([x, join(embed, state)[None]], 1)
+                    state = run(x)[:, -1]
     out = dict(
         base=base,
         config=extra,
         tokens=ids[0].tolist(),
         prompt=first + 1,
-        drafts=best.indices[first:, 0].tolist(),
-        margins=[round(m, 6) for m in (best.values[first:, 0] - best.values[first:, 1]).tolist()],
+        drafts=drafts,
+        margins=margins,
     )
     (folder / "golden.json").write_text(json.dumps(out) + "\n")
     for f in folder.iterdir():
         f.chmod(0o644)
     size = sum(f.stat().st_size for f in folder.iterdir())
-    print(f"{folder.name}: {size // 1024} KiB, {len(set(out['drafts']))} different drafts of {len(out['drafts'])}, least margin {min(out['margins'])}", flush=True)
+    print(f"{folder.name}: {size // 1024} KiB, {len(set(sum(drafts, [])))} different tokens in {len(drafts)} drafts, least margin {min(sum(margins, []))}", flush=True)
 
 
 if __name__ == "__main__":

@@ -193,6 +193,10 @@ void Context::cache_init(int pages, int states) {
   next_.resize(l.max_tokens);
   picked_.reserve(l.max_rows);
   drafted_.reserve(l.max_rows);
+  seq_of_slot_.resize(l.max_slots);
+  following_seqs_.resize(l.max_slots);
+  following_pos_.resize(l.max_slots);
+  following_axes_.resize(3 * size_t(l.max_slots));
   runs_.reserve(Model::kLogitRows + 1);
   for (int i = 0; i < l.max_slots; i++) slots_.emplace_back(most);
   bytes_ += model_->cache_bytes();
@@ -447,14 +451,17 @@ void Context::run_sample(RingEntry& e) {
     else
       pool_->run(job);
   }
-  b.draft_ns = 0;
+  b.draft_ns = b.further_draft_ns = 0;
   if (b.draft == 1) run_draft(b);
 }
 
-// Drafts a token after the last one that each sequence of the batch has chosen.
+// Drafts tokens after the last one that each sequence of the batch has chosen.
 void Context::run_draft(mr_batch& b) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto now = [] { return std::chrono::steady_clock::now(); };
+  const auto since = [&](auto start) { return std::chrono::duration_cast<std::chrono::nanoseconds>(now() - start).count(); };
+  const auto start = now();
   for (int s = 0; s < b.n_seqs; s++) {
+    seq_of_slot_[b.seqs[s].slot] = s;
     const int first = b.seqs[s].start, last = first + b.seqs[s].count - 1;
     std::copy(&tokens_[first] + 1, &tokens_[last] + 1, &next_[first]);
     next_[last] = b.seqs[s].next;
@@ -464,26 +471,72 @@ void Context::run_draft(mr_batch& b) {
   for (int r = 0; r < b.n_rows; r++) {
     const mr_row& row = b.rows[r];
     mr_row_result& result = b.results[r];
-    result.draft = MR_NONE;
+    for (int32_t& draft : result.drafts) draft = MR_NONE;
     if ((row.kind != MR_ROW_SAMPLE && row.kind != MR_ROW_VERIFY) || result.invalid || result.is_void) continue;
     next_[row.token] = result.token;
     if (row.kind == MR_ROW_VERIFY && result.token == row.target) continue;  // the next row is its slot's too
+    if (b.seqs[seq_of_slot_[row.slot]].drafts == 0) continue;
     picked_.push_back(row.token);
     drafted_.push_back(r);
   }
   Step s = step(b);
   s.tokens = next_.data();
   model_->draft(*pool_, s);
-  for (int first = 0; first < s.n_rows; first += Model::kLogitRows) {
-    const int n = std::min(Model::kLogitRows, s.n_rows - first);
+  draft_tokens(b, 0);
+  const auto further = now();
+  for (int i = 1; i < MR_MAX_DRAFTS && follow_draft(b, i); i++) {
+    s = step(following_);
+    s.tokens = next_.data();
+    model_->draft_further(*pool_, s);
+    draft_tokens(b, i);
+  }
+  b.further_draft_ns = since(further);
+  b.draft_ns = since(start);
+}
+
+// Makes following_ what follows the last of i drafted tokens, in the sequences that want
+// more of them, and reports whether there are any.
+bool Context::follow_draft(const mr_batch& b, int i) {
+  int n = 0;
+  for (size_t r = 0; r < drafted_.size(); r++) {
+    const mr_row& row = b.rows[drafted_[r]];
+    const mr_seq& of = b.seqs[seq_of_slot_[row.slot]];
+    const int32_t token = b.results[drafted_[r]].drafts[i - 1], pos = b.pos[row.token] + i;
+    if (of.drafts <= i || token == MR_NONE) continue;
+    model_->carry(n, int(r));
+    next_[n] = token;
+    picked_[n] = n;
+    following_pos_[n] = pos;
+    following_seqs_[n] = {of.slot, n, 1, pos + 1, 0, of.rope_len, 0, 0};
+    drafted_[n++] = drafted_[r];
+  }
+  picked_.resize(n);
+  drafted_.resize(n);
+  for (int axis = 0; axis < 3 && b.n_axes > 0; axis++)
+    for (int r = 0; r < n; r++)
+      following_axes_[size_t(axis) * n + r] = b.axes[size_t(axis) * b.n_tokens + b.rows[drafted_[r]].token] + i;
+  following_ = {};
+  following_.pos = following_pos_.data();
+  following_.axes = following_axes_.data();
+  following_.seqs = following_seqs_.data();
+  following_.n_tokens = following_.n_seqs = n;
+  following_.n_axes = b.n_axes > 0 ? 3 * n : 0;
+  return n > 0;
+}
+
+// Drafts token i of each row that was picked.
+void Context::draft_tokens(mr_batch& b, int i) {
+  const int rows = static_cast<int>(picked_.size());
+  for (int first = 0; first < rows; first += Model::kLogitRows) {
+    const int n = std::min(Model::kLogitRows, rows - first);
     model_->logits(*pool_, model_->draft_head(), first, n);
     row_shares_.reset();
     const auto job = [&](int) {
-      for (int64_t i = row_shares_.take(); i < n; i = row_shares_.take()) {
-        float *logits = model_->logits_row(int(i)), *end = logits + model_->vocab();
+      for (int64_t r = row_shares_.take(); r < n; r = row_shares_.take()) {
+        float *logits = model_->logits_row(int(r)), *end = logits + model_->vocab();
         model_->finish_logits(model_->draft_head(), logits);
         float* best = std::find(logits, end, kernels_.highest(logits, model_->vocab()));
-        if (best != end) b.results[drafted_[first + i]].draft = int32_t(best - logits);
+        if (best != end) b.results[drafted_[first + r]].drafts[i] = int32_t(best - logits);
       }
     };
     if (n == 1)
@@ -491,7 +544,6 @@ void Context::run_draft(mr_batch& b) {
     else
       pool_->run(job);
   }
-  b.draft_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
 }
 
 void Context::answer(const mr_batch& b, int r, float* logits, Sampler& sampler) {

@@ -99,6 +99,8 @@ class Context {
   void keep_hidden(const mr_batch& b);
   Step step(const mr_batch& b) const;
   void run_draft(mr_batch& b);
+  void draft_tokens(mr_batch& b, int i);
+  bool follow_draft(const mr_batch& b, int i);
   void answer(const mr_batch& b, int row, float* logits, Sampler& sampler);
   float* hidden_of(int slot) const { return hidden_.as<float>() + size_t(slot) * model_->hidden_width(); }
 
@@ -121,6 +123,11 @@ class Context {
   std::vector<int32_t> next_;         // by token of the batch: the one after it
   std::vector<int32_t> picked_;       // tokens of the batch that have logit rows
   std::vector<int> drafted_;          // rows that have a draft
+  std::vector<int> seq_of_slot_;      // in the batch that drafts
+  // What follows the tokens drafted last, and its arrays.
+  mr_batch following_{};
+  std::vector<mr_seq> following_seqs_;
+  std::vector<int32_t> following_pos_, following_axes_;
   std::vector<int> runs_;             // first rows of runs that one worker answers, and their end
   Shares row_shares_;
   std::atomic<bool> abandoned_{false};

@@ -164,6 +164,18 @@ void Model::draft(Pool& pool, const Step& step) {
   run(pool, program_.first_draft, program_.stages.size(), false);
 }
 
+void Model::draft_further(Pool& pool, const Step& step) {
+  step_ = step;
+  prepare();
+  cut_attention();
+  run(pool, program_.further_draft, program_.stages.size(), true);
+}
+
+void Model::carry(int to, int from) {
+  const int own = program_.draft_head.in[0];
+  std::memcpy(values_[program_.draft_state].row(to), values_[own].row(from), size_t(program_.width(own)) * sizeof(float));
+}
+
 // Runs stages [from, to); whole: with what comes before and after those of a step.
 void Model::run(Pool& pool, size_t from, size_t to, bool whole) {
   const size_t stages = program_.stages.size();

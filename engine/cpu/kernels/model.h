@@ -51,6 +51,11 @@ class Model {
   // draft runs the stages of the draft on what the last forward pass, of the same batch,
   // has left; each token of the step is the one after that of the batch.
   void draft(Pool& pool, const Step& step);
+  // draft_further does so once more, for one token of each sequence that follows what was
+  // drafted last and whose state carry has brought: row `from` of that draft becomes row
+  // `to`, in order.
+  void draft_further(Pool& pool, const Step& step);
+  void carry(int to, int from);
 
   // logits computes those of rows [first, first+n) of the last forward pass or draft,
   // n ≤ kLogitRows, as finish_logits expects them.

@@ -95,8 +95,9 @@ Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>
   draft_caches_.resize(plan.n_caches);
   for (int i = 0; i < plan.n_ops + plan.n_draft; i++) {
     if (i == plan.n_ops) {
-      first_draft = stages.size();
+      first_draft = further_draft = stages.size();
       drafting_ = true;
+      draft_state = plan.ops[i].out[0];
       picked_ = false;
     }
     Op op;
@@ -115,8 +116,9 @@ Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>
     if (op.kind == MR_OP_ATTENTION) take_attention(op, plan);
     if (drafting_ && op.kind == MR_OP_CACHE_WRITE) draft_caches_[op.i[MR_WRITE_CACHE]] = true;
     add(std::move(op));
+    if (i == plan.n_ops) further_draft = stages.size();
   }
-  if (!drafting_) first_draft = stages.size();
+  if (!drafting_) first_draft = further_draft = stages.size();
   mark_stored();
   choose_cache(half, kernels.f16);
   lay_out_caches();
@@ -213,7 +215,7 @@ void Program::add(Op op) {
   }
   const Stage::Kind kind = stage_of(op.kind);
   if (kind == Stage::pick) picked_ = true;
-  const bool first = stages.size() == (drafting_ ? first_draft : 0);
+  const bool first = stages.size() == (drafting_ ? further_draft : 0);
   Stage* last = first || stages.back().kind != kind ? nullptr : &stages.back();
   const bool joins = last != nullptr && (kind == Stage::rows || (kind == Stage::linear && std::all_of(
                                              last->ops.begin(), last->ops.end(),

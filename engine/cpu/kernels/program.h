@@ -134,7 +134,9 @@ class Program {
   std::vector<Angles> angles;
   std::vector<Attention> attentions;
   std::vector<Stage> stages;
-  size_t first_draft = 0;  // of stages, the first of the draft
+  size_t first_draft = 0;    // of stages, the first of the draft, and
+  size_t further_draft = 0;  // the first of those that run again for each further token
+  int draft_state = MR_NONE;  // value that they are given of each token
   Head head;
   Head draft_head;  // if there are stages of a draft
   TileOrder tile_order;  // of rounded rows

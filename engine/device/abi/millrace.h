@@ -2,7 +2,7 @@
  *
  * A backend is one table of functions, mr_backend. The CPU backend's table is
  * linked in; a GPU backend's is found in its shared library under the symbol
- * mr_backend_v7. The semantics are those of the Go interface device.Backend,
+ * mr_backend_v8. The semantics are those of the Go interface device.Backend,
  * whose package says what a batch, a slot, a page, a state and a row are, and of
  * package plan, which says what each operation computes; the structs below have
  * the layout of the Go structs of the same name.
@@ -24,11 +24,12 @@
 extern "C" {
 #endif
 
-#define MR_ABI_VERSION 7
-#define MR_PLAN_VERSION 4
+#define MR_ABI_VERSION 8
+#define MR_PLAN_VERSION 5
 #define MR_PAGE_TOKENS 16
 #define MR_RING_DEPTH 3
 #define MR_MAX_TOP_N 32
+#define MR_MAX_DRAFTS 8 /* tokens of one slot in one batch */
 #define MR_MAX_BIASES 1024 /* of one slot */
 #define MR_MAX_BIAS 100    /* magnitude */
 #define MR_LAST_TOKEN INT32_MIN
@@ -224,7 +225,7 @@ typedef struct {
   float min_p;
 } mr_params;
 
-typedef struct { int32_t slot, start, count, kv_len, adapter, rope_len, next; } mr_seq;
+typedef struct { int32_t slot, start, count, kv_len, adapter, rope_len, next, drafts; } mr_seq;
 typedef struct { int32_t token, slot, kind, target, index, top_n, mask; } mr_row;
 typedef struct { int32_t slot, group, index, page; } mr_page_delta;
 typedef struct { int32_t slot, live, from, save; } mr_state_delta;
@@ -232,7 +233,7 @@ typedef struct { int32_t slot, reserved; mr_params params; } mr_param_delta;
 typedef struct { int32_t slot, token, generated; } mr_count_delta;
 typedef struct { int32_t slot, token; float bias; } mr_bias_delta;
 typedef struct { int32_t start, count; } mr_span;
-typedef struct { int32_t token; float logprob; int32_t top_count, invalid, is_void, draft; } mr_row_result;
+typedef struct { int32_t token; float logprob; int32_t top_count, invalid, is_void, drafts[MR_MAX_DRAFTS]; } mr_row_result;
 typedef struct { int32_t token; float logprob; } mr_alternative;
 
 /* One ring entry: arrays the backend allocated once, and how much of each the
@@ -259,7 +260,8 @@ typedef struct {
   int32_t mask_words; /* (vocab + 31) / 32 */
   int32_t output_width; /* of the input of MR_OP_OUTPUT; 0, as cap_outputs: the plan ends in MR_OP_LOGITS */
   int32_t draft;        /* 1: run the plan's draft after sampling; else 0 */
-  int64_t draft_ns;     /* a result: how long that took */
+  /* Results: how long the draft took, and of that what came after the first tokens. */
+  int64_t draft_ns, further_draft_ns;
 } mr_batch;
 
 /* plan.Op */

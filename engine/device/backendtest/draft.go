@@ -1,6 +1,7 @@
 package backendtest
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/device"
@@ -26,16 +27,17 @@ func drafting(format plan.Format) *model {
 	x := layer(b.embedOf(embedding, hidden, 3))
 	b.logits(b.rmsNorm(x, hidden, 0), 0)
 	n := len(b.plan.Ops)
+	state := b.rmsNorm(x, hidden, 0)
 	next := b.rmsNorm(b.embedOf(embedding, hidden, 3), hidden, 0)
-	x = layer(b.linear(b.join(next, b.rmsNorm(x, hidden, 0)), hidden, false))
+	x = layer(b.linear(b.join(next, state), hidden, false))
 	m := b.logits(b.rmsNorm(x, hidden, 0), 5)
 	m.plan.Ops, m.plan.Draft = m.plan.Ops[:n:n], m.plan.Ops[n:]
 	return m
 }
 
 // drafts compares what a head drafts: of prompts in pieces, of tokens one by one, after
-// right and wrong guesses, in company, and after a step without it. Tokens that are chosen
-// do not depend on it.
+// right and wrong guesses, in company, and after a step without it, one token or several
+// at a time, across ends of pages. Tokens that are chosen do not depend on it.
 func (s *suite) drafts(t *testing.T) {
 	b := s.open(t, limits)
 	caps := b.Caps()
@@ -46,7 +48,7 @@ func (s *suite) drafts(t *testing.T) {
 	got := draftAll(s.host(t, drafting(plan.F32), limits), true)
 	want := draftAll(s.oracle(t, drafting(plan.F32), limits), true)
 	plain := draftAll(s.host(t, drafting(plan.F32), limits), false)
-	different := map[int32]bool{}
+	different, lengths := map[int32]bool{}, map[int]bool{}
 	for i, w := range want {
 		g, p := got[i], plain[i]
 		if g.void != w.void || !w.void && g.token != w.token {
@@ -58,13 +60,16 @@ func (s *suite) drafts(t *testing.T) {
 		if g.token != p.token || g.logprob != p.logprob {
 			t.Errorf("%s: token %d, %v; without drafts %d, %v", w.what, g.token, g.logprob, p.token, p.logprob)
 		}
-		if g.draft != w.draft {
-			t.Errorf("%s: the draft is %d, want %d", w.what, g.draft, w.draft)
+		if g.drafts != w.drafts {
+			t.Errorf("%s: the draft is %d, want %d", w.what, g.drafts, w.drafts)
 		}
-		different[w.draft] = true
+		for _, token := range w.drafts {
+			different[token] = true
+		}
+		lengths[slices.Index(append(w.drafts[:], device.NoDraft), device.NoDraft)] = true
 	}
-	if len(different) < 8 {
-		t.Errorf("%d different drafts", len(different))
+	if len(different) < 8 || len(lengths) != device.MaxDrafts+1 {
+		t.Errorf("%d different tokens drafted, %v at a time", len(different), lengths)
 	}
 }
 
@@ -73,16 +78,19 @@ func draftAll(h *host, draft bool) (out []answer) {
 	h.t.Helper()
 	vocab := h.plan.Vocab
 	x, beside := h.start(prompt(5, 20, vocab), sampled(func(p *sample.Params) { p.Temperature = 2 })), h.start(prompt(6, 90, vocab), sample.Greedy())
-	h.draft = draft
+	h.draft, h.drafts = draft, 1
 	h.step(chunk{seq: x, n: 7}, chunk{seq: beside, n: 3, score: true})
 	h.step(chunk{seq: x, n: 12}, chunk{seq: beside, n: 5})
-	for i := range int32(14) {
-		h.draft = draft && i != 9
+	for i := range int32(40) {
+		h.draft, h.drafts = draft && i != 9, int(i)%(device.MaxDrafts+1)
 		known := len(x.tokens)
 		if i%4 == 3 { // a guess that is wrong, or may be
 			x.tokens = append(x.tokens, (i*7)%int32(vocab))
-			rows := h.step(chunk{seq: beside, n: 2}, chunk{seq: x, n: len(x.tokens) - x.computed, verify: 2, index: i, topN: 1})
+			rows := h.step(chunk{seq: beside, n: 1, sample: i%8 == 3, index: i, topN: 1}, chunk{seq: x, n: len(x.tokens) - x.computed, verify: 2, index: i, topN: 1})
 			out = append(out, rows...)
+			if i%8 == 3 {
+				rows = rows[1:]
+			}
 			x.tokens = x.tokens[:known]
 			for _, r := range rows {
 				if !r.void {
@@ -92,10 +100,10 @@ func draftAll(h *host, draft bool) (out []answer) {
 			x.computed = len(x.tokens) - 1
 			continue
 		}
-		a := h.step(chunk{seq: x, n: 1, sample: true, index: i, topN: 1}, chunk{seq: beside, n: 3})[0]
+		a := h.step(chunk{seq: x, n: 1, sample: true, index: i, topN: 1}, chunk{seq: beside, n: 1})[0]
 		x.tokens = append(x.tokens, a.token)
 		if !h.draft {
-			a.draft = device.NoDraft // it means nothing
+			a.drafts = [device.MaxDrafts]int32{} // they mean nothing
 		}
 		out = append(out, a)
 	}

@@ -27,6 +27,7 @@ type host struct {
 	freeSlots  []int32
 	next       int  // ring entry
 	draft      bool // steps end with the plan's draft
+	drafts     int  // of how many tokens
 }
 
 func newHost(t *testing.T, b device.Backend, m *model, limits device.Limits) *host {
@@ -146,8 +147,8 @@ type answer struct {
 	invalid bool
 	void    bool
 	top     []device.Alternative
-	draft   int32     // of a host that drafts
-	output  []float32 // of an encoder
+	drafts  [device.MaxDrafts]int32 // of a host that drafts
+	output  []float32               // of an encoder
 }
 
 // step runs one batch and returns its answers, chunk by chunk, scores first.
@@ -211,7 +212,7 @@ func (h *host) fill(b *device.Batch, chunks ...chunk) {
 		fresh := c.seq.fresh
 		h.fillDeltas(b, c, fresh)
 		h.fillTokens(b, c)
-		h.fillPages(b, c.seq, c.n)
+		h.fillPages(b, c.seq, c.n, max(0, h.drafts-1))
 		if c.save != nil {
 			c.save.computed, c.save.pages = c.seq.computed, nil
 			for g := range c.seq.pages { // from now on they are not of the sequence alone
@@ -301,7 +302,7 @@ func (h *host) fillTokens(b *device.Batch, c *chunk) {
 		next = s.tokens[s.computed]
 	}
 	b.Seqs = append(b.Seqs, device.Seq{
-		Slot: s.slot, Start: start, Count: int32(c.n), KVLen: int32(s.computed), Adapter: s.adapter, RopeLen: s.ropeLen, Next: next,
+		Slot: s.slot, Start: start, Count: int32(c.n), KVLen: int32(s.computed), Adapter: s.adapter, RopeLen: s.ropeLen, Next: next, Drafts: int32(h.drafts),
 	})
 }
 
@@ -316,9 +317,9 @@ func (h *host) joined() int {
 	return count
 }
 
-// fillPages gives a sequence the pages that a step of n tokens needs and takes
-// those that its windows have left.
-func (h *host) fillPages(b *device.Batch, s *seq, n int) {
+// fillPages gives a sequence the pages that a step of n tokens and drafts of more
+// positions need, and takes those that its windows have left.
+func (h *host) fillPages(b *device.Batch, s *seq, n, more int) {
 	for g := range s.pages {
 		t := &s.pages[g]
 		window := int(h.plan.Groups[g].Window)
@@ -333,7 +334,7 @@ func (h *host) fillPages(b *device.Batch, s *seq, n int) {
 			garbage := int32(h.rng.IntN(h.pages))
 			b.Pages = append(b.Pages, device.PageDelta{Slot: s.slot, Group: int32(g), Index: int32(t.left), Page: garbage})
 		}
-		for len(t.pages)*device.PageTokens < s.computed {
+		for len(t.pages)*device.PageTokens < s.computed+more {
 			t.pages = append(t.pages, take(h, &h.freePages, "pages"))
 		}
 		for t.sent = max(t.sent, first); t.sent < len(t.pages); t.sent++ {
@@ -417,7 +418,7 @@ func (h *host) wait(i int, chunks ...chunk) []answer {
 			logprob: res.Logprob,
 			invalid: res.Invalid != 0,
 			top:     append([]device.Alternative(nil), b.Top[r*device.MaxTopN:][:res.TopCount]...),
-			draft:   res.Draft,
+			drafts:  res.Drafts,
 		}
 	}
 	return out

@@ -16,8 +16,8 @@ type DraftGolden struct {
 	Config  map[string]any
 	Tokens  []int32
 	Prompt  int
-	Drafts  []int32
-	Margins []float64
+	Drafts  [][]int32
+	Margins [][]float64
 }
 
 // WithDraft joins a head in the folder drafts of testdata with its checkpoint, in a folder
