@@ -73,7 +73,7 @@ type Serve struct {
 	MaxBatchPrefillTokens int    `name:"max-batch-prefill-tokens" min:"1" placeholder:"N" group:"cache" help:"Most tokens computed in one step; a longer prompt takes several steps. Default: what suits the device."`
 	KVCacheDtype          string `name:"kv-cache-dtype" default:"auto" group:"cache" placeholder:"auto|f16|int8" help:"How the key-value cache is kept: auto, as suits the weights (f16, of small or float32 models float32), f16, or int8, which takes a little more than half of f16's memory."`
 	PrefixCaching         bool   `name:"prefix-caching" default:"true" negatable:"" group:"cache" help:"Reuse the cache when prompts begin alike."`
-	Speculate             int    `name:"speculate" default:"0" min:"0" max:"64" group:"cache" help:"Most tokens of a draft, which is taken from the prompt or the answer so far, or is one token of the model's own head (MTP) where it has one, and checked in one step, as long as that pays. The text stays the same, also under grammars. Default: 0, no drafts."`
+	Speculate             int    `name:"speculate" default:"0" min:"0" max:"64" group:"cache" help:"Most tokens of a draft, which is taken from the prompt or the answer so far, or from the model's own head (MTP) where it has one, and checked in one step, as long as that pays. The text stays the same, also under grammars. Default: 0, no drafts."`
 
 	PrefixCacheFile string `name:"prefix-cache-file" operator:"" placeholder:"FILE" group:"cache" help:"Prefix file that millrace prefix has written, here or in S3: prompts that begin with it start from there as soon as the server is ready. Several are separated by commas. One that is not of this model, machine and build is not used; the log says why."`
 
