@@ -150,4 +150,17 @@ func TestDrafterLearns(t *testing.T) {
 		d.outcomes.add(short, true, sequenceMemory)
 	}
 	near("right of late", d.chance(short, &all), 0.6, 0.95)
+	for range 100 {
+		all.add(headClass, true, engineMemory)
+	}
+	near("a head's second token, while only the first is known", d.chance(headClass+1, &all), 0.9, 1)
+	for range 100 {
+		all.add(headClass+1, false, engineMemory)
+	}
+	near("a head's second token, always wrong", d.chance(headClass+1, &all), 0, 0.1)
+	for range 8 * engineMemory {
+		all.fade(headClass + 1)
+	}
+	near("a head's second token, long ago", d.chance(headClass+1, &all), 0.9, 1)
+	near("a head's first token, as before", d.chance(headClass, &all), 0.9, 1)
 }
