@@ -17,7 +17,7 @@ import (
 // These tests hold the commands, flags and variables of the documentation to
 // the program.
 
-var documents = []string{"../README.md", "../ARCHITECTURE.md", "../CONTRIBUTING.md", "../SECURITY.md", "../docs/*.md", "../examples/*.md", "../terraform/*.md", "../terraform/modules/*/*.md", "../handler/COMPAT.md"}
+var documents = []string{"../README.md", "../ARCHITECTURE.md", "../CONTRIBUTING.md", "../SECURITY.md", "../docs/*.md", "../examples/*.md", "../terraform/*.md", "../terraform/*/*/*.md", "../handler/COMPAT.md"}
 
 var (
 	fence     = regexp.MustCompile("(?ms)^ *```[a-z]*\n(.*?)^ *```")

@@ -86,7 +86,8 @@ var examples = map[string]string{
   millrace man | man -l -
 `,
 	"sagemaker deploy": `Examples:
-  millrace sagemaker deploy my-endpoint --model s3://my-bucket/models/llama --dry-run
+  millrace sagemaker deploy chat --image 123456789012.dkr.ecr.eu-west-1.amazonaws.com/millrace:1.0 --model s3://my-models/llama/ \
+    --create-role --instance-type ml.c7i.4xlarge --dry-run
 `,
 	"sagemaker transform": `Examples:
   millrace sagemaker transform requests.jsonl answers/ --model ./SmolLM2-135M-Instruct

@@ -441,6 +441,25 @@ func TestConfigOfModelBelow(t *testing.T) {
 }
 
 // The other commands, and that a variable of the server does not disturb them.
+// The examples of the help that change nothing run as they stand.
+func TestHelpExamples(t *testing.T) {
+	env := []string{"AWS_REGION=eu-west-1", "AWS_EC2_METADATA_DISABLED=true", "HOME=" + t.TempDir()}
+	ran := 0
+	for name, text := range examples {
+		for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", "")) {
+			if args := strings.Fields(line); len(args) > 0 && args[len(args)-1] == "--dry-run" {
+				ran++
+				if out, err := command(env, args[1:]...).CombinedOutput(); err != nil || !strings.Contains(string(out), "CreateRole") {
+					t.Errorf("%s: %v\n%s", name, err, out)
+				}
+			}
+		}
+	}
+	if ran != 2 {
+		t.Errorf("%d examples ran", ran)
+	}
+}
+
 func TestCommands(t *testing.T) {
 	for _, tt := range []struct {
 		name string
