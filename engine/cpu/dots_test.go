@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/millrace-ai/millrace/engine/plan"
 )
 
-// What an encoder of one linear layer with weights of bf16 returns is, to the bit, what
-// dotPairs says of x rounded to bf16: whatever the shape, and how many rows share a step.
+// What an encoder's linear layer with weights of bf16 adds to the residual stream is, to the bit,
+// what dotPairs says of x rounded to bf16: whatever the shape, and how many rows share a step.
 func TestBF16Products(t *testing.T) {
 	for _, shape := range []struct{ rows, cols, most int }{
 		{1, 1, 37}, {16, 17, 37}, {35, 129, 150}, {70, 40, 37}, {20, 1100, 37},
@@ -42,11 +43,26 @@ func TestBF16Products(t *testing.T) {
 				choose(t, set)
 				give := written(weights, shape.rows, shape.cols, plan.BF16)
 				for _, n := range []int{1, 2, 7, 8, 9, 17, shape.most} {
-					testProduct(t, x[:n*shape.cols], shape.rows, shape.cols, plan.BF16, give, want[:n])
+					testBranch(t, x[:n*shape.cols], shape.rows, shape.cols, give, want[:n])
 				}
 			})
 		}
 	}
+}
+
+// testBranch runs a step of the rows x, each with a residual stream of zeros.
+func testBranch(t *testing.T, x []float32, rows, cols int, give giver, want [][]float32) {
+	t.Helper()
+	p := newBuilder(0, cols+rows)
+	both, out := p.value(cols+rows), p.value(rows)
+	in, residual := p.view(both, 0, cols), p.view(both, cols, rows)
+	p.op(plan.OpEmbed, both, nil, nil, func(o *plan.Op) { o.F[plan.EmbedScale] = 1 })
+	p.linear(out, in, residual, false)
+	var embeds []float32
+	for row := range slices.Chunk(x, cols) {
+		embeds = append(append(embeds, row...), make([]float32, rows)...)
+	}
+	testLinear(t, p, out, embeds, rows, cols, plan.BF16, give, want)
 }
 
 // oddly is a number of either sign: most are near one, and every seventh is near the smallest

@@ -67,13 +67,20 @@ func written(w []byte, rows, cols int, format plan.Format) giver {
 // testProduct runs a step of the rows x.
 func testProduct(t *testing.T, x []float32, rows, cols int, format plan.Format, give giver, want [][]float32) {
 	t.Helper()
-	n := len(x) / cols
-	b := open(t, device.Limits{MaxTokens: n, MaxRows: n, MaxSlots: 1, MaxPagesPerSlot: 4, Threads: 2})
-	defer b.Close()
 	p := newBuilder(0, cols)
 	in, out := p.value(cols), p.value(rows)
 	p.op(plan.OpEmbed, in, nil, nil, func(o *plan.Op) { o.F[plan.EmbedScale] = 1 })
 	p.linear(out, in, plan.None, false)
+	testLinear(t, p, out, x, rows, cols, format, give, want)
+}
+
+// testLinear runs a step of the rows x through p, whose one tensor is a matrix of rows by cols,
+// and compares what value out then is.
+func testLinear(t *testing.T, p builder, out int32, x []float32, rows, cols int, format plan.Format, give giver, want [][]float32) {
+	t.Helper()
+	n := len(want)
+	b := open(t, device.Limits{MaxTokens: n, MaxRows: n, MaxSlots: 1, MaxPagesPerSlot: 4, Threads: 2})
+	defer b.Close()
 	last := p.value(rows)
 	p.op(plan.OpRows, last, []int32{out}, nil, nil)
 	p.op(plan.OpOutput, plan.None, []int32{last}, nil, nil)

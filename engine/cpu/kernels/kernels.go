@@ -16,8 +16,9 @@
 // With codes of integers x is rounded to integers as well, once for all the matrices
 // of a stage; their products are exact, and what is done with them in float32 is in one
 // order and never fused, so that not even the instruction set changes a bit. With bf16 an encoder
-// rounds x to bf16 where there are dot products of bf16, which are twice as fast as float32; a
-// language model, whose text should not depend on the processor, does not. Activations and recurrent
+// rounds x to bf16 for the layers that add to the residual stream, where there are dot products of
+// bf16, which are twice as fast as float32; a language model, whose text should not depend on the
+// processor, does not. Activations and recurrent
 // states are kept in float32, adapters in f16 if the weights that they change have 16 bits, keys,
 // values and latents as the plan says or, if it does not, in float32 if the weights
 // are or a token's are below 8 KiB, and in f16 otherwise.
