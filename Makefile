@@ -62,9 +62,12 @@ part-%:
 
 # The CUDA backend is a library of its own. NVCC=/path/to/nvcc, of CUDA 13, compiles it
 # for GPUs, g++ for the CPU, where everything is tested.
-.PHONY: cuda cuda-shim test-cuda
+.PHONY: cuda cuda12 cuda-shim test-cuda
 cuda: ## build the CUDA backend (NVCC=/path/to/nvcc), build/cuda/libmillrace_cuda.so
 	$(MAKE) -C cuda gpu
+
+cuda12: ## the same by clang for drivers of CUDA 12 (CUDA12=/path/site-packages/nvidia), build/cuda/libmillrace_cuda12.so
+	$(MAKE) -C cuda gpu12
 
 cuda-shim: ## build the CUDA backend for the CPU, to test it without a GPU
 	$(MAKE) -C cuda shim test
@@ -74,13 +77,13 @@ cuda-shim: ## build the CUDA backend for the CPU, to test it without a GPU
 # brief suite in one order.
 test-cuda: tools native cuda-shim ## test the CUDA backend without a GPU, all of it
 	$(MAKE) -C cuda checked
-	MILLRACE_TEST_CUDA=all $(GO_TEST) -count 1 -timeout 60m ./engine/cuda
-	MILLRACE_TEST_CUDA=all $(GO_TEST) -count 1 -timeout 60m -run '^Test(CUDA|Sharded)Goldens$$' ./engine
+	MILLRACE_TEST_CUDA=all $(GO_TEST) -count 1 -timeout 180m ./engine/cuda
+	MILLRACE_TEST_CUDA=all $(GO_TEST) -count 1 -timeout 180m -run '^Test(CUDA|Sharded)Goldens$$' ./engine
 	for schedule in reverse random:1; do \
-	  MILLRACE_SHIM_SCHEDULE=$$schedule $(GO_TEST) -count 1 -timeout 60m -run '^TestConformance' ./engine/cuda && \
-	  MILLRACE_SHIM_SCHEDULE=$$schedule $(GO_TEST) -count 1 -timeout 60m -run '^TestCUDAGoldens$$' ./engine || exit 1; done
+	  MILLRACE_SHIM_SCHEDULE=$$schedule $(GO_TEST) -count 1 -timeout 180m -run '^TestConformance' ./engine/cuda && \
+	  MILLRACE_SHIM_SCHEDULE=$$schedule $(GO_TEST) -count 1 -timeout 180m -run '^TestCUDAGoldens$$' ./engine || exit 1; done
 	MILLRACE_CUDA_LIBRARY=$(CURDIR)/build/cuda/libmillrace_cuda_checked.so MILLRACE_SHIM_SCHEDULE=random:2 \
-	  $(GO_TEST) -count 1 -timeout 120m -run '^TestConformance$$/^(attention|layers|operations|sampling)$$' ./engine/cuda
+	  $(GO_TEST) -count 1 -timeout 180m -run '^TestConformance$$/^(attention|layers|operations|sampling)$$' ./engine/cuda
 
 # On a machine with a GPU nothing is compiled if build/cuda has been brought along, with the
 # programs of cuda-check-programs. CHECK='-library FILE' checks another backend, as the shim's.

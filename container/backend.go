@@ -48,31 +48,50 @@ func deviceName(cfg *config.Serve) string {
 // for drafts (device.FeatureDraft). Others are given a plan without.
 func runsDrafts(name string) bool { return name == "cpu" || name == "ref" }
 
-// cudaLibrary is the file of the CUDA backend.
-func cudaLibrary(cfg *config.Serve) string {
+// cudaLibraries are the files of the CUDA backend: the one that is named, or those beside the
+// program, the one for older drivers last.
+func cudaLibraries(cfg *config.Serve) []string {
 	if cfg.CUDALibrary != "" {
-		return cfg.CUDALibrary
+		return []string{cfg.CUDALibrary}
 	}
-	const name = "libmillrace_cuda.so"
-	program, err := os.Executable()
-	if err != nil {
-		return name
+	names := []string{"libmillrace_cuda.so", "libmillrace_cuda12.so"}
+	if program, err := os.Executable(); err == nil {
+		for i := range names {
+			names[i] = filepath.Join(filepath.Dir(program), names[i])
+		}
 	}
-	return filepath.Join(filepath.Dir(program), name)
+	return names
 }
 
-// checkDevice finds out, before anything is loaded, whether what --device names is there.
-func checkDevice(cfg *config.Serve) error {
+// chooseLibrary returns the file of the CUDA backend that can use a GPU of this machine, and
+// otherwise why none can.
+func chooseLibrary(cfg *config.Serve) (string, error) {
+	var why error // of the last one that could be opened, or of the first
+	for i, name := range cudaLibraries(cfg) {
+		caps, err := cuda.Probe(name)
+		switch {
+		case err != nil && i > 0: // it need not be there
+		case err != nil:
+			why = fmt.Errorf("%w (--cuda-library names the file; %s)", err, insteadOfCUDA)
+		case caps.Name == "":
+			why = fmt.Errorf("%s (%s)", caps.Detail, insteadOfCUDA)
+		default:
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("--device=cuda: %w", why)
+}
+
+const insteadOfCUDA = "--device cpu computes without a GPU"
+
+// checkDevice finds out, before anything is loaded, whether what --device names is there, and
+// settles --cuda-library.
+func checkDevice(cfg *config.Serve) (err error) {
 	if deviceName(cfg) != "cuda" {
 		return nil
 	}
-	const instead = "--device cpu computes without a GPU"
-	caps, err := cuda.Probe(cudaLibrary(cfg))
-	if err != nil {
-		return fmt.Errorf("--device=cuda: %w (--cuda-library names the file; %s)", err, instead)
-	}
-	if caps.Name == "" {
-		return fmt.Errorf("--device=cuda: %s (%s)", caps.Detail, instead)
+	if cfg.CUDALibrary, err = chooseLibrary(cfg); err != nil {
+		return err
 	}
 	if gpus(cfg) == 1 && cfg.Replicas == 1 {
 		return nil
@@ -93,7 +112,7 @@ func checkDevice(cfg *config.Serve) error {
 // openGPUs opens a backend of the first n GPUs of those that a replica has, which are as many
 // as --num-shard says.
 func openGPUs(cfg *config.Serve, limits device.Limits, replica, n int) (device.Backend, error) {
-	b, err := cuda.OpenOn(cudaLibrary(cfg), limits, replica*gpus(cfg), n)
+	b, err := cuda.OpenOn(cfg.CUDALibrary, limits, replica*gpus(cfg), n)
 	if err != nil {
 		flags := "--device=cuda"
 		if cfg.NumShard > 1 {

@@ -43,6 +43,43 @@ func TestNoGPUOnSageMaker(t *testing.T) {
 	}
 }
 
+// Of two CUDA backends beside the program the one that the driver is new enough for is opened.
+func TestLibraryForDriver(t *testing.T) {
+	dir := t.TempDir()
+	for name, from := range map[string]string{
+		"libmillrace_cuda.so":   filepath.Join("..", "build", "cuda", "libmillrace_cuda_shim.so"),
+		"libmillrace_cuda12.so": filepath.Join("..", "build", "cuda", "libmillrace_cuda12_shim.so"),
+	} {
+		from, err := filepath.Abs(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(from); err != nil {
+			t.Skipf("`make cuda-shim` builds it: %v", err)
+		}
+		if err := os.Symlink(from, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	program := filepath.Join(dir, "millrace")
+	if err := os.Link(millrace, program); err != nil {
+		t.Fatal(err)
+	}
+	defer func(before string) { millrace = before }(millrace)
+	millrace = program
+	env := []string{"MODEL_ID=" + tinyFolder(t), "MILLRACE_DEVICE=cuda", "MILLRACE_CUDA_TILED=off"}
+	for driver, detail := range map[string]string{"13000": "CPU shim sm_80;", "12020": "CPU shim sm_80 (CUDA 12);"} {
+		p := start(t, append(env, "MILLRACE_SHIM_DRIVER="+driver)).ready()
+		if _, metrics := p.get("/metrics"); !strings.Contains(metrics, `hardware="`+detail) {
+			t.Errorf("driver %s: the hardware does not begin with %q", driver, detail)
+		}
+	}
+	const want = "the NVIDIA driver is for CUDA 11.8, needed is one for 12.0 (525 or newer)"
+	if status, stderr := ended(t, command(append(env, "MILLRACE_SHIM_DRIVER=11080"), "serve")); status != 2 || !strings.Contains(stderr, want) {
+		t.Errorf("an old driver: status %d, %q; want 2 and %q", status, stderr, want)
+	}
+}
+
 // What SageMaker sends works on a container that is tried anywhere.
 func TestHosting(t *testing.T) {
 	p := start(t, []string{"SAGEMAKER_ENABLE_STATEFUL_SESSIONS=true", "SM_VLLM_SERVED_MODEL_NAME=mine", "SM_VLLM_ENFORCE_EAGER=true", "MAX_BATCH_SIZE=8"},

@@ -30,7 +30,7 @@ func deviceMemory(cfg *config.Serve, function int64, info device.ModelInfo) (byt
 	if deviceName(cfg) != "cuda" {
 		return availableMemory(os.DirFS("/"), function, info.MappedBytes)
 	}
-	free, total, err := cuda.Memory(cudaLibrary(cfg), cfg.Replicas*gpus(cfg))
+	free, total, err := cuda.Memory(cfg.CUDALibrary, cfg.Replicas*gpus(cfg))
 	if err != nil {
 		return 0, "", err
 	}

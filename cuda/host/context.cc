@@ -14,7 +14,10 @@ namespace {
 
 // From this many on, a pass over the weights is bound by arithmetic.
 constexpr int kStepTokens = 512;
-constexpr int kDriver = 13000;  // the least: that of the runtime which is linked in
+// The least driver: one for the runtime that is linked in, or, from CUDA 12 on, for an older
+// one of the same major version.
+constexpr int kDriver = CUDART_VERSION / 1000 * 1000;
+constexpr int kRelease = CUDART_VERSION >= 13000 ? 580 : 525;  // that first had it
 
 bool within(int32_t v, int32_t n) { return v >= 0 && v < n; }
 
@@ -29,8 +32,8 @@ Device find_device(int number) {
   if (driver == 0) {
     d.missing = "no NVIDIA driver";
   } else if (driver < kDriver) {
-    std::snprintf(text, sizeof text, "the NVIDIA driver is for CUDA %d.%d, needed is one for %d.%d (580 or newer)", driver / 1000,
-                  driver % 1000 / 10, kDriver / 1000, kDriver % 1000 / 10);
+    std::snprintf(text, sizeof text, "the NVIDIA driver is for CUDA %d.%d, needed is one for %d.%d (%d or newer)", driver / 1000,
+                  driver % 1000 / 10, kDriver / 1000, kDriver % 1000 / 10, kRelease);
     d.missing = text;
   } else if (error != cudaSuccess || count == 0) {
     d.missing = std::string("no GPU: ") + cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error);
@@ -45,7 +48,7 @@ Device find_device(int number) {
     d.missing = text;
     return d;
   }
-  std::snprintf(text, sizeof text, "%s sm_%d%d", properties.name, properties.major, properties.minor);
+  std::snprintf(text, sizeof text, "%s sm_%d%d%s", properties.name, properties.major, properties.minor, CUDART_VERSION < 13000 ? " (CUDA 12)" : "");
   d.detail = text;
   d.memory = int64_t(properties.totalGlobalMem);
   return d;

@@ -163,7 +163,11 @@ __device__ __forceinline__ bool last_to_arrive(int32_t* arrived, int n) {
   __syncthreads();
   return last;
 }
-__device__ __forceinline__ float load_shared(const float* at) { return __ldcg(at); }
+__device__ __forceinline__ float load_shared(const float* at) {
+  float v;  // as __ldcg, which clang does not have
+  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(at) : "memory");
+  return v;
+}
 
 // wait_until waits until another device has raised *flag to at least so much; what that
 // device wrote before can then be read. It returns false if *abandoned is not 0: nobody
