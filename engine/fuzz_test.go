@@ -56,7 +56,7 @@ func TestSimulated(t *testing.T) {
 	for _, n := range []int{sum.Requests, sum.Complete, sum.Cut, sum.Expired, sum.Cancelled, sum.Failed, sum.Refused, sum.Lost, sum.Preemptions, sum.CachedTokens,
 		sum.WithGrammar, sum.Constrained, sum.Forced, sum.Late, sum.Forks, sum.Windows, sum.Recurrent, sum.Resumed, sum.Adapters, sum.Lengthened,
 		sum.Ruled, sum.Contradictory, sum.Stuck, sum.StopTokens, sum.Looped, sum.Scored, sum.Reasoned, sum.Drafted - sum.Accepted, sum.Accepted,
-		sum.Images, sum.ImagesEncoded, sum.ImagesCached, sum.Unreadable,
+		sum.Images, sum.ImagesEncoded, sum.ImagesCached, sum.Unreadable, sum.ImagesScored,
 		sum.Drafts.UnderGrammar, sum.Drafts.Forced, sum.Drafts.Before, sum.Drafts.Recurrent, sum.Drafts.ByHead} {
 		if n == 0 {
 			t.Errorf("something never happened in %d runs: %+v", runs, sum)
