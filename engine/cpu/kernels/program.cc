@@ -104,7 +104,7 @@ Program::Program(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>
     caches.emplace_back();
     static_cast<mr_cache&>(caches.back()) = plan.caches[c];
   }
-  const bool may_dot = kernels.dots != nullptr && plan.ops[plan.n_ops - 1].kind == MR_OP_OUTPUT;
+  const bool may_dot = kernels.dots != nullptr && plan.vocab == 0;  // a tower: it takes no tokens
   bool half = false;  // weights of 16 bits multiply
   draft_caches_.resize(plan.n_caches);
   for (int i = 0; i < plan.n_ops + plan.n_draft; i++) {
