@@ -145,7 +145,7 @@ int32_t Context::tensor_new(const char* name, mr_format format, int rank, const 
 void Context::tensor_write(int32_t handle, int64_t first, int64_t rows, const void* src, int64_t bytes) {
   Tensor& t = tensor(handle);
   t.check_write(first, rows, bytes);
-  call([&] { t.write(*pool_, first, rows, src); });
+  t.write(*pool_, first, rows, src);  // before there is a model, the queue has no use for the pool
 }
 
 void Context::tensor_adopt(int32_t handle, const void* packed, int64_t bytes) { tensor(handle).adopt(packed, bytes); }

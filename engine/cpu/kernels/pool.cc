@@ -91,6 +91,10 @@ void Event::wait_past(uint32_t seen) {
       pause_cpu();
     }
   } while (std::chrono::steady_clock::now() < give_up);
+  sleep_past(seen);
+}
+
+void Event::sleep_past(uint32_t seen) {
   sleepers_.fetch_add(1);
   while (value_.load() == seen) futex(&value_, FUTEX_WAIT, seen);
   sleepers_.fetch_sub(1);
@@ -106,20 +110,53 @@ Pool::~Pool() {
   for (auto& w : workers_) w.join();
 }
 
-void Pool::run_on_all(Fn fn, const void* job) {
+// Lets the workers enter a job.
+void Pool::start(Fn fn, const void* job, bool helps) {
   fn_ = fn;
   job_ = job;
+  helps_ = helps;
+  door_.store(uint64_t(start_.value() + 1) << 32, std::memory_order_release);
   start_.advance();
+}
+
+void Pool::run_on_all(Fn fn, const void* job) {
+  start(fn, job, false);
   fn(job, 0);
   barrier();
 }
 
+void Pool::help_caller(Fn fn, const void* job) {
+  start(fn, job, true);
+  fn(job, 0);
+  const uint32_t seen = left_.value();
+  if ((door_.fetch_or(kOver, std::memory_order_acq_rel) & kInside) != 0) left_.wait_past(seen);
+}
+
+// Enters the job with this number, and reports whether it is still the one to enter.
+bool Pool::enter(uint32_t number) {
+  uint64_t door = door_.load(std::memory_order_relaxed);
+  do {
+    if (door >> 32 != number || (door & kOver) != 0) return false;
+  } while (!door_.compare_exchange_weak(door, door + 1, std::memory_order_acq_rel, std::memory_order_relaxed));
+  return true;
+}
+
 void Pool::work(int worker) {
-  for (uint32_t seen = 0;; seen++) {
-    start_.wait_past(seen);
+  bool helped = false;  // the next job of that kind is longer away than a worker spins
+  for (uint32_t seen = 0;;) {
+    if (helped)
+      start_.sleep_past(seen);
+    else
+      start_.wait_past(seen);
     if (stop_) return;
+    seen = start_.value();
+    if (!enter(seen)) continue;
+    helped = helps_;
     fn_(job_, worker);
-    barrier();
+    if (!helped)
+      barrier();
+    else if ((door_.fetch_sub(1, std::memory_order_acq_rel) & (kOver | kInside)) == (kOver | 1))
+      left_.advance();
   }
 }
 

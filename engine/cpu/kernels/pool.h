@@ -24,6 +24,7 @@ class Event {
   uint32_t value() const { return value_.load(std::memory_order_acquire); }
   void advance();
   void wait_past(uint32_t seen);
+  void sleep_past(uint32_t seen);  // the same without spinning
 
  private:
   std::atomic<uint32_t> value_{0};
@@ -41,7 +42,16 @@ class Pool {
   // when all have returned. Jobs do not throw.
   template <class Job>
   void run(const Job& job) {
-    run_on_all([](const void* j, int worker) { (*static_cast<const Job*>(j))(worker); }, &job);
+    run_on_all(call<Job>, &job);
+  }
+
+  // help calls job(0) on the caller while the other workers call it as well, each
+  // as soon as it is awake, and returns when all that have begun have returned:
+  // one whose CPU is busy with something else is not waited for. The job has no
+  // barriers, and is done when one call of it has returned.
+  template <class Job>
+  void help(const Job& job) {
+    help_caller(call<Job>, &job);
   }
 
   // barrier returns once every worker of the running job has called it.
@@ -64,15 +74,30 @@ class Pool {
 
  private:
   using Fn = void (*)(const void* job, int worker);
+  template <class Job>
+  static void call(const void* job, int worker) {
+    (*static_cast<const Job*>(job))(worker);
+  }
   void run_on_all(Fn fn, const void* job);
+  void help_caller(Fn fn, const void* job);
+  void start(Fn fn, const void* job, bool helps);
+  bool enter(uint32_t number);
   void work(int worker);
 
   const int threads_;
   std::vector<std::thread> workers_;
   Fn fn_ = nullptr;
   const void* job_ = nullptr;
-  bool stop_ = false;
+  bool helps_ = false;  // the job is help's
+  std::atomic<bool> stop_{false};
   Event start_;
+
+  // Which job workers may enter: its number, as start_ counts it, in the upper half,
+  // whether it is over, and how many workers are in it. What describes the job changes
+  // only while there are none.
+  static constexpr uint64_t kOver = uint64_t(1) << 31, kInside = kOver - 1;
+  alignas(64) std::atomic<uint64_t> door_{kOver};
+  Event left_;  // by the last worker of a job that is over
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) Event passed_;
 };

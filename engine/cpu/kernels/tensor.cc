@@ -27,13 +27,33 @@ float element_as_float(mr_format format, const char* src, int64_t i) {
   }
 }
 
+// Writes what four rows have at four columns, words of four bytes, to four lanes of the
+// four lines of a panel.
+void transpose(char* dst, const char* const* src, int64_t at) {
+  typedef uint32_t Four __attribute__((vector_size(16)));
+  const Four low{0, 4, 1, 5}, high{2, 6, 3, 7};
+  const auto row = [&](int l) { return read<Four>(src[l] + at); };
+  const auto line = [&](int i, Four v) { std::memcpy(dst + i * kPanel * 4, &v, sizeof v); };
+  const Four a = row(0), b = row(1), c = row(2), d = row(3);
+  const Four ac = __builtin_shuffle(a, c, low), bd = __builtin_shuffle(b, d, low);
+  line(0, __builtin_shuffle(ac, bd, low));
+  line(1, __builtin_shuffle(ac, bd, high));
+  const Four ac2 = __builtin_shuffle(a, c, high), bd2 = __builtin_shuffle(b, d, high);
+  line(2, __builtin_shuffle(ac2, bd2, low));
+  line(3, __builtin_shuffle(ac2, bd2, high));
+}
+
 // Writes one 16-row panel column by column, so that stores stream and the 16
 // sources are read sequentially. Word holds what moves as one: a float, an f16
 // or a pair of bf16.
 template <class Word>
 void interleave(char* dst, const char* const* src, int lanes, int64_t words) {
   if (lanes == kPanel) {
-    for (int64_t i = 0; i < words; i++, dst += kPanel * sizeof(Word)) {
+    int64_t i = 0;
+    if (sizeof(Word) == 4)
+      for (; i + 4 <= words; i += 4, dst += 4 * kPanel * 4)
+        for (int l = 0; l < kPanel; l += 4) transpose(dst + l * 4, src + l, i * 4);
+    for (; i < words; i++, dst += kPanel * sizeof(Word)) {
       Word line[kPanel];
       for (int l = 0; l < kPanel; l++) line[l] = read<Word>(src[l] + i * sizeof(Word));
       std::memcpy(dst, line, sizeof line);
@@ -159,7 +179,7 @@ void Tensor::write(Pool& pool, int64_t first, int64_t n, const void* src) {
     const auto job = [&](int) {
       for (int64_t p = begin + shares.take(); p < end; p = begin + shares.take()) pack(from, first, n, p);
     };
-    pool.run(job);
+    pool.help(job);
   }
   std::fill_n(written_.begin() + first, n, true);
   missing_ -= n;

@@ -62,6 +62,29 @@ void shares(Pool& pool) {
   }
 }
 
+// helped shares work out among those who come, between jobs that all take part in: each
+// share is taken once, and the caller sees what helpers wrote.
+void helped(Pool& pool) {
+  const int n = pool.threads();
+  for (int job = 0; job < 300; job++) {
+    Shares next;
+    std::vector<int> taken(job % 40);
+    std::vector<char> here(n);
+    pool.help([&](int worker) {
+      here[worker] = 1;
+      for (int64_t i = next.take(); i < int64_t(taken.size()); i = next.take()) taken[i]++;
+    });
+    for (const int t : taken) check(t == 1, "a share of helpers was not taken once", n);
+    check(here[0] == 1, "the caller did not take part", n);
+    if (job % 7 == 0) {
+      std::vector<int> all(n);
+      pool.run([&](int worker) { all[worker]++; });
+      for (const int a : all) check(a == 1, "a worker missed a job after it helped", n);
+    }
+    if (job % 11 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -71,6 +94,8 @@ int main() {
     Pool pool(threads);
     stages(pool);
     shares(pool);
+    helped(pool);
+    for (int again = 0; again < 20; again++) Pool(threads).help([](int) {});  // ends while workers wake up
     const Mapping memory(1 << 20);
     touch(pool, memory);
     check(memory.data()[memory.bytes() - 1] == 0, "touch changed memory", threads);
