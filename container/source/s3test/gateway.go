@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -31,9 +30,8 @@ type Gateway struct {
 // one bucket. Without it the test is skipped. It ends with the test.
 func NewGateway(tb testing.TB, bucket string) *Gateway {
 	tb.Helper()
-	_, file, _, _ := runtime.Caller(0)
-	binary := filepath.Join(filepath.Dir(file), "../../../build/bin/versitygw")
-	if _, err := os.Stat(binary); err != nil {
+	binary := gatewayBinary()
+	if binary == "" {
 		tb.Skip("needs a real S3 server: make s3-server builds one")
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -73,6 +71,24 @@ func NewGateway(tb testing.TB, bucket string) *Gateway {
 		tb.Fatal(err)
 	}
 	return g
+}
+
+// gatewayBinary looks for build/bin/versitygw in the folder that the test runs in and in
+// those above it: what is compiled with -trimpath does not know where its source is.
+func gatewayBinary() string {
+	dir, err := os.Getwd()
+	for err == nil {
+		binary := filepath.Join(dir, "build", "bin", "versitygw")
+		if _, err := os.Stat(binary); err == nil {
+			return binary
+		}
+		above := filepath.Dir(dir)
+		if above == dir {
+			break
+		}
+		dir = above
+	}
+	return ""
 }
 
 // Put uploads an object.
