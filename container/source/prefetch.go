@@ -16,10 +16,9 @@ const (
 // except for Close.
 type prefetcher struct {
 	object  *object
-	tally   *tally
+	tally   func() *tally // waits for the checksum
 	ctx     context.Context
 	cancel  context.CancelFunc
-	sum     chan checksum
 	buffers *arena
 	reads   sync.WaitGroup
 
@@ -39,9 +38,10 @@ type prefetched struct {
 }
 
 func newPrefetcher(ctx context.Context, o *object) *prefetcher {
-	f := &prefetcher{object: o, sum: make(chan checksum, 1), buffers: newArena(prefetchBytes, mostPrefetched)}
+	f := &prefetcher{object: o, buffers: newArena(prefetchBytes, mostPrefetched)}
 	f.ctx, f.cancel = context.WithCancel(ctx)
-	go func() { f.sum <- o.checksum(f.ctx) }()
+	f.tally = sync.OnceValue(func() *tally { return newTally(o.checksum(f.ctx), o.size) })
+	go f.tally()
 	return f
 }
 
@@ -65,10 +65,6 @@ func (f *prefetcher) Read(p []byte) (int, error) {
 			break
 		}
 		f.queue = f.queue[1:]
-		if f.tally == nil {
-			f.tally = newTally(<-f.sum, f.object.size)
-		}
-		f.tally.add(first.buf, first.offset)
 		f.data, f.buffer = first.buf, first.buf
 	}
 	if f.err != nil {
@@ -89,16 +85,20 @@ func (f *prefetcher) ask() error {
 		r := prefetched{f.next, buf[:min(prefetchBytes, f.object.size-f.next)], make(chan error, 1)}
 		f.next += int64(len(r.buf))
 		f.queue = append(f.queue, r)
-		f.reads.Go(func() { r.done <- f.object.readAt(f.ctx, r.buf, r.offset) })
+		f.reads.Go(func() {
+			err := f.object.readAt(f.ctx, r.buf, r.offset)
+			if err == nil {
+				f.tally().add(r.buf, r.offset) // here, so that Read need not wait for it
+			}
+			r.done <- err
+		})
 	}
 	return nil
 }
 
 func (f *prefetcher) finish() error {
-	if f.tally != nil {
-		if err := f.tally.check(); err != nil {
-			return &Error{f.object.String() + ": " + err.Error(), err}
-		}
+	if err := f.tally().check(); err != nil {
+		return &Error{f.object.String() + ": " + err.Error(), err}
 	}
 	return io.EOF
 }

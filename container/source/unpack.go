@@ -23,6 +23,11 @@ const (
 	zstdWindow  = 32 << 20 // what --long=25 takes; more would not fit into what a start may take
 	magicLength = 4
 
+	// Blocks that zstd has in work at once. What reads, what decodes and what puts blocks
+	// together each do one, and wait for each other less if there are more of them;
+	// each takes half a megabyte.
+	zstdBlocks = 4
+
 	// What a model's archive stays far below. Weights hardly shrink when they
 	// are packed, texts to a tenth; what shrinks to a thousandth was made to fill memory or disk.
 	mostEntries  = 20_000
@@ -147,7 +152,7 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 		}
 		return z, nil
 	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		z, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(2), zstd.WithDecoderMaxWindow(zstdWindow), zstd.WithDecoderLowmem(true))
+		z, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(zstdBlocks), zstd.WithDecoderMaxWindow(zstdWindow), zstd.WithDecoderLowmem(true))
 		if err != nil {
 			return nil, fmt.Errorf("zstd: %w", err)
 		}
