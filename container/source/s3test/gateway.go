@@ -73,8 +73,8 @@ func NewGateway(tb testing.TB, bucket string) *Gateway {
 	return g
 }
 
-// gatewayBinary looks for build/bin/versitygw in the folder that the test runs in and in
-// those above it: what is compiled with -trimpath does not know where its source is.
+// gatewayBinary looks for build/bin/versitygw in the module that the test runs in: what is
+// compiled with -trimpath does not know where its source is.
 func gatewayBinary() string {
 	dir, err := os.Getwd()
 	for err == nil {
@@ -82,11 +82,10 @@ func gatewayBinary() string {
 		if _, err := os.Stat(binary); err == nil {
 			return binary
 		}
-		above := filepath.Dir(dir)
-		if above == dir {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil || dir == filepath.Dir(dir) {
 			break
 		}
-		dir = above
+		dir = filepath.Dir(dir)
 	}
 	return ""
 }
