@@ -34,8 +34,9 @@ def dynamic_of(source, kinds):
     tilings = ["Decode", "Few", "Many"]
     found = {f"tiled_kernel<{kinds[kind]}, {tilings.index(tiling)}>": (int(threads), int(size))
              for kind, tiling, threads, size in re.findall(r"takes<(MR_\w+), k(\w+)>\((\d+), (\d+)\)", source)}
-    for shape, threads, size in re.findall(r"takes<(\d+, (?:true|false))>\((\d+), (\d+)\)", source):
-        found[f"attend_tiled_kernel<{shape}>"] = (int(threads), int(size))
+    for shape, threads, size in re.findall(r"takes<((?:\d+, \w+, )?(?:true|false))>\((\d+), (\d+)\)", source):
+        kernel = "attend_tiled_kernel" if "," in shape else "attend_latent_kernel"
+        found[f"{kernel}<{shape}>"] = (int(threads), int(size))
     return found
 
 

@@ -185,6 +185,11 @@ uint32_t right(Bench& bench, int kind, bool early) {
   return on;
 }
 
+constexpr int kLatentShapes = 2 * kAttentionWidths;  // from this attention_shape() on
+constexpr const char* kAttentionNames[kAttentionShapes] = {
+    "attention:64",      "attention:128",      "attention:256",    "int8-attention:64",
+    "int8-attention:128", "int8-attention:256", "latent-attention", "int8-latent-attention"};
+
 // AttentionBench is one sequence whose last tokens attend to all of it, by heads that share keys:
 // two parts of positions, neither full, and rows that fill no block.
 class AttentionBench {
@@ -193,30 +198,54 @@ class AttentionBench {
     lay_out(Arena(nullptr));
     memory_ = Memory(Memory::device, bytes_, "the self-test");
     lay_out(Arena(memory_.data()));
-    std::minstd_rand random;
-    std::vector<float> x(size_t(kTokens) * kHeads * kMostWidth);
-    for (float& v : x) v = float(int(random() % 2001) - 1000) / 300;
+    std::vector<float> x(kQueries);
+    for (float& v : x) v = float(int(random_() % 2001) - 1000) / 300;
     copy(x_, x.data(), x.size() * sizeof(float));
-    std::vector<uint16_t> cached(size_t(kPages) * kPageTokens * 2 * kMostWidth);
-    for (uint16_t& v : cached) v = uint16_t((random() & 0x83ff) | ((14 - (random() & 3)) << 10));
-    copy(cache_, cached.data(), cached.size() * 2);
-    const mr_seq seq = {0, 0, kTokens, kLength, 0, 0, 0};
-    copy(seq_, &seq, sizeof seq);
-    const int counts[] = {kTokens, 1};
-    copy(counts_, counts, sizeof counts);
-    std::vector<int32_t> pos(kTokens), pages(kPages);
-    for (int t = 0; t < kTokens; t++) pos[size_t(t)] = kLength - kTokens + t;
+    std::vector<int32_t> pages(kPages);
     for (int i = 0; i < kPages; i++) pages[size_t(i)] = i;
-    std::shuffle(pages.begin(), pages.end(), random);
-    copy(pos_, pos.data(), pos.size() * 4);
+    std::shuffle(pages.begin(), pages.end(), random_);
     copy(pages_, pages.data(), pages.size() * 4);
     check(cudaMemsetAsync(slot_, 0, kTokens * sizeof(int32_t), stream_), "the self-test");
   }
 
-  // Attention of one width, by attention_tiled.cu or not, with parts that blocks of their own
-  // make, or without; as many sequences as are said to be choose the shape of blocks. It returns
-  // nothing if a kernel cannot be started.
-  std::vector<float> attend(int width, bool tiled, bool parts, int seqs) {
+  // Fills a cache of a shape with random numbers, of up to 1.
+  void fill(int shape) {
+    const bool latent = shape >= kLatentShapes, coded = latent ? shape > kLatentShapes : shape >= kAttentionWidths;
+    const int width = latent ? kMostLatentWidth : 64 << shape % kAttentionWidths;
+    cache_ = {};
+    cache_.memory = pages_of_cache_;
+    cache_.kind = latent ? MR_CACHE_LATENT : MR_CACHE_KV;
+    cache_.format = coded ? MR_W8 : MR_F16;
+    cache_.scale_group = kGroup;
+    cache_.heads = 1;
+    cache_.key_width = width;
+    cache_.value_width = latent ? kMostValueWidth : width;
+    cache_.key_bytes = coded ? (width + 2 * (width / kGroup) + 15) / 16 * 16 : 2 * width;
+    cache_.value_bytes = latent ? 0 : cache_.key_bytes;
+    cache_.stride = size_t(kPageTokens) * size_t(cache_.key_bytes + cache_.value_bytes);
+    tokens_ = latent ? kLatentTokens : kTokens;
+    std::vector<uint16_t> cached(kPages * cache_.stride / 2);
+    for (uint16_t& v : cached) v = coded ? uint16_t(random_()) : uint16_t((random_() & 0x83ff) | ((14 - (random_() & 3)) << 10));
+    if (coded)
+      for (size_t row = 0; row < cached.size(); row += size_t(cache_.key_bytes) / 2)
+        for (size_t scale = row + size_t(width) / 2; scale < row + size_t(cache_.key_bytes) / 2; scale++)
+          cached[scale] = uint16_t((random_() & 0x3ff) | ((7 - (random_() & 3)) << 10));
+    copy(pages_of_cache_, cached.data(), cached.size() * 2);
+    mr_seq seq{};
+    seq.count = tokens_;
+    seq.kv_len = kLength;
+    copy(seq_, &seq, sizeof seq);
+    const int counts[] = {tokens_, 1};
+    copy(counts_, counts, sizeof counts);
+    std::vector<int32_t> pos(kTokens);
+    for (int t = 0; t < tokens_; t++) pos[size_t(t)] = kLength - tokens_ + t;
+    copy(pos_, pos.data(), pos.size() * 4);
+  }
+
+  // Attention over the cache, on tensor cores or not, with parts that blocks of their own make, or
+  // without; as many sequences as are said to be choose the shape of blocks. It returns nothing if a
+  // kernel cannot be started.
+  std::vector<float> attend(bool tiled, bool parts, int seqs) {
     Step step{};
     step.n_tokens = counts_;
     step.n_seqs = counts_ + 1;
@@ -227,26 +256,21 @@ class AttentionBench {
     slots.count = slots.groups = 1;
     slots.pages_per_slot = kPages;
     slots.pages = pages_;
-    Cache c{};
-    c.memory = cache_;
-    c.kind = MR_CACHE_KV;
-    c.format = MR_F16;
-    c.heads = 1;
-    c.key_width = c.value_width = width;
-    c.key_bytes = c.value_bytes = width * 2;
-    c.stride = size_t(kPageTokens) * 4 * size_t(width);
     Attention a{};
     a.heads = kHeads;
     a.sight = MR_SIGHT_CAUSAL;
-    a.scale = 1 / std::sqrt(float(width));
+    a.scale = 1 / std::sqrt(float(cache_.key_width));
     a.partial = partial_;
     a.splits = parts ? (kLength + kSplit - 1) / kSplit : 1;
     a.tiled = tiled ? ~0u : 0;
-    const int columns = kHeads * width;
-    check(cudaMemsetAsync(out_, 0xff, size_t(kTokens) * size_t(columns) * sizeof(float), stream_), "the self-test");
-    millrace::attend(stream_, step, slots, c, {out_, columns, columns}, {x_, columns, columns}, {}, a, kTokens, seqs);
+    const int columns = kHeads * cache_.value_width;
+    const bool latent = cache_.kind == MR_CACHE_LATENT;
+    const int first = latent ? columns : kHeads * cache_.key_width, rest = kHeads * cache_.key_width - first;
+    const Values x{x_, first, first}, y{latent ? x_ + size_t(tokens_) * size_t(first) : nullptr, rest, rest};
+    check(cudaMemsetAsync(out_, 0xff, size_t(tokens_) * size_t(columns) * sizeof(float), stream_), "the self-test");
+    millrace::attend(stream_, step, slots, cache_, {out_, columns, columns}, x, y, a, tokens_, seqs);
     if (cudaGetLastError() != cudaSuccess) return {};
-    std::vector<float> out(size_t(kTokens) * size_t(columns));
+    std::vector<float> out(size_t(tokens_) * size_t(columns));
     check(cudaMemcpyAsync(out.data(), out_, out.size() * sizeof(float), cudaMemcpyDeviceToHost, stream_), "the self-test");
     check(cudaStreamSynchronize(stream_), "the self-test");
     return out;
@@ -255,8 +279,10 @@ class AttentionBench {
   static constexpr int kTokens = 19;
 
  private:
-  static constexpr int kHeads = 7, kLength = kSplit + 40, kPages = (kLength + kPageTokens - 1) / kPageTokens;
+  static constexpr int kHeads = 7, kLatentTokens = 5, kLength = kSplit + 40, kPages = (kLength + kPageTokens - 1) / kPageTokens;
   static constexpr int kMostWidth = 64 << (kAttentionWidths - 1);
+  static constexpr size_t kQueries = size_t(kTokens) * kHeads * kMostWidth;
+  static_assert(size_t(kLatentTokens) * kHeads * kMostLatentWidth <= kQueries);
 
   void lay_out(Arena arena) {
     counts_ = arena.take<int>(2);
@@ -264,10 +290,10 @@ class AttentionBench {
     pos_ = arena.take<int32_t>(kTokens);
     slot_ = arena.take<int32_t>(kTokens);
     pages_ = arena.take<int32_t>(kPages);
-    x_ = arena.take<float>(size_t(kTokens) * kHeads * kMostWidth);
-    out_ = arena.take<float>(size_t(kTokens) * kHeads * kMostWidth);
+    x_ = arena.take<float>(kQueries);
+    out_ = arena.take<float>(kQueries);
     partial_ = arena.take<float>(2 * kTokens * attention_floats(kHeads, kMostWidth));
-    cache_ = arena.take<char>(size_t(kPages) * kPageTokens * 4 * kMostWidth);
+    pages_of_cache_ = arena.take<char>(size_t(kPages) * kPageTokens * std::max(4 * kMostWidth, 2 * kMostLatentWidth));
     bytes_ = arena.used();
   }
   void copy(void* to, const void* from, size_t bytes) {
@@ -276,21 +302,25 @@ class AttentionBench {
   }
 
   cudaStream_t stream_;
+  std::minstd_rand random_;
   Memory memory_;
   size_t bytes_ = 0;
   int* counts_;
   mr_seq* seq_;
   int32_t *pos_, *slot_, *pages_;
   float *x_, *out_, *partial_;
-  char* cache_;
+  char* pages_of_cache_;
+  Cache cache_{};
+  int tokens_ = 0;
 };
 
-// Whether both shapes of blocks give a row the same bits, and what the plain kernel gives but for
-// the rounding of weights.
-bool attends(AttentionBench& bench, int width) {
-  const std::vector<float> want = bench.attend(width, false, false, 1), got = bench.attend(width, true, false, 1);
+// Whether all shapes of blocks give a row the same bits, and what the plain kernel gives but for the
+// rounding of weights, and of numbers that codes stand for.
+bool attends(AttentionBench& bench, int shape) {
+  bench.fill(shape);
+  const std::vector<float> want = bench.attend(false, false, 1), got = bench.attend(true, false, 1);
   if (want.empty()) fail(MR_LOST, "the self-test: a kernel that cannot be started");
-  if (got.empty() || bench.attend(width, true, true, AttentionBench::kTokens) != got) return false;
+  if (got.empty() || bench.attend(true, true, AttentionBench::kTokens) != got) return false;
   constexpr float kRounding = 2e-3f;  // of values up to 1
   for (size_t i = 0; i < got.size(); i++)
     if (!(std::fabs(got[i] - want[i]) <= kRounding)) return false;
@@ -331,11 +361,11 @@ Tested test(cudaStream_t stream, int device) {
     if (!failed.empty()) tested.off += std::string(" ") + name_of(kind) + ":" + failed;
   }
   AttentionBench attention(stream);
-  for (int i = 0; i < kAttentionWidths; i++)
-    if (attends(attention, 64 << i))
-      tested.attention |= 1u << i;
+  for (int shape = 0; shape < kAttentionShapes; shape++)
+    if (attends(attention, shape))
+      tested.attention |= 1u << shape;
     else
-      tested.off += " attention:" + std::to_string(64 << i);
+      tested.off += std::string(" ") + kAttentionNames[shape];
   if (!tested.off.empty()) tested.off = "self-test failed:" + tested.off;
   return tested;
 }

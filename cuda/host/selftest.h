@@ -10,7 +10,7 @@ namespace millrace {
 
 struct Tested {
   Tiled tiled{};    // without what kernels work in
-  uint32_t attention = 0;  // a bit for each attention_width()
+  uint32_t attention = 0;  // a bit for each attention_shape()
   std::string off;  // what is not on, as a sentence; empty: all is
 };
 

@@ -1,5 +1,5 @@
 // Attention over pages, the plain kernel: a block for each token and up to 8 heads that share keys.
-// attention_tiled.cu does it for caches of f16.
+// attention_tiled.cu and attention_latent.cu do it on tensor cores.
 #include "attention.cuh"
 
 namespace millrace {
@@ -174,13 +174,25 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(Step step, Cache c, Val
 
 }  // namespace
 
+int attention_shape(const Cache& c) {
+  const bool coded = c.format == MR_W8, groups = c.scale_group >= kLeastScaleGroup && (c.scale_group & (c.scale_group - 1)) == 0;
+  if ((c.format != MR_F16 && !(coded && groups)) || c.key_width % 8 != 0 || c.value_width % 8 != 0) return -1;
+  if (c.kind == MR_CACHE_LATENT)
+    return c.key_width <= kMostLatentWidth && c.value_width <= kMostValueWidth ? 2 * kAttentionWidths + coded : -1;
+  for (int i = 0; i < kAttentionWidths; i++)
+    if (std::max(c.key_width, c.value_width) <= 64 << i) return coded * kAttentionWidths + i;
+  return -1;
+}
+
 void attend(cudaStream_t stream, const Step& step, const Slots& slots, const Cache& c, const Values& out, const Values& x,
             const Values& y, const Attention& a, int n, int seqs) {
   const unsigned blocks = unsigned(c.heads * ((a.heads / c.heads + kHeads - 1) / kHeads));
-  if (const int width = attention_width(c); width >= 0 && (a.tiled >> width & 1) != 0 && y.data == nullptr)
-    attend_tiled(stream, step, slots, c, out, x, a, n, seqs);
-  else
+  if (const int shape = attention_shape(c); shape < 0 || (a.tiled >> shape & 1) == 0)
     MR_LAUNCH(attend_kernel, dim3(unsigned(n), blocks, unsigned(a.splits)), kThreads, stream, step, slots, c, out, x, y, a);
+  else if (c.kind == MR_CACHE_LATENT)
+    attend_latent(stream, step, slots, c, out, x, y, a, n, seqs);
+  else
+    attend_tiled(stream, step, slots, c, out, x, a, n, seqs);
   if (a.splits > 1) MR_LAUNCH(merge_kernel, dim3(unsigned(n), unsigned(a.heads)), kThreads, stream, step, c, out, a);
 }
 

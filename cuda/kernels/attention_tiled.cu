@@ -1,5 +1,5 @@
-// Attention on tensor cores, over caches of f16: a block makes rows of one sequence and of heads
-// that share keys and values. A row is a token with a head.
+// Attention on tensor cores, over caches of f16 and of codes of eight bits: a block makes rows of
+// one sequence and of heads that share keys and values. A row is a token with a head.
 //
 // A row's bits depend on neither the other rows of its block nor on how the prompt was cut: keys
 // are taken in blocks of kKeys at fixed positions, each added to a softmax that begins anew every
@@ -20,14 +20,22 @@
 // keys end, so that mma bounds it where one takes eight cycles of a scheduler or more, as on sm_80:
 // 1536 of 64 keys. While a block multiplies keys, the values of the same positions are on their
 // way, and then the next keys. few reads the same for 16 rows: it is bound by memory, as decoding is.
+//
+// Codes come to shared memory as they are, and each becomes a number rounded to f16 before a block
+// multiplies with it, 56 instructions of a thread of many for 64 keys and values. A block reads
+// 17 KiB for 64 keys of width 128, and few has twice as much on its way as it multiplies.
 #include "attention.cuh"
 
 namespace millrace {
 namespace {
 
-template <int width, bool many>
+template <int width, bool many, bool coded>
 struct Shape {
   static constexpr int kWidth = width, kKeys = 64;
+  static constexpr bool kCoded = coded;
+  // Of codes keys and values are numbers one after the other, and codes are in buffers: of many one
+  // block of either, of few one of each.
+  static constexpr int kTiles = coded ? 1 : 2, kBuffers = many ? 1 : 2;
   static constexpr int kShare = many ? 1 : 4, kWarps = many ? 8 : 4, kThreads = 32 * kWarps;
   static constexpr int kRows = 16 * kWarps / kShare;
   static constexpr int kPieces = width / 8;                      // of 16 bytes of a row
@@ -45,10 +53,17 @@ struct Queries {
 struct Four {
   alignas(16) float v[4];
 };
+template <class S, bool coded>
+struct Codes {
+  alignas(128) char codes[S::kBuffers][S::kKeys * coded_row(S::kWidth)];
+};
 template <class S>
-struct Memory {
-  alignas(128) char keys[S::kKeys][S::kPieces][16];
-  alignas(128) char values[S::kKeys][S::kPieces][16];
+struct Codes<S, false> {};
+template <class S>
+using Tile = char[S::kKeys][S::kPieces][16];
+template <class S>
+struct Memory : Codes<S, S::kCoded> {
+  alignas(128) Tile<S> tiles[S::kTiles];
   union {
     Queries<S> q;
     Four sums[S::kShare == 1 ? S::kUnits : 1][S::kThreads];  // once queries are in registers
@@ -58,23 +73,26 @@ struct Memory {
   int token[S::kRows], first[S::kRows], last[S::kRows], seq;
 };
 
-// Where a piece of a row is: those of eight rows are in different banks.
-__device__ __forceinline__ int swizzle(int row, int piece) { return piece ^ (row % 8); }
+// Of a block of kKeys keys or values a thread has a piece of some rows.
+template <class S>
+struct Pieces {
+  static constexpr int kEach = S::kThreads / S::kPieces;  // rows that are copied at once
+  static constexpr int kCopies = S::kKeys / kEach;        // of a thread
+  __device__ static int row() { return threadIdx.x / S::kPieces; }
+  __device__ static int piece() { return threadIdx.x % S::kPieces; }
+};
 
 // What a block reads: keys or values of a head, from a block of kKeys positions.
-template <class S>
-struct Source {
-  static constexpr int kEach = S::kThreads / S::kPieces;                    // rows that are copied at once
-  static constexpr int kCopies = S::kKeys / kEach;                          // of a thread
+template <class S, bool coded>
+struct Source : Pieces<S> {
+  using Pieces<S>::kEach, Pieces<S>::kCopies, Pieces<S>::row, Pieces<S>::piece;
   static constexpr int kBlockPages = S::kKeys / kPageTokens;
   static constexpr int kPages = kCopies < kBlockPages ? kCopies : kBlockPages;  // that a thread copies from
   const int32_t* table;
   int first, last;  // positions to read
   int32_t page[kPages], next[kPages];
 
-  __device__ static int row() { return threadIdx.x / S::kPieces; }
-  __device__ static int piece() { return threadIdx.x % S::kPieces; }
-
+  __device__ __forceinline__ Source(const int32_t* table, int first, int last) : table(table), first(first), last(last) {}
   // Reads which pages a block is in, to `next`.
   __device__ __forceinline__ void look_up(int block) {
     MR_UNROLL
@@ -89,8 +107,8 @@ struct Source {
   }
 
   // Copies a block's rows, which begin at `from` in each page. What is not read becomes zeros.
-  __device__ __forceinline__ void copy(char (&to)[S::kKeys][S::kPieces][16], const Cache& c, const int32_t (&pages)[kPages],
-                                       int block, size_t from, int row_bytes, int width) const {
+  __device__ __forceinline__ void copy(Tile<S>& to, const Cache& c, const int32_t (&pages)[kPages], int block, size_t from, int row_bytes,
+                                       int width) const {
     const char* base = c.memory + from + row() % kPageTokens * row_bytes + piece() * 16;
     const int pos = block * S::kKeys + row();
     MR_UNROLL
@@ -102,23 +120,27 @@ struct Source {
   }
 };
 
-// The sequence that a block's rows are of, -1 for none, and how many tiles of it come before. A
-// sequence has a tile more than its rows need if those before it fill no whole number of tiles.
+// The same of codes.
 template <class S>
-__device__ __forceinline__ int find_tile(Memory<S>& s, const Step& step, int group, int* tile) {
-  bool mine = false;
-  for (int i = threadIdx.x; i < *step.n_seqs; i += S::kThreads) {
-    const mr_seq seq = step.seqs[i];
-    const int at = int(blockIdx.x) - seq.start * group / S::kRows - i;
-    if (at < 0 || at * S::kRows >= seq.count * group) continue;
-    mine = true;
-    s.seq = i;
+struct Source<S, true> : Pieces<S>, CodedPages<S::kKeys, S::kThreads> {
+  using Pieces<S>::kEach, Pieces<S>::kCopies, Pieces<S>::row, Pieces<S>::piece;
+  int shift;
+
+  __device__ __forceinline__ Source(const int32_t* table, int first, int last) : CodedPages<S::kKeys, S::kThreads>{table, first, last, 0} {}
+  // Makes numbers of a block's codes. What is not read becomes zeros.
+  __device__ __forceinline__ void decode(Tile<S>& to, const char* codes, int block, int row_bytes, int width) const {
+    const int pos = block * S::kKeys + row();
+    MR_UNROLL
+    for (int i = 0; i < kCopies; i++) {
+      const int r = row() + i * kEach;
+      char* at = to[r][swizzle(r, piece())];
+      if (pos + i * kEach >= this->first && pos + i * kEach <= this->last && piece() * 8 < width)
+        decode_piece(at, codes + r * row_bytes, piece(), width, shift);
+      else
+        *reinterpret_cast<uint4*>(at) = make_uint4(0, 0, 0, 0);
+    }
   }
-  if (__syncthreads_count(mine) == 0) return -1;
-  const mr_seq seq = step.seqs[s.seq];
-  *tile = int(blockIdx.x) - seq.start * group / S::kRows - s.seq;
-  return s.seq;
-}
+};
 
 // Two planes of a row's queries, and the factor of its scores.
 template <class S>
@@ -164,7 +186,7 @@ __device__ __forceinline__ void score(float (&out)[S::kOwnScores][4], const Memo
     if (ks * 16 >= width) break;
     uint32_t k[S::kOwnScores / 2][4], fq[2][4];
     MR_UNROLL
-    for (int j = 0; j < S::kOwnScores / 2; j++) load_matrices4(k[j], s.keys[row + j * 16][swizzle(row, ks * 2 + half)]);
+    for (int j = 0; j < S::kOwnScores / 2; j++) load_matrices4(k[j], s.tiles[0][row + j * 16][swizzle(row, ks * 2 + half)]);
     MR_UNROLL
     for (int plane = 1; plane >= 0; plane--) {
       if constexpr (!held) load_fragment(fq[plane], s, plane, first_row, ks);
@@ -207,14 +229,14 @@ __device__ __forceinline__ void finish(float (&v)[S::kOwnScores][4], const Atten
         if (const int at = key + j * 8 + i % 2; at < row[i / 2].first || at > row[i / 2].last) v[j][i] = -INFINITY;
 }
 
-template <int width, bool many>
-__global__ void __launch_bounds__((Shape<width, many>::kThreads), (Shape<width, many>::kBlocks))
+template <int width, bool many, bool coded>
+__global__ void __launch_bounds__((Shape<width, many, coded>::kThreads), (Shape<width, many, coded>::kBlocks))
 attend_tiled_kernel(Step step, Slots slots, Cache c, Values out, Values x, Attention a) {
-  using S = Shape<width, many>;
+  using S = Shape<width, many, coded>;
   MR_SHARED_DYNAMIC(Memory<S>, s);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = a.heads / c.heads, kv = blockIdx.y;
   int tile = 0;
-  const int found = find_tile(s, step, group, &tile);
+  const int found = find_rows<S::kRows, S::kThreads>(&s.seq, step, group, &tile);
   if (found < 0) return;
   const mr_seq seq = step.seqs[found];
 
@@ -240,14 +262,25 @@ attend_tiled_kernel(Step step, Slots slots, Cache c, Values out, Values x, Atten
   const int read_first = shared_out ? max(block_first, int(blockIdx.z) * kSplit) : block_first;
   const int read_last = shared_out ? min(block_last, int(blockIdx.z) * kSplit + kSplit - 1) : block_last;
   if (read_first > read_last) return;
-  Source<S> from{slots.page_table(seq.slot, c.group), read_first, read_last, {}, {}};
+  Source<S, coded> from(slots.page_table(seq.slot, c.group), read_first, read_last);
   const int block_end = read_last / S::kKeys;
   int block = read_first / S::kKeys;
   const size_t keys_at = c.offset + size_t(kv) * kPageTokens * (c.key_bytes + c.value_bytes);
   const size_t values_at = keys_at + kPageTokens * c.key_bytes;
   from.look_up(block);
-  from.copy(s.keys, c, from.next, block, keys_at, c.key_bytes, c.key_width);
-  commit_copies();
+  if constexpr (coded) {
+    from.shift = __ffs(c.scale_group) - 1;
+    from.copy(s.codes[0], c, block, keys_at, c.key_bytes);
+    commit_copies();
+    if (S::kBuffers == 2) {
+      from.copy(s.codes[S::kBuffers - 1], c, block, values_at, c.value_bytes);
+      commit_copies();
+      from.look_up(block + 1);
+    }
+  } else {
+    from.copy(s.tiles[0], c, from.next, block, keys_at, c.key_bytes, c.key_width);
+    commit_copies();
+  }
 
   for (int r = warp; r < S::kRows; r += S::kWarps)
     load_query(s, s.token[r] < 0 ? nullptr : x.row(s.token[r]) + head_of(r) * c.key_width, r, c.key_width, a.scale);
@@ -287,12 +320,24 @@ attend_tiled_kernel(Step step, Slots slots, Cache c, Values out, Values x, Atten
   MR_LOOP
   for (; block <= block_end; block++) {
     const int first_key = block * S::kKeys;
-    wait_copies<0>();
+    wait_copies<coded ? S::kBuffers - 1 : 0>();
     __syncthreads();
-    from.advance();
-    from.copy(s.values, c, from.page, block, values_at, c.value_bytes, c.value_width);
-    commit_copies();
-    if (block < block_end) from.look_up(block + 1);
+    if constexpr (coded) {
+      from.decode(s.tiles[0], s.codes[0], block, c.key_bytes, c.key_width);
+      __syncthreads();
+      if (S::kBuffers == 1) {
+        from.copy(s.codes[0], c, block, values_at, c.value_bytes);
+        from.look_up(block + 1);
+      } else if (block < block_end) {
+        from.copy(s.codes[0], c, block + 1, keys_at, c.key_bytes);
+      }
+      commit_copies();
+    } else {
+      from.advance();
+      from.copy(s.tiles[1], c, from.page, block, values_at, c.value_bytes, c.value_width);
+      commit_copies();
+      if (block < block_end) from.look_up(block + 1);
+    }
 
     const bool busy = any_first < first_key + S::kKeys && any_last >= first_key;
     float n[S::kScores][4];
@@ -309,10 +354,23 @@ attend_tiled_kernel(Step step, Slots slots, Cache c, Values out, Values x, Atten
           else
             s.scores[lane / 4 + i / 2 * 8][(part * S::kOwnScores + j) * 8 + lane % 4 * 2 + i % 2] = mine[j][i];
     }
-    wait_copies<0>();
+    wait_copies<coded ? S::kBuffers - 1 : 0>();
     __syncthreads();
-    if (block < block_end) from.copy(s.keys, c, from.next, block + 1, keys_at, c.key_bytes, c.key_width);
-    commit_copies();
+    if constexpr (coded) {
+      from.decode(s.tiles[0], s.codes[S::kBuffers - 1], block, c.value_bytes, c.value_width);
+      __syncthreads();
+      if (block < block_end) {
+        if (S::kBuffers == 1)
+          from.copy(s.codes[0], c, block + 1, keys_at, c.key_bytes);
+        else
+          from.copy(s.codes[S::kBuffers - 1], c, block + 1, values_at, c.value_bytes);
+      }
+      commit_copies();
+      if (S::kBuffers == 2) from.look_up(block + 2);
+    } else {
+      if (block < block_end) from.copy(s.tiles[0], c, from.next, block + 1, keys_at, c.key_bytes, c.key_width);
+      commit_copies();
+    }
     if (busy) {
       if constexpr (S::kShare > 1)
         MR_UNROLL
@@ -356,7 +414,7 @@ attend_tiled_kernel(Step step, Slots slots, Cache c, Values out, Values x, Atten
         MR_UNROLL
         for (int u = 0; u < S::kUnits; u += 2) {
           uint32_t v[4];
-          load_matrices4_transposed(v, s.values[key][swizzle(lane, part * S::kUnits + u + lane / 16)]);
+          load_matrices4_transposed(v, s.tiles[S::kTiles - 1][key][swizzle(lane, part * S::kUnits + u + lane / 16)]);
           mma_f16(sums[u], w, v);
           mma_f16(sums[u + 1], w, v + 2);
         }
@@ -409,48 +467,56 @@ attend_tiled_kernel(Step step, Slots slots, Cache c, Values out, Values x, Atten
 }
 
 // What report.py cannot see: threads, and bytes of shared memory.
-template <int width, bool many>
+template <int width, bool many, bool coded>
 constexpr bool takes(int threads, size_t bytes) {
-  using S = Shape<width, many>;
+  using S = Shape<width, many, coded>;
   return S::kThreads == threads && sizeof(Memory<S>) == bytes;
 }
-static_assert(takes<64, false>(128, 25472));
-static_assert(takes<64, true>(256, 51584));
-static_assert(takes<128, false>(128, 45952));
-static_assert(takes<128, true>(256, 100736));
-static_assert(takes<256, false>(128, 86912));
+static_assert(takes<64, false, false>(128, 25472));
+static_assert(takes<64, true, false>(256, 51584));
+static_assert(takes<128, false, false>(128, 45952));
+static_assert(takes<128, true, false>(256, 100736));
+static_assert(takes<256, false, false>(128, 86912));
+static_assert(takes<64, false, true>(128, 27520));
+static_assert(takes<64, true, true>(256, 48512));
+static_assert(takes<128, false, true>(128, 48000));
+static_assert(takes<128, true, true>(256, 93568));
+static_assert(takes<256, false, true>(128, 91008));
 
-template <int width, bool many>
+template <int width, bool many, bool coded>
 void launch(cudaStream_t stream, const Step& step, const Slots& slots, const Cache& c, const Values& out, const Values& x, const Attention& a,
             int n, int seqs) {
-  using S = Shape<width, many>;
+  using S = Shape<width, many, coded>;
   const int group = a.heads / c.heads;
   const dim3 grid(unsigned(n * group / S::kRows + seqs), unsigned(c.heads), unsigned(a.splits));
-  MR_LAUNCH_EARLY((attend_tiled_kernel<width, many>), grid, S::kThreads, sizeof(Memory<S>), stream, false, step, slots, c, out, x, a);
+  MR_LAUNCH_EARLY((attend_tiled_kernel<width, many, coded>), grid, S::kThreads, sizeof(Memory<S>), stream, false, step, slots, c, out, x, a);
+}
+
+// One of width 256 does not fit for many rows.
+template <bool coded>
+void launch_width(cudaStream_t stream, const Step& step, const Slots& slots, const Cache& c, const Values& out, const Values& x,
+                  const Attention& a, int n, int seqs) {
+  const bool many = n * (a.heads / c.heads) >= 32 * seqs;
+  switch (attention_shape(c) % kAttentionWidths) {
+    case 0:
+      return many ? launch<64, true, coded>(stream, step, slots, c, out, x, a, n, seqs)
+                  : launch<64, false, coded>(stream, step, slots, c, out, x, a, n, seqs);
+    case 1:
+      return many ? launch<128, true, coded>(stream, step, slots, c, out, x, a, n, seqs)
+                  : launch<128, false, coded>(stream, step, slots, c, out, x, a, n, seqs);
+    case 2:
+      return launch<256, false, coded>(stream, step, slots, c, out, x, a, n, seqs);
+  }
 }
 
 }  // namespace
 
-int attention_width(const Cache& c) {
-  const int width = c.key_width > c.value_width ? c.key_width : c.value_width;
-  if (c.kind != MR_CACHE_KV || c.format != MR_F16 || c.key_width % 8 != 0 || c.value_width % 8 != 0) return -1;
-  for (int i = 0; i < kAttentionWidths; i++)
-    if (width <= 64 << i) return i;
-  return -1;
-}
-
 void attend_tiled(cudaStream_t stream, const Step& step, const Slots& slots, const Cache& c, const Values& out, const Values& x,
                   const Attention& a, int n, int seqs) {
-  const bool many = n * (a.heads / c.heads) >= 32 * seqs;
-  switch (attention_width(c)) {
-    case 0:
-      return many ? launch<64, true>(stream, step, slots, c, out, x, a, n, seqs) : launch<64, false>(stream, step, slots, c, out, x, a, n, seqs);
-    case 1:
-      return many ? launch<128, true>(stream, step, slots, c, out, x, a, n, seqs)
-                  : launch<128, false>(stream, step, slots, c, out, x, a, n, seqs);
-    case 2:
-      return launch<256, false>(stream, step, slots, c, out, x, a, n, seqs);
-  }
+  if (c.format == MR_F16)
+    launch_width<false>(stream, step, slots, c, out, x, a, n, seqs);
+  else
+    launch_width<true>(stream, step, slots, c, out, x, a, n, seqs);
 }
 
 }  // namespace millrace

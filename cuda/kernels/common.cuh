@@ -46,6 +46,23 @@ __device__ __forceinline__ uint32_t two_f16(float low, float high) {
 #endif
 }
 
+// scaled_f16 makes four f16 of the codes of four bytes, each rounded once it is multiplied with
+// scale: two to low, which are those of the lower bytes, and two to high.
+__device__ __forceinline__ void scaled_f16(uint32_t codes, uint16_t scale, uint32_t* low, uint32_t* high) {
+#ifdef __CUDACC__
+  // In the mantissa of 1024 a byte adds itself: a code that is moved by 128 makes 1152 + code.
+  const uint32_t moved = codes ^ 0x80808080, scales = scale | uint32_t(scale) << 16, bias = 0x64806480;
+  asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(*low) : "r"(__byte_perm(moved, 0x64, 0x4140)), "r"(bias));
+  asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(*high) : "r"(__byte_perm(moved, 0x64, 0x4342)), "r"(bias));
+  asm("mul.rn.f16x2 %0, %0, %1;" : "+r"(*low) : "r"(scales));
+  asm("mul.rn.f16x2 %0, %0, %1;" : "+r"(*high) : "r"(scales));
+#else
+  const auto one = [=](int i) { return uint32_t(to_f16(from_f16(scale) * float(int8_t(codes >> 8 * i)))); };
+  *low = one(0) | one(1) << 16;
+  *high = one(2) | one(3) << 16;
+#endif
+}
+
 // f16_shift is the power of two that moves the greatest magnitude of a row to 2^14 to 2^15, where
 // f16 has numbers: nothing overflows, and what is lost of a number in two planes of f16 is less
 // than float32 would lose in a sum.

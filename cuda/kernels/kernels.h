@@ -279,7 +279,7 @@ void selective_scan(cudaStream_t, const Step&, const Slots&, const Cache&, const
 // matrix of its head.
 void reduce_adapters(cudaStream_t, const Rows&, const Adapted&, const Values& x, const Chosen& chosen, int heads, int cols, int n);
 
-// attention.cu and attention_tiled.cu. With splits > 1 a block for each split of kSplit positions leaves its part in
+// attention.cu, attention_tiled.cu and attention_latent.cu. With splits > 1 a block for each split of kSplit positions leaves its part in
 // partial, attention_floats of floats for each split of each token; else a block goes through
 // all of them. The results are the same.
 constexpr int kMostValueWidth = 512;
@@ -289,18 +289,22 @@ struct Attention {
   float scale, cap;
   float* partial;
   int32_t splits;
-  uint32_t tiled;  // a bit for each attention_width() of which attention_tiled.cu may be used
+  uint32_t tiled;  // a bit for each attention_shape() that may be on tensor cores
 };
 __host__ __device__ constexpr size_t attention_floats(int heads, int value_width) { return size_t(heads) * (value_width + 2); }
 // The batch has at most n tokens of seqs sequences.
 void attend(cudaStream_t, const Step&, const Slots&, const Cache&, const Values& out, const Values& x, const Values& y,
             const Attention&, int n, int seqs);
-// attention_width is which of the kernels of attention_tiled.cu a cache has, for keys and values of
-// up to 64, 128 and 256 columns, or -1: none.
-constexpr int kAttentionWidths = 3;
-int attention_width(const Cache&);
+// attention_shape is which kernels on tensor cores a cache has, or -1: none. Those of keys and values
+// of up to 64, 128 and 256 columns, in f16; the same in codes of eight bits; those of latents, in f16
+// and in codes.
+constexpr int kAttentionWidths = 3, kAttentionShapes = 2 * kAttentionWidths + 2;
+constexpr int kMostLatentWidth = kMostValueWidth + 64;
+int attention_shape(const Cache&);
 void attend_tiled(cudaStream_t, const Step&, const Slots&, const Cache&, const Values& out, const Values& x, const Attention&, int n,
                   int seqs);
+void attend_latent(cudaStream_t, const Step&, const Slots&, const Cache&, const Values& out, const Values& x, const Values& y,
+                   const Attention&, int n, int seqs);
 
 // sample.cu: answers the rows of a batch from first on, whose logits are rows of logits,
 // which it overwrites. begin comes before the first of them.
