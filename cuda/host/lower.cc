@@ -11,6 +11,10 @@ namespace {
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
+// Rows of a tile of one expert's, of n rows that are divided among all: as many as blocks have for
+// what an expert gets on average.
+int tile_rows(const Chosen& c, int n) { return kTilingRows[tiling_of((n + c.n_experts - 1) / c.n_experts)]; }
+
 }  // namespace
 
 // How rows are packed for a tensor.
@@ -312,7 +316,8 @@ void Model::push_product(const Product& p) {
     Routing routing{};
     if (p.chosen != nullptr) {
       const int n = p.n(now);
-      routing = {p.chosen->tiles, p.chosen->n_tiles, n / kTileRows + std::min(n, p.chosen->n_experts)};
+      const int most = tile_rows(*p.chosen, n);
+      routing = {p.chosen->tiles, p.chosen->n_tiles, n / most + std::min(n, p.chosen->n_experts), most};
     }
     linear(now.stream, p.rows, p.out, x, w0, w1, e, p.chosen == nullptr ? nullptr : &routing, tiled(), p.n(now));
   });
@@ -340,7 +345,7 @@ void Model::lower_experts(const mr_op& op, Arena& arena) {
   const Values inner = values(first.rows), outer = values(last.rows);
   const Rows rows = this->rows();
   const auto n = this->n();
-  push([=, &c](const Now& now) { group_rows(now.stream, rows, c); });
+  push([=, &c](const Now& now) { group_rows(now.stream, rows, c, tile_rows(c, n(now) * k)); });
 
   Product p;
   p.x = value(op.in[0]);

@@ -79,7 +79,8 @@ class Bench {
     }
   }
 
-  // The result of one product, of linear.cu if tiled is null; empty if it cannot be started.
+  // The result of one product, of linear.cu if tiled is null; empty if it cannot be started. A gated
+  // one is of experts: its rows are in two tiles.
   std::vector<char> multiply(bool gated, int n, const Tiled* tiled) {
     std::vector<char> out(size_t(n) * kOutputs * sizeof(float));
     Packed p{};
@@ -99,16 +100,22 @@ class Bench {
     const Values result{out_, kOutputs, kOutputs};
     check(cudaMemsetAsync(memory_.data() + results_at_, 0xff, bytes_ - results_at_, stream_), "the self-test");
     copy(count_, &n, sizeof n);
+    constexpr int kLast = 3;
+    const Tile tiles[] = {{0, 0, n - kLast}, {0, n - kLast, kLast}};
+    const int n_tiles = 2;
+    copy(tiles_, tiles, sizeof tiles);
+    copy(n_tiles_, &n_tiles, sizeof n_tiles);
+    const Routing routing{tiles_, n_tiles_, n_tiles, kTilingRows[tiling_of(n)]}, *routed = gated ? &routing : nullptr;
     pack(stream_, count_, p, {x_, kColumns, kColumns}, nullptr, nullptr, n);
     const Weight* w1 = gated ? &weights_[1] : nullptr;
     if (tiled == nullptr) {
-      linear(stream_, {count_, nullptr}, result, p, w, w1, e, nullptr, Tiled{}, n);
+      linear(stream_, {count_, nullptr}, result, p, w, w1, e, routed, Tiled{}, n);
     } else {
       Tiled here = *tiled;
       here.partial = partial_;
       here.floats = kFloats;
       here.arrived = arrived_;
-      if (!linear_tiled(stream_, {count_, nullptr}, result, p, w, w1, e, nullptr, here, n)) return {};
+      if (!linear_tiled(stream_, {count_, nullptr}, result, p, w, w1, e, routed, here, n)) return {};
     }
     if (cudaGetLastError() != cudaSuccess) return {};
     check(cudaMemcpyAsync(out.data(), out_, out.size(), cudaMemcpyDeviceToHost, stream_), "the self-test");
@@ -118,11 +125,13 @@ class Bench {
 
  private:
   static constexpr int kMost = kRowsOf[kMany], kCapacity = 128;
-  static constexpr size_t kFloats = size_t(2) * 2 * 128 * 128;  // chunks, blocks
+  static constexpr size_t kFloats = size_t(2) * 4 * 128 * 128;  // chunks, blocks
 
   void lay_out(Arena arena) {
     const size_t rows = (kOutputs + kTileN - 1) / kTileN * kTileN, groups = kColumns / kGroup;
     count_ = arena.take<int>(1);
+    n_tiles_ = arena.take<int>(1);
+    tiles_ = arena.take<Tile>(2);
     x_ = arena.take<float>(size_t(kMost) * kColumns);
     arrived_ = arena.take<int32_t>(kMostArrivals);
     for (int m = 0; m < 2; m++) {
@@ -158,7 +167,8 @@ class Bench {
   std::minstd_rand random_;
   Memory memory_;
   size_t bytes_ = 0, results_at_ = 0;
-  int* count_;
+  int *count_, *n_tiles_;
+  Tile* tiles_;
   Weight weights_[2]{};
   uint16_t* minimums_[2];
   float *x_, *packed_scales_, *partial_, *out_;

@@ -187,7 +187,7 @@ int attention_shape(const Cache& c) {
 void attend(cudaStream_t stream, const Step& step, const Slots& slots, const Cache& c, const Values& out, const Values& x,
             const Values& y, const Attention& a, int n, int seqs) {
   const unsigned blocks = unsigned(c.heads * ((a.heads / c.heads + kHeads - 1) / kHeads));
-  if (const int shape = attention_shape(c); shape < 0 || (a.tiled >> shape & 1) == 0)
+  if (const int shape = attention_shape(c); shape < 0 || (a.tiled >> shape & 1) == 0 || (y.data != nullptr && c.kind != MR_CACHE_LATENT))
     MR_LAUNCH(attend_kernel, dim3(unsigned(n), blocks, unsigned(a.splits)), kThreads, stream, step, slots, c, out, x, y, a);
   else if (c.kind == MR_CACHE_LATENT)
     attend_latent(stream, step, slots, c, out, x, y, a, n, seqs);

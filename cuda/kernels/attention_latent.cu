@@ -29,7 +29,7 @@ constexpr int kScores = kKeys / 8;                       // units of 8 keys
 constexpr int kLanes = kThreads / kRows;                 // threads of a row, where rows are made weights
 static_assert(kWarps == 2 * kSlices && kRows == kKeys && kLanes * 4 == kKeys);
 
-using Tile = char[kKeys][kPieces][16];
+using KeyTile = char[kKeys][kPieces][16];
 template <bool coded>
 struct Codes {
   alignas(128) char codes[kKeys * coded_row(kMostLatentWidth)];
@@ -38,7 +38,7 @@ template <>
 struct Codes<false> {};
 template <bool coded>
 struct Memory : Codes<coded> {
-  alignas(128) Tile tiles[coded ? 1 : 2];
+  alignas(128) KeyTile tiles[coded ? 1 : 2];
   alignas(16) float scores[kSlices][kRows][kKeys + 8];
   alignas(16) char weights[kRows][2 * kKeys + 16];  // f16
   // What a row's sums are multiplied with: before a block is added, and where a part ends.
@@ -50,7 +50,7 @@ struct Memory : Codes<coded> {
 // One plane of a row's queries, whose columns are those of x and then of y, and the factor of its
 // scores.
 template <bool coded>
-__device__ __forceinline__ void load_query(Memory<coded>& s, Tile& to, const float* x, int x_width, const float* y, int width, int r,
+__device__ __forceinline__ void load_query(Memory<coded>& s, KeyTile& to, const float* x, int x_width, const float* y, int width, int r,
                                            int plane, float scale) {
   constexpr int kEach = kMostLatentWidth / 32;
   const int lane = threadIdx.x % 32;
@@ -100,7 +100,7 @@ struct Source {
     for (int i = 0; i < kPieces / kLanes; i++)
       copy16(to + i * kLanes * 16, from + i * kLanes * 16, valid && (Piece::first() + i * kLanes) * 8 < c.key_width);
   }
-  __device__ __forceinline__ const Tile& tile(Memory<coded>& s, const Cache&, int block) const { return s.tiles[block % 2]; }
+  __device__ __forceinline__ const KeyTile& tile(Memory<coded>& s, const Cache&, int block) const { return s.tiles[block % 2]; }
 };
 
 // What a block reads of codes.
@@ -108,13 +108,13 @@ template <>
 struct Source<true> : CodedPages<kKeys, kThreads> {
   int shift;
 
-  __device__ __forceinline__ Source(const int32_t* table, int first, int last, int scale_group)
-      : CodedPages<kKeys, kThreads>{table, first, last, 0}, shift(__ffs(scale_group) - 1) {}
+  __device__ __forceinline__ Source(const int32_t* table, int first, int last, int shift)
+      : CodedPages<kKeys, kThreads>{table, first, last, 0}, shift(shift) {}
   __device__ __forceinline__ void copy(Memory<true>& s, const Cache& c, int block) const {
     CodedPages<kKeys, kThreads>::copy(s.codes, c, block, c.offset, c.key_bytes);
   }
   // Makes numbers of a block's codes. What is not read becomes zeros.
-  __device__ __forceinline__ const Tile& tile(Memory<true>& s, const Cache& c, int block) const {
+  __device__ __forceinline__ const KeyTile& tile(Memory<true>& s, const Cache& c, int block) const {
     const int row = Piece::row(), pos = block * kKeys + row;
     const bool valid = pos >= first && pos <= last;
     MR_UNROLL
@@ -133,7 +133,7 @@ struct Source<true> : CodedPages<kKeys, kThreads> {
 
 // Scores of a block's keys and 16 rows by one slice of the columns, to shared memory.
 template <bool coded>
-__device__ __forceinline__ void score(Memory<coded>& s, const Tile& keys, const uint32_t (&q)[2][kSteps][4], int first_row, int slice, int width) {
+__device__ __forceinline__ void score(Memory<coded>& s, const KeyTile& keys, const uint32_t (&q)[2][kSteps][4], int first_row, int slice, int width) {
   const int lane = threadIdx.x % 32, row = lane / 16 * 8 + lane % 8, half = lane / 8 % 2;
   float out[kScores][4] = {};
   MR_UNROLL
@@ -243,7 +243,7 @@ __global__ void __launch_bounds__(kThreads, 1) attend_latent_kernel(Step step, S
   const int read_first = shared_out ? max(block_first, int(blockIdx.z) * kSplit) : block_first;
   const int read_last = shared_out ? min(block_last, int(blockIdx.z) * kSplit + kSplit - 1) : block_last;
   if (read_first > read_last) return;
-  Source<coded> from(slots.page_table(seq.slot, c.group), read_first, read_last, c.scale_group);
+  Source<coded> from(slots.page_table(seq.slot, c.group), read_first, read_last, coded ? __ffs(c.scale_group) - 1 : 0);
   const int block_end = read_last / kKeys;
   int block = read_first / kKeys;
   from.look_up(block);
@@ -252,7 +252,7 @@ __global__ void __launch_bounds__(kThreads, 1) attend_latent_kernel(Step step, S
 
   // Queries go through the tile that no keys are on their way to.
   const int first_row = warp / kSlices * 16, slice = warp % kSlices, x_width = x.width / a.heads, y_width = c.key_width - x_width;
-  Tile& staged = s.tiles[coded ? 0 : (block + 1) % 2];
+  KeyTile& staged = s.tiles[coded ? 0 : (block + 1) % 2];
   uint32_t q[2][kSteps][4];
   MR_UNROLL
   for (int plane = 0; plane < 2; plane++) {
@@ -298,7 +298,7 @@ __global__ void __launch_bounds__(kThreads, 1) attend_latent_kernel(Step step, S
     const int first_key = block * kKeys;
     wait_copies<0>();
     __syncthreads();
-    const Tile& keys = from.tile(s, c, block);
+    const KeyTile& keys = from.tile(s, c, block);
     if (block < block_end) {
       from.look_up(block + 1);
       from.copy(s, c, block + 1);

@@ -60,10 +60,10 @@ struct Codes {
 template <class S>
 struct Codes<S, false> {};
 template <class S>
-using Tile = char[S::kKeys][S::kPieces][16];
+using KeyTile = char[S::kKeys][S::kPieces][16];
 template <class S>
 struct Memory : Codes<S, S::kCoded> {
-  alignas(128) Tile<S> tiles[S::kTiles];
+  alignas(128) KeyTile<S> tiles[S::kTiles];
   union {
     Queries<S> q;
     Four sums[S::kShare == 1 ? S::kUnits : 1][S::kThreads];  // once queries are in registers
@@ -107,7 +107,7 @@ struct Source : Pieces<S> {
   }
 
   // Copies a block's rows, which begin at `from` in each page. What is not read becomes zeros.
-  __device__ __forceinline__ void copy(Tile<S>& to, const Cache& c, const int32_t (&pages)[kPages], int block, size_t from, int row_bytes,
+  __device__ __forceinline__ void copy(KeyTile<S>& to, const Cache& c, const int32_t (&pages)[kPages], int block, size_t from, int row_bytes,
                                        int width) const {
     const char* base = c.memory + from + row() % kPageTokens * row_bytes + piece() * 16;
     const int pos = block * S::kKeys + row();
@@ -128,7 +128,7 @@ struct Source<S, true> : Pieces<S>, CodedPages<S::kKeys, S::kThreads> {
 
   __device__ __forceinline__ Source(const int32_t* table, int first, int last) : CodedPages<S::kKeys, S::kThreads>{table, first, last, 0} {}
   // Makes numbers of a block's codes. What is not read becomes zeros.
-  __device__ __forceinline__ void decode(Tile<S>& to, const char* codes, int block, int row_bytes, int width) const {
+  __device__ __forceinline__ void decode(KeyTile<S>& to, const char* codes, int block, int row_bytes, int width) const {
     const int pos = block * S::kKeys + row();
     MR_UNROLL
     for (int i = 0; i < kCopies; i++) {

@@ -11,7 +11,7 @@ struct Shared {
 };
 
 // Sorts rows by expert, and cuts those of each into tiles.
-__global__ void __launch_bounds__(kThreads) group_rows_kernel(Rows rows, Chosen c) {
+__global__ void __launch_bounds__(kThreads) group_rows_kernel(Rows rows, Chosen c, int tile_rows) {
   MR_SHARED(Shared, s);
   const int pairs = *rows.count * c.top_k;
   for (int e = threadIdx.x; e < c.n_experts; e += kThreads) s.next[e] = 0;
@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kThreads) group_rows_kernel(Rows rows, Chosen 
       s.first[e] = at;
       s.tile[e] = tile;
       at += s.next[e];
-      tile += (s.next[e] + kTileRows - 1) / kTileRows;
+      tile += (s.next[e] + tile_rows - 1) / tile_rows;
       s.next[e] = s.first[e];
     }
     s.first[c.n_experts] = at;
@@ -34,8 +34,8 @@ __global__ void __launch_bounds__(kThreads) group_rows_kernel(Rows rows, Chosen 
   }
   __syncthreads();
   for (int e = threadIdx.x; e < c.n_experts; e += kThreads)
-    for (int row = s.first[e], tile = s.tile[e]; row < s.first[e + 1]; row += kTileRows)
-      c.tiles[tile++] = {e, row, min(kTileRows, s.first[e + 1] - row)};
+    for (int row = s.first[e], tile = s.tile[e]; row < s.first[e + 1]; row += tile_rows)
+      c.tiles[tile++] = {e, row, min(tile_rows, s.first[e + 1] - row)};
   for (int i = threadIdx.x; i < pairs; i += kThreads) {
     const int r = i / c.top_k, e = expert(i), at = atomicAdd(&s.next[e], 1);
     c.place[i] = at;
@@ -62,8 +62,8 @@ __global__ void combine_kernel(Rows rows, Values out, Values y, Chosen c) {
 
 }  // namespace
 
-void group_rows(cudaStream_t stream, const Rows& rows, const Chosen& chosen) {
-  MR_LAUNCH(group_rows_kernel, 1, kThreads, stream, rows, chosen);
+void group_rows(cudaStream_t stream, const Rows& rows, const Chosen& chosen, int tile_rows) {
+  MR_LAUNCH(group_rows_kernel, 1, kThreads, stream, rows, chosen, tile_rows);
 }
 
 void combine(cudaStream_t stream, const Rows& rows, const Values& out, const Values& y, const Chosen& chosen, int n) {

@@ -137,15 +137,16 @@ struct Epilogue {
   int32_t act;
 };
 
-// Routing says of each tile of kTileRows packed rows to which matrix it belongs.
-constexpr int kTileRows = 16;
+// Routing says of each tile of packed rows, of up to so many, to which matrix it belongs.
+constexpr int kTileRows = 16;  // that a tile has room for at least
 struct Tile {
   int32_t matrix, first, count;
 };
 struct Routing {
   const Tile* tiles;
   const int* n_tiles;
-  int most;
+  int most;  // tiles that there can be
+  int rows;
 };
 
 // Chosen are the rows of a step once for each expert that they go to, those of an expert
@@ -249,8 +250,8 @@ struct Route {
 };
 void route(cudaStream_t, const Rows&, const Values& experts, const Values& weights, const Values& x, const Route&, int n);
 
-// experts.cu
-void group_rows(cudaStream_t, const Rows&, const Chosen&);
+// experts.cu. group_rows makes tiles of up to tile_rows.
+void group_rows(cudaStream_t, const Rows&, const Chosen&, int tile_rows);
 void combine(cudaStream_t, const Rows&, const Values& out, const Values& y, const Chosen&, int n);
 
 // recurrent.cu
@@ -334,6 +335,10 @@ inline __host__ __device__ int chunk_columns(const Weight& w) {
 // Tiled is which kernels of tiled.cu products may use, and what they work in. Each format has
 // three shapes of blocks: for up to 16 rows, for up to 64, and for more.
 enum Tiling { kDecode, kFew, kMany, kTilings };
+constexpr int kTilingRows[kTilings] = {kTileRows, 64, 128};  // of a block
+constexpr Tiling tiling_of(int rows) {
+  return rows <= kTilingRows[kDecode] ? kDecode : rows <= kTilingRows[kFew] ? kFew : kMany;
+}
 struct Tiled {
   uint32_t on;             // a bit for each of tiled_bit()
   bool early;              // kernels may start, and fetch weights, while that before them ends

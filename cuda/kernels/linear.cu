@@ -299,7 +299,7 @@ void linear(cudaStream_t stream, const Rows& rows, const Values& out, const Pack
   const bool gate = second != nullptr;
   const Weight w1 = gate ? *second : Weight{};
   const Routing routing = routed == nullptr ? Routing{} : *routed;
-  const unsigned tiles = routed != nullptr ? unsigned(routing.most) : unsigned(n + 15) / 16;
+  const unsigned tiles = routed != nullptr ? unsigned(routing.most * (routing.rows / 16)) : unsigned(n + 15) / 16;
   const dim3 grid(unsigned(w0.padded_rows / kTileN), tiles, unsigned(x.heads));
   const bool multiplied = with_kind(w0.kind, [&](auto kind) {
     launch_kind<kind()>(stream, grid, rows, out, x, w0, w1, gate, e, routing);

@@ -61,18 +61,20 @@ __device__ __forceinline__ void finish(const Epilogue& e, const Values& out, int
   out.row(row)[at] = result;
 }
 
-// Finds out what a block has to do, which makes so many rows and columns; false: nothing.
+// Finds out what a block has to do, which makes so many rows and columns; false: nothing. A tile of
+// a routing that has more rows than a block makes has several blocks.
 __device__ __forceinline__ bool find_block(Block& b, const Rows& rows, const Routing& routing, int head, int most, int columns) {
   b.column = int(blockIdx.x) * columns;
   b.head = b.matrix = head;
   b.row = int(blockIdx.y) * most;
   b.rows = *rows.count - b.row;
   if (routing.tiles != nullptr) {
-    if (int(blockIdx.y) >= *routing.n_tiles) return false;
-    const Tile tile = routing.tiles[blockIdx.y];
+    const int blocks = routing.rows / most, at = int(blockIdx.y) % blocks * most;
+    if (int(blockIdx.y) / blocks >= *routing.n_tiles) return false;
+    const Tile tile = routing.tiles[int(blockIdx.y) / blocks];
     b.matrix = tile.matrix;
-    b.row = tile.first;
-    b.rows = tile.count;
+    b.row = tile.first + at;
+    b.rows = tile.count - at;
   }
   return b.rows > 0;
 }

@@ -47,6 +47,7 @@ struct Shape {
   static constexpr int kThreads = 32 * kWarpRows * kWarpColumns;
   static constexpr int kBlocks = tiling == kDecode ? 3 : 1;  // that registers must leave room for
   static constexpr int kRows = 16 * kTiles * kWarpRows, kColumns = 8 * kUnits * kWarpColumns;
+  static_assert(kRows == kTilingRows[tiling]);
   static constexpr int kStepK = kInteger ? 32 : 16;  // of mma
   // Steps of which there is a copy each; adding a group to sums takes too many registers for that.
   static constexpr int kUnrolled = tiling == kDecode && kCoded ? 1 : kStageK / kStepK;
@@ -536,9 +537,14 @@ bool launch_kind(cudaStream_t stream, const Rows& rows, const Values& out, const
   // numbers, are left to linear.cu.
   if (Shape<kind, kDecode>::kCoded && w0.groups > 1 && w0.group % 32 != 0) return false;
   if (w1 != nullptr && (w1->table != w0.table || (w1->minimums == nullptr) != (w0.minimums == nullptr))) return false;
-  if (routing != nullptr || n <= 16) return launch<kind, kDecode>(stream, rows, out, x, w0, w1, e, routing, tiled, n);
-  if (n <= 64) return launch<kind, kFew>(stream, rows, out, x, w0, w1, e, routing, tiled, n);
-  return launch<kind, kMany>(stream, rows, out, x, w0, w1, e, routing, tiled, n);
+  switch (tiling_of(routing != nullptr ? routing->rows : n)) {
+    case kDecode:
+      return launch<kind, kDecode>(stream, rows, out, x, w0, w1, e, routing, tiled, n);
+    case kFew:
+      return launch<kind, kFew>(stream, rows, out, x, w0, w1, e, routing, tiled, n);
+    default:
+      return launch<kind, kMany>(stream, rows, out, x, w0, w1, e, routing, tiled, n);
+  }
 }
 
 }  // namespace

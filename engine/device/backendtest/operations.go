@@ -681,4 +681,20 @@ func (s *suite) layers(t *testing.T) {
 			})
 		})
 	}
+	// Experts of as many rows as the largest blocks of a backend take.
+	for _, format := range s.formats(t) {
+		t.Run(fmt.Sprintf("each expert of 90 tokens/%v", format), func(t *testing.T) {
+			b := newBuilder(215, 28, format)
+			const hidden, experts = 64, 2
+			x := b.rmsNorm(b.embed(hidden, 1), hidden, 0)
+			chosen, weights := b.route(x, routing{experts: experts, topK: experts, score: plan.ScoreSoftmax})
+			m := b.logits(b.experts(x, chosen, weights, experts, 96, plan.ActSilu, true, true), 0)
+			s.compare(t, m, format, func(h *host) []answer {
+				a, b := h.start(prompt(9, 90, m.plan.Vocab), sample.Greedy()), h.start(prompt(8, 50, m.plan.Vocab), sample.Greedy())
+				out := h.step(chunk{seq: a, n: 90, score: true})
+				out = append(out, h.step(chunk{seq: b, n: 47, score: true})...)
+				return append(out, h.step(chunk{seq: b, n: 3, score: true})...)
+			})
+		})
+	}
 }
