@@ -233,7 +233,7 @@ class AttentionBench {
     cache_.key_bytes = coded ? (width + 2 * (width / kGroup) + 15) / 16 * 16 : 2 * width;
     cache_.value_bytes = latent ? 0 : cache_.key_bytes;
     cache_.stride = size_t(kPageTokens) * size_t(cache_.key_bytes + cache_.value_bytes);
-    tokens_ = latent ? kLatentTokens : kTokens;
+    tokens_ = latent || coded ? kFewTokens : kTokens;
     std::vector<uint16_t> cached(kPages * cache_.stride / 2);
     for (uint16_t& v : cached) v = coded ? uint16_t(random_()) : uint16_t((random_() & 0x83ff) | ((14 - (random_() & 3)) << 10));
     if (coded)
@@ -289,10 +289,10 @@ class AttentionBench {
   static constexpr int kTokens = 19;
 
  private:
-  static constexpr int kHeads = 7, kLatentTokens = 5, kLength = kSplit + 40, kPages = (kLength + kPageTokens - 1) / kPageTokens;
+  static constexpr int kHeads = 7, kFewTokens = 5, kLength = kSplit + 40, kPages = (kLength + kPageTokens - 1) / kPageTokens;
   static constexpr int kMostWidth = 64 << (kAttentionWidths - 1);
   static constexpr size_t kQueries = size_t(kTokens) * kHeads * kMostWidth;
-  static_assert(size_t(kLatentTokens) * kHeads * kMostLatentWidth <= kQueries);
+  static_assert(size_t(kFewTokens) * kHeads * kMostLatentWidth <= kQueries);
 
   void lay_out(Arena arena) {
     counts_ = arena.take<int>(2);

@@ -95,11 +95,12 @@ struct CodedPages {
 };
 static_assert(kPageTokens == 16);
 
-// decode makes a piece of eight f16 of a row of codes, at `to`. shift is that of the columns that
-// share a scale, which are a power of two.
-__device__ __forceinline__ void decode_piece(char* to, const char* row, int piece, int width, int shift) {
-  const uint2 codes = load<uint2>(row + piece * 8);
-  const uint16_t scale = load<uint16_t>(row + width + 2 * (piece * 8 >> shift));
+// decode_piece makes a piece of eight f16 of a row of codes, at `to`: zeros of one that is not
+// valid. shift is that of the columns that share a scale, which are a power of two.
+__device__ __forceinline__ void decode_piece(char* to, const char* row, int piece, int width, int shift, bool valid) {
+  uint2 codes = load<uint2>(row + piece * 8);
+  const uint16_t scale = valid ? load<uint16_t>(row + width + 2 * (piece * 8 >> shift)) : uint16_t(0);
+  if (!valid) codes.x = codes.y = 0;
   uint4 v;
   scaled_f16(codes.x, scale, &v.x, &v.y);
   scaled_f16(codes.y, scale, &v.z, &v.w);

@@ -120,11 +120,8 @@ struct Source<true> : CodedPages<kKeys, kThreads> {
     MR_UNROLL
     for (int i = 0; i < kPieces / kLanes; i++) {
       const int piece = Piece::first() + i * kLanes;
-      char* at = s.tiles[0][row][swizzle(row, piece)];
-      if (valid && piece * 8 < c.key_width)
-        decode_piece(at, s.codes + row * c.key_bytes, piece, c.key_width, shift);
-      else
-        *reinterpret_cast<uint4*>(at) = make_uint4(0, 0, 0, 0);
+      decode_piece(s.tiles[0][row][swizzle(row, piece)], s.codes + row * c.key_bytes, piece, c.key_width, shift,
+                   valid && piece * 8 < c.key_width);
     }
     __syncthreads();
     return s.tiles[0];
@@ -276,20 +273,21 @@ __global__ void __launch_bounds__(kThreads, 1) attend_latent_kernel(Step step, S
   }
   // Numbers of a thread are of four rows: lane / 4, and 8, 16 and 24 more.
   const auto own = [&](int h) { return lane / 4 + h * 8; };
-  // Calls fn with each row, its first column, and two numbers of it.
   float sums[2][kUnits][4] = {};
-  const auto each = [&](const auto& fn) {
+  // Where a row's values go, and those of its part.
+  const auto result_of = [&](int r) { return out.row(s.token[r]) + head_of(r) * c.value_width; };
+  const auto part_of = [&](int r) {
+    return a.partial + (size_t(s.token[r]) * a.splits + blockIdx.z) * attention_floats(a.heads, c.value_width) +
+           size_t(head_of(r)) * (c.value_width + 2);
+  };
+  // Calls fn with each number of this thread and where it goes.
+  const auto each = [&](int h, float* to, const auto& fn) {
     MR_UNROLL
-    for (int h = 0; h < 4; h++) {
-      const int r = own(h), t = s.token[r];
-      if (t < 0) continue;
+    for (int u = 0; u < kUnits; u++)
       MR_UNROLL
-      for (int u = 0; u < kUnits; u++)
-        MR_UNROLL
-        for (int i = 0; i < 2; i++)
-          if (const int column = (warp * kUnits + u) * 8 + lane % 4 * 2 + i; column < c.value_width)
-            fn(r, t, column, sums[h / 2][u][h % 2 * 2 + i]);
-    }
+      for (int i = 0; i < 2; i++)
+        if (const int column = (warp * kUnits + u) * 8 + lane % 4 * 2 + i; column < c.value_width)
+          fn(to[column], sums[h / 2][u][h % 2 * 2 + i]);
   };
 
   bool fresh = true;  // there is nothing to merge with yet
@@ -345,22 +343,26 @@ __global__ void __launch_bounds__(kThreads, 1) attend_latent_kernel(Step step, S
     __syncthreads();  // what weigh left may still be read
     merge_row(s, row, first_key / kSplit * kSplit, last);
     __syncthreads();
-    each([&](int r, int t, int column, float& sum) {
-      // What those before came to waits where the result will be.
-      float& to = out.row(t)[head_of(r) * c.value_width + column];
-      const float all = merge_value(fresh ? 0.f : to, sum, s.merged[r], s.added[r]);
-      to = last ? all / s.before[r] : all;
-      sum = 0;
-    });
+    MR_UNROLL
+    for (int h = 0; h < 4; h++) {
+      const int r = own(h);
+      if (s.token[r] < 0) continue;
+      const float before_part = s.merged[r], of_part = s.added[r], all = s.before[r];
+      // What parts before came to waits where the result will be.
+      each(h, result_of(r), [&](float& to, float& sum) {
+        const float merged = merge_value(fresh ? 0.f : to, sum, before_part, of_part);
+        to = last ? merged / all : merged;
+        sum = 0;
+      });
+    }
     fresh = false;
   }
   if (!shared_out) return;
-  const auto part_of = [&](int t, int r) {
-    return a.partial + (size_t(t) * a.splits + blockIdx.z) * attention_floats(a.heads, c.value_width) + size_t(head_of(r)) * (c.value_width + 2);
-  };
-  each([&](int r, int t, int column, float& sum) { part_of(t, r)[column] = sum; });
+  MR_UNROLL
+  for (int h = 0; h < 4; h++)
+    if (s.token[own(h)] >= 0) each(h, part_of(own(h)), [](float& to, float& sum) { to = sum; });
   if (threadIdx.x % kLanes != 0 || s.token[mine] < 0) return;
-  float* to = part_of(s.token[mine], mine);
+  float* to = part_of(mine);
   to[c.value_width] = row.state.most;
   to[c.value_width + 1] = row.state.sum;
 }

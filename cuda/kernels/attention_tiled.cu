@@ -133,11 +133,8 @@ struct Source<S, true> : Pieces<S>, CodedPages<S::kKeys, S::kThreads> {
     MR_UNROLL
     for (int i = 0; i < kCopies; i++) {
       const int r = row() + i * kEach;
-      char* at = to[r][swizzle(r, piece())];
-      if (pos + i * kEach >= this->first && pos + i * kEach <= this->last && piece() * 8 < width)
-        decode_piece(at, codes + r * row_bytes, piece(), width, shift);
-      else
-        *reinterpret_cast<uint4*>(at) = make_uint4(0, 0, 0, 0);
+      const bool valid = pos + i * kEach >= this->first && pos + i * kEach <= this->last && piece() * 8 < width;
+      decode_piece(to[r][swizzle(r, piece())], codes + r * row_bytes, piece(), width, shift, valid);
     }
   }
 };
