@@ -71,6 +71,7 @@ type operation struct {
 	format       plan.Format
 	rows         []int
 	context      int // positions of each sequence before the step
+	cache        plan.Format
 	add          func(l layers, x int32) int32
 	bytes, flops func(n int) float64
 }
@@ -91,9 +92,9 @@ func BenchmarkOperations(b *testing.B) {
 	b.Logf("%s: copy %.0f GB/s, mma %.0f TFLOP/s", caps.Detail, peak.bytes/1e9, peak.operations/1e12)
 	b.Run("peak/copy", func(b *testing.B) { b.ReportMetric(peak.bytes/1e9, "GB/s") })
 	b.Run("peak/mma", func(b *testing.B) { b.ReportMetric(peak.operations/1e12, "TFLOP/s") })
-	hidden, headDim, contexts := 8192, 128, []int{1024, 16384}
+	hidden, headDim, latent, contexts := 8192, 128, 512, []int{1024, 16384}
 	if emulatedLibrary(caps) {
-		hidden, headDim, contexts = 64, 8, []int{32}
+		hidden, headDim, latent, contexts = 64, 8, 16, []int{32}
 	}
 	var list []operation
 	for _, format := range []plan.Format{plan.BF16, plan.F8.Grouped(128), plan.W8.Grouped(32), plan.W4.Grouped(32)} {
@@ -101,7 +102,9 @@ func BenchmarkOperations(b *testing.B) {
 	}
 	list = append(list, normOf(hidden/2))
 	for _, context := range contexts {
-		list = append(list, attentionOf(headDim, context))
+		for _, cache := range []plan.Format{plan.F16, plan.CacheW8} {
+			list = append(list, attentionOf(headDim, context, cache), latentOf(latent, context, cache))
+		}
 	}
 	for _, o := range list {
 		for _, n := range o.rows {
@@ -115,7 +118,7 @@ func BenchmarkOperations(b *testing.B) {
 
 func linearOf(hidden int, format plan.Format) operation {
 	return operation{
-		name: fmt.Sprintf("linear %s %d", strings.ReplaceAll(format.String(), "/", "."), hidden), hidden: hidden, format: format, rows: []int{1, 8, 16, 32, 64, 128, 256},
+		name: fmt.Sprintf("linear %s %d", nameOf(format), hidden), hidden: hidden, format: format, rows: []int{1, 8, 16, 32, 64, 128, 256},
 		add: func(l layers, x int32) int32 {
 			out := l.value(hidden)
 			l.op(plan.OpLinear, out, []int32{x}, []int32{l.tensor(hidden, hidden)}, func(o *plan.Op) { o.F[plan.LinearScale] = 1 })
@@ -143,11 +146,12 @@ func normOf(hidden int) operation {
 
 // attentionOf is that of Llama's 8 billion with headDim 128: four heads share keys and
 // values. It writes the cache first.
-func attentionOf(headDim, context int) operation {
+func attentionOf(headDim, context int, format plan.Format) operation {
 	const heads, kvHeads = 32, 8
 	q, kv := heads*headDim, kvHeads*headDim
 	return operation{
-		name: fmt.Sprintf("attention %d of %d", context, headDim), hidden: q, format: plan.BF16, rows: []int{1, 32, 128}, context: context,
+		name: fmt.Sprintf("attention %s %d of %d", nameOf(format), context, headDim), hidden: q, format: plan.BF16, rows: []int{1, 32, 128},
+		context: context, cache: format,
 		add: func(l layers, x int32) int32 {
 			if len(l.Groups) == 0 {
 				l.Groups = append(l.Groups, plan.Group{})
@@ -162,10 +166,42 @@ func attentionOf(headDim, context int) operation {
 			})
 			return out
 		},
-		bytes: func(n int) float64 { return 4 * float64(n) * float64(kv) * float64(context) },
+		bytes: func(n int) float64 {
+			return 2 * float64(n) * kvHeads * float64(format.RowBytes(headDim)) * float64(context)
+		},
 		flops: func(n int) float64 { return 4 * float64(n) * float64(q) * float64(context) },
 	}
 }
+
+// latentOf is that of DeepSeek-V2-Lite with width 512, and of an eighth of DeepSeek-V3: 16 heads
+// over one latent, an eighth of whose columns are added for positions. It writes the cache first.
+func latentOf(width, context int, format plan.Format) operation {
+	const heads = 16
+	rest := width / 8
+	return operation{
+		name: fmt.Sprintf("latent attention %s %d of %d", nameOf(format), context, width), hidden: heads * (width + rest), format: plan.BF16,
+		rows: []int{1, 32, 128}, context: context, cache: format,
+		add: func(l layers, x int32) int32 {
+			if len(l.Groups) == 0 {
+				l.Groups = append(l.Groups, plan.Group{})
+			}
+			cache := int32(len(l.Caches))
+			l.Caches = append(l.Caches, plan.Cache{Kind: plan.CacheLatent, Heads: 1, KeyWidth: int32(width + rest), ValueWidth: int32(width)})
+			kept, turned, out := l.view(x, 0, width), l.view(x, width, rest), l.value(heads*width)
+			l.op(plan.OpCacheWrite, plan.None, []int32{kept, turned}, nil, func(o *plan.Op) { o.I[plan.WriteCache] = cache })
+			q := []int32{l.view(x, 0, heads*width), l.view(x, heads*width, heads*rest)}
+			l.op(plan.OpAttention, out, q, nil, func(o *plan.Op) {
+				o.I[plan.AttnCache], o.I[plan.AttnHeads], o.I[plan.AttnSlopes] = cache, heads, plan.None
+				o.F[plan.AttnScale] = 0.1
+			})
+			return x
+		},
+		bytes: func(n int) float64 { return float64(n) * float64(format.RowBytes(width+rest)) * float64(context) },
+		flops: func(n int) float64 { return 2 * float64(n) * heads * float64(2*width+rest) * float64(context) },
+	}
+}
+
+func nameOf(format plan.Format) string { return strings.ReplaceAll(format.String(), "/", ".") }
 
 func (o operation) run(b *testing.B, n int, copied, multiplied float64) {
 	const times = 16
@@ -174,7 +210,9 @@ func (o operation) run(b *testing.B, n int, copied, multiplied float64) {
 		for range times {
 			x = o.add(l, x)
 		}
-		return newModelOf(b, 1, l.end(x), o.format, n, o.context+device.PageTokens, max(n, 1))
+		p := l.end(x)
+		p.SetCacheFormat(o.cache)
+		return newModelOf(b, 1, p, o.format, n, o.context+device.PageTokens, max(n, 1))
 	}
 	empty, full := of(0), of(times)
 	defer empty.b.Close()
