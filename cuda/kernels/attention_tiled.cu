@@ -22,8 +22,9 @@
 // way, and then the next keys. few reads the same for 16 rows: it is bound by memory, as decoding is.
 //
 // Codes come to shared memory as they are, and each becomes a number rounded to f16 before a block
-// multiplies with it, 56 instructions of a thread of many for 64 keys and values. A block reads
-// 17 KiB for 64 keys of width 128, and few has twice as much on its way as it multiplies.
+// multiplies with it: about 24 instructions of a thread for eight, of which many has eight times
+// eight for 64 keys and values of width 128, and few sixteen times. A block then reads 18 KiB, and
+// few has as much on its way as it multiplies.
 #include "attention.cuh"
 
 namespace millrace {
