@@ -191,7 +191,7 @@ __device__ __forceinline__ void weigh(Memory<coded>& s, Row& row, const Attentio
   most = fmaxf(row.state.most, of_row(most, [](float a, float b) { return fmaxf(a, b); }));
   constexpr float kLog2E = 1.44269504f;
   const float base = most == -INFINITY ? 0.f : most * kLog2E;  // of a row that has seen nothing
-  const float before = exp2_fast(fmaf(row.state.most, kLog2E, -base));
+  const float before = exp2_fast(row.state.most * kLog2E - base);  // exactly 1 if most has not changed
   MR_UNROLL
   for (int i = 0; i < 4; i++) v[i] = exp2_fast(fmaf(v[i], kLog2E, -base));
   const float sum = of_row((v[0] + v[1]) + (v[2] + v[3]), Sum());

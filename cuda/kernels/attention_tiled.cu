@@ -388,7 +388,7 @@ attend_tiled_kernel(Step step, Slots slots, Cache c, Values out, Values x, Atten
         most = fmaxf(most, __shfl_xor_sync(kFullWarp, most, 1));
         most = fmaxf(most, __shfl_xor_sync(kFullWarp, most, 2));
         const float base = most == -INFINITY ? 0.f : most * kLog2E;  // of a row that has seen nothing
-        const float before = exp2_fast(fmaf(state[h].most, kLog2E, -base));
+        const float before = exp2_fast(state[h].most * kLog2E - base);  // exactly 1 if most has not changed
         float sum = 0;
         MR_UNROLL
         for (int j = 0; j < S::kScores; j++) {
