@@ -29,9 +29,9 @@ func TestSelfTest(t *testing.T) {
 	for _, tt := range []struct{ variable, want string }{
 		{"MILLRACE_CUDA_TILED=off", "; tiled kernels off"},
 		{"MILLRACE_SHIM_SKIP=(tiled_kernel<kind, tiling>):9", "; self-test failed: bf16:more"},
-		{"MILLRACE_SHIM_SKIP=(attend_tiled_kernel<width, many, coded>):4", "; self-test failed: attention:128"},
-		{"MILLRACE_SHIM_SKIP=(attend_tiled_kernel<width, many, coded>):9", "; self-test failed: int8-attention:128"},
-		{"MILLRACE_SHIM_SKIP=(attend_latent_kernel<coded>):3", "; self-test failed: int8-latent-attention"},
+		{"MILLRACE_SHIM_SKIP=(attend_tiled_kernel<width, many, coded>):5", "; self-test failed: attention:128"},
+		{"MILLRACE_SHIM_SKIP=(attend_tiled_kernel<width, many, coded>):14", "; self-test failed: int8-attention:128"},
+		{"MILLRACE_SHIM_SKIP=(attend_latent_kernel<coded>):5", "; self-test failed: int8-latent-attention"},
 	} {
 		cmd := exec.Command(os.Args[0], "-test.run", "^TestSelfTest$")
 		cmd.Env = append(os.Environ(), wantVariable+"="+tt.want, tt.variable)
