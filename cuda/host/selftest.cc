@@ -201,7 +201,8 @@ constexpr const char* kAttentionNames[kAttentionShapes] = {
     "int8-attention:128", "int8-attention:256", "latent-attention", "int8-latent-attention"};
 
 // AttentionBench is one sequence whose last tokens attend to all of it, by heads that share keys:
-// two parts of positions, neither full, and rows that fill no block.
+// two parts of positions, neither full, and rows that fill no block. The first token sees a block of
+// keys less than those after it.
 class AttentionBench {
  public:
   explicit AttentionBench(cudaStream_t stream) : stream_(stream) {
@@ -242,7 +243,7 @@ class AttentionBench {
           cached[scale] = uint16_t((random_() & 0x3ff) | ((7 - (random_() & 3)) << 10));
     copy(pages_of_cache_, cached.data(), cached.size() * 2);
     std::vector<int32_t> pos(kTokens);
-    for (int t = 0; t < tokens_; t++) pos[size_t(t)] = kLength - tokens_ + t;
+    for (int t = 0; t < tokens_; t++) pos[size_t(t)] = kFirst + t;
     copy(pos_, pos.data(), pos.size() * 4);
     keep(tokens_);
   }
@@ -275,7 +276,7 @@ class AttentionBench {
     Attention a{};
     a.heads = kHeads;
     a.sight = MR_SIGHT_CAUSAL;
-    a.scale = 1 / std::sqrt(float(cache_.key_width));
+    a.scale = 3 / std::sqrt(float(cache_.key_width));
     a.partial = partial_;
     a.splits = parts ? (kLength + kSplit - 1) / kSplit : 1;
     a.tiled = tiled ? ~0u : 0;
@@ -295,7 +296,7 @@ class AttentionBench {
   static constexpr int kTokens = 19;
 
  private:
-  static constexpr int kHeads = 7, kFewTokens = 5, kLength = kSplit + 66, kPages = (kLength + kPageTokens - 1) / kPageTokens;
+  static constexpr int kHeads = 7, kFewTokens = 5, kFirst = kSplit + 63, kLength = kFirst + kTokens, kPages = (kLength + kPageTokens - 1) / kPageTokens;
   static constexpr int kMostWidth = 64 << (kAttentionWidths - 1);
   static constexpr size_t kQueries = size_t(kTokens) * kHeads * kMostWidth;
   static_assert(size_t(kFewTokens) * kHeads * kMostLatentWidth <= kQueries);
