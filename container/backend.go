@@ -46,7 +46,7 @@ func deviceName(cfg *config.Serve) string {
 
 // runsDrafts reports whether the backend that deviceName returns runs a model's own head
 // for drafts (device.FeatureDraft). Others are given a plan without.
-func runsDrafts(name string) bool { return name == "cpu" || name == "ref" }
+func runsDrafts(name string) bool { return name == "cpu" || name == "ref" || name == "cuda" }
 
 // cudaLibraries are the files of the CUDA backend: the one that is named, or those beside the
 // program, the one for older drivers last.

@@ -44,7 +44,7 @@ func TestDraftHead(t *testing.T) {
 		speculate int
 		device    string
 		want      bool
-	}{{0, "cpu", false}, {1, "auto", true}, {8, "ref", true}, {8, "sim", false}} {
+	}{{0, "cpu", false}, {1, "auto", true}, {8, "ref", true}, {8, "cuda", true}, {8, "sim", false}} {
 		if got := drafts(&config.Serve{Speculate: tt.speculate, Device: tt.device}); got != tt.want {
 			t.Errorf("--speculate %d --device %s: a head %v, want %v", tt.speculate, tt.device, got, tt.want)
 		}

@@ -1,12 +1,20 @@
 package engine_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/millrace-ai/millrace/engine"
+	"github.com/millrace-ai/millrace/engine/cuda"
 	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/enginetest"
 	"github.com/millrace-ai/millrace/engine/loader"
+	"github.com/millrace-ai/millrace/engine/page"
 	"github.com/millrace-ai/millrace/engine/plan"
 	"github.com/millrace-ai/millrace/engine/sample"
 	"github.com/millrace-ai/millrace/engine/weights/weightstest"
@@ -45,6 +53,54 @@ func TestDraftGoldens(t *testing.T) {
 			b.margin = 0.2 // the files are BF16
 			compareDrafts(t, "loader/testdata/gguf/"+name+"+mtp.gguf", g, b)
 		})
+	}
+}
+
+// TestCUDADraftGoldens does so by the CUDA backend's shim, on one device and divided between two, and
+// compares the text of the base's golden with the one that is generated with drafts.
+func TestCUDADraftGoldens(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the race detector sees nothing of the library")
+	}
+	library := cudaLibrary(t)
+	if caps, err := cuda.Probe(library); err != nil || !strings.Contains(caps.Detail, "shim") {
+		t.Skipf("the library is not the shim: %v", err)
+	}
+	t.Setenv("MILLRACE_SHIM_DEVICES", "2")
+	names, least := []string{"glm4-moe"}, 2
+	if os.Getenv("MILLRACE_TEST_CUDA") == "all" {
+		names, least = draftGoldens, 1
+	}
+	for _, name := range names {
+		for n := least; n <= 2; n++ {
+			open := func(l device.Limits) (device.Backend, error) { return cuda.OpenOn(library, l, 0, n) }
+			t.Run(fmt.Sprintf("%s, %d devices", name, n), func(t *testing.T) {
+				dir, drafts := weightstest.WithDraft(t, "testdata", name)
+				compareDrafts(t, dir, drafts, goldenBackend{"cuda", open, 2e-2, 0.05})
+				data, err := os.ReadFile(filepath.Join("testdata", drafts.Base, "golden.json"))
+				var g golden
+				if err == nil {
+					err = json.Unmarshal(data, &g)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				limits := device.Limits{MaxTokens: 64, MaxRows: 64, MaxSlots: 4, MaxPagesPerSlot: 16}
+				b, err := open(limits)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { b.Close() }) // after the engine has stopped
+				c, cfg, p := openPlan(t, dir, true)
+				if _, err := loader.Load(floats{b}, p, c, nil); err != nil {
+					t.Fatal(err)
+				}
+				compareGolden(t, enginetest.Run(t, engine.Config{
+					Backend: b, Device: limits, Plan: p, Pages: 40 * len(p.Groups), States: states(p, 8), EOS: cfg.EOS,
+					Root: page.Root(), MaxBatchTokens: 16, Speculate: device.MaxDrafts,
+				}), &g, 0, 2e-2, 0.05)
+			})
+		}
 	}
 }
 

@@ -62,7 +62,8 @@ void fill_caps(mr_caps* caps, const Device& device) {
   caps->ops = (uint64_t(1) << MR_NUM_OPS) - 1;  // of a whole model
   caps->memory = device.memory;
   caps->formats = 1u << MR_F32 | 1u << MR_F16 | 1u << MR_BF16 | 1u << MR_W8 | 1u << MR_W4 | 1u << MR_F8;
-  caps->features = MR_FEATURE_ADAPTERS | MR_FEATURE_EMBEDS | MR_FEATURE_AXES | MR_FEATURE_SPANS | MR_FEATURE_VERIFY | MR_FEATURE_CACHE8;
+  caps->features = MR_FEATURE_ADAPTERS | MR_FEATURE_EMBEDS | MR_FEATURE_AXES | MR_FEATURE_SPANS | MR_FEATURE_VERIFY | MR_FEATURE_CACHE8 |
+                   MR_FEATURE_DRAFT;
   caps->devices = 1;
   caps->lowered = 1;
   caps->launch_depth = 1;
@@ -219,6 +220,8 @@ void RingEntry::allocate(const mr_limits& l, const Model& model) {
   lay_out(Arena(arrays.data()));
   *batch = b;
   check(cudaEventCreateWithFlags(&done, cudaEventDisableTiming), "preparing batches");
+  for (cudaEvent_t& e : draft)
+    if (model.drafts()) check(cudaEventCreateWithFlags(&e, cudaEventDefault), "preparing batches");
 }
 
 mr_batch* Context::batch(int i) { return ready_ && within(i, MR_RING_DEPTH) ? ring_[i].batch : nullptr; }
@@ -254,8 +257,18 @@ void Context::sample(int i) {
   RingEntry& e = entry("sample", i, RingEntry::forwarded);
   if (i != last_forward_) fail(MR_INVALID, "sample of ring entry %d, the last forward was of %d", i, last_forward_);
   model_->sample(stream_, e.batch);
+  if (e.batch->draft == 1) draft(e);
   check(cudaEventRecord(e.done, stream_), "starting to sample");
   e.state = RingEntry::sampled;
+}
+
+void Context::draft(RingEntry& e) {
+  const auto record = [&](cudaEvent_t event) { check(cudaEventRecord(event, stream_), "starting to draft"); };
+  record(e.draft[0]);
+  model_->draft(stream_, e.batch);
+  record(e.draft[1]);
+  model_->draft_further(stream_, e.batch);
+  record(e.draft[2]);
 }
 
 void Context::wait(int i) {
@@ -264,6 +277,17 @@ void Context::wait(int i) {
   RingEntry& e = entry("wait", i, given_up ? RingEntry::forwarded : RingEntry::sampled);
   e.state = RingEntry::idle;
   check(cudaEventSynchronize(e.done), "a step");
+  mr_batch& b = *e.batch;
+  b.draft_ns = b.further_draft_ns = 0;
+  if (b.draft == 1 && !given_up) {
+    const auto took = [&](int from) {
+      float milliseconds = 0;
+      check(cudaEventElapsedTime(&milliseconds, e.draft[from], e.draft[2]), "a draft");
+      return int64_t(double(milliseconds) * 1e6);
+    };
+    b.draft_ns = took(0);
+    b.further_draft_ns = took(1);
+  }
   const auto now = std::chrono::steady_clock::now();
   busy_ns_ += std::chrono::duration_cast<std::chrono::nanoseconds>(now - std::max(e.start, idle_since_)).count();
   idle_since_ = now;

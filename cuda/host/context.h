@@ -34,10 +34,12 @@ struct RingEntry {
   mr_batch* batch = nullptr;     // in arrays, and
   int32_t* adapters = nullptr;  // numbers of what its sequences have
   cudaEvent_t done = nullptr;
+  cudaEvent_t draft[3] = {};  // of a model that drafts: begun, the first token of each, all
   std::chrono::steady_clock::time_point start;
 
   ~RingEntry() {
-    if (done != nullptr) cudaEventDestroy(done);
+    for (cudaEvent_t e : {done, draft[0], draft[1], draft[2]})
+      if (e != nullptr) cudaEventDestroy(e);
   }
   void allocate(const mr_limits& limits, const Model& model);
 };
@@ -75,6 +77,7 @@ class Context {
 
  private:
   RingEntry& entry(const char* call, int i, RingEntry::State want);
+  void draft(RingEntry& e);
   void synchronize(const char* doing) { check(cudaStreamSynchronize(stream_), doing); }
   void copy(void* to, const void* from, int64_t bytes, int64_t want, cudaMemcpyKind kind);
   Model& model(const char* call);

@@ -31,7 +31,7 @@ class Graph {
 // what is in the device's memory is its Sizes, so that a graph serves all steps of one.
 class Graphs {
  public:
-  enum Part { forward, sample };
+  enum Part { forward, sample, draft, draft_further };
   struct Sizes {
     Part part;
     int rows;    // of grids: see bucket()
@@ -57,7 +57,7 @@ class Graphs {
   void clear() { graphs_.clear(); }
 
  private:
-  static constexpr size_t kMost = 64;  // each takes the device some hundred KiB
+  static constexpr size_t kMost = 96;  // each takes the device some hundred KiB
 
   struct Kept {
     std::unique_ptr<Graph> graph;

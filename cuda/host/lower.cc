@@ -427,15 +427,16 @@ void Model::lower_attention(const mr_op& op, Arena& arena) {
 }
 
 void Model::lower_logits(const mr_op& op, Arena& arena) {
+  Output& o = of_draft_ ? draft_head_ : head_;
   const size_t stride = round_up(size_t(plan_.vocab), 4);
-  logits_ = {arena.take<float>(kLogitRows * stride), plan_.vocab, int(stride)};
-  logits_head_ = {floats(op.weight[1], arena), op.f[MR_LOGITS_SCALE], op.f[MR_LOGITS_CAP]};
-  head_packed_ = layout_of(weight(op.weight[0]), 1, kLogitRows);
+  if (!of_draft_) logits_ = {arena.take<float>(kLogitRows * stride), plan_.vocab, int(stride)};
+  o.head = {floats(op.weight[1], arena), op.f[MR_LOGITS_SCALE], op.f[MR_LOGITS_CAP]};
+  o.packed = layout_of(weight(op.weight[0]), 1, kLogitRows);
   share_chunks(weight(op.weight[0]), nullptr, 1, kLogitRows);
   const int rows = weight(op.weight[0]).rows;
   if (rows == plan_.vocab) return;
   const size_t part = round_up(size_t(rows), 4);
-  logit_part_ = {arena.take<float>(kLogitRows * part), rows, int(part)};
+  o.part = {arena.take<float>(kLogitRows * part), rows, int(part)};
   exchanged_floats_ = std::max(exchanged_floats_, kLogitRows * size_t(rows));
 }
 

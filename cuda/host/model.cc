@@ -34,9 +34,8 @@ void check_op(const mr_plan& plan, const mr_op& op, int i) {
 void check_plan(const mr_plan& plan) {
   if (plan.version != MR_PLAN_VERSION)
     fail(MR_UNSUPPORTED, "plan version %d, this backend runs %d", plan.version, MR_PLAN_VERSION);
-  if (plan.n_draft > 0) fail(MR_UNSUPPORTED, "a plan that drafts tokens");
   constexpr int kKinds = MR_OP_ALL_REDUCE + 1;
-  for (int i = 0; i < plan.n_ops; i++) {
+  for (int i = 0; i < plan.n_ops + plan.n_draft; i++) {
     const mr_op& op = plan.ops[i];
     if (op.kind < 0 || op.kind >= kKinds) fail(MR_UNSUPPORTED, "operation %d is of unknown kind %d", i, op.kind);
     check_op(plan, op, i);
@@ -48,7 +47,7 @@ Model::Model(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& te
     : plan_(plan),
       plan_values_(plan.values, plan.values + plan.n_values),
       plan_caches_(plan.caches, plan.caches + plan.n_caches),
-      ops_(plan.ops, plan.ops + plan.n_ops),
+      ops_(plan.ops, plan.ops + plan.n_ops + plan.n_draft),
       tensors_(tensors),
       limits_(limits),
       stream_(stream),
@@ -63,7 +62,8 @@ Model::Model(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& te
   plan_.tables = nullptr;
   plan_.caches = nullptr;
   plan_.ops = nullptr;
-  head_ = ops_.back();
+  head_.op = ops_[size_t(plan.n_ops) - 1];
+  if (drafts()) draft_head_.op = ops_.back();
   choose_cache();
   lay_out_caches();
   lay_out(Arena(nullptr));  // finds out how much of what several operations share is needed
@@ -74,21 +74,26 @@ Model::Model(const mr_plan& plan, const std::vector<std::unique_ptr<Tensor>>& te
 }
 
 // The format of pages: that of the plan or, if it leaves it to the backend, float32 for
-// weights in float32 and for the smallest models, which rounding moves most, else f16.
+// weights in float32 and for the smallest models, which rounding moves most, else f16. A
+// draft does not count: with it the text is the same.
 void Model::choose_cache() {
   constexpr size_t kExactBytes = 8192;  // of a token
   int format = MR_F32;
   size_t token_bytes = 0;
+  std::vector<bool> drafts(plan_caches_.size());
+  for (size_t i = size_t(plan_.n_ops); i < ops_.size(); i++)
+    if (ops_[i].kind == MR_OP_CACHE_WRITE) drafts[size_t(ops_[i].i[MR_WRITE_CACHE])] = true;
   for (const mr_cache& c : plan_caches_) {
     if (c.kind == MR_CACHE_STATE) continue;
     format = c.format;
+    if (drafts[size_t(&c - plan_caches_.data())]) continue;
     token_bytes += size_t(c.heads) * (c.key_width + (c.kind == MR_CACHE_KV ? c.value_width : 0)) * sizeof(float);
   }
   cache_format_ = format & MR_KIND_MASK;
   cache_group_ = (format & MR_GROUP_MASK) >> MR_GROUP_SHIFT;
   if (cache_group_ == 0) cache_group_ = 1 << 30;  // all columns
   if (format != MR_F32) return;
-  const bool half = std::any_of(ops_.begin(), ops_.end(), [&](const mr_op& op) {
+  const bool half = std::any_of(ops_.begin(), ops_.begin() + plan_.n_ops, [&](const mr_op& op) {
     return (op.kind == MR_OP_LINEAR || op.kind == MR_OP_LINEAR_HEADS || op.kind == MR_OP_EXPERTS) &&
            weight(op.weight[0]).kind != MR_F32;
   });
@@ -130,10 +135,8 @@ void Model::lay_out_caches() {
 size_t Model::lay_out(Arena arena) {
   launches_.clear();
   chosen_.clear();
-  by_row_ = false;
-  last_packed_ = {};
-  rotated_ = {};
-  normed_ = {};
+  begin_pass();
+  of_draft_ = false;
   packed_memory_ = arena.take<char>(packed_bytes_);
   partial_ = arena.take<float>(partial_floats_);
   arrived_ = arena.take<int32_t>(kMostArrivals);
@@ -148,17 +151,35 @@ size_t Model::lay_out(Arena arena) {
   }
   for (size_t v = 0; v < values_.size(); v++)
     if (plan_values_[v].of >= 0) values_[v].data = values_[size_t(plan_values_[v].of)].data + plan_values_[v].column;
-  for (const mr_op& op : ops_) {
+  const size_t draft = size_t(plan_.n_ops);
+  for (size_t i = 0; i < ops_.size(); i++) {
+    const mr_op& op = ops_[i];
+    // The first operation of a draft makes the state that the others, which run once more for each
+    // further token, are given.
+    if (i == draft || i == draft + 1) {
+      begin_pass();
+      of_draft_ = true;
+      (i == draft ? first_draft_ : further_draft_) = launches_.size();
+    }
     lower(op, arena);
     for (const int32_t out : op.out)
       if (out >= 0 && last_packed_.value >= 0 && base(out) == base(last_packed_.value)) last_packed_ = {};
   }
+  if (!drafts()) first_draft_ = further_draft_ = launches_.size();
   return arena.used();
+}
+
+// What is lowered next runs without what was before it.
+void Model::begin_pass() {
+  by_row_ = false;
+  last_packed_ = {};
+  rotated_ = {};
+  normed_ = {};
 }
 
 void Model::lay_out_slots(Arena& arena) {
   const size_t tokens = size_t(limits_.max_tokens), rows = size_t(limits_.max_rows), n = size_t(limits_.max_slots);
-  const size_t vocab = encodes() ? 0 : size_t(plan_.vocab), width = size_t(plan_values_[size_t(head_.in[0])].width);
+  const size_t vocab = encodes() ? 0 : size_t(plan_.vocab), width = size_t(plan_values_[size_t(head_.op.in[0])].width);
   step_.max_tokens = limits_.max_tokens;
   step_.batch = arena.take<const mr_batch*>(1);
   for (const int** p : {&step_.n_tokens, &step_.n_rows, &step_.n_seqs}) *p = arena.take<int>(1);
@@ -182,6 +203,11 @@ void Model::lay_out_slots(Arena& arena) {
   slots_.counts = arena.take<uint32_t>(n * vocab);
   slots_.biases = arena.take<mr_bias_delta>(encodes() ? 0 : n * MR_MAX_BIASES);
   slots_.rows = arena.take<float>(n * width);
+  if (!drafts()) return;
+  drafting_.picks = arena.take<Pick>(n);
+  drafting_.seq = arena.take<int32_t>(n);
+  drafting_.last = arena.take<int32_t>(rows);
+  drafting_.drafted = arena.take<int>(1);
 }
 
 void Model::reserve(int pages, int states, cudaStream_t stream) {
@@ -192,7 +218,9 @@ void Model::reserve(int pages, int states, cudaStream_t stream) {
     c.stride = c.kind == MR_CACHE_STATE ? state_bytes_ : page_bytes_;
   }
   const size_t slots = size_t(slots_.count);
-  for (const auto& [at, bytes] : {std::pair<void*, size_t>{slots_.counts, slots * size_t(slots_.vocab) * sizeof(uint32_t)},
+  // A draft may read what no step has written, after one without it: that is to be a number.
+  for (const auto& [at, bytes] : {std::pair<void*, size_t>{pages_.data(), drafts() ? pages_.bytes() : 0},
+                                  {slots_.counts, slots * size_t(slots_.vocab) * sizeof(uint32_t)},
                                   {slots_.n_biases, slots * sizeof(int32_t)},
                                   {slots_.is_void, slots * sizeof(int32_t)},
                                   {slots_.last, slots * sizeof(int32_t)}})
@@ -230,10 +258,15 @@ void Model::forward(cudaStream_t stream, const mr_batch* batch, const int32_t* a
 }
 
 void Model::layers(const Now& now) const {
-  for (const Launch& l : launches_)
-    if ((l.by_row ? now.rows : now.tokens) > 0) l.run(now);
-  if (!encodes() && now.rows > 0) keep_rows(now.stream, step_, slots_, value(head_.in[0]), now.rows);
+  run(now, 0, first_draft_);
+  if (!encodes() && now.rows > 0) keep_rows(now.stream, step_, slots_, value(head_.op.in[0]), now.rows);
   check(cudaPeekAtLastError(), "starting a forward pass");
+}
+
+// Runs launches [from, to).
+void Model::run(const Now& now, size_t from, size_t to) const {
+  for (size_t i = from; i < to; i++)
+    if ((launches_[i].by_row ? now.rows : now.tokens) > 0) launches_[i].run(now);
 }
 
 void Model::sample(cudaStream_t stream, const mr_batch* batch) {
@@ -246,33 +279,98 @@ void Model::sample(cudaStream_t stream, const mr_batch* batch) {
 }
 
 void Model::answers(const Now& now) const {
-  const Values x = value(head_.in[0]);
-  if (encodes()) return output_rows(now.stream, step_, x, now.rows);
+  if (encodes()) return output_rows(now.stream, step_, value(head_.op.in[0]), now.rows);
   begin_sample(now.stream, step_, slots_, now.rows);
   for (int first = 0; first < now.rows; first += kLogitRows) {
     const int n = std::min(kLogitRows, now.rows - first);
-    Values part = x;
-    part.data = x.row(first);
-    pack(now.stream, step_.n_rows, head_packed_, part, nullptr, nullptr, n);
-    Epilogue none{};
-    const Rows rows = {step_.n_rows, nullptr};
-    const bool divided = logit_part_.data != nullptr;
-    linear(now.stream, rows, divided ? logit_part_ : logits_, head_packed_, weight(head_.weight[0]), nullptr, none, nullptr, tiled(), n);
-    if (divided) all_gather(now.stream, rows, logits_, logit_part_, group_->peers(), n);
-    sample_rows(now.stream, step_, slots_, logits_, logits_head_, first, n);
+    logits(now, head_, first, n);
+    sample_rows(now.stream, step_, slots_, logits_, head_.head, first, n);
   }
   check(cudaPeekAtLastError(), "starting to sample");
+}
+
+// Makes logits_ of n rows from first on.
+void Model::logits(const Now& now, const Output& output, int first, int n) const {
+  Values x = value(output.op.in[0]);
+  x.data = x.row(first);
+  pack(now.stream, step_.n_rows, output.packed, x, nullptr, nullptr, n);
+  Epilogue none{};
+  const Rows rows = {step_.n_rows, nullptr};
+  const bool divided = output.part.data != nullptr;
+  linear(now.stream, rows, divided ? output.part : logits_, output.packed, weight(output.op.weight[0]), nullptr, none, nullptr,
+         tiled(), n);
+  if (divided) all_gather(now.stream, rows, logits_, output.part, group_->peers(), n);
+}
+
+void Model::draft(cudaStream_t stream, const mr_batch* batch) {
+  int longest = 0;
+  for (int s = 0; s < batch->n_seqs; s++) longest = std::max(longest, batch->seqs[s].kv_len);
+  Now now = sizes(stream, *batch, longest);
+  if (shared(&now))
+    graphs_.run(stream, {Graphs::draft, now.tokens, now.splits}, [&] { first_pass(now); });
+  else
+    first_pass(now);
+}
+
+void Model::first_pass(const Now& now) const {
+  begin_draft(now.stream, step_, drafting_);
+  draft_tokens(now, first_draft_);
+}
+
+// How many tokens are drafted of each sequence the device knows: what is left without one costs
+// empty blocks.
+void Model::draft_further(cudaStream_t stream, const mr_batch* batch) {
+  int most = 0, longest = 0;
+  for (int s = 0; s < batch->n_seqs; s++) {
+    most = std::max(most, batch->seqs[s].drafts);
+    longest = std::max(longest, batch->seqs[s].kv_len + batch->seqs[s].drafts);
+  }
+  Now now = sizes(stream, *batch, longest);
+  now.tokens = now.rows = now.seqs = std::min(now.rows, now.seqs);
+  if (now.rows == 0) return;
+  const bool graph = shared(&now);
+  for (int i = 1; i < most; i++) {
+    if (graph)
+      graphs_.run(stream, {Graphs::draft_further, now.tokens, now.splits}, [&] { further_pass(now); });
+    else
+      further_pass(now);
+  }
+}
+
+void Model::further_pass(const Now& now) const {
+  const mr_op& first = ops_[size_t(plan_.n_ops)];
+  follow_draft(now.stream, step_, drafting_, value(first.out[0]), value(draft_head_.op.in[0]), now.rows);
+  draft_tokens(now, further_draft_);
+}
+
+// Runs the draft from a launch on, and drafts a token of each pick.
+void Model::draft_tokens(const Now& now, size_t from) const {
+  run(now, from, launches_.size());
+  for (int first = 0; first < now.rows; first += kLogitRows) {
+    const int n = std::min(kLogitRows, now.rows - first);
+    logits(now, draft_head_, first, n);
+    draft_rows(now.stream, step_, drafting_, logits_, draft_head_.head, first, n);
+  }
+  check(cudaPeekAtLastError(), "starting to draft");
 }
 
 void Model::record(cudaStream_t stream) {
   const int most = std::min({limits_.max_tokens, limits_.max_rows, limits_.max_slots});
   for (int n = 1; n <= most;) {
     Now now = {stream, n, n, n, 1};
-    if (!shared(&now) || graphs_.prepare(stream, {Graphs::forward, now.tokens, now.splits}, [&] { layers(now); }) == nullptr ||
-        graphs_.prepare(stream, {Graphs::sample, now.rows, 0}, [&] { answers(now); }) == nullptr)
-      return;
+    if (!shared(&now) || !prepare(now)) return;
     n = graphs_.bucket(n) + 1;
   }
+}
+
+// prepare records the graphs of steps of these sizes, and reports whether there can be graphs.
+bool Model::prepare(const Now& now) {
+  const auto graph = [&](Graphs::Part part, int splits, const std::function<void()>& enqueue) {
+    return graphs_.prepare(now.stream, {part, now.rows, splits}, enqueue) != nullptr;
+  };
+  if (!graph(Graphs::forward, now.splits, [&] { layers(now); }) || !graph(Graphs::sample, 0, [&] { answers(now); })) return false;
+  return !drafts() || (graph(Graphs::draft, now.splits, [&] { first_pass(now); }) &&
+                       graph(Graphs::draft_further, now.splits, [&] { further_pass(now); }));
 }
 
 }  // namespace millrace

@@ -50,6 +50,12 @@ class Model {
   void forward(cudaStream_t stream, const mr_batch* batch, const int32_t* adapters, int longest);
   void sample(cudaStream_t stream, const mr_batch* batch);
 
+  // draft enqueues what drafts the first token after those that sample chose of the same batch, and
+  // draft_further all others.
+  bool drafts() const { return plan_.n_draft > 0; }
+  void draft(cudaStream_t stream, const mr_batch* batch);
+  void draft_further(cudaStream_t stream, const mr_batch* batch);
+
   // record makes the graphs of steps up to a length that one split of attention covers.
   void record(cudaStream_t stream);
 
@@ -62,8 +68,8 @@ class Model {
   int vocab() const { return plan_.vocab; }
   int embeds_width() const { return plan_.embeds_width; }
   int groups() const { return std::max(1, plan_.n_groups); }
-  bool encodes() const { return head_.kind == MR_OP_OUTPUT; }
-  int head_width() const { return values_[size_t(head_.in[0])].width; }
+  bool encodes() const { return head_.op.kind == MR_OP_OUTPUT; }
+  int head_width() const { return value(head_.op.in[0]).width; }
 
  private:
   // What x was packed to last.
@@ -100,16 +106,30 @@ class Model {
     int number;
     Memory memory;
   };
+  // Output is how rows become answers, as the last operation of the plan or of its draft says.
+  struct Output {
+    mr_op op{};
+    Head head{};
+    Packed packed{};
+    Values part{};  // of one that is divided
+  };
 
   // Sizes of a step, and of the graph that it can share with others.
   Now sizes(cudaStream_t stream, const mr_batch& b, int longest) const;
   bool shared(Now* now) const;
   void layers(const Now& now) const;
   void answers(const Now& now) const;
+  void run(const Now& now, size_t from, size_t to) const;
+  void logits(const Now& now, const Output& output, int first, int n) const;
+  void first_pass(const Now& now) const;
+  void further_pass(const Now& now) const;
+  void draft_tokens(const Now& now, size_t from) const;
+  bool prepare(const Now& now);
 
   void choose_cache();
   void lay_out_caches();
   size_t lay_out(Arena arena);
+  void begin_pass();
   void lay_out_slots(Arena& arena);
   void lower(const mr_op& op, Arena& arena);
   void lower_linear(const mr_op& op, Arena& arena);
@@ -156,7 +176,7 @@ class Model {
   Member* group_;
   size_t exchanged_floats_ = 0;  // at once, by the devices of a group
 
-  mr_op head_{};
+  Output head_, draft_head_;
   int cache_format_ = MR_F32, cache_group_ = 0;
   size_t page_bytes_ = 0, state_bytes_ = 0;
   Memory workspace_, pages_, states_;
@@ -165,9 +185,8 @@ class Model {
   Step step_{};
   Slots slots_{};
   Rows token_rows_{}, row_rows_{};
-  Values logits_{}, logit_part_{};  // the latter of an output head that is divided
-  Head logits_head_{};
-  Packed head_packed_{};
+  Values logits_{};
+  Drafting drafting_{};
   char* packed_memory_ = nullptr;
   size_t packed_bytes_ = 0;
   float* partial_ = nullptr;
@@ -182,12 +201,14 @@ class Model {
   size_t most_low_rows_ = 0;  // of a product: heads times rows
 
   // While operations are lowered.
-  bool by_row_ = false;
+  bool by_row_ = false, of_draft_ = false;
   LastPacked last_packed_;
   Open<Rotated> rotated_;
   Open<Packed> normed_;  // what a norm packs besides
   int normed_value_ = -1;  // of whole rows, or none
   std::vector<Launch> launches_;
+  // The first of launches_ of the draft, and of what runs for each token of it but the first.
+  size_t first_draft_ = 0, further_draft_ = 0;
   Graphs graphs_;
 
   template <class T>

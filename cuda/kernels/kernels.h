@@ -45,8 +45,8 @@ struct Weight {
   }
 };
 
-// Step is what kernels know of the batch. What it points to is filled by update(), but for
-// the batch itself, which the host wrote where *batch says.
+// Step is what kernels know of the batch. What it points to is filled by update(), and changed for
+// drafts, but for the batch itself, which the host wrote where *batch says.
 struct Step {
   const mr_batch* const* batch;
   const int *n_tokens, *n_rows, *n_seqs;
@@ -315,6 +315,31 @@ struct Head {
 };
 void begin_sample(cudaStream_t, const Step&, const Slots&, int n);
 void sample_rows(cudaStream_t, const Step&, const Slots&, const Values& logits, const Head&, int first, int n);
+
+// draft.cu. A pick is a row of the batch that tokens are drafted after, with the token of the
+// sequence that was drafted last.
+struct Pick {
+  int32_t row, slot;
+  int32_t pos;             // of the token that a draft follows
+  int32_t rope_len, most;  // tokens to draft
+  int32_t token;           // or MR_NONE
+  int32_t from;            // its row in the pass before
+  int32_t axes[3];
+};
+// Drafting is what passes of a draft leave for the next one.
+struct Drafting {
+  Pick* picks;    // [slots], one for each row of the pass
+  int32_t* seq;   // by slot: which sequence of the batch it has
+  int32_t* last;  // by row of the batch: 1 if it chose the last token of a slot that wants drafts
+  int* drafted;   // tokens of each pick before those of this pass
+};
+// begin_draft makes the step of a batch that has been sampled the first pass of its draft:
+// each token is the one after it, and the rows are picks. draft_rows drafts a token in those
+// from first on. follow_draft makes the step one of the tokens that were drafted last, in
+// sequences that want more, and carries over the state of each, a row of own.
+void begin_draft(cudaStream_t, const Step&, const Drafting&);
+void draft_rows(cudaStream_t, const Step&, const Drafting&, const Values& logits, const Head&, int first, int n);
+void follow_draft(cudaStream_t, const Step&, const Drafting&, const Values& state, const Values& own, int n);
 
 // pack.cu. gather says of each packed row which row of x it is, null: the same; factors,
 // what it is multiplied with.

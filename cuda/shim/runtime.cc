@@ -36,8 +36,10 @@ struct Graph {
 
 // An Event is a place in a stream.
 struct Event {
+  bool timed = true;
   Stream* stream = nullptr;
   uint64_t at = 0;
+  std::shared_ptr<std::chrono::steady_clock::time_point> reached;  // if it is timed
 };
 
 namespace {
@@ -340,8 +342,9 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   if (at.stream != nullptr) shim::add(stream, [at] { shim::drain(at.stream, at.at); });
   return put(cudaSuccess);
 }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   *event = new shim::Event;
+  (*event)->timed = (flags & cudaEventDisableTiming) == 0;
   return put(cudaSuccess);
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
@@ -352,7 +355,12 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const Lock lock(mutex);
   if (shim::refuses(stream)) return put(cudaErrorStreamCaptureUnsupported);
   shim::call();
-  *event = {stream, stream->queued};
+  if (event->timed) {
+    event->reached = std::make_shared<std::chrono::steady_clock::time_point>();
+    shim::add(stream, [reached = event->reached] { *reached = std::chrono::steady_clock::now(); });
+  }
+  event->stream = stream;
+  event->at = stream->queued;
   return put(cudaSuccess);
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
@@ -360,6 +368,15 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   if (event->stream != nullptr && shim::refuses(event->stream)) return put(cudaErrorStreamCaptureUnsupported);
   shim::call();
   if (event->stream != nullptr) shim::drain(event->stream, event->at);
+  return put(cudaSuccess);
+}
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {
+  const Lock lock(mutex);
+  for (const shim::Event* e : {from, to}) {
+    if (e->reached == nullptr) return put(cudaErrorInvalidResourceHandle);
+    if (e->stream->done < e->at) return put(cudaErrorNotReady);
+  }
+  *milliseconds = std::chrono::duration<float, std::milli>(*to->reached - *from->reached).count();
   return put(cudaSuccess);
 }
 // Work that nobody waits for is never done by itself.

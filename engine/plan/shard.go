@@ -30,13 +30,17 @@ type Cut struct {
 // the output head are cut by tokens. What mixes all columns of a row, as a norm of the
 // whole width or a recurrent layer, every shard computes for itself.
 //
-// A model whose heads n does not divide is refused, and so are encoders and plans that
-// draft tokens.
+// A draft is divided like the rest, but for the state that it is given of each token.
+//
+// A model whose heads n does not divide is refused, and so are encoders.
 func Shard(p *Plan, n, i int) (*Plan, []Cut, error) {
 	if err := shardable(p, n); err != nil {
 		return nil, nil, err
 	}
-	s := newSharding(p, n, i)
+	whole := *p
+	whole.Ops, whole.Draft = p.AllOps(), nil
+	s := newSharding(&whole, n, i)
+	s.draft = len(p.Ops)
 	s.decide()
 	return s.emit()
 }
@@ -48,14 +52,12 @@ func shardable(p *Plan, n int) error {
 		return fmt.Errorf("a model in %d shards, expected 2 to %d", n, MaxShards)
 	case p.Encodes():
 		return errors.New("an encoder runs on one device")
-	case len(p.Draft) > 0:
-		return errors.New("a head that drafts tokens runs on one device")
 	case p.Vocab < n:
 		return fmt.Errorf("a vocabulary of %d in %d shards", p.Vocab, n)
 	}
 	heads, keys := 0, 0
 	divides := func(n int) bool {
-		for _, op := range p.Ops {
+		for _, op := range p.AllOps() {
 			if op.Kind != OpAttention {
 				continue
 			}
@@ -120,7 +122,8 @@ func (s slice) of(n int32) int32 { return int32(s.columns(int(n)).N) }
 // it can do with a part. All are supposed to be split at first; those that cannot are taken
 // out until nothing changes.
 type sharding struct {
-	p       *Plan
+	p       *Plan // whose Ops are all, and its Draft none
+	draft   int   // the first operation of the draft, or after the last one
 	n, i    int
 	regions []region
 	at      map[region]int // number of a region, with split false
@@ -236,6 +239,9 @@ func (s *sharding) keepValues(list ...int32) {
 
 // decide finds what is split.
 func (s *sharding) decide() {
+	if s.draft < len(s.p.Ops) { // what its logits are made of becomes the state
+		s.keepValues(s.p.Ops[s.draft].Out[0], s.p.Ops[len(s.p.Ops)-1].In[0])
+	}
 	for rowsOnly := range 2 {
 		for s.changed = true; s.changed; {
 			s.changed = false
@@ -493,11 +499,18 @@ func (s *sharding) emit() (*Plan, []Cut, error) {
 	}
 	e.layOut()
 	tokens := s.tokenTables()
+	model := 0 // operations, and then those of the draft
 	for o := range p.Ops {
+		if o == s.draft {
+			model = len(e.out.Ops)
+		}
 		e.op(o, tokens)
 	}
 	if e.err != nil {
 		return nil, nil, e.err
+	}
+	if s.draft < len(p.Ops) {
+		e.out.Ops, e.out.Draft = e.out.Ops[:model:model], e.out.Ops[model:]
 	}
 	e.out.Tensors = slices.Clone(p.Tensors)
 	for t := range e.out.Tensors {

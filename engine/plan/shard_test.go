@@ -75,8 +75,6 @@ func TestShardShare(t *testing.T) {
 // TestShardRefuses: what cannot be divided is said, and what can.
 func TestShardRefuses(t *testing.T) {
 	llama := lowered(t, "llama")
-	drafts := *llama
-	drafts.Draft = drafts.Ops
 	for _, tt := range []struct {
 		p    *Plan
 		n    int
@@ -86,7 +84,6 @@ func TestShardRefuses(t *testing.T) {
 		{llama, 1, "a model in 1 shards, expected 2 to 8"},
 		{llama, 9, "a model in 9 shards, expected 2 to 8"},
 		{encoder(t), 2, "an encoder runs on one device"},
-		{&drafts, 2, "a head that drafts tokens runs on one device"},
 	} {
 		if _, _, err := Shard(tt.p, tt.n, 0); err == nil || err.Error() != tt.want {
 			t.Errorf("%d shards: %v, want %q", tt.n, err, tt.want)

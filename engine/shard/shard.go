@@ -107,7 +107,7 @@ func (b *Backend) Caps() device.Caps {
 	caps := b.shards[0].Caps()
 	caps.Detail = fmt.Sprintf("%d x %s", len(b.shards), caps.Detail)
 	caps.Devices = len(b.shards)
-	caps.Features &^= device.FeatureDraft | device.FeatureAbandon
+	caps.Features &^= device.FeatureAbandon
 	caps.Layout, caps.Adopted = "", 0
 	for _, s := range b.shards[1:] {
 		caps.Memory += s.Caps().Memory
