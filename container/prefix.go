@@ -42,10 +42,23 @@ func (w *weighed) NewTensor(name string, format plan.Format, shape []int) (devic
 
 // WriteTensor implements device.Backend.
 func (w *weighed) WriteTensor(h device.Handle, first, n int, src []byte) error {
+	w.addRows(h, first, n, src)
+	return w.Backend.WriteTensor(h, first, n, src)
+}
+
+func (w *weighed) addRows(h device.Handle, first, n int, src []byte) {
 	for i := range n {
 		w.add(h, first+i, src[i*len(src)/n:(i+1)*len(src)/n])
 	}
-	return w.Backend.WriteTensor(h, first, n, src)
+}
+
+// Converts implements device.Converter.
+func (w *weighed) Converts(from, to plan.Format) bool { return device.Converts(w.Backend, from, to) }
+
+// ConvertTensor implements device.Converter.
+func (w *weighed) ConvertTensor(h device.Handle, first, n int, src []byte, from plan.Format) error {
+	w.addRows(h, first, n, src)
+	return device.ConvertTensor(w.Backend, h, first, n, src, from)
 }
 
 // AdoptTensor implements device.Backend.

@@ -133,6 +133,14 @@ func (c *copier) WriteTensor(h device.Handle, first, n int, src []byte) error {
 	return c.each(func(_ int, b device.Backend) error { return b.WriteTensor(h, first, n, src) })
 }
 
+// Converts implements device.Converter.
+func (c *copier) Converts(from, to plan.Format) bool { return device.Converts(c.list[0], from, to) }
+
+// ConvertTensor implements device.Converter.
+func (c *copier) ConvertTensor(h device.Handle, first, n int, src []byte, from plan.Format) error {
+	return c.each(func(_ int, b device.Backend) error { return device.ConvertTensor(b, h, first, n, src, from) })
+}
+
 // AdoptTensor implements device.Backend.
 func (c *copier) AdoptTensor(device.Handle, []byte, func()) error { return device.ErrUnsupported }
 

@@ -91,6 +91,14 @@ extern "C" __attribute__((visibility("default"))) const mr_backend* mr_cuda_devi
   return millrace::member(device, std::make_integer_sequence<int, millrace::kMostDevices>());
 }
 
+// tensor_write of rows in another format, which the device converts: see converts() in kernels.h.
+extern "C" __attribute__((visibility("default"))) mr_status mr_cuda_tensor_convert(mr_context* ctx, int32_t handle, int32_t from,
+                                                                                   int64_t first, int64_t rows, const void* src,
+                                                                                   int64_t bytes) {
+  millrace::Context& c = millrace::Entries<millrace::Context>::of(ctx);
+  return millrace::Entries<millrace::Context>::guard(c.error, [&] { c.tensor_convert(handle, from, first, rows, src, bytes); });
+}
+
 // What makes the devices of the group that was opened last give up waiting for each other.
 // It must not be called any more once they are closed.
 extern "C" __attribute__((visibility("default"))) void* mr_cuda_group(void) {

@@ -94,13 +94,21 @@ int32_t Context::tensor_new(const char* name, mr_format format, int rank, const 
   return int32_t(tensors_.size()) - 1;
 }
 
-void Context::tensor_write(int32_t handle, int64_t first, int64_t rows, const void* src, int64_t bytes) {
-  use();
+Tensor& Context::tensor(int32_t handle) {
   if (!within(handle, int32_t(tensors_.size()))) fail(MR_INVALID, "tensor handle %d, there are %zu", handle, tensors_.size());
-  Tensor& t = *tensors_[size_t(handle)];
+  return *tensors_[size_t(handle)];
+}
+
+void Context::tensor_write(int32_t handle, int64_t first, int64_t rows, const void* src, int64_t bytes) {
+  tensor_convert(handle, tensor(handle).format(), first, rows, src, bytes);
+}
+
+void Context::tensor_convert(int32_t handle, int32_t from, int64_t first, int64_t rows, const void* src, int64_t bytes) {
+  use();
+  Tensor& t = tensor(handle);
   if (model_) fail(MR_INVALID, "tensor %s is written after the model was set", t.name().c_str());
-  t.check_write(first, rows, bytes);
-  uploader_->write(t, first, rows, src);
+  t.check_write(from, first, rows, bytes);
+  uploader_->write(t, from, first, rows, src);
   t.wrote(rows);
 }
 

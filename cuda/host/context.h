@@ -55,6 +55,7 @@ class Context {
   void caps(mr_caps* caps) const { fill_caps(caps, device_); }
   int32_t tensor_new(const char* name, mr_format format, int rank, const int64_t* shape);
   void tensor_write(int32_t handle, int64_t first, int64_t rows, const void* src, int64_t bytes);
+  void tensor_convert(int32_t handle, int32_t from, int64_t first, int64_t rows, const void* src, int64_t bytes);
   void tensor_adopt(int32_t, const void*, int64_t) { fail(MR_UNSUPPORTED, "tensors in a layout of their own"); }
   void set_model(const mr_plan& plan, mr_model_info* info);
   void cache_init(int pages, int states);
@@ -76,6 +77,7 @@ class Context {
   std::string error;  // the last call's
 
  private:
+  Tensor& tensor(int32_t handle);
   RingEntry& entry(const char* call, int i, RingEntry::State want);
   void draft(RingEntry& e);
   void synchronize(const char* doing) { check(cudaStreamSynchronize(stream_), doing); }

@@ -20,15 +20,16 @@ class Tensor {
   const Weight& weight() const { return weight_; }
   int matrices() const { return int(matrices_); }
   size_t bytes() const { return memory_.bytes(); }
-  size_t row_bytes() const { return row_bytes_; }  // of a row as it comes
+  int32_t format() const { return format_; }
+  size_t row_bytes(int32_t format) const;  // of a row as it comes
   bool complete() const { return missing_ == 0; }
-  void check_write(int64_t first, int64_t rows, int64_t bytes) const;
+  void check_write(int32_t format, int64_t first, int64_t rows, int64_t bytes) const;
   void wrote(int64_t rows) { missing_ -= rows; }
 
  private:
   std::string name_;
   int64_t matrices_ = 1, missing_;
-  size_t row_bytes_;
+  int32_t format_;
   Weight weight_{};
   Memory memory_;
 };

@@ -18,9 +18,9 @@ Uploader::~Uploader() {
   cudaStreamDestroy(stream_);
 }
 
-void Uploader::write(const Tensor& tensor, int64_t first, int64_t rows, const void* src) {
+void Uploader::write(const Tensor& tensor, int32_t from_format, int64_t first, int64_t rows, const void* src) {
   constexpr size_t kLeast = size_t(64) << 10;  // until a tensor needs more
-  const size_t row = tensor.row_bytes();
+  const size_t row = tensor.row_bytes(from_format);
   const int64_t each = std::max<int64_t>(1, int64_t(kBytes / row));
   const char* from = static_cast<const char*>(src);
   last_ = tensor.name();
@@ -40,7 +40,10 @@ void Uploader::write(const Tensor& tensor, int64_t first, int64_t rows, const vo
     std::memcpy(s.pinned.data(), from + size_t(done) * row, bytes);
     const std::string doing = "copying tensor " + last_;
     check(cudaMemcpyAsync(s.device.data(), s.pinned.data(), bytes, cudaMemcpyHostToDevice, stream_), doing.c_str());
-    store_rows(stream_, tensor.weight(), s.device.data(), first + done, n, row);
+    if (from_format == tensor.format())
+      store_rows(stream_, tensor.weight(), s.device.data(), first + done, n, row);
+    else
+      convert_rows(stream_, tensor.weight(), from_format, s.device.data(), first + done, n, row);
     check(cudaPeekAtLastError(), doing.c_str());
     check(cudaEventRecord(s.done, stream_), doing.c_str());
     s.busy = true;

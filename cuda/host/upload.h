@@ -10,8 +10,8 @@
 namespace millrace {
 
 // Uploader copies rows of tensors to the device, and to where the tensor keeps them, on a
-// stream of its own: while the caller reads and converts the next rows, those before them
-// are copied. They go through pinned memory, from which a GPU copies without the processor.
+// stream of its own: while the caller reads the next rows, those before them are copied, and
+// converted. They go through pinned memory, from which a GPU copies without the processor.
 class Uploader {
  public:
   Uploader();
@@ -21,9 +21,9 @@ class Uploader {
 
   cudaStream_t stream() const { return stream_; }
 
-  // write takes rows of a tensor, which src may change afterwards. What went wrong with
-  // them a later call may say, finish at the latest.
-  void write(const Tensor& tensor, int64_t first, int64_t rows, const void* src);
+  // write takes rows of a tensor in format from, the tensor's or one that converts() knows; src may
+  // change afterwards. What went wrong with them a later call may say, finish at the latest.
+  void write(const Tensor& tensor, int32_t from, int64_t first, int64_t rows, const void* src);
 
   // finish waits for all that was written, and gives back the memory that it went through.
   void finish();

@@ -170,6 +170,10 @@ void move_states(cudaStream_t, const mr_batch*, char* states, size_t bytes, bool
 
 // tensor.cu: rows in the format in which they come, to where the weight keeps them.
 void store_rows(cudaStream_t, const Weight&, const void* src, int64_t first, int64_t rows, size_t src_row_bytes);
+// convert.cu: rows in format from, of floats or FP8, to where the weight keeps them, converted as
+// package quant does on the host, bit for bit. converts says whether there is a kernel for it.
+bool converts(int32_t from, const Weight&);
+void convert_rows(cudaStream_t, const Weight&, int32_t from, const void* src, int64_t first, int64_t rows, size_t src_row_bytes);
 // decode_rows makes floats of all elements, without padding.
 void decode_rows(cudaStream_t, const Weight&, int matrices, float* out);
 

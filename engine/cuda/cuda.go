@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"unsafe"
 
 	"github.com/millrace-ai/millrace/engine/device"
 	"github.com/millrace-ai/millrace/engine/plan"
@@ -43,12 +44,33 @@ func OpenOn(path string, limits device.Limits, first, n int) (device.Backend, er
 			l.group()
 			return nil, err
 		}
-		shards = append(shards, b)
+		shards = append(shards, &backend{b, l})
 	}
 	if n == 1 {
 		return shards[0], nil
 	}
 	return shard.New(shards, l.group()), nil
+}
+
+// backend is a GPU's.
+type backend struct {
+	*device.Native
+	library *library
+}
+
+var _ device.Converter = (*backend)(nil)
+
+// Converts implements device.Converter: elements of 16 and 32 bits and FP8 to other floats, W8
+// and W4.
+func (b *backend) Converts(from, to plan.Format) bool {
+	floats := func(f plan.Format) bool { return f == plan.F32 || f == plan.F16 || f == plan.BF16 }
+	return from != to && (floats(from) || from.Kind() == plan.F8) &&
+		(floats(to) || (to.Kind() == plan.W8 || to.Kind() == plan.W4) && !to.Minimum())
+}
+
+// ConvertTensor implements device.Converter.
+func (b *backend) ConvertTensor(h device.Handle, first, n int, src []byte, from plan.Format) error {
+	return b.Call(func(ctx unsafe.Pointer) int32 { return b.library.tensorConvert(ctx, h, from, first, n, src) })
 }
 
 // Probe says what this machine offers. Caps.Name is empty if there is no GPU that the

@@ -20,6 +20,10 @@ static void *mr_call_group(void *fn) { return ((void *(*)(void))fn)(); }
 
 static void mr_call_abandon(void *fn, void *group) { ((void (*)(void *))fn)(group); }
 
+static int32_t mr_call_convert(void *fn, void *ctx, int32_t handle, int32_t from, int64_t first, int64_t rows, const void *src, int64_t bytes) {
+	return ((int32_t (*)(void *, int32_t, int32_t, int64_t, int64_t, const void *, int64_t))fn)(ctx, handle, from, first, rows, src, bytes);
+}
+
 static void mr_call_peaks(void *fn, double *bytes, double *operations) {
 	((void (*)(double *, double *))fn)(bytes, operations);
 }
@@ -31,11 +35,14 @@ import (
 	"runtime"
 	"sync"
 	"unsafe"
+
+	"github.com/millrace-ai/millrace/engine/device"
+	"github.com/millrace-ai/millrace/engine/plan"
 )
 
 // What a library has: a backend's table of functions, an mr_backend of millrace.h, and
 // what tells how much memory is free, and what the GPU can do; and of several GPUs the table
-// of each, and what ends their waiting for each other.
+// of each, and what ends their waiting for each other; and what converts rows of tensors.
 const (
 	backendSymbol = "mr_backend_v8"
 	memorySymbol  = "mr_cuda_device_memory"
@@ -43,10 +50,11 @@ const (
 	deviceSymbol  = "mr_cuda_device"
 	groupSymbol   = "mr_cuda_group"
 	abandonSymbol = "mr_cuda_abandon"
+	convertSymbol = "mr_cuda_tensor_convert"
 )
 
 // library is one that is open.
-type library struct{ backend, memory, peaks, device, made, abandon unsafe.Pointer }
+type library struct{ backend, memory, peaks, device, made, abandon, convert unsafe.Pointer }
 
 var (
 	mu        sync.Mutex
@@ -73,6 +81,7 @@ func open(path string) (*library, error) {
 	for symbol, at := range map[string]*unsafe.Pointer{
 		backendSymbol: &l.backend, memorySymbol: &l.memory, peaksSymbol: &l.peaks,
 		deviceSymbol: &l.device, groupSymbol: &l.made, abandonSymbol: &l.abandon,
+		convertSymbol: &l.convert,
 	} {
 		name := C.CString(symbol)
 		*at = C.dlsym(handle, name)
@@ -105,6 +114,12 @@ func (l *library) group() (abandon func()) {
 			C.mr_call_abandon(l.abandon, made)
 		}
 	}
+}
+
+// tensorConvert returns an mr_status.
+func (l *library) tensorConvert(ctx unsafe.Pointer, h device.Handle, from plan.Format, first, rows int, src []byte) int32 {
+	return int32(C.mr_call_convert(l.convert, ctx, C.int32_t(h), C.int32_t(from), C.int64_t(first), C.int64_t(rows),
+		unsafe.Pointer(unsafe.SliceData(src)), C.int64_t(len(src))))
 }
 
 func (l *library) measure() (bytes, operations float64) {

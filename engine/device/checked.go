@@ -187,24 +187,49 @@ func (c *checked) tensor(h Handle) (*checkedTensor, error) {
 
 // WriteTensor implements Backend.
 func (c *checked) WriteTensor(h Handle, first, n int, src []byte) error {
+	return c.write(h, first, n, src, nil)
+}
+
+// Converts implements Converter.
+func (c *checked) Converts(from, to plan.Format) bool { return Converts(c.Backend, from, to) }
+
+// ConvertTensor implements Converter.
+func (c *checked) ConvertTensor(h Handle, first, n int, src []byte, from plan.Format) error {
+	return c.write(h, first, n, src, &from)
+}
+
+// write checks and writes rows in the tensor's format or, if it is not nil, in format from.
+func (c *checked) write(h Handle, first, n int, src []byte, from *plan.Format) error {
 	t, err := c.tensor(h)
 	if err != nil {
 		return err
+	}
+	rowBytes := t.rowBytes
+	if from != nil {
+		if !c.Converts(*from, t.format) {
+			return c.errorf("tensor %s in format %v written in %v: %w", t.name, t.format, *from, ErrUnsupported)
+		}
+		rowBytes = from.RowBytes(t.shape[len(t.shape)-1])
 	}
 	switch {
 	case c.plan != nil:
 		return c.errorf("tensor %s written after the model was set", t.name)
 	case first < 0 || n < 0 || first > t.rows-n:
 		return c.errorf("tensor %s: %d rows from %d on written, it has %d", t.name, n, first, t.rows)
-	case len(src) != n*t.rowBytes:
-		return c.errorf("tensor %s: %d bytes for %d rows, expected %d", t.name, len(src), n, n*t.rowBytes)
+	case len(src) != n*rowBytes:
+		return c.errorf("tensor %s: %d bytes for %d rows, expected %d", t.name, len(src), n, n*rowBytes)
 	}
 	for r := first; r < first+n; r++ {
 		if t.written[r/64]>>(r%64)&1 == 1 {
 			return c.errorf("tensor %s: row %d written twice", t.name, r)
 		}
 	}
-	if err := c.Backend.WriteTensor(h, first, n, src); err != nil {
+	if from == nil {
+		err = c.Backend.WriteTensor(h, first, n, src)
+	} else {
+		err = ConvertTensor(c.Backend, h, first, n, src, *from)
+	}
+	if err != nil {
 		return c.passed(err)
 	}
 	for r := first; r < first+n; r++ {

@@ -376,6 +376,31 @@ type Alternative struct {
 	Logprob float32
 }
 
+// Converter is what a Backend may be besides: one that takes rows of a tensor in another
+// format than the tensor's, and converts them as package quant does, bit for bit but for NaN.
+type Converter interface {
+	// Converts reports whether ConvertTensor takes rows in format from for a tensor in
+	// format to, another one.
+	Converts(from, to plan.Format) bool
+	// ConvertTensor is WriteTensor of rows in format from.
+	ConvertTensor(h Handle, first, n int, src []byte, from plan.Format) error
+}
+
+// Converts reports whether b is a Converter of rows in format from for tensors in format to.
+func Converts(b Backend, from, to plan.Format) bool {
+	c, ok := b.(Converter)
+	return ok && c.Converts(from, to)
+}
+
+// ConvertTensor is b's, which must be a Converter.
+func ConvertTensor(b Backend, h Handle, first, n int, src []byte, from plan.Format) error {
+	c, ok := b.(Converter)
+	if !ok {
+		return ErrUnsupported
+	}
+	return c.ConvertTensor(h, first, n, src, from)
+}
+
 // Batch is one step's work and its results: arrays of fixed capacity in the
 // backend's memory and the count in use of each. The engine writes the inputs
 // before Forward(i) and may not touch the Batch again until Wait(i) returned,

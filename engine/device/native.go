@@ -262,6 +262,15 @@ func (n *Native) WriteTensor(h Handle, first, rows int, src []byte) error {
 		unsafe.Pointer(unsafe.SliceData(src)), C.int64_t(len(src))))
 }
 
+// Call calls fn with n's mr_context, for what a library has beside its table of functions.
+// fn returns an mr_status; what it is about then is the context's sentence, as for the table.
+func (n *Native) Call(fn func(ctx unsafe.Pointer) int32) error {
+	if err := n.usable(); err != nil {
+		return err
+	}
+	return n.check(C.mr_status(fn(unsafe.Pointer(n.ctx))))
+}
+
 // AdoptTensor implements Backend. packed is not Go's memory: C keeps the pointer.
 func (n *Native) AdoptTensor(h Handle, packed []byte, release func()) error {
 	if err := n.usable(); err != nil {

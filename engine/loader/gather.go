@@ -39,6 +39,7 @@ type job struct {
 type rows struct {
 	tensor, first, n int
 	data             []byte
+	from, to         plan.Format // of data and of the tensor: the backend converts them if they differ
 }
 
 // whole is a run of rows of a tensor that must be complete before they are handed
@@ -104,7 +105,7 @@ func (g *gatherer) take(p piece, data []byte) error {
 			continue
 		}
 		at := (u.Rows.First + first - p.first) * s.rowBytes
-		if err := g.write(rows{u.tensor, u.To + first, n, data[at:][:n*s.rowBytes]}); err != nil {
+		if err := g.write(rows{u.tensor, u.To + first, n, data[at:][:n*s.rowBytes], u.from, u.to}); err != nil {
 			return err
 		}
 	}
@@ -174,11 +175,18 @@ func (g *gatherer) finish(err error) error {
 
 func (g *gatherer) write(list ...rows) error {
 	for _, r := range list {
-		if err := g.backend.WriteTensor(device.Handle(r.tensor), r.first, r.n, r.data); err != nil {
+		if err := r.give(g.backend); err != nil {
 			return fmt.Errorf("tensor %q: %w", g.plan.Tensors[r.tensor].Name, err)
 		}
 	}
 	return nil
+}
+
+func (r *rows) give(to taker) error {
+	if r.from == r.to {
+		return to.WriteTensor(device.Handle(r.tensor), r.first, r.n, r.data)
+	}
+	return to.(device.Converter).ConvertTensor(device.Handle(r.tensor), r.first, r.n, r.data, r.from)
 }
 
 // within returns which of the part's rows, counted from its first, piece p has.
@@ -230,7 +238,7 @@ func (j *job) run() (ready []rows) {
 		if n == 0 || u.direct {
 			continue
 		}
-		c := converter{source: s, use: u, to: u.to}
+		c := converter{source: s, use: u, to: u.from}
 		if u.whole != nil {
 			c.to = u.whole.format
 		}
@@ -241,9 +249,9 @@ func (j *job) run() (ready []rows) {
 			c.row(chunk[i*rowBytes:][:rowBytes], data[(row-j.first)*width:][:width], row+u.Quarter*s.stored)
 		}
 		if u.whole == nil {
-			ready = append(ready, rows{u.tensor, u.To + first, n, chunk})
+			ready = append(ready, rows{u.tensor, u.To + first, n, chunk, u.from, u.to})
 		} else if u.whole.put(u, first, n, chunk) {
-			ready = append(ready, rows{u.tensor, u.whole.first, u.whole.rows, u.whole.encode(u.to)})
+			ready = append(ready, rows{u.tensor, u.whole.first, u.whole.rows, u.whole.encode(u.to), u.to, u.to})
 		}
 	}
 	return ready

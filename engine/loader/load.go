@@ -253,6 +253,7 @@ func begin(b device.Backend, p *plan.Plan, c *weights.Checkpoint) (*loading, err
 			return nil, fmt.Errorf("tensor %q: %w", t.Name, err)
 		}
 	}
+	found.convertedBy(b)
 	l := &loading{backend: b, to: b, plan: p, found: found}
 	var first []*source
 	if l.mapped, first, err = adopt(b, p, c, found.adoptable(p, b.Caps())); err != nil {
@@ -374,9 +375,10 @@ type use struct {
 	plan.Part
 	tensor int
 	to     plan.Format
-	whole  *whole // in which the part is put together; nil: its rows are handed over as they come
-	direct bool   // rows are handed over as they are in the source
-	packed bool   // rows are packed in the source's format
+	from   plan.Format // in which rows are handed over: to or, where the backend converts them, the source's
+	whole  *whole      // in which the part is put together; nil: its rows are handed over as they come
+	direct bool        // rows are handed over as they are in the source
+	packed bool        // rows are packed in the source's format
 
 	rounding func() *quant.Rounding // nil: each element becomes the nearest one
 }
@@ -546,15 +548,34 @@ func assemble(t *plan.Tensor, format plan.Format, uses []*use, sources []*source
 		vector = newWhole(0, 1, t.Shape[0], format)
 	}
 	for i, u := range uses {
-		u.to = format
+		u.to, u.from = format, format
 		switch s := sources[i]; {
 		case vector != nil:
 			u.whole = vector
 		case u.Transpose:
 			u.whole = newWhole(u.To, u.Cols.N, u.Rows.N, format)
 		default:
-			u.packed = format == s.format && u.allColumns()
-			u.direct = u.packed && s.direct && u.Rows.Step == 1 && len(u.Shape) > 1
+			u.settle(s)
+		}
+	}
+}
+
+// settle finds out whether rows of the part are handed over as source s has them.
+func (u *use) settle(s *source) {
+	u.packed = u.from == s.format && u.allColumns()
+	u.direct = u.packed && s.direct && u.Rows.Step == 1 && len(u.Shape) > 1
+}
+
+// convertedBy leaves to backend b what it converts itself: rows of floats, and of FP8, which is
+// packed without a loss.
+func (r *resolved) convertedBy(b device.Backend) {
+	for _, s := range r.sources {
+		for _, u := range s.uses {
+			whole := s.direct && !s.format.Quantized() || s.pack != nil && s.format.Kind() == plan.F8
+			if u.whole == nil && !u.packed && whole && u.allColumns() && device.Converts(b, s.format, u.to) {
+				u.from = s.format
+				u.settle(s)
+			}
 		}
 	}
 }

@@ -190,25 +190,49 @@ func (b *Backend) WriteTensor(h device.Handle, first, n int, src []byte) error {
 	if h < 0 || int(h) >= len(b.tensors) {
 		return fmt.Errorf("tensor %d of %d", h, len(b.tensors))
 	}
-	t := &b.tensors[h]
-	return b.each(func(i int, s device.Backend) error { return t.write(s, h, &b.cuts[i][h], first, n, src) })
+	return b.write(h, first, n, src, b.tensors[h].format)
 }
 
-// write gives a shard those of n rows from row first on that it has.
-func (t *tensor) write(s device.Backend, h device.Handle, c *plan.Cut, first, n int, src []byte) error {
-	size := t.format.RowBytes(t.cols)
+// Converts implements device.Converter. A shard may have some columns of a row, and so must see all
+// that share a scale.
+func (b *Backend) Converts(from, to plan.Format) bool {
+	return !from.Quantized() && (!to.Quantized() || to.Group() > 0) && device.Converts(b.shards[0], from, to)
+}
+
+// ConvertTensor implements device.Converter.
+func (b *Backend) ConvertTensor(h device.Handle, first, n int, src []byte, from plan.Format) error {
+	if h < 0 || int(h) >= len(b.tensors) {
+		return fmt.Errorf("tensor %d of %d", h, len(b.tensors))
+	}
+	return b.write(h, first, n, src, from)
+}
+
+func (b *Backend) write(h device.Handle, first, n int, src []byte, from plan.Format) error {
+	t := &b.tensors[h]
+	return b.each(func(i int, s device.Backend) error { return t.write(s, h, &b.cuts[i][h], first, n, src, from) })
+}
+
+// write gives a shard those of n rows in format from, from row first on, that it has.
+func (t *tensor) write(s device.Backend, h device.Handle, c *plan.Cut, first, n int, src []byte, from plan.Format) error {
+	size := from.RowBytes(t.cols)
+	give := func(first, n int, src []byte) error {
+		if from == t.format {
+			return s.WriteTensor(h, first, n, src)
+		}
+		return device.ConvertTensor(s, h, first, n, src, from)
+	}
 	if len(src) != n*size {
 		return fmt.Errorf("tensor %s: %d bytes for %d rows, expected %d", t.name, len(src), n, n*size)
 	}
 	switch {
 	case c.Ranges == nil:
-		return s.WriteTensor(h, first, n, src)
+		return give(first, n, src)
 	case t.byColumns(c):
 		var part []byte
 		for row := range n {
-			part = appendColumns(part, src[row*size:][:size], t.format, t.cols, c.Ranges)
+			part = appendColumns(part, src[row*size:][:size], from, t.cols, c.Ranges)
 		}
-		return s.WriteTensor(h, first, n, part)
+		return give(first, n, part)
 	}
 	// Ranges of rows of each matrix, or of matrices, as rows of all of them.
 	period, unit := t.rows, 1
@@ -237,7 +261,7 @@ func (t *tensor) write(s device.Backend, h device.Handle, c *plan.Cut, first, n 
 		}
 		count := min(next-row, first+n-at)
 		if taken {
-			if err := s.WriteTensor(h, to, count, src[(at-first)*size:][:count*size]); err != nil {
+			if err := give(to, count, src[(at-first)*size:][:count*size]); err != nil {
 				return err
 			}
 		}

@@ -37,6 +37,35 @@ func (b *rows) WriteTensor(_ device.Handle, first, n int, src []byte) error {
 	return nil
 }
 
+// ConvertTensor implements device.Converter.
+func (b *rows) ConvertTensor(h device.Handle, first, n int, src []byte, from plan.Format) error {
+	converted := *b
+	converted.format = from
+	return converted.WriteTensor(h, first, n, src)
+}
+
+func (b *rows) Converts(from, to plan.Format) bool { return true }
+
+// TestConvert: of rows in another format, whose scales are not made yet, each device gets its columns.
+func TestConvert(t *testing.T) {
+	for _, format := range []plan.Format{plan.F32, plan.BF16} {
+		x := tensor{name: "w", format: plan.W8.Grouped(16), shape: []int{2, 48}, rows: 2, cols: 48}
+		row, data := make([]float32, 48), make([]byte, 2*format.RowBytes(48))
+		for i := range row {
+			row[i] = float32(i)
+		}
+		quant.Encode(data, row, format)
+		quant.Encode(data[len(data)/2:], row, format)
+		to := &rows{format: x.format, cols: 16, got: map[int][]float32{}}
+		if err := x.write(to, 0, &plan.Cut{Axis: 1, Ranges: []plan.Range{{First: 16, Step: 1, N: 16}}}, 0, 2, data, format); err != nil {
+			t.Fatal(err)
+		}
+		if len(to.got) != 2 || !slices.Equal(to.got[1], row[16:32]) {
+			t.Errorf("%v: %v, want columns 16 to 31", format, to.got)
+		}
+	}
+}
+
 // TestWrite gives a tensor in pieces: a shard gets the rows, or of each the columns, that
 // it has, in every format.
 func TestWrite(t *testing.T) {
@@ -95,7 +124,7 @@ func TestWrite(t *testing.T) {
 					to := &rows{format: format, cols: columns[0].N, got: map[int][]float32{}}
 					for first := 0; first < all; first += piece {
 						n := min(piece, all-first)
-						if err := x.write(to, 0, &tt.cut, first, n, data[first*size:][:n*size]); err != nil {
+						if err := x.write(to, 0, &tt.cut, first, n, data[first*size:][:n*size], format); err != nil {
 							t.Fatal(err)
 						}
 					}
