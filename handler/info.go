@@ -77,6 +77,9 @@ func (s *Server) info(x *exchange) error {
 	if m.sampling != (SamplingDefaults{}) {
 		b = m.sampling.appendJSON(append(b, `,"sampling_defaults":`...))
 	}
+	if m.hardware != "" {
+		str(`,"hardware":`, m.hardware)
+	}
 	if m.vision != nil {
 		num(`,"max_images":`, o.MaxImages)
 	}

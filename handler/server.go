@@ -41,7 +41,7 @@ type Model struct {
 	// Revision is the commit of the hub that the model is, "" if that is unknown.
 	Revision string
 	// Hardware is the GPU or instruction set that computes, and what of it is not
-	// used, for the metrics.
+	// used, for /info and the metrics.
 	Hardware string
 	// Sampling is what requests of the OpenAI routes get for fields that they
 	// leave out.
@@ -63,6 +63,7 @@ type model struct {
 	compiler func() (*grammar.Compiler, error)
 	limits   engine.Limits
 	revision string
+	hardware string
 	sampling SamplingDefaults
 	vision   *Vision
 
@@ -161,7 +162,7 @@ func (s *Server) SetReady(m Model) {
 	if !adaptable {
 		m.Adapters = adapter.NewManager(adapter.Options{})
 	}
-	s.model.Store(&model{adapters: m.Adapters, adaptable: adaptable, gen: m.Generator, tok: m.Tokenizer, template: m.Template, compiler: m.Compiler, limits: limits, revision: m.Revision, sampling: m.Sampling, vision: m.Vision})
+	s.model.Store(&model{adapters: m.Adapters, adaptable: adaptable, gen: m.Generator, tok: m.Tokenizer, template: m.Template, compiler: m.Compiler, limits: limits, revision: m.Revision, hardware: m.Hardware, sampling: m.Sampling, vision: m.Vision})
 }
 
 // Leave makes /ping and /health fail, so that load balancers look for another

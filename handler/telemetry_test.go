@@ -284,6 +284,9 @@ func TestStateMetrics(t *testing.T) {
 	check(pending, "millrace_ready 0", "millrace_draining 0", "millrace_slots 0")
 	check(s, `millrace_build_info{commit="abc",device="sim",version="1.2.3"} 1`, `millrace_model_info{hardware="avx2",model="org/name",revision="def"} 1`,
 		"millrace_ready 1", "millrace_draining 0", "millrace_slots 8")
+	if got := ask(t, s, "GET", "/info", "").body; !strings.HasSuffix(got, `,"hardware":"avx2"}`) { // COMPAT.md: hardware
+		t.Errorf("/info is %s, want the hardware", got)
+	}
 	s.Drain()
 	check(s, "millrace_ready 0", "millrace_draining 1")
 }

@@ -37,6 +37,8 @@ func documentFields(doc Object, fields map[string]map[string]Object) {
 	at(schemas, "Info", "properties")["sampling_defaults"] = Object{
 		"type": "object", "description": "What the OpenAI routes take for fields that a request leaves out, from the model's generation_config.json; absent if there is nothing",
 		"additionalProperties": Object{"type": "number"}}
+	at(schemas, "Info", "properties")["hardware"] = Object{
+		"type": "string", "description": "The GPU or instruction set that computes, and kernels that failed the self-test at the start, which others replace"}
 	paths := at(doc, "paths")
 	one := clone(at(paths, "/v1/models"))
 	at(one, "get")["operationId"] = "openai_get_model"
