@@ -72,18 +72,34 @@ cuda12: ## the same by clang for drivers of CUDA 12 (CUDA12=/path/site-packages/
 cuda-shim: ## build the CUDA backend for the CPU, to test it without a GPU
 	$(MAKE) -C cuda shim test
 
-# The whole suite and all goldens, then the suite in two more orders of threads, and the
-# operations with every access checked: about an hour of one core. `make test` runs the
-# brief suite in one order.
-test-cuda: tools native cuda-shim ## test the CUDA backend without a GPU, all of it
+# The whole suite with each format of caches, all goldens, the brief suite in two more orders
+# of threads, and the operations with every access checked: about an hour of one core, in parts
+# that can be run by themselves. `make test` runs the brief suite in one order.
+CUDA_TESTS := test-cuda-f32 test-cuda-f16 test-cuda-int8 test-cuda-host test-cuda-goldens test-cuda-reverse test-cuda-random test-cuda-checked
+.PHONY: $(CUDA_TESTS)
+test-cuda: $(CUDA_TESTS) ## test the CUDA backend without a GPU, all of it
+$(CUDA_TESTS): tools native cuda-shim
+
+CUDA_TEST = $(GO_TEST) -count 1 -timeout 60m
+test-cuda-f32:
+	MILLRACE_TEST_CUDA=all $(CUDA_TEST) -run '^TestConformance$$' ./engine/cuda
+test-cuda-f16:
+	MILLRACE_TEST_CUDA=all $(CUDA_TEST) -run '^TestConformanceHalfCache$$' ./engine/cuda
+test-cuda-int8:
+	MILLRACE_TEST_CUDA=all $(CUDA_TEST) -run '^TestConformanceCodes$$' ./engine/cuda
+test-cuda-host:
+	MILLRACE_TEST_CUDA=all $(CUDA_TEST) -skip '^TestConformance' ./engine/cuda
+test-cuda-goldens:
+	MILLRACE_TEST_CUDA=all $(CUDA_TEST) -run '^Test(CUDA|Sharded|ConvertedWeights)' ./engine
+test-cuda-reverse: CUDA_ORDER := reverse
+test-cuda-random: CUDA_ORDER := random:1
+test-cuda-reverse test-cuda-random:
+	MILLRACE_SHIM_SCHEDULE=$(CUDA_ORDER) $(CUDA_TEST) -run '^TestConformance' ./engine/cuda
+	MILLRACE_SHIM_SCHEDULE=$(CUDA_ORDER) $(CUDA_TEST) -run '^TestCUDA(Draft)?Goldens$$' ./engine
+test-cuda-checked:
 	$(MAKE) -C cuda checked
-	MILLRACE_TEST_CUDA=all $(GO_TEST) -count 1 -timeout 180m ./engine/cuda
-	MILLRACE_TEST_CUDA=all $(GO_TEST) -count 1 -timeout 180m -run '^Test(CUDA|Sharded)Goldens$$' ./engine
-	for schedule in reverse random:1; do \
-	  MILLRACE_SHIM_SCHEDULE=$$schedule $(GO_TEST) -count 1 -timeout 180m -run '^TestConformance' ./engine/cuda && \
-	  MILLRACE_SHIM_SCHEDULE=$$schedule $(GO_TEST) -count 1 -timeout 180m -run '^TestCUDAGoldens$$' ./engine || exit 1; done
 	MILLRACE_CUDA_LIBRARY=$(CURDIR)/build/cuda/libmillrace_cuda_checked.so MILLRACE_SHIM_SCHEDULE=random:2 \
-	  $(GO_TEST) -count 1 -timeout 180m -run '^TestConformance$$/^(attention|layers|operations|sampling)$$' ./engine/cuda
+	  $(CUDA_TEST) -run '^TestConformance$$/^(attention|layers|operations|sampling|drafts)$$' ./engine/cuda
 
 # On a machine with a GPU nothing is compiled if build/cuda has been brought along, with the
 # programs of cuda-check-programs. CHECK='-library FILE' checks another backend, as the shim's.
