@@ -35,7 +35,6 @@ func TestConvertedWeights(t *testing.T) {
 		t.Skip("the race detector sees nothing of the library")
 	}
 	library := cudaLibrary(t)
-	t.Setenv("MILLRACE_CUDA_TILED", "off") // products have tests of their own
 	for _, tt := range []struct {
 		dir      string
 		quantize plan.Quantize
