@@ -13,7 +13,7 @@ import (
 )
 
 // gatherer hands pieces of sources to a backend: as they are where a tensor's
-// rows are those of the checkpoint, else converted, picked, transposed or decoded
+// rows are those of the checkpoint or the backend converts them, else converted, picked, transposed or decoded
 // by workers while further pieces arrive. The backend is called by the one
 // goroutine that calls the gatherer.
 type gatherer struct {
