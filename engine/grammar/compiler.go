@@ -87,9 +87,8 @@ type Compiler struct {
 	bytes atomic.Int64 // of all matchers
 	trim  *time.Timer
 
-	jobs  chan job    // for the workers
-	long  chan job    // for the one that makes tokens of long texts
-	timer *time.Timer // of wait
+	jobs chan job // for the workers
+	long chan job // for the one that makes tokens of long texts
 
 	replaced atomic.Int32 // workers in a slow call that others work in the place of
 
@@ -133,7 +132,6 @@ func NewCompiler(tokenizer Vocabulary, size int, eos []int32) (*Compiler, error)
 		untried:    func(error) {},
 		jobs:       make(chan job, 1024),
 		long:       make(chan job, 1024),
-		timer:      time.NewTimer(time.Hour),
 	}
 	c.trials = newTrials(func() (*native.TrialProcess, error) { return native.StartTrials(v.tokens, eos) })
 	c.trim = time.AfterFunc(time.Hour, native.Trim)

@@ -7,6 +7,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -398,14 +399,19 @@ func (c *Compiler) Drafts(ms []*Matcher, ds []*Draft, deadline time.Time) {
 	}
 }
 
+// timers are those of wait, one for each call: engines share a Compiler.
+var timers = sync.Pool{New: func() any { return time.NewTimer(time.Hour) }}
+
 // wait takes in results until no more than due are to come of each matcher, or the
 // deadline has come.
 func (c *Compiler) wait(ms []*Matcher, due int, deadline time.Time) {
 	var late <-chan time.Time
 	if !deadline.IsZero() {
-		c.timer.Reset(time.Until(deadline))
-		defer c.timer.Stop()
-		late = c.timer.C
+		timer := timers.Get().(*time.Timer)
+		defer timers.Put(timer)
+		timer.Reset(time.Until(deadline))
+		defer timer.Stop()
+		late = timer.C
 	}
 	expired := false
 	for _, m := range ms {

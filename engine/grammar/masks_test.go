@@ -20,6 +20,27 @@ func moved(t *testing.T, c *Compiler, m *Matcher) Move {
 	return move
 }
 
+// Engines that share a Compiler wait each until its own deadline.
+func TestWaitsAreApart(t *testing.T) {
+	var c Compiler
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c.wait([]*Matcher{{due: 1}}, 0, time.Now().Add(5*time.Millisecond)) // no result ever comes
+	}()
+	for giveUp := time.Now().Add(20 * time.Second); ; {
+		select {
+		case <-ended:
+			return
+		default:
+		}
+		if time.Now().After(giveUp) {
+			t.Fatal("the deadline of one engine was lost to another's")
+		}
+		c.wait(nil, 0, time.Now().Add(time.Hour))
+	}
+}
+
 func textOf(tokens []int32) string {
 	var b []byte
 	for _, t := range tokens {
