@@ -258,6 +258,9 @@ func (c *Config) check(room int) error {
 // whether those who want its rows are still there.
 const lookAfter = 50 * time.Millisecond
 
+// idle reports whether the loop has no sequence, as far as it has looked.
+func (e *Engine) idle() bool { return len(e.active) == 0 && e.waiting.length == 0 }
+
 // awaitWake sleeps until the loop is woken, or so long.
 func (e *Engine) awaitWake(d time.Duration) {
 	timer := time.NewTimer(d)
@@ -302,7 +305,7 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 		case e.halted.Load():
 			return e.settle()
 		case worked:
-		case e.draining.Load() && e.inbox.closeIfEmpty():
+		case e.draining.Load() && e.idle() && e.inbox.closeIfEmpty():
 			return nil
 		default:
 			if e.images.running != nil {
@@ -335,7 +338,7 @@ func (e *Engine) Drain(ctx context.Context) error {
 	}
 }
 
-// Stalled returns how long ago the last step ended, or work began, if there is
+// Stalled returns how long ago the last step or image ended, or work began, if there is
 // work, and 0 if there is none. Steps take milliseconds to seconds: much more
 // means that the device hangs.
 func (e *Engine) Stalled() time.Duration {

@@ -115,7 +115,7 @@ func (e *Engine) tick() (worked bool, err error) {
 
 	last := e.inFlight
 	e.inFlight = next
-	if last == nil && next == nil && !late && e.images.running == nil && (len(e.active) > 0 || e.waiting.length > 0) {
+	if last == nil && next == nil && !late && e.images.running == nil && !e.idle() {
 		panic(fmt.Sprintf("no progress with %d active and %d waiting sequences", len(e.active), e.waiting.length))
 	}
 	if last != nil {
