@@ -218,6 +218,7 @@ var errInvalidRows = errors.New("the vision tower produced NaN or infinite value
 func (e *Engine) takeRows(x *imageRows) {
 	m := e.images
 	m.abandon()
+	e.progress.Store(e.now().UnixNano())
 	m.running, m.abandon, x.image = nil, nil, nil
 	m.changes++
 	if x.gone {

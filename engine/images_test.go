@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -285,6 +286,85 @@ func TestBadImageEndsItsRequest(t *testing.T) {
 		if w.finish(t); again.err != io.EOF {
 			t.Errorf("a failure was remembered: %v", again.err)
 		}
+	}
+}
+
+// Images that are read one after the other, with no step between, are no silence.
+func TestEncoderIsProgress(t *testing.T) {
+	w := newGalleryWorld(t, func(c *Config, _ *painter) { c.Vision.Bidirectional = vision.Causal })
+	now := time.Unix(1, 0)
+	w.e.now = func() time.Time { return now }
+	at := map[int]*painting{}
+	for i := range 5 {
+		p := paint(uint64(i), 9, false, false)
+		at[10*i] = &p
+	}
+	c, err := w.submit(look(60, at))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for len(c.got) == 0 {
+		if _, err := w.turn(); err != nil {
+			t.Fatal(err)
+		}
+		if silent := now.Sub(time.Unix(0, w.e.progress.Load())); silent > 2*time.Minute {
+			t.Fatalf("silent for %v after %d images", silent, w.painter.runs)
+		}
+		now = now.Add(time.Minute)
+	}
+	w.finish(t)
+}
+
+// A drain waits for a request whose image is being read.
+func TestDrainWaitsForTheEncoder(t *testing.T) {
+	p := paint(1, 40, false, false)
+	encoder := &lateEncoder{entered: make(chan struct{}), proceed: make(chan struct{})}
+	cfg := simConfig(sim.Config{Model: seeing})
+	cfg.Vision = (&encoder.painter).vision(1<<20, vision.Causal)
+	cfg.Vision.Encoder = encoder
+	e, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var turns atomic.Int64
+	e.now = func() time.Time { turns.Add(1); return time.Now() }
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(t.Context()) }()
+	s := mustSubmit(t, e, look(60, map[int]*painting{10: &p}))
+	<-encoder.entered
+	drained := make(chan error, 1)
+	go func() { drained <- e.Drain(context.Background()) }()
+	for !e.draining.Load() {
+		time.Sleep(100 * time.Microsecond)
+	}
+	for seen := turns.Load(); turns.Load() < seen+2 && encoder.left.Load() == nil; { // the loop has seen that it drains
+		time.Sleep(100 * time.Microsecond)
+	}
+	close(encoder.proceed)
+	if got, err := drainStream(t, s); err != nil || len(got) != 8 {
+		t.Errorf("%d tokens, %v; want 8", len(got), err)
+	}
+	if err := errors.Join(<-drained, <-ended); err != nil {
+		t.Error(err)
+	}
+}
+
+// lateEncoder is an encoder that waits until it may proceed.
+type lateEncoder struct {
+	painter
+	entered, proceed chan struct{}
+	left             atomic.Pointer[error] // why it was abandoned
+}
+
+func (l *lateEncoder) Encode(ctx context.Context, m *Image, rows []float32) error {
+	close(l.entered)
+	select {
+	case <-l.proceed:
+		return l.painter.Encode(ctx, m, rows)
+	case <-ctx.Done():
+		err := ctx.Err()
+		l.left.Store(&err)
+		return err
 	}
 }
 
