@@ -317,11 +317,12 @@ func (e *Engine) releaseImages(s *sequence) {
 }
 
 // releaseComputed lets go of the rows that s has no use for, since their tokens are
-// computed.
+// computed and will not be again.
 func (e *Engine) releaseComputed(s *sequence) {
+	computed := s.final(s.computed)
 	for i := range s.pictures.images {
 		p := &s.pictures.images[i]
-		if s.req.Images[i].end() > s.computed {
+		if s.req.Images[i].end() > computed {
 			return
 		}
 		if p.rows != nil {

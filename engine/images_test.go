@@ -289,6 +289,42 @@ func TestBadImageEndsItsRequest(t *testing.T) {
 	}
 }
 
+// What comes after a wrong draft of a recurrent model is computed once more, also the token
+// of an image at the end of a prompt, which still has its row.
+func TestDraftAfterAnImage(t *testing.T) {
+	for _, wrong := range []bool{false, true} {
+		cfg := Config{Device: device.Limits{MaxTokens: 80, MaxRows: 80, MaxSlots: 4, MaxPagesPerSlot: 16}, Pages: 64, MaxBatchTokens: 16, States: 8, Speculate: 4}
+		cfg.Vision = (&painter{}).vision(1<<20, vision.Causal)
+		model := seeing
+		model.Recurrent = true
+		w := newWorld(t, cfg, sim.Config{Model: model})
+		p := paint(1, 20, false, false)
+		c, err := w.submit(look(33, map[int]*painting{13: &p})) // the last token alone, after a snapshot
+		if err != nil {
+			t.Fatal(err)
+		}
+		alone := 0
+		w.e.speculation.choose = func(*step, int, int) {
+			for _, s := range w.e.speculation.open {
+				if s.computed < len(s.req.Tokens) {
+					alone++
+				}
+				draft := c.want[s.generated:][:w.e.mostDrafts(s)]
+				for _, next := range draft {
+					token := next.Token
+					if wrong {
+						token = 4 + (token+1)%100
+					}
+					s.draft = append(s.draft, token)
+				}
+			}
+		}
+		if w.finish(t); alone == 0 || w.drafts.Recurrent == 0 {
+			t.Errorf("%d drafts after the prompt's last token, %d tokens drafted", alone, w.drafts.Recurrent)
+		}
+	}
+}
+
 // Images that are read one after the other, with no step between, are no silence.
 func TestEncoderIsProgress(t *testing.T) {
 	w := newGalleryWorld(t, func(c *Config, _ *painter) { c.Vision.Bidirectional = vision.Causal })

@@ -221,12 +221,12 @@ func (w *world) checkImages() error {
 		for i := range s.pictures.images {
 			x := s.pictures.images[i].rows
 			if x == nil {
-				if s.state == active && s.req.Images[i].end() > s.computed {
+				if s.state == active && s.req.Images[i].end() > s.final(s.computed) {
 					return fmt.Errorf("image %d of an active sequence has no rows, %d tokens are computed", i, s.computed)
 				}
 				continue
 			}
-			if s.state == active && s.req.Images[i].end() <= s.computed {
+			if s.state == active && s.req.Images[i].end() <= s.final(s.computed) {
 				return fmt.Errorf("image %d of an active sequence is computed, and holds its rows", i)
 			}
 			if holds[x]++; x.state == encodeError && holds[x] == 1 {

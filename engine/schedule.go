@@ -215,7 +215,6 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 		e.state(st, s, s.computed+n)
 	}
 	s.computed += n
-	e.releaseComputed(s)
 	s.row = -1
 	if len(s.draft) > 0 {
 		row := len(st.rows)
@@ -229,6 +228,7 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 			st.pinned, s.spare = append(st.pinned, s.spare), page.None
 		}
 	}
+	e.releaseComputed(s)
 	if s.drafted < drafts { // some of it has no use for its pages
 		e.trim(st, s, deltas, s.computed)
 	}

@@ -513,6 +513,7 @@ func (e *Engine) settleDrafts(st *step) bool {
 		}
 		if s.spare != page.None {
 			e.rejoin(s, right)
+			e.releaseComputed(s)
 		}
 		for g := range s.tables {
 			t := &s.tables[g]
