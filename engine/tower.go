@@ -67,12 +67,13 @@ func (t *Tower) abandonable(ctx context.Context, tile *vision.Tile, in *vision.I
 		t.backend.Abandon(true)
 		abandoned.Done()
 	})
-	err := t.tile(tile, in)
-	if !stop() {
-		abandoned.Wait()
-		t.backend.Abandon(false)
-	}
-	return err
+	defer func() { // also after a panic
+		if !stop() {
+			abandoned.Wait()
+			t.backend.Abandon(false)
+		}
+	}()
+	return t.tile(tile, in)
 }
 
 // arrange puts the rows of all tiles into the order of the image tokens.
