@@ -293,6 +293,10 @@ func (s *server) run(f front) error {
 	}
 	running := make(chan error, 1)
 	go func() { running <- loaded.engine.Run(ctx) }()
+	defer func() { // the engine uses the backends, whatever ends the server
+		cancel()
+		loaded.engine.Drain(ctx) //nolint:errcheck // it is that of ctx
+	}()
 	preloaded := make(chan error, 1)
 	go func() { preloaded <- preload(ctx, adapters) }()
 	select {
@@ -304,7 +308,7 @@ func (s *server) run(f front) error {
 	}
 	if err != nil {
 		cancel()
-		if stopped := <-running; stopped != nil { // awaited, as it uses the backend
+		if stopped := <-running; stopped != nil {
 			err = errors.Join(err, stopped)
 		}
 		if errors.Is(err, errEnded) {

@@ -2,16 +2,20 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -480,4 +484,60 @@ func TestCommands(t *testing.T) {
 			}
 		})
 	}
+}
+
+// brokenFront fails once it has had an answer begin.
+type brokenFront struct {
+	api      http.Handler
+	answered chan struct{} // closed when the answer has ended
+	broken   chan struct{}
+}
+
+var errFront = errors.New("the front is broken")
+
+func (f *brokenFront) Serve() error                   { <-f.broken; return errFront }
+func (f *brokenFront) Shutdown(context.Context) error { return nil }
+
+func (f *brokenFront) Ready() {
+	go func() {
+		defer close(f.answered)
+		r := httptest.NewRequest(http.MethodPost, "/generate_stream", strings.NewReader(`{"inputs":"w1","parameters":{"max_new_tokens":100}}`))
+		r.Header.Set("Content-Type", "application/json")
+		f.api.ServeHTTP(&firstWrite{wrote: sync.OnceFunc(func() { close(f.broken) })}, r)
+	}()
+}
+
+// firstWrite is an answer that tells when it begins.
+type firstWrite struct {
+	httptest.ResponseRecorder
+	wrote func()
+}
+
+func (w *firstWrite) Write(p []byte) (int, error) {
+	w.wrote()
+	return len(p), nil
+}
+
+// Backends are closed when their engine has ended, also if what brings requests has failed
+// while it computes.
+func TestEngineEndsBeforeItsBackend(t *testing.T) {
+	t.Setenv(simStep, "200ms")
+	cfg, settings, _, err := parseServe([]string{tinyFolder(t), "--device=sim", "--log-level=error"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newServer(cfg, settings, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.tracing.stop()
+	f := &brokenFront{api: s.api, answered: make(chan struct{}), broken: make(chan struct{})}
+	if err := s.run(f); !errors.Is(err, errFront) {
+		t.Fatalf("the server ended with %v, want %v", err, errFront)
+	}
+	stacks := make([]byte, 1<<20)
+	if stacks = stacks[:runtime.Stack(stacks, true)]; bytes.Contains(stacks, []byte("engine.(*Engine).Run(")) {
+		t.Error("the engine still runs")
+	}
+	<-f.answered
 }

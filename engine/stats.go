@@ -33,7 +33,8 @@ type StepInfo struct {
 }
 
 // Observer hears of every step, on the loop's goroutine: it must return
-// quickly and should not allocate.
+// quickly and should not allocate. Where replicas share one, it hears of the steps of
+// several at once.
 type Observer interface {
 	Step(StepInfo)
 }
