@@ -192,22 +192,7 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 			s.counted = p + 1
 		}
 	}
-	if s.scoring() {
-		// The logits of one token score the next.
-		for target := max(s.scored, s.computed+1); target <= s.computed+n && s.scoring(); target++ {
-			s.scored = target + 1
-			if e.isImageToken(s, target) {
-				continue
-			}
-			st.row(s, device.Row{
-				Token:  int32(start + target - 1 - s.computed),
-				Slot:   s.slot,
-				Kind:   device.RowScore,
-				Target: s.req.Tokens[target],
-				TopN:   int32(s.req.TopN),
-			})
-		}
-	}
+	e.addScoreRows(st, s, start, n)
 	if e.shape.recurrent && len(s.draft) > 0 && !e.branch(st, s) {
 		s.draft = nil
 	}
@@ -246,24 +231,7 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 	case s.row >= 0: // with a draft
 		s.total++
 	case s.computed == s.total && !s.forcing():
-		s.row = len(st.rows)
-		row := device.Row{
-			Token: int32(start + n - 1),
-			Slot:  s.slot,
-			Kind:  device.RowSample,
-			Index: int32(s.total - len(s.req.Tokens)),
-			TopN:  int32(s.req.TopN),
-		}
-		switch {
-		case s.constraint != nil || s.rules.wait():
-			st.awaitsMasks = true
-		case s.rules.hold(int(row.Index)):
-			b.Masks = b.Masks[:len(b.Masks)+b.MaskWords]
-			row.Mask = int32(len(b.Masks) / b.MaskWords)
-			s.rules.begin(b.Mask(row.Mask), e.limits.Vocab)
-			s.rules.narrow(b.Mask(row.Mask), s, int(row.Index)) // leaves some: newRules has made sure
-		}
-		st.row(s, row)
+		e.addSampleRow(st, s, int32(start+n-1))
 		s.total++
 	}
 	if s.row >= 0 {
@@ -271,6 +239,48 @@ func (e *Engine) place(st *step, s *sequence, n int) {
 	}
 	st.left -= n
 	s.batch = st.number
+}
+
+// addScoreRows adds rows that score tokens of the prompt, after each of the next n tokens
+// of s, the first of which is the one at index start: the logits of one token score the next.
+func (e *Engine) addScoreRows(st *step, s *sequence, start, n int) {
+	for target := max(s.scored, s.computed+1); target <= s.computed+n && s.scoring(); target++ {
+		s.scored = target + 1
+		if e.isImageToken(s, target) {
+			continue
+		}
+		st.row(s, device.Row{
+			Token:  int32(start + target - 1 - s.computed),
+			Slot:   s.slot,
+			Kind:   device.RowScore,
+			Target: s.req.Tokens[target],
+			TopN:   int32(s.req.TopN),
+		})
+	}
+}
+
+// addSampleRow adds the row that samples what comes after the token of s at an index of the
+// batch, with its mask if that is known by now.
+func (e *Engine) addSampleRow(st *step, s *sequence, token int32) {
+	b := st.batch
+	s.row = len(st.rows)
+	row := device.Row{
+		Token: token,
+		Slot:  s.slot,
+		Kind:  device.RowSample,
+		Index: int32(s.total - len(s.req.Tokens)),
+		TopN:  int32(s.req.TopN),
+	}
+	switch {
+	case s.constraint != nil || s.rules.wait():
+		st.awaitsMasks = true
+	case s.rules.hold(int(row.Index)):
+		b.Masks = b.Masks[:len(b.Masks)+b.MaskWords]
+		row.Mask = int32(len(b.Masks) / b.MaskWords)
+		s.rules.begin(b.Mask(row.Mask), e.limits.Vocab)
+		s.rules.narrow(b.Mask(row.Mask), s, int(row.Index)) // leaves some: newRules has made sure
+	}
+	st.row(s, row)
 }
 
 // preempt takes pages and slot from the sequence admitted last, which waits
