@@ -98,6 +98,24 @@ func (e *Engine) admit(st *step, now time.Time) *sequence {
 	return nil
 }
 
+// mayAdmit reports whether admit looks at any sequence in this step. If not, none comes: what
+// drafts take of the batch need not be there for one.
+func (e *Engine) mayAdmit() bool {
+	if len(e.freeSlots) == 0 {
+		return false
+	}
+	for s, depth := e.waiting.head, 0; s != nil && depth <= passDepth; s = s.next {
+		if e.awaitsImages(s) {
+			continue
+		}
+		if s.refused != e.released {
+			return true
+		}
+		depth++
+	}
+	return false
+}
+
 // passes reports whether s may be admitted before head, for which there is no room,
 // and counts it if that may delay head. A head that was preempted is not delayed.
 func (e *Engine) passes(st *step, s, head *sequence) bool {

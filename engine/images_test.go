@@ -325,6 +325,59 @@ func TestDraftAfterAnImage(t *testing.T) {
 	}
 }
 
+// Sequences that pass one that waits for the encoder find a place for their masks, also if
+// others could have drafts with many.
+func TestPassingTheEncoderBesideDrafts(t *testing.T) {
+	w := newGalleryWorld(t, func(c *Config, p *painter) { c.Speculate, c.Vision.Bidirectional = 3, vision.Causal })
+	busy := false
+	w.painter.late = func() bool { return busy }
+	ruled := func(seed uint64) *Request {
+		r := look(3, nil)
+		r.Tokens[0] = int32(50 + seed)
+		r.MaxNewTokens, r.IgnoreEOS = 30, true
+		for i := range int32(3) { // a mask of its own for each place of a draft
+			r.BannedTokens = append(r.BannedTokens, []int32{40 + i, 10 + i})
+		}
+		return r
+	}
+	drafts := 0
+	w.e.speculation.choose = func(*step, int, int) {
+		for _, s := range w.e.speculation.open {
+			s.draft = []int32{40, 41, 42}[:w.e.mostDrafts(s)]
+			drafts += len(s.draft)
+		}
+	}
+	turn := func() {
+		if _, err := w.turn(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	submit := func(r *Request) {
+		if _, err := w.submit(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	submit(ruled(0))
+	for range 3 {
+		turn()
+	}
+	busy = true
+	p := paint(1, 20, false, false)
+	submit(look(60, map[int]*painting{3: &p}))
+	turn()
+	if w.e.waiting.length != 1 || drafts == 0 {
+		t.Fatalf("%d sequences wait, %d tokens are drafted", w.e.waiting.length, drafts)
+	}
+	for seed := range uint64(3) {
+		submit(ruled(1 + seed))
+	}
+	if turn(); len(w.e.active) != 4 {
+		t.Errorf("%d sequences run", len(w.e.active))
+	}
+	busy = false
+	w.finish(t)
+}
+
 // Images that are read one after the other, with no step between, are no silence.
 func TestEncoderIsProgress(t *testing.T) {
 	w := newGalleryWorld(t, func(c *Config, _ *painter) { c.Vision.Bidirectional = vision.Causal })

@@ -51,7 +51,7 @@ func (e *Engine) schedule(st *step) {
 	}
 	st.share = max(1, st.left/2)
 
-	if head := e.waiting.head; head != nil && head.refused != e.released && !e.awaitsImages(head) {
+	if e.mayAdmit() {
 		prompts += min(e.waiting.length, len(e.freeSlots))
 	}
 	prompt := func(s *sequence) {

@@ -118,9 +118,7 @@ func (e *Engine) speculate(st *step) {
 			}
 		}
 	}
-	if head := e.waiting.head; head != nil && len(e.freeSlots) > 0 && head.refused != e.released && !e.awaitsImages(head) {
-		prompts = true // or the pages of one
-	}
+	prompts = prompts || e.mayAdmit() // or the pages of one
 	if most := min(e.budget, cap(st.batch.Rows)) - rows; !prompts && len(p.open) > 0 && most > 0 {
 		p.choose(st, rows, most)
 		start := e.now()
