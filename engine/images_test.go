@@ -378,7 +378,7 @@ func TestPassingTheEncoderBesideDrafts(t *testing.T) {
 	w.finish(t)
 }
 
-// Images that are read one after the other, with no step between, are no silence.
+// An engine that reads one image after the other, with no step between, is not silent.
 func TestEncoderIsProgress(t *testing.T) {
 	w := newGalleryWorld(t, func(c *Config, _ *painter) { c.Vision.Bidirectional = vision.Causal })
 	now := time.Unix(1, 0)
