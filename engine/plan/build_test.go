@@ -329,6 +329,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte(`{"model_type":"qwen3_5_moe","text_config":{"num_hidden_layers":1,"hidden_size":64}}`))
 	f.Add([]byte(`{"model_type":"gemma3","text_config":{"num_hidden_layers":1}}`))
 	f.Add([]byte(`{"model_type":"gemma4"}`))
+	f.Add([]byte(`{"model_type":"gpt_neo","num_layers":0}`))
 	f.Add(small("llama", `"rope_scaling":{"rope_type":"yarn","factor":4,"beta_fast":1e-9,"beta_slow":1e9}`))
 	f.Fuzz(func(t *testing.T, config []byte) {
 		c, err := ParseConfig(config, nil)

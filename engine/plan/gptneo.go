@@ -52,8 +52,10 @@ func readAttentionTypes(o *object, layers int) (kinds []string) {
 			}
 		}
 	}
-	if len(kinds) != layers && *o.err == nil {
-		o.fail(key, "has %d entries, expected num_layers %d", len(kinds), layers)
+	if len(kinds) != layers {
+		if *o.err == nil { // else layers is not what the file says
+			o.fail(key, "has %d entries, expected num_layers %d", len(kinds), layers)
+		}
 		return nil
 	}
 	return kinds
