@@ -39,6 +39,9 @@ class Graphs {
     bool operator<(const Sizes& o) const { return std::tie(part, rows, splits) < std::tie(o.part, o.rows, o.splits); }
   };
 
+  // How many are kept: each takes the device some hundred KiB.
+  static constexpr size_t kMost = 96;
+
   // MILLRACE_CUDA_GRAPHS=off keeps them off, to debug kernels one by one.
   Graphs();
 
@@ -57,8 +60,6 @@ class Graphs {
   void clear() { graphs_.clear(); }
 
  private:
-  static constexpr size_t kMost = 96;  // each takes the device some hundred KiB
-
   struct Kept {
     std::unique_ptr<Graph> graph;
     uint64_t used;

@@ -404,6 +404,7 @@ void graphs() {
 void kept_graphs() {
   float* at = device(std::vector<float>{0});
   millrace::Graphs kept;
+  const int most = millrace::Graphs::kMost;
   int recorded = 0, runs = 0;
   const auto run = [&](int size) {
     kept.run(stream, {millrace::Graphs::forward, size, 1}, [&] {
@@ -412,18 +413,18 @@ void kept_graphs() {
     });
     runs++;
   };
-  for (int size = 0; size < 64; size++) run(size);
-  for (int size = 0; size < 64; size++) run(size);
-  EXPECT(recorded == 64, "64 sizes were recorded %d times", recorded);
+  for (int size = 0; size < most; size++) run(size);
+  for (int size = 0; size < most; size++) run(size);
+  EXPECT(recorded == most, "%d sizes were recorded %d times", most, recorded);
   run(0);
-  run(64);
+  run(most);
   run(0);
-  EXPECT(recorded == 65, "the size that was used last was forgotten");
+  EXPECT(recorded == most + 1, "the size that was used last was forgotten");
   run(1);
-  EXPECT(recorded == 66, "the size that was used first was kept beyond 64");
+  EXPECT(recorded == most + 2, "the size that was used first was kept beyond %d", most);
   kept.clear();
   run(0);
-  EXPECT(recorded == 67, "a size was kept that was to be forgotten");
+  EXPECT(recorded == most + 3, "a size was kept that was to be forgotten");
   void* pinned = nullptr;
   cudaHostAlloc(&pinned, 4, cudaHostAllocMapped);
   cudaMemcpyAsync(pinned, at, 4, cudaMemcpyDeviceToHost, stream);
