@@ -15,7 +15,7 @@ import (
 // TestConvert compares rows that the device converts with those that package quant does: every
 // format that checkpoints have floats in, to every one that they are quantised to.
 func TestConvert(t *testing.T) {
-	const rows, cols = 12, 100             // of which the last group is short
+	const rows, cols = 12, 100 // of which the last group is short
 	from := []plan.Format{plan.F32, plan.F16, plan.BF16, plan.F8, plan.F8.Grouped(16)}
 	to := []plan.Format{plan.F32, plan.F16, plan.BF16, plan.W8, plan.W8.Grouped(32), plan.W8.Grouped(64), plan.W4.Grouped(32),
 		(plan.W4 | plan.CodesIQ4NL).Grouped(32), (plan.W4 | plan.CodesNF4).Grouped(64), (plan.W4 | plan.CodesE2M1).Grouped(16)}
