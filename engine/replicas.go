@@ -29,8 +29,8 @@ type Replicas struct {
 }
 
 // What a request is expected to wait for, in tokens of a prompt that could be computed
-// meanwhile. A sequence more makes steps a little longer, for as long as it runs; a request
-// without a slot waits until a sequence ends.
+// meanwhile. One more sequence makes steps a little longer, for as long as it runs; a request
+// without a slot waits until a sequence ends, and each request before it does as well.
 const (
 	sequenceCost = 64
 	slotCost     = 8192
@@ -79,9 +79,7 @@ func (r *Replicas) choose(tokens int, keys []page.Key, n int) int {
 		}
 		open := r.pending[i] + int(e.account.open.Load())
 		cost := tokens - r.cached(i, keys)*page.Tokens + open*sequenceCost
-		if open+n > e.slots {
-			cost += slotCost
-		}
+		cost += max(0, open+n-e.slots) * slotCost
 		if cost < least {
 			best, least = i, cost
 		}
